@@ -1,0 +1,422 @@
+"""The words in which `catalog.py` declares collections, and the checks that a declaration must pass at import.
+
+A `Collection` says where documents live, which table holds their rows, and for each column where its value comes from
+(its origin) and what a difference in it means (its role). Nothing here knows any collection's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from dualwrite.errors import CatalogError
+
+Role = Literal["key", "compared", "insert_only", "derived"]
+Type = Literal["text", "integer", "numeric", "boolean", "timestamp", "json"]
+ROLES = ("key", "compared", "insert_only", "derived")
+TYPES = ("text", "integer", "numeric", "boolean", "timestamp", "json")
+
+
+# --- origins: where a column's value comes from -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentId:
+    """The last segment of the document's path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The path segment at a variable of the template: `Segment("board")` of `boards/{board}/posts/{id}`."""
+
+    variable: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParentId:
+    """The id of the document directly above, when that is in the collection with this id; null otherwise.
+
+    For collections that hang below two kinds of parent (reactions on a comment, reactions on a reply).
+    """
+
+    collection_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the document, dots for nested maps. Absent and null are one.
+
+    `otherwise` names what an absent field becomes when the row is inserted; such a value is a stand-in, not a
+    statement of the document's, so it is never compared.
+    """
+
+    path: str
+    otherwise: Field | CreateTime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTime:
+    """The server's create_time: the same in every run, unlike the time of the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryKey:
+    """The key of a map entry, or the element of an array, for collections with `entries`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryValue:
+    """The value of a map entry, for collections with `entries`."""
+
+
+Origin = DocumentId | Segment | ParentId | Field | CreateTime | EntryKey | EntryValue
+
+
+# --- columns ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the target table. Columns that are not declared are left to their defaults and never looked at.
+
+    `required` says the column is NOT NULL: a document without a value for it is rejected. `absent` is the value
+    that an absent or null field becomes (and that, being what Phase 1 wrote, is compared). `references` names the
+    collection whose row must exist first (a foreign key).
+    """
+
+    name: str
+    role: Role
+    origin: Origin
+    type: Type = "text"
+    required: bool = False
+    absent: str | int | bool | None = None
+    references: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MapEntries:
+    """Rows come from the entries of a map field, one a key."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayElements:
+    """Rows come from the elements of an array field, one a distinct element."""
+
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """How the app's write_ops name keys of this collection: the entity type, and the columns that the entity id
+    holds, joined by underscores (`block:create:<blocker>_<blocked>:...`). No columns: the entity id is the document's
+    id, which no column holds."""
+
+    entity: str
+    columns: tuple[str, ...] = ()
+
+
+_TEMPLATE = re.compile(r"^[^/{}]+/\{[a-z_]+\}(/[^/{}]+/\{[a-z_]+\})*$")
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One unit of the move: documents of one collection id, and the table that holds their rows.
+
+    `paths` are templates such as `boards/{board}/posts/{id}`; a document of the same collection id on any other
+    path is a stray. `check_fields` are the timestamp fields that say when a document was written; with none, the
+    collection is read whole every time (for small ones that carry no such field). `written_columns` are the columns
+    that say when a row was written. `unique` lists further unique keys of the table. `entries` makes rows out of
+    a map or an array inside the documents.
+    """
+
+    name: str
+    table: str
+    paths: tuple[str, ...]
+    columns: tuple[Column, ...]
+    check_fields: tuple[str, ...] = ()
+    written_columns: tuple[str, ...] = ()
+    unique: tuple[tuple[str, ...], ...] = ()
+    entries: MapEntries | ArrayElements | None = None
+    operations: tuple[Operations, ...] = ()
+    selected: bool = False
+    """Whether a run examines it when nobody chose."""
+
+    def __post_init__(self) -> None:
+        _check_collection(self)
+
+    @cached_property
+    def templates(self) -> tuple[Template, ...]:
+        return tuple(Template(path) for path in self.paths)
+
+    @property
+    def collection_id(self) -> str:
+        """The last collection id of the path: what a collection-group query names."""
+        return self.templates[0].collection_id
+
+    @cached_property
+    def key(self) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if column.role == "key")
+
+    @cached_property
+    def references(self) -> tuple[Column, ...]:
+        return tuple(column for column in self.columns if column.references is not None)
+
+    @cached_property
+    def parents(self) -> frozenset[str]:
+        """Names of the collections that this one's rows need first."""
+        return frozenset(c.references for c in self.references if c.references is not None)
+
+    @cached_property
+    def keyed_by_path(self) -> bool:
+        """Whether the path alone gives the key. Where it doesn't (a natural key out of fields), several documents
+        may share one key, and which of them a row belongs to must be settled by looking at all of them."""
+        return all(not isinstance(c.origin, Field) for c in self.key)
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """The document fields that the columns need: what a query selects."""
+        paths: list[str] = []
+        if self.entries is not None:
+            paths.append(self.entries.field)
+        for column in self.columns:
+            origin: Origin | None = column.origin
+            while isinstance(origin, Field):
+                paths.append(origin.path)
+                origin = origin.otherwise
+        return tuple(dict.fromkeys(paths))
+
+    def column(self, name: str) -> Column:
+        return next(c for c in self.columns if c.name == name)
+
+    def match(self, path: str) -> dict[str, str] | None:
+        """The variables of the path, or None for a stray."""
+        segments = path.split("/")
+        for template in self.templates:
+            variables = template.match(segments)
+            if variables is not None:
+                return variables
+        return None
+
+
+@dataclass(frozen=True)
+class Template:
+    """A parsed path template: alternating collection ids and variables."""
+
+    text: str
+
+    @cached_property
+    def segments(self) -> tuple[str, ...]:
+        return tuple(self.text.split("/"))
+
+    @cached_property
+    def variables(self) -> tuple[str, ...]:
+        return tuple(s[1:-1] for s in self.segments[1::2])
+
+    @property
+    def collection_id(self) -> str:
+        return self.segments[-2]
+
+    @property
+    def parent_collection_id(self) -> str | None:
+        return self.segments[-4] if len(self.segments) >= 4 else None
+
+    def match(self, segments: list[str]) -> dict[str, str] | None:
+        if len(segments) != len(self.segments) or tuple(segments[0::2]) != self.segments[0::2]:
+            return None
+        return dict(zip(self.variables, segments[1::2], strict=True))
+
+    def path(self, variables: dict[str, str]) -> str:
+        return "/".join(variables[s[1:-1]] if s.startswith("{") else s for s in self.segments)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All collections, checked together: references resolve, no cycles, names are unique."""
+
+    collections: tuple[Collection, ...]
+    order: tuple[Collection, ...] = field(init=False)
+    """Parents before children; among equals as declared."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "order", tuple(_topological(self.collections)))
+
+    def __iter__(self) -> Iterator[Collection]:
+        return iter(self.order)
+
+    def __getitem__(self, name: str) -> Collection:
+        for collection in self.collections:
+            if collection.name == name:
+                return collection
+        raise CatalogError(
+            f"A collection must be declared in the catalog: {name!r} is not. "
+            f"Choose from: {', '.join(c.name for c in self.collections)}."
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.order)
+
+    @property
+    def default_selection(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.order if c.selected)
+
+    def children(self, name: str) -> tuple[tuple[Collection, Column], ...]:
+        """The collections whose rows reference this one's, each with the column that does."""
+        return tuple((c, column) for c in self.order for column in c.references if column.references == name)
+
+    def with_parents(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The named collections and everything that they need first, in an order fit for inserting."""
+        wanted: set[str] = set()
+        todo = [self[name] for name in names]
+        while todo:
+            collection = todo.pop()
+            if collection.name not in wanted:
+                wanted.add(collection.name)
+                todo.extend(self[parent] for parent in collection.parents)
+        return tuple(c.name for c in self.order if c.name in wanted)
+
+    def ancestor_path(self, child: Collection, column: Column, path: str, value: str) -> str:
+        """The document path of the row that `column` of `child` refers to, for a child at `path`.
+
+        The parent is found in the child's own path where the parent's template begins it; otherwise its template
+        has one variable, and that is the value.
+        """
+        assert column.references is not None
+        parent = self[column.references]
+        segments = path.split("/")
+        for template in parent.templates:
+            head = template.match(segments[: len(template.segments)])
+            if head is not None and segments[len(template.segments) - 1] == value:
+                return "/".join(segments[: len(template.segments)])
+        return parent.templates[0].path({parent.templates[0].variables[-1]: value})
+
+
+# --- checks -----------------------------------------------------------------------------------------------------
+
+
+def _refuse(collection: Collection, rule: str, place: str, remedy: str) -> None:
+    raise CatalogError(f"{rule}: {place} of collection {collection.name!r} in catalog.py. {remedy}")
+
+
+def _check_collection(collection: Collection) -> None:
+    if not collection.paths:
+        _refuse(collection, "A collection needs a path", "paths is empty", "Give a template such as boards/{id}.")
+    for path in collection.paths:
+        if not _TEMPLATE.match(path):
+            rule = "A path template alternates collection ids and {variables}"
+            _refuse(collection, rule, f"{path!r}", "Write it as boards/{board}/posts/{id}.")
+    if len({t.collection_id for t in collection.templates}) > 1:
+        rule = "All paths of a collection end in the same collection id"
+        _refuse(collection, rule, f"{collection.paths}", "Declare the others as collections of their own.")
+    names = [c.name for c in collection.columns]
+    for name in names:
+        if names.count(name) > 1:
+            _refuse(collection, "A column is declared once", f"column {name!r}", "Remove one of them.")
+    if not collection.key:
+        _refuse(collection, "Rows need a key", "no column has the role key", "Give one or more columns that role.")
+    if sum(isinstance(c.origin, DocumentId) for c in collection.key) > 1:
+        _refuse(
+            collection,
+            "A document id is one key, not two",
+            "two key columns come from the document id",
+            "Keep the role key on one of them.",
+        )
+    for column in collection.columns:
+        _check_column(collection, column)
+    for unique in (
+        *collection.unique,
+        *(o.columns for o in collection.operations),
+        collection.written_columns,
+    ):
+        for name in unique:
+            if name not in names:
+                _refuse(collection, "Keys name declared columns", f"column {name!r}", "Declare it or correct the name.")
+
+
+def _check_column(collection: Collection, column: Column) -> None:
+    place = f"column {column.name!r}"
+    if column.role not in ROLES:
+        _refuse(collection, "A role is one of " + ", ".join(ROLES), f"{place} has {column.role!r}", "Choose one.")
+    if column.type not in TYPES:
+        _refuse(collection, "A type is one of " + ", ".join(TYPES), f"{place} has {column.type!r}", "Choose one.")
+    if not isinstance(column.origin, Origin):
+        _refuse(
+            collection,
+            "A column needs an origin",
+            f"{place} has {column.origin!r}",
+            "Say where its value comes from: DocumentId, Segment, ParentId, Field, CreateTime, EntryKey, EntryValue.",
+        )
+    if isinstance(column.origin, Segment):
+        for template in collection.templates:
+            if column.origin.variable not in template.variables:
+                _refuse(
+                    collection,
+                    "A segment is a variable of every path",
+                    f"{place} names {column.origin.variable!r}",
+                    f"Choose from {', '.join(template.variables)}.",
+                )
+    if isinstance(column.origin, ParentId):
+        if column.origin.collection_id not in {t.parent_collection_id for t in collection.templates}:
+            _refuse(
+                collection,
+                "A parent id names the collection above one of the paths",
+                f"{place} names {column.origin.collection_id!r}",
+                "Correct the name.",
+            )
+    if isinstance(column.origin, EntryKey | EntryValue) and collection.entries is None:
+        _refuse(collection, "Only a collection with entries has entry origins", place, "Declare entries=.")
+    if isinstance(column.origin, EntryValue) and isinstance(collection.entries, ArrayElements):
+        _refuse(collection, "Array elements have no value beside themselves", place, "Use EntryKey.")
+    if column.role == "key" and isinstance(column.origin, Field) and column.origin.otherwise is not None:
+        _refuse(collection, "A key can't be a stand-in", f"{place} has otherwise=", "Remove it.")
+
+
+def _reachable(child: Collection, parent: Collection) -> bool:
+    return len(parent.templates[0].variables) == 1 or any(
+        c.segments[: len(p.segments)][0::2] == p.segments[0::2] for c in child.templates for p in parent.templates
+    )
+
+
+def _topological(collections: tuple[Collection, ...]) -> Iterator[Collection]:
+    by_name = {c.name: c for c in collections}
+    if len(by_name) != len(collections):
+        names = [c.name for c in collections]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        raise CatalogError(f"Collection names are unique: {', '.join(twice)} stands twice in catalog.py. Rename one.")
+    for collection in collections:
+        for column in collection.references:
+            parent = by_name.get(str(column.references))
+            if parent is None:
+                _refuse(
+                    collection,
+                    "A reference names a declared collection",
+                    f"column {column.name!r} references {column.references!r}",
+                    "Declare it or correct the name.",
+                )
+            elif len(parent.key) != 1:
+                _refuse(
+                    collection,
+                    "A referenced collection has a key of one column",
+                    f"column {column.name!r} references {column.references!r}",
+                    "Reference another collection.",
+                )
+            elif not _reachable(collection, parent):
+                _refuse(
+                    collection,
+                    "A referenced document can be found: it stands in the path, or one id is its path",
+                    f"column {column.name!r} references {column.references!r}",
+                    "Reference another collection.",
+                )
+    done: list[str] = []
+    while len(done) < len(collections):
+        ready = [c for c in collections if c.name not in done and all(p in done for p in c.parents)]
+        if not ready:
+            rest = ", ".join(c.name for c in collections if c.name not in done)
+            raise CatalogError(f"Parents form no cycle: {rest} need each other in catalog.py. Drop a references=.")
+        done.append(ready[0].name)
+        yield ready[0]

@@ -1,0 +1,59 @@
+"""Every error that this package raises on purpose.
+
+A message says three things in plain sentences: the rule that was broken, the place, and the remedy. It never holds a
+document's content: ids, paths, column names and counts only.
+"""
+
+from __future__ import annotations
+
+
+class DualWriteError(Exception):
+    """The base of all errors of this package."""
+
+
+class CatalogError(DualWriteError):
+    """The declaration in catalog.py contradicts itself."""
+
+
+class ParameterError(DualWriteError):
+    """A parameter of a run is refused before anything is read."""
+
+
+class PreflightError(DualWriteError):
+    """Source or target are not as a run needs them."""
+
+
+class SourceError(DualWriteError):
+    """Firestore could not be read whole."""
+
+
+class IncompleteRead(SourceError):
+    """A read delivered another number of documents than Firestore counted at the same instant."""
+
+
+class TargetError(DualWriteError):
+    """Postgres refused something that isn't one row's fault."""
+
+
+class MigrationError(DualWriteError):
+    """A migration file, or the target's state, is not fit to be migrated."""
+
+
+class IdentityError(DualWriteError):
+    """The counts of a report do not add up."""
+
+
+class BrakeError(DualWriteError):
+    """A repair looks like a disaster and was not begun."""
+
+
+class DriftError(DualWriteError):
+    """Unexcused drift is open."""
+
+
+class NotExamined(DualWriteError):
+    """A collection could not be read whole; nothing is known of the rest."""
+
+
+class NotVerified(DualWriteError):
+    """After an apply, source and target are not proven equal."""

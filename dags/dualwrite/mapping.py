@@ -1,0 +1,317 @@
+"""Pure: a document becomes its rows, or a rejection that says why it can't.
+
+Total by construction: whatever a document holds, each of its units ends as a `Row` or a `Rejection`. What only the
+target can judge (CHECK constraints, index row sizes) is left to it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+
+from dualwrite.declaration import (
+    ArrayElements,
+    Collection,
+    Column,
+    CreateTime,
+    DocumentId,
+    EntryKey,
+    EntryValue,
+    Field,
+    MapEntries,
+    Origin,
+    ParentId,
+    Segment,
+    Type,
+)
+from dualwrite.documents import Document, Value, type_name
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """A JSON value as text, ready for a jsonb column."""
+
+    text: str
+
+
+Cell = None | str | int | bool | datetime | Decimal | Json
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one unit of a document should be in the target.
+
+    `cells` stand in the order of the collection's columns. `stand_ins` are the indexes of those that no field of the
+    document states (an absent createdAt): they are inserted and never compared. `label` names the unit to people,
+    in reports and in excuses; `entry` is the map key or array element it came from.
+    """
+
+    label: str
+    key: tuple[Cell, ...]
+    cells: tuple[Cell, ...]
+    stand_ins: frozenset[int]
+    path: str
+    entry: str | None
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A unit that can't become a row. `reason` holds column names and types, never a value."""
+
+    label: str
+    path: str
+    entry: str | None
+    reason: str
+
+
+class _Refused(Exception):
+    """Inside this module: a value does not fit its column."""
+
+
+def map_document(collection: Collection, document: Document) -> list[Row | Rejection] | None:
+    """The units of a document: one, or for a collection with entries one for each of them (also none).
+
+    None says the document is a stray: the same collection id on another path.
+    """
+    variables = collection.match(document.path)
+    if variables is None:
+        return None
+    if collection.entries is None:
+        return [_map_unit(collection, document, variables, None, None)]
+    found = _lookup(document.fields, collection.entries.field)
+    if found is None:
+        return []
+    wrong = f"wrong_type: {collection.entries.field} is {type_name(found)}"
+    parent_label = "/".join(variables.values())
+    if isinstance(collection.entries, MapEntries):
+        if not isinstance(found, dict):
+            return [Rejection(parent_label, document.path, None, f"{wrong}, a map is expected")]
+        return [_map_unit(collection, document, variables, key, value) for key, value in found.items()]
+    assert isinstance(collection.entries, ArrayElements)
+    if not isinstance(found, list):
+        return [Rejection(parent_label, document.path, None, f"{wrong}, an array is expected")]
+    units: list[Row | Rejection] = []
+    seen: set[str] = set()
+    for index, element in enumerate(found):
+        if not isinstance(element, str):
+            reason = (
+                f"wrong_type: an element of {collection.entries.field} is {type_name(element)}, a string is expected"
+            )
+            units.append(Rejection(f"{parent_label}/[{index}]", document.path, None, reason))
+        elif element not in seen:  # the same person waiting twice is one row
+            seen.add(element)
+            units.append(_map_unit(collection, document, variables, element, None))
+    return units
+
+
+def label_of(collection: Collection, variables: Mapping[str, str], entry: str | None) -> str:
+    """How a unit is called: the key where the path gives it, else the path's variables, joined by slashes.
+
+    Ids hold no slash, so the label is unambiguous within its collection.
+    """
+    if collection.keyed_by_path:
+        parts = []
+        for column in collection.key:
+            origin = column.origin
+            if isinstance(origin, Segment):
+                parts.append(variables[origin.variable])
+            elif isinstance(origin, EntryKey):
+                parts.append(entry or "")
+            else:
+                parts.append(next(reversed(variables.values())))
+        return "/".join(parts)
+    return "/".join([*variables.values(), *([] if entry is None else [entry])])
+
+
+def _map_unit(
+    collection: Collection, document: Document, variables: dict[str, str], entry: str | None, value: Value
+) -> Row | Rejection:
+    label = label_of(collection, variables, entry)
+    segments = document.path.split("/")
+    cells: list[Cell] = []
+    stand_ins: set[int] = set()
+    try:
+        for index, (column, convert) in enumerate(_converters(collection)):
+            origin = column.origin
+            found: Value
+            if isinstance(origin, Field):
+                found, stand_in = _field(document, origin)
+                if stand_in:
+                    stand_ins.add(index)
+            elif isinstance(origin, DocumentId):
+                found = segments[-1]
+            elif isinstance(origin, Segment):
+                found = variables[origin.variable]
+            elif isinstance(origin, ParentId):
+                found = segments[-3] if len(segments) > 3 and segments[-4] == origin.collection_id else None
+            elif isinstance(origin, EntryKey):
+                found = entry
+            elif isinstance(origin, EntryValue):
+                found = value
+            else:
+                found = document.create_time
+            if found is None:
+                found = column.absent
+            if found is None:
+                if column.required or column.role == "key":
+                    raise _Refused(f"missing_value: {column.name} is NOT NULL and {_origin_name(origin)} is absent")
+                cells.append(None)
+            else:
+                try:
+                    cells.append(convert(found))
+                except _Refused as refused:
+                    raise _Refused(
+                        f"{refused.args[0]}".replace("{}", f"{column.name} ({_origin_name(origin)})", 1)
+                    ) from None
+    except _Refused as refused:
+        return Rejection(label, document.path, entry, str(refused.args[0]))
+    key = tuple(cells[i] for i in _key_indexes(collection))
+    return Row(
+        label, key, tuple(cells), frozenset(stand_ins), document.path, entry, document.create_time, document.update_time
+    )
+
+
+def _field(document: Document, origin: Field) -> tuple[Value, bool]:
+    """The field's value, and whether it is a stand-in for an absent one."""
+    found = _lookup(document.fields, origin.path)
+    if found is not None or origin.otherwise is None:
+        return found, False
+    if isinstance(origin.otherwise, CreateTime):
+        return document.create_time, True
+    return _field(document, origin.otherwise)[0], True
+
+
+def _lookup(fields: Mapping[str, Value], path: str) -> Value:
+    """The value at a dotted path. A step through something that is no map finds nothing."""
+    name, _, rest = path.partition(".")
+    found = fields.get(name)
+    if not rest:
+        return found
+    return _lookup(found, rest) if isinstance(found, dict) else None
+
+
+def _origin_name(origin: Origin) -> str:
+    match origin:
+        case Field(path=path):
+            return f"field {path}"
+        case Segment(variable=variable):
+            return f"path segment {variable}"
+        case DocumentId():
+            return "document id"
+        case ParentId(collection_id=name):
+            return f"id of the document in {name}"
+        case EntryKey():
+            return "entry"
+        case EntryValue():
+            return "entry's value"
+        case CreateTime():
+            return "create_time"
+
+
+# --- values -----------------------------------------------------------------------------------------------------
+
+Converter = Callable[[Value], Cell]
+
+
+@lru_cache(maxsize=None)
+def _key_indexes(collection: Collection) -> tuple[int, ...]:
+    return tuple(i for i, column in enumerate(collection.columns) if column.role == "key")
+
+
+@lru_cache(maxsize=None)
+def _converters(collection: Collection) -> tuple[tuple[Column, Converter], ...]:
+    return tuple((column, _id if column.references else _CONVERTERS[column.type]) for column in collection.columns)
+
+
+def _text(value: Value) -> str:
+    if not isinstance(value, str):
+        raise _Refused(f"wrong_type: {{}} is {type_name(value)}, a string is expected")
+    if "\x00" in value:
+        raise _Refused("nul_character: {} holds U+0000, which Postgres text can't")
+    return value
+
+
+def _id(value: Value) -> str:
+    """The id of another document: what Firestore allows as one, or the other document can't even be asked for."""
+    text = _text(value)
+    reserved = text in (".", "..") or (text.startswith("__") and text.endswith("__") and len(text) >= 4)
+    if not text or "/" in text or reserved or len(text.encode()) > 1500:
+        raise _Refused("not_an_id: {} is no id that a document could have")
+    return text
+
+
+def _integer(value: Value) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JavaScript has one kind of number: 5 and 5.0 are the same statement
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _Refused(f"wrong_type: {{}} is {type_name(value)}, an integer is expected")
+    if not -(2**31) <= value < 2**31:
+        raise _Refused("out_of_range: {} is beyond a 4-byte integer")
+    return value
+
+
+def _numeric(value: Value) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _Refused(f"wrong_type: {{}} is {type_name(value)}, a number is expected")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _Refused("not_finite: {} is NaN or infinite")
+    return Decimal(repr(value))  # the shortest text that gives the double back, as JavaScript would send it
+
+
+def _boolean(value: Value) -> bool:
+    if not isinstance(value, bool):
+        raise _Refused(f"wrong_type: {{}} is {type_name(value)}, a boolean is expected")
+    return value
+
+
+def truncate_to_milliseconds(moment: datetime) -> datetime:
+    """As a JavaScript Date holds it: microseconds cut off, never rounded."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _timestamp(value: Value) -> datetime:
+    if not isinstance(value, datetime):
+        raise _Refused(f"wrong_type: {{}} is {type_name(value)}, a timestamp is expected")
+    return truncate_to_milliseconds(value)
+
+
+def _json(value: Value) -> Json:
+    _check_json(value)
+    return Json(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def _check_json(value: Value) -> None:
+    """Refuses what JSON or jsonb can't hold. Says the type, not where in the value: keys in there are private too."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if "\x00" in name:
+                raise _Refused("nul_character: {} holds U+0000, which jsonb can't")
+            _check_json(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_json(inner)
+    elif isinstance(value, str):
+        if "\x00" in value:
+            raise _Refused("nul_character: {} holds U+0000, which jsonb can't")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise _Refused("not_finite: {} holds NaN or infinity, which JSON can't")
+    elif value is not None and not isinstance(value, bool | int):
+        raise _Refused(f"not_json: {{}} holds {type_name(value)}, which JSON has no form for")
+
+
+_CONVERTERS: dict[Type, Converter] = {
+    "text": _text,
+    "integer": _integer,
+    "numeric": _numeric,
+    "boolean": _boolean,
+    "timestamp": _timestamp,
+    "json": _json,
+}

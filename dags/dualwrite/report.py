@@ -1,0 +1,190 @@
+"""What a run found: counts that must add up, a few samples of each verdict, and their forms as JSON and Markdown.
+
+A report holds ids, paths, column names, reasons and counts. It never holds a document's content.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dualwrite.errors import IdentityError
+from dualwrite.verdicts import DRIFT, VERDICTS, Finding, Verdict
+
+VERSION = 1
+SAMPLES = 20
+"""How many findings of one verdict a report shows; the counts beside them are exact."""
+
+LONGEST_LABEL = 120
+"""Characters of an id or a path that a report shows. Ids may have 1,500 bytes, and XCom values are kept small."""
+
+
+@dataclass
+class CollectionReport:
+    """The findings of one run in one collection. Mutable while the run lasts.
+
+    `documents_read` counts documents of the window as delivered (strays included); `billed_reads` everything that
+    Firestore bills: those, the counts (one per 1,000) and each look at a single document.
+    """
+
+    collection: str
+    phase: str
+    examined: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
+    excused: Counter[str] = field(default_factory=Counter)
+    documents_read: int = 0
+    billed_reads: int = 0
+    stray: int = 0
+    unlocatable: int = 0
+    derived_lag: int = 0
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    parents_inserted: int = 0
+    source_count: int | None = None
+    target_count: int | None = None
+    seconds: float = 0.0
+    verification: str | None = None
+    not_examined: str | None = None
+    """Why the collection could not be read whole; None where it was."""
+
+    def add(self, finding: Finding) -> None:
+        """Counts one examined key in its verdict and keeps a sample of it."""
+        self.examined += 1
+        self.counts[finding.verdict] += 1
+        if finding.excused:
+            self.excused[finding.verdict] += 1
+        if finding.reason:
+            self.reasons[f"{finding.verdict}: {finding.reason}"] += 1
+        samples = self.samples.setdefault(finding.verdict, [])
+        if len(samples) < SAMPLES:
+            samples.append(finding.as_sample(LONGEST_LABEL))
+
+    def add_matching(self, number: int) -> None:
+        """Counts keys whose row equals the document; nobody needs samples of those."""
+        self.examined += number
+        self.counts[Verdict.MATCHING] += number
+
+    @property
+    def drift(self) -> int:
+        """Keys in a verdict that is drift, the excused ones left out."""
+        return sum(self.counts[v] - self.excused[v] for v in DRIFT)
+
+    def check_identity(self) -> None:
+        """Raises IdentityError unless every key examined ended in exactly one verdict."""
+        unknown = set(self.counts) - set(VERDICTS)
+        total = sum(self.counts.values())
+        if unknown or total != self.examined:
+            raise IdentityError(
+                f"Every key examined ends in exactly one verdict: {self.collection} examined {self.examined} keys, and "
+                f"its verdicts add up to {total}. This is a defect of the bundle: nothing it reported of this collection "
+                "can be trusted. Report it with the task's log."
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "collection": self.collection,
+            "phase": self.phase,
+            "outcome": "examined" if self.not_examined is None else "not_examined",
+            "not_examined": self.not_examined,
+            "examined": self.examined,
+            "counts": {v: self.counts[v] for v in VERDICTS},
+            "excused": sum(self.excused.values()),
+            "drift": self.drift,
+            "documents_read": self.documents_read,
+            "billed_reads": self.billed_reads,
+            "stray": self.stray,
+            "unlocatable": self.unlocatable,
+            "derived_lag": self.derived_lag,
+            "inserted": self.inserted,
+            "updated": self.updated,
+            "deleted": self.deleted,
+            "parents_inserted": self.parents_inserted,
+            "source_count": self.source_count,
+            "target_count": self.target_count,
+            "seconds": round(self.seconds, 3),
+            "documents_per_second": round(self.documents_read / self.seconds) if self.seconds > 0 else None,
+            "verification": self.verification,
+            "reasons": dict(self.reasons.most_common(SAMPLES)),
+            "samples": {v: s for v, s in self.samples.items() if v != Verdict.MATCHING},
+        }
+
+
+def fit(report: dict[str, Any], limit: int = 60_000) -> dict[str, Any]:
+    """The report with as many samples as fit into `limit` bytes of JSON; says so where it had to drop some.
+
+    XCom values live in Airflow's database; 64 KB is the promise.
+    """
+    keep = SAMPLES
+    while len(json.dumps(report, ensure_ascii=False).encode()) > limit and keep > 0:
+        keep //= 2
+        for collection in report["collections"]:
+            collection["samples"] = {v: s[:keep] for v, s in collection["samples"].items() if keep}
+        report["samples_shown"] = keep
+    return report
+
+
+def markdown(title: str, collections: Iterable[dict[str, Any]]) -> str:
+    """A table of counts, then the samples of every verdict that is not matching, for the log and for approvals."""
+    rows = list(collections)
+    shown = [v for v in VERDICTS if any(r["counts"][v] for r in rows)]
+    extra = [
+        ("stray", "stray"),
+        ("unlocatable", "unlocatable"),
+        ("inserted", "inserted"),
+        ("updated", "updated"),
+        ("deleted", "deleted"),
+        ("parents_inserted", "parents inserted"),
+        ("derived_lag", "counters lag"),
+        ("source_count", "documents"),
+        ("target_count", "rows"),
+        ("billed_reads", "billed reads"),
+        ("seconds", "seconds"),
+    ]
+    extra = [(k, name) for k, name in extra if k in ("billed_reads", "seconds") or any(r.get(k) for r in rows)]
+    verified = any(r.get("verification") for r in rows)
+    header = ["collection", "examined", *shown, *(name for _, name in extra), *(["verification"] if verified else [])]
+    lines = [f"## {title}", "", "| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    for r in rows:
+        if r["outcome"] == "not_examined":
+            cells = [r["collection"], "**not examined**", *[""] * (len(header) - 2)]
+        else:
+            cells = [r["collection"], f"{r['examined']:,}", *(f"{r['counts'][v]:,}" for v in shown)]
+            cells += [_number(r.get(k)) for k, _ in extra]
+            cells += [str(r.get("verification") or "")] if verified else []
+        lines.append("| " + " | ".join(cells) + " |")
+    for r in rows:
+        if r["not_examined"]:
+            lines += ["", f"**{r['collection']} was not examined:** {r['not_examined']}"]
+        for verdict, samples in r["samples"].items():
+            lines += ["", f"**{r['collection']}, {verdict}** ({r['counts'][verdict]:,}, {len(samples)} shown)", ""]
+            lines += [f"- {_sample(s)}" for s in samples]
+    return "\n".join(lines)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _sample(sample: dict[str, Any]) -> str:
+    """One finding in one line. Ids may hold anything: they are shown as JSON strings, so that none can break a line
+    or forge markup."""
+    parts = [f"`{json.dumps(sample['key'], ensure_ascii=False).replace('`', chr(39))}`"]
+    if sample.get("path"):
+        parts.append(f"at `{json.dumps(sample['path'], ensure_ascii=False).replace('`', chr(39))}`")
+    if sample.get("columns"):
+        parts.append("differs in " + ", ".join(sample["columns"]))
+    if sample.get("reason"):
+        parts.append(f"({sample['reason']})")
+    if sample.get("cause"):
+        parts.append(f"cause: {sample['cause']}")
+    if sample.get("excused"):
+        parts.append("excused")
+    return " ".join(parts)

@@ -1,0 +1,494 @@
+"""Reads Firestore. The only module that knows its client library.
+
+It speaks the service's own protobuf messages over gRPC: the client library's `stream()` and `to_dict()` reach about a
+quarter of this speed. Every read is counted as Firestore bills it (`Source.billed_reads`).
+
+What a long read must survive, and how:
+
+1. A stream ends early with UNAVAILABLE (they last about a minute), or the network breaks: it goes on after the last
+   document delivered, at the same read_time.
+2. A stream ends early *without* an error (slow consumers have seen that): what was delivered must equal a count() at
+   the same read_time, or IncompleteRead is raised.
+3. A slow consumer: a thread of its own drains the stream into a few pages, so the stream never waits long.
+4. Documents come, go and change meanwhile: all of it is pinned to one read_time. That lasts an hour, so a longer read
+   proves the part that it has and pins a new one for what is left.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.cloud.firestore_v1.types import document as document_types
+from google.cloud.firestore_v1.types import firestore as service_types
+from google.cloud.firestore_v1.types import query as query_types
+
+from dualwrite.documents import Document, GeoPoint, Reference, Value, Vector
+from dualwrite.errors import IncompleteRead, SourceError
+from dualwrite.windows import Window
+
+_RunQueryRequest = service_types.RunQueryRequest.pb()
+_RunQueryResponse = service_types.RunQueryResponse.pb()
+_CountRequest = service_types.RunAggregationQueryRequest.pb()
+_CountResponse = service_types.RunAggregationQueryResponse.pb()
+_GetRequest = service_types.BatchGetDocumentsRequest.pb()
+_GetResponse = service_types.BatchGetDocumentsResponse.pb()
+_Query = query_types.StructuredQuery.pb()
+_Cursor = query_types.Cursor.pb()
+_Value = document_types.Value.pb()
+
+_RETRIED = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.ABORTED,
+}
+_ATTEMPTS = 7
+"""Attempts without progress before a read gives up: with the back-off below, about half a minute."""
+
+_PIN_SECONDS = 50 * 60
+"""How long one read_time serves: Firestore refuses one that is older than an hour."""
+
+_GET_SIZE = 100
+_GETS_AT_ONCE = 4
+_CALL_SECONDS = 120.0
+_PAGE_BYTES = 8 * 1024 * 1024
+_PAGES_AHEAD = 2
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SIMPLE_FIELD = re.compile(r"^[A-Za-z_][A-Za-z_0-9]*$")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What to read: all documents of a collection id, anywhere or (`top_level`) at the root only.
+
+    With a check field, those whose field lies in the window, ordered by it; without, all, ordered by name.
+    """
+
+    collection_id: str
+    fields: tuple[str, ...]
+    top_level: bool = False
+    check_field: str | None = None
+    window: Window | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Consecutive documents of a scan, and how many the whole scan will deliver."""
+
+    documents: list[Document]
+    total: int
+
+
+@dataclass
+class _Progress:
+    """How far a scan has come."""
+
+    last: Any = None
+    """The last document delivered, as its protobuf message: what a cursor is made of."""
+    delivered: int = 0
+    documents: list[Document] = field(default_factory=list)
+    size: int = 0
+
+
+class Source:
+    """One Firestore database, read only. Threads may share it.
+
+    `emulator_host` ("host:port") goes to the emulator without credentials; else `credentials` are google.auth's.
+    """
+
+    def __init__(
+        self, project: str, *, database: str = "(default)", credentials: Any = None, emulator_host: str | None = None
+    ) -> None:
+        self.project = project
+        self._database = f"projects/{project}/databases/{database}"
+        self._root = f"{self._database}/documents"
+        self._metadata: tuple[tuple[str, str], ...] = (
+            ("google-cloud-resource-prefix", self._database),
+            ("x-goog-request-params", f"project_id={project}&database_id={database}"),
+        )
+        options = [("grpc.max_receive_message_length", -1), ("grpc.keepalive_time_ms", 30_000)]
+        if emulator_host:
+            self._channel = grpc.insecure_channel(emulator_host, options=options)
+            self._metadata += (("authorization", "Bearer owner"),)
+        else:
+            from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
+
+            self._channel = FirestoreGrpcTransport.create_channel(credentials=credentials, options=options)
+        service = "/google.firestore.v1.Firestore/"
+        self._run_query = self._channel.unary_stream(
+            service + "RunQuery",
+            _RunQueryRequest.SerializeToString,
+            lambda raw: (len(raw), _RunQueryResponse.FromString(raw)),
+        )
+        self._run_count = self._channel.unary_stream(
+            service + "RunAggregationQuery", _CountRequest.SerializeToString, _CountResponse.FromString
+        )
+        self._batch_get = self._channel.unary_stream(
+            service + "BatchGetDocuments", _GetRequest.SerializeToString, _GetResponse.FromString
+        )
+        self._lock = threading.Lock()
+        self._billed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    @property
+    def billed_reads(self) -> int:
+        """Reads that Firestore will bill for what this object did so far."""
+        return self._billed
+
+    def _bill(self, reads: int) -> None:
+        with self._lock:
+            self._billed += reads
+
+    # --- one answer -----------------------------------------------------------------------------------------------
+
+    def count(self, scan: Scan, read_time: datetime | None = None) -> tuple[int, datetime]:
+        """How many documents the scan would deliver, and the instant for which that holds (UTC).
+
+        Billed: one read per 1,000 documents, at least one.
+        """
+        return self._count(self._query(scan), scan, read_time)
+
+    def _count(self, structured: Any, scan: Scan, read_time: datetime | None) -> tuple[int, datetime]:
+        request = _CountRequest(parent=self._root)
+        request.structured_aggregation_query.structured_query.CopyFrom(structured)
+        request.structured_aggregation_query.structured_query.ClearField("select")
+        request.structured_aggregation_query.aggregations.add(alias="n").count.SetInParent()
+        if read_time is not None:
+            request.read_time.FromDatetime(read_time)
+
+        def ask() -> tuple[int, datetime]:
+            for answer in self._run_count(request, metadata=self._metadata, timeout=_CALL_SECONDS):
+                if answer.HasField("result"):
+                    return answer.result.aggregate_fields["n"].integer_value, _moment(answer.read_time)
+            raise SourceError(f"A count() has an answer: Firestore gave none for {scan.collection_id}. Run again.")
+
+        number, instant = self._retry(ask, f"count() of {scan.collection_id}")
+        self._bill(max(1, -(-number // 1000)))
+        return number, instant
+
+    def get(self, paths: Iterable[str], fields: Sequence[str] = ()) -> dict[str, Document | None]:
+        """The documents at these paths as of now, with these fields (none: only that they exist, and their times).
+
+        None stands for a document that doesn't exist. Billed: one read a path.
+        """
+        wanted = list(dict.fromkeys(paths))
+        found: dict[str, Document | None] = {}
+        chunks = [wanted[i : i + _GET_SIZE] for i in range(0, len(wanted), _GET_SIZE)]
+        for start in range(0, len(chunks), _GETS_AT_ONCE):
+            group = chunks[start : start + _GETS_AT_ONCE]
+            # The calls run side by side from the moment they are made; their answers are taken in turn.
+            calls = [self._call_get(chunk, fields) for chunk in group]
+            for chunk, call in zip(group, calls, strict=True):
+                found.update(self._finish_get(chunk, fields, call))
+        self._bill(len(wanted))
+        return found
+
+    def _call_get(self, paths: list[str], fields: Sequence[str]) -> Any:
+        request = _GetRequest(database=self._database, documents=[f"{self._root}/{path}" for path in paths])
+        request.mask.field_paths.extend([_quoted(f) for f in fields] or ["__name__"])
+        return self._batch_get(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+
+    def _finish_get(self, paths: list[str], fields: Sequence[str], call: Any) -> dict[str, Document | None]:
+        calls = [call]
+
+        def ask() -> dict[str, Document | None]:
+            answers = calls.pop() if calls else self._call_get(paths, fields)
+            found: dict[str, Document | None] = {}
+            for answer in answers:
+                if answer.HasField("found"):
+                    document = self._document(answer.found)
+                    found[document.path] = document
+                elif answer.missing:
+                    found[answer.missing[len(self._root) + 1 :]] = None
+            return found
+
+        found = self._retry(ask, f"reading {len(paths)} documents by path")
+        if len(found) != len(paths):
+            raise IncompleteRead(
+                f"A read by path answers for each path: Firestore answered for {len(found)} of {len(paths)}. Run again."
+            )
+        return found
+
+    def children_where(
+        self, parent_path: str, collection_id: str, equals: dict[str, str], fields: Sequence[str]
+    ) -> list[Document]:
+        """The documents directly below one document whose fields have these values, as of now.
+
+        Equalities alone need no index of their own. Billed: one read a document, at least one.
+        """
+        structured = _Query()
+        structured.from_.add(collection_id=collection_id)
+        for name in fields or ("__name__",):
+            structured.select.fields.add(field_path=_quoted(name))
+        composite = structured.where.composite_filter
+        composite.op = composite.Operator.Value("AND")
+        for name, value in equals.items():
+            condition = composite.filters.add().field_filter
+            condition.field.field_path = _quoted(name)
+            condition.op = condition.Operator.Value("EQUAL")
+            condition.value.string_value = value
+        request = _RunQueryRequest(parent=f"{self._root}/{parent_path}")
+        request.structured_query.CopyFrom(structured)
+
+        def ask() -> list[Document]:
+            answers = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+            return [self._document(answer.document) for _, answer in answers if answer.HasField("document")]
+
+        documents = self._retry(ask, f"looking for {collection_id} below one document")
+        self._bill(max(1, len(documents)))
+        return documents
+
+    def _retry(self, ask: Callable[[], T], what: str) -> T:
+        for attempt in range(_ATTEMPTS):
+            try:
+                return ask()
+            except grpc.RpcError as error:
+                self._give_up_or_wait(error, attempt, what)
+        raise AssertionError("unreachable")
+
+    def _give_up_or_wait(self, error: grpc.RpcError, attempt: int, what: str) -> None:
+        code = error.code()
+        if code in _RETRIED and attempt + 1 < _ATTEMPTS:
+            time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.2 * 2**attempt))
+            return
+        raise _explained(error, what) from None
+
+    # --- a long read ----------------------------------------------------------------------------------------------
+
+    def pages(self, scan: Scan, page_size: int) -> Iterator[Page]:
+        """The documents of a scan in order, in pages of up to `page_size` (fewer where documents are large).
+
+        A thread of its own reads ahead by a few pages. Raises IncompleteRead at the end where documents are missing,
+        SourceError where Firestore doesn't answer; what was yielded before is right, but not all. Closing the
+        iterator ends the thread. Billed: one read a document, and the count.
+        """
+        ahead: queue.Queue[Page | BaseException | None] = queue.Queue(maxsize=_PAGES_AHEAD)
+        stop = threading.Event()
+
+        def put(item: Page | BaseException | None) -> bool:
+            while not stop.is_set():
+                try:
+                    ahead.put(item, timeout=0.2)
+                    return True
+                except queue.Full:
+                    continue
+            return False
+
+        def read() -> None:
+            try:
+                self._read(scan, page_size, put, stop)
+                put(None)
+            except BaseException as error:  # handed to the consumer, who raises it
+                put(error)
+
+        thread = threading.Thread(target=read, name=f"read {scan.collection_id}", daemon=True)
+        thread.start()
+        try:
+            while True:
+                item = ahead.get()
+                if item is None:
+                    return
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stop.set()
+            thread.join(timeout=10)
+
+    def _read(self, scan: Scan, page_size: int, put: Callable[[Page], bool], stop: threading.Event) -> None:
+        structured = self._query(scan)
+        progress = _Progress()
+        total = 0
+        while True:
+            begun, start = time.monotonic(), progress.delivered
+            expected, pinned = self._count(structured, scan, None)
+            total = start + expected
+            ended = self._read_pinned(scan, structured, pinned, begun, total, page_size, progress, put, stop)
+            if stop.is_set():
+                return
+            if not ended:
+                # The pin grows old. What it delivered is proved by a count up to the last document, at the same pin.
+                upto = _Query()
+                upto.CopyFrom(structured)
+                upto.end_at.CopyFrom(self._cursor(scan, progress.last))
+                expected, _ = self._count(upto, scan, pinned)
+            if progress.delivered - start != expected:
+                raise IncompleteRead(
+                    f"A read delivers as many documents as Firestore counts at the same instant: {scan.collection_id} "
+                    f"delivered {progress.delivered - start:,} of {expected:,}. Nothing is known of the rest. Run again."
+                )
+            if ended:
+                if progress.documents:
+                    put(Page(progress.documents, total))
+                return
+            structured.start_at.CopyFrom(self._cursor(scan, progress.last))
+
+    def _read_pinned(
+        self,
+        scan: Scan,
+        structured: Any,
+        pinned: datetime,
+        begun: float,
+        total: int,
+        page_size: int,
+        progress: _Progress,
+        put: Callable[[Page], bool],
+        stop: threading.Event,
+    ) -> bool:
+        """Reads at one instant until the end (True) or until the pin grows old (False)."""
+        request = _RunQueryRequest(parent=self._root)
+        request.structured_query.CopyFrom(structured)
+        request.read_time.FromDatetime(pinned)
+        attempt = 0
+        while True:
+            before = progress.delivered
+            call = self._run_query(request, metadata=self._metadata)
+            try:
+                for size, answer in call:
+                    if not answer.HasField("document"):
+                        continue
+                    progress.documents.append(self._document(answer.document, size))
+                    progress.delivered += 1
+                    progress.size += size
+                    self._bill(1)
+                    progress.last = answer.document
+                    if len(progress.documents) >= page_size or progress.size >= _PAGE_BYTES:
+                        page = Page(progress.documents, total)
+                        progress.documents, progress.size = [], 0
+                        if not put(page):
+                            return False
+                        if time.monotonic() - begun > _PIN_SECONDS:
+                            return False
+                return True
+            except grpc.RpcError as error:
+                attempt = 0 if progress.delivered > before else attempt
+                self._give_up_or_wait(error, attempt, f"reading {scan.collection_id}")
+                attempt += 1
+                if progress.delivered > before:
+                    request.structured_query.start_at.CopyFrom(self._cursor(scan, progress.last))
+                if time.monotonic() - begun > _PIN_SECONDS and progress.last is not None:
+                    return False
+            finally:
+                call.cancel()
+
+    def _cursor(self, scan: Scan, last: Any) -> Any:
+        """A cursor just after a document."""
+        cursor = _Cursor(before=False)
+        if scan.check_field is not None:
+            value = last.fields[scan.check_field.partition(".")[0]]
+            for name in scan.check_field.split(".")[1:]:
+                value = value.map_value.fields[name]
+            cursor.values.add().CopyFrom(value)
+        cursor.values.add().reference_value = last.name
+        return cursor
+
+    def _query(self, scan: Scan) -> Any:
+        structured = _Query()
+        structured.from_.add(collection_id=scan.collection_id, all_descendants=not scan.top_level)
+        names = dict.fromkeys([*scan.fields, *([scan.check_field] if scan.check_field else [])])
+        for name in names or ("__name__",):
+            structured.select.fields.add(field_path=_quoted(name))
+        if scan.check_field is not None:
+            assert scan.window is not None
+            composite = structured.where.composite_filter
+            composite.op = composite.Operator.Value("AND")
+            for operator, moment in (("GREATER_THAN_OR_EQUAL", scan.window.start), ("LESS_THAN", scan.window.end)):
+                condition = composite.filters.add().field_filter
+                condition.field.field_path = _quoted(scan.check_field)
+                condition.op = condition.Operator.Value(operator)
+                condition.value.timestamp_value.FromDatetime(moment)
+            structured.order_by.add(direction="ASCENDING").field.field_path = _quoted(scan.check_field)
+        structured.order_by.add(direction="ASCENDING").field.field_path = "__name__"
+        return structured
+
+    def _document(self, message: Any, size: int = 0) -> Document:
+        return Document(
+            message.name[len(self._root) + 1 :],
+            {name: _value(value) for name, value in message.fields.items()},
+            _moment(message.create_time),
+            _moment(message.update_time),
+            size,
+        )
+
+
+def _quoted(path: str) -> str:
+    """A field path as Firestore reads it: names that are no plain identifier stand in backticks."""
+    if path == "__name__":
+        return path
+    return ".".join(
+        name if _SIMPLE_FIELD.match(name) else "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+        for name in path.split(".")
+    )
+
+
+def _moment(stamp: Any) -> datetime:
+    return _EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
+
+
+def _map(value: Any) -> Value:
+    fields = value.map_value.fields
+    if fields.get("__type__", None) is not None and fields["__type__"].string_value == "__vector__":
+        return Vector(tuple(_number(v) for v in fields["value"].array_value.values))
+    return {name: _value(inner) for name, inner in fields.items()}
+
+
+def _number(value: Any) -> float:
+    return float(value.integer_value if value.WhichOneof("value_type") == "integer_value" else value.double_value)
+
+
+_CONVERT: dict[str | None, Callable[[Any], Value]] = {
+    "string_value": lambda v: v.string_value,
+    "integer_value": lambda v: v.integer_value,
+    "timestamp_value": lambda v: _moment(v.timestamp_value),
+    "boolean_value": lambda v: v.boolean_value,
+    "double_value": lambda v: v.double_value,
+    "null_value": lambda v: None,
+    "map_value": _map,
+    "array_value": lambda v: [_value(inner) for inner in v.array_value.values],
+    "bytes_value": lambda v: v.bytes_value,
+    "reference_value": lambda v: Reference(v.reference_value),
+    "geo_point_value": lambda v: GeoPoint(v.geo_point_value.latitude, v.geo_point_value.longitude),
+    None: lambda v: None,
+}
+
+
+def _value(value: Any) -> Value:
+    return _CONVERT[value.WhichOneof("value_type")](value)
+
+
+def _explained(error: grpc.RpcError, what: str) -> SourceError:
+    """Firestore's own words, and what to do about them. Its messages name indexes and projects, not content."""
+    code = error.code()
+    details = (error.details() or "").strip()
+    remedies = {
+        grpc.StatusCode.FAILED_PRECONDITION: "An index is probably missing: open the link above, or deploy "
+        "firestore.indexes.json from the docs, and run again when it is built.",
+        grpc.StatusCode.PERMISSION_DENIED: "Give the account of connection firestore_default the role "
+        "roles/datastore.viewer in this project.",
+        grpc.StatusCode.UNAUTHENTICATED: "Check the key of connection firestore_default.",
+        grpc.StatusCode.UNAVAILABLE: "Check the network, or that the emulator runs at FIRESTORE_EMULATOR_HOST.",
+        grpc.StatusCode.NOT_FOUND: "Check the project and database of connection firestore_default.",
+    }
+    return SourceError(
+        f"Firestore must answer: {what} ended in {code.name}: {details}. {remedies.get(code, 'Run again.')}"
+    )

@@ -1,0 +1,74 @@
+"""The nine verdicts, and the one finding that each examined key ends in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Verdict(StrEnum):
+    """What is known of one key. Where several would fit, the first in this order holds."""
+
+    REJECTED = "rejected"
+    """A document that can't become a row. Drift, until a person excuses it."""
+    ORPHAN = "orphan"
+    """A document without a row, because a document that it requires is gone. Explained."""
+    DUPLICATE = "duplicate"
+    """A document whose unique key is held by the row of another document that exists. Explained."""
+    MISSING = "missing"
+    """A document without a row. Drift."""
+    EXTRA = "extra"
+    """A row whose document is gone, or is itself an orphan. Drift."""
+    STALE = "stale"
+    """A compared column differs. Drift."""
+    IN_FLIGHT = "in_flight"
+    """In place of missing, extra or stale while the difference is younger than the grace period."""
+    MATCHING = "matching"
+    """The row equals the document in every compared column."""
+    ABSENT = "absent"
+    """Neither document nor row: created and deleted since."""
+
+
+VERDICTS: tuple[Verdict, ...] = tuple(Verdict)
+DRIFT = frozenset({Verdict.REJECTED, Verdict.MISSING, Verdict.EXTRA, Verdict.STALE})
+SETTLED_BY_WRITING = frozenset({Verdict.MISSING, Verdict.EXTRA, Verdict.STALE})
+"""What grace applies to and a repair can mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One examined key and its verdict.
+
+    `label` names the key within its collection (see mapping.label_of); `path` is the document's, or where it would
+    be; `columns` are the ones that differ; `reason` and `cause` are fixed words and column names, never values.
+    `fingerprint` changes whenever the compared values do: two looks with the same one saw the same difference.
+    """
+
+    verdict: Verdict
+    label: str
+    path: str | None = None
+    entry: str | None = None
+    columns: tuple[str, ...] = ()
+    reason: str | None = None
+    cause: str | None = None
+    fingerprint: str | None = None
+    excused: bool = False
+
+    def as_sample(self, longest: int) -> dict[str, Any]:
+        sample: dict[str, Any] = {"key": _short(self.label, longest)}
+        if self.path is not None:
+            sample["path"] = _short(self.path, 2 * longest)
+        if self.columns:
+            sample["columns"] = list(self.columns)
+        if self.reason:
+            sample["reason"] = self.reason
+        if self.cause:
+            sample["cause"] = self.cause
+        if self.excused:
+            sample["excused"] = True
+        return sample
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,0 +1,80 @@
+"""Pure: the stretch of time that a run examines.
+
+All instants are aware and UTC. A window is half-open, [start, end): two that touch examine each document once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from dualwrite.errors import ParameterError
+
+LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """From `start` (included) to `end` (excluded)."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start > self.end:
+            raise ParameterError(
+                f"A window begins before it ends: {self.start.isoformat()} is after {self.end.isoformat()}. "
+                "Correct since and until."
+            )
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.start <= moment < self.end
+
+
+def instant(text: str, name: str) -> datetime:
+    """Parses an RFC 3339 instant. A naive time is refused: an export time was once local and taken for UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ParameterError(
+            f"An instant is written as 2026-01-15T21:52:00+00:00: {name} is {text!r}. Correct it."
+        ) from None
+    if moment.tzinfo is None:
+        raise ParameterError(
+            f"An instant needs its offset from UTC: {name} is {text!r}. Append +00:00, or the offset it was noted in."
+        )
+    return moment.astimezone(UTC)
+
+
+def gap_window(since: datetime, margin: timedelta, until: datetime | None, now: datetime) -> Window:
+    """The window of a backfill: from `margin` before the export began to be trusted, to `until` or now.
+
+    Raises ParameterError where since lies in the future or until before since.
+    """
+    if since > now:
+        raise ParameterError(
+            f"A backfill looks at the past: since is {since.isoformat()}, and now is {now.isoformat()}. "
+            "Check the date and the offset of since."
+        )
+    end = until if until is not None else now
+    if end < since:
+        raise ParameterError(
+            f"A window begins before it ends: until {end.isoformat()} lies before since {since.isoformat()}. "
+            "Correct one of them."
+        )
+    return Window(max(since - margin, LONG_AGO) if since - LONG_AGO > margin else LONG_AGO, min(end, now))
+
+
+def recent_window(watermark: datetime | None, minutes: int, now: datetime, export_time: datetime) -> Window:
+    """The window of a reconciliation: from the watermark or `minutes` ago, whichever is earlier, to now.
+
+    So nothing is skipped after an outage of hours or weeks. Without a watermark it begins at the export. A watermark
+    in the future (a clock was wrong) counts as now.
+    """
+    earliest = watermark if watermark is not None else export_time
+    return Window(min(earliest, now - timedelta(minutes=minutes)), now)
+
+
+def with_overlap(window: Window, overlap: timedelta) -> Window:
+    """The same window, begun earlier: for writes that an offline client sends late with an old timestamp."""
+    return Window(window.start - overlap, window.end)

@@ -1,0 +1,76 @@
+"""The official Firestore emulator: found, never downloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from dev import processes
+from dev.processes import Missing
+
+_MAIN_CLASS = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
+
+
+def find_jar() -> Path:
+    """FIRESTORE_EMULATOR_JAR, gcloud's folder, or firebase-tools' cache."""
+    named = os.environ.get("FIRESTORE_EMULATOR_JAR")
+    if named:
+        if not Path(named).is_file():
+            raise Missing(f"FIRESTORE_EMULATOR_JAR names no file: {named}. Correct it or unset it.")
+        return Path(named)
+    below_gcloud = "platform/cloud-firestore-emulator/cloud-firestore-emulator.jar"
+    roots = [Path("/usr/lib/google-cloud-sdk"), Path("/usr/share/google-cloud-sdk"), Path.home() / "google-cloud-sdk"]
+    gcloud = shutil.which("gcloud")
+    if gcloud:
+        roots.insert(0, Path(gcloud).resolve().parent.parent)
+    for root in roots:
+        if (root / below_gcloud).is_file():
+            return root / below_gcloud
+    cached = sorted((Path.home() / ".cache/firebase/emulators").glob("cloud-firestore-emulator-*.jar"))
+    if cached:
+        return cached[-1]
+    raise Missing(
+        "the Firestore emulator is missing. Install it with `gcloud components install cloud-firestore-emulator`, "
+        "`apt-get install google-cloud-cli-firestore-emulator`, or `npx firebase-tools setup:emulators:firestore`; "
+        "or set FIRESTORE_EMULATOR_JAR to its .jar."
+    )
+
+
+def _java() -> str:
+    java = shutil.which("java")
+    if java is None:
+        raise Missing("Java is missing. Install it with `apt-get install openjdk-17-jre-headless`.")
+    version = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', version)
+    if found is None or int(found.group(1)) < 11:
+        raise Missing(f"Java 11 or newer is needed; `{java} -version` says otherwise. Install openjdk-17-jre-headless.")
+    return java
+
+
+def _answers(host: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{host}/", timeout=1) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+@contextlib.contextmanager
+def emulator(folder: Path, port: int | None = None) -> Iterator[str]:
+    """Runs the emulator until the block ends. Yields host:port. A project id is a database of its own in it."""
+    java, jar = _java(), find_jar()
+    if port is not None and processes.port_is_taken(port):
+        raise Missing(f"port {port} for the Firestore emulator is taken. Free it, or run `make down`.")
+    host = f"127.0.0.1:{port or processes.free_port()}"
+    log = folder / "emulator.log"
+    command = [java, "-Xmx4g", "-cp", str(jar), _MAIN_CLASS, "start", "--host=127.0.0.1", f"--port={host.split(':')[1]}"]
+    process = processes.start(command, log=log)
+    try:
+        processes.wait_until(lambda: _answers(host), process, "the Firestore emulator", log)
+        yield host
+    finally:
+        processes.stop(process)

@@ -1,0 +1,96 @@
+"""Child processes that never outlive their parent, and free ports."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Missing(SystemExit):
+    """Something the stack needs isn't there. The message is one line: what is missing, and how to get it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"dev: {message}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def _die_with_parent() -> None:
+    """In the child: a session of its own (so that a whole group can be ended), and SIGTERM when the parent dies,
+    however it dies."""
+    os.setsid()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def start(
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    identity: Mapping[str, int] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts a program in a process group of its own, its output in `log`; `identity` may name user and group ids."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            cwd="/",
+            preexec_fn=_die_with_parent,  # after the user is changed, which would clear the death signal
+            **(identity or {}),
+        )
+
+
+def stop(process: subprocess.Popen[bytes], seconds: float = 10.0) -> None:
+    """Ends a process and its whole group: politely, then not."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=seconds)
+            break
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(
+    answers: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path, seconds: float = 60.0
+) -> None:
+    """Waits until `answers()` is true. Raises Missing with the end of the log where the process dies or it takes too
+    long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        if answers():
+            return
+        time.sleep(0.1)
+    tail = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
+    raise Missing(f"{what} did not start ({tail[0]}). See {log}.")

@@ -1,0 +1,104 @@
+"""Real parts for all tests: the official Firestore emulator, Postgres 18 (and 15), a database and a project for each."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from google.cloud import firestore as firestore_library
+
+from dev import emulator as emulator_module
+from dev import postgres_server as server_module
+
+ROOT = Path(__file__).resolve().parents[1]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of the Firestore emulator."""
+    with emulator_module.emulator(tmp_path_factory.mktemp("emulator")) as host:
+        os.environ["FIRESTORE_EMULATOR_HOST"] = host
+        yield host
+        os.environ.pop("FIRESTORE_EMULATOR_HOST", None)
+
+
+@pytest.fixture
+def firestore(emulator: str) -> Iterator[firestore_library.Client]:
+    """An empty Firestore database of the test's own."""
+    client = firestore_library.Client(project=f"t{uuid.uuid4().hex[:12]}")
+    yield client
+    client.close()
+
+
+def _template(uri: str, name: str, *files: Path) -> None:
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    with psycopg.connect(_database(uri, name)) as connection:
+        for file in files:
+            connection.execute(file.read_text())
+
+
+def _database(uri: str, name: str) -> str:
+    return uri.rsplit("/", 1)[0] + "/" + name
+
+
+def _prepare(uri: str) -> str:
+    _template(uri, "phase1", ROOT / "sql/local/phase1.sql")
+    _template(uri, "migrated", ROOT / "sql/local/phase1.sql", *sorted((ROOT / "sql/migrations").glob("*.sql")))
+    return uri
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """URI of a Postgres 18 server, as superuser."""
+    with server_module.server() as uri:
+        yield _prepare(uri)
+
+
+@pytest.fixture(scope="session")
+def postgres15_server() -> Iterator[str]:
+    """URI of a Postgres 15 server, where Debian's binaries are there."""
+    if not server_module.DEBIAN_15.is_dir():
+        pytest.skip("no Postgres 15 on this machine: apt-get install postgresql-15")
+    with server_module.server(binaries=server_module.DEBIAN_15) as uri:
+        yield _prepare(uri)
+
+
+def clone(uri: str, template: str) -> Iterator[str]:
+    name = f"t{next(_numbers)}_{os.getpid()}"
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _database(uri, name)
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_dsn(postgres_server: str) -> Iterator[str]:
+    """An empty database."""
+    yield from clone(postgres_server, "template1")
+
+
+@pytest.fixture
+def phase1_dsn(postgres_server: str) -> Iterator[str]:
+    """A database with the tables that production has, before any migration of ours."""
+    yield from clone(postgres_server, "phase1")
+
+
+@pytest.fixture
+def target_dsn(postgres_server: str) -> Iterator[str]:
+    """A database as apply_migrations leaves it."""
+    yield from clone(postgres_server, "migrated")
+
+
+@pytest.fixture
+def connection(target_dsn: str) -> Iterator[psycopg.Connection]:
+    """A connection to the migrated database, autocommit."""
+    with psycopg.connect(target_dsn, autocommit=True) as open_connection:
+        yield open_connection
