@@ -67,7 +67,16 @@ def emulator(folder: Path, port: int | None = None) -> Iterator[str]:
         raise Missing(f"port {port} for the Firestore emulator is taken. Free it, or run `make down`.")
     host = f"127.0.0.1:{port or processes.free_port()}"
     log = folder / "emulator.log"
-    command = [java, "-Xmx4g", "-cp", str(jar), _MAIN_CLASS, "start", "--host=127.0.0.1", f"--port={host.split(':')[1]}"]
+    command = [
+        java,
+        "-Xmx4g",
+        "-cp",
+        str(jar),
+        _MAIN_CLASS,
+        "start",
+        "--host=127.0.0.1",
+        f"--port={host.split(':')[1]}",
+    ]
     process = processes.start(command, log=log)
     try:
         processes.wait_until(lambda: _answers(host), process, "the Firestore emulator", log)

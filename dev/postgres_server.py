@@ -45,9 +45,13 @@ def _unprivileged() -> pwd.struct_passwd | None:
 
 def _reachable(binaries: Path, user: pwd.struct_passwd, folder: Path) -> Path:
     """The binaries, copied where they lie below a folder that the user can't enter (a home of root's)."""
-    probe = subprocess.run(
-        [binaries / "postgres", "--version"], user=user.pw_uid, group=user.pw_gid, capture_output=True, check=False
-    ) if all(p.stat().st_mode & 0o001 for p in binaries.parents) else None
+    probe = (
+        subprocess.run(
+            [binaries / "postgres", "--version"], user=user.pw_uid, group=user.pw_gid, capture_output=True, check=False
+        )
+        if all(p.stat().st_mode & 0o001 for p in binaries.parents)
+        else None
+    )
     if probe is not None and probe.returncode == 0:
         return binaries
     copy = folder / "install"
@@ -68,7 +72,9 @@ def server(*, binaries: Path | None = None, port: int | None = None, data: Path 
     user = _unprivileged()
     with contextlib.ExitStack() as stack:
         if data is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dualwrite-pg-", ignore_cleanup_errors=True)))
+            folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="dualwrite-pg-", ignore_cleanup_errors=True))
+            )
         else:
             folder = data
             folder.mkdir(parents=True, exist_ok=True)

@@ -56,6 +56,7 @@ USERS = Collection(
     written_columns=("created_at", "updated_at"),
     operations=(Operations("user", ("id",)),),
     selected=True,
+    sentinel=True,
     columns=(
         Column("id", "key", DocumentId()),
         Column("real_name", "compared", Field("realName")),

@@ -145,6 +145,8 @@ class Collection:
     operations: tuple[Operations, ...] = ()
     selected: bool = False
     """Whether a run examines it when nobody chose."""
+    sentinel: bool = False
+    """Never empty on a live system: without documents or rows here, a run refuses to begin."""
 
     def __post_init__(self) -> None:
         _check_collection(self)
@@ -361,7 +363,8 @@ def _check_column(collection: Collection, column: Column) -> None:
                     f"Choose from {', '.join(template.variables)}.",
                 )
     if isinstance(column.origin, ParentId):
-        if column.origin.collection_id not in {t.parent_collection_id for t in collection.templates}:
+        above = {t.parent_collection_id for t in collection.templates}
+        if column.origin.collection_id not in above:
             _refuse(
                 collection,
                 "A parent id names the collection above one of the paths",

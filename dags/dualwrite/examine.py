@@ -32,7 +32,7 @@ from dualwrite import memory, postgres
 from dualwrite.declaration import Catalog, Collection, EntryKey, Field, ParentId, Segment
 from dualwrite.documents import Document
 from dualwrite.errors import TargetError
-from dualwrite.mapping import Rejection, Row, label_of, map_document
+from dualwrite.mapping import Rejection, Row, map_document
 from dualwrite.report import CollectionReport
 from dualwrite.source import Scan, Source
 from dualwrite.target import Comparison, Difference, Key, Target, Write
@@ -98,6 +98,17 @@ class _Known:
                 memo.clear()
 
 
+def scans(collection: Collection, window: Window | None) -> Iterator[Scan]:
+    """What to read for a window: one scan a check field. All documents, where there is no window or no such field."""
+    top_level = all(len(t.variables) == 1 for t in collection.templates)
+    base = Scan(collection.collection_id, collection.fields, top_level)
+    if window is None or not collection.check_fields:
+        yield base
+    else:
+        for name in collection.check_fields:
+            yield replace(base, check_field=name, window=window)
+
+
 class Examiner:
     """Examines one collection in one run. `report` fills while it works."""
 
@@ -154,10 +165,10 @@ class Examiner:
             self.finish_journal()
         progress = _ProgressLog(self.collection.name)
         seen: set[str] = set()
-        scans = list(self._scans(window))
-        for scan in scans:
+        parts = list(scans(self.collection, window))
+        for scan in parts:
             # A document that lies in the window by two check fields comes twice (and is billed twice): examined once.
-            last = scan is scans[-1]
+            last = scan is parts[-1]
             for page in self.source.pages(scan, page_size):
                 fresh = [d for d in page.documents if d.path not in seen]
                 if not last:
@@ -199,19 +210,6 @@ class Examiner:
                 if finding.verdict in SETTLED_BY_WRITING and finding.fingerprint != first.fingerprint:
                     finding = replace(finding, verdict=Verdict.IN_FLIGHT, reason="changed_between_looks")
                 self._found(finding, key)
-
-    def _scans(self, window: Window | None) -> Iterator[Scan]:
-        top_level = all(len(t.variables) == 1 for t in self.collection.templates)
-        base = Scan(self.collection.collection_id, self.collection.fields, top_level)
-        if window is None or not self.collection.check_fields:
-            yield base
-        else:
-            for name in self.collection.check_fields:
-                yield replace(base, check_field=name, window=window)
-
-    def estimate(self, window: Window | None) -> int:
-        """How many documents a scan would read, by count()."""
-        return sum(self.source.count(scan)[0] for scan in self._scans(window))
 
     def _page(self, documents: list[Document]) -> None:
         rows: list[Row] = []
@@ -367,9 +365,9 @@ class Examiner:
         for key, path in contested:
             by_key.setdefault(key, set()).add(path)
         for key in keys:
-            path = paths.get(key)
+            owner = paths.get(key)
             # A row on the very path of the document that contests it is its own, whatever a column says.
-            self._known.owners[key] = path is not None and existing[path] is not None and path not in by_key[key]
+            self._known.owners[key] = owner is not None and existing[owner] is not None and owner not in by_key[key]
 
     def _settle_parents(self, name: str, paths: list[str]) -> dict[str, ParentState]:
         """Whether each parent document is there and could be a row; with an inserting policy, makes it one."""
@@ -552,9 +550,9 @@ class Examiner:
                 elif self.policy.update:
                     stale.append(row)
                 else:
-                    [(_, found)] = self._judge_only([row]) or [(row, None)]
-                    finding = _finding(Verdict.STALE, row, found) if found else None
-                    self._found(finding or _finding(Verdict.MATCHING, row, None), key)
+                    differing = self._judge_only([row])
+                    verdict = Verdict.STALE if differing else Verdict.MATCHING
+                    self._found(_finding(verdict, row, differing[0][1] if differing else None), key)
         if stale:
             self._write_units([_unit(row) for row in stale])
 
@@ -700,7 +698,7 @@ class Examiner:
     def _owner_finding(self, row: Row) -> Finding:
         """For a natural key that several documents may share: whose row is it?"""
         siblings = self._siblings(row.key) or [row]
-        differing = dict((r.label, d) for r, d in self._judge_only([*siblings, row]))
+        differing = {r.label: d for r, d in self._judge_only([*siblings, row])}
         if any(r.label not in differing for r in siblings):
             return _finding(Verdict.DUPLICATE, row, None, reason="key_held_by_another_document")
         owner = min(siblings, key=lambda r: (r.create_time, r.label))
@@ -828,7 +826,7 @@ class Examiner:
         return len(entries)
 
 
-# --- small things -------------------------------------------------------------------------------------------------------
+# --- small things ---------------------------------------------------------------------------------------------
 
 
 def _unit(row: Row) -> Unit:

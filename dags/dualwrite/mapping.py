@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache
 
 from dualwrite.declaration import (
     ArrayElements,
@@ -125,7 +125,7 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
             elif isinstance(origin, EntryKey):
                 parts.append(entry or "")
             else:
-                parts.append(next(reversed(variables.values())))
+                parts.append(list(variables.values())[-1])
         return "/".join(parts)
     return "/".join([*variables.values(), *([] if entry is None else [entry])])
 
@@ -220,12 +220,12 @@ def _origin_name(origin: Origin) -> str:
 Converter = Callable[[Value], Cell]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _key_indexes(collection: Collection) -> tuple[int, ...]:
     return tuple(i for i, column in enumerate(collection.columns) if column.role == "key")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _converters(collection: Collection) -> tuple[tuple[Column, Converter], ...]:
     return tuple((column, _id if column.references else _CONVERTERS[column.type]) for column in collection.columns)
 

@@ -93,7 +93,7 @@ class CollectionReport:
             "outcome": "examined" if self.not_examined is None else "not_examined",
             "not_examined": self.not_examined,
             "examined": self.examined,
-            "counts": {v: self.counts[v] for v in VERDICTS},
+            "counts": {str(v): self.counts[v] for v in VERDICTS},
             "excused": sum(self.excused.values()),
             "drift": self.drift,
             "documents_read": self.documents_read,
@@ -111,7 +111,7 @@ class CollectionReport:
             "documents_per_second": round(self.documents_read / self.seconds) if self.seconds > 0 else None,
             "verification": self.verification,
             "reasons": dict(self.reasons.most_common(SAMPLES)),
-            "samples": {v: s for v, s in self.samples.items() if v != Verdict.MATCHING},
+            "samples": {str(v): s for v, s in self.samples.items() if v != Verdict.MATCHING},
         }
 
 

@@ -31,7 +31,7 @@ _JOURNAL = sql.SQL(
 )
 
 
-def _name(name: str, alias: str | None = None) -> sql.Composed:
+def _name(name: str, alias: str | None = None) -> sql.Composable:
     return sql.Identifier(name) if alias is None else sql.Identifier(alias, name)
 
 
@@ -59,7 +59,7 @@ class Statements:
         return sql.SQL("ARRAY[{}]::text[]").format(self._names(self._collection.key, alias))
 
     @staticmethod
-    def _as_compared(column: Column, alias: str) -> sql.Composed:
+    def _as_compared(column: Column, alias: str) -> sql.Composable:
         """A column of the target as it is compared: timestamps cut off at milliseconds; '' for null where they are one."""
         name = _name(column.name, alias)
         if column.type == "timestamp":
@@ -77,7 +77,7 @@ class Statements:
             self._stated(column), _name(column.name, "s"), self._as_compared(column, "t")
         )
 
-    def _names_where(self, cases: list[tuple[sql.Composable, str]]) -> sql.Composed:
+    def _names_where(self, cases: list[tuple[sql.Composable, str]]) -> sql.Composable:
         """An array of the names whose condition holds."""
         if not cases:
             return sql.SQL("ARRAY[]::text[]")
@@ -349,7 +349,7 @@ class Statements:
             joins=joins,
         )
 
-    def _path(self, variables: list[dict[str, sql.Composable]]) -> sql.Composed:
+    def _path(self, variables: list[dict[str, sql.Composable]]) -> sql.Composable:
         """The first template all of whose variables have a value."""
         alternatives = []
         for template, known in zip(self._collection.templates, variables, strict=True):

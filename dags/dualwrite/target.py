@@ -165,8 +165,7 @@ class Target:
                 "collection": collection.name,
                 "table": collection.table,
             }
-            for journal_id, label in connection.execute(self.statements(collection).insert, parameters):
-                journal[label] = journal_id
+            journal.update((label, i) for i, label in connection.execute(self.statements(collection).insert, parameters))
 
         return Write(journal, self._write_good(connection, collection, rows, ns, write))
 
@@ -197,8 +196,7 @@ class Target:
                 "collection": collection.name,
                 "table": collection.table,
             }
-            for journal_id, label in connection.execute(self.statements(collection).update, parameters):
-                journal[label] = journal_id
+            journal.update((label, i) for i, label in connection.execute(self.statements(collection).update, parameters))
 
         refused: list[tuple[Row, str]] = []
         self._bisect(

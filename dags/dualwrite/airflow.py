@@ -1,0 +1,253 @@
+"""The edge to Airflow: connections, forms, contexts, and which errors are worth a retry. The only module of the package
+that imports airflow.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.sdk import Param
+from airflow.sdk.bases.hook import BaseHook
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+
+from dualwrite import backfill, postgres
+from dualwrite.catalog import CATALOG
+from dualwrite.errors import (
+    DualWriteError,
+    IncompleteRead,
+    PreflightError,
+    SourceError,
+    TargetError,
+)
+from dualwrite.source import Source
+from dualwrite.target import Target
+
+SOURCE_CONNECTION = "firestore_default"
+TARGET_CONNECTION = "supabase_default"
+
+_WORTH_A_RETRY = (SourceError, TargetError, IncompleteRead)
+
+_LIBPQ = {
+    "application_name", "channel_binding", "connect_timeout", "gssencmode", "keepalives", "keepalives_count",
+    "keepalives_idle", "keepalives_interval", "options", "sslcert", "sslcrl", "sslkey", "sslmode", "sslpassword",
+    "sslrootcert", "target_session_attrs", "tcp_user_timeout",
+}  # fmt: skip
+
+
+# --- connections --------------------------------------------------------------------------------------------------
+
+
+def _connection(conn_id: str, kind: str) -> Any:
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise PreflightError(
+            f"Connection {conn_id} ({kind}) must exist: it doesn't. Add it under Admin, Connections, or set "
+            f"AIRFLOW_CONN_{conn_id.upper()}."
+        ) from None
+
+
+def source() -> Source:
+    """The Firestore database of connection firestore_default (google_cloud_platform).
+
+    Its extra may name `project` and `database`. With FIRESTORE_EMULATOR_HOST set no credentials are asked for.
+    """
+    connection = _connection(SOURCE_CONNECTION, "google_cloud_platform")
+    extra = connection.extra_dejson
+    project = extra.get("project") or extra.get("extra__google_cloud_platform__project")
+    database = extra.get("database") or "(default)"
+    emulator = os.environ.get("FIRESTORE_EMULATOR_HOST")
+    if emulator:
+        if not project:
+            raise PreflightError(
+                f"A project must be named: the extra of connection {SOURCE_CONNECTION} has none. "
+                'Add {"project": "..."}; the emulator takes any name.'
+            )
+        return Source(project, database=database, emulator_host=emulator)
+    from airflow.providers.google.common.hooks.base_google import GoogleBaseHook  # seconds of imports, so only here
+
+    credentials, default_project = GoogleBaseHook(gcp_conn_id=SOURCE_CONNECTION).get_credentials_and_project_id()
+    return Source(str(project or default_project), database=database, credentials=credentials)
+
+
+def target_connection(conn_id: str = TARGET_CONNECTION) -> postgres.Connection:
+    """A connection to the target, made from a connection of type postgres. The extra's keys are libpq's."""
+    connection = _connection(conn_id, "postgres")
+    extra = connection.extra_dejson
+    unknown = sorted(set(extra) - _LIBPQ)
+    if unknown:
+        raise PreflightError(
+            f"The extra of connection {conn_id} holds libpq's parameters: {', '.join(unknown)} is none that we pass on. "
+            "Remove it, or correct its name (sslmode, sslrootcert, ...)."
+        )
+    return postgres.connect(
+        host=connection.host,
+        port=connection.port,
+        user=connection.login,
+        password=connection.password,
+        dbname=connection.schema,
+        **extra,
+    )
+
+
+def target() -> Target:
+    """The target of connection supabase_default; it connects when it is first used."""
+    return Target(target_connection, CATALOG)
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def clearly() -> Iterator[None]:
+    """Fails the task at once, with the message alone, for errors that a retry can't help."""
+    try:
+        yield
+    except DualWriteError as error:
+        if isinstance(error, _WORTH_A_RETRY):
+            raise
+        raise AirflowFailException(str(error)) from None
+
+
+# --- contexts ---------------------------------------------------------------------------------------------------------
+
+
+def given(context: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a run as the form and its conf gave them; unknown keys included, so that code can refuse them
+    (Airflow doesn't)."""
+    conf = getattr(context["dag_run"], "conf", None) or {}
+    return {**dict(context["params"]), **conf}
+
+
+def triggered_by(context: Mapping[str, Any]) -> str:
+    """Who pressed the button, or the run where nobody did."""
+    return getattr(context["dag_run"], "triggering_user_name", None) or str(context["run_id"])
+
+
+def gap_params(context: Mapping[str, Any]) -> backfill.GapParams:
+    return backfill.parse(given(context), backfill.PARAMETERS, CATALOG, datetime.now(UTC))
+
+
+@contextmanager
+def gap_run(context: Mapping[str, Any], params: backfill.GapParams) -> Iterator[backfill.Run]:
+    with clearly(), source() as firestore, target() as postgres_target:
+        yield backfill.Run(firestore, postgres_target, CATALOG, params, str(context["run_id"]))
+
+
+# --- forms ------------------------------------------------------------------------------------------------------------
+
+
+def gap_form() -> dict[str, Param]:
+    """The Trigger form of backfill_gap."""
+    return {
+        "mode": Param(
+            "dry_run",
+            enum=list(backfill.MODES),
+            values_display={
+                "dry_run": "dry run: examine and report, write nothing",
+                "review": "review: dry run, then wait for an approval, then write",
+                "apply": "apply: write what is missing and stale",
+            },
+            title="Mode",
+            section="What to do",
+        ),
+        "update_stale": Param(
+            True,
+            type="boolean",
+            title="Update stale rows",
+            description="Besides inserting missing rows, bring rows that differ from their document up to date.",
+            section="What to do",
+        ),
+        "collections": Param(
+            list(CATALOG.default_selection),
+            type="array",
+            examples=list(CATALOG.names),
+            items={"type": "string", "enum": list(CATALOG.names)},
+            title="Collections",
+            description="The parents that a selection needs are added, and the report says which.",
+            section="What to examine",
+        ),
+        "scope": Param(
+            "window",
+            enum=list(backfill.SCOPES),
+            values_display={"window": "window: documents written since", "all": "all: every document"},
+            title="Scope",
+            description="`all` also finds edits and creations that no check field shows; it reads every document once.",
+            section="What to examine",
+        ),
+        "since": Param(
+            backfill.EXPORT_TIME,
+            type="string",
+            format="date-time",
+            title="Since (the export's time)",
+            description_md="An instant **with its offset from UTC**. A time without one is refused: an export time was "
+            "once local and taken for UTC, and nine hours of writes nearly fell out of the gap.",
+            section="What to examine",
+        ),
+        "margin_hours": Param(
+            24,
+            type="number",
+            minimum=0,
+            maximum=24 * 366,
+            title="Margin (hours)",
+            description="How far before `since` to begin. What is there already is read and left alone.",
+            section="What to examine",
+        ),
+        "until": Param(
+            None,
+            type=["null", "string"],
+            format="date-time",
+            title="Until",
+            description="Empty: now.",
+            section="What to examine",
+        ),
+        "excuse": Param(
+            [],
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Excuse",
+            description="Differences that you accept, one a line, as collection:key (posts:AbC123). They are kept, "
+            "counted as excused, and fail nothing any more.",
+            section="Exceptions",
+        ),
+        "excuse_reason": Param(
+            None,
+            type=["null", "string"],
+            title="Reason of the excuse",
+            description="Required where something is excused.",
+            section="Exceptions",
+        ),
+        "page_size": Param(
+            5000,
+            type="integer",
+            minimum=1,
+            maximum=50_000,
+            title="Page size (documents)",
+            description="How many documents are compared and written at a time.",
+            section="Fine tuning",
+        ),
+        "explain_up_to": Param(
+            250_000,
+            type="integer",
+            minimum=0,
+            maximum=10_000_000,
+            title="Explain up to (documents)",
+            description="After an apply, collections up to this size are verified key by key; larger ones are "
+            "reported as not proven. Costs one read a document.",
+            section="Fine tuning",
+        ),
+        "grace_seconds": Param(
+            15,
+            type="number",
+            minimum=0,
+            maximum=3600,
+            title="Grace (seconds)",
+            description="The verification looks a second time at what differs, this much later: a row may lag its "
+            "document by seconds while the app writes.",
+            section="Fine tuning",
+        ),
+    }

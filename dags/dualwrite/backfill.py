@@ -1,0 +1,358 @@
+"""The gap backfill: what was written to Firestore after the export and is absent or stale in the target.
+
+Window and policy around the engine in `examine.py`, the verification that follows an apply, and the report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from dualwrite import memory, report
+from dualwrite import preflight as checks
+from dualwrite.declaration import Catalog
+from dualwrite.errors import ParameterError
+from dualwrite.examine import Examiner, Policy, scans
+from dualwrite.postgres import Connection
+from dualwrite.report import CollectionReport
+from dualwrite.source import Source
+from dualwrite.target import Target
+from dualwrite.verdicts import Verdict
+from dualwrite.windows import Window, gap_window, instant
+
+log = logging.getLogger(__name__)
+
+DAG_ID = "backfill_gap"
+EXPORT_TIME = "2026-01-15T21:52:00+00:00"
+MODES = ("dry_run", "review", "apply")
+SCOPES = ("window", "all")
+PARAMETERS = (
+    "since", "margin_hours", "until", "collections", "scope", "mode", "update_stale", "page_size", "explain_up_to",
+    "grace_seconds", "excuse", "excuse_reason",
+)  # fmt: skip
+
+_EXPLAINED = frozenset({Verdict.MATCHING, Verdict.IN_FLIGHT, Verdict.DUPLICATE, Verdict.ORPHAN, Verdict.ABSENT})
+
+
+@dataclass(frozen=True, slots=True)
+class GapParams:
+    """The parameters of one run, checked. Instants are UTC."""
+
+    window: Window
+    selected: tuple[str, ...]
+    added: tuple[str, ...]
+    """Parents that the selection needs, and that nobody selected."""
+    scope: str
+    mode: str
+    update_stale: bool
+    page_size: int
+    explain_up_to: int
+    grace_seconds: float
+    excuses: tuple[tuple[str, str], ...]
+    excuse_reason: str | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.added, *self.selected)
+
+    @property
+    def scan_window(self) -> Window | None:
+        return None if self.scope == "all" else self.window
+
+    def as_json(self) -> dict[str, Any]:
+        given = dataclasses.asdict(self)
+        given["window"] = {"start": self.window.start.isoformat(), "end": self.window.end.isoformat()}
+        return given
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Self:
+        """The parameters as `as_json` gave them to another task: `until = now` is the same moment in all tasks."""
+        start, end = (datetime.fromisoformat(given["window"][side]) for side in ("start", "end"))
+        excuses = tuple((collection, key) for collection, key in given["excuses"])
+        lists = {name: tuple(given[name]) for name in ("selected", "added")}
+        return cls(**{**given, **lists, "window": Window(start, end), "excuses": excuses})
+
+    def policy(self, *, dry: bool) -> Policy:
+        return Policy() if dry else Policy(insert=True, update=self.update_stale)
+
+
+def parse(given: Mapping[str, Any], known: Iterable[str], catalog: Catalog, now: datetime) -> GapParams:
+    """Checks the parameters of a run; `known` are the names the form has. Raises ParameterError with the first fault."""
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ParameterError(
+            f"Only the form's parameters are taken: {', '.join(unknown)} is none of them. Known: {', '.join(known)}."
+        )
+    since = instant(_text(given, "since"), "since")
+    until = instant(_text(given, "until"), "until") if given.get("until") is not None else None
+    margin = _number(given, "margin_hours", 0, 24 * 366)
+    window = gap_window(since, timedelta(hours=margin), until, now)
+    wanted = given["collections"]
+    if not isinstance(wanted, list) or not wanted:
+        raise ParameterError(
+            f"Collections are a list of names: collections is {wanted!r}. Choose from {', '.join(catalog.names)}."
+        )
+    for name in wanted:
+        catalog[name]
+    mode = _choice(given, "mode", MODES)
+    scope = _choice(given, "scope", SCOPES)
+    if not isinstance(given["update_stale"], bool):
+        raise ParameterError(f"update_stale is true or false: it is {given['update_stale']!r}. Correct it.")
+    excuses = memory.parse_excuses(given.get("excuse") or [], catalog.names)
+    reason = given.get("excuse_reason") or None
+    if excuses and not (isinstance(reason, str) and reason.strip()):
+        raise ParameterError("Whoever excuses a difference says why: excuse_reason is empty. Fill it in.")
+    closure = catalog.with_parents(wanted)
+    return GapParams(
+        window=window,
+        selected=tuple(n for n in closure if n in wanted),
+        added=tuple(n for n in closure if n not in wanted),
+        scope=scope,
+        mode=mode,
+        update_stale=given["update_stale"],
+        page_size=int(_number(given, "page_size", 1, 50_000)),
+        explain_up_to=int(_number(given, "explain_up_to", 0, 10_000_000)),
+        grace_seconds=_number(given, "grace_seconds", 0, 3600),
+        excuses=tuple(excuses),
+        excuse_reason=reason,
+    )
+
+
+def _text(given: Mapping[str, Any], name: str) -> str:
+    value = given.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise ParameterError(f"An instant is written as {EXPORT_TIME}: {name} is {value!r}. Correct it.")
+    return value.strip()
+
+
+def _choice(given: Mapping[str, Any], name: str, choices: Sequence[str]) -> str:
+    value = given.get(name)
+    if value not in choices:
+        raise ParameterError(f"{name} is one of {', '.join(choices)}: it is {value!r}. Correct it.")
+    return str(value)
+
+
+def _number(given: Mapping[str, Any], name: str, least: int, most: int) -> float:
+    value = given.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ParameterError(f"{name} is a number from {least:,} to {most:,}: it is {value!r}. Correct it.")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the tasks of one run share."""
+
+    source: Source
+    target: Target
+    catalog: Catalog
+    params: GapParams
+    run_id: str
+
+
+def preflight(run: Run, *, by: str) -> dict[str, Any]:
+    """Checks both sides, keeps the run's excuses, and returns what the other tasks need. `by` is who excuses."""
+    params = run.params
+    checked = checks.check(
+        run.source, run.target, run.catalog, params.names, params.scan_window, writes=params.mode != "dry_run"
+    )
+    log.info(
+        "Connected as %s to Postgres %s; billed reads estimated: %s in the window",
+        checked.role,
+        checked.server,
+        f"{sum(checked.estimated_reads.values()):,}",
+    )
+    _keep_excuses(run, by)
+    return {"params": params.as_json(), "preflight": checked.as_json(), "billed_reads": run.source.billed_reads}
+
+
+def _keep_excuses(run: Run, by: str) -> None:
+    if run.params.excuses:
+        with run.target.transaction() as connection:
+            memory.excuse(
+                connection, run.params.excuses, by=by, reason=str(run.params.excuse_reason), run_id=run.run_id
+            )
+
+
+def examine(run: Run, name: str, *, dry: bool, record: bool = True) -> dict[str, Any]:
+    """Examines one collection over the gap and, unless dry, writes what is missing or stale. Returns its report."""
+    found = CollectionReport(name, "gap")
+    params = run.params
+
+    def work(excused: frozenset[str]) -> None:
+        with _examiner(run, found, params.policy(dry=dry), excused) as examiner:
+            examiner.scan(params.scan_window, params.page_size)
+
+    mode = "dry_run" if dry else "apply"
+    return _measured(run, found, work, mode=mode, window=params.scan_window, record=record)
+
+
+def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
+    """Compares count() with SELECT count(*) and, unless `counts_only`, explains the difference key by key.
+
+    "verified": every key and column was compared, and all is explained. "not_verified": drift is left.
+    "not_proven": more than explain_up_to documents, so only the counts were compared. A verified collection's
+    watermark moves to the moment this began.
+    """
+    params = run.params
+    collection = run.catalog[name]
+    found = CollectionReport(name, "verify")
+    began = datetime.now(UTC)
+
+    def work(excused: frozenset[str]) -> None:
+        found.target_count = run.target.count(collection)
+        [scan] = scans(collection, None)
+        documents, _ = run.source.count(scan)
+        if collection.entries is None:  # else it is their parents that were counted
+            found.source_count = documents
+        if counts_only:
+            return
+        if max(documents, found.target_count) > params.explain_up_to:
+            found.verification = "not_proven"
+            return
+        with _examiner(run, found, Policy(), excused) as examiner:
+            examiner.sweep(params.page_size, grace=params.grace_seconds)
+        unexplained = sum(found.counts[v] - found.excused[v] for v in set(Verdict) - _EXPLAINED)
+        found.verification = "verified" if unexplained == 0 else "not_verified"
+
+    def finish(connection: Connection) -> None:
+        if found.verification == "verified":
+            memory.advance_watermark(connection, name, began, run.run_id, swept_at=began)
+
+    return _measured(run, found, work, mode="counts" if counts_only else "explain", window=None, finish=finish)
+
+
+def _examiner(run: Run, found: CollectionReport, policy: Policy, excused: frozenset[str]) -> Examiner:
+    return Examiner(
+        run.source,
+        run.target,
+        run.catalog,
+        run.catalog[found.collection],
+        policy=policy,
+        report=found,
+        run_id=run.run_id,
+        excused=excused,
+    )
+
+
+def _measured(
+    run: Run,
+    found: CollectionReport,
+    work: Callable[[frozenset[str]], None],
+    *,
+    mode: str,
+    window: Window | None,
+    record: bool = True,
+    finish: Callable[[Connection], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Runs one examination with its time and its billed reads, and keeps its line in dualwrite.runs.
+
+    A failure is recorded as not examined and raised again.
+    """
+    started_at, began, billed = datetime.now(UTC), time.monotonic(), run.source.billed_reads
+    try:
+        with run.target.transaction() as connection:
+            excused = memory.excused_labels(connection, found.collection)
+        work(excused)
+        found.check_identity()
+    except Exception as error:
+        found.not_examined = type(error).__name__
+        raise
+    finally:
+        found.seconds = time.monotonic() - began
+        found.billed_reads = run.source.billed_reads - billed
+        if record:
+            with run.target.transaction() as connection:
+                if found.not_examined is None:
+                    finish(connection)
+                memory.record_run(
+                    connection, found, dag_id=DAG_ID, run_id=run.run_id, scope=run.params.scope, mode=mode,
+                    window=window, started_at=started_at,
+                )  # fmt: skip
+    return found.as_json()
+
+
+# --- the report -----------------------------------------------------------------------------------------------------
+
+
+def not_examined(name: str, phase: str, why: str) -> dict[str, Any]:
+    """Stands in for the report of a collection that has none: its task failed or never ran."""
+    return CollectionReport(name, phase, not_examined=why).as_json()
+
+
+def build_report(
+    run_id: str,
+    params: GapParams,
+    found: Mapping[str, Any],
+    verified: Mapping[str, Any],
+    *,
+    dry: bool,
+    approved: bool | None = None,
+) -> dict[str, Any]:
+    """The whole run's report. `found` and `verified` hold each collection's, or None where there is none."""
+    why = "its task failed or did not run; see its log"
+    if approved is False:
+        why = "nothing was approved, so nothing was written"
+    gap = [found.get(n) or not_examined(n, "gap", why) for n in params.names]
+    checked = [verified[n] for n in params.names if verified.get(n)]
+    return report.fit(
+        {
+            "version": report.VERSION,
+            "dag_id": DAG_ID,
+            "run_id": run_id,
+            "mode": "dry_run" if dry else params.mode,
+            "scope": params.scope,
+            "window": params.as_json()["window"],
+            "added_parents": list(params.added),
+            "approved": approved,
+            "billed_reads": sum(c["billed_reads"] for c in [*gap, *checked]),
+            "collections": [*gap, *checked],
+        }
+    )
+
+
+def as_markdown(whole: Mapping[str, Any]) -> str:
+    """The report as a person reads it: what was found, then how source and target stand to each other now."""
+    gap = [c for c in whole["collections"] if c["phase"] == "gap"]
+    checked = [c for c in whole["collections"] if c["phase"] == "verify"]
+    window = whole["window"]
+    where = "all documents" if whole["scope"] == "all" else f"documents of {window['start']} to {window['end']}"
+    title = "Found, nothing written (dry run)" if whole["mode"] == "dry_run" else "Found and written"
+    parts = [report.markdown(f"{title}: {where}", gap)]
+    if whole["added_parents"]:
+        parts.append(f"Added, because the selection needs them first: {', '.join(whole['added_parents'])}.")
+    if checked:
+        parts.append(report.markdown("Verification: all documents and all rows", checked))
+    parts.append(f"Billed reads: {whole['billed_reads']:,}.")
+    return "\n\n".join(parts)
+
+
+def failures(whole: Mapping[str, Any]) -> list[str]:
+    """Why the run is no success, one sentence a collection; empty where it is one."""
+    if whole["approved"] is False:
+        return []
+    checked = {c["collection"]: c for c in whole["collections"] if c["phase"] == "verify"}
+    faults = []
+    for found in whole["collections"]:
+        if found["phase"] != "gap":
+            continue
+        name, check = found["collection"], checked.get(found["collection"])
+        if found["not_examined"]:
+            faults.append(f"{name} was not examined: {found['not_examined']}")
+        elif whole["mode"] != "dry_run" and (check is None or check["verification"] != "verified"):
+            faults.append(f"{name} is not verified{_why(check)}")
+    return faults
+
+
+def _why(check: Mapping[str, Any] | None) -> str:
+    if check is None or check["not_examined"]:
+        return ": its verification failed"
+    if check["verification"] == "not_proven":
+        return ": it has more documents than explain_up_to; raise that to compare them all"
+    left = {v: n for v, n in check["counts"].items() if n and Verdict(v) not in _EXPLAINED}
+    return f": {', '.join(f'{n:,} {v}' for v, n in left.items())}, {check['excused']:,} of them excused"

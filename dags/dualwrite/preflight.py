@@ -1,0 +1,211 @@
+"""Checks before anything is examined: both sides answer, show what is there, and are as the catalog says.
+
+With the wrong role, row-level security returns zero rows and no error, and everything would look missing. With the
+wrong project, everything would look extra. So a run begins by asking who and where it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dualwrite import memory, postgres
+from dualwrite.declaration import Catalog, Collection, Type
+from dualwrite.errors import PreflightError
+from dualwrite.examine import scans
+from dualwrite.postgres import Connection
+from dualwrite.source import Source
+from dualwrite.target import Target
+from dualwrite.windows import Window
+
+log = logging.getLogger(__name__)
+
+_FITTING: dict[Type, set[str]] = {
+    "text": {"text", "character varying"},
+    "integer": {"integer", "bigint", "smallint"},
+    "numeric": {"numeric"},
+    "boolean": {"boolean"},
+    "timestamp": {"timestamp with time zone"},
+    "json": {"jsonb"},
+}
+_CLOCKS_APART = 60.0
+"""Seconds. Windows, watermarks and the grace period compare instants of both sides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What preflight found out. Counts and names only."""
+
+    role: str
+    server: str
+    source_time: datetime
+    clock_difference_seconds: float
+    """Target's clock minus source's, at the moment of asking; includes the way there."""
+    estimated_reads: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "role": self.role,
+            "server": self.server,
+            "source_time": self.source_time.isoformat(),
+            "clock_difference_seconds": round(self.clock_difference_seconds, 3),
+            "estimated_reads": self.estimated_reads,
+        }
+
+
+def check(
+    source: Source, target: Target, catalog: Catalog, names: Sequence[str], window: Window | None, *, writes: bool
+) -> Preflight:
+    """Raises PreflightError with every fault it found, one a line; returns what the run should know.
+
+    Reads counts of the source only (billed: one read per 1,000 documents), and the target's catalog.
+    """
+    collections = [catalog[name] for name in names]
+    try:
+        connection = target.connection
+    except postgres.Error as error:
+        raise PreflightError(
+            f"Postgres must answer: connecting ended in {type(error).__name__}: {str(error).strip()}. "
+            "Check host, port, user and password of connection supabase_default."
+        ) from None
+    with postgres.transaction(connection, statement_timeout="30s"):
+        memory.require_schema(connection)
+        faults = [*_role_faults(connection, writes), *_hidden(connection, collections)]
+        for collection in collections:
+            faults += _table_faults(connection, catalog, collection, writes)
+        role, server, target_time = _identity(connection)
+    if faults:
+        raise PreflightError("The target is not fit for this run:\n" + "\n".join(f"- {fault}" for fault in faults))
+    began = datetime.now(UTC)
+    estimates, source_time = {}, began
+    for collection in collections:
+        number = 0
+        for scan in scans(collection, window):
+            found, source_time = source.count(scan)
+            number += found
+        estimates[collection.name] = number
+    _check_not_empty(source, target, catalog)
+    apart = (target_time - source_time).total_seconds() - (began - datetime.now(UTC)).total_seconds()
+    if abs(apart) > _CLOCKS_APART:
+        log.warning(
+            "The clocks of source and target are %.0f s apart; windows and grace allow for it only in part", apart
+        )
+    return Preflight(role, server, source_time, apart, estimates)
+
+
+def _identity(connection: Connection) -> tuple[str, str, datetime]:
+    row = connection.execute(
+        "SELECT current_user::text, current_setting('server_version'), clock_timestamp()"
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1], row[2]
+
+
+def _role_faults(connection: Connection, writes: bool) -> list[str]:
+    row = connection.execute("SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')").fetchone()
+    if writes and row is not None and (row[0] or row[1] == "on"):
+        return ["The server must accept writes: it is read-only. Point connection supabase_default at the primary."]
+    return []
+
+
+def _hidden(connection: Connection, collections: Sequence[Collection]) -> list[str]:
+    """Tables whose rows row-level security hides from us."""
+    faults = []
+    for collection in collections:
+        row = connection.execute(
+            "SELECT c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls "
+            "AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')), r.rolname::text "
+            "FROM pg_class c, pg_roles r WHERE c.oid = to_regclass(%s) AND r.rolname = current_user",
+            (_quoted(collection.table),),
+        ).fetchone()
+        if row is not None and row[0]:
+            faults.append(
+                f"All rows must be visible: row-level security of table {collection.table} hides rows from role {row[1]}. "
+                "Connect as a role that bypasses it (ALTER ROLE ... BYPASSRLS), or as the table's owner."
+            )
+    return faults
+
+
+def _quoted(table: str) -> str:
+    return ".".join('"' + part.replace('"', '""') + '"' for part in table.split("."))
+
+
+def _table_faults(connection: Connection, catalog: Catalog, collection: Collection, writes: bool) -> list[str]:
+    """Where the live table is not as the catalog declares it."""
+    table = collection.table
+    rows = connection.execute(
+        "SELECT a.attname::text, format_type(a.atttypid, NULL), a.attnotnull, "
+        "a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' "
+        "FROM pg_attribute a WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped",
+        (_quoted(table),),
+    ).fetchall()
+    if not rows:
+        return [
+            f"Table {table} must exist: it doesn't, or role and search_path don't reach it. "
+            "Run the DAG apply_migrations, or correct the table's name in catalog.py."
+        ]
+    faults = []
+    live = {name: (kind, not_null, has_default) for name, kind, not_null, has_default in rows}
+    for column in collection.columns:
+        if column.name not in live:
+            faults.append(f"Column {table}.{column.name} must exist: it doesn't. Add it, or correct catalog.py.")
+        elif live[column.name][0] not in _FITTING[column.type]:
+            faults.append(
+                f"Column {table}.{column.name} must hold {column.type}: it is {live[column.name][0]}. "
+                "Correct its type in catalog.py, or the table."
+            )
+    declared = {c.name for c in collection.columns}
+    for name, (_, not_null, has_default) in live.items():
+        if not_null and not has_default and name not in declared:
+            faults.append(
+                f"Column {table}.{name} needs a value: it is NOT NULL without a default, and catalog.py doesn't declare it. "
+                "Declare it there."
+            )
+    faults += [
+        f"Columns ({', '.join(unique)}) of {table} must be a unique key: no unique index is on just these. "
+        "Create it, or correct the key in catalog.py."
+        for unique in [tuple(c.name for c in collection.key), *collection.unique]
+        if not _has_unique(connection, table, unique)
+    ]
+    needed = ["SELECT", *(["INSERT", "UPDATE", "DELETE"] if writes else [])]
+    for privilege in needed:
+        row = connection.execute("SELECT has_table_privilege(%s, %s)", (_quoted(table), privilege)).fetchone()
+        if row is not None and not row[0]:
+            faults.append(
+                f"Our role needs {privilege} on table {table}: it hasn't. GRANT {privilege} ON {table} TO it."
+            )
+    return faults
+
+
+def _has_unique(connection: Connection, table: str, columns: tuple[str, ...]) -> bool:
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND "
+        "(SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a WHERE a.attrelid = i.indrelid "
+        "AND a.attnum = ANY(i.indkey)) = %s)",
+        (_quoted(table), sorted(columns)),
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _check_not_empty(source: Source, target: Target, catalog: Catalog) -> None:
+    """A live system has documents and rows in its sentinel collections: nothing there means we look at another one."""
+    for collection in catalog:
+        if not collection.sentinel:
+            continue
+        documents = sum(source.count(scan)[0] for scan in scans(collection, None))
+        rows = target.count(collection)
+        if documents and rows:
+            continue
+        empty, other = (
+            ("Firestore", "project of connection firestore_default")
+            if not documents
+            else (f"table {collection.table}", "host, database and role of connection supabase_default")
+        )
+        raise PreflightError(
+            f"Collection {collection.name} is never empty on a live system: {empty} has none "
+            f"({documents:,} documents, {rows:,} rows). Check the {other}; a first load of everything is not a gap "
+            "backfill."
+        )
