@@ -14,7 +14,7 @@ from airflow.sdk import Param
 from airflow.sdk.bases.hook import BaseHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
-from dualwrite import backfill, postgres
+from dualwrite import backfill, migrations, postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.errors import (
     DualWriteError,
@@ -138,6 +138,10 @@ def gap_run(context: Mapping[str, Any], params: backfill.GapParams) -> Iterator[
         yield backfill.Run(firestore, postgres_target, CATALOG, params, str(context["run_id"]))
 
 
+def migration_params(context: Mapping[str, Any]) -> migrations.MigrationParams:
+    return migrations.parse(given(context))
+
+
 # --- forms ------------------------------------------------------------------------------------------------------------
 
 
@@ -249,5 +253,55 @@ def gap_form() -> dict[str, Param]:
             description="The verification looks a second time at what differs, this much later: a row may lag its "
             "document by seconds while the app writes.",
             section="Fine tuning",
+        ),
+    }
+
+
+def migration_form() -> dict[str, Param]:
+    """The Trigger form of apply_migrations."""
+    return {
+        "mode": Param(
+            "dry_run",
+            enum=list(migrations.MODES),
+            values_display={
+                "dry_run": "dry run: execute in one transaction, roll back",
+                "apply": "apply: one file after another",
+            },
+            title="Mode",
+        ),
+        "web_client": Param(
+            "leave",
+            enum=list(migrations.WEB_CLIENT),
+            values_display={
+                "leave": "leave as it is (closed, if never opened)",
+                "closed": "closed: the anon key has no access",
+                "anon": "anon: whoever holds the anon key reads and writes all drafts and reviews",
+            },
+            title="Web client's access to drafts and reviews",
+            description_md="People sign in with Firebase, so the database can't tell them apart. "
+            "Read `sql/optional/web_client_anon.sql` before you choose **anon**.",
+        ),
+        "target_version": Param(
+            None,
+            type=["null", "string"],
+            pattern="^[0-9]{14}$",
+            title="Target version",
+            description="Apply up to this version. Empty: all.",
+        ),
+        "lock_timeout": Param(
+            1,
+            type="number",
+            minimum=0.05,
+            maximum=60,
+            title="Lock timeout (seconds)",
+            description="How long a statement waits for a lock before it gives way to the app.",
+        ),
+        "wait_for_lock": Param(
+            60,
+            type="number",
+            minimum=0,
+            maximum=3600,
+            title="Wait for lock (seconds)",
+            description="How long to keep trying before the run fails and says who held the lock.",
         ),
     }

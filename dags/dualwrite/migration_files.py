@@ -12,7 +12,9 @@ from dualwrite.errors import MigrationError
 
 _NAME = re.compile(r"^(\d{14})_([a-z0-9_]+)\.sql$")
 _OUTSIDE = re.compile(r"^--\s*dualwrite:\s*no-transaction\s*$", re.IGNORECASE | re.MULTILINE)
-_TRANSACTION = re.compile(r"^(begin|start\s+transaction|commit|end|rollback|savepoint|release|prepare\s+transaction)\b", re.I)
+_TRANSACTION = re.compile(
+    r"^(begin|start\s+transaction|commit|end|rollback|savepoint|release|prepare\s+transaction)\b", re.I
+)
 _CREATES = re.compile(
     r"^create\s+(?:or\s+replace\s+)?(?:unlogged\s+|unique\s+)*(?P<kind>table|index|view|sequence|materialized\s+view)\s+"
     r"(?:concurrently\s+)?(?P<guard>if\s+not\s+exists\s+)?(?P<name>[\w.\"]+)",
@@ -139,7 +141,11 @@ def split(text: str, name: str) -> list[Statement]:
             begin = i if begin is None else begin
             if c in "'\"":
                 i = _quote_end(text, i, unended)
-            elif c == "$" and (tag := _DOLLAR.match(text, i)) and not (i and (text[i - 1].isalnum() or text[i - 1] == "_")):
+            elif (
+                c == "$"
+                and (tag := _DOLLAR.match(text, i))
+                and not (i and (text[i - 1].isalnum() or text[i - 1] == "_"))
+            ):
                 end = text.find(tag[0], tag.end())
                 if end < 0:
                     raise unended(f"a {tag[0]} quote", i)
@@ -167,9 +173,7 @@ def _quote_end(text: str, start: int, unended) -> int:  # type: ignore[no-untype
     escapes = quote == "'" and start > 0 and text[start - 1] in "eE" and not (start > 1 and text[start - 2].isalnum())
     i = start + 1
     while i < len(text):
-        if escapes and text[i] == "\\":
-            i += 2
-        elif text.startswith(quote * 2, i):
+        if (escapes and text[i] == "\\") or text.startswith(quote * 2, i):
             i += 2
         elif text[i] == quote:
             return i + 1

@@ -39,7 +39,8 @@ def _parts(connection: Connection, oid: int, table: str) -> Table:
     ).fetchall()
     # NOT NULL constraints have rows of their own from Postgres 18 on; the columns say the same in every version.
     constraints = connection.execute(
-        "SELECT conname::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s AND contype <> 'n'", (oid,)
+        "SELECT conname::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = %s AND contype <> 'n'",
+        (oid,),
     ).fetchall()
     indexes = connection.execute(
         "SELECT i.relname::text, pg_get_indexdef(i.oid) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid "

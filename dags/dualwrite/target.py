@@ -165,7 +165,9 @@ class Target:
                 "collection": collection.name,
                 "table": collection.table,
             }
-            journal.update((label, i) for i, label in connection.execute(self.statements(collection).insert, parameters))
+            journal.update(
+                (label, i) for i, label in connection.execute(self.statements(collection).insert, parameters)
+            )
 
         return Write(journal, self._write_good(connection, collection, rows, ns, write))
 
@@ -196,7 +198,9 @@ class Target:
                 "collection": collection.name,
                 "table": collection.table,
             }
-            journal.update((label, i) for i, label in connection.execute(self.statements(collection).update, parameters))
+            journal.update(
+                (label, i) for i, label in connection.execute(self.statements(collection).update, parameters)
+            )
 
         refused: list[tuple[Row, str]] = []
         self._bisect(

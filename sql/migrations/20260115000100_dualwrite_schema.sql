@@ -3,12 +3,13 @@
 CREATE SCHEMA IF NOT EXISTS dualwrite;
 REVOKE ALL ON SCHEMA dualwrite FROM public, anon, authenticated;
 
--- apply_migrations makes this one before it applies its first file; the statement here is for the record.
+-- apply_migrations makes this one before its first file; here it is for the record. No applied_at: begun, outside a
+-- transaction, and not finished.
 CREATE TABLE IF NOT EXISTS dualwrite.migrations (
   version TEXT PRIMARY KEY,
   name TEXT NOT NULL,
   sha256 TEXT NOT NULL,
-  applied_at TIMESTAMPTZ NOT NULL DEFAULT NOW(),
+  applied_at TIMESTAMPTZ DEFAULT NOW(),
   applied_by TEXT NOT NULL DEFAULT CURRENT_USER,
   run_id TEXT
 );

@@ -1,0 +1,60 @@
+# make demo   a gap found, shown, written and verified on this machine    make test   the whole suite
+# make up     the same stack with Airflow's UI                            make check  lint and types
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := PYTHONPATH=dags:. $(BIN)/python
+
+.PHONY: help install demo test soak check up down migration snapshot constraints bench format
+
+help:
+	@grep -E '^#' Makefile
+
+install: $(VENV)/.installed
+
+# uv installs in seconds what takes pip minutes; pip is only used to get uv.
+$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Python 3.11 or newer is needed; set PYTHON=python3.12, for example."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: Python's venv is missing: apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -o '^uv==[0-9.]*' requirements-dev.txt)"
+	@$(BIN)/uv pip install -q --python $(BIN)/python -r requirements-dev.txt -c constraints.txt || { echo "make: the install failed; is the disk full (df -h .), is the package registry reached?"; exit 1; }
+	@touch $@
+
+demo: install
+	@$(RUN) -m dev.demo
+
+up: install
+	@$(RUN) -m dev.up
+
+down: install
+	@$(RUN) -m dev.up --down
+
+test: install
+	@$(RUN) -m pytest -m "not soak"
+
+soak: install
+	@$(RUN) -m pytest -m soak
+
+check: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/mypy
+	@$(BIN)/squawk --quiet sql/migrations/*.sql sql/optional/*.sql
+
+format: install
+	@$(BIN)/ruff check -q --fix .
+	@$(BIN)/ruff format -q .
+
+migration: install
+	@$(RUN) -m dev.new_migration "$(name)"
+
+snapshot: install
+	@$(RUN) -m dev.schema_snapshot
+
+bench: install
+	@$(RUN) -m benchmarks.real_size
+
+constraints:
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 requirements-dev.txt -o constraints.txt

@@ -1,0 +1,96 @@
+"""# apply_migrations
+
+Applies the files of `sql/migrations` to Supabase, in order, each with its line in `dualwrite.migrations` in one
+transaction. It is the first thing to run; the other DAGs need the schema `dualwrite` that it makes.
+
+| mode | what happens |
+|---|---|
+| `dry_run` (default) | every pending file is executed in one transaction and rolled back; errors are Postgres's own, with file and line |
+| `apply` | the files are applied one after another, then verified |
+
+Fit for a live app: a migration that can't get a lock within `lock_timeout` gives way and tries again, up to
+`wait_for_lock`, then fails and says who held the lock. Two runs wait for each other. A second run changes nothing.
+Ended at any moment, the next run goes on where it stopped.
+
+A file that changed or vanished after it was applied, one older than the last applied, or one whose tables exist
+already, is **refused**: then nothing runs, and the message says the remedy. Versions in the Supabase CLI's history
+count as applied; that history is only read.
+
+`web_client` opens drafts and reviews to the browser's anon key, or closes them again. Read
+`sql/optional/web_client_anon.sql` first: it says what opening means.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from airflow.sdk import TriggerRule, dag, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from dualwrite import migrations
+from dualwrite.airflow import clearly, migration_form, migration_params, target_connection
+
+log = logging.getLogger("dualwrite")
+
+
+@dag(
+    schedule=None,
+    max_active_runs=1,
+    tags=["dual-write", "supabase"],
+    doc_md=__doc__,
+    params=migration_form(),
+    default_args={"owner": "dual-write", "retries": 1, "retry_delay": timedelta(seconds=10)},
+)
+def apply_migrations():
+    @task
+    def plan(**context) -> list[dict]:
+        """Each file: applied, pending, or refused with the reason."""
+        with clearly(), target_connection() as connection:
+            steps = migrations.make_plan(connection, migration_params(context))
+        for step in steps:
+            log.info("%s_%s: %s%s", step.version, step.name, step.state, f", {step.reason}" if step.reason else "")
+        return [step.as_json() for step in steps]
+
+    @task
+    def apply(**context) -> list[dict]:
+        """The pending files, executed (dry run: and rolled back)."""
+        with clearly():
+            migrator = migrations.Migrator(target_connection, migration_params(context), context["run_id"])
+            steps = migrator.run()
+            migrator.set_web_client()
+        return [step.as_json() for step in steps]
+
+    @task
+    def verify(steps: list[dict], **context) -> list[str]:
+        """The live tables against what the files promise."""
+        with clearly(), target_connection() as connection:
+            if migration_params(context).mode == "dry_run":
+                return []
+            return migrations.verify(connection, [migrations.Step(**step) for step in steps])
+
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    def report(**context) -> dict:
+        """The run in one table. Fails where a file was refused or failed, or where the tables differ."""
+        pull = context["ti"].xcom_pull
+        planned, applied, differences = pull(task_ids="plan"), pull(task_ids="apply"), pull(task_ids="verify")
+        with clearly(), target_connection() as connection:
+            whole = migrations.build_report(
+                connection, migration_params(context), context["run_id"], applied or planned or [], differences or []
+            )
+        log.info("%s", migrations.as_markdown(whole))
+        context["ti"].xcom_push(key="return_value", value=whole)  # before failing: it is wanted most then
+        if applied is None or differences is None:
+            raise AirflowFailException(
+                "The migrations were not applied whole: see the task that failed, plan or apply."
+            )
+        if differences:
+            raise AirflowFailException("The target is not as the migrations promise: " + "; ".join(differences))
+        return whole
+
+    planned, applied = plan(), apply()
+    checked = verify(applied)
+    planned >> applied >> checked >> report()
+
+
+apply_migrations()
