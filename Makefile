@@ -41,7 +41,7 @@ check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy
-	@$(BIN)/squawk --quiet sql/migrations/*.sql sql/optional/*.sql
+	@$(BIN)/squawk sql/migrations/*.sql sql/optional/*.sql
 
 format: install
 	@$(BIN)/ruff check -q --fix .
