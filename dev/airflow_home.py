@@ -1,0 +1,58 @@
+"""The environment that Airflow runs in here: a home of its own, connections from the environment, nothing outside."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+
+
+def environment(home: Path, *, emulator: str, project: str, target: str, port: int | None = None) -> dict[str, str]:
+    """Variables for all of Airflow's components. Secrets are made anew: components started with one result agree."""
+    parts = urlsplit(target)
+    found = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PARALLELISM": "4",  # the default forks 32 workers
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "AIRFLOW__CORE__FERNET_KEY": "",
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+        "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+        "AIRFLOW__SENTRY__AUTO_ENABLING_INTEGRATIONS": "False",  # they cost seconds a task
+        "AIRFLOW__SENTRY__INCLUDE_LOCAL_VARIABLES": "False",
+        "AIRFLOW_CONN_FIRESTORE_DEFAULT": json.dumps(
+            {"conn_type": "google_cloud_platform", "extra": {"project": project}}
+        ),
+        "AIRFLOW_CONN_SUPABASE_DEFAULT": json.dumps(
+            {
+                "conn_type": "postgres",
+                "host": parts.hostname,
+                "port": parts.port,
+                "login": parts.username,
+                "password": parts.password or "",
+                "schema": parts.path.lstrip("/"),
+            }
+        ),
+        "FIRESTORE_EMULATOR_HOST": emulator,
+        "PATH": f"{BIN}:/usr/bin:/bin:/usr/sbin:/sbin",
+        "PYTHONPATH": "",
+        "NO_COLOR": "1",
+    }
+    if port is not None:
+        found |= {
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        }
+    return found
