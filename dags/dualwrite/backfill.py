@@ -17,7 +17,8 @@ from dualwrite import memory, report
 from dualwrite import preflight as checks
 from dualwrite.declaration import Catalog
 from dualwrite.errors import ParameterError
-from dualwrite.examine import Examiner, Policy, scans
+from dualwrite.examine import Examiner, scans
+from dualwrite.judge import Policy
 from dualwrite.postgres import Connection
 from dualwrite.report import CollectionReport
 from dualwrite.source import Source

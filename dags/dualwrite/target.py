@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Self
 
@@ -55,10 +55,12 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What a write did: journal ids by label, and rows that Postgres refused with its condition."""
+    """What a write did: journal ids by label, rows that Postgres refused with its condition, and how many of the
+    journaled ones were inserts."""
 
-    journal: dict[str, int]
-    refused: list[tuple[Row, str]]
+    journal: dict[str, int] = field(default_factory=dict)
+    refused: list[tuple[Row, str]] = field(default_factory=list)
+    inserted: int = 0
 
 
 def key_json(key: Key) -> str:

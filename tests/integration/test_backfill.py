@@ -60,7 +60,9 @@ def test_after_an_apply_everything_is_verified_but_for_rejections(world, firesto
         checked = verify_all(run)
     rejected = {n for n in CATALOG.names if world.over_all[n]["rejected"]}
     assert {n for n, r in checked.items() if r["verification"] != "verified"} == rejected
-    left = {n: nonzero(r["counts"]).keys() - {"matching", "orphan", "duplicate", "rejected"} for n, r in checked.items()}
+    left = {
+        n: nonzero(r["counts"]).keys() - {"matching", "orphan", "duplicate", "rejected"} for n, r in checked.items()
+    }
     assert not any(left.values()), left
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.watermarks") == len(CATALOG.names) - len(rejected)
 
