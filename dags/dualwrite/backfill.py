@@ -29,6 +29,9 @@ from dualwrite.windows import Window, gap_window, instant
 log = logging.getLogger(__name__)
 
 DAG_ID = "backfill_gap"
+JOURNAL_DAYS = 30
+"""How long the rows as they were before a write are kept."""
+
 EXPORT_TIME = "2026-01-15T21:52:00+00:00"
 MODES = ("dry_run", "review", "apply")
 SCOPES = ("window", "all")
@@ -169,6 +172,8 @@ def preflight(run: Run, *, by: str) -> dict[str, Any]:
         f"{sum(checked.estimated_reads.values()):,}",
     )
     _keep_excuses(run, by)
+    with run.target.transaction() as connection:
+        memory.prune_journal(connection, JOURNAL_DAYS)
     return {"params": params.as_json(), "preflight": checked.as_json(), "billed_reads": run.source.billed_reads}
 
 

@@ -180,6 +180,17 @@ class Collection:
         return all(not isinstance(c.origin, Field) for c in self.key)
 
     @cached_property
+    def fingerprinted(self) -> tuple[Column, ...]:
+        """The columns that tell whether a difference is still the same one: what is compared, but for the times of
+        writing, which counters move all day."""
+        return tuple(
+            c
+            for c in self.columns
+            if c.role in ("key", "compared")
+            and not (isinstance(c.origin, Field) and c.origin.path in self.check_fields and c.type == "timestamp")
+        )
+
+    @cached_property
     def fields(self) -> tuple[str, ...]:
         """The document fields that the columns need: what a query selects."""
         paths: list[str] = []
@@ -375,6 +386,8 @@ def _check_column(collection: Collection, column: Column) -> None:
         _refuse(collection, "Only a collection with entries has entry origins", place, "Declare entries=.")
     if isinstance(column.origin, EntryValue) and isinstance(collection.entries, ArrayElements):
         _refuse(collection, "Array elements have no value beside themselves", place, "Use EntryKey.")
+    if column.role == "key" and column.type != "text":
+        _refuse(collection, "A key is text", f"{place} is {column.type}", "Choose another key, or store it as text.")
     if column.role == "key" and isinstance(column.origin, Field) and column.origin.otherwise is not None:
         _refuse(collection, "A key can't be a stand-in", f"{place} has otherwise=", "Remove it.")
 

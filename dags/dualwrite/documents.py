@@ -81,3 +81,9 @@ def type_name(value: Value) -> str:
         list: "an array",
     }
     return names.get(type(value), "of an unknown type")
+
+
+def is_valid_id(text: str) -> bool:
+    """Whether Firestore allows this as a document's id; it refuses to be asked for any other."""
+    reserved = text in (".", "..") or (text.startswith("__") and text.endswith("__") and len(text) >= 4)
+    return bool(text) and "/" not in text and not reserved and len(text.encode()) <= 1500

@@ -202,7 +202,8 @@ class Examiner:
             self._matched_keys.update(
                 hash(row.key) for row in rows if id(row) not in differing or row.label in inserted
             )
-        self.protocol.confirm_later([row for row, _ in judged if row.label in inserted], written.journal)
+        written_rows = [r for r, f in judged if r.label in inserted and f is not None and f.verdict is Verdict.MISSING]
+        self.protocol.confirm_later(written_rows, written.journal)
         return stale
 
     def _found(self, finding: Finding, key: Key | None = None) -> None:
@@ -281,12 +282,8 @@ class Examiner:
             for row in rows:
                 if owned or row.label != owner.label:
                     self._found(finding_of(Verdict.DUPLICATE, row, None, reason="key_held_by_another_document"), key)
-                elif self.policy.update:
-                    stale.append(row)
                 else:
-                    differing = self.judge.differing([row])
-                    verdict = Verdict.STALE if differing else Verdict.MATCHING
-                    self._found(finding_of(verdict, row, differing[0][1] if differing else None), key)
+                    stale.append(row)
         if stale:
             self.examine_units([unit_of_row(row) for row in stale])
 
@@ -308,7 +305,11 @@ class Examiner:
         for start in range(0, len(keys), 5000):
             part = list(keys[start : start + 5000])
             paths = self.target.paths(self.collection, part)
-            found += [self.judge.unit_of(key, paths.get(key)) for key in part]
+            for key in part:
+                path = paths.get(key)
+                # An id with a slash in it, written by hand, would name another document's path.
+                fits = path is not None and self.collection.match(path) is not None
+                found.append(self.judge.unit_of(key, path if fits else None))
         return found
 
     # --- by key ---------------------------------------------------------------------------------------------------------

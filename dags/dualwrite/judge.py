@@ -7,7 +7,6 @@ again, until nothing is unknown.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 import time
@@ -105,6 +104,8 @@ class Judge:
         self.run_id = run_id
         self._settle_parents = settle_parents
         self._known = _Known()
+        self._owned: set[str] = set()
+        """Paths of documents that were found to own a key which others share; see `owner_finding`."""
 
     def judge(
         self, rows: list[Row], policy: Policy, expected: dict[Key, str | None] | None = None
@@ -232,25 +233,8 @@ class Judge:
                 and finding.reason in (None, "parent_missing")
             ):
                 insertable.append(difference)
-        # Of several that want one unique key the older wins, then the smaller id; of several pages, the first one read.
-        insertable.sort(key=lambda d: (d.row.create_time, d.row.label))
-        ns = []
-        for difference in insertable:
-            n = numbers[id(difference.row)]
-            if self._claim(difference):
-                if not self._parents(difference) or not policy.insert:
-                    ns.append(n)
-            else:
-                verdicts[n] = finding_of(Verdict.DUPLICATE, difference.row, difference, reason="unique_key_taken")
-        write = Write()
-        if ns and policy.insert:
-            if expected is not None:
-                ns = [n for n in ns if expected.get(rows[n].key) is None]
-            write = self.target.insert(connection, self.collection, rows, sorted(ns), self.run_id)
-        elif ns:
-            write = Write(refused=self.target.try_insert(connection, self.collection, rows, sorted(ns)))
-        refused = list(write.refused)
-        journal = dict(write.journal)
+        journal, refused = self._insert(connection, rows, insertable, verdicts, policy, expected)
+        inserted = len(journal)
         if expected is not None and policy.update:
             updates = [
                 (numbers[id(d.row)], d)
@@ -262,19 +246,57 @@ class Judge:
                 journal.update(update.journal)
                 refused += update.refused
         for row, why in refused:
-            if why.startswith("ForeignKeyViolation"):
-                continue  # a parent's row vanished this moment: still missing or stale, and looked at again
-            verdicts[numbers[id(row)]] = finding_of(Verdict.REJECTED, row, None, reason=why)
-            self._release(row)
-        return [(rows[n], verdicts[n]) for n in sorted(verdicts)], Write(journal, refused, len(write.journal))
+            if not why.startswith("ForeignKeyViolation"):  # a parent's row vanished this moment: looked at again
+                verdicts[numbers[id(row)]] = finding_of(Verdict.REJECTED, row, None, reason=why)
+        return [(rows[n], verdicts[n]) for n in sorted(verdicts)], Write(journal, refused, inserted)
+
+    def _insert(
+        self,
+        connection: postgres.Connection,
+        rows: list[Row],
+        insertable: list[Difference],
+        verdicts: dict[int, Finding | None],
+        policy: Policy,
+        expected: dict[Key, str | None] | None,
+    ) -> tuple[dict[str, int], list[tuple[Row, str]]]:
+        """Inserts, or tries on a copy, what is missing; of several that want one unique key only one.
+
+        Of those the older wins, then the smaller id; of several pages, the first one read. A winner that Postgres
+        refuses holds no key after all, so the others get their turn. Fills `verdicts` with the duplicates.
+        """
+        numbers = {id(row): n for n, row in enumerate(rows)}
+        journal: dict[str, int] = {}
+        refused: list[tuple[Row, str]] = []
+        waiting = sorted(insertable, key=lambda d: (d.row.create_time, d.row.label))
+        while waiting:
+            winners = [d for d in waiting if self._claim(d)]
+            waiting = [d for d in waiting if d not in winners]
+            ns = sorted(
+                numbers[id(d.row)]
+                for d in winners
+                if not policy.insert or not (self._parents(d) or (expected and expected.get(d.row.key)))
+            )
+            if policy.insert:
+                write = self.target.insert(connection, self.collection, rows, ns, self.run_id)
+            else:
+                write = Write(refused=self.target.try_insert(connection, self.collection, rows, ns))
+            journal |= write.journal
+            refused += write.refused
+            for row, _ in write.refused:
+                self._release(row)
+            if not write.refused:
+                break
+        for d in waiting:
+            verdicts[numbers[id(d.row)]] = finding_of(Verdict.DUPLICATE, d.row, d, reason="unique_key_taken")
+        return journal, refused
 
     def _decide(self, difference: Difference) -> Finding | None:
-        """The verdict on a difference, once everything it needs is known. None: see `_judge`."""
+        """The verdict on a difference, once everything it needs is known. None: see `judge`."""
         row = difference.row
         states = [self._known.parents[p] for p in self._parents(difference)]
         held = self._held(difference)
         if difference.found:
-            if not self.collection.keyed_by_path:
+            if not self.collection.keyed_by_path and row.path not in self._owned:
                 return None
             if "gone" in states:  # it can't have a row, and has one
                 return finding_of(Verdict.EXTRA, row, difference, reason="parent_gone")
@@ -347,7 +369,9 @@ class Judge:
             return finding_of(Verdict.DUPLICATE, row, None, reason="key_held_by_another_document")
         owner = min(siblings, key=lambda r: (r.create_time, r.label))
         if owner.path != row.path:
+            self._owned.discard(row.path)
             return finding_of(Verdict.DUPLICATE, row, None, reason="key_held_by_another_document")
+        self._owned.add(row.path)
         return finding_of(Verdict.STALE, row, differing.get(row.label))
 
     def unit_of(self, key: Key, path: str | None) -> Unit:
@@ -399,6 +423,7 @@ def parent_state(finding: Finding | None, inserted: bool) -> ParentState:
 
 
 def finding_of(verdict: Verdict, row: Row, difference: Difference | None, *, reason: str | None = None) -> Finding:
+    """The finding on a row; with the difference it tells the columns and can be compared with a later look."""
     return Finding(
         verdict,
         row.label,
@@ -406,11 +431,5 @@ def finding_of(verdict: Verdict, row: Row, difference: Difference | None, *, rea
         row.entry,
         columns=difference.columns if difference is not None else (),
         reason=reason,
-        fingerprint=None if verdict is Verdict.MATCHING else _fingerprint(row, difference),
+        fingerprint=f"{row.fingerprint}:{difference.digest or ''}" if difference is not None else None,
     )
-
-
-def _fingerprint(row: Row, difference: Difference | None) -> str:
-    """Changes whenever the document's mapped values or the row's compared ones do. One-way: it holds no content."""
-    document = hashlib.sha256(repr(row.cells).encode()).hexdigest()[:16]
-    return f"{document}:{(difference.digest if difference else None) or ''}"

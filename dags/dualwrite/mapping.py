@@ -6,6 +6,7 @@ target can judge (CHECK constraints, index row sizes) is left to it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ from dualwrite.declaration import (
     Segment,
     Type,
 )
-from dualwrite.documents import Document, Value, type_name
+from dualwrite.documents import Document, Value, is_valid_id, type_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,14 @@ class Row:
     entry: str | None
     create_time: datetime
     update_time: datetime
+    fingerprinted: tuple[int, ...] = ()
+    """Indexes of the cells that `fingerprint` covers."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the document says something else of a fingerprinted column. One-way: it holds no content."""
+        stated = [self.cells[i] for i in self.fingerprinted if i not in self.stand_ins]
+        return hashlib.sha256(repr(stated).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +183,15 @@ def _map_unit(
         return Rejection(label, document.path, entry, str(refused.args[0]))
     key = tuple(cells[i] for i in _key_indexes(collection))
     return Row(
-        label, key, tuple(cells), frozenset(stand_ins), document.path, entry, document.create_time, document.update_time
+        label,
+        key,
+        tuple(cells),
+        frozenset(stand_ins),
+        document.path,
+        entry,
+        document.create_time,
+        document.update_time,
+        _fingerprinted(collection),
     )
 
 
@@ -226,6 +243,11 @@ def _key_indexes(collection: Collection) -> tuple[int, ...]:
 
 
 @cache
+def _fingerprinted(collection: Collection) -> tuple[int, ...]:
+    return tuple(collection.columns.index(column) for column in collection.fingerprinted)
+
+
+@cache
 def _converters(collection: Collection) -> tuple[tuple[Column, Converter], ...]:
     return tuple((column, _id if column.references else _CONVERTERS[column.type]) for column in collection.columns)
 
@@ -241,8 +263,7 @@ def _text(value: Value) -> str:
 def _id(value: Value) -> str:
     """The id of another document: what Firestore allows as one, or the other document can't even be asked for."""
     text = _text(value)
-    reserved = text in (".", "..") or (text.startswith("__") and text.endswith("__") and len(text) >= 4)
-    if not text or "/" in text or reserved or len(text.encode()) > 1500:
+    if not is_valid_id(text):
         raise _Refused("not_an_id: {} is no id that a document could have")
     return text
 

@@ -51,7 +51,13 @@ class Protocol:
         whatever the policy says of deletes.
         """
         done: dict[str, tuple[Finding, Key]] = {}
-        todo = {unit.label: unit for unit in units}
+        todo: dict[str, Unit] = {}
+        twins: list[Unit] = []  # two documents of one id on different paths: the second gets a turn of its own
+        for unit in units:
+            if unit.label in todo:
+                twins.append(unit)
+            else:
+                todo[unit.label] = unit
         for attempt in range(_ROUNDS):
             if not todo:
                 break
@@ -60,8 +66,9 @@ class Protocol:
             todo = self._round(todo, done, policy, own_inserts)
         for label, unit in todo.items():
             finding = Finding(Verdict.IN_FLIGHT, label, unit.path, unit.entry, reason="kept_changing")
-            done.setdefault(label, (finding, unit.key))
-        return list(done.values())
+            done[label] = (finding, unit.key)
+        found = list(done.values())
+        return found + self.run(twins, policy, own_inserts=own_inserts) if twins else found
 
     def _round(
         self,
@@ -78,7 +85,9 @@ class Protocol:
         gone: list[Unit] = []
         for unit in todo.values():
             mapped = documents[unit.label]
-            if mapped is None:
+            if unit.path is None and self._collection.keyed_by_path:
+                done[unit.label] = (self._unlocated(unit, versions), unit.key)
+            elif mapped is None:
                 gone.append(unit)
             elif isinstance(mapped, Rejection):
                 verdict = Finding(Verdict.REJECTED, unit.label, mapped.path, mapped.entry, reason=mapped.reason)
@@ -118,6 +127,15 @@ class Protocol:
             with self._target.transaction() as connection:
                 memory.confirm(connection, settled)
         return again
+
+    @staticmethod
+    def _unlocated(unit: Unit, versions: dict[Key, tuple[str, str]]) -> Finding:
+        """A row whose document's path can't be told (no row above it, an id that no document has): never deleted,
+        because nobody can look."""
+        version = versions.get(unit.key)
+        if version is None:
+            return Finding(Verdict.ABSENT, unit.label)
+        return Finding(Verdict.EXTRA, unit.label, reason="path_unknown", fingerprint=version[1])
 
     def _documents(self, units: Iterable[Unit]) -> dict[str, Row | Rejection | None]:
         """The fresh mapping of each unit's document; None where the document or the entry is gone."""
@@ -166,10 +184,11 @@ class Protocol:
         for unit, _, finding in candidates:
             if unit.label in journal:
                 done[unit.label] = (finding, unit.key)
-            elif unit.label not in done:
-                # Referenced still, or changed by a client since: looked at again, and extra if it stays so.
-                done[unit.label] = (replace(finding, reason="referenced_or_changed"), unit.key)
-                again[unit.label] = unit
+                continue
+            before = done.get(unit.label)
+            done[unit.label] = (replace(finding, reason="still_referenced"), unit.key)
+            if before is None or before[0].fingerprint != finding.fingerprint:
+                again[unit.label] = unit  # or a client changed it this moment: looked at once more
 
     def _delete(self, candidates: list[tuple[Key, str, str | None, str]]) -> dict[str, int]:
         for attempt in range(ATTEMPTS):

@@ -31,7 +31,7 @@ from google.cloud.firestore_v1.types import document as document_types
 from google.cloud.firestore_v1.types import firestore as service_types
 from google.cloud.firestore_v1.types import query as query_types
 
-from dualwrite.documents import Document, GeoPoint, Reference, Value, Vector
+from dualwrite.documents import Document, GeoPoint, Reference, Value, Vector, is_valid_id
 from dualwrite.errors import IncompleteRead, SourceError
 from dualwrite.windows import Window
 
@@ -189,10 +189,11 @@ class Source:
     def get(self, paths: Iterable[str], fields: Sequence[str] = ()) -> dict[str, Document | None]:
         """The documents at these paths as of now, with these fields (none: only that they exist, and their times).
 
-        None stands for a document that doesn't exist. Billed: one read a path.
+        None stands for a document that doesn't exist, or can't: a row's id may be none that Firestore allows. Billed:
+        one read a path.
         """
-        wanted = list(dict.fromkeys(paths))
-        found: dict[str, Document | None] = {}
+        found: dict[str, Document | None] = dict.fromkeys(paths)
+        wanted = [path for path in found if _can_exist(path)]
         chunks = [wanted[i : i + _GET_SIZE] for i in range(0, len(wanted), _GET_SIZE)]
         for start in range(0, len(chunks), _GETS_AT_ONCE):
             group = chunks[start : start + _GETS_AT_ONCE]
@@ -240,9 +241,9 @@ class Source:
         structured.from_.add(collection_id=collection_id)
         for name in fields or ("__name__",):
             structured.select.fields.add(field_path=_quoted(name))
-        composite = structured.where.composite_filter
-        composite.op = composite.Operator.Value("AND")
         for name, value in equals.items():
+            composite = structured.where.composite_filter
+            composite.op = composite.Operator.Value("AND")
             condition = composite.filters.add().field_filter
             condition.field.field_path = _quoted(name)
             condition.op = condition.Operator.Value("EQUAL")
@@ -429,6 +430,11 @@ class Source:
             _moment(message.update_time),
             size,
         )
+
+
+def _can_exist(path: str) -> bool:
+    segments = path.split("/")
+    return len(segments) % 2 == 0 and all(map(is_valid_id, segments))
 
 
 def _quoted(path: str) -> str:

@@ -86,8 +86,8 @@ class Statements:
         )
 
     def _digest(self, alias: str) -> sql.Composed:
-        compared = [c for c in self._collection.columns if c.role in ("key", "compared")]
-        return sql.SQL("md5(ROW({})::text)").format(_COMMA.join(self._as_compared(c, alias) for c in compared))
+        columns = (self._as_compared(c, alias) for c in self._collection.fingerprinted)
+        return sql.SQL("md5(ROW({})::text)").format(_COMMA.join(columns))
 
     # --- staging and comparing ------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class Statements:
     @cached_property
     def create_trial(self) -> sql.Composed:
         """An empty copy of the target with its NOT NULL, CHECK and unique constraints, for a dry run's inserts."""
-        return sql.SQL("CREATE TEMPORARY TABLE dualwrite_trial (LIKE {} INCLUDING ALL) ON COMMIT DROP").format(
+        return sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS dualwrite_trial (LIKE {} INCLUDING ALL) ON COMMIT DROP").format(
             self.table
         )
 

@@ -71,4 +71,6 @@ class Finding:
 
 
 def _short(text: str, longest: int) -> str:
+    """Shortened, and with control characters escaped: an id may hold any, and JSON columns refuse U+0000."""
+    text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
