@@ -66,11 +66,12 @@ def transaction(
 
 
 def condition(error: psycopg.Error) -> str:
-    """What went wrong, in Postgres's terms: the condition's name, and the constraint and column that it names.
+    """What went wrong, in Postgres's terms: the condition's name and SQLSTATE, and the constraint and column that it
+    names ("UniqueViolation 23505 (constraint likes_pkey)").
 
     Never the message itself: Postgres quotes values in it ("Failing row contains ...").
     """
-    name = type(error).__name__
+    name = f"{type(error).__name__} {error.sqlstate}" if error.sqlstate else type(error).__name__
     details = [
         f"{what} {value}"
         for what, value in (("constraint", error.diag.constraint_name), ("column", error.diag.column_name))

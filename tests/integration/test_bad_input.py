@@ -50,9 +50,15 @@ REJECTED_POSTS = {
     "a map for a scalar": ({"title": {"ko": "secret"}}, "wrong_type: title (field title) is a map"),
     "an array for a scalar": ({"title": ["secret"]}, "wrong_type: title (field title) is an array"),
     "a number for a string": ({"title": 5}, "wrong_type: title (field title) is an integer"),
-    "a geopoint in JSON": ({"contentJson": {"at": GeoPoint(1, 2)}}, "not_json: content_json (field contentJson) holds a geopoint"),
+    "a geopoint in JSON": (
+        {"contentJson": {"at": GeoPoint(1, 2)}},
+        "not_json: content_json (field contentJson) holds a geopoint",
+    ),
     "bytes in JSON": ({"contentJson": {"at": b"secret"}}, "not_json: content_json (field contentJson) holds bytes"),
-    "a vector in JSON": ({"contentJson": {"at": Vector([1.0, 2.0])}}, "not_json: content_json (field contentJson) holds a vector"),
+    "a vector in JSON": (
+        {"contentJson": {"at": Vector([1.0, 2.0])}},
+        "not_json: content_json (field contentJson) holds a vector",
+    ),
     "a timestamp in JSON": ({"contentJson": {"at": T}}, "not_json: content_json (field contentJson) holds a timestamp"),
     "no author": ({"authorId": None}, "missing_value: author_id is NOT NULL and field authorId is absent"),
     "an author that is no id": ({"authorId": "a/b"}, "not_an_id: author_id (field authorId)"),
@@ -78,11 +84,15 @@ def test_a_document_that_no_row_can_hold_is_rejected_with_the_reason(case, base,
 def test_a_reference_in_json_is_rejected(base, emulator, target_dsn):
     base.document("boards/b1/posts/bad").set({**POST, "contentJson": {"to": base.document("users/u1")}})
     found = _apply_both(base, emulator, target_dsn, collections=["posts"])["posts"]
-    assert found["samples"]["rejected"][0]["reason"].startswith("not_json: content_json (field contentJson) holds a reference")
+    assert found["samples"]["rejected"][0]["reason"].startswith(
+        "not_json: content_json (field contentJson) holds a reference"
+    )
 
 
 def test_a_reaction_without_user_id_is_rejected(base, emulator, target_dsn):
-    base.document("boards/b1/posts/p1/comments/c1/reactions/r").set({"content": "👍", "reactionUser": {}, "createdAt": T})
+    base.document("boards/b1/posts/p1/comments/c1/reactions/r").set(
+        {"content": "👍", "reactionUser": {}, "createdAt": T}
+    )
     found = _apply_both(base, emulator, target_dsn, collections=["reactions"])["reactions"]
     assert found["samples"]["rejected"][0]["reason"] == (
         "missing_value: user_id is NOT NULL and field reactionUser.userId is absent"
@@ -90,7 +100,9 @@ def test_a_reaction_without_user_id_is_rejected(base, emulator, target_dsn):
 
 
 def test_a_notification_of_a_refused_type_is_rejected(base, emulator, target_dsn):
-    base.document("users/u1/notifications/n").set({"type": "other", "postId": "p1", "boardId": "b1", "fromUserId": "u2", "timestamp": T})
+    base.document("users/u1/notifications/n").set(
+        {"type": "other", "postId": "p1", "boardId": "b1", "fromUserId": "u2", "timestamp": T}
+    )
     found = _apply_both(base, emulator, target_dsn, collections=["notifications"])["notifications"]
     assert found["samples"]["rejected"][0]["reason"] == "CheckViolation (constraint notifications_type_check)"
 
@@ -111,14 +123,29 @@ def test_what_only_postgres_can_see_is_bisected_to_the_bad_row(base, emulator, t
     with psycopg.connect(target_dsn) as connection:
         connection.execute("ALTER TABLE comments ADD CHECK (count_of_replies = 0 AND content <> 'bad')")
     for i in range(40):
-        base.document(f"boards/b1/posts/p1/comments/x{i:02}").set({**COMMENT, "content": "bad" if i in (3, 17) else "good"})
+        base.document(f"boards/b1/posts/p1/comments/x{i:02}").set(
+            {**COMMENT, "content": "bad" if i in (3, 17) else "good"}
+        )
     found = _apply_both(base, emulator, target_dsn, collections=["comments"])["comments"]
     assert nonzero(found["counts"]) == {"rejected": 2, "missing": 39}
     assert {s["key"] for s in found["samples"]["rejected"]} == {"x03", "x17"}
     assert {s["reason"] for s in found["samples"]["rejected"]} == {"CheckViolation (constraint comments_check)"}
 
 
-AWKWARD_IDS = ["it's", 'say "hi"', "a\nb", "a\tb", "tab\x01", "%s", "{x}", "백", "é" * 750, " ", "..a", "'; DROP TABLE posts; --"]
+AWKWARD_IDS = [
+    "it's",
+    'say "hi"',
+    "a\nb",
+    "a\tb",
+    "tab\x01",
+    "%s",
+    "{x}",
+    "백",
+    "é" * 750,
+    " ",
+    "..a",
+    "'; DROP TABLE posts; --",
+]
 
 
 def test_ids_with_quotes_newlines_control_characters_and_1500_bytes_are_just_ids(base, emulator, target_dsn):
@@ -220,8 +247,12 @@ def test_orphans_at_each_depth(base, emulator, target_dsn):
     gone = "boards/b1/posts/gone"
     base.document(f"{gone}/comments/c").set(COMMENT)
     base.document(f"{gone}/comments/c/replies/r").set(COMMENT)
-    base.document(f"{gone}/comments/c/replies/r/reactions/x").set({"content": "👍", "reactionUser": {"userId": "u1"}, "createdAt": T})
-    base.document(f"{gone}/comments/c/reactions/y").set({"content": "👍", "reactionUser": {"userId": "u1"}, "createdAt": T})
+    base.document(f"{gone}/comments/c/replies/r/reactions/x").set(
+        {"content": "👍", "reactionUser": {"userId": "u1"}, "createdAt": T}
+    )
+    base.document(f"{gone}/comments/c/reactions/y").set(
+        {"content": "👍", "reactionUser": {"userId": "u1"}, "createdAt": T}
+    )
     base.document(f"{gone}/likes/l").set({"userId": "u1", "createdAt": T})
     base.document("users/gone/blockedUsers/u1").set({"blockedAt": T})
     base.document("users/u1/blockedUsers/gone").set({"blockedAt": T})
@@ -265,20 +296,31 @@ def test_an_empty_collection_is_examined_and_verified(base, emulator, target_dsn
 
 def test_entries_of_maps_and_arrays_are_judged_one_by_one(base, emulator, target_dsn):
     base.document("boards/b2").set({"title": "b", "createdAt": T})
-    base.document("users/u1").update({"boardPermissions": {"b1": "write", "b2": "admin", "gone": "read", "a/b": "read"}})
+    base.document("users/u1").update(
+        {"boardPermissions": {"b1": "write", "b2": "admin", "gone": "read", "a/b": "read"}}
+    )
     base.document("users/u2").update({"boardPermissions": "all"})
     base.document("boards/b1").update({"waitingUsersIds": ["u1", "u1", "gone", 5]})
     found = _apply_both(base, emulator, target_dsn, collections=["user_board_permissions", "board_waiting_users"])
     assert nonzero(found["user_board_permissions"]["counts"]) == {"missing": 1, "rejected": 3, "orphan": 1}
     assert nonzero(found["board_waiting_users"]["counts"]) == {"missing": 1, "rejected": 1, "orphan": 1}
     base.document("users/u1").update({"boardPermissions": {"b2": "read"}})
-    found = dry_run(base.project, emulator, target_dsn, collections=["user_board_permissions"])["user_board_permissions"]
+    found = dry_run(base.project, emulator, target_dsn, collections=["user_board_permissions"])[
+        "user_board_permissions"
+    ]
     assert nonzero(found["counts"]) == {"missing": 1, "extra": 1, "rejected": 1}
     assert found["samples"]["extra"][0]["key"] == "u1/b1"
 
 
 def test_a_stale_notification_is_updated_and_its_duplicate_is_left(base, emulator, target_dsn):
-    fields = {"type": "like_on_post", "postId": "p1", "boardId": "b1", "fromUserId": "u2", "message": "m", "read": False}
+    fields = {
+        "type": "like_on_post",
+        "postId": "p1",
+        "boardId": "b1",
+        "fromUserId": "u2",
+        "message": "m",
+        "read": False,
+    }
     for i in (1, 2):
         base.document(f"users/u1/notifications/n{i}").set({**fields, "timestamp": T + timedelta(seconds=i)})
     found = _apply_both(base, emulator, target_dsn, collections=["notifications"])["notifications"]
