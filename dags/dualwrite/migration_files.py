@@ -228,6 +228,8 @@ def fold(identifier: str) -> str:
 
 def index_of(statement: Statement) -> Created | None:
     """The index that a CREATE INDEX CONCURRENTLY builds, with IF NOT EXISTS or without; None for other statements."""
-    text = re.sub(r"^(create\s+(?:unique\s+)?index\s+concurrently\s+)if\s+not\s+exists\s+", r"\1", statement.text, flags=re.I)
+    text = re.sub(
+        r"^(create\s+(?:unique\s+)?index\s+concurrently\s+)if\s+not\s+exists\s+", r"\1", statement.text, flags=re.I
+    )
     made = next(creates(Statement(statement.line, statement.start, text)), None)
     return made if made is not None and made.kind == "index" else None

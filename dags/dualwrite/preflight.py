@@ -68,7 +68,7 @@ def check(
         connection = target.connection
     except postgres.Error as error:
         raise PreflightError(
-            f"Postgres must answer: connecting ended in {type(error).__name__}: {str(error).strip()}. "
+            f"Postgres must answer: connecting ended in {type(error).__name__}: {' '.join(str(error).split())}. "
             "Check host, port, user and password of connection supabase_default."
         ) from None
     with postgres.transaction(connection, statement_timeout="30s"):

@@ -168,9 +168,9 @@ class Statements:
     @cached_property
     def create_trial(self) -> sql.Composed:
         """An empty copy of the target with its NOT NULL, CHECK and unique constraints, for a dry run's inserts."""
-        return sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS dualwrite_trial (LIKE {} INCLUDING ALL) ON COMMIT DROP").format(
-            self.table
-        )
+        return sql.SQL(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS dualwrite_trial (LIKE {} INCLUDING ALL) ON COMMIT DROP"
+        ).format(self.table)
 
     @cached_property
     def insert_trial(self) -> sql.Composed:

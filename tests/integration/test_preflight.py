@@ -1,0 +1,151 @@
+"""Before anything is examined: wrong places, wrong roles, wrong tables, wrong parameters."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+
+from dualwrite import backfill, postgres
+from dualwrite.catalog import CATALOG
+from dualwrite.errors import CatalogError, ParameterError, PreflightError
+from dualwrite.source import Source
+from dualwrite.target import Target
+from tests.support import DEFAULTS, gap_run, params
+
+T = datetime(2026, 2, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def both(firestore, target_dsn):
+    """A person on each side."""
+    firestore.document("users/u1").set({"updatedAt": T})
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("INSERT INTO users (id) VALUES ('u1')")
+    return firestore
+
+
+def _preflight(project: str, emulator: str, dsn: str, **changes):
+    with gap_run(project, emulator, dsn, **changes) as run:
+        return backfill.preflight(run, by="test")
+
+
+def test_preflight_passes_and_estimates_the_reads(both, emulator, target_dsn):
+    found = _preflight(both.project, emulator, target_dsn)
+    assert found["preflight"]["estimated_reads"]["users"] == 1
+    assert found["preflight"]["role"] == "postgres"
+    assert abs(found["preflight"]["clock_difference_seconds"]) < 5
+
+
+def test_without_the_schema_dualwrite_one_line_says_which_dag_to_run(both, emulator, phase1_dsn):
+    with pytest.raises(PreflightError, match="Run the DAG apply_migrations with mode=apply first") as refused:
+        _preflight(both.project, emulator, phase1_dsn)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_role_that_row_level_security_hides_rows_from_is_refused(both, emulator, target_dsn):
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("DROP ROLE IF EXISTS plain")
+        connection.execute("CREATE ROLE plain LOGIN")
+        connection.execute("GRANT USAGE ON SCHEMA dualwrite TO plain")
+        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA dualwrite, public TO plain")
+    try:
+        with pytest.raises(PreflightError, match="row-level security of table posts hides rows from role plain"):
+            _preflight(both.project, emulator, target_dsn.replace("postgres@", "plain@"))
+    finally:
+        with psycopg.connect(target_dsn) as connection:
+            connection.execute("DROP OWNED BY plain")
+            connection.execute("DROP ROLE plain")
+
+
+def test_missing_columns_types_keys_and_not_null_columns_are_all_named(both, emulator, target_dsn):
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("ALTER TABLE likes DROP CONSTRAINT likes_post_id_user_id_key")
+        connection.execute("ALTER TABLE posts DROP COLUMN content_json, ADD COLUMN slug TEXT NOT NULL")
+        connection.execute("ALTER TABLE users ALTER COLUMN bio TYPE INTEGER USING NULL")
+        connection.execute("DROP TABLE blocks")
+    with pytest.raises(PreflightError) as refused:
+        _preflight(both.project, emulator, target_dsn)
+    for fault in (
+        "Table blocks must exist",
+        "Column posts.content_json must exist",
+        "Column posts.slug needs a value",
+        "Column users.bio must hold text: it is integer",
+        "Columns (post_id, user_id) of likes must be a unique key",
+    ):
+        assert fault in str(refused.value)
+
+
+def test_an_empty_side_is_the_wrong_side(firestore, emulator, target_dsn):
+    with pytest.raises(PreflightError, match="Firestore has none.*project of connection firestore_default"):
+        _preflight(firestore.project, emulator, target_dsn)
+    firestore.document("users/u1").set({"updatedAt": T})
+    with pytest.raises(PreflightError, match="table users has none.*connection supabase_default"):
+        _preflight(firestore.project, emulator, target_dsn)
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(firestore, emulator):
+    target = Target(lambda: postgres.connect("postgresql://u:secret@127.0.0.1:1/db"), CATALOG)
+    with Source(firestore.project, emulator_host=emulator) as source:
+        run = backfill.Run(source, target, CATALOG, params(), "run")
+        with pytest.raises(PreflightError, match="127.0.0.1.*connection supabase_default") as refused:
+            backfill.preflight(run, by="test")
+    assert "secret" not in str(refused.value)
+
+
+def test_a_read_only_server_is_refused_before_an_apply(both, emulator, target_dsn):
+    name = target_dsn.rsplit("/", 1)[1]
+    with psycopg.connect(target_dsn, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with pytest.raises(PreflightError, match="read-only"):
+        _preflight(both.project, emulator, target_dsn)
+
+
+BAD_PARAMETERS = {
+    "naive since": ({"since": "2026-01-15T21:52:00"}, "needs its offset from UTC"),
+    "no instant": ({"since": "yesterday"}, "is written as"),
+    "since in the future": ({"since": "2999-01-01T00:00:00+00:00"}, "looks at the past"),
+    "until before since": ({"until": "2026-01-01T00:00:00+00:00"}, "lies before since"),
+    "page_size 0": ({"page_size": 0}, "page_size is a number from 1"),
+    "page_size true": ({"page_size": True}, "page_size is a number"),
+    "no collections": ({"collections": []}, "list of names"),
+    "unknown mode": ({"mode": "write"}, "mode is one of dry_run, review, apply"),
+    "unknown scope": ({"scope": "some"}, "scope is one of"),
+    "negative margin": ({"margin_hours": -1}, "margin_hours is a number"),
+    "an excuse without reason": ({"excuse": ["posts:x"]}, "excuse_reason is empty"),
+    "an excuse of nothing": ({"excuse": ["posts"], "excuse_reason": "r"}, "written as collection:key"),
+    "an excuse of no collection": ({"excuse": ["pages:x"], "excuse_reason": "r"}, "written as collection:key"),
+    "a misspelt parameter": ({"dryrun": True}, "dryrun is none of them"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PARAMETERS)
+def test_bad_parameters_are_refused_with_the_rule_and_the_remedy(case):
+    changes, message = BAD_PARAMETERS[case]
+    with pytest.raises(ParameterError, match=message):
+        params(**changes)
+
+
+def test_an_unknown_collection_is_refused_with_the_known_ones():
+    with pytest.raises(CatalogError, match="'pages' is not. Choose from: boards, users"):
+        params(collections=["pages"])
+
+
+def test_a_selection_is_completed_by_the_parents_it_needs():
+    chosen = params(collections=["reactions"])
+    assert chosen.selected == ("reactions",)
+    assert chosen.added == ("boards", "users", "posts", "comments", "replies")
+
+
+def test_an_offset_is_taken_into_account():
+    """The export's 21:52 was local time, UTC+9, and was once noted as UTC."""
+    local = backfill.parse(
+        {**DEFAULTS, "since": "2026-01-15T21:52:00+09:00", "margin_hours": 0}, backfill.PARAMETERS, CATALOG, T
+    )
+    assert local.window.start == datetime(2026, 1, 15, 12, 52, tzinfo=UTC)
+
+
+def test_the_parameters_survive_the_way_to_another_task():
+    chosen = params(excuse=["posts:a:b"], excuse_reason="r", scope="all")
+    assert backfill.GapParams.from_json(chosen.as_json()) == chosen

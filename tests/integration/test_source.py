@@ -1,0 +1,182 @@
+"""Reading Firestore whole: streams that break, streams that end early, pins that grow old."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+
+from dualwrite import source as source_module
+from dualwrite.errors import IncompleteRead, SourceError
+from dualwrite.source import Scan, Source
+from dualwrite.windows import Window
+
+T = datetime(2026, 2, 1, tzinfo=UTC)
+WINDOW = Window(T, T + timedelta(days=1))
+SCANS = [
+    Scan("comments", ("content",), check_field="createdAt", window=WINDOW),
+    Scan("comments", ("content",)),
+]
+
+
+class Broken(grpc.RpcError):
+    """What a stream raises in the middle; the emulator can't be made to."""
+
+    def __init__(self, code: grpc.StatusCode, details: str = "a fault made by the test") -> None:
+        super().__init__()
+        self._code, self._details = code, details
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._details
+
+
+class Call:
+    """A real stream that breaks, or just ends, after some answers."""
+
+    def __init__(self, call, after: int, error: grpc.RpcError | None) -> None:
+        self._call, self._after, self._error = call, after, error
+
+    def __iter__(self) -> Iterator:
+        for number, answer in enumerate(self._call):
+            if number >= self._after:
+                if self._error is None:
+                    return
+                raise self._error
+            yield answer
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+@pytest.fixture
+def source(firestore, emulator):
+    batch = firestore.batch()
+    for i in range(57):
+        # Many share a time: the cursor must tell them apart by name.
+        at = T + timedelta(minutes=i // 10)
+        batch.set(firestore.document(f"boards/b{i % 3}/posts/p/comments/c{i:03}"), {"content": "x", "createdAt": at})
+    batch.commit()
+    with Source(firestore.project, emulator_host=emulator) as opened:
+        yield opened
+
+
+def _read(source: Source, scan: Scan, page_size: int = 10) -> list[str]:
+    return [d.path for page in source.pages(scan, page_size) for d in page.documents]
+
+
+@pytest.mark.parametrize("scan", SCANS, ids=["window", "all"])
+@pytest.mark.parametrize("page_size", [1, 7, 57, 5000])
+def test_a_scan_delivers_each_document_once_in_order(source, scan, page_size):
+    paths = _read(source, scan, page_size)
+    assert len(paths) == len(set(paths)) == 57
+    assert source.billed_reads == 57 + 1
+
+
+@pytest.mark.parametrize("scan", SCANS, ids=["window", "all"])
+@pytest.mark.parametrize("after", [0, 1, 9, 10, 11, 56, 57])
+def test_a_broken_stream_goes_on_after_the_last_document(source, scan, after, monkeypatch):
+    whole = _read(source, scan)
+    faults = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL]
+    original = source._run_query
+
+    def breaking(*args, **kwargs):
+        call = original(*args, **kwargs)
+        return Call(call, after, Broken(faults.pop())) if faults else call
+
+    monkeypatch.setattr(source, "_run_query", breaking)
+    assert _read(source, scan) == whole
+    assert not faults
+
+
+def test_a_stream_that_ends_early_without_an_error_is_an_incomplete_read(source, monkeypatch):
+    original = source._run_query
+    monkeypatch.setattr(source, "_run_query", lambda *a, **k: Call(original(*a, **k), 40, None))
+    with pytest.raises(IncompleteRead, match="delivered 40 of 57"):
+        _read(source, SCANS[0])
+
+
+def test_a_read_that_outlives_its_pin_pins_anew_and_loses_nothing(source, monkeypatch):
+    monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
+    for scan in SCANS:
+        paths = _read(source, scan, 10)
+        assert len(paths) == len(set(paths)) == 57
+
+
+def test_documents_that_come_and_go_meanwhile_do_not_disturb_the_count(source, firestore):
+    stop = threading.Event()
+
+    def write() -> None:
+        i = 0
+        while not stop.is_set():
+            firestore.document(f"boards/b0/posts/p/comments/new{i % 5}").set({"content": "y", "createdAt": T})
+            firestore.document(f"boards/b0/posts/p/comments/new{(i + 2) % 5}").delete()
+            i += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(10):
+            assert 57 <= len(_read(source, SCANS[0])) <= 62
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_an_error_that_no_retry_helps_is_raised_at_once_with_firestores_words(source, monkeypatch):
+    words = "The query requires an index. You can create it here: https://console.firebase.google.com/..."
+    calls = []
+    original = source._run_query
+
+    def refusing(*args, **kwargs):
+        calls.append(1)
+        return Call(original(*args, **kwargs), 0, Broken(grpc.StatusCode.FAILED_PRECONDITION, words))
+
+    monkeypatch.setattr(source, "_run_query", refusing)
+    with pytest.raises(SourceError, match="requires an index.*open the link"):
+        _read(source, SCANS[0])
+    assert len(calls) == 1
+
+
+def test_a_server_that_never_answers_ends_in_a_clear_error(monkeypatch):
+    monkeypatch.setattr(source_module.time, "sleep", lambda seconds: None)
+    with Source("p", emulator_host="127.0.0.1:1") as nobody, pytest.raises(SourceError, match="UNAVAILABLE.*emulator"):
+        nobody.count(SCANS[1])
+
+
+def test_get_tells_there_from_gone_and_never_asks_for_an_impossible_id(source):
+    found = source.get(
+        ["boards/b0/posts/p/comments/c000", "boards/none", "users/a/b", "users/__x__", "users/"], ["content"]
+    )
+    assert {path: d is not None for path, d in found.items()} == {
+        "boards/b0/posts/p/comments/c000": True,
+        "boards/none": False,
+        "users/a/b": False,
+        "users/__x__": False,
+        "users/": False,
+    }
+
+
+def test_closing_a_scan_early_ends_its_thread(source):
+    pages = source.pages(SCANS[0], 1)
+    next(pages)
+    pages.close()
+    assert not [t for t in threading.enumerate() if t.name == "read comments"]
+
+
+def test_long_work_tells_its_progress(source, firestore, emulator, target_dsn, monkeypatch, caplog):
+    from dualwrite import examine
+    from tests.support import dry_run
+
+    monkeypatch.setattr(examine, "PROGRESS_SECONDS", 0.0)
+    caplog.set_level(logging.INFO, logger="dualwrite")
+    dry_run(firestore.project, emulator, target_dsn, collections=["comments"], page_size=10)
+    assert "comments: 10 of 57 documents, 18 %" in caplog.text
