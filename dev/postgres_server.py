@@ -33,7 +33,7 @@ def embedded_binaries() -> Path:
     return Path(found.origin).parent / "pginstall" / "bin"
 
 
-def _unprivileged() -> pwd.struct_passwd | None:
+def unprivileged() -> pwd.struct_passwd | None:
     """Postgres refuses to run as root: the user to run it as then. None where we aren't root."""
     if os.geteuid() != 0:
         return None
@@ -69,7 +69,7 @@ def server(*, binaries: Path | None = None, port: int | None = None, data: Path 
     if port is not None and processes.port_is_taken(port):
         raise Missing(f"port {port} for Postgres is taken. Free it, or run `make down`.")
     port = port or processes.free_port()
-    user = _unprivileged()
+    user = unprivileged()
     with contextlib.ExitStack() as stack:
         if data is None:
             folder = Path(

@@ -256,7 +256,7 @@ class Migrator:
                     if self._is_applied(connection, file):
                         return
                     for statement in _LEDGER:
-                        connection.execute(statement)
+                        self._execute(connection, "the ledger dualwrite.migrations", Statement(1, statement))
                     self._execute_all(connection, file.path.name, file.statements)
                     self._checkpoint(f"executed {file.version}")
                     self._record(connection, file)
@@ -279,7 +279,7 @@ class Migrator:
                         return
                     with connection.transaction():
                         for made in _LEDGER:
-                            connection.execute(made)
+                            self._execute(connection, "the ledger dualwrite.migrations", Statement(1, made))
                         connection.execute(
                             "INSERT INTO dualwrite.migrations (version, name, sha256, applied_at, run_id) "
                             "VALUES (%s, %s, %s, NULL, %s) ON CONFLICT (version) DO NOTHING",
@@ -343,8 +343,10 @@ class Migrator:
         connection.execute("SELECT set_config('statement_timeout', '0', true)")
 
     def _lock_out_others(self, connection: Connection) -> None:
-        """Raises LockNotAvailable while another run of ours is at work; the caller rolls back and tries again."""
-        row = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (_LOCK_KEY,)).fetchone()
+        """Raises _AnotherRun while another run of ours is at work; the caller rolls back and tries again."""
+        # Without a parameter, on purpose: with one, the portal of the extended protocol would keep its snapshot, and an
+        # index built concurrently would wait for this idle transaction for ever.
+        row = connection.execute(f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY})").fetchone()
         if row is None or not row[0]:
             raise _AnotherRun
 

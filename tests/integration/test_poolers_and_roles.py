@@ -53,7 +53,7 @@ def pooled_dsn(target_dsn: str, tmp_path: Path) -> Iterator[str]:
     (tmp_path / "pgbouncer.ini").write_text(
         f"[databases]\n{server['dbname']} = host=127.0.0.1 port={server['port']} user=postgres\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nauth_file = {tmp_path}/users.txt\n"
-        "pool_mode = transaction\ndefault_pool_size = 4\nmax_prepared_statements = 0\n"
+        "pool_mode = transaction\ndefault_pool_size = 4\n"
         "ignore_startup_parameters = extra_float_digits\nunix_socket_dir =\n"
     )
     for file in (tmp_path, tmp_path / "pgbouncer.ini", tmp_path / "users.txt"):
