@@ -1,0 +1,84 @@
+"""`make bench`: the gap of a real-size world (production on the day of the export) found, written, verified.
+
+Prints seconds, documents a second, billed reads and peak memory of each step. Results: docs/measurements.md.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from google.cloud import firestore
+
+from dev import seed
+from dev.emulator import emulator
+from dev.postgres_server import server
+from dualwrite import backfill
+from dualwrite.catalog import CATALOG
+from tests.support import examine_all, gap_run, verify_all
+
+ROOT = Path(__file__).resolve().parents[1]
+Found = dict[str, dict[str, Any]]
+
+
+def _measure(what: str, work: Callable[[], Found]) -> None:
+    began = time.monotonic()
+    found = work()
+    seconds = time.monotonic() - began
+    read = sum(r["documents_read"] for r in found.values())
+    counts: dict[str, int] = {}
+    for report in found.values():
+        for verdict, number in report["counts"].items():
+            if number:
+                counts[verdict] = counts.get(verdict, 0) + number
+    print(
+        f"{what:<44} {seconds:6.2f} s {read:7,} documents {read / seconds:8,.0f}/s "
+        f"{sum(r['billed_reads'] for r in found.values()):8,} billed reads "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:5.0f} MiB  {counts}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; emulator and Postgres beside")
+    seven = list(CATALOG.default_selection)
+    with tempfile.TemporaryDirectory() as folder, emulator(Path(folder)) as host, server() as uri:
+        os.environ["FIRESTORE_EMULATOR_HOST"] = host
+        world = seed.real_size()
+        world.load_source(firestore.Client(project="bench"))
+        with psycopg.connect(uri, autocommit=True) as connection:
+            connection.execute((ROOT / "sql/local/phase1.sql").read_text())
+            for file in sorted((ROOT / "sql/migrations").glob("*.sql")):
+                connection.execute(file.read_text())
+            world.load_target(connection)
+        print(f"{len(world.documents):,} documents, {sum(map(len, world.rows.values())):,} rows")
+
+        def run(work: Callable[[backfill.Run], Found], **changes: Any) -> Callable[[], Found]:
+            def inside() -> Found:
+                with gap_run("bench", host, uri, **changes) as opened:
+                    return work(opened)
+
+            return inside
+
+        _measure("warm-up: the gap of the seven, dry run", run(lambda r: examine_all(r, dry=True, names=seven)))
+        _measure("the gap of the seven, dry run", run(lambda r: examine_all(r, dry=True, names=seven)))
+        _measure("all thirteen, all documents, dry run", run(lambda r: examine_all(r, dry=True), scope="all"))
+        _measure("the gap of the seven, apply", run(lambda r: examine_all(r, dry=False), collections=seven))
+        _measure("the gap of the seven, second apply", run(lambda r: examine_all(r, dry=False), collections=seven))
+        _measure("all thirteen, all documents, apply", run(lambda r: examine_all(r, dry=False), scope="all"))
+        _measure("all thirteen, verified key by key", run(verify_all))
+        with psycopg.connect(uri, autocommit=True) as connection:
+            connection.execute("TRUNCATE comments CASCADE")
+        alone = run(lambda r: examine_all(r, dry=False, names=["comments"]), scope="all")
+        _measure("12,824 comments into an empty table, apply", alone)
+
+
+if __name__ == "__main__":
+    main()
