@@ -269,8 +269,9 @@ class Judge:
         refused: list[tuple[Row, str]] = []
         waiting = sorted(insertable, key=lambda d: (d.row.create_time, d.row.label))
         while waiting:
-            winners = [d for d in waiting if self._claim(d)]
-            waiting = [d for d in waiting if d not in winners]
+            claimed = [(d, self._claim(d)) for d in waiting]
+            winners = [d for d, won in claimed if won]
+            waiting = [d for d, won in claimed if not won]
             ns = sorted(
                 numbers[id(d.row)]
                 for d in winners
