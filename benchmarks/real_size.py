@@ -47,7 +47,9 @@ def _measure(what: str, work: Callable[[], Found]) -> None:
 
 
 def main() -> None:
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; emulator and Postgres beside")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; emulator and Postgres beside"
+    )
     seven = list(CATALOG.default_selection)
     with tempfile.TemporaryDirectory() as folder, emulator(Path(folder)) as host, server() as uri:
         os.environ["FIRESTORE_EMULATOR_HOST"] = host

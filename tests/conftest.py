@@ -11,12 +11,17 @@ from pathlib import Path
 import psycopg
 import pytest
 from google.cloud import firestore as firestore_library
+from hypothesis import HealthCheck, settings
 
 from dev import emulator as emulator_module
 from dev import postgres_server as server_module
 
 ROOT = Path(__file__).resolve().parents[1]
 _numbers = itertools.count(1)
+
+# Two shared cores: time per example says nothing here.
+settings.register_profile("shared_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared_machine")
 
 
 @pytest.fixture(scope="session")

@@ -227,7 +227,7 @@ class Target:
         failing: dict[int, str] = {}
         for name, statement in self._check_statements(connection, collection):
             for (n,) in connection.execute(statement, (ns,)):
-                failing.setdefault(n, f"CheckViolation (constraint {name})")
+                failing.setdefault(n, f"CheckViolation 23514 (constraint {name})")
         refused += [(rows[n], why) for n, why in failing.items()]
         good = [n for n in ns if n not in failing]
         self._bisect(connection, good, write, lambda n, why: refused.append((rows[n], why)))

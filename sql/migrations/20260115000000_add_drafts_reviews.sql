@@ -15,7 +15,6 @@ CREATE TABLE drafts (
 );
 CREATE INDEX idx_drafts_user_board ON drafts (user_id, board_id, saved_at DESC);
 
--- squawk-ignore prefer-bigint-over-int: a net promoter score is 0 to 10
 CREATE TABLE reviews (
   id TEXT PRIMARY KEY DEFAULT gen_random_uuid()::text,
   board_id TEXT NOT NULL REFERENCES boards (id) ON DELETE CASCADE,
@@ -24,6 +23,8 @@ CREATE TABLE reviews (
   keep_text TEXT,
   problem_text TEXT,
   try_text TEXT,
+  -- A net promoter score is 0 to 10.
+  -- squawk-ignore prefer-bigint-over-int
   nps INTEGER,
   will_continue BOOLEAN,
   created_at TIMESTAMPTZ NOT NULL DEFAULT NOW(),

@@ -62,7 +62,7 @@ REJECTED_POSTS = {
     "a timestamp in JSON": ({"contentJson": {"at": T}}, "not_json: content_json (field contentJson) holds a timestamp"),
     "no author": ({"authorId": None}, "missing_value: author_id is NOT NULL and field authorId is absent"),
     "an author that is no id": ({"authorId": "a/b"}, "not_an_id: author_id (field authorId)"),
-    "a value outside a CHECK": ({"visibility": "friends"}, "CheckViolation (constraint posts_visibility_check)"),
+    "a value outside a CHECK": ({"visibility": "friends"}, "CheckViolation 23514 (constraint posts_visibility_check)"),
 }
 
 
@@ -104,7 +104,7 @@ def test_a_notification_of_a_refused_type_is_rejected(base, emulator, target_dsn
         {"type": "other", "postId": "p1", "boardId": "b1", "fromUserId": "u2", "timestamp": T}
     )
     found = _apply_both(base, emulator, target_dsn, collections=["notifications"])["notifications"]
-    assert found["samples"]["rejected"][0]["reason"] == "CheckViolation (constraint notifications_type_check)"
+    assert found["samples"]["rejected"][0]["reason"] == "CheckViolation 23514 (constraint notifications_type_check)"
 
 
 @pytest.mark.parametrize("page_size", [1, 4, 5000])
@@ -129,7 +129,7 @@ def test_what_only_postgres_can_see_is_bisected_to_the_bad_row(base, emulator, t
     found = _apply_both(base, emulator, target_dsn, collections=["comments"])["comments"]
     assert nonzero(found["counts"]) == {"rejected": 2, "missing": 39}
     assert {s["key"] for s in found["samples"]["rejected"]} == {"x03", "x17"}
-    assert {s["reason"] for s in found["samples"]["rejected"]} == {"CheckViolation (constraint comments_check)"}
+    assert {s["reason"] for s in found["samples"]["rejected"]} == {"CheckViolation 23514 (constraint comments_check)"}
 
 
 AWKWARD_IDS = [

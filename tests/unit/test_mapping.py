@@ -1,0 +1,134 @@
+"""Mapping is total: whatever a document holds, each unit ends as a row or a reason."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dualwrite.catalog import CATALOG
+from dualwrite.documents import Document, GeoPoint, Reference, Vector
+from dualwrite.mapping import Json, Rejection, Row, map_document, truncate_to_milliseconds
+
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.text(max_size=20),
+    st.binary(max_size=4),
+    st.datetimes(timezones=st.just(UTC)),
+    st.builds(GeoPoint, st.just(1.0), st.just(2.0)),
+    st.builds(Reference, st.just("projects/p/databases/d/documents/users/u")),
+    st.just(Vector((1.0,))),
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+)
+ids = st.text(st.characters(exclude_characters="/", exclude_categories=("Cs",)), min_size=1, max_size=20)
+
+
+def _document(collection, names, fields) -> Document:
+    template = collection.templates[0]
+    path = template.path(dict(zip(template.variables, names, strict=False)))
+    return Document(path, fields, CREATED, CREATED)
+
+
+def _fields_of(collection):
+    top = sorted({name.split(".")[0] for name in collection.fields})
+    nested = {name.split(".")[0]: name.split(".")[1] for name in collection.fields if "." in name}
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            n: st.one_of(values, st.fixed_dictionaries({nested[n]: values})) if n in nested else values for n in top
+        },
+    )
+
+
+@pytest.mark.parametrize("collection", list(CATALOG), ids=lambda c: c.name)
+@given(data=st.data())
+def test_any_document_gives_rows_or_reasons(collection, data):
+    document = _document(
+        collection, data.draw(st.lists(ids, min_size=5, max_size=5)), data.draw(_fields_of(collection))
+    )
+    units = map_document(collection, document)
+    assert units is not None
+    if collection.entries is None:
+        assert len(units) == 1
+    for unit in units:
+        assert isinstance(unit, Row | Rejection)
+        if isinstance(unit, Rejection):
+            assert unit.reason.split(":")[0] in {
+                "missing_value", "wrong_type", "nul_character", "not_an_id", "out_of_range", "not_finite", "not_json",
+            }  # fmt: skip
+        else:
+            assert len(unit.cells) == len(collection.columns)
+            for cell, column in zip(unit.cells, collection.columns, strict=True):
+                assert not (cell is None and (column.required or column.role == "key"))
+                if isinstance(cell, Json):
+                    json.loads(cell.text)
+
+
+@pytest.mark.parametrize("collection", list(CATALOG), ids=lambda c: c.name)
+@given(data=st.data())
+def test_the_same_document_gives_the_same_row_every_time(collection, data):
+    document = _document(
+        collection, data.draw(st.lists(ids, min_size=5, max_size=5)), data.draw(_fields_of(collection))
+    )
+    assert map_document(collection, document) == map_document(collection, document)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_timestamps_are_cut_off_at_milliseconds_never_rounded(moment):
+    cut = truncate_to_milliseconds(moment)
+    assert cut <= moment
+    assert (moment - cut).microseconds < 1000
+    assert cut.microsecond % 1000 == 0
+
+
+def test_a_path_that_fits_no_template_is_a_stray():
+    comment = CATALOG["comments"]
+    for path in ("comments/c", "boards/b/comments/c", "boards/b/posts/p/other/o/comments/c", "users/u/comments/c"):
+        assert map_document(comment, Document(path, {}, CREATED, CREATED)) is None
+
+
+def test_absent_fields_become_what_phase_1_wrote():
+    document = Document("boards/b/posts/p", {"authorId": "u", "createdAt": CREATED}, CREATED, CREATED)
+    [row] = map_document(CATALOG["posts"], document)
+    cells = dict(zip((c.name for c in CATALOG["posts"].columns), row.cells, strict=True))
+    assert cells["visibility"] == "public"
+    assert cells["title"] == cells["content"] == ""
+    assert cells["content_json"] is None
+    assert cells["count_of_likes"] == 0
+    assert cells["engagement_score"] == Decimal(0)
+    assert cells["updated_at"] == CREATED
+    assert [CATALOG["posts"].columns[i].name for i in row.stand_ins] == ["updated_at"]
+
+
+def test_a_reaction_hangs_on_a_comment_or_on_a_reply():
+    fields = {"content": "👍", "reactionUser": {"userId": "u"}, "createdAt": CREATED}
+    names = [c.name for c in CATALOG["reactions"].columns]
+    for path, expected in (
+        ("boards/b/posts/p/comments/c/reactions/x", ("c", None)),
+        ("boards/b/posts/p/comments/c/replies/r/reactions/x", (None, "r")),
+    ):
+        [row] = map_document(CATALOG["reactions"], Document(path, fields, CREATED, CREATED))
+        assert (row.cells[names.index("comment_id")], row.cells[names.index("reply_id")]) == expected
+
+
+def test_counters_and_times_of_writing_do_not_change_a_fingerprint_and_content_does():
+    fields = {"authorId": "u", "content": "a", "createdAt": CREATED, "updatedAt": CREATED, "countOfLikes": 1}
+
+    def fingerprint(**changes):
+        [row] = map_document(CATALOG["posts"], Document("boards/b/posts/p", {**fields, **changes}, CREATED, CREATED))
+        return row.fingerprint
+
+    assert fingerprint(countOfLikes=2, engagementScore=9.5, updatedAt=datetime(2026, 5, 1, tzinfo=UTC)) == fingerprint()
+    assert fingerprint(content="b") != fingerprint()

@@ -1,0 +1,66 @@
+"""Counts that must add up, and reports that stay small and private."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dualwrite.errors import IdentityError
+from dualwrite.report import SAMPLES, CollectionReport, fit, markdown
+from dualwrite.verdicts import VERDICTS, Finding, Verdict
+
+
+def test_a_report_whose_verdicts_do_not_add_up_fails():
+    report = CollectionReport("things", "gap")
+    report.add_matching(3)
+    report.add(Finding(Verdict.MISSING, "a"))
+    report.check_identity()
+    report.examined += 1
+    with pytest.raises(IdentityError, match="things examined 5 keys, and its verdicts add up to 4"):
+        report.check_identity()
+
+
+def test_an_unknown_verdict_fails_the_identity():
+    report = CollectionReport("things", "gap", examined=1)
+    report.counts["lost"] = 1
+    with pytest.raises(IdentityError):
+        report.check_identity()
+
+
+def test_counts_are_exact_and_samples_are_capped():
+    report = CollectionReport("things", "gap")
+    for i in range(100):
+        report.add(Finding(Verdict.STALE, f"k{i}", f"things/k{i}", columns=("title",)))
+    found = report.as_json()
+    assert found["counts"]["stale"] == found["examined"] == found["drift"] == 100
+    assert len(found["samples"]["stale"]) == SAMPLES
+
+
+def test_an_excused_difference_is_no_drift():
+    report = CollectionReport("things", "gap")
+    report.add(Finding(Verdict.REJECTED, "a", excused=True))
+    report.add(Finding(Verdict.REJECTED, "b"))
+    assert report.drift == 1
+
+
+def test_the_worst_report_stays_below_64_kb():
+    collections = []
+    for n in range(13):
+        report = CollectionReport(f"collection_{n}", "gap")
+        for verdict in VERDICTS:
+            for i in range(SAMPLES):
+                report.add(Finding(verdict, "é" * 750 + str(i), "p" * 6000, columns=("a",) * 10, reason="r" * 50))
+        collections.append(report.as_json())
+    whole = fit({"collections": collections})
+    assert len(json.dumps(whole, ensure_ascii=False).encode()) < 64_000
+    assert whole["collections"][0]["counts"]["missing"] == SAMPLES, "counts are never dropped"
+    assert whole["samples_shown"] < SAMPLES
+
+
+def test_ids_can_not_forge_a_report():
+    report = CollectionReport("things", "gap")
+    report.add(Finding(Verdict.MISSING, "a\n| forged | row |`\x00", "things/a\x00"))
+    text = markdown("t", [report.as_json()])
+    assert not any(line.startswith("| forged") for line in text.splitlines())
+    assert "\x00" not in json.dumps(report.as_json(), ensure_ascii=False)

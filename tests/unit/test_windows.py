@@ -1,0 +1,58 @@
+"""Window arithmetic: nothing twice, nothing skipped."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dualwrite.errors import ParameterError
+from dualwrite.windows import Window, gap_window, instant, recent_window, with_overlap
+
+moments = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds are naive
+EXPORT = datetime(2026, 1, 15, 21, 52, tzinfo=UTC)
+
+
+@given(st.lists(moments, min_size=2, max_size=6, unique=True), moments)
+def test_windows_that_touch_cover_each_moment_exactly_once(edges, moment):
+    edges = sorted(edges)
+    windows = [Window(a, b) for a, b in itertools.pairwise(edges)]
+    assert sum(moment in w for w in windows) == (edges[0] <= moment < edges[-1])
+
+
+@given(moments, moments, st.integers(0, 10_000), st.none() | moments)
+def test_a_gap_window_begins_a_margin_before_since_and_never_ends_in_the_future(since, now, hours, until):
+    try:
+        window = gap_window(since, timedelta(hours=hours), until, now)
+    except ParameterError:
+        assert since > now or (until is not None and until < since)
+        return
+    assert window.start == since - timedelta(hours=hours)
+    assert window.end == min(until or now, now)
+
+
+def test_a_margin_that_reaches_before_all_time_begins_with_it():
+    window = gap_window(EXPORT, timedelta(hours=24 * 366 * 3000), None, EXPORT)
+    assert window.start.year == 1
+
+
+@given(st.none() | moments, st.integers(1, 10_000), moments)
+def test_a_recent_window_reaches_back_to_the_watermark_however_old(watermark, minutes, now):
+    window = recent_window(watermark, minutes, now, EXPORT)
+    assert window.end == now
+    assert window.start <= now - timedelta(minutes=minutes)
+    assert window.start <= (watermark or EXPORT)
+    assert with_overlap(window, timedelta(hours=1)).start == window.start - timedelta(hours=1)
+
+
+@pytest.mark.parametrize("text", ["2026-01-15T21:52:00", "2026-01-15", "yesterday", ""])
+def test_an_instant_without_offset_is_refused(text):
+    with pytest.raises(ParameterError, match="since is"):
+        instant(text, "since")
+
+
+def test_an_instant_is_taken_to_utc():
+    assert instant("2026-01-16T06:52:00+09:00", "since") == EXPORT == instant("2026-01-15T21:52:00Z", "since")
