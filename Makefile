@@ -26,7 +26,7 @@ demo: install
 	@$(RUN) -m dev.demo
 
 up: install
-	@$(RUN) -m dev.up
+	@PORT=$(PORT) $(RUN) -m dev.up
 
 down: install
 	@$(RUN) -m dev.up --down

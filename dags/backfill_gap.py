@@ -116,7 +116,10 @@ def backfill_gap():
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
     def report(**context) -> dict:
         """The whole run in one table. Fails where a collection was not examined or is not verified."""
-        params, pull = _plan(context), context["ti"].xcom_pull
+        pull = context["ti"].xcom_pull
+        if pull(task_ids="preflight") is None:  # a skipped report would make the run a success
+            raise AirflowFailException("Nothing was examined, because preflight did not pass. See the task preflight.")
+        params = _plan(context)
         found = {name: pull(task_ids=f"collections.{name}") for name in params.names}
         verified = pull(task_ids="verify_counts") or {}
         whole = backfill.build_report(

@@ -5,14 +5,16 @@ that imports airflow.
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Param
 from airflow.sdk.bases.hook import BaseHook
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
 from dualwrite import backfill, migrations, postgres
 from dualwrite.catalog import CATALOG
@@ -104,13 +106,38 @@ def target() -> Target:
 
 @contextmanager
 def clearly() -> Iterator[None]:
-    """Fails the task at once, with the message alone, for errors that a retry can't help."""
+    """Lets an error of ours through with its message alone, and fails the task at once where a retry can't help.
+
+    What other libraries say may quote a row ("Failing row contains ..."), so of their errors only the kind and the
+    place are told: nothing else of them reaches the log, or Sentry.
+    """
+    failure: Exception | None = None
     try:
         yield
+    except AirflowException:
+        raise
     except DualWriteError as error:
-        if isinstance(error, _WORTH_A_RETRY):
-            raise
-        raise AirflowFailException(str(error)) from None
+        failure = error if isinstance(error, _WORTH_A_RETRY) else AirflowFailException(str(error))
+    except postgres.Error as error:
+        message = (
+            f"Postgres must let us work: a statement ended in {postgres.condition(error)}, at {_place(error)}. "
+            "Look the condition up, mend what it names, and run again."
+        )
+        transient = isinstance(error, postgres.errors.OperationalError)
+        failure = TargetError(message) if transient else AirflowFailException(message)
+    except Exception as error:  # noqa: BLE001
+        failure = RuntimeError(
+            f"{type(error).__name__} at {_place(error)}. This is a defect of the bundle; its own words are withheld, "
+            "because they may quote a document. Report it with this line."
+        )
+    if failure is not None:
+        raise failure from None  # the first error must not go along as this one's context
+
+
+def _place(error: BaseException) -> str:
+    """The innermost lines of this package that an error passed through."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "dualwrite" in f.filename]
+    return " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames[-3:])) or "an unknown line"
 
 
 # --- contexts ---------------------------------------------------------------------------------------------------------
@@ -157,14 +184,12 @@ def gap_form() -> dict[str, Param]:
                 "apply": "apply: write what is missing and stale",
             },
             title="Mode",
-            section="What to do",
         ),
         "update_stale": Param(
             True,
             type="boolean",
             title="Update stale rows",
             description="Besides inserting missing rows, bring rows that differ from their document up to date.",
-            section="What to do",
         ),
         "collections": Param(
             list(CATALOG.default_selection),
@@ -173,7 +198,6 @@ def gap_form() -> dict[str, Param]:
             items={"type": "string", "enum": list(CATALOG.names)},
             title="Collections",
             description="The parents that a selection needs are added, and the report says which.",
-            section="What to examine",
         ),
         "scope": Param(
             "window",
@@ -181,7 +205,6 @@ def gap_form() -> dict[str, Param]:
             values_display={"window": "window: documents written since", "all": "all: every document"},
             title="Scope",
             description="`all` also finds edits and creations that no check field shows; it reads every document once.",
-            section="What to examine",
         ),
         "since": Param(
             backfill.EXPORT_TIME,
@@ -190,7 +213,6 @@ def gap_form() -> dict[str, Param]:
             title="Since (the export's time)",
             description_md="An instant **with its offset from UTC**. A time without one is refused: an export time was "
             "once local and taken for UTC, and nine hours of writes nearly fell out of the gap.",
-            section="What to examine",
         ),
         "margin_hours": Param(
             24,
@@ -199,7 +221,6 @@ def gap_form() -> dict[str, Param]:
             maximum=24 * 366,
             title="Margin (hours)",
             description="How far before `since` to begin. What is there already is read and left alone.",
-            section="What to examine",
         ),
         "until": Param(
             None,
@@ -207,7 +228,6 @@ def gap_form() -> dict[str, Param]:
             format="date-time",
             title="Until",
             description="Empty: now.",
-            section="What to examine",
         ),
         "excuse": Param(
             [],

@@ -1,0 +1,104 @@
+"""The whole local stack: emulator, Postgres with a seeded world, and, where asked for, Airflow with its UI on loopback.
+
+`make demo`, `make up` and the end-to-end tests start it alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from google.cloud import firestore
+
+from dev import airflow_home, processes, seed
+from dev.emulator import emulator
+from dev.postgres_server import server
+from dev.processes import Missing
+
+PROJECT = "demo-writing-club"
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack: where its parts are, and the environment that Airflow's commands need."""
+
+    folder: Path
+    emulator: str
+    target: str
+    environment: dict[str, str]
+    world: seed.World
+
+
+@contextlib.contextmanager
+def databases(
+    folder: Path,
+    *,
+    emulator_port: int | None = None,
+    postgres_port: int | None = None,
+    port: int | None = None,
+) -> Iterator[Stack]:
+    """Emulator and Postgres, seeded with a small world as it is after the export, and Airflow's own database made."""
+    home = folder / "airflow"
+    home.mkdir()
+    with emulator(folder, emulator_port) as host, server(port=postgres_port) as uri:
+        os.environ["FIRESTORE_EMULATOR_HOST"] = host
+        environment = airflow_home.environment(home, emulator=host, project=PROJECT, target=uri, port=port)
+        world = seed.small()
+        with psycopg.connect(uri) as connection:
+            connection.execute((airflow_home.ROOT / "sql/local/phase1.sql").read_text())
+            world.load_target(connection)
+        world.load_source(firestore.Client(project=PROJECT))
+        airflow(environment, "db", "migrate")
+        yield Stack(folder, host, uri, environment, world)
+
+
+def airflow(environment: dict[str, str], *arguments: str) -> str:
+    """One of Airflow's commands; raises Missing with its last line where it fails."""
+    done = subprocess.run(
+        [str(airflow_home.BIN / "airflow"), *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "it wrote nothing").splitlines()[-1]
+        raise Missing(f"`airflow {' '.join(arguments)}` failed: {last} (is the disk full? df -h)")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def airflow_components(stack: Stack, port: int, password: str) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Airflow's components, each a process of its own, until the block ends. Yields them by name, when all are
+    healthy."""
+    home = Path(stack.environment["AIRFLOW_HOME"])
+    (home / "passwords.json").write_text(json.dumps({"admin": password}))
+    started: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name in COMPONENTS:
+            command = [str(airflow_home.BIN / "airflow"), name]
+            log = stack.folder / f"{name}.log"
+            started[name] = processes.start(command, log=log, environment=stack.environment)
+        log = stack.folder / "api-server.log"
+        processes.wait_until(lambda: _healthy(port), started["api-server"], "Airflow", log, seconds=180)
+        yield started
+    finally:
+        for process in reversed(started.values()):
+            processes.stop(process, seconds=15)
+
+
+def _healthy(port: int) -> bool:
+    """Whether the API answers, and scheduler and dag-processor have given a sign of life."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v2/monitor/health", timeout=5) as answer:
+            health = json.load(answer)
+        return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
+    return False

@@ -1,0 +1,113 @@
+"""backfill_gap as Airflow runs it."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from dev import seed
+from dualwrite.catalog import CATALOG
+from tests.support import one, table_bytes
+
+ALL = list(CATALOG.names)
+
+
+@pytest.fixture
+def world(firestore, target_dsn):
+    world = seed.small()
+    with psycopg.connect(target_dsn) as connection:
+        world.load_target(connection)
+    world.load_source(firestore)
+    return world
+
+
+def _task_states(run, *states: str) -> set[str]:
+    return {task.removeprefix("collections.") for task, state in run.tasks.items() if state in states}
+
+
+def test_the_default_run_shows_the_gap_of_the_seven_and_writes_nothing(world, firestore, target_dsn, run_dag):
+    before = table_bytes(target_dsn)
+    run = run_dag("backfill_gap", {}, project=firestore.project, dsn=target_dsn)
+    assert run.state == "success"
+    assert table_bytes(target_dsn) == before
+    chosen = set(CATALOG.with_parents(CATALOG.default_selection))
+    assert _task_states(run, "success") >= chosen
+    assert _task_states(run, "skipped") >= set(CATALOG.names) - chosen
+    assert run.report["added_parents"] == ["boards"]
+    found = {c["collection"]: c for c in run.report["collections"] if c["phase"] == "gap"}
+    assert set(found) == chosen
+    for name, part in found.items():
+        assert {v: n for v, n in part["counts"].items() if n} == dict(world.in_window[name])
+    assert "| collection | examined |" in run.log
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs WHERE run_id = %s", run.run_id) == 2 * len(chosen)
+
+
+def test_an_apply_fails_while_rejections_are_unexcused_and_succeeds_once_they_are(
+    world, firestore, target_dsn, run_dag
+):
+    conf = {"mode": "apply", "collections": ALL, "grace_seconds": 0.5}
+    first = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn)
+    assert first.state == "failed"
+    assert "is not verified" in first.log
+    assert _task_states(first, "failed") == {"report"}
+    rejected = [
+        f"{c['collection']}:{sample['key']}"
+        for c in first.report["collections"]
+        if c["phase"] == "verify"
+        for sample in c["samples"].get("rejected", [])
+    ]
+    excuse = {"excuse": rejected, "excuse_reason": "known since the export"}
+    second = run_dag("backfill_gap", {**conf, **excuse}, project=firestore.project, dsn=target_dsn)
+    assert second.state == "success"
+    assert all(c["verification"] == "verified" for c in second.report["collections"] if c["phase"] == "verify")
+    assert sum(c["inserted"] + c["updated"] for c in second.report["collections"]) == 0
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.watermarks") == len(ALL)
+    for document in world.documents.values():  # no content anywhere in what was logged
+        for value in document.values():
+            if isinstance(value, str) and len(value) > 30:
+                assert value not in first.log
+                assert value not in second.log
+
+
+def test_a_review_that_nobody_approved_writes_nothing(world, firestore, target_dsn, run_dag):
+    before = table_bytes(target_dsn)
+    conf = {"mode": "review", "collections": ["users"]}
+    run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
+    assert table_bytes(target_dsn) == before
+    assert run.state == "success"
+    assert run.tasks["examine_for_review"] == "success"
+    assert _task_states(run, "skipped") >= set(ALL)
+
+
+def test_a_refused_parameter_fails_the_run_before_anything_is_read(world, firestore, target_dsn, run_dag):
+    run = run_dag("backfill_gap", {"dry_run": False}, project=firestore.project, dsn=target_dsn)
+    assert run.state == "failed"
+    assert run.tasks["preflight"] == "failed"
+    assert run.tasks["report"] == "failed", "a run whose preflight failed is no success"
+    assert "Only the form's parameters are taken: dry_run" in run.log
+    assert "Traceback" not in run.log.split("Only the form's parameters")[0][-200:]
+
+
+def test_without_the_bundles_schema_one_line_says_which_dag_to_run_first(firestore, phase1_dsn, run_dag):
+    run = run_dag("backfill_gap", {}, project=firestore.project, dsn=phase1_dsn)
+    assert run.state == "failed"
+    assert "Run the DAG apply_migrations with mode=apply first." in run.log
+
+
+def test_a_collection_that_can_not_be_examined_fails_the_run_and_costs_no_other(world, firestore, target_dsn, run_dag):
+    """A trigger of the target's own makes every insert of a comment end in a fault that is nobody's row's."""
+    with psycopg.connect(target_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "RAISE EXCEPTION 'out of it' USING ERRCODE = 'insufficient_privilege'; END $$"
+        )
+        connection.execute("CREATE TRIGGER refuse BEFORE INSERT ON comments EXECUTE FUNCTION refuse()")
+    conf = {"mode": "apply", "collections": ["comments", "likes"], "grace_seconds": 0.5}
+    run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn)
+    assert run.state == "failed"
+    found = {(c["collection"], c["phase"]): c for c in run.report["collections"]}
+    assert found["comments", "gap"]["outcome"] == "not_examined"
+    assert found["likes", "gap"]["outcome"] == "examined"
+    assert found["likes", "gap"]["inserted"] > 0
+    assert "comments was not examined" in run.log
+    assert "out of it" not in run.log, "what Postgres says may quote a row"

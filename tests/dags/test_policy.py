@@ -1,0 +1,114 @@
+"""What holds for every DAG of this bundle. The messages say the remedy."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dev import airflow_home
+from dualwrite.catalog import CATALOG
+
+FILES = sorted((airflow_home.ROOT / "dags").glob("*.py"))
+LONGEST = 120
+"""Lines of a DAG file, its docstring (the operator's page) and blank lines left out."""
+
+LOOK = """
+import json, os, socket
+def refuse(*_): raise AssertionError("a DAG file talks to the network when it is parsed")
+socket.socket.connect = refuse
+from airflow.dag_processing.dagbag import BundleDagBag
+folder = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
+bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
+print("RESULT " + json.dumps({"errors": bag.import_errors, "dags": {
+    dag.dag_id: {
+        "doc": dag.doc_md or "", "tags": sorted(dag.tags), "owner": dag.owner, "active": dag.max_active_runs,
+        "catchup": dag.catchup, "schedule": str(dag.schedule),
+        "params": {k: {"value": p.value, **p.schema, "description": p.description} for k, p in dag.params.items()},
+        "tasks": {t.task_id: {"retries": t.retries, "rule": str(t.trigger_rule.value), "up": sorted(t.upstream_task_ids),
+                               "doc": t.doc_md or (getattr(t, "python_callable", None) and t.python_callable.__doc__) or ""}
+                  for t in dag.tasks},
+    } for dag in bag.dags.values()}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def bag(home) -> dict:
+    environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
+    environment = {k: v for k, v in environment.items() if not k.startswith("AIRFLOW_CONN_")}
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert lines, done.stderr[-3000:]
+    return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+def test_every_file_parses_without_connections_or_network(bag):
+    assert bag["errors"] == {}
+    assert set(bag["dags"]) == {f.stem for f in FILES}, "name a DAG after its file"
+
+
+def test_every_dag_explains_itself(bag):
+    for name, dag in bag["dags"].items():
+        assert len(dag["doc"]) > 500, f"{name}: write the operator's page as the file's docstring"
+        assert "dual-write" in dag["tags"], f"{name}: add the tag dual-write"
+        assert dag["owner"] != "airflow", f"{name}: set an owner in default_args"
+        assert dag["active"] == 1, f"{name}: max_active_runs=1, two runs at once would do each other's work"
+        assert not dag["catchup"], f"{name}: no catchup, a window begins at the watermark"
+
+
+def test_every_parameter_says_what_it_is_and_what_it_may_be(bag):
+    for name, dag in bag["dags"].items():
+        for key, param in dag["params"].items():
+            assert param.get("title"), f"{name}.{key}: give the form a title"
+            told = param.get("values_display") or param.get("description") or param.get("description_md")
+            assert told, f"{name}.{key}: give the form a description, or values_display"
+            assert param.get("type") or param.get("enum"), f"{name}.{key}: give it a type or an enum"
+            if param.get("type") in ("integer", "number"):
+                assert "minimum" in param, f"{name}.{key}: give it bounds"
+                assert "maximum" in param, f"{name}.{key}: give it bounds"
+
+
+def test_defaults_can_not_hurt(bag):
+    for name, dag in bag["dags"].items():
+        if "mode" in dag["params"]:
+            assert dag["params"]["mode"]["value"] == "dry_run", f"{name}: the default mode writes nothing"
+
+
+def test_every_task_retries_but_for_the_report(bag):
+    for name, dag in bag["dags"].items():
+        for task, facts in dag["tasks"].items():
+            if task == "report":
+                assert facts["retries"] == 0, f"{name}.{task}: a report that fails once has said what it had to"
+                assert facts["rule"] == "all_done", f"{name}.{task}: a report is always written"
+            else:
+                assert facts["retries"] >= 1, f"{name}.{task}: networks fail; give it a retry"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_a_dag_file_only_wires(file):
+    """No top-level work: imports, definitions, constants, and the one call that makes the DAG."""
+    source = file.read_text()
+    tree = ast.parse(source)
+    lines = source.split('"""', 2)[2].splitlines()
+    assert len([line for line in lines if line.strip()]) <= LONGEST, f"{file.name}: move work into dags/dualwrite"
+    for node in tree.body:
+        fits = isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.Assign) or (
+            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant | ast.Call)
+        )
+        assert fits, f"{file.name}, line {node.lineno}: move this into a task"
+
+
+def test_backfill_has_a_task_per_collection_behind_its_parents(bag):
+    tasks = bag["dags"]["backfill_gap"]["tasks"]
+    for collection in CATALOG:
+        task = tasks[f"collections.{collection.name}"]
+        assert task["up"] == sorted(f"collections.{p}" for p in collection.parents) or ["approve"]
+        assert task["rule"] == "all_done", "a failed or skipped parent doesn't skip what can still be examined"
+    assert bag["dags"]["backfill_gap"]["schedule"] == "None"
+    assert bag["dags"]["apply_migrations"]["schedule"] == "None"
