@@ -333,7 +333,12 @@ def as_markdown(whole: Mapping[str, Any]) -> str:
     if whole["added_parents"]:
         parts.append(f"Added, because the selection needs them first: {', '.join(whole['added_parents'])}.")
     if checked:
-        parts.append(report.markdown("Verification: all documents and all rows", checked))
+        counted = all(c["verification"] is None for c in checked)
+        parts.append(
+            report.markdown(
+                "Documents and rows now" if counted else "Verification: all documents and all rows", checked
+            )
+        )
     parts.append(f"Billed reads: {whole['billed_reads']:,}.")
     return "\n\n".join(parts)
 
