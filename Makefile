@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=dags:. $(BIN)/python
 
-.PHONY: help install demo test soak check up down migration snapshot constraints bench format
+.PHONY: help install demo test soak check up down migration snapshot constraints bench format indexes
 
 help:
 	@grep -E '^#' Makefile
@@ -52,6 +52,9 @@ migration: install
 
 snapshot: install
 	@$(RUN) -m dev.schema_snapshot
+
+indexes: install
+	@$(RUN) -m dev.firestore_indexes
 
 bench: install
 	@$(RUN) -m benchmarks.real_size

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dev import firestore_indexes
 from dualwrite.catalog import CATALOG
 from dualwrite.declaration import (
     ArrayElements,
@@ -104,3 +105,7 @@ def test_no_collections_name_stands_in_the_engine_outside_the_catalog():
         ]
         found += [(path.name, n.lineno, n.value) for n in strings if n.value in names]
     assert found == []
+
+
+def test_the_documented_firestore_indexes_are_those_that_the_queries_need():
+    assert firestore_indexes.FILE.read_text() == firestore_indexes.indexes(), "run `make indexes`"
