@@ -48,8 +48,7 @@ def databases(
     """Emulator and Postgres, seeded with a small world as it is after the export, and Airflow's own database made."""
     home = folder / "airflow"
     home.mkdir()
-    with emulator(folder, emulator_port) as host, server(port=postgres_port) as uri:
-        os.environ["FIRESTORE_EMULATOR_HOST"] = host
+    with emulator(folder, emulator_port) as host, server(port=postgres_port) as uri, _emulator_host(host):
         environment = airflow_home.environment(home, emulator=host, project=PROJECT, target=uri, port=port)
         world = seed.small()
         with psycopg.connect(uri) as connection:
@@ -58,6 +57,19 @@ def databases(
         world.load_source(firestore.Client(project=PROJECT))
         airflow(environment, "db", "migrate")
         yield Stack(folder, host, uri, environment, world)
+
+
+@contextlib.contextmanager
+def _emulator_host(host: str) -> Iterator[None]:
+    """Clients of this process find this emulator, and afterwards the one they found before."""
+    before = os.environ.get("FIRESTORE_EMULATOR_HOST")
+    os.environ["FIRESTORE_EMULATOR_HOST"] = host
+    try:
+        yield
+    finally:
+        os.environ.pop("FIRESTORE_EMULATOR_HOST")
+        if before is not None:
+            os.environ["FIRESTORE_EMULATOR_HOST"] = before
 
 
 def airflow(environment: dict[str, str], *arguments: str) -> str:
