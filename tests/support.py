@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+import uuid
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 
-from dualwrite import backfill, postgres
+from dualwrite import backfill, outcome, postgres, reconcile, repair
 from dualwrite.catalog import CATALOG
 from dualwrite.declaration import Catalog
 from dualwrite.source import Source
@@ -64,6 +67,80 @@ def dry_run(project: str, emulator: str, dsn: str, **changes: Any) -> dict[str, 
         return examine_all(run, dry=True)
 
 
+RECONCILE_DEFAULTS: dict[str, Any] = {
+    "minutes": 30,
+    "overlap_minutes": 60,
+    "grace_seconds": 0.2,
+    "scope": "recent",
+    "sweep_every_hours": 24,
+    "collections": list(CATALOG.names),
+    "repair": "off",
+    "max_repairs": 500,
+    "max_share": 5,
+    "liveness_minimum": 5,
+    "excuse": [],
+    "excuse_reason": None,
+    "unexcuse": [],
+}
+
+
+@dataclass
+class Reconciled:
+    """What a reconciliation ended with."""
+
+    report: dict[str, Any]
+    alerts: list[str]
+    gate: dict[str, Any]
+
+    def counts(self, name: str) -> dict[str, int]:
+        """The verdicts of one collection, without what matches."""
+        [found] = [c for c in self.report["collections"] if c["collection"] == name]
+        return {v: n for v, n in found["counts"].items() if n and v != "matching"}
+
+    def sample(self, name: str, verdict: str) -> dict[str, Any]:
+        [found] = [c for c in self.report["collections"] if c["collection"] == name]
+        [sample] = found["samples"][verdict]
+        return sample
+
+
+def reconciled(
+    project: str,
+    emulator: str,
+    dsn: str,
+    *,
+    run_id: str | None = None,
+    now: datetime | None = None,
+    enabled: bool = True,
+    between: Callable[[], object] = lambda: None,
+    catalog: Catalog = CATALOG,
+    **changes: Any,
+) -> Reconciled:
+    """A whole reconciliation as its DAG does it, without Airflow. `between` happens between the two looks."""
+    given = reconcile.parse({**RECONCILE_DEFAULTS, **changes}, catalog)
+    run_id = run_id or f"run-{uuid.uuid4().hex[:6]}"
+    with Source(project, emulator_host=emulator) as source, Target(lambda: postgres.connect(dsn), catalog) as target:
+        plan = reconcile.preflight(
+            source, target, catalog, given, run_id, by="a test", dual_write_enabled=enabled, now=now
+        )
+        run = reconcile.Run(source, target, catalog, run_id, plan)
+        compared = {name: reconcile.compare(run, name) for name in given.selected}
+        between()
+        if any(c["to_wait_for"] for c in compared.values()):
+            time.sleep(given.grace_seconds)
+        looked = reconcile.look_again(run)
+        gate = repair.gate(run)
+        repaired, again = [], None
+        if gate["planned"] and not gate["problem"]:
+            names = [n for n in catalog.names if n in gate["planned"]]
+            repaired += [repair.delete(run, name) for name in reversed(names) if given.policy.delete]
+            repaired += [repair.write(run, name) for name in names]
+            again = reconcile.re_examine(run, names)
+        parts = outcome.Parts(compared, looked, gate, repaired, again)
+        with target.transaction() as connection:
+            report = outcome.build_report(connection, catalog, run_id, plan, parts)
+        return Reconciled(report, report["alerts"], gate)
+
+
 def nonzero(counts: dict[str, int]) -> dict[str, int]:
     return {verdict: n for verdict, n in counts.items() if n}
 
@@ -83,6 +160,3 @@ def one(dsn: str, query: str, *parameters: Any) -> Any:
     with psycopg.connect(dsn) as connection:
         row = connection.execute(query, parameters).fetchone()
         return row[0] if row and len(row) == 1 else row
-
-
-__all__ = ["apply", "dry_run", "examine_all", "gap_run", "nonzero", "one", "params", "table_bytes", "verify_all"]

@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from dualwrite import memory, report
+from dualwrite import memory, parameters, report
 from dualwrite import preflight as checks
 from dualwrite.declaration import Catalog
 from dualwrite.errors import ParameterError
@@ -87,30 +87,17 @@ class GapParams:
 
 def parse(given: Mapping[str, Any], known: Iterable[str], catalog: Catalog, now: datetime) -> GapParams:
     """Checks the parameters of a run; `known` are the names the form has. Raises ParameterError with the first fault."""
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise ParameterError(
-            f"Only the form's parameters are taken: {', '.join(unknown)} is none of them. Known: {', '.join(known)}."
-        )
+    parameters.refuse_unknown(given, known)
     since = instant(_text(given, "since"), "since")
     until = instant(_text(given, "until"), "until") if given.get("until") is not None else None
-    margin = _number(given, "margin_hours", 0, 24 * 366)
+    margin = parameters.number(given, "margin_hours", 0, 24 * 366)
     window = gap_window(since, timedelta(hours=margin), until, now)
-    wanted = given["collections"]
-    if not isinstance(wanted, list) or not wanted:
-        raise ParameterError(
-            f"Collections are a list of names: collections is {wanted!r}. Choose from {', '.join(catalog.names)}."
-        )
-    for name in wanted:
-        catalog[name]
-    mode = _choice(given, "mode", MODES)
-    scope = _choice(given, "scope", SCOPES)
-    if not isinstance(given["update_stale"], bool):
-        raise ParameterError(f"update_stale is true or false: it is {given['update_stale']!r}. Correct it.")
-    excuses = memory.parse_excuses(given.get("excuse") or [], catalog.names)
-    reason = given.get("excuse_reason") or None
-    if excuses and not (isinstance(reason, str) and reason.strip()):
-        raise ParameterError("Whoever excuses a difference says why: excuse_reason is empty. Fill it in.")
+    wanted = parameters.collections(given, catalog)
+    mode = parameters.choice(given, "mode", MODES)
+    scope = parameters.choice(given, "scope", SCOPES)
+    update_stale = parameters.boolean(given, "update_stale")
+    excuses = parameters.excuses(given, collections=catalog.names)
+    reason = parameters.reason(given, bool(excuses))
     closure = catalog.with_parents(wanted)
     return GapParams(
         window=window,
@@ -118,10 +105,10 @@ def parse(given: Mapping[str, Any], known: Iterable[str], catalog: Catalog, now:
         added=tuple(n for n in closure if n not in wanted),
         scope=scope,
         mode=mode,
-        update_stale=given["update_stale"],
-        page_size=int(_number(given, "page_size", 1, 50_000)),
-        explain_up_to=int(_number(given, "explain_up_to", 0, 10_000_000)),
-        grace_seconds=_number(given, "grace_seconds", 0, 3600),
+        update_stale=update_stale,
+        page_size=int(parameters.number(given, "page_size", 1, 50_000)),
+        explain_up_to=int(parameters.number(given, "explain_up_to", 0, 10_000_000)),
+        grace_seconds=parameters.number(given, "grace_seconds", 0, 3600),
         excuses=tuple(excuses),
         excuse_reason=reason,
     )
@@ -132,20 +119,6 @@ def _text(given: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ParameterError(f"An instant is written as {EXPORT_TIME}: {name} is {value!r}. Correct it.")
     return value.strip()
-
-
-def _choice(given: Mapping[str, Any], name: str, choices: Sequence[str]) -> str:
-    value = given.get(name)
-    if value not in choices:
-        raise ParameterError(f"{name} is one of {', '.join(choices)}: it is {value!r}. Correct it.")
-    return str(value)
-
-
-def _number(given: Mapping[str, Any], name: str, least: int, most: int) -> float:
-    value = given.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise ParameterError(f"{name} is a number from {least:,} to {most:,}: it is {value!r}. Correct it.")
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +136,11 @@ def preflight(run: Run, *, by: str) -> dict[str, Any]:
     """Checks both sides, keeps the run's excuses, and returns what the other tasks need. `by` is who excuses."""
     params = run.params
     checked = checks.check(
-        run.source, run.target, run.catalog, params.names, params.scan_window, writes=params.mode != "dry_run"
+        run.source,
+        run.target,
+        run.catalog,
+        dict.fromkeys(params.names, params.scan_window),
+        writes=params.mode != "dry_run",
     )
     log.info(
         "Connected as %s to Postgres %s; billed reads estimated: %s in the window",

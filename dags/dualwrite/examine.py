@@ -53,8 +53,11 @@ class Examiner:
         report: CollectionReport,
         run_id: str,
         excused: frozenset[str] = frozenset(),
-        on_difference: Callable[[Finding, Key | None], None] | None = None,
+        watched: frozenset[str] = frozenset(),
+        strict_parents: bool = False,
     ) -> None:
+        """`excused` and `watched` are labels: differences that a person accepted, and those that are open from before
+        (what became of them is told by `settled`). `strict_parents`: see Judge."""
         self.source = source
         self.target = target
         self.catalog = catalog
@@ -63,7 +66,14 @@ class Examiner:
         self.report = report
         self.run_id = run_id
         self._excused = excused
-        self._on_difference = on_difference
+        self._watched = watched
+        self._strict_parents = strict_parents
+        self.settled: set[str] = set()
+        """Watched keys that match now."""
+        self.seen: set[str] = set()
+        """Labels of the keys examined so far; kept for `first_look` alone."""
+        self.rejected: list[Finding] = []
+        """Rejections that nobody excused; kept for `first_look` alone."""
         self.judge = Judge(
             source,
             target,
@@ -72,12 +82,14 @@ class Examiner:
             report=report,
             run_id=run_id,
             settle_parents=self._settle_parents,
+            strict_parents=strict_parents,
         )
         self.protocol = Protocol(self.judge, may_delete=policy.delete)
         self._unresolved: list[Row] = []
         self._rows_left: set[Key] | None = None
         self._pending: list[tuple[Finding, Key]] | None = None
         self._matched_keys: set[int] = set()
+        self._seen_keys: set[Key] | None = None
         self._parents: dict[str, Examiner] = {}
 
     def close(self) -> None:
@@ -119,20 +131,39 @@ class Examiner:
             self.protocol.finish_journal()
         progress.end()
 
-    def sweep(self, page_size: int, *, grace: float) -> None:
-        """Examines every document and every row, and looks twice at what differs. Writes nothing by itself.
+    def first_look(
+        self, window: Window | None, page_size: int, more: Callable[[Examiner], list[Unit]] = lambda _: []
+    ) -> list[tuple[Finding, Key]]:
+        """Examines a window from all sides, or (None) every document and every row. Writes nothing.
 
-        The rows' keys are read before the documents: a row that comes later isn't missed, it is nobody's concern. A
-        row that no document accounted for is then examined by key, with fresh reads. Differences are looked at again
-        `grace` seconds later; what changed meanwhile is in flight. Holds the keys of all rows in memory (about 200
-        bytes each).
+        Returns the differences that must be looked at a second time, which are not counted yet. All rows: their keys
+        are read before the documents; a row that comes later isn't missed, it is nobody's concern. A row that no
+        document accounted for is examined by key, with fresh reads, and so are the units that `more` adds when the
+        documents have been seen. Holds the keys of all rows in memory (about 200 bytes each).
         """
-        self._rows_left = {key for page in self.target.keys(self.collection) for key in page}
         self._pending = []
-        self.scan(None, page_size)
-        left, self._rows_left = self._rows_left, None
-        self.examine_units(self.units_of(sorted(left)))
+        self._seen_keys = set() if window is not None else None
+        self._rows_left = (
+            {key for page in self.target.keys(self.collection) for key in page} if window is None else None
+        )
+        self.scan(window, page_size)
+        if self._rows_left is not None:
+            left, self._rows_left = self._rows_left, None
+            self.examine_units(self.units_of(sorted(left)))
+        self.examine_units(more(self))
         pending, self._pending = self._pending, None
+        self._seen_keys = None
+        return pending
+
+    def fresh(self, units: Sequence[Unit]) -> list[Unit]:
+        """Those of the units that this first look has not examined yet."""
+        keys = self._seen_keys or set()
+        return list({u.label: u for u in units if u.label not in self.seen and u.key not in keys}.values())
+
+    def sweep(self, page_size: int, *, grace: float) -> None:
+        """Examines every document and every row, and looks again, `grace` seconds later, at what differs: what changed
+        meanwhile is in flight. Writes nothing."""
+        pending = self.first_look(None, page_size)
         if pending:
             log.info("%s: %d differences, looking again in %.0f s", self.collection.name, len(pending), grace)
             self.target.close()
@@ -164,6 +195,8 @@ class Examiner:
                     self._found(Finding(Verdict.REJECTED, unit.label, unit.path, unit.entry, reason=unit.reason))
                 else:
                     rows.append(unit)
+                if self._pending is not None:
+                    self.seen.add(unit.label)
         stale = self._judge_page(rows)
         if self.collection.entries is not None:
             self._entries_gone(parents, rows)
@@ -178,6 +211,8 @@ class Examiner:
             return []
         if self._rows_left is not None:
             self._rows_left.difference_update(row.key for row in rows)
+        if self._seen_keys is not None:
+            self._seen_keys.update(row.key for row in rows)
         judged, written = self.judge.judge(rows, self.policy)
         stale: list[Row] = []
         inserted = set(written.journal)
@@ -195,6 +230,9 @@ class Examiner:
                 stale.append(row)  # a client was faster with this row: settled by the protocol
             else:
                 self._found(finding, row.key)
+        if self._watched:
+            differing_labels = {row.label for row, _ in judged}
+            self.settled |= {row.label for row in rows if row.label not in differing_labels} & self._watched
         matching = len(rows) - len(judged)
         self.report.add_matching(matching)
         if not self.collection.keyed_by_path:
@@ -209,12 +247,16 @@ class Examiner:
     def _found(self, finding: Finding, key: Key | None = None) -> None:
         if finding.label in self._excused and finding.verdict in DRIFT:
             finding = replace(finding, excused=True)
-        if self._pending is not None and finding.verdict in SETTLED_BY_WRITING and key is not None:
-            self._pending.append((finding, key))
-            return
+        if self._pending is not None:
+            unsettled = finding.verdict in SETTLED_BY_WRITING or finding.verdict is Verdict.IN_FLIGHT
+            if unsettled and key is not None and not finding.excused:
+                self._pending.append((finding, key))
+                return
+            if finding.verdict is Verdict.REJECTED and not finding.excused:
+                self.rejected.append(finding)
+        if finding.label in self._watched and finding.verdict not in DRIFT | {Verdict.IN_FLIGHT}:
+            self.settled.add(finding.label)
         self.report.add(finding)
-        if self._on_difference is not None:
-            self._on_difference(finding, key)
 
     def _settle_parents(self, name: str, paths: list[str]) -> dict[str, ParentState]:
         """Whether each parent document is there and could be a row; with an inserting policy, makes it one."""
@@ -253,6 +295,7 @@ class Examiner:
                 policy=Policy(insert=self.policy.insert),
                 report=CollectionReport(parent.name, self.report.phase),
                 run_id=self.run_id,
+                strict_parents=self._strict_parents,
             )
         return self._parents[parent.name]
 
@@ -311,6 +354,20 @@ class Examiner:
                 fits = path is not None and self.collection.match(path) is not None
                 found.append(self.judge.unit_of(key, path if fits else None))
         return found
+
+    def examine_documents(self, paths: Sequence[str]) -> list[Unit]:
+        """Examines documents whole (all their entries), as if they lay in the window. Returns the rows of those that
+        are gone, which are to be examined by key."""
+        documents = self.source.get(paths, self.collection.fields)
+        self._page([d for d in documents.values() if d is not None and d.path not in self.seen])
+        gone = [path for path, document in documents.items() if document is None]
+        column = next((c for c in self.collection.key if isinstance(c.origin, Segment)), None)
+        if not gone or column is None:
+            return []
+        ids = {path.rsplit("/", 1)[-1]: path for path in gone}
+        index = self.collection.key.index(column)
+        keys = self.target.keys_where(self.collection, column.name, ids)
+        return self.fresh([self.judge.unit_of(key, ids[str(key[index])]) for key in keys])
 
     # --- by key ---------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,12 +54,17 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One key to be examined by itself. Without a path it is a row whose document can only be searched for."""
+    """One key to be examined by itself. Without a path it is a row whose document can only be searched for.
+
+    `requires` names another document without which this key can't have a row: while that is gone, the key counts as
+    gone too (what hangs below a post that was deleted).
+    """
 
     label: str
     key: Key
     path: str | None
     entry: str | None = None
+    requires: str | None = None
 
 
 @dataclass(slots=True)
@@ -95,7 +100,10 @@ class Judge:
         report: CollectionReport,
         run_id: str,
         settle_parents: Callable[[str, list[str]], dict[str, ParentState]],
+        strict_parents: bool = False,
     ) -> None:
+        """`strict_parents`: before a row is called missing, all documents that it requires are looked up, not only
+        those whose rows aren't there. A row of a deleted post may still be there, and would let a comment in."""
         self.source = source
         self.target = target
         self.catalog = catalog
@@ -103,6 +111,7 @@ class Judge:
         self.report = report
         self.run_id = run_id
         self._settle_parents = settle_parents
+        self._strict_parents = strict_parents
         self._known = _Known()
         self._owned: set[str] = set()
         """Paths of documents that were found to own a key which others share; see `owner_finding`."""
@@ -161,11 +170,17 @@ class Judge:
         return [p for p in self._parents(difference) if p not in self._known.parents]
 
     def _parents(self, difference: Difference) -> list[tuple[str, str]]:
-        """Collection and path of each referenced document whose row isn't there."""
+        """Collection and path of each referenced document to look up: those whose rows aren't there, or (strictly) all
+        that a row to be inserted needs."""
         found = []
-        for name in difference.lacks:
+        names = difference.lacks
+        if self._strict_parents and not difference.found:
+            names = tuple(c.name for c in self.collection.references)
+        for name in names:
             column = self.collection.column(name)
             value = difference.row.cells[self.collection.columns.index(column)]
+            if value is None:
+                continue
             path = self.catalog.ancestor_path(self.collection, column, difference.row.path, str(value))
             found.append((str(column.references), path))
         return found
@@ -275,7 +290,7 @@ class Judge:
             ns = sorted(
                 numbers[id(d.row)]
                 for d in winners
-                if not policy.insert or not (self._parents(d) or (expected and expected.get(d.row.key)))
+                if not policy.insert or not (d.lacks or (expected and expected.get(d.row.key)))
             )
             if policy.insert:
                 write = self.target.insert(connection, self.collection, rows, ns, self.run_id)
@@ -294,7 +309,7 @@ class Judge:
     def _decide(self, difference: Difference) -> Finding | None:
         """The verdict on a difference, once everything it needs is known. None: see `judge`."""
         row = difference.row
-        states = [self._known.parents[p] for p in self._parents(difference)]
+        states = [s for s in (self._known.parents[p] for p in self._parents(difference)) if s != "present"]
         held = self._held(difference)
         if difference.found:
             if not self.collection.keyed_by_path and row.path not in self._owned:
@@ -406,7 +421,7 @@ def _is(finding: Finding | None, verdict: Verdict) -> bool:
     return finding is not None and finding.verdict is verdict and finding.reason is None
 
 
-def _blocked(states: list[ParentState], held: str | None) -> str | None:
+def _blocked(states: Sequence[ParentState], held: str | None) -> str | None:
     """Why a stale row can't be updated as it should."""
     if "unfit" in states:
         return "parent_rejected"
@@ -433,4 +448,5 @@ def finding_of(verdict: Verdict, row: Row, difference: Difference | None, *, rea
         columns=difference.columns if difference is not None else (),
         reason=reason,
         fingerprint=f"{row.fingerprint}:{difference.digest or ''}" if difference is not None else None,
+        document_time=row.update_time,
     )

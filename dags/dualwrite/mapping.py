@@ -65,8 +65,9 @@ class Row:
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever the document says something else of a fingerprinted column. One-way: it holds no content."""
-        stated = [self.cells[i] for i in self.fingerprinted if i not in self.stand_ins]
+        """Changes whenever the document says something else of a fingerprinted column, or was created anew. One-way: it
+        holds no content."""
+        stated = [self.create_time, *(self.cells[i] for i in self.fingerprinted if i not in self.stand_ins)]
         return hashlib.sha256(repr(stated).encode()).hexdigest()[:16]
 
 
@@ -123,7 +124,8 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
 def label_of(collection: Collection, variables: Mapping[str, str], entry: str | None) -> str:
     """How a unit is called: the key where the path gives it, else the path's variables, joined by slashes.
 
-    Ids hold no slash, so the label is unambiguous within its collection.
+    Ids hold no slash, so the label is unambiguous within its collection. U+0000, which Postgres can't keep, is
+    written as \\u0000.
     """
     if collection.keyed_by_path:
         parts = []
@@ -135,8 +137,9 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
                 parts.append(entry or "")
             else:
                 parts.append(list(variables.values())[-1])
-        return "/".join(parts)
-    return "/".join([*variables.values(), *([] if entry is None else [entry])])
+    else:
+        parts = [*variables.values(), *([] if entry is None else [entry])]
+    return "/".join(parts).replace("\x00", "\\u0000")
 
 
 def _map_unit(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dualwrite.errors import ParameterError, PreflightError
+from dualwrite.errors import PreflightError
 from dualwrite.postgres import Connection, Jsonb
 from dualwrite.report import CollectionReport
+from dualwrite.verdicts import Cause, Finding
 from dualwrite.windows import Window
 
 
@@ -137,6 +138,116 @@ def record_run(
     )
 
 
+# --- open differences ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDifference:
+    """A difference that was found and isn't known to be gone. Times are the target's, UTC.
+
+    `key` is None where no row could be made of the document, `path` where a row doesn't tell it. `requires` is the
+    document whose absence makes a row extra (see Unit).
+    """
+
+    label: str
+    key: tuple[str, ...] | None
+    path: str | None
+    requires: str | None
+    verdict: str
+    cause: str | None
+    reason: str | None
+    first_seen: datetime
+    run_id: str
+    fingerprint: str | None
+    excused: bool
+
+
+def now(connection: Connection) -> datetime:
+    """The target's clock: what first_seen and grace are measured by, whichever worker asks."""
+    row = connection.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    return row[0]  # type: ignore[no-any-return]
+
+
+def open_differences(connection: Connection, collection: str) -> list[OpenDifference]:
+    """All that is open in a collection, the excused ones too, oldest first."""
+    rows = connection.execute(
+        "SELECT key, CASE WHEN row_key IS NULL THEN NULL ELSE ARRAY(SELECT jsonb_array_elements_text(row_key)) END, path, "
+        "requires, verdict, cause, reason, first_seen, run_id, fingerprint, excused_by IS NOT NULL "
+        "FROM dualwrite.open_differences WHERE collection = %s ORDER BY first_seen, key",
+        (collection,),
+    ).fetchall()
+    return [
+        OpenDifference(label, tuple(key) if key is not None else None, _restored(path), _restored(requires), *rest)
+        for label, key, path, requires, *rest in rows
+    ]
+
+
+def _stored(text: str | None) -> str | None:
+    """Postgres's text can't hold U+0000, and an id can."""
+    return None if text is None else text.replace("\x00", "\\u0000")
+
+
+def _restored(text: str | None) -> str | None:
+    return None if text is None else text.replace("\\u0000", "\x00")
+
+
+def remember(
+    connection: Connection,
+    collection: str,
+    findings: Iterable[tuple[Finding, Sequence[object] | None, Cause | None]],
+    run_id: str,
+) -> None:
+    """Keeps differences open: new ones from now on, known ones with what is known of them now. An excuse stays."""
+    parameters = [
+        (
+            collection,
+            finding.label,
+            _stored(finding.path),
+            _stored(finding.requires),
+            None if key is None else Jsonb([str(part) for part in key]),
+            finding.verdict,
+            cause.cause if cause else finding.cause,
+            cause.op_id if cause else None,
+            cause.at if cause else None,
+            finding.reason,
+            list(finding.columns),
+            run_id,
+            finding.fingerprint,
+        )
+        for finding, key, cause in findings
+    ]
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO dualwrite.open_differences AS d (collection, key, path, requires, row_key, verdict, cause, op_id, "
+            "op_time, reason, columns, first_seen, last_seen, run_id, fingerprint) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, "
+            "%s, %s, %s, clock_timestamp(), clock_timestamp(), %s, %s) "
+            "ON CONFLICT (collection, key) DO UPDATE SET path = excluded.path, requires = excluded.requires, "
+            "row_key = excluded.row_key, verdict = excluded.verdict, cause = coalesce(excluded.cause, d.cause), "
+            "op_id = coalesce(excluded.op_id, d.op_id), op_time = coalesce(excluded.op_time, d.op_time), "
+            "reason = excluded.reason, columns = excluded.columns, last_seen = excluded.last_seen, "
+            "run_id = excluded.run_id, fingerprint = excluded.fingerprint",
+            parameters,
+        )
+
+
+def close(connection: Connection, collection: str, labels: Iterable[str]) -> int:
+    """Forgets differences that are gone, with their excuses; returns how many."""
+    return connection.execute(
+        "DELETE FROM dualwrite.open_differences WHERE collection = %s AND key = ANY(%s)", (collection, list(labels))
+    ).rowcount
+
+
+def open_counts(connection: Connection) -> list[dict[str, Any]]:
+    """What is open, by collection, verdict, cause and whether it is excused, with the time it was first seen."""
+    rows = connection.execute(
+        "SELECT collection, verdict, coalesce(cause, 'unknown'), excused_by IS NOT NULL, count(*), min(first_seen) "
+        "FROM dualwrite.open_differences GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+    ).fetchall()
+    names = ("collection", "verdict", "cause", "excused", "number")
+    return [{**dict(zip(names, row[:5], strict=True)), "since": row[5].isoformat()} for row in rows]
+
+
 # --- excuses ------------------------------------------------------------------------------------------------------
 
 
@@ -148,24 +259,19 @@ def excused_labels(connection: Connection, collection: str) -> frozenset[str]:
     return frozenset(key for (key,) in rows)
 
 
-def parse_excuses(texts: Iterable[str], collections: Iterable[str]) -> list[tuple[str, str]]:
-    """`collection:key` as (collection, key). Raises ParameterError where one names no collection or no key."""
-    known = set(collections)
-    excuses = []
-    for text in texts:
-        collection, colon, key = text.partition(":")
-        if not colon or not key or collection not in known:
-            raise ParameterError(
-                f"An excuse is written as collection:key: {text!r} is not. "
-                f"Write for example comments:AbC123; collections are {', '.join(sorted(known))}."
-            )
-        excuses.append((collection, key))
-    return excuses
-
-
 def excuse(connection: Connection, excuses: Iterable[tuple[str, str]], *, by: str, reason: str, run_id: str) -> None:
-    """Accepts differences: from now on they are counted as excused, and are no drift. `by` is who, or which run."""
+    """Accepts differences: from now on they are counted as excused, and are no drift. `by` is who, or which run.
+
+    The key `*` stands for all that is open in the collection now; what comes later is not excused by it.
+    """
     for collection, key in excuses:
+        if key == "*":
+            connection.execute(
+                "UPDATE dualwrite.open_differences SET excused_by = %s, excuse_reason = %s, excused_at = now() "
+                "WHERE collection = %s AND excused_by IS NULL",
+                (by, reason, collection),
+            )
+            continue
         connection.execute(
             "INSERT INTO dualwrite.open_differences (collection, key, verdict, first_seen, last_seen, run_id, excused_by, "
             "excuse_reason, excused_at) VALUES (%s, %s, 'rejected', now(), now(), %s, %s, %s, now()) "
@@ -175,12 +281,45 @@ def excuse(connection: Connection, excuses: Iterable[tuple[str, str]], *, by: st
         )
 
 
-def recent_runs(connection: Connection, dag_id: str, limit: int) -> list[dict[str, Any]]:
-    """The last runs' counts in short form, newest first."""
+def unexcuse(connection: Connection, excuses: Iterable[tuple[str, str]]) -> int:
+    """Takes excuses back (`*`: all of a collection); returns how many. The differences are drift again."""
+    return sum(
+        connection.execute(
+            "UPDATE dualwrite.open_differences SET excused_by = NULL, excuse_reason = NULL, excused_at = NULL "
+            "WHERE collection = %s AND (key = %s OR %s = '*') AND excused_by IS NOT NULL",
+            (collection, key, key),
+        ).rowcount
+        for collection, key in excuses
+    )
+
+
+# --- history --------------------------------------------------------------------------------------------------------
+
+
+def ages(connection: Connection) -> dict[str, dict[str, str | None]]:
+    """For each collection, up to when it was examined whole and when it was last swept (UTC)."""
+    rows = connection.execute("SELECT collection, examined_until, swept_at FROM dualwrite.watermarks").fetchall()
+    return {
+        name: {"examined_until": until.isoformat(), "swept_at": swept.isoformat() if swept else None}
+        for name, until, swept in rows
+    }
+
+
+def history(connection: Connection, dag_id: str, limit: int = 200) -> list[dict[str, Any]]:
+    """The last runs in short form, newest first: what each found and wrote over all collections."""
     rows = connection.execute(
-        "SELECT run_id, collection, phase, outcome, recorded_at, examined, counts FROM dualwrite.runs WHERE dag_id = %s "
-        "ORDER BY id DESC LIMIT %s",
+        "SELECT run_id, max(recorded_at), sum(examined), sum((counts ->> 'missing')::int8), sum((counts ->> 'stale')::int8), "
+        "sum((counts ->> 'extra')::int8), sum((counts ->> 'rejected')::int8), sum((counts ->> 'in_flight')::int8), "
+        "sum(inserted + updated + deleted), sum(billed_reads), count(*) FILTER (WHERE outcome = 'not_examined') "
+        "FROM dualwrite.runs WHERE dag_id = %s AND phase <> 're_examine' GROUP BY run_id ORDER BY 2 DESC LIMIT %s",
         (dag_id, limit),
     ).fetchall()
-    names = ("run_id", "collection", "phase", "outcome", "recorded_at", "examined", "counts")
-    return [dict(zip(names, (*row[:4], row[4].isoformat(), *row[5:]), strict=True)) for row in rows]
+    names = ("examined", "missing", "stale", "extra", "rejected", "in_flight", "written", "billed", "not_examined")
+    return [
+        {
+            "run_id": row[0],
+            "at": row[1].isoformat(timespec="seconds"),
+            **{n: int(v) for n, v in zip(names, row[2:], strict=True) if v},
+        }
+        for row in rows
+    ]

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dualwrite import postgres, schema_snapshot
+from dualwrite import parameters, postgres, schema_snapshot
 from dualwrite.errors import MigrationError, ParameterError
 from dualwrite.migration_files import MigrationFile, Statement, read_folder, split
 from dualwrite.postgres import Connection, errors
@@ -83,22 +83,15 @@ class Ledger:
 
 def parse(given: Mapping[str, Any], known: Sequence[str] = PARAMETERS) -> MigrationParams:
     """Checks the parameters of a run. Raises ParameterError with the first fault."""
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise ParameterError(
-            f"Only the form's parameters are taken: {', '.join(unknown)} is none of them. Known: {', '.join(known)}."
-        )
-    for name, choices in (("mode", MODES), ("web_client", WEB_CLIENT)):
-        if given[name] not in choices:
-            raise ParameterError(f"{name} is one of {', '.join(choices)}: it is {given[name]!r}. Correct it.")
-    for name, least, most in (("lock_timeout", 0.05, 60.0), ("wait_for_lock", 0.0, 3600.0)):
-        value = given[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise ParameterError(f"{name} is a number of seconds from {least} to {most}: it is {value!r}. Correct it.")
+    parameters.refuse_unknown(given, known)
+    mode = parameters.choice(given, "mode", MODES)
+    web_client = parameters.choice(given, "web_client", WEB_CLIENT)
+    lock_timeout = parameters.number(given, "lock_timeout", 0.05, 60)
+    wait_for_lock = parameters.number(given, "wait_for_lock", 0, 3600)
     version = given.get("target_version") or None
     if version is not None and not re.fullmatch(r"\d{14}", str(version)):
         raise ParameterError(f"A version has 14 digits: target_version is {version!r}. Correct it.")
-    return MigrationParams(given["mode"], given["web_client"], given["lock_timeout"], given["wait_for_lock"], version)
+    return MigrationParams(mode, web_client, lock_timeout, wait_for_lock, version)
 
 
 # --- planning -----------------------------------------------------------------------------------------------------

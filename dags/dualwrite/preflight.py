@@ -7,7 +7,7 @@ wrong project, everything would look extra. So a run begins by asking who and wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -57,13 +57,14 @@ class Preflight:
 
 
 def check(
-    source: Source, target: Target, catalog: Catalog, names: Sequence[str], window: Window | None, *, writes: bool
+    source: Source, target: Target, catalog: Catalog, windows: Mapping[str, Window | None], *, writes: bool
 ) -> Preflight:
-    """Raises PreflightError with every fault it found, one a line; returns what the run should know.
+    """Raises PreflightError with every fault it found, one a line; returns what the run should know. `windows` are
+    those of the collections to be examined (None: all documents).
 
     Reads counts of the source only (billed: one read per 1,000 documents), and the target's catalog.
     """
-    collections = [catalog[name] for name in names]
+    collections = [catalog[name] for name in windows]
     try:
         connection = target.connection
     except postgres.Error as error:
@@ -83,11 +84,11 @@ def check(
     estimates, source_time = {}, began
     for collection in collections:
         number = 0
-        for scan in scans(collection, window):
+        for scan in scans(collection, windows[collection.name]):
             found, source_time = source.count(scan)
             number += found
         estimates[collection.name] = number
-    _check_not_empty(source, target, catalog)
+    check_not_empty(source, target, catalog)
     apart = (target_time - source_time).total_seconds() - (began - datetime.now(UTC)).total_seconds()
     if abs(apart) > _CLOCKS_APART:
         log.warning(
@@ -190,7 +191,7 @@ def _has_unique(connection: Connection, table: str, columns: tuple[str, ...]) ->
     return bool(row and row[0])
 
 
-def _check_not_empty(source: Source, target: Target, catalog: Catalog) -> None:
+def check_not_empty(source: Source, target: Target, catalog: Catalog) -> None:
     """A live system has documents and rows in its sentinel collections: nothing there means we look at another one."""
     for collection in catalog:
         if not collection.sentinel:

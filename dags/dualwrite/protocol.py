@@ -80,12 +80,12 @@ class Protocol:
         """One round over some keys: fills `done`, returns what must be looked at again."""
         again: dict[str, Unit] = {}
         versions = self._target.versions(self._collection, [u.key for u in todo.values()])  # step 1
-        documents = self._documents(todo.values())  # step 2
+        documents, doomed = self._documents(todo.values())  # step 2
         rows: list[Row] = []
         gone: list[Unit] = []
         for unit in todo.values():
             mapped = documents[unit.label]
-            if unit.path is None and self._collection.keyed_by_path:
+            if unit.path is None and unit.label not in doomed and self._collection.keyed_by_path:
                 done[unit.label] = (self._unlocated(unit, versions), unit.key)
             elif mapped is None:
                 gone.append(unit)
@@ -117,10 +117,12 @@ class Protocol:
             now = self._source.get([p for p in paths.values() if p is not None])
             read = {row.label: row.update_time for row in rows}
             settled = []
+            required = [str(todo[label].requires) for label in written if label in doomed]
+            back = {path for path, document in self._source.get(required).items() if document is not None}
             for label, journal_id in written.items():
                 document = now.get(str(paths[label]))
                 moment = document.update_time if document else None
-                if moment == read.get(label):
+                if moment == read.get(label) or (label in doomed and todo[label].requires not in back):
                     settled.append(journal_id)
                 else:
                     again[label] = todo[label]
@@ -137,12 +139,18 @@ class Protocol:
             return Finding(Verdict.ABSENT, unit.label)
         return Finding(Verdict.EXTRA, unit.label, reason="path_unknown", fingerprint=version[1])
 
-    def _documents(self, units: Iterable[Unit]) -> dict[str, Row | Rejection | None]:
-        """The fresh mapping of each unit's document; None where the document or the entry is gone."""
+    def _documents(self, units: Iterable[Unit]) -> tuple[dict[str, Row | Rejection | None], set[str]]:
+        """The fresh mapping of each unit's document, None where it, its entry, or what it requires is gone; and the
+        labels of the last kind."""
         units = list(units)
+        required = self._source.get([u.requires for u in units if u.requires is not None])
         documents = self._source.get([u.path for u in units if u.path is not None], self._collection.fields)
         found: dict[str, Row | Rejection | None] = {}
+        doomed = {u.label for u in units if u.requires is not None and required[u.requires] is None}
         for unit in units:
+            if unit.label in doomed:
+                found[unit.label] = None
+                continue
             if unit.path is None:
                 siblings = self._judge.siblings(unit.key) if not self._collection.keyed_by_path else []
                 found[unit.label] = min(siblings, key=lambda r: (r.create_time, r.label)) if siblings else None
@@ -152,7 +160,7 @@ class Protocol:
             found[unit.label] = next(
                 (m for m in mapped if m.entry == unit.entry or (isinstance(m, Rejection) and m.entry is None)), None
             )
-        return found
+        return found, doomed
 
     def _judge_gone(
         self,
@@ -171,7 +179,15 @@ class Protocol:
             if version is None:
                 done.setdefault(unit.label, (Finding(Verdict.ABSENT, unit.label, unit.path, unit.entry), unit.key))
                 continue
-            finding = Finding(Verdict.EXTRA, unit.label, unit.path, unit.entry, fingerprint=version[1])
+            finding = Finding(
+                Verdict.EXTRA,
+                unit.label,
+                unit.path,
+                unit.entry,
+                reason="parent_gone" if unit.requires else None,
+                fingerprint=version[1],
+                requires=unit.requires,
+            )
             if not policy.delete and unit.label not in own_inserts:
                 done[unit.label] = (finding, unit.key)
                 continue

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,8 @@ class CollectionReport:
     stray: int = 0
     unlocatable: int = 0
     derived_lag: int = 0
+    expected: int = 0
+    """Missing while dual-write is switched off: kept open, and no failure."""
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
@@ -72,8 +74,8 @@ class CollectionReport:
 
     @property
     def drift(self) -> int:
-        """Keys in a verdict that is drift, the excused ones left out."""
-        return sum(self.counts[v] - self.excused[v] for v in DRIFT)
+        """Keys in a verdict that is drift, those left out that are excused or expected."""
+        return sum(self.counts[v] - self.excused[v] for v in DRIFT) - self.expected
 
     def check_identity(self) -> None:
         """Raises IdentityError unless every key examined ended in exactly one verdict."""
@@ -101,6 +103,7 @@ class CollectionReport:
             "stray": self.stray,
             "unlocatable": self.unlocatable,
             "derived_lag": self.derived_lag,
+            "expected": self.expected,
             "inserted": self.inserted,
             "updated": self.updated,
             "deleted": self.deleted,
@@ -113,6 +116,36 @@ class CollectionReport:
             "reasons": dict(self.reasons.most_common(SAMPLES)),
             "samples": {str(v): s for v, s in self.samples.items() if v != Verdict.MATCHING},
         }
+
+
+_ADDED = (
+    "examined", "excused", "drift", "documents_read", "billed_reads", "stray", "unlocatable", "derived_lag", "expected",
+    "inserted", "updated", "deleted", "parents_inserted",
+)  # fmt: skip
+
+
+def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Several phases of one collection as one: what was examined in each, added up. A phase that is no verdict on
+    further keys (a repair, the look after it) is not to be among them."""
+    first = parts[0]
+    whole = {**first, **{name: sum(p[name] for p in parts) for name in _ADDED}}
+    whole["seconds"] = round(sum(p["seconds"] for p in parts), 3)
+    whole["counts"] = {v: sum(p["counts"][v] for p in parts) for v in first["counts"]}
+    whole["not_examined"] = next((p["not_examined"] for p in parts if p["not_examined"]), None)
+    whole["outcome"] = "not_examined" if whole["not_examined"] else "examined"
+    reasons: Counter[str] = Counter()
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for part in parts:
+        reasons.update(part["reasons"])
+        for verdict, found in part["samples"].items():
+            samples[verdict] = [*samples.get(verdict, []), *found][:SAMPLES]
+    whole |= {"reasons": dict(reasons.most_common(SAMPLES)), "samples": samples}
+    if sum(whole["counts"].values()) != whole["examined"]:
+        raise IdentityError(
+            f"Every key examined ends in exactly one verdict: {whole['collection']} examined {whole['examined']} keys, and "
+            f"its verdicts add up to {sum(whole['counts'].values())}. This is a defect of the bundle. Report it with the log."
+        )
+    return whole
 
 
 def fit(report: dict[str, Any], limit: int = 60_000) -> dict[str, Any]:
@@ -136,6 +169,7 @@ def markdown(title: str, collections: Iterable[dict[str, Any]]) -> str:
     extra = [
         ("stray", "stray"),
         ("unlocatable", "unlocatable"),
+        ("expected", "expected"),
         ("inserted", "inserted"),
         ("updated", "updated"),
         ("deleted", "deleted"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -54,6 +55,10 @@ class Finding:
     cause: str | None = None
     fingerprint: str | None = None
     excused: bool = False
+    requires: str | None = None
+    """For a row that is extra because of another document: the path of that document, which is gone."""
+    document_time: datetime | None = None
+    """The document's update_time as it was read."""
 
     def as_sample(self, longest: int) -> dict[str, Any]:
         sample: dict[str, Any] = {"key": _short(self.label, longest)}
@@ -68,6 +73,15 @@ class Finding:
         if self.excused:
             sample["excused"] = True
         return sample
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a key is not as it should be: never_attempted, attempted_failed or unknown, with the operation that says so."""
+
+    cause: str
+    op_id: str | None = None
+    at: datetime | None = None
 
 
 def _short(text: str, longest: int) -> str:

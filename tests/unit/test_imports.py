@@ -21,14 +21,16 @@ ALONE = {
 INWARD = [
     {"errors", "documents"},
     {"declaration", "verdicts", "windows", "migration_files"},
-    {"catalog", "mapping", "report"},
+    {"catalog", "mapping", "report", "parameters"},
     {"postgres", "statements", "source", "schema_snapshot"},
     {"target", "memory", "migrations"},
     {"judge"},
+    {"operations"},
     {"protocol"},
     {"examine"},
     {"preflight"},
-    {"backfill"},
+    {"backfill", "reconcile"},
+    {"repair", "outcome"},
     {"airflow"},
 ]
 

@@ -1,0 +1,166 @@
+"""What a reconciliation's last task says: the report, and the sentences that a failed run ends with.
+
+Everything open counts, wherever and whenever it was found: a difference of last week fails today's run too, until it is
+mended or a person accepts it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dualwrite import memory, report
+from dualwrite.declaration import Catalog
+from dualwrite.postgres import Connection
+from dualwrite.reconcile import DAG_ID, DUAL_WRITE_OFF, Plan
+from dualwrite.verdicts import DRIFT
+
+RUNBOOK = "docs/runbook.md"
+_MENDS = {"missing": "missing", "stale": "missing_and_stale", "extra": "all"}
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One thing that is wrong. The task's last line, its exception and the Sentry event are made of `text`.
+
+    `collection` and `verdict` are None where it is not about one of them; together they name the standing problem, so
+    that a drift that stays is one issue and not a hundred.
+    """
+
+    text: str
+    collection: str | None = None
+    verdict: str | None = None
+    cause: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the tasks of a run returned; a task that failed or never ran gives nothing."""
+
+    compared: Mapping[str, dict[str, Any] | None]
+    looked: Mapping[str, dict[str, Any]] | None
+    gate: Mapping[str, Any] | None
+    repaired: Sequence[dict[str, Any]] = field(default=())
+    re_examined: Mapping[str, dict[str, Any]] | None = None
+
+
+def build_report(
+    connection: Connection, catalog: Catalog, run_id: str, plan: Plan, parts: Parts, *, link: str = ""
+) -> dict[str, Any]:
+    """The whole run, with what is open now, the age of the last complete looks, and the last runs in short form."""
+    collections = []
+    for name in plan.params.selected:
+        compared = parts.compared.get(name)
+        if compared is None:
+            why = "its task failed or did not run; see its log"
+            collections.append(report.CollectionReport(name, "compare", not_examined=why).as_json())
+            continue
+        looked = (parts.looked or {}).get(name)
+        if looked is None and compared.get("pending"):
+            compared = {**compared, "outcome": "not_examined", "not_examined": "its second look failed or did not run"}
+        whole = report.merged([compared, *([looked] if looked else [])])
+        whole |= {"phase": "compare", "scope": "sweep" if plan.windows[name] is None else "recent"}
+        for written in parts.repaired:
+            if written["collection"] == name:
+                for number in ("inserted", "updated", "deleted", "parents_inserted", "billed_reads"):
+                    whole[number] += written[number]
+        if parts.re_examined and name in parts.re_examined:
+            whole["billed_reads"] += parts.re_examined[name]["billed_reads"]
+        collections.append(whole)
+    open_now = memory.open_counts(connection)
+    gate = dict(parts.gate or {})
+    whole_report = {
+        "version": report.VERSION,
+        "dag_id": DAG_ID,
+        "run_id": run_id,
+        "at": plan.now.isoformat(),
+        "repair": plan.params.repair,
+        "dual_write_enabled": plan.dual_write_enabled,
+        "windows": plan.as_json()["windows"],
+        "operations": gate.get("operations"),
+        "planned": gate.get("planned"),
+        "billed_reads": sum(c["billed_reads"] for c in collections) + gate.get("billed_reads", 0),
+        "collections": collections,
+        "open": open_now,
+        "ages": memory.ages(connection),
+        "history": memory.history(connection, DAG_ID),
+    }
+    whole_report["alerts"] = [a.text for a in alerts(whole_report, catalog, gate.get("problem"), link)]
+    return report.fit(whole_report)
+
+
+def alerts(whole: Mapping[str, Any], catalog: Catalog, problem: str | None, link: str) -> list[Alert]:
+    """Why the run fails; empty where it succeeds."""
+    found = []
+    if problem:
+        found.append(Alert(problem, verdict="dual_write_off" if "seems off" in problem else "refused"))
+    for collection in whole["collections"]:
+        if collection["not_examined"]:
+            text = f"{collection['collection']} was not examined: {collection['not_examined']}"
+            found.append(Alert(text, collection["collection"], "not_examined"))
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for line in whole["open"]:
+        expected = line["cause"] == DUAL_WRITE_OFF and not whole["dual_write_enabled"]
+        if line["verdict"] in DRIFT and not line["excused"] and not expected:
+            groups.setdefault((line["collection"], line["verdict"]), []).append(line)
+    for (name, verdict), lines in groups.items():
+        number = sum(line["number"] for line in lines)
+        since = min(line["since"] for line in lines)
+        causes: Counter[str] = Counter()
+        for line in lines:
+            causes[line["cause"]] += line["number"]
+        why = (
+            ", ".join(f"{n:,} {cause}" for cause, n in causes.most_common())
+            if verdict != "rejected"
+            else "see the report"
+        )
+        text = f"{name}: {number:,} {verdict} since {since[:16]} ({why}); {_remedy(name, verdict, name in catalog.names, link)}"
+        found.append(Alert(text, name, verdict, causes.most_common(1)[0][0]))
+    return found
+
+
+def _remedy(name: str, verdict: str, declared: bool, link: str) -> str:
+    where = f" at {link}" if link else ""
+    if not declared:
+        return f"the catalog has no collection {name} any more: put it back, or trigger with excuse = {name}:*{where}"
+    if verdict in _MENDS:
+        return f"trigger {DAG_ID} with repair = {_MENDS[verdict]}{where} ({RUNBOOK})"
+    return f"correct the documents, or trigger {DAG_ID} with excuse = {name}:<key>{where} ({RUNBOOK})"
+
+
+def message(found: Iterable[Alert]) -> str:
+    """What the failed task ends with."""
+    return "; ".join(alert.text for alert in found)
+
+
+def as_markdown(whole: Mapping[str, Any]) -> str:
+    """The report as a person reads it."""
+    swept = [c["collection"] for c in whole["collections"] if c.get("scope") == "sweep"]
+    parts = [report.markdown(f"Reconciliation at {whole['at'][:19]}, repair {whole['repair']}", whole["collections"])]
+    if swept:
+        parts.append(f"Swept (every document and every row): {', '.join(swept)}.")
+    activity = whole["operations"]
+    if activity and activity["total"] is not None:
+        parts.append(
+            f"write_ops: {activity['total']:,} operations in {activity['minutes']:g} minutes ({activity['per_minute']:g} a "
+            f"minute; documents {activity['documents_per_minute']:g} a minute), {activity['malformed']:,} of no known form, "
+            f"{activity['unknown_entities']:,} of unknown entities, {activity['in_the_future']:,} in the future."
+        )
+    elif activity:
+        parts.append("write_ops is not there, or may not be read: causes are unknown, and liveness can't be told.")
+    if not whole["dual_write_enabled"]:
+        parts.append("Variable dual_write_enabled is false: what is missing is expected, kept open, and not repaired.")
+    if whole["open"]:
+        lines = ["| open | verdict | cause | number | since |", "|---|---|---|---:|---|"]
+        for line in whole["open"]:
+            verdict = f"{line['verdict']}, excused" if line["excused"] else line["verdict"]
+            lines.append(
+                f"| {line['collection']} | {verdict} | {line['cause']} | {line['number']:,} | {line['since'][:16]} |"
+            )
+        parts.append("\n".join(lines))
+    parts.append(f"Billed reads: {whole['billed_reads']:,}.")
+    if whole["alerts"]:
+        parts.append("\n".join(["**This run fails:**", "", *(f"- {text}" for text in whole["alerts"])]))
+    return "\n\n".join(parts)
