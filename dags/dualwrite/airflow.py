@@ -4,6 +4,7 @@ that imports airflow.
 
 from __future__ import annotations
 
+import json
 import os
 import traceback
 from collections.abc import Iterator, Mapping
@@ -12,15 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import Param
+from airflow.configuration import conf
+from airflow.sdk import Param, Variable
 from airflow.sdk.bases.hook import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
-from dualwrite import backfill, migrations, postgres
+from dualwrite import alerts, backfill, migrations, postgres, reconcile
 from dualwrite.catalog import CATALOG
 from dualwrite.errors import (
     DualWriteError,
     IncompleteRead,
+    ParameterError,
     PreflightError,
     SourceError,
     TargetError,
@@ -134,6 +137,22 @@ def clearly() -> Iterator[None]:
         raise failure from None  # the first error must not go along as this one's context
 
 
+@contextmanager
+def _clearly_run(context: Mapping[str, Any]) -> Iterator[None]:
+    """`clearly`, and Sentry told which run it is, and to keep still while a retry may still end well."""
+    alerts.begin(dag_id=str(context["dag"].dag_id), run_id=str(context["run_id"]))
+    try:
+        with clearly():
+            yield
+    except AirflowFailException:
+        raise
+    except Exception:
+        instance = context["ti"]
+        if instance.try_number <= (getattr(instance, "max_tries", 0) or 0):
+            alerts.mute()
+        raise
+
+
 def _place(error: BaseException) -> str:
     """The innermost lines of this package that an error passed through."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "dualwrite" in f.filename]
@@ -161,8 +180,64 @@ def gap_params(context: Mapping[str, Any]) -> backfill.GapParams:
 
 @contextmanager
 def gap_run(context: Mapping[str, Any], params: backfill.GapParams) -> Iterator[backfill.Run]:
-    with clearly(), source() as firestore, target() as postgres_target:
+    with _clearly_run(context), source() as firestore, target() as postgres_target:
         yield backfill.Run(firestore, postgres_target, CATALOG, params, str(context["run_id"]))
+
+
+def reconcile_params(context: Mapping[str, Any]) -> reconcile.ReconcileParams:
+    """The parameters of a reconciliation. A scheduled run takes its defaults from the Variables reconcile_*, so that
+    an operator turns repair on without touching code; a manual run is what its form says."""
+    found = given(context)
+    if str(getattr(context["dag_run"], "run_type", "manual")) == "scheduled":
+        for name in reconcile.PARAMETERS:
+            text = Variable.get(f"reconcile_{name}", default=None)
+            if text is not None:
+                found[name] = _from_variable(text)
+    return reconcile.parse(found, CATALOG)
+
+
+def _from_variable(text: Any) -> Any:
+    """A Variable's text as JSON where it is JSON (30, true, ["users"]), else the text itself (missing)."""
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return text
+
+
+def dual_write_enabled() -> bool:
+    """The rollback switch: Variable dual_write_enabled, true where there is none."""
+    text = str(Variable.get("dual_write_enabled", default="true")).strip().lower()
+    if text not in ("true", "false"):
+        raise ParameterError(
+            f"Variable dual_write_enabled is true or false: it is {text!r}. Correct it under Admin, Variables."
+        )
+    return text == "true"
+
+
+def reconcile_preflight(context: Mapping[str, Any]) -> reconcile.Plan:
+    """Checks both sides and fixes what the run's tasks agree on."""
+    with _clearly_run(context), source() as firestore, target() as postgres_target:
+        return reconcile.preflight(
+            firestore,
+            postgres_target,
+            CATALOG,
+            reconcile_params(context),
+            str(context["run_id"]),
+            by=triggered_by(context),
+            dual_write_enabled=dual_write_enabled(),
+        )
+
+
+@contextmanager
+def reconcile_run(context: Mapping[str, Any], plan: reconcile.Plan) -> Iterator[reconcile.Run]:
+    with _clearly_run(context), source() as firestore, target() as postgres_target:
+        yield reconcile.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan)
+
+
+def dag_link(dag_id: str) -> str:
+    """Where a person triggers a DAG: an alert links to the fix."""
+    base = conf.get("api", "base_url", fallback=None)
+    return f"{base.rstrip('/')}/dags/{dag_id}" if base else ""
 
 
 def migration_params(context: Mapping[str, Any]) -> migrations.MigrationParams:
@@ -272,6 +347,126 @@ def gap_form() -> dict[str, Param]:
             title="Grace (seconds)",
             description="The verification looks a second time at what differs, this much later: a row may lag its "
             "document by seconds while the app writes.",
+            section="Fine tuning",
+        ),
+    }
+
+
+def reconcile_form() -> dict[str, Param]:
+    """The Trigger form of reconcile_dual_writes. A scheduled run takes the Variables reconcile_<name> instead."""
+    return {
+        "repair": Param(
+            "off",
+            enum=list(reconcile.REPAIRS),
+            values_display={
+                "off": "off: look and report, write nothing",
+                "missing": "missing: insert rows that are missing",
+                "missing_and_stale": "missing and stale: and update rows that differ",
+                "all": "all: and delete rows whose documents are gone",
+            },
+            title="Repair",
+            description="Pressing Trigger is the approval: nobody is asked again.",
+        ),
+        "scope": Param(
+            "recent",
+            enum=list(reconcile.SCOPES),
+            values_display={
+                "recent": "recent: what was written since the last run (and a sweep where one is due)",
+                "sweep": "sweep: every document and every row",
+            },
+            title="Scope",
+        ),
+        "collections": Param(
+            list(CATALOG.names),
+            type="array",
+            examples=list(CATALOG.names),
+            items={"type": "string", "enum": list(CATALOG.names)},
+            title="Collections",
+            description="Those left out keep their watermark, so the next run looks at them from there.",
+        ),
+        "max_repairs": Param(
+            500,
+            type="integer",
+            minimum=1,
+            maximum=1_000_000,
+            title="Brake: rows (max_repairs)",
+            description="A repair of more rows than this is refused as a whole.",
+        ),
+        "max_share": Param(
+            5,
+            type="number",
+            minimum=0,
+            maximum=100,
+            title="Brake: share of a table (max_share, %)",
+            description="More than 20 updates and deletes that are more than this share of a table are refused as a whole.",
+        ),
+        "excuse": Param(
+            [],
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Excuse",
+            description="Differences that you accept, one a line, as collection:key; collection:* is all that is open in "
+            "it now. They are kept, counted as excused, and fail nothing any more.",
+            section="Exceptions",
+        ),
+        "excuse_reason": Param(
+            None,
+            type=["null", "string"],
+            title="Reason of the excuse",
+            description="Required where something is excused.",
+            section="Exceptions",
+        ),
+        "unexcuse": Param(
+            [],
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Take an excuse back",
+            description="As collection:key, or collection:*.",
+            section="Exceptions",
+        ),
+        "minutes": Param(
+            30,
+            type="integer",
+            minimum=1,
+            maximum=7 * 24 * 60,
+            title="Minutes",
+            description="The window begins at each collection's watermark, or this long ago, whichever is earlier.",
+            section="Fine tuning",
+        ),
+        "overlap_minutes": Param(
+            60,
+            type="integer",
+            minimum=0,
+            maximum=7 * 24 * 60,
+            title="Overlap (minutes)",
+            description="How much earlier to begin on the documents' side: an offline phone sends late, with old times.",
+            section="Fine tuning",
+        ),
+        "grace_seconds": Param(
+            120,
+            type="number",
+            minimum=0,
+            maximum=3600,
+            title="Grace (seconds)",
+            description="How old a difference must be before it is drift: it is looked at twice, this far apart.",
+            section="Fine tuning",
+        ),
+        "sweep_every_hours": Param(
+            24,
+            type="number",
+            minimum=0,
+            maximum=24 * 366,
+            title="Sweep every (hours)",
+            description="A collection that was not swept for this long is swept. Costs one read a document.",
+            section="Fine tuning",
+        ),
+        "liveness_minimum": Param(
+            5,
+            type="integer",
+            minimum=1,
+            maximum=1_000_000,
+            title="Liveness minimum (documents)",
+            description="With at least so many documents written and not one operation in write_ops, dual-write seems off.",
             section="Fine tuning",
         ),
     }

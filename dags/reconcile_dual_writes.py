@@ -1,0 +1,171 @@
+"""# reconcile_dual_writes
+
+Every 15 minutes: did what was written lately arrive in Supabase? It fails when it didn't, says why, and can mend it.
+Once a day it looks at every document and every row. Unpause it when dual-write is on and **backfill_gap** is verified.
+
+It looks at documents written since the last run, at rows written since, at the operations in write_ops, and at every
+difference that is still open. What differs is looked at a second time after *grace*; only what stayed the same is drift.
+
+**A failed task `report` is the alert.** Its last line says what drifted, how much, why, since when, and what to press.
+The table above it, in the same log, shows samples. Then:
+
+| it says | press |
+|---|---|
+| missing | Trigger with repair `missing` |
+| stale | Trigger with repair `missing_and_stale` |
+| extra | Trigger with repair `all`: it deletes rows whose documents are gone, and keeps them in the journal |
+| rejected | correct the document, or excuse it with a reason |
+| dual-write seems off | turn it on again, then repair |
+| not examined | see the failed task `compare`; the next run starts where this one could not |
+
+A manual run with a repair is your decision: the form is the approval. To let scheduled runs repair, set Variable
+`reconcile_repair` (to `missing`, for example); any parameter below has such a Variable. Variable
+`dual_write_enabled` = `false` says that dual-write is off on purpose: then what is missing is expected.
+
+Brakes: a repair of more than `max_repairs` rows, or one that changes more than `max_share` % of a table, is refused as a
+whole. Every row is kept as it was in `dualwrite.repair_journal` for 30 days.
+
+Causes: *never_attempted* (no operation: flag off, old client, crash before the lock), *attempted_failed* (an operation,
+and no such row), *unknown*. More in docs/runbook.md and docs/verification.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from airflow.sdk import TaskGroup, TriggerRule, dag, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from dualwrite import alerts, outcome, reconcile, repair
+from dualwrite.airflow import clearly, dag_link, reconcile_form, reconcile_preflight, reconcile_run, target
+from dualwrite.catalog import CATALOG
+from dualwrite.reconcile import Plan
+
+log = logging.getLogger("dualwrite")
+
+
+def _plan(context) -> Plan:
+    plan = context["ti"].xcom_pull(task_ids="preflight")
+    if plan is None:
+        raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
+    return Plan.from_json(plan)
+
+
+def _pull(context, prefix: str) -> dict:
+    """What the tasks of a group returned, by collection; None where there is nothing."""
+    return {name: context["ti"].xcom_pull(task_ids=f"{prefix}.{name}") for name in CATALOG.names}
+
+
+@dag(
+    schedule=timedelta(minutes=15),
+    start_date=datetime(2026, 1, 15, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=True,
+    tags=["dual-write", "firestore", "supabase"],
+    doc_md=__doc__,
+    params=reconcile_form(),
+    default_args={"owner": "dual-write", "retries": 2, "retry_delay": timedelta(seconds=30)},
+)
+def reconcile_dual_writes():
+    @task
+    def preflight(**context) -> dict:
+        """Source and target answer and are as the catalog says; fixes each collection's window."""
+        return reconcile_preflight(context).as_json()
+
+    @task
+    def compare(name: str, **context) -> dict:
+        """The first look at one collection. What differs is kept open."""
+        plan = _plan(context)
+        if name not in plan.params.selected:
+            raise AirflowSkipException(f"{name} is not selected.")
+        with reconcile_run(context, plan) as run:
+            return reconcile.compare(run, name)
+
+    @task.sensor(mode="reschedule", poke_interval=15, timeout=2 * 3600, trigger_rule=TriggerRule.ALL_DONE)
+    def grace(**context) -> bool:
+        """Waits until what is new is old enough for a second look. Between pokes it holds no worker and no connection."""
+        looks = [c for c in _pull(context, "compare").values() if c and c["to_wait_for"]]
+        last = max((datetime.fromisoformat(c["looked_at"]) for c in looks), default=None)
+        wait = timedelta(seconds=_plan(context).params.grace_seconds)
+        return last is None or datetime.now(last.tzinfo) >= last + wait
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def look_again(**context) -> dict:
+        """Everything that is open, by key, with fresh reads: only what stayed is drift."""
+        with reconcile_run(context, _plan(context)) as run:
+            return reconcile.look_again(run)
+
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    def gate(**context) -> bool:
+        """Whether dual-write is alive, and whether the repair may begin. Skips the repair where there is none."""
+        with reconcile_run(context, _plan(context)) as run:
+            found = repair.gate(run)
+        context["ti"].xcom_push(key="gate", value=found)
+        if found["problem"]:
+            alerts.mute()  # told by the report
+            raise AirflowFailException(found["problem"])
+        return bool(found["planned"])
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    def mend(name: str, step: str, **context) -> dict:
+        """Deletes (children first), then inserts and updates (parents first), in one collection."""
+        planned = context["ti"].xcom_pull(task_ids="gate", key="gate")["planned"].get(name)
+        if not planned or not (planned["delete"] if step == "delete" else planned["insert"] + planned["update"]):
+            raise AirflowSkipException(f"Nothing to {step} in {name}.")
+        with reconcile_run(context, _plan(context)) as run:
+            return repair.delete(run, name) if step == "delete" else repair.write(run, name)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def re_examine(**context) -> dict:
+        """Looks once more at what was repaired: what is mended is open no more."""
+        found = context["ti"].xcom_pull(task_ids="gate", key="gate")
+        if found is None or found["problem"]:
+            raise AirflowSkipException("Nothing was repaired.")
+        with reconcile_run(context, _plan(context)) as run:
+            return reconcile.re_examine(run, found["planned"])
+
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    def report(**context) -> dict:
+        """The whole run in one table. Fails while any drift is open that nobody has excused."""
+        pull = context["ti"].xcom_pull
+        if pull(task_ids="preflight") is None:  # a skipped report would make the run a success
+            raise AirflowFailException("Nothing was examined, because preflight did not pass. See the task preflight.")
+        mended = [*_pull(context, "delete").values(), *_pull(context, "write").values()]
+        parts = outcome.Parts(
+            _pull(context, "compare"),
+            pull(task_ids="look_again"),
+            pull(task_ids="gate", key="gate"),
+            [part for part in mended if part],
+            pull(task_ids="re_examine"),
+        )
+        plan, link = _plan(context), dag_link(reconcile.DAG_ID)
+        with clearly(), target() as postgres, postgres.transaction() as connection:
+            whole = outcome.build_report(connection, CATALOG, context["run_id"], plan, parts, link=link)
+        log.info("%s", outcome.as_markdown(whole))
+        context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
+        if found := outcome.alerts(whole, CATALOG, (parts.gate or {}).get("problem"), link):
+            alerts.begin(dag_id=reconcile.DAG_ID, run_id=context["run_id"])
+            alerts.tell(found)
+            raise AirflowFailException(outcome.message(found))
+        return whole
+
+    begun, waited, looked, decided, again = preflight(), grace(), look_again(), gate(), re_examine()
+    with TaskGroup("compare"):
+        for name in CATALOG.names:
+            begun >> compare.override(task_id=name)(name) >> waited
+    waited >> looked >> decided >> again >> report()
+    with TaskGroup("delete"):
+        deletes = {name: mend.override(task_id=name)(name, "delete") for name in CATALOG.names}
+    with TaskGroup("write"):
+        writes = {name: mend.override(task_id=name)(name, "write") for name in CATALOG.names}
+    for collection in CATALOG:
+        decided >> deletes[collection.name] >> writes[collection.name] >> again
+        decided >> writes[collection.name]
+        for parent in collection.parents:
+            deletes[collection.name] >> deletes[parent]
+            writes[parent] >> writes[collection.name]
+
+
+reconcile_dual_writes()

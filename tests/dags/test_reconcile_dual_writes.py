@@ -1,0 +1,85 @@
+"""reconcile_dual_writes as Airflow runs it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+
+from dev import seed
+from dualwrite.catalog import CATALOG
+from tests.support import apply, one, table_bytes
+
+QUICK = {"grace_seconds": 1}
+
+
+@pytest.fixture
+def world(firestore, emulator, target_dsn):
+    """A world whose gap was backfilled, and in which nothing is rejected."""
+    world = seed.small()
+    with psycopg.connect(target_dsn) as connection:
+        world.load_target(connection)
+    world.load_source(firestore)
+    apply(firestore.project, emulator, target_dsn)
+    return world
+
+
+def _post(firestore, name: str) -> None:
+    board = next(firestore.collection("boards").limit(1).stream()).id
+    user = next(firestore.collection("users").limit(1).stream()).id
+    now = datetime.now(UTC)
+    firestore.document(f"boards/{board}/posts/{name}").set(
+        {
+            "title": "t",
+            "content": "never to be seen in a log",
+            "authorId": user,
+            "authorName": "n",
+            "createdAt": now,
+            "updatedAt": now,
+        }
+    )
+
+
+def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, firestore, target_dsn, run_dag):
+    def run(**conf):
+        return run_dag("reconcile_dual_writes", {**QUICK, **conf}, project=firestore.project, dsn=target_dsn)
+
+    first = run(excuse=[f"{c.name}:*" for c in CATALOG], excuse_reason="nothing is open yet")
+    assert first.state == "failed"  # the sweep finds what can't become a row
+    accepted = run(excuse=[f"{c.name}:*" for c in CATALOG], excuse_reason="looked at: broken since 2024")
+    assert accepted.state == "success", accepted.log[-3000:]
+    _post(firestore, "lost")
+    before = table_bytes(target_dsn)
+    drifted = run()
+    assert drifted.state == "failed"
+    assert table_bytes(target_dsn) == before, "a run without repair writes nothing"
+    assert "posts: 1 missing since" in drifted.log
+    assert "(1 never_attempted); trigger reconcile_dual_writes with repair = missing" in drifted.log
+    assert {t for t, s in drifted.tasks.items() if s == "failed"} == {"report"}
+    mended = run(repair="missing")
+    assert mended.state == "success", mended.log[-3000:]
+    assert mended.tasks["write.posts"] == "success"
+    assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'lost'") == 1
+    green = run()
+    assert green.state == "success"
+    assert green.report["open"] == [line for line in green.report["open"] if line["excused"]]
+    assert len(green.report["history"]) == 5
+    assert all("never to be seen" not in r.log for r in (drifted, mended, green))
+
+
+def test_dual_write_seems_off_fails_with_just_that_sentence(world, firestore, target_dsn, run_dag):
+    for i in range(5):
+        _post(firestore, f"p{i}")
+    conf = {**QUICK, "collections": ["posts"], "repair": "missing"}
+    run = run_dag("reconcile_dual_writes", conf, project=firestore.project, dsn=target_dsn)
+    assert run.tasks["gate"] == "failed"
+    assert "dual-write seems off: 5 documents were written since" in run.log
+    assert run.state == "failed"
+    assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p1'") == 0, "nothing is repaired meanwhile"
+    off = run_dag(
+        "reconcile_dual_writes", conf, project=firestore.project, dsn=target_dsn, AIRFLOW_VAR_DUAL_WRITE_ENABLED="false"
+    )
+    [posts] = [c for c in off.report["collections"] if c["collection"] == "posts"]
+    assert posts["expected"] == 5
+    assert "posts: 5 missing" not in off.log, "with the switch off, what is missing is expected"
