@@ -14,7 +14,7 @@ from typing import Any
 import sentry_sdk
 from sentry_sdk.scope import add_global_event_processor
 
-from dualwrite.outcome import Alert
+from dualwrite.report import Alert
 
 _OURS = ("dualwrite.errors", "airflow.sdk.exceptions", "airflow.exceptions", "builtins.RuntimeError")
 _state = {"muted": False}

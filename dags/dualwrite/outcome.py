@@ -15,24 +15,11 @@ from dualwrite import memory, report
 from dualwrite.declaration import Catalog
 from dualwrite.postgres import Connection
 from dualwrite.reconcile import DAG_ID, DUAL_WRITE_OFF, Plan
+from dualwrite.report import Alert
 from dualwrite.verdicts import DRIFT
 
 RUNBOOK = "docs/runbook.md"
 _MENDS = {"missing": "missing", "stale": "missing_and_stale", "extra": "all"}
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """One thing that is wrong. The task's last line, its exception and the Sentry event are made of `text`.
-
-    `collection` and `verdict` are None where it is not about one of them; together they name the standing problem, so
-    that a drift that stays is one issue and not a hundred.
-    """
-
-    text: str
-    collection: str | None = None
-    verdict: str | None = None
-    cause: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

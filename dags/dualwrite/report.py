@@ -118,6 +118,20 @@ class CollectionReport:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One thing that is wrong. The task's last line, its exception and the Sentry event are made of `text`.
+
+    `collection` and `verdict` are None where it is not about one of them; together they name the standing problem, so
+    that a drift that stays is one issue and not a hundred.
+    """
+
+    text: str
+    collection: str | None = None
+    verdict: str | None = None
+    cause: str | None = None
+
+
 _ADDED = (
     "examined", "excused", "drift", "documents_read", "billed_reads", "stray", "unlocatable", "derived_lag", "expected",
     "inserted", "updated", "deleted", "parents_inserted",

@@ -238,6 +238,31 @@ class Statements:
             )
         )
 
+    def upsert(self, stand_ins: frozenset[int]) -> sql.Composed:
+        """One row as a client writes it: inserted, or its compared columns set; a stand-in leaves what is there.
+        Parameters: one a column, in the catalog's order."""
+        columns = self._collection.columns
+        values = _COMMA.join(sql.SQL("%s::" + _TYPES[c.type]) for c in columns)
+        updated = [c for i, c in enumerate(columns) if c.role == "compared" and i not in stand_ins]
+        action: sql.Composable = sql.SQL("DO NOTHING")
+        if updated:
+            action = sql.SQL("DO UPDATE SET {}").format(
+                _COMMA.join(sql.SQL("{} = {}").format(_name(c.name), _name(c.name, "excluded")) for c in updated)
+            )
+        return sql.SQL("INSERT INTO {table} ({columns}) VALUES ({values}) ON CONFLICT ({key}) {action}").format(
+            table=self.table,
+            columns=self._names(columns),
+            values=values,
+            key=self._names(self._collection.key),
+            action=action,
+        )
+
+    @cached_property
+    def delete_one(self) -> sql.Composed:
+        """One row by its key, as a client deletes it. Parameters: one a key column."""
+        same = _AND.join(sql.SQL("{} = %s").format(_name(c.name)) for c in self._collection.key)
+        return sql.SQL("DELETE FROM {} WHERE {}").format(self.table, same)
+
     # --- by key ---------------------------------------------------------------------------------------------------
 
     def _candidate_keys(self) -> sql.Composed:

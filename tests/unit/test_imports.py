@@ -23,7 +23,7 @@ INWARD = [
     {"declaration", "verdicts", "windows", "migration_files"},
     {"catalog", "mapping", "report", "parameters"},
     {"postgres", "statements", "source", "schema_snapshot"},
-    {"target", "memory", "migrations"},
+    {"target", "memory", "migrations", "alerts", "dual_write"},
     {"judge"},
     {"operations"},
     {"protocol"},

@@ -1,0 +1,253 @@
+"""The dual-write helper on a real Postgres: the app's order, never in the caller's way, and the engine's own mapping."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dualwrite import alerts, dual_write, postgres
+from dualwrite.catalog import CATALOG
+from dualwrite.documents import Document
+from dualwrite.dual_write import DualWriter, Outcome, Write
+from dualwrite.mapping import Row, map_document
+from dualwrite.target import Target
+from tests.integration.test_round_trip import documents
+from tests.support import one
+
+T = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
+POST = {"title": "t", "content": "c", "authorId": "u1", "authorName": "n", "createdAt": T, "updatedAt": T}
+
+
+@pytest.fixture
+def told(monkeypatch) -> list[dict]:
+    """What Sentry is told, taken at the edge."""
+    found: list[dict] = []
+    monkeypatch.setattr(alerts, "write_failed", lambda text, **tags: found.append({"text": text, **tags}))
+    return found
+
+
+@pytest.fixture
+def writer(target_dsn):
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("INSERT INTO users (id) VALUES ('u1'), ('u2')")
+        connection.execute("INSERT INTO boards (id, title) VALUES ('b1', 'b')")
+    writer = DualWriter(lambda: postgres.connect(target_dsn))
+    yield writer
+    writer.close()
+
+
+def _operations(dsn: str) -> list[str]:
+    """Op ids without their time."""
+    with psycopg.connect(dsn) as connection:
+        return [
+            r[0].rsplit(":", 1)[0] for r in connection.execute("SELECT op_id FROM write_ops ORDER BY created_at, op_id")
+        ]
+
+
+def test_each_of_the_ten_domains_is_created_updated_and_deleted(writer, target_dsn, told):
+    fields = {
+        "users/u3": ({"nickname": "a", "createdAt": T, "boardPermissions": {"b1": "read"}}, {"nickname": "b", "createdAt": T, "boardPermissions": {"b1": "write"}}),
+        "boards/b1/posts/p1": (POST, {**POST, "title": "new"}),
+        "boards/b1/posts/p1/comments/c1": ({"content": "c", "userId": "u1", "createdAt": T}, {"content": "d", "userId": "u1", "createdAt": T}),
+        "boards/b1/posts/p1/comments/c1/replies/r1": ({"content": "c", "userId": "u1", "createdAt": T}, {"content": "d", "userId": "u1", "createdAt": T}),
+        "boards/b1/posts/p1/likes/l1": ({"userId": "u1", "createdAt": T}, {"userId": "u1", "userName": "n", "createdAt": T}),
+        "boards/b1/posts/p1/comments/c1/reactions/x1": ({"content": "👍", "reactionUser": {"userId": "u1"}, "createdAt": T}, {"content": "🎉", "reactionUser": {"userId": "u1"}, "createdAt": T}),
+        "boards/b1/posts/p1/comments/c1/replies/r1/reactions/x2": ({"content": "👍", "reactionUser": {"userId": "u1"}, "createdAt": T}, {"content": "🎉", "reactionUser": {"userId": "u1"}, "createdAt": T}),
+        "users/u1/drafts/d1": ({"boardId": "b1", "title": "t", "savedAt": T}, {"boardId": "b1", "title": "s", "savedAt": T}),
+        "boards/b1/reviews/u1": ({"keep": "k", "createdAt": T}, {"keep": "l", "createdAt": T}),
+        "boards/b1": ({"title": "b", "createdAt": T, "waitingUsersIds": ["u1"]}, {"title": "b", "createdAt": T, "waitingUsersIds": ["u2"]}),
+        "users/u1/notifications/n1": ({"type": "like_on_post", "postId": "p1", "fromUserId": "u2", "message": "m", "timestamp": T}, {"type": "like_on_post", "postId": "p1", "fromUserId": "u2", "message": "m", "timestamp": T, "read": True}),
+        "users/u1/blockedUsers/u2": ({"blockedAt": T}, {"blockedAt": datetime(2026, 3, 1, tzinfo=UTC)}),
+    }  # fmt: skip
+    with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
+
+        def matches(path: str, document: dict | None) -> bool:
+            """Whether every row that the mapping makes of the document is there and equal, and no other of its keys."""
+            for collection in CATALOG:
+                if collection.match(path) is None or not collection.operations or document is None:
+                    continue
+                rows = [u for u in map_document(collection, Document(path, document, T, T)) or [] if isinstance(u, Row)]
+                with target.transaction() as connection:
+                    if target.compare(connection, collection, rows).differences:
+                        return False
+            return True
+
+        for path, (first, second) in fields.items():
+            assert writer.mirror(path, None, first, create_time=T) is Outcome.WRITTEN, (path, told)
+            assert matches(path, first), path
+            assert writer.mirror(path, first, second, create_time=T) is Outcome.WRITTEN, (path, told)
+            assert matches(path, second), path
+        assert one(target_dsn, "SELECT array_agg(user_id) FROM board_waiting_users") == ["u2"]
+        assert one(target_dsn, "SELECT permission FROM user_board_permissions WHERE user_id = 'u3'") == "write"
+        for path, (_, second) in reversed(fields.items()):
+            if path != "boards/b1":
+                assert writer.mirror(path, second, None, create_time=T) is Outcome.WRITTEN, (path, told)
+        writer.mirror("boards/b1", fields["boards/b1"][1], {"title": "b", "createdAt": T}, create_time=T)
+        left = "SELECT " + " + ".join(
+            f"(SELECT count(*) FROM {c.table})" for c in CATALOG if c.name not in ("users", "boards")
+        )
+        assert one(target_dsn, left) == 0
+    assert told == []
+    operations = _operations(target_dsn)
+    for entity_id in ("post:create:p1", "reaction:update:x2", "review:delete:u1", "notification:update:n1", "block:create:u1_u2",
+                      "user:update:u3", "board_waiting_users:create:b1_u2", "board_waiting_users:delete:b1_u1"):  # fmt: skip
+        assert entity_id in operations
+
+
+@pytest.fixture(scope="module")
+def unparented(postgres_server):
+    """A migrated database whose foreign keys are off."""
+    from tests.conftest import clone
+
+    for uri in clone(postgres_server, "migrated"):
+        with psycopg.connect(uri, autocommit=True) as connection:
+            for table in {c.table for c in CATALOG}:
+                connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+        yield uri
+
+
+@pytest.mark.parametrize("collection", [c for c in CATALOG if c.operations], ids=lambda c: c.name)
+def test_what_mirror_writes_is_what_the_engine_calls_matching(collection, unparented):
+    mirrored = 0
+    with Target(lambda: postgres.connect(unparented), CATALOG) as target:
+        writer = DualWriter(lambda: postgres.connect(unparented), timeout=30)
+
+        @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+        @given(st.tuples(documents(collection), documents(collection)))
+        def equal(pair):
+            nonlocal mirrored
+            with psycopg.connect(unparented, autocommit=True) as connection:
+                connection.execute("TRUNCATE " + ", ".join({c.table for c in CATALOG}))
+            before, after = pair[0], Document(pair[0].path, pair[1].fields, pair[0].create_time, pair[0].update_time)
+            rows = [u for u in map_document(collection, after) or [] if isinstance(u, Row)]
+            first = writer.mirror(before.path, None, before.fields, create_time=before.create_time)
+            second = writer.mirror(after.path, before.fields, after.fields, create_time=after.create_time)
+            if Outcome.FAILED in (first, second):  # a CHECK refuses it
+                return
+            with target.transaction() as connection:
+                assert target.compare(connection, collection, rows).differences == []
+            assert target.count(collection) == len({r.key for r in rows})
+            mirrored += len(rows)
+            writer.mirror(after.path, after.fields, None, create_time=after.create_time)
+            assert target.count(collection) == 0
+
+        equal()
+        writer.close()
+    assert mirrored > 5, "a property of nothing proves nothing"
+
+
+def test_the_lock_is_taken_before_the_row_and_stays_when_the_row_fails(writer, target_dsn, told):
+    outcome = writer.mirror(
+        "boards/b1/posts/p1/comments/c1", None, {"content": "c", "userId": "nobody", "createdAt": T}
+    )
+    assert outcome is Outcome.FAILED
+    assert _operations(target_dsn) == ["comment:create:c1"]
+    assert (
+        told
+        == [
+            {
+                "text": "failed: ForeignKeyViolation 23503 (constraint comments_post_id_fkey)",
+                "entity_type": "comment",
+                "operation_type": "create",
+                "entity_id": "c1",
+            }
+        ]
+        or "comments_user_id_fkey" in told[0]["text"]
+    )
+
+
+def test_the_same_operation_twice_is_written_once(writer, target_dsn, monkeypatch):
+    monkeypatch.setattr(dual_write.time, "time_ns", lambda: 1_768_512_345_678_000_000)
+    written = []
+    for expected in (Outcome.WRITTEN, Outcome.REPEATED):
+        assert (
+            writer.dual_write(
+                entity_type="post", operation_type="create", entity_id="p1", supabase_write=lambda c: written.append(1)
+            )
+            is expected
+        )
+    assert written == [1]
+    assert one(target_dsn, "SELECT op_id FROM write_ops") == "post:create:p1:1768512345678"
+
+
+def test_a_batch_is_all_or_nothing(writer, target_dsn, told):
+    def block(connection):
+        connection.execute("INSERT INTO blocks (blocker_id, blocked_id) VALUES ('u1', 'u2')")
+
+    def fails(connection):
+        connection.execute("INSERT INTO blocks (blocker_id, blocked_id) VALUES ('u1', 'nobody')")
+
+    writes = [Write("block", "create", "u1_u2", block), Write("block", "create", "u1_nobody", fails)]
+    assert writer.dual_write_batch(writes) is Outcome.FAILED
+    assert one(target_dsn, "SELECT count(*) FROM blocks") == 0
+    assert writer.dual_write_batch(writes[:1]) is Outcome.WRITTEN
+    assert one(target_dsn, "SELECT count(*) FROM blocks") == 1
+    assert [t["entity_id"] for t in told] == ["u1_u2", "u1_nobody"]
+
+
+def test_nothing_is_raised_into_the_caller_and_nothing_private_is_told(writer, told):
+    def fails(connection):
+        raise ValueError("the secret content of a document")
+
+    def inserts(connection):
+        connection.execute("INSERT INTO posts (id) VALUES ('the secret content of a document')")
+
+    for write in (fails, inserts):
+        assert (
+            writer.dual_write(entity_type="post", operation_type="create", entity_id="p1", supabase_write=write)
+            is Outcome.FAILED
+        )
+    assert len(told) == 2
+    assert "secret" not in str(told)
+
+
+def test_the_flag_off_writes_nothing_and_connects_to_nothing(told):
+    def connect():
+        raise AssertionError("connected")
+
+    writer = DualWriter(connect, enabled=lambda: False)
+    assert writer.mirror("boards/b1/posts/p1", None, POST) is Outcome.OFF
+    assert told == []
+
+
+def test_an_absent_flag_means_on(monkeypatch):
+    monkeypatch.delenv(dual_write.FLAG, raising=False)
+    assert dual_write.is_enabled()
+    monkeypatch.setenv(dual_write.FLAG, "false")
+    assert not dual_write.is_enabled()
+
+
+def test_a_caller_is_kept_no_longer_than_the_timeout_and_a_late_write_is_not_done(writer, target_dsn, told):
+    """A client holds the row: the write would wait. The caller goes on, and the write never happens later."""
+    writer.mirror("boards/b1/posts/p1", None, POST, create_time=T)
+    writer.timeout = 0.5
+    with psycopg.connect(target_dsn) as holder:
+        holder.execute("SELECT FROM posts WHERE id = 'p1' FOR UPDATE")
+        began = time.monotonic()
+        outcome = writer.mirror("boards/b1/posts/p1", POST, {**POST, "title": "late"}, create_time=T)
+        assert time.monotonic() - began < 1.5
+        assert outcome in (Outcome.TIMED_OUT, Outcome.FAILED)
+    time.sleep(1)
+    assert one(target_dsn, "SELECT title FROM posts") == "t"
+    assert told
+
+
+def test_a_lost_connection_is_made_anew_for_the_next_write(writer, target_dsn, told):
+    assert writer.mirror("boards/b1/posts/p1", None, POST, create_time=T) is Outcome.WRITTEN
+    with psycopg.connect(target_dsn, autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dualwrite'")
+    outcomes = [writer.mirror("boards/b1/posts/p2", None, POST, create_time=T) for _ in range(5)]
+    assert Outcome.WRITTEN in outcomes
+    assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p2'") == 1
+
+
+def test_the_module_speaks_for_one_writer_a_process(writer, target_dsn):
+    dual_write.configure(lambda: postgres.connect(target_dsn))
+    assert dual_write.mirror("boards/b1/posts/p9", None, POST, create_time=T) is Outcome.WRITTEN
+    assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p9'") == 1
+    dual_write._configured().close()
