@@ -353,8 +353,8 @@ def units_of(
 
 def _settled(finding: Finding, before: OpenDifference | None, now: datetime, params: ReconcileParams) -> Finding:
     """The verdict of a second look: drift is what stayed, unchanged, for the grace period."""
-    if finding.verdict not in SETTLED_BY_WRITING or before is None:
-        return finding
+    if finding.verdict not in SETTLED_BY_WRITING or before is None or finding.requires is not None:
+        return finding  # what hangs on an extra row has waited with it
     age = now - before.first_seen
     if age < timedelta(seconds=params.grace_seconds):
         return replace(finding, verdict=Verdict.IN_FLIGHT, reason="younger_than_grace")
