@@ -21,6 +21,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from dualwrite import alerts, backfill, migrations, postgres, reconcile
 from dualwrite.catalog import CATALOG
 from dualwrite.errors import (
+    Defect,
     DualWriteError,
     IncompleteRead,
     ParameterError,
@@ -129,7 +130,7 @@ def clearly() -> Iterator[None]:
         transient = isinstance(error, postgres.errors.OperationalError)
         failure = TargetError(message) if transient else AirflowFailException(message)
     except Exception as error:  # noqa: BLE001
-        failure = RuntimeError(
+        failure = Defect(
             f"{type(error).__name__} at {_place(error)}. This is a defect of the bundle; its own words are withheld, "
             "because they may quote a document. Report it with this line."
         )

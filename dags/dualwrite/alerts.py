@@ -16,7 +16,9 @@ from sentry_sdk.scope import add_global_event_processor
 
 from dualwrite.report import Alert
 
-_OURS = ("dualwrite.errors", "airflow.sdk.exceptions", "airflow.exceptions", "builtins.RuntimeError")
+_OURS = ("dualwrite.errors.", "airflow.")
+"""Whose errors say what they say without quoting a document."""
+
 _state = {"muted": False}
 
 

@@ -47,13 +47,5 @@ class BrakeError(DualWriteError):
     """A repair looks like a disaster and was not begun."""
 
 
-class DriftError(DualWriteError):
-    """Unexcused drift is open."""
-
-
-class NotExamined(DualWriteError):
-    """A collection could not be read whole; nothing is known of the rest."""
-
-
-class NotVerified(DualWriteError):
-    """After an apply, source and target are not proven equal."""
+class Defect(DualWriteError):
+    """Something that nobody foresaw, stripped of its own words, which may quote a document."""

@@ -1,0 +1,177 @@
+"""What reaches Sentry, taken at a local endpoint that records envelopes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import psycopg
+import pytest
+
+from dev import airflow_home
+from tests.support import one
+
+SECRET = "비밀: nobody may read this sentence"
+
+
+class Endpoint:
+    """A Sentry that only keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                endpoint.bodies.append(
+                    gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+                )
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.dsn = f"http://key@127.0.0.1:{self.server.server_port}/1"
+
+    def events(self) -> list[dict]:
+        found = []
+        for body in self.bodies:
+            for line in body.split(b"\n"):
+                if line.startswith(b"{"):
+                    item = json.loads(line)
+                    if "event_id" in item and ("exception" in item or "message" in item or "logentry" in item):
+                        found.append(item)
+        return found
+
+    def everything(self) -> str:
+        return b"".join(self.bodies).decode(errors="replace")
+
+
+@pytest.fixture
+def sentry() -> Iterator[Endpoint]:
+    endpoint = Endpoint()
+    yield endpoint
+    endpoint.server.shutdown()
+    endpoint.server.server_close()
+
+
+@pytest.fixture
+def drifting(firestore, target_dsn):
+    """A world with one missing post, and one whose title differs."""
+    now = datetime.now(UTC)
+    firestore.document("boards/b1").set({"title": "b", "createdAt": now})
+    firestore.document("users/u1").set({"createdAt": now, "updatedAt": now, "nickname": SECRET})
+    fields = {
+        "title": SECRET,
+        "content": SECRET,
+        "authorId": "u1",
+        "authorName": "n",
+        "createdAt": now,
+        "updatedAt": now,
+    }
+    firestore.document("boards/b1/posts/lost").set(fields)
+    firestore.document("boards/b1/posts/stale").set(fields)
+    with psycopg.connect(target_dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO users (id, nickname, created_at, updated_at) VALUES ('u1', %s, %s, %s)", (SECRET, now, now)
+        )
+        connection.execute("INSERT INTO boards (id, title, created_at) VALUES ('b1', 'b', %s)", (now,))
+        connection.execute(
+            "INSERT INTO posts (id, board_id, author_id, author_name, title, content, created_at, updated_at) "
+            "VALUES ('stale', 'b1', 'u1', 'n', 'other', %s, %s, %s)",
+            (SECRET, now, now),
+        )
+    return firestore
+
+
+def test_each_collection_and_verdict_is_one_issue_with_its_tags_and_nothing_private(
+    drifting, target_dsn, run_dag, sentry
+):
+    on = {
+        "AIRFLOW__SENTRY__SENTRY_ON": "True",
+        "SENTRY_DSN": sentry.dsn,
+        "AIRFLOW__SENTRY__INCLUDE_LOCAL_VARIABLES": "True",  # even where an operator forgot to turn it off
+    }
+    conf = {"grace_seconds": 0.5, "collections": ["posts"]}
+    run = run_dag("reconcile_dual_writes", conf, project=drifting.project, dsn=target_dsn, **on)
+    assert run.state == "failed"
+    events = {e["tags"].get("dual_write.verdict"): e for e in sentry.events()}
+    assert sorted(events) == ["missing", "stale"], "one event each, and the failed task's own is not sent besides"
+    assert len(sentry.events()) == 2
+    missing = events["missing"]
+    assert missing["fingerprint"] == ["dual-write", "posts", "missing"]
+    tags = missing["tags"]
+    assert (tags["dual_write.entity_type"], tags["dual_write.cause"]) == ("posts", "never_attempted")
+    assert (tags["dag_id"], tags["run_id"]) == ("reconcile_dual_writes", run.run_id)
+    told = missing.get("message") or missing["logentry"]["message"]
+    assert told in run.log, "the event says what the failed task's last line says"
+    assert told in run.report["alerts"]
+    assert "nobody may read" not in sentry.everything()
+    assert "nobody may read" not in run.log
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 2
+
+
+SCRIPT = """
+import sys
+from types import SimpleNamespace
+import sentry_sdk
+sentry_sdk.init(dsn=sys.argv[1], include_local_variables=True)
+from dualwrite import airflow as edge
+from dualwrite.errors import SourceError
+def attempt(try_number, error):
+    secret = "nobody may read this"
+    context = {"dag": SimpleNamespace(dag_id="backfill_gap"), "run_id": "r1",
+               "ti": SimpleNamespace(try_number=try_number, max_tries=2)}
+    try:
+        with edge._clearly_run(context):
+            raise error
+    except Exception as failed:
+        sentry_sdk.capture_exception(failed)
+attempt(1, SourceError("first attempt"))
+attempt(2, SourceError("second attempt"))
+attempt(3, SourceError("last attempt"))
+attempt(3, KeyError("nobody may read this"))
+try:
+    raise ValueError("nobody may read this")
+except ValueError as outside:
+    sentry_sdk.capture_exception(outside)
+sentry_sdk.flush()
+"""
+
+
+def test_an_attempt_that_is_retried_sends_nothing_and_other_peoples_words_are_withheld(home, sentry):
+    environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, sentry.dsn],
+        env={**os.environ, **environment, "PYTHONPATH": str(airflow_home.ROOT / "dags")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    values = [e["exception"]["values"][-1] for e in sentry.events()]
+    assert [v["type"] for v in values] == ["SourceError", "Defect", "ValueError"]
+    assert values[0]["value"] == "last attempt"
+    assert "KeyError at" in values[1]["value"]
+    assert values[2]["value"] == "withheld: it may quote a document"
+    assert "nobody may read" not in sentry.everything().replace(SCRIPT, "")
+    assert '"vars"' not in sentry.everything()
+
+
+def test_without_a_dsn_nothing_is_sent_and_nothing_fails(drifting, target_dsn, run_dag):
+    conf = {"grace_seconds": 0.5, "collections": ["posts"]}
+    run = run_dag("reconcile_dual_writes", conf, project=drifting.project, dsn=target_dsn, SENTRY_DSN="")
+    assert run.tasks["report"] == "failed"
+    assert "posts: 1 missing" in run.log
