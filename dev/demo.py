@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from google.cloud import firestore
+
 from dev import stack
+from dev.live_app import LiveApp
 from dev.run_dag import DagRun, run_dag
-from dualwrite import backfill, migrations
+from dualwrite import backfill, migrations, outcome, reconcile
 from dualwrite.catalog import CATALOG
 
 ALL = list(CATALOG.names)
@@ -47,11 +50,15 @@ def step(running: stack.Stack, dag_id: str, conf: dict[str, Any], what: str) -> 
     run = run_dag(running.environment, dag_id, conf)
     if run.report is None:
         raise SystemExit(f"demo: {dag_id} wrote no report:\n{run.log[-5000:]}")
-    if dag_id == migrations.DAG_ID:
-        print(aligned(migrations.as_markdown(run.report)))
-    else:
-        bare = {**run.report, "collections": [{**c, "samples": {}} for c in run.report["collections"]]}
-        print(aligned(backfill.as_markdown(bare)))
+    as_markdown = {
+        migrations.DAG_ID: migrations.as_markdown,
+        backfill.DAG_ID: backfill.as_markdown,
+        reconcile.DAG_ID: outcome.as_markdown,
+    }[dag_id]
+    bare = run.report
+    if dag_id != migrations.DAG_ID:
+        bare = {**bare, "collections": [{**c, "samples": {}} for c in bare["collections"]]}
+    print(aligned(as_markdown(bare)))
     print(f"\n{dag_id}: {run.state}, {time.monotonic() - before:.0f} s")
     return run
 
@@ -71,6 +78,28 @@ def rejected(run: DagRun) -> list[str]:
     ]
 
 
+def reconcile_beside_an_app(running: stack.Stack) -> None:
+    """An app writes for a minute and loses some; reconciliation finds what its windows show, a sweep mends all of it."""
+    say("An app writes with the dual-write helper for a minute; some writes are lost on purpose")
+    app = LiveApp(firestore.Client(project=stack.PROJECT), running.target)
+    app.run(60)
+    app.close()
+    print("written: " + ", ".join(f"{n} {outcome}" for outcome, n in app.written.items()))
+    print("lost: " + "; ".join(f"{n} {what}" for what, n in app.losses.items()))
+    quick = {"grace_seconds": 5}
+    drifted = step(running, reconcile.DAG_ID, quick, "what did not arrive?")
+    if drifted.state != "failed":
+        raise SystemExit("demo: writes were lost, so the reconciliation must fail")
+    print(
+        "It fails, and must: failing is the alert. It saw what its windows show; a sweep sees the rest, and mends it."
+    )
+    mend = {**quick, "scope": "sweep", "repair": "all"}
+    step(running, reconcile.DAG_ID, mend, "every document and every row; what was lost is mended")
+    green = step(running, reconcile.DAG_ID, {**quick, "scope": "sweep"}, "the next run is green")
+    if green.state != "success":
+        raise SystemExit("demo: after the repair the next run must succeed")
+
+
 def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dualwrite-demo-", ignore_cleanup_errors=True) as folder:
@@ -88,6 +117,7 @@ def main() -> None:
             say(f"Rows written: dry run {written(dry)}, apply {written(first)}, second apply {written(second)}")
             if written(dry) or not written(first) or written(second) or second.state != "success":
                 raise SystemExit("demo: the dry run and the second apply must write nothing, and the last run succeed")
+            reconcile_beside_an_app(running)
     say(
         f"Done in {time.monotonic() - began:.0f} s; nothing is left running. Next: `make up`, the same with Airflow's UI."
     )

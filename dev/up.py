@@ -109,6 +109,7 @@ Postgres. Next, in the UI:
   1. trigger apply_migrations with mode = apply
   2. trigger backfill_gap as it is (a dry run), and read the log of its task report
   3. trigger backfill_gap with mode = apply
+  4. trigger reconcile_dual_writes as it is: it says what is open, and what to press
 Ctrl-C ends everything."""
 
 

@@ -310,8 +310,8 @@ def gap_form() -> dict[str, Param]:
             type=["null", "array"],
             items={"type": "string"},
             title="Excuse",
-            description="Differences that you accept, one a line, as collection:key (posts:AbC123). They are kept, "
-            "counted as excused, and fail nothing any more.",
+            description="Differences that you accept, one a line, as collection:key (posts:AbC123); collection:* is all "
+            "that an earlier verification left open. They are kept, counted as excused, and fail nothing any more.",
             section="Exceptions",
         ),
         "excuse_reason": Param(

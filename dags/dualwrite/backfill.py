@@ -23,7 +23,7 @@ from dualwrite.postgres import Connection
 from dualwrite.report import CollectionReport
 from dualwrite.source import Source
 from dualwrite.target import Target
-from dualwrite.verdicts import Verdict
+from dualwrite.verdicts import Finding, Verdict
 from dualwrite.windows import Window, gap_window, instant
 
 log = logging.getLogger(__name__)
@@ -186,6 +186,7 @@ def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
     collection = run.catalog[name]
     found = CollectionReport(name, "verify")
     began = datetime.now(UTC)
+    rejected: list[Finding] = []
 
     def work(excused: frozenset[str]) -> None:
         found.target_count = run.target.count(collection)
@@ -200,10 +201,13 @@ def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
             return
         with _examiner(run, found, Policy(), excused) as examiner:
             examiner.sweep(params.page_size, grace=params.grace_seconds)
+            rejected.extend(examiner.rejected)
         unexplained = sum(found.counts[v] - found.excused[v] for v in set(Verdict) - _EXPLAINED)
         found.verification = "verified" if unexplained == 0 else "not_verified"
 
     def finish(connection: Connection) -> None:
+        # So that a person can excuse them all at once, and reconciliation knows them.
+        memory.remember(connection, name, [(finding, None, None) for finding in rejected], run.run_id)
         if found.verification == "verified":
             memory.advance_watermark(connection, name, began, run.run_id, swept_at=began)
 

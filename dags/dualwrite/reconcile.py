@@ -211,8 +211,9 @@ def compare(run: Run, name: str) -> dict[str, Any]:
     pending: list[tuple[Finding, Key]] = []
     with run.target.transaction() as connection:
         known = memory.open_differences(connection, name)
-    watched = frozenset(d.label for d in known if not d.excused)
-    examiner = examiner_of(run, found, Policy(), frozenset(d.label for d in known if d.excused), watched)
+    excused = frozenset(d.label for d in known if d.excused)
+    watched = frozenset(d.label for d in known)  # an excuse ends with the difference that it was for
+    examiner = examiner_of(run, found, Policy(), excused, watched)
 
     def work() -> None:
         with examiner:
@@ -231,7 +232,7 @@ def compare(run: Run, name: str) -> dict[str, Any]:
         memory.advance_watermark(connection, name, end, run.run_id, swept_at=swept)
 
     report = measured(run, found, work, finish=finish)
-    still = len(watched - examiner.settled - {f.label for f in examiner.rejected})
+    still = len(watched - excused - examiner.settled - {f.label for f in examiner.rejected})
     new = sum(1 for f, _ in pending if f.label not in watched)
     return {**report, "pending": new + still, "to_wait_for": new, "looked_at": datetime.now(UTC).isoformat()}
 

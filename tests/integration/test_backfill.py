@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from dev import seed
+from dualwrite import backfill
 from dualwrite.catalog import CATALOG
 from tests.support import apply, dry_run, examine_all, gap_run, nonzero, one, table_bytes, verify_all
 
@@ -116,3 +117,13 @@ def test_a_parent_from_before_the_window_is_inserted_first(world, firestore, emu
     assert said["comments"]["counts"] == did["comments"]["counts"]
     assert did["comments"]["parents_inserted"] == 1
     assert one(target_dsn, "SELECT count(*) FROM comments WHERE id = 'new'") == 1
+
+
+def test_all_that_a_verification_left_open_can_be_excused_at_once(world, firestore, emulator, target_dsn):
+    with gap_run(firestore.project, emulator, target_dsn, collections=["posts"]) as run:
+        examine_all(run, dry=False)
+        assert verify_all(run)["posts"]["verification"] == "not_verified"
+    changes = {"collections": ["posts"], "excuse": ["posts:*"], "excuse_reason": "broken since 2024"}
+    with gap_run(firestore.project, emulator, target_dsn, run_id="second", **changes) as run:
+        backfill.preflight(run, by="a person")
+        assert verify_all(run)["posts"]["verification"] == "verified"

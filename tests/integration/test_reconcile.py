@@ -573,6 +573,24 @@ def test_differences_of_a_collection_gone_from_the_catalog_are_told_and_can_be_e
     assert run(excuse=["polls:*"], excuse_reason="polls were dropped").alerts == []
 
 
+def test_an_excuse_ends_with_the_difference_that_it_was_for(world, target_dsn, run):
+    document = world.document("boards/b1/posts/new")
+    document.set(post(createdAt=now(), updatedAt=now(), title=7))
+    run()
+    assert run(excuse=["posts:new"], excuse_reason="a number for a title").alerts == []
+    document.update({"title": "corrected", "updatedAt": now()})
+    assert run(repair="missing").alerts == []
+    assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'new'") == 0, "still excused: not repaired"
+    run(unexcuse=["posts:new"])
+    assert run(repair="missing").alerts == []
+    assert one(target_dsn, "SELECT title FROM posts WHERE id = 'new'") == "corrected"
+    run(excuse=["posts:new"], excuse_reason="in advance")
+    run()
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0, (
+        "it matches: there is nothing to excuse"
+    )
+
+
 # --- bad input ---------------------------------------------------------------------------------------------------------------------
 
 
