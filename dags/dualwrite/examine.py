@@ -72,6 +72,7 @@ class Examiner:
         """Watched keys that match now."""
         self.seen: set[str] = set()
         """Labels of the keys examined so far; kept for `first_look` alone."""
+        self._seen_paths: set[str] = set()
         self.rejected: list[Finding] = []
         """Rejections that nobody excused; kept for `first_look` alone."""
         self.judge = Judge(
@@ -190,6 +191,8 @@ class Examiner:
                 self.report.stray += 1
                 continue
             parents[document.path] = document
+            if self._pending is not None:
+                self._seen_paths.add(document.path)
             for unit in units:
                 if isinstance(unit, Rejection):
                     self._found(Finding(Verdict.REJECTED, unit.label, unit.path, unit.entry, reason=unit.reason))
@@ -359,7 +362,7 @@ class Examiner:
         """Examines documents whole (all their entries), as if they lay in the window. Returns the rows of those that
         are gone, which are to be examined by key."""
         documents = self.source.get(paths, self.collection.fields)
-        self._page([d for d in documents.values() if d is not None and d.path not in self.seen])
+        self._page([d for d in documents.values() if d is not None and d.path not in self._seen_paths])
         gone = [path for path, document in documents.items() if document is None]
         column = next((c for c in self.collection.key if isinstance(c.origin, Segment)), None)
         if not gone or column is None:

@@ -68,6 +68,13 @@ def prune_journal(connection: Connection, days: int) -> int:
     ).rowcount
 
 
+def prune_runs(connection: Connection, days: int) -> int:
+    """Drops runs older than `days`; returns how many lines."""
+    return connection.execute(
+        "DELETE FROM dualwrite.runs WHERE recorded_at < now() - make_interval(days => %s)", (days,)
+    ).rowcount
+
+
 # --- watermarks and runs ------------------------------------------------------------------------------------------
 
 
@@ -307,12 +314,16 @@ def ages(connection: Connection) -> dict[str, dict[str, str | None]]:
 
 def history(connection: Connection, dag_id: str, limit: int = 200) -> list[dict[str, Any]]:
     """The last runs in short form, newest first: what each found and wrote over all collections."""
+    verdicts = ", ".join(
+        f"sum((counts ->> '{v}')::int8) FILTER (WHERE looked)"
+        for v in ("missing", "stale", "extra", "rejected", "in_flight")
+    )
     rows = connection.execute(
-        "SELECT run_id, max(recorded_at), sum(examined), sum((counts ->> 'missing')::int8), sum((counts ->> 'stale')::int8), "
-        "sum((counts ->> 'extra')::int8), sum((counts ->> 'rejected')::int8), sum((counts ->> 'in_flight')::int8), "
+        f"SELECT run_id, max(recorded_at), sum(examined) FILTER (WHERE looked), {verdicts}, "
         "sum(inserted + updated + deleted), sum(billed_reads), count(*) FILTER (WHERE outcome = 'not_examined') "
-        "FROM dualwrite.runs WHERE dag_id = %s AND phase <> 're_examine' GROUP BY run_id ORDER BY 2 DESC LIMIT %s",
-        (dag_id, limit),
+        "FROM (SELECT *, phase IN ('compare', 'second_look') AS looked FROM dualwrite.runs WHERE dag_id = %s "
+        "ORDER BY id DESC LIMIT %s) lately GROUP BY run_id ORDER BY 2 DESC LIMIT %s",
+        (dag_id, 80 * limit, limit),  # a run has at most five lines for each of the collections
     ).fetchall()
     names = ("examined", "missing", "stale", "extra", "rejected", "in_flight", "written", "billed", "not_examined")
     return [

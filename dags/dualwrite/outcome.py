@@ -68,7 +68,7 @@ def build_report(
         "windows": plan.as_json()["windows"],
         "operations": gate.get("operations"),
         "planned": gate.get("planned"),
-        "billed_reads": sum(c["billed_reads"] for c in collections) + gate.get("billed_reads", 0),
+        "billed_reads": sum(c["billed_reads"] for c in collections) + gate.get("billed_reads", 0) + plan.billed_reads,
         "collections": collections,
         "open": open_now,
         "ages": memory.ages(connection),

@@ -57,10 +57,16 @@ class Preflight:
 
 
 def check(
-    source: Source, target: Target, catalog: Catalog, windows: Mapping[str, Window | None], *, writes: bool
+    source: Source,
+    target: Target,
+    catalog: Catalog,
+    windows: Mapping[str, Window | None],
+    *,
+    writes: bool,
+    estimate: bool = True,
 ) -> Preflight:
     """Raises PreflightError with every fault it found, one a line; returns what the run should know. `windows` are
-    those of the collections to be examined (None: all documents).
+    those of the collections to be examined (None: all documents). `estimate`: whether to count what they would cost.
 
     Reads counts of the source only (billed: one read per 1,000 documents), and the target's catalog.
     """
@@ -81,14 +87,10 @@ def check(
     if faults:
         raise PreflightError("The target is not fit for this run:\n" + "\n".join(f"- {fault}" for fault in faults))
     began = datetime.now(UTC)
-    estimates, source_time = {}, began
-    for collection in collections:
-        number = 0
-        for scan in scans(collection, windows[collection.name]):
-            found, source_time = source.count(scan)
-            number += found
-        estimates[collection.name] = number
-    check_not_empty(source, target, catalog)
+    estimates = {
+        c.name: sum(source.count(scan)[0] for scan in scans(c, windows[c.name])) for c in collections if estimate
+    }
+    source_time = check_not_empty(source, target, catalog) or began
     apart = (target_time - source_time).total_seconds() - (began - datetime.now(UTC)).total_seconds()
     if abs(apart) > _CLOCKS_APART:
         log.warning(
@@ -191,12 +193,17 @@ def _has_unique(connection: Connection, table: str, columns: tuple[str, ...]) ->
     return bool(row and row[0])
 
 
-def check_not_empty(source: Source, target: Target, catalog: Catalog) -> None:
-    """A live system has documents and rows in its sentinel collections: nothing there means we look at another one."""
+def check_not_empty(source: Source, target: Target, catalog: Catalog) -> datetime | None:
+    """A live system has documents and rows in its sentinel collections: nothing there means we look at another one.
+
+    Returns the source's clock as it counted them; None without sentinels.
+    """
+    moment: datetime | None = None
     for collection in catalog:
         if not collection.sentinel:
             continue
-        documents = sum(source.count(scan)[0] for scan in scans(collection, None))
+        [scan] = scans(collection, None)
+        documents, moment = source.count(scan)
         rows = target.count(collection)
         if documents and rows:
             continue
@@ -210,3 +217,4 @@ def check_not_empty(source: Source, target: Target, catalog: Catalog) -> None:
             f"({documents:,} documents, {rows:,} rows). Check the {other}; a first load of everything is not a gap "
             "backfill."
         )
+    return moment

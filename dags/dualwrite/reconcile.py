@@ -22,6 +22,7 @@ from typing import Any, Self
 from dualwrite import memory, operations, parameters
 from dualwrite import preflight as checks
 from dualwrite.declaration import Catalog, Collection
+from dualwrite.errors import ParameterError
 from dualwrite.examine import Examiner, scans
 from dualwrite.judge import Policy, Unit
 from dualwrite.mapping import Rejection, Row, map_document
@@ -47,6 +48,7 @@ PARAMETERS = (
 
 PAGE_SIZE = 5000
 JOURNAL_DAYS = 30
+RUNS_DAYS = 400
 DUAL_WRITE_OFF = "dual_write_off"
 """The cause of what is missing because dual-write is switched off: kept open, and no failure."""
 
@@ -117,6 +119,8 @@ class Plan:
     now: datetime
     dual_write_enabled: bool
     windows: dict[str, Window | None]
+    billed_reads: int = 0
+    """What preflight itself cost."""
 
     @property
     def repairs(self) -> bool:
@@ -133,6 +137,7 @@ class Plan:
             "now": self.now.isoformat(),
             "dual_write_enabled": self.dual_write_enabled,
             "windows": windows,
+            "billed_reads": self.billed_reads,
         }
 
     @classmethod
@@ -146,6 +151,7 @@ class Plan:
             datetime.fromisoformat(given["now"]),
             given["dual_write_enabled"],
             windows,
+            given["billed_reads"],
         )
 
 
@@ -183,19 +189,32 @@ def preflight(
     with target.transaction() as connection:
         memory.require_schema(connection)
         memory.prune_journal(connection, JOURNAL_DAYS)
+        memory.prune_runs(connection, RUNS_DAYS)
+        _check_excuses(connection, catalog, [*params.excuses, *params.unexcuses])
         memory.excuse(connection, params.excuses, by=by, reason=str(params.excuse_reason), run_id=run_id)
         memory.unexcuse(connection, params.unexcuses)
         marks = {name: memory.watermark(connection, name) for name in params.selected}
     windows: dict[str, Window | None] = {}
     for name, (until, swept) in marks.items():
         due = swept is None or now - swept >= timedelta(hours=params.sweep_every_hours)
+        due = due or not catalog[name].check_fields  # read whole anyway
         recent = recent_window(until, params.minutes, now, instant(EXPORT_TIME, "the export's time"))
         windows[name] = None if params.scope == "sweep" or due else recent
     plan = Plan(params, now, dual_write_enabled, windows)
     # A repair also writes the parents that a missing row needs.
-    examined = {n: windows.get(n, Window(now, now)) for n in catalog.with_parents(params.selected)}
-    checks.check(source, target, catalog, examined, writes=plan.repairs)
-    return plan
+    examined = dict.fromkeys(catalog.with_parents(params.selected))
+    checks.check(source, target, catalog, examined, writes=plan.repairs, estimate=False)
+    return replace(plan, billed_reads=source.billed_reads)
+
+
+def _check_excuses(connection: Connection, catalog: Catalog, named: Iterable[tuple[str, str]]) -> None:
+    """A collection that is named must be declared, or have differences open from when it was."""
+    known = {*catalog.names, *(line["collection"] for line in memory.open_counts(connection))}
+    for name, key in named:
+        if name not in known:
+            raise ParameterError(
+                f"An excuse names a collection: {name!r} in {name}:{key} is none. Choose from {', '.join(sorted(known))}."
+            )
 
 
 # --- the first look -------------------------------------------------------------------------------------------------------
@@ -221,8 +240,11 @@ def compare(run: Run, name: str) -> dict[str, Any]:
             pending.extend(examiner.first_look(read, PAGE_SIZE, lambda e: _other_sides(e, window)))
 
     def finish(connection: Connection) -> None:
+        # Not drift before the second look has said so: this run may die here, and another look at the table.
         new: list[tuple[Finding, Key | None, Cause | None]] = [
-            (f, k, None) for f, k in pending if f.label not in watched
+            (replace(f, verdict=Verdict.IN_FLIGHT, reason="first_look"), k, None)
+            for f, k in pending
+            if f.label not in watched
         ]
         new += [(f, None, None) for f in examiner.rejected]
         memory.remember(connection, name, new, run.run_id)
@@ -491,9 +513,12 @@ def measured(
     window = run.plan.windows.get(found.collection)
     scope = "recent" if window is not None else "sweep"
 
-    def record(connection: Connection) -> None:
+    def tally() -> None:
         found.seconds = time.monotonic() - began
         found.billed_reads = run.source.billed_reads - billed
+
+    def record(connection: Connection) -> None:
+        tally()
         memory.record_run(
             connection, found, dag_id=DAG_ID, run_id=run.run_id, scope=scope, mode=run.params.repair, window=window,
             started_at=started_at,
@@ -504,7 +529,10 @@ def measured(
         found.check_identity()
         with run.target.transaction() as connection:
             finish(connection)
-            record(connection)
+            if found.examined or found.phase == "compare":  # nothing to look at again: no line
+                record(connection)
+            else:
+                tally()
     except Exception as error:
         found.not_examined = type(error).__name__
         with run.target.transaction() as connection:

@@ -90,6 +90,7 @@ CREATE TABLE dualwrite.runs (
   recorded_at TIMESTAMPTZ NOT NULL DEFAULT NOW(),
   UNIQUE (dag_id, run_id, collection, phase)
 );
+CREATE INDEX runs_recorded_at ON dualwrite.runs (recorded_at);
 COMMENT ON TABLE dualwrite.runs IS 'One line for each run, collection and phase, with the counts.';
 
 REVOKE ALL ON ALL TABLES IN SCHEMA dualwrite FROM public, anon, authenticated;

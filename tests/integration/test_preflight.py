@@ -114,8 +114,8 @@ BAD_PARAMETERS = {
     "unknown scope": ({"scope": "some"}, "scope is one of"),
     "negative margin": ({"margin_hours": -1}, "margin_hours is a number"),
     "an excuse without reason": ({"excuse": ["posts:x"]}, "excuse_reason is empty"),
-    "an excuse of nothing": ({"excuse": ["posts"], "excuse_reason": "r"}, "written as collection:key"),
-    "an excuse of no collection": ({"excuse": ["pages:x"], "excuse_reason": "r"}, "written as collection:key"),
+    "an excuse of nothing": ({"excuse": ["posts"], "excuse_reason": "r"}, "named as collection:key"),
+    "an excuse of no collection": ({"excuse": ["pages:x"], "excuse_reason": "r"}, "named as collection:key"),
     "a misspelt parameter": ({"dryrun": True}, "dryrun is none of them"),
 }
 
