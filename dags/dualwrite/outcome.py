@@ -122,6 +122,15 @@ def message(found: Iterable[Alert]) -> str:
     return "; ".join(alert.text for alert in found)
 
 
+def _ages(ages: Mapping[str, Mapping[str, str | None]]) -> str:
+    """The oldest complete look and the oldest sweep: all others are younger."""
+    name, age = min(ages.items(), key=lambda item: str(item[1]["examined_until"]))
+    never = sorted(n for n, a in ages.items() if a["swept_at"] is None)
+    swept = min((str(a["swept_at"]), n) for n, a in ages.items()) if not never else None
+    last = f"swept since {swept[0][:16]} ({swept[1]})" if swept else f"never swept: {', '.join(never)}"
+    return f"Every collection is examined whole until {str(age['examined_until'])[:16]} ({name}), and {last}, or later."
+
+
 def as_markdown(whole: Mapping[str, Any]) -> str:
     """The report as a person reads it."""
     swept = [c["collection"] for c in whole["collections"] if c.get("scope") == "sweep"]
@@ -147,6 +156,8 @@ def as_markdown(whole: Mapping[str, Any]) -> str:
                 f"| {line['collection']} | {verdict} | {line['cause']} | {line['number']:,} | {line['since'][:16]} |"
             )
         parts.append("\n".join(lines))
+    if whole["ages"]:
+        parts.append(_ages(whole["ages"]))
     parts.append(f"Billed reads: {whole['billed_reads']:,}.")
     if whole["alerts"]:
         parts.append("\n".join(["**This run fails:**", "", *(f"- {text}" for text in whole["alerts"])]))

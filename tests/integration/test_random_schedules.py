@@ -6,19 +6,23 @@ knows nothing of the engine: it reads both databases and says what should be whe
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from tests.support import reconciled
 
+ROOT = Path(__file__).resolve().parents[2]
 COLLECTIONS = ["users", "boards", "posts", "comments", "replies", "likes"]
 T = datetime(2026, 2, 1, tzinfo=UTC)
 
@@ -284,3 +288,35 @@ def test_clients_that_lose_nothing_raise_no_alarm(base, emulator, target_dsn):
 
     _beside(clients, live)
     assert alarms == [], f"seeds from {first}"
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_killed_at_any_moment_and_run_again_ends_with_target_equal_to_source(base, emulator, target_dsn, number):
+    """SIGKILL wherever it happens to be: before a write, between a write and its confirmation, between two tasks."""
+    seed = random.randrange(10**9)
+    sys.stdout.write(f"\nseed {seed}\n")
+    clients = [Client(base, target_dsn, seed + i, failing=0.4, pause=0.0) for i in range(60)]
+    with ThreadPoolExecutor(max_workers=8) as threads:
+        list(threads.map(Client.run, clients))
+    assert differences(base, target_dsn), "the clients lost nothing"
+    moments = random.Random(seed)
+    command = [sys.executable, "-m", "tests.child_reconcile", base.project, emulator, target_dsn]
+    environment = {**os.environ, "PYTHONPATH": "dags:."}
+    killed = 0
+    for _ in range(4):
+        with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"begin\n"
+            time.sleep(moments.uniform(0.05, 0.8))
+            killed += child.poll() is None
+            child.kill()
+    assert killed, "no child was killed at work"
+    last = reconciled(
+        base.project, emulator, target_dsn, scope="sweep", repair="all", max_repairs=100_000, max_share=100,
+        liveness_minimum=10**6,
+    )  # fmt: skip
+    assert differences(base, target_dsn) == [], f"seed {seed}"
+    assert last.alerts == [], f"seed {seed}"
+    with psycopg.connect(target_dsn) as connection:
+        left = connection.execute("SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL").fetchone()
+    assert left == (0,), f"seed {seed}"

@@ -1,0 +1,71 @@
+"""What the local stack says when something is missing: one line, with how to get it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from dev import emulator, new_migration, postgres_server, processes, stack
+
+
+def test_no_emulator(monkeypatch, tmp_path):
+    monkeypatch.setenv("FIRESTORE_EMULATOR_JAR", str(tmp_path / "none.jar"))
+    with pytest.raises(processes.Missing, match="names no file"):
+        emulator.find_jar()
+    monkeypatch.delenv("FIRESTORE_EMULATOR_JAR")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(Path, "is_file", lambda self: False)
+    with pytest.raises(processes.Missing, match="gcloud components install cloud-firestore-emulator"):
+        emulator.find_jar()
+
+
+def test_the_emulator_is_found_in_firebase_tools_cache(monkeypatch, tmp_path):
+    monkeypatch.delenv("FIRESTORE_EMULATOR_JAR", raising=False)
+    cache = tmp_path / ".cache/firebase/emulators"
+    cache.mkdir(parents=True)
+    jar = cache / "cloud-firestore-emulator-v1.19.8.jar"
+    jar.touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    real = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda self: "google-cloud-sdk" not in str(self) and real(self))
+    assert emulator.find_jar() == jar
+
+
+def test_no_java(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(processes.Missing, match="apt-get install openjdk-17-jre-headless"):
+        emulator._java()
+
+
+def test_a_port_that_is_taken(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(processes.Missing, match=f"port {port} for Postgres is taken"),
+            postgres_server.server(port=port),
+        ):
+            pass
+        with (
+            pytest.raises(processes.Missing, match=f"port {port} for the Firestore emulator is taken"),
+            emulator.emulator(tmp_path, port),
+        ):
+            pass
+
+
+def test_a_command_of_airflows_that_fails_says_its_last_line(tmp_path):
+    with pytest.raises(processes.Missing, match="is the disk full"):
+        stack.airflow({"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}, "no-such-command")
+
+
+def test_a_new_migration_is_empty_well_named_and_newer_than_the_last(tmp_path):
+    (tmp_path / "29990101000000_last.sql").touch()
+    path = new_migration.create("add_polls", tmp_path)
+    assert path.name == "29990101000001_add_polls.sql"
+    with pytest.raises(SystemExit, match="A migration's name is made of a-z, 0-9 and _"):
+        new_migration.create("bad name!", tmp_path)
