@@ -29,7 +29,8 @@ from airflow.sdk import TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from dualwrite import migrations
-from dualwrite.airflow import clearly, migration_form, migration_params, target_connection
+from dualwrite.airflow import clearly, migration_params, target_connection
+from dualwrite.forms import migration_form
 
 log = logging.getLogger("dualwrite")
 

@@ -36,9 +36,10 @@ from airflow.sdk import TaskGroup, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dualwrite import backfill
-from dualwrite.airflow import clearly, gap_form, gap_params, gap_run, triggered_by
+from dualwrite.airflow import clearly, gap_params, gap_run, triggered_by
 from dualwrite.backfill import GapParams
 from dualwrite.catalog import CATALOG
+from dualwrite.forms import gap_form
 
 log = logging.getLogger("dualwrite")
 

@@ -38,9 +38,10 @@ from airflow.sdk import TaskGroup, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dualwrite import alerts, outcome, reconcile, repair
-from dualwrite.airflow import clearly, dag_link, reconcile_form, reconcile_preflight, reconcile_run, target
+from dualwrite.airflow import clearly, dag_link, reconcile_preflight, reconcile_run, target
 from dualwrite.catalog import CATALOG
-from dualwrite.reconcile import Plan
+from dualwrite.forms import reconcile_form
+from dualwrite.reconcile_plan import DAG_ID, Plan
 
 log = logging.getLogger("dualwrite")
 
@@ -140,13 +141,13 @@ def reconcile_dual_writes():
             [part for part in mended if part],
             pull(task_ids="re_examine"),
         )
-        plan, link = _plan(context), dag_link(reconcile.DAG_ID)
+        plan, link = _plan(context), dag_link(DAG_ID)
         with clearly(), target() as postgres, postgres.transaction() as connection:
             whole = outcome.build_report(connection, CATALOG, context["run_id"], plan, parts, link=link)
         log.info("%s", outcome.as_markdown(whole))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
         if found := outcome.alerts(whole, CATALOG, (parts.gate or {}).get("problem"), link):
-            alerts.begin(dag_id=reconcile.DAG_ID, run_id=context["run_id"])
+            alerts.begin(dag_id=DAG_ID, run_id=context["run_id"])
             alerts.tell(found)
             raise AirflowFailException(outcome.message(found))
         return whole

@@ -13,7 +13,7 @@ from google.cloud import firestore
 from dev import stack
 from dev.live_app import LiveApp
 from dev.run_dag import DagRun, run_dag
-from dualwrite import backfill, migrations, outcome, reconcile
+from dualwrite import backfill, migrations, outcome, reconcile_plan
 from dualwrite.catalog import CATALOG
 
 ALL = list(CATALOG.names)
@@ -53,7 +53,7 @@ def step(running: stack.Stack, dag_id: str, conf: dict[str, Any], what: str) -> 
     as_markdown = {
         migrations.DAG_ID: migrations.as_markdown,
         backfill.DAG_ID: backfill.as_markdown,
-        reconcile.DAG_ID: outcome.as_markdown,
+        reconcile_plan.DAG_ID: outcome.as_markdown,
     }[dag_id]
     bare = run.report
     if dag_id != migrations.DAG_ID:
@@ -87,15 +87,15 @@ def reconcile_beside_an_app(running: stack.Stack) -> None:
     print("written: " + ", ".join(f"{n} {outcome}" for outcome, n in app.written.items()))
     print("lost: " + "; ".join(f"{n} {what}" for what, n in app.losses.items()))
     quick = {"grace_seconds": 5}
-    drifted = step(running, reconcile.DAG_ID, quick, "what did not arrive?")
+    drifted = step(running, reconcile_plan.DAG_ID, quick, "what did not arrive?")
     if drifted.state != "failed":
         raise SystemExit("demo: writes were lost, so the reconciliation must fail")
     print(
         "It fails, and must: failing is the alert. It saw what its windows show; a sweep sees the rest, and mends it."
     )
     mend = {**quick, "scope": "sweep", "repair": "all"}
-    step(running, reconcile.DAG_ID, mend, "every document and every row; what was lost is mended")
-    green = step(running, reconcile.DAG_ID, {**quick, "scope": "sweep"}, "the next run is green")
+    step(running, reconcile_plan.DAG_ID, mend, "every document and every row; what was lost is mended")
+    green = step(running, reconcile_plan.DAG_ID, {**quick, "scope": "sweep"}, "the next run is green")
     if green.state != "success":
         raise SystemExit("demo: after the repair the next run must succeed")
 

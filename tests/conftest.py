@@ -102,6 +102,18 @@ def target_dsn(postgres_server: str) -> Iterator[str]:
     yield from clone(postgres_server, "migrated")
 
 
+@pytest.fixture(scope="module")
+def unparented_dsn(postgres_server: str) -> Iterator[str]:
+    """A migrated database whose foreign keys are off: for tests about values, not about parents."""
+    for uri in clone(postgres_server, "migrated"):
+        with psycopg.connect(uri, autocommit=True) as open_connection:
+            for (table,) in open_connection.execute(
+                "SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f' GROUP BY 1"
+            ).fetchall():
+                open_connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+        yield uri
+
+
 @pytest.fixture
 def connection(target_dsn: str) -> Iterator[psycopg.Connection]:
     """A connection to the migrated database, autocommit."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from dualwrite import backfill, outcome, postgres, reconcile, repair
+from dualwrite import backfill, outcome, postgres, reconcile, reconcile_plan, repair
 from dualwrite.catalog import CATALOG
 from dualwrite.declaration import Catalog
 from dualwrite.source import Source
@@ -116,13 +116,13 @@ def reconciled(
     **changes: Any,
 ) -> Reconciled:
     """A whole reconciliation as its DAG does it, without Airflow. `between` happens between the two looks."""
-    given = reconcile.parse({**RECONCILE_DEFAULTS, **changes}, catalog)
+    given = reconcile_plan.parse({**RECONCILE_DEFAULTS, **changes}, catalog)
     run_id = run_id or f"run-{uuid.uuid4().hex[:6]}"
     with Source(project, emulator_host=emulator) as source, Target(lambda: postgres.connect(dsn), catalog) as target:
-        plan = reconcile.preflight(
+        plan = reconcile_plan.preflight(
             source, target, catalog, given, run_id, by="a test", dual_write_enabled=enabled, now=now
         )
-        run = reconcile.Run(source, target, catalog, run_id, plan)
+        run = reconcile_plan.Run(source, target, catalog, run_id, plan)
         compared = {name: reconcile.compare(run, name) for name in given.selected}
         between()
         if any(c["to_wait_for"] for c in compared.values()):

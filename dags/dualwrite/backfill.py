@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +19,7 @@ from dualwrite.errors import ParameterError
 from dualwrite.examine import Examiner, scans
 from dualwrite.judge import Policy
 from dualwrite.postgres import Connection
+from dualwrite.recording import recorded
 from dualwrite.report import CollectionReport
 from dualwrite.source import Source
 from dualwrite.target import Target
@@ -167,12 +167,12 @@ def examine(run: Run, name: str, *, dry: bool, record: bool = True) -> dict[str,
     found = CollectionReport(name, "gap")
     params = run.params
 
-    def work(excused: frozenset[str]) -> None:
-        with _examiner(run, found, params.policy(dry=dry), excused) as examiner:
+    def work() -> None:
+        with _examiner(run, found, params.policy(dry=dry)) as examiner:
             examiner.scan(params.scan_window, params.page_size)
 
     mode = "dry_run" if dry else "apply"
-    return _measured(run, found, work, mode=mode, window=params.scan_window, record=record)
+    return _recorded(run, found, work, mode=mode, window=params.scan_window, record=record)
 
 
 def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
     began = datetime.now(UTC)
     rejected: list[Finding] = []
 
-    def work(excused: frozenset[str]) -> None:
+    def work() -> None:
         found.target_count = run.target.count(collection)
         [scan] = scans(collection, None)
         documents, _ = run.source.count(scan)
@@ -199,7 +199,7 @@ def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
         if max(documents, found.target_count) > params.explain_up_to:
             found.verification = "not_proven"
             return
-        with _examiner(run, found, Policy(), excused) as examiner:
+        with _examiner(run, found, Policy()) as examiner:
             examiner.sweep(params.page_size, grace=params.grace_seconds)
             rejected.extend(examiner.rejected)
         unexplained = sum(found.counts[v] - found.excused[v] for v in set(Verdict) - _EXPLAINED)
@@ -211,10 +211,12 @@ def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
         if found.verification == "verified":
             memory.advance_watermark(connection, name, began, run.run_id, swept_at=began)
 
-    return _measured(run, found, work, mode="counts" if counts_only else "explain", window=None, finish=finish)
+    return _recorded(run, found, work, finish, mode="counts" if counts_only else "explain", window=None)
 
 
-def _examiner(run: Run, found: CollectionReport, policy: Policy, excused: frozenset[str]) -> Examiner:
+def _examiner(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
+    with run.target.transaction() as connection:
+        excused = memory.excused_labels(connection, found.collection)
     return Examiner(
         run.source,
         run.target,
@@ -227,41 +229,20 @@ def _examiner(run: Run, found: CollectionReport, policy: Policy, excused: frozen
     )
 
 
-def _measured(
+def _recorded(
     run: Run,
     found: CollectionReport,
-    work: Callable[[frozenset[str]], None],
+    work: Callable[[], None],
+    finish: Callable[[Connection], None] = lambda _: None,
     *,
     mode: str,
     window: Window | None,
     record: bool = True,
-    finish: Callable[[Connection], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Runs one examination with its time and its billed reads, and keeps its line in dualwrite.runs.
-
-    A failure is recorded as not examined and raised again.
-    """
-    started_at, began, billed = datetime.now(UTC), time.monotonic(), run.source.billed_reads
-    try:
-        with run.target.transaction() as connection:
-            excused = memory.excused_labels(connection, found.collection)
-        work(excused)
-        found.check_identity()
-    except Exception as error:
-        found.not_examined = type(error).__name__
-        raise
-    finally:
-        found.seconds = time.monotonic() - began
-        found.billed_reads = run.source.billed_reads - billed
-        if record:
-            with run.target.transaction() as connection:
-                if found.not_examined is None:
-                    finish(connection)
-                memory.record_run(
-                    connection, found, dag_id=DAG_ID, run_id=run.run_id, scope=run.params.scope, mode=mode,
-                    window=window, started_at=started_at,
-                )  # fmt: skip
-    return found.as_json()
+    return recorded(
+        run.source, run.target, found, work, finish,
+        dag_id=DAG_ID, run_id=run.run_id, scope=run.params.scope, mode=mode, window=window, line=lambda: record,
+    )  # fmt: skip
 
 
 # --- the report -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from typing import Any
 from dualwrite import memory, report
 from dualwrite.declaration import Catalog
 from dualwrite.postgres import Connection
-from dualwrite.reconcile import DAG_ID, DUAL_WRITE_OFF, Plan
+from dualwrite.reconcile import DUAL_WRITE_OFF
+from dualwrite.reconcile_plan import DAG_ID, Plan
 from dualwrite.report import Alert
 from dualwrite.verdicts import DRIFT
 

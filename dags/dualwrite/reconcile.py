@@ -11,210 +11,33 @@ was first seen at least `grace_seconds` ago and is the same at a second look.
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any
 
-from dualwrite import memory, operations, parameters
-from dualwrite import preflight as checks
-from dualwrite.declaration import Catalog, Collection
-from dualwrite.errors import ParameterError
-from dualwrite.examine import Examiner, scans
+from dualwrite import memory, operations
+from dualwrite.declaration import Collection
+from dualwrite.examine import Examiner
 from dualwrite.judge import Policy, Unit
 from dualwrite.mapping import Rejection, Row, map_document
 from dualwrite.memory import OpenDifference
 from dualwrite.postgres import Connection
 from dualwrite.protocol import UNITS_AT_ONCE
+from dualwrite.reconcile_plan import DAG_ID, ReconcileParams, Run
+from dualwrite.recording import recorded
 from dualwrite.report import CollectionReport
-from dualwrite.source import Source
-from dualwrite.target import Key, Target
+from dualwrite.target import Key
 from dualwrite.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, Verdict
-from dualwrite.windows import Window, instant, recent_window, with_overlap
-
-log = logging.getLogger(__name__)
-
-DAG_ID = "reconcile_dual_writes"
-EXPORT_TIME = "2026-01-15T21:52:00+00:00"
-REPAIRS = ("off", "missing", "missing_and_stale", "all")
-SCOPES = ("recent", "sweep")
-PARAMETERS = (
-    "minutes", "overlap_minutes", "grace_seconds", "scope", "sweep_every_hours", "collections", "repair", "max_repairs",
-    "max_share", "liveness_minimum", "excuse", "excuse_reason", "unexcuse",
-)  # fmt: skip
+from dualwrite.windows import Window, with_overlap
 
 PAGE_SIZE = 5000
-JOURNAL_DAYS = 30
-RUNS_DAYS = 400
 DUAL_WRITE_OFF = "dual_write_off"
 """The cause of what is missing because dual-write is switched off: kept open, and no failure."""
 
 PATIENCE = timedelta(hours=1)
 """A difference that was there at every look for this long is drift, even if its document kept changing: else a busy
 document whose writes never arrive would be in flight for ever."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReconcileParams:
-    """The parameters of one run, checked."""
-
-    minutes: int
-    overlap_minutes: int
-    grace_seconds: float
-    scope: str
-    sweep_every_hours: float
-    selected: tuple[str, ...]
-    repair: str
-    max_repairs: int
-    max_share: float
-    liveness_minimum: int
-    excuses: tuple[tuple[str, str], ...]
-    excuse_reason: str | None
-    unexcuses: tuple[tuple[str, str], ...]
-
-    @property
-    def policy(self) -> Policy:
-        """What a repair may write."""
-        return Policy(
-            insert=self.repair != "off",
-            update=self.repair in ("missing_and_stale", "all"),
-            delete=self.repair == "all",
-        )
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Self:
-        pairs = {name: tuple((c, k) for c, k in given[name]) for name in ("excuses", "unexcuses")}
-        return cls(**{**given, **pairs, "selected": tuple(given["selected"])})
-
-
-def parse(given: Mapping[str, Any], catalog: Catalog) -> ReconcileParams:
-    """Checks the parameters of a run. Raises ParameterError with the first fault."""
-    parameters.refuse_unknown(given, PARAMETERS)
-    excuses = parameters.excuses(given)
-    return ReconcileParams(
-        minutes=int(parameters.number(given, "minutes", 1, 7 * 24 * 60)),
-        overlap_minutes=int(parameters.number(given, "overlap_minutes", 0, 7 * 24 * 60)),
-        grace_seconds=parameters.number(given, "grace_seconds", 0, 3600),
-        scope=parameters.choice(given, "scope", SCOPES),
-        sweep_every_hours=parameters.number(given, "sweep_every_hours", 0, 24 * 366),
-        selected=parameters.collections(given, catalog),
-        repair=parameters.choice(given, "repair", REPAIRS),
-        max_repairs=int(parameters.number(given, "max_repairs", 1, 1_000_000)),
-        max_share=parameters.number(given, "max_share", 0, 100),
-        liveness_minimum=int(parameters.number(given, "liveness_minimum", 1, 1_000_000)),
-        excuses=tuple(excuses),
-        excuse_reason=parameters.reason(given, bool(excuses)),
-        unexcuses=tuple(parameters.excuses(given, "unexcuse")),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What all tasks of a run agree on. `windows`: each collection's, and None where it is swept."""
-
-    params: ReconcileParams
-    now: datetime
-    dual_write_enabled: bool
-    windows: dict[str, Window | None]
-    billed_reads: int = 0
-    """What preflight itself cost."""
-
-    @property
-    def repairs(self) -> bool:
-        """Whether this run may write: not while dual-write is switched off, which says that the target must wait."""
-        return self.params.repair != "off" and self.dual_write_enabled
-
-    def as_json(self) -> dict[str, Any]:
-        windows = {
-            n: None if w is None else {"start": w.start.isoformat(), "end": w.end.isoformat()}
-            for n, w in self.windows.items()
-        }
-        return {
-            "params": dataclasses.asdict(self.params),
-            "now": self.now.isoformat(),
-            "dual_write_enabled": self.dual_write_enabled,
-            "windows": windows,
-            "billed_reads": self.billed_reads,
-        }
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Self:
-        windows = {
-            n: None if w is None else Window(datetime.fromisoformat(w["start"]), datetime.fromisoformat(w["end"]))
-            for n, w in given["windows"].items()
-        }
-        return cls(
-            ReconcileParams.from_json(given["params"]),
-            datetime.fromisoformat(given["now"]),
-            given["dual_write_enabled"],
-            windows,
-            given["billed_reads"],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What the tasks of one run share."""
-
-    source: Source
-    target: Target
-    catalog: Catalog
-    run_id: str
-    plan: Plan
-
-    @property
-    def params(self) -> ReconcileParams:
-        return self.plan.params
-
-
-# --- preflight ----------------------------------------------------------------------------------------------------------
-
-
-def preflight(
-    source: Source,
-    target: Target,
-    catalog: Catalog,
-    params: ReconcileParams,
-    run_id: str,
-    *,
-    by: str,
-    dual_write_enabled: bool,
-    now: datetime | None = None,
-) -> Plan:
-    """Checks both sides, keeps excuses, and fixes the windows: from each collection's watermark on. `by` is who asks."""
-    now = now or datetime.now(UTC)
-    with target.transaction() as connection:
-        memory.require_schema(connection)
-        memory.prune_journal(connection, JOURNAL_DAYS)
-        memory.prune_runs(connection, RUNS_DAYS)
-        _check_excuses(connection, catalog, [*params.excuses, *params.unexcuses])
-        memory.excuse(connection, params.excuses, by=by, reason=str(params.excuse_reason), run_id=run_id)
-        memory.unexcuse(connection, params.unexcuses)
-        marks = {name: memory.watermark(connection, name) for name in params.selected}
-    windows: dict[str, Window | None] = {}
-    for name, (until, swept) in marks.items():
-        due = swept is None or now - swept >= timedelta(hours=params.sweep_every_hours)
-        due = due or not catalog[name].check_fields  # read whole anyway
-        recent = recent_window(until, params.minutes, now, instant(EXPORT_TIME, "the export's time"))
-        windows[name] = None if params.scope == "sweep" or due else recent
-    plan = Plan(params, now, dual_write_enabled, windows)
-    # A repair also writes the parents that a missing row needs.
-    examined = dict.fromkeys(catalog.with_parents(params.selected))
-    checks.check(source, target, catalog, examined, writes=plan.repairs, estimate=False)
-    return replace(plan, billed_reads=source.billed_reads)
-
-
-def _check_excuses(connection: Connection, catalog: Catalog, named: Iterable[tuple[str, str]]) -> None:
-    """A collection that is named must be declared, or have differences open from when it was."""
-    known = {*catalog.names, *(line["collection"] for line in memory.open_counts(connection))}
-    for name, key in named:
-        if name not in known:
-            raise ParameterError(
-                f"An excuse names a collection: {name!r} in {name}:{key} is none. Choose from {', '.join(sorted(known))}."
-            )
 
 
 # --- the first look -------------------------------------------------------------------------------------------------------
@@ -230,6 +53,7 @@ def compare(run: Run, name: str) -> dict[str, Any]:
     pending: list[tuple[Finding, Key]] = []
     with run.target.transaction() as connection:
         known = memory.open_differences(connection, name)
+        moment = memory.now(connection)
     excused = frozenset(d.label for d in known if d.excused)
     watched = frozenset(d.label for d in known)  # an excuse ends with the difference that it was for
     examiner = examiner_of(run, found, Policy(), excused, watched)
@@ -253,10 +77,18 @@ def compare(run: Run, name: str) -> dict[str, Any]:
         swept = run.plan.now if window is None else None
         memory.advance_watermark(connection, name, end, run.run_id, swept_at=swept)
 
-    report = measured(run, found, work, finish=finish)
-    still = len(watched - excused - examiner.settled - {f.label for f in examiner.rejected})
+    report = measured(run, found, work, finish)
+    still = watched - excused - examiner.settled - {f.label for f in examiner.rejected}
     new = sum(1 for f, _ in pending if f.label not in watched)
-    return {**report, "pending": new + still, "to_wait_for": new, "looked_at": datetime.now(UTC).isoformat()}
+    grace = timedelta(seconds=run.params.grace_seconds)
+    # Those of a run that died between its looks may be young too.
+    young = sum(1 for d in known if d.label in still and moment - d.first_seen < grace)
+    return {
+        **report,
+        "pending": new + len(still),
+        "to_wait_for": new + young,
+        "looked_at": datetime.now(UTC).isoformat(),
+    }
 
 
 def _other_sides(examiner: Examiner, window: Window | None) -> list[Unit]:
@@ -344,7 +176,7 @@ def _look_at_collection(
             memory.remember(connection, name, [(f, k, causes.get(f.label)) for f, k in still], run.run_id)
             memory.close(connection, name, set(before) - {f.label for f, _ in still})
 
-        return measured(run, found, work, finish=finish)
+        return measured(run, found, work, finish)
 
 
 def units_of(
@@ -417,65 +249,6 @@ def _hang(examiner: Examiner, extra: Sequence[Finding], hanging: dict[str, dict[
                 hanging.setdefault(child.name, {}).setdefault(unit.label, unit)
 
 
-# --- is dual-write alive? ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Liveness:
-    """Operations and documents of the run's minutes. `problem` is the sentence to fail with, None where all is well."""
-
-    minutes: float
-    activity: operations.Activity
-    documents: int
-    problem: str | None
-
-    def as_json(self) -> dict[str, Any]:
-        per_minute = None if self.activity.total is None else round(self.activity.total / max(self.minutes, 1), 2)
-        return {
-            **self.activity.as_json(),
-            "minutes": round(self.minutes, 1),
-            "per_minute": per_minute,
-            "documents": self.documents,
-            "documents_per_minute": round(self.documents / max(self.minutes, 1), 2),
-            "problem": self.problem,
-        }
-
-
-def liveness(run: Run) -> Liveness:
-    """Whether operations come in while documents are written.
-
-    Asked of the last `minutes`, and where those saw too little, of the whole stretch since the last run. Documents are
-    counted, not read: one billed read a collection.
-    """
-    params, end = run.params, run.plan.now
-    starts = [end - timedelta(minutes=params.minutes)]
-    starts += [min((w.start for w in run.plan.windows.values() if w is not None), default=starts[0])]
-    found: list[Liveness] = []
-    for start in dict.fromkeys(starts):
-        found.append(_alive(run, Window(start, end)))
-        if found[-1].problem or found[-1].documents >= params.liveness_minimum:
-            break
-    return next((one for one in found if one.problem), found[0])
-
-
-def _alive(run: Run, window: Window) -> Liveness:
-    logged = [c for c in run.catalog if c.operations and c.check_fields and c.entries is None]
-    entities = [entity for c in run.catalog for entity in operations.entities_of(c)]
-    with run.target.transaction() as connection:
-        # A lock is taken after its document is written, and its time is another clock's.
-        activity = operations.activity(connection, entities, window.start, window.end + timedelta(minutes=5))
-    # A document that lies in the window by several fields is one document.
-    documents = sum(max(run.source.count(scan)[0] for scan in scans(c, window)) for c in logged)
-    problem = None
-    if run.plan.dual_write_enabled and activity.total == 0 and documents >= run.params.liveness_minimum:
-        problem = (
-            f"dual-write seems off: {documents:,} documents were written since {window.start.isoformat(timespec='minutes')} "
-            "and not one operation stands in write_ops"
-        )
-    minutes = (window.end - window.start).total_seconds() / 60
-    return Liveness(minutes, activity, documents, problem)
-
-
 # --- small things -----------------------------------------------------------------------------------------------------------
 
 
@@ -501,41 +274,12 @@ def examiner_of(
 
 
 def measured(
-    run: Run,
-    found: CollectionReport,
-    work: Callable[[], None],
-    *,
-    finish: Callable[[Connection], None] = lambda _: None,
+    run: Run, found: CollectionReport, work: Callable[[], None], finish: Callable[[Connection], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Runs one examination with its time and billed reads. What it found, and its line in dualwrite.runs, are kept in
-    one transaction; a failure is recorded as not examined and raised again."""
-    started_at, began, billed = datetime.now(UTC), time.monotonic(), run.source.billed_reads
+    """One phase of one collection, with its line in dualwrite.runs. A look at nothing leaves no line."""
     window = run.plan.windows.get(found.collection)
-    scope = "recent" if window is not None else "sweep"
-
-    def tally() -> None:
-        found.seconds = time.monotonic() - began
-        found.billed_reads = run.source.billed_reads - billed
-
-    def record(connection: Connection) -> None:
-        tally()
-        memory.record_run(
-            connection, found, dag_id=DAG_ID, run_id=run.run_id, scope=scope, mode=run.params.repair, window=window,
-            started_at=started_at,
-        )  # fmt: skip
-
-    try:
-        work()
-        found.check_identity()
-        with run.target.transaction() as connection:
-            finish(connection)
-            if found.examined or found.phase == "compare":  # nothing to look at again: no line
-                record(connection)
-            else:
-                tally()
-    except Exception as error:
-        found.not_examined = type(error).__name__
-        with run.target.transaction() as connection:
-            record(connection)
-        raise
-    return found.as_json()
+    return recorded(
+        run.source, run.target, found, work, finish,
+        dag_id=DAG_ID, run_id=run.run_id, scope="recent" if window is not None else "sweep", mode=run.params.repair,
+        window=window, line=lambda: bool(found.examined or found.not_examined or found.phase == "compare"),
+    )  # fmt: skip

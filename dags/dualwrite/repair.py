@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dualwrite import memory, reconcile
+from dualwrite import memory
 from dualwrite import preflight as checks
 from dualwrite.errors import BrakeError
 from dualwrite.judge import Policy
+from dualwrite.liveness import liveness
 from dualwrite.memory import OpenDifference
-from dualwrite.reconcile import DUAL_WRITE_OFF, Run, examiner_of, measured, units_of
+from dualwrite.reconcile import DUAL_WRITE_OFF, examiner_of, measured, units_of
+from dualwrite.reconcile_plan import Run
 from dualwrite.report import CollectionReport
 from dualwrite.verdicts import Verdict
 
@@ -68,7 +70,7 @@ def gate(run: Run) -> dict[str, Any]:
     nothing is repaired.
     """
     billed = run.source.billed_reads
-    alive = reconcile.liveness(run)
+    alive = liveness(run)
     problem = alive.problem
     planned = plan(run) if run.plan.repairs else {}
     if planned and problem is None:

@@ -15,7 +15,7 @@ SCRIPT = """
 import json, sys
 from types import SimpleNamespace
 from dualwrite import airflow as edge
-from dualwrite.airflow import reconcile_form
+from dualwrite.forms import reconcile_form
 defaults = {name: param.value for name, param in reconcile_form().items()}
 def context(run_type, conf):
     return {"dag_run": SimpleNamespace(run_type=run_type, conf=conf), "params": defaults}

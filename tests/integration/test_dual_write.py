@@ -99,29 +99,17 @@ def test_each_of_the_ten_domains_is_created_updated_and_deleted(writer, target_d
         assert entity_id in operations
 
 
-@pytest.fixture(scope="module")
-def unparented(postgres_server):
-    """A migrated database whose foreign keys are off."""
-    from tests.conftest import clone
-
-    for uri in clone(postgres_server, "migrated"):
-        with psycopg.connect(uri, autocommit=True) as connection:
-            for table in {c.table for c in CATALOG}:
-                connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
-        yield uri
-
-
 @pytest.mark.parametrize("collection", [c for c in CATALOG if c.operations], ids=lambda c: c.name)
-def test_what_mirror_writes_is_what_the_engine_calls_matching(collection, unparented):
+def test_what_mirror_writes_is_what_the_engine_calls_matching(collection, unparented_dsn):
     mirrored = 0
-    with Target(lambda: postgres.connect(unparented), CATALOG) as target:
-        writer = DualWriter(lambda: postgres.connect(unparented), timeout=30)
+    with Target(lambda: postgres.connect(unparented_dsn), CATALOG) as target:
+        writer = DualWriter(lambda: postgres.connect(unparented_dsn), timeout=30)
 
         @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow], deadline=None)
         @given(st.tuples(documents(collection), documents(collection)))
         def equal(pair):
             nonlocal mirrored
-            with psycopg.connect(unparented, autocommit=True) as connection:
+            with psycopg.connect(unparented_dsn, autocommit=True) as connection:
                 connection.execute("TRUNCATE " + ", ".join({c.table for c in CATALOG}))
             before, after = pair[0], Document(pair[0].path, pair[1].fields, pair[0].create_time, pair[0].update_time)
             rows = [u for u in map_document(collection, after) or [] if isinstance(u, Row)]

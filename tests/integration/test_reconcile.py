@@ -9,7 +9,7 @@ from itertools import count
 import psycopg
 import pytest
 
-from dualwrite import reconcile
+from dualwrite import reconcile, reconcile_plan
 from dualwrite.catalog import CATALOG
 from dualwrite.errors import DualWriteError, PreflightError
 from tests.support import RECONCILE_DEFAULTS, apply, one, reconciled, table_bytes
@@ -619,7 +619,7 @@ def test_an_excuse_ends_with_the_difference_that_it_was_for(world, target_dsn, r
 )
 def test_a_bad_parameter_is_refused_with_rule_place_and_remedy(changes, message):
     with pytest.raises(DualWriteError, match=message.replace("(", r"\(").replace("*", r"\*")):
-        reconcile.parse({**RECONCILE_DEFAULTS, **changes}, CATALOG)
+        reconcile_plan.parse({**RECONCILE_DEFAULTS, **changes}, CATALOG)
 
 
 def test_an_excuse_of_a_collection_that_nobody_knows_is_refused(run):

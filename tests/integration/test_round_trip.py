@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import UTC, datetime
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -70,27 +69,15 @@ def documents(draw, collection):
     return Document(template.path(dict(zip(template.variables, names, strict=True))), fields, CREATED, CREATED)
 
 
-@pytest.fixture(scope="module")
-def dsn(postgres_server):
-    """A migrated database whose foreign keys are off: this is about values, not about parents."""
-    from tests.conftest import clone
-
-    for uri in clone(postgres_server, "migrated"):
-        with psycopg.connect(uri, autocommit=True) as connection:
-            for table in {c.table for c in CATALOG}:
-                connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
-        yield uri
-
-
 class _RollBack(Exception):
     pass
 
 
 @pytest.mark.parametrize("collection", list(CATALOG), ids=lambda c: c.name)
-def test_document_to_row_to_compare_is_matching(collection, dsn):
+def test_document_to_row_to_compare_is_matching(collection, unparented_dsn):
     inserted = 0
 
-    with Target(lambda: postgres.connect(dsn), CATALOG) as target:
+    with Target(lambda: postgres.connect(unparented_dsn), CATALOG) as target:
 
         @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow], deadline=None)
         @given(st.lists(documents(collection), min_size=1, max_size=6))

@@ -16,7 +16,7 @@ ALONE = {
     "grpc": {"source.py"},
     "psycopg": {"postgres.py"},
     "sentry_sdk": {"alerts.py"},
-    "airflow": {"airflow.py"},
+    "airflow": {"airflow.py", "forms.py"},
 }
 INWARD = [
     {"errors", "documents"},
@@ -29,9 +29,11 @@ INWARD = [
     {"protocol"},
     {"examine"},
     {"preflight"},
-    {"backfill", "reconcile"},
+    {"recording"},
+    {"backfill", "reconcile_plan"},
+    {"reconcile", "liveness"},
     {"repair", "outcome"},
-    {"airflow"},
+    {"airflow", "forms"},
 ]
 
 
