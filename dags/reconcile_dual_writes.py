@@ -133,12 +133,11 @@ def reconcile_dual_writes():
         pull = context["ti"].xcom_pull
         if pull(task_ids="preflight") is None:  # a skipped report would make the run a success
             raise AirflowFailException("Nothing was examined, because preflight did not pass. See the task preflight.")
-        mended = [*_pull(context, "delete").values(), *_pull(context, "write").values()]
         parts = outcome.Parts(
             _pull(context, "compare"),
             pull(task_ids="look_again"),
             pull(task_ids="gate", key="gate"),
-            [part for part in mended if part],
+            [part for step in ("delete", "write") for part in _pull(context, step).values() if part],
             pull(task_ids="re_examine"),
         )
         plan, link = _plan(context), dag_link(DAG_ID)

@@ -35,6 +35,8 @@ from dualwrite.target import Target
 SOURCE_CONNECTION = "firestore_default"
 TARGET_CONNECTION = "supabase_default"
 
+alerts.install()  # at import: whatever fails later in this process, a form's parameters included, is told without content
+
 _WORTH_A_RETRY = (SourceError, TargetError, IncompleteRead)
 
 _LIBPQ = {

@@ -268,8 +268,8 @@ def test_300_random_schedules_end_with_target_equal_to_source(base, emulator, ta
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_20000_random_schedules_end_with_target_equal_to_source(base, emulator, target_dsn):
-    _schedules(base, emulator, target_dsn, 20_000)
+def test_5000_random_schedules_end_with_target_equal_to_source(base, emulator, target_dsn):
+    _schedules(base, emulator, target_dsn, 5_000)
 
 
 def test_clients_that_lose_nothing_raise_no_alarm(base, emulator, target_dsn):
