@@ -191,7 +191,8 @@ def reconcile_params(context: Mapping[str, Any]) -> reconcile_plan.ReconcilePara
     """The parameters of a reconciliation. A scheduled run takes its defaults from the Variables reconcile_*, so that
     an operator turns repair on without touching code; a manual run is what its form says."""
     found = given(context)
-    if str(getattr(context["dag_run"], "run_type", "manual")) == "scheduled":
+    run_type = getattr(context["dag_run"], "run_type", "manual")
+    if getattr(run_type, "value", run_type) == "scheduled":  # an enum in a task, and its str() is not its value
         for name in reconcile_plan.PARAMETERS:
             text = Variable.get(f"reconcile_{name}", default=None)
             if text is not None:

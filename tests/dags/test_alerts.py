@@ -168,10 +168,3 @@ def test_an_attempt_that_is_retried_sends_nothing_and_other_peoples_words_are_wi
     assert values[2]["value"] == "withheld: it may quote a document"
     assert "nobody may read" not in sentry.everything().replace(SCRIPT, "")
     assert '"vars"' not in sentry.everything()
-
-
-def test_without_a_dsn_nothing_is_sent_and_nothing_fails(drifting, target_dsn, run_dag):
-    conf = {"grace_seconds": 0.5, "collections": ["posts"]}
-    run = run_dag("reconcile_dual_writes", conf, project=drifting.project, dsn=target_dsn, SENTRY_DSN="")
-    assert run.tasks["report"] == "failed"
-    assert "posts: 1 missing" in run.log

@@ -14,11 +14,12 @@ from dev import airflow_home
 SCRIPT = """
 import json, sys
 from types import SimpleNamespace
+from airflow.sdk.api.datamodels._generated import DagRunType
 from dualwrite import airflow as edge
 from dualwrite.forms import reconcile_form
 defaults = {name: param.value for name, param in reconcile_form().items()}
 def context(run_type, conf):
-    return {"dag_run": SimpleNamespace(run_type=run_type, conf=conf), "params": defaults}
+    return {"dag_run": SimpleNamespace(run_type=DagRunType(run_type), conf=conf), "params": defaults}
 run_type, conf = sys.argv[1], json.loads(sys.argv[2])
 try:
     params = edge.reconcile_params(context(run_type, conf))
