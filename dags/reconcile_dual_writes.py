@@ -113,7 +113,7 @@ def reconcile_dual_writes():
     def mend(name: str, step: str, **context) -> dict:
         """Deletes (children first), then inserts and updates (parents first), in one collection."""
         planned = context["ti"].xcom_pull(task_ids="gate", key="gate")["planned"].get(name)
-        if not planned or not (planned["delete"] if step == "delete" else planned["insert"] + planned["update"]):
+        if not planned or not (planned["delete"] if step == "delete" else sum(planned.values()) - planned["delete"]):
             raise AirflowSkipException(f"Nothing to {step} in {name}.")
         with reconcile_run(context, _plan(context)) as run:
             return repair.delete(run, name) if step == "delete" else repair.write(run, name)

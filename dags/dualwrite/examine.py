@@ -14,7 +14,7 @@ from typing import Self
 
 from dualwrite.declaration import Catalog, Collection, Segment
 from dualwrite.documents import Document
-from dualwrite.judge import Judge, ParentState, Policy, Unit, finding_of, parent_state, unit_of_row
+from dualwrite.judge import Judge, ParentState, Policy, Unit, finding_of, parent_state, unit_of, unit_of_row
 from dualwrite.mapping import Rejection, Row, map_document
 from dualwrite.protocol import UNITS_AT_ONCE, Protocol
 from dualwrite.report import CollectionReport
@@ -150,7 +150,8 @@ class Examiner:
         self.scan(window, page_size)
         if self._rows_left is not None:
             left, self._rows_left = self._rows_left, None
-            self.examine_units(self.units_of(sorted(left)))
+            # A document that can't become a row may have one; it has its verdict already.
+            self.examine_units([u for u in self.units_of(sorted(left)) if u.label not in self.seen])
         self.examine_units(more(self))
         pending, self._pending = self._pending, None
         self._seen_keys = None
@@ -185,6 +186,7 @@ class Examiner:
     def _page(self, documents: list[Document]) -> None:
         rows: list[Row] = []
         parents: dict[str, Document] = {}
+        labels: set[str] = set()
         for document in documents:
             units = map_document(self.collection, document)
             if units is None:
@@ -198,11 +200,12 @@ class Examiner:
                     self._found(Finding(Verdict.REJECTED, unit.label, unit.path, unit.entry, reason=unit.reason))
                 else:
                     rows.append(unit)
-                if self._pending is not None:
-                    self.seen.add(unit.label)
+                labels.add(unit.label)
+        if self._pending is not None:
+            self.seen |= labels
         stale = self._judge_page(rows)
         if self.collection.entries is not None:
-            self._entries_gone(parents, rows)
+            self._entries_gone(parents, labels)
         if stale:
             self.examine_units([unit_of_row(row) for row in stale])
         self.protocol.collect_confirmations(wait=False)
@@ -335,15 +338,14 @@ class Examiner:
 
     # --- rows without documents -----------------------------------------------------------------------------------------
 
-    def _entries_gone(self, parents: dict[str, Document], rows: list[Row]) -> None:
-        """Rows of the page's parents that none of their entries accounts for: examined by themselves."""
+    def _entries_gone(self, parents: dict[str, Document], labels: set[str]) -> None:
+        """Rows of the page's parents that none of their entries (`labels`) accounts for: examined by themselves."""
         column = next(c for c in self.collection.key if isinstance(c.origin, Segment))
         index = self.collection.key.index(column)
         by_id = {path.split("/")[-1]: path for path in parents}
-        known = {row.key for row in rows}
         keys = self.target.keys_where(self.collection, column.name, by_id)
-        suspects = [key for key in keys if key not in known]
-        self.examine_units([self.judge.unit_of(key, by_id[str(key[index])]) for key in suspects])
+        units = [unit_of(self.collection, key, by_id[str(key[index])]) for key in keys]
+        self.examine_units([u for u in units if u.label not in labels])
 
     def units_of(self, keys: Sequence[Key]) -> list[Unit]:
         """The units of rows by key, their documents' paths told by the rows."""
@@ -355,7 +357,7 @@ class Examiner:
                 path = paths.get(key)
                 # An id with a slash in it, written by hand, would name another document's path.
                 fits = path is not None and self.collection.match(path) is not None
-                found.append(self.judge.unit_of(key, path if fits else None))
+                found.append(unit_of(self.collection, key, path if fits else None))
         return found
 
     def examine_documents(self, paths: Sequence[str]) -> list[Unit]:
@@ -370,7 +372,7 @@ class Examiner:
         ids = {path.rsplit("/", 1)[-1]: path for path in gone}
         index = self.collection.key.index(column)
         keys = self.target.keys_where(self.collection, column.name, ids)
-        return self.fresh([self.judge.unit_of(key, ids[str(key[index])]) for key in keys])
+        return self.fresh([unit_of(self.collection, key, ids[str(key[index])]) for key in keys])
 
     # --- by key ---------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Literal
 from dualwrite import postgres
 from dualwrite.declaration import Catalog, Collection, EntryKey, Field, ParentId, Segment
 from dualwrite.errors import TargetError
-from dualwrite.mapping import Row, map_document
+from dualwrite.mapping import Rejection, Row, map_document
 from dualwrite.report import CollectionReport
 from dualwrite.source import Source
 from dualwrite.target import Comparison, Difference, Key, Target, Write
@@ -363,7 +363,12 @@ class Judge:
             return [(d.row, d) for d in self.target.compare(connection, self.collection, rows).differences]
 
     def siblings(self, key: Key) -> list[Row]:
-        """All documents that map to this natural key, searched by the fields that it is made of."""
+        """All documents that map to this natural key."""
+        return [unit for unit in self.sharing(key) if isinstance(unit, Row)]
+
+    def sharing(self, key: Key) -> list[Row | Rejection]:
+        """All documents that map to this natural key, searched by the fields that it is made of; also those that share
+        these fields and can't become a row."""
         variables: dict[str, str] = {}
         equals: dict[str, str] = {}
         for column, value in zip(self.collection.key, key, strict=True):
@@ -374,8 +379,8 @@ class Judge:
         template = self.collection.templates[0]
         parent = "/".join(variables[s[1:-1]] if s.startswith("{") else s for s in template.segments[:-2])
         documents = self.source.children_where(parent, self.collection.collection_id, equals, self.collection.fields)
-        units = [u for d in documents for u in map_document(self.collection, d) or [] if isinstance(u, Row)]
-        return [u for u in units if u.key == key]
+        units = [unit for document in documents for unit in map_document(self.collection, document) or []]
+        return [unit for unit in units if isinstance(unit, Rejection) or unit.key == key]
 
     def owner_finding(self, row: Row) -> Finding:
         """For a natural key that several documents may share: whose row is it?"""
@@ -390,18 +395,16 @@ class Judge:
         self._owned.add(row.path)
         return finding_of(Verdict.STALE, row, differing.get(row.label))
 
-    def unit_of(self, key: Key, path: str | None) -> Unit:
-        """The unit of a row: its key, and the path of its document as far as the row can tell."""
-        entry = None
-        for column, value in zip(self.collection.key, key, strict=True):
-            if isinstance(column.origin, EntryKey):
-                entry = str(value)
-        if not self.collection.keyed_by_path:
-            return Unit("row:" + "/".join(str(part) for part in key), key, path, entry)
-        return Unit("/".join(str(part) for part in key), key, path, entry)
-
 
 # --- small things ---------------------------------------------------------------------------------------------
+
+
+def unit_of(collection: Collection, key: Key, path: str | None) -> Unit:
+    """The unit of a row: its key, and the path of its document as far as the row can tell."""
+    entries = (value for column, value in zip(collection.key, key, strict=True) if isinstance(column.origin, EntryKey))
+    entry = next((str(value) for value in entries), None)
+    label = "/".join(map(str, key))
+    return Unit(label if collection.keyed_by_path else "row:" + label, key, path, entry)
 
 
 def unit_of_row(row: Row) -> Unit:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from dualwrite import memory
 from dualwrite.documents import Document
-from dualwrite.judge import ATTEMPTS, TRANSIENT, Judge, Policy, Unit, finding_of, still_to_write, unit_of_row
+from dualwrite.judge import ATTEMPTS, TRANSIENT, Judge, Policy, Unit, finding_of, still_to_write, unit_of, unit_of_row
 from dualwrite.mapping import Rejection, Row, map_document
 from dualwrite.target import Key
 from dualwrite.verdicts import Finding, Verdict
@@ -152,8 +152,10 @@ class Protocol:
                 found[unit.label] = None
                 continue
             if unit.path is None:
-                siblings = self._judge.siblings(unit.key) if not self._collection.keyed_by_path else []
-                found[unit.label] = min(siblings, key=lambda r: (r.create_time, r.label)) if siblings else None
+                sharing = self._judge.sharing(unit.key) if not self._collection.keyed_by_path else []
+                rows = [s for s in sharing if isinstance(s, Row)]
+                refused = next((s for s in sharing if isinstance(s, Rejection)), None)  # it may be this row's document
+                found[unit.label] = min(rows, key=lambda r: (r.create_time, r.label)) if rows else refused
                 continue
             document = documents[unit.path]
             mapped = [] if document is None else map_document(self._collection, document) or []
@@ -265,6 +267,6 @@ class Protocol:
         log.info("%s: finishing %d writes that an earlier run left unconfirmed", self._collection.name, len(entries))
         for start in range(0, len(entries), UNITS_AT_ONCE):
             part = entries[start : start + UNITS_AT_ONCE]
-            units = [replace(self._judge.unit_of(e.key, e.path), label=e.label) for e in part]
+            units = [replace(unit_of(self._collection, e.key, e.path), label=e.label) for e in part]
             self._mend(units, [e.id for e in part])
         return len(entries)

@@ -19,7 +19,7 @@ from typing import Any
 from dualwrite import memory, operations
 from dualwrite.declaration import Collection
 from dualwrite.examine import Examiner
-from dualwrite.judge import Policy, Unit
+from dualwrite.judge import Policy, Unit, unit_of
 from dualwrite.mapping import Rejection, Row, map_document
 from dualwrite.memory import OpenDifference
 from dualwrite.postgres import Connection
@@ -144,7 +144,7 @@ def _look_at_collection(
     hanging: dict[str, dict[str, Unit]],
     wanted: Callable[[OpenDifference], bool],
 ) -> dict[str, Any]:
-    """Looks at what is open in one collection, and adds to `hanging` the rows of others that hang on extra ones."""
+    """Looks at what is open in one collection, and at what hangs there; adds to `hanging` what hangs on its extra rows."""
     name = found.collection
     collection = run.catalog[name]
     with run.target.transaction() as connection:
@@ -152,15 +152,18 @@ def _look_at_collection(
         now = memory.now(connection)
     known = [d for d in everything if not d.excused and wanted(d)]
     before = {d.label: d for d in known}
-    elsewhere = {d.label for d in everything} - set(before)
+    accepted = {d.label for d in everything if d.excused}
     findings: list[tuple[Finding, Key | None]] = []
     causes: dict[str, Cause] = {}
     with examiner_of(run, found, Policy(), frozenset()) as examiner:
 
         def work() -> None:
-            units, unreadable = units_of(examiner, known)
-            findings.extend(unreadable)
-            units += [u for label, u in hanging.get(name, {}).items() if label not in before and label not in elsewhere]
+            # A row that hangs on an extra one goes with it, whatever else is open about its own document; else the
+            # row above could never go.
+            hung = {label: unit for label, unit in hanging.get(name, {}).items() if label not in accepted}
+            units, others = units_of(examiner, [d for d in known if d.label not in hung])
+            findings.extend(others)
+            units += hung.values()
             for start in range(0, len(units), UNITS_AT_ONCE):
                 findings.extend(examiner.protocol.run(units[start : start + UNITS_AT_ONCE], Policy()))
             judged = [(_settled(f, before.get(f.label), now, run.params), k) for f, k in findings]
@@ -190,7 +193,7 @@ def units_of(
     documents = examiner.source.get([d.path for d in keyless if d.path], examiner.collection.fields)
     for difference in known:
         if difference.key is not None:
-            unit = examiner.judge.unit_of(difference.key, difference.path)
+            unit = unit_of(examiner.collection, difference.key, difference.path)
             units.append(replace(unit, label=difference.label, requires=difference.requires))
             continue
         document = documents.get(difference.path or "")
@@ -242,10 +245,7 @@ def _hang(examiner: Examiner, extra: Sequence[Finding], hanging: dict[str, dict[
             keys = examiner.target.keys_where(child, column.name, [label])
             paths = examiner.target.paths(child, keys)
             for key in keys:
-                path = paths.get(key)
-                unit = Unit("/".join(map(str, key)), key, path, requires=requires)
-                if not child.keyed_by_path:
-                    unit = replace(unit, label="row:" + unit.label)
+                unit = replace(unit_of(child, key, paths.get(key)), requires=requires)
                 hanging.setdefault(child.name, {}).setdefault(unit.label, unit)
 
 

@@ -31,11 +31,13 @@ _WRITTEN_BY = {Verdict.MISSING: "insert", Verdict.STALE: "update", Verdict.EXTRA
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """How many rows of one collection a repair would insert, update and delete."""
+    """How many rows of one collection a repair would insert, update and delete. `total` is what the brakes see."""
 
     insert: int = 0
     update: int = 0
     delete: int = 0
+    unfinished: int = 0
+    """Writes of a killed run that are still to be confirmed."""
 
     @property
     def total(self) -> int:
@@ -51,8 +53,9 @@ def plan(run: Run) -> dict[str, Planned]:
             for difference in memory.open_differences(connection, name):
                 if _is_ours(difference, run.params.policy):
                     number[_WRITTEN_BY[Verdict(difference.verdict)]] += 1
-            if any(number.values()):
-                found[name] = Planned(**number)
+            unfinished = len(memory.unconfirmed(connection, name))
+            if unfinished or any(number.values()):
+                found[name] = Planned(**number, unfinished=unfinished)
     return found
 
 

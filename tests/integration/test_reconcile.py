@@ -446,6 +446,34 @@ def test_a_missed_delete_of_a_post_takes_what_hangs_on_it_children_first(world, 
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
 
 
+@pytest.mark.parametrize("change", [{"content": "edited"}, {"content": {"a": "map"}}], ids=["stale", "rejected"])
+def test_what_hangs_on_an_extra_row_goes_with_it_whatever_else_is_open_about_it(change, world, target_dsn, run):
+    world.document("boards/b1/posts/p1/comments/cp1").update(change)
+    assert sum(run(scope="sweep").counts("comments").values()) == 1
+    world.document("boards/b1/posts/p1").delete()
+    attempted(target_dsn, "post:delete:p1")
+    found = run(repair="all")
+    assert found.counts("comments").get("extra") == 1
+    assert found.alerts == []
+    assert one(target_dsn, "SELECT array_agg(id) FROM posts") == ["p2"]
+    assert one(target_dsn, "SELECT array_agg(id) FROM comments") == ["cp2"]
+
+
+def test_a_document_that_became_unfit_keeps_its_row_and_is_counted_once(world, target_dsn, run):
+    notification = world.document("users/u1/notifications/n1")
+    notification.set({"type": "like_on_post", "postId": "p1", "fromUserId": "u2", "timestamp": now(), "read": False})
+    assert run(repair="missing").alerts == []
+    notification.update({"read": "yes"})
+    world.document("boards/b1/posts/p1").update({"title": {"a": "map"}})
+    world.document("users/u1").update({"boardPermissions": {"b1": 7}})
+    found = run(scope="sweep", repair="all")
+    assert found.counts("posts").get("rejected") == 1
+    assert found.counts("user_board_permissions").get("rejected") == 1
+    assert found.counts("notifications") == {"rejected": 2}, "the document, and the row that may be its own"
+    for table, number in (("posts", 2), ("user_board_permissions", 3), ("notifications", 1)):
+        assert one(target_dsn, f"SELECT count(*) FROM {table}") == number
+
+
 def test_a_row_that_a_client_still_references_is_not_deleted(world, target_dsn, run, monkeypatch):
     """Postgres would cascade the deletion to the comment of a table that the catalog doesn't know."""
     execute(target_dsn, "CREATE TABLE bookmarks (post_id text REFERENCES posts ON DELETE CASCADE)")
