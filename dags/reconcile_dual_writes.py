@@ -145,7 +145,7 @@ def reconcile_dual_writes():
             whole = outcome.build_report(connection, CATALOG, context["run_id"], plan, parts, link=link)
         log.info("%s", outcome.as_markdown(whole))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
-        if found := outcome.alerts(whole, CATALOG, (parts.gate or {}).get("problem"), link):
+        if found := outcome.alerts(whole, CATALOG, link):
             alerts.begin(dag_id=DAG_ID, run_id=context["run_id"])
             alerts.tell(found)
             raise AirflowFailException(outcome.message(found))

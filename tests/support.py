@@ -130,7 +130,7 @@ def reconciled(
         looked = reconcile.look_again(run)
         gate = repair.gate(run)
         repaired, again = [], None
-        if gate["planned"] and not gate["problem"]:
+        if gate and gate["planned"] and not gate["problem"]:
             names = [n for n in catalog.names if n in gate["planned"]]
             repaired += [repair.delete(run, name) for name in reversed(names) if given.policy.delete]
             repaired += [repair.write(run, name) for name in names]

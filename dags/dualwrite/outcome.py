@@ -20,6 +20,7 @@ from dualwrite.report import Alert
 from dualwrite.verdicts import DRIFT
 
 RUNBOOK = "docs/runbook.md"
+NO_GATE = "Whether dual-write is alive was not examined: the task gate failed or did not run; see its log."
 _MENDS = {"missing": "missing", "stale": "missing_and_stale", "extra": "all"}
 
 
@@ -58,7 +59,7 @@ def build_report(
             whole["billed_reads"] += parts.re_examined[name]["billed_reads"]
         collections.append(whole)
     open_now = memory.open_counts(connection)
-    gate = dict(parts.gate or {})
+    gate = parts.gate or {"problem": NO_GATE}
     whole_report = {
         "version": report.VERSION,
         "dag_id": DAG_ID,
@@ -67,6 +68,7 @@ def build_report(
         "repair": plan.params.repair,
         "dual_write_enabled": plan.dual_write_enabled,
         "windows": plan.as_json()["windows"],
+        "problem": gate["problem"],
         "operations": gate.get("operations"),
         "planned": gate.get("planned"),
         "billed_reads": sum(c["billed_reads"] for c in collections) + gate.get("billed_reads", 0) + plan.billed_reads,
@@ -75,15 +77,16 @@ def build_report(
         "ages": memory.ages(connection),
         "history": memory.history(connection, DAG_ID),
     }
-    whole_report["alerts"] = [a.text for a in alerts(whole_report, catalog, gate.get("problem"), link)]
+    whole_report["alerts"] = [a.text for a in alerts(whole_report, catalog, link)]
     return report.fit(whole_report)
 
 
-def alerts(whole: Mapping[str, Any], catalog: Catalog, problem: str | None, link: str) -> list[Alert]:
+def alerts(whole: Mapping[str, Any], catalog: Catalog, link: str) -> list[Alert]:
     """Why the run fails; empty where it succeeds."""
     found = []
-    if problem:
-        found.append(Alert(problem, verdict="dual_write_off" if "seems off" in problem else "refused"))
+    if problem := whole["problem"]:
+        verdict = "not_examined" if problem == NO_GATE else "dual_write_off" if "seems off" in problem else "refused"
+        found.append(Alert(problem, verdict=verdict))
     for collection in whole["collections"]:
         if collection["not_examined"]:
             text = f"{collection['collection']} was not examined: {collection['not_examined']}"

@@ -9,7 +9,7 @@ from itertools import count
 import psycopg
 import pytest
 
-from dualwrite import reconcile, reconcile_plan
+from dualwrite import outcome, reconcile, reconcile_plan, repair
 from dualwrite.catalog import CATALOG
 from dualwrite.errors import DualWriteError, PreflightError
 from tests.support import RECONCILE_DEFAULTS, apply, one, reconciled, table_bytes
@@ -377,6 +377,12 @@ def test_documents_without_one_operation_mean_that_dual_write_is_off(world, run)
     assert found.alerts[0].startswith("dual-write seems off: 5 documents were written since")
     assert found.gate["planned"]
     assert found.counts("posts") == {"missing": 5}, "nothing was repaired"
+
+
+def test_a_gate_that_never_ran_fails_the_report(world, run, monkeypatch):
+    """Nothing is open, and yet nobody knows whether dual-write is alive."""
+    monkeypatch.setattr(repair, "gate", lambda run: None)
+    assert run().alerts == [outcome.NO_GATE]
 
 
 def test_fewer_documents_or_one_operation_prove_nothing(world, target_dsn, run):
