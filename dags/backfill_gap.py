@@ -6,7 +6,7 @@ verifies the counts. Run **apply_migrations** first.
 | mode | what happens |
 |---|---|
 | `dry_run` (default) | everything is examined and reported, nothing is written |
-| `review` | the same, then the run waits for an approval that shows the counts, then writes |
+| `review` | the same, then the run waits for an approval that shows the counts, then writes; *Reject* ends it |
 | `apply` | missing rows are inserted, stale ones updated, and every collection is verified key by key |
 
 1. Trigger it as it is. The task **report** ends with a table: per collection how many keys are missing, stale,
@@ -52,12 +52,14 @@ def _plan(context) -> GapParams:
     return GapParams.from_json(plan["params"])
 
 
-def _approved(context, params: GapParams) -> bool | None:
-    """Whether a person approved; None where nobody was asked."""
+def _approval(context, params: GapParams) -> backfill.Approval | None:
+    """What a person answered; None where nobody was to be asked."""
     if params.mode != "review":
         return None
     answer = context["ti"].xcom_pull(task_ids="approve")
-    return answer is not None and ApprovalOperator.APPROVE in answer["chosen_options"]
+    if answer is None:
+        return "unanswered"
+    return "approved" if ApprovalOperator.APPROVE in answer["chosen_options"] else "rejected"
 
 
 @dag(
@@ -100,7 +102,7 @@ def backfill_gap():
         params = _plan(context)
         if name not in params.names:
             raise AirflowSkipException(f"{name} is not selected.")
-        if _approved(context, params) is False:
+        if _approval(context, params) in ("rejected", "unanswered"):
             raise AirflowSkipException("Nobody approved, so nothing is written.")
         with gap_run(context, params) as run:
             return backfill.examine(run, name, dry=params.mode == "dry_run")
@@ -109,7 +111,7 @@ def backfill_gap():
     def verify_counts(**context) -> dict:
         """count() against SELECT count(*); after an apply, the difference explained key by key."""
         params = _plan(context)
-        if _approved(context, params) is False:
+        if _approval(context, params) in ("rejected", "unanswered"):
             raise AirflowSkipException("Nobody approved, so there is nothing to verify.")
         with gap_run(context, params) as run:
             return {name: backfill.verify(run, name, counts_only=params.mode == "dry_run") for name in params.names}
@@ -118,7 +120,8 @@ def backfill_gap():
     def report(**context) -> dict:
         """The whole run in one table. Fails where a collection was not examined or is not verified."""
         pull = context["ti"].xcom_pull
-        if pull(task_ids="preflight") is None:  # a skipped report would make the run a success
+        plan = pull(task_ids="preflight")
+        if plan is None:  # a skipped report would make the run a success
             raise AirflowFailException("Nothing was examined, because preflight did not pass. See the task preflight.")
         params = _plan(context)
         found = {name: pull(task_ids=f"collections.{name}") for name in params.names}
@@ -129,7 +132,8 @@ def backfill_gap():
             found,
             verified,
             dry=params.mode == "dry_run",
-            approved=_approved(context, params),
+            approval=_approval(context, params),
+            preflight_reads=plan["billed_reads"],
         )
         log.info("%s", backfill.as_markdown(whole))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then

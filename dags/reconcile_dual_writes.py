@@ -112,8 +112,8 @@ def reconcile_dual_writes():
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     def mend(name: str, step: str, **context) -> dict:
         """Deletes (children first), then inserts and updates (parents first), in one collection."""
-        planned = context["ti"].xcom_pull(task_ids="gate", key="gate")["planned"].get(name)
-        if not planned or not (planned["delete"] if step == "delete" else sum(planned.values()) - planned["delete"]):
+        planned = context["ti"].xcom_pull(task_ids="gate", key="gate")["planned"]
+        if step not in repair.steps(planned.get(name)):
             raise AirflowSkipException(f"Nothing to {step} in {name}.")
         with reconcile_run(context, _plan(context)) as run:
             return repair.delete(run, name) if step == "delete" else repair.write(run, name)

@@ -13,13 +13,13 @@ from typing import Any
 import psycopg
 
 from dualwrite import backfill, outcome, postgres, reconcile, reconcile_plan, repair
-from dualwrite.catalog import CATALOG
+from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.declaration import Catalog
 from dualwrite.source import Source
 from dualwrite.target import Target
 
 DEFAULTS: dict[str, Any] = {
-    "since": backfill.EXPORT_TIME,
+    "since": EXPORT_TIME,
     "margin_hours": 24,
     "until": None,
     "collections": list(CATALOG.names),
@@ -132,8 +132,10 @@ def reconciled(
         repaired, again = [], None
         if gate and gate["planned"] and not gate["problem"]:
             names = [n for n in catalog.names if n in gate["planned"]]
-            repaired += [repair.delete(run, name) for name in reversed(names) if given.policy.delete]
-            repaired += [repair.write(run, name) for name in names]
+            due = {name: repair.steps(gate["planned"][name]) for name in names}
+            repaired += [repair.delete(run, name) for name in reversed(names) if "delete" in due[name]]
+            repaired += [repair.write(run, name) for name in names if "write" in due[name]]
+            repaired = [part for part in repaired if part]
             again = reconcile.re_examine(run, names)
         parts = outcome.Parts(compared, looked, gate, repaired, again)
         with target.transaction() as connection:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from dualwrite import memory, parameters, report
 from dualwrite import preflight as checks
@@ -32,13 +32,15 @@ DAG_ID = "backfill_gap"
 JOURNAL_DAYS = 30
 """How long the rows as they were before a write are kept."""
 
-EXPORT_TIME = "2026-01-15T21:52:00+00:00"
 MODES = ("dry_run", "review", "apply")
 SCOPES = ("window", "all")
 PARAMETERS = (
     "since", "margin_hours", "until", "collections", "scope", "mode", "update_stale", "page_size", "explain_up_to",
     "grace_seconds", "excuse", "excuse_reason",
 )  # fmt: skip
+
+Approval = Literal["approved", "rejected", "unanswered"]
+"""How a review ended. Unanswered: its dry run failed, or nobody could be asked."""
 
 _EXPLAINED = frozenset({Verdict.MATCHING, Verdict.IN_FLIGHT, Verdict.DUPLICATE, Verdict.ORPHAN, Verdict.ABSENT})
 
@@ -117,7 +119,7 @@ def parse(given: Mapping[str, Any], known: Iterable[str], catalog: Catalog, now:
 def _text(given: Mapping[str, Any], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise ParameterError(f"An instant is written as {EXPORT_TIME}: {name} is {value!r}. Correct it.")
+        raise ParameterError(f"An instant is written as 2026-01-15T21:52:00+00:00: {name} is {value!r}. Correct it.")
     return value.strip()
 
 
@@ -260,11 +262,13 @@ def build_report(
     verified: Mapping[str, Any],
     *,
     dry: bool,
-    approved: bool | None = None,
+    approval: Approval | None = None,
+    preflight_reads: int = 0,
 ) -> dict[str, Any]:
-    """The whole run's report. `found` and `verified` hold each collection's, or None where there is none."""
+    """The whole run's report. `found` and `verified` hold each collection's, or None where there is none; `approval` is
+    None where nobody was asked."""
     why = "its task failed or did not run; see its log"
-    if approved is False:
+    if approval in ("rejected", "unanswered"):
         why = "nothing was approved, so nothing was written"
     gap = [found.get(n) or not_examined(n, "gap", why) for n in params.names]
     checked = [verified[n] for n in params.names if verified.get(n)]
@@ -277,8 +281,8 @@ def build_report(
             "scope": params.scope,
             "window": params.as_json()["window"],
             "added_parents": list(params.added),
-            "approved": approved,
-            "billed_reads": sum(c["billed_reads"] for c in [*gap, *checked]),
+            "approval": approval,
+            "billed_reads": preflight_reads + sum(c["billed_reads"] for c in [*gap, *checked]),
             "collections": [*gap, *checked],
         }
     )
@@ -307,8 +311,10 @@ def as_markdown(whole: Mapping[str, Any]) -> str:
 
 def failures(whole: Mapping[str, Any]) -> list[str]:
     """Why the run is no success, one sentence a collection; empty where it is one."""
-    if whole["approved"] is False:
+    if whole["approval"] == "rejected":
         return []
+    if whole["approval"] == "unanswered":
+        return ["Nobody approved or rejected, so nothing was written: see the tasks examine_for_review and approve"]
     checked = {c["collection"]: c for c in whole["collections"] if c["phase"] == "verify"}
     faults = []
     for found in whole["collections"]:

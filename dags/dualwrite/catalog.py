@@ -30,6 +30,9 @@ from dualwrite.declaration import (
     Segment,
 )
 
+EXPORT_TIME = "2026-01-15T21:52:00+00:00"
+"""When the export was taken that the target was first filled from: where a backfill's window begins by default."""
+
 BOARDS = Collection(
     name="boards",
     table="boards",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from airflow.sdk import Param
 
 from dualwrite import backfill, migrations, reconcile_plan
-from dualwrite.catalog import CATALOG
+from dualwrite.catalog import CATALOG, EXPORT_TIME
 
 
 def _collections(chosen: Sequence[str], description: str) -> Param:
@@ -72,7 +72,7 @@ def gap_form() -> dict[str, Param]:
             description="`all` also finds edits and creations that no check field shows; it reads every document once.",
         ),
         "since": Param(
-            backfill.EXPORT_TIME,
+            EXPORT_TIME,
             type="string",
             format="date-time",
             title="Since (the export's time)",

@@ -4,6 +4,7 @@ journal of repairs. The schema is made by apply_migrations and closed to the API
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -78,12 +79,12 @@ def prune_runs(connection: Connection, days: int) -> int:
 # --- watermarks and runs ------------------------------------------------------------------------------------------
 
 
-def watermark(connection: Connection, collection: str) -> tuple[datetime | None, datetime | None]:
+def watermark(connection: Connection, collection: str) -> tuple[datetime, datetime | None] | None:
     """Up to when the collection was examined whole, and when it was last swept (UTC; None for never)."""
     row = connection.execute(
         "SELECT examined_until, swept_at FROM dualwrite.watermarks WHERE collection = %s", (collection,)
     ).fetchone()
-    return (row[0], row[1]) if row else (None, None)
+    return (row[0], row[1]) if row else None
 
 
 def advance_watermark(
@@ -190,13 +191,17 @@ def open_differences(connection: Connection, collection: str) -> list[OpenDiffer
     ]
 
 
+_ESCAPED = re.compile(r"\\(\\|u0000)")
+
+
 def _stored(text: str | None) -> str | None:
-    """Postgres's text can't hold U+0000, and an id can."""
-    return None if text is None else text.replace("\x00", "\\u0000")
+    """Postgres's text can't hold U+0000, and an id can. A backslash is doubled, so that `_restored` is exact: the
+    path of another document would let its row seem extra."""
+    return None if text is None else text.replace("\\", "\\\\").replace("\x00", "\\u0000")
 
 
 def _restored(text: str | None) -> str | None:
-    return None if text is None else text.replace("\\u0000", "\x00")
+    return None if text is None else _ESCAPED.sub(lambda found: "\\" if found[1] == "\\" else "\x00", text)
 
 
 def remember(

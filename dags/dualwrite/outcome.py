@@ -16,6 +16,7 @@ from dualwrite.declaration import Catalog
 from dualwrite.postgres import Connection
 from dualwrite.reconcile import DUAL_WRITE_OFF
 from dualwrite.reconcile_plan import DAG_ID, Plan
+from dualwrite.repair import steps
 from dualwrite.report import Alert
 from dualwrite.verdicts import DRIFT
 
@@ -60,6 +61,9 @@ def build_report(
         collections.append(whole)
     open_now = memory.open_counts(connection)
     gate = parts.gate or {"problem": NO_GATE}
+    planned = gate.get("planned") or {}
+    done = {(part["collection"], part["phase"]) for part in parts.repaired}
+    due = [] if gate["problem"] else [(name, step) for name in planned for step in steps(planned[name])]
     whole_report = {
         "version": report.VERSION,
         "dag_id": DAG_ID,
@@ -70,7 +74,8 @@ def build_report(
         "windows": plan.as_json()["windows"],
         "problem": gate["problem"],
         "operations": gate.get("operations"),
-        "planned": gate.get("planned"),
+        "planned": planned,
+        "not_repaired": [f"{step}.{name}" for name, step in due if (name, step) not in done],
         "billed_reads": sum(c["billed_reads"] for c in collections) + gate.get("billed_reads", 0) + plan.billed_reads,
         "collections": collections,
         "open": open_now,
@@ -91,6 +96,10 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, link: str) -> list[Alert]
         if collection["not_examined"]:
             text = f"{collection['collection']} was not examined: {collection['not_examined']}"
             found.append(Alert(text, collection["collection"], "not_examined"))
+    for task in whole["not_repaired"]:
+        name = task.partition(".")[2]
+        text = f"{name} was not repaired whole: the task {task} failed or did not run; see its log"
+        found.append(Alert(text, name, "not_repaired"))
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for line in whole["open"]:
         expected = line["cause"] == DUAL_WRITE_OFF and not whole["dual_write_enabled"]

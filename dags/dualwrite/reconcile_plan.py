@@ -10,16 +10,15 @@ from typing import Any, Self
 
 from dualwrite import memory, parameters
 from dualwrite import preflight as checks
-from dualwrite.declaration import Catalog
+from dualwrite.declaration import Catalog, Collection
 from dualwrite.errors import ParameterError
 from dualwrite.judge import Policy
 from dualwrite.postgres import Connection
 from dualwrite.source import Source
 from dualwrite.target import Target
-from dualwrite.windows import Window, instant, recent_window
+from dualwrite.windows import Window, recent_window
 
 DAG_ID = "reconcile_dual_writes"
-EXPORT_TIME = "2026-01-15T21:52:00+00:00"
 REPAIRS = ("off", "missing", "missing_and_stale", "all")
 SCOPES = ("recent", "sweep")
 PARAMETERS = (
@@ -168,17 +167,24 @@ def preflight(
         memory.excuse(connection, params.excuses, by=by, reason=str(params.excuse_reason), run_id=run_id)
         memory.unexcuse(connection, params.unexcuses)
         marks = {name: memory.watermark(connection, name) for name in params.selected}
-    windows: dict[str, Window | None] = {}
-    for name, (until, swept) in marks.items():
-        due = swept is None or now - swept >= timedelta(hours=params.sweep_every_hours)
-        due = due or not catalog[name].check_fields  # read whole anyway
-        recent = recent_window(until, params.minutes, now, instant(EXPORT_TIME, "the export's time"))
-        windows[name] = None if params.scope == "sweep" or due else recent
+    windows = {name: _window(params, catalog[name], mark, now) for name, mark in marks.items()}
     plan = Plan(params, now, dual_write_enabled, windows)
     # A repair also writes the parents that a missing row needs.
     examined = dict.fromkeys(catalog.with_parents(params.selected))
     checks.check(source, target, catalog, examined, writes=plan.repairs, estimate=False)
     return replace(plan, billed_reads=source.billed_reads)
+
+
+def _window(
+    params: ReconcileParams, collection: Collection, mark: tuple[datetime, datetime | None] | None, now: datetime
+) -> Window | None:
+    """From the watermark on; None where all is to be swept: because that was asked for, is due, or was never done, or
+    because the collection has no check field and is read whole anyway."""
+    until, swept = mark or (now, None)
+    due = swept is None or now - swept >= timedelta(hours=params.sweep_every_hours)
+    if due or params.scope == "sweep" or not collection.check_fields:
+        return None
+    return recent_window(until, params.minutes, now)
 
 
 def _check_excuses(connection: Connection, catalog: Catalog, named: Iterable[tuple[str, str]]) -> None:

@@ -59,6 +59,14 @@ def plan(run: Run) -> dict[str, Planned]:
     return found
 
 
+def steps(planned: Mapping[str, int] | None) -> tuple[str, ...]:
+    """The tasks that a collection's part of the gate's `planned` needs."""
+    if planned is None:
+        return ()
+    written = planned["insert"] + planned["update"] + planned["unfinished"]
+    return tuple(step for step, rows in (("delete", planned["delete"]), ("write", written)) if rows)
+
+
 def _is_ours(difference: OpenDifference, policy: Policy) -> bool:
     """Drift that a person has not accepted, that is no consequence of the switch, and that the policy may write."""
     if difference.excused or difference.cause == DUAL_WRITE_OFF or difference.verdict not in _WRITTEN_BY:

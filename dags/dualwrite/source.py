@@ -27,6 +27,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
 
 import grpc
+from google.api_core.gapic_v1.routing_header import to_grpc_metadata
 from google.cloud.firestore_v1.types import document as document_types
 from google.cloud.firestore_v1.types import firestore as service_types
 from google.cloud.firestore_v1.types import query as query_types
@@ -116,7 +117,7 @@ class Source:
         self._root = f"{self._database}/documents"
         self._metadata: tuple[tuple[str, str], ...] = (
             ("google-cloud-resource-prefix", self._database),
-            ("x-goog-request-params", f"project_id={project}&database_id={database}"),
+            to_grpc_metadata((("project_id", project), ("database_id", database))),
         )
         options = [("grpc.max_receive_message_length", -1), ("grpc.keepalive_time_ms", 30_000)]
         if emulator_host:

@@ -65,14 +65,12 @@ def gap_window(since: datetime, margin: timedelta, until: datetime | None, now: 
     return Window(max(since - margin, LONG_AGO) if since - LONG_AGO > margin else LONG_AGO, min(end, now))
 
 
-def recent_window(watermark: datetime | None, minutes: int, now: datetime, export_time: datetime) -> Window:
+def recent_window(watermark: datetime, minutes: int, now: datetime) -> Window:
     """The window of a reconciliation: from the watermark or `minutes` ago, whichever is earlier, to now.
 
-    So nothing is skipped after an outage of hours or weeks. Without a watermark it begins at the export. A watermark
-    in the future (a clock was wrong) counts as now.
+    So nothing is skipped after an outage of hours or weeks. A watermark in the future (a clock was wrong) counts as now.
     """
-    earliest = watermark if watermark is not None else export_time
-    return Window(min(earliest, now - timedelta(minutes=minutes)), now)
+    return Window(min(watermark, now - timedelta(minutes=minutes)), now)
 
 
 def with_overlap(window: Window, overlap: timedelta) -> Window:

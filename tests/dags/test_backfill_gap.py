@@ -69,12 +69,13 @@ def test_an_apply_fails_while_rejections_are_unexcused_and_succeeds_once_they_ar
                 assert value not in second.log
 
 
-def test_a_review_that_nobody_approved_writes_nothing(world, firestore, target_dsn, run_dag):
+def test_a_review_that_nobody_answered_writes_nothing_and_is_no_success(world, firestore, target_dsn, run_dag):
     before = table_bytes(target_dsn)
     conf = {"mode": "review", "collections": ["users"]}
     run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
     assert table_bytes(target_dsn) == before
-    assert run.state == "success"
+    assert run.state == "failed"
+    assert "Nobody approved or rejected, so nothing was written" in run.log
     assert run.tasks["examine_for_review"] == "success"
     assert _task_states(run, "skipped") >= set(ALL)
 

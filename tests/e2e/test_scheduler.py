@@ -102,28 +102,40 @@ def test_an_apply_through_the_scheduler_fills_the_gap_and_is_verified(airflow):
     assert states["collections.blocks"] == "success"
 
 
-def test_a_review_shows_the_counts_waits_for_a_person_and_then_writes(airflow):
-    run = airflow.trigger("backfill_gap", mode="review", collections=["likes"], grace_seconds=0.5)
+def _answered(airflow: Airflow, run: str, answer: str) -> str:
+    """Waits for the review's question, answers it, and returns what it showed. The run has ended then."""
     path = f"/api/v2/dags/backfill_gap/dagRuns/{run}"
-    deadline = time.monotonic() + 120
-    while airflow.states("backfill_gap", run).get("approve") != "awaiting_input":
-        assert time.monotonic() < deadline, airflow.states("backfill_gap", run)
-        time.sleep(0.5)
-    details = airflow.call("GET", f"{path}/hitlDetails?response_received=false")["hitl_details"]
-    assert "| likes |" in details[0]["body"]
-    before = one(airflow.stack.target, "SELECT count(*) FROM likes")
-    answer = {"chosen_options": ["Approve"], "params_input": {}}
+    deadline = time.monotonic() + 240
+    body = ""
     while airflow.call("GET", path)["state"] not in ENDED:
         # An answer that comes too soon ends in a state mismatch of Airflow's; then the retried task asks once more.
         asked = airflow.call("GET", f"{path}/hitlDetails?response_received=false")["hitl_details"]
         if asked and airflow.states("backfill_gap", run)["approve"] == "awaiting_input":
+            body = asked[0]["body"]
             time.sleep(8)
-            airflow.call("PATCH", f"{path}/taskInstances/approve/-1/hitlDetails", answer)
-        assert time.monotonic() < deadline + 120, airflow.states("backfill_gap", run)
+            given = {"chosen_options": [answer], "params_input": {}}
+            airflow.call("PATCH", f"{path}/taskInstances/approve/-1/hitlDetails", given)
+        assert time.monotonic() < deadline, airflow.states("backfill_gap", run)
         time.sleep(1)
+    return body
+
+
+def test_a_review_shows_the_counts_waits_for_a_person_and_then_writes(airflow):
+    before = one(airflow.stack.target, "SELECT count(*) FROM likes")
+    run = airflow.trigger("backfill_gap", mode="review", collections=["likes"], grace_seconds=0.5)
+    assert "| likes |" in _answered(airflow, run, "Approve")
     found = {c["collection"]: c for c in airflow.report("backfill_gap", run)["collections"] if c["phase"] == "gap"}
     assert found["likes"]["inserted"] > 0
     assert one(airflow.stack.target, "SELECT count(*) FROM likes") == before + found["likes"]["inserted"]
+
+
+def test_a_review_that_a_person_rejects_writes_nothing_and_is_a_success(airflow):
+    before = one(airflow.stack.target, "SELECT count(*) FROM drafts")
+    run = airflow.trigger("backfill_gap", mode="review", collections=["drafts"])
+    _answered(airflow, run, "Reject")
+    assert airflow.wait("backfill_gap", run) == "success", airflow.states("backfill_gap", run)
+    assert airflow.report("backfill_gap", run)["approval"] == "rejected"
+    assert one(airflow.stack.target, "SELECT count(*) FROM drafts") == before
 
 
 def test_the_scheduled_reconciliation_fails_with_a_link_to_the_fix_and_a_repair_ends_it(airflow):
