@@ -77,7 +77,7 @@ def apply_migrations():
         planned, applied, differences = pull(task_ids="plan"), pull(task_ids="apply"), pull(task_ids="verify")
         with clearly(), target_connection() as connection:
             whole = migrations.build_report(
-                connection, migration_params(context), context["run_id"], applied or planned or [], differences or []
+                connection, migration_params(context), context["run_id"], applied or planned or [], differences
             )
         log.info("%s", migrations.as_markdown(whole))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: it is wanted most then

@@ -516,9 +516,9 @@ def build_report(
     params: MigrationParams,
     run_id: str,
     steps: Sequence[Mapping[str, Any]],
-    differences: Sequence[str],
+    differences: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """The run as small JSON: states, names and differences, no SQL."""
+    """The run as small JSON: states, names and differences (None: never compared), no SQL."""
     outside = {f.version for f in read_folder(SQL / "migrations") if not f.transactional}
     return {
         "version": 1,
@@ -532,7 +532,7 @@ def build_report(
             if params.mode == "dry_run" and s["state"] == "pending" and s["version"] in outside
         ],
         "web_client": web_client_state(connection),
-        "differences": list(differences),
+        "differences": None if differences is None else list(differences),
     }
 
 
@@ -557,9 +557,10 @@ def as_markdown(report: Mapping[str, Any]) -> str:
             "sql/optional/web_client_anon.sql says what opening it would mean."
         ]
     if report["mode"] == "apply":
-        lines += [
-            "",
-            "Verified: the tables are as the files promise." if not report["differences"] else "**Differences:**",
-        ]
-        lines += [f"- {d}" for d in report["differences"]]
+        differences = report["differences"]
+        if differences is None:
+            lines += ["", "**Not verified:** the files were not applied whole."]
+        else:
+            lines += ["", "**Differences:**" if differences else "Verified: the tables are as the files promise."]
+            lines += [f"- {d}" for d in differences]
     return "\n".join(lines)

@@ -29,3 +29,5 @@ def test_a_refused_migration_fails_the_run_with_the_remedy(firestore, phase1_dsn
     assert run.state == "failed"
     assert "drafts exists and stands in no ledger" in run.log
     assert one(phase1_dsn, "SELECT to_regclass('reviews') IS NULL")
+    assert "Not verified" in run.log
+    assert "Verified: " not in run.log
