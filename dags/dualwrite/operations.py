@@ -64,8 +64,9 @@ def parse(op_id: str, at: datetime | None) -> Operation | None:
 
 
 def is_readable(connection: Connection) -> bool:
+    """Whether there is a write_ops of which we may read every row: half of it would look like a dual-write that is off."""
     row = connection.execute(
-        "SELECT to_regclass('write_ops') IS NOT NULL AND has_table_privilege('write_ops', 'SELECT')"
+        "SELECT has_table_privilege(o, 'SELECT') AND NOT row_security_active(o) FROM CAST(to_regclass('write_ops') AS oid) o"
     ).fetchone()
     return bool(row and row[0])
 

@@ -119,9 +119,7 @@ def _hidden(connection: Connection, collections: Sequence[Collection]) -> list[s
     faults = []
     for collection in collections:
         row = connection.execute(
-            "SELECT c.relrowsecurity AND NOT r.rolsuper AND NOT r.rolbypassrls "
-            "AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE')), r.rolname::text "
-            "FROM pg_class c, pg_roles r WHERE c.oid = to_regclass(%s) AND r.rolname = current_user",
+            "SELECT row_security_active(to_regclass(%s)::oid), current_user::text",
             (_quoted(collection.table),),
         ).fetchone()
         if row is not None and row[0]:

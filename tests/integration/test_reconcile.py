@@ -9,7 +9,7 @@ from itertools import count
 import psycopg
 import pytest
 
-from dualwrite import outcome, reconcile, reconcile_plan, repair
+from dualwrite import operations, outcome, reconcile, reconcile_plan, repair
 from dualwrite.catalog import CATALOG
 from dualwrite.errors import DualWriteError, PreflightError
 from tests.support import RECONCILE_DEFAULTS, apply, one, reconciled, table_bytes
@@ -336,6 +336,17 @@ def test_without_write_ops_causes_are_unknown_and_the_run_goes_on(world, target_
     assert found.report["operations"]["total"] is None
 
 
+def test_write_ops_behind_row_level_security_is_no_sign_that_dual_write_is_off(world, target_dsn):
+    """A role that sees half of the operations must not conclude from the other half."""
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("GRANT SELECT ON write_ops TO authenticated")
+        connection.execute("ALTER TABLE write_ops DISABLE ROW LEVEL SECURITY; SET LOCAL ROLE authenticated")
+        assert operations.is_readable(connection)
+        connection.execute("RESET ROLE; ALTER TABLE write_ops ENABLE ROW LEVEL SECURITY; SET LOCAL ROLE authenticated")
+        assert not operations.is_readable(connection)
+        assert operations.activity(connection, [], LONG_AGO, now()).total is None
+
+
 def test_operations_of_any_form_are_counted_and_break_nothing(world, target_dsn, run):
     for op_id in ("no colons", "::", "planet:create:x:1", "comment:create::1", "block:create:u1:1", "block:create:a_b_c:1",
                   "comment:create:with:colons:1", "notification:create:n1:2", "review:create:u1:1", "user:update:u1:x"):  # fmt: skip
@@ -346,8 +357,8 @@ def test_operations_of_any_form_are_counted_and_break_nothing(world, target_dsn,
     _edit_that_moves_none(world, target_dsn)
     found = run()
     assert found.counts("comments") == {"stale": 1}, "an operation without a time could be of any"
-    operations = found.report["operations"]
-    assert (operations["malformed"], operations["unknown_entities"], operations["in_the_future"]) == (4, 1, 1)
+    log = found.report["operations"]
+    assert (log["malformed"], log["unknown_entities"], log["in_the_future"]) == (4, 1, 1)
 
 
 def test_a_hundred_thousand_operations_take_seconds(world, target_dsn, run):
