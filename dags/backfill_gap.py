@@ -31,7 +31,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import TaskGroup, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
@@ -42,6 +42,7 @@ from dualwrite.catalog import CATALOG
 from dualwrite.forms import gap_form
 
 log = logging.getLogger("dualwrite")
+APPROVE, REJECT = "Approve", "Reject"
 
 
 def _plan(context) -> GapParams:
@@ -59,7 +60,7 @@ def _approval(context, params: GapParams) -> backfill.Approval | None:
     answer = context["ti"].xcom_pull(task_ids="approve")
     if answer is None:
         return "unanswered"
-    return "approved" if ApprovalOperator.APPROVE in answer["chosen_options"] else "rejected"
+    return "approved" if APPROVE in answer["chosen_options"] else "rejected"
 
 
 @dag(
@@ -90,8 +91,10 @@ def backfill_gap():
             found = {name: backfill.examine(run, name, dry=True, record=False) for name in run.params.names}
         return backfill.as_markdown(backfill.build_report(run.run_id, run.params, found, {}, dry=True))
 
-    approve = ApprovalOperator(
+    # Not ApprovalOperator: where it skips what follows, its answer is lost, and a rejection is taken for no answer.
+    approve = HITLOperator(
         task_id="approve",
+        options=[APPROVE, REJECT],
         subject="Write the gap to Supabase?",
         body="{{ ti.xcom_pull(task_ids='examine_for_review') }}",
     )
