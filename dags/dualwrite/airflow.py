@@ -78,8 +78,21 @@ def source() -> Source:
         return Source(project, database=database, emulator_host=emulator)
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook  # seconds of imports, so only here
 
-    credentials, default_project = GoogleBaseHook(gcp_conn_id=SOURCE_CONNECTION).get_credentials_and_project_id()
-    return Source(str(project or default_project), database=database, credentials=credentials)
+    try:
+        credentials, default_project = GoogleBaseHook(gcp_conn_id=SOURCE_CONNECTION).get_credentials_and_project_id()
+    except Exception as error:  # noqa: BLE001 - the Google library lets through whatever a key can do wrong
+        raise PreflightError(
+            f"The key of connection {SOURCE_CONNECTION} must be usable: reading it ended in {type(error).__name__} (its "
+            "words may quote the key). Set Keyfile Path to a file that the worker can read, or Keyfile JSON to the "
+            "whole key of a service account, or let the worker's own account (application default credentials) do."
+        ) from None
+    project = project or default_project
+    if not project:
+        raise PreflightError(
+            f"A project must be named: neither connection {SOURCE_CONNECTION} nor its key says one. "
+            "Set Project Id in the connection."
+        )
+    return Source(str(project), database=database, credentials=credentials)
 
 
 def target_connection(conn_id: str = TARGET_CONNECTION) -> postgres.Connection:

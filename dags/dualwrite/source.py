@@ -497,7 +497,9 @@ def _explained(error: grpc.RpcError, what: str) -> SourceError:
         grpc.StatusCode.PERMISSION_DENIED: "Give the account of connection firestore_default the role "
         "roles/datastore.viewer in this project.",
         grpc.StatusCode.UNAUTHENTICATED: "Check the key of connection firestore_default.",
-        grpc.StatusCode.UNAVAILABLE: "Check the network, or that the emulator runs at FIRESTORE_EMULATOR_HOST.",
+        # a key that Google refuses arrives as this too: gRPC's words are then "Getting metadata from plugin failed"
+        grpc.StatusCode.UNAVAILABLE: "Check the network, the key of connection firestore_default, or that the emulator "
+        "runs at FIRESTORE_EMULATOR_HOST.",
         grpc.StatusCode.NOT_FOUND: "Check the project and database of connection firestore_default.",
     }
     return SourceError(
