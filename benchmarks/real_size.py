@@ -20,8 +20,8 @@ from google.cloud import firestore
 from dev import seed
 from dev.emulator import emulator
 from dev.postgres_server import server
-from dualwrite import backfill
 from dualwrite.catalog import CATALOG
+from dualwrite.runs import backfill
 from tests.support import examine_all, gap_run, reconciled, verify_all
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -28,9 +28,9 @@ from datetime import timedelta
 from airflow.sdk import TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from dualwrite import migrations
-from dualwrite.airflow import clearly, migration_params, target_connection
-from dualwrite.forms import migration_form
+from dualwrite.edge.airflow import clearly, migration_params, target_connection
+from dualwrite.edge.forms import migration_form
+from dualwrite.migrations import migrator as migrations
 
 log = logging.getLogger("dualwrite")
 

@@ -35,11 +35,11 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import TaskGroup, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from dualwrite import backfill
-from dualwrite.airflow import clearly, gap_params, gap_run, triggered_by
-from dualwrite.backfill import GapParams
 from dualwrite.catalog import CATALOG
-from dualwrite.forms import gap_form
+from dualwrite.edge.airflow import clearly, gap_params, gap_run, triggered_by
+from dualwrite.edge.forms import gap_form
+from dualwrite.runs import backfill
+from dualwrite.runs.backfill import GapParams
 
 log = logging.getLogger("dualwrite")
 APPROVE, REJECT = "Approve", "Reject"

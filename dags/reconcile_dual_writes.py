@@ -37,11 +37,12 @@ from datetime import UTC, datetime, timedelta
 from airflow.sdk import TaskGroup, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from dualwrite import alerts, outcome, reconcile, repair
-from dualwrite.airflow import clearly, dag_link, reconcile_preflight, reconcile_run, target
+from dualwrite import alerts
 from dualwrite.catalog import CATALOG
-from dualwrite.forms import reconcile_form
-from dualwrite.reconcile_plan import DAG_ID, Plan
+from dualwrite.edge.airflow import clearly, dag_link, reconcile_preflight, reconcile_run, target
+from dualwrite.edge.forms import reconcile_form
+from dualwrite.runs import reconcile, reconcile_report, repair
+from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 
 log = logging.getLogger("dualwrite")
 
@@ -87,10 +88,7 @@ def reconcile_dual_writes():
     @task.sensor(mode="reschedule", poke_interval=15, timeout=2 * 3600, trigger_rule=TriggerRule.ALL_DONE)
     def grace(**context) -> bool:
         """Waits until what is new is old enough for a second look. Between pokes it holds no worker and no connection."""
-        looks = [c for c in _pull(context, "compare").values() if c and c["to_wait_for"]]
-        last = max((datetime.fromisoformat(c["looked_at"]) for c in looks), default=None)
-        wait = timedelta(seconds=_plan(context).params.grace_seconds)
-        return last is None or datetime.now(last.tzinfo) >= last + wait
+        return reconcile.may_look_again(_plan(context), _pull(context, "compare").values())
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def look_again(**context) -> dict:
@@ -133,7 +131,7 @@ def reconcile_dual_writes():
         pull = context["ti"].xcom_pull
         if pull(task_ids="preflight") is None:  # a skipped report would make the run a success
             raise AirflowFailException("Nothing was examined, because preflight did not pass. See the task preflight.")
-        parts = outcome.Parts(
+        parts = reconcile_report.Parts(
             _pull(context, "compare"),
             pull(task_ids="look_again"),
             pull(task_ids="gate", key="gate"),
@@ -142,13 +140,13 @@ def reconcile_dual_writes():
         )
         plan, link = _plan(context), dag_link(DAG_ID)
         with clearly(), target() as postgres, postgres.transaction() as connection:
-            whole = outcome.build_report(connection, CATALOG, context["run_id"], plan, parts, link=link)
-        log.info("%s", outcome.as_markdown(whole))
+            whole = reconcile_report.build_report(connection, CATALOG, context["run_id"], plan, parts, link=link)
+        log.info("%s", reconcile_report.as_markdown(whole))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
-        if found := outcome.alerts(whole, CATALOG, link):
+        if found := reconcile_report.alerts(whole, CATALOG, link):
             alerts.begin(dag_id=DAG_ID, run_id=context["run_id"])
             alerts.tell(found)
-            raise AirflowFailException(outcome.message(found))
+            raise AirflowFailException(reconcile_report.message(found))
         return whole
 
     begun, waited, looked, decided, again = preflight(), grace(), look_again(), gate(), re_examine()

@@ -13,8 +13,9 @@ from google.cloud import firestore
 from dev import stack
 from dev.live_app import LiveApp
 from dev.run_dag import DagRun, run_dag
-from dualwrite import backfill, migrations, outcome, reconcile_plan
 from dualwrite.catalog import CATALOG
+from dualwrite.migrations import migrator as migrations
+from dualwrite.runs import backfill, reconcile_plan, reconcile_report
 
 ALL = list(CATALOG.names)
 
@@ -53,7 +54,7 @@ def step(running: stack.Stack, dag_id: str, conf: dict[str, Any], what: str) -> 
     as_markdown = {
         migrations.DAG_ID: migrations.as_markdown,
         backfill.DAG_ID: backfill.as_markdown,
-        reconcile_plan.DAG_ID: outcome.as_markdown,
+        reconcile_plan.DAG_ID: reconcile_report.as_markdown,
     }[dag_id]
     bare = run.report
     if dag_id != migrations.DAG_ID:

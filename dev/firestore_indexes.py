@@ -6,8 +6,8 @@ import json
 
 from dev.airflow_home import ROOT
 from dualwrite.catalog import CATALOG
-from dualwrite.examine import scans
-from dualwrite.windows import LONG_AGO, Window
+from dualwrite.engine.compare import scans
+from dualwrite.model.windows import LONG_AGO, Window
 
 FILE = ROOT / "docs/firestore.indexes.json"
 

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 from dev import postgres_server
-from dualwrite import migrations, postgres, schema_snapshot
-from dualwrite.migration_files import read_folder
+from dualwrite import postgres
+from dualwrite.migrations import migrator as migrations
+from dualwrite.migrations import snapshot as schema_snapshot
+from dualwrite.migrations.files import read_folder
 
 SQL = Path(__file__).resolve().parents[1] / "sql"
 

@@ -7,7 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
-from dualwrite import migrations, postgres
+from dualwrite import postgres
+from dualwrite.migrations import migrator as migrations
 
 if __name__ == "__main__":
     dsn, folder, at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])

@@ -12,11 +12,12 @@ from typing import Any
 
 import psycopg
 
-from dualwrite import backfill, outcome, postgres, reconcile, reconcile_plan, repair
+from dualwrite import postgres
 from dualwrite.catalog import CATALOG, EXPORT_TIME
-from dualwrite.declaration import Catalog
-from dualwrite.source import Source
-from dualwrite.target import Target
+from dualwrite.firestore.source import Source
+from dualwrite.model.declaration import Catalog
+from dualwrite.postgres.target import Target
+from dualwrite.runs import backfill, reconcile, reconcile_plan, reconcile_report, repair
 
 DEFAULTS: dict[str, Any] = {
     "since": EXPORT_TIME,
@@ -137,9 +138,9 @@ def reconciled(
             repaired += [repair.write(run, name) for name in names if "write" in due[name]]
             repaired = [part for part in repaired if part]
             again = reconcile.re_examine(run, names)
-        parts = outcome.Parts(compared, looked, gate, repaired, again)
+        parts = reconcile_report.Parts(compared, looked, gate, repaired, again)
         with target.transaction() as connection:
-            report = outcome.build_report(connection, catalog, run_id, plan, parts)
+            report = reconcile_report.build_report(connection, catalog, run_id, plan, parts)
         return Reconciled(report, report["alerts"], gate)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import sentry_sdk
 from sentry_sdk.scope import add_global_event_processor
 
-from dualwrite.report import Alert
+from dualwrite.model.report import Alert
 
-_OURS = ("dualwrite.errors.", "airflow.")
+_OURS = ("dualwrite.model.errors.", "airflow.")
 """Whose errors say what they say without quoting a document."""
 
 _state = {"muted": False}

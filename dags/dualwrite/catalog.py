@@ -14,7 +14,7 @@ live target before anything is read.
 
 from __future__ import annotations
 
-from dualwrite.declaration import (
+from dualwrite.model.declaration import (
     ArrayElements,
     Catalog,
     Collection,

@@ -30,11 +30,11 @@ from typing import Any
 
 from dualwrite import alerts, postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.declaration import Catalog, Collection, Operations
-from dualwrite.documents import Document, Value
-from dualwrite.mapping import Json, Rejection, Row, map_document
+from dualwrite.model.declaration import Catalog, Collection, Operations
+from dualwrite.model.documents import Document, Value
+from dualwrite.model.mapping import Json, Rejection, Row, map_document
 from dualwrite.postgres import Connection
-from dualwrite.statements import Statements
+from dualwrite.postgres.statements import Statements
 
 log = logging.getLogger(__name__)
 

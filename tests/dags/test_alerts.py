@@ -128,8 +128,8 @@ import sys
 from types import SimpleNamespace
 import sentry_sdk
 sentry_sdk.init(dsn=sys.argv[1], include_local_variables=True)
-from dualwrite import airflow as edge
-from dualwrite.errors import SourceError
+from dualwrite.edge import airflow as edge
+from dualwrite.model.errors import SourceError
 def attempt(try_number, error):
     secret = "nobody may read this"
     context = {"dag": SimpleNamespace(dag_id="backfill_gap"), "run_id": "r1",

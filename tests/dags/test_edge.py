@@ -17,8 +17,8 @@ SCRIPT = """
 import json, sys
 from types import SimpleNamespace
 from airflow.sdk.api.datamodels._generated import DagRunType
-from dualwrite import airflow as edge
-from dualwrite.forms import reconcile_form
+from dualwrite.edge import airflow as edge
+from dualwrite.edge.forms import reconcile_form
 defaults = {name: param.value for name, param in reconcile_form().items()}
 def context(run_type, conf):
     return {"dag_run": SimpleNamespace(run_type=DagRunType(run_type), conf=conf), "params": defaults}
@@ -34,7 +34,7 @@ except Exception as error:
 
 SOURCE_SCRIPT = """
 import json
-from dualwrite import airflow as edge
+from dualwrite.edge import airflow as edge
 try:
     with edge.clearly(), edge.source() as source:
         print("RESULT", json.dumps({"database": source._database}))

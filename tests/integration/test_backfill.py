@@ -6,8 +6,8 @@ import psycopg
 import pytest
 
 from dev import seed
-from dualwrite import backfill
 from dualwrite.catalog import CATALOG
+from dualwrite.runs import backfill
 from tests.support import apply, dry_run, examine_all, gap_run, nonzero, one, table_bytes, verify_all
 
 
@@ -75,7 +75,7 @@ def test_an_excused_rejection_is_verified(world, firestore, emulator, target_dsn
     keys = [s["key"] for s in checked["posts"]["samples"]["rejected"]]
     excuses = {"excuse": [f"posts:{k}" for k in keys], "excuse_reason": "test posts of ours"}
     with gap_run(firestore.project, emulator, target_dsn, **excuses) as run:
-        from dualwrite import backfill
+        from dualwrite.runs import backfill
 
         backfill.preflight(run, by="somebody")
         checked = verify_all(run, ["posts"])

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from dualwrite import alerts, dual_write, postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.documents import Document
 from dualwrite.dual_write import DualWriter, Outcome, Write
-from dualwrite.mapping import Row, map_document
-from dualwrite.target import Target
+from dualwrite.model.documents import Document
+from dualwrite.model.mapping import Row, map_document
+from dualwrite.postgres.target import Target
 from tests.integration.test_round_trip import documents
 from tests.support import one
 

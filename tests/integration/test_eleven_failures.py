@@ -11,7 +11,7 @@ import pytest
 from dualwrite import alerts, postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.dual_write import DualWriter, Outcome
-from dualwrite.errors import ParameterError
+from dualwrite.model.errors import ParameterError
 from tests.support import apply, dry_run, gap_run, nonzero, one, params, reconciled, verify_all
 
 T = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -132,7 +132,7 @@ def test_8_the_gap_costs_one_query_a_collection_not_one_a_parent(base, emulator,
         queries = []
         original = run.source.pages
         monkeypatch.setattr(run.source, "pages", lambda *args: queries.append(args) or original(*args))
-        from dualwrite import backfill
+        from dualwrite.runs import backfill
 
         found = backfill.examine(run, "comments", dry=True)
     assert found["counts"]["missing"] == 60

@@ -17,13 +17,15 @@ import pytest
 
 from dev import postgres_server as server_module
 from dev import schema_snapshot as snapshot_maker
-from dualwrite import migrations, postgres, schema_snapshot
+from dualwrite import postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.errors import MigrationError, ParameterError
-from dualwrite.migrations import MigrationParams, Migrator
-from dualwrite.preflight import check
-from dualwrite.source import Source
-from dualwrite.target import Target
+from dualwrite.engine.preflight import check
+from dualwrite.firestore.source import Source
+from dualwrite.migrations import migrator as migrations
+from dualwrite.migrations import snapshot as schema_snapshot
+from dualwrite.migrations.migrator import MigrationParams, Migrator
+from dualwrite.model.errors import MigrationError, ParameterError
+from dualwrite.postgres.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from dualwrite import backfill, postgres
+from dualwrite import postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.errors import CatalogError, ParameterError, PreflightError
-from dualwrite.source import Source
-from dualwrite.target import Target
+from dualwrite.firestore.source import Source
+from dualwrite.model.errors import CatalogError, ParameterError, PreflightError
+from dualwrite.postgres.target import Target
+from dualwrite.runs import backfill
 from tests.support import DEFAULTS, gap_run, params
 
 T = datetime(2026, 2, 1, tzinfo=UTC)

@@ -9,9 +9,10 @@ from itertools import count
 import psycopg
 import pytest
 
-from dualwrite import operations, outcome, reconcile, reconcile_plan, repair
 from dualwrite.catalog import CATALOG
-from dualwrite.errors import DualWriteError, PreflightError
+from dualwrite.engine import op_log as operations
+from dualwrite.model.errors import DualWriteError, PreflightError
+from dualwrite.runs import reconcile, reconcile_plan, reconcile_report, repair
 from tests.support import RECONCILE_DEFAULTS, apply, one, reconciled, table_bytes
 
 LONG_AGO = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -393,7 +394,7 @@ def test_documents_without_one_operation_mean_that_dual_write_is_off(world, run)
 def test_a_gate_that_never_ran_fails_the_report(world, run, monkeypatch):
     """Nothing is open, and yet nobody knows whether dual-write is alive."""
     monkeypatch.setattr(repair, "gate", lambda run: None)
-    assert run().alerts == [outcome.NO_GATE]
+    assert run().alerts == [reconcile_report.NO_GATE]
 
 
 def test_a_repair_that_failed_half_way_is_told_though_nothing_is_open_any_more(world, run, monkeypatch):

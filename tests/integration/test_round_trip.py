@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.documents import Document
-from dualwrite.mapping import Row, map_document
-from dualwrite.target import Target
+from dualwrite.model.documents import Document
+from dualwrite.model.mapping import Row, map_document
+from dualwrite.postgres.target import Target
 
 CREATED = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=40)

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
-from dualwrite import source as source_module
-from dualwrite.errors import IncompleteRead, SourceError
-from dualwrite.source import Scan, Source
-from dualwrite.windows import Window
+from dualwrite.firestore import source as source_module
+from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.errors import IncompleteRead, SourceError
+from dualwrite.model.windows import Window
 
 T = datetime(2026, 2, 1, tzinfo=UTC)
 WINDOW = Window(T, T + timedelta(days=1))
@@ -173,7 +173,7 @@ def test_closing_a_scan_early_ends_its_thread(source):
 
 
 def test_long_work_tells_its_progress(source, firestore, emulator, target_dsn, monkeypatch, caplog):
-    from dualwrite import examine
+    from dualwrite.engine import compare as examine
     from tests.support import dry_run
 
     monkeypatch.setattr(examine, "PROGRESS_SECONDS", 0.0)

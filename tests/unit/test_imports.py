@@ -1,4 +1,4 @@
-"""The layout shows the architecture: who may import what."""
+"""The layout shows the architecture: who may import what. Walks every folder of the package."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ import pytest
 
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 PACKAGE = DAGS / "dualwrite"
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ALONE = {
-    "google": {"source.py", "airflow.py"},  # airflow.py: the provider's hook, for credentials
-    "grpc": {"source.py"},
-    "psycopg": {"postgres.py"},
+    "google": {"firestore/source.py", "edge/airflow.py"},  # edge/airflow.py: the provider's hook, for credentials
+    "grpc": {"firestore/source.py"},
+    "psycopg": {"postgres/connection.py"},
     "sentry_sdk": {"alerts.py"},
-    "airflow": {"airflow.py", "forms.py"},
+    "airflow": {"edge/airflow.py", "edge/forms.py"},
 }
-INWARD = [
-    {"errors", "documents"},
-    {"declaration", "verdicts", "windows", "migration_files"},
-    {"catalog", "mapping", "report", "parameters"},
-    {"postgres", "statements", "source", "schema_snapshot"},
-    {"target", "memory", "migrations", "alerts", "dual_write"},
-    {"judge"},
-    {"operations"},
-    {"protocol"},
-    {"examine"},
-    {"preflight"},
-    {"recording"},
-    {"backfill", "reconcile_plan"},
-    {"reconcile", "liveness"},
-    {"repair", "outcome"},
-    {"airflow", "forms"},
+FLOORS = [
+    {"model"},
+    {"catalog", "firestore", "postgres", "alerts"},
+    {"engine", "migrations", "dual_write"},
+    {"runs"},
+    {"edge"},
 ]
+"""From the ground up. A part imports parts of lower floors only, and itself."""
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def _part(path: Path) -> str:
+    """The package, or the module at the top, that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def _imports(path: Path) -> set[str]:
@@ -50,27 +51,38 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_each_library_is_known_to_one_module(path):
     for library, modules in ALONE.items():
         used = any(name == library or name.startswith(f"{library}.") for name in _imports(path))
-        if library == "google" and path.name == "airflow.py":
-            continue
-        assert not used or path.name in modules, f"{path.name} imports {library}: only {', '.join(modules)} may"
+        assert not used or _name(path) in modules, f"{_name(path)} imports {library}: only {', '.join(modules)} may"
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_imports_point_inward(path):
-    if path.stem == "__init__":
+    if _part(path) == "__init__":
         return
-    rank = {name: i for i, layer in enumerate(INWARD) for name in layer}
-    assert path.stem in rank, f"{path.name} is in no layer: say in this test where it belongs"
+    floor = {part: i for i, parts in enumerate(FLOORS) for part in parts}
+    assert _part(path) in floor, f"{_name(path)} is on no floor: say in this test where it belongs"
     for name in _imports(path):
         if name.startswith("dualwrite."):
             other = name.split(".")[1]
-            if other in rank:
-                assert rank[other] <= rank[path.stem], f"{path.name} imports {other}, which lies further out"
+            if other in floor and other != _part(path):
+                assert floor[other] < floor[_part(path)], f"{_name(path)} imports {name}, which lies no lower"
+
+
+def test_no_package_imports_itself_in_a_circle():
+    """Within a package the modules form no cycle either."""
+    graph = {}
+    for path in MODULES:
+        module = "dualwrite." + _name(path).removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        graph[module] = _imports(path)
+    graph = {m: {i for i in found if i in graph and i != m} for m, found in graph.items()}
+    while leaves := [m for m, found in graph.items() if not found & graph.keys()]:
+        for module in leaves:
+            del graph[module]
+    assert graph == {}, "these import each other in a circle"
 
 
 def test_no_module_is_named_as_one_of_the_standard_library():
-    assert not {p.stem for p in PACKAGE.glob("*.py")} & (sys.stdlib_module_names - {"__init__"})
+    assert not {p.stem for p in MODULES} & (sys.stdlib_module_names - {"__init__"})

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualwrite.catalog import CATALOG
-from dualwrite.documents import Document, GeoPoint, Reference, Vector
-from dualwrite.mapping import Json, Rejection, Row, map_document, truncate_to_milliseconds
+from dualwrite.model.documents import Document, GeoPoint, Reference, Vector
+from dualwrite.model.mapping import Json, Rejection, Row, map_document, truncate_to_milliseconds
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from dev.new_migration import create
-from dualwrite.errors import MigrationError
-from dualwrite.migration_files import read_file, read_folder, split
+from dualwrite.migrations.files import read_file, read_folder, split
+from dualwrite.model.errors import MigrationError
 
 REFUSED = {
     "20260101_short.sql": ("SELECT 1;", "named <14 digits>_<name>.sql"),

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from dualwrite.errors import IdentityError
-from dualwrite.report import SAMPLES, CollectionReport, fit, markdown
-from dualwrite.verdicts import VERDICTS, Finding, Verdict
+from dualwrite.model.errors import IdentityError
+from dualwrite.model.report import SAMPLES, CollectionReport, fit, markdown
+from dualwrite.model.verdicts import VERDICTS, Finding, Verdict
 
 
 def test_a_report_whose_verdicts_do_not_add_up_fails():

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualwrite.errors import ParameterError
-from dualwrite.windows import Window, gap_window, instant, recent_window, with_overlap
+from dualwrite.model.errors import ParameterError
+from dualwrite.model.windows import Window, gap_window, instant, recent_window, with_overlap
 
 moments = st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds are naive
 EXPORT = datetime(2026, 1, 15, 21, 52, tzinfo=UTC)

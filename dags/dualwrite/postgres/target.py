@@ -12,10 +12,10 @@ from functools import lru_cache
 from typing import Self
 
 from dualwrite import postgres
-from dualwrite.declaration import Catalog, Collection
-from dualwrite.mapping import Cell, Json, Row
+from dualwrite.model.declaration import Catalog, Collection
+from dualwrite.model.mapping import Cell, Json, Row
 from dualwrite.postgres import Connection, errors
-from dualwrite.statements import Statements
+from dualwrite.postgres.statements import Statements
 
 Key = tuple[Cell, ...]
 

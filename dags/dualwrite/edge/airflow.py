@@ -18,9 +18,11 @@ from airflow.sdk import Variable
 from airflow.sdk.bases.hook import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
-from dualwrite import alerts, backfill, migrations, postgres, reconcile_plan
+from dualwrite import alerts, postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.errors import (
+from dualwrite.firestore.source import Source
+from dualwrite.migrations import migrator as migrations
+from dualwrite.model.errors import (
     Defect,
     DualWriteError,
     IncompleteRead,
@@ -29,8 +31,8 @@ from dualwrite.errors import (
     SourceError,
     TargetError,
 )
-from dualwrite.source import Source
-from dualwrite.target import Target
+from dualwrite.postgres.target import Target
+from dualwrite.runs import backfill, reconcile_plan
 
 SOURCE_CONNECTION = "firestore_default"
 TARGET_CONNECTION = "supabase_default"

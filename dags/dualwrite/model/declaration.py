@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from dualwrite.errors import CatalogError
+from dualwrite.model.errors import CatalogError
 
 Role = Literal["key", "compared", "insert_only", "derived"]
 Type = Literal["text", "integer", "numeric", "boolean", "timestamp", "json"]

@@ -25,14 +25,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dualwrite import parameters, postgres, schema_snapshot
-from dualwrite.errors import MigrationError, ParameterError
-from dualwrite.migration_files import MigrationFile, Statement, read_folder, split
+from dualwrite import postgres
+from dualwrite.migrations import snapshot as schema_snapshot
+from dualwrite.migrations.files import MigrationFile, Statement, read_folder, split
+from dualwrite.model import parameters
+from dualwrite.model.errors import MigrationError, ParameterError
 from dualwrite.postgres import Connection, errors
 
 log = logging.getLogger(__name__)
 
-SQL = Path(__file__).resolve().parents[2] / "sql"
+SQL = Path(__file__).resolve().parents[3] / "sql"
 DAG_ID = "apply_migrations"
 MODES = ("dry_run", "apply")
 WEB_CLIENT = ("leave", "closed", "anon")

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dualwrite.declaration import Collection, DocumentId, EntryKey, Segment
-from dualwrite.judge import Unit
+from dualwrite.engine.classify import Unit
+from dualwrite.model.declaration import Collection, DocumentId, EntryKey, Segment
+from dualwrite.model.verdicts import Cause, Finding, Verdict
 from dualwrite.postgres import Connection
-from dualwrite.target import Target
-from dualwrite.verdicts import Cause, Finding, Verdict
+from dualwrite.postgres.target import Target
 
 NEVER_ATTEMPTED = "never_attempted"
 """No operation: the flag was off, an old client, or a crash before the lock."""

@@ -16,20 +16,20 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dualwrite import memory, operations
-from dualwrite.declaration import Collection
-from dualwrite.examine import Examiner
-from dualwrite.judge import Policy, Unit, unit_of
-from dualwrite.mapping import Rejection, Row, map_document
-from dualwrite.memory import OpenDifference
-from dualwrite.postgres import Connection
-from dualwrite.protocol import UNITS_AT_ONCE
-from dualwrite.reconcile_plan import DAG_ID, ReconcileParams, Run
-from dualwrite.recording import recorded
-from dualwrite.report import CollectionReport
-from dualwrite.target import Key
-from dualwrite.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, Verdict
-from dualwrite.windows import Window, with_overlap
+from dualwrite.engine import op_log as operations
+from dualwrite.engine.classify import Policy, Unit, unit_of
+from dualwrite.engine.compare import Examiner
+from dualwrite.engine.compare_and_set import UNITS_AT_ONCE
+from dualwrite.model.declaration import Collection
+from dualwrite.model.mapping import Rejection, Row, map_document
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, Verdict
+from dualwrite.model.windows import Window, with_overlap
+from dualwrite.postgres import Connection, memory
+from dualwrite.postgres.memory import OpenDifference
+from dualwrite.postgres.target import Key
+from dualwrite.runs.reconcile_plan import DAG_ID, Plan, ReconcileParams, Run
+from dualwrite.runs.record import recorded
 
 PAGE_SIZE = 5000
 DUAL_WRITE_OFF = "dual_write_off"
@@ -104,6 +104,13 @@ def _other_sides(examiner: Examiner, window: Window | None) -> list[Unit]:
     examiner.report.unlocatable += located.unlocatable
     units += examiner.examine_documents(located.paths)
     return list({u.label: u for u in [*units, *examiner.fresh(located.units)]}.values())
+
+
+def may_look_again(plan: Plan, compared: Iterable[dict[str, Any] | None]) -> bool:
+    """Whether what the first looks found is old enough for a second one."""
+    looks = [c for c in compared if c and c["to_wait_for"]]
+    last = max((datetime.fromisoformat(c["looked_at"]) for c in looks), default=None)
+    return last is None or datetime.now(UTC) >= last + timedelta(seconds=plan.params.grace_seconds)
 
 
 # --- the second look ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from dualwrite.errors import ParameterError
+from dualwrite.model.errors import ParameterError
 
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualwrite.errors import IdentityError
-from dualwrite.verdicts import DRIFT, VERDICTS, Finding, Verdict
+from dualwrite.model.errors import IdentityError
+from dualwrite.model.verdicts import DRIFT, VERDICTS, Finding, Verdict
 
 VERSION = 1
 SAMPLES = 20

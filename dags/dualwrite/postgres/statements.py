@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from dualwrite.declaration import Catalog, Collection, Column, DocumentId, ParentId, Segment, Type
+from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, ParentId, Segment, Type
 from dualwrite.postgres import sql
 
 _TYPES: dict[Type, str] = {

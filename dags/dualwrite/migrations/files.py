@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from dualwrite.errors import MigrationError
+from dualwrite.model.errors import MigrationError
 
 _NAME = re.compile(r"^(\d{14})_([a-z0-9_]+)\.sql$")
 _OUTSIDE = re.compile(r"^--\s*dualwrite:\s*no-transaction\s*$", re.IGNORECASE | re.MULTILINE)

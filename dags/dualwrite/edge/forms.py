@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from airflow.sdk import Param
 
-from dualwrite import backfill, migrations, reconcile_plan
 from dualwrite.catalog import CATALOG, EXPORT_TIME
+from dualwrite.migrations import migrator as migrations
+from dualwrite.runs import backfill, reconcile_plan
 
 
 def _collections(chosen: Sequence[str], description: str) -> Param:

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualwrite import memory, report
-from dualwrite.declaration import Catalog
-from dualwrite.postgres import Connection
-from dualwrite.reconcile import DUAL_WRITE_OFF
-from dualwrite.reconcile_plan import DAG_ID, Plan
-from dualwrite.repair import steps
-from dualwrite.report import Alert
-from dualwrite.verdicts import DRIFT
+from dualwrite.model import report
+from dualwrite.model.declaration import Catalog
+from dualwrite.model.report import Alert
+from dualwrite.model.verdicts import DRIFT
+from dualwrite.postgres import Connection, memory
+from dualwrite.runs.reconcile import DUAL_WRITE_OFF
+from dualwrite.runs.reconcile_plan import DAG_ID, Plan
+from dualwrite.runs.repair import steps
 
 RUNBOOK = "docs/runbook.md"
 NO_GATE = "Whether dual-write is alive was not examined: the task gate failed or did not run; see its log."

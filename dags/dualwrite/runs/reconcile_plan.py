@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
-from dualwrite import memory, parameters
-from dualwrite import preflight as checks
-from dualwrite.declaration import Catalog, Collection
-from dualwrite.errors import ParameterError
-from dualwrite.judge import Policy
-from dualwrite.postgres import Connection
-from dualwrite.source import Source
-from dualwrite.target import Target
-from dualwrite.windows import Window, recent_window
+from dualwrite.engine import preflight as checks
+from dualwrite.engine.classify import Policy
+from dualwrite.firestore.source import Source
+from dualwrite.model import parameters
+from dualwrite.model.declaration import Catalog, Collection
+from dualwrite.model.errors import ParameterError
+from dualwrite.model.windows import Window, recent_window
+from dualwrite.postgres import Connection, memory
+from dualwrite.postgres.target import Target
 
 DAG_ID = "reconcile_dual_writes"
 REPAIRS = ("off", "missing", "missing_and_stale", "all")

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from dualwrite import memory, postgres
-from dualwrite.declaration import Catalog, Collection, Type
-from dualwrite.errors import PreflightError
-from dualwrite.examine import scans
-from dualwrite.postgres import Connection
-from dualwrite.source import Source
-from dualwrite.target import Target
-from dualwrite.windows import Window
+from dualwrite import postgres
+from dualwrite.engine.compare import scans
+from dualwrite.firestore.source import Source
+from dualwrite.model.declaration import Catalog, Collection, Type
+from dualwrite.model.errors import PreflightError
+from dualwrite.model.windows import Window
+from dualwrite.postgres import Connection, memory
+from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
 

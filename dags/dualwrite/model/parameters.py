@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dualwrite.declaration import Catalog
-from dualwrite.errors import ParameterError
+from dualwrite.model.declaration import Catalog
+from dualwrite.model.errors import ParameterError
 
 
 def refuse_unknown(given: Mapping[str, Any], known: Iterable[str]) -> None:

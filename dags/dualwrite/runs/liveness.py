@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from dualwrite import operations
-from dualwrite.examine import scans
-from dualwrite.reconcile_plan import Run
-from dualwrite.windows import Window
+from dualwrite.engine import op_log as operations
+from dualwrite.engine.compare import scans
+from dualwrite.model.windows import Window
+from dualwrite.runs.reconcile_plan import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dualwrite.errors import PreflightError
+from dualwrite.model.errors import PreflightError
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import Cause, Finding
+from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection, Jsonb
-from dualwrite.report import CollectionReport
-from dualwrite.verdicts import Cause, Finding
-from dualwrite.windows import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dualwrite import memory
-from dualwrite import preflight as checks
-from dualwrite.errors import BrakeError
-from dualwrite.judge import Policy
-from dualwrite.liveness import liveness
-from dualwrite.memory import OpenDifference
-from dualwrite.reconcile import DUAL_WRITE_OFF, examiner_of, measured, units_of
-from dualwrite.reconcile_plan import Run
-from dualwrite.report import CollectionReport
-from dualwrite.verdicts import Verdict
+from dualwrite.engine import preflight as checks
+from dualwrite.engine.classify import Policy
+from dualwrite.model.errors import BrakeError
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import Verdict
+from dualwrite.postgres import memory
+from dualwrite.postgres.memory import OpenDifference
+from dualwrite.runs.liveness import liveness
+from dualwrite.runs.reconcile import DUAL_WRITE_OFF, examiner_of, measured, units_of
+from dualwrite.runs.reconcile_plan import Run
 
 FEW = 20
 """Updates and deletes up to this number in a collection need no share of the table to be small."""

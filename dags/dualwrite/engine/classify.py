@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dualwrite import postgres
-from dualwrite.declaration import Catalog, Collection, EntryKey, Field, ParentId, Segment
-from dualwrite.errors import TargetError
-from dualwrite.mapping import Rejection, Row, map_document
-from dualwrite.report import CollectionReport
-from dualwrite.source import Source
-from dualwrite.target import Comparison, Difference, Key, Target, Write
-from dualwrite.verdicts import Finding, Verdict
+from dualwrite.firestore.source import Source
+from dualwrite.model.declaration import Catalog, Collection, EntryKey, Field, ParentId, Segment
+from dualwrite.model.errors import TargetError
+from dualwrite.model.mapping import Rejection, Row, map_document
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import Finding, Verdict
+from dualwrite.postgres.target import Comparison, Difference, Key, Target, Write
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,22 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from dualwrite import memory
-from dualwrite.documents import Document
-from dualwrite.judge import ATTEMPTS, TRANSIENT, Judge, Policy, Unit, finding_of, still_to_write, unit_of, unit_of_row
-from dualwrite.mapping import Rejection, Row, map_document
-from dualwrite.target import Key
-from dualwrite.verdicts import Finding, Verdict
+from dualwrite.engine.classify import (
+    ATTEMPTS,
+    TRANSIENT,
+    Judge,
+    Policy,
+    Unit,
+    finding_of,
+    still_to_write,
+    unit_of,
+    unit_of_row,
+)
+from dualwrite.model.documents import Document
+from dualwrite.model.mapping import Rejection, Row, map_document
+from dualwrite.model.verdicts import Finding, Verdict
+from dualwrite.postgres import memory
+from dualwrite.postgres.target import Key
 
 log = logging.getLogger(__name__)
 

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from dualwrite import memory, parameters, report
-from dualwrite import preflight as checks
-from dualwrite.declaration import Catalog
-from dualwrite.errors import ParameterError
-from dualwrite.examine import Examiner, scans
-from dualwrite.judge import Policy
-from dualwrite.postgres import Connection
-from dualwrite.recording import recorded
-from dualwrite.report import CollectionReport
-from dualwrite.source import Source
-from dualwrite.target import Target
-from dualwrite.verdicts import Finding, Verdict
-from dualwrite.windows import Window, gap_window, instant
+from dualwrite.engine import preflight as checks
+from dualwrite.engine.classify import Policy
+from dualwrite.engine.compare import Examiner, scans
+from dualwrite.firestore.source import Source
+from dualwrite.model import parameters, report
+from dualwrite.model.declaration import Catalog
+from dualwrite.model.errors import ParameterError
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import Finding, Verdict
+from dualwrite.model.windows import Window, gap_window, instant
+from dualwrite.postgres import Connection, memory
+from dualwrite.postgres.target import Target
+from dualwrite.runs.record import recorded
 
 log = logging.getLogger(__name__)
 

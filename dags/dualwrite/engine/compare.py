@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Self
 
-from dualwrite.declaration import Catalog, Collection, Segment
-from dualwrite.documents import Document
-from dualwrite.judge import Judge, ParentState, Policy, Unit, finding_of, parent_state, unit_of, unit_of_row
-from dualwrite.mapping import Rejection, Row, map_document
-from dualwrite.protocol import UNITS_AT_ONCE, Protocol
-from dualwrite.report import CollectionReport
-from dualwrite.source import Scan, Source
-from dualwrite.target import Key, Target
-from dualwrite.verdicts import DRIFT, SETTLED_BY_WRITING, Finding, Verdict
-from dualwrite.windows import Window
+from dualwrite.engine.classify import Judge, ParentState, Policy, Unit, finding_of, parent_state, unit_of, unit_of_row
+from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, Protocol
+from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.declaration import Catalog, Collection, Segment
+from dualwrite.model.documents import Document
+from dualwrite.model.mapping import Rejection, Row, map_document
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Finding, Verdict
+from dualwrite.model.windows import Window
+from dualwrite.postgres.target import Key, Target
 
 log = logging.getLogger(__name__)
 

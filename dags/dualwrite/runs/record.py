@@ -7,12 +7,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from dualwrite import memory
-from dualwrite.postgres import Connection
-from dualwrite.report import CollectionReport
-from dualwrite.source import Source
-from dualwrite.target import Target
-from dualwrite.windows import Window
+from dualwrite.firestore.source import Source
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.windows import Window
+from dualwrite.postgres import Connection, memory
+from dualwrite.postgres.target import Target
 
 
 def recorded(

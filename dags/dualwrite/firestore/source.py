@@ -32,9 +32,9 @@ from google.cloud.firestore_v1.types import document as document_types
 from google.cloud.firestore_v1.types import firestore as service_types
 from google.cloud.firestore_v1.types import query as query_types
 
-from dualwrite.documents import Document, GeoPoint, Reference, Value, Vector, is_valid_id
-from dualwrite.errors import IncompleteRead, SourceError
-from dualwrite.windows import Window
+from dualwrite.model.documents import Document, GeoPoint, Reference, Value, Vector, is_valid_id
+from dualwrite.model.errors import IncompleteRead, SourceError
+from dualwrite.model.windows import Window
 
 _RunQueryRequest = service_types.RunQueryRequest.pb()
 _RunQueryResponse = service_types.RunQueryResponse.pb()

@@ -15,7 +15,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cache
 
-from dualwrite.declaration import (
+from dualwrite.model.declaration import (
     ArrayElements,
     Collection,
     Column,
@@ -30,7 +30,7 @@ from dualwrite.declaration import (
     Segment,
     Type,
 )
-from dualwrite.documents import Document, Value, is_valid_id, type_name
+from dualwrite.model.documents import Document, Value, is_valid_id, type_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Compares documents with rows, classifies what differs, and writes beside live clients."""

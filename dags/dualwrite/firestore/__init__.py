@@ -1,0 +1,1 @@
+"""Reads Firestore: the only package that knows its client library."""

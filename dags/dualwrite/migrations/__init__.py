@@ -1,0 +1,1 @@
+"""Applies sql/migrations: files, their plan, the migrator, and the schema that they promise."""

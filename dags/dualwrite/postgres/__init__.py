@@ -1,0 +1,25 @@
+"""Postgres: connections here at the package's front door, the target's tables and what the bundle remembers below it."""
+
+from dualwrite.postgres.connection import (
+    Connection,
+    Error,
+    Jsonb,
+    condition,
+    connect,
+    errors,
+    register_binary_text,
+    sql,
+    transaction,
+)
+
+__all__ = [
+    "Connection",
+    "Error",
+    "Jsonb",
+    "condition",
+    "connect",
+    "errors",
+    "register_binary_text",
+    "sql",
+    "transaction",
+]
