@@ -86,9 +86,10 @@ def test_an_excused_rejection_is_verified(world, firestore, emulator, target_dsn
 def test_no_more_than_a_read_a_document_and_one_to_confirm(world, firestore, emulator, target_dsn):
     said = dry_run(firestore.project, emulator, target_dsn)
     for name, found in said.items():
+        # All that a row to be inserted requires is looked up: at most a comment, its post, its board and a person.
         parents = found["counts"]["missing"] + found["counts"]["orphan"]
         owners = found["counts"]["duplicate"]
-        assert found["billed_reads"] <= found["documents_read"] + 2 + 2 * parents + 3 * owners, name
+        assert found["billed_reads"] <= found["documents_read"] + 2 + 4 * parents + 3 * owners, name
 
 
 def test_every_run_is_kept_with_its_counts(world, firestore, emulator, target_dsn):

@@ -12,26 +12,33 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Self
 
-from dualwrite.engine.classify import Judge, ParentState, Policy, Unit, finding_of, parent_state, unit_of, unit_of_row
-from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, Protocol
+from dualwrite.engine.classify import duplicate, still_to_write
+from dualwrite.engine.compare_and_set import Protocol
+from dualwrite.engine.judge import Judge
+from dualwrite.engine.parents import Parents
+from dualwrite.engine.units import Key, Policy, Unit, unit_of, unit_of_row
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.declaration import Catalog, Collection, Segment
 from dualwrite.model.documents import Document
-from dualwrite.model.mapping import Rejection, Row, map_document
+from dualwrite.model.mapping import Rejection, Row, joined_label, map_document
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Finding, Verdict
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Finding, Reason, Verdict
 from dualwrite.model.windows import Window
-from dualwrite.postgres.target import Key, Target
+from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
 
+_ROWS_AT_FIRST = 2_000
+_LOCKED_SECONDS = 0.4
+"""How long a transaction that inserts should last: it holds locks on keys and on parents' rows, and a client's statement
+ends after 3 s. A page is cut into parts of that length, whatever its size."""
+
 
 def scans(collection: Collection, window: Window | None) -> Iterator[Scan]:
     """What to read for a window: one scan a check field. All documents, where there is no window or no such field."""
-    top_level = all(len(t.variables) == 1 for t in collection.templates)
-    base = Scan(collection.collection_id, collection.fields, top_level)
+    base = Scan(collection.collection_id, collection.fields, collection.top_level)
     if window is None or not collection.check_fields:
         yield base
     else:
@@ -54,10 +61,9 @@ class Examiner:
         run_id: str,
         excused: frozenset[str] = frozenset(),
         watched: frozenset[str] = frozenset(),
-        strict_parents: bool = False,
     ) -> None:
         """`excused` and `watched` are labels: differences that a person accepted, and those that are open from before
-        (what became of them is told by `settled`). `strict_parents`: see Judge."""
+        (what became of them is told by `settled`)."""
         self.source = source
         self.target = target
         self.catalog = catalog
@@ -67,7 +73,6 @@ class Examiner:
         self.run_id = run_id
         self._excused = excused
         self._watched = watched
-        self._strict_parents = strict_parents
         self.settled: set[str] = set()
         """Watched keys that match now."""
         self.seen: set[str] = set()
@@ -75,28 +80,19 @@ class Examiner:
         self._seen_paths: set[str] = set()
         self.rejected: list[Finding] = []
         """Rejections that nobody excused; kept for `first_look` alone."""
-        self.judge = Judge(
-            source,
-            target,
-            catalog,
-            collection,
-            report=report,
-            run_id=run_id,
-            settle_parents=self._settle_parents,
-            strict_parents=strict_parents,
-        )
+        self._parents = Parents(source, target, catalog, run_id=run_id, insert=policy.insert, report=report)
+        self.judge = Judge(source, target, catalog, collection, report=report, run_id=run_id, parents=self._parents)
         self.protocol = Protocol(self.judge, may_delete=policy.delete)
         self._unresolved: list[Row] = []
         self._rows_left: set[Key] | None = None
         self._pending: list[tuple[Finding, Key]] | None = None
         self._matched_keys: set[int] = set()
         self._seen_keys: set[Key] | None = None
-        self._parents: dict[str, Examiner] = {}
+        self._rows_at_once = _ROWS_AT_FIRST
 
     def close(self) -> None:
         self.protocol.close()
-        for examiner in self._parents.values():
-            examiner.close()
+        self._parents.close()
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +122,7 @@ class Examiner:
                 self.report.documents_read += len(page.documents)
                 self._page(fresh)
                 progress.tell(len(page.documents), page.total)
-        self._resolve_shared_keys(whole=window is None or not self.collection.check_fields)
+        self._resolve_shared_keys()
         self.protocol.collect_confirmations(wait=True)
         if self.policy.writes:  # a commit whose answer was lost left rows that nobody here knows of
             self.protocol.finish_journal()
@@ -155,6 +151,8 @@ class Examiner:
         self.examine_units(more(self))
         pending, self._pending = self._pending, None
         self._seen_keys = None
+        # Told apart by their labels, each key was taken up once; what is pending is counted by the second look.
+        self.report.taken = len(self.seen) - len(pending)
         return pending
 
     def fresh(self, units: Sequence[Unit]) -> list[Unit]:
@@ -176,12 +174,12 @@ class Examiner:
         """Examines differences a second time: what stayed as it was is drift, what changed is in flight."""
         before = {finding.label: finding for finding, _ in seen}
         units = [Unit(f.label, key, f.path, f.entry) for f, key in seen]
-        for start in range(0, len(units), UNITS_AT_ONCE):
-            for finding, key in self.protocol.run(units[start : start + UNITS_AT_ONCE], Policy()):
-                first = before[finding.label]
-                if finding.verdict in SETTLED_BY_WRITING and finding.fingerprint != first.fingerprint:
-                    finding = replace(finding, verdict=Verdict.IN_FLIGHT, reason="changed_between_looks")
-                self._found(finding, key)
+        self.report.taken += len(units)
+        for finding, key in self.protocol.run(units, Policy()):
+            first = before[finding.label]
+            if finding.verdict in SETTLED_BY_WRITING and finding.fingerprint != first.fingerprint:
+                finding = replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.CHANGED_BETWEEN_LOOKS)
+            self._found(finding, key)
 
     def _page(self, documents: list[Document]) -> None:
         rows: list[Row] = []
@@ -195,59 +193,71 @@ class Examiner:
             parents[document.path] = document
             if self._pending is not None:
                 self._seen_paths.add(document.path)
+            self.report.taken += len(units)
             for unit in units:
                 if isinstance(unit, Rejection):
                     self._found(Finding(Verdict.REJECTED, unit.label, unit.path, unit.entry, reason=unit.reason))
                 else:
                     rows.append(unit)
                 labels.add(unit.label)
-        if self._pending is not None:
-            self.seen |= labels
-        stale = self._judge_page(rows)
+                self._saw(unit.label, unit.path)
+        stale: list[Row] = []
+        while rows:
+            stale += self._judge_part(rows)
         if self.collection.entries is not None:
             self._entries_gone(parents, labels)
         if stale:
-            self.examine_units([unit_of_row(row) for row in stale])
+            self._examine([unit_of_row(row) for row in stale])
         self.protocol.collect_confirmations(wait=False)
         self.judge.forget()
 
-    def _judge_page(self, rows: list[Row]) -> list[Row]:
-        """Judges and, where the policy says so, inserts a page. Returns the stale rows that still are to be updated."""
-        if not rows:
-            return []
+    def _saw(self, label: str, path: str | None) -> None:
+        """Remembers a key of a first look. The second document of one id is known by its path."""
+        if self._pending is not None:
+            self.seen.add(label if label not in self.seen else _path_label(path or label))
+
+    def _judge_part(self, rows: list[Row]) -> list[Row]:
+        """Takes a part off `rows` and judges it; one that is inserted is small enough to hold its locks for a moment."""
+        if not self.policy.insert:
+            part, rows[:] = rows[:], []
+            return self._judge_rows(part)
+        part, rows[:] = rows[: self._rows_at_once], rows[self._rows_at_once :]
+        began = time.monotonic()
+        inserted = self.report.inserted
+        stale = self._judge_rows(part)
+        seconds = time.monotonic() - began
+        if self.report.inserted > inserted:
+            ideal = len(part) * _LOCKED_SECONDS / max(seconds, 0.001)
+            self._rows_at_once = int(max(50, min(2 * self._rows_at_once, ideal)))
+        return stale
+
+    def _judge_rows(self, rows: list[Row]) -> list[Row]:
+        """Judges and, where the policy says so, inserts rows. Returns the stale ones that still are to be updated."""
         if self._rows_left is not None:
             self._rows_left.difference_update(row.key for row in rows)
         if self._seen_keys is not None:
             self._seen_keys.update(row.key for row in rows)
-        judged, written = self.judge.judge(rows, self.policy)
+        judged = self.judge.judge(rows, self.policy)
         stale: list[Row] = []
-        inserted = set(written.journal)
-        for row, finding in judged:
+        for n, finding in judged.findings.items():
+            row = rows[n]
             if finding is None:
                 self._unresolved.append(row)
-            elif finding.verdict is Verdict.STALE and self.policy.update:
-                stale.append(row)
-            elif (
-                finding.verdict is Verdict.MISSING
-                and self.policy.insert
-                and finding.reason is None
-                and row.label not in inserted
-            ):
-                stale.append(row)  # a client was faster with this row: settled by the protocol
+            elif n not in judged.journal and still_to_write(finding, self.policy) and not _waits_for_parent(finding):
+                stale.append(row)  # or a client was faster with this row: settled by the protocol
+            elif finding.reason == Reason.KEY_HELD_BY_ANOTHER_DOCUMENT and self.collection.keyed_by_path:
+                # Of two documents of one id the key names the other one.
+                self._found(replace(finding, label=_path_label(row.path)), row.key)
             else:
                 self._found(finding, row.key)
         if self._watched:
-            differing_labels = {row.label for row, _ in judged}
-            self.settled |= {row.label for row in rows if row.label not in differing_labels} & self._watched
-        matching = len(rows) - len(judged)
-        self.report.add_matching(matching)
+            self.settled |= {row.label for n, row in enumerate(rows) if n not in judged.findings} & self._watched
+        self.report.add_matching(len(rows) - len(judged.findings))
         if not self.collection.keyed_by_path:
-            differing = {id(row) for row, _ in judged}
             self._matched_keys.update(
-                hash(row.key) for row in rows if id(row) not in differing or row.label in inserted
+                hash(row.key) for n, row in enumerate(rows) if n not in judged.findings or n in judged.journal
             )
-        written_rows = [r for r, f in judged if r.label in inserted and f is not None and f.verdict is Verdict.MISSING]
-        self.protocol.confirm_later(written_rows, written.journal)
+        self.protocol.confirm_later([rows[n] for n in judged.journal], list(judged.journal.values()))
         return stale
 
     def _found(self, finding: Finding, key: Key | None = None) -> None:
@@ -264,77 +274,19 @@ class Examiner:
             self.settled.add(finding.label)
         self.report.add(finding)
 
-    def _settle_parents(self, name: str, paths: list[str]) -> dict[str, ParentState]:
-        """Whether each parent document is there and could be a row; with an inserting policy, makes it one."""
-        parent = self.catalog[name]
-        documents = self.source.get(paths, parent.fields)
-        states: dict[str, ParentState] = {path: "gone" for path, d in documents.items() if d is None}
-        rows: list[Row] = []
-        for path, document in documents.items():
-            if document is None:
-                continue
-            units = map_document(parent, document)
-            if units and isinstance(units[0], Row):
-                rows.append(units[0])
-            else:
-                states[path] = "unfit"
-        if rows:
-            examiner = self._examiner_of(parent)
-            judged, written = examiner.judge.judge(rows, examiner.policy)
-            findings = {row.path: finding for row, finding in judged}
-            for row in rows:
-                finding = findings.get(row.path)
-                states[row.path] = parent_state(finding, row.label in written.journal)
-            inserted = [row for row in rows if row.label in written.journal]
-            self.report.parents_inserted += len(inserted)
-            examiner.protocol.confirm_later(inserted, written.journal)
-            examiner.protocol.collect_confirmations(wait=True)
-        return states
-
-    def _examiner_of(self, parent: Collection) -> Examiner:
-        if parent.name not in self._parents:
-            self._parents[parent.name] = Examiner(
-                self.source,
-                self.target,
-                self.catalog,
-                parent,
-                policy=Policy(insert=self.policy.insert),
-                report=CollectionReport(parent.name, self.report.phase),
-                run_id=self.run_id,
-                strict_parents=self._strict_parents,
-            )
-        return self._parents[parent.name]
-
     # --- several documents on one natural key -------------------------------------------------------------------------
 
-    def _resolve_shared_keys(self, whole: bool) -> None:
-        """Judges rows that differ from a row which another document may own, now that the scan is over.
-
-        The owner of a key is the document that equals its row; where none does, the oldest. Unless the scan was of
-        all documents, the others that share the key are searched for.
-        """
+    def _resolve_shared_keys(self) -> None:
+        """Judges rows that differ from a row which another document may own, now that the scan is over: whose it is, the
+        protocol finds out by asking all that share the key."""
         unresolved, self._unresolved = self._unresolved, []
-        if not unresolved:
-            return
-        groups: dict[Key, list[Row]] = {}
+        contested = []
         for row in unresolved:
-            groups.setdefault(row.key, []).append(row)
-        stale: list[Row] = []
-        for key, rows in groups.items():
-            owned = hash(key) in self._matched_keys
-            candidates = rows
-            if not owned and not whole:
-                candidates = self.judge.siblings(key) or rows
-                judged = {r.label for r, _ in self.judge.differing(candidates)}
-                owned = any(r.label not in judged for r in candidates)
-            owner = min(candidates, key=lambda r: (r.create_time, r.label))
-            for row in rows:
-                if owned or row.label != owner.label:
-                    self._found(finding_of(Verdict.DUPLICATE, row, None, reason="key_held_by_another_document"), key)
-                else:
-                    stale.append(row)
-        if stale:
-            self.examine_units([unit_of_row(row) for row in stale])
+            if hash(row.key) in self._matched_keys:
+                self._found(duplicate(row), row.key)
+            else:
+                contested.append(row)
+        self._examine([unit_of_row(row) for row in contested])
 
     # --- rows without documents -----------------------------------------------------------------------------------------
 
@@ -345,7 +297,10 @@ class Examiner:
         by_id = {path.split("/")[-1]: path for path in parents}
         keys = self.target.keys_where(self.collection, column.name, by_id)
         units = [unit_of(self.collection, key, by_id[str(key[index])]) for key in keys]
-        self.examine_units([u for u in units if u.label not in labels])
+        gone = [u for u in units if u.label not in labels]
+        if self._rows_left is not None:
+            self._rows_left.difference_update(u.key for u in gone)
+        self.examine_units(gone)
 
     def units_of(self, keys: Sequence[Key]) -> list[Unit]:
         """The units of rows by key, their documents' paths told by the rows."""
@@ -353,11 +308,7 @@ class Examiner:
         for start in range(0, len(keys), 5000):
             part = list(keys[start : start + 5000])
             paths = self.target.paths(self.collection, part)
-            for key in part:
-                path = paths.get(key)
-                # An id with a slash in it, written by hand, would name another document's path.
-                fits = path is not None and self.collection.match(path) is not None
-                found.append(unit_of(self.collection, key, path if fits else None))
+            found += [unit_of(self.collection, key, next(iter(paths.get(key, ())), None)) for key in part]
         return found
 
     def examine_documents(self, paths: Sequence[str]) -> list[Unit]:
@@ -378,9 +329,23 @@ class Examiner:
 
     def examine_units(self, units: Sequence[Unit]) -> None:
         """Examines keys one by one with fresh reads on both sides, and writes what the policy allows."""
-        for start in range(0, len(units), UNITS_AT_ONCE):
-            for finding, key in self.protocol.run(units[start : start + UNITS_AT_ONCE], self.policy):
-                self._found(finding, key)
+        self.report.taken += len(units)
+        for unit in units:
+            self._saw(unit.label, unit.path)
+        self._examine(units)
+
+    def _examine(self, units: Sequence[Unit]) -> None:
+        """As examine_units, for keys that were taken up already."""
+        for finding, key in self.protocol.run(units, self.policy):
+            self._found(finding, key)
+
+
+def _waits_for_parent(finding: Finding) -> bool:
+    return finding.verdict is Verdict.MISSING and finding.reason is not None
+
+
+def _path_label(path: str) -> str:
+    return joined_label(path.split("/"))
 
 
 class _ProgressLog:

@@ -1,6 +1,6 @@
 """The writing protocol: keys one by one, beside live clients that write to both sides, killed at any line.
 
-docs/protocol.md argues it with numbered interleavings; the steps are numbered here as there.
+docs/protocol.md argues it with numbered interleavings; the methods are named after its five steps.
 """
 
 from __future__ import annotations
@@ -8,32 +8,43 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from dualwrite.engine.classify import (
-    ATTEMPTS,
-    TRANSIENT,
-    Judge,
-    Policy,
-    Unit,
-    finding_of,
-    still_to_write,
-    unit_of,
-    unit_of_row,
-)
+from dualwrite.engine.classify import duplicate, finding_of, still_to_write
+from dualwrite.engine.deletes import Deletes
+from dualwrite.engine.judge import Judge
+from dualwrite.engine.units import Key, Policy, Unit, unit_of, unit_of_row
 from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Rejection, Row, map_document
-from dualwrite.model.verdicts import Finding, Verdict
+from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres import memory
-from dualwrite.postgres.target import Key
 
 log = logging.getLogger(__name__)
 
 _ROUNDS = 5
 UNITS_AT_ONCE = 300
 """Keys in one round: its transaction holds their locks, so it must stay well below a second."""
+
+Mapped = Row | Rejection | None
+"""What a unit's document is now; None where it, or its entry, is gone."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """One round over some keys: what was read in steps 1 and 2, and what became of each key."""
+
+    units: dict[str, Unit]
+    versions: Mapping[Key, tuple[str, str]]
+    mapped: dict[str, Mapped] = field(default_factory=dict)
+    duplicates: set[str] = field(default_factory=set)
+    """Labels of documents whose natural key belongs to another one."""
+    orphaned: set[str] = field(default_factory=set)
+    """Labels of keys whose required document is gone."""
+    written: dict[str, int] = field(default_factory=dict)
+    """Journal ids of what this round inserted or updated."""
+    again: dict[str, Unit] = field(default_factory=dict)
 
 
 class Protocol:
@@ -45,9 +56,9 @@ class Protocol:
         self._target = judge.target
         self._collection = judge.collection
         # What we wrote is brought into line with its document whatever the run's policy.
-        self._mending = Policy(insert=True, update=True, delete=may_delete)
+        self._bring_into_line = Policy(insert=True, update=True, delete=may_delete)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="confirm")
-        self._confirming: list[tuple[list[Row], dict[str, int], Future[dict[str, Document | None]]]] = []
+        self._confirming: list[tuple[list[Row], list[int], Future[dict[str, Document | None]]]] = []
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -60,175 +71,205 @@ class Protocol:
         `own_inserts` are labels of rows that we inserted and that may be taken back where the document is gone,
         whatever the policy says of deletes.
         """
+        deletes = Deletes(self._judge, units, policy, own_inserts)
+        found: list[tuple[Finding, Key]] = []
+        for batch in _batches(units):
+            found += self._run_batch(batch, policy, deletes)
+        alive = deletes.confirm()
+        if not alive:
+            return found
+        # Created or moved elsewhere while their rows were deleted: they get them back.
+        restore = replace(self._bring_into_line, delete=False)
+        back = {f.label: (f, key) for f, key in self.run([unit for unit, _ in alive], restore)}
+        settled = [i for unit, i in alive if back[unit.label][0].verdict is not Verdict.IN_FLIGHT]
+        with self._target.transaction() as connection:
+            memory.confirm(connection, settled)
+        return [back.get(finding.label, (finding, key)) for finding, key in found]
+
+    def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> list[tuple[Finding, Key]]:
         done: dict[str, tuple[Finding, Key]] = {}
-        todo: dict[str, Unit] = {}
-        twins: list[Unit] = []  # two documents of one id on different paths: the second gets a turn of its own
-        for unit in units:
-            if unit.label in todo:
-                twins.append(unit)
-            else:
-                todo[unit.label] = unit
+        todo = batch
         for attempt in range(_ROUNDS):
             if not todo:
                 break
             if attempt:
                 time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)
-            todo = self._round(todo, done, policy, own_inserts)
+            todo = self._round(todo, done, policy, deletes)
         for label, unit in todo.items():
-            finding = Finding(Verdict.IN_FLIGHT, label, unit.path, unit.entry, reason="kept_changing")
+            finding = Finding(Verdict.IN_FLIGHT, label, unit.path, unit.entry, reason=Reason.KEPT_CHANGING)
             done[label] = (finding, unit.key)
-        found = list(done.values())
-        return found + self.run(twins, policy, own_inserts=own_inserts) if twins else found
+        return list(done.values())
 
     def _round(
-        self,
-        todo: dict[str, Unit],
-        done: dict[str, tuple[Finding, Key]],
-        policy: Policy,
-        own_inserts: frozenset[str],
+        self, units: dict[str, Unit], done: dict[str, tuple[Finding, Key]], policy: Policy, deletes: Deletes
     ) -> dict[str, Unit]:
         """One round over some keys: fills `done`, returns what must be looked at again."""
-        again: dict[str, Unit] = {}
-        versions = self._target.versions(self._collection, [u.key for u in todo.values()])  # step 1
-        documents, doomed = self._documents(todo.values())  # step 2
+        current = _Round(units, self._read_versions(units.values()))
+        self._read_documents(current)
+        rows, gone = self._decide(current, done)
+        self._write(current, rows, done, policy)
+        current.again.update(deletes.write(gone, current.versions, done))
+        self._confirm(current, rows, done)
+        return current.again
+
+    # --- step 1 -------------------------------------------------------------------------------------------------------
+
+    def _read_versions(self, units: Iterable[Unit]) -> dict[Key, tuple[str, str]]:
+        """The rows' versions, without a lock. An absent row is a reading too."""
+        return self._target.versions(self._collection, [u.key for u in units])
+
+    # --- step 2 -------------------------------------------------------------------------------------------------------
+
+    def _read_documents(self, current: _Round) -> None:
+        """Only then the documents: what each unit's is now, and whether what it requires is there."""
+        required = self._source.get([u.requires for u in current.units.values() if u.requires is not None])
+        current.orphaned = {
+            u.label for u in current.units.values() if u.requires is not None and required[u.requires] is None
+        }
+        units = [u for u in current.units.values() if u.label not in current.orphaned]
+        current.mapped.update(dict.fromkeys(current.orphaned))
+        if self._collection.keyed_by_path:
+            self._read_by_path(current, units)
+        else:
+            self._read_by_key(current, units)
+
+    def _read_by_path(self, current: _Round, units: Sequence[Unit]) -> None:
+        """Where no document is at a unit's path, the other paths that its row may belong to are asked for."""
+        entries = self._entries_at([u.path for u in units if u.path is not None])
+        for unit in units:
+            current.mapped[unit.label] = _mapped_of(unit, entries.get(unit.path or "", []))
+        if self._collection.keyed_by_whole_path:
+            return
+        lost = [u for u in units if current.mapped[u.label] is None and u.key in current.versions]
+        told = self._target.paths(self._collection, [u.key for u in lost]) if lost else {}
+        others = {u.label: [p for p in told.get(u.key, ()) if p != u.path] for u in lost}
+        entries = self._entries_at([path for paths in others.values() for path in paths])
+        for unit in lost:
+            self._move(current, unit, next((p for p in others[unit.label] if entries[p]), None), entries)
+
+    def _move(
+        self, current: _Round, unit: Unit, path: str | None, entries: Mapping[str, Sequence[Row | Rejection]]
+    ) -> None:
+        """The unit's document is at another path than was thought."""
+        if path is not None:
+            current.units[unit.label] = moved = replace(unit, path=path)
+            current.mapped[unit.label] = _mapped_of(moved, entries[path])
+
+    def _entries_at(self, paths: Iterable[str]) -> dict[str, list[Row | Rejection]]:
+        """The units of the documents at these paths; none for a document that is gone. Each is mapped once, however many
+        of its entries are asked for."""
+        documents = self._source.get(paths, self._collection.fields)
+        return {
+            path: map_document(self._collection, document) or [] if document is not None else []
+            for path, document in documents.items()
+        }
+
+    def _read_by_key(self, current: _Round, units: Sequence[Unit]) -> None:
+        """Natural keys that several documents may share: all of them are asked for. The row belongs to the document that
+        equals it, else to the oldest."""
+        sharing = self._judge.owners.sharing(list(dict.fromkeys(u.key for u in units)))
+        owners = self._owners_of(sharing)
+        elsewhere = [u for u in units if u.path is not None and u.path not in {s.path for s in sharing[u.key]}]
+        entries = self._entries_at([u.path for u in elsewhere if u.path is not None])
+        for unit in units:
+            own = next((s for s in sharing[unit.key] if s.path == unit.path), None)
+            if own is None and unit.path is not None:
+                own = next(iter(entries[unit.path]), None)
+                # Its document is gone, or has another key now. A row may still be at this one: somebody else's.
+                if own is not None and not (isinstance(own, Row) and own.key == unit.key):
+                    current.mapped[unit.label] = own
+                    continue
+            owner = owners.get(unit.key)
+            if isinstance(own, Rejection):
+                current.mapped[unit.label] = own
+            elif own is not None and owner is not None and owner.path != own.path:
+                current.mapped[unit.label] = own
+                current.duplicates.add(unit.label)
+            else:
+                current.mapped[unit.label] = owner or next(iter(sharing[unit.key]), None)
+
+    def _owners_of(self, sharing: Mapping[Key, Sequence[Row | Rejection]]) -> dict[Key, Row]:
+        candidates = {key: [s for s in shared if isinstance(s, Row)] for key, shared in sharing.items()}
+        contested = [row for rows in candidates.values() if len(rows) > 1 for row in rows]
+        with self._target.transaction() as connection:
+            compared = self._target.compare(connection, self._collection, contested) if contested else None
+        differing = {(d.row.path, d.row.key) for d in compared.differences} if compared else set()
+        differing |= {(contested[n].path, contested[n].key) for n, _ in compared.refused} if compared else set()
+        return {
+            key: min(rows, key=lambda r: ((r.path, r.key) in differing, r.create_time, r.label))
+            for key, rows in candidates.items()
+            if rows
+        }
+
+    # --- step 3 -------------------------------------------------------------------------------------------------------
+
+    def _decide(self, current: _Round, done: dict[str, tuple[Finding, Key]]) -> tuple[list[Row], list[Unit]]:
+        """What is settled without a comparison; the rest as rows to judge, and keys whose document is gone."""
         rows: list[Row] = []
         gone: list[Unit] = []
-        for unit in todo.values():
-            mapped = documents[unit.label]
-            if unit.path is None and unit.label not in doomed and self._collection.keyed_by_path:
-                done[unit.label] = (self._unlocated(unit, versions), unit.key)
+        for unit in current.units.values():
+            mapped = current.mapped[unit.label]
+            if (
+                unit.path is None
+                and mapped is None
+                and unit.label not in current.orphaned
+                and self._collection.keyed_by_path
+            ):
+                done[unit.label] = (_unlocated(unit, current.versions), unit.key)
             elif mapped is None:
                 gone.append(unit)
             elif isinstance(mapped, Rejection):
-                verdict = Finding(Verdict.REJECTED, unit.label, mapped.path, mapped.entry, reason=mapped.reason)
-                done[unit.label] = (verdict, unit.key)
+                finding = Finding(Verdict.REJECTED, unit.label, mapped.path, mapped.entry, reason=mapped.reason)
+                done[unit.label] = (finding, unit.key)
             elif mapped.key != unit.key:  # its key is made of fields, and they changed: the row of the new key counts
-                again[unit.label] = replace(unit, key=mapped.key)
+                current.again[unit.label] = replace(unit, key=mapped.key)
+            elif unit.label in current.duplicates:
+                done[unit.label] = (duplicate(replace(mapped, label=unit.label)), unit.key)
             else:
                 rows.append(replace(mapped, label=unit.label))
-        written: dict[str, int] = {}
-        if rows:
-            expected: dict[Key, str | None] = {row.key: versions.get(row.key, (None, ""))[0] for row in rows}
-            judged, write = self._judge.judge(rows, policy, expected)  # steps 3 and 4
-            written.update(write.journal)
-            differing = {row.label: finding for row, finding in judged}
-            for row in rows:
-                finding = differing.get(row.label, finding_of(Verdict.MATCHING, row, None))
-                if finding is None:
-                    finding = self._judge.owner_finding(row)
-                if still_to_write(finding, policy) and row.label not in written:
-                    again[row.label] = todo[row.label]
-                elif not (row.label in done and finding.verdict is Verdict.MATCHING):
-                    done[row.label] = (finding, row.key)  # what it was when we wrote, not that it matches since
-        self._judge_gone(gone, versions, policy, own_inserts, done, written, again)
-        # Step 5.
-        if written:
-            paths = {label: todo[label].path or done[label][0].path for label in written}
-            now = self._source.get([p for p in paths.values() if p is not None])
-            read = {row.label: row.update_time for row in rows}
-            settled = []
-            required = [str(todo[label].requires) for label in written if label in doomed]
-            back = {path for path, document in self._source.get(required).items() if document is not None}
-            for label, journal_id in written.items():
-                document = now.get(str(paths[label]))
-                moment = document.update_time if document else None
-                if moment == read.get(label) or (label in doomed and todo[label].requires not in back):
-                    settled.append(journal_id)
-                else:
-                    again[label] = todo[label]
-            with self._target.transaction() as connection:
-                memory.confirm(connection, settled)
-        return again
+        return rows, gone
 
-    @staticmethod
-    def _unlocated(unit: Unit, versions: dict[Key, tuple[str, str]]) -> Finding:
-        """A row whose document's path can't be told (no row above it, an id that no document has): never deleted,
-        because nobody can look."""
-        version = versions.get(unit.key)
-        if version is None:
-            return Finding(Verdict.ABSENT, unit.label)
-        return Finding(Verdict.EXTRA, unit.label, reason="path_unknown", fingerprint=version[1])
+    # --- step 4 -------------------------------------------------------------------------------------------------------
 
-    def _documents(self, units: Iterable[Unit]) -> tuple[dict[str, Row | Rejection | None], set[str]]:
-        """The fresh mapping of each unit's document, None where it, its entry, or what it requires is gone; and the
-        labels of the last kind."""
-        units = list(units)
-        required = self._source.get([u.requires for u in units if u.requires is not None])
-        documents = self._source.get([u.path for u in units if u.path is not None], self._collection.fields)
-        found: dict[str, Row | Rejection | None] = {}
-        doomed = {u.label for u in units if u.requires is not None and required[u.requires] is None}
-        for unit in units:
-            if unit.label in doomed:
-                found[unit.label] = None
-                continue
-            if unit.path is None:
-                sharing = self._judge.sharing(unit.key) if not self._collection.keyed_by_path else []
-                rows = [s for s in sharing if isinstance(s, Row)]
-                refused = next((s for s in sharing if isinstance(s, Rejection)), None)  # it may be this row's document
-                found[unit.label] = min(rows, key=lambda r: (r.create_time, r.label)) if rows else refused
-                continue
-            document = documents[unit.path]
-            mapped = [] if document is None else map_document(self._collection, document) or []
-            found[unit.label] = next(
-                (m for m in mapped if m.entry == unit.entry or (isinstance(m, Rejection) and m.entry is None)), None
-            )
-        return found, doomed
-
-    def _judge_gone(
-        self,
-        gone: list[Unit],
-        versions: dict[Key, tuple[str, str]],
-        policy: Policy,
-        own_inserts: frozenset[str],
-        done: dict[str, tuple[Finding, Key]],
-        written: dict[str, int],
-        again: dict[str, Unit],
+    def _write(
+        self, current: _Round, rows: Sequence[Row], done: dict[str, tuple[Finding, Key]], policy: Policy
     ) -> None:
-        """Keys whose document is gone: extra where a row is there, absent where none is."""
-        candidates = []
-        for unit in gone:
-            version = versions.get(unit.key)
-            if version is None:
-                done.setdefault(unit.label, (Finding(Verdict.ABSENT, unit.label, unit.path, unit.entry), unit.key))
-                continue
-            finding = Finding(
-                Verdict.EXTRA,
-                unit.label,
-                unit.path,
-                unit.entry,
-                reason="parent_gone" if unit.requires else None,
-                fingerprint=version[1],
-                requires=unit.requires,
-            )
-            if not policy.delete and unit.label not in own_inserts:
-                done[unit.label] = (finding, unit.key)
-                continue
-            candidates.append((unit, version[0], finding))
-        if not candidates:
+        """In one short transaction, each write on the condition that the row is still the version of step 1."""
+        if not rows:
             return
-        journal = self._delete([(u.key, u.label, u.path, xmin) for u, xmin, _ in candidates])
-        self._judge.report.deleted += len(journal)
-        written.update(journal)
-        for unit, _, finding in candidates:
-            if unit.label in journal:
-                done[unit.label] = (finding, unit.key)
-                continue
-            before = done.get(unit.label)
-            done[unit.label] = (replace(finding, reason="still_referenced"), unit.key)
-            if before is None or before[0].fingerprint != finding.fingerprint:
-                again[unit.label] = unit  # or a client changed it this moment: looked at once more
+        expected: dict[Key, str | None] = {row.key: current.versions.get(row.key, (None, ""))[0] for row in rows}
+        judged = self._judge.judge(rows, policy, expected)
+        for n, row in enumerate(rows):
+            finding = judged.findings.get(n) or finding_of(Verdict.MATCHING, row, None)
+            if n in judged.journal:
+                current.written[row.label] = judged.journal[n]
+            if still_to_write(finding, policy) and n not in judged.journal:
+                current.again[row.label] = current.units[row.label]
+            elif not (row.label in done and finding.verdict is Verdict.MATCHING):
+                done[row.label] = (finding, row.key)  # what it was when we wrote, not that it matches since
 
-    def _delete(self, candidates: list[tuple[Key, str, str | None, str]]) -> dict[str, int]:
-        for attempt in range(ATTEMPTS):
-            try:
-                return self._target.delete(self._collection, candidates, self._judge.run_id)
-            except TRANSIENT as error:
-                self._judge.wait_or_raise(error, attempt)
-        return {}
+    # --- step 5 -------------------------------------------------------------------------------------------------------
 
-    # --- confirming -----------------------------------------------------------------------------------------------------
+    def _confirm(self, current: _Round, rows: Sequence[Row], done: Mapping[str, tuple[Finding, Key]]) -> None:
+        """The documents once more: one that changed, vanished or appeared meanwhile is looked at again. (Deletes are
+        confirmed at the end of the run: see deletes.py.)"""
+        if not current.written:
+            return
+        read = {row.label: row for row in rows}
+        now = self._source.get([read[label].path for label in current.written])
+        settled = []
+        for label, journal_id in current.written.items():
+            document = now[read[label].path]
+            if document is not None and document.update_time == read[label].update_time:
+                settled.append(journal_id)
+            else:
+                current.again[label] = current.units[label]
+        with self._target.transaction() as connection:
+            memory.confirm(connection, settled)
 
-    def confirm_later(self, rows: list[Row], journal: dict[str, int]) -> None:
+    # --- confirming a page's inserts --------------------------------------------------------------------------------------
+
+    def confirm_later(self, rows: list[Row], journal: list[int]) -> None:
         """Step 5 of a page's inserts, beside the next page."""
         if rows:
             paths = list(dict.fromkeys(row.path for row in rows))
@@ -239,30 +280,25 @@ class Protocol:
             rows, journal, future = self._confirming.pop(0)
             documents = future.result()
             still, moved = [], []
-            for row in rows:
+            for row, journal_id in zip(rows, journal, strict=True):
                 document = documents[row.path]
                 if document is not None and document.update_time == row.update_time:
-                    still.append(journal[row.label])
+                    still.append(journal_id)
                 else:
-                    moved.append(row)
+                    moved.append((unit_of_row(row), journal_id))
             with self._target.transaction() as connection:
                 memory.confirm(connection, still)
-            if moved:
-                self._repair_moved([unit_of_row(row) for row in moved], [journal[row.label] for row in moved])
+            if moved:  # they were counted when they were written
+                self._finish([unit for unit, _ in moved], [journal_id for _, journal_id in moved])
 
-    def _repair_moved(self, units: list[Unit], journal_ids: list[int]) -> None:
-        """Keys that we wrote and whose documents moved meanwhile. They were counted when they were written."""
-        for start in range(0, len(units), UNITS_AT_ONCE):
-            self._mend(units[start : start + UNITS_AT_ONCE], journal_ids[start : start + UNITS_AT_ONCE])
-
-    def _mend(self, units: Sequence[Unit], journal_ids: Sequence[int]) -> None:
+    def _finish(self, units: Sequence[Unit], journal_ids: Sequence[int]) -> None:
         """Runs the protocol over keys that were written and not confirmed, then confirms their journal rows.
 
         A row that we inserted and nobody touched since is taken back where its document is gone.
         """
         with self._target.transaction() as connection:
             own = self._target.untouched(connection, self._collection, journal_ids)
-        findings = self.run(units, self._mending, own_inserts=own)
+        findings = self.run(units, self._bring_into_line, own_inserts=own)
         unsettled = {f.label for f, _ in findings if f.verdict is Verdict.IN_FLIGHT}
         settled = [i for u, i in zip(units, journal_ids, strict=True) if u.label not in unsettled]
         with self._target.transaction() as connection:
@@ -275,8 +311,48 @@ class Protocol:
         if not entries:
             return 0
         log.info("%s: finishing %d writes that an earlier run left unconfirmed", self._collection.name, len(entries))
-        for start in range(0, len(entries), UNITS_AT_ONCE):
-            part = entries[start : start + UNITS_AT_ONCE]
-            units = [replace(unit_of(self._collection, e.key, e.path), label=e.label) for e in part]
-            self._mend(units, [e.id for e in part])
+        units = [replace(unit_of(self._collection, e.key, e.path), label=e.label) for e in entries]
+        # A document whose row was deleted may have been moved meanwhile: its path alone doesn't tell.
+        deleted = [u for u, e in zip(units, entries, strict=True) if e.action == "delete"]
+        alive = {u.label: u for u in self.found_elsewhere(deleted)}
+        self._finish([alive.get(u.label, u) for u in units], [e.id for e in entries])
         return len(entries)
+
+    def found_elsewhere(self, units: Sequence[Unit]) -> list[Unit]:
+        """Those of the units whose document is at another path than was thought, with that path."""
+        if not units or self._collection.keyed_by_whole_path or not self._collection.keyed_by_path:
+            return []
+        return Deletes(self._judge, units, self._bring_into_line, frozenset()).found_elsewhere(units)
+
+
+# --- small things -----------------------------------------------------------------------------------------------------
+
+
+def _batches(units: Sequence[Unit]) -> Iterator[dict[str, Unit]]:
+    """The units in parts of one round's size, by label. Two documents of one id on different paths have the same: the
+    second gets a turn of its own."""
+    todo = list(units)
+    while todo:
+        batch: dict[str, Unit] = {}
+        later: list[Unit] = []
+        for unit in todo:
+            if unit.label in batch or len(batch) >= UNITS_AT_ONCE:
+                later.append(unit)
+            else:
+                batch[unit.label] = unit
+        yield batch
+        todo = later
+
+
+def _mapped_of(unit: Unit, entries: Iterable[Row | Rejection]) -> Mapped:
+    """The unit's own part of its document. A document whose entries can't be read at all says the same of each."""
+    return next((m for m in entries if m.entry == unit.entry or (isinstance(m, Rejection) and m.entire)), None)
+
+
+def _unlocated(unit: Unit, versions: Mapping[Key, tuple[str, str]]) -> Finding:
+    """A row whose document's path can't be told (no row above it, an id that no document has): never deleted, because
+    nobody can look."""
+    version = versions.get(unit.key)
+    if version is None:
+        return Finding(Verdict.ABSENT, unit.label)
+    return Finding(Verdict.EXTRA, unit.label, reason=Reason.PATH_UNKNOWN, fingerprint=version[1])

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dualwrite.engine.classify import Unit
+from dualwrite.engine.units import Unit
 from dualwrite.model.declaration import Collection, DocumentId, EntryKey, Segment
+from dualwrite.model.mapping import joined_label
 from dualwrite.model.verdicts import Cause, Finding, Verdict
 from dualwrite.postgres import Connection
 from dualwrite.postgres.target import Target
@@ -147,8 +148,8 @@ def locate(target: Target, collection: Collection, found: Sequence[Operation], s
             unlocatable += 1
     told = target.paths(collection, [key for key, path in keys.items() if not path])
     for key, path in keys.items():
-        where = path or told.get(key)
-        label = "/".join(key)
+        where = path or next(iter(told.get(key, ())), None)
+        label = joined_label(key)
         if where:
             units[label] = Unit(label, key, where, _entry(collection, key))
         elif label not in known:
@@ -159,7 +160,7 @@ def locate(target: Target, collection: Collection, found: Sequence[Operation], s
 def _units(target: Target, collection: Collection, keys: Sequence[tuple[object, ...]]) -> list[Unit]:
     texts = [tuple(str(part) for part in key) for key in keys]
     told = target.paths(collection, list(texts))
-    return [Unit("/".join(k), k, told.get(k), _entry(collection, k)) for k in texts if told.get(k) is not None]
+    return [Unit(joined_label(k), k, told[k][0], _entry(collection, k)) for k in texts if told.get(k)]
 
 
 def _entry(collection: Collection, key: Sequence[str]) -> str | None:

@@ -21,7 +21,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self, TypeVar
@@ -61,6 +61,7 @@ _PIN_SECONDS = 50 * 60
 
 _GET_SIZE = 100
 _GETS_AT_ONCE = 4
+_QUESTIONS_AT_ONCE = 64
 _CALL_SECONDS = 120.0
 _PAGE_BYTES = 8 * 1024 * 1024
 _PAGES_AHEAD = 2
@@ -231,13 +232,28 @@ class Source:
             )
         return found
 
-    def children_where(
-        self, parent_path: str, collection_id: str, equals: dict[str, str], fields: Sequence[str]
-    ) -> list[Document]:
-        """The documents directly below one document whose fields have these values, as of now.
+    def children_where_each(
+        self, questions: Sequence[tuple[str, Mapping[str, str]]], collection_id: str, fields: Sequence[str]
+    ) -> list[list[Document]]:
+        """For each question (a document's path, and values of fields) the documents directly below it in one collection
+        whose fields have these values, as of now.
 
-        Equalities alone need no index of their own. Billed: one read a document, at least one.
+        Equalities alone need no index of their own. Billed: one read a document, at least one a question.
         """
+        found: list[list[Document]] = [[] for _ in questions]
+        asked = [n for n, (parent, _) in enumerate(questions) if _can_exist(parent)]
+        for start in range(0, len(asked), _QUESTIONS_AT_ONCE):
+            part = asked[start : start + _QUESTIONS_AT_ONCE]
+            requests = [self._children_request(questions[n][0], collection_id, questions[n][1], fields) for n in part]
+            # They run side by side from the moment they are made; their answers are taken in turn.
+            calls = [self._run_query(r, metadata=self._metadata, timeout=_CALL_SECONDS) for r in requests]
+            for n, request, call in zip(part, requests, calls, strict=True):
+                found[n] = self._finish_children(request, call, collection_id)
+        return found
+
+    def _children_request(
+        self, parent_path: str, collection_id: str, equals: Mapping[str, str], fields: Sequence[str]
+    ) -> Any:
         structured = _Query()
         structured.from_.add(collection_id=collection_id)
         for name in fields or ("__name__",):
@@ -251,9 +267,13 @@ class Source:
             condition.value.string_value = value
         request = _RunQueryRequest(parent=f"{self._root}/{parent_path}")
         request.structured_query.CopyFrom(structured)
+        return request
+
+    def _finish_children(self, request: Any, call: Any, collection_id: str) -> list[Document]:
+        calls = [call]
 
         def ask() -> list[Document]:
-            answers = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+            answers = calls.pop() if calls else self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
             return [self._document(answer.document) for _, answer in answers if answer.HasField("document")]
 
         documents = self._retry(ask, f"looking for {collection_id} below one document")

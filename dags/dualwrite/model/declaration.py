@@ -7,7 +7,7 @@ A `Collection` says where documents live, which table holds their rows, and for 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -161,6 +161,11 @@ class Collection:
         return self.templates[0].collection_id
 
     @cached_property
+    def top_level(self) -> bool:
+        """Whether its documents lie at the root of the database."""
+        return all(len(t.variables) == 1 for t in self.templates)
+
+    @cached_property
     def key(self) -> tuple[Column, ...]:
         return tuple(column for column in self.columns if column.role == "key")
 
@@ -178,6 +183,20 @@ class Collection:
         """Whether the path alone gives the key. Where it doesn't (a natural key out of fields), several documents
         may share one key, and which of them a row belongs to must be settled by looking at all of them."""
         return all(not isinstance(c.origin, Field) for c in self.key)
+
+    @cached_property
+    def keyed_by_whole_path(self) -> bool:
+        """Whether the key gives the whole path of the only document that can have it. Where it doesn't (a post's id
+        says nothing of its board), a document with this key may be at a path that nobody thought of."""
+        known = {c.origin.variable for c in self.key if isinstance(c.origin, Segment)}
+        if any(isinstance(c.origin, DocumentId) for c in self.key):
+            known.add(self.templates[0].variables[-1])
+        return len(self.templates) == 1 and self.keyed_by_path and known >= set(self.templates[0].variables)
+
+    @cached_property
+    def entries_are_ids(self) -> bool:
+        """Whether the entries' keys name documents of another collection."""
+        return any(isinstance(c.origin, EntryKey) and c.references is not None for c in self.columns)
 
     @cached_property
     def fingerprinted(self) -> tuple[Column, ...]:
@@ -243,7 +262,7 @@ class Template:
             return None
         return dict(zip(self.variables, segments[1::2], strict=True))
 
-    def path(self, variables: dict[str, str]) -> str:
+    def path(self, variables: Mapping[str, str]) -> str:
         return "/".join(variables[s[1:-1]] if s.startswith("{") else s for s in self.segments)
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
 
 from dualwrite.model.declaration import (
-    ArrayElements,
     Collection,
     Column,
     CreateTime,
@@ -73,12 +72,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A unit that can't become a row. `reason` holds column names and types, never a value."""
+    """A unit that can't become a row. `reason` holds column names and types, never a value.
+
+    `entry` is the map key or array element it concerns. Where that is no id, the label tells its place instead, and
+    `entry` is None. `entire`: the document's whole list of entries is unknown, and not one of them.
+    """
 
     label: str
     path: str
     entry: str | None
     reason: str
+    entire: bool = False
 
 
 class _Refused(Exception):
@@ -95,51 +99,83 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
         return None
     if collection.entries is None:
         return [_map_unit(collection, document, variables, None, None)]
-    found = _lookup(document.fields, collection.entries.field)
+    name = collection.entries.field
+    found = _lookup(document.fields, name)
     if found is None:
         return []
-    wrong = f"wrong_type: {collection.entries.field} is {type_name(found)}"
-    parent_label = "/".join(variables.values())
+    parent_label = joined_label(variables.values())
+
+    def refused(reason: str, place: str | None = None) -> Rejection:
+        label = parent_label if place is None else f"{parent_label}/{place}"
+        return Rejection(label, document.path, None, reason, entire=place is None)
+
+    wrong = f"wrong_type: {name} is {type_name(found)}"
     if isinstance(collection.entries, MapEntries):
         if not isinstance(found, dict):
-            return [Rejection(parent_label, document.path, None, f"{wrong}, a map is expected")]
-        return [_map_unit(collection, document, variables, key, value) for key, value in found.items()]
-    assert isinstance(collection.entries, ArrayElements)
-    if not isinstance(found, list):
-        return [Rejection(parent_label, document.path, None, f"{wrong}, an array is expected")]
+            return [refused(f"{wrong}, a map is expected")]
+        entries: list[tuple[Value, Value, str]]
+        entries = [(key, value, f"{name}[{i}]") for i, (key, value) in enumerate(sorted(found.items()))]
+    else:
+        if not isinstance(found, list):
+            return [refused(f"{wrong}, an array is expected")]
+        entries = [(element, None, f"{name}[{i}]") for i, element in enumerate(found)]
     units: list[Row | Rejection] = []
     seen: set[str] = set()
-    for index, element in enumerate(found):
-        if not isinstance(element, str):
-            reason = (
-                f"wrong_type: an element of {collection.entries.field} is {type_name(element)}, a string is expected"
-            )
-            units.append(Rejection(f"{parent_label}/[{index}]", document.path, None, reason))
-        elif element not in seen:  # the same person waiting twice is one row
-            seen.add(element)
-            units.append(_map_unit(collection, document, variables, element, None))
+    for entry, value, place in entries:
+        if not isinstance(entry, str):
+            units.append(refused(f"wrong_type: {name} holds {type_name(entry)}, a string is expected", place))
+        elif not is_valid_id(entry) and collection.entries_are_ids:
+            units.append(refused(f"not_an_id: {name} holds what no document could have as its id", place))
+        elif entry not in seen:  # the same person waiting twice is one row
+            seen.add(entry)
+            units.append(_map_unit(collection, document, variables, entry, value))
     return units
 
 
-def label_of(collection: Collection, variables: Mapping[str, str], entry: str | None) -> str:
-    """How a unit is called: the key where the path gives it, else the path's variables, joined by slashes.
+LONGEST_LABEL = 400
+"""Bytes of a label. It is a primary key of what the bundle remembers, and an index row of Postgres ends at 2,700."""
 
-    Ids hold no slash, so the label is unambiguous within its collection. U+0000, which Postgres can't keep, is
-    written as \\u0000.
+
+def joined_label(parts: Iterable[object]) -> str:
+    """How a unit is called: ids joined by slashes, which no id holds, so it is unambiguous within its collection.
+
+    A part that is no id may be content, and stands there as a digest; a long label ends in one. U+0000, which Postgres
+    can't keep, is written as \\u0000.
     """
-    if collection.keyed_by_path:
-        parts = []
-        for column in collection.key:
-            origin = column.origin
-            if isinstance(origin, Segment):
-                parts.append(variables[origin.variable])
-            elif isinstance(origin, EntryKey):
-                parts.append(entry or "")
-            else:
-                parts.append(list(variables.values())[-1])
-    else:
-        parts = [*variables.values(), *([] if entry is None else [entry])]
-    return "/".join(parts).replace("\x00", "\\u0000")
+    texts = [text if not text or is_valid_id(text) else "~" + _digest(text) for text in map(str, parts)]
+    label = "/".join(texts).replace("\x00", "\\u0000")
+    if len(label.encode()) <= LONGEST_LABEL:
+        return label
+    return label.encode()[: LONGEST_LABEL - 20].decode(errors="ignore") + "…" + _digest(label)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def label_of(collection: Collection, variables: Mapping[str, str], entry: str | None) -> str:
+    """The label of a document's unit: its key where the path gives that, else the path's variables."""
+    if not collection.keyed_by_path:
+        return joined_label([*variables.values(), *([] if entry is None else [entry])])
+    parts = []
+    for column in collection.key:
+        origin = column.origin
+        if isinstance(origin, Segment):
+            parts.append(variables[origin.variable])
+        elif isinstance(origin, EntryKey):
+            parts.append(entry or "")
+        else:
+            parts.append(list(variables.values())[-1])
+    return joined_label(parts)
+
+
+def key_of_path(collection: Collection, path: str) -> tuple[Cell, ...] | None:
+    """The key that a document at this path has, for a collection keyed by its path and without entries. None: a stray."""
+    variables = collection.match(path)
+    if variables is None:
+        return None
+    last = path.rsplit("/", 1)[-1]
+    return tuple(variables[c.origin.variable] if isinstance(c.origin, Segment) else last for c in collection.key)
 
 
 def _map_unit(
@@ -308,7 +344,8 @@ def _timestamp(value: Value) -> datetime:
 
 def _json(value: Value) -> Json:
     _check_json(value)
-    return Json(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+    # Sorted: the order of a map's keys differs from read to read, and a fingerprint must not.
+    return Json(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True))
 
 
 def _check_json(value: Value) -> None:

@@ -32,6 +32,8 @@ class CollectionReport:
 
     collection: str
     phase: str
+    taken: int = 0
+    """Keys taken up for examination, counted where they are read and not where they are judged."""
     examined: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -81,11 +83,11 @@ class CollectionReport:
         """Raises IdentityError unless every key examined ended in exactly one verdict."""
         unknown = set(self.counts) - set(VERDICTS)
         total = sum(self.counts.values())
-        if unknown or total != self.examined:
+        if unknown or total != self.examined or self.examined != self.taken:
             raise IdentityError(
-                f"Every key examined ends in exactly one verdict: {self.collection} examined {self.examined} keys, and "
-                f"its verdicts add up to {total}. This is a defect of the bundle: nothing it reported of this collection "
-                "can be trusted. Report it with the task's log."
+                f"Every key examined ends in exactly one verdict: {self.collection} took up {self.taken} keys, examined "
+                f"{self.examined}, and its verdicts add up to {total}. This is a defect of the bundle: nothing it reported "
+                "of this collection can be trusted. Report it with the task's log."
             )
 
     def as_json(self) -> dict[str, Any]:

@@ -37,6 +37,35 @@ SETTLED_BY_WRITING = frozenset({Verdict.MISSING, Verdict.EXTRA, Verdict.STALE})
 """What grace applies to and a repair can mend."""
 
 
+class Reason(StrEnum):
+    """Why a key has its verdict, where the verdict alone doesn't say it. A rejection's reason is a sentence of its own."""
+
+    PARENT_GONE = "parent_gone"
+    """A document that it requires is gone from the source."""
+    PARENT_MISSING = "parent_missing"
+    """A document that it requires has no row yet."""
+    PARENT_REJECTED = "parent_rejected"
+    """A document that it requires can't become a row."""
+    KEY_HELD_BY_ANOTHER_DOCUMENT = "key_held_by_another_document"
+    """The row at this key belongs to another document that exists."""
+    UNIQUE_KEY_TAKEN = "unique_key_taken"
+    """A further unique key is held by the row of another document that exists."""
+    UNIQUE_KEY_HELD_BY_EXTRA_ROW = "unique_key_held_by_extra_row"
+    """... by a row whose document is gone: that row goes first."""
+    UNIQUE_KEY_HELD_BY_STALE_ROW = "unique_key_held_by_stale_row"
+    """... by a row whose document says otherwise: that row is updated first."""
+    PATH_UNKNOWN = "path_unknown"
+    """The row doesn't tell where its document is."""
+    STILL_REFERENCED = "still_referenced"
+    """Rows reference it, so it was not deleted."""
+    ABSENCE_NOT_PROVED = "absence_not_proved"
+    """Proving that no document has this key would read more names than max_proof_reads, so it was not deleted."""
+    FIRST_LOOK = "first_look"
+    YOUNGER_THAN_GRACE = "younger_than_grace"
+    CHANGED_BETWEEN_LOOKS = "changed_between_looks"
+    KEPT_CHANGING = "kept_changing"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One examined key and its verdict.

@@ -27,6 +27,8 @@ __all__ = [
     "condition",
     "connect",
     "errors",
+    "is_rows_fault",
+    "is_transient",
     "register_binary_text",
     "sql",
     "transaction",
@@ -78,6 +80,24 @@ def condition(error: psycopg.Error) -> str:
         if value
     ]
     return f"{name} ({', '.join(details)})" if details else name
+
+
+def is_transient(error: psycopg.Error) -> bool:
+    """Whether the same statement may succeed when it is tried again: a lock, a deadlock, a lost connection, a server that
+    restarts or is short of something. A limit that a row exceeds (class 54) is none, though psycopg's class says so."""
+    state = error.sqlstate
+    if state is None:  # the connection broke, or was never made
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return state[:2] in ("08", "40", "53", "57") or state == "55P03"
+
+
+def is_rows_fault(error: psycopg.Error) -> bool:
+    """Whether Postgres blames a row: its values, a constraint, a limit, or what a CHECK's or a trigger's own code raised.
+
+    Cases: data exceptions (21, 22), constraints (23, 44), PL/pgSQL's RAISE (P0), other languages' routines (38, 39),
+    limits that a row exceeds (54).
+    """
+    return error.sqlstate is not None and error.sqlstate[:2] in ("21", "22", "23", "38", "39", "44", "54", "P0")
 
 
 def register_binary_text(cls: type[T], type_name: str, dump: Callable[[T], bytes]) -> None:

@@ -4,7 +4,6 @@ journal of repairs. The schema is made by apply_migrations and closed to the API
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +14,7 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Cause, Finding
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection, Jsonb
+from dualwrite.postgres.text import restored, stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def unconfirmed(connection: Connection, collection: str) -> list[JournalEntry]:
         "WHERE collection = %s AND confirmed_at IS NULL ORDER BY id",
         (collection,),
     ).fetchall()
-    return [JournalEntry(i, label, path, action, tuple(key)) for i, label, path, action, key in rows]
+    return [JournalEntry(i, label, restored(path), action, tuple(key)) for i, label, path, action, key in rows]
 
 
 def confirm(connection: Connection, ids: Sequence[int]) -> None:
@@ -186,22 +186,9 @@ def open_differences(connection: Connection, collection: str) -> list[OpenDiffer
         (collection,),
     ).fetchall()
     return [
-        OpenDifference(label, tuple(key) if key is not None else None, _restored(path), _restored(requires), *rest)
+        OpenDifference(label, tuple(key) if key is not None else None, restored(path), restored(requires), *rest)
         for label, key, path, requires, *rest in rows
     ]
-
-
-_ESCAPED = re.compile(r"\\(\\|u0000)")
-
-
-def _stored(text: str | None) -> str | None:
-    """Postgres's text can't hold U+0000, and an id can. A backslash is doubled, so that `_restored` is exact: the
-    path of another document would let its row seem extra."""
-    return None if text is None else text.replace("\\", "\\\\").replace("\x00", "\\u0000")
-
-
-def _restored(text: str | None) -> str | None:
-    return None if text is None else _ESCAPED.sub(lambda found: "\\" if found[1] == "\\" else "\x00", text)
 
 
 def remember(
@@ -215,8 +202,8 @@ def remember(
         (
             collection,
             finding.label,
-            _stored(finding.path),
-            _stored(finding.requires),
+            stored(finding.path),
+            stored(finding.requires),
             None if key is None else Jsonb([str(part) for part in key]),
             finding.verdict,
             cause.cause if cause else finding.cause,

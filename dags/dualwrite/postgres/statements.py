@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, ParentId, Segment, Type
+from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, ParentId, Segment, Template, Type
 from dualwrite.postgres import sql
 
 _TYPES: dict[Type, str] = {
@@ -86,7 +86,13 @@ class Statements:
         )
 
     def _digest(self, alias: str) -> sql.Composed:
-        columns = (self._as_compared(c, alias) for c in self._collection.fingerprinted)
+        """Of the fingerprinted columns, the same in every session: a time's text depends on TimeZone and DateStyle."""
+        columns = (
+            sql.SQL("extract(epoch FROM {})").format(self._as_compared(c, alias))
+            if c.type == "timestamp"
+            else self._as_compared(c, alias)
+            for c in self._collection.fingerprinted
+        )
         return sql.SQL("md5(ROW({})::text)").format(_COMMA.join(columns))
 
     # --- staging and comparing ------------------------------------------------------------------------------------
@@ -364,11 +370,20 @@ class Statements:
 
     @cached_property
     def paths(self) -> sql.Composed:
-        """Where the documents of some rows are: n, path (null where a path can't be told). Parameters: n, keys."""
-        joins, variables = self._variables("t")
-        return sql.SQL("WITH {c} SELECT c._n, {path} FROM c JOIN {table} t ON {same} {joins}").format(
+        """Where the documents of some rows may be: n, paths (text[], the likeliest first; empty where none can be told).
+
+        A variable of the path is told by the rows that this one references, and by its own columns. Where these disagree
+        (a denormalised column is wrong), both paths are told. Parameters: n, keys.
+        """
+        joins, referenced = self._variables("t", referenced_first=True)
+        _, own = self._variables("t", referenced_first=False)
+        return sql.SQL(
+            "WITH {c} SELECT c._n, array_remove(ARRAY[{referenced}, nullif({own}, {referenced})], NULL) "
+            "FROM c JOIN {table} t ON {same} {joins}"
+        ).format(
             c=self._candidate_keys(),
-            path=self._path(variables),
+            referenced=self._path(referenced),
+            own=self._path(own),
             table=self.table,
             same=self._same_key("t", "c"),
             joins=joins,
@@ -389,9 +404,10 @@ class Statements:
             return sql.SQL("NULL::text")
         return sql.SQL("coalesce({})").format(_COMMA.join(alternatives))
 
-    def _variables(self, alias: str) -> tuple[sql.Composable, list[dict[str, sql.Composable]]]:
-        """For each template, SQL for its variables: from the row's columns, or through the rows it references."""
-        own: list[dict[str, sql.Composable]] = []
+    def _variables(
+        self, alias: str, *, referenced_first: bool
+    ) -> tuple[sql.Composable, list[dict[str, sql.Composable]]]:
+        """For each template, SQL for its variables: from the row's columns, and through the rows it references."""
         joins: list[sql.Composable] = []
         reached: list[tuple[Column, list[dict[str, sql.Composable]]]] = []
         for number, column in enumerate(self._collection.references):
@@ -400,7 +416,7 @@ class Statements:
             parent = self._catalog[str(column.references)]
             other = f"{alias}_{number}"
             statements = Statements(self._catalog, parent)
-            inner_joins, inner = statements._variables(other)
+            inner_joins, inner = statements._variables(other, referenced_first=True)
             joins.append(
                 sql.SQL("LEFT JOIN {} {} ON {} = {} ").format(
                     statements.table, sql.Identifier(other), _name(parent.key[0].name, other), _name(column.name, alias)
@@ -408,21 +424,37 @@ class Statements:
                 + inner_joins
             )
             reached.append((column, inner))
+        found = []
         for template in self._collection.templates:
-            known: dict[str, sql.Composable] = {}
-            for column in self._collection.columns:
-                if isinstance(column.origin, Segment):
-                    known[column.origin.variable] = _name(column.name, alias)
-                elif isinstance(column.origin, DocumentId):
-                    known[template.variables[-1]] = _name(column.name, alias)
-                elif (
-                    isinstance(column.origin, ParentId) and column.origin.collection_id == template.parent_collection_id
-                ):
-                    known[template.variables[-2]] = _name(column.name, alias)
+            own = self._own_variables(template, alias)
+            referenced: dict[str, sql.Composable] = {}
             for column, inner in reached:
                 if isinstance(column.origin, ParentId) and column.origin.collection_id != template.parent_collection_id:
                     continue
                 for variable, value in inner[0].items():
-                    known.setdefault(variable, value)
-            own.append(known)
-        return sql.SQL("").join(joins), own
+                    referenced.setdefault(variable, value)
+            found.append(
+                {
+                    variable: _first_told(*((referenced, own) if referenced_first else (own, referenced)), variable)
+                    for variable in {**own, **referenced}
+                }
+            )
+        return sql.SQL("").join(joins), found
+
+    def _own_variables(self, template: Template, alias: str) -> dict[str, sql.Composable]:
+        """The variables of a template that the row's own columns hold."""
+        known: dict[str, sql.Composable] = {}
+        for column in self._collection.columns:
+            if isinstance(column.origin, Segment):
+                known[column.origin.variable] = _name(column.name, alias)
+            elif isinstance(column.origin, DocumentId):
+                known[template.variables[-1]] = _name(column.name, alias)
+            elif isinstance(column.origin, ParentId) and column.origin.collection_id == template.parent_collection_id:
+                known[template.variables[-2]] = _name(column.name, alias)
+        return known
+
+
+def _first_told(first: dict[str, sql.Composable], second: dict[str, sql.Composable], variable: str) -> sql.Composable:
+    if variable in first and variable in second:
+        return sql.SQL("coalesce({}, {})").format(first[variable], second[variable])
+    return first[variable] if variable in first else second[variable]

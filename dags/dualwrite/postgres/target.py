@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Self
+from typing import Any, Self
 
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.mapping import Cell, Json, Row
-from dualwrite.postgres import Connection, errors
+from dualwrite.postgres import Connection
 from dualwrite.postgres.statements import Statements
+from dualwrite.postgres.text import stored
 
 Key = tuple[Cell, ...]
 
@@ -25,14 +26,13 @@ _LOCK_TIMEOUT = "2s"
 _STATEMENT_TIMEOUT = "120s"
 _KEYS_AT_ONCE = 10_000
 
-_ROWS_FAULT = (errors.DataError, errors.IntegrityError, errors.ProgramLimitExceeded, errors.StatementTooComplex)
-"""What Postgres says when a row is bad, as against a server, a lock or a connection."""
-
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A staged row that does not match: what the target had at its key when the page was compared."""
+    """A staged row that does not match: its number in the page, and what the target had at its key when the page was
+    compared."""
 
+    n: int
     row: Row
     found: bool
     xmin: str | None
@@ -49,18 +49,17 @@ class Comparison:
     """A page compared: what differs, what could not even be staged (with Postgres's condition), whose counters lag."""
 
     differences: list[Difference]
-    refused: list[tuple[Row, str]]
+    refused: list[tuple[int, str]]
     derived_lag: int
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What a write did: journal ids by label, rows that Postgres refused with its condition, and how many of the
-    journaled ones were inserts."""
+    """What a write did, by numbers in the page: journal ids of rows written, and of rows that Postgres refused its
+    condition."""
 
-    journal: dict[str, int] = field(default_factory=dict)
-    refused: list[tuple[Row, str]] = field(default_factory=list)
-    inserted: int = 0
+    journal: dict[int, int] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
 
 
 def key_json(key: Key) -> str:
@@ -115,15 +114,16 @@ class Target:
         """Stages the rows and compares them with the target. The stage lives until the transaction ends."""
         statements = self.statements(collection)
         connection.execute(statements.create_stage)
-        refused: list[tuple[Row, str]] = []
+        refused: list[tuple[int, str]] = []
         self._bisect(
             connection,
             list(range(len(rows))),
             lambda ns: self._copy(connection, collection, rows, ns),
-            lambda n, why: refused.append((rows[n], why)),
+            lambda n, why: refused.append((n, why)),
         )
         differences = [
             Difference(
+                n,
                 rows[n],
                 found,
                 xmin,
@@ -156,82 +156,103 @@ class Target:
     ) -> Write:
         """Inserts staged rows (by their number) that are still absent. What a client inserted meanwhile is left alone
         and stands in neither part of the answer."""
-        journal: dict[str, int] = {}
+        statement = self.statements(collection).insert
+        return self._write_good(
+            connection,
+            collection,
+            ns,
+            lambda part: self._journaled(connection, collection, statement, rows, part, run_id),
+        )
 
-        def write(part: list[int]) -> None:
-            parameters = {
-                "n": part,
-                "label": [rows[n].label for n in part],
-                "path": [rows[n].path for n in part],
-                "run": run_id,
-                "collection": collection.name,
-                "table": collection.table,
-            }
-            journal.update(
-                (label, i) for i, label in connection.execute(self.statements(collection).insert, parameters)
-            )
-
-        return Write(journal, self._write_good(connection, collection, rows, ns, write))
-
-    def try_insert(
-        self, connection: Connection, collection: Collection, rows: Sequence[Row], ns: list[int]
-    ) -> list[tuple[Row, str]]:
-        """What an insert would refuse, found on an empty temporary copy of the target. Writes nothing else."""
+    def try_write(self, connection: Connection, collection: Collection, ns: list[int]) -> dict[int, str]:
+        """Which of the staged rows the table would refuse, with the condition, found on an empty temporary copy of it.
+        Writes nothing else."""
+        if not ns:
+            return {}
         statements = self.statements(collection)
         connection.execute(statements.create_trial)
-        return self._write_good(
-            connection, collection, rows, ns, lambda part: connection.execute(statements.insert_trial, {"n": part})
-        )
+
+        def write(part: list[int]) -> dict[int, int]:
+            connection.execute(statements.insert_trial, {"n": part})
+            return {}
+
+        return self._write_good(connection, collection, ns, write).refused
 
     def update(
-        self, connection: Connection, collection: Collection, differences: Sequence[tuple[int, Difference]], run_id: str
+        self, connection: Connection, collection: Collection, differences: Sequence[Difference], run_id: str
     ) -> Write:
-        """Updates the rows of these differences (with their number in the stage) that are still as they were read."""
-        journal: dict[str, int] = {}
-        by_number = dict(differences)
+        """Updates the rows of these differences that are still as they were read."""
+        statement = self.statements(collection).update
+        by_number = {d.n: d for d in differences}
+        rows = {n: d.row for n, d in by_number.items()}
 
-        def write(part: list[int]) -> None:
-            parameters = {
-                "n": part,
-                "label": [by_number[n].row.label for n in part],
-                "path": [by_number[n].row.path for n in part],
-                "xmin": [by_number[n].xmin for n in part],
-                "run": run_id,
-                "collection": collection.name,
-                "table": collection.table,
-            }
-            journal.update(
-                (label, i) for i, label in connection.execute(self.statements(collection).update, parameters)
-            )
+        def write(part: list[int]) -> dict[int, int]:
+            versions = [by_number[n].xmin for n in part]
+            return self._journaled(connection, collection, statement, rows, part, run_id, xmin=versions)
 
-        refused: list[tuple[Row, str]] = []
+        found = Write()
         self._bisect(
-            connection, [n for n, _ in differences], write, lambda n, why: refused.append((by_number[n].row, why))
+            connection,
+            list(by_number),
+            lambda part: found.journal.update(write(part)),
+            lambda n, why: found.refused.update({n: why}),
         )
-        return Write(journal, refused)
+        return found
+
+    def _journaled(
+        self,
+        connection: Connection,
+        collection: Collection,
+        statement: postgres.sql.Composed,
+        rows: Sequence[Row] | dict[int, Row],
+        ns: list[int],
+        run_id: str,
+        **more: Any,
+    ) -> dict[int, int]:
+        """Runs a writing statement on staged rows; returns the journal's ids of those written, by number."""
+        parameters = {
+            "n": ns,
+            "label": [rows[n].label for n in ns],
+            "path": [stored(rows[n].path) for n in ns],
+            "run": run_id,
+            "collection": collection.name,
+            "table": collection.table,
+            **more,
+        }
+        # Two documents of one label can't be written in one statement: their key is one.
+        numbers = {rows[n].label: n for n in ns}
+        return {numbers[label]: i for i, label in connection.execute(statement, parameters)}
 
     def _write_good(
         self,
         connection: Connection,
         collection: Collection,
-        rows: Sequence[Row],
         ns: list[int],
-        write: Callable[[list[int]], object],
-    ) -> list[tuple[Row, str]]:
+        write: Callable[[list[int]], dict[int, int]],
+    ) -> Write:
         """Writes all rows but the bad ones, and returns those with Postgres's condition.
 
         Rows that fail a CHECK are set apart by evaluating the constraint on the stage: thousands of them would make
-        the bisection long. Whatever that can't see, the bisection finds.
+        the bisection long. Whatever that can't see (a CHECK whose own code raises), the bisection finds.
         """
-        refused: list[tuple[Row, str]] = []
-        failing: dict[int, str] = {}
+        found = Write()
         for name, statement in self._check_statements(connection, collection):
-            for (n,) in connection.execute(statement, (ns,)):
-                failing.setdefault(n, f"CheckViolation 23514 (constraint {name})")
-        refused += [(rows[n], why) for n, why in failing.items()]
-        good = [n for n in ns if n not in failing]
-        self._bisect(connection, good, write, lambda n, why: refused.append((rows[n], why)))
-        return refused
+            try:
+                with connection.transaction():
+                    failing = connection.execute(statement, (ns,)).fetchall()
+            except postgres.Error as error:
+                if not postgres.is_rows_fault(error):
+                    raise
+                continue
+            for (n,) in failing:
+                found.refused.setdefault(n, f"CheckViolation 23514 (constraint {name})")
+        self._bisect(
+            connection,
+            [n for n in ns if n not in found.refused],
+            lambda part: found.journal.update(write(part)),
+            lambda n, why: found.refused.update({n: why}),
+        )
+        return found
 
     def _check_statements(self, connection: Connection, collection: Collection) -> list[tuple[str, str]]:
         """For each CHECK of the table that looks only at declared columns, a query for the staged rows that fail it."""
@@ -270,7 +291,9 @@ class Target:
             try:
                 with connection.transaction():
                     write(part)
-            except _ROWS_FAULT as error:
+            except postgres.Error as error:
+                if not postgres.is_rows_fault(error):
+                    raise
                 if len(part) > 1:
                     middle = len(part) // 2
                     todo += [part[middle:], part[:middle]]
@@ -289,14 +312,16 @@ class Target:
                 found[keys[n]] = (xmin, digest)
         return found
 
-    def paths(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, str | None]:
-        """The paths of the documents that rows at these keys belong to. Keys without a row give no entry."""
-        found: dict[Key, str | None] = {}
+    def paths(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, tuple[str, ...]]:
+        """The paths at which the documents of rows at these keys may be, the likeliest first (see Statements.paths). Keys
+        without a row give no entry."""
+        found: dict[Key, tuple[str, ...]] = {}
         with self.transaction() as connection:
-            for n, path in connection.execute(
+            for n, paths in connection.execute(
                 self.statements(collection).paths, {"n": list(range(len(keys))), "keys": [key_json(k) for k in keys]}
             ):
-                found[keys[n]] = path
+                # An id with a slash in it, written by hand, would name another document's path.
+                found[keys[n]] = tuple(path for path in paths if collection.match(path) is not None)
         return found
 
     def delete(
@@ -327,7 +352,7 @@ class Target:
                     "n": locked,
                     "keys": [keys[n] for n in locked],
                     "label": [candidates[n][1] for n in locked],
-                    "path": [candidates[n][2] for n in locked],
+                    "path": [stored(candidates[n][2]) for n in locked],
                     "run": run_id,
                     "collection": collection.name,
                     "table": collection.table,

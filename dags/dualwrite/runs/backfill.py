@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
 from dualwrite.engine import preflight as checks
-from dualwrite.engine.classify import Policy
 from dualwrite.engine.compare import Examiner, scans
+from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.model import parameters, report
 from dualwrite.model.declaration import Catalog

@@ -17,9 +17,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dualwrite.engine import op_log as operations
-from dualwrite.engine.classify import Policy, Unit, unit_of
 from dualwrite.engine.compare import Examiner
-from dualwrite.engine.compare_and_set import UNITS_AT_ONCE
+from dualwrite.engine.units import Key, Policy, Unit, unit_of
 from dualwrite.model.declaration import Collection
 from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.model.report import CollectionReport
@@ -27,7 +26,6 @@ from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, 
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection, memory
 from dualwrite.postgres.memory import OpenDifference
-from dualwrite.postgres.target import Key
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan, ReconcileParams, Run
 from dualwrite.runs.record import recorded
 
@@ -171,8 +169,8 @@ def _look_at_collection(
             units, others = units_of(examiner, [d for d in known if d.label not in hung])
             findings.extend(others)
             units += hung.values()
-            for start in range(0, len(units), UNITS_AT_ONCE):
-                findings.extend(examiner.protocol.run(units[start : start + UNITS_AT_ONCE], Policy()))
+            found.taken += len(units) + len(others)
+            findings.extend(examiner.protocol.run(units, Policy()))
             judged = [(_settled(f, before.get(f.label), now, run.params), k) for f, k in findings]
             causes.update(_causes(run, collection, [f for f, _ in judged]))
             findings[:] = [(replace(f, cause=causes[f.label].cause) if f.label in causes else f, k) for f, k in judged]
@@ -252,7 +250,7 @@ def _hang(examiner: Examiner, extra: Sequence[Finding], hanging: dict[str, dict[
             keys = examiner.target.keys_where(child, column.name, [label])
             paths = examiner.target.paths(child, keys)
             for key in keys:
-                unit = replace(unit_of(child, key, paths.get(key)), requires=requires)
+                unit = replace(unit_of(child, key, next(iter(paths.get(key, ())), None)), requires=requires)
                 hanging.setdefault(child.name, {}).setdefault(unit.label, unit)
 
 
@@ -276,7 +274,6 @@ def examiner_of(
         run_id=run.run_id,
         excused=excused,
         watched=watched,
-        strict_parents=True,
     )
 
 

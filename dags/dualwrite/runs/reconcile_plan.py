@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from dualwrite.engine import preflight as checks
-from dualwrite.engine.classify import Policy
+from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.model import parameters
 from dualwrite.model.declaration import Catalog, Collection

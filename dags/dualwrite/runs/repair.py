@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dualwrite.engine import preflight as checks
-from dualwrite.engine.classify import Policy
+from dualwrite.engine.units import Policy
 from dualwrite.model.errors import BrakeError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Verdict

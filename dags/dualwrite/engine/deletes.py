@@ -1,0 +1,195 @@
+"""Steps 4 and 5 of the writing protocol for keys whose document is gone.
+
+A row is deleted only when no document of its collection has its key. Where a read at one path can't prove that, all
+names are read (see absence.py): once before the first delete of a run, and once after the last, because a document
+may be created or moved in between. Only then are the journal rows confirmed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from dualwrite import postgres
+from dualwrite.engine.absence import Absence
+from dualwrite.engine.judge import ATTEMPTS, Judge
+from dualwrite.engine.units import Key, Policy, Unit
+from dualwrite.model.declaration import Collection
+from dualwrite.model.mapping import Row, key_of_path, map_document
+from dualwrite.model.verdicts import Finding, Reason, Verdict
+from dualwrite.postgres import memory
+
+
+class Deletes:
+    """The deletes of one run of the protocol, over all its batches. `own_inserts`: see Protocol.run."""
+
+    def __init__(self, judge: Judge, units: Sequence[Unit], policy: Policy, own_inserts: frozenset[str]) -> None:
+        self._judge = judge
+        self._source = judge.source
+        self._collection = judge.collection
+        self._units = units
+        self._policy = policy
+        self._own_inserts = own_inserts
+        self._before: Absence | None = None
+        self._deleted: dict[str, tuple[Unit, int]] = {}
+
+    # --- step 4 -------------------------------------------------------------------------------------------------------
+
+    def write(
+        self,
+        gone: Sequence[Unit],
+        versions: Mapping[Key, tuple[str, str]],
+        done: dict[str, tuple[Finding, Key]],
+    ) -> dict[str, Unit]:
+        """Extra where a row is there, absent where none is; deleted where that is allowed and proved. Fills `done`,
+        returns what must be looked at again."""
+        again: dict[str, Unit] = {}
+        candidates: list[tuple[Unit, str, Finding]] = []
+        for unit in gone:
+            version = versions.get(unit.key)
+            if version is None:
+                done.setdefault(unit.label, (Finding(Verdict.ABSENT, unit.label, unit.path, unit.entry), unit.key))
+                continue
+            finding = Finding(
+                Verdict.EXTRA,
+                unit.label,
+                unit.path,
+                unit.entry,
+                reason=Reason.PARENT_GONE if unit.requires else None,
+                fingerprint=version[1],
+                requires=unit.requires,
+            )
+            if not self._policy.delete and unit.label not in self._own_inserts:
+                done[unit.label] = (finding, unit.key)
+                continue
+            candidates.append((unit, version[0], finding))
+        proved = []
+        for unit, xmin, finding in candidates:
+            elsewhere = self._elsewhere(unit)
+            if elsewhere is None:
+                done[unit.label] = (replace(finding, reason=Reason.ABSENCE_NOT_PROVED), unit.key)
+            elif elsewhere:
+                again[unit.label] = elsewhere[0]
+            else:
+                proved.append((unit, xmin, finding))
+        journal = self._delete([(u.key, u.label, u.path, xmin) for u, xmin, _ in proved]) if proved else {}
+        self._judge.report.deleted += len(journal)
+        for unit, _, finding in proved:
+            before = done.get(unit.label)
+            if unit.label in journal:
+                done[unit.label] = (finding, unit.key)
+                self._deleted[unit.label] = (unit, journal[unit.label])
+                continue
+            done[unit.label] = (replace(finding, reason=Reason.STILL_REFERENCED), unit.key)
+            if before is None or before[0].fingerprint != finding.fingerprint:
+                again[unit.label] = unit  # or a client changed it this moment: looked at once more
+        return again
+
+    def _delete(self, candidates: list[tuple[Key, str, str | None, str]]) -> dict[str, int]:
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._judge.target.delete(self._collection, candidates, self._judge.run_id)
+            except postgres.Error as error:
+                self._judge.wait_or_raise(error, attempt)
+        return {}
+
+    # --- the proof ----------------------------------------------------------------------------------------------------
+
+    def _elsewhere(self, unit: Unit) -> list[Unit] | None:
+        """The unit as it really is, where a document with its key lives elsewhere (or what it requires does); empty
+        where that is disproved, None where nobody could look."""
+        if self._before is None:
+            self._before = self._look(self._units)
+        return self._alive(unit, self._before)
+
+    def _look(self, units: Sequence[Unit]) -> Absence:
+        """One complete read of the names of each collection that the proof needs."""
+        absence = Absence(self._source, self._policy.max_proof_reads)
+        if self._takes_names(self._collection):
+            absence.look(self._collection, [u.key for u in units])
+        required: dict[str, set[Key]] = {}
+        for parent, key in (r for u in units for r in self._required(u)):
+            required.setdefault(parent.name, set()).add(key)
+        for name, keys in required.items():
+            absence.look(self._judge.catalog[name], keys)
+        return absence
+
+    @staticmethod
+    def _takes_names(collection: Collection) -> bool:
+        return collection.keyed_by_path and not collection.keyed_by_whole_path
+
+    def _required(self, unit: Unit) -> Iterable[tuple[Collection, Key]]:
+        """The document that a unit requires, where a read at its path doesn't prove that it is gone."""
+        for collection in self._judge.catalog if unit.requires is not None else ():
+            if collection.entries is None and self._takes_names(collection):
+                key = key_of_path(collection, str(unit.requires))
+                if key is not None:
+                    yield collection, key
+
+    def _alive(self, unit: Unit, absence: Absence) -> list[Unit] | None:
+        for collection, key in self._required(unit):
+            paths = absence.paths(collection, key)
+            if paths is None:
+                return None
+            if paths:
+                return [replace(unit, requires=None)]
+        if not self._takes_names(self._collection):
+            return []  # step 2 read the only path there is, or asked everybody who could share the key
+        paths = absence.paths(self._collection, unit.key)
+        if paths is None:
+            return None
+        below = f"{unit.requires}/"
+        return [replace(unit, path=p, requires=None) for p in paths if unit.requires is None or not p.startswith(below)]
+
+    def found_elsewhere(self, units: Sequence[Unit]) -> list[Unit]:
+        """Those of the units whose document is alive at another path than was thought, with that path."""
+        if not units or not self._takes_names(self._collection):
+            return []
+        absence = self._look(units)
+        return [alive[0] for unit in units if (alive := self._alive(unit, absence))]
+
+    # --- step 5 -------------------------------------------------------------------------------------------------------
+
+    def confirm(self) -> list[tuple[Unit, int]]:
+        """Looks once more, everywhere, at what was deleted; confirms the journal rows of what is still gone. Returns the
+        others, with their journal rows."""
+        if not self._deleted:
+            return []
+        units = [unit for unit, _ in self._deleted.values()]
+        absence = self._look(units)
+        back = self._back(units)
+        alive: list[tuple[Unit, int]] = []
+        settled: list[int] = []
+        for unit, journal_id in self._deleted.values():
+            found = [back[unit.label]] if unit.label in back else self._alive(unit, absence)
+            if found:
+                alive.append((found[0], journal_id))
+            else:
+                settled.append(journal_id)
+        with self._judge.target.transaction() as connection:
+            memory.confirm(connection, settled)
+        return alive
+
+    def _back(self, units: Sequence[Unit]) -> dict[str, Unit]:
+        """Those whose document, or the one that they require, was created again where it had been."""
+        required = self._source.get([u.requires for u in units if u.requires is not None])
+        own = self._source.get(
+            [u.path for u in units if u.path is not None and u.requires is None], self._collection.fields
+        )
+        sharing = (
+            self._judge.owners.sharing([u.key for u in units if u.requires is None])
+            if not self._collection.keyed_by_path
+            else {}
+        )
+        found: dict[str, Unit] = {}
+        for unit in units:
+            if unit.requires is not None:
+                if required[unit.requires] is not None:
+                    found[unit.label] = replace(unit, requires=None)
+                continue
+            document = own.get(unit.path or "")
+            mapped = map_document(self._collection, document) or [] if document is not None else []
+            for m in [*mapped, *sharing.get(unit.key, ())]:
+                if m.key == unit.key if isinstance(m, Row) else m.entire or m.entry == unit.entry:
+                    found[unit.label] = unit
+        return found

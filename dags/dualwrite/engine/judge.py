@@ -1,0 +1,234 @@
+"""Judges mapped documents against rows: one verdict for each, and, in the same transaction, the writes it calls for.
+
+What the target alone can't settle (required documents, whose a row is) is asked of the source between transactions,
+never inside one. Then the page is compared again, until nothing is unknown.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+from dualwrite import postgres
+from dualwrite.engine.classify import (
+    Circumstances,
+    ParentState,
+    classify,
+    finding_of,
+    is_insertable,
+    is_updatable,
+)
+from dualwrite.engine.inserts import Claims, write_in_turn
+from dualwrite.engine.owners import Owners
+from dualwrite.engine.units import Key, Policy
+from dualwrite.firestore.source import Source
+from dualwrite.model.declaration import Catalog, Collection
+from dualwrite.model.errors import TargetError
+from dualwrite.model.mapping import Row
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import Finding, Reason, Verdict
+from dualwrite.postgres.target import Comparison, Difference, Target, Write
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 10
+
+
+class RequiredDocuments(Interface):
+    """What a judge asks of `Parents`."""
+
+    def state(self, name: str, path: str) -> ParentState | None: ...
+    def learn(self, required: Iterable[tuple[str, str]]) -> None: ...
+    def forget(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A page judged, by numbers in it: the findings on rows that do not match, and the journal ids of rows written.
+
+    A finding of None is a row that shares its key with another document's: settled when all of them are known.
+    """
+
+    findings: dict[int, Finding | None]
+    journal: dict[int, int]
+
+
+class Judge:
+    """Judges the documents of one collection in one run."""
+
+    def __init__(
+        self,
+        source: Source,
+        target: Target,
+        catalog: Catalog,
+        collection: Collection,
+        *,
+        report: CollectionReport,
+        run_id: str,
+        parents: RequiredDocuments,
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.catalog = catalog
+        self.collection = collection
+        self.report = report
+        self.run_id = run_id
+        self.owners = Owners(source, target, collection)
+        self._parents = parents
+        self._claims = Claims(self.owners)
+
+    def judge(self, rows: Sequence[Row], policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged:
+        """The verdicts of a page, and what was written of it.
+
+        With `expected` (versions read before the documents) stale rows are updated too, on that condition, and the rows
+        are known to own their keys.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                with self.target.transaction() as connection:
+                    comparison = self.target.compare(connection, self.collection, rows)
+                    unknown = self._unknown(comparison.differences)
+                    judged = None if unknown else self._settle(connection, rows, comparison, policy, expected)
+            except postgres.Error as error:
+                self.wait_or_raise(error, attempt)
+                continue
+            if judged is not None:
+                # Counted after the commit: an attempt that was rolled back wrote nothing.
+                inserted = sum(1 for n in judged.journal if _is(judged.findings.get(n), Verdict.MISSING))
+                self.report.inserted += inserted
+                self.report.updated += len(judged.journal) - inserted
+                self.report.derived_lag += comparison.derived_lag if expected is None else 0
+                if policy.insert:
+                    self._claims.clear()  # the target's own unique keys hold them from now on
+                return judged
+            # No transaction is open now: Firestore is never read while a lock or a snapshot is held.
+            self._learn(unknown)
+        raise TargetError(
+            f"Rows of {self.collection.name} kept changing through {ATTEMPTS} looks, so they could not be judged. Run "
+            "again when there are fewer writes."
+        )
+
+    def wait_or_raise(self, error: postgres.Error, attempt: int) -> None:
+        """Waits before another attempt where that may help; raises otherwise."""
+        if not postgres.is_transient(error):
+            raise error
+        if attempt + 1 >= ATTEMPTS:
+            raise TargetError(
+                f"Writing {self.collection.name} failed {attempt + 1} times with {postgres.condition(error)}. See who holds "
+                "locks (pg_stat_activity), or whether the server is up, and run again."
+            ) from None
+        log.info("%s: %s, trying again", self.collection.name, postgres.condition(error))
+        time.sleep(random.uniform(0.5, 1.0) * min(5.0, 0.1 * 2**attempt))
+
+    def forget(self) -> None:
+        """Keeps what is remembered within bounds; called between pages."""
+        self._parents.forget()
+        self.owners.forget()
+
+    # --- what is known of a difference --------------------------------------------------------------------------------
+
+    def _required(self, difference: Difference) -> list[tuple[str, str]]:
+        """Collection and path of each document that a row to be inserted needs, or whose row an existing one lacks."""
+        found = []
+        names = difference.lacks if difference.found else [c.name for c in self.collection.references]
+        for name in names:
+            column = self.collection.column(name)
+            value = difference.row.cells[self.collection.columns.index(column)]
+            if value is not None:
+                path = self.catalog.ancestor_path(self.collection, column, difference.row.path, str(value))
+                found.append((str(column.references), path))
+        return found
+
+    def _unknown(self, differences: Iterable[Difference]) -> list[Difference]:
+        """The differences that can't be judged by what is known so far."""
+        return [
+            d
+            for d in differences
+            if self.owners.unknown(d) or any(self._parents.state(*r) is None for r in self._required(d))
+        ]
+
+    def _learn(self, differences: Sequence[Difference]) -> None:
+        required = dict.fromkeys(r for d in differences for r in self._required(d))
+        self._parents.learn(r for r in required if self._parents.state(*r) is None)
+        self.owners.learn(key for d in differences for key in self.owners.unknown(d))
+
+    def _circumstances(self, difference: Difference) -> Circumstances:
+        states = (self._parents.state(*required) for required in self._required(difference))
+        return Circumstances(
+            parents=[state for state in states if state is not None and state != "present"],
+            holders=self.owners.holders(difference),
+            belongs_elsewhere=self.owners.belongs_elsewhere(difference),
+        )
+
+    # --- inside the comparison's transaction ----------------------------------------------------------------------------
+
+    def _settle(
+        self,
+        connection: postgres.Connection,
+        rows: Sequence[Row],
+        comparison: Comparison,
+        policy: Policy,
+        expected: Mapping[Key, str | None] | None,
+    ) -> Judged:
+        """Decides every difference, and writes."""
+        findings: dict[int, Finding | None] = {
+            n: finding_of(Verdict.REJECTED, rows[n], None, reason=why) for n, why in comparison.refused
+        }
+        insertable: list[Difference] = []
+        updatable: list[Difference] = []
+        for difference in comparison.differences:
+            if difference.found and not self.collection.keyed_by_path and expected is None:
+                findings[difference.n] = None
+                continue
+            finding = classify(difference, self._circumstances(difference))
+            findings[difference.n] = finding
+            if is_insertable(finding):
+                insertable.append(difference)
+            elif is_updatable(finding):
+                updatable.append(difference)
+        inserts, losers = write_in_turn(
+            self._claims, insertable, lambda part: self._insert(connection, rows, part, policy, expected)
+        )
+        updates = self._update(connection, updatable, policy, expected)
+        for d in losers:
+            findings[d.n] = finding_of(Verdict.DUPLICATE, d.row, d, reason=Reason.UNIQUE_KEY_TAKEN)
+        for n, why in {**inserts.refused, **updates.refused}.items():
+            if not why.startswith("ForeignKeyViolation"):  # a parent's row vanished this moment: looked at again
+                findings[n] = finding_of(Verdict.REJECTED, rows[n], None, reason=why)
+        return Judged(dict(sorted(findings.items())), {**inserts.journal, **updates.journal})
+
+    def _insert(
+        self,
+        connection: postgres.Connection,
+        rows: Sequence[Row],
+        missing: Sequence[Difference],
+        policy: Policy,
+        expected: Mapping[Key, str | None] | None,
+    ) -> Write:
+        if not policy.insert:
+            return Write(refused=self.target.try_write(connection, self.collection, sorted(d.n for d in missing)))
+        # A row that was there when its version was read, and isn't now: a client deleted it, so it is looked at again.
+        ready = [d.n for d in missing if not d.lacks and not (expected and expected.get(d.row.key))]
+        return self.target.insert(connection, self.collection, rows, sorted(ready), self.run_id)
+
+    def _update(
+        self,
+        connection: postgres.Connection,
+        stale: Sequence[Difference],
+        policy: Policy,
+        expected: Mapping[Key, str | None] | None,
+    ) -> Write:
+        """Updates what is stale where the versions allow it; where this run won't, says what the table would refuse, so
+        that a dry run, an apply and a verification agree."""
+        if not policy.update:
+            return Write(refused=self.target.try_write(connection, self.collection, sorted(d.n for d in stale)))
+        unchanged = [d for d in stale if expected is not None and d.xmin == expected.get(d.row.key)]
+        return self.target.update(connection, self.collection, unchanged, self.run_id) if unchanged else Write()
+
+
+def _is(finding: Finding | None, verdict: Verdict) -> bool:
+    return finding is not None and finding.verdict is verdict

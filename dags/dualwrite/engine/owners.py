@@ -1,0 +1,134 @@
+"""Whose is a row? Asked where a row may belong to another document than the one that is being judged: a unique key is
+held, a row says that it belongs on another path, or a natural key may be shared by several documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dualwrite.engine.classify import HolderState, says_elsewhere
+from dualwrite.engine.units import Key
+from dualwrite.firestore.source import Source
+from dualwrite.model.declaration import Collection, Field, Segment
+from dualwrite.model.mapping import Cell, Rejection, Row, map_document
+from dualwrite.postgres.target import Difference, Target
+
+_REMEMBERED = 200_000
+"""Owners remembered in one run; forgotten all at once when there are more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The document that a row belongs to. `uniques` are the values that it states for the table's further unique keys;
+    None where it can't become a row."""
+
+    path: str
+    uniques: tuple[tuple[Cell, ...], ...] | None
+
+
+class Owners:
+    """What was learned of rows' owners in one run of one collection, by the rows' keys."""
+
+    def __init__(self, source: Source, target: Target, collection: Collection) -> None:
+        self._source = source
+        self._target = target
+        self._collection = collection
+        self._known: dict[Key, Owner | None] = {}
+        names = [c.name for c in collection.columns]
+        self._unique_indexes = [tuple(names.index(n) for n in unique) for unique in collection.unique]
+
+    def forget(self) -> None:
+        """Keeps what is remembered within bounds; called between pages."""
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+
+    def uniques(self, row: Row) -> tuple[tuple[Cell, ...], ...]:
+        """The row's values for each further unique key."""
+        return tuple(tuple(row.cells[i] for i in indexes) for indexes in self._unique_indexes)
+
+    # --- contested rows -------------------------------------------------------------------------------------------------
+
+    def unknown(self, difference: Difference) -> list[Key]:
+        """The contested rows of a difference whose owner nobody asked for yet."""
+        return [key for key in self._contested(difference) if key not in self._known]
+
+    def _contested(self, difference: Difference) -> list[Key]:
+        keys = [key for key in difference.holders if key is not None]
+        if self._may_belong_elsewhere(difference):
+            keys.append(difference.row.key)
+        return keys
+
+    def _may_belong_elsewhere(self, difference: Difference) -> bool:
+        return (
+            difference.found
+            and self._collection.keyed_by_path
+            and not self._collection.keyed_by_whole_path
+            and says_elsewhere(self._collection, difference)
+        )
+
+    def learn(self, keys: Iterable[Key]) -> None:
+        """Reads the documents of contested rows: of the paths that a row may belong to, the first that exists."""
+        wanted = list(dict.fromkeys(keys))
+        if not wanted:
+            return
+        paths = self._target.paths(self._collection, wanted)
+        documents = self._source.get([p for told in paths.values() for p in told], self._collection.fields)
+        for key in wanted:
+            path = next((p for p in paths.get(key, ()) if documents[p] is not None), None)
+            if path is None:
+                self._known[key] = None
+                continue
+            document = documents[path]
+            units = map_document(self._collection, document) if document is not None else None
+            rows = [unit for unit in units or [] if isinstance(unit, Row) and unit.key == key]
+            self._known[key] = Owner(path, self.uniques(rows[0]) if rows else None)
+
+    def belongs_elsewhere(self, difference: Difference) -> bool:
+        """Whether the row at this key belongs to another document, which exists. Of several documents of one id, the
+        row belongs to the one on the path that it tells."""
+        if not self._may_belong_elsewhere(difference):
+            return False
+        owner = self._known[difference.row.key]
+        return owner is not None and owner.path != difference.row.path
+
+    def holders(self, difference: Difference) -> list[HolderState]:
+        """What the rows are that hold the difference's further unique keys."""
+        return [
+            self._holder(key, number, difference.row)
+            for number, key in enumerate(difference.holders)
+            if key is not None
+        ]
+
+    def _holder(self, key: Key, number: int, row: Row) -> HolderState:
+        owner = self._known[key]
+        if owner is None:
+            return "extra"
+        # A document that can't become a row keeps what it has until a person corrected it.
+        states_it = owner.uniques is None or owner.uniques[number] == self.uniques(row)[number]
+        return "document" if states_it else "stale"
+
+    # --- natural keys that several documents may share --------------------------------------------------------------------
+
+    def sharing(self, keys: Sequence[Key]) -> dict[Key, list[Row | Rejection]]:
+        """All documents that map to each of these natural keys, searched by the fields that the key is made of; also
+        those that share these fields and can't become a row. Billed: one read a document found, at least one a key."""
+        questions = [self._question(key) for key in keys]
+        answers = self._source.children_where_each(questions, self._collection.collection_id, self._collection.fields)
+        found: dict[Key, list[Row | Rejection]] = {}
+        for key, documents in zip(keys, answers, strict=True):
+            units = [unit for document in documents for unit in map_document(self._collection, document) or []]
+            found[key] = [unit for unit in units if isinstance(unit, Rejection) or unit.key == key]
+        return found
+
+    def _question(self, key: Key) -> tuple[str, dict[str, str]]:
+        """The parent's path and the fields' values that documents of this key have."""
+        variables: dict[str, str] = {}
+        equals: dict[str, str] = {}
+        for column, value in zip(self._collection.key, key, strict=True):
+            if isinstance(column.origin, Segment):
+                variables[column.origin.variable] = str(value)
+            elif isinstance(column.origin, Field) and value != column.absent:
+                equals[column.origin.path] = str(value)
+        template = self._collection.templates[0]
+        return "/".join(variables[s[1:-1]] if s.startswith("{") else s for s in template.segments[:-2]), equals

@@ -1,0 +1,58 @@
+"""What is examined by itself: one key, and what a run may write of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualwrite.model.declaration import Collection, EntryKey
+from dualwrite.model.mapping import Cell, Row, joined_label
+
+Key = tuple[Cell, ...]
+
+MAX_PROOF_READS = 250_000
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a run may write. Nothing, by default.
+
+    `max_proof_reads`: how many names of documents may be read to prove that no document has a row's key, before that row
+    is deleted (see engine/absence.py).
+    """
+
+    insert: bool = False
+    update: bool = False
+    delete: bool = False
+    max_proof_reads: int = MAX_PROOF_READS
+
+    @property
+    def writes(self) -> bool:
+        return self.insert or self.update or self.delete
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One key to be examined by itself. Without a path it is a row whose document can only be searched for.
+
+    `requires` names another document without which this key can't have a row: while that is gone, the key counts as
+    gone too (what is below a post that was deleted).
+    """
+
+    label: str
+    key: Key
+    path: str | None
+    entry: str | None = None
+    requires: str | None = None
+
+
+def unit_of(collection: Collection, key: Key, path: str | None) -> Unit:
+    """The unit of a row: its key, and the path of its document as far as the row can tell."""
+    entries = (value for column, value in zip(collection.key, key, strict=True) if isinstance(column.origin, EntryKey))
+    entry = next((str(value) for value in entries), None)
+    label = joined_label(key)
+    return Unit(label if collection.keyed_by_path else "row:" + label, key, path, entry)
+
+
+def unit_of_row(row: Row) -> Unit:
+    """The unit of a mapped document."""
+    return Unit(row.label, row.key, row.path, row.entry)
