@@ -22,7 +22,7 @@ from dualwrite.model.declaration import Catalog, Collection, Segment
 from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Rejection, Row, joined_label, map_document
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Finding, Reason, Verdict
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Finding, Reason, Verdict, is_same
 from dualwrite.model.windows import Window
 from dualwrite.postgres.target import Target
 
@@ -177,7 +177,7 @@ class Examiner:
         self.report.taken += len(units)
         for finding, key in self.protocol.run(units, Policy()):
             first = before[finding.label]
-            if finding.verdict in SETTLED_BY_WRITING and finding.fingerprint != first.fingerprint:
+            if finding.verdict in SETTLED_BY_WRITING and not is_same(first.fingerprint, finding.fingerprint):
                 finding = replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.CHANGED_BETWEEN_LOOKS)
             self._found(finding, key)
 

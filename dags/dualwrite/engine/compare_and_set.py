@@ -320,9 +320,18 @@ class Protocol:
 
     def found_elsewhere(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units whose document is at another path than was thought, with that path."""
-        if not units or self._collection.keyed_by_whole_path or not self._collection.keyed_by_path:
-            return []
         return Deletes(self._judge, units, self._bring_into_line, frozenset()).found_elsewhere(units)
+
+    def prove_extra(self, found: Sequence[tuple[Finding, Key]]) -> list[tuple[Finding, Key]]:
+        """Findings as they are once it was asked everywhere whether rows are really extra: a document with such a row's
+        key may live at a path that the row doesn't tell. Costs a complete read of names (see absence.py)."""
+        extra = [Unit(f.label, key, f.path, f.entry, f.requires) for f, key in found if _takes_proof(f)]
+        alive, unproved = Deletes(self._judge, extra, self._bring_into_line, frozenset()).proof(extra)
+        known = {f.label: (f, key) for f, key in self.run(alive, Policy())}
+        return [
+            known.get(f.label, (replace(f, reason=Reason.ABSENCE_NOT_PROVED) if f.label in unproved else f, key))
+            for f, key in found
+        ]
 
 
 # --- small things -----------------------------------------------------------------------------------------------------
@@ -347,6 +356,10 @@ def _batches(units: Sequence[Unit]) -> Iterator[dict[str, Unit]]:
 def _mapped_of(unit: Unit, entries: Iterable[Row | Rejection]) -> Mapped:
     """The unit's own part of its document. A document whose entries can't be read at all says the same of each."""
     return next((m for m in entries if m.entry == unit.entry or (isinstance(m, Rejection) and m.entire)), None)
+
+
+def _takes_proof(finding: Finding) -> bool:
+    return finding.verdict is Verdict.EXTRA and finding.path is not None
 
 
 def _unlocated(unit: Unit, versions: Mapping[Key, tuple[str, str]]) -> Finding:

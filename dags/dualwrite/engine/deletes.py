@@ -143,10 +143,18 @@ class Deletes:
 
     def found_elsewhere(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units whose document is alive at another path than was thought, with that path."""
-        if not units or not self._takes_names(self._collection):
-            return []
+        return self.proof(units)[0]
+
+    def proof(self, units: Sequence[Unit]) -> tuple[list[Unit], set[str]]:
+        """Of keys whose document is gone from its path: those that live elsewhere, as they really are, and the labels of
+        those that could not be looked for."""
+        if not any(self._takes_names(self._collection) or list(self._required(u)) for u in units):
+            return [], set()
         absence = self._look(units)
-        return [alive[0] for unit in units if (alive := self._alive(unit, absence))]
+        found = {unit.label: self._alive(unit, absence) for unit in units}
+        return [alive[0] for alive in found.values() if alive], {
+            label for label, alive in found.items() if alive is None
+        }
 
     # --- step 5 -------------------------------------------------------------------------------------------------------
 

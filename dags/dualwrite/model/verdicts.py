@@ -104,6 +104,12 @@ class Finding:
         return sample
 
 
+def is_same(before: str | None, now: str | None) -> bool:
+    """Whether two fingerprints are of one difference. One that a row without a document has is the row's part of the one
+    that it has when its document was found elsewhere."""
+    return before == now or (before is not None and now is not None and now.endswith(f":{before}"))
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Why a key is not as it should be: never_attempted, attempted_failed or unknown, with the operation that says so."""

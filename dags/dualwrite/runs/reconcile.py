@@ -22,7 +22,7 @@ from dualwrite.engine.units import Key, Policy, Unit, unit_of
 from dualwrite.model.declaration import Collection
 from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, Verdict
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, Verdict, is_same
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection, memory
 from dualwrite.postgres.memory import OpenDifference
@@ -53,7 +53,8 @@ def compare(run: Run, name: str) -> dict[str, Any]:
         known = memory.open_differences(connection, name)
         moment = memory.now(connection)
     excused = frozenset(d.label for d in known if d.excused)
-    watched = frozenset(d.label for d in known)  # an excuse ends with the difference that it was for
+    paths = {d.label: d.path for d in known}
+    watched = frozenset(paths)  # an excuse ends with the difference that it was for
     examiner = examiner_of(run, found, Policy(), excused, watched)
 
     def work() -> None:
@@ -66,7 +67,7 @@ def compare(run: Run, name: str) -> dict[str, Any]:
         new: list[tuple[Finding, Key | None, Cause | None]] = [
             (replace(f, verdict=Verdict.IN_FLIGHT, reason="first_look"), k, None)
             for f, k in pending
-            if f.label not in watched
+            if f.label not in watched or f.path != paths[f.label]  # known, and its document is elsewhere
         ]
         new += [(f, None, None) for f in examiner.rejected]
         memory.remember(connection, name, new, run.run_id)
@@ -137,7 +138,13 @@ def re_examine(run: Run, repaired: Iterable[str]) -> dict[str, dict[str, Any]]:
     hanging: dict[str, dict[str, Unit]] = {}
     wanted = set(repaired)
     return {
-        name: _look_at_collection(run, CollectionReport(name, "re_examine"), hanging, lambda d: not d.excused)
+        name: _look_at_collection(
+            run,
+            CollectionReport(name, "re_examine"),
+            hanging,
+            lambda d: not d.excused,
+            after_repair=run.params.policy.delete,
+        )
         for name in run.catalog.names
         if name in wanted
     }
@@ -148,6 +155,8 @@ def _look_at_collection(
     found: CollectionReport,
     hanging: dict[str, dict[str, Unit]],
     wanted: Callable[[OpenDifference], bool],
+    *,
+    after_repair: bool = False,
 ) -> dict[str, Any]:
     """Looks at what is open in one collection, and at what hangs there; adds to `hanging` what hangs on its extra rows."""
     name = found.collection
@@ -170,7 +179,11 @@ def _look_at_collection(
             findings.extend(others)
             units += hung.values()
             found.taken += len(units) + len(others)
-            findings.extend(examiner.protocol.run(units, Policy()))
+            looked = examiner.protocol.run(units, Policy())
+            # What was extra before was proved then; a repair proves it again, and so does the look after it.
+            known_extra = {d.label for d in known if d.verdict == Verdict.EXTRA and not after_repair}
+            new = examiner.protocol.prove_extra([(f, k) for f, k in looked if f.label not in known_extra])
+            findings.extend([*new, *((f, k) for f, k in looked if f.label in known_extra)])
             judged = [(_settled(f, before.get(f.label), now, run.params), k) for f, k in findings]
             causes.update(_causes(run, collection, [f for f, _ in judged]))
             findings[:] = [(replace(f, cause=causes[f.label].cause) if f.label in causes else f, k) for f, k in judged]
@@ -221,7 +234,7 @@ def _settled(finding: Finding, before: OpenDifference | None, now: datetime, par
     age = now - before.first_seen
     if age < timedelta(seconds=params.grace_seconds):
         return replace(finding, verdict=Verdict.IN_FLIGHT, reason="younger_than_grace")
-    if before.fingerprint != finding.fingerprint and age < PATIENCE:
+    if not is_same(before.fingerprint, finding.fingerprint) and age < PATIENCE:
         return replace(finding, verdict=Verdict.IN_FLIGHT, reason="changed_between_looks")
     return finding
 

@@ -1,0 +1,274 @@
+"""A row is deleted only where no document of its collection has its key, wherever that document is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from dualwrite import postgres
+from dualwrite.catalog import CATALOG
+from dualwrite.engine.compare import Examiner
+from dualwrite.engine.units import Policy
+from dualwrite.firestore.source import Source
+from dualwrite.model.report import CollectionReport
+from dualwrite.postgres.target import Target
+from tests.support import gap_run, nonzero, one, reconciled, verify_all
+from tests.worlds import LONG_AGO, board, club, comment, like, notification, post, put, reaction, user
+
+N = 16
+"""More than any collection has columns: each gets a row of its own to be wrong in."""
+
+DOCUMENTS = {
+    **{f"boards/x{i}": board(waitingUsersIds=["u1"]) for i in range(N)},
+    **{f"users/x{i}": user(f"x{i}", boardPermissions={f"x{i}": "read"}) for i in range(N)},
+    "boards/b1/posts/spare": post(),
+    "boards/b1/posts/spare/comments/spare": comment(),
+    "boards/b1/posts/spare/comments/spare/replies/spare": comment(),
+    **{f"boards/b1/posts/p{i}": post(contentJson={"a": i, "b": [1, {"z": 1, "y": 2}]}) for i in range(N)},
+    **{f"boards/b1/posts/p{i}/comments/c{i}": comment() for i in range(N)},
+    **{f"boards/b1/posts/p{i}/comments/c{i}/replies/r{i}": comment() for i in range(N)},
+    **{f"boards/b1/posts/p{i}/likes/l{i}": like() for i in range(N)},
+    **{f"boards/b1/posts/p{i}/comments/c{i}/reactions/a{i}": reaction() for i in range(0, N, 2)},
+    **{f"boards/b1/posts/p{i}/comments/c{i}/replies/r{i}/reactions/a{i}": reaction() for i in range(1, N, 2)},
+    **{f"users/x{i}/blockedUsers/u1": {"blockedAt": LONG_AGO} for i in range(N)},
+    **{f"users/x{i}/drafts/d{i}": {"boardId": "b1", "title": "t", "savedAt": LONG_AGO} for i in range(N)},
+    **{f"boards/x{i}/reviews/u1": {"keep": "k", "nps": 7, "willContinue": True, "createdAt": LONG_AGO} for i in range(N)},
+    **{f"users/x{i}/notifications/n{i}": notification() for i in range(N)},
+}  # fmt: skip
+
+WRONG = ("spare", "x0", "x1", "b2", "u3", "private", "write", "eligible", "reply_on_post", "wrong", "wrong'")
+"""Values of text columns to be wrong with: what exists first, so that foreign keys let them in."""
+
+
+def _corrupt(connection: psycopg.Connection, collection, column, key_of_row: list) -> bool:
+    """Makes one column of one row wrong. False where the schema lets no wrong value in."""
+    same = " AND ".join(f"{c.name} = %s" for c in collection.key)
+    others = {"timestamp": ["2001-02-03"], "integer": [77], "numeric": [77], "json": ['{"w": 1}']}
+    candidates = others.get(column.type) or ([True, False] if column.type == "boolean" else WRONG)
+    for value in candidates:
+        try:
+            with connection.transaction():
+                done = connection.execute(
+                    f"UPDATE {collection.table} SET {column.name} = %s WHERE {same} AND {column.name} IS DISTINCT FROM %s",
+                    [value, *key_of_row, value],
+                )
+                if done.rowcount:
+                    return True
+        except psycopg.errors.IntegrityError:
+            continue
+    return False
+
+
+@pytest.fixture(scope="module")
+def full_world(emulator, postgres_server):
+    """Rows and documents of all collections; a database of the test's own."""
+    import uuid
+
+    from google.cloud import firestore as library
+
+    from tests.conftest import clone
+
+    client = library.Client(project=f"t{uuid.uuid4().hex[:12]}")
+    for dsn in clone(postgres_server, "migrated"):
+        club(client, emulator, dsn, DOCUMENTS)
+        yield client, dsn
+    client.close()
+
+
+@pytest.mark.parametrize("name", CATALOG.names)
+def test_a_row_with_any_one_column_wrong_is_never_deleted_while_its_document_lives(name, full_world, emulator):
+    """Found from the row's side, where its path is guessed from its columns, with every write allowed."""
+    client, dsn = full_world
+    collection = CATALOG[name]
+    keys = ", ".join(c.name for c in collection.key)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        rows = [
+            list(r) for r in connection.execute(f"SELECT {keys} FROM {collection.table} ORDER BY {keys}").fetchall()
+        ]
+        living, left = {tuple(row) for row in rows}, list(rows)
+        for column in collection.columns:
+            spoiled = next((row for row in left if _corrupt(connection, collection, column, row)), None)
+            assert spoiled or column.role != "compared", f"no wrong value fits {column.name}"
+            left.remove(spoiled or left[0])
+    report = CollectionReport(name, "write")
+    with (
+        Source(client.project, emulator_host=emulator) as source,
+        Target(lambda: postgres.connect(dsn), CATALOG) as target,
+        Examiner(
+            source, target, CATALOG, collection, policy=Policy(True, True, True), report=report, run_id=name
+        ) as examiner,
+    ):
+        examiner.examine_units(examiner.units_of([key for page in target.keys(collection) for key in page]))
+    report.check_identity()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        deleted = connection.execute(
+            "SELECT ARRAY(SELECT jsonb_array_elements_text(row_key)) FROM dualwrite.repair_journal "
+            "WHERE run_id = %s AND action = 'delete'",
+            (name,),
+        ).fetchall()
+        assert not {tuple(key) for (key,) in deleted} & living
+    # What was wrong in a key is missing now, and comes back; then all is as it was.
+    reconciled(
+        client.project, emulator, dsn, scope="sweep", repair="all", max_share=100, grace_seconds=0, collections=[name]
+    )
+    with gap_run(client.project, emulator, dsn) as run:
+        assert nonzero(verify_all(run, [name])[name]["counts"]).keys() == {"matching"}
+
+
+@pytest.fixture
+def at_work(firestore, emulator, target_dsn):
+    """A post with a comment and a reply; everything examined until now."""
+    club(firestore, emulator, target_dsn, {
+        "boards/b1/posts/p1": post(), "boards/b1/posts/p2": post(),
+        "boards/b1/posts/p1/comments/c1": comment(), "boards/b1/posts/p1/comments/c1/replies/r1": comment(),
+        "boards/b1/posts/p1/comments/c1/replies/r1/reactions/x1": reaction(),
+    })  # fmt: skip
+    _execute(
+        target_dsn,
+        "INSERT INTO dualwrite.watermarks (collection, examined_until, swept_at, run_id) "
+        "SELECT unnest(%s::text[]), now() - interval '1 minute', now(), 'before'",
+        list(CATALOG.names),
+    )
+    return firestore
+
+
+@pytest.fixture
+def run(at_work, emulator, target_dsn):
+    def run(**changes):
+        return reconciled(at_work.project, emulator, target_dsn, **changes)
+
+    return run
+
+
+def _execute(dsn: str, statement: str, *parameters) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(statement, parameters or None)
+
+
+def test_a_reply_whose_denormalised_post_id_is_wrong_is_stale_and_is_corrected(at_work, target_dsn, run):
+    _execute(target_dsn, "UPDATE replies SET post_id = 'p2', updated_at = now() WHERE id = 'r1'")
+    found = run(repair="all")
+    assert found.counts("replies") == {"stale": 1}
+    assert found.alerts == []
+    assert one(target_dsn, "SELECT post_id FROM replies WHERE id = 'r1'") == "p1"
+    assert one(target_dsn, "SELECT count(*) FROM reactions") == 1
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'delete'") == 0
+
+
+def test_a_reply_moved_by_its_row_to_another_comment_keeps_its_row(at_work, target_dsn, run):
+    """No path that the row tells has the document: only all the names do."""
+    put(at_work, {"boards/b1/posts/p2/comments/c2": comment()})
+    run(repair="missing", scope="sweep")
+    _execute(target_dsn, "UPDATE replies SET comment_id = 'c2', post_id = 'p2', updated_at = now() WHERE id = 'r1'")
+    found = run(repair="all")
+    assert found.counts("replies") == {"stale": 1}
+    assert run(repair="all").alerts == []
+    assert one(target_dsn, "SELECT comment_id FROM replies WHERE id = 'r1'") == "c1"
+
+
+def test_a_post_moved_to_another_board_under_its_id_is_stale_and_never_deleted(at_work, target_dsn, run):
+    at_work.document("boards/b1/posts/p1").delete()
+    put(at_work, {"boards/b2/posts/p1": post(createdAt=LONG_AGO, updatedAt=LONG_AGO)})
+    _execute(target_dsn, "INSERT INTO write_ops VALUES ('post:update:p1:1780000000000', %s)", datetime.now(UTC))
+    found = run()
+    assert found.counts("posts") == {"stale": 1}
+    assert "extra" not in found.alerts[0]
+    assert run(repair="all").alerts == []
+    assert one(target_dsn, "SELECT board_id FROM posts WHERE id = 'p1'") == "b2"
+    assert one(target_dsn, "SELECT count(*) FROM comments") == 1
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'delete'") == 0
+
+
+def test_a_post_moved_while_its_row_is_being_deleted_gets_it_back(at_work, emulator, target_dsn):
+    """The proof is made again after the delete: the document came in between, at a path that nobody thought of."""
+    at_work.document("boards/b1/posts/p2").delete()
+    report = CollectionReport("posts", "delete")
+    with (
+        Source(at_work.project, emulator_host=emulator) as source,
+        Target(lambda: postgres.connect(target_dsn), CATALOG) as target,
+        Examiner(
+            source, target, CATALOG, CATALOG["posts"], policy=Policy(delete=True), report=report, run_id="r"
+        ) as examiner,
+    ):
+        original = target.delete
+
+        def delete(*arguments):
+            put(at_work, {"boards/b2/posts/p2": post()})
+            return original(*arguments)
+
+        target.delete = delete
+        examiner.examine_units(examiner.units_of([("p2",)]))
+    assert report.deleted == 1
+    assert one(target_dsn, "SELECT board_id FROM posts WHERE id = 'p2'") == "b2"
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
+
+
+def test_a_row_whose_documents_absence_would_cost_too_many_reads_to_prove_stays_with_that_reason(
+    at_work, emulator, target_dsn
+):
+    at_work.document("boards/b1/posts/p2").delete()
+    report = CollectionReport("posts", "delete")
+    with (
+        Source(at_work.project, emulator_host=emulator) as source,
+        Target(lambda: postgres.connect(target_dsn), CATALOG) as target,
+        Examiner(
+            source, target, CATALOG, CATALOG["posts"],
+            policy=Policy(delete=True, max_proof_reads=0), report=report, run_id="r",
+        ) as examiner,
+    ):  # fmt: skip
+        examiner.examine_units(examiner.units_of([("p2",)]))
+    assert report.as_json()["samples"]["extra"][0]["reason"] == "absence_not_proved"
+    assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p2'") == 1
+
+
+def test_the_comments_of_a_post_that_moved_are_not_deleted_with_its_old_path(at_work, target_dsn, run):
+    """Its dependents are extra only while no document at all has the post's id."""
+    at_work.document("boards/b1/posts/p1").delete()
+    run(scope="sweep")
+    put(at_work, {"boards/b2/posts/p1": post()})
+    run(repair="all")
+    assert run(repair="all", scope="sweep").alerts == []
+    assert one(target_dsn, "SELECT board_id FROM posts WHERE id = 'p1'") == "b2"
+    assert one(target_dsn, "SELECT count(*) FROM comments") == 1
+    assert one(target_dsn, "SELECT count(*) FROM replies") == 1
+
+
+@pytest.mark.parametrize("repair", ["all"])
+def test_a_shared_keys_row_is_not_deleted_while_another_living_document_owns_it(repair, at_work, target_dsn, run):
+    put(at_work, {"users/u1/notifications/n1": notification()})
+    assert run(repair="missing", scope="sweep").alerts == []
+    later = datetime.now(UTC)
+    put(at_work, {"users/u1/notifications/n2": notification(timestamp=later, message="the second")})
+    at_work.document("users/u1/notifications/n1").update({"message": "edited"})
+    run(scope="sweep")  # n1 is stale, and open under its path
+    at_work.document("users/u1/notifications/n1").delete()
+    found = run(repair=repair, max_share=100)
+    assert "extra" not in found.counts("notifications")
+    run(repair=repair, scope="sweep", max_share=100)
+    assert one(target_dsn, "SELECT array_agg(message) FROM notifications") == ["the second"]
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'delete'") == 0
+
+
+def test_an_insert_whose_document_vanished_keeps_its_row_while_another_document_has_the_key(
+    at_work, emulator, target_dsn, monkeypatch
+):
+    """Step 5 of the backfill: the older of two notifications on one key is deleted while its row is inserted."""
+    put(at_work, {
+        "users/u1/notifications/n1": notification(message="older"),
+        "users/u1/notifications/n2": notification(message="younger", timestamp=LONG_AGO + timedelta(hours=1)),
+    })  # fmt: skip
+    from dualwrite.runs import backfill
+
+    with gap_run(at_work.project, emulator, target_dsn, collections=["notifications"], scope="all") as gap:
+        original, acted = gap.target.insert, []
+
+        def insert(*arguments, **named):
+            if not acted:
+                acted.append(at_work.document("users/u1/notifications/n1").delete())
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(gap.target, "insert", insert)
+        backfill.examine(gap, "notifications", dry=False)
+    assert one(target_dsn, "SELECT array_agg(message) FROM notifications") == ["younger"]
