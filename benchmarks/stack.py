@@ -47,15 +47,30 @@ class Stack:
 @contextmanager
 def stack(documents: int) -> Iterator[Stack]:
     """Both databases, filled with `documents` comments that all match."""
+    with _filled(_comments(documents), documents) as on:
+        yield on
+
+
+@contextmanager
+def real_size() -> Iterator[tuple[Stack, list[str]]]:
+    """Both databases as production is on the day of the export, with a fortnight's gap; and the documents' paths."""
+    world = seed.real_size()
+    with _filled(world, len(world.documents)) as on:
+        yield on, list(world.documents)
+
+
+@contextmanager
+def _filled(world: seed.World, documents: int) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory() as folder, emulator(Path(folder)) as host, server() as uri:
         os.environ["FIRESTORE_EMULATOR_HOST"] = host
-        world = _comments(documents)
         with psycopg.connect(uri, autocommit=True) as connection:
             connection.execute((ROOT / "sql/local/phase1.sql").read_text())
             for file in sorted((ROOT / "sql/migrations").glob("*.sql")):
                 connection.execute(file.read_text())
             world.load_target(connection)
-        world.load_source(firestore.Client(project=PROJECT))
+        client = firestore.Client(project=PROJECT)
+        world.load_source(client)
+        client.close()
         yield Stack(host, uri, documents)
 
 
