@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import grpc
+import grpc.experimental
 from google.cloud.firestore_v1.types import firestore as service_types
 
 from benchmarks.stack import PROJECT, SCAN, Stack
@@ -17,7 +18,12 @@ _DATABASE = f"projects/{PROJECT}/databases/(default)"
 
 def raw(stack: Stack) -> int:
     """Every answer as bytes, dropped."""
-    return sum(1 for _ in _answers(stack, None))
+    return sum(1 for _ in _answers(stack, None, single_threaded=False))
+
+
+def raw_single_threaded(stack: Stack) -> int:
+    """The same in gRPC's single-threaded mode, which the reader uses."""
+    return sum(1 for _ in _answers(stack, None, single_threaded=True))
 
 
 def parsed(stack: Stack) -> int:
@@ -26,7 +32,7 @@ def parsed(stack: Stack) -> int:
 
     def read() -> None:
         page: list[Any] = []
-        for answer in _answers(stack, service_types.RunQueryResponse.pb().FromString):
+        for answer in _answers(stack, service_types.RunQueryResponse.pb().FromString, single_threaded=True):
             page.append(answer.document)
             if len(page) == 1000:
                 ahead.put(page)
@@ -38,10 +44,13 @@ def parsed(stack: Stack) -> int:
     return sum(len(page) for page in iter(ahead.get, None))
 
 
-def _answers(stack: Stack, parse: Any) -> Any:
+def _answers(stack: Stack, parse: Any, *, single_threaded: bool) -> Any:
     request = service_types.RunQueryRequest.pb()(parent=f"{_DATABASE}/documents")
     request.structured_query.CopyFrom(scan_query(SCAN))
-    with grpc.insecure_channel(stack.host, options=[("grpc.max_receive_message_length", -1)]) as channel:
+    options: list[tuple[str, int]] = [("grpc.max_receive_message_length", -1)]
+    if single_threaded:
+        options.append((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1))
+    with grpc.insecure_channel(stack.host, options=options) as channel:
         call = channel.unary_stream(
             "/google.firestore.v1.Firestore/RunQuery",
             service_types.RunQueryRequest.pb().SerializeToString,

@@ -26,6 +26,7 @@ def sides(on: Stack) -> list[Side]:
 
     return [
         side("raw drain: gRPC bytes, dropped", drain.raw),
+        side("the same in gRPC's single-threaded mode", drain.raw_single_threaded),
         side("the same as protobuf messages, in a thread", drain.parsed),
         Side("Source.pages: messages, proved by a count()", parts.pages),
         Side("Source.pages and a Document for each", parts.documents),

@@ -26,6 +26,7 @@ from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import grpc
+import grpc.experimental
 from google.api_core.gapic_v1.routing_header import to_grpc_metadata
 from google.cloud.firestore_v1.types import firestore as service_types
 
@@ -110,7 +111,13 @@ class Source:
             ("google-cloud-resource-prefix", self._database),
             to_grpc_metadata((("project_id", project), ("database_id", database))),
         )
-        options = [("grpc.max_receive_message_length", -1), ("grpc.keepalive_time_ms", 30_000)]
+        options = [
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.keepalive_time_ms", 30_000),
+            # The reader iterates a stream in a thread of its own already. gRPC's default hands every answer from one
+            # more thread to it, which costs three times the CPU [measured: 44 us a document against 15].
+            (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
+        ]
         if emulator_host:
             self._channel = grpc.insecure_channel(emulator_host, options=options)
             self._metadata += (("authorization", "Bearer owner"),)
