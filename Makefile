@@ -57,6 +57,7 @@ indexes: install
 	@$(RUN) -m dev.firestore_indexes
 
 bench: install
+	@$(RUN) -m benchmarks.throughput
 	@$(RUN) -m benchmarks.real_size
 
 constraints:

@@ -11,52 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualwrite.catalog import CATALOG
-from dualwrite.model.documents import Document, GeoPoint, Reference, Vector
+from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Json, Rejection, Row, map_document, truncate_to_milliseconds
-
-CREATED = datetime(2026, 1, 1, tzinfo=UTC)
-
-scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**63), 2**63 - 1),
-    st.floats(),
-    st.text(max_size=20),
-    st.binary(max_size=4),
-    st.datetimes(timezones=st.just(UTC)),
-    st.builds(GeoPoint, st.just(1.0), st.just(2.0)),
-    st.builds(Reference, st.just("projects/p/databases/d/documents/users/u")),
-    st.just(Vector((1.0,))),
-)
-values = st.recursive(
-    scalars,
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
-)
-ids = st.text(st.characters(exclude_characters="/", exclude_categories=("Cs",)), min_size=1, max_size=20)
-
-
-def _document(collection, names, fields) -> Document:
-    template = collection.templates[0]
-    path = template.path(dict(zip(template.variables, names, strict=False)))
-    return Document(path, fields, CREATED, CREATED)
-
-
-def _fields_of(collection):
-    top = sorted({name.split(".")[0] for name in collection.fields})
-    nested = {name.split(".")[0]: name.split(".")[1] for name in collection.fields if "." in name}
-    return st.fixed_dictionaries(
-        {},
-        optional={
-            n: st.one_of(values, st.fixed_dictionaries({nested[n]: values})) if n in nested else values for n in top
-        },
-    )
+from tests.arbitrary import CREATED, document_at, fields_of, ids
 
 
 @pytest.mark.parametrize("collection", list(CATALOG), ids=lambda c: c.name)
 @given(data=st.data())
 def test_any_document_gives_rows_or_reasons(collection, data):
-    document = _document(
-        collection, data.draw(st.lists(ids, min_size=5, max_size=5)), data.draw(_fields_of(collection))
+    document = document_at(
+        collection, data.draw(st.lists(ids, min_size=5, max_size=5)), data.draw(fields_of(collection))
     )
     units = map_document(collection, document)
     assert units is not None
@@ -79,8 +43,8 @@ def test_any_document_gives_rows_or_reasons(collection, data):
 @pytest.mark.parametrize("collection", list(CATALOG), ids=lambda c: c.name)
 @given(data=st.data())
 def test_the_same_document_gives_the_same_row_every_time(collection, data):
-    document = _document(
-        collection, data.draw(st.lists(ids, min_size=5, max_size=5)), data.draw(_fields_of(collection))
+    document = document_at(
+        collection, data.draw(st.lists(ids, min_size=5, max_size=5)), data.draw(fields_of(collection))
     )
     assert map_document(collection, document) == map_document(collection, document)
 

@@ -70,6 +70,14 @@ class Row:
         return hashlib.sha256(repr(stated).encode()).hexdigest()[:16]
 
 
+Staged = tuple[Cell, ...]
+"""A row as the target's stage takes it: its number in the page, its stand-ins as a bit mask, its cells."""
+
+
+def staged(number: int, row: Row) -> Staged:
+    return (number, sum(1 << index for index in row.stand_ins), *row.cells)
+
+
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """A unit that can't become a row. `reason` holds column names and types, never a value.
@@ -376,3 +384,16 @@ _CONVERTERS: dict[Type, Converter] = {
     "timestamp": _timestamp,
     "json": _json,
 }
+
+
+def cell_or_none(column: Column) -> Callable[[Value], Cell]:
+    """What `map_document` makes of a value of this column (any but null), or None where it refuses the value."""
+    convert = _id if column.references else _CONVERTERS[column.type]
+
+    def cell(value: Value) -> Cell:
+        try:
+            return convert(value)
+        except _Refused:
+            return None
+
+    return cell

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
-from dualwrite.model.mapping import Cell, Json, Row
+from dualwrite.model.mapping import Cell, Json, Row, Staged, staged
 from dualwrite.postgres import Connection
 from dualwrite.postgres.statements import Statements
 from dualwrite.postgres.text import stored
@@ -112,19 +112,28 @@ class Target:
 
     def compare(self, connection: Connection, collection: Collection, rows: Sequence[Row]) -> Comparison:
         """Stages the rows and compares them with the target. The stage lives until the transaction ends."""
+        return self.compare_staged(
+            connection, collection, [staged(n, row) for n, row in enumerate(rows)], rows.__getitem__
+        )
+
+    def compare_staged(
+        self, connection: Connection, collection: Collection, page: Sequence[Staged], row: Callable[[int], Row]
+    ) -> Comparison:
+        """As `compare`, with rows that were never made: each of `page` is numbered by its place in it, and `row(n)` is
+        asked only for those that differ or are refused."""
         statements = self.statements(collection)
         connection.execute(statements.create_stage)
         refused: list[tuple[int, str]] = []
         self._bisect(
             connection,
-            list(range(len(rows))),
-            lambda ns: self._copy(connection, collection, rows, ns),
+            list(range(len(page))),
+            lambda ns: self._copy(connection, collection, page, ns),
             lambda n, why: refused.append((n, why)),
         )
         differences = [
             Difference(
                 n,
-                rows[n],
+                row(n),
                 found,
                 xmin,
                 tuple(columns),
@@ -140,16 +149,12 @@ class Target:
             lag = int(found[0]) if found else 0
         return Comparison(differences, refused, lag)
 
-    def _copy(self, connection: Connection, collection: Collection, rows: Sequence[Row], ns: list[int]) -> None:
+    def _copy(self, connection: Connection, collection: Collection, page: Sequence[Staged], ns: list[int]) -> None:
         statements = self.statements(collection)
         with connection.cursor() as cursor, cursor.copy(statements.copy_stage) as copy:
             copy.set_types(statements.copy_types)
             for n in ns:
-                row = rows[n]
-                mask = 0
-                for index in row.stand_ins:
-                    mask |= 1 << index
-                copy.write_row((n, mask, *row.cells))
+                copy.write_row(page[n])
 
     def insert(
         self, connection: Connection, collection: Collection, rows: Sequence[Row], ns: list[int], run_id: str

@@ -1,0 +1,60 @@
+"""What Firestore can give: the comments' stream with nothing done to it, as bytes and as protobuf messages."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import Any
+
+import grpc
+import grpc.experimental
+from google.cloud.firestore_v1.types import firestore as service_types
+
+from benchmarks.stack import PROJECT, SCAN, Stack
+from dualwrite.firestore.queries import scan_query
+
+_DATABASE = f"projects/{PROJECT}/databases/(default)"
+
+
+def raw(stack: Stack) -> int:
+    """Every answer as bytes, dropped."""
+    return sum(1 for _ in _answers(stack, None, single_threaded=False))
+
+
+def raw_single_threaded(stack: Stack) -> int:
+    """The same in gRPC's single-threaded mode, which the reader uses."""
+    return sum(1 for _ in _answers(stack, None, single_threaded=True))
+
+
+def parsed(stack: Stack) -> int:
+    """Every answer as a protobuf message, read by a thread of its own and dropped by this one."""
+    ahead: queue.Queue[list[Any] | None] = queue.Queue(maxsize=4)
+
+    def read() -> None:
+        page: list[Any] = []
+        for answer in _answers(stack, service_types.RunQueryResponse.pb().FromString, single_threaded=True):
+            page.append(answer.document)
+            if len(page) == 1000:
+                ahead.put(page)
+                page = []
+        ahead.put(page)
+        ahead.put(None)
+
+    threading.Thread(target=read).start()
+    return sum(len(page) for page in iter(ahead.get, None))
+
+
+def _answers(stack: Stack, parse: Any, *, single_threaded: bool) -> Any:
+    request = service_types.RunQueryRequest.pb()(parent=f"{_DATABASE}/documents")
+    request.structured_query.CopyFrom(scan_query(SCAN))
+    options: list[tuple[str, int]] = [("grpc.max_receive_message_length", -1)]
+    if single_threaded:
+        options.append((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1))
+    with grpc.insecure_channel(stack.host, options=options) as channel:
+        call = channel.unary_stream(
+            "/google.firestore.v1.Firestore/RunQuery",
+            service_types.RunQueryRequest.pb().SerializeToString,
+            response_deserializer=parse,
+        )
+        metadata = (("google-cloud-resource-prefix", _DATABASE), ("authorization", "Bearer owner"))
+        yield from call(request, metadata=metadata)

@@ -1,0 +1,42 @@
+"""The engine as the DAGs run it, without Airflow: dry run, verification, apply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from benchmarks.stack import PAGE_SIZE, PROJECT, Stack
+from dualwrite.runs import backfill
+from tests.support import gap_run
+
+
+def dry_run(stack: Stack) -> int:
+    """All comments, nothing written."""
+    return _examine(stack, dry=True)["counts"]["matching"]
+
+
+def verify(stack: Stack) -> int:
+    """All comments and all rows, both ways."""
+    with gap_run(PROJECT, stack.host, stack.uri, collections=["comments"], explain_up_to=10_000_000) as run:
+        found = backfill.verify(run, "comments", counts_only=False)
+    assert found["verification"] == "verified", found
+    return int(found["documents_read"])
+
+
+def apply(stack: Stack) -> int:
+    """All comments into a table that `empty` emptied, each confirmed by a second read."""
+    found = _examine(stack, dry=False)
+    assert found["inserted"] == stack.documents, found
+    return stack.documents
+
+
+def empty(stack: Stack) -> None:
+    with psycopg.connect(stack.uri, autocommit=True) as connection:
+        connection.execute("TRUNCATE comments CASCADE")
+        connection.execute("TRUNCATE dualwrite.repair_journal")
+
+
+def _examine(stack: Stack, *, dry: bool) -> dict[str, Any]:
+    with gap_run(PROJECT, stack.host, stack.uri, collections=["comments"], scope="all", page_size=PAGE_SIZE) as run:
+        return backfill.examine(run, "comments", dry=dry)

@@ -1,0 +1,100 @@
+"""What to read, as Firestore's query messages: scans, their cursors, field paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.cloud.firestore_v1.types import query as query_types
+
+from dualwrite.model.windows import Window
+
+_Query = query_types.StructuredQuery.pb()
+_Cursor = query_types.Cursor.pb()
+
+_SIMPLE_FIELD = re.compile(r"^[A-Za-z_][A-Za-z_0-9]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What to read: all documents of a collection id, anywhere or (`top_level`) at the root only.
+
+    With a check field, those whose field lies in the window, ordered by it; without, all, ordered by name.
+    """
+
+    collection_id: str
+    fields: tuple[str, ...]
+    top_level: bool = False
+    check_field: str | None = None
+    window: Window | None = None
+
+
+def scan_query(scan: Scan) -> Any:
+    """The scan as one ordered query, with only the fields that it names (none: names and times alone)."""
+    structured = _Query()
+    structured.from_.add(collection_id=scan.collection_id, all_descendants=not scan.top_level)
+    _select(structured, [*scan.fields, *([scan.check_field] if scan.check_field else [])])
+    if scan.check_field is not None:
+        assert scan.window is not None
+        composite = structured.where.composite_filter
+        composite.op = composite.Operator.Value("AND")
+        for operator, moment in (("GREATER_THAN_OR_EQUAL", scan.window.start), ("LESS_THAN", scan.window.end)):
+            condition = composite.filters.add().field_filter
+            condition.field.field_path = quoted(scan.check_field)
+            condition.op = condition.Operator.Value(operator)
+            condition.value.timestamp_value.FromDatetime(moment)
+        structured.order_by.add(direction="ASCENDING").field.field_path = quoted(scan.check_field)
+    structured.order_by.add(direction="ASCENDING").field.field_path = "__name__"
+    return structured
+
+
+def children_query(collection_id: str, equals: Mapping[str, str], fields: Iterable[str]) -> Any:
+    """The documents directly below one document whose fields have these values."""
+    structured = _Query()
+    structured.from_.add(collection_id=collection_id)
+    _select(structured, fields)
+    for name, value in equals.items():
+        composite = structured.where.composite_filter
+        composite.op = composite.Operator.Value("AND")
+        condition = composite.filters.add().field_filter
+        condition.field.field_path = quoted(name)
+        condition.op = condition.Operator.Value("EQUAL")
+        condition.value.string_value = value
+    return structured
+
+
+def up_to(structured: Any, scan: Scan, last: Any) -> Any:
+    """The query, ending with a document."""
+    ending = _Query()
+    ending.CopyFrom(structured)
+    ending.end_at.CopyFrom(cursor_after(scan, last))
+    return ending
+
+
+def cursor_after(scan: Scan, last: Any) -> Any:
+    """A cursor just after a document (as its protobuf message)."""
+    cursor = _Cursor(before=False)
+    if scan.check_field is not None:
+        value = last.fields[scan.check_field.partition(".")[0]]
+        for name in scan.check_field.split(".")[1:]:
+            value = value.map_value.fields[name]
+        cursor.values.add().CopyFrom(value)
+    cursor.values.add().reference_value = last.name
+    return cursor
+
+
+def _select(structured: Any, names: Iterable[str]) -> None:
+    for name in list(dict.fromkeys(names)) or ["__name__"]:
+        structured.select.fields.add(field_path=quoted(name))
+
+
+def quoted(path: str) -> str:
+    """A field path as Firestore reads it: names that are no plain identifier stand in backticks."""
+    if path == "__name__":
+        return path
+    return ".".join(
+        name if _SIMPLE_FIELD.match(name) else "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+        for name in path.split(".")
+    )
