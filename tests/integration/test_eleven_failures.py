@@ -137,7 +137,8 @@ def test_8_the_gap_costs_one_query_a_collection_not_one_a_parent(base, emulator,
         found = backfill.examine(run, "comments", dry=True)
     assert found["counts"]["missing"] == 60
     assert len(queries) == 1
-    assert found["billed_reads"] <= 62
+    # Each document once, the count, and once each document that the new rows require: a post's row may outlive it.
+    assert found["billed_reads"] <= 62 + 60 + 1
 
 
 def test_9_what_lives_inside_other_documents_is_not_forgotten(base, emulator, target_dsn):

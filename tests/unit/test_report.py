@@ -13,12 +13,23 @@ from dualwrite.model.verdicts import VERDICTS, Finding, Verdict
 
 def test_a_report_whose_verdicts_do_not_add_up_fails():
     report = CollectionReport("things", "gap")
+    report.taken = 4
     report.add_matching(3)
     report.add(Finding(Verdict.MISSING, "a"))
     report.check_identity()
     report.examined += 1
-    with pytest.raises(IdentityError, match="things examined 5 keys, and its verdicts add up to 4"):
+    with pytest.raises(IdentityError, match="things took up 4 keys, examined 5, and its verdicts add up to 4"):
         report.check_identity()
+
+
+def test_a_key_that_was_judged_twice_or_lost_fails_the_identity_though_its_verdicts_add_up():
+    """What was taken up is counted where it is read, and not where it is judged."""
+    for taken in (1, 3):
+        report = CollectionReport("things", "gap", taken=taken)
+        report.add(Finding(Verdict.EXTRA, "a"))
+        report.add(Finding(Verdict.EXTRA, "a" if taken == 1 else "b"))
+        with pytest.raises(IdentityError):
+            report.check_identity()
 
 
 def test_an_unknown_verdict_fails_the_identity():

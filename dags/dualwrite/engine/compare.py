@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 from dualwrite.engine.classify import duplicate, still_to_write
 from dualwrite.engine.compare_and_set import Protocol
 from dualwrite.engine.judge import Judge
+from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
 from dualwrite.engine.units import Key, Policy, Unit, unit_of, unit_of_row
 from dualwrite.firestore.source import Scan, Source
+from dualwrite.firestore.values import document_of
 from dualwrite.model.declaration import Catalog, Collection, Segment
 from dualwrite.model.documents import Document
-from dualwrite.model.mapping import Rejection, Row, joined_label, map_document
+from dualwrite.model.errors import IdentityError
+from dualwrite.model.mapping import Row, joined_label, map_document
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Finding, Reason, Verdict, is_same
 from dualwrite.model.windows import Window
@@ -75,8 +78,8 @@ class Examiner:
         self._watched = watched
         self.settled: set[str] = set()
         """Watched keys that match now."""
-        self.seen: set[str] = set()
-        """Labels of the keys examined so far; kept for `first_look` alone."""
+        self._seen_labels: set[str] = set()
+        """Of the keys that a first look examined: all of a window's, and of a sweep's those that its rows' keys don't tell."""
         self._seen_paths: set[str] = set()
         self.rejected: list[Finding] = []
         """Rejections that nobody excused; kept for `first_look` alone."""
@@ -116,12 +119,13 @@ class Examiner:
             # A document that lies in the window by two check fields comes twice (and is billed twice): examined once.
             last = scan is parts[-1]
             for page in self.source.pages(scan, page_size):
-                fresh = [d for d in page.documents if d.path not in seen]
-                if not last:
-                    seen.update(d.path for d in fresh)
-                self.report.documents_read += len(page.documents)
-                self._page(fresh)
-                progress.tell(len(page.documents), page.total)
+                messages = page.messages
+                if seen or not last:
+                    messages = [m for m in messages if m.name not in seen]
+                    seen.update(m.name for m in messages)
+                self.report.documents_read += len(page.messages)
+                self._page(messages)
+                progress.tell(len(page.messages), page.total)
         self._resolve_shared_keys()
         self.protocol.collect_confirmations(wait=True)
         if self.policy.writes:  # a commit whose answer was lost left rows that nobody here knows of
@@ -147,18 +151,22 @@ class Examiner:
         if self._rows_left is not None:
             left, self._rows_left = self._rows_left, None
             # A document that can't become a row may have one; it has its verdict already.
-            self.examine_units([u for u in self.units_of(sorted(left)) if u.label not in self.seen])
+            self.examine_units([u for u in self.units_of(sorted(left)) if u.label not in self._seen_labels])
         self.examine_units(more(self))
         pending, self._pending = self._pending, None
         self._seen_keys = None
-        # Told apart by their labels, each key was taken up once; what is pending is counted by the second look.
-        self.report.taken = len(self.seen) - len(pending)
+        self.report.taken -= len(pending)  # counted by the second look
         return pending
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Labels of the keys that a first look of a window examined so far."""
+        return frozenset(self._seen_labels)
 
     def fresh(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units that this first look has not examined yet."""
         keys = self._seen_keys or set()
-        return list({u.label: u for u in units if u.label not in self.seen and u.key not in keys}.values())
+        return list({u.label: u for u in units if u.label not in self._seen_labels and u.key not in keys}.values())
 
     def sweep(self, page_size: int, *, grace: float) -> None:
         """Examines every document and every row, and looks again, `grace` seconds later, at what differs: what changed
@@ -181,83 +189,92 @@ class Examiner:
                 finding = replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.CHANGED_BETWEEN_LOOKS)
             self._found(finding, key)
 
-    def _page(self, documents: list[Document]) -> None:
-        rows: list[Row] = []
-        parents: dict[str, Document] = {}
-        labels: set[str] = set()
-        for document in documents:
-            units = map_document(self.collection, document)
-            if units is None:
-                self.report.stray += 1
-                continue
-            parents[document.path] = document
-            if self._pending is not None:
-                self._seen_paths.add(document.path)
-            self.report.taken += len(units)
-            for unit in units:
-                if isinstance(unit, Rejection):
-                    self._found(Finding(Verdict.REJECTED, unit.label, unit.path, unit.entry, reason=unit.reason))
-                else:
-                    rows.append(unit)
-                labels.add(unit.label)
-                self._saw(unit.label, unit.path)
+    def _page(self, messages: Iterable[Any]) -> None:
+        """Examines documents as Firestore's messages. Most match: those take the short way, and become no object."""
+        page = Page(self.judge.stager)
+        entries: dict[str, set[str]] = {}
         stale: list[Row] = []
-        while rows:
-            stale += self._judge_part(rows)
-        if self.collection.entries is not None:
-            self._entries_gone(parents, labels)
+        for message in messages:
+            if not page.add_message(message):
+                self._map(document_of(message), page, entries)
+            if self.policy.insert and len(page) >= self._rows_at_once:
+                stale += self._judge_part(page)
+                page = Page(self.judge.stager)
+        self._finish_page([*stale, *self._judge_part(page)], entries)
+
+    def _finish_page(self, stale: list[Row], entries: dict[str, set[str]]) -> None:
+        if entries:
+            self._entries_gone(entries)
         if stale:
             self._examine([unit_of_row(row) for row in stale])
         self.protocol.collect_confirmations(wait=False)
         self.judge.forget()
 
-    def _saw(self, label: str, path: str | None) -> None:
-        """Remembers a key of a first look. The second document of one id is known by its path."""
-        if self._pending is not None:
-            self.seen.add(label if label not in self.seen else _path_label(path or label))
+    def _map(self, document: Document, page: Page, entries: dict[str, set[str]]) -> None:
+        """The exact way from a document to its rows or rejections. `entries` gets the labels of a document's entries."""
+        units = map_document(self.collection, document)
+        if units is None:
+            self.report.stray += 1
+            return
+        if self.collection.entries is not None:
+            entries[document.path] = {unit.label for unit in units}
+            self._seen_paths.add(document.path)
+        for unit in units:
+            if isinstance(unit, Row):
+                page.add(unit)
+                continue
+            self.report.taken += 1
+            self._seen_labels.add(unit.label)
+            self._found(Finding(Verdict.REJECTED, unit.label, unit.path, unit.entry, reason=unit.reason))
 
-    def _judge_part(self, rows: list[Row]) -> list[Row]:
-        """Takes a part off `rows` and judges it; one that is inserted is small enough to hold its locks for a moment."""
-        if not self.policy.insert:
-            part, rows[:] = rows[:], []
-            return self._judge_rows(part)
-        part, rows[:] = rows[: self._rows_at_once], rows[self._rows_at_once :]
-        began = time.monotonic()
-        inserted = self.report.inserted
-        stale = self._judge_rows(part)
-        seconds = time.monotonic() - began
-        if self.report.inserted > inserted:
-            ideal = len(part) * _LOCKED_SECONDS / max(seconds, 0.001)
+    def _documents(self, documents: Iterable[Document]) -> None:
+        """Examines documents that were read by path."""
+        page, entries = Page(self.judge.stager), dict[str, set[str]]()
+        for document in documents:
+            self._map(document, page, entries)
+        self._finish_page(self._judge_part(page), entries)
+
+    def _judge_part(self, page: Page) -> list[Row]:
+        """Judges a page; where it inserts, the next one is cut so that it holds its locks for a moment only."""
+        if not len(page):
+            return []
+        began, before = time.monotonic(), self.report.inserted
+        stale = self._judge_page(page)
+        if self.report.inserted > before:
+            ideal = len(page) * _LOCKED_SECONDS / max(time.monotonic() - began, 0.001)
             self._rows_at_once = int(max(50, min(2 * self._rows_at_once, ideal)))
         return stale
 
-    def _judge_rows(self, rows: list[Row]) -> list[Row]:
+    def _judge_page(self, page: Page) -> list[Row]:
         """Judges and, where the policy says so, inserts rows. Returns the stale ones that still are to be updated."""
+        self.report.taken += len(page)
         if self._rows_left is not None:
-            self._rows_left.difference_update(row.key for row in rows)
+            self._rows_left.difference_update(page.key(n) for n in range(len(page)))
         if self._seen_keys is not None:
-            self._seen_keys.update(row.key for row in rows)
-        judged = self.judge.judge(rows, self.policy)
+            self._seen_keys.update(page.key(n) for n in range(len(page)))
+            self._seen_labels.update(page.label(n) for n in range(len(page)))
+        judged = self.judge.judge(page, self.policy)
         stale: list[Row] = []
         for n, finding in judged.findings.items():
-            row = rows[n]
+            row = page[n]
             if finding is None:
                 self._unresolved.append(row)
             elif n not in judged.journal and still_to_write(finding, self.policy) and not _waits_for_parent(finding):
                 stale.append(row)  # or a client was faster with this row: settled by the protocol
             elif finding.reason == Reason.KEY_HELD_BY_ANOTHER_DOCUMENT and self.collection.keyed_by_path:
                 # Of two documents of one id the key names the other one.
-                self._found(replace(finding, label=_path_label(row.path)), row.key)
+                self._found(replace(finding, label=joined_label(row.path.split("/"))), row.key)
             else:
                 self._found(finding, row.key)
         if self._watched:
-            self.settled |= {row.label for n, row in enumerate(rows) if n not in judged.findings} & self._watched
-        self.report.add_matching(len(rows) - len(judged.findings))
+            matching = (n for n in range(len(page)) if n not in judged.findings)
+            self.settled |= {page.label(n) for n in matching} & self._watched
+        self.report.add_matching(len(page) - len(judged.findings))
         if not self.collection.keyed_by_path:
             self._matched_keys.update(
-                hash(row.key) for n, row in enumerate(rows) if n not in judged.findings or n in judged.journal
+                hash(page.key(n)) for n in range(len(page)) if n not in judged.findings or n in judged.journal
             )
-        self.protocol.confirm_later([rows[n] for n in judged.journal], list(judged.journal.values()))
+        self.protocol.confirm_later([page[n] for n in judged.journal], list(judged.journal.values()))
         return stale
 
     def _found(self, finding: Finding, key: Key | None = None) -> None:
@@ -290,14 +307,14 @@ class Examiner:
 
     # --- rows without documents -----------------------------------------------------------------------------------------
 
-    def _entries_gone(self, parents: dict[str, Document], labels: set[str]) -> None:
-        """Rows of the page's parents that none of their entries (`labels`) accounts for: examined by themselves."""
+    def _entries_gone(self, entries: dict[str, set[str]]) -> None:
+        """Rows of documents that none of their entries (labels by path) accounts for: examined by themselves."""
         column = next(c for c in self.collection.key if isinstance(c.origin, Segment))
         index = self.collection.key.index(column)
-        by_id = {path.split("/")[-1]: path for path in parents}
+        by_id = {path.split("/")[-1]: path for path in entries}
         keys = self.target.keys_where(self.collection, column.name, by_id)
         units = [unit_of(self.collection, key, by_id[str(key[index])]) for key in keys]
-        gone = [u for u in units if u.label not in labels]
+        gone = [u for u in units if u.label not in entries[str(u.path)]]
         if self._rows_left is not None:
             self._rows_left.difference_update(u.key for u in gone)
         self.examine_units(gone)
@@ -315,7 +332,7 @@ class Examiner:
         """Examines documents whole (all their entries), as if they lay in the window. Returns the rows of those that
         are gone, which are to be examined by key."""
         documents = self.source.get(paths, self.collection.fields)
-        self._page([d for d in documents.values() if d is not None and d.path not in self._seen_paths])
+        self._documents([d for d in documents.values() if d is not None and d.path not in self._seen_paths])
         gone = [path for path, document in documents.items() if document is None]
         column = next((c for c in self.collection.key if isinstance(c.origin, Segment)), None)
         if not gone or column is None:
@@ -330,8 +347,14 @@ class Examiner:
     def examine_units(self, units: Sequence[Unit]) -> None:
         """Examines keys one by one with fresh reads on both sides, and writes what the policy allows."""
         self.report.taken += len(units)
-        for unit in units:
-            self._saw(unit.label, unit.path)
+        if self._pending is not None:
+            again = self._seen_labels & {u.label for u in units}
+            if again or len({u.label for u in units}) < len(units):
+                raise IdentityError(
+                    f"Each key is examined once in a look: {self.collection.name} would examine {len(again)} again. This is a "
+                    "defect of the bundle. Report it with the task's log."
+                )
+            self._seen_labels.update(u.label for u in units)
         self._examine(units)
 
     def _examine(self, units: Sequence[Unit]) -> None:
@@ -342,10 +365,6 @@ class Examiner:
 
 def _waits_for_parent(finding: Finding) -> bool:
     return finding.verdict is Verdict.MISSING and finding.reason is not None
-
-
-def _path_label(path: str) -> str:
-    return joined_label(path.split("/"))
 
 
 class _ProgressLog:

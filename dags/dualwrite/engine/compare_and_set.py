@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from dualwrite.engine.classify import duplicate, finding_of, still_to_write
 from dualwrite.engine.deletes import Deletes
 from dualwrite.engine.judge import Judge
+from dualwrite.engine.page import Page
 from dualwrite.engine.units import Key, Policy, Unit, unit_of, unit_of_row
 from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Rejection, Row, map_document
@@ -238,7 +239,7 @@ class Protocol:
         if not rows:
             return
         expected: dict[Key, str | None] = {row.key: current.versions.get(row.key, (None, ""))[0] for row in rows}
-        judged = self._judge.judge(rows, policy, expected)
+        judged = self._judge.judge(Page.of(self._judge.stager, rows), policy, expected)
         for n, row in enumerate(rows):
             finding = judged.findings.get(n) or finding_of(Verdict.MATCHING, row, None)
             if n in judged.journal:

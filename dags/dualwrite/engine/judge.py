@@ -24,8 +24,10 @@ from dualwrite.engine.classify import (
 )
 from dualwrite.engine.inserts import Claims, write_in_turn
 from dualwrite.engine.owners import Owners
+from dualwrite.engine.page import Page
 from dualwrite.engine.units import Key, Policy
 from dualwrite.firestore.source import Source
+from dualwrite.firestore.staging import Stager
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Row
@@ -79,9 +81,10 @@ class Judge:
         self.run_id = run_id
         self.owners = Owners(source, target, collection)
         self._parents = parents
+        self.stager = Stager(collection)
         self._claims = Claims(self.owners)
 
-    def judge(self, rows: Sequence[Row], policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged:
+    def judge(self, page: Page, policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged:
         """The verdicts of a page, and what was written of it.
 
         With `expected` (versions read before the documents) stale rows are updated too, on that condition, and the rows
@@ -90,9 +93,9 @@ class Judge:
         for attempt in range(ATTEMPTS):
             try:
                 with self.target.transaction() as connection:
-                    comparison = self.target.compare(connection, self.collection, rows)
+                    comparison = self.target.compare_staged(connection, self.collection, page.staged, page.__getitem__)
                     unknown = self._unknown(comparison.differences)
-                    judged = None if unknown else self._settle(connection, rows, comparison, policy, expected)
+                    judged = None if unknown else self._settle(connection, page, comparison, policy, expected)
             except postgres.Error as error:
                 self.wait_or_raise(error, attempt)
                 continue
@@ -169,7 +172,7 @@ class Judge:
     def _settle(
         self,
         connection: postgres.Connection,
-        rows: Sequence[Row],
+        rows: Page,
         comparison: Comparison,
         policy: Policy,
         expected: Mapping[Key, str | None] | None,

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dualwrite.engine.classify import ParentState, parent_state
 from dualwrite.engine.compare_and_set import Protocol
 from dualwrite.engine.judge import Judge
+from dualwrite.engine.page import Page
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog
@@ -84,7 +85,7 @@ class Parents:
         if not rows:
             return states
         judge, protocol = self._worker(name)
-        judged = judge.judge(rows, self._policy)
+        judged = judge.judge(Page.of(judge.stager, rows), self._policy)
         for n, row in enumerate(rows):
             states[row.path] = parent_state(judged.findings.get(n), n in judged.journal)
         inserted = [rows[n] for n in judged.journal]

@@ -1,0 +1,67 @@
+"""A page of rows on its way through the comparison: staged, and made into `Row` objects only where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
+
+from dualwrite.engine.units import Key
+from dualwrite.firestore.staging import Stager
+from dualwrite.firestore.values import document_of
+from dualwrite.model.mapping import Row, Staged, joined_label, map_document, staged
+
+
+class Page(Sequence[Row]):
+    """Rows numbered by their place. One that came straight from its document's message is mapped when it is asked for."""
+
+    def __init__(self, stager: Stager) -> None:
+        self._stager = stager
+        self.staged: list[Staged] = []
+        self._messages: list[Any] = []
+        self._rows: dict[int, Row] = {}
+
+    @classmethod
+    def of(cls, stager: Stager, rows: Iterable[Row]) -> Page:
+        page = cls(stager)
+        for row in rows:
+            page.add(row)
+        return page
+
+    def add_message(self, message: Any) -> bool:
+        """Takes a document the short way; False where `map_document` must look at it."""
+        row = self._stager.stage(len(self.staged), message)
+        if row is None:
+            return False
+        self.staged.append(row)
+        self._messages.append(message)
+        return True
+
+    def add(self, row: Row) -> None:
+        self._rows[len(self.staged)] = row
+        self.staged.append(staged(len(self.staged), row))
+        self._messages.append(None)
+
+    def __len__(self) -> int:
+        return len(self.staged)
+
+    @overload
+    def __getitem__(self, n: int) -> Row: ...
+    @overload
+    def __getitem__(self, n: slice) -> list[Row]: ...
+    def __getitem__(self, n: int | slice) -> Row | list[Row]:
+        if isinstance(n, slice):
+            return [self[i] for i in range(*n.indices(len(self)))]
+        if n not in self._rows:
+            if not 0 <= n < len(self):
+                raise IndexError(n)
+            row = next(iter(map_document(self._stager.collection, document_of(self._messages[n])) or []), None)
+            assert isinstance(row, Row), "the short way takes only what becomes a row"
+            self._rows[n] = row
+        return self._rows[n]
+
+    def key(self, n: int) -> Key:
+        return self._stager.key(self.staged[n])
+
+    def label(self, n: int) -> str:
+        """The row's label; without making the row, where its key tells it."""
+        return joined_label(self.key(n)) if self._stager.collection.keyed_by_path else self[n].label
