@@ -20,6 +20,7 @@ from dualwrite.model.errors import PreflightError
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection, memory
 from dualwrite.postgres.target import Target
+from dualwrite.postgres.visibility import hides_rows
 
 log = logging.getLogger(__name__)
 
@@ -118,14 +119,12 @@ def _hidden(connection: Connection, collections: Sequence[Collection]) -> list[s
     """Tables whose rows row-level security hides from us."""
     faults = []
     for collection in collections:
-        row = connection.execute(
-            "SELECT row_security_active(to_regclass(%s)::oid), current_user::text",
-            (_quoted(collection.table),),
-        ).fetchone()
-        if row is not None and row[0]:
+        if hides_rows(connection, _quoted(collection.table)):
+            role = _identity(connection)[0]
             faults.append(
-                f"All rows must be visible: row-level security of table {collection.table} hides rows from role {row[1]}. "
-                "Connect as a role that bypasses it (ALTER ROLE ... BYPASSRLS), or as the table's owner."
+                f"All rows must be visible: row-level security of table {collection.table} hides rows from role {role}. "
+                "Connect as a role that bypasses it (ALTER ROLE ... BYPASSRLS), as the table's owner, or give the role a "
+                "policy that shows it every row (sql/roles/data.sql does)."
             )
     return faults
 
