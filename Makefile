@@ -1,4 +1,5 @@
 # make demo   a gap found, shown, written and verified on this machine    make test   the whole suite
+# make doctor whether an installation is fit to work: one line a check
 # make up     the same stack with Airflow's UI                            make check  lint and types
 
 PYTHON ?= python3
@@ -6,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=dags:. $(BIN)/python
 
-.PHONY: help install demo test soak check up down migration snapshot constraints bench format indexes env
+.PHONY: help install demo test soak check up down migration snapshot constraints bench format indexes env doctor
 
 help:
 	@grep -E '^#' Makefile
@@ -52,6 +53,9 @@ migration: install
 
 snapshot: install
 	@$(RUN) -m dev.schema_snapshot
+
+doctor: install
+	@$(RUN) -m dev.doctor
 
 env: install
 	@LOCAL=$(LOCAL) $(RUN) -m dev.dotenv
