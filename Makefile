@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=dags:. $(BIN)/python
 
-.PHONY: help install demo test soak check up down migration snapshot constraints bench format indexes env doctor
+.PHONY: help install demo test soak check up down migration snapshot constraints bench format indexes env doctor catalog
 
 help:
 	@grep -E '^#' Makefile
@@ -53,6 +53,9 @@ migration: install
 
 snapshot: install
 	@$(RUN) -m dev.schema_snapshot
+
+catalog: install
+	@$(RUN) -m dev.draft_catalog --schema "$(or $(SCHEMA),public)" --project "$(PROJECT)" --target "$(TARGET)"
 
 doctor: install
 	@$(RUN) -m dev.doctor

@@ -31,6 +31,7 @@ DEPTH = 8
 def sample(client: firestore.Client, size: int = SAMPLE) -> list[Shape]:
     """The shapes of all collections that can be reached from a sample of each one's documents."""
     shapes: dict[str, Shape] = {}
+    ids: set[str] = set()
     keys: dict[tuple[str, str], list[set[str]]] = {}
     todo = [(reference, reference.id) for reference in client.collections()]
     for _ in range(DEPTH):
@@ -41,11 +42,12 @@ def sample(client: firestore.Client, size: int = SAMPLE) -> list[Shape]:
             path = f"{head}/{{{variable if variable not in taken else variable + '_' + str(len(taken))}}}"
             shape = shapes.setdefault(path, Shape(path))
             for document in itertools.islice(reference.limit(size).stream(), max(0, size - shape.sampled)):
+                ids.add(document.id)
                 _add(shape, document.to_dict() or {}, keys)
                 below += [(inner, f"{path}/{inner.id}") for inner in document.reference.collections()]
         todo = below
     for (path, name), seen in keys.items():
-        _open_map(shapes[path], name, seen)
+        _open_map(shapes[path], name, seen, ids)
     return list(shapes.values())
 
 
@@ -70,12 +72,15 @@ def _flat(fields: dict[str, Any], head: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{head}{name}.")
 
 
-def _open_map(shape: Shape, name: str, seen: list[set[str]]) -> None:
-    """A map whose documents share no key holds entries, one a key; its keys are ids, so they leave the shape."""
+def _open_map(shape: Shape, name: str, seen: list[set[str]], ids: set[str]) -> None:
+    """A map holds entries, one a key, where its keys are ids of documents or differ from document to document; they
+    leave the shape."""
     inner = {key for key in shape.fields if key.startswith(f"{name}.")}
     types = {t for key in inner for t in shape.fields[key]}
     filled = [keys for keys in seen if keys]
-    if len(filled) > 1 and not set.intersection(*filled) and len(types) == 1 and types & {"str", "bool", "int"}:
+    keyed_by_ids = bool(filled) and set.union(*filled) <= ids
+    differing = len(filled) > 1 and not set.intersection(*filled)
+    if (keyed_by_ids or differing) and len(types) == 1 and types & {"str", "bool", "int"}:
         shape.open_maps[name] = types.pop()
         for key in inner:
             del shape.fields[key]

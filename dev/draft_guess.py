@@ -77,8 +77,15 @@ _COUNTER = re.compile(r"(^|_)(counts?|counter|score|total_of|number_of)(_|$)|^(c
 def words(name: str) -> tuple[str, ...]:
     """`waitingUsersIds`, `waiting_users` and `WaitingUser` as the same singular words: waiting, user."""
     parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower().split("_")
-    stems = [re.sub(r"(?<=[^s])s$", "", re.sub(r"ies$", "y", part)) for part in parts if part]
+    stems = [_singular(part) for part in parts if part]
     return tuple(stem for stem in stems if stem not in ("id", "uid")) or tuple(stems)
+
+
+def _singular(word: str) -> str:
+    for ending, singular in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x")):
+        if word.endswith(ending):
+            return word.removesuffix(ending) + singular
+    return word.removesuffix("s") if not word.endswith(("ss", "us")) else word
 
 
 def likeness(one: str, other: str) -> float:
@@ -192,8 +199,9 @@ def _origin(
     shape = found.shapes[0]
     parent = by_table.get(found.table.foreign.get(column.name, ""))
     if parent is not None:
-        segment = _segment(found, parent)
-        if segment is not None:
+        segment = _segment(found, parent, nullable=not column.not_null)
+        if segment is not None and segment not in taken:  # a second reference to the same table is a field's
+            taken.add(segment)
             return segment, ""
     if found.entries is not None:
         if column.name in key:
@@ -206,6 +214,10 @@ def _origin(
     if column.name in key and len(found.shapes) == 1 and "DocumentId" not in taken and not _fields(found, column, kind):
         taken.add("DocumentId")
         return "DocumentId()", "GUESS the document's id"
+    variables = set.intersection(*(set(s.variables[:-1]) for s in found.shapes))
+    named = [v for v in variables if words(v) == words(column.name) and column.name.endswith("_id")]
+    if named and not _fields(found, column, kind):
+        return f"Segment({named[0]!r})", "GUESS by name: there is no foreign key"
     candidates = [name for name in _fields(found, column, kind) if name not in taken]
     if candidates:
         best = candidates[0]
@@ -222,8 +234,10 @@ def _origin(
     return None, ""
 
 
-def _segment(found: Match, parent: Match) -> str | None:
-    """Where the referenced document stands in the path."""
+def _segment(found: Match, parent: Match, *, nullable: bool) -> str | None:
+    """Where the referenced document stands in the path. One that may be null, of several paths, is the document above."""
+    if nullable and len(found.shapes) > 1 and any(s.path.split("/")[-4] == parent.shapes[0].id for s in found.shapes):
+        return f"ParentId({parent.shapes[0].id!r})"
     heads = {shape.path for shape in parent.shapes}
     if found.entries is not None and found.shapes[0].path in heads:
         return f"Segment({found.shapes[0].variables[-1]!r})"
@@ -234,8 +248,6 @@ def _segment(found: Match, parent: Match) -> str | None:
         segments.append(parts[at[-1] - 1][1:-1] if at else None)
     if all(s is not None and s == segments[0] for s in segments):
         return f"Segment({segments[0]!r})"
-    if any(s is not None for s in segments) and len(found.shapes) > 1:
-        return f"ParentId({parent.shapes[0].id!r})"
     return None
 
 
@@ -345,7 +357,9 @@ def render(
 
 def _collection(found: Match, by_table: Mapping[str, Match]) -> list[str]:
     name, shape = found.table.bare, found.shapes[0]
-    checks = _check_fields(shape) if all(set(_check_fields(s)) == set(_check_fields(shape)) for s in found.shapes) else []
+    checks = (
+        _check_fields(shape) if all(set(_check_fields(s)) == set(_check_fields(shape)) for s in found.shapes) else []
+    )
     guesses = guess_columns(found, by_table)
     declared = [g.column.name for g in guesses if g.text is not None]
     written = [n for n in declared if n in (*_CREATED, *_UPDATED)]
@@ -369,7 +383,9 @@ def _collection(found: Match, by_table: Mapping[str, Match]) -> list[str]:
         lines.append(f"    written_columns=({', '.join(map(repr, written))},),")
     if unique:
         lines.append(f"    unique=({', '.join(map(repr, unique))},),")
-    lines.append("    # TODO operations=(Operations('entity of write_ops', ('column', ...)),), if the app logs its writes")
+    lines.append(
+        "    # TODO operations=(Operations('entity of write_ops', ('column', ...)),), if the app logs its writes"
+    )
     lines.append("    selected=True,")
     lines.append("    columns=(")
     for guess in guesses:
