@@ -41,7 +41,12 @@ log = logging.getLogger("dualwrite")
     tags=["dual-write", "supabase"],
     doc_md=__doc__,
     params=migration_form(),
-    default_args={"owner": "dual-write", "retries": 1, "retry_delay": timedelta(seconds=10)},
+    default_args={
+        "owner": "dual-write",
+        "retries": 1,
+        "retry_delay": timedelta(seconds=10),
+        "execution_timeout": timedelta(hours=6),
+    },
 )
 def apply_migrations():
     @task

@@ -1,9 +1,10 @@
 """`make catalog`: drafts a catalog.py from a sample of a live Firestore and the schema of a live Postgres.
 
-    make catalog SCHEMA=public > draft.py
+    make catalog PROJECT=my-project TARGET=postgresql://reader@db.example.org/postgres SCHEMA=public > draft.py
 
 Reads up to 50 documents of each collection (billed as reads) and keeps their ids and the types of their fields, never a
-value. Takes the connections as the doctor does. A person finishes the draft: docs/catalog.md.
+value. Credentials are Google's own (GOOGLE_APPLICATION_CREDENTIALS, or an emulator's host) and libpq's (PGPASSWORD, a
+passfile). A person finishes the draft: docs/catalog.md.
 """
 
 from __future__ import annotations

@@ -94,7 +94,9 @@ def test_erasing_a_person_takes_their_before_images_and_no_others(postgres_serve
                     (key, key, image),
                 )
             connection.execute(erasure.replace("UID", "u1"))
-            left = connection.execute("SELECT key FROM dualwrite.repair_journal WHERE row_before IS NOT NULL").fetchall()
+            left = connection.execute(
+                "SELECT key FROM dualwrite.repair_journal WHERE row_before IS NOT NULL"
+            ).fetchall()
     assert left == [("another's",)]
 
 
