@@ -18,7 +18,7 @@ from tests.roles import secured
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"sh", "sql", "python", "json", "ini", "yaml", "text", "mermaid"}
-_FENCE = re.compile(r"^```(.*)\n(.*?)^```$", re.M | re.S)
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
 
 
 @dataclass(frozen=True)
