@@ -1,4 +1,5 @@
 # make demo   a gap found, shown, written and verified on this machine    make test   the whole suite
+# make doctor whether an installation is fit to work: one line a check
 # make up     the same stack with Airflow's UI                            make check  lint and types
 
 PYTHON ?= python3
@@ -6,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=dags:. $(BIN)/python
 
-.PHONY: help install demo test soak check up down migration snapshot constraints bench format indexes
+.PHONY: help install demo test soak check up down migration snapshot constraints bench format indexes env doctor catalog
 
 help:
 	@grep -E '^#' Makefile
@@ -41,7 +42,7 @@ check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy
-	@$(BIN)/squawk sql/migrations/*.sql sql/optional/*.sql
+	@$(BIN)/squawk sql/migrations/*.sql sql/optional/*.sql sql/roles/*.sql
 
 format: install
 	@$(BIN)/ruff check -q --fix .
@@ -53,6 +54,15 @@ migration: install
 snapshot: install
 	@$(RUN) -m dev.schema_snapshot
 
+catalog: install
+	@$(RUN) -m dev.draft_catalog --schema "$(or $(SCHEMA),public)" --project "$(PROJECT)" --target "$(TARGET)"
+
+doctor: install
+	@$(RUN) -m dev.doctor
+
+env: install
+	@LOCAL=$(LOCAL) $(RUN) -m dev.dotenv
+
 indexes: install
 	@$(RUN) -m dev.firestore_indexes
 
@@ -61,4 +71,4 @@ bench: install
 	@$(RUN) -m benchmarks.real_size
 
 constraints:
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 requirements-dev.txt -o constraints.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes requirements-dev.txt requirements-image.txt -o constraints.txt

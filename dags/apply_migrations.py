@@ -28,7 +28,7 @@ from datetime import timedelta
 from airflow.sdk import TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from dualwrite.edge.airflow import clearly, migration_params, target_connection
+from dualwrite.edge.airflow import clearly, migration_params, migrations_connection
 from dualwrite.edge.forms import migration_form
 from dualwrite.migrations import migrator as migrations
 
@@ -41,13 +41,18 @@ log = logging.getLogger("dualwrite")
     tags=["dual-write", "supabase"],
     doc_md=__doc__,
     params=migration_form(),
-    default_args={"owner": "dual-write", "retries": 1, "retry_delay": timedelta(seconds=10)},
+    default_args={
+        "owner": "dual-write",
+        "retries": 1,
+        "retry_delay": timedelta(seconds=10),
+        "execution_timeout": timedelta(hours=6),
+    },
 )
 def apply_migrations():
     @task
     def plan(**context) -> list[dict]:
         """Each file: applied, pending, or refused with the reason."""
-        with clearly(), target_connection() as connection:
+        with clearly(), migrations_connection() as connection:
             steps = migrations.make_plan(connection, migration_params(context))
         for step in steps:
             log.info("%s_%s: %s%s", step.version, step.name, step.state, f", {step.reason}" if step.reason else "")
@@ -57,7 +62,7 @@ def apply_migrations():
     def apply(**context) -> list[dict]:
         """The pending files, executed (dry run: and rolled back)."""
         with clearly():
-            migrator = migrations.Migrator(target_connection, migration_params(context), context["run_id"])
+            migrator = migrations.Migrator(migrations_connection, migration_params(context), context["run_id"])
             steps = migrator.run()
             migrator.set_web_client()
         return [step.as_json() for step in steps]
@@ -65,7 +70,7 @@ def apply_migrations():
     @task
     def verify(steps: list[dict], **context) -> list[str]:
         """The live tables against what the files promise."""
-        with clearly(), target_connection() as connection:
+        with clearly(), migrations_connection() as connection:
             if migration_params(context).mode == "dry_run":
                 return []
             return migrations.verify(connection, [migrations.Step(**step) for step in steps])
@@ -75,7 +80,7 @@ def apply_migrations():
         """The run in one table. Fails where a file was refused or failed, or where the tables differ."""
         pull = context["ti"].xcom_pull
         planned, applied, differences = pull(task_ids="plan"), pull(task_ids="apply"), pull(task_ids="verify")
-        with clearly(), target_connection() as connection:
+        with clearly(), migrations_connection() as connection:
             whole = migrations.build_report(
                 connection, migration_params(context), context["run_id"], applied or planned or [], differences
             )

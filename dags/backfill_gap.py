@@ -69,7 +69,12 @@ def _approval(context, params: GapParams) -> backfill.Approval | None:
     tags=["dual-write", "firestore", "supabase"],
     doc_md=__doc__,
     params=gap_form(),
-    default_args={"owner": "dual-write", "retries": 2, "retry_delay": timedelta(seconds=30)},
+    default_args={
+        "owner": "dual-write",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "execution_timeout": timedelta(hours=6),
+    },
 )
 def backfill_gap():
     @task
@@ -94,6 +99,7 @@ def backfill_gap():
     # Not ApprovalOperator: where it skips what follows, its answer is lost, and a rejection is taken for no answer.
     approve = HITLOperator(
         task_id="approve",
+        execution_timeout=None,  # a person may take a night
         options=[APPROVE, REJECT],
         subject="Write the gap to Supabase?",
         body="{{ ti.xcom_pull(task_ids='examine_for_review') }}",

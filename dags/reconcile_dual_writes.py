@@ -68,7 +68,12 @@ def _pull(context, prefix: str) -> dict:
     tags=["dual-write", "firestore", "supabase"],
     doc_md=__doc__,
     params=reconcile_form(),
-    default_args={"owner": "dual-write", "retries": 2, "retry_delay": timedelta(seconds=30)},
+    default_args={
+        "owner": "dual-write",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "execution_timeout": timedelta(hours=6),
+    },
 )
 def reconcile_dual_writes():
     @task

@@ -12,9 +12,23 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
 
+def connection(target: str) -> str:
+    """A Postgres URI as the JSON of an Airflow connection."""
+    parts = urlsplit(target)
+    return json.dumps(
+        {
+            "conn_type": "postgres",
+            "host": parts.hostname,
+            "port": parts.port,
+            "login": parts.username,
+            "password": parts.password or "",
+            "schema": parts.path.lstrip("/"),
+        }
+    )
+
+
 def environment(home: Path, *, emulator: str, project: str, target: str, port: int | None = None) -> dict[str, str]:
     """Variables for all of Airflow's components. Secrets are made anew: components started with one result agree."""
-    parts = urlsplit(target)
     found = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
@@ -31,16 +45,7 @@ def environment(home: Path, *, emulator: str, project: str, target: str, port: i
         "AIRFLOW_CONN_FIRESTORE_DEFAULT": json.dumps(
             {"conn_type": "google_cloud_platform", "extra": {"project": project}}
         ),
-        "AIRFLOW_CONN_SUPABASE_DEFAULT": json.dumps(
-            {
-                "conn_type": "postgres",
-                "host": parts.hostname,
-                "port": parts.port,
-                "login": parts.username,
-                "password": parts.password or "",
-                "schema": parts.path.lstrip("/"),
-            }
-        ),
+        "AIRFLOW_CONN_SUPABASE_DEFAULT": connection(target),
         "FIRESTORE_EMULATOR_HOST": emulator,
         "PATH": f"{BIN}:/usr/bin:/bin:/usr/sbin:/sbin",
         "PYTHONPATH": "",

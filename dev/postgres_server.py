@@ -22,7 +22,8 @@ CREATE ROLE anon NOLOGIN;
 CREATE ROLE authenticated NOLOGIN;
 CREATE ROLE service_role NOLOGIN BYPASSRLS;
 """
-DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+DEBIAN = Path("/usr/lib/postgresql")
+DEBIAN_15 = DEBIAN / "15/bin"
 
 
 def embedded_binaries() -> Path:

@@ -14,15 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-from google.cloud import firestore
-
 from dev import airflow_home, processes, seed
 from dev.emulator import emulator
+from dev.fill import PROJECT, fill
 from dev.postgres_server import server
 from dev.processes import Missing
 
-PROJECT = "demo-writing-club"
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 
@@ -50,11 +47,7 @@ def databases(
     home.mkdir()
     with emulator(folder, emulator_port) as host, server(port=postgres_port) as uri, _emulator_host(host):
         environment = airflow_home.environment(home, emulator=host, project=PROJECT, target=uri, port=port)
-        world = seed.small()
-        with psycopg.connect(uri) as connection:
-            connection.execute((airflow_home.ROOT / "sql/local/phase1.sql").read_text())
-            world.load_target(connection)
-        world.load_source(firestore.Client(project=PROJECT))
+        world = fill(uri)
         airflow(environment, "db", "migrate")
         yield Stack(folder, host, uri, environment, world)
 

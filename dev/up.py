@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from dev import airflow_home, processes, stack
 
@@ -29,7 +30,7 @@ def _started(pid: int) -> str | None:
     return None
 
 
-def _state() -> dict[str, str]:
+def _state() -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads(STATE.read_text()))
     return {}
@@ -39,6 +40,11 @@ def _running() -> int | None:
     """The pid of a `make up` that is still there."""
     state = _state()
     return int(state["pid"]) if state and _started(int(state["pid"])) == state["started"] else None
+
+
+def connections() -> dict[str, str]:
+    """The connections of a running `make up`, as variables of the environment; empty where none runs."""
+    return dict(_state().get("connections", {})) if _running() is not None else {}
 
 
 def _left() -> list[int]:
@@ -89,6 +95,9 @@ def up(port: int) -> None:
         print("up: starting emulator, Postgres and Airflow; about a minute", flush=True)
         running = parts.enter_context(stack.databases(Path(folder), port=port))
         components = parts.enter_context(stack.airflow_components(running, port, password))
+        connections = {k: v for k, v in running.environment.items() if k.startswith("AIRFLOW_CONN_")}
+        connections["FIRESTORE_EMULATOR_HOST"] = running.emulator
+        STATE.write_text(json.dumps({**json.loads(STATE.read_text()), "connections": connections}))  # for make doctor
         print(_welcome(running, port, password), flush=True)
         while True:
             time.sleep(1)

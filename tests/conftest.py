@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import psycopg
@@ -53,7 +53,7 @@ def _database(uri: str, name: str) -> str:
     return uri.rsplit("/", 1)[0] + "/" + name
 
 
-def _prepare(uri: str) -> str:
+def prepare(uri: str) -> str:
     _template(uri, "phase1", ROOT / "sql/local/phase1.sql")
     _template(uri, "migrated", ROOT / "sql/local/phase1.sql", *sorted((ROOT / "sql/migrations").glob("*.sql")))
     return uri
@@ -63,7 +63,7 @@ def _prepare(uri: str) -> str:
 def postgres_server() -> Iterator[str]:
     """URI of a Postgres 18 server, as superuser."""
     with server_module.server() as uri:
-        yield _prepare(uri)
+        yield prepare(uri)
 
 
 @pytest.fixture(scope="session")
@@ -72,16 +72,18 @@ def postgres15_server() -> Iterator[str]:
     if not server_module.DEBIAN_15.is_dir():
         pytest.skip("no Postgres 15 on this machine: apt-get install postgresql-15")
     with server_module.server(binaries=server_module.DEBIAN_15) as uri:
-        yield _prepare(uri)
+        yield prepare(uri)
 
 
-def clone(uri: str, template: str) -> Iterator[str]:
+def clone(uri: str, template: str) -> Generator[str, None, None]:
     name = f"t{next(_numbers)}_{os.getpid()}"
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield _database(uri, name)
-    with psycopg.connect(uri, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    try:
+        yield _database(uri, name)
+    finally:
+        with psycopg.connect(uri, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

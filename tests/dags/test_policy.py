@@ -30,6 +30,7 @@ print("RESULT " + json.dumps({"errors": bag.import_errors, "dags": {
         "catchup": dag.catchup, "schedule": str(dag.schedule),
         "params": {k: {"value": p.value, **p.schema, "description": p.description} for k, p in dag.params.items()},
         "tasks": {t.task_id: {"retries": t.retries, "rule": str(t.trigger_rule.value), "up": sorted(t.upstream_task_ids),
+                               "hours": t.execution_timeout and t.execution_timeout.total_seconds() / 3600,
                                "doc": t.doc_md or (getattr(t, "python_callable", None) and t.python_callable.__doc__) or ""}
                   for t in dag.tasks},
     } for dag in bag.dags.values()}}))
@@ -88,6 +89,12 @@ def test_every_task_retries_but_for_the_report(bag):
                 assert facts["rule"] == "all_done", f"{name}.{task}: a report is always written"
             else:
                 assert facts["retries"] >= 1, f"{name}.{task}: networks fail; give it a retry"
+
+
+def test_no_task_runs_for_ever_but_a_question_to_a_person(bag):
+    for name, dag in bag["dags"].items():
+        for task, facts in dag["tasks"].items():
+            assert facts["hours"] or task == "approve", f"{name}.{task}: give it an execution_timeout"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)

@@ -150,3 +150,18 @@ def test_an_offset_is_taken_into_account():
 def test_the_parameters_survive_the_way_to_another_task():
     chosen = params(excuse=["posts:a:b"], excuse_reason="r", scope="all")
     assert backfill.GapParams.from_json(chosen.as_json()) == chosen
+
+
+def test_triggers_that_a_write_would_fire_are_named_and_counted(both, emulator, target_dsn, caplog):
+    """A Supabase webhook is a trigger: a backfill of old posts would call it for each."""
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("CREATE FUNCTION notify() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$")
+        for name in ("webhook", "counter", "off"):
+            connection.execute(f"CREATE TRIGGER {name} AFTER INSERT ON posts FOR EACH ROW EXECUTE FUNCTION notify()")
+        connection.execute("ALTER TABLE posts DISABLE TRIGGER off")
+    found = _preflight(both.project, emulator, target_dsn)
+    assert found["preflight"]["triggers"] == {"posts": ["counter", "webhook"]}
+    assert "Triggers fire on what this run writes (a Supabase webhook is one): posts: counter, webhook" in caplog.text
+    caplog.clear()
+    _preflight(both.project, emulator, target_dsn, mode="dry_run")
+    assert "Triggers fire" not in caplog.text

@@ -131,8 +131,32 @@ def test_documents_that_come_and_go_meanwhile_do_not_disturb_the_count(source, f
         writer.join()
 
 
-def test_an_error_that_no_retry_helps_is_raised_at_once_with_firestores_words(source, monkeypatch):
-    words = "The query requires an index. You can create it here: https://console.firebase.google.com/..."
+PRECONDITIONS = {
+    "a missing index": (
+        "The query requires a COLLECTION_GROUP_ASC index for collection comments and field createdAt. You can create it "
+        "here: https://console.firebase.google.com/...",
+        "index that this query needs is missing: open the link above, or deploy docs/firestore.indexes.json",
+    ),
+    "a missing composite index": (
+        "The query requires an index. You can create it here: https://console.firebase.google.com/...",
+        "index that this query needs is missing",
+    ),
+    "an index that is being built": (
+        "The query requires an index. That index is currently building and cannot be used yet. See its status here: ...",
+        "is being built. Run again when it is ready",
+    ),
+    "a database in Datastore mode": (
+        "The Cloud Firestore API is not available for Firestore in Datastore Mode database projects/p/databases/d.",
+        "in Datastore mode. Name a database in native mode",
+    ),
+    "a read_time that has expired": ("The requested read_time is too old.", "too old.. Correct what it names"),
+}
+"""What Firestore answers for each, in words of the production service; the emulator can't be made to."""
+
+
+@pytest.mark.parametrize("case", PRECONDITIONS)
+def test_a_failed_precondition_is_told_as_what_it_is_at_once(case, source, monkeypatch):
+    words, told = PRECONDITIONS[case]
     calls = []
     original = source._run_query
 
@@ -141,8 +165,10 @@ def test_an_error_that_no_retry_helps_is_raised_at_once_with_firestores_words(so
         return Call(original(*args, **kwargs), 0, Broken(grpc.StatusCode.FAILED_PRECONDITION, words))
 
     monkeypatch.setattr(source, "_run_query", refusing)
-    with pytest.raises(SourceError, match="requires an index.*open the link"):
+    with pytest.raises(SourceError, match=told) as refused:
         _read(source, SCANS[0])
+    assert words in str(refused.value), "with Firestore's own words, the link among them"
+    assert ("is missing" in told) == ("deploy docs/firestore.indexes.json" in str(refused.value))
     assert len(calls) == 1
 
 

@@ -36,6 +36,7 @@ from dualwrite.runs import backfill, reconcile_plan
 
 SOURCE_CONNECTION = "firestore_default"
 TARGET_CONNECTION = "supabase_default"
+MIGRATIONS_CONNECTION = "supabase_migrations"
 
 alerts.install()  # at import: whatever fails later in this process, a form's parameters included, is told without content
 
@@ -115,6 +116,16 @@ def target_connection(conn_id: str = TARGET_CONNECTION) -> postgres.Connection:
         dbname=connection.schema,
         **extra,
     )
+
+
+def migrations_connection() -> postgres.Connection:
+    """A connection for apply_migrations: supabase_migrations where there is one, so that the role that moves rows need
+    not be one that makes tables; else supabase_default."""
+    try:
+        BaseHook.get_connection(MIGRATIONS_CONNECTION)
+    except AirflowNotFoundException:
+        return target_connection()
+    return target_connection(MIGRATIONS_CONNECTION)
 
 
 def target() -> Target:

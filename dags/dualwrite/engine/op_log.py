@@ -17,6 +17,7 @@ from dualwrite.model.mapping import joined_label
 from dualwrite.model.verdicts import Cause, Finding, Verdict
 from dualwrite.postgres import Connection
 from dualwrite.postgres.target import Target
+from dualwrite.postgres.visibility import hides_rows
 
 NEVER_ATTEMPTED = "never_attempted"
 """No operation: the flag was off, an old client, or a crash before the lock."""
@@ -66,10 +67,8 @@ def parse(op_id: str, at: datetime | None) -> Operation | None:
 
 def is_readable(connection: Connection) -> bool:
     """Whether there is a write_ops of which we may read every row: half of it would look like a dual-write that is off."""
-    row = connection.execute(
-        "SELECT has_table_privilege(o, 'SELECT') AND NOT row_security_active(o) FROM CAST(to_regclass('write_ops') AS oid) o"
-    ).fetchone()
-    return bool(row and row[0])
+    row = connection.execute("SELECT has_table_privilege(to_regclass('write_ops')::oid, 'SELECT')").fetchone()
+    return bool(row and row[0]) and not hides_rows(connection, "write_ops")
 
 
 def activity(connection: Connection, entities: Iterable[str], start: datetime, end: datetime) -> Activity:

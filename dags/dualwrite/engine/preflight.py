@@ -20,6 +20,7 @@ from dualwrite.model.errors import PreflightError
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection, memory
 from dualwrite.postgres.target import Target
+from dualwrite.postgres.visibility import hides_rows
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ _FITTING: dict[Type, set[str]] = {
     "timestamp": {"timestamp with time zone"},
     "json": {"jsonb"},
 }
-_CLOCKS_APART = 60.0
+CLOCKS_APART = 60.0
 """Seconds. Windows, watermarks and the grace period compare instants of both sides."""
 
 
@@ -45,6 +46,8 @@ class Preflight:
     clock_difference_seconds: float
     """Target's clock minus source's, at the moment of asking; includes the way there."""
     estimated_reads: dict[str, int]
+    triggers: dict[str, list[str]]
+    """Names of the triggers that fire on what a run writes, by table."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -53,6 +56,7 @@ class Preflight:
             "source_time": self.source_time.isoformat(),
             "clock_difference_seconds": round(self.clock_difference_seconds, 3),
             "estimated_reads": self.estimated_reads,
+            "triggers": self.triggers,
         }
 
 
@@ -80,10 +84,14 @@ def check(
         ) from None
     with postgres.transaction(connection, statement_timeout="30s"):
         memory.require_schema(connection)
-        faults = [*_role_faults(connection, writes), *_hidden(connection, collections)]
-        for collection in collections:
-            faults += _table_faults(connection, catalog, collection, writes)
-        role, server, target_time = _identity(connection)
+        faults = target_faults(connection, catalog, collections, writes=writes)
+        role, server, target_time = identity(connection)
+        fired = triggers(connection, collections)
+    if fired and writes:
+        log.warning(
+            "Triggers fire on what this run writes (a Supabase webhook is one): %s. docs/deployment.md says what to do",
+            "; ".join(f"{table}: {', '.join(names)}" for table, names in fired.items()),
+        )
     if faults:
         raise PreflightError("The target is not fit for this run:\n" + "\n".join(f"- {fault}" for fault in faults))
     began = datetime.now(UTC)
@@ -92,14 +100,40 @@ def check(
     }
     source_time = check_not_empty(source, target, catalog) or began
     apart = (target_time - source_time).total_seconds() - (began - datetime.now(UTC)).total_seconds()
-    if abs(apart) > _CLOCKS_APART:
+    if abs(apart) > CLOCKS_APART:
         log.warning(
             "The clocks of source and target are %.0f s apart; windows and grace allow for it only in part", apart
         )
-    return Preflight(role, server, source_time, apart, estimates)
+    return Preflight(role, server, source_time, apart, estimates, fired)
 
 
-def _identity(connection: Connection) -> tuple[str, str, datetime]:
+def target_faults(
+    connection: Connection, catalog: Catalog, collections: Sequence[Collection], *, writes: bool
+) -> list[str]:
+    """What makes the target unfit to be examined or, with `writes`, written; one sentence a fault."""
+    faults = [*_role_faults(connection, writes), *_hidden(connection, collections)]
+    for collection in collections:
+        faults += _table_faults(connection, catalog, collection, writes)
+    return faults
+
+
+def triggers(connection: Connection, collections: Sequence[Collection]) -> dict[str, list[str]]:
+    """Names of the triggers that an insert, update or delete of ours fires, by table. Supabase's webhooks are triggers;
+    those of foreign keys are internal, and disabled ones don't fire."""
+    found: dict[str, list[str]] = {}
+    for collection in collections:
+        rows = connection.execute(
+            "SELECT tgname::text FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND NOT tgisinternal "
+            "AND tgenabled IN ('O', 'A') AND tgtype & 28 <> 0 ORDER BY 1",  # 28: on INSERT, DELETE or UPDATE
+            (_quoted(collection.table),),
+        ).fetchall()
+        if rows:
+            found[collection.table] = [name for (name,) in rows]
+    return found
+
+
+def identity(connection: Connection) -> tuple[str, str, datetime]:
+    """Who we are, the server's version, and its clock (UTC)."""
     row = connection.execute(
         "SELECT current_user::text, current_setting('server_version'), clock_timestamp()"
     ).fetchone()
@@ -118,14 +152,12 @@ def _hidden(connection: Connection, collections: Sequence[Collection]) -> list[s
     """Tables whose rows row-level security hides from us."""
     faults = []
     for collection in collections:
-        row = connection.execute(
-            "SELECT row_security_active(to_regclass(%s)::oid), current_user::text",
-            (_quoted(collection.table),),
-        ).fetchone()
-        if row is not None and row[0]:
+        if hides_rows(connection, _quoted(collection.table)):
+            role = identity(connection)[0]
             faults.append(
-                f"All rows must be visible: row-level security of table {collection.table} hides rows from role {row[1]}. "
-                "Connect as a role that bypasses it (ALTER ROLE ... BYPASSRLS), or as the table's owner."
+                f"All rows must be visible: row-level security of table {collection.table} hides rows from role {role}. "
+                "Connect as a role that bypasses it (ALTER ROLE ... BYPASSRLS), as the table's owner, or give the role a "
+                "policy that shows it every row (sql/roles/data.sql does)."
             )
     return faults
 

@@ -418,8 +418,7 @@ def _explained(error: grpc.RpcError, what: str) -> SourceError:
     code = error.code()
     details = (error.details() or "").strip()
     remedies = {
-        grpc.StatusCode.FAILED_PRECONDITION: "An index is probably missing: open the link above, or deploy "
-        "firestore.indexes.json from the docs, and run again when it is built.",
+        grpc.StatusCode.FAILED_PRECONDITION: _precondition(details),
         grpc.StatusCode.PERMISSION_DENIED: "Give the account of connection firestore_default the role "
         "roles/datastore.viewer in this project.",
         grpc.StatusCode.UNAUTHENTICATED: "Check the key of connection firestore_default.",
@@ -431,3 +430,18 @@ def _explained(error: grpc.RpcError, what: str) -> SourceError:
     return SourceError(
         f"Firestore must answer: {what} ended in {code.name}: {details}. {remedies.get(code, 'Run again.')}"
     )
+
+
+def _precondition(details: str) -> str:
+    """What to do about a FAILED_PRECONDITION, which stands for several things that only its words tell apart."""
+    words = details.lower()
+    if "currently building" in words:
+        return "The index that this query needs is being built. Run again when it is ready."
+    if "requires a" in words and "index" in words:
+        return (
+            "The index that this query needs is missing: open the link above, or deploy docs/firestore.indexes.json, and "
+            "run again when it is built."
+        )
+    if "datastore mode" in words:
+        return "This database is in Datastore mode. Name a database in native mode in connection firestore_default."
+    return "Correct what it names, and run again."

@@ -48,10 +48,13 @@ def _parts(connection: Connection, oid: int, table: str) -> Table:
         (oid,),
     ).fetchall()
     policies = connection.execute(
-        "SELECT policyname::text, cmd || ' to ' || array_to_string(roles, ', ') || ' using ' || coalesce(qual, '-') || "
-        "' check ' || coalesce(with_check, '-') FROM pg_policies WHERE (quote_ident(schemaname) || '.' || "
-        "quote_ident(tablename))::regclass = %s",
-        (oid,),
+        # Joined by name: a cast of every policy's table to regclass needs USAGE on schemas that we have no right to.
+        # Policies of other roles are the operator's.
+        "SELECT p.policyname::text, p.cmd || ' to ' || array_to_string(p.roles, ', ') || ' using ' || "
+        "coalesce(p.qual, '-') || ' check ' || coalesce(p.with_check, '-') FROM pg_policies p "
+        "JOIN pg_namespace n ON n.nspname = p.schemaname JOIN pg_class c ON c.relnamespace = n.oid "
+        "AND c.relname = p.tablename WHERE c.oid = %s AND p.roles && %s::name[]",
+        (oid, list(ROLES)),
     ).fetchall()
     grants = connection.execute(
         "SELECT r.name, coalesce(string_agg(DISTINCT acl.privilege_type, ', ' ORDER BY acl.privilege_type), 'nothing') "

@@ -1,0 +1,30 @@
+"""The doctor as a command: `python -m dualwrite.edge.doctor`, with dags/ on PYTHONPATH, where Airflow runs.
+
+Takes Airflow's connections firestore_default and supabase_default, from wherever that Airflow keeps them. Ends with 1
+where something is to do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> int:
+    # So that Airflow looks into its own database too: a connection may have been made in the UI.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    from dualwrite.catalog import CATALOG
+    from dualwrite.edge.airflow import source, target_connection
+    from dualwrite.runs import doctor
+
+    todo = 0
+    for line in doctor.examine(source, target_connection, CATALOG):
+        todo += line.fault is not None
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"\n{f'{todo} to do' if todo else 'All is well'}\n")
+    return 1 if todo else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,237 @@
+"""Is this installation fit to work? One line for each thing that must be right, with what to do where it isn't.
+
+Built on the checks that a run begins with (`engine/preflight.py`), and on the migrations' plan. Writes nothing; works
+before apply_migrations ever ran, on one side while the other can't be reached, and under a role without rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+
+from dualwrite import postgres
+from dualwrite.engine import op_log, preflight
+from dualwrite.engine.compare import scans
+from dualwrite.firestore.source import Scan, Source
+from dualwrite.migrations import migrator
+from dualwrite.model.declaration import Catalog
+from dualwrite.model.errors import DualWriteError, PreflightError
+from dualwrite.model.windows import LONG_AGO, Window
+from dualwrite.postgres import Connection, memory
+
+MINIMUM = {
+    "apache-airflow-task-sdk": (1, 2),
+    "apache-airflow-providers-google": (15,),
+    "apache-airflow-providers-postgres": (6, 2),
+    "apache-airflow-providers-standard": (1, 9),
+    "google-cloud-firestore": (2, 20),
+    "psycopg": (3, 2),
+    "rfc3339-validator": (0, 1, 4),
+    "sentry-sdk": (2,),
+}
+"""The lower bounds of requirements.txt, which isn't deployed everywhere."""
+
+_STALE = timedelta(days=2)
+"""A complete comparison is due once a day."""
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that was looked at. `fault` is what is wrong and what to do; None where all is well. `note` adds to an
+    ok: a version, an age, or what is only worth knowing."""
+
+    what: str
+    fault: str | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.fault is not None:
+            return f"TO DO  {self.what}: {self.fault}"
+        return f"ok     {self.what}{f': {self.note}' if self.note else ''}"
+
+
+def examine(
+    source: Callable[[], Source],
+    target: Callable[[], Connection],
+    catalog: Catalog,
+    *,
+    now: datetime | None = None,
+) -> Iterator[Line]:
+    """The lines, each as soon as it is known. `source` and `target` connect, or raise what makes that impossible.
+
+    Costs one billed read for each index that the catalog needs, and the counts of the sentinel collections.
+    """
+    now = now or datetime.now(UTC)
+    yield from versions()
+    source_ahead: timedelta | None = None
+    try:
+        with source() as firestore:
+            source_ahead = yield from _source(firestore, catalog)
+    except DualWriteError as error:
+        yield Line("Firestore", str(error))
+    try:
+        with target() as connection:
+            yield from _target(connection, catalog, source_ahead, now)
+    except DualWriteError as error:
+        yield Line("Postgres", str(error))
+    except postgres.Error as error:
+        words = " ".join(str(error).split()) if isinstance(error, postgres.errors.OperationalError) else ""
+        yield Line("Postgres", f"{postgres.condition(error)} {words}. Correct connection supabase_default.")
+
+
+def versions(installed: Callable[[str], str] = metadata.version) -> Iterator[Line]:
+    """Whether the packages that the bundle needs are there, and new enough."""
+    for package, minimum in MINIMUM.items():
+        least = ".".join(map(str, minimum))
+        try:
+            version = installed(package)
+        except metadata.PackageNotFoundError:
+            yield Line(package, f"it is missing. Install {package}>={least}.")
+            continue
+        parts = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+        old = parts < minimum
+        yield Line(package, f"{version} is too old. Install {package}>={least}." if old else None, version)
+
+
+# --- Firestore ----------------------------------------------------------------------------------------------------------
+
+
+def _source(source: Source, catalog: Catalog) -> Generator[Line, None, timedelta | None]:
+    """Answers, shows documents, has the indexes. Returns how far Firestore's clock is ahead of ours."""
+    ahead: timedelta | None = None
+    for collection in catalog:
+        if collection.sentinel:
+            [scan] = scans(collection, None)
+            number, moment = source.count(scan)
+            ahead = moment - datetime.now(UTC)
+            fault = None if number else "it has no documents. Check the project of connection firestore_default."
+            yield Line(f"Firestore {source.project}, {collection.name}", fault, f"{number:,} documents")
+    for scan in _indexed(catalog):
+        what = f"Firestore index {scan.collection_id}.{scan.check_field}"
+        try:
+            source.count(scan)
+        except DualWriteError as error:
+            yield Line(what, str(error))
+        else:
+            yield Line(what)
+    return ahead
+
+
+def _indexed(catalog: Catalog) -> Iterable[Scan]:
+    """One empty query for each index: a count over no time at all needs the index as well, and is one billed read."""
+    seen = {}
+    for collection in catalog:
+        for scan in scans(collection, Window(LONG_AGO, LONG_AGO)):
+            if scan.check_field is not None:
+                seen[scan.collection_id, scan.check_field] = scan
+    return seen.values()
+
+
+# --- Postgres -------------------------------------------------------------------------------------------------------------
+
+
+def _target(connection: Connection, catalog: Catalog, source_ahead: timedelta | None, now: datetime) -> Iterator[Line]:
+    role, server, moment = preflight.identity(connection)
+    target_ahead = moment - datetime.now(UTC)
+    yield Line("Postgres", note=f"{server}, as {role}")
+    yield _tls(connection)
+    if source_ahead is None:
+        yield Line("clocks", "Firestore's is unknown, so they can't be compared. See the lines above.")
+    else:
+        apart = (target_ahead - source_ahead).total_seconds()
+        bad = abs(apart) > preflight.CLOCKS_APART
+        yield Line(
+            "clocks", f"{apart:.0f} s apart. Correct the target's." if bad else None, f"{abs(apart):.1f} s apart"
+        )
+    made = yield from _migrations(connection)
+    yield from _tables(connection, catalog)
+    yield Line(
+        "write_ops",
+        None
+        if op_log.is_readable(connection)
+        else "it can't be read, so nobody can tell whether dual-write is alive. "
+        "GRANT SELECT ON write_ops to the role, which must see all of its rows.",
+    )
+    if made:
+        yield _age(connection, catalog, now)
+
+
+def _tls(connection: Connection) -> Line:
+    info = connection.info
+    if info.host in _LOOPBACK or info.host.startswith("/"):
+        return Line("TLS", note="not needed on loopback")
+    if not connection.pgconn.ssl_in_use:
+        return Line("TLS", 'the connection is plain. Add {"sslmode": "verify-full", "sslrootcert": ...} to its extra.')
+    mode = info.get_parameters().get("sslmode", "prefer")
+    if mode != "verify-full":
+        return Line(
+            "TLS", f"sslmode is {mode}, so the server could be anybody. Set verify-full and its CA, sslrootcert."
+        )
+    return Line("TLS", note="verify-full")
+
+
+def _migrations(connection: Connection) -> Generator[Line, None, bool]:
+    """Pending migrations. Returns whether the bundle's schema is there."""
+    try:
+        steps = migrator.make_plan(connection, migrator.MigrationParams())
+    except (DualWriteError, postgres.Error) as error:
+        words = postgres.condition(error) if isinstance(error, postgres.Error) else str(error)
+        yield Line("migrations", f"what was applied can't be read: {words}. See sql/roles/data.sql.")
+        return False
+    refused = [f"{step.version}_{step.name}: {step.reason}" for step in steps if step.state == "refused"]
+    waiting = [f"{s.version}_{s.name}" for s in steps if s.state in ("pending", "interrupted")]
+    if refused:
+        yield Line("migrations", "refused: " + "; ".join(refused) + ".")
+    elif waiting:
+        yield Line("migrations", f"pending: {', '.join(waiting)}. Run the DAG apply_migrations with mode=apply.")
+    else:
+        yield Line("migrations", note=f"{len(steps)} applied")
+    try:
+        with postgres.transaction(connection, read_only=True):
+            memory.require_schema(connection)
+    except PreflightError:
+        return False
+    except postgres.Error as error:
+        yield Line("schema dualwrite", f"{postgres.condition(error)}. Grant the role what sql/roles/data.sql says.")
+        return False
+    return True
+
+
+def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:
+    """Each collection's table: there, as declared, visible, writable; and what its triggers would do."""
+    for collection in catalog:
+        try:
+            with postgres.transaction(connection, read_only=True):
+                faults = preflight.target_faults(connection, catalog, [collection], writes=False)
+                writing = preflight.target_faults(connection, catalog, [collection], writes=True) if not faults else []
+        except postgres.Error as error:
+            faults = [f"{postgres.condition(error)}. Grant the role what sql/roles/data.sql says."]
+        for fault in faults:
+            yield Line(f"table {collection.table}", fault)
+        note = "read only: " + " ".join(writing) if writing else ""
+        if not faults:
+            yield Line(f"table {collection.table}", note=note)
+    with postgres.transaction(connection, read_only=True):
+        fired = preflight.triggers(connection, list(catalog))
+    number = sum(map(len, fired.values()))
+    listed = "; ".join(f"{table}: {', '.join(names)}" for table, names in fired.items())
+    yield Line("triggers", note=f"{number} fire on what a run writes: {listed}" if number else "none")
+
+
+def _age(connection: Connection, catalog: Catalog, now: datetime) -> Line:
+    """How long ago the collection was compared completely for which that is longest ago."""
+    with postgres.transaction(connection, read_only=True):
+        ages: Mapping[str, Mapping[str, str | None]] = memory.ages(connection)
+    never = [name for name in catalog.names if not ages.get(name, {}).get("swept_at")]
+    if never:
+        return Line(
+            "last complete comparison",
+            f"never, of {', '.join(never)}. Run backfill_gap with mode=apply, or reconcile_dual_writes with scope=sweep.",
+        )
+    oldest, name = min((datetime.fromisoformat(str(ages[name]["swept_at"])), name) for name in catalog.names)
+    age = f"{(now - oldest).total_seconds() / 3600:.1f} h ago ({name})"
+    late = now - oldest > _STALE
+    return Line("last complete comparison", f"{age}. Unpause reconcile_dual_writes." if late else None, age)

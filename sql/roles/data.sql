@@ -1,0 +1,74 @@
+-- The role of the DAGs backfill_gap and reconcile_dual_writes, and of `make doctor`: reads and writes rows, and can
+-- change no table.
+--
+-- Run this after apply_migrations, and again after a migration that adds a table, as who ran migrations.sql. It may be
+-- run again at any time.
+--
+-- The role has no password yet: \password dualwrite_data in psql, then into the Airflow connection supabase_default.
+-- To let it look and not write, leave out the third GRANT below: dry runs and reconciliations without a repair work
+-- without it, and preflight refuses the others with the GRANT that is missing.
+
+DO $$
+BEGIN
+  IF to_regrole('dualwrite_data') IS NULL THEN
+    -- All rows must be visible: behind row-level security a hidden row would look missing. Who creates a role that
+    -- bypasses it must bypass it too; on PostgreSQL 15 only a superuser may. Otherwise the policies below do.
+    IF EXISTS (
+      SELECT FROM pg_roles
+      WHERE rolname = CURRENT_USER
+        AND (rolsuper OR (rolbypassrls AND current_setting('server_version_num')::int >= 160000))
+    ) THEN
+      CREATE ROLE dualwrite_data LOGIN BYPASSRLS;
+    ELSE
+      CREATE ROLE dualwrite_data LOGIN;
+    END IF;
+  END IF;
+  -- TEMPORARY: each page is staged in a temporary table that lives as long as its transaction.
+  EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO dualwrite_data', current_database());
+END $$;
+
+GRANT USAGE ON SCHEMA public, dualwrite TO dualwrite_data;
+
+-- The app's tables: those of catalog.py. Reading them is what every run needs, a dry run too.
+GRANT SELECT ON
+public.boards, public.users, public.user_board_permissions, public.board_waiting_users, public.posts, public.comments,
+public.replies, public.likes, public.reactions, public.blocks, public.drafts, public.reviews, public.notifications
+TO dualwrite_data;
+-- The app's own log of operations is read, never written.
+GRANT SELECT ON public.write_ops TO dualwrite_data;
+-- What an apply and a repair need.
+GRANT INSERT, UPDATE, DELETE ON
+public.boards, public.users, public.user_board_permissions, public.board_waiting_users, public.posts, public.comments,
+public.replies, public.likes, public.reactions, public.blocks, public.drafts, public.reviews, public.notifications
+TO dualwrite_data;
+
+-- What the bundle remembers. Dry runs are recorded too.
+GRANT SELECT, INSERT, UPDATE, DELETE ON
+dualwrite.runs, dualwrite.watermarks, dualwrite.open_differences, dualwrite.repair_journal
+TO dualwrite_data;
+-- Doctor lists pending migrations.
+GRANT SELECT ON dualwrite.migrations TO dualwrite_data;
+DO $$
+BEGIN
+  IF to_regnamespace('supabase_migrations') IS NOT NULL THEN
+    GRANT USAGE ON SCHEMA supabase_migrations TO dualwrite_data;
+    GRANT SELECT ON supabase_migrations.schema_migrations TO dualwrite_data;
+  END IF;
+END $$;
+
+-- Where the role couldn't be made to bypass row-level security, policies show it all rows of the tables granted above.
+DO $$
+DECLARE
+  granted RECORD;
+BEGIN
+  IF NOT (SELECT rolbypassrls FROM pg_roles WHERE rolname = 'dualwrite_data') THEN
+    FOR granted IN
+      SELECT c.oid::regclass AS name FROM pg_class c
+      WHERE c.relrowsecurity
+        AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = 'dualwrite_data'::regrole)
+        AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'dualwrite_data')
+    LOOP
+      EXECUTE format('CREATE POLICY dualwrite_data ON %s TO dualwrite_data USING (true) WITH CHECK (true)', granted.name);
+    END LOOP;
+  END IF;
+END $$;

@@ -1,0 +1,127 @@
+"""The DAGs out of a Git remote: a run keeps the version that it began with, engine and SQL files included."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dev import airflow_home, processes, stack
+from tests.e2e.test_scheduler import PASSWORD, Airflow, _answered
+
+SECOND = "Found and written by the second version"
+
+
+class Remote:
+    """A repository on this machine, with what a Git bundle takes along."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("dags", "sql"):
+            shutil.copytree(airflow_home.ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        self._git("init", "-q", "-b", "main")
+        self.first = self.commit("first")
+
+    def _git(self, *arguments: str) -> str:
+        who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        done = subprocess.run(["git", *who, *arguments], cwd=self.folder, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def commit(self, message: str) -> str:
+        self._git("add", "-A")
+        self._git("commit", "-q", "-m", message)
+        return self._git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Remote:
+    return Remote(tmp_path / "remote")
+
+
+@pytest.fixture
+def airflow(tmp_path: Path, remote: Remote) -> Iterator[Airflow]:
+    port = processes.free_port()
+    bundle = {
+        "name": "dual-write",
+        "classpath": "airflow.providers.git.bundles.git.GitDagBundle",
+        "kwargs": {
+            "repo_url": str(remote.folder),
+            "tracking_ref": "main",
+            "subdir": "dags",
+            "refresh_interval": 5,
+        },
+    }
+    with contextlib.ExitStack() as parts:
+        folder = tmp_path / "stack"
+        folder.mkdir()
+        running = parts.enter_context(stack.databases(folder, port=port))
+        running.environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps([bundle])
+        running.environment["AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL"] = "2"
+        running.environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"] = str(folder / "bundles")
+        parts.enter_context(stack.airflow_components(running, port, PASSWORD))
+        url = f"http://127.0.0.1:{port}"
+        login = json.dumps({"username": "admin", "password": PASSWORD}).encode()
+        request = urllib.request.Request(url + "/auth/token", data=login, headers={"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            yield Airflow(running, url, json.load(answer)["access_token"])
+
+
+def _version(airflow: Airflow, dag_id: str, wanted: str, seconds: float = 180) -> None:
+    """Waits until Airflow serves a DAG from this commit."""
+    deadline = time.monotonic() + seconds
+    found = None
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            found = airflow.call("GET", f"/api/v2/dags/{dag_id}/details")["latest_dag_version"]
+            if found and found["bundle_version"] == wanted:
+                return
+        time.sleep(1)
+    raise AssertionError(f"{dag_id} is not at {wanted}: {found}")
+
+
+def _bundle_versions(airflow: Airflow, dag_id: str, run: str) -> set[str]:
+    found = airflow.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run}")
+    return {version["bundle_version"] for version in found["dag_versions"]}
+
+
+def _log(airflow: Airflow, dag_id: str, run: str) -> str:
+    return json.dumps(airflow.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run}/taskInstances/report/logs/1"))
+
+
+@pytest.mark.timeout(900)
+def test_a_run_that_waits_for_a_person_ends_in_the_version_it_began_with(airflow, remote):
+    _version(airflow, "apply_migrations", remote.first)
+    run = airflow.trigger("apply_migrations", mode="apply")
+    assert airflow.wait("apply_migrations", run) == "success", "sql/ came along"
+    waiting = airflow.trigger("backfill_gap", mode="review", collections=["users"], grace_seconds=0.5)
+    deadline = time.monotonic() + 180
+    while airflow.states("backfill_gap", waiting).get("approve") != "awaiting_input":
+        assert time.monotonic() < deadline, airflow.states("backfill_gap", waiting)
+        time.sleep(1)
+
+    engine = remote.folder / "dags/dualwrite/runs/backfill.py"
+    engine.write_text(engine.read_text().replace("Found and written", SECOND))
+    dag = remote.folder / "dags/backfill_gap.py"
+    dag.write_text(dag.read_text().replace('"supabase"]', '"supabase", "second"]'))
+    second = remote.commit("second")
+    assert second != remote.first
+    _version(airflow, "backfill_gap", second)
+
+    _answered(airflow, waiting, "Approve")
+    assert airflow.wait("backfill_gap", waiting) in ("success", "failed")
+    assert _bundle_versions(airflow, "backfill_gap", waiting) == {remote.first}
+    log = _log(airflow, "backfill_gap", waiting)
+    assert "Found and written" in log
+    assert SECOND not in log, "the engine is the first version's too"
+
+    after = airflow.trigger("backfill_gap", mode="apply", collections=["users"], grace_seconds=0.5)
+    assert airflow.wait("backfill_gap", after) in ("success", "failed")
+    assert _bundle_versions(airflow, "backfill_gap", after) == {second}
+    assert SECOND in _log(airflow, "backfill_gap", after)

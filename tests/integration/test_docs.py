@@ -1,0 +1,114 @@
+"""Every command in the documentation is run here, or says that it needs production. So a page can't rot in silence.
+
+A fenced block names its language; `sh production` marks what acts on accounts that no test has.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+
+import psycopg
+import pytest
+
+from dev.airflow_home import ROOT
+from tests.roles import secured
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LANGUAGES = {"sh", "sql", "python", "json", "ini", "yaml", "text", "mermaid"}
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    info: str
+    text: str
+
+    @property
+    def language(self) -> str:
+        return self.info.split()[0] if self.info else ""
+
+
+BLOCKS = [Block(page.name, info.strip(), text) for page in PAGES for info, text in _FENCE.findall(page.read_text())]
+
+
+def _of(language: str) -> list[Block]:
+    return [b for b in BLOCKS if b.language == language and "production" not in b.info]
+
+
+def test_every_block_says_what_it_is():
+    for block in BLOCKS:
+        assert block.language in LANGUAGES, f"{block.page}: name the language of the block\n{block.text}"
+        assert set(block.info.split()[1:]) <= {"production"}, block.info
+
+
+def test_no_command_stands_outside_a_block():
+    for page in PAGES:
+        bare = _FENCE.sub("", page.read_text())
+        assert not re.search(r"^ {4,}(make|docker|psql|pip|airflow|python|uv) ", bare, re.M), f"{page.name}: fence it"
+
+
+@pytest.mark.parametrize("block", _of("sh"), ids=lambda b: f"{b.page}: {b.text.strip()[:40]}")
+def test_a_shell_command_is_one_of_makes(block):
+    """What the targets do is what the other tests call; here it is proved that they exist and take these arguments."""
+    for line in block.text.splitlines():
+        command = line.split("#")[0].split()
+        if command:
+            assert command[0] == "make", f"{block.page}: mark it `sh production`, or make a target of it: {line}"
+            done = subprocess.run(["make", "-n", *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{block.page}: {line}: {done.stderr}"
+
+
+@pytest.mark.parametrize("page", sorted({b.page for b in _of("sql")}))
+def test_the_sql_of_a_page_runs_as_who_administers_the_target(page, postgres_server):
+    """In the order of the page, as the owner that Supabase's postgres is; the last statements drop all of it."""
+    with secured(postgres_server, "supabase") as target:
+        target.run("migrations.sql")
+        target.migrate()
+        target.run("data.sql")
+        with psycopg.connect(target.admin, autocommit=True) as connection:
+            for block in _of("sql"):
+                if block.page == page:
+                    connection.execute(block.text)
+
+
+def test_erasing_a_person_takes_their_before_images_and_no_others(postgres_server):
+    [erasure] = [b.text for b in _of("sql") if "UID" in b.text]
+    with secured(postgres_server, "superuser") as target:
+        target.run("migrations.sql")
+        target.migrate()
+        target.run("data.sql")
+        with psycopg.connect(target.data, autocommit=True) as connection:
+            images = {
+                "u1": '{"id": "u1", "email": "a@b.c"}',
+                "theirs": '{"id": "p1", "author_id": "u1"}',
+                "another's": '{"id": "p2", "author_id": "u12"}',
+            }
+            for key, image in images.items():
+                connection.execute(
+                    "INSERT INTO dualwrite.repair_journal (run_id, collection, key, action, table_name, row_key, row_before) "
+                    "VALUES ('r', 'c', %s, 'update', 't', jsonb_build_array(%s::text), %s)",
+                    (key, key, image),
+                )
+            connection.execute(erasure.replace("UID", "u1"))
+            left = connection.execute(
+                "SELECT key FROM dualwrite.repair_journal WHERE row_before IS NOT NULL"
+            ).fetchall()
+    assert left == [("another's",)]
+
+
+def test_python_and_json_in_the_docs_are_that():
+    for block in _of("python"):
+        compile(block.text, block.page, "exec")
+    for block in _of("json"):
+        json.loads(block.text)
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+            if not link.startswith(("http:", "https:", "mailto:")):
+                assert (page.parent / link).exists(), f"{page.name}: {link}"

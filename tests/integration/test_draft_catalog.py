@@ -1,0 +1,183 @@
+"""Another app: its catalog drafted from its own two databases, finished by hand, and taken through all that the DAGs do."""
+
+from __future__ import annotations
+
+import shutil
+import types
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dev import airflow_home, seed
+from dev.draft_catalog import draft
+from dev.draft_guess import likeness, words
+from dualwrite.catalog import CATALOG
+from dualwrite.model.declaration import Catalog, DocumentId, EntryKey, Field, MapEntries, ParentId, Segment
+from dualwrite.runs import backfill
+from tests import world2
+from tests.support import gap_run, nonzero, one, reconciled
+
+
+def _load(text: str) -> Catalog:
+    module = types.ModuleType("a_draft")
+    exec(compile(text, "draft.py", "exec"), module.__dict__)
+    return module.__dict__["CATALOG"]
+
+
+@pytest.fixture
+def shop(firestore, empty_dsn) -> str:
+    """The second world, and the bundle's own schema beside it."""
+    world2.load(firestore, empty_dsn)
+    with psycopg.connect(empty_dsn) as connection:
+        for file in (airflow_home.ROOT / "sql/migrations").glob("*_dualwrite_*.sql"):
+            connection.execute(file.read_text())
+    return empty_dsn
+
+
+def _draft(firestore, dsn: str, schema: str) -> str:
+    with psycopg.connect(dsn) as connection:
+        return draft(firestore, connection, schema)
+
+
+def test_a_draft_finds_tables_keys_parents_entries_and_says_what_it_guessed(firestore, shop):
+    text = _draft(firestore, shop, "shop")
+    catalog = _load(text)
+    assert set(catalog.names) == {"stores", "customers", "customer_store_roles", "orders", "order_lines", "coupons"}
+    assert catalog["order_lines"].paths == ("customers/{customer}/orders/{order}/lines/{line}",)
+    assert catalog["order_lines"].column("order_id").origin == Segment("order")
+    assert catalog["order_lines"].column("order_id").references == "orders"
+    assert catalog["orders"].column("store_id").origin == Field("storeId")
+    assert catalog["customer_store_roles"].entries == MapEntries("storeRoles")
+    assert catalog["customer_store_roles"].column("store_id").origin == EntryKey()
+    assert [c.name for c in catalog["customer_store_roles"].key] == ["customer_id", "store_id"]
+    assert catalog["coupons"].column("code").origin == DocumentId()
+    assert catalog["customers"].column("city").origin == Field("address.city")
+    assert catalog["orders"].check_fields == ("changedAt", "placedAt")
+    assert "No collection looks like table shop.audit" in text
+    assert "No table looks like customers/{customer}/searches/{search}" in text
+    assert text.count("GUESS") > 10
+
+
+def test_a_draft_holds_no_content(firestore, shop):
+    text = _draft(firestore, shop, "shop")
+    for document in world2.documents().values():
+        for value in document.values():
+            if isinstance(value, str) and len(value) > 5:
+                assert value not in text
+    assert "Seoul" not in text
+    assert "buyer" not in text
+
+
+def test_the_draft_goes_through_backfill_reconciliation_and_repair(firestore, emulator, shop):
+    catalog = _load(_draft(firestore, shop, "shop"))
+    everything = {
+        "catalog": catalog,
+        "collections": list(catalog.names),
+        "since": world2.EXPORTED.isoformat(),
+        "scope": "all",
+    }
+    with gap_run(firestore.project, emulator, shop, **everything, mode="dry_run") as run:
+        backfill.preflight(run, by="a test")
+        dry = {name: backfill.examine(run, name, dry=True) for name in run.params.names}
+    with gap_run(firestore.project, emulator, shop, **everything) as run:
+        backfill.preflight(run, by="a test")
+        wrote = {name: backfill.examine(run, name, dry=False) for name in run.params.names}
+        checked = {name: backfill.verify(run, name, counts_only=False) for name in run.params.names}
+    assert {n: r["counts"] for n, r in dry.items()} == {n: r["counts"] for n, r in wrote.items()}
+    assert wrote["orders"]["inserted"] == 12
+    assert wrote["order_lines"]["inserted"] == 24
+    assert wrote["customer_store_roles"]["inserted"] == 4
+    assert {name: c["verification"] for name, c in checked.items()} == dict.fromkeys(catalog.names, "verified")
+    assert {v for c in checked.values() for v in nonzero(c["counts"])} == {"matching"}
+
+    with psycopg.connect(shop) as connection:
+        connection.execute("DELETE FROM shop.order_lines WHERE id = 'l000'")
+        connection.execute("UPDATE shop.orders SET status = 'lost' WHERE id = 'o00'")
+        connection.execute("INSERT INTO shop.coupons (customer_id, code) VALUES ('c0', 'GONE')")
+    options = {"catalog": catalog, "collections": list(catalog.names), "scope": "sweep", "max_share": 100}
+    found = reconciled(firestore.project, emulator, shop, **options)
+    assert found.counts("order_lines") == {"missing": 1}
+    assert found.counts("orders") == {"stale": 1}
+    assert found.counts("coupons") == {"extra": 1}
+    mended = reconciled(firestore.project, emulator, shop, **options, repair="all")
+    assert mended.alerts == []
+    assert one(shop, "SELECT status FROM shop.orders WHERE id = 'o00'") == "paid"
+    assert one(shop, "SELECT count(*) FROM shop.coupons WHERE code = 'GONE'") == 0
+
+
+def test_of_this_apps_own_world_most_is_guessed_right(firestore, target_dsn):
+    """How good the guesses are, on a catalog that people finished: a floor, so that a change for the worse is seen."""
+    world = seed.small()
+    world.load_source(firestore)
+    found = _load(_draft(firestore, target_dsn, "public"))
+    right = wrong = 0
+    for collection in CATALOG:
+        if collection.name not in found.names:
+            continue
+        drafted = {c.name: c for c in found[collection.name].columns}
+        fields = {f for d, doc in world.documents.items() if collection.match(d) is not None for f in doc}
+        for column in collection.columns:
+            if isinstance(column.origin, Field) and column.origin.path.split(".")[0] not in fields:
+                continue  # no document of this small world has it
+            same = column.name in drafted and _origin(drafted[column.name]) == _origin(column)
+            right, wrong = right + same, wrong + (not same)
+    assert set(CATALOG.names) - set(found.names) <= {"blocks"}, "its collection is called blockedUsers"
+    assert right / (right + wrong) > 0.85, f"{right} right, {wrong} wrong"
+
+
+def _origin(column) -> object:
+    """Where a value comes from, without what stands in for an absent one."""
+    return column.origin.path if isinstance(column.origin, Field) else column.origin
+
+
+def test_several_kinds_of_parent_and_names_without_a_foreign_key(firestore, target_dsn):
+    seed.small().load_source(firestore)
+    found = _load(_draft(firestore, target_dsn, "public"))
+    assert found["reactions"].column("comment_id").origin == ParentId("comments")
+    assert found["reactions"].column("reply_id").origin == ParentId("replies")
+    assert found["replies"].column("post_id").origin == Segment("post")
+    assert found["user_board_permissions"].entries == MapEntries("boardPermissions")
+
+
+def test_names_are_compared_by_their_singular_words():
+    assert words("waitingUsersIds") == words("waiting_user") == ("waiting", "user")
+    assert words("searches") == ("search",)
+    assert likeness("order_lines", "orders_lines") == 1
+    assert likeness("orders", "customers") == 0
+
+
+@pytest.mark.timeout(600)
+def test_the_bundle_with_the_drafted_catalog_runs_in_airflow(firestore, emulator, empty_dsn, tmp_path: Path):
+    """A copy of dags/ and sql/ with two changes: the catalog, and the migration that belongs to the first world."""
+    import json
+
+    from dev import stack
+    from dev.run_dag import run_dag
+
+    world2.load(firestore, empty_dsn)
+    bundle = tmp_path / "bundle"
+    for name in ("dags", "sql"):
+        shutil.copytree(airflow_home.ROOT / name, bundle / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (bundle / "dags/dualwrite/catalog.py").write_text(_draft(firestore, empty_dsn, "shop"))
+    for file in (bundle / "sql/migrations").glob("*_add_drafts_reviews.sql"):
+        file.unlink()
+    snapshot = json.loads((bundle / "sql/snapshot.json").read_text())
+    own = {
+        state: {table: parts for table, parts in tables.items() if table.startswith("dualwrite.")}
+        for state, tables in snapshot.items()
+    }
+    (bundle / "sql/snapshot.json").write_text(json.dumps(own))
+
+    environment = airflow_home.environment(tmp_path, emulator=emulator, project=firestore.project, target=empty_dsn)
+    environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(bundle / "dags")
+    stack.airflow(environment, "db", "migrate")
+    migrated = run_dag(environment, "apply_migrations", {"mode": "apply"})
+    assert migrated.state == "success", migrated.log[-3000:]
+    conf = {"mode": "apply", "scope": "all", "since": world2.EXPORTED.isoformat(), "grace_seconds": 0.5}
+    filled = run_dag(environment, "backfill_gap", conf)
+    assert filled.state == "success", filled.log[-3000:]
+    assert {c["collection"] for c in filled.report["collections"]} >= {"order_lines", "customer_store_roles"}
+    assert one(empty_dsn, "SELECT count(*) FROM shop.order_lines") == 24
+    green = run_dag(environment, "reconcile_dual_writes", {"grace_seconds": 1})
+    assert green.state == "success", green.log[-3000:]

@@ -1,0 +1,230 @@
+"""docker-compose.yaml, Dockerfile and .env.example, as far as they can be checked without a Docker engine: against the
+compose specification's schema, against Airflow itself, and against the repository and the local stack."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import jsonschema
+import pytest
+import sentry_sdk.consts
+import yaml
+
+from dev import airflow_home, dotenv, stack
+
+ROOT = airflow_home.ROOT
+TEXT = (ROOT / "docker-compose.yaml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)  # merges <<
+SERVICES: dict[str, Any] = COMPOSE["services"]
+AIRFLOW = {name: s for name, s in SERVICES.items() if s["image"].startswith("dual-write-airflow")}
+_VARIABLE = re.compile(r"(?<!\$)\$\{([A-Z_]+)(?::?[-?][^}]*)?\}")
+_ASSIGNED = re.compile(r"^(?:# )?([A-Z_]+)=(.*)$", re.M)
+
+
+def _environment(service: dict[str, Any]) -> dict[str, Any]:
+    return service.get("environment") or {}
+
+
+def test_it_is_valid_by_the_compose_specification():
+    vendored = importlib.resources.files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json"
+    jsonschema.validate(COMPOSE, json.loads(vendored.read_text()))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"services": {"a": {"comand": "x"}}}, json.loads(vendored.read_text()))
+
+
+def test_the_components_are_those_of_the_local_stack():
+    always = {name for name, service in AIRFLOW.items() if not service.get("profiles")}
+    assert always == {*stack.COMPONENTS, "init"}
+    for name in stack.COMPONENTS:
+        assert SERVICES[name]["command"] == name, "the local stack starts it by this command"
+
+
+def test_every_service_restarts_and_tells_its_health_but_for_those_that_end():
+    for name, service in SERVICES.items():
+        if name in ("init", "seed"):
+            assert service["restart"] == "no"
+            assert "healthcheck" not in service
+        else:
+            assert service["restart"] == "unless-stopped", name
+            assert service["healthcheck"]["test"], name
+
+
+def test_dependencies_exist_and_are_there_in_the_same_profile():
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            profiles = SERVICES[other].get("profiles")
+            same = not profiles or set(service.get("profiles", ())) & set(profiles)
+            assert same or how.get("required") is False, f"{name} can't start without {other}, which is in a profile"
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in SERVICES[other]
+        mode = service.get("network_mode")
+        assert mode is None or mode.removeprefix("service:") in SERVICES
+
+
+def test_what_is_mounted_exists_and_lies_where_the_variables_say():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for service in SERVICES.values():
+        for volume in service.get("volumes", ()):
+            source, _, _ = volume.partition(":")
+            if source.startswith("./"):
+                assert any(file.startswith(source[2:] + "/") for file in tracked), f"{source} isn't in the repository"
+                assert volume.endswith(":ro")
+            else:
+                assert source in COMPOSE["volumes"]
+    for name in AIRFLOW.keys() - {"seed"}:
+        places = dict(volume.split(":")[:2] for volume in AIRFLOW[name]["volumes"])
+        assert places["./dags"] == AIRFLOW[name]["environment"]["AIRFLOW__CORE__DAGS_FOLDER"]
+        assert places["./plugins"] == AIRFLOW[name]["environment"]["AIRFLOW__CORE__PLUGINS_FOLDER"]
+        assert places["./sql"] == os.path.dirname(places["./dags"]) + "/sql", "sql/ is found beside dags/"
+    for connection in re.findall(r"/opt/airflow/keys/[\w.-]+", (ROOT / ".env.example").read_text()):
+        assert os.path.dirname(connection) == places["./keys"]
+
+
+def test_no_container_of_airflows_runs_as_root():
+    for name, service in AIRFLOW.items():
+        assert service["user"].partition(":")[0] not in ("0", "root"), name
+    assert "USER root" not in (ROOT / "Dockerfile").read_text()
+
+
+def test_only_the_api_server_is_published_and_only_on_loopback_unless_told():
+    published = {name: service["ports"] for name, service in SERVICES.items() if service.get("ports")}
+    assert published == {"api-server": ["${AIRFLOW_BIND:-127.0.0.1}:${AIRFLOW_PORT:-8080}:8080"]}
+    environment = _environment(SERVICES["api-server"])
+    assert ":8080/execution/" in environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
+    assert "//api-server:" in environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
+    assert "://localhost:8080/" in SERVICES["api-server"]["healthcheck"]["test"][-1]
+
+
+def test_every_secret_must_be_set_and_none_has_a_default():
+    for name in (
+        "AIRFLOW_ADMIN_PASSWORD",
+        "AIRFLOW_FERNET_KEY",
+        "AIRFLOW_JWT_SECRET",
+        "AIRFLOW_API_SECRET_KEY",
+        "METADATA_PASSWORD",
+    ):
+        found = re.findall(rf"\$\{{{name}([^}}]*)\}}", TEXT)
+        assert found
+        assert all(rest.startswith(":?") for rest in found), f"{name} must be refused when it is empty"
+
+
+def test_every_variable_is_in_the_example_with_an_explanation_and_no_other_is():
+    example = (ROOT / ".env.example").read_text()
+    documented = {name for name, _ in _ASSIGNED.findall(example)}
+    passed_on = {k for s in SERVICES.values() for k, v in _environment(s).items() if v is None}
+    used = set(_VARIABLE.findall(TEXT)) | passed_on
+    assert documented - {"COMPOSE_PROFILES"} == used
+    for paragraph in example.strip().split("\n\n"):
+        assert paragraph.startswith("#"), f"explain {paragraph.splitlines()[0]}"
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_a_dollar_surprises_nobody(local):
+    """In a .env a single-quoted value is literal; in docker-compose.yaml every $ is a variable of ours or doubled."""
+    written = dotenv.dotenv(local=local)
+    for name, value in _ASSIGNED.findall(written):
+        assert re.fullmatch(r"'[^']*'", value), f"{name} must stand in single quotes"
+    assert "$" not in _VARIABLE.sub("", TEXT).replace("$$", "")
+    values = {name: value[1:-1] for name, value in _ASSIGNED.findall(written)}
+    for name, value in values.items():
+        if name.startswith("AIRFLOW_CONN_"):
+            assert json.loads(value)["conn_type"]
+        if name in ("AIRFLOW_ADMIN_PASSWORD", "METADATA_PASSWORD", "AIRFLOW_FERNET_KEY"):
+            assert len(value) >= 16
+    assert values["METADATA_PASSWORD"].isalnum(), "it stands in a URL"
+    if local:
+        target = json.loads(values["AIRFLOW_CONN_SUPABASE_DEFAULT"])
+        seeded = _environment(SERVICES["seed"])
+        assert seeded["DUALWRITE_TARGET"] == (
+            f"postgresql://{target['login']}:{target['password']}@{target['host']}:{target['port']}/{target['schema']}"
+        )
+        assert seeded["FIRESTORE_EMULATOR_HOST"] == values["FIRESTORE_EMULATOR_HOST"]
+        assert seeded["FIRESTORE_EMULATOR_HOST"] in SERVICES["emulator"]["command"]
+        assert _environment(SERVICES["target"])["POSTGRES_PASSWORD"] == target["password"]
+
+
+def test_an_existing_env_file_is_kept(tmp_path):
+    dotenv.write(tmp_path / ".env", local=False)
+    assert (tmp_path / ".env").stat().st_mode & 0o077 == 0, "others can't read it"
+    before = (tmp_path / ".env").read_text()
+    with pytest.raises(SystemExit, match="exists and is kept"):
+        dotenv.write(tmp_path / ".env", local=True)
+    assert (tmp_path / ".env").read_text() == before
+
+
+def test_settings_that_both_have_agree_with_the_local_stack(tmp_path):
+    here = airflow_home.environment(tmp_path, emulator="h:1", project="p", target="postgresql://u@h:1/d", port=8080)
+    there = _environment(SERVICES["scheduler"])
+    own = {  # what is another thing by nature: places, secrets, Airflow's own database
+        "AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__CORE__PLUGINS_FOLDER", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+        "AIRFLOW__CORE__FERNET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__API__SECRET_KEY", "FIRESTORE_EMULATOR_HOST",
+        "AIRFLOW_CONN_FIRESTORE_DEFAULT", "AIRFLOW_CONN_SUPABASE_DEFAULT", "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
+        "AIRFLOW__API__BASE_URL",
+    }  # fmt: skip
+    common = (here.keys() & there.keys()) - own
+    assert common >= {
+        "AIRFLOW__CORE__LOAD_EXAMPLES",
+        "AIRFLOW__CORE__PARALLELISM",
+        "AIRFLOW__SENTRY__INCLUDE_LOCAL_VARIABLES",
+    }
+    for name in common:
+        assert re.sub(r"\$\{\w+:-(.*)\}", r"\1", there[name]) == here[name], name
+
+
+ASK_AIRFLOW = """
+import json, sys
+from airflow.cli import cli_parser
+from airflow.configuration import conf
+given = json.load(sys.stdin)
+for command in given["commands"]:
+    cli_parser.get_parser().parse_args(command)
+known = {(s, k) for s, d in conf.configuration_description.items() for k in d["options"]}
+print("UNKNOWN " + json.dumps([[s, k] for s, k in given["options"] if (s, k) not in known]))
+"""
+
+
+def test_airflow_knows_every_command_and_every_setting(tmp_path):
+    """Of those of the providers celery and fab, which only the image has, the modules' names are all that is here."""
+    commands = [s["command"].split() for n, s in AIRFLOW.items() if n not in ("worker", "seed")]
+    commands += [["jobs", "check", "--job-type", job, "--hostname", "h"] for job in ("DagProcessorJob", "TriggererJob")]
+    options = [
+        name.removeprefix("AIRFLOW__").lower().split("__")
+        for name in {k for s in AIRFLOW.values() for k in _environment(s)}
+        if name.startswith("AIRFLOW__") and not name.startswith("AIRFLOW__CELERY__")
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_AIRFLOW],
+        input=json.dumps({"commands": commands, "options": options}),
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("UNKNOWN ")]
+    assert lines, done.stderr[-2000:]
+    unknown = json.loads(lines[0].removeprefix("UNKNOWN "))
+    # What Airflow doesn't know of [sentry] it hands to the SDK.
+    assert [(s, k) for s, k in unknown if s != "sentry" or k not in sentry_sdk.consts.DEFAULT_OPTIONS] == []
+
+
+def test_the_image_is_the_version_that_the_local_stack_runs_and_takes_the_locked_packages():
+    text = (ROOT / "Dockerfile").read_text()
+    locked = (ROOT / "constraints.txt").read_text()
+    assert f"slim-{version('apache-airflow')}-" in text
+    assert AIRFLOW["scheduler"]["image"].endswith(f":{version('apache-airflow')}")
+    assert "-c /tmp/requirements/constraints.txt" in text
+    for name in re.search(r"^COPY (.*) /tmp", text, re.M)[1].split()[1:]:
+        assert (ROOT / name).is_file()
+    for requirement in (ROOT / "requirements-image.txt").read_text().splitlines():
+        name = re.match(r"[a-z][\w-]*", requirement)
+        assert name is None or f"\n{name[0]}==" in locked, f"{requirement}: run make constraints"
+    pins = re.findall(r"^([a-z][\w.-]*)==\S+(.*)$", locked, re.M)
+    assert len(pins) > 200
+    assert all(rest.rstrip().endswith("\\") for _, rest in pins), "every pin carries hashes"
