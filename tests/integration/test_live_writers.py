@@ -83,7 +83,7 @@ def test_a_row_that_a_client_inserted_first_is_not_overwritten_by_an_older_docum
 
     with gap_run(base.project, emulator, target_dsn, collections=["posts"]) as run:
         examine_all(run, dry=False, names=["boards", "users"])
-        _before(monkeypatch, run, "compare", client)
+        _before(monkeypatch, run, "compare_staged", client)
         backfill.examine(run, "posts", dry=False)
     assert one(target_dsn, "SELECT title FROM posts WHERE id = 'p3'") == "newer"
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE key = 'p3'") == 0
