@@ -1,12 +1,16 @@
 """Postgres: connections here at the package's front door, the target's tables and what the bundle remembers below it."""
 
 from dualwrite.postgres.connection import (
+    AnswerTimeout,
+    ConnectError,
     Connection,
     Error,
     Jsonb,
     condition,
     connect,
     errors,
+    is_disconnect,
+    is_local,
     is_rows_fault,
     is_transient,
     register_binary_text,
@@ -15,12 +19,16 @@ from dualwrite.postgres.connection import (
 )
 
 __all__ = [
+    "AnswerTimeout",
+    "ConnectError",
     "Connection",
     "Error",
     "Jsonb",
     "condition",
     "connect",
     "errors",
+    "is_disconnect",
+    "is_local",
     "is_rows_fault",
     "is_transient",
     "register_binary_text",
