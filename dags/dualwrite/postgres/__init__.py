@@ -16,6 +16,7 @@ from dualwrite.postgres.connection import (
     register_binary_text,
     sql,
     transaction,
+    was_hung_up,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "register_binary_text",
     "sql",
     "transaction",
+    "was_hung_up",
 ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import select
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,7 @@ __all__ = [
     "register_binary_text",
     "sql",
     "transaction",
+    "was_hung_up",
 ]
 
 _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
@@ -199,6 +201,11 @@ def is_disconnect(error: psycopg.Error) -> bool:
     if error.sqlstate is None:  # libpq's own words: the connection broke
         return isinstance(error, psycopg.OperationalError | AnswerTimeout)
     return error.sqlstate.startswith(_DISCONNECTS)
+
+
+def was_hung_up(connection: Connection) -> bool:
+    """Whether an idle connection has something to read, which only a server that hung up sends. Asks nobody."""
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 def condition(error: psycopg.Error) -> str:
