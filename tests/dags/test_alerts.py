@@ -240,7 +240,7 @@ sentry_sdk.add_breadcrumb(message="the app's own")
 from dualwrite import alerts
 alerts.write_failed("failed: UniqueViolation", entity_type="post", operation_type="create", entity_id="p1")
 def fails():
-    secret = "in a local variable"
+    local = "in a local variable"
     raise ValueError("the app's own words")
 try:
     fails()
@@ -261,7 +261,7 @@ def test_after_a_failed_dual_write_the_host_applications_own_events_are_whole(se
     assert "cart" not in failed["contexts"]
     [value] = raised["exception"]["values"]
     assert value["value"] == "the app's own words"
-    assert "in a local variable" in value["stacktrace"]["frames"][-1]["vars"]["secret"]
+    assert "in a local variable" in value["stacktrace"]["frames"][-1]["vars"]["local"]
     assert message["message"] == "the app's own message"
     for event in (raised, message):
         assert event["user"]["id"] == "u1"

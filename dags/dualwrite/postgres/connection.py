@@ -107,7 +107,7 @@ def connect(
     conninfo: str = "",
     *,
     application_name: str = "dualwrite",
-    answer_within: float = ANSWER_SECONDS,
+    answer_within: float | None = None,
     **parameters: Any,
 ) -> Connection:
     """Opens a connection (autocommit: transactions are explicit). `conninfo` is a libpq string or URI; `answer_within`
@@ -139,7 +139,8 @@ def connect(
             f"{place}, database {merged.get('dbname')}, user {merged.get('user')}: {words}",
             passing=any(word in words.lower() for word in _PASSING),
         ) from None
-    connection.answer_within = answer_within
+    if answer_within is not None:
+        connection.answer_within = answer_within
     if not connection.pgconn.ssl_in_use and not is_local(connection.info.hostaddr):
         log.warning(
             "The connection to Postgres at %s is not encrypted. Set sslmode=verify-full and sslrootcert to refuse that",
