@@ -15,7 +15,7 @@ import logging
 import select
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -174,24 +174,23 @@ def transaction(
     The server's settings are in Postgres's notation ("2s"). `idle_timeout` ends a transaction that we leave lying, with
     its locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included.
     """
-    usual = connection.answer_within
-    connection.answer_within = usual if answer_within is None else answer_within
-    try:
-        with connection.transaction():
-            settings = {
-                "statement_timeout": statement_timeout,
-                "lock_timeout": lock_timeout,
-                "idle_in_transaction_session_timeout": idle_timeout,
-            }
-            wanted = [part for name, value in settings.items() if value is not None for part in (name, value)]
-            if wanted:
-                calls = ", ".join(["set_config(%s, %s, true)"] * (len(wanted) // 2))
-                connection.execute(f"SELECT {calls}", wanted)
-            if read_only:
-                connection.execute("SET TRANSACTION READ ONLY")
-            yield connection
-    finally:
-        connection.answer_within = usual
+    with ExitStack() as stack:
+        if answer_within is not None:
+            stack.callback(setattr, connection, "answer_within", connection.answer_within)
+            connection.answer_within = answer_within
+        stack.enter_context(connection.transaction())
+        settings = {
+            "statement_timeout": statement_timeout,
+            "lock_timeout": lock_timeout,
+            "idle_in_transaction_session_timeout": idle_timeout,
+        }
+        wanted = [part for name, value in settings.items() if value is not None for part in (name, value)]
+        if wanted:
+            calls = ", ".join(["set_config(%s, %s, true)"] * (len(wanted) // 2))
+            connection.execute(f"SELECT {calls}", wanted)
+        if read_only:
+            connection.execute("SET TRANSACTION READ ONLY")
+        yield connection
 
 
 def is_disconnect(error: psycopg.Error) -> bool:
