@@ -204,7 +204,7 @@ def clearly() -> Iterator[None]:
             f"Postgres rejected a statement: {postgres.condition(error)}, at {_place(error)}. Look the condition up, fix "
             "the cause, and run again."
         )
-        transient = isinstance(error, postgres.errors.OperationalError) or postgres.is_disconnect(error)
+        transient = postgres.is_transient(error) or postgres.is_disconnect(error)
         failure = TargetError(message) if transient else AirflowFailException(message)
     except Exception as error:  # noqa: BLE001
         failure = Defect(
