@@ -159,7 +159,7 @@ USERS = CATALOG["users"]
 KEYS = [("u1",), ("nobody",)]
 READS = {
     "versions": lambda target: sorted(target.versions(USERS, KEYS)) == [("u1",)],
-    "paths": lambda target: target.paths(USERS, KEYS) == {("u1",): "users/u1"},
+    "paths": lambda target: target.paths(USERS, KEYS) == {("u1",): ("users/u1",)},
     "count": lambda target: target.count(USERS) == 2,
     "keys": lambda target: list(target.keys(USERS)) == [[("u1",), ("u2",)]],
     "keys_where": lambda target: target.keys_where(USERS, "id", ["u2"]) == [("u2",)],
