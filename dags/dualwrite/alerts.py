@@ -1,8 +1,9 @@
 """Sentry, through Airflow's own integration: without a DSN everything here is silent. The only module that imports
 sentry_sdk.
 
-What goes out is cleared of everything that may hold a document: local variables, extra data, breadcrumbs, and the words
-of other libraries' errors. Airflow's option `before_send` can't do that: with its path set, every event is dropped.
+What goes out is made of a list of parts that can't hold a document's content. Left out are local variables, extra data,
+breadcrumbs, user, request, contexts of others, and the words of other libraries' errors, log records and messages.
+Airflow's option `before_send` can't do that: with its path set, every event is dropped.
 """
 
 from __future__ import annotations
@@ -16,16 +17,32 @@ from sentry_sdk.scope import add_global_event_processor
 
 from dualwrite.model.report import Alert
 
-_OURS = ("dualwrite.model.errors.", "airflow.")
-"""Whose errors say what they say without quoting a document."""
+_WITHHELD = "withheld: it may quote a document"
+_OURS = (
+    "dualwrite.model.errors.",
+    "airflow.sdk.exceptions.AirflowFailException",
+    "airflow.sdk.exceptions.AirflowTaskTimeout",
+)
+"""Whose errors say what they say without quoting a document. Not all of Airflow's: some quote a connection's URI."""
+
+_KEPT = ("event_id", "timestamp", "start_timestamp", "type", "level", "platform", "logger", "transaction", "fingerprint",
+         "tags", "release", "dist", "environment", "server_name", "modules", "sdk")  # fmt: skip
+_KEPT_CONTEXTS = {
+    "trace": ("trace_id", "span_id", "parent_span_id"),
+    "runtime": ("name", "version"),
+    "os": ("name", "version"),
+}
+
+_FINGERPRINT = "dual-write"
+"""The first part of the fingerprints of what we report: messages with it are ours."""
 
 _state = {"muted": False}
 
 
 @lru_cache(maxsize=1)
 def install() -> None:
-    """Registers the clearing processor, once a process."""
-    add_global_event_processor(_cleared)
+    """Clears whatever this process sends from now on: for processes that are ours, Airflow's tasks and parsers."""
+    add_global_event_processor(_cleared_or_muted)
 
 
 def begin(*, dag_id: str, run_id: str) -> None:
@@ -48,7 +65,7 @@ def tell(alerts: Iterable[Alert]) -> None:
     """
     for alert in alerts:
         with sentry_sdk.new_scope() as scope:
-            scope.fingerprint = ["dual-write", alert.collection or "all", alert.verdict or "failed"]
+            scope.fingerprint = [_FINGERPRINT, alert.collection or "all", alert.verdict or "failed"]
             scope.set_level("error")
             tags = {
                 "dual_write.entity_type": alert.collection,
@@ -63,10 +80,13 @@ def tell(alerts: Iterable[Alert]) -> None:
 
 
 def write_failed(text: str, *, entity_type: str, operation_type: str, entity_id: str) -> None:
-    """Sends what a dual-write that failed is known by; `text` names the error's kind, never its words."""
-    install()
+    """Sends what a dual-write that failed is known by; `text` names the error's kind, never its words.
+
+    The process is the app's: only this event is cleared, the app's own go out as they are.
+    """
     with sentry_sdk.new_scope() as scope:
-        scope.fingerprint = ["dual-write", entity_type, operation_type, text]
+        scope.add_event_processor(_cleared)
+        scope.fingerprint = [_FINGERPRINT, entity_type, operation_type, text]
         scope.set_level("error")
         scope.set_tag("dual_write.entity_type", entity_type)
         scope.set_tag("dual_write.operation_type", operation_type)
@@ -74,21 +94,54 @@ def write_failed(text: str, *, entity_type: str, operation_type: str, entity_id:
         sentry_sdk.capture_message(f"dual-write failed: {text}", scope=scope)
 
 
+def _cleared_or_muted(event: Any, hint: Any) -> Any:
+    return None if _state["muted"] else _cleared(event, hint)
+
+
 def _cleared(event: Any, hint: Any) -> Any:
-    """The event without anything that may hold a document's content; None while muted."""
-    if _state["muted"]:
-        return None
-    for part in ("extra", "breadcrumbs", "request", "user"):
-        event.pop(part, None)
-    for holder in ("exception", "threads"):
-        for value in (event.get(holder) or {}).get("values", []):
-            _clear_frames(value.get("stacktrace"))
-            name = f"{value.get('module')}.{value.get('type')}"
-            if holder == "exception" and not name.startswith(_OURS):
-                value["value"] = "withheld: it may quote a document"
-    return event
+    """The event made anew of what can't hold a document's content."""
+    hint.pop("attachments", None)
+    clean: dict[str, Any] = {name: event[name] for name in _KEPT if name in event}
+    try:
+        clean |= _told(event)
+    except Exception as error:  # noqa: BLE001 - Sentry would send the event uncleared where its processor raises
+        clean["message"] = f"an event could not be cleared ({type(error).__name__}), so its text is withheld"
+    return clean
 
 
-def _clear_frames(stacktrace: Any) -> None:
-    for frame in (stacktrace or {}).get("frames", []):
-        frame.pop("vars", None)
+def _told(event: Any) -> dict[str, Any]:
+    """What happened, in words of ours alone."""
+    told: dict[str, Any] = {}
+    contexts = event.get("contexts") or {}
+    told["contexts"] = {
+        name: {part: contexts[name][part] for part in parts if part in contexts[name]}
+        for name, parts in _KEPT_CONTEXTS.items()
+        if name in contexts
+    }
+    if "message" in event:
+        told["message"] = event["message"] if event.get("fingerprint", [""])[0] == _FINGERPRINT else _WITHHELD
+    if "logentry" in event:
+        entry = event["logentry"]
+        own = str(event.get("logger")).partition(".")[0] == "dualwrite"
+        told["logentry"] = {"message": (entry.get("formatted") or entry.get("message")) if own else _WITHHELD}
+    if "exception" in event:
+        told["exception"] = {"values": [_exception(value) for value in event["exception"].get("values") or []]}
+    if "threads" in event:
+        values = event["threads"].get("values") or []
+        told["threads"] = {"values": [{"stacktrace": _stacktrace(v.get("stacktrace"))} for v in values]}
+    return told
+
+
+def _exception(value: Any) -> dict[str, Any]:
+    known = f"{value.get('module')}.{value.get('type')}".startswith(_OURS)
+    return {
+        "type": value.get("type"),
+        "module": value.get("module"),
+        "value": value.get("value") if known else _WITHHELD,
+        "stacktrace": _stacktrace(value.get("stacktrace")),
+    }
+
+
+def _stacktrace(stacktrace: Any) -> dict[str, Any]:
+    frames = (stacktrace or {}).get("frames") or []
+    return {"frames": [{name: part for name, part in frame.items() if name != "vars"} for frame in frames]}

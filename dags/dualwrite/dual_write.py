@@ -1,6 +1,6 @@
 """The dual-write itself, for servers in Python: the app's own order (document, lock, row), and never in its way.
 
-    dual_write.configure(lambda: postgres.connect(os.environ["SUPABASE_URL"]))
+    dual_write.configure(lambda: postgres.connect(os.environ["SUPABASE_URL"], connect_timeout=3))
     dual_write.mirror("boards/b1/posts/p1", before=None, after={...})      # in a function triggered by Firestore
     dual_write.dual_write(entity_type="post", operation_type="create", entity_id="p1", supabase_write=insert_the_row)
 
@@ -9,8 +9,10 @@ tags dual_write.entity_type, .operation_type and .entity_id, and is found by rec
 lock in write_ops that it was attempted.
 
 Considered: a caller that was told TIMED_OUT goes on, so a write that has not begun by then is dropped, never done late
-over a newer row. A lock is committed before its write, as in the app: a write that fails leaves the lock, which is
-what tells attempted_failed from never_attempted. Events that arrive twice or out of order (Cloud Functions promise
+over a newer row; nor does it keep a later write waiting. A process may be frozen between two statements (Cloud Functions
+are, once they have answered): the server then ends the transaction, so that no row stays locked. A lock is committed
+before its write, as in the app: a write that fails leaves the lock, which is what tells attempted_failed from
+never_attempted. Events that arrive twice or out of order (Cloud Functions promise
 neither) can leave an older value in the row: that is stale, and reconciliation sees it.
 """
 
@@ -21,8 +23,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -32,7 +35,7 @@ from dualwrite import alerts, postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.model.declaration import Catalog, Collection, Operations
 from dualwrite.model.documents import Document, Value
-from dualwrite.model.mapping import Json, Rejection, Row, map_document
+from dualwrite.model.mapping import Json, Row, map_document
 from dualwrite.postgres import Connection
 from dualwrite.postgres.statements import Statements
 
@@ -41,6 +44,9 @@ log = logging.getLogger(__name__)
 FLAG = "DUAL_WRITE_ENABLED"
 TIMEOUT = 3.0
 """Seconds that a caller is kept at most."""
+
+_IDLE = 1.0
+"""Seconds that our transaction may lie idle between two statements before the server ends it, and with it its locks."""
 
 
 class Outcome(StrEnum):
@@ -102,13 +108,15 @@ class DualWriter:
         entity_id: str,
         supabase_write: Callable[[Connection], object],
     ) -> Outcome:
-        """One operation. `supabase_write` gets a connection inside a transaction, and may raise."""
+        """One operation. `supabase_write` gets a connection inside a transaction, and may raise. It doesn't pause: the
+        server ends the transaction after a second without a statement."""
         return self.dual_write_batch([Write(entity_type, operation_type, entity_id, supabase_write)])
 
     def dual_write_batch(self, writes: Sequence[Write]) -> Outcome:
         """Several operations, each with its lock, all rows in one transaction: all of them or none."""
         if not writes:
             return Outcome.WRITTEN
+        future: Future[Outcome] | None = None
         try:
             if not self.enabled():
                 return Outcome.OFF
@@ -117,6 +125,8 @@ class DualWriter:
             future = self._threads.submit(self._attempt, writes, milliseconds, deadline)
             return future.result(timeout=self.timeout)
         except FutureTimeout:
+            if future is not None:
+                future.cancel()  # still queued: its turn goes to a write that somebody waits for
             return self._told(writes, Outcome.TIMED_OUT, f"no answer within {self.timeout:g} s")
         except postgres.Error as error:
             return self._told(writes, Outcome.FAILED, postgres.condition(error))
@@ -125,12 +135,13 @@ class DualWriter:
 
     def _attempt(self, writes: Sequence[Write], milliseconds: int, deadline: float) -> Outcome:
         """In a thread of ours: locks, then one transaction. Gives up where the caller has gone on already."""
+        _left(deadline)  # connecting for nobody would take the time of the next write
         try:
             connection = self._connection()
             ours = [w for w in writes if self._lock(connection, w.op_id(milliseconds), deadline)]
             if not ours:
                 return Outcome.REPEATED
-            with postgres.transaction(connection, statement_timeout=_left(deadline)):
+            with _transaction(connection, deadline):
                 for write in ours:
                     write.supabase_write(connection)
                     _left(deadline)
@@ -140,13 +151,14 @@ class DualWriter:
         return Outcome.WRITTEN
 
     def _lock(self, connection: Connection, op_id: str, deadline: float) -> bool:
-        with postgres.transaction(connection, statement_timeout=_left(deadline)):
+        with _transaction(connection, deadline):
             row = connection.execute("SELECT try_acquire_write_lock(%s)", (op_id,)).fetchone()
         return bool(row and row[0])
 
     def _connection(self) -> Connection:
         connection = self._connections.get(threading.get_ident())
-        if connection is None or connection.closed:
+        if connection is None or connection.closed or postgres.was_hung_up(connection):
+            self._drop_connection()
             connection = self._connections[threading.get_ident()] = self.connect()
         return connection
 
@@ -158,9 +170,9 @@ class DualWriter:
     def _told(self, writes: Sequence[Write], outcome: Outcome, why: str) -> Outcome:
         for write in writes:
             named = {
-                "entity_type": write.entity_type,
-                "operation_type": write.operation_type,
-                "entity_id": write.entity_id,
+                "entity_type": _printable(write.entity_type),
+                "operation_type": _printable(write.operation_type),
+                "entity_id": _printable(write.entity_id),
             }
             log.warning("dual-write %(entity_type)s:%(operation_type)s:%(entity_id)s failed", named)
             alerts.write_failed(f"{outcome}: {why}", **named)
@@ -184,7 +196,9 @@ class DualWriter:
         try:
             writes = self._writes(path, before, after, create_time or datetime.now(UTC))
         except Exception as error:  # noqa: BLE001
-            alerts.write_failed(type(error).__name__, entity_type="unknown", operation_type="mirror", entity_id=path)
+            alerts.write_failed(
+                type(error).__name__, entity_type="unknown", operation_type="mirror", entity_id=_printable(path)
+            )
             return Outcome.FAILED
         return self.dual_write_batch(writes)
 
@@ -214,7 +228,8 @@ class DualWriter:
         """Rows that a change takes away (`gone`) or makes, each with what the app calls the operation."""
         if not collection.operations or collection.match(path) is None:
             return []
-        old, new = (self._rows(collection, path, fields, created) for fields in (before, after))
+        old = self._rows(collection, path, before, created, tell=False)
+        new = self._rows(collection, path, after, created, tell=not gone)
         whole = "create" if before is None else "delete" if after is None else "update"
         per_key = set(collection.operations[0].columns) == {c.name for c in collection.key}
         if gone:
@@ -226,26 +241,49 @@ class DualWriter:
         ]
 
     def _rows(
-        self, collection: Collection, path: str, fields: Mapping[str, Value] | None, created: datetime
+        self, collection: Collection, path: str, fields: Mapping[str, Value] | None, created: datetime, *, tell: bool
     ) -> dict[tuple[Any, ...], Row]:
+        """By key. What can't become a row is left out, and told to Sentry where `tell`: once a change."""
         if fields is None:
             return {}
         rows: dict[tuple[Any, ...], Row] = {}
         for unit in map_document(collection, Document(path, fields, created, created)) or []:
-            if isinstance(unit, Rejection):
-                entity = collection.operations[0].entity
-                alerts.write_failed(unit.reason, entity_type=entity, operation_type="mirror", entity_id=unit.label)
-            else:
+            if isinstance(unit, Row):
                 rows[unit.key] = unit
+            elif tell:
+                entity = collection.operations[0].entity
+                alerts.write_failed(
+                    unit.reason, entity_type=entity, operation_type="mirror", entity_id=_printable(unit.label)
+                )
         return rows
 
 
-def _left(deadline: float) -> str:
-    """What is left of the caller's patience, in Postgres's notation. Raises TimeoutError where it is over."""
+def _left(deadline: float) -> float:
+    """The seconds left of the caller's patience. Raises TimeoutError where it is over."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    return f"{max(1, int(left * 1000))}ms"
+    return left
+
+
+def _transaction(connection: Connection, deadline: float) -> AbstractContextManager[Connection]:
+    """One that outlives the caller's patience neither here nor on the server."""
+    left = _left(deadline)
+    return postgres.transaction(
+        connection,
+        statement_timeout=_milliseconds(left),
+        idle_timeout=_milliseconds(min(left, _IDLE)),
+        answer_within=left + 0.5,  # a server that is only slow says so itself
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{max(1, int(seconds * 1000))}ms"
+
+
+def _printable(text: str) -> str:
+    """An id as one line without control characters: it may hold newlines, and a terminal's escape sequences."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _stated(collection: Collection, row: Row) -> list[object]:

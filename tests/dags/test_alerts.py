@@ -168,3 +168,105 @@ def test_an_attempt_that_is_retried_sends_nothing_and_other_peoples_words_are_wi
     assert values[2]["value"] == "withheld: it may quote a document"
     assert "nobody may read" not in sentry.everything().replace(SCRIPT, "")
     assert '"vars"' not in sentry.everything()
+
+
+def _script(script: str, sentry: Endpoint, environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", script, sentry.dsn],
+        env={**os.environ, **(environment or {}), "PYTHONPATH": str(airflow_home.ROOT / "dags")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+OTHERS = """
+import logging, sys
+import sentry_sdk
+sentry_sdk.init(dsn=sys.argv[1], include_local_variables=True, traces_sample_rate=1.0, auto_enabling_integrations=False)
+from dualwrite import alerts
+alerts.install()
+secret = "nobody may read this"
+sentry_sdk.set_context("row", {"title": secret})
+sentry_sdk.set_context("trace", {"trace_id": "0" * 32, "span_id": "0" * 16, "data": {"query": secret}})
+sentry_sdk.set_user({"username": secret})
+sentry_sdk.set_extra("row", secret)
+sentry_sdk.add_breadcrumb(message=secret)
+sentry_sdk.get_current_scope().add_attachment(bytes=secret.encode(), filename="row.txt")
+logging.getLogger("sqlalchemy").error("Failing row contains (%s)", secret)
+logging.getLogger("airflow.task").error(secret)
+logging.getLogger("some.library").error("it broke", extra={"row": secret}, stack_info=True)
+try:
+    raise ValueError(secret)
+except ValueError:
+    logging.getLogger("grpc").exception(secret)
+sentry_sdk.capture_message(secret)
+logging.getLogger("dualwrite.engine").error("users: 3 rows were not compared")
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+for error in (AirflowException("Invalid connection string: " + secret), AirflowFailException("posts: 1 missing")):
+    sentry_sdk.capture_exception(error)
+with sentry_sdk.start_transaction(name="task"), sentry_sdk.start_span(op="db", name="SELECT " + secret):
+    pass
+alerts._told = None  # a defect of ours: calling it raises
+sentry_sdk.capture_message(secret)
+sentry_sdk.flush()
+"""
+
+
+def test_no_log_record_context_span_or_attachment_of_other_libraries_is_sent(home, sentry):
+    environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
+    _script(OTHERS, sentry, environment)
+    events = sentry.events()
+    assert "nobody may read" not in sentry.everything()
+    withheld = "withheld: it may quote a document"
+    told = [e["logentry"]["message"] if "logentry" in e else e.get("message") for e in events]
+    assert told == [*[withheld] * 5, "users: 3 rows were not compared", None, None, told[-1]]
+    assert [e["logger"] for e in events[:4]] == ["sqlalchemy", "airflow.task", "some.library", "grpc"]
+    assert events[3]["exception"]["values"][0]["type"] == "ValueError"
+    assert [e["exception"]["values"][0]["value"] for e in events[6:8]] == [withheld, "posts: 1 missing"]
+    assert "could not be cleared (TypeError)" in told[-1], "an event that can't be cleared is sent without its text"
+    assert set(events[0]["contexts"]) <= {"trace", "runtime", "os"}
+
+
+HOST = """
+import sys
+import sentry_sdk
+sentry_sdk.init(dsn=sys.argv[1], include_local_variables=True, auto_enabling_integrations=False)
+sentry_sdk.set_user({"id": "u1"})
+sentry_sdk.set_extra("order", "the app's own")
+sentry_sdk.set_context("cart", {"items": "the app's own"})
+sentry_sdk.add_breadcrumb(message="the app's own")
+from dualwrite import alerts
+alerts.write_failed("failed: UniqueViolation", entity_type="post", operation_type="create", entity_id="p1")
+def fails():
+    local = "in a local variable"
+    raise ValueError("the app's own words")
+try:
+    fails()
+except ValueError as error:
+    sentry_sdk.capture_exception(error)
+sentry_sdk.capture_message("the app's own message")
+sentry_sdk.flush()
+"""
+
+
+def test_after_a_failed_dual_write_the_host_applications_own_events_are_whole(sentry):
+    _script(HOST, sentry)
+    failed, raised, message = sentry.events()
+    assert failed["message"] == "dual-write failed: failed: UniqueViolation"
+    assert failed["fingerprint"] == ["dual-write", "post", "create", "failed: UniqueViolation"]
+    assert failed["tags"]["dual_write.entity_id"] == "p1"
+    assert not {"user", "extra", "breadcrumbs"} & set(failed)
+    assert "cart" not in failed["contexts"]
+    [value] = raised["exception"]["values"]
+    assert value["value"] == "the app's own words"
+    assert "in a local variable" in value["stacktrace"]["frames"][-1]["vars"]["local"]
+    assert message["message"] == "the app's own message"
+    for event in (raised, message):
+        assert event["user"]["id"] == "u1"
+        assert event["extra"]["order"] == "the app's own"
+        assert event["contexts"]["cart"] == {"items": "the app's own"}
+        assert event["breadcrumbs"]["values"][0]["message"] == "the app's own"
+        assert "fingerprint" not in event
+        assert not [t for t in event.get("tags") or {} if str(t).startswith("dual_write")]

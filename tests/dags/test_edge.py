@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from dev import airflow_home
+from dev import airflow_home, processes
+from tests.proxy import proxy
 
 SCRIPT = """
 import json, sys
@@ -84,6 +87,35 @@ def firestore_of(edge):
     return made
 
 
+CONNECTING = """
+import json, os, sys
+from dualwrite.edge import airflow as edge
+def attempt(side):
+    try:
+        with edge.clearly(), getattr(edge, side)() as opened:
+            return opened._database if side == "source" else "connected"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+found = []
+for side, variables in json.loads(sys.argv[1]):
+    os.environ.update(variables)
+    found.append(attempt(side))
+print("RESULT", json.dumps({"found": found}))
+"""
+
+
+@pytest.fixture
+def connecting(edge):
+    """What opening one side says with each of these environments, one after the other in one process (Airflow takes
+    seconds to import)."""
+
+    def found(side: str, *environments: dict[str, str]) -> tuple[list[str], str]:
+        result, everything = edge(CONNECTING, json.dumps([(side, e) for e in environments]))
+        return result["found"], everything
+
+    return found
+
+
 @pytest.fixture(scope="module")
 def service_account() -> dict:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -128,7 +160,7 @@ def test_a_missing_connection_says_what_to_add(firestore, target_dsn, run_dag):
         "backfill_gap", {}, project=firestore.project, dsn=target_dsn, AIRFLOW_CONN_SUPABASE_DEFAULT="postgres://"
     )
     assert run.state == "failed"
-    assert "Postgres must answer" in run.log
+    assert "Connection supabase_default is unreadable" in run.log or "names no host" in run.log
     assert run.tasks["preflight"] == "failed"
 
 
@@ -157,3 +189,85 @@ def test_a_key_without_a_project_is_refused(firestore_of, service_account, tmp_p
     key.write_text(json.dumps({k: v for k, v in service_account.items() if k != "project_id"}))
     made, _ = firestore_of({"key_path": str(key)})
     assert "A project must be named" in made["error"]
+
+
+SECRET = "s3cret-pass"
+UNREADABLE = [
+    f"postgresql://u:{SECRET}[@127.0.0.1:5432/d",  # a bracket
+    f"postgresql://u:{SECRET}@127.0.0.1:port/d",
+    f'{{"conn_type": "postgres", "password": "{SECRET}"',
+    f'{{"conn_type": "postgres", "hostname": "h", "password": "{SECRET}"}}',
+    f'{{"conn_type": "postgres", "host": "h", "port": "p", "password": "{SECRET}"}}',
+]
+
+
+def _target(value: str) -> dict[str, str]:
+    return {"AIRFLOW_CONN_SUPABASE_DEFAULT": value}
+
+
+def test_a_malformed_connection_is_unreadable_not_missing_and_is_not_quoted(connecting):
+    extras = [f'{{"sslmode": "{SECRET}', f'["{SECRET}"]']
+    with_extras = [json.dumps({"conn_type": "postgres", "host": "127.0.0.1", "extra": e}) for e in extras]
+    said, everything = connecting("target_connection", *map(_target, [*UNREADABLE, *with_extras, ""]))
+    *found, half, listed, empty = said
+    for error in found:
+        assert error.startswith("AirflowFailException: Connection supabase_default is unreadable")
+        assert "AIRFLOW_CONN_SUPABASE_DEFAULT is neither JSON nor a URI" in error
+    for error in (half, listed):
+        assert error.startswith("AirflowFailException: The extra of connection supabase_default is unreadable")
+    assert empty.startswith("AirflowFailException: Connection supabase_default (postgres) is missing")
+    assert "set AIRFLOW_CONN_SUPABASE_DEFAULT" in empty
+    assert SECRET not in everything
+
+
+def test_a_closed_port_and_a_refused_login_say_so(connecting, target_dsn):
+    closed = f"postgresql://u:{SECRET}@127.0.0.1:{processes.free_port()}/d"
+    refused = target_dsn.replace("postgres@", "nobody@")
+    found, everything = connecting("target_connection", _target(closed), _target(refused), _target(target_dsn))
+    assert found[0].startswith("TargetError: Can't connect to Postgres: 127.0.0.1:"), "worth a retry"
+    assert "database d, user u" in found[0]
+    assert "Connection refused" in found[0]
+    assert found[1].startswith("AirflowFailException: Can't connect to Postgres"), "a retry can't help"
+    assert 'role "nobody" does not exist' in found[1]
+    assert found[2] == "connected"
+    assert SECRET not in everything
+
+
+def test_a_forgotten_emulator_does_not_become_the_source_of_a_real_target(connecting):
+    hosts = ["db.example.com", "10.0.0.5", "fd00::2", "127.0.0.1", "localhost"]
+    firestore = json.dumps({"conn_type": "google_cloud_platform", "extra": {"project": "p"}})
+    variables = {"FIRESTORE_EMULATOR_HOST": "127.0.0.1:8080", "AIRFLOW_CONN_FIRESTORE_DEFAULT": firestore}
+    targets = [_target(json.dumps({"conn_type": "postgres", "host": host})) for host in hosts]
+    found, _ = connecting("source", *[variables | target for target in targets])
+    for host, error in zip(hosts[:3], found, strict=False):
+        assert error.startswith("AirflowFailException: FIRESTORE_EMULATOR_HOST is set (127.0.0.1:8080)")
+        assert f"not on this machine ({host})" in error
+    assert found[3:] == ["projects/p/databases/(default)"] * 2
+
+
+@pytest.fixture
+def from_outside(target_dsn):
+    """The target as another machine would see it: through this machine's own address. (dsn, host)"""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: only asks which address would be used
+            host = probe.getsockname()[0]
+        except OSError:
+            pytest.skip("this machine has only its loopback address")
+    server = psycopg.conninfo.conninfo_to_dict(target_dsn)
+    with proxy(str(server["host"]), int(server["port"]), listen_on=(host, 0)) as made:
+        yield f"postgresql://postgres@{host}:{made.port}/{server['dbname']}", host
+
+
+def test_a_connection_in_plain_text_beyond_this_machine_is_warned_of_and_can_be_refused(
+    connecting, from_outside, target_dsn
+):
+    dsn, host = from_outside
+    found, everything = connecting(
+        "target_connection", _target(dsn), _target(target_dsn), _target(f"{dsn}?sslmode=require")
+    )
+    assert found[:2] == ["connected"] * 2
+    assert found[2].startswith("AirflowFailException: Can't connect to Postgres")
+    assert "SSL was required" in found[2]
+    assert f"The connection to Postgres at {host} is not encrypted. Set sslmode=verify-full" in everything
+    assert everything.count("is not encrypted") == 1, "not of the one to loopback"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import psycopg
@@ -17,6 +19,7 @@ from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Row, map_document
 from dualwrite.postgres.target import Target
 from tests.integration.test_round_trip import documents
+from tests.proxy import proxy
 from tests.support import one
 
 T = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -225,13 +228,103 @@ def test_a_caller_is_kept_no_longer_than_the_timeout_and_a_late_write_is_not_don
     assert told
 
 
-def test_a_lost_connection_is_made_anew_for_the_next_write(writer, target_dsn, told):
+def test_a_connection_that_the_server_ended_costs_no_write(writer, target_dsn, told):
     assert writer.mirror("boards/b1/posts/p1", None, POST, create_time=T) is Outcome.WRITTEN
     with psycopg.connect(target_dsn, autocommit=True) as admin:
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dualwrite'")
-    outcomes = [writer.mirror("boards/b1/posts/p2", None, POST, create_time=T) for _ in range(5)]
-    assert Outcome.WRITTEN in outcomes
-    assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p2'") == 1
+    outcomes = [writer.mirror(f"boards/b1/posts/q{i}", None, POST, create_time=T) for i in range(5)]
+    assert outcomes == [Outcome.WRITTEN] * 5
+    assert told == []
+
+
+@pytest.fixture
+def hole(target_dsn):
+    """A proxy in front of Postgres, open."""
+    server = psycopg.conninfo.conninfo_to_dict(target_dsn)
+    with proxy(str(server["host"]), int(server["port"])) as made:
+        yield made
+
+
+@pytest.fixture
+def behind_the_hole(writer, hole, target_dsn):
+    """A writer whose connections go through the proxy."""
+    dsn = f"postgresql://postgres@127.0.0.1:{hole.port}/{target_dsn.rsplit('/', 1)[1]}"
+    made = DualWriter(lambda: postgres.connect(dsn, connect_timeout=2), timeout=0.5)
+    yield made
+    made.close()
+
+
+def test_after_an_outage_the_backlog_of_timed_out_writes_loses_none_of_the_next(
+    behind_the_hole, hole, told, target_dsn
+):
+    """A pooler that answers nothing; a burst of writes, each of which times out; then the pooler answers again."""
+    assert behind_the_hole.mirror("boards/b1/posts/p0", None, POST, create_time=T) is Outcome.WRITTEN
+    hole.mute()
+    with ThreadPoolExecutor(40) as callers:
+        lost = list(
+            callers.map(
+                lambda i: behind_the_hole.mirror(f"boards/b1/posts/lost{i}", None, POST, create_time=T), range(40)
+            )
+        )
+    assert set(lost) <= {Outcome.TIMED_OUT, Outcome.FAILED}
+    time.sleep(2.5)  # connect_timeout: what a thread may still be held by
+    hole.resume()
+    outcomes = [behind_the_hole.mirror(f"boards/b1/posts/p{i}", None, POST, create_time=T) for i in range(1, 21)]
+    assert outcomes == [Outcome.WRITTEN] * 20
+    time.sleep(1)
+    assert one(target_dsn, "SELECT count(*) FROM posts WHERE id LIKE 'lost%%'") == 0, "nothing is done late"
+
+
+def test_a_write_whose_caller_has_gone_on_does_not_even_connect(told):
+    connected = []
+
+    def connect():
+        connected.append(1)
+        time.sleep(0.5)
+        raise RuntimeError
+
+    writer = DualWriter(connect, timeout=0.2)
+    with ThreadPoolExecutor(20) as callers:
+        write = {"entity_type": "post", "operation_type": "create", "entity_id": "p", "supabase_write": lambda c: None}
+        outcomes = list(callers.map(lambda _: writer.dual_write(**write), range(20)))
+    writer.close()
+    assert outcomes == [Outcome.TIMED_OUT] * 20
+    assert len(connected) == 4, "one for each thread; the other sixteen were dropped"
+
+
+def test_a_process_frozen_in_its_transaction_keeps_its_row_lock_for_a_second_more_at_most(writer, target_dsn, told):
+    """Cloud Functions stop the process once it has answered."""
+    writer.mirror("boards/b1/posts/p1", None, POST, create_time=T)
+    writer.timeout = 1.0
+    frozen = threading.Event()
+
+    def write(connection):
+        connection.execute("UPDATE posts SET title = 'late' WHERE id = 'p1'")
+        frozen.wait(20)
+
+    began = time.monotonic()
+    outcome = writer.dual_write(entity_type="post", operation_type="update", entity_id="p1", supabase_write=write)
+    assert outcome is Outcome.TIMED_OUT
+    with psycopg.connect(target_dsn) as client:
+        client.execute("SET statement_timeout = '3s'")
+        client.execute("UPDATE posts SET title = 'a client' WHERE id = 'p1'")
+    assert time.monotonic() - began < 1.0 + 1.5
+    frozen.set()
+    writer.close()
+    assert one(target_dsn, "SELECT title FROM posts WHERE id = 'p1'") == "a client"
+
+
+def test_an_id_cannot_write_lines_of_its_own_into_the_log(writer, told, caplog):
+    def fails(connection):
+        raise ValueError
+
+    evil = "p1\nERROR all is lost\r\x1b[31m\u2028\u202e한"
+    writer.dual_write(entity_type="post", operation_type="create", entity_id=evil, supabase_write=fails)
+    writer.mirror(f"boards/b1/posts/{evil}", None, {**POST, "title": ["not", "text"]}, create_time=T)
+    [line] = [r.getMessage() for r in caplog.records if r.name == "dualwrite.dual_write"]
+    assert line == r"dual-write post:create:p1\nERROR all is lost\r\x1b[31m\u2028\u202e한 failed"
+    assert all(text.isprintable() for call in told for text in call.values())
+    assert len(told) == 2
 
 
 def test_the_module_speaks_for_one_writer_a_process(writer, target_dsn):

@@ -78,6 +78,51 @@ def test_missing_columns_types_keys_and_not_null_columns_are_all_named(both, emu
         assert fault in str(refused.value)
 
 
+NO_KEYS = {
+    "partial": "CREATE UNIQUE INDEX ON blocks (blocker_id, blocked_id) WHERE created_at > '2026-01-01'",
+    "partial, without nulls": "CREATE UNIQUE INDEX ON blocks (blocker_id, blocked_id) WHERE blocker_id IS NOT NULL",
+    "on an expression": "CREATE UNIQUE INDEX ON blocks (blocker_id, lower(blocked_id))",
+    "on the columns and an expression": "CREATE UNIQUE INDEX ON blocks (blocker_id, blocked_id, lower(blocked_id))",
+    "on one, including the other": "CREATE UNIQUE INDEX ON blocks (blocker_id) INCLUDE (blocked_id)",
+    "checked late": "ALTER TABLE blocks ADD UNIQUE (blocker_id, blocked_id) DEFERRABLE",
+    "not unique": "CREATE INDEX ON blocks (blocker_id, blocked_id)",
+}
+KEYS = {
+    "in another order": "CREATE UNIQUE INDEX ON blocks (blocked_id, blocker_id)",
+    "including more": "CREATE UNIQUE INDEX ON blocks (blocker_id, blocked_id) INCLUDE (created_at)",
+}
+
+
+@pytest.mark.parametrize("case", [*NO_KEYS, *KEYS])
+def test_only_a_whole_unique_index_on_just_the_key_counts_as_the_key(both, emulator, target_dsn, case):
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("ALTER TABLE blocks DROP CONSTRAINT blocks_blocker_id_blocked_id_key")
+        connection.execute((NO_KEYS | KEYS)[case])
+    if case in KEYS:
+        _preflight(both.project, emulator, target_dsn, collections=["blocks"])
+        return
+    with pytest.raises(PreflightError, match=r"Columns \(blocker_id, blocked_id\) of blocks must be a unique key"):
+        _preflight(both.project, emulator, target_dsn, collections=["blocks"])
+
+
+@pytest.mark.parametrize(
+    ("predicate", "fits"),
+    [("comment_id IS NOT NULL", True), ("comment_id IS NOT NULL AND user_id IS NOT NULL", True),
+     ("reply_id IS NULL", False), ("comment_id IS NOT NULL AND reaction_type = 'x'", False)],
+)  # fmt: skip
+def test_a_further_unique_key_may_leave_out_only_rows_with_nulls_of_its_own(
+    both, emulator, target_dsn, predicate, fits
+):
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("DROP INDEX reactions_comment_user")
+        connection.execute(f"CREATE UNIQUE INDEX ON reactions (comment_id, user_id) WHERE {predicate}")
+    if fits:
+        _preflight(both.project, emulator, target_dsn)
+        return
+    with pytest.raises(PreflightError, match=r"Columns \(comment_id, user_id\) of reactions must be a unique key"):
+        _preflight(both.project, emulator, target_dsn)
+
+
 def test_an_empty_side_is_the_wrong_side(firestore, emulator, target_dsn):
     with pytest.raises(PreflightError, match="Firestore has none.*project of connection firestore_default"):
         _preflight(firestore.project, emulator, target_dsn)
@@ -90,7 +135,7 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(firestore, 
     target = Target(lambda: postgres.connect("postgresql://u:secret@127.0.0.1:1/db"), CATALOG)
     with Source(firestore.project, emulator_host=emulator) as source:
         run = backfill.Run(source, target, CATALOG, params(), "run")
-        with pytest.raises(PreflightError, match="127.0.0.1.*connection supabase_default") as refused:
+        with pytest.raises(PreflightError, match="Can't connect.*127.0.0.1:1.*connection supabase_default") as refused:
             backfill.preflight(run, by="test")
     assert "secret" not in str(refused.value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,10 @@ def test_a_new_migration_is_empty_well_named_and_newer_than_the_last(tmp_path):
     assert path.name == "29990101000001_add_polls.sql"
     with pytest.raises(SystemExit, match="A migration's name is made of a-z, 0-9 and _"):
         new_migration.create("bad name!", tmp_path)
+
+
+@pytest.mark.parametrize("name", [".env", "some/folder/.env"])
+def test_the_file_that_holds_the_secrets_of_docker_compose_is_never_committed(name):
+    root = Path(__file__).resolve().parents[2]
+    ignored = subprocess.run(["git", "check-ignore", "-q", "--no-index", name], cwd=root, check=False)
+    assert ignored.returncode == 0, f"add {name} to .gitignore: docker-compose.yaml reads its secrets from .env"

@@ -56,3 +56,16 @@ def test_an_instant_without_offset_is_refused(text):
 
 def test_an_instant_is_taken_to_utc():
     assert instant("2026-01-16T06:52:00+09:00", "since") == EXPORT == instant("2026-01-15T21:52:00Z", "since")
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+09:00", "9999-12-31T23:59:59-09:00"])
+def test_an_instant_that_its_offset_moves_out_of_the_calendar_is_refused_with_the_rule(text):
+    with pytest.raises(ParameterError, match="between the years 1 and 9999 in UTC: since is"):
+        instant(text, "since")
+
+
+def test_the_first_instant_of_all_is_one_and_no_window_begins_before_it():
+    first = instant("0001-01-01T00:00:00Z", "since")
+    assert gap_window(first, timedelta(hours=24), None, EXPORT).start == first
+    assert with_overlap(Window(first, EXPORT), timedelta(hours=1)).start == first
+    assert recent_window(EXPORT, 10**9 * 2, EXPORT).start == first

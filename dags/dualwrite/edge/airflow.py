@@ -37,6 +37,8 @@ from dualwrite.runs import backfill, reconcile_plan
 SOURCE_CONNECTION = "firestore_default"
 TARGET_CONNECTION = "supabase_default"
 MIGRATIONS_CONNECTION = "supabase_migrations"
+_MIGRATION_SECONDS = 3600.0
+"""After which a migration's statement counts as hung: building an index may take its time."""
 
 alerts.install()  # at import: whatever fails later in this process, a form's parameters included, is told without content
 
@@ -52,27 +54,55 @@ _LIBPQ = {
 # --- connections --------------------------------------------------------------------------------------------------
 
 
-def _connection(conn_id: str, kind: str) -> Any:
+def _connection(conn_id: str, kind: str) -> tuple[Any, dict[str, Any]]:
+    """The connection, and its extra as a dict. Raises PreflightError, which quotes nothing of it."""
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     try:
-        return BaseHook.get_connection(conn_id)
+        connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
+        if os.environ.get(variable):  # Airflow takes one that it can't read for one that isn't there
+            raise PreflightError(
+                f"Connection {conn_id} is unreadable: the value of {variable} is neither JSON nor a URI. Write it as "
+                f'{{"conn_type": "{kind}", "host": ..., "login": ..., "password": ..., "extra": {{}}}}, or %-encode the '
+                "special characters of the URI. (The value is withheld.)"
+            ) from None
         raise PreflightError(
-            f"Connection {conn_id} ({kind}) must exist: it doesn't. Add it under Admin, Connections, or set "
-            f"AIRFLOW_CONN_{conn_id.upper()}."
+            f"Connection {conn_id} ({kind}) is missing. Add it under Admin, Connections, or set {variable}."
         ) from None
+    return connection, _extra(conn_id, connection)
+
+
+def _extra(conn_id: str, connection: Any) -> dict[str, Any]:
+    try:
+        extra = json.loads(connection.extra or "{}")
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise PreflightError(
+            f"The extra of connection {conn_id} is unreadable: it is no JSON object. Correct it under Admin, "
+            "Connections. (The value is withheld.)"
+        )
+    return extra
 
 
 def source() -> Source:
     """The Firestore database of connection firestore_default (google_cloud_platform).
 
-    Its extra may name `project` and `database`. With FIRESTORE_EMULATOR_HOST set no credentials are asked for.
+    Its extra may name `project` and `database`. With FIRESTORE_EMULATOR_HOST set no credentials are asked for, and the
+    target must be on this machine too: a variable that was forgotten would make the emulator the source of production.
     """
-    connection = _connection(SOURCE_CONNECTION, "google_cloud_platform")
-    extra = connection.extra_dejson
+    _, extra = _connection(SOURCE_CONNECTION, "google_cloud_platform")
     project = extra.get("project") or extra.get("extra__google_cloud_platform__project")
     database = extra.get("database") or "(default)"
     emulator = os.environ.get("FIRESTORE_EMULATOR_HOST")
     if emulator:
+        host = _connection(TARGET_CONNECTION, "postgres")[0].host
+        if not postgres.is_local(host):
+            raise PreflightError(
+                f"FIRESTORE_EMULATOR_HOST is set ({emulator}), and the target is not on this machine ({host}): the "
+                "emulator would be taken for the source of a real target. Unset it; or, to test, point connection "
+                f"{TARGET_CONNECTION} at a Postgres on localhost."
+            )
         if not project:
             raise PreflightError(
                 f"A project must be named: the extra of connection {SOURCE_CONNECTION} has none. "
@@ -98,15 +128,21 @@ def source() -> Source:
     return Source(str(project), database=database, credentials=credentials)
 
 
-def target_connection(conn_id: str = TARGET_CONNECTION) -> postgres.Connection:
-    """A connection to the target, made from a connection of type postgres. The extra's keys are libpq's."""
-    connection = _connection(conn_id, "postgres")
-    extra = connection.extra_dejson
+def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None) -> postgres.Connection:
+    """A connection to the target, made from a connection of type postgres. The extra's keys are libpq's.
+
+    `answer_within`: see postgres.connect. Raises PreflightError, or postgres.ConnectError where Postgres isn't reached.
+    """
+    connection, extra = _connection(conn_id, "postgres")
     unknown = sorted(set(extra) - _LIBPQ)
     if unknown:
         raise PreflightError(
-            f"The extra of connection {conn_id} holds libpq's parameters: {', '.join(unknown)} is none that we pass on. "
+            f"The extra of connection {conn_id} holds libpq's parameters: {', '.join(unknown)} is not supported. "
             "Remove it, or correct its name (sslmode, sslrootcert, ...)."
+        )
+    if not connection.host:
+        raise PreflightError(
+            f"Connection {conn_id} names no host. Set host, port, schema (the database), login and password."
         )
     return postgres.connect(
         host=connection.host,
@@ -114,6 +150,7 @@ def target_connection(conn_id: str = TARGET_CONNECTION) -> postgres.Connection:
         user=connection.login,
         password=connection.password,
         dbname=connection.schema,
+        answer_within=answer_within,
         **extra,
     )
 
@@ -121,11 +158,13 @@ def target_connection(conn_id: str = TARGET_CONNECTION) -> postgres.Connection:
 def migrations_connection() -> postgres.Connection:
     """A connection for apply_migrations: supabase_migrations where there is one, so that the role that moves rows need
     not be one that makes tables; else supabase_default."""
+    conn_id = MIGRATIONS_CONNECTION
     try:
-        BaseHook.get_connection(MIGRATIONS_CONNECTION)
+        BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
-        return target_connection()
-    return target_connection(MIGRATIONS_CONNECTION)
+        if not os.environ.get(f"AIRFLOW_CONN_{conn_id.upper()}"):  # else it is there, and unreadable
+            conn_id = TARGET_CONNECTION
+    return target_connection(conn_id, answer_within=_MIGRATION_SECONDS)
 
 
 def target() -> Target:
@@ -150,12 +189,22 @@ def clearly() -> Iterator[None]:
         raise
     except DualWriteError as error:
         failure = error if isinstance(error, _WORTH_A_RETRY) else AirflowFailException(str(error))
+    except postgres.ConnectError as error:
+        message = (
+            f"Can't connect to Postgres: {error}. Check connection {TARGET_CONNECTION}, and that the server is up."
+        )
+        failure = TargetError(message) if error.passing else AirflowFailException(message)
+    except postgres.AnswerTimeout as error:
+        failure = TargetError(
+            f"Postgres, or the pooler in front of it, gave {error}, at {_place(error)}. The connection was closed. See "
+            "whether the server is overloaded or unreachable, and run again."
+        )
     except postgres.Error as error:
         message = (
-            f"Postgres must let us work: a statement ended in {postgres.condition(error)}, at {_place(error)}. "
-            "Look the condition up, mend what it names, and run again."
+            f"Postgres rejected a statement: {postgres.condition(error)}, at {_place(error)}. Look the condition up, fix "
+            "the cause, and run again."
         )
-        transient = isinstance(error, postgres.errors.OperationalError)
+        transient = postgres.is_transient(error) or postgres.is_disconnect(error)
         failure = TargetError(message) if transient else AirflowFailException(message)
     except Exception as error:  # noqa: BLE001
         failure = Defect(

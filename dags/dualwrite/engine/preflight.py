@@ -77,10 +77,10 @@ def check(
     collections = [catalog[name] for name in windows]
     try:
         connection = target.connection
-    except postgres.Error as error:
+    except postgres.ConnectError as error:
         raise PreflightError(
-            f"Postgres must answer: connecting ended in {type(error).__name__}: {' '.join(str(error).split())}. "
-            "Check host, port, user and password of connection supabase_default."
+            f"Can't connect to Postgres: {error}. Check host, port, user and password of connection supabase_default, "
+            "and that the server is up."
         ) from None
     with postgres.transaction(connection, statement_timeout="30s"):
         memory.require_schema(connection)
@@ -198,10 +198,10 @@ def _table_faults(connection: Connection, catalog: Catalog, collection: Collecti
                 "Declare it there."
             )
     faults += [
-        f"Columns ({', '.join(unique)}) of {table} must be a unique key: no unique index is on just these. "
-        "Create it, or correct the key in catalog.py."
-        for unique in [tuple(c.name for c in collection.key), *collection.unique]
-        if not _has_unique(connection, table, unique)
+        f"Columns ({', '.join(unique)}) of {table} must be a unique key: no unique index is on just these, whole (no WHERE) and "
+        "checked at once. Create it, or correct the key in catalog.py."
+        for unique, whole in [(tuple(c.name for c in collection.key), True), *((u, False) for u in collection.unique)]
+        if not _has_unique(connection, table, unique, whole=whole)
     ]
     needed = ["SELECT", *(["INSERT", "UPDATE", "DELETE"] if writes else [])]
     for privilege in needed:
@@ -213,14 +213,27 @@ def _table_faults(connection: Connection, catalog: Catalog, collection: Collecti
     return faults
 
 
-def _has_unique(connection: Connection, table: str, columns: tuple[str, ...]) -> bool:
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND "
-        "(SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a WHERE a.attrelid = i.indrelid "
-        "AND a.attnum = ANY(i.indkey)) = %s)",
+def _has_unique(connection: Connection, table: str, columns: tuple[str, ...], *, whole: bool) -> bool:
+    """Whether a unique index is on just these columns, whatever their order. Columns that it only includes, expressions,
+    and one that is checked at the end of a transaction don't count.
+
+    Nor does a partial index, because it lets two rows share a key; except, unless `whole`, one that leaves out rows where
+    a column of its own is null: nulls are never equal to each other.
+    """
+    rows = connection.execute(
+        "SELECT pg_get_expr(i.indpred, i.indrelid) FROM pg_index i WHERE i.indrelid = to_regclass(%s) "
+        "AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indexprs IS NULL "
+        "AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a WHERE a.attrelid = i.indrelid "
+        "AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])) = %s",
         (_quoted(table), sorted(columns)),
-    ).fetchone()
-    return bool(row and row[0])
+    ).fetchall()
+    return any(predicate is None or (not whole and _only_leaves_nulls_out(predicate, columns)) for (predicate,) in rows)
+
+
+def _only_leaves_nulls_out(predicate: str, columns: tuple[str, ...]) -> bool:
+    """Whether an index's predicate, as Postgres prints it, is `(a IS NOT NULL)`, or several of these joined by AND."""
+    null_tests = {f"{name} IS NOT NULL" for column in columns for name in (column, f'"{column}"')}
+    return all(part.strip("() ") in null_tests for part in predicate.split(" AND "))
 
 
 def check_not_empty(source: Source, target: Target, catalog: Catalog) -> datetime | None:

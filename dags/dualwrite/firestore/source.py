@@ -5,8 +5,8 @@ quarter of this speed. Every read is counted as Firestore bills it (`Source.bill
 
 What a long read must survive, and how:
 
-1. A stream ends early with UNAVAILABLE (they last about a minute), or the network breaks: it goes on after the last
-   document delivered, at the same read_time.
+1. A stream ends early with UNAVAILABLE (they last about a minute), the network breaks, or nothing comes any more (each
+   call has a deadline): it goes on after the last document delivered, at the same read_time.
 2. A stream ends early *without* an error (slow consumers have seen that): what was delivered must equal a count() at
    the same read_time, or IncompleteRead is raised.
 3. A slow consumer: a thread of its own drains the stream into a few pages, so the stream never waits long.
@@ -49,8 +49,8 @@ _RETRIED = {
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.ABORTED,
 }
-_ATTEMPTS = 7
-"""Attempts without progress before a read gives up: with the back-off below, about half a minute."""
+_PATIENCE_SECONDS = 30.0
+"""How long a read goes on trying after a failure, until it makes progress again or gives up."""
 
 _PIN_SECONDS = 50 * 60
 """How long one read_time serves: Firestore refuses one that is older than an hour."""
@@ -58,7 +58,10 @@ _PIN_SECONDS = 50 * 60
 _GET_SIZE = 100
 _GETS_AT_ONCE = 4
 _QUESTIONS_AT_ONCE = 64
-_CALL_SECONDS = 120.0
+_CALL_SECONDS = 90.0
+"""How long one call may last, whatever it delivers. A stream that fell silent ends with it, and so does a healthy long
+one (Firestore itself ends them after about a minute): both go on after the last document delivered."""
+
 _PAGE_BYTES = 8 * 1024 * 1024
 _PAGES_AHEAD = 2
 
@@ -94,6 +97,27 @@ class _Progress:
     billed: int = 0
     messages: list[Any] = field(default_factory=list)
     size: int = 0
+
+
+class _Retries:
+    """Failures of one read since it last made progress, and how long to wait after each."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._failures = 0
+        self._first = 0.0
+
+    def progress(self) -> None:
+        self._failures = 0
+
+    def give_up_or_wait(self, error: grpc.RpcError) -> None:
+        """Sleeps, or raises SourceError where no retry helps, or none has helped for _PATIENCE_SECONDS."""
+        now = time.monotonic()
+        self._first = self._first if self._failures else now
+        if error.code() not in _RETRIED or now - self._first >= _PATIENCE_SECONDS:
+            raise _explained(error, self._what) from None
+        time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.2 * 2**self._failures))
+        self._failures += 1
 
 
 class Source:
@@ -268,19 +292,12 @@ class Source:
         return documents
 
     def _retry(self, ask: Callable[[], T], what: str) -> T:
-        for attempt in range(_ATTEMPTS):
+        retries = _Retries(what)
+        while True:
             try:
                 return ask()
             except grpc.RpcError as error:
-                self._give_up_or_wait(error, attempt, what)
-        raise AssertionError("unreachable")
-
-    def _give_up_or_wait(self, error: grpc.RpcError, attempt: int, what: str) -> None:
-        code = error.code()
-        if code in _RETRIED and attempt + 1 < _ATTEMPTS:
-            time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.2 * 2**attempt))
-            return
-        raise _explained(error, what) from None
+                retries.give_up_or_wait(error)
 
     # --- a long read ----------------------------------------------------------------------------------------------
 
@@ -369,10 +386,10 @@ class Source:
         request = _RunQueryRequest(parent=self._root)
         request.structured_query.CopyFrom(structured)
         request.read_time.FromDatetime(pinned)
-        attempt = 0
+        retries = _Retries(f"reading {scan.collection_id}")
         while True:
             before = progress.delivered
-            call = self._run_query(request, metadata=self._metadata)
+            call = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
             try:
                 for size, answer in call:
                     if not answer.HasField("document"):
@@ -392,9 +409,9 @@ class Source:
                             return False
                 return True
             except grpc.RpcError as error:
-                attempt = 0 if progress.delivered > before else attempt
-                self._give_up_or_wait(error, attempt, f"reading {scan.collection_id}")
-                attempt += 1
+                if progress.delivered > before:
+                    retries.progress()
+                retries.give_up_or_wait(error)
                 if progress.delivered > before:
                     request.structured_query.start_at.CopyFrom(cursor_after(scan, progress.last))
                 if time.monotonic() - begun > _PIN_SECONDS and progress.last is not None:

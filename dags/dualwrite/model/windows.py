@@ -43,7 +43,13 @@ def instant(text: str, name: str) -> datetime:
         raise ParameterError(
             f"An instant needs its offset from UTC: {name} is {text!r}. Append +00:00, or the offset it was noted in."
         )
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ParameterError(
+            f"An instant lies between the years 1 and 9999 in UTC: {name} is {text!r}, which the offset moves out of them. "
+            f"Correct it; {LONG_AGO.isoformat()} is the earliest."
+        ) from None
 
 
 def gap_window(since: datetime, margin: timedelta, until: datetime | None, now: datetime) -> Window:
@@ -62,7 +68,7 @@ def gap_window(since: datetime, margin: timedelta, until: datetime | None, now: 
             f"A window begins before it ends: until {end.isoformat()} lies before since {since.isoformat()}. "
             "Correct one of them."
         )
-    return Window(max(since - margin, LONG_AGO) if since - LONG_AGO > margin else LONG_AGO, min(end, now))
+    return Window(_before(since, margin), min(end, now))
 
 
 def recent_window(watermark: datetime, minutes: int, now: datetime) -> Window:
@@ -70,9 +76,14 @@ def recent_window(watermark: datetime, minutes: int, now: datetime) -> Window:
 
     So nothing is skipped after an outage of hours or weeks. A watermark in the future (a clock was wrong) counts as now.
     """
-    return Window(min(watermark, now - timedelta(minutes=minutes)), now)
+    return Window(min(watermark, _before(now, timedelta(minutes=minutes))), now)
 
 
 def with_overlap(window: Window, overlap: timedelta) -> Window:
     """The same window, begun earlier: for writes that an offline client sends late with an old timestamp."""
-    return Window(window.start - overlap, window.end)
+    return Window(_before(window.start, overlap), window.end)
+
+
+def _before(moment: datetime, span: timedelta) -> datetime:
+    """`span` before `moment`, or the beginning of all time where that lies in between."""
+    return moment - span if moment - LONG_AGO > span else LONG_AGO

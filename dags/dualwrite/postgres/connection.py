@@ -2,50 +2,161 @@
 
 Everything is fit for a pooler in transaction mode: no prepared statements, no session state; whatever must be set is
 set with SET LOCAL inside a transaction.
+
+No wait is without an end: connecting ends after `connect_timeout`, a network that swallows packets after
+`tcp_user_timeout`, and a server (or a pooler that keeps its TCP connection open) that answers nothing after
+`answer_within`. The last is measured here, because nothing else can: to the kernel such a connection looks healthy.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import logging
+import select
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.abc import PQGen
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.types.json import Jsonb
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+log = logging.getLogger(__name__)
+
 Error = psycopg.Error
 T = TypeVar("T")
 
 __all__ = [
+    "AnswerTimeout",
+    "ConnectError",
     "Connection",
     "Error",
     "Jsonb",
     "condition",
     "connect",
     "errors",
+    "is_disconnect",
+    "is_local",
     "is_rows_fault",
     "is_transient",
     "register_binary_text",
     "sql",
     "transaction",
+    "was_hung_up",
 ]
 
 _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+_TCP_USER_TIMEOUT = 30_000
+"""Milliseconds that sent data may stay unacknowledged (Linux)."""
+
+ANSWER_SECONDS = 150.0
+"""Longer than any statement_timeout of ours, so that a server that is only slow ends its statement itself."""
+
+_DISCONNECTS = ("08", "57P", "25P03", "25P04", "53300")
+"""SQLSTATEs: connection exceptions; shut down, crashed, starting up or idle too long; the transaction idle, or as a
+whole, for too long; too many connections."""
 
 
-def connect(conninfo: str = "", *, application_name: str = "dualwrite", **parameters: Any) -> Connection:
-    """Opens a connection (autocommit: transactions are explicit). `conninfo` is a libpq string or URI.
+_PASSING = ("refused", "reset", "closed the connection", "timeout", "timed out", "starting up", "shutting down",
+            "recovery", "too many", "slots", "max clients", "unreachable", "resolve")  # fmt: skip
+"""Words of a failed connect (it has no SQLSTATE) that another try may cure. A password that was refused isn't among
+them: Supabase bans an address that tries a wrong one again."""
 
-    Raises psycopg.OperationalError, whose message names host and database and never the password.
+
+class AnswerTimeout(psycopg.Error):
+    """Nothing answered in time. The connection is closed; whether a COMMIT took effect is unknown.
+
+    Not an OperationalError, because a loop that repeats those would wait as long again, each time.
     """
-    defaults: Mapping[str, Any] = {"connect_timeout": 10, "application_name": application_name, **_KEEPALIVES}
-    given = psycopg.conninfo.conninfo_to_dict(conninfo, **parameters)
+
+
+class ConnectError(psycopg.Error):
+    """No connection could be made. Names host, port, database and user, and what libpq said; never the password.
+
+    `passing` says whether another try may succeed.
+    """
+
+    def __init__(self, message: str, *, passing: bool) -> None:
+        super().__init__(message)
+        self.passing = passing
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """psycopg's connection, whose every statement must be answered within `answer_within` seconds."""
+
+    answer_within: float = ANSWER_SECONDS
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """What psycopg calls for each statement, each BEGIN and COMMIT, and each buffer of a COPY."""
+        limit = self.answer_within if timeout is None else timeout
+        began = time.monotonic()
+        try:
+            return super().wait(gen, interval, limit)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None and time.monotonic() - began >= limit:
+                self.close()  # its answer may still come, and would be taken for the next statement's
+                raise AnswerTimeout(f"no answer within {limit:g} s") from None
+            raise
+
+
+def connect(
+    conninfo: str = "",
+    *,
+    application_name: str = "dualwrite",
+    answer_within: float | None = None,
+    **parameters: Any,
+) -> Connection:
+    """Opens a connection (autocommit: transactions are explicit). `conninfo` is a libpq string or URI; `answer_within`
+    is how many seconds each statement may take to be answered.
+
+    Raises ConnectError. Warns where the connection is not encrypted and leaves this machine; `sslmode=require`, or
+    better `verify-full` with `sslrootcert`, refuses such a connection instead.
+    """
+    defaults: Mapping[str, Any] = {
+        "connect_timeout": 10,
+        "application_name": application_name,
+        "tcp_user_timeout": _TCP_USER_TIMEOUT,
+        **_KEEPALIVES,
+    }
+    try:
+        given = psycopg.conninfo.conninfo_to_dict(conninfo, **parameters)
+    except psycopg.ProgrammingError:  # libpq quotes the part that it can't read, which may be the password
+        raise ConnectError(
+            "the connection string is neither a libpq string nor a URI (special characters in a URI are %-encoded)",
+            passing=False,
+        ) from None
     merged = {**defaults, **{k: v for k, v in given.items() if v is not None}}
-    return psycopg.connect(**merged, autocommit=True, prepare_threshold=None)
+    try:
+        connection = Connection.connect(**merged, autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        words = " ".join(str(error).split())
+        place = f"{merged.get('host') or 'the local socket'}:{merged.get('port') or 5432}"
+        raise ConnectError(
+            f"{place}, database {merged.get('dbname')}, user {merged.get('user')}: {words}",
+            passing=any(word in words.lower() for word in _PASSING),
+        ) from None
+    if answer_within is not None:
+        connection.answer_within = answer_within
+    if not connection.pgconn.ssl_in_use and not is_local(connection.info.hostaddr):
+        log.warning(
+            "The connection to Postgres at %s is not encrypted. Set sslmode=verify-full and sslrootcert to refuse that",
+            connection.info.host,
+        )
+    return connection
+
+
+def is_local(host: str | None) -> bool:
+    """Whether a host, by name or address, is this machine: loopback or a Unix socket."""
+    if not host or host.startswith(("/", "@")) or host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 @contextmanager
@@ -54,17 +165,47 @@ def transaction(
     *,
     statement_timeout: str | None = None,
     lock_timeout: str | None = None,
+    idle_timeout: str | None = None,
+    answer_within: float | None = None,
     read_only: bool = False,
 ) -> Iterator[Connection]:
-    """One transaction with settings of its own (Postgres's notation: "2s"). Rolled back where the block raises."""
-    with connection.transaction():
-        settings = {"statement_timeout": statement_timeout, "lock_timeout": lock_timeout}
-        for name, value in settings.items():
-            if value is not None:
-                connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+    """One transaction with settings of its own. Rolled back where the block raises.
+
+    The server's settings are in Postgres's notation ("2s"). `idle_timeout` ends a transaction that we leave lying, with
+    its locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included.
+    """
+    with ExitStack() as stack:
+        if answer_within is not None:
+            stack.callback(setattr, connection, "answer_within", connection.answer_within)
+            connection.answer_within = answer_within
+        stack.enter_context(connection.transaction())
+        settings = {
+            "statement_timeout": statement_timeout,
+            "lock_timeout": lock_timeout,
+            "idle_in_transaction_session_timeout": idle_timeout,
+        }
+        wanted = [part for name, value in settings.items() if value is not None for part in (name, value)]
+        if wanted:
+            calls = ", ".join(["set_config(%s, %s, true)"] * (len(wanted) // 2))
+            connection.execute(f"SELECT {calls}", wanted)
         if read_only:
             connection.execute("SET TRANSACTION READ ONLY")
         yield connection
+
+
+def is_disconnect(error: psycopg.Error) -> bool:
+    """Whether the connection is lost or was never made, as against a statement that Postgres refused. Another try, on
+    a new connection, may succeed."""
+    if isinstance(error, ConnectError):
+        return error.passing
+    if error.sqlstate is None:  # libpq's own words: the connection broke
+        return isinstance(error, psycopg.OperationalError | AnswerTimeout)
+    return error.sqlstate.startswith(_DISCONNECTS)
+
+
+def was_hung_up(connection: Connection) -> bool:
+    """Whether an idle connection has something to read, which only a server that hung up sends. Asks nobody."""
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 def condition(error: psycopg.Error) -> str:

@@ -63,9 +63,22 @@ def confirm(connection: Connection, ids: Sequence[int]) -> None:
 
 
 def prune_journal(connection: Connection, days: int) -> int:
-    """Drops confirmed before-images older than `days`; returns how many."""
+    """Forgets how rows were before our writes, `days` after the write: the promise of personal data's end holds for every
+    row. Confirmed journal rows go; returns how many. One that no run has confirmed keeps its key and path, which the next
+    run needs to finish it, and loses its before-image.
+
+    sql/optional/prune.sql is the same for a time in which no DAG runs.
+    """
+    # An insert has no before-image, so this leaves it alone: `untouched` compares the journal row's own xmin.
+    connection.execute(
+        "UPDATE dualwrite.repair_journal SET row_before = NULL WHERE confirmed_at IS NULL AND row_before IS NOT NULL "
+        "AND written_at < now() - make_interval(days => %s)",
+        (days,),
+    )
     return connection.execute(
-        "DELETE FROM dualwrite.repair_journal WHERE confirmed_at < now() - make_interval(days => %s)", (days,)
+        "DELETE FROM dualwrite.repair_journal WHERE confirmed_at IS NOT NULL "
+        "AND written_at < now() - make_interval(days => %s)",
+        (days,),
     ).rowcount
 
 

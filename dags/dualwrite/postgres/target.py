@@ -5,11 +5,14 @@ is read; see docs/protocol.md for the order of steps and the interleavings consi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Self
+from functools import lru_cache, partial
+from typing import Any, Self, TypeVar
+
+import tenacity
 
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
@@ -18,12 +21,18 @@ from dualwrite.postgres import Connection
 from dualwrite.postgres.statements import Statements
 from dualwrite.postgres.text import stored
 
+log = logging.getLogger(__name__)
+
 Key = tuple[Cell, ...]
+T = TypeVar("T")
 
 _LOCK_TIMEOUT = "2s"
 """The app's own statements end after 3 s: we give way before we cost a client its write."""
 
 _STATEMENT_TIMEOUT = "120s"
+_RECONNECT_SECONDS = 30.0
+"""How long a lost connection is made again and again before a call gives up."""
+
 _KEYS_AT_ONCE = 10_000
 
 
@@ -102,11 +111,50 @@ class Target:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction with this module's timeouts. Rolled back where the block raises."""
-        with postgres.transaction(
-            self.connection, statement_timeout=_STATEMENT_TIMEOUT, lock_timeout=_LOCK_TIMEOUT
-        ) as connection:
+        """A transaction with this module's timeouts. Rolled back where the block raises.
+
+        Where the connection was lost since its last use, BEGIN says so: nothing has happened yet, so it is begun on a
+        new one. Once begun it is never repeated here: of a COMMIT whose answer was lost nobody knows whether it
+        happened. (A write of ours is finished through its journal row, see docs/protocol.md.)
+        """
+        with ExitStack() as stack:
+            connection = self._reconnecting(lambda: stack.enter_context(self._begin()))
             yield connection
+
+    def _begin(self) -> AbstractContextManager[Connection]:
+        return postgres.transaction(
+            self.connection,
+            statement_timeout=_STATEMENT_TIMEOUT,
+            lock_timeout=_LOCK_TIMEOUT,
+            idle_timeout=_STATEMENT_TIMEOUT,
+        )
+
+    def _read(self, ask: Callable[[Connection], T]) -> T:
+        """A transaction that only reads: repeated whole, on a new connection, where the connection is lost."""
+
+        def attempt() -> T:
+            with self._begin() as connection:
+                return ask(connection)
+
+        return self._reconnecting(attempt)
+
+    def _reconnecting(self, attempt: Callable[[], T]) -> T:
+        """Repeats `attempt`, with back-off, while connections are lost; raises the last error after half a minute."""
+
+        def reconnect(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            assert isinstance(error, postgres.Error)
+            log.warning("Connecting to Postgres again after %s", postgres.condition(error))
+            self.close()
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda e: isinstance(e, postgres.Error) and postgres.is_disconnect(e)),
+            wait=tenacity.wait_exponential_jitter(initial=0.2, max=5, jitter=0.3),
+            stop=tenacity.stop_after_delay(_RECONNECT_SECONDS),
+            before_sleep=reconnect,
+            reraise=True,
+        )
+        return retrying(attempt)
 
     # --- inside a transaction of the caller's ---------------------------------------------------------------------
 
@@ -309,25 +357,17 @@ class Target:
 
     def versions(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, tuple[str, str]]:
         """xmin and digest of the rows at these keys. An absent row gives no entry, which is a reading too."""
-        found: dict[Key, tuple[str, str]] = {}
-        with self.transaction() as connection:
-            for n, xmin, digest in connection.execute(
-                self.statements(collection).versions, {"n": list(range(len(keys))), "keys": [key_json(k) for k in keys]}
-            ):
-                found[keys[n]] = (xmin, digest)
-        return found
+        statement, parameters = self.statements(collection).versions, _numbered(keys)
+        rows = self._read(partial(_fetched, statement, parameters))
+        return {keys[n]: (xmin, digest) for n, xmin, digest in rows}
 
     def paths(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, tuple[str, ...]]:
         """The paths at which the documents of rows at these keys may be, the likeliest first (see Statements.paths). Keys
         without a row give no entry."""
-        found: dict[Key, tuple[str, ...]] = {}
-        with self.transaction() as connection:
-            for n, paths in connection.execute(
-                self.statements(collection).paths, {"n": list(range(len(keys))), "keys": [key_json(k) for k in keys]}
-            ):
-                # An id with a slash in it, written by hand, would name another document's path.
-                found[keys[n]] = tuple(path for path in paths if collection.match(path) is not None)
-        return found
+        statement, parameters = self.statements(collection).paths, _numbered(keys)
+        rows = self._read(partial(_fetched, statement, parameters))
+        # An id with a slash in it, written by hand, would name another document's path.
+        return {keys[n]: tuple(path for path in paths if collection.match(path) is not None) for n, paths in rows}
 
     def delete(
         self, collection: Collection, candidates: Sequence[tuple[Key, str, str | None, str]], run_id: str
@@ -378,33 +418,28 @@ class Target:
 
     def count(self, collection: Collection) -> int:
         """How many rows the table has now."""
-        with self.transaction() as connection:
-            found = connection.execute(
-                postgres.sql.SQL("SELECT count(*) FROM {}").format(self.statements(collection).table)
-            ).fetchone()
-            return int(found[0]) if found else 0
+        statement = postgres.sql.SQL("SELECT count(*) FROM {}").format(self.statements(collection).table)
+        [[number]] = self._read(partial(_fetched, statement, {}))
+        return int(number)
 
     def keys(self, collection: Collection) -> Iterator[list[Key]]:
         """All keys of the table, in pages by key order, each page in a transaction of its own (so no snapshot is held,
         and a pooler may serve each from another connection)."""
         statements = self.statements(collection)
-        after: Key | None = None
+        statement, after = statements.keys_after(first=True), list[Cell]()
         while True:
-            with self.transaction() as connection:
-                page: list[Key] = connection.execute(
-                    statements.keys_after(first=after is None), {"after": list(after or ()), "limit": _KEYS_AT_ONCE}
-                ).fetchall()
+            parameters = {"after": after, "limit": _KEYS_AT_ONCE}
+            page = self._read(partial(_fetched, statement, parameters))
             if page:
                 yield [tuple(key) for key in page]
             if len(page) < _KEYS_AT_ONCE:
                 return
-            after = tuple(page[-1])
+            statement, after = statements.keys_after(first=False), list(page[-1])
 
     def keys_where(self, collection: Collection, column: str, values: Iterable[str]) -> list[Key]:
         """The keys of all rows whose `column` has one of these values."""
-        with self.transaction() as connection:
-            statement = self.statements(collection).keys_where(column)
-            return [tuple(key) for key in connection.execute(statement, {"values": list(values)})]
+        statement, parameters = self.statements(collection).keys_where(column), {"values": list(values)}
+        return [tuple(key) for key in self._read(partial(_fetched, statement, parameters))]
 
     def untouched(self, connection: Connection, collection: Collection, journal_ids: Sequence[int]) -> frozenset[str]:
         """Labels of journaled inserts whose row is still the very version that we inserted: it carries the xmin of
@@ -417,11 +452,16 @@ class Target:
         """The keys of rows one of whose written columns lies in [start, end)."""
         if not collection.written_columns:
             return []
-        with self.transaction() as connection:
-            found = connection.execute(
-                self.statements(collection).written_between, {"start": start, "end": end}
-            ).fetchall()
-        return [tuple(key) for key in found]
+        statement, parameters = self.statements(collection).written_between, {"start": start, "end": end}
+        return [tuple(key) for key in self._read(partial(_fetched, statement, parameters))]
+
+
+def _numbered(keys: Sequence[Key]) -> dict[str, list[int] | list[str]]:
+    return {"n": list(range(len(keys))), "keys": [key_json(key) for key in keys]}
+
+
+def _fetched(statement: postgres.sql.Composed, parameters: Mapping[str, object], connection: Connection) -> list[Any]:
+    return connection.execute(statement, parameters).fetchall()
 
 
 @lru_cache(maxsize=1)
