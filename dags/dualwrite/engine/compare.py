@@ -17,6 +17,7 @@ from dualwrite.engine.compare_and_set import Protocol
 from dualwrite.engine.judge import Judge
 from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
+from dualwrite.engine.seen import Seen
 from dualwrite.engine.units import Key, Policy, Unit, unit_of, unit_of_row
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.firestore.values import document_of
@@ -87,10 +88,12 @@ class Examiner:
         self.judge = Judge(source, target, catalog, collection, report=report, run_id=run_id, parents=self._parents)
         self.protocol = Protocol(self.judge, may_delete=policy.delete)
         self._unresolved: list[Row] = []
-        self._rows_left: set[Key] | None = None
         self._pending: list[tuple[Finding, Key]] | None = None
-        self._matched_keys: set[int] = set()
-        self._seen_keys: set[Key] | None = None
+        self._matched_keys = Seen()
+        self._seen_keys: Seen | None = None
+        """Keys that this first look saw in documents."""
+        self._whole = False
+        """Whether this first look is of all documents and rows."""
         self._rows_at_once = _ROWS_AT_FIRST
 
     def close(self) -> None:
@@ -113,15 +116,16 @@ class Examiner:
         if self.policy.writes:
             self.protocol.finish_journal()
         progress = _ProgressLog(self.collection.name)
-        seen: set[str] = set()
+        seen = Seen()
         parts = list(scans(self.collection, window))
         for scan in parts:
             # A document that lies in the window by two check fields comes twice (and is billed twice): examined once.
             last = scan is parts[-1]
             for page in self.source.pages(scan, page_size):
                 messages = page.messages
-                if seen or not last:
+                if scan is not parts[0]:
                     messages = [m for m in messages if m.name not in seen]
+                if not last:
                     seen.update(m.name for m in messages)
                 self.report.documents_read += len(page.messages)
                 self._page(messages)
@@ -137,26 +141,29 @@ class Examiner:
     ) -> list[tuple[Finding, Key]]:
         """Examines a window from all sides, or (None) every document and every row. Writes nothing.
 
-        Returns the differences that must be looked at a second time, which are not counted yet. All rows: their keys
-        are read before the documents; a row that comes later isn't missed, it is nobody's concern. A row that no
-        document accounted for is examined by key, with fresh reads, and so are the units that `more` adds when the
-        documents have been seen. Holds the keys of all rows in memory (about 200 bytes each).
+        Returns the differences that must be looked at a second time, which are not counted yet. A row that no document
+        accounted for is examined by key, with fresh reads, and so are the units that `more` adds when the documents have
+        been seen. Holds eight bytes for each document in memory, and the differences.
         """
         self._pending = []
-        self._seen_keys = set() if window is not None else None
-        self._rows_left = (
-            {key for page in self.target.keys(self.collection) for key in page} if window is None else None
-        )
+        self._seen_keys = Seen()
+        self._whole = window is None
         self.scan(window, page_size)
-        if self._rows_left is not None:
-            left, self._rows_left = self._rows_left, None
-            # A document that can't become a row may have one; it has its verdict already.
-            self.examine_units([u for u in self.units_of(sorted(left)) if u.label not in self._seen_labels])
+        if self._whole:
+            self._rows_without_documents(self._seen_keys)
         self.examine_units(more(self))
         pending, self._pending = self._pending, None
         self._seen_keys = None
         self.report.taken -= len(pending)  # counted by the second look
         return pending
+
+    def _rows_without_documents(self, seen: Seen) -> None:
+        """Examines all rows that no document accounted for, by key. Those that came since the documents were read are among
+        them: fresh reads on both sides tell."""
+        for keys in self.target.keys(self.collection):
+            left = [key for key in keys if key not in seen]
+            # A document that can't become a row may have one; it has its verdict already.
+            self.examine_units([u for u in self.units_of(left) if u.label not in self._seen_labels])
 
     @property
     def seen(self) -> frozenset[str]:
@@ -165,7 +172,7 @@ class Examiner:
 
     def fresh(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units that this first look has not examined yet."""
-        keys = self._seen_keys or set()
+        keys = self._seen_keys if self._seen_keys is not None else Seen()
         return list({u.label: u for u in units if u.label not in self._seen_labels and u.key not in keys}.values())
 
     def sweep(self, page_size: int, *, grace: float) -> None:
@@ -248,11 +255,10 @@ class Examiner:
     def _judge_page(self, page: Page) -> list[Row]:
         """Judges and, where the policy says so, inserts rows. Returns the stale ones that still are to be updated."""
         self.report.taken += len(page)
-        if self._rows_left is not None:
-            self._rows_left.difference_update(page.key(n) for n in range(len(page)))
         if self._seen_keys is not None:
             self._seen_keys.update(page.key(n) for n in range(len(page)))
-            self._seen_labels.update(page.label(n) for n in range(len(page)))
+            if not self._whole:
+                self._seen_labels.update(page.label(n) for n in range(len(page)))
         judged = self.judge.judge(page, self.policy)
         stale: list[Row] = []
         for n, finding in judged.findings.items():
@@ -272,7 +278,7 @@ class Examiner:
         self.report.add_matching(len(page) - len(judged.findings))
         if not self.collection.keyed_by_path:
             self._matched_keys.update(
-                hash(page.key(n)) for n in range(len(page)) if n not in judged.findings or n in judged.journal
+                page.key(n) for n in range(len(page)) if n not in judged.findings or n in judged.journal
             )
         self.protocol.confirm_later([page[n] for n in judged.journal], list(judged.journal.values()))
         return stale
@@ -299,7 +305,7 @@ class Examiner:
         unresolved, self._unresolved = self._unresolved, []
         contested = []
         for row in unresolved:
-            if hash(row.key) in self._matched_keys:
+            if row.key in self._matched_keys:
                 self._found(duplicate(row), row.key)
             else:
                 contested.append(row)
@@ -315,8 +321,8 @@ class Examiner:
         keys = self.target.keys_where(self.collection, column.name, by_id)
         units = [unit_of(self.collection, key, by_id[str(key[index])]) for key in keys]
         gone = [u for u in units if u.label not in entries[str(u.path)]]
-        if self._rows_left is not None:
-            self._rows_left.difference_update(u.key for u in gone)
+        if self._seen_keys is not None:
+            self._seen_keys.update(u.key for u in gone)
         self.examine_units(gone)
 
     def units_of(self, keys: Sequence[Key]) -> list[Unit]:
