@@ -26,11 +26,11 @@ import logging
 from datetime import timedelta
 
 from airflow.sdk import TriggerRule, dag, task
-from airflow.sdk.exceptions import AirflowFailException
 
-from dualwrite.edge.airflow import clearly, migration_params, migrations_connection
+from dualwrite.edge.airflow import clearly, fail, migration_params, migrations_connection
 from dualwrite.edge.forms import migration_form
 from dualwrite.migrations import migrator as migrations
+from dualwrite.model.render import as_text
 
 log = logging.getLogger("dualwrite")
 
@@ -84,14 +84,12 @@ def apply_migrations():
             whole = migrations.build_report(
                 connection, migration_params(context), context["run_id"], applied or planned or [], differences
             )
-        log.info("%s", migrations.as_markdown(whole))
+        log.info("\n%s", as_text(migrations.described(whole)))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: it is wanted most then
         if applied is None or differences is None:
-            raise AirflowFailException(
-                "The migrations were not applied whole: see the task that failed, plan or apply."
-            )
+            fail(["The migrations were only partly applied: see the task that failed, plan or apply."])
         if differences:
-            raise AirflowFailException("The target is not as the migrations promise: " + "; ".join(differences))
+            fail(["The target is not as the migrations promise: " + "; ".join(differences)])
         return whole
 
     planned, applied = plan(), apply()

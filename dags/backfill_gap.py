@@ -36,8 +36,9 @@ from airflow.sdk import TaskGroup, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dualwrite.catalog import CATALOG
-from dualwrite.edge.airflow import clearly, gap_params, gap_run, triggered_by
-from dualwrite.edge.forms import gap_form
+from dualwrite.edge.airflow import clearly, fail, gap_params, gap_run, triggered_by
+from dualwrite.edge.forms import approval_form, gap_form
+from dualwrite.model.render import as_markdown, as_text
 from dualwrite.runs import backfill
 from dualwrite.runs.backfill import GapParams
 
@@ -61,6 +62,15 @@ def _approval(context, params: GapParams) -> backfill.Approval | None:
     if answer is None:
         return "unanswered"
     return "approved" if APPROVE in answer["chosen_options"] else "rejected"
+
+
+def _answer(context) -> dict | None:
+    """Who answered, and the reason that they gave."""
+    answer = context["ti"].xcom_pull(task_ids="approve")
+    if answer is None:
+        return None
+    by = (answer.get("responded_by_user") or {}).get("name")
+    return {"by": by, "reason": (answer.get("params_input") or {}).get("reason") or None}
 
 
 @dag(
@@ -94,14 +104,15 @@ def backfill_gap():
         """A dry run of the whole selection, for the approval."""
         with gap_run(context, _plan(context)) as run:
             found = {name: backfill.examine(run, name, dry=True, record=False) for name in run.params.names}
-        return backfill.as_markdown(backfill.build_report(run.run_id, run.params, found, {}, dry=True))
+        return as_markdown(backfill.asked(backfill.build_report(run.run_id, run.params, found, {}, dry=True)))
 
     # Not ApprovalOperator: where it skips what follows, its answer is lost, and a rejection is taken for no answer.
     approve = HITLOperator(
         task_id="approve",
         execution_timeout=None,  # a person may take a night
         options=[APPROVE, REJECT],
-        subject="Write the gap to Supabase?",
+        subject="Write this gap to Supabase?",
+        params=approval_form(),
         body="{{ ti.xcom_pull(task_ids='examine_for_review') }}",
     )
 
@@ -142,12 +153,13 @@ def backfill_gap():
             verified,
             dry=params.mode == "dry_run",
             approval=_approval(context, params),
+            answer=_answer(context),
             preflight_reads=plan["billed_reads"],
         )
-        log.info("%s", backfill.as_markdown(whole))
+        log.info("\n%s", as_text(backfill.described(whole)))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
         if faults := backfill.failures(whole):
-            raise AirflowFailException("; ".join(faults) + ". See the report above.")
+            fail(faults)
         return whole
 
     plan, checked, written = preflight(), verify_counts(), report()

@@ -39,8 +39,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dualwrite import alerts
 from dualwrite.catalog import CATALOG
-from dualwrite.edge.airflow import clearly, dag_link, reconcile_preflight, reconcile_run, target
+from dualwrite.edge.airflow import clearly, dag_link, fail, reconcile_preflight, reconcile_run, target
 from dualwrite.edge.forms import reconcile_form
+from dualwrite.model.render import as_text
 from dualwrite.runs import reconcile, reconcile_report, repair
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 
@@ -146,12 +147,12 @@ def reconcile_dual_writes():
         plan, link = _plan(context), dag_link(DAG_ID)
         with clearly(), target() as postgres, postgres.transaction() as connection:
             whole = reconcile_report.build_report(connection, CATALOG, context["run_id"], plan, parts, link=link)
-        log.info("%s", reconcile_report.as_markdown(whole))
+        log.info("\n%s", as_text(reconcile_report.described(whole)))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
         if found := reconcile_report.alerts(whole, CATALOG, link):
             alerts.begin(dag_id=DAG_ID, run_id=context["run_id"])
             alerts.tell(found)
-            raise AirflowFailException(reconcile_report.message(found))
+            fail([alert.text for alert in found])
         return whole
 
     begun, waited, looked, decided, again = preflight(), grace(), look_again(), gate(), re_examine()

@@ -5,13 +5,14 @@ that imports airflow.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from airflow.configuration import conf
 from airflow.sdk import Variable
@@ -31,8 +32,11 @@ from dualwrite.model.errors import (
     SourceError,
     TargetError,
 )
+from dualwrite.model.render import wrapped
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill, reconcile_plan
+
+log = logging.getLogger("dualwrite")
 
 SOURCE_CONNECTION = "firestore_default"
 TARGET_CONNECTION = "supabase_default"
@@ -164,6 +168,24 @@ def clearly() -> Iterator[None]:
         )
     if failure is not None:
         raise failure from None  # the first error must not go along as this one's context
+
+
+class ReportFailed(SystemExit):
+    """Ends a task as failed. `str()` is what a notifier shows: all problems in one line.
+
+    Airflow logs a traceback of its own frames around every exception but SystemExit, and what must be read drowns in it.
+    For tasks without retries only: Airflow retries a SystemExit where it may.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code = 1  # shown beside "Task exited"; the text stands above it already
+
+
+def fail(problems: Sequence[str]) -> NoReturn:
+    """Ends the task as failed, with each problem whole, wrapped, and last in the log."""
+    log.error("This run fails:\n\n%s\n", "\n\n".join(wrapped(problem) for problem in problems))
+    raise ReportFailed("; ".join(problems))
 
 
 @contextmanager
