@@ -22,6 +22,9 @@ export function svg(tag, attributes = {}, ...children) {
 // A document's id or path: set apart, so that right-to-left text can't reorder what stands around it.
 export const code = (text) => el("code", { dir: "auto" }, String(text));
 
+// A table's name may be cut after an underscore, nowhere else.
+export const breakable = (name) => name.split("_").flatMap((part, i) => (i ? ["_", el("wbr"), part] : [part]));
+
 export const number = (value) => new Intl.NumberFormat("en").format(value);
 
 export function count(value, one, many = `${one}s`) {

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { chart } from "./chart.js";
-import { age, ago, code, count, el, followTheme, link, number, runLink, say, span, utc } from "./dom.js";
+import { age, ago, breakable, code, count, el, followTheme, link, number, runLink, say, span, utc } from "./dom.js";
 import { DRIFT, excuseOf, findings, history, lines, nameable, plain, repairOf, standing, sweepOf, unexcuseOf } from "./facts.js";
 import { openForm, started } from "./trigger.js";
 
@@ -17,14 +17,16 @@ let note = null;
 
 // --- buttons ---------------------------------------------------------------------------------------------------------
 
-const button = (text, onclick, kind) => el("button", { type: "button", class: kind, onclick }, text);
+const button = (content, onclick, kind) => el("button", { type: "button", class: kind, onclick }, content);
 
-function formButton(text, title, explanation, preset, kind) {
+// `of` tells a screen reader what a button that stands in every line is about.
+function formButton(text, title, explanation, preset, kind, of) {
   const done = (run) => {
     note = started(run);
     refresh();
   };
-  return button(text, () => openForm(api.RECONCILE, title, explanation, preset, done), kind);
+  const spoken = of && el("span", { class: "unseen" }, ` ${of}`);
+  return button([text, spoken], () => openForm(api.RECONCILE, title, explanation, preset, done), kind);
 }
 
 const EXPLAINED = {
@@ -37,16 +39,17 @@ const EXPLAINED = {
 const repairButton = (found, kind) => {
   const conf = repairOf(found);
   const what = conf?.collections?.length === 1 ? ` ${conf.collections[0]}` : "";
-  return conf && formButton(found.length > 1 ? "Repair all…" : "Repair…", `Repair${what}`, EXPLAINED[conf.repair], conf, kind);
+  return conf && formButton(found.length > 1 ? "Repair all…" : "Repair…", `Repair${what}`, EXPLAINED[conf.repair], conf, kind,
+    found.length > 1 ? null : `${found[0].verdict} ${found[0].collection}`);
 };
 
 const excuseButton = (collection, key) =>
   formButton("Excuse…", "Excuse a difference",
     key ? "It is kept, counted as excused, and fails no run any more." : `All that is open in ${collection} now is kept, counted as excused, and fails no run any more.`,
-    excuseOf(collection, key));
+    excuseOf(collection, key), null, key ? `${collection} ${key}` : collection);
 
 const sweepButton = (collection) =>
-  formButton("Sweep…", `Sweep ${collection}`, "Compares every document with every row. One billed read for each document.", sweepOf(collection));
+  formButton("Sweep…", `Sweep ${collection}`, "Compares every document with every row. One billed read for each document.", sweepOf(collection), null, collection);
 
 // --- the overview ----------------------------------------------------------------------------------------------------
 
@@ -60,7 +63,7 @@ function overview(found) {
     note && el("p", { class: "card note" }, note),
     hero(found, problems),
     waiting(found),
-    problems.length > 0 && findingsCard(problems),
+    problems.length > 0 && findingsCard(problems, lines(report, found.backfill)),
     el("div", { class: "columns" }, readyCard(report, found), historyCard(report, runs)),
     collectionsCard(lines(report, found.backfill)),
     (report.excuses ?? []).length > 0 && excusesCard(report),
@@ -105,13 +108,18 @@ function waiting({ approvals }) {
   return el("section", { class: "card note" }, el("ul", { class: "bare" }, items));
 }
 
-function findingsCard(problems) {
-  const items = problems.map((f) =>
-    el("li", { class: "finding" },
+function findingsCard(problems, all) {
+  const items = problems.map((f) => {
+    const shown = all.find((l) => l.name === f.collection)?.samples.filter((s) => s.verdict === f.verdict && !s.excused) ?? [];
+    const causes = Object.entries(f.causes).filter(([cause]) => cause !== "unknown").map(([cause, n]) => `${number(n)} ${plain(cause)}`);
+    return el("li", { class: "finding" },
       el("div", {}, el("strong", {}, f.collection), " ", el("span", { class: `chip ${f.verdict}` }, `${number(f.number)} ${f.verdict}`),
-        el("p", { class: "quiet" }, "since ", utc(f.since), " (", ago(f.since), "), ",
-          Object.entries(f.causes).map(([cause, n]) => `${number(n)} ${plain(cause)}`).join(", "))),
-      el("p", { class: "buttons" }, repairButton([f], "primary"), excuseButton(f.collection), sweepButton(f.collection))));
+        el("p", { class: "quiet" }, [`since ${utc(f.since)} (${span(age(f.since))})`, ...causes].join(", ")),
+        shown.length > 0 && el("details", {},
+          el("summary", {}, `${count(shown.length, "sample")}`, el("span", { class: "unseen" }, ` of ${f.verdict} ${f.collection}`)),
+          samples({ name: f.collection, samples: shown }))),
+      el("p", { class: "buttons" }, repairButton([f]), excuseButton(f.collection), sweepButton(f.collection)));
+  });
   return el("section", { class: "card" }, el("h2", {}, "Open differences"), el("ul", { class: "bare" }, items));
 }
 
@@ -153,10 +161,11 @@ function historyCard(report, runs) {
 }
 
 function collectionsCard(all) {
-  const body = el("tbody", {}, all.flatMap(collectionRows));
+  const counted = all.some((l) => l.documents !== null || l.rows !== null);
+  const body = el("tbody", {}, all.flatMap((l) => collectionRows(l, counted)));
   const troubled = all.filter((l) => DRIFT.some((v) => l.open[v]) || l.excused || l.notExamined).length;
   const only = el("input", { type: "checkbox", onchange: () => body.classList.toggle("troubled", only.checked) });
-  const columns = ["Collection", "Documents", "Rows", "Examined", "State", "Compared until", "Last sweep", ""];
+  const columns = ["Collection", ...(counted ? ["Documents", "Rows"] : []), "Examined", "State", "Compared until", "Last sweep", ""];
   return el("section", { class: "card", id: "collections" },
     el("h2", {}, "Collections"),
     all.length > 8 && troubled > 0 && el("label", { class: "check" }, only, `Only the ${troubled} with open or excused differences`),
@@ -167,7 +176,7 @@ function collectionsCard(all) {
 const cell = (label, ...content) => el("td", { "data-label": label }, ...content);
 const figure = (value) => (value === null ? el("span", { class: "quiet" }, "–") : number(value));
 
-function collectionRows(line) {
+function collectionRows(line, counted) {
   const trouble = DRIFT.some((v) => line.open[v]) || line.excused || line.notExamined;
   const state = line.notExamined
     ? [el("span", { class: "chip rejected" }, "not examined")]
@@ -185,11 +194,11 @@ function collectionRows(line) {
     more.hidden ? opened.delete(line.name) : opened.add(line.name);
   } }, `${count(line.samples.length, "sample")}`, el("span", { class: "unseen" }, ` of ${line.name}`));
   const row = el("tr", { class: trouble ? "" : "quietly" },
-    el("th", { scope: "row" }, line.name),
-    cell("Documents", figure(line.documents)), cell("Rows", figure(line.rows)), cell("Examined", figure(line.examined)),
+    el("th", { scope: "row" }, breakable(line.name)),
+    counted && [cell("Documents", figure(line.documents)), cell("Rows", figure(line.rows))], cell("Examined", figure(line.examined)),
     cell("State", el("div", { class: "chips" }, state)),
     cell("Compared until", line.until ? ago(line.until) : ago(null)), cell("Last sweep", ago(line.swept)),
-    cell("", el("div", { class: "buttons" }, line.samples.length > 0 && toggle, sweepButton(line.name))));
+    cell("", el("div", { class: "buttons actions" }, line.samples.length > 0 && toggle, sweepButton(line.name))));
   return line.samples.length ? [row, more] : [row];
 }
 
@@ -210,7 +219,7 @@ function excusesCard(report) {
     el("li", { class: "finding" },
       el("div", {}, el("strong", {}, e.collection), " ", el("span", { class: "chip" }, plain(e.verdict)), " ", code(e.key),
         el("p", {}, el("q", {}, e.reason ?? "")), el("p", { class: "quiet" }, "by ", e.by, ", ", ago(e.since))),
-      nameable(e.key) && el("p", { class: "buttons" }, formButton("Take back…", "Take an excuse back", "The difference counts as open again.", unexcuseOf(e.collection, e.key)))));
+      nameable(e.key) && el("p", { class: "buttons" }, formButton("Take back…", "Take an excuse back", "The difference counts as open again.", unexcuseOf(e.collection, e.key), null, `${e.collection} ${e.key}`))));
   return el("section", { class: "card" }, el("h2", {}, "Excuses"),
     el("details", {}, el("summary", {}, total > items.length ? `${number(total)} excused, the latest ${items.length} shown` : `${number(total)} excused`),
       el("ul", { class: "bare" }, items)));
