@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,11 +81,13 @@ def airflow(environment: dict[str, str], *arguments: str) -> str:
 
 
 @contextlib.contextmanager
-def airflow_components(stack: Stack, port: int, password: str) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+def airflow_components(
+    stack: Stack, port: int, passwords: Mapping[str, str]
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """Airflow's components, each a process of its own, until the block ends. Yields them by name, when all are
-    healthy."""
+    healthy. `passwords` are those of airflow_home.USERS."""
     home = Path(stack.environment["AIRFLOW_HOME"])
-    (home / "passwords.json").write_text(json.dumps({"admin": password}))
+    (home / "passwords.json").write_text(json.dumps(dict(passwords)))
     started: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name in COMPONENTS:

@@ -90,7 +90,9 @@ def serve() -> Iterator[Stub]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             known = unquote(urlsplit(self.path).path).removeprefix("/api/v2/")
             stub.posted.append((known, body))
-            status, answer = stub.answers.get(f"POST {known}", (200, {"dag_id": known.split("/")[1], "dag_run_id": "new"}))
+            status, answer = stub.answers.get(
+                f"POST {known}", (200, {"dag_id": known.split("/")[1], "dag_run_id": "new"})
+            )
             self._send(status, json.dumps(answer).encode(), Content_Type="application/json")
 
         do_PATCH = do_POST
@@ -105,3 +107,4 @@ def serve() -> Iterator[Stub]:
         yield stub
     finally:
         server.shutdown()
+        server.server_close()

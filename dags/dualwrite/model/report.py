@@ -209,7 +209,11 @@ def table(collections: Sequence[Mapping[str, Any]]) -> Table:
         if r["outcome"] == "not_examined":
             row = [r["collection"], "NOT EXAMINED", *[""] * (len(header) - 2)]
         else:
-            row = [r["collection"], number(r["examined"]), *(number(r["counts"][v]) if r["counts"][v] else "-" for v in shown)]
+            row = [
+                r["collection"],
+                number(r["examined"]),
+                *(number(r["counts"][v]) if r["counts"][v] else "-" for v in shown),
+            ]
             row += [number(r[k]) if r.get(k) else "-" for k, _ in numbers]
         rows.append([*row, str(r.get("verification") or "").replace("_", " ")] if verified else row)
     return Table([*header, "verification"] if verified else header, rows)
