@@ -27,7 +27,7 @@ from datetime import timedelta
 
 from airflow.sdk import TriggerRule, dag, task
 
-from dualwrite.edge.airflow import clearly, fail, migration_params, migrations_connection
+from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, fail, migration_params, migrations_connection
 from dualwrite.edge.forms import migration_form
 from dualwrite.migrations import migrator as migrations
 from dualwrite.model.render import as_text
@@ -75,7 +75,7 @@ def apply_migrations():
                 return []
             return migrations.verify(connection, [migrations.Step(**step) for step in steps])
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, retry_policy=FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The run in one table. Fails where a file was refused or failed, or where the tables differ."""
         pull = context["ti"].xcom_pull

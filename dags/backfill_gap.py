@@ -36,7 +36,7 @@ from airflow.sdk import TaskGroup, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dualwrite.catalog import CATALOG
-from dualwrite.edge.airflow import clearly, fail, gap_params, gap_run, triggered_by
+from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, fail, gap_params, gap_run, triggered_by
 from dualwrite.edge.forms import approval_form, gap_form
 from dualwrite.model.render import as_markdown, as_text
 from dualwrite.runs import backfill
@@ -136,7 +136,7 @@ def backfill_gap():
         with gap_run(context, params) as run:
             return {name: backfill.verify(run, name, counts_only=params.mode == "dry_run") for name in params.names}
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, retry_policy=FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The whole run in one table. Fails where a collection was not examined or is not verified."""
         pull = context["ti"].xcom_pull

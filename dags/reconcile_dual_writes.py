@@ -39,7 +39,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dualwrite import alerts
 from dualwrite.catalog import CATALOG
-from dualwrite.edge.airflow import clearly, dag_link, fail, reconcile_preflight, reconcile_run, target
+from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, dag_link, fail, reconcile_preflight, reconcile_run, target
 from dualwrite.edge.forms import reconcile_form
 from dualwrite.model.render import as_text
 from dualwrite.runs import reconcile, reconcile_report, repair
@@ -131,7 +131,7 @@ def reconcile_dual_writes():
         with reconcile_run(context, _plan(context)) as run:
             return reconcile.re_examine(run, found["planned"])
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, retry_policy=FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The whole run in one table. Fails while any drift is open that nobody has excused."""
         pull = context["ti"].xcom_pull

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from airflow.configuration import conf
-from airflow.sdk import Variable
+from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, Variable
 from airflow.sdk.bases.hook import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
@@ -174,12 +174,15 @@ class ReportFailed(SystemExit):
     """Ends a task as failed. `str()` is what a notifier shows: all problems in one line.
 
     Airflow logs a traceback of its own frames around every exception but SystemExit, and what must be read drowns in it.
-    For tasks without retries only: Airflow retries a SystemExit where it may.
+    It also retries a SystemExit where it may: a task that ends so has the retry policy FAILS_AT_ONCE.
     """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.code = 1  # shown beside "Task exited"; the text stands above it already
+
+
+FAILS_AT_ONCE = ExceptionRetryPolicy([RetryRule(ReportFailed, RetryAction.FAIL)])
 
 
 def fail(problems: Sequence[str]) -> NoReturn:
