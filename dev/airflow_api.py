@@ -32,7 +32,7 @@ class Airflow:
             pass  # an answer that isn't JSON
         return 200
 
-    def wait_for_dags(self, number: int, seconds: float = 120) -> None:
+    def wait_for_dags(self, number: int, seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while self.call("GET", "/api/v2/dags")["total_entries"] < number:
             if time.monotonic() > deadline:

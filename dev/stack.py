@@ -95,7 +95,7 @@ def airflow_components(
             log = stack.folder / f"{name}.log"
             started[name] = processes.start(command, log=log, environment=stack.environment)
         log = stack.folder / "api-server.log"
-        processes.wait_until(lambda: _healthy(port), started["api-server"], "Airflow", log, seconds=180)
+        processes.wait_until(lambda: _healthy(port), started["api-server"], "Airflow", log, seconds=600)
         yield started
     finally:
         for process in reversed(started.values()):

@@ -22,7 +22,7 @@ from tests.e2e.conftest import Operated, picture
 from tests.support import one
 
 RECONCILE, BACKFILL = "reconcile_dual_writes", "backfill_gap"
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(1500)
 SLOW = 600_000
 """Milliseconds that a run may take on a busy machine."""
 

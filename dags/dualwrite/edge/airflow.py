@@ -228,6 +228,19 @@ def triggered_by(context: Mapping[str, Any]) -> str:
     return getattr(context["dag_run"], "triggering_user_name", None) or str(context["run_id"])
 
 
+def answer(context: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
+    """What a person answered to an approval: chosen options, who, and the reason given; None where nobody did."""
+    found = context["ti"].xcom_pull(task_ids=task_id)
+    if found is None:
+        return None
+    by = (found.get("responded_by_user") or {}).get("name")
+    return {
+        "chosen": found["chosen_options"],
+        "by": by,
+        "reason": (found.get("params_input") or {}).get("reason") or None,
+    }
+
+
 def gap_params(context: Mapping[str, Any]) -> backfill.GapParams:
     return backfill.parse(given(context), backfill.PARAMETERS, CATALOG, datetime.now(UTC))
 

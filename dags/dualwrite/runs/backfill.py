@@ -264,7 +264,7 @@ def build_report(
     *,
     dry: bool,
     approval: Approval | None = None,
-    answer: Mapping[str, str | None] | None = None,
+    answer: Mapping[str, Any] | None = None,
     preflight_reads: int = 0,
 ) -> dict[str, Any]:
     """The whole run's report. `found` and `verified` hold each collection's, or None where there is none; `approval` is
