@@ -67,6 +67,7 @@ export function lines(report, backfill) {
       seen,
       documents: seen?.source_count ?? older?.source_count ?? null,
       rows: seen?.target_count ?? older?.target_count ?? null,
+      counted: seen?.source_count != null ? report.at : (backfill?.run.end_date ?? null),
       examined: seen?.examined ?? null,
       notExamined: seen?.not_examined ?? null,
       open: Object.fromEntries(DRIFT.map((v) => [v, sum((line) => !line.excused && line.verdict === v)])),

@@ -90,7 +90,8 @@ function hero({ latest, dag, runs, running }, problems) {
     el("h2", { id: "standing" }, el("span", { class: "sign", "aria-hidden": "true" }, SIGNS[tone]), says),
     el("p", {}, "Found by run ", runLink(api.RECONCILE, run.dag_run_id), ", ", ago(report.at), ". ",
       until && ["Every recent write is compared up to ", el("strong", {}, utc(until)), "; "],
-      swept === "" ? "not every collection was ever compared whole." : swept && ["every document and row was last compared ", ago(swept), "."]),
+      swept === "" ? "not every collection was ever compared whole." : swept && ["every document and row was last compared ", ago(swept), "."],
+      tone === "good" && report.clean_days > 0 && ` No drift for ${count(report.clean_days, "day")}.`),
     report.problem && el("p", { class: "problem" }, report.problem),
     report.collections.filter((c) => c.not_examined).map((c) => el("p", { class: "problem" }, `${c.collection} was not examined: ${c.not_examined}`)),
     silent && el("p", { class: "problem" }, "A later run ended without a report: ", runLink(api.RECONCILE, newest.dag_run_id), ". What is shown is older."),
@@ -174,7 +175,8 @@ function collectionsCard(all) {
 }
 
 const cell = (label, ...content) => el("td", { "data-label": label }, ...content);
-const figure = (value) => (value === null ? el("span", { class: "quiet" }, "–") : number(value));
+const figure = (value, counted) =>
+  value === null ? el("span", { class: "quiet" }, "–") : el("span", { title: counted && `counted ${utc(counted)}` }, number(value));
 
 function collectionRows(line, counted) {
   const trouble = DRIFT.some((v) => line.open[v]) || line.excused || line.notExamined;
@@ -195,7 +197,7 @@ function collectionRows(line, counted) {
   } }, `${count(line.samples.length, "sample")}`, el("span", { class: "unseen" }, ` of ${line.name}`));
   const row = el("tr", { class: trouble ? "" : "quietly" },
     el("th", { scope: "row" }, breakable(line.name)),
-    counted && [cell("Documents", figure(line.documents)), cell("Rows", figure(line.rows))], cell("Examined", figure(line.examined)),
+    counted && [cell("Documents", figure(line.documents, line.counted)), cell("Rows", figure(line.rows, line.counted))], cell("Examined", figure(line.examined)),
     cell("State", el("div", { class: "chips" }, state)),
     cell("Compared until", line.until ? ago(line.until) : ago(null)), cell("Last sweep", ago(line.swept)),
     cell("", el("div", { class: "buttons actions" }, line.samples.length > 0 && toggle, sweepButton(line.name))));
