@@ -293,10 +293,12 @@ def unexcuse(connection: Connection, excuses: Iterable[tuple[str, str]]) -> int:
 
 
 def excuses(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """The differences that a person accepted, the latest first: who, why and since when. No content."""
+    """The differences that a person accepted, the latest first: who, why and since when. Long keys and reasons are cut,
+    with an ellipsis: reports are kept small."""
     rows = connection.execute(
-        "SELECT collection, key, verdict, excused_by, excuse_reason, excused_at FROM dualwrite.open_differences "
-        "WHERE excused_by IS NOT NULL ORDER BY excused_at DESC, collection, key LIMIT %s",
+        "SELECT collection, CASE WHEN length(key) > 120 THEN left(key, 119) || '…' ELSE key END, verdict, excused_by, "
+        "CASE WHEN length(excuse_reason) > 120 THEN left(excuse_reason, 119) || '…' ELSE excuse_reason END, excused_at "
+        "FROM dualwrite.open_differences WHERE excused_by IS NOT NULL ORDER BY excused_at DESC, collection, key LIMIT %s",
         (limit,),
     ).fetchall()
     names = ("collection", "key", "verdict", "by", "reason")

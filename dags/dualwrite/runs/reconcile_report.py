@@ -24,7 +24,7 @@ from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 from dualwrite.runs.repair import steps
 
 RUNBOOK = "docs/runbook.md"
-EXCUSES = 50
+EXCUSES = 20
 """How many excused differences a report lists; the counts beside them are exact."""
 NO_GATE = "Whether dual-write is alive was not examined: the task gate failed or did not run; see its log."
 _MENDS = {"missing": "missing", "stale": "missing_and_stale", "extra": "all"}
