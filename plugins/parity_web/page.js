@@ -119,7 +119,7 @@ function findingsCard(problems, all) {
         shown.length > 0 && el("details", {},
           el("summary", {}, `${count(shown.length, "sample")}`, el("span", { class: "unseen" }, ` of ${f.verdict} ${f.collection}`)),
           samples({ name: f.collection, samples: shown }))),
-      el("p", { class: "buttons" }, repairButton([f]), excuseButton(f.collection), sweepButton(f.collection)));
+      el("p", { class: "buttons" }, repairButton([f], problems.length === 1 && "primary"), excuseButton(f.collection), sweepButton(f.collection)));
   });
   return el("section", { class: "card" }, el("h2", {}, "Open differences"), el("ul", { class: "bare" }, items));
 }
