@@ -140,7 +140,7 @@ def backfill_gap():
         with gap_run(context, params) as run:
             return {name: backfill.verify(run, name, counts_only=params.mode == "dry_run") for name in params.names}
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, retry_policy=FAILS_AT_ONCE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The whole run in one table. Fails where a collection was not examined or is not verified."""
         pull = context["ti"].xcom_pull

@@ -143,7 +143,7 @@ def reconcile_dual_writes():
         with reconcile_run(context, _plan(context)) as run:
             return reconcile.re_examine(run, found["planned"])
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, retry_policy=FAILS_AT_ONCE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The whole run in one table. Fails while any drift is open that nobody has excused."""
         pull = context["ti"].xcom_pull

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from airflow.configuration import conf
-from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule, Variable
+from airflow.sdk import Variable
 from airflow.sdk.bases.hook import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
@@ -174,7 +174,7 @@ class ReportFailed(SystemExit):
     """Ends a task as failed. `str()` is what a notifier shows: all problems in one line.
 
     Airflow logs a traceback of its own frames around every exception but SystemExit, and what must be read drowns in it.
-    It also retries a SystemExit where it may: a task that ends so has the retry policy FAILS_AT_ONCE.
+    It also retries a SystemExit where it may: a task that ends so takes FAILS_AT_ONCE among its arguments.
     """
 
     def __init__(self, text: str) -> None:
@@ -182,13 +182,19 @@ class ReportFailed(SystemExit):
         self.code = 1  # shown beside "Task exited"; the text stands above it already
 
 
-FAILS_AT_ONCE = ExceptionRetryPolicy([RetryRule(ReportFailed, RetryAction.FAIL)])
+try:
+    from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+except ImportError:  # Airflow 3.2 has no retry policies: there the traceback stays
+    FAILS_AT_ONCE: dict[str, Any] = {}
+else:
+    FAILS_AT_ONCE = {"retry_policy": ExceptionRetryPolicy([RetryRule(ReportFailed, RetryAction.FAIL)])}
 
 
 def fail(problems: Sequence[str]) -> NoReturn:
     """Ends the task as failed, with each problem whole, wrapped, and last in the log."""
     log.error("This run fails:\n\n%s\n", "\n\n".join(wrapped(problem) for problem in problems))
-    raise ReportFailed("; ".join(problems))
+    text = "; ".join(problems)
+    raise ReportFailed(text) if FAILS_AT_ONCE else AirflowFailException(text)
 
 
 @contextmanager
