@@ -1,23 +1,32 @@
 """# apply_migrations
 
 Applies the files of `sql/migrations` to Supabase, in order, each with its line in `dualwrite.migrations` in one
-transaction. It is the first thing to run; the other DAGs need the schema `dualwrite` that it makes.
+transaction.
 
-| mode | what happens |
+**When to run it:** first, before [backfill_gap](/dags/backfill_gap) and
+[reconcile_dual_writes](/dags/reconcile_dual_writes), which need the schema `dualwrite` that it makes; and again whenever
+a file was added. It fits a live app: a migration that can't get a lock within `lock_timeout` gives way and tries again.
+Two runs wait for each other, a second run changes nothing, and if a run is killed, the next one resumes.
+[Parity](/plugin/parity) shows whether every migration is verified.
+
+| param | what it does |
 |---|---|
-| `dry_run` (default) | every pending file is executed in one transaction and rolled back; errors are Postgres's own, with file and line |
-| `apply` | the files are applied one after another, then verified |
+| `mode` | `dry_run` (default): every pending file is executed in one transaction and rolled back. `apply`: one file after another, then verified |
+| `web_client` | opens drafts and reviews to the browser's anon key (`anon`), or closes them (`closed`). Read `sql/optional/web_client_anon.sql` first |
+| `target_version` | apply up to this version; empty: all |
+| `lock_timeout` | seconds that a statement waits for a lock before it gives way to the app |
+| `wait_for_lock` | seconds to keep trying before the run fails and says who held the lock |
 
-Fit for a live app: a migration that can't get a lock within `lock_timeout` gives way and tries again, up to
-`wait_for_lock`, then fails and says who held the lock. Two runs wait for each other. A second run changes nothing.
-Ended at any moment, the next run goes on where it stopped.
+    {"mode": "apply"}
 
-A file that changed or vanished after it was applied, one older than the last applied, or one whose tables exist
-already, is **refused**: then nothing runs, and the message says the remedy. Versions in the Supabase CLI's history
-count as applied; that history is only read.
+| it fails with | what it means | what to do |
+|---|---|---|
+| refused | a file changed or vanished after it was applied, is older than the last applied, or its tables exist already | nothing ran; the message names the file and the remedy |
+| Held by pid ... | a transaction of the app kept a lock for all of `wait_for_lock` | end that transaction, or trigger again with a longer `wait_for_lock` |
+| only partly applied | a file failed; those before it stay applied | read the task `apply`: Postgres's error with file and line |
+| not as the migrations promise | the tables differ from what the files make | correct the table as the message says, with a new migration |
 
-`web_client` opens drafts and reviews to the browser's anon key, or closes them again. Read
-`sql/optional/web_client_anon.sql` first: it says what opening means.
+Versions in the Supabase CLI's history count as applied; that history is only read.
 """
 
 from __future__ import annotations
@@ -26,11 +35,11 @@ import logging
 from datetime import timedelta
 
 from airflow.sdk import TriggerRule, dag, task
-from airflow.sdk.exceptions import AirflowFailException
 
-from dualwrite.edge.airflow import clearly, migration_params, migrations_connection
+from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, fail, migration_params, migrations_connection
 from dualwrite.edge.forms import migration_form
 from dualwrite.migrations import migrator as migrations
+from dualwrite.model.render import as_text
 
 log = logging.getLogger("dualwrite")
 
@@ -75,7 +84,7 @@ def apply_migrations():
                 return []
             return migrations.verify(connection, [migrations.Step(**step) for step in steps])
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The run in one table. Fails where a file was refused or failed, or where the tables differ."""
         pull = context["ti"].xcom_pull
@@ -84,14 +93,12 @@ def apply_migrations():
             whole = migrations.build_report(
                 connection, migration_params(context), context["run_id"], applied or planned or [], differences
             )
-        log.info("%s", migrations.as_markdown(whole))
+        log.info("\n%s", as_text(migrations.described(whole)))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: it is wanted most then
         if applied is None or differences is None:
-            raise AirflowFailException(
-                "The migrations were not applied whole: see the task that failed, plan or apply."
-            )
+            fail(["The migrations were only partly applied: see the task that failed, plan or apply."])
         if differences:
-            raise AirflowFailException("The target is not as the migrations promise: " + "; ".join(differences))
+            fail(["The target is not as the migrations promise: " + "; ".join(differences)])
         return whole
 
     planned, applied = plan(), apply()

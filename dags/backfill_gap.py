@@ -1,25 +1,38 @@
 """# backfill_gap
 
 Finds what was written to Firestore after the export and is absent or stale in Supabase, shows it, writes it, and
-verifies the counts. Run **apply_migrations** first.
+verifies the counts.
 
-| mode | what happens |
+**When to run it:** once dual-write is on, after [apply_migrations](/dags/apply_migrations) and before
+[reconcile_dual_writes](/dags/reconcile_dual_writes) is unpaused. First as it is: a dry run. Then with `apply` or
+`review`. A second apply writes 0 rows. [Parity](/plugin/parity) shows the last one.
+
+| param | what it does |
 |---|---|
-| `dry_run` (default) | everything is examined and reported, nothing is written |
-| `review` | the same, then the run waits for an approval that shows the counts, then writes; *Reject* ends it |
-| `apply` | missing rows are inserted, stale ones updated, and every collection is verified key by key |
+| `mode` | `dry_run` (default): examines and reports, writes nothing; its counts are what an apply would then do. `review`: the same, then waits for an approval, then writes. `apply`: inserts what is missing, updates what is stale, verifies every collection key by key |
+| `update_stale` | whether stale rows are updated, or only missing ones inserted |
+| `collections` | which; the parents that they need are added |
+| `scope` | `window`: documents written since the export. `all`: every document |
+| `since`, `margin_hours`, `until` | the window, with its offset from UTC; it begins `margin_hours` before `since` |
+| `excuse`, `excuse_reason` | differences that you accept, as `collection:key` or `collection:*` |
+| `page_size`, `explain_up_to`, `grace_seconds` | fine tuning; see the form |
 
-1. Trigger it as it is. The task **report** ends with a table: per collection how many keys are missing, stale,
-   rejected, orphaned, with samples. The counts are what an apply would then do.
-2. Trigger it with `mode = apply` (or `review`). **verify_counts** then compares all documents with all rows.
-3. Trigger it again: it writes 0 rows.
+    {"mode": "review", "collections": ["posts", "comments"], "since": "2026-01-15T21:52:00+09:00"}
 
-It may be ended and run again at any moment: what was written stays, what an ended run left half-confirmed is finished
-by the next one. The app may keep writing to both databases meanwhile. Nothing is ever deleted, but for a row that this
-DAG inserted itself and whose document vanished at that moment.
+**A review** waits at the task `approve`, under *Required Actions*: the counts by collection and verdict, samples, billed
+reads and dollars. *Reject*, with a reason if you like, ends the run as a success that wrote nothing; the report says who
+rejected and why.
 
-**The run fails** when a collection could not be examined whole, and after an apply when one is not verified; the
-message of the task **report** says which and what is left. Differences that a person accepts go into *Excuse*.
+| it fails with | what it means | what to do |
+|---|---|---|
+| was not examined | a collection could not be read whole | read its task, then trigger again: what was written stays |
+| is not verified: ... rejected | documents that can't become rows; the table says why | correct them, or excuse them with a reason |
+| is not verified: ... extra | rows without document | reconcile_dual_writes with repair `all` deletes them |
+| more documents than explain_up_to | only the counts were compared | trigger with a larger `explain_up_to` |
+| Nobody approved or rejected | the question was never asked | see `examine_for_review` and `approve` |
+
+It may be ended and run again at any moment, and the app may keep writing to both databases meanwhile. Nothing is ever
+deleted, but for a row that this DAG inserted itself and whose document vanished at that moment.
 
 Verdicts: *rejected* (can't become a row, with the reason), *orphan* (a document it needs is gone), *duplicate*
 (another document holds its unique key), *missing*, *extra* (a row without document), *stale*, *in_flight* (changing
@@ -36,8 +49,9 @@ from airflow.sdk import TaskGroup, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dualwrite.catalog import CATALOG
-from dualwrite.edge.airflow import clearly, gap_params, gap_run, triggered_by
-from dualwrite.edge.forms import gap_form
+from dualwrite.edge.airflow import FAILS_AT_ONCE, answer, clearly, fail, gap_params, gap_run, triggered_by
+from dualwrite.edge.forms import approval_form, gap_form
+from dualwrite.model.render import as_markdown, as_text
 from dualwrite.runs import backfill
 from dualwrite.runs.backfill import GapParams
 
@@ -57,10 +71,10 @@ def _approval(context, params: GapParams) -> backfill.Approval | None:
     """What a person answered; None where nobody was to be asked."""
     if params.mode != "review":
         return None
-    answer = context["ti"].xcom_pull(task_ids="approve")
-    if answer is None:
+    found = answer(context, "approve")
+    if found is None:
         return "unanswered"
-    return "approved" if APPROVE in answer["chosen_options"] else "rejected"
+    return "approved" if APPROVE in found["chosen"] else "rejected"
 
 
 @dag(
@@ -94,14 +108,15 @@ def backfill_gap():
         """A dry run of the whole selection, for the approval."""
         with gap_run(context, _plan(context)) as run:
             found = {name: backfill.examine(run, name, dry=True, record=False) for name in run.params.names}
-        return backfill.as_markdown(backfill.build_report(run.run_id, run.params, found, {}, dry=True))
+        return as_markdown(backfill.asked(backfill.build_report(run.run_id, run.params, found, {}, dry=True)))
 
     # Not ApprovalOperator: where it skips what follows, its answer is lost, and a rejection is taken for no answer.
     approve = HITLOperator(
         task_id="approve",
         execution_timeout=None,  # a person may take a night
         options=[APPROVE, REJECT],
-        subject="Write the gap to Supabase?",
+        subject="Write this gap to Supabase?",
+        params=approval_form(),
         body="{{ ti.xcom_pull(task_ids='examine_for_review') }}",
     )
 
@@ -125,7 +140,7 @@ def backfill_gap():
         with gap_run(context, params) as run:
             return {name: backfill.verify(run, name, counts_only=params.mode == "dry_run") for name in params.names}
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The whole run in one table. Fails where a collection was not examined or is not verified."""
         pull = context["ti"].xcom_pull
@@ -142,12 +157,13 @@ def backfill_gap():
             verified,
             dry=params.mode == "dry_run",
             approval=_approval(context, params),
+            answer=answer(context, "approve"),
             preflight_reads=plan["billed_reads"],
         )
-        log.info("%s", backfill.as_markdown(whole))
+        log.info("\n%s", as_text(backfill.described(whole)))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
         if faults := backfill.failures(whole):
-            raise AirflowFailException("; ".join(faults) + ". See the report above.")
+            fail(faults)
         return whole
 
     plan, checked, written = preflight(), verify_counts(), report()

@@ -1,32 +1,44 @@
 """# reconcile_dual_writes
 
-Every 15 minutes: did what was written lately arrive in Supabase? It fails when it didn't, says why, and can mend it.
-Once a day it looks at every document and every row. Unpause it when dual-write is on and **backfill_gap** is verified.
+Every 15 minutes: did what was written lately arrive in Supabase? It fails when it didn't, says why, and can repair it.
+Once a day it looks at every document and every row.
+
+**When to run it:** unpause it when dual-write is on and [backfill_gap](/dags/backfill_gap) is verified. Trigger it by
+hand to repair, to excuse, or to sweep; [Parity](/plugin/parity) opens the form with the right values.
 
 It looks at documents written since the last run, at rows written since, at the operations in write_ops, and at every
 difference that is still open. What differs is looked at a second time after *grace*; only what stayed the same is drift.
 
-**A failed task `report` is the alert.** Its last line says what drifted, how much, why, since when, and what to press.
-The table above it, in the same log, shows samples. Then:
+**A failed task `report` is the alert.** Its log ends with what drifted, how much, why, since when, and what to press; the
+table and the samples stand above.
 
-| it says | press |
+| it says | what it means | what to press |
+|---|---|---|
+| missing | a document without row | repair `missing` |
+| stale | a row that differs from its document | repair `missing_and_stale` |
+| extra | a row whose document is gone | repair `all`: it deletes, and keeps each row in the journal |
+| rejected | a document that can't become a row | correct the document, or excuse it with a reason |
+| dual-write seems off | documents are written and write_ops stands still | turn it on again, then repair |
+| was not examined | a part could not be read | read the task that failed; the next run starts where this one could not |
+| A repair writes / changes at most | a brake: too many rows | find out why there are so many; then trigger with a larger brake |
+
+| param | what it does |
 |---|---|
-| missing | Trigger with repair `missing` |
-| stale | Trigger with repair `missing_and_stale` |
-| extra | Trigger with repair `all`: it deletes rows whose documents are gone, and keeps them in the journal |
-| rejected | correct the document, or excuse it with a reason |
-| dual-write seems off | turn it on again, then repair |
-| not examined | see the failed task `compare`; the next run starts where this one could not |
+| `repair` | `off` (default), `missing`, `missing_and_stale`, `all`. The form is the approval: nobody is asked again |
+| `scope` | `recent`: what was written since the last run. `sweep`: every document and every row |
+| `collections` | which; the others keep their watermark |
+| `max_repairs`, `max_share` | the brakes: a repair of more rows, or of more than this % of a table, is refused as a whole |
+| `excuse`, `excuse_reason`, `unexcuse` | differences to accept, as `collection:key` or `collection:*`, or to count again |
+| all others | fine tuning; see the form |
 
-A manual run with a repair is your decision: the form is the approval. To let scheduled runs repair, set Variable
-`reconcile_repair` (to `missing`, for example); any parameter below has such a Variable. Variable
+    {"repair": "missing", "collections": ["posts"]}
+
+**Variables:** scheduled runs take `reconcile_<param>` where there is one: `reconcile_repair` = `missing` lets them repair.
 `dual_write_enabled` = `false` says that dual-write is off on purpose: then what is missing is expected.
 
-Brakes: a repair of more than `max_repairs` rows, or one that changes more than `max_share` % of a table, is refused as a
-whole. Every row is kept as it was in `dualwrite.repair_journal` for 30 days.
-
 Causes: *never_attempted* (no operation: flag off, old client, crash before the lock), *attempted_failed* (an operation,
-and no such row), *unknown*. More in docs/runbook.md and docs/verification.md.
+and no such row), *unknown*. Every row is kept as it was in `dualwrite.repair_journal` for 30 days. More in
+docs/runbook.md, docs/verification.md and docs/ui.md.
 """
 
 from __future__ import annotations
@@ -39,8 +51,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dualwrite import alerts
 from dualwrite.catalog import CATALOG
-from dualwrite.edge.airflow import clearly, dag_link, reconcile_preflight, reconcile_run, target
+from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, dag_link, fail, reconcile_preflight, reconcile_run, target
 from dualwrite.edge.forms import reconcile_form
+from dualwrite.model.render import as_text
 from dualwrite.runs import reconcile, reconcile_report, repair
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 
@@ -130,7 +143,7 @@ def reconcile_dual_writes():
         with reconcile_run(context, _plan(context)) as run:
             return reconcile.re_examine(run, found["planned"])
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The whole run in one table. Fails while any drift is open that nobody has excused."""
         pull = context["ti"].xcom_pull
@@ -146,12 +159,12 @@ def reconcile_dual_writes():
         plan, link = _plan(context), dag_link(DAG_ID)
         with clearly(), target() as postgres, postgres.transaction() as connection:
             whole = reconcile_report.build_report(connection, CATALOG, context["run_id"], plan, parts, link=link)
-        log.info("%s", reconcile_report.as_markdown(whole))
+        log.info("\n%s", as_text(reconcile_report.described(whole)))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
         if found := reconcile_report.alerts(whole, CATALOG, link):
             alerts.begin(dag_id=DAG_ID, run_id=context["run_id"])
             alerts.tell(found)
-            raise AirflowFailException(reconcile_report.message(found))
+            fail([alert.text for alert in found])
         return whole
 
     begun, waited, looked, decided, again = preflight(), grace(), look_again(), gate(), re_examine()

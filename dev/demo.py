@@ -15,6 +15,7 @@ from dev.live_app import LiveApp
 from dev.run_dag import DagRun, run_dag
 from dualwrite.catalog import CATALOG
 from dualwrite.migrations import migrator as migrations
+from dualwrite.model.render import as_text
 from dualwrite.runs import backfill, reconcile_plan, reconcile_report
 
 ALL = list(CATALOG.names)
@@ -22,25 +23,6 @@ ALL = list(CATALOG.names)
 
 def say(text: str) -> None:
     print(f"\n=== {text}", flush=True)
-
-
-def aligned(markdown: str) -> str:
-    """Markdown's tables in columns, for a terminal."""
-    out: list[str] = []
-    table: list[list[str]] = []
-    for line in [*markdown.splitlines(), ""]:
-        if line.startswith("|"):
-            table.append([cell.strip() for cell in line.strip("|").split("|")])
-            continue
-        if table:
-            rows = [row for row in table if not row[0].startswith("---")]
-            widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-            for row in rows:
-                cells = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-                out.append("  " + "  ".join(cells))
-            table = []
-        out.append(line)
-    return "\n".join(out).rstrip()
 
 
 def step(running: stack.Stack, dag_id: str, conf: dict[str, Any], what: str) -> DagRun:
@@ -51,15 +33,15 @@ def step(running: stack.Stack, dag_id: str, conf: dict[str, Any], what: str) -> 
     run = run_dag(running.environment, dag_id, conf)
     if run.report is None:
         raise SystemExit(f"demo: {dag_id} wrote no report:\n{run.log[-5000:]}")
-    as_markdown = {
-        migrations.DAG_ID: migrations.as_markdown,
-        backfill.DAG_ID: backfill.as_markdown,
-        reconcile_plan.DAG_ID: reconcile_report.as_markdown,
+    described = {
+        migrations.DAG_ID: migrations.described,
+        backfill.DAG_ID: backfill.described,
+        reconcile_plan.DAG_ID: reconcile_report.described,
     }[dag_id]
     bare = run.report
     if dag_id != migrations.DAG_ID:
         bare = {**bare, "collections": [{**c, "samples": {}} for c in bare["collections"]]}
-    print(aligned(as_markdown(bare)))
+    print(as_text(described(bare)))
     print(f"\n{dag_id}: {run.state}, {time.monotonic() - before:.0f} s")
     return run
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,12 +35,32 @@ class LiveApp:
     def close(self) -> None:
         self.writer.close()
 
-    def run(self, seconds: float) -> None:
-        """Writes for so long; about every sixth write is lost on its way to Postgres."""
-        losses = [
+    def _ways_to_lose(self) -> list[Callable[[], None]]:
+        return [
             self._lose_a_create, self._lose_a_create_after_its_lock, self._lose_an_edit, self._lose_an_edit_of_a_comment,
             self._lose_a_delete, self._lose_a_delete_of_an_old_comment, self._lose_a_waiting_list_entry, self._lose_a_late_block,
         ]  # fmt: skip
+
+    def live(self, stop: threading.Event, loses: threading.Event, every: float, told: Callable[[str], None]) -> None:
+        """Writes every few seconds until `stop`. While `loses` is set, one write is lost every so many seconds, each of
+        another kind than the last; `told` is called with what it was."""
+        ways = itertools.cycle(self._ways_to_lose())
+        self._post()
+        next_loss = None
+        while not stop.wait(1 + 2 * self.random.random()):
+            self.random.choice((self._post, self._comment, self._comment, self._edit))()
+            if not loses.is_set():
+                continue
+            if next_loss is not None and time.monotonic() >= next_loss:
+                before = self.losses.copy()
+                next(ways)()
+                told(next(iter(self.losses - before)))
+                next_loss = time.monotonic() + every
+            next_loss = next_loss or time.monotonic() + 20
+
+    def run(self, seconds: float) -> None:
+        """Writes for so long; about every sixth write is lost on its way to Postgres."""
+        losses = self._ways_to_lose()
         ends = time.monotonic() + seconds
         self._post()
         while time.monotonic() < ends:
@@ -145,10 +168,13 @@ class LiveApp:
 
     def _lose_a_waiting_list_entry(self) -> None:
         board = self.client.document(f"boards/{self.boards[0]}")
-        board.update({"waitingUsersIds": firestore.ArrayUnion([self.users[-1]])})
+        waiting = (board.get().to_dict() or {}).get("waitingUsersIds") or []
+        free = [user for user in reversed(self.users) if user not in waiting] or self.users
+        board.update({"waitingUsersIds": firestore.ArrayUnion([free[0]])})
         self.losses["entry of a waiting list"] += 1
 
     def _lose_a_late_block(self) -> None:
         fields = {"blockedAt": datetime.now(UTC) - timedelta(hours=30)}
-        self._write(f"users/{self.users[1]}/blockedUsers/{self.users[0]}", None, fields, row=False)
+        blocker, blocked = self.random.sample(self.users, 2)
+        self._write(f"users/{blocker}/blockedUsers/{blocked}", None, fields, row=False)
         self.losses["create, late from an offline phone"] += 1

@@ -28,6 +28,11 @@ class DagRun:
     report: dict[str, Any] | None
     log: str
 
+    @property
+    def said(self) -> str:
+        """The log in one line: for sentences that it shows wrapped."""
+        return " ".join(self.log.split())
+
 
 def run_dag(environment: Mapping[str, str], dag_id: str, conf: dict[str, Any], marked: str = "") -> DagRun:
     """`marked` is a pattern of tasks that are not run but marked as successful (an approval would wait for ever)."""

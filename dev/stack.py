@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,11 +81,13 @@ def airflow(environment: dict[str, str], *arguments: str) -> str:
 
 
 @contextlib.contextmanager
-def airflow_components(stack: Stack, port: int, password: str) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+def airflow_components(
+    stack: Stack, port: int, passwords: Mapping[str, str]
+) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """Airflow's components, each a process of its own, until the block ends. Yields them by name, when all are
-    healthy."""
+    healthy. `passwords` are those of airflow_home.USERS."""
     home = Path(stack.environment["AIRFLOW_HOME"])
-    (home / "passwords.json").write_text(json.dumps({"admin": password}))
+    (home / "passwords.json").write_text(json.dumps(dict(passwords)))
     started: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name in COMPONENTS:
@@ -93,7 +95,7 @@ def airflow_components(stack: Stack, port: int, password: str) -> Iterator[dict[
             log = stack.folder / f"{name}.log"
             started[name] = processes.start(command, log=log, environment=stack.environment)
         log = stack.folder / "api-server.log"
-        processes.wait_until(lambda: _healthy(port), started["api-server"], "Airflow", log, seconds=180)
+        processes.wait_until(lambda: _healthy(port), started["api-server"], "Airflow", log, seconds=600)
         yield started
     finally:
         for process in reversed(started.values()):

@@ -1,7 +1,8 @@
-"""`make up`: the local stack with Airflow's UI on loopback, until Ctrl-C or `make down`.
+"""`make up`: the local stack with Airflow's UI on loopback, and an app that writes and loses, until Ctrl-C or `make down`.
 
-Leaves no process behind: children die with this one, however it dies. What a crash may still leave (a child's child)
-carries a mark in its environment, which the next `make up` or `make down` knows from a file.
+Leaves no process behind: children die with this one, however it dies (on Linux; on macOS, where the kernel offers no
+such thing, after a crash of this one `make down` ends them). What a crash may still leave carries a mark in its
+environment, which the next `make up` or `make down` knows from a file.
 """
 
 from __future__ import annotations
@@ -13,20 +14,29 @@ import secrets
 import signal
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dev import airflow_home, processes, stack
+import psutil
+from google.cloud import firestore
+
+from dev import airflow_api, airflow_home, processes, stack
+from dev.live_app import LiveApp
+from dualwrite.catalog import CATALOG
 
 STATE = airflow_home.ROOT / ".stack.json"
 MARK = "DUALWRITE_STACK"
+LOSS_EVERY = 180
+"""Seconds between two writes that the app loses."""
 
 
-def _started(pid: int) -> str | None:
-    """When a process was started, in ticks since boot: with the pid it names one process. None: there is no such."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+def _started(pid: int) -> float | None:
+    """When a process was started: with the pid it names one process. None: there is no such."""
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).create_time()
     return None
 
 
@@ -49,12 +59,12 @@ def connections() -> dict[str, str]:
 
 def _left() -> list[int]:
     """Processes of the stack in the state file, but for this one."""
-    mark = f"{MARK}={_state().get('mark', 'none')}\0".encode()
+    mark = _state().get("mark", "none")
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int(entry.name) != os.getpid() and mark in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found.append(process.pid)
     return found
 
 
@@ -88,17 +98,20 @@ def up(port: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     os.environ[MARK] = secrets.token_hex(8)
     STATE.write_text(json.dumps({"pid": os.getpid(), "started": _started(os.getpid()), "mark": os.environ[MARK]}))
-    password = secrets.token_urlsafe(9)
+    passwords = {user: secrets.token_urlsafe(9) for user in airflow_home.USERS}
     with contextlib.ExitStack() as parts:
         parts.callback(STATE.unlink, missing_ok=True)
         folder = parts.enter_context(tempfile.TemporaryDirectory(prefix="dualwrite-up-", ignore_cleanup_errors=True))
         print("up: starting emulator, Postgres and Airflow; about a minute", flush=True)
         running = parts.enter_context(stack.databases(Path(folder), port=port))
-        components = parts.enter_context(stack.airflow_components(running, port, password))
+        running.environment["AIRFLOW_VAR_RECONCILE_GRACE_SECONDS"] = "15"  # scheduled runs of a demo needn't wait long
+        components = parts.enter_context(stack.airflow_components(running, port, passwords))
         connections = {k: v for k, v in running.environment.items() if k.startswith("AIRFLOW_CONN_")}
         connections["FIRESTORE_EMULATOR_HOST"] = running.emulator
         STATE.write_text(json.dumps({**json.loads(STATE.read_text()), "connections": connections}))  # for make doctor
-        print(_welcome(running, port, password), flush=True)
+        print(_welcome(running, port, passwords), flush=True)
+        loses = parts.enter_context(_live_app(running))
+        threading.Thread(target=_prepare, args=(port, passwords["admin"], loses), daemon=True).start()
         while True:
             time.sleep(1)
             for name, component in components.items():
@@ -107,19 +120,60 @@ def up(port: int) -> None:
                     raise processes.Missing(f"Airflow's {name} ended:\n{log}")
 
 
-def _welcome(running: stack.Stack, port: int, password: str) -> str:
+@contextlib.contextmanager
+def _live_app(running: stack.Stack) -> Iterator[threading.Event]:
+    """An app that writes in a thread until the block ends. It loses writes once the event that is yielded is set."""
+    stop, loses = threading.Event(), threading.Event()
+    app = LiveApp(firestore.Client(project=stack.PROJECT), running.target)
+
+    def told(what: str) -> None:
+        print(f"app: lost a write on its way to Postgres ({what})", flush=True)
+
+    thread = threading.Thread(target=app.live, args=(stop, loses, LOSS_EVERY, told), daemon=True)
+    thread.start()
+    try:
+        yield loses
+    finally:
+        stop.set()
+        thread.join(timeout=10)
+        app.close()
+
+
+def _prepare(port: int, password: str, loses: threading.Event) -> None:
+    """What an operator does first: migrate, backfill, accept what can't become a row. Then the app begins to lose."""
+    try:
+        airflow = airflow_api.login(f"http://127.0.0.1:{port}", "admin", password)
+        airflow.wait_for_dags(3)
+        _run(airflow, "apply_migrations", mode="apply")
+        _run(airflow, "backfill_gap", mode="apply", scope="all", collections=list(CATALOG.names))
+        # Its verification fails over documents that can't become rows: they are open now, and a person accepts them.
+        accept = {
+            "excuse": [f"{name}:*" for name in CATALOG.names],
+            "excuse_reason": "broken since before the migration",
+        }
+        _run(airflow, "reconcile_dual_writes", scope="sweep", grace_seconds=5, **accept)
+        loses.set()
+        print(f"up: ready. From now on the app loses a write every {LOSS_EVERY // 60} minutes", flush=True)
+    except (OSError, TimeoutError) as error:
+        print(f"up: the first runs did not end ({error}). Trigger them in the UI", flush=True)
+
+
+def _run(airflow: airflow_api.Airflow, dag_id: str, **conf: object) -> None:
+    state = airflow.wait(dag_id, airflow.trigger(dag_id, **conf), seconds=600)
+    print(f"up: {dag_id} ended: {state}", flush=True)
+
+
+def _welcome(running: stack.Stack, port: int, passwords: dict[str, str]) -> str:
     return f"""
-Airflow    http://127.0.0.1:{port}   login admin, password {password}
+Airflow    http://127.0.0.1:{port}/plugin/parity
+           login admin, password {passwords["admin"]}; or viewer, password {passwords["viewer"]}, who may only look
 Firestore  {running.emulator} (project {stack.PROJECT})
 Postgres   {running.target}
 
-A small world is there as it is after the export: {len(running.world.documents):,} documents, some of them not yet in
-Postgres. Next, in the UI:
-  1. trigger apply_migrations with mode = apply
-  2. trigger backfill_gap as it is (a dry run), and read the log of its task report
-  3. trigger backfill_gap with mode = apply
-  4. trigger reconcile_dual_writes as it is: it says what is open, and what to press
-Ctrl-C ends everything."""
+{len(running.world.documents):,} documents, some of them not yet in Postgres, and an app that writes on. Three first runs
+begin now: apply_migrations, backfill_gap (it fails, and must: some documents can't become rows), and a sweep of
+reconcile_dual_writes that accepts those. Then a write is lost every {LOSS_EVERY // 60} minutes: press "Look now" on the
+Parity page, then "Repair". Ctrl-C ends everything."""
 
 
 def main() -> None:

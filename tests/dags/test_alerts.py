@@ -116,7 +116,7 @@ def test_each_collection_and_verdict_is_one_issue_with_its_tags_and_nothing_priv
     assert (tags["dual_write.entity_type"], tags["dual_write.cause"]) == ("posts", "never_attempted")
     assert (tags["dag_id"], tags["run_id"]) == ("reconcile_dual_writes", run.run_id)
     told = missing.get("message") or missing["logentry"]["message"]
-    assert told in run.log, "the event says what the failed task's last line says"
+    assert told in run.said, "the event says what the failed task's last line says"
     assert told in run.report["alerts"]
     assert "nobody may read" not in sentry.everything()
     assert "nobody may read" not in run.log

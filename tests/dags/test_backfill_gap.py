@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import pytest
 
@@ -38,7 +40,9 @@ def test_the_default_run_shows_the_gap_of_the_seven_and_writes_nothing(world, fi
     assert set(found) == chosen
     for name, part in found.items():
         assert {v: n for v, n in part["counts"].items() if n} == dict(world.in_window[name])
-    assert "| collection | examined |" in run.log
+    assert re.search(r"^collection +examined ", run.log, re.MULTILINE), "the log shows aligned columns"
+    assert "An apply would write" in run.said
+    assert "| collection" not in run.log
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs WHERE run_id = %s", run.run_id) == 2 * len(chosen)
 
 
@@ -75,7 +79,7 @@ def test_a_review_that_nobody_answered_writes_nothing_and_is_no_success(world, f
     run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
     assert table_bytes(target_dsn) == before
     assert run.state == "failed"
-    assert "Nobody approved or rejected, so nothing was written" in run.log
+    assert "Nobody approved or rejected, so nothing was written" in run.said
     assert run.tasks["examine_for_review"] == "success"
     assert _task_states(run, "skipped") >= set(ALL)
 
@@ -110,5 +114,5 @@ def test_a_collection_that_can_not_be_examined_fails_the_run_and_costs_no_other(
     assert found["comments", "gap"]["outcome"] == "not_examined"
     assert found["likes", "gap"]["outcome"] == "examined"
     assert found["likes", "gap"]["inserted"] > 0
-    assert "comments was not examined" in run.log
+    assert "comments was not examined" in run.said
     assert "out of it" not in run.log, "what Postgres says may quote a row"

@@ -54,8 +54,11 @@ def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, 
     drifted = run()
     assert drifted.state == "failed"
     assert table_bytes(target_dsn) == before, "a run without repair writes nothing"
-    assert "posts: 1 missing since" in drifted.log
-    assert "(1 never_attempted); trigger reconcile_dual_writes with repair = missing" in drifted.log
+    assert "posts: 1 missing since" in drifted.said
+    assert "(1 never_attempted); trigger reconcile_dual_writes with repair = missing" in drifted.said
+    table, alert = drifted.log.index("never_attempted  "), drifted.log.rindex("This run fails:")
+    assert table < alert, "the alert stands last"
+    assert "Traceback" not in drifted.log[alert:]
     assert {t for t, s in drifted.tasks.items() if s == "failed"} == {"report"}
     mended = run(repair="missing")
     assert mended.state == "success", mended.log[-3000:]
@@ -74,7 +77,7 @@ def test_dual_write_seems_off_fails_with_just_that_sentence(world, firestore, ta
     conf = {**QUICK, "collections": ["posts"], "repair": "missing"}
     run = run_dag("reconcile_dual_writes", conf, project=firestore.project, dsn=target_dsn)
     assert run.tasks["gate"] == "failed"
-    assert "dual-write seems off: 5 documents were written since" in run.log
+    assert "dual-write seems off: 5 documents were written since" in run.said
     assert run.state == "failed"
     assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p1'") == 0, "nothing is repaired meanwhile"
     off = run_dag(
@@ -82,4 +85,4 @@ def test_dual_write_seems_off_fails_with_just_that_sentence(world, firestore, ta
     )
     [posts] = [c for c in off.report["collections"] if c["collection"] == "posts"]
     assert posts["expected"] == 5
-    assert "posts: 5 missing" not in off.log, "with the switch off, what is missing is expected"
+    assert "posts: 5 missing" not in off.said, "with the switch off, what is missing is expected"

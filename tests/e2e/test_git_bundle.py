@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import shutil
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dev import airflow_home, processes, stack
-from tests.e2e.test_scheduler import PASSWORD, Airflow, _answered
+from dev import airflow_api, airflow_home, processes, stack
+from dev.airflow_api import Airflow
 
-SECOND = "Found and written by the second version"
+FIRST = "rows were written. "
+SECOND = "rows were written by the second version. "
 
 
 class Remote:
@@ -47,7 +48,7 @@ def remote(tmp_path: Path) -> Remote:
 
 @pytest.fixture
 def airflow(tmp_path: Path, remote: Remote) -> Iterator[Airflow]:
-    port = processes.free_port()
+    port, password = processes.free_port(), secrets.token_urlsafe(12)
     bundle = {
         "name": "dual-write",
         "classpath": "airflow.providers.git.bundles.git.GitDagBundle",
@@ -65,12 +66,8 @@ def airflow(tmp_path: Path, remote: Remote) -> Iterator[Airflow]:
         running.environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps([bundle])
         running.environment["AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL"] = "2"
         running.environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"] = str(folder / "bundles")
-        parts.enter_context(stack.airflow_components(running, port, PASSWORD))
-        url = f"http://127.0.0.1:{port}"
-        login = json.dumps({"username": "admin", "password": PASSWORD}).encode()
-        request = urllib.request.Request(url + "/auth/token", data=login, headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            yield Airflow(running, url, json.load(answer)["access_token"])
+        parts.enter_context(stack.airflow_components(running, port, {"admin": password}))
+        yield airflow_api.login(f"http://127.0.0.1:{port}", "admin", password)
 
 
 def _version(airflow: Airflow, dag_id: str, wanted: str, seconds: float = 180) -> None:
@@ -107,18 +104,18 @@ def test_a_run_that_waits_for_a_person_ends_in_the_version_it_began_with(airflow
         time.sleep(1)
 
     engine = remote.folder / "dags/dualwrite/runs/backfill.py"
-    engine.write_text(engine.read_text().replace("Found and written", SECOND))
+    engine.write_text(engine.read_text().replace(FIRST, SECOND))
     dag = remote.folder / "dags/backfill_gap.py"
     dag.write_text(dag.read_text().replace('"supabase"]', '"supabase", "second"]'))
     second = remote.commit("second")
     assert second != remote.first
     _version(airflow, "backfill_gap", second)
 
-    _answered(airflow, waiting, "Approve")
+    airflow.answer("backfill_gap", waiting, "Approve")
     assert airflow.wait("backfill_gap", waiting) in ("success", "failed")
     assert _bundle_versions(airflow, "backfill_gap", waiting) == {remote.first}
     log = _log(airflow, "backfill_gap", waiting)
-    assert "Found and written" in log
+    assert FIRST in log
     assert SECOND not in log, "the engine is the first version's too"
 
     after = airflow.trigger("backfill_gap", mode="apply", collections=["users"], grace_seconds=0.5)

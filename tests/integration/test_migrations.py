@@ -25,6 +25,7 @@ from dualwrite.migrations import migrator as migrations
 from dualwrite.migrations import snapshot as schema_snapshot
 from dualwrite.migrations.migrator import MigrationParams, Migrator
 from dualwrite.model.errors import MigrationError, ParameterError
+from dualwrite.model.render import as_markdown
 from dualwrite.postgres.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,7 +174,7 @@ def test_the_web_client_is_let_in_only_when_chosen_and_can_be_shut_out_again(pha
             assert may(connection) == (expected, expected), choice
             assert migrations.verify(connection, steps) == []
         report = migrations.build_report(connection, MigrationParams(), "run", [s.as_json() for s in steps], [])
-    assert "refused (42501)" in migrations.as_markdown(report)
+    assert "refused (42501)" in as_markdown(migrations.described(report))
 
 
 def test_the_anon_key_can_upsert_a_draft_when_it_is_let_in(phase1_dsn):

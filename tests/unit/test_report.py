@@ -7,7 +7,8 @@ import json
 import pytest
 
 from dualwrite.model.errors import IdentityError
-from dualwrite.model.report import SAMPLES, CollectionReport, fit, markdown
+from dualwrite.model.render import as_markdown, as_text
+from dualwrite.model.report import SAMPLES, CollectionReport, fit, samples, table
 from dualwrite.model.verdicts import VERDICTS, Finding, Verdict
 
 
@@ -69,9 +70,10 @@ def test_the_worst_report_stays_below_64_kb():
     assert whole["samples_shown"] < SAMPLES
 
 
-def test_ids_can_not_forge_a_report():
+@pytest.mark.parametrize("form", [as_markdown, as_text])
+def test_ids_can_not_forge_a_report(form):
     report = CollectionReport("things", "gap")
-    report.add(Finding(Verdict.MISSING, "a\n| forged | row |`\x00", "things/a\x00"))
-    text = markdown("t", [report.as_json()])
+    report.add(Finding(Verdict.MISSING, "a\n| forged | row |`\x00<b>", "things/a\x00"))
+    text = form([table([report.as_json()]), *samples([report.as_json()])])
     assert not any(line.startswith("| forged") for line in text.splitlines())
     assert "\x00" not in json.dumps(report.as_json(), ensure_ascii=False)

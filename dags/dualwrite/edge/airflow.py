@@ -5,13 +5,14 @@ that imports airflow.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from airflow.configuration import conf
 from airflow.sdk import Variable
@@ -31,8 +32,11 @@ from dualwrite.model.errors import (
     SourceError,
     TargetError,
 )
+from dualwrite.model.render import wrapped
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill, reconcile_plan
+
+log = logging.getLogger("dualwrite")
 
 SOURCE_CONNECTION = "firestore_default"
 TARGET_CONNECTION = "supabase_default"
@@ -215,6 +219,33 @@ def clearly() -> Iterator[None]:
         raise failure from None  # the first error must not go along as this one's context
 
 
+class ReportFailed(SystemExit):
+    """Ends a task as failed. `str()` is what a notifier shows: all problems in one line.
+
+    Airflow logs a traceback of its own frames around every exception but SystemExit, and what must be read drowns in it.
+    It also retries a SystemExit where it may: a task that ends so takes FAILS_AT_ONCE among its arguments.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code = 1  # shown beside "Task exited"; the text stands above it already
+
+
+try:
+    from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+except ImportError:  # Airflow 3.2 has no retry policies: there the traceback stays
+    FAILS_AT_ONCE: dict[str, Any] = {}
+else:
+    FAILS_AT_ONCE = {"retry_policy": ExceptionRetryPolicy([RetryRule(ReportFailed, RetryAction.FAIL)])}
+
+
+def fail(problems: Sequence[str]) -> NoReturn:
+    """Ends the task as failed, with each problem whole, wrapped, and last in the log."""
+    log.error("This run fails:\n\n%s\n", "\n\n".join(wrapped(problem) for problem in problems))
+    text = "; ".join(problems)
+    raise ReportFailed(text) if FAILS_AT_ONCE else AirflowFailException(text)
+
+
 @contextmanager
 def _clearly_run(context: Mapping[str, Any]) -> Iterator[None]:
     """`clearly`, and Sentry told which run it is, and to keep still while a retry may still end well."""
@@ -250,6 +281,19 @@ def given(context: Mapping[str, Any]) -> dict[str, Any]:
 def triggered_by(context: Mapping[str, Any]) -> str:
     """Who pressed the button, or the run where nobody did."""
     return getattr(context["dag_run"], "triggering_user_name", None) or str(context["run_id"])
+
+
+def answer(context: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
+    """What a person answered to an approval: chosen options, who, and the reason given; None where nobody did."""
+    found = context["ti"].xcom_pull(task_ids=task_id)
+    if found is None:
+        return None
+    by = (found.get("responded_by_user") or {}).get("name")
+    return {
+        "chosen": found["chosen_options"],
+        "by": by,
+        "reason": (found.get("params_input") or {}).get("reason") or None,
+    }
 
 
 def gap_params(context: Mapping[str, Any]) -> backfill.GapParams:

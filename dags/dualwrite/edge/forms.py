@@ -1,4 +1,8 @@
-"""The Trigger forms: what an operator may choose, with types, bounds and words. Code checks it all again."""
+"""The Trigger forms: what an operator may choose, with types, bounds and words. Code checks it all again.
+
+Sections stand in the order in which a person decides: what, where, how much, which exceptions; fine tuning comes last,
+and its defaults are right for nearly everybody. A field has a title of few words and one plain sentence.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,12 @@ from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.migrations import migrator as migrations
 from dualwrite.runs import backfill, reconcile_plan
 
+WHAT = "What to do"
+WHERE = "Where to look"
+HOW_MUCH = "How much at most"
+EXCUSES = "Differences to accept"
+FINE_TUNING = "Fine tuning"
+
 
 def _collections(chosen: Sequence[str], description: str) -> Param:
     return Param(
@@ -19,6 +29,7 @@ def _collections(chosen: Sequence[str], description: str) -> Param:
         items={"type": "string", "enum": list(CATALOG.names)},
         title="Collections",
         description=description,
+        section=WHERE,
     )
 
 
@@ -27,18 +38,17 @@ def _excuses(everything: str) -> dict[str, Param]:
         "excuse": Param(
             [],
             type=["null", "array"],
-            items={"type": "string"},
+            items={"type": "string", "pattern": "^[^:]+:.+$"},
             title="Excuse",
-            description="Differences that you accept, one a line, as collection:key (posts:AbC123); collection:* is "
-            f"{everything}. They are kept, counted as excused, and fail nothing any more.",
-            section="Exceptions",
+            description=f"One difference a line, as collection:key (posts:AbC123); collection:* means {everything}.",
+            section=EXCUSES,
         ),
         "excuse_reason": Param(
             None,
             type=["null", "string"],
-            title="Reason of the excuse",
-            description="Required where something is excused.",
-            section="Exceptions",
+            title="Reason",
+            description="Why you accept them; required where something is excused.",
+            section=EXCUSES,
         ),
     }
 
@@ -55,30 +65,34 @@ def gap_form() -> dict[str, Param]:
                 "apply": "apply: write what is missing and stale",
             },
             title="Mode",
+            description="A dry run writes nothing; its counts are what an apply would then do.",
+            section=WHAT,
         ),
         "update_stale": Param(
             True,
             type="boolean",
             title="Update stale rows",
-            description="Besides inserting missing rows, bring rows that differ from their document up to date.",
+            description="Bring rows that differ from their document up to date, besides inserting missing ones.",
+            section=WHAT,
         ),
         "collections": _collections(
-            CATALOG.default_selection, "The parents that a selection needs are added, and the report says which."
+            CATALOG.default_selection, "Parents that a selection needs are added, and named in the report."
         ),
         "scope": Param(
             "window",
             enum=list(backfill.SCOPES),
-            values_display={"window": "window: documents written since", "all": "all: every document"},
+            values_display={"window": "window: documents written since the export", "all": "all: every document"},
             title="Scope",
-            description="`all` also finds edits and creations that no check field shows; it reads every document once.",
+            description="All documents also finds edits that no timestamp shows; it costs one read a document.",
+            section=WHERE,
         ),
         "since": Param(
             EXPORT_TIME,
             type="string",
             format="date-time",
             title="Since (the export's time)",
-            description_md="An instant **with its offset from UTC**. A time without one is refused: an export time was "
-            "once local and taken for UTC, and nine hours of writes nearly fell out of the gap.",
+            description="With its offset from UTC: a time without one is refused, because local time taken for UTC loses hours.",
+            section=WHERE,
         ),
         "margin_hours": Param(
             24,
@@ -86,16 +100,18 @@ def gap_form() -> dict[str, Param]:
             minimum=0,
             maximum=24 * 366,
             title="Margin (hours)",
-            description="How far before `since` to begin. What is there already is read and left alone.",
+            description="How far before Since to begin; what is there already is read and left alone.",
+            section=WHERE,
         ),
         "until": Param(
             None,
             type=["null", "string"],
             format="date-time",
             title="Until",
-            description="Empty: now.",
+            description="With its offset from UTC; empty means now.",
+            section=WHERE,
         ),
-        **_excuses("all that an earlier verification left open"),
+        **_excuses("all that an earlier verification left open in it"),
         "page_size": Param(
             5000,
             type="integer",
@@ -103,7 +119,7 @@ def gap_form() -> dict[str, Param]:
             maximum=50_000,
             title="Page size (documents)",
             description="How many documents are compared and written at a time.",
-            section="Fine tuning",
+            section=FINE_TUNING,
         ),
         "explain_up_to": Param(
             250_000,
@@ -111,9 +127,8 @@ def gap_form() -> dict[str, Param]:
             minimum=0,
             maximum=10_000_000,
             title="Explain up to (documents)",
-            description="After an apply, collections up to this size are verified key by key; larger ones are "
-            "reported as not proven. Costs one read a document.",
-            section="Fine tuning",
+            description="Larger collections are not verified key by key and are reported as not proven; one read a document.",
+            section=FINE_TUNING,
         ),
         "grace_seconds": Param(
             15,
@@ -121,10 +136,21 @@ def gap_form() -> dict[str, Param]:
             minimum=0,
             maximum=3600,
             title="Grace (seconds)",
-            description="The verification looks a second time at what differs, this much later: a row may lag its "
-            "document by seconds while the app writes.",
-            section="Fine tuning",
+            description="How much later the verification looks again at what differs: a row may lag its document.",
+            section=FINE_TUNING,
         ),
+    }
+
+
+def approval_form() -> dict[str, Param]:
+    """What a person may add to an answer of backfill_gap's review."""
+    return {
+        "reason": Param(
+            "",
+            type=["null", "string"],
+            title="Reason",
+            description="Shown in the report beside your name; worth a sentence where you reject.",
+        )
     }
 
 
@@ -142,6 +168,7 @@ def reconcile_form() -> dict[str, Param]:
             },
             title="Repair",
             description="Pressing Trigger is the approval: nobody is asked again.",
+            section=WHAT,
         ),
         "scope": Param(
             "recent",
@@ -151,34 +178,38 @@ def reconcile_form() -> dict[str, Param]:
                 "sweep": "sweep: every document and every row",
             },
             title="Scope",
+            description="A sweep also finds what no window sees; it costs one read a document.",
+            section=WHAT,
         ),
         "collections": _collections(
-            CATALOG.names, "Those left out keep their watermark, so the next run looks at them from there."
+            CATALOG.names, "Those left out keep their watermark: the next run looks at them from there."
         ),
         "max_repairs": Param(
             500,
             type="integer",
             minimum=1,
             maximum=1_000_000,
-            title="Brake: rows (max_repairs)",
+            title="Rows",
             description="A repair of more rows than this is refused as a whole.",
+            section=HOW_MUCH,
         ),
         "max_share": Param(
             5,
             type="number",
             minimum=0,
             maximum=100,
-            title="Brake: share of a table (max_share, %)",
-            description="More than 20 updates and deletes that are more than this share of a table are refused as a whole.",
+            title="Share of a table (%)",
+            description="More than 20 updates and deletes in more than this share of a table are refused as a whole.",
+            section=HOW_MUCH,
         ),
         **_excuses("all that is open in it now"),
         "unexcuse": Param(
             [],
             type=["null", "array"],
-            items={"type": "string"},
+            items={"type": "string", "pattern": "^[^:]+:.+$"},
             title="Take an excuse back",
-            description="As collection:key, or collection:*.",
-            section="Exceptions",
+            description="One a line, as collection:key or collection:*; the difference counts as open again.",
+            section=EXCUSES,
         ),
         "minutes": Param(
             30,
@@ -187,7 +218,7 @@ def reconcile_form() -> dict[str, Param]:
             maximum=7 * 24 * 60,
             title="Minutes",
             description="The window begins at each collection's watermark, or this long ago, whichever is earlier.",
-            section="Fine tuning",
+            section=FINE_TUNING,
         ),
         "overlap_minutes": Param(
             60,
@@ -196,7 +227,7 @@ def reconcile_form() -> dict[str, Param]:
             maximum=7 * 24 * 60,
             title="Overlap (minutes)",
             description="How much earlier to begin on the documents' side: an offline phone sends late, with old times.",
-            section="Fine tuning",
+            section=FINE_TUNING,
         ),
         "grace_seconds": Param(
             120,
@@ -205,7 +236,7 @@ def reconcile_form() -> dict[str, Param]:
             maximum=3600,
             title="Grace (seconds)",
             description="How old a difference must be before it is drift: it is looked at twice, this far apart.",
-            section="Fine tuning",
+            section=FINE_TUNING,
         ),
         "sweep_every_hours": Param(
             24,
@@ -214,7 +245,7 @@ def reconcile_form() -> dict[str, Param]:
             maximum=24 * 366,
             title="Sweep every (hours)",
             description="A collection that was not swept for this long is swept. Costs one read a document.",
-            section="Fine tuning",
+            section=FINE_TUNING,
         ),
         "liveness_minimum": Param(
             5,
@@ -222,8 +253,8 @@ def reconcile_form() -> dict[str, Param]:
             minimum=1,
             maximum=1_000_000,
             title="Liveness minimum (documents)",
-            description="With at least so many documents written and not one operation in write_ops, dual-write seems off.",
-            section="Fine tuning",
+            description="With so many documents written and not one operation in write_ops, dual-write seems off.",
+            section=FINE_TUNING,
         ),
     }
 
@@ -239,6 +270,8 @@ def migration_form() -> dict[str, Param]:
                 "apply": "apply: one file after another",
             },
             title="Mode",
+            description="A dry run executes every pending file and rolls all of it back.",
+            section=WHAT,
         ),
         "web_client": Param(
             "leave",
@@ -249,15 +282,16 @@ def migration_form() -> dict[str, Param]:
                 "anon": "anon: whoever holds the anon key reads and writes all drafts and reviews",
             },
             title="Web client's access to drafts and reviews",
-            description_md="People sign in with Firebase, so the database can't tell them apart. "
-            "Read `sql/optional/web_client_anon.sql` before you choose **anon**.",
+            description="Read sql/optional/web_client_anon.sql before you choose anon: the database can't tell people apart.",
+            section=WHAT,
         ),
         "target_version": Param(
             None,
             type=["null", "string"],
             pattern="^[0-9]{14}$",
             title="Target version",
-            description="Apply up to this version. Empty: all.",
+            description="Apply files up to this version; empty means all.",
+            section=WHERE,
         ),
         "lock_timeout": Param(
             1,
@@ -266,6 +300,7 @@ def migration_form() -> dict[str, Param]:
             maximum=60,
             title="Lock timeout (seconds)",
             description="How long a statement waits for a lock before it gives way to the app.",
+            section=FINE_TUNING,
         ),
         "wait_for_lock": Param(
             60,
@@ -274,5 +309,6 @@ def migration_form() -> dict[str, Param]:
             maximum=3600,
             title="Wait for lock (seconds)",
             description="How long to keep trying before the run fails and says who held the lock.",
+            section=FINE_TUNING,
         ),
     }

@@ -19,6 +19,7 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +30,8 @@ from dualwrite import postgres
 from dualwrite.migrations import snapshot as schema_snapshot
 from dualwrite.migrations.files import MigrationFile, Statement, read_folder, split
 from dualwrite.model import parameters
-from dualwrite.model.errors import MigrationError, ParameterError
+from dualwrite.model.errors import DualWriteError, MigrationError, ParameterError
+from dualwrite.model.render import Block, Heading, Items, Paragraph, Table
 from dualwrite.postgres import Connection, errors
 
 log = logging.getLogger(__name__)
@@ -491,6 +493,22 @@ def verify(connection: Connection, steps: Sequence[Step], snapshot: Path = SQL /
         return schema_snapshot.compare(promised, live) + schema_snapshot.invalid_indexes(connection)
 
 
+def standing(connection: Connection) -> dict[str, Any]:
+    """How the target stands to sql/migrations now: what is applied, pending, and differs; `unknown` says why nothing
+    can be told."""
+    found: dict[str, Any] = {"applied": 0, "pending": [], "differences": 0, "unknown": None}
+    try:
+        steps = make_plan(connection, MigrationParams())
+        found["differences"] = len(verify(connection, steps))
+    except (DualWriteError, OSError) as error:
+        return {**found, "unknown": str(error)}
+    except postgres.Error as error:
+        return {**found, "unknown": f"Postgres answered {postgres.condition(error)}."}
+    found["applied"] = sum(s.state.startswith("applied") for s in steps)
+    found["pending"] = [f"{s.version}_{s.name}" for s in steps if not s.state.startswith("applied")]
+    return found
+
+
 def tables_of(versions: Iterable[str]) -> set[str]:
     """The tables that these versions' files create, as schema.table."""
     wanted = set(versions)
@@ -522,7 +540,7 @@ def build_report(
 ) -> dict[str, Any]:
     """The run as small JSON: states, names and differences (None: never compared), no SQL."""
     outside = {f.version for f in read_folder(SQL / "migrations") if not f.transactional}
-    return {
+    whole: dict[str, Any] = {
         "version": 1,
         "dag_id": DAG_ID,
         "run_id": run_id,
@@ -536,33 +554,51 @@ def build_report(
         "web_client": web_client_state(connection),
         "differences": None if differences is None else list(differences),
     }
+    whole["verdict"] = verdict(whole)
+    return whole
 
 
-def as_markdown(report: Mapping[str, Any]) -> str:
+def verdict(report: Mapping[str, Any]) -> str:
+    """The run in one sentence."""
+    states = Counter(step["state"] for step in report["steps"])
+    refused = [f"{s['version']}_{s['name']}" for s in report["steps"] if s["state"] == "refused"]
+    if refused:
+        return f"Refused, nothing was applied: {', '.join(refused)}."
+    if report["mode"] == "dry_run":
+        waiting = states["pending"] + states["interrupted"]
+        return (
+            f"{waiting} migrations would be applied. Nothing was changed." if waiting else "Nothing is left to apply."
+        )
+    if report["differences"] is None:
+        return "Not verified: the migrations were only partly applied."
+    if report["differences"]:
+        return "The tables differ from what the migrations promise."
+    return "Verified: every migration is applied, and the tables are as they promise."
+
+
+def described(report: Mapping[str, Any]) -> list[Block]:
     """The run as a person reads it."""
-    lines = [
-        f"## Migrations ({report['mode'].replace('_', ' ')})",
-        "",
-        "| version | name | state | reason |",
-        "|---|---|---|---|",
-    ]
     would = {"pending": "would be applied", "interrupted": "would be finished"} if report["mode"] == "dry_run" else {}
-    for step in report["steps"]:
-        state = would.get(step["state"], step["state"].replace("_", " "))
-        lines.append(f"| {step['version']} | {step['name']} | {state} | {step['reason'] or ''} |")
+    rows = [
+        [s["version"], s["name"], would.get(s["state"], s["state"].replace("_", " ")), s["reason"] or ""]
+        for s in report["steps"]
+    ]
+    blocks: list[Block] = [
+        Heading(f"Migrations, {report['mode'].replace('_', ' ')}"),
+        Paragraph(verdict(report), strong=True),
+        Table(["version", "name", "state", "reason"], rows, left=4),
+    ]
     if report["not_run"]:
-        lines += ["", f"Listed, not run in a dry run (outside a transaction): {', '.join(report['not_run'])}."]
-    lines += ["", f"Web client's access to drafts and reviews: **{report['web_client']}**."]
+        blocks.append(
+            Paragraph(f"Listed, not run in a dry run (outside a transaction): {', '.join(report['not_run'])}.")
+        )
+    access = f"Web client's access to drafts and reviews: {report['web_client']}."
     if report["web_client"] == "closed":
-        lines += [
-            "While it is closed, the web client's own dual-writes to drafts and reviews are refused (42501). "
+        access += (
+            " While it is closed, the web client's own dual-writes to drafts and reviews are refused (42501). "
             "sql/optional/web_client_anon.sql says what opening it would mean."
-        ]
-    if report["mode"] == "apply":
-        differences = report["differences"]
-        if differences is None:
-            lines += ["", "**Not verified:** the files were not applied whole."]
-        else:
-            lines += ["", "**Differences:**" if differences else "Verified: the tables are as the files promise."]
-            lines += [f"- {d}" for d in differences]
-    return "\n".join(lines)
+        )
+    blocks.append(Paragraph(access))
+    if report["mode"] == "apply" and report["differences"]:
+        blocks.append(Items("Differences", report["differences"]))
+    return blocks

@@ -1,4 +1,5 @@
-"""What a run found: counts that must add up, a few samples of each verdict, and their forms as JSON and Markdown.
+"""What a run found: counts that must add up, a few samples of each verdict, their JSON, and the blocks that render.py
+shows a person.
 
 A report holds ids, paths, column names, reasons and counts. It never holds a document's content.
 """
@@ -7,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dualwrite.model.errors import IdentityError
+from dualwrite.model.render import Block, Code, Items, Paragraph, Table, number
 from dualwrite.model.verdicts import DRIFT, VERDICTS, Finding, Verdict
 
 VERSION = 1
@@ -178,57 +180,75 @@ def fit(report: dict[str, Any], limit: int = 60_000) -> dict[str, Any]:
     return report
 
 
-def markdown(title: str, collections: Iterable[dict[str, Any]]) -> str:
-    """A table of counts, then the samples of every verdict that is not matching, for the log and for approvals."""
-    rows = list(collections)
-    shown = [v for v in VERDICTS if any(r["counts"][v] for r in rows)]
-    extra = [
-        ("stray", "stray"),
-        ("unlocatable", "unlocatable"),
-        ("expected", "expected"),
-        ("inserted", "inserted"),
-        ("updated", "updated"),
-        ("deleted", "deleted"),
-        ("parents_inserted", "parents inserted"),
-        ("derived_lag", "counters lag"),
-        ("source_count", "documents"),
-        ("target_count", "rows"),
-        ("billed_reads", "billed reads"),
-        ("seconds", "seconds"),
-    ]
-    extra = [(k, name) for k, name in extra if k in ("billed_reads", "seconds") or any(r.get(k) for r in rows)]
-    verified = any(r.get("verification") for r in rows)
-    header = ["collection", "examined", *shown, *(name for _, name in extra), *(["verification"] if verified else [])]
-    lines = [f"## {title}", "", "| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
-    for r in rows:
+# --- as a person reads it -----------------------------------------------------------------------------------------------
+
+_NUMBERS = (
+    ("stray", "stray"),
+    ("unlocatable", "unlocatable"),
+    ("expected", "expected"),
+    ("inserted", "inserted"),
+    ("updated", "updated"),
+    ("deleted", "deleted"),
+    ("parents_inserted", "parents inserted"),
+    ("derived_lag", "counters lag"),
+    ("source_count", "documents"),
+    ("target_count", "rows"),
+    ("billed_reads", "billed reads"),
+    ("seconds", "seconds"),
+)
+
+
+def table(collections: Sequence[Mapping[str, Any]]) -> Table:
+    """Counts by collection and verdict. Columns that would hold nothing but zeros are left out."""
+    shown = [v for v in VERDICTS if any(r["counts"][v] for r in collections)]
+    numbers = [(k, n) for k, n in _NUMBERS if k in ("billed_reads", "seconds") or any(r.get(k) for r in collections)]
+    verified = any(r.get("verification") for r in collections)
+    header = ["collection", "examined", *(str(v).replace("_", " ") for v in shown), *(name for _, name in numbers)]
+    rows = []
+    for r in collections:
         if r["outcome"] == "not_examined":
-            cells = [r["collection"], "**not examined**", *[""] * (len(header) - 2)]
+            row = [r["collection"], "NOT EXAMINED", *[""] * (len(header) - 2)]
         else:
-            cells = [r["collection"], f"{r['examined']:,}", *(f"{r['counts'][v]:,}" for v in shown)]
-            cells += [_number(r.get(k)) for k, _ in extra]
-            cells += [str(r.get("verification") or "")] if verified else []
-        lines.append("| " + " | ".join(cells) + " |")
-    for r in rows:
+            row = [
+                r["collection"],
+                number(r["examined"]),
+                *(number(r["counts"][v]) if r["counts"][v] else "-" for v in shown),
+            ]
+            row += [number(r[k]) if r.get(k) else "-" for k, _ in numbers]
+        rows.append([*row, str(r.get("verification") or "").replace("_", " ")] if verified else row)
+    return Table([*header, "verification"] if verified else header, rows)
+
+
+def samples(collections: Iterable[Mapping[str, Any]]) -> list[Block]:
+    """What was not examined, and samples of every verdict that is not matching: ids, paths and columns, no content."""
+    blocks: list[Block] = []
+    for r in collections:
         if r["not_examined"]:
-            lines += ["", f"**{r['collection']} was not examined:** {r['not_examined']}"]
-        for verdict, samples in r["samples"].items():
-            lines += ["", f"**{r['collection']}, {verdict}** ({r['counts'][verdict]:,}, {len(samples)} shown)", ""]
-            lines += [f"- {_sample(s)}" for s in samples]
-    return "\n".join(lines)
+            blocks.append(Paragraph(f"{r['collection']} was not examined: {r['not_examined']}", strong=True))
+        for verdict, found in r["samples"].items():
+            title = f"{r['collection']}, {verdict.replace('_', ' ')} ({r['counts'][verdict]:,}, {len(found)} shown)"
+            blocks.append(Items(title, [_sample(s) for s in found]))
+    return blocks
 
 
-def _number(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def listed(counts: Mapping[str, int], verdicts: Iterable[str] = VERDICTS) -> str:
+    """Counts that are not zero, as "2 missing, 1 stale"."""
+    return ", ".join(f"{counts[v]:,} {str(v).replace('_', ' ')}" for v in verdicts if counts.get(v))
 
 
-def _sample(sample: dict[str, Any]) -> str:
-    """One finding in one line. Ids may hold anything: they are shown as JSON strings, so that none can break a line
-    or forge markup."""
-    parts = [f"`{json.dumps(sample['key'], ensure_ascii=False).replace('`', chr(39))}`"]
+def total(collections: Iterable[Mapping[str, Any]]) -> Counter[str]:
+    """The verdicts of all collections added up."""
+    found: Counter[str] = Counter()
+    for r in collections:
+        found.update(r["counts"])
+    return found
+
+
+def _sample(sample: Mapping[str, Any]) -> list[str]:
+    """One finding in one line."""
+    parts: list[str] = [Code(sample["key"])]
     if sample.get("path"):
-        parts.append(f"at `{json.dumps(sample['path'], ensure_ascii=False).replace('`', chr(39))}`")
+        parts += ["at", Code(sample["path"])]
     if sample.get("columns"):
         parts.append("differs in " + ", ".join(sample["columns"]))
     if sample.get("reason"):
@@ -237,4 +257,4 @@ def _sample(sample: dict[str, Any]) -> str:
         parts.append(f"cause: {sample['cause']}")
     if sample.get("excused"):
         parts.append("excused")
-    return " ".join(parts)
+    return parts

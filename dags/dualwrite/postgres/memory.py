@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from dualwrite.model.errors import PreflightError
@@ -305,6 +305,19 @@ def unexcuse(connection: Connection, excuses: Iterable[tuple[str, str]]) -> int:
     )
 
 
+def excuses(connection: Connection, limit: int) -> list[dict[str, Any]]:
+    """The differences that a person accepted, the latest first: who, why and since when. Long keys and reasons are cut,
+    with an ellipsis: reports are kept small."""
+    rows = connection.execute(
+        "SELECT collection, CASE WHEN length(key) > 120 THEN left(key, 119) || '…' ELSE key END, verdict, excused_by, "
+        "CASE WHEN length(excuse_reason) > 120 THEN left(excuse_reason, 119) || '…' ELSE excuse_reason END, excused_at "
+        "FROM dualwrite.open_differences WHERE excused_by IS NOT NULL ORDER BY excused_at DESC, collection, key LIMIT %s",
+        (limit,),
+    ).fetchall()
+    names = ("collection", "key", "verdict", "by", "reason")
+    return [{**dict(zip(names, row[:5], strict=True)), "since": row[5].isoformat(timespec="seconds")} for row in rows]
+
+
 # --- history --------------------------------------------------------------------------------------------------------
 
 
@@ -339,3 +352,15 @@ def history(connection: Connection, dag_id: str, limit: int = 200) -> list[dict[
         }
         for row in rows
     ]
+
+
+def clean_days(connection: Connection, dag_id: str) -> list[tuple[date, bool]]:
+    """The days (UTC) with runs, newest first, each with whether all of them examined everything and saw no drift.
+    Rejections don't count here: they stay open until they are corrected or excused."""
+    rows = connection.execute(
+        "SELECT (recorded_at AT TIME ZONE 'UTC')::date, bool_and(outcome = 'examined' AND (counts ->> 'missing')::int8 = 0 "
+        "AND (counts ->> 'stale')::int8 = 0 AND (counts ->> 'extra')::int8 = 0) FROM dualwrite.runs "
+        "WHERE dag_id = %s AND phase IN ('compare', 'second_look') GROUP BY 1 ORDER BY 1 DESC",
+        (dag_id,),
+    ).fetchall()
+    return [(day, bool(clean)) for day, clean in rows]

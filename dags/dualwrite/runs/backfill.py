@@ -16,9 +16,10 @@ from dualwrite.engine import preflight as checks
 from dualwrite.engine.compare import Examiner, scans
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
-from dualwrite.model import parameters, report
+from dualwrite.model import cost, parameters, report
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import ParameterError
+from dualwrite.model.render import Block, Heading, Paragraph
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Finding, Verdict
 from dualwrite.model.windows import Window, gap_window, instant
@@ -263,50 +264,94 @@ def build_report(
     *,
     dry: bool,
     approval: Approval | None = None,
+    answer: Mapping[str, Any] | None = None,
     preflight_reads: int = 0,
 ) -> dict[str, Any]:
     """The whole run's report. `found` and `verified` hold each collection's, or None where there is none; `approval` is
-    None where nobody was asked."""
+    None where nobody was asked, `answer` who answered and why."""
     why = "its task failed or did not run; see its log"
     if approval in ("rejected", "unanswered"):
         why = "nothing was approved, so nothing was written"
     gap = [found.get(n) or not_examined(n, "gap", why) for n in params.names]
     checked = [verified[n] for n in params.names if verified.get(n)]
-    return report.fit(
-        {
-            "version": report.VERSION,
-            "dag_id": DAG_ID,
-            "run_id": run_id,
-            "mode": "dry_run" if dry else params.mode,
-            "scope": params.scope,
-            "window": params.as_json()["window"],
-            "added_parents": list(params.added),
-            "approval": approval,
-            "billed_reads": preflight_reads + sum(c["billed_reads"] for c in [*gap, *checked]),
-            "collections": [*gap, *checked],
-        }
-    )
+    whole: dict[str, Any] = {
+        "version": report.VERSION,
+        "dag_id": DAG_ID,
+        "run_id": run_id,
+        "mode": "dry_run" if dry else params.mode,
+        "scope": params.scope,
+        "window": params.as_json()["window"],
+        "added_parents": list(params.added),
+        "approval": approval,
+        "answer": answer,
+        "billed_reads": preflight_reads + sum(c["billed_reads"] for c in [*gap, *checked]),
+        "collections": [*gap, *checked],
+    }
+    whole["verdict"] = verdict(whole)
+    return report.fit(whole)
 
 
-def as_markdown(whole: Mapping[str, Any]) -> str:
+def verdict(whole: Mapping[str, Any]) -> str:
+    """The run in one sentence."""
+    gap = [c for c in whole["collections"] if c["phase"] == "gap"]
+    if whole["approval"] == "rejected":
+        by, reason = (whole.get("answer") or {}).get("by"), (whole.get("answer") or {}).get("reason")
+        return f"Rejected{f' by {by}' if by else ''}{f': {reason}' if reason else ''}. Nothing was written."
+    if whole["approval"] == "unanswered":
+        return "Nobody approved or rejected, so nothing was written."
+    lost = [c["collection"] for c in gap if c["not_examined"]]
+    also = f" Not examined: {', '.join(lost)}." if lost else ""
+    counts = report.total(gap)
+    rejections = f" {counts['rejected']:,} can't become rows." if counts["rejected"] else ""
+    if whole["mode"] == "dry_run":
+        found = report.listed(counts, ("missing", "stale"))
+        if not found:
+            return f"Nothing is missing or stale. Nothing was written (dry run).{rejections}{also}"
+        return f"An apply would write {counts['missing'] + counts['stale']:,} rows: {found}. Nothing was written.{rejections}{also}"
+    written = sum(c["inserted"] + c["updated"] + c["parents_inserted"] for c in gap)
+    left = [c["collection"] for c in whole["collections"] if c["phase"] == "verify" and c["verification"] != "verified"]
+    proof = f"Not verified: {', '.join(left)}." if left else "Every collection is verified." if not lost else ""
+    return f"{written:,} rows were written. {proof}{rejections}{also}"
+
+
+def described(whole: Mapping[str, Any]) -> list[Block]:
     """The report as a person reads it: what was found, then how source and target stand to each other now."""
     gap = [c for c in whole["collections"] if c["phase"] == "gap"]
     checked = [c for c in whole["collections"] if c["phase"] == "verify"]
     window = whole["window"]
-    where = "all documents" if whole["scope"] == "all" else f"documents of {window['start']} to {window['end']}"
-    title = "Found, nothing written (dry run)" if whole["mode"] == "dry_run" else "Found and written"
-    parts = [report.markdown(f"{title}: {where}", gap)]
+    where = (
+        "all documents"
+        if whole["scope"] == "all"
+        else f"documents of {window['start'][:16]} to {window['end'][:16]} UTC"
+    )
+    blocks: list[Block] = [
+        Heading(f"Gap backfill, {whole['mode'].replace('_', ' ')}: {where}"),
+        Paragraph(verdict(whole), strong=True),
+        report.table(gap),
+    ]
     if whole["added_parents"]:
-        parts.append(f"Added, because the selection needs them first: {', '.join(whole['added_parents'])}.")
+        added = ", ".join(whole["added_parents"])
+        blocks.append(Paragraph(f"Added, because the selection needs them first: {added}."))
     if checked:
         counted = all(c["verification"] is None for c in checked)
-        parts.append(
-            report.markdown(
-                "Documents and rows now" if counted else "Verification: all documents and all rows", checked
-            )
-        )
-    parts.append(f"Billed reads: {whole['billed_reads']:,}.")
-    return "\n\n".join(parts)
+        title = "Documents and rows now:" if counted else "Verification, all documents against all rows:"
+        blocks += [Paragraph(title), report.table(checked)]
+    blocks.append(Paragraph(cost.billed(whole["billed_reads"])))
+    blocks += report.samples(gap)
+    blocks += report.samples(checked)
+    return blocks
+
+
+def asked(whole: Mapping[str, Any]) -> list[Block]:
+    """A dry run as the person reads it who is to approve it: what an apply would write, and what it costs."""
+    reads = whole["billed_reads"]
+    question = Paragraph(
+        f"Approve, and these rows are written, then every collection is verified key by key. The run's dry part has billed "
+        f"{reads:,} reads ({cost.dollars(reads)}); writing reads the window again, and the verification every document. "
+        "Reject, with a reason if you like, and nothing is written."
+    )
+    _, sentence, *rest = described(whole)
+    return [sentence, question, *rest]
 
 
 def failures(whole: Mapping[str, Any]) -> list[str]:

@@ -11,16 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualwrite.model import report
+from dualwrite.migrations import migrator as migrations
+from dualwrite.model import cost, report
 from dualwrite.model.declaration import Catalog
+from dualwrite.model.render import Block, Heading, Paragraph, Table
 from dualwrite.model.report import Alert
 from dualwrite.model.verdicts import DRIFT
 from dualwrite.postgres import Connection, memory
+from dualwrite.runs.ready import checklist, clean_streak
 from dualwrite.runs.reconcile import DUAL_WRITE_OFF
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 from dualwrite.runs.repair import steps
 
 RUNBOOK = "docs/runbook.md"
+EXCUSES = 20
+"""How many excused differences a report lists; the counts beside them are exact."""
 NO_GATE = "Whether dual-write is alive was not examined: the task gate failed or did not run; see its log."
 _MENDS = {"missing": "missing", "stale": "missing_and_stale", "extra": "all"}
 
@@ -81,7 +86,13 @@ def build_report(
         "open": open_now,
         "ages": memory.ages(connection),
         "history": memory.history(connection, DAG_ID),
+        "excuses": memory.excuses(connection, EXCUSES),
+        "clean_days": clean_streak(memory.clean_days(connection, DAG_ID), plan.now.date()),
+        "migrations": migrations.standing(connection),
     }
+    derived = [c.name for c in catalog if c.entries is not None]
+    whole_report["ready"] = checklist(whole_report, catalog.names, derived)
+    whole_report["verdict"] = verdict(whole_report)
     whole_report["alerts"] = [a.text for a in alerts(whole_report, catalog, link)]
     return report.fit(whole_report)
 
@@ -144,34 +155,64 @@ def _ages(ages: Mapping[str, Mapping[str, str | None]]) -> str:
     return f"Every collection is examined whole until {str(age['examined_until'])[:16]} ({name}), and {last}, or later."
 
 
-def as_markdown(whole: Mapping[str, Any]) -> str:
-    """The report as a person reads it."""
+def verdict(whole: Mapping[str, Any]) -> str:
+    """The run in one sentence."""
+    lost = [c["collection"] for c in whole["collections"] if c["not_examined"]]
+    counts: Counter[str] = Counter()
+    excused = 0
+    for line in whole["open"]:
+        if line["excused"]:
+            excused += line["number"]
+        elif line["verdict"] in DRIFT:
+            counts[line["verdict"]] += line["number"]
+    examined = sum(c["examined"] for c in whole["collections"])
+    also = f" {excused:,} excused." if excused else ""
+    if counts:
+        are = "difference is" if sum(counts.values()) == 1 else "differences are"
+        return f"{sum(counts.values()):,} {are} open: {report.listed(counts)}.{also}"
+    if lost:
+        return f"Not proved: {', '.join(lost)} could not be examined.{also}"
+    if whole["problem"]:
+        return f"Nothing differs, but: {whole['problem']}"
+    return f"The two databases agree: {examined:,} keys compared, no difference is open.{also}"
+
+
+def described(whole: Mapping[str, Any]) -> list[Block]:
+    """The report as a person reads it: the verdict, the counts, what is open, samples."""
+    blocks: list[Block] = [
+        Heading(f"Reconciliation of {whole['at'][:16].replace('T', ' ')} UTC, repair {whole['repair']}"),
+        Paragraph(verdict(whole), strong=True),
+        report.table(whole["collections"]),
+    ]
+    if whole["open"]:
+        lines = []
+        for line in whole["open"]:
+            is_open = f"{line['verdict']}, excused" if line["excused"] else line["verdict"]
+            lines.append([line["collection"], is_open, line["cause"], line["since"][:16], f"{line['number']:,}"])
+        blocks.append(Table(["open", "verdict", "cause", "since", "number"], lines, left=4))
     swept = [c["collection"] for c in whole["collections"] if c.get("scope") == "sweep"]
-    parts = [report.markdown(f"Reconciliation at {whole['at'][:19]}, repair {whole['repair']}", whole["collections"])]
     if swept:
-        parts.append(f"Swept (every document and every row): {', '.join(swept)}.")
+        blocks.append(Paragraph(f"Swept (every document and every row): {', '.join(swept)}."))
+    if whole["ages"]:
+        blocks.append(Paragraph(_ages(whole["ages"])))
     activity = whole["operations"]
     if activity and activity["total"] is not None:
-        parts.append(
-            f"write_ops: {activity['total']:,} operations in {activity['minutes']:g} minutes ({activity['per_minute']:g} a "
-            f"minute; documents {activity['documents_per_minute']:g} a minute), {activity['malformed']:,} of no known form, "
-            f"{activity['unknown_entities']:,} of unknown entities, {activity['in_the_future']:,} in the future."
+        blocks.append(
+            Paragraph(
+                f"write_ops: {activity['total']:,} operations in {activity['minutes']:g} minutes "
+                f"({activity['per_minute']:g} a minute; documents {activity['documents_per_minute']:g} a minute), "
+                f"{activity['malformed']:,} of no known form, {activity['unknown_entities']:,} of unknown entities, "
+                f"{activity['in_the_future']:,} in the future."
+            )
         )
     elif activity:
-        parts.append("write_ops is not there, or may not be read: causes are unknown, and liveness can't be told.")
+        blocks.append(
+            Paragraph("write_ops is not there, or may not be read: causes are unknown, and liveness can't be told.")
+        )
     if not whole["dual_write_enabled"]:
-        parts.append("Variable dual_write_enabled is false: what is missing is expected, kept open, and not repaired.")
-    if whole["open"]:
-        lines = ["| open | verdict | cause | number | since |", "|---|---|---|---:|---|"]
-        for line in whole["open"]:
-            verdict = f"{line['verdict']}, excused" if line["excused"] else line["verdict"]
-            lines.append(
-                f"| {line['collection']} | {verdict} | {line['cause']} | {line['number']:,} | {line['since'][:16]} |"
-            )
-        parts.append("\n".join(lines))
-    if whole["ages"]:
-        parts.append(_ages(whole["ages"]))
-    parts.append(f"Billed reads: {whole['billed_reads']:,}.")
-    if whole["alerts"]:
-        parts.append("\n".join(["**This run fails:**", "", *(f"- {text}" for text in whole["alerts"])]))
-    return "\n\n".join(parts)
+        blocks.append(
+            Paragraph("Variable dual_write_enabled is false: what is missing is expected, kept open, and not repaired.")
+        )
+    blocks.append(Paragraph(cost.billed(whole["billed_reads"])))
+    blocks += report.samples(whole["collections"])
+    return blocks

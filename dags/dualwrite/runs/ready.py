@@ -1,0 +1,143 @@
+"""Pure: may the app's reads be switched to the target? A checklist over a reconciliation's report, each line with its
+evidence in words.
+
+Every line must hold. What a run can't tell is no: an unreadable op log is not a live one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from dualwrite.model.verdicts import DRIFT, Verdict
+
+SWEPT_WITHIN = timedelta(hours=24)
+CLEAN_DAYS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line. `name` is a fixed word that the page links by; `says` is the evidence, or what is lacking."""
+
+    name: str
+    title: str
+    ok: bool
+    says: str
+
+
+def checklist(
+    whole: Mapping[str, Any], collections: Sequence[str], derived: Iterable[str], days: int = CLEAN_DAYS
+) -> dict[str, Any]:
+    """The answer and its lines, as JSON.
+
+    `whole` is the report as build_report made it, `collections` all of the catalog, `derived` those that come out of
+    other collections' documents: permissions and waiting lists, without which nobody may read anything.
+    """
+    checks = [
+        _swept(whole, collections),
+        _no_drift(whole),
+        _clean_days(whole, days),
+        _no_rejections(whole),
+        _migrations(whole["migrations"]),
+        _alive(whole),
+        _derived(whole, list(derived)),
+    ]
+    return {"answer": all(c.ok for c in checks), "checks": [asdict(c) for c in checks]}
+
+
+def clean_streak(days: Iterable[tuple[date, bool]], today: date) -> int:
+    """How many days in a row, today's included, had runs and no drift. A day without a run ends the row: nobody looked.
+    `days` are newest first."""
+    streak, expected = 0, today
+    for day, clean in days:
+        if day != expected or not clean:
+            break
+        streak, expected = streak + 1, expected - timedelta(days=1)
+    return streak
+
+
+def _swept(whole: Mapping[str, Any], collections: Sequence[str]) -> Check:
+    now, title = datetime.fromisoformat(whole["at"]), "A full sweep within a day"
+    swept = {name: whole["ages"].get(name, {}).get("swept_at") for name in collections}
+    late = [n for n, at in swept.items() if at is None or now - datetime.fromisoformat(at) > SWEPT_WITHIN]
+    lost = [c["collection"] for c in whole["collections"] if c["not_examined"]]
+    if late:
+        return Check("swept", title, False, f"Not swept within a day: {', '.join(late)}.")
+    if lost:
+        return Check("swept", title, False, f"The last run could not examine {', '.join(lost)}.")
+    oldest = min(str(at) for at in swept.values())
+    return Check("swept", title, True, f"All {len(collections)} collections; the oldest sweep is of {_minute(oldest)}.")
+
+
+def _no_drift(whole: Mapping[str, Any]) -> Check:
+    number = _open(whole, DRIFT - {Verdict.REJECTED})
+    says = f"{number:,} open. Repair or excuse." if number else "Nothing is missing, stale or extra."
+    return Check("drift", "No open drift", not number, says)
+
+
+def _clean_days(whole: Mapping[str, Any], days: int) -> Check:
+    found = whole["clean_days"]
+    title = f"{days} clean days in a row"
+    if found >= days:
+        return Check("clean", title, True, f"{found:,} days with runs, and no drift in any of them.")
+    return Check(
+        "clean", title, False, f"{found:,} so far. A day without a run, or with drift, starts the count again."
+    )
+
+
+def _no_rejections(whole: Mapping[str, Any]) -> Check:
+    number = _open(whole, {Verdict.REJECTED})
+    says = (
+        f"{number:,} can't become rows. Correct the documents, or excuse them."
+        if number
+        else "Every document has become a row, or was excused."
+    )
+    return Check("rejected", "No rejection that nobody excused", not number, says)
+
+
+def _migrations(found: Mapping[str, Any]) -> Check:
+    title = "Every migration verified"
+    if found["unknown"]:
+        return Check("migrations", title, False, f"It could not be told: {found['unknown']}")
+    if found["pending"]:
+        return Check("migrations", title, False, f"Not applied: {', '.join(found['pending'])}.")
+    if found["differences"]:
+        return Check("migrations", title, False, f"The tables differ in {found['differences']:,} places.")
+    return Check("migrations", title, True, f"{found['applied']:,} applied, and the tables are as they promise.")
+
+
+def _alive(whole: Mapping[str, Any]) -> Check:
+    title, activity = "Dual-write is alive", whole["operations"]
+    if not whole["dual_write_enabled"]:
+        return Check("alive", title, False, "Variable dual_write_enabled is false.")
+    if whole["problem"]:
+        return Check("alive", title, False, str(whole["problem"]))
+    if not activity or activity["total"] is None:
+        return Check("alive", title, False, "write_ops can't be read, so nobody knows.")
+    if not activity["total"]:
+        return Check("alive", title, False, f"No operation in the last {activity['minutes']:g} minutes.")
+    return Check("alive", title, True, f"{activity['total']:,} operations in the last {activity['minutes']:g} minutes.")
+
+
+def _derived(whole: Mapping[str, Any], derived: Sequence[str]) -> Check:
+    title = "Permissions and waiting lists equal"
+    if not derived:
+        return Check("derived", title, True, "The catalog has none.")
+    differing = sorted({line["collection"] for line in whole["open"] if line["collection"] in derived})
+    never = [n for n in derived if not whole["ages"].get(n, {}).get("swept_at")]
+    if differing:
+        return Check("derived", title, False, f"They differ (excused or not): {', '.join(differing)}.")
+    if never:
+        return Check("derived", title, False, f"Never swept: {', '.join(never)}.")
+    return Check("derived", title, True, f"{', '.join(derived)}: nothing differs, nothing is excused.")
+
+
+def _open(whole: Mapping[str, Any], verdicts: Iterable[str]) -> int:
+    wanted = set(verdicts)
+    return sum(line["number"] for line in whole["open"] if line["verdict"] in wanted and not line["excused"])
+
+
+def _minute(iso: str) -> str:
+    return f"{iso[:16].replace('T', ' ')} UTC"

@@ -1,0 +1,74 @@
+"""The Parity page: whether Firestore and Supabase are the same, in Airflow's navigation and on each DAG run.
+
+The page is static; its data comes through Airflow's own REST API with the viewer's session, so it shows what that
+viewer may see and nothing else. It needs no connection to either database. Every route wants a login and the right to
+read the DAG; Airflow itself leaves a plugin's routes open to everybody.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.configuration import conf
+from airflow.plugins_manager import AirflowPlugin
+
+DAG_ID = "reconcile_dual_writes"
+PREFIX = "/parity"
+WEB = Path(__file__).with_name("parity_web")
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+HEADERS = {
+    # Nothing inline, nothing from another host, framed by Airflow alone.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # asked again each time, by ETag: a new version shows at once
+}
+
+
+@cache
+def _app() -> Any:
+    """The routes. Their imports take seconds and are wanted in the API server alone."""
+    from airflow.api_fastapi.core_api.security import requires_access_dag
+    from fastapi import Depends, FastAPI, HTTPException
+    from fastapi.responses import FileResponse
+
+    may_read = Depends(requires_access_dag(method="GET", param_dag_id=DAG_ID))  # 401 without login, 403 without right
+    app = FastAPI(title="Parity", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[may_read])
+
+    @app.get("/")
+    @app.get("/{name}")
+    def asset(name: str = "index.html") -> FileResponse:
+        files = {path.name: path for path in WEB.iterdir() if path.suffix in TYPES}
+        if name not in files:
+            raise HTTPException(404, "The Parity page has no such file.")
+        return FileResponse(files[name], media_type=TYPES[files[name].suffix], headers=HEADERS)
+
+    return app
+
+
+class DualWriteParity(AirflowPlugin):
+    """Tells Airflow about the page."""
+
+    name = "dual_write_parity"
+
+    @property
+    def fastapi_apps(self) -> list[dict[str, Any]]:
+        return [{"app": _app(), "url_prefix": PREFIX, "name": "Parity"}]
+
+    @property
+    def external_views(self) -> list[dict[str, Any]]:
+        base = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/") + PREFIX
+        return [
+            {"name": "Parity", "href": f"{base}/", "destination": "nav", "url_route": "parity", "nav_top_level": True},
+            # Airflow shows a view on every DAG's runs; for other DAGs the page says that it isn't about them.
+            {
+                "name": "Parity",
+                "href": f"{base}/?dag_id={{DAG_ID}}&run_id={{RUN_ID}}",
+                "destination": "dag_run",
+                "url_route": "parity-run",
+            },
+        ]

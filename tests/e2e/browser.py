@@ -1,0 +1,54 @@
+"""Debian's Chromium through Playwright, a login, and axe."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Frame, FrameLocator, Page, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+
+# A frame around the page can't be told its size, and is the shell's: only rules about the page's own content count.
+SERIOUS = ("serious", "critical")
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def log_in(page: Page, url: str, username: str, password: str) -> None:
+    page.goto(url)
+    page.fill("input[name=username]", username)
+    page.fill("input[name=password]", password)
+    page.click("button[type=submit]")
+    page.wait_for_url(re.compile(re.escape(url) + "/?$"))
+
+
+def parity(page: Page, url: str, route: str = "parity") -> FrameLocator:
+    """The Parity page inside Airflow's window, loaded."""
+    page.goto(f"{url}/plugin/{route}")
+    frame = page.frame_locator("iframe[title=Parity]")
+    frame.locator("main[aria-busy=false]").wait_for(timeout=60_000)
+    return frame
+
+
+def serious(page: Page | Frame) -> list[str]:
+    """What axe calls serious or critical, one line each."""
+    found: dict[str, Any] = Axe().run(page).response  # type: ignore[arg-type]
+    return [
+        f"{v['id']}: {node['html'][:120]}" for v in found["violations"] if v["impact"] in SERIOUS for node in v["nodes"]
+    ]

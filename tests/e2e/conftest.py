@@ -1,0 +1,56 @@
+"""One running Airflow for all end-to-end tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from dev import airflow_api, airflow_home, processes, stack
+
+SCREENSHOTS = os.environ.get("SCREENSHOTS")
+"""A folder to leave pictures in: SCREENSHOTS=docs/pictures make test."""
+
+
+@dataclass(frozen=True)
+class Operated:
+    """A running stack: its databases, its API as admin, and everybody's passwords."""
+
+    stack: stack.Stack
+    api: airflow_api.Airflow
+    passwords: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        return self.api.url
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    """Started once: a minute, and the migrations applied. The Variables reconcile_* hold for scheduled runs."""
+    port = processes.free_port()
+    passwords = {user: secrets.token_urlsafe(12) for user in airflow_home.USERS}
+    with contextlib.ExitStack() as parts:
+        running = parts.enter_context(stack.databases(tmp_path_factory.mktemp("stack"), port=port))
+        running.environment["AIRFLOW_VAR_RECONCILE_GRACE_SECONDS"] = "2"
+        running.environment["AIRFLOW_VAR_RECONCILE_COLLECTIONS"] = '["users", "blocks"]'
+        parts.enter_context(stack.airflow_components(running, port, passwords))
+        api = airflow_api.login(f"http://127.0.0.1:{port}", "admin", passwords["admin"])
+        api.wait_for_dags(3)
+        run = api.trigger("apply_migrations", mode="apply")
+        assert api.wait("apply_migrations", run, seconds=600) == "success"
+        yield Operated(running, api, passwords)
+
+
+def picture(page: Page, name: str) -> None:
+    """Leaves a picture of the window where somebody wants one."""
+    if SCREENSHOTS:
+        folder = Path(SCREENSHOTS)
+        folder.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=folder / f"{name}.png")

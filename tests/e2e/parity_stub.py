@@ -1,0 +1,110 @@
+"""The Parity page's files beside an API that answers what a test wants: for what a real Airflow can't be made to show in
+seconds (hostile ids, a hundred collections, an API that fails)."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from dev.airflow_home import ROOT
+
+WEB = ROOT / "plugins" / "parity_web"
+RUN = "manual__1"
+
+
+def _headers() -> dict[str, str]:
+    """The plugin's own, read without importing Airflow."""
+    tree = ast.parse((ROOT / "plugins" / "dual_write_parity.py").read_text())
+    [found] = [n.value for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "HEADERS"]  # type: ignore[attr-defined]
+    return dict(ast.literal_eval(found))
+
+
+@dataclass
+class Stub:
+    """`answers` maps a path below /api/v2/ to a status and a body. What is asked for and posted is kept."""
+
+    url: str = ""
+    answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    posted: list[tuple[str, Any]] = field(default_factory=list)
+    delay: float = 0
+
+
+def about(dag_id: str, report: dict[str, Any] | None, runs: int = 1, **changes: Any) -> dict[str, tuple[int, Any]]:
+    """A DAG with runs, the last of which has this report."""
+    found = [
+        {"dag_id": dag_id, "dag_run_id": f"manual__{i + 1}", "state": "failed", "duration": 40 + i % 7,
+         "start_date": "2026-11-24T12:00:00Z", "end_date": "2026-11-24T12:01:00Z", "run_type": "manual"}
+        for i in range(runs)
+    ]  # fmt: skip
+    answers: dict[str, tuple[int, Any]] = {
+        f"dags/{dag_id}": (200, {"dag_id": dag_id, "is_paused": False, **changes}),
+        f"dags/{dag_id}/dagRuns": (200, {"dag_runs": found if report else []}),
+        f"dags/{dag_id}/dagRuns/{RUN}": (200, found[0]),
+    }
+    if report:
+        answers[f"dags/{dag_id}/dagRuns/{RUN}/taskInstances/report/xcomEntries/return_value"] = (200, {"value": report})
+    return answers
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[Stub]:
+    stub = Stub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _send(self, status: int, body: bytes, **more: str) -> None:
+            self.send_response(status)
+            for name, value in more.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            with contextlib.suppress(BrokenPipeError):
+                self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            if path.startswith("/api/v2/"):
+                known = path.removeprefix("/api/v2/")
+                if stub.delay:
+                    threading.Event().wait(stub.delay)
+                offset = "offset=" in self.path and "offset=0" not in self.path
+                status, body = stub.answers.get(known, (404, {"detail": "none"}))
+                if offset and isinstance(body, dict) and "dag_runs" in body:
+                    body = {"dag_runs": []}
+                self._send(status, json.dumps(body).encode(), Content_Type="application/json")
+                return
+            name = path.removeprefix("/parity/") or "index.html"
+            file = WEB / name
+            if path.startswith("/parity/") and file.is_file():
+                kind = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}[file.suffix]
+                self._send(200, file.read_bytes(), Content_Type=f"{kind}; charset=utf-8", **_headers())
+            else:
+                self._send(404, b"")
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            known = unquote(urlsplit(self.path).path).removeprefix("/api/v2/")
+            stub.posted.append((known, body))
+            status, answer = stub.answers.get(
+                f"POST {known}", (200, {"dag_id": known.split("/")[1], "dag_run_id": "new"})
+            )
+            self._send(status, json.dumps(answer).encode(), Content_Type="application/json")
+
+        do_PATCH = do_POST
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    stub.url = f"http://127.0.0.1:{server.server_port}/parity/"
+    try:
+        yield stub
+    finally:
+        server.shutdown()
+        server.server_close()
