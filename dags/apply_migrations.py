@@ -11,11 +11,12 @@ Two runs wait for each other, a second run changes nothing, and if a run is kill
 
 | param | what it does |
 |---|---|
-| `mode` | `dry_run` (default): every pending file is executed in one transaction and rolled back. `apply`: one file after another, then verified |
-| `web_client` | opens drafts and reviews to the browser's anon key (`anon`), or closes them (`closed`). Read `sql/optional/web_client_anon.sql` first |
+| `mode` | `dry_run` (default): every pending file is executed in one transaction and rolled back; it takes the locks that an apply takes, for two seconds at most. `apply`: one file after another, then verified |
+| `web_client` | opens the tables of `sql/optional/web_client_anon.sql` to the browser's anon key (`anon`), or closes them (`closed`). Read that file first |
 | `target_version` | apply up to this version; empty: all |
 | `lock_timeout` | seconds that a statement waits for a lock before it gives way to the app |
 | `wait_for_lock` | seconds to keep trying before the run fails and says who held the lock |
+| `statement_timeout` | seconds that one statement of an apply may take, such as the building of an index |
 
     {"mode": "apply"}
 
@@ -23,8 +24,11 @@ Two runs wait for each other, a second run changes nothing, and if a run is kill
 |---|---|---|
 | refused | a file changed or vanished after it was applied, is older than the last applied, or its tables exist already | nothing ran; the message names the file and the remedy |
 | Held by pid ... | a transaction of the app kept a lock for all of `wait_for_lock` | end that transaction, or trigger again with a longer `wait_for_lock` |
-| only partly applied | a file failed; those before it stay applied | read the task `apply`: Postgres's error with file and line |
+| only partly applied | a file failed; those before it stay applied | read the task `apply`: condition, file and line (never Postgres's message, which quotes rows) |
 | not as the migrations promise | the tables differ from what the files make | correct the table as the message says, with a new migration |
+
+A dry run says **not tried**, which is not *failed*, of what it can't execute: a file outside a transaction and what needs
+it, a new enum value that a later file uses, and what is left after two seconds.
 
 Versions in the Supabase CLI's history count as applied; that history is only read.
 """
@@ -36,9 +40,9 @@ from datetime import timedelta
 
 from airflow.sdk import TriggerRule, dag, task
 
+from dualwrite import migrations
 from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, fail, migration_params, migrations_connection
 from dualwrite.edge.forms import migration_form
-from dualwrite.migrations import migrator as migrations
 from dualwrite.model.render import as_text
 
 log = logging.getLogger("dualwrite")
@@ -64,7 +68,7 @@ def apply_migrations():
         with clearly(), migrations_connection() as connection:
             steps = migrations.make_plan(connection, migration_params(context))
         for step in steps:
-            log.info("%s_%s: %s%s", step.version, step.name, step.state, f", {step.reason}" if step.reason else "")
+            log.info("%s: %s%s", step.label, step.state, f", {step.reason}" if step.reason else "")
         return [step.as_json() for step in steps]
 
     @task

@@ -13,8 +13,8 @@ from google.cloud import firestore
 from dev import stack
 from dev.live_app import LiveApp
 from dev.run_dag import DagRun, run_dag
+from dualwrite import migrations
 from dualwrite.catalog import CATALOG
-from dualwrite.migrations import migrator as migrations
 from dualwrite.model.render import as_text
 from dualwrite.runs import backfill, reconcile_plan, reconcile_report
 

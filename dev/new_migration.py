@@ -21,7 +21,7 @@ def create(name: str, folder: Path = FOLDER, now: datetime | None = None) -> Pat
     path = folder / f"{version}_{name}.sql"
     path.write_text(
         "-- Why this change is needed, and what it means for writers that run beside it.\n"
-        "-- (A line `-- dualwrite: no-transaction` here runs it outside a transaction: then one statement.)\n"
+        "-- (An index built concurrently: one statement, and a line `-- dualwrite: no-transaction` here.)\n"
     )
     return path
 

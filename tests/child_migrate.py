@@ -7,8 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from dualwrite import postgres
-from dualwrite.migrations import migrator as migrations
+from dualwrite import migrations, postgres
 
 if __name__ == "__main__":
     dsn, folder, at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])

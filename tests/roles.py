@@ -10,7 +10,7 @@ import psycopg
 
 from dev.airflow_home import ROOT
 from dualwrite import postgres
-from dualwrite.migrations.migrator import MigrationParams, Migrator
+from dualwrite.migrations import MigrationParams, Migrator
 from tests.conftest import clone
 
 ROLES = ROOT / "sql/roles"

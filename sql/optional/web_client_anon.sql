@@ -7,10 +7,10 @@
 --
 -- Choose it with the param web_client = anon; web_client_closed.sql takes it back.
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON drafts, reviews TO anon;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.drafts, public.reviews TO anon;
 
-DROP POLICY IF EXISTS dual_write_web_client ON drafts;
-CREATE POLICY dual_write_web_client ON drafts TO anon USING (true) WITH CHECK (true);
+DROP POLICY IF EXISTS dual_write_web_client ON public.drafts;
+CREATE POLICY dual_write_web_client ON public.drafts TO anon USING (true) WITH CHECK (true);
 
-DROP POLICY IF EXISTS dual_write_web_client ON reviews;
-CREATE POLICY dual_write_web_client ON reviews TO anon USING (true) WITH CHECK (true);
+DROP POLICY IF EXISTS dual_write_web_client ON public.reviews;
+CREATE POLICY dual_write_web_client ON public.reviews TO anon USING (true) WITH CHECK (true);

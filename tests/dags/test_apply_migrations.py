@@ -27,7 +27,7 @@ def test_a_refused_migration_fails_the_run_with_the_remedy(firestore, phase1_dsn
         connection.execute("CREATE TABLE drafts (id int)")
     run = run_dag("apply_migrations", {"mode": "apply"}, project=firestore.project, dsn=phase1_dsn)
     assert run.state == "failed"
-    assert "drafts exists and stands in no ledger" in run.said
+    assert "drafts exists and isn't recorded as applied" in run.said
     assert one(phase1_dsn, "SELECT to_regclass('reviews') IS NULL")
     assert "Refused, nothing was applied" in run.said
     assert "Verified: " not in run.log

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from dev import processes, seed
+from dev import seed
 from dualwrite.catalog import CATALOG
 from tests.conftest import clone
+from tests.migrating import transaction_pooler
 from tests.support import apply, examine_all, gap_run, nonzero, verify_all
 
 
@@ -44,39 +41,8 @@ def _gap_is_closed(world: seed.World, project: str, emulator: str, dsn: str) -> 
 @pytest.fixture
 def pooled_dsn(target_dsn: str, tmp_path: Path) -> Iterator[str]:
     """The same database behind a real PgBouncer in transaction mode, with fewer server connections than we open."""
-    binary = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if binary is None:
-        pytest.skip("no PgBouncer on this machine: apt-get install pgbouncer")
-    port = processes.free_port()
-    server = psycopg.conninfo.conninfo_to_dict(target_dsn)
-    (tmp_path / "users.txt").write_text('"postgres" ""\n')
-    (tmp_path / "pgbouncer.ini").write_text(
-        f"[databases]\n{server['dbname']} = host=127.0.0.1 port={server['port']} user=postgres\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nauth_file = {tmp_path}/users.txt\n"
-        "pool_mode = transaction\ndefault_pool_size = 4\n"
-        "ignore_startup_parameters = extra_float_digits\nunix_socket_dir =\n"
-    )
-    for file in (tmp_path, tmp_path / "pgbouncer.ini", tmp_path / "users.txt"):
-        file.chmod(0o755)
-    for folder in tmp_path.parents:
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/") and str(folder).startswith("/tmp/pytest"):
-            folder.chmod(0o755)
-    command = [binary, str(tmp_path / "pgbouncer.ini")]
-    if os.geteuid() == 0:
-        command[1:1] = ["-u", "nobody"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    dsn = f"postgresql://postgres@127.0.0.1:{port}/{server['dbname']}"
-    try:
-        for _ in range(100):
-            try:
-                psycopg.connect(dsn).close()
-                break
-            except psycopg.OperationalError:
-                time.sleep(0.1)
+    with transaction_pooler(target_dsn, tmp_path) as dsn:
         yield dsn
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def test_through_a_transaction_mode_pooler(world, firestore, emulator, target_dsn, pooled_dsn):

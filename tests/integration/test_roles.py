@@ -9,10 +9,11 @@ import psycopg
 import pytest
 
 from dev import postgres_server, seed
-from dualwrite import postgres
+from dualwrite import migrations, postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.engine import op_log
-from dualwrite.migrations import migrator
+from dualwrite.migrations.files import sql_folder
+from dualwrite.migrations.verify import web_client_state
 from dualwrite.model.errors import PreflightError
 from dualwrite.runs import backfill
 from tests.conftest import prepare
@@ -54,19 +55,19 @@ def test_the_migrations_role_plans_tries_applies_and_verifies(server):
     for admin in ADMINS:
         with secured(server, admin) as target:
             target.run("migrations.sql")
-            files = len(list((migrator.SQL / "migrations").glob("*.sql")))
+            files = len(list((sql_folder() / "migrations").glob("*.sql")))
             assert target.migrate("dry_run") == ["pending"] * files
             assert one(target.superuser, "SELECT to_regnamespace('dualwrite') IS NULL")
             assert target.migrate() == ["applied"] * files
             target.run("data.sql")
             with postgres.connect(target.migrations) as connection:
-                steps = migrator.make_plan(connection, migrator.MigrationParams(mode="apply"))
-                assert migrator.verify(connection, steps) == [], "what the role files grant is no difference"
+                steps = migrations.make_plan(connection, migrations.MigrationParams(mode="apply"))
+                assert migrations.verify(connection, steps) == [], "what the role files grant is no difference"
             for web_client in ("anon", "closed"):
-                params = migrator.MigrationParams(mode="apply", web_client=web_client)
-                migrator.Migrator(lambda t=target: postgres.connect(t.migrations), params, "run").set_web_client()
+                params = migrations.MigrationParams(mode="apply", web_client=web_client)
+                migrations.Migrator(lambda t=target: postgres.connect(t.migrations), params, "run").set_web_client()
                 with postgres.connect(target.migrations) as connection:
-                    assert migrator.web_client_state(connection) == web_client
+                    assert web_client_state(connection) == web_client
 
 
 def test_the_data_role_finds_writes_verifies_reconciles_and_repairs(world, target, firestore, emulator):

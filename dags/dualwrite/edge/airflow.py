@@ -19,10 +19,9 @@ from airflow.sdk import Variable
 from airflow.sdk.bases.hook import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
-from dualwrite import alerts, postgres
+from dualwrite import alerts, migrations, postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.firestore.source import Source
-from dualwrite.migrations import migrator as migrations
 from dualwrite.model.errors import (
     Defect,
     DualWriteError,

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from airflow.sdk import Param
 
+from dualwrite import migrations
 from dualwrite.catalog import CATALOG, EXPORT_TIME
-from dualwrite.migrations import migrator as migrations
 from dualwrite.runs import backfill, reconcile_plan
 
 WHAT = "What to do"
@@ -40,7 +40,7 @@ def _excuses(everything: str) -> dict[str, Param]:
             type=["null", "array"],
             items={"type": "string", "pattern": "^[^:]+:.+$"},
             title="Excuse",
-            description=f"One difference a line, as collection:key (posts:AbC123); collection:* means {everything}.",
+            description=f"One difference a line, as collection:key ({CATALOG.names[0]}:AbC123); collection:* means {everything}.",
             section=EXCUSES,
         ),
         "excuse_reason": Param(
@@ -270,7 +270,8 @@ def migration_form() -> dict[str, Param]:
                 "apply": "apply: one file after another",
             },
             title="Mode",
-            description="A dry run executes every pending file and rolls all of it back.",
+            description="A dry run executes every pending file and rolls all of it back. It takes the same locks as an apply, "
+            "for two seconds at most; what it can't try, it says.",
             section=WHAT,
         ),
         "web_client": Param(
@@ -279,10 +280,11 @@ def migration_form() -> dict[str, Param]:
             values_display={
                 "leave": "leave as it is (closed, if never opened)",
                 "closed": "closed: the anon key has no access",
-                "anon": "anon: whoever holds the anon key reads and writes all drafts and reviews",
+                "anon": "anon: whoever holds the anon key reads and writes all rows of these tables",
             },
-            title="Web client's access to drafts and reviews",
-            description="Read sql/optional/web_client_anon.sql before you choose anon: the database can't tell people apart.",
+            title="Web client's access to the new tables",
+            description="The tables that sql/optional/web_client_anon.sql names. Read that file before you choose anon: the "
+            "database can't tell people apart.",
             section=WHAT,
         ),
         "target_version": Param(
@@ -308,7 +310,17 @@ def migration_form() -> dict[str, Param]:
             minimum=0,
             maximum=3600,
             title="Wait for lock (seconds)",
-            description="How long to keep trying before the run fails and says who held the lock.",
+            description="How long to keep trying before the run fails and says who held the lock. An index that is built "
+            "concurrently waits for the app's transactions for as long; nobody waits behind it.",
+            section=FINE_TUNING,
+        ),
+        "statement_timeout": Param(
+            1800,
+            type="number",
+            minimum=1,
+            maximum=24 * 3600,
+            title="Statement timeout (seconds)",
+            description="How long one statement of an apply may take, such as the building of an index.",
             section=FINE_TUNING,
         ),
     }

@@ -18,7 +18,7 @@ from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog, Collection, Type
 from dualwrite.model.errors import PreflightError
 from dualwrite.model.windows import Window
-from dualwrite.postgres import Connection, memory
+from dualwrite.postgres import Connection, memory, privileges
 from dualwrite.postgres.target import Target
 from dualwrite.postgres.visibility import hides_rows
 
@@ -67,10 +67,12 @@ def check(
     windows: Mapping[str, Window | None],
     *,
     writes: bool,
+    remembers: bool = True,
     estimate: bool = True,
 ) -> Preflight:
     """Raises PreflightError with every fault it found, one a line; returns what the run should know. `windows` are
-    those of the collections to be examined (None: all documents). `estimate`: whether to count what they would cost.
+    those of the collections to be examined (None: all documents). `writes`: whether the run writes rows; `remembers`:
+    whether it keeps anything in dualwrite, which a dry run needn't. `estimate`: whether to count what they would cost.
 
     Reads counts of the source only (billed: one read per 1,000 documents), and the target's catalog.
     """
@@ -83,8 +85,12 @@ def check(
             "and that the server is up."
         ) from None
     with postgres.transaction(connection, statement_timeout="30s"):
-        memory.require_schema(connection)
-        faults = target_faults(connection, catalog, collections, writes=writes)
+        memory.require_tables(connection)
+        faults = [
+            *memory.missing_grants(connection, writes=remembers),
+            *privileges.missing_on_database(connection, "TEMPORARY"),
+            *target_faults(connection, catalog, collections, writes=writes),
+        ]
         role, server, target_time = identity(connection)
         fired = triggers(connection, collections)
     if fired and writes:
@@ -110,10 +116,14 @@ def check(
 def target_faults(
     connection: Connection, catalog: Catalog, collections: Sequence[Collection], *, writes: bool
 ) -> list[str]:
-    """What makes the target unfit to be examined or, with `writes`, written; one sentence a fault."""
-    faults = [*_role_faults(connection, writes), *_hidden(connection, collections)]
+    """What makes the app's tables unfit to be examined or, with `writes`, written; one sentence a fault."""
+    faults = [
+        *_role_faults(connection, writes),
+        *_missing_grants(connection, catalog, collections, writes),
+        *_hidden(connection, collections),
+    ]
     for collection in collections:
-        faults += _table_faults(connection, catalog, collection, writes)
+        faults += _table_faults(connection, collection)
     return faults
 
 
@@ -123,9 +133,9 @@ def triggers(connection: Connection, collections: Sequence[Collection]) -> dict[
     found: dict[str, list[str]] = {}
     for collection in collections:
         rows = connection.execute(
-            "SELECT tgname::text FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND NOT tgisinternal "
+            "SELECT tgname::text FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal "
             "AND tgenabled IN ('O', 'A') AND tgtype & 28 <> 0 ORDER BY 1",  # 28: on INSERT, DELETE or UPDATE
-            (_quoted(collection.table),),
+            (privileges.relation(connection, collection.table),),
         ).fetchall()
         if rows:
             found[collection.table] = [name for (name,) in rows]
@@ -148,11 +158,20 @@ def _role_faults(connection: Connection, writes: bool) -> list[str]:
     return []
 
 
+def _missing_grants(
+    connection: Connection, catalog: Catalog, collections: Sequence[Collection], writes: bool
+) -> list[str]:
+    """What the role will need of the app's tables and hasn't, with the GRANT that gives it."""
+    needed = {c.table: ["SELECT"] for c in catalog if c.sentinel}
+    needed |= {c.table: ["SELECT", *(["INSERT", "UPDATE", "DELETE"] if writes else [])] for c in collections}
+    return privileges.missing_grants(connection, needed)
+
+
 def _hidden(connection: Connection, collections: Sequence[Collection]) -> list[str]:
     """Tables whose rows row-level security hides from us."""
     faults = []
     for collection in collections:
-        if hides_rows(connection, _quoted(collection.table)):
+        if hides_rows(connection, collection.table):
             role = identity(connection)[0]
             faults.append(
                 f"All rows must be visible: row-level security of table {collection.table} hides rows from role {role}. "
@@ -162,23 +181,23 @@ def _hidden(connection: Connection, collections: Sequence[Collection]) -> list[s
     return faults
 
 
-def _quoted(table: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in table.split("."))
-
-
-def _table_faults(connection: Connection, catalog: Catalog, collection: Collection, writes: bool) -> list[str]:
+def _table_faults(connection: Connection, collection: Collection) -> list[str]:
     """Where the live table is not as the catalog declares it."""
     table = collection.table
+    oid = privileges.relation(connection, table)
     rows = connection.execute(
-        "SELECT a.attname::text, format_type(a.atttypid, NULL), a.attnotnull, "
-        "a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' "
-        "FROM pg_attribute a WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped",
-        (_quoted(table),),
+        """
+        SELECT attname::text, format_type(atttypid, NULL), attnotnull,
+               atthasdef OR attidentity <> '' OR attgenerated <> ''
+        FROM pg_attribute
+        WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
+        """,
+        (oid,),
     ).fetchall()
     if not rows:
         return [
-            f"Table {table} must exist: it doesn't, or role and search_path don't reach it. "
-            "Run the DAG apply_migrations, or correct the table's name in catalog.py."
+            f"Table {table} must exist: it doesn't, or the role's search_path doesn't reach it, or the role lacks USAGE "
+            "on its schema. Run the DAG apply_migrations, grant USAGE, or correct the table's name in catalog.py."
         ]
     faults = []
     live = {name: (kind, not_null, has_default) for name, kind, not_null, has_default in rows}
@@ -201,19 +220,12 @@ def _table_faults(connection: Connection, catalog: Catalog, collection: Collecti
         f"Columns ({', '.join(unique)}) of {table} must be a unique key: no unique index is on just these, whole (no WHERE) and "
         "checked at once. Create it, or correct the key in catalog.py."
         for unique, whole in [(tuple(c.name for c in collection.key), True), *((u, False) for u in collection.unique)]
-        if not _has_unique(connection, table, unique, whole=whole)
+        if not _has_unique(connection, oid, unique, whole=whole)
     ]
-    needed = ["SELECT", *(["INSERT", "UPDATE", "DELETE"] if writes else [])]
-    for privilege in needed:
-        row = connection.execute("SELECT has_table_privilege(%s, %s)", (_quoted(table), privilege)).fetchone()
-        if row is not None and not row[0]:
-            faults.append(
-                f"Our role needs {privilege} on table {table}: it hasn't. GRANT {privilege} ON {table} TO it."
-            )
     return faults
 
 
-def _has_unique(connection: Connection, table: str, columns: tuple[str, ...], *, whole: bool) -> bool:
+def _has_unique(connection: Connection, table: int | None, columns: tuple[str, ...], *, whole: bool) -> bool:
     """Whether a unique index is on just these columns, whatever their order. Columns that it only includes, expressions,
     and one that is checked at the end of a transaction don't count.
 
@@ -221,11 +233,11 @@ def _has_unique(connection: Connection, table: str, columns: tuple[str, ...], *,
     a column of its own is null: nulls are never equal to each other.
     """
     rows = connection.execute(
-        "SELECT pg_get_expr(i.indpred, i.indrelid) FROM pg_index i WHERE i.indrelid = to_regclass(%s) "
+        "SELECT pg_get_expr(i.indpred, i.indrelid) FROM pg_index i WHERE i.indrelid = %s "
         "AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indexprs IS NULL "
         "AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a WHERE a.attrelid = i.indrelid "
         "AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])) = %s",
-        (_quoted(table), sorted(columns)),
+        (table, sorted(columns)),
     ).fetchall()
     return any(predicate is None or (not whole and _only_leaves_nulls_out(predicate, columns)) for (predicate,) in rows)
 

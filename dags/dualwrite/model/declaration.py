@@ -337,11 +337,11 @@ def _refuse(collection: Collection, rule: str, place: str, remedy: str) -> None:
 
 def _check_collection(collection: Collection) -> None:
     if not collection.paths:
-        _refuse(collection, "A collection needs a path", "paths is empty", "Give a template such as boards/{id}.")
+        _refuse(collection, "A collection needs a path", "paths is empty", "Give a template such as things/{id}.")
     for path in collection.paths:
         if not _TEMPLATE.match(path):
             rule = "A path template alternates collection ids and {variables}"
-            _refuse(collection, rule, f"{path!r}", "Write it as boards/{board}/posts/{id}.")
+            _refuse(collection, rule, f"{path!r}", "Write it as parents/{parent}/things/{id}.")
     if len({t.collection_id for t in collection.templates}) > 1:
         rule = "All paths of a collection end in the same collection id"
         _refuse(collection, rule, f"{collection.paths}", "Declare the others as collections of their own.")

@@ -66,7 +66,7 @@ def excuses(
         if not colon or not key or not collection or (known is not None and collection not in known):
             among = f" Collections are {', '.join(sorted(known))}." if known is not None else ""
             raise ParameterError(
-                f"A difference is named as collection:key in {name}: {text!r} is not. Write for example comments:AbC123.{among}"
+                f"A difference is named as collection:key in {name}: {text!r} is not. Write for example collection:AbC123.{among}"
             )
         found.append((collection, key))
     return found

@@ -13,7 +13,7 @@ from dualwrite.model.errors import PreflightError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Cause, Finding
 from dualwrite.model.windows import Window
-from dualwrite.postgres import Connection, Jsonb
+from dualwrite.postgres import Connection, Jsonb, privileges
 from dualwrite.postgres.text import restored, stored
 
 
@@ -28,17 +28,41 @@ class JournalEntry:
     key: tuple[str, ...]
 
 
+_WRITTEN = {
+    "dualwrite.runs": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "dualwrite.watermarks": ("SELECT", "INSERT", "UPDATE"),
+    "dualwrite.open_differences": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "dualwrite.repair_journal": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+}
+"""What a run that remembers does with each table of ours. A dry run reads them."""
+
+
 def require_schema(connection: Connection) -> None:
+    """Raises PreflightError where the schema isn't there yet, or the role may not write what a run must remember."""
+    require_tables(connection)
+    faults = missing_grants(connection, writes=True)
+    if faults:
+        raise PreflightError("The role can't keep what a run must remember:\n" + "\n".join(f"- {f}" for f in faults))
+
+
+def require_tables(connection: Connection) -> None:
     """Raises PreflightError where the schema isn't there yet."""
-    found = connection.execute(
-        "SELECT to_regclass('dualwrite.runs') IS NOT NULL AND to_regclass('dualwrite.repair_journal') IS NOT NULL "
-        "AND to_regclass('dualwrite.watermarks') IS NOT NULL AND to_regclass('dualwrite.open_differences') IS NOT NULL"
-    ).fetchone()
-    if not found or not found[0]:
+    if any(privileges.relation(connection, table) is None for table in _WRITTEN):
         raise PreflightError(
-            "The schema dualwrite must exist in the target, for watermarks, the journal and the runs: it doesn't. "
+            "The schema dualwrite, for watermarks, the journal and the runs, is missing in the target. "
             "Run the DAG apply_migrations with mode=apply first."
         )
+
+
+def missing_grants(connection: Connection, *, writes: bool) -> list[str]:
+    """What the role lacks on our tables, a sentence each with the GRANT that gives it."""
+    needed = _WRITTEN if writes else dict.fromkeys(_WRITTEN, ("SELECT",))
+    return privileges.missing_grants(connection, needed)
+
+
+def can_record_runs(connection: Connection) -> bool:
+    """Whether the role may keep a run's counts: a dry run does where it may, and needs no right to."""
+    return not privileges.missing_grants(connection, {"dualwrite.runs": ("INSERT", "UPDATE")})
 
 
 # --- the journal --------------------------------------------------------------------------------------------------

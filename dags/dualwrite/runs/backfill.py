@@ -144,6 +144,7 @@ def preflight(run: Run, *, by: str) -> dict[str, Any]:
         run.catalog,
         dict.fromkeys(params.names, params.scan_window),
         writes=params.mode != "dry_run",
+        remembers=params.mode != "dry_run" or bool(params.excuses),
     )
     log.info(
         "Connected as %s to Postgres %s; billed reads estimated: %s in the window",
@@ -152,8 +153,9 @@ def preflight(run: Run, *, by: str) -> dict[str, Any]:
         f"{sum(checked.estimated_reads.values()):,}",
     )
     _keep_excuses(run, by)
-    with run.target.transaction() as connection:
-        memory.prune_journal(connection, JOURNAL_DAYS)
+    if params.mode != "dry_run":
+        with run.target.transaction() as connection:
+            memory.prune_journal(connection, JOURNAL_DAYS)
     return {"params": params.as_json(), "preflight": checked.as_json(), "billed_reads": run.source.billed_reads}
 
 
@@ -242,6 +244,9 @@ def _recorded(
     window: Window | None,
     record: bool = True,
 ) -> dict[str, Any]:
+    if record and run.params.mode == "dry_run":
+        with run.target.transaction() as connection:
+            record = memory.can_record_runs(connection)
     return recorded(
         run.source, run.target, found, work, finish,
         dag_id=DAG_ID, run_id=run.run_id, scope=run.params.scope, mode=mode, window=window, line=lambda: record,

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 
-from dualwrite import postgres
+from dualwrite import migrations, postgres
 from dualwrite.engine import op_log, preflight
 from dualwrite.engine.compare import scans
 from dualwrite.firestore.source import Scan, Source
-from dualwrite.migrations import migrator
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import DualWriteError, PreflightError
 from dualwrite.model.windows import LONG_AGO, Window
-from dualwrite.postgres import Connection, memory
+from dualwrite.postgres import Connection, memory, privileges
 
 MINIMUM = {
     "apache-airflow-task-sdk": (1, 2),
@@ -176,7 +175,7 @@ def _tls(connection: Connection) -> Line:
 def _migrations(connection: Connection) -> Generator[Line, None, bool]:
     """Pending migrations. Returns whether the bundle's schema is there."""
     try:
-        steps = migrator.make_plan(connection, migrator.MigrationParams())
+        steps = migrations.make_plan(connection, migrations.MigrationParams())
     except (DualWriteError, postgres.Error) as error:
         words = postgres.condition(error) if isinstance(error, postgres.Error) else str(error)
         yield Line("migrations", f"what was applied can't be read: {words}. See sql/roles/data.sql.")
@@ -191,13 +190,19 @@ def _migrations(connection: Connection) -> Generator[Line, None, bool]:
         yield Line("migrations", note=f"{len(steps)} applied")
     try:
         with postgres.transaction(connection, read_only=True):
-            memory.require_schema(connection)
+            memory.require_tables(connection)
+            missing = [
+                *memory.missing_grants(connection, writes=True),
+                *privileges.missing_on_database(connection, "TEMPORARY"),
+            ]
     except PreflightError:
         return False
     except postgres.Error as error:
         yield Line("schema dualwrite", f"{postgres.condition(error)}. Grant the role what sql/roles/data.sql says.")
         return False
-    return True
+    for fault in missing:
+        yield Line("schema dualwrite", fault)
+    return not missing
 
 
 def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dualwrite.migrations import migrator as migrations
+from dualwrite import migrations
 from dualwrite.model import cost, report
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.render import Block, Heading, Paragraph, Table

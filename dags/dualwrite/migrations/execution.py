@@ -1,0 +1,165 @@
+"""Executes statements of a file one by one, and makes sure that they run where they should: in the one transaction that
+was begun for them, with the time limits that were set for them.
+
+What Postgres says of a failure is told as condition, file and line only: its message quotes rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from dualwrite import postgres
+from dualwrite.migrations.ledger import schema_exists
+from dualwrite.migrations.locks import GIVES_WAY
+from dualwrite.migrations.rules import created_schema
+from dualwrite.migrations.statements import Statement
+from dualwrite.model.errors import MigrationError
+from dualwrite.postgres import Connection
+
+SEARCH_PATH = "public, extensions"
+"""Where a name without a schema is looked for, whoever runs: the role's own path may begin with a schema of its name.
+Supabase keeps extensions in `extensions`; elsewhere that is no schema, and does no harm."""
+
+ROLLED_BACK = "Everything of this file was rolled back; correct it and run again."
+_CANCELLED = "57014"
+_SLACK = 30.0
+"""Seconds by which our own waiting for an answer outlasts statement_timeout."""
+
+
+class StatementFailed(MigrationError):
+    """A statement of a file ended in an error of Postgres's. `fault` is file, line and condition alone."""
+
+    def __init__(self, fault: str, consequence: str, sqlstate: str | None) -> None:
+        super().__init__(f"{fault}. {consequence}")
+        self.fault = fault
+        self.sqlstate = sqlstate
+
+
+class OutOfTime(Exception):
+    """A dry run has held its locks for long enough."""
+
+
+def execute(connection: Connection, file: str, statement: Statement, consequence: str) -> None:
+    """Executes one statement. Raises StatementFailed with condition, file and line, and with what follows from it;
+    errors that another try may cure go through as they are."""
+    try:
+        # Binary results make it the extended protocol, in which Postgres refuses a second command in one text: what
+        # the rules saw as the beginning of a statement is all that there is.
+        connection.execute(statement.text, binary=True)
+    except GIVES_WAY:
+        raise
+    except postgres.Error as error:
+        if _is_about_the_connection(error):
+            raise
+        line = statement.line_at(int(error.diag.statement_position or 1) - 1)
+        raise StatementFailed(f"{file}, line {line}: {told(error)}", consequence, error.sqlstate) from None
+
+
+def told(error: postgres.Error) -> str:
+    """The condition's name and SQLSTATE, and nothing that a file's RAISE could have put there."""
+    name = f"{type(error).__name__} {error.sqlstate}" if error.sqlstate else type(error).__name__
+    return f"{name} (it ran into statement_timeout, or somebody cancelled it)" if error.sqlstate == _CANCELLED else name
+
+
+def _is_about_the_connection(error: postgres.Error) -> bool:
+    """Worth a retry, and nothing about the file."""
+    return postgres.is_disconnect(error) or isinstance(error, postgres.AnswerTimeout | postgres.ConnectError)
+
+
+def wait_for_answers(connection: Connection, statement_timeout: float) -> None:
+    """Lets a statement take as long as the server lets it."""
+    connection.answer_within = max(connection.answer_within, statement_timeout + _SLACK)
+
+
+@contextmanager
+def committing(file: str) -> Iterator[None]:
+    """Around a file's transaction: what Postgres refuses between its statements, or when it is committed."""
+    try:
+        yield
+    except GIVES_WAY:
+        raise
+    except postgres.Error as error:
+        if _is_about_the_connection(error):
+            raise
+        raise MigrationError(
+            f"{file}: {told(error)}, outside its own statements: in the ledger dualwrite.migrations, or in a deferred "
+            f"constraint or trigger when it was committed. {ROLLED_BACK}"
+        ) from None
+
+
+class FileTransaction:
+    """The transaction in which files are executed, already begun. Interleavings considered:
+
+    1. A statement ends the transaction (and the next ones commit one by one), or ends it and begins another: after each
+       statement Postgres is asked whether it is still the same one.
+    2. A file switches lock_timeout off: it is set again after each statement.
+    3. A dry run: all files share one transaction, so what one sets is taken back before the next, and the time that
+       the locks are held is limited as a whole (`seconds`).
+    """
+
+    def __init__(
+        self, connection: Connection, *, lock_timeout: float, statement_timeout: float, seconds: float | None = None
+    ) -> None:
+        self._connection = connection
+        self._lock_timeout = lock_timeout
+        self._statement_timeout = statement_timeout
+        self._until = None if seconds is None else time.monotonic() + seconds
+        self._used = False
+        wait_for_answers(connection, statement_timeout)
+        self._id = self._ask()
+
+    def execute_file(self, file: str, statements: Sequence[Statement]) -> None:
+        """Raises StatementFailed, or OutOfTime in a dry run. Leaves the transaction open."""
+        if self._used:
+            self._connection.execute("RESET ALL")
+        self._used = True
+        self._connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", (SEARCH_PATH,))
+        self._ask()
+        for statement in statements:
+            if self._is_out_of_time():
+                raise OutOfTime
+            schema = created_schema(statement)
+            if schema is not None and schema_exists(self._connection, schema):
+                continue  # Postgres would ask for CREATE on the database, even so
+            try:
+                execute(self._connection, file, statement, ROLLED_BACK)
+            except StatementFailed as failed:
+                if failed.sqlstate == _CANCELLED and self._is_out_of_time():
+                    raise OutOfTime from None
+                raise
+            if self._ask() != self._id:
+                raise MigrationError(
+                    f"{file}, line {statement.line} ended the transaction that the file is applied in: the file is not "
+                    "recorded as applied, and what stands before that line may have been kept. Remove the statement, "
+                    "look what was left behind, and run again."
+                )
+        self._connection.execute(
+            "RESET ROLE"
+        )  # a file may have said SET LOCAL ROLE; the ledger is written as ourselves
+
+    def _is_out_of_time(self) -> bool:
+        return self._until is not None and time.monotonic() > self._until
+
+    def _ask(self) -> str | None:
+        """The transaction's id, None where there is none any more. Sets the limits again, in the same round trip."""
+        if self._connection.info.transaction_status.name != "INTRANS":
+            return None
+        timeout = self._statement_timeout
+        if self._until is not None:
+            timeout = max(0.05, min(timeout, self._until - time.monotonic()))
+        row = self._connection.execute(
+            """
+            SELECT pg_catalog.pg_current_xact_id()::text,
+                   pg_catalog.set_config('lock_timeout', %s, true),
+                   pg_catalog.set_config('statement_timeout', %s, true)
+            """,
+            (milliseconds(self._lock_timeout), milliseconds(timeout)),
+        ).fetchone()
+        return row[0] if row else None
+
+
+def milliseconds(seconds: float) -> str:
+    """As Postgres writes a duration."""
+    return f"{max(1, round(seconds * 1000))}ms"

@@ -1,0 +1,122 @@
+"""Giving way: to another run of ours, and to whoever holds a lock that a migration needs.
+
+A statement that waits for a lock makes everybody wait who comes after it. So it gives up after lock_timeout, everything
+is rolled back, and the work is tried again with back-off until wait_for_lock is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Self, TypeVar
+
+from dualwrite import postgres
+from dualwrite.model.errors import MigrationError
+from dualwrite.postgres import Connection, errors
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+GIVES_WAY = (errors.LockNotAvailable, errors.DeadlockDetected)
+"""What Postgres says when another try may succeed."""
+
+_KEY = 7_305_148_912_604_431  # any constant: this bundle's migrations
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 5.0
+
+
+class _AnotherRun(Exception):
+    """Another run of ours holds the advisory lock."""
+
+
+def lock_out_other_runs(connection: Connection) -> None:
+    """Takes the lock that one run holds at a time, until the transaction ends. `tried_again` waits where another has it.
+
+    A transaction-level lock, polled, so that a transaction pooler will do.
+    """
+    # Without a parameter, on purpose: with one, the portal of the extended protocol would keep its snapshot, and an
+    # index built concurrently would wait for this idle transaction for ever.
+    row = connection.execute(f"SELECT pg_catalog.pg_try_advisory_xact_lock({_KEY})").fetchone()
+    if row is None or not row[0]:
+        raise _AnotherRun
+
+
+def tried_again(connect: Callable[[], Connection], what: str, seconds: float, work: Callable[[Watcher], T]) -> T:
+    """Does the work, again and again while it can't have its locks, for at most so many seconds. The work must be in
+    transactions of its own, and tells the watcher which backend it runs on.
+
+    Raises MigrationError with who held the lock.
+    """
+    deadline = time.monotonic() + seconds
+    pause = _FIRST_PAUSE
+    with Watcher(connect) as watcher:
+        while True:
+            try:
+                return work(watcher)
+            except _AnotherRun:
+                why = "Another run of apply_migrations is at work."
+            except GIVES_WAY as error:
+                why = f"Postgres answered {postgres.condition(error)}."
+            if time.monotonic() + pause > deadline:
+                raise MigrationError(
+                    f"{what} didn't get its locks within {seconds:g} s. {watcher.holder or why} End that session, or run "
+                    "again with a longer wait_for_lock."
+                )
+            log.info("%s: %s Trying again", what, why)
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+class Watcher:
+    """Looks from a connection of its own at who blocks a backend of ours while it waits; never at a query's text."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+        self._pid = 0
+        self.holder: str | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+    def watch(self, connection: Connection) -> None:
+        """Watches the backend that this connection's transaction runs on."""
+        row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+        self._pid = row[0] if row else 0
+
+    def _look(self) -> None:
+        try:
+            with self._connect() as connection:
+                while not self._stop.wait(0.1):
+                    if self._pid:
+                        for holder in connection.execute(
+                            """
+                            SELECT pid, usename::text, application_name, state, xact_start
+                            FROM pg_stat_activity
+                            WHERE pid = ANY(pg_blocking_pids(%s))
+                            ORDER BY xact_start
+                            """,
+                            (self._pid,),
+                        ):
+                            self.holder = _describe(*holder)
+        except postgres.Error as error:
+            log.info("Can't see who holds locks: %s", postgres.condition(error))
+
+
+def _describe(pid: int, role: str | None, application: str | None, state: str | None, since: datetime | None) -> str:
+    """Without pg_read_all_stats a role sees neither state nor time of another role's session."""
+    begun = f", in a transaction since {since:%Y-%m-%d %H:%M:%S %Z}" if since else ""
+    return (
+        f"Held by pid {pid}, role {role or 'unknown'}, application {application or 'without a name'}, "
+        f"{state or 'in a state that only a member of pg_read_all_stats sees'}{begun}."
+    )

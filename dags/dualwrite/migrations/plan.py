@@ -1,0 +1,101 @@
+"""Planning, apart from applying: where each file stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dualwrite import postgres
+from dualwrite.migrations.files import MigrationFile, read_folder, sql_folder
+from dualwrite.migrations.ledger import Ledger, read_ledger
+from dualwrite.migrations.params import MigrationParams
+from dualwrite.migrations.rules import Created
+from dualwrite.model.errors import MigrationError, ParameterError
+from dualwrite.postgres import Connection, privileges
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One file and where it stands: applied, applied_by_supabase, interrupted, pending, beyond_target, refused; after a
+    dry run also not_tried."""
+
+    version: str
+    name: str
+    state: str
+    reason: str | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.version}_{self.name}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"version": self.version, "name": self.name, "state": self.state, "reason": self.reason}
+
+
+def plan(
+    files: Sequence[MigrationFile], found: Ledger, exists: Callable[[Created], bool], target: str | None
+) -> list[Step]:
+    """Where each file stands. Pure but for `exists`, which says whether the target has an object."""
+    if target is not None and target not in {f.version for f in files}:
+        raise ParameterError(
+            f"target_version must be the version of a file: {target} is not. Versions: {', '.join(f.version for f in files)}."
+        )
+    finished = {version for version, entry in found.ours.items() if entry.finished}
+    last = max((f.version for f in files if f.version in finished | found.supabase), default="")
+    steps = []
+    for file in files:
+        step = Step(file.version, file.name, "pending")
+        if file.version in finished:
+            step = replace(step, state="applied")
+            if found.ours[file.version].sha256 != file.sha256:
+                reason = (
+                    "the file has changed since it was applied (sha256). Restore it as it was, and put the change into "
+                    "a new migration"
+                )
+                step = replace(step, state="refused", reason=reason)
+        elif file.version in found.supabase:
+            step = replace(step, state="applied_by_supabase")
+        elif target is not None and file.version > target:
+            step = replace(step, state="beyond_target")
+        elif file.version in found.ours:
+            step = replace(step, state="interrupted")
+        elif file.version < last:
+            reason = f"it is older than {last}, which is applied already. Give it a newer version"
+            step = replace(step, state="refused", reason=reason)
+        elif there := [str(created) for created in file.creates if exists(created)]:
+            reason = (
+                f"{', '.join(there)} exists and isn't recorded as applied. If it is what this file makes, record it with "
+                f"`supabase migration repair --status applied {file.version}`; if not, rename or drop it"
+            )
+            step = replace(step, state="refused", reason=reason)
+        steps.append(step)
+    on_disk = {f.version for f in files}
+    for version in sorted(finished - on_disk):
+        reason = "it was applied and its file is gone. Restore the file from the repository's history"
+        steps.append(Step(version, found.ours[version].name, "refused", reason))
+    return sorted(steps, key=lambda s: s.version)
+
+
+def make_plan(connection: Connection, params: MigrationParams, folder: Path | None = None) -> list[Step]:
+    """Reads files and ledger and compares them. Writes nothing."""
+    files = read_folder(folder or sql_folder() / "migrations")
+    with postgres.transaction(connection, read_only=True):
+        found = read_ledger(connection)
+        return plan(
+            files,
+            found,
+            lambda created: privileges.relation(connection, f"{created.schema}.{created.name}") is not None,
+            params.target_version,
+        )
+
+
+def check(steps: Sequence[Step]) -> None:
+    """Raises MigrationError where a file is refused."""
+    refused = [s for s in steps if s.state == "refused"]
+    if refused:
+        raise MigrationError(
+            "Nothing is applied while a migration is refused:\n"
+            + "\n".join(f"- {s.label}: {s.reason}." for s in refused)
+        )

@@ -1,0 +1,106 @@
+"""The report of one run: small JSON, a sentence, and what a person reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dualwrite import postgres
+from dualwrite.migrations.params import MigrationParams
+from dualwrite.migrations.plan import make_plan
+from dualwrite.migrations.verify import verify, web_client_state, web_client_tables
+from dualwrite.model.errors import DualWriteError
+from dualwrite.model.render import Block, Heading, Items, Paragraph, Table
+from dualwrite.postgres import Connection
+
+DAG_ID = "apply_migrations"
+
+_WOULD_BE = {"pending": "would be applied", "interrupted": "would be finished"}
+
+
+def standing(connection: Connection) -> dict[str, Any]:
+    """How the target stands to sql/migrations now: what is applied, pending, and differs; `unknown` says why nothing
+    can be told."""
+    found: dict[str, Any] = {"applied": 0, "pending": [], "differences": 0, "unknown": None}
+    try:
+        steps = make_plan(connection, MigrationParams())
+        found["differences"] = len(verify(connection, steps))
+    except (DualWriteError, OSError) as error:
+        return {**found, "unknown": str(error)}
+    except postgres.Error as error:
+        return {**found, "unknown": f"Postgres answered {postgres.condition(error)}."}
+    found["applied"] = sum(s.state.startswith("applied") for s in steps)
+    found["pending"] = [s.label for s in steps if not s.state.startswith("applied")]
+    return found
+
+
+def build_report(
+    connection: Connection,
+    params: MigrationParams,
+    run_id: str,
+    steps: Sequence[Mapping[str, Any]],
+    differences: Sequence[str] | None,
+) -> dict[str, Any]:
+    """States, names and differences (None: never compared), no SQL."""
+    whole: dict[str, Any] = {
+        "version": 2,
+        "dag_id": DAG_ID,
+        "run_id": run_id,
+        "mode": params.mode,
+        "steps": list(steps),
+        "web_client": web_client_state(connection),
+        "web_client_tables": web_client_tables(),
+        "differences": None if differences is None else list(differences),
+    }
+    whole["verdict"] = verdict(whole)
+    return whole
+
+
+def verdict(report: Mapping[str, Any]) -> str:
+    """The run in one sentence."""
+    states = Counter(step["state"] for step in report["steps"])
+    refused = [f"{s['version']}_{s['name']}" for s in report["steps"] if s["state"] == "refused"]
+    if refused:
+        return f"Refused, nothing was applied: {', '.join(refused)}."
+    if report["mode"] == "dry_run":
+        waiting = states["pending"] + states["interrupted"] + states["not_tried"]
+        if not waiting:
+            return "Nothing is left to apply."
+        untried = f" {states['not_tried']} of them could not be tried." if states["not_tried"] else ""
+        return f"{waiting} migrations would be applied.{untried} Nothing was changed."
+    if report["differences"] is None:
+        return "Not verified: the migrations were only partly applied."
+    if report["differences"]:
+        return "The tables differ from what the migrations promise."
+    return "Verified: every migration is applied, and the tables are as they promise."
+
+
+def described(report: Mapping[str, Any]) -> list[Block]:
+    """The run as a person reads it."""
+    would = _WOULD_BE if report["mode"] == "dry_run" else {}
+    rows = [
+        [s["version"], s["name"], would.get(s["state"], s["state"].replace("_", " ")), s["reason"] or ""]
+        for s in report["steps"]
+    ]
+    blocks: list[Block] = [
+        Heading(f"Migrations, {report['mode'].replace('_', ' ')}"),
+        Paragraph(verdict(report), strong=True),
+        Table(["version", "name", "state", "reason"], rows, left=4),
+    ]
+    if any(step["state"] == "not_tried" for step in report["steps"]):
+        blocks.append(
+            Paragraph("Not tried is not failed: an apply may succeed. The reason says what the dry run couldn't do.")
+        )
+    tables = ", ".join(report["web_client_tables"])
+    if tables:
+        access = f"Web client's access to {tables}: {report['web_client']}."
+        if report["web_client"] == "closed":
+            access += (
+                " While it is closed, the web client's own dual-writes to these tables are refused (42501). "
+                "sql/optional/web_client_anon.sql says what opening it would mean."
+            )
+        blocks.append(Paragraph(access))
+    if report["mode"] == "apply" and report["differences"]:
+        blocks.append(Items("Differences", report["differences"]))
+    return blocks

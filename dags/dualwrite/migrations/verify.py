@@ -1,0 +1,61 @@
+"""Verifying: the live database against what the applied files promise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dualwrite import postgres
+from dualwrite.migrations.files import sql_folder
+from dualwrite.migrations.picture import invalid_indexes, take_picture
+from dualwrite.migrations.plan import Step
+from dualwrite.migrations.promise import Promise, Snapshot, differences, together
+from dualwrite.model.errors import MigrationError
+from dualwrite.postgres import Connection
+
+_OPTIONAL = "web_client_"
+
+
+def snapshot_path() -> Path:
+    """Raises MigrationError where the file is missing."""
+    path = sql_folder() / "snapshot.json"
+    if not path.is_file():
+        raise MigrationError(f"{path} is missing. Restore it from the repository, or run `make snapshot`.")
+    return path
+
+
+def verify(connection: Connection, steps: Sequence[Step], snapshot: Snapshot | None = None) -> list[str]:
+    """Compares the live database with what the applied files promise. Returns the differences, one a line."""
+    snapshot = snapshot or Snapshot.load(snapshot_path())
+    applied = [s.label for s in steps if s.state.startswith("applied")]
+    unknown = [
+        f"{label}: sql/snapshot.json doesn't say what it promises; run `make snapshot`"
+        for label in applied
+        if label not in snapshot.files
+    ]
+    promised = together(snapshot.files[label] for label in applied if label in snapshot.files)
+    with postgres.transaction(connection, read_only=True):
+        state = web_client_state(connection, snapshot)
+        promised = together([promised, _restricted(snapshot.optional.get(_OPTIONAL + state, {}), promised)])
+        live = take_picture(connection, promised)
+        schemas = {name.split(".")[0] for name in promised} | {"public"}
+        return unknown + differences(promised, live) + invalid_indexes(connection, schemas)
+
+
+def web_client_state(connection: Connection, snapshot: Snapshot | None = None) -> str:
+    """Whether the web client is let in: which optional file the live tables resemble most, "closed" or "anon"."""
+    snapshot = snapshot or Snapshot.load(snapshot_path())
+    choices = {name: snapshot.optional.get(_OPTIONAL + name, {}) for name in ("closed", "anon")}
+    live = take_picture(connection, web_client_tables(snapshot))
+    return min(choices, key=lambda name: len(differences(choices[name], live)))
+
+
+def web_client_tables(snapshot: Snapshot | None = None) -> list[str]:
+    """The tables that the optional files open and close, as schema.table."""
+    snapshot = snapshot or Snapshot.load(snapshot_path())
+    return sorted({relation for found in snapshot.optional.values() for relation in found})
+
+
+def _restricted(optional: Promise, promised: Promise) -> Promise:
+    """What an optional file promises of tables that are there already."""
+    return {relation: parts for relation, parts in optional.items() if relation in promised}
