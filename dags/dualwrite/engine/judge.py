@@ -38,6 +38,8 @@ from dualwrite.postgres.target import Comparison, Difference, Target, Write
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 10
+Required = list[tuple[str, str]]
+"""Collections and paths of documents."""
 
 
 class RequiredDocuments(Interface):
@@ -82,6 +84,10 @@ class Judge:
         self.owners = Owners(source, target, collection)
         self._parents = parents
         self.stager = Stager(collection)
+        self._references = [
+            (c.name, collection.columns.index(c), str(c.references), catalog.ancestor_path(collection, c))
+            for c in collection.references
+        ]
         self._claims = Claims(self.owners)
 
     def judge(self, page: Page, policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged:
@@ -94,8 +100,12 @@ class Judge:
             try:
                 with self.target.transaction() as connection:
                     comparison = self.target.compare_staged(connection, self.collection, page.staged, page.__getitem__)
-                    unknown = self._unknown(comparison.differences)
-                    judged = None if unknown else self._settle(connection, page, comparison, policy, expected)
+                    required = {d.n: self._required(d) for d in comparison.differences}
+                    judged = (
+                        None
+                        if self._is_unknown(required, comparison.differences)
+                        else self._settle(connection, page, comparison, required, policy, expected)
+                    )
             except postgres.Error as error:
                 self.wait_or_raise(error, attempt)
                 continue
@@ -109,7 +119,7 @@ class Judge:
                     self._claims.clear()  # the target's own unique keys hold them from now on
                 return judged
             # No transaction is open now: Firestore is never read while a lock or a snapshot is held.
-            self._learn(unknown)
+            self._learn(required, comparison.differences)
         raise TargetError(
             f"Rows of {self.collection.name} kept changing through {ATTEMPTS} looks, so they could not be judged. Run "
             "again when there are fewer writes."
@@ -136,31 +146,27 @@ class Judge:
 
     def _required(self, difference: Difference) -> list[tuple[str, str]]:
         """Collection and path of each document that a row to be inserted needs, or whose row an existing one lacks."""
-        found = []
-        names = difference.lacks if difference.found else [c.name for c in self.collection.references]
-        for name in names:
-            column = self.collection.column(name)
-            value = difference.row.cells[self.collection.columns.index(column)]
-            if value is not None:
-                path = self.catalog.ancestor_path(self.collection, column, difference.row.path, str(value))
-                found.append((str(column.references), path))
-        return found
-
-    def _unknown(self, differences: Iterable[Difference]) -> list[Difference]:
-        """The differences that can't be judged by what is known so far."""
+        row = difference.row
+        segments = row.path.split("/")
         return [
-            d
-            for d in differences
-            if self.owners.unknown(d) or any(self._parents.state(*r) is None for r in self._required(d))
+            (parent, path(segments, str(row.cells[index])))
+            for name, index, parent, path in self._references
+            if row.cells[index] is not None and (not difference.found or name in difference.lacks)
         ]
 
-    def _learn(self, differences: Sequence[Difference]) -> None:
-        required = dict.fromkeys(r for d in differences for r in self._required(d))
-        self._parents.learn(r for r in required if self._parents.state(*r) is None)
+    def _learn(self, required: Mapping[int, Required], differences: Iterable[Difference]) -> None:
+        """Asks the source for what is not known yet of these differences."""
+        parents = dict.fromkeys(r for d in differences for r in required[d.n] if self._parents.state(*r) is None)
+        self._parents.learn(parents)
         self.owners.learn(key for d in differences for key in self.owners.unknown(d))
 
-    def _circumstances(self, difference: Difference) -> Circumstances:
-        states = (self._parents.state(*required) for required in self._required(difference))
+    def _is_unknown(self, required: Mapping[int, Required], differences: Iterable[Difference]) -> bool:
+        return any(
+            self.owners.unknown(d) or any(self._parents.state(*r) is None for r in required[d.n]) for d in differences
+        )
+
+    def _circumstances(self, difference: Difference, required: Required) -> Circumstances:
+        states = (self._parents.state(*r) for r in required)
         return Circumstances(
             parents=[state for state in states if state is not None and state != "present"],
             holders=self.owners.holders(difference),
@@ -174,6 +180,7 @@ class Judge:
         connection: postgres.Connection,
         rows: Page,
         comparison: Comparison,
+        required: Mapping[int, Required],
         policy: Policy,
         expected: Mapping[Key, str | None] | None,
     ) -> Judged:
@@ -187,7 +194,7 @@ class Judge:
             if difference.found and not self.collection.keyed_by_path and expected is None:
                 findings[difference.n] = None
                 continue
-            finding = classify(difference, self._circumstances(difference))
+            finding = classify(difference, self._circumstances(difference, required[difference.n]))
             findings[difference.n] = finding
             if is_insertable(finding):
                 insertable.append(difference)

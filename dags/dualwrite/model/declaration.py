@@ -7,7 +7,7 @@ A `Collection` says where documents live, which table holds their rows, and for 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -123,7 +123,7 @@ class Operations:
 _TEMPLATE = re.compile(r"^[^/{}]+/\{[a-z_]+\}(/[^/{}]+/\{[a-z_]+\})*$")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # itself and no other: hashing its columns for each document would cost a fifth
 class Collection:
     """One unit of the move: documents of one collection id, and the table that holds their rows.
 
@@ -312,20 +312,24 @@ class Catalog:
                 todo.extend(self[parent] for parent in collection.parents)
         return tuple(c.name for c in self.order if c.name in wanted)
 
-    def ancestor_path(self, child: Collection, column: Column, path: str, value: str) -> str:
-        """The document path of the row that `column` of `child` refers to, for a child at `path`.
+    def ancestor_path(self, child: Collection, column: Column) -> Callable[[list[str], str], str]:
+        """From the segments of a child's path, and the value of its `column`, to the path of the document that it refers to.
 
-        The parent is found in the child's own path where the parent's template begins it; otherwise its template
-        has one variable, and that is the value.
+        That is found in the child's own path where the parent's template begins it; otherwise the parent's template has one
+        variable, and that is the value.
         """
         assert column.references is not None
         parent = self[column.references]
-        segments = path.split("/")
-        for template in parent.templates:
-            head = template.match(segments[: len(template.segments)])
-            if head is not None and segments[len(template.segments) - 1] == value:
-                return "/".join(segments[: len(template.segments)])
-        return parent.templates[0].path({parent.templates[0].variables[-1]: value})
+        shapes = [(len(template.segments), template.segments[0::2]) for template in parent.templates]
+        alone = parent.templates[0]
+
+        def path(segments: list[str], value: str) -> str:
+            for length, shape in shapes:
+                if len(segments) >= length and segments[length - 1] == value and tuple(segments[:length:2]) == shape:
+                    return "/".join(segments[:length])
+            return alone.path({alone.variables[-1]: value})
+
+        return path
 
 
 # --- checks -----------------------------------------------------------------------------------------------------
