@@ -40,11 +40,12 @@ from datetime import timedelta
 
 from airflow.sdk import TriggerRule, dag, task
 
-from dualwrite import migrations
 from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, fail, migration_params, migrations_connection
 from dualwrite.edge.forms import migration_form
+from dualwrite.edge.lazy import LazyModule
 from dualwrite.model.render import as_text
 
+migrations = LazyModule("dualwrite.migrations")
 log = logging.getLogger("dualwrite")
 
 

@@ -51,23 +51,23 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from dualwrite.catalog import CATALOG
 from dualwrite.edge.airflow import FAILS_AT_ONCE, answer, clearly, fail, gap_params, gap_run, triggered_by
 from dualwrite.edge.forms import approval_form, gap_form
+from dualwrite.edge.lazy import LazyModule
 from dualwrite.model.render import as_markdown, as_text
-from dualwrite.runs import backfill
-from dualwrite.runs.backfill import GapParams
 
+backfill = LazyModule("dualwrite.runs.backfill")
 log = logging.getLogger("dualwrite")
 APPROVE, REJECT = "Approve", "Reject"
 
 
-def _plan(context) -> GapParams:
+def _plan(context) -> backfill.GapParams:
     """The parameters as preflight fixed them; skips the task where preflight failed."""
     plan = context["ti"].xcom_pull(task_ids="preflight")
     if plan is None:
         raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
-    return GapParams.from_json(plan["params"])
+    return backfill.GapParams.from_json(plan["params"])
 
 
-def _approval(context, params: GapParams) -> backfill.Approval | None:
+def _approval(context, params: backfill.GapParams) -> backfill.Approval | None:
     """What a person answered; None where nobody was to be asked."""
     if params.mode != "review":
         return None

@@ -53,18 +53,20 @@ from dualwrite import alerts
 from dualwrite.catalog import CATALOG
 from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, dag_link, fail, reconcile_preflight, reconcile_run, target
 from dualwrite.edge.forms import reconcile_form
+from dualwrite.edge.lazy import LazyModule
 from dualwrite.model.render import as_text
-from dualwrite.runs import reconcile, reconcile_report, repair
-from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 
+reconcile = LazyModule("dualwrite.runs.reconcile")
+reconcile_report = LazyModule("dualwrite.runs.reconcile_report")
+repair = LazyModule("dualwrite.runs.repair")
 log = logging.getLogger("dualwrite")
 
 
-def _plan(context) -> Plan:
+def _plan(context) -> reconcile.Plan:
     plan = context["ti"].xcom_pull(task_ids="preflight")
     if plan is None:
         raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
-    return Plan.from_json(plan)
+    return reconcile.Plan.from_json(plan)
 
 
 def _pull(context, prefix: str) -> dict:
@@ -156,13 +158,13 @@ def reconcile_dual_writes():
             [part for step in ("delete", "write") for part in _pull(context, step).values() if part],
             pull(task_ids="re_examine"),
         )
-        plan, link = _plan(context), dag_link(DAG_ID)
+        plan, link = _plan(context), dag_link(context["dag"].dag_id)
         with clearly(), target() as postgres, postgres.transaction() as connection:
             whole = reconcile_report.build_report(connection, CATALOG, context["run_id"], plan, parts, link=link)
         log.info("\n%s", as_text(reconcile_report.described(whole)))
         context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
         if found := reconcile_report.alerts(whole, CATALOG, link):
-            alerts.begin(dag_id=DAG_ID, run_id=context["run_id"])
+            alerts.begin(dag_id=context["dag"].dag_id, run_id=context["run_id"])
             alerts.tell(found)
             fail([alert.text for alert in found])
         return whole

@@ -60,7 +60,7 @@ def _answers(host: str) -> bool:
 
 
 @contextlib.contextmanager
-def emulator(folder: Path, port: int | None = None) -> Iterator[str]:
+def emulator(folder: Path, port: int | None = None, *, heap_mib: int = 4096) -> Iterator[str]:
     """Runs the emulator until the block ends. Yields host:port. A project id is a database of its own in it."""
     java, jar = _java(), find_jar()
     if port is not None and processes.port_is_taken(port):
@@ -69,7 +69,7 @@ def emulator(folder: Path, port: int | None = None) -> Iterator[str]:
     log = folder / "emulator.log"
     command = [
         java,
-        "-Xmx4g",
+        f"-Xmx{heap_mib}m",
         "-cp",
         str(jar),
         _MAIN_CLASS,

@@ -18,13 +18,14 @@ LONGEST = 120
 """Lines of a DAG file, its docstring (the operator's page) and blank lines left out."""
 
 LOOK = """
-import json, os, socket
+import json, os, socket, sys
 def refuse(*_): raise AssertionError("a DAG file talks to the network when it is parsed")
 socket.socket.connect = refuse
 from airflow.dag_processing.dagbag import BundleDagBag
 folder = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
 bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
-print("RESULT " + json.dumps({"errors": bag.import_errors, "dags": {
+heavy = ("pandas", "numpy", "google.cloud.firestore_v1", "google.cloud.firestore", "grpc", "psycopg")
+print("RESULT " + json.dumps({"heavy": [m for m in heavy if m in sys.modules], "errors": bag.import_errors, "dags": {
     dag.dag_id: {
         "doc": dag.doc_md or "", "tags": sorted(dag.tags), "owner": dag.owner, "active": dag.max_active_runs,
         "catchup": dag.catchup, "schedule": str(dag.schedule),
@@ -52,6 +53,10 @@ def bag(home) -> dict:
 def test_every_file_parses_without_connections_or_network(bag):
     assert bag["errors"] == {}
     assert set(bag["dags"]) == {f.stem for f in FILES}, "name a DAG after its file"
+
+
+def test_parsing_the_files_imports_neither_pandas_nor_googles_client_nor_psycopg(bag):
+    assert bag["heavy"] == [], "import it in the function that uses it, or name the module with LazyModule"
 
 
 def test_every_dag_explains_itself(bag):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +14,7 @@ import pytest
 
 from dualwrite.firestore import source as source_module
 from dualwrite.firestore.source import Scan, Source
+from dualwrite.firestore.values import document_of
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.model.windows import Window
 
@@ -95,6 +98,67 @@ def test_a_broken_stream_goes_on_after_the_last_document(source, scan, after, mo
     monkeypatch.setattr(source, "_run_query", breaking)
     assert _read(source, scan) == whole
     assert not faults
+
+
+class CuttingProxy:
+    """Forwards one TCP port to the emulator, and cuts each of the first connections after some bytes of answers."""
+
+    def __init__(self, host: str, cuts: list[int]) -> None:
+        name, port = host.split(":")
+        self._target = (name, int(port))
+        self._cuts = cuts
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._sockets: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                self._sockets += [near, far]
+                budget = self._cuts.pop(0) if self._cuts else None
+                for ends in ((near, far, None), (far, near, budget)):
+                    self._threads.append(threading.Thread(target=self._forward, args=ends))
+                    self._threads[-1].start()
+
+    @staticmethod
+    def _forward(source: socket.socket, sink: socket.socket, left: int | None) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(2000):
+                sink.sendall(data)
+                left = None if left is None else left - len(data)
+                if left is not None and left <= 0:
+                    break
+        _shut(source, sink)
+
+    def close(self) -> None:
+        _shut(self._listener, *self._sockets)
+        for thread in self._threads:
+            thread.join()
+        for end in (self._listener, *self._sockets):
+            end.close()
+
+
+def _shut(*ends: socket.socket) -> None:
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("scan", SCANS, ids=["window", "all"])
+def test_a_connection_that_is_cut_in_the_middle_of_a_stream_loses_nothing(source, scan, emulator):
+    whole = _read(source, scan)
+    cuts = [3000, 5000, 8000]
+    proxy = CuttingProxy(emulator, cuts)
+    try:
+        with Source(source.project, emulator_host=proxy.host) as cut:
+            assert _read(cut, scan) == whole
+    finally:
+        proxy.close()
+    assert len(cuts) < 2, "at least one connection was cut, and another one took over"
 
 
 def test_a_stream_that_ends_early_without_an_error_is_an_incomplete_read(source, monkeypatch):
@@ -189,6 +253,25 @@ def test_get_tells_there_from_gone_and_never_asks_for_an_impossible_id(source):
         "users/__x__": False,
         "users/": False,
     }
+
+
+@pytest.mark.parametrize("scan", SCANS, ids=["window", "all"])
+def test_update_times_cover_a_page_and_tell_what_changed_left_or_vanished_since(source, firestore, scan):
+    pages = [page.messages for page in source.pages(scan, 20)]
+    page = [document_of(message) for message in pages[1]]
+    before = source.billed_reads
+    assert source.update_times(scan, pages[1][0], pages[1][-1]) == {d.path: d.update_time for d in page}
+    assert source.billed_reads - before == 20
+
+    edited, deleted, moved = (page[n].path for n in (0, 10, 19))
+    firestore.document(edited).update({"content": "y"})
+    firestore.document(deleted).delete()
+    firestore.document(moved).update({"createdAt": T + timedelta(days=30)})
+    found = source.update_times(scan, pages[1][0], pages[1][-1])
+    unchanged = {d.path for d in page if found.get(d.path) == d.update_time}
+    assert unchanged == {d.path for d in page} - {edited, deleted, moved}
+    assert deleted not in found
+    assert (moved in found) == (scan.check_field is None)
 
 
 def test_closing_a_scan_early_ends_its_thread(source):

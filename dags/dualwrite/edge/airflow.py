@@ -1,5 +1,8 @@
 """The edge to Airflow: connections, forms, contexts, and which errors are worth a retry. The only module of the package
 that imports airflow.
+
+What brings Google's client or psycopg is imported by the functions that use it: the DAG files import this module each
+time they are parsed, which is every few seconds.
 """
 
 from __future__ import annotations
@@ -12,16 +15,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.configuration import conf
 from airflow.sdk import Variable
 from airflow.sdk.bases.hook import BaseHook
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 
-from dualwrite import alerts, migrations, postgres
+from dualwrite import alerts
 from dualwrite.catalog import CATALOG
-from dualwrite.firestore.source import Source
 from dualwrite.model.errors import (
     Defect,
     DualWriteError,
@@ -32,8 +34,13 @@ from dualwrite.model.errors import (
     TargetError,
 )
 from dualwrite.model.render import wrapped
-from dualwrite.postgres.target import Target
-from dualwrite.runs import backfill, reconcile_plan
+
+if TYPE_CHECKING:
+    from dualwrite import migrations
+    from dualwrite.firestore.source import Source
+    from dualwrite.postgres import Connection
+    from dualwrite.postgres.target import Target
+    from dualwrite.runs import backfill, reconcile_plan
 
 log = logging.getLogger("dualwrite")
 
@@ -94,6 +101,9 @@ def source() -> Source:
     Its extra may name `project` and `database`. With FIRESTORE_EMULATOR_HOST set no credentials are asked for, and the
     target must be on this machine too: a variable that was forgotten would make the emulator the source of production.
     """
+    from dualwrite import postgres
+    from dualwrite.firestore.source import Source
+
     _, extra = _connection(SOURCE_CONNECTION, "google_cloud_platform")
     project = extra.get("project") or extra.get("extra__google_cloud_platform__project")
     database = extra.get("database") or "(default)"
@@ -131,11 +141,13 @@ def source() -> Source:
     return Source(str(project), database=database, credentials=credentials)
 
 
-def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None) -> postgres.Connection:
+def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None) -> Connection:
     """A connection to the target, made from a connection of type postgres. The extra's keys are libpq's.
 
     `answer_within`: see postgres.connect. Raises PreflightError, or postgres.ConnectError where Postgres isn't reached.
     """
+    from dualwrite import postgres
+
     connection, extra = _connection(conn_id, "postgres")
     unknown = sorted(set(extra) - _LIBPQ)
     if unknown:
@@ -158,7 +170,7 @@ def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float 
     )
 
 
-def migrations_connection() -> postgres.Connection:
+def migrations_connection() -> Connection:
     """A connection for apply_migrations: supabase_migrations where there is one, so that the role that moves rows need
     not be one that makes tables; else supabase_default."""
     conn_id = MIGRATIONS_CONNECTION
@@ -172,6 +184,8 @@ def migrations_connection() -> postgres.Connection:
 
 def target() -> Target:
     """The target of connection supabase_default; it connects when it is first used."""
+    from dualwrite.postgres.target import Target
+
     return Target(target_connection, CATALOG)
 
 
@@ -185,6 +199,8 @@ def clearly() -> Iterator[None]:
     What other libraries say may quote a row ("Failing row contains ..."), so of their errors only the kind and the
     place are told: nothing else of them reaches the log, or Sentry.
     """
+    from dualwrite import postgres
+
     failure: Exception | None = None
     try:
         yield
@@ -296,11 +312,15 @@ def answer(context: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
 
 
 def gap_params(context: Mapping[str, Any]) -> backfill.GapParams:
+    from dualwrite.runs import backfill
+
     return backfill.parse(given(context), backfill.PARAMETERS, CATALOG, datetime.now(UTC))
 
 
 @contextmanager
 def gap_run(context: Mapping[str, Any], params: backfill.GapParams) -> Iterator[backfill.Run]:
+    from dualwrite.runs import backfill
+
     with _clearly_run(context), source() as firestore, target() as postgres_target:
         yield backfill.Run(firestore, postgres_target, CATALOG, params, str(context["run_id"]))
 
@@ -308,6 +328,8 @@ def gap_run(context: Mapping[str, Any], params: backfill.GapParams) -> Iterator[
 def reconcile_params(context: Mapping[str, Any]) -> reconcile_plan.ReconcileParams:
     """The parameters of a reconciliation. A scheduled run takes its defaults from the Variables reconcile_*, so that
     an operator turns repair on without touching code; a manual run is what its form says."""
+    from dualwrite.runs import reconcile_plan
+
     found = given(context)
     run_type = getattr(context["dag_run"], "run_type", "manual")
     if getattr(run_type, "value", run_type) == "scheduled":  # an enum in a task, and its str() is not its value
@@ -338,6 +360,8 @@ def dual_write_enabled() -> bool:
 
 def reconcile_preflight(context: Mapping[str, Any]) -> reconcile_plan.Plan:
     """Checks both sides and fixes what the run's tasks agree on."""
+    from dualwrite.runs import reconcile_plan
+
     with _clearly_run(context), source() as firestore, target() as postgres_target:
         return reconcile_plan.preflight(
             firestore,
@@ -352,6 +376,8 @@ def reconcile_preflight(context: Mapping[str, Any]) -> reconcile_plan.Plan:
 
 @contextmanager
 def reconcile_run(context: Mapping[str, Any], plan: reconcile_plan.Plan) -> Iterator[reconcile_plan.Run]:
+    from dualwrite.runs import reconcile_plan
+
     with _clearly_run(context), source() as firestore, target() as postgres_target:
         yield reconcile_plan.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan)
 
@@ -363,4 +389,6 @@ def dag_link(dag_id: str) -> str:
 
 
 def migration_params(context: Mapping[str, Any]) -> migrations.MigrationParams:
+    from dualwrite import migrations
+
     return migrations.parse(given(context))

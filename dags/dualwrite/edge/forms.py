@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 from airflow.sdk import Param
 
-from dualwrite import migrations
 from dualwrite.catalog import CATALOG, EXPORT_TIME
-from dualwrite.runs import backfill, reconcile_plan
+from dualwrite.model import choices
 
 WHAT = "What to do"
 WHERE = "Where to look"
@@ -58,7 +57,7 @@ def gap_form() -> dict[str, Param]:
     return {
         "mode": Param(
             "dry_run",
-            enum=list(backfill.MODES),
+            enum=list(choices.GAP_MODES),
             values_display={
                 "dry_run": "dry run: examine and report, write nothing",
                 "review": "review: dry run, then wait for an approval, then write",
@@ -80,7 +79,7 @@ def gap_form() -> dict[str, Param]:
         ),
         "scope": Param(
             "window",
-            enum=list(backfill.SCOPES),
+            enum=list(choices.GAP_SCOPES),
             values_display={"window": "window: documents written since the export", "all": "all: every document"},
             title="Scope",
             description="All documents also finds edits that no timestamp shows; it costs one read a document.",
@@ -159,7 +158,7 @@ def reconcile_form() -> dict[str, Param]:
     return {
         "repair": Param(
             "off",
-            enum=list(reconcile_plan.REPAIRS),
+            enum=list(choices.REPAIRS),
             values_display={
                 "off": "off: look and report, write nothing",
                 "missing": "missing: insert rows that are missing",
@@ -172,7 +171,7 @@ def reconcile_form() -> dict[str, Param]:
         ),
         "scope": Param(
             "recent",
-            enum=list(reconcile_plan.SCOPES),
+            enum=list(choices.RECONCILE_SCOPES),
             values_display={
                 "recent": "recent: what was written since the last run (and a sweep where one is due)",
                 "sweep": "sweep: every document and every row",
@@ -264,7 +263,7 @@ def migration_form() -> dict[str, Param]:
     return {
         "mode": Param(
             "dry_run",
-            enum=list(migrations.MODES),
+            enum=list(choices.MIGRATION_MODES),
             values_display={
                 "dry_run": "dry run: execute in one transaction, roll back",
                 "apply": "apply: one file after another",
@@ -276,7 +275,7 @@ def migration_form() -> dict[str, Param]:
         ),
         "web_client": Param(
             "leave",
-            enum=list(migrations.WEB_CLIENT),
+            enum=list(choices.WEB_CLIENT),
             values_display={
                 "leave": "leave as it is (closed, if never opened)",
                 "closed": "closed: the anon key has no access",

@@ -30,8 +30,8 @@ import grpc.experimental
 from google.api_core.gapic_v1.routing_header import to_grpc_metadata
 from google.cloud.firestore_v1.types import firestore as service_types
 
-from dualwrite.firestore.queries import Scan, children_query, cursor_after, quoted, scan_query, up_to
-from dualwrite.firestore.values import document_of, moment
+from dualwrite.firestore.queries import Scan, children_query, cursor_after, names_between, quoted, scan_query, up_to
+from dualwrite.firestore.values import document_of, moment, path_of
 from dualwrite.model.documents import Document, is_valid_id
 from dualwrite.model.errors import IncompleteRead, SourceError
 
@@ -290,6 +290,30 @@ class Source:
         documents = self._retry(ask, f"looking for {collection_id} below one document")
         self._bill(max(1, len(documents)))
         return documents
+
+    def update_times(self, scan: Scan, first: Any, last: Any) -> dict[str, datetime]:
+        """The documents that now lie between two of a scan (as its pages' messages; both included), and when each was
+        last written.
+
+        To confirm a page that was written: what is here with the update_time that was read is unchanged, and every
+        reading is younger than this call. What isn't here was deleted, left the interval, or (a stream that lost its
+        tail) simply wasn't delivered; so nothing follows from its absence but that it has to be looked at by itself.
+        That is why no count() proves this read. Billed: one read a document that is delivered, at least one.
+        """
+        request = _RunQueryRequest(parent=self._root)
+        request.structured_query.CopyFrom(names_between(scan, first, last))
+
+        def ask() -> dict[str, datetime]:
+            answers = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+            return {
+                path_of(answer.document): moment(answer.document.update_time)
+                for _, answer in answers
+                if answer.HasField("document")
+            }
+
+        found = self._retry(ask, f"reading the names of {scan.collection_id}")
+        self._bill(max(1, len(found)))
+        return found
 
     def _retry(self, ask: Callable[[], T], what: str) -> T:
         retries = _Retries(what)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dualwrite.model import parameters
+from dualwrite.model import choices, parameters
 from dualwrite.model.errors import ParameterError
 
-MODES = ("dry_run", "apply")
-WEB_CLIENT = ("leave", "closed", "anon")
+MODES = choices.MIGRATION_MODES
+WEB_CLIENT = choices.WEB_CLIENT
 PARAMETERS = ("mode", "web_client", "lock_timeout", "wait_for_lock", "statement_timeout", "target_version")
 
 

@@ -17,6 +17,8 @@ from dualwrite.engine.compare import Examiner, scans
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.model import cost, parameters, report
+from dualwrite.model.choices import GAP_MODES as MODES
+from dualwrite.model.choices import GAP_SCOPES as SCOPES
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import ParameterError
 from dualwrite.model.render import Block, Heading, Paragraph
@@ -33,8 +35,6 @@ DAG_ID = "backfill_gap"
 JOURNAL_DAYS = 30
 """How long the rows as they were before a write are kept."""
 
-MODES = ("dry_run", "review", "apply")
-SCOPES = ("window", "all")
 PARAMETERS = (
     "since", "margin_hours", "until", "collections", "scope", "mode", "update_stale", "page_size", "explain_up_to",
     "grace_seconds", "excuse", "excuse_reason",

@@ -12,6 +12,8 @@ from dualwrite.engine import preflight as checks
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.model import parameters
+from dualwrite.model.choices import RECONCILE_SCOPES as SCOPES
+from dualwrite.model.choices import REPAIRS
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.errors import ParameterError
 from dualwrite.model.windows import Window, recent_window
@@ -19,8 +21,6 @@ from dualwrite.postgres import Connection, memory
 from dualwrite.postgres.target import Target
 
 DAG_ID = "reconcile_dual_writes"
-REPAIRS = ("off", "missing", "missing_and_stale", "all")
-SCOPES = ("recent", "sweep")
 PARAMETERS = (
     "minutes", "overlap_minutes", "grace_seconds", "scope", "sweep_every_hours", "collections", "repair", "max_repairs",
     "max_share", "liveness_minimum", "excuse", "excuse_reason", "unexcuse",
