@@ -92,14 +92,19 @@ function hero({ latest, dag, runs, running }, problems) {
       until && ["Every recent write is compared up to ", el("strong", {}, utc(until)), "; "],
       swept === "" ? "not every collection was ever compared whole." : swept && ["every document and row was last compared ", ago(swept), "."],
       tone === "good" && report.clean_days > 0 && ` No drift for ${count(report.clean_days, "day")}.`),
-    report.problem && el("p", { class: "problem" }, report.problem),
-    report.collections.filter((c) => c.not_examined).map((c) => el("p", { class: "problem" }, `${c.collection} was not examined: ${c.not_examined}`)),
+    reasons(report, problems),
     silent && el("p", { class: "problem" }, "A later run ended without a report: ", runLink(api.RECONCILE, newest.dag_run_id), ". What is shown is older."),
     dag.is_paused && el("p", { class: "problem" }, "The DAG is paused: nobody looks until it is unpaused. ", link(`dags/${api.RECONCILE}`, "Open it")),
     !report.dual_write_enabled && el("p", {}, "Dual-write is switched off (Variable dual_write_enabled): what is missing is expected."),
     running && el("p", { class: "running" }, "A run is at work: ", runLink(api.RECONCILE, running.dag_run_id), `, ${running.state}`,
       running.start_date && `, for ${span(age(running.start_date))}`, "."),
     problems.length > 1 && el("p", { class: "buttons" }, repairButton(problems, "primary")));
+}
+
+// Why the run failed, but for the drift that is listed below with its buttons.
+function reasons(report, problems) {
+  const listed = (text) => problems.some((f) => text.startsWith(`${f.collection}: `) && text.includes(` ${f.verdict} since `));
+  return (report.alerts ?? []).filter((text) => !listed(text)).map((text) => el("p", { class: "problem" }, text));
 }
 
 function waiting({ approvals }) {

@@ -22,8 +22,8 @@ from tests.e2e.conftest import Operated, picture
 from tests.support import one
 
 RECONCILE, BACKFILL = "reconcile_dual_writes", "backfill_gap"
-pytestmark = pytest.mark.timeout(1500)
-SLOW = 600_000
+pytestmark = pytest.mark.timeout(2400)
+SLOW = 900_000
 """Milliseconds that a run may take on a busy machine."""
 
 

@@ -151,9 +151,18 @@ def test_an_old_report_is_not_sold_as_the_present(page, stub):
 
 def test_a_part_that_was_not_examined_is_never_shown_as_fine(page, stub):
     lost = CollectionReport("posts", "compare", not_examined="its task failed")
-    _open(page, stub, _report(lost, _collection("comments")))
+    why = "posts was not examined: its task failed"
+    _open(page, stub, _report(lost, _collection("comments"), alerts=[why]))
+    expect(page.locator(".hero")).to_contain_text(why)
     expect(page.locator(".hero.unknown h2")).to_contain_text("Not proved: 1 of 2 collections")
     expect(page.locator("#collections")).to_contain_text("not examined")
+
+
+def test_a_run_that_failed_for_another_reason_than_drift_says_so(page, stub):
+    why = "write_ops is missing, so nobody can tell whether dual-write is alive"
+    _open(page, stub, _report(_collection("posts"), alerts=[why]))
+    expect(page.locator(".hero.unknown h2")).to_contain_text("Nothing differs, but the last run failed")
+    expect(page.locator(".hero")).to_contain_text(why)
 
 
 def test_an_excuse_needs_a_reason_and_names_one_key(page, stub):
@@ -198,13 +207,13 @@ def test_hostile_ids_are_shown_as_text_and_break_nothing(page, stub):
         "reason": "</q><script>",
     }
     report = _report(
-        _collection("posts", *found), excuses=[excused | {"since": NOW.isoformat()}], problem="<h1>brake</h1>"
+        _collection("posts", *found), excuses=[excused | {"since": NOW.isoformat()}], alerts=["<h1>brake</h1>"]
     )
     _open(page, stub, report)
     for summary in page.locator("summary").all():
         summary.click()
     assert page.title() == "Parity"
-    assert page.locator("main img, main script, main u, main i").count() == 0
+    assert page.locator("main img, main script, main u, main i, .hero h1").count() == 0
     expect(page.locator("code").first).to_contain_text("<img src=x")
     width = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
     assert width <= 0, "a long id makes the page scroll sideways"
