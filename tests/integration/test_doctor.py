@@ -54,7 +54,7 @@ def test_a_verified_target_is_all_well(world, firestore, emulator, target_dsn):
     lines = _lines(firestore.project, emulator, target_dsn)
     with_files = {"migrations"}  # this database was made from the files, without a ledger
     assert set(_to_do(lines)) <= with_files
-    assert lines["TLS"].note == "not needed on loopback"
+    assert lines["TLS"].note == "not needed on this machine"
     assert re.fullmatch(r"\d+\.\d s apart", lines["clocks"].note)
     assert re.search(r"0\.0 h ago", lines["last complete comparison"].note)
     indexes = {what for what in lines if what.startswith("Firestore index")}
