@@ -35,8 +35,8 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def params(**changes: Any) -> backfill.GapParams:
-    return backfill.parse({**DEFAULTS, **changes}, backfill.PARAMETERS, CATALOG, datetime.now(UTC))
+def params(*, catalog: Catalog = CATALOG, **changes: Any) -> backfill.GapParams:
+    return backfill.parse({**DEFAULTS, **changes}, backfill.PARAMETERS, catalog, datetime.now(UTC))
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def gap_run(project: str, emulator: str, dsn: str, *, run_id: str = "run", catal
         Source(project, emulator_host=emulator) as source,
         Target(lambda: postgres.connect(dsn), catalog) as target,
     ):
-        yield backfill.Run(source, target, catalog, params(**changes), run_id)
+        yield backfill.Run(source, target, catalog, params(catalog=catalog, **changes), run_id)
 
 
 def examine_all(run: backfill.Run, *, dry: bool, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:

@@ -112,3 +112,20 @@ def test_links_between_the_pages_lead_somewhere():
         for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
             if not link.startswith(("http:", "https:", "mailto:")):
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_page_for_developers_lists_every_target_of_make():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
+    page = (ROOT / "docs/development.md").read_text()
+    assert {t for t in targets if f"`make {t}`" not in page} == set()
+
+
+def test_the_figures_of_the_scaling_page_are_those_that_were_measured():
+    page = (ROOT / "docs/scaling.md").read_text()
+    measured = (ROOT / "docs/measurements.md").read_text()
+    for number in re.findall(r"(\d[\d,]*) (?:reads|documents|MiB)", page):
+        if number not in ("68,336",):
+            assert number in measured, f"{number} isn't in measurements.md"
+    runs, sweep = (int(n.replace(",", "")) for n in re.search(r"96 × (\d+) \+ ([\d,]+)", page).groups())
+    assert f"{96 * runs + sweep:,}" in page

@@ -54,7 +54,7 @@ def test_a_verified_target_is_all_well(world, firestore, emulator, target_dsn):
     lines = _lines(firestore.project, emulator, target_dsn)
     with_files = {"migrations"}  # this database was made from the files, without a ledger
     assert set(_to_do(lines)) <= with_files
-    assert lines["TLS"].note == "not needed on loopback"
+    assert lines["TLS"].note == "not needed on this machine"
     assert re.fullmatch(r"\d+\.\d s apart", lines["clocks"].note)
     assert re.search(r"0\.0 h ago", lines["last complete comparison"].note)
     indexes = {what for what in lines if what.startswith("Firestore index")}
@@ -162,7 +162,7 @@ def test_old_and_missing_packages_are_named_with_what_to_install():
     todo = {line.what: line.fault for line in doctor.versions(installed) if line.fault}
     assert todo == {
         "apache-airflow-task-sdk": "1.1.8 is too old. Install apache-airflow-task-sdk>=1.2.",
-        "psycopg": "it is missing. Install psycopg>=3.2.",
+        "psycopg": "it is missing. Install psycopg>=3.3.6.",
     }
     assert not [line for line in doctor.versions() if line.fault]
 

@@ -26,15 +26,15 @@ MINIMUM = {
     "apache-airflow-providers-postgres": (6, 2),
     "apache-airflow-providers-standard": (1, 9),
     "google-cloud-firestore": (2, 20),
-    "psycopg": (3, 2),
+    "psycopg": (3, 3, 6),
     "rfc3339-validator": (0, 1, 4),
     "sentry-sdk": (2,),
+    "tenacity": (9,),
 }
 """The lower bounds of requirements.txt, which isn't deployed everywhere."""
 
 _STALE = timedelta(days=2)
 """A complete comparison is due once a day."""
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,10 @@ def examine(
             yield from _target(connection, catalog, source_ahead, now)
     except DualWriteError as error:
         yield Line("Postgres", str(error))
+    except postgres.ConnectError as error:
+        yield Line("Postgres", f"can't connect: {error}. Correct connection supabase_default, or start the server.")
     except postgres.Error as error:
-        words = " ".join(str(error).split()) if isinstance(error, postgres.errors.OperationalError) else ""
-        yield Line("Postgres", f"{postgres.condition(error)} {words}. Correct connection supabase_default.")
+        yield Line("Postgres", f"a statement ended in {postgres.condition(error)}. Run the doctor again.")
 
 
 def versions(installed: Callable[[str], str] = metadata.version) -> Iterator[Line]:
@@ -160,8 +161,8 @@ def _target(connection: Connection, catalog: Catalog, source_ahead: timedelta | 
 
 def _tls(connection: Connection) -> Line:
     info = connection.info
-    if info.host in _LOOPBACK or info.host.startswith("/"):
-        return Line("TLS", note="not needed on loopback")
+    if postgres.is_local(info.host):
+        return Line("TLS", note="not needed on this machine")
     if not connection.pgconn.ssl_in_use:
         return Line("TLS", 'the connection is plain. Add {"sslmode": "verify-full", "sslrootcert": ...} to its extra.')
     mode = info.get_parameters().get("sslmode", "prefer")
