@@ -80,6 +80,7 @@ def _approval(context, params: GapParams) -> backfill.Approval | None:
 @dag(
     schedule=None,
     max_active_runs=1,
+    dagrun_timeout=timedelta(days=2),
     tags=["dual-write", "firestore", "supabase"],
     doc_md=__doc__,
     params=gap_form(),
@@ -99,9 +100,12 @@ def backfill_gap():
         with gap_run(context, params) as run:
             return backfill.preflight(run, by=triggered_by(context))
 
-    @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def wants_review(**context) -> bool:
-        return _plan(context).mode == "review"
+    @task.branch
+    def choose(**context) -> list[str]:
+        """What is to run. What isn't selected is skipped from here, without a process of its own."""
+        params = _plan(context)
+        review = ["examine_for_review"] if params.mode == "review" else []
+        return [*review, *(f"collections.{name}" for name in params.names)]
 
     @task
     def examine_for_review(**context) -> str:
@@ -113,7 +117,7 @@ def backfill_gap():
     # Not ApprovalOperator: where it skips what follows, its answer is lost, and a rejection is taken for no answer.
     approve = HITLOperator(
         task_id="approve",
-        execution_timeout=None,  # a person may take a night
+        execution_timeout=None,  # a person may take a day; the run's own timeout ends the wait
         options=[APPROVE, REJECT],
         subject="Write this gap to Supabase?",
         params=approval_form(),
@@ -124,7 +128,7 @@ def backfill_gap():
     def examine(name: str, **context) -> dict:
         """One collection: examined, and in the modes that write, written."""
         params = _plan(context)
-        if name not in params.names:
+        if name not in params.names:  # only where somebody clears it, or `choose` failed
             raise AirflowSkipException(f"{name} is not selected.")
         if _approval(context, params) in ("rejected", "unanswered"):
             raise AirflowSkipException("Nobody approved, so nothing is written.")
@@ -167,9 +171,11 @@ def backfill_gap():
         return whole
 
     plan, checked, written = preflight(), verify_counts(), report()
-    plan >> wants_review() >> examine_for_review() >> approve
+    chosen = choose()
+    plan >> chosen >> examine_for_review() >> approve
     with TaskGroup("collections"):
         tasks = {name: examine.override(task_id=name)(name) for name in CATALOG.names}
+    chosen >> list(tasks.values())
     for collection in CATALOG:
         for parent in collection.parents or ():
             tasks[parent] >> tasks[collection.name]
