@@ -52,6 +52,7 @@ log = logging.getLogger("dualwrite")
 @dag(
     schedule=None,
     max_active_runs=1,
+    dagrun_timeout=timedelta(hours=3),
     tags=["dual-write", "supabase"],
     doc_md=__doc__,
     params=migration_form(),
@@ -59,7 +60,7 @@ log = logging.getLogger("dualwrite")
         "owner": "dual-write",
         "retries": 1,
         "retry_delay": timedelta(seconds=10),
-        "execution_timeout": timedelta(hours=6),
+        "execution_timeout": timedelta(hours=2),
     },
 )
 def apply_migrations():

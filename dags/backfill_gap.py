@@ -41,45 +41,24 @@ right now), *matching*, *absent*.
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import TaskGroup, TriggerRule, dag, task
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dualwrite.catalog import CATALOG
-from dualwrite.edge.airflow import FAILS_AT_ONCE, answer, clearly, fail, gap_params, gap_run, triggered_by
+from dualwrite.edge.airflow import FAILS_AT_ONCE
 from dualwrite.edge.forms import approval_form, gap_form
 from dualwrite.edge.lazy import LazyModule
-from dualwrite.model.render import as_markdown, as_text
+from dualwrite.model.choices import APPROVE, REJECT
 
-backfill = LazyModule("dualwrite.runs.backfill")
-log = logging.getLogger("dualwrite")
-APPROVE, REJECT = "Approve", "Reject"
-
-
-def _plan(context) -> backfill.GapParams:
-    """The parameters as preflight fixed them; skips the task where preflight failed."""
-    plan = context["ti"].xcom_pull(task_ids="preflight")
-    if plan is None:
-        raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
-    return backfill.GapParams.from_json(plan["params"])
-
-
-def _approval(context, params: backfill.GapParams) -> backfill.Approval | None:
-    """What a person answered; None where nobody was to be asked."""
-    if params.mode != "review":
-        return None
-    found = answer(context, "approve")
-    if found is None:
-        return "unanswered"
-    return "approved" if APPROVE in found["chosen"] else "rejected"
+tasks = LazyModule("dualwrite.edge.gap")
 
 
 @dag(
     schedule=None,
     max_active_runs=1,
+    dagrun_timeout=timedelta(days=2),
     tags=["dual-write", "firestore", "supabase"],
     doc_md=__doc__,
     params=gap_form(),
@@ -94,26 +73,22 @@ def backfill_gap():
     @task
     def preflight(**context) -> dict:
         """Source and target answer and are as the catalog says; fixes the window."""
-        with clearly():
-            params = gap_params(context)
-        with gap_run(context, params) as run:
-            return backfill.preflight(run, by=triggered_by(context))
+        return tasks.preflight(context)
 
-    @task.short_circuit(ignore_downstream_trigger_rules=False)
-    def wants_review(**context) -> bool:
-        return _plan(context).mode == "review"
+    @task.branch
+    def choose(**context) -> list[str]:
+        """What is to run. What isn't selected is skipped from here, without a process of its own."""
+        return tasks.choose(context)
 
     @task
     def examine_for_review(**context) -> str:
         """A dry run of the whole selection, for the approval."""
-        with gap_run(context, _plan(context)) as run:
-            found = {name: backfill.examine(run, name, dry=True, record=False) for name in run.params.names}
-        return as_markdown(backfill.asked(backfill.build_report(run.run_id, run.params, found, {}, dry=True)))
+        return tasks.examine_for_review(context)
 
     # Not ApprovalOperator: where it skips what follows, its answer is lost, and a rejection is taken for no answer.
     approve = HITLOperator(
         task_id="approve",
-        execution_timeout=None,  # a person may take a night
+        execution_timeout=None,  # a person may take a day; the run's own timeout ends the wait
         options=[APPROVE, REJECT],
         subject="Write this gap to Supabase?",
         params=approval_form(),
@@ -123,60 +98,30 @@ def backfill_gap():
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def examine(name: str, **context) -> dict:
         """One collection: examined, and in the modes that write, written."""
-        params = _plan(context)
-        if name not in params.names:
-            raise AirflowSkipException(f"{name} is not selected.")
-        if _approval(context, params) in ("rejected", "unanswered"):
-            raise AirflowSkipException("Nobody approved, so nothing is written.")
-        with gap_run(context, params) as run:
-            return backfill.examine(run, name, dry=params.mode == "dry_run")
+        return tasks.examine(context, name)
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def verify_counts(**context) -> dict:
         """count() against SELECT count(*); after an apply, the difference explained key by key."""
-        params = _plan(context)
-        if _approval(context, params) in ("rejected", "unanswered"):
-            raise AirflowSkipException("Nobody approved, so there is nothing to verify.")
-        with gap_run(context, params) as run:
-            return {name: backfill.verify(run, name, counts_only=params.mode == "dry_run") for name in params.names}
+        return tasks.verify_counts(context)
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The whole run in one table. Fails where a collection was not examined or is not verified."""
-        pull = context["ti"].xcom_pull
-        plan = pull(task_ids="preflight")
-        if plan is None:  # a skipped report would make the run a success
-            raise AirflowFailException("Nothing was examined, because preflight did not pass. See the task preflight.")
-        params = _plan(context)
-        found = {name: pull(task_ids=f"collections.{name}") for name in params.names}
-        verified = pull(task_ids="verify_counts") or {}
-        whole = backfill.build_report(
-            context["run_id"],
-            params,
-            found,
-            verified,
-            dry=params.mode == "dry_run",
-            approval=_approval(context, params),
-            answer=answer(context, "approve"),
-            preflight_reads=plan["billed_reads"],
-        )
-        log.info("\n%s", as_text(backfill.described(whole)))
-        context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
-        if faults := backfill.failures(whole):
-            fail(faults)
-        return whole
+        return tasks.report(context)
 
-    plan, checked, written = preflight(), verify_counts(), report()
-    plan >> wants_review() >> examine_for_review() >> approve
+    chosen, checked = choose(), verify_counts()
+    preflight() >> chosen >> examine_for_review() >> approve
     with TaskGroup("collections"):
-        tasks = {name: examine.override(task_id=name)(name) for name in CATALOG.names}
+        examined = {name: examine.override(task_id=name)(name) for name in CATALOG.names}
+    chosen >> list(examined.values())
     for collection in CATALOG:
         for parent in collection.parents or ():
-            tasks[parent] >> tasks[collection.name]
+            examined[parent] >> examined[collection.name]
         if not collection.parents:
-            approve >> tasks[collection.name]
-        tasks[collection.name] >> checked
-    checked >> written
+            approve >> examined[collection.name]
+        examined[collection.name] >> checked
+    checked >> report()
 
 
 backfill_gap()

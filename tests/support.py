@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,8 +15,9 @@ from dualwrite import postgres
 from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog
+from dualwrite.model.render import as_text
 from dualwrite.postgres.target import Target
-from dualwrite.runs import backfill, reconcile, reconcile_plan, reconcile_report, repair
+from dualwrite.runs import backfill, reconcile_plan, reconcile_report, reconciliation
 
 DEFAULTS: dict[str, Any] = {
     "since": EXPORT_TIME,
@@ -79,6 +79,11 @@ RECONCILE_DEFAULTS: dict[str, Any] = {
     "max_repairs": 500,
     "max_share": 5,
     "liveness_minimum": 5,
+    "max_unattempted_repairs": 5,
+    "max_open_looks": 5000,
+    "max_examined_age_hours": 6,
+    "max_swept_age_hours": 72,
+    "write_ops_required": True,
     "excuse": [],
     "excuse_reason": None,
     "unexcuse": [],
@@ -98,50 +103,71 @@ class Reconciled:
         [found] = [c for c in self.report["collections"] if c["collection"] == name]
         return {v: n for v, n in found["counts"].items() if n and v != "matching"}
 
+    def text(self) -> str:
+        """The report as the log shows it, its lines and columns joined by single spaces."""
+        return " ".join(as_text(reconcile_report.described(self.report)).split())
+
     def sample(self, name: str, verdict: str) -> dict[str, Any]:
         [found] = [c for c in self.report["collections"] if c["collection"] == name]
         [sample] = found["samples"][verdict]
         return sample
 
 
-def reconciled(
+@contextmanager
+def reconciliation_of(
     project: str,
     emulator: str,
     dsn: str,
     *,
     run_id: str | None = None,
-    now: datetime | None = None,
     enabled: bool = True,
-    between: Callable[[], object] = lambda: None,
+    switch: Callable[[], bool] | None = None,
     catalog: Catalog = CATALOG,
+    now: datetime | None = None,
+    unattended: bool = False,
+    asked_at: datetime | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     **changes: Any,
-) -> Reconciled:
-    """A whole reconciliation as its DAG does it, without Airflow. `between` happens between the two looks."""
+) -> Iterator[tuple[reconcile_plan.Plan, reconciliation.Opened]]:
+    """A reconciliation whose preflight has passed: its plan, and what opens it over real parts."""
     given = reconcile_plan.parse({**RECONCILE_DEFAULTS, **changes}, catalog)
     run_id = run_id or f"run-{uuid.uuid4().hex[:6]}"
-    with Source(project, emulator_host=emulator) as source, Target(lambda: postgres.connect(dsn), catalog) as target:
+
+    @contextmanager
+    def parts() -> Iterator[tuple[Source, Target]]:
+        with (
+            Source(project, emulator_host=emulator) as source,
+            Target(lambda: postgres.connect(dsn), catalog) as target,
+        ):
+            yield source, target
+
+    @contextmanager
+    def opened() -> Iterator[reconcile_plan.Run]:
+        with parts() as (source, target):
+            yield reconcile_plan.Run(source, target, catalog, run_id, plan, switch)
+
+    with parts() as (source, target):
         plan = reconcile_plan.preflight(
-            source, target, catalog, given, run_id, by="a test", dual_write_enabled=enabled, now=now
-        )
-        run = reconcile_plan.Run(source, target, catalog, run_id, plan)
-        compared = {name: reconcile.compare(run, name) for name in given.selected}
-        between()
-        if any(c["to_wait_for"] for c in compared.values()):
-            time.sleep(given.grace_seconds)
-        looked = reconcile.look_again(run)
-        gate = repair.gate(run)
-        repaired, again = [], None
-        if gate and gate["planned"] and not gate["problem"]:
-            names = [n for n in catalog.names if n in gate["planned"]]
-            due = {name: repair.steps(gate["planned"][name]) for name in names}
-            repaired += [repair.delete(run, name) for name in reversed(names) if "delete" in due[name]]
-            repaired += [repair.write(run, name) for name in names if "write" in due[name]]
-            repaired = [part for part in repaired if part]
-            again = reconcile.re_examine(run, names)
-        parts = reconcile_report.Parts(compared, looked, gate, repaired, again)
-        with target.transaction() as connection:
-            report = reconcile_report.build_report(connection, catalog, run_id, plan, parts)
-        return Reconciled(report, report["alerts"], gate)
+            source, target, catalog, given, run_id, by="a test", dual_write_enabled=enabled, now=now,
+            unattended=unattended, asked_at=asked_at, clock=clock,
+        )  # fmt: skip
+    yield plan, opened
+
+
+@contextmanager
+def reconcile_run(project: str, emulator: str, dsn: str, **changes: Any) -> Iterator[reconcile_plan.Run]:
+    """One open run of a reconciliation whose preflight has passed."""
+    with reconciliation_of(project, emulator, dsn, **changes) as (_, opened), opened() as run:
+        yield run
+
+
+def reconciled(
+    project: str, emulator: str, dsn: str, *, between: Callable[[], object] = lambda: None, **changes: Any
+) -> Reconciled:
+    """A whole reconciliation as its DAG does it, without Airflow. `between` happens between the two looks."""
+    with reconciliation_of(project, emulator, dsn, **changes) as (plan, opened):
+        ended = reconciliation.whole(plan, opened, between=between)
+        return Reconciled(ended.report, ended.report["alerts"], ended.gate or {})
 
 
 def nonzero(counts: dict[str, int]) -> dict[str, int]:

@@ -20,14 +20,14 @@ SCRIPT = """
 import json, sys
 from types import SimpleNamespace
 from airflow.sdk.api.datamodels._generated import DagRunType
-from dualwrite.edge import airflow as edge
+from dualwrite.edge import reconciliation as edge
 from dualwrite.edge.forms import reconcile_form
 defaults = {name: param.value for name, param in reconcile_form().items()}
 def context(run_type, conf):
     return {"dag_run": SimpleNamespace(run_type=DagRunType(run_type), conf=conf), "params": defaults}
 run_type, conf = sys.argv[1], json.loads(sys.argv[2])
 try:
-    params = edge.reconcile_params(context(run_type, conf))
+    params = edge.params_of(context(run_type, conf))
     print("RESULT", json.dumps({"repair": params.repair, "max_repairs": params.max_repairs, "selected": params.selected,
                                 "enabled": edge.dual_write_enabled()}))
 except Exception as error:
@@ -147,12 +147,46 @@ def test_scheduled_runs_take_variables_and_manual_runs_their_form(params):
 
 
 def test_a_variable_that_is_not_what_it_should_be_is_refused(params):
-    assert (
-        "repair is one of off, missing" in params("scheduled", {}, AIRFLOW_VAR_RECONCILE_REPAIR="everything")["error"]
-    )
+    refused = params("scheduled", {}, AIRFLOW_VAR_RECONCILE_REPAIR="everything")["error"]
+    assert "Variable reconcile_repair can't be used. repair is one of off, missing" in refused
     assert (
         "dual_write_enabled is true or false" in params("manual", {}, AIRFLOW_VAR_DUAL_WRITE_ENABLED="maybe")["error"]
     )
+
+
+def test_an_excuse_is_never_taken_from_a_variable(params):
+    """It would silence whatever is found from now on."""
+    refused = params("scheduled", {}, AIRFLOW_VAR_RECONCILE_EXCUSE='["posts:*"]')["error"]
+    assert "Variable reconcile_excuse would hide all that is found from now on. Delete it" in refused
+    assert "error" not in params("manual", {}, AIRFLOW_VAR_RECONCILE_EXCUSE='["posts:*"]')
+
+
+BLIP_SCRIPT = """
+import json, sys
+from types import SimpleNamespace
+from dualwrite import alerts
+from dualwrite.edge import airflow as edge
+told = {}
+ti = SimpleNamespace(try_number=int(sys.argv[1]), max_tries=2, xcom_push=lambda key, value: told.update({key: value}))
+context = {"dag": SimpleNamespace(dag_id="reconcile_dual_writes"), "run_id": "r", "ti": ti}
+try:
+    with edge.clearly_run(context), edge.target() as target, target.transaction():
+        pass
+except Exception as error:
+    print("RESULT", json.dumps({"error": type(error).__name__, "muted": alerts._state["muted"], **told}))
+"""
+
+
+@pytest.mark.parametrize(("try_number", "muted"), [(1, True), (3, False)])
+def test_a_report_that_cannot_reach_postgres_is_tried_again_before_anybody_is_alerted(edge, try_number, muted):
+    made, _ = edge(
+        BLIP_SCRIPT,
+        str(try_number),
+        AIRFLOW_CONN_SUPABASE_DEFAULT="postgresql://u:secret@127.0.0.1:1/d?connect_timeout=2",
+    )
+    assert made["error"] == "TargetError", "an AirflowFailException would not be tried again"
+    assert made["muted"] == muted
+    assert "OperationalError" in str(dict(made)) or "Postgres" in str(made)
 
 
 def test_a_missing_connection_says_what_to_add(firestore, target_dsn, run_dag):

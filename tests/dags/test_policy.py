@@ -12,8 +12,10 @@ import pytest
 
 from dev import airflow_home
 from dualwrite.catalog import CATALOG
+from dualwrite.model.choices import STAGES
 
 FILES = sorted((airflow_home.ROOT / "dags").glob("*.py"))
+RECONCILE = "reconcile_dual_writes"
 LONGEST = 120
 """Lines of a DAG file, its docstring (the operator's page) and blank lines left out."""
 
@@ -28,10 +30,11 @@ heavy = ("pandas", "numpy", "google.cloud.firestore_v1", "google.cloud.firestore
 print("RESULT " + json.dumps({"heavy": [m for m in heavy if m in sys.modules], "errors": bag.import_errors, "dags": {
     dag.dag_id: {
         "doc": dag.doc_md or "", "tags": sorted(dag.tags), "owner": dag.owner, "active": dag.max_active_runs,
-        "catchup": dag.catchup, "schedule": str(dag.schedule),
+        "catchup": dag.catchup, "schedule": str(dag.schedule), "failed_runs": dag.max_consecutive_failed_dag_runs,
+        "timeout": dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(), "deadline": len(dag.deadline or ()),
         "params": {k: {"value": p.value, **p.schema, "description": p.description} for k, p in dag.params.items()},
         "tasks": {t.task_id: {"retries": t.retries, "rule": str(t.trigger_rule.value), "up": sorted(t.upstream_task_ids),
-                               "hours": t.execution_timeout and t.execution_timeout.total_seconds() / 3600,
+                               "timeout": t.execution_timeout and t.execution_timeout.total_seconds(),
                                "doc": t.doc_md or (getattr(t, "python_callable", None) and t.python_callable.__doc__) or ""}
                   for t in dag.tasks},
     } for dag in bag.dags.values()}}))
@@ -86,20 +89,30 @@ def test_defaults_can_not_hurt(bag):
             assert dag["params"]["mode"]["value"] == "dry_run", f"{name}: the default mode writes nothing"
 
 
-def test_every_task_retries_but_for_the_report(bag):
+def test_every_task_retries(bag):
     for name, dag in bag["dags"].items():
         for task, facts in dag["tasks"].items():
             if task == "report":
-                assert facts["retries"] == 0, f"{name}.{task}: a report that fails once has said what it had to"
                 assert facts["rule"] == "all_done", f"{name}.{task}: a report is always written"
-            else:
+            if task != "report" or name == RECONCILE:
                 assert facts["retries"] >= 1, f"{name}.{task}: networks fail; give it a retry"
 
 
-def test_no_task_runs_for_ever_but_a_question_to_a_person(bag):
+def test_nothing_waits_for_ever(bag):
+    """A server that keeps TCP open and answers nothing would hold a task, and with max_active_runs=1 all later runs."""
     for name, dag in bag["dags"].items():
+        assert dag["timeout"], f"{name}: give it a dagrun_timeout"
         for task, facts in dag["tasks"].items():
-            assert facts["hours"] or task == "approve", f"{name}.{task}: give it an execution_timeout"
+            if task == "approve":
+                continue  # a person may take a day: the run's timeout ends the wait
+            assert facts["timeout"], f"{name}.{task}: give it an execution_timeout"
+            assert facts["timeout"] < dag["timeout"], f"{name}.{task}: the run's timeout would end it without an alert"
+
+
+def test_a_reconciliation_that_fails_by_design_is_not_paused_and_one_that_hangs_is_told(bag):
+    dag = bag["dags"][RECONCILE]
+    assert dag["failed_runs"] == 0, "set max_consecutive_failed_dag_runs=0: an instance's default would pause it"
+    assert dag["deadline"] == 1, "a run that hangs keeps the next one from beginning: give the DAG a DeadlineAlert"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
@@ -120,7 +133,23 @@ def test_backfill_has_a_task_per_collection_behind_its_parents(bag):
     tasks = bag["dags"]["backfill_gap"]["tasks"]
     for collection in CATALOG:
         task = tasks[f"collections.{collection.name}"]
-        assert task["up"] == sorted(f"collections.{p}" for p in collection.parents) or ["approve"]
+        parents = [f"collections.{p}" for p in collection.parents] or ["approve"]
+        assert task["up"] == sorted([*parents, "choose"])
         assert task["rule"] == "all_done", "a failed or skipped parent doesn't skip what can still be examined"
     assert bag["dags"]["backfill_gap"]["schedule"] == "None"
     assert bag["dags"]["apply_migrations"]["schedule"] == "None"
+
+
+def test_the_reconciliations_tasks_are_its_stages_in_their_order(bag):
+    tasks = bag["dags"][RECONCILE]["tasks"]
+    before: list[str] = []
+    for stage in STAGES:
+        assert tasks[stage]["up"] == before
+        before = [stage]
+    assert set(tasks) == set(STAGES)
+
+
+def test_what_a_backfill_does_not_select_is_skipped_by_the_task_above_it(bag):
+    """A task that only skips itself costs a process all the same."""
+    tasks = bag["dags"]["backfill_gap"]["tasks"]
+    assert all("choose" in tasks[f"collections.{name}"]["up"] for name in CATALOG.names)

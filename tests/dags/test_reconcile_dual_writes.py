@@ -9,6 +9,7 @@ import pytest
 
 from dev import seed
 from dualwrite.catalog import CATALOG
+from dualwrite.model.choices import STAGES
 from tests.support import examine_all, gap_run, one, table_bytes, verify_all
 
 QUICK = {"grace_seconds": 1}
@@ -62,7 +63,7 @@ def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, 
     assert {t for t, s in drifted.tasks.items() if s == "failed"} == {"report"}
     mended = run(repair="missing")
     assert mended.state == "success", mended.log[-3000:]
-    assert mended.tasks["write.posts"] == "success"
+    assert mended.tasks == dict.fromkeys(STAGES, "success")
     assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'lost'") == 1
     green = run()
     assert green.state == "success"
@@ -76,7 +77,7 @@ def test_dual_write_seems_off_fails_with_just_that_sentence(world, firestore, ta
         _post(firestore, f"p{i}")
     conf = {**QUICK, "collections": ["posts"], "repair": "missing"}
     run = run_dag("reconcile_dual_writes", conf, project=firestore.project, dsn=target_dsn)
-    assert run.tasks["gate"] == "failed"
+    assert run.tasks == {**dict.fromkeys(STAGES, "success"), "repair": "skipped", "report": "failed"}
     assert "dual-write seems off: 5 documents were written since" in run.said
     assert run.state == "failed"
     assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p1'") == 0, "nothing is repaired meanwhile"
@@ -86,3 +87,12 @@ def test_dual_write_seems_off_fails_with_just_that_sentence(world, firestore, ta
     [posts] = [c for c in off.report["collections"] if c["collection"] == "posts"]
     assert posts["expected"] == 5
     assert "posts: 5 missing" not in off.said, "with the switch off, what is missing is expected"
+
+
+def test_the_last_task_says_why_preflight_failed(firestore, target_dsn, run_dag):
+    """Notifiers hang on `report`: "preflight did not pass" would send everybody to another log."""
+    run = run_dag("reconcile_dual_writes", {}, project=firestore.project, dsn=target_dsn)
+    assert run.state == "failed"
+    assert {t for t, s in run.tasks.items() if s == "failed"} == {"preflight", "report"}
+    why = "Collection users is never empty on a live system: Firestore has none"
+    assert f"Nothing was examined, because preflight did not pass: {why}" in run.said

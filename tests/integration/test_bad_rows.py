@@ -82,7 +82,7 @@ def test_keys_of_two_long_ids_are_kept_open_and_can_be_excused(firestore, emulat
         excuse=[f"reviews:{label}"],
         excuse_reason="long",
     )
-    assert excused.alerts == []
+    assert not [alert for alert in excused.alerts if alert.startswith("reviews")]
 
 
 def _rows(dsn: str, query: str) -> list[tuple]:

@@ -11,16 +11,22 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.configuration import conf
-from airflow.sdk import Variable
 from airflow.sdk.bases.hook import BaseHook
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
 
 from dualwrite import alerts
 from dualwrite.catalog import CATALOG
@@ -28,7 +34,6 @@ from dualwrite.model.errors import (
     Defect,
     DualWriteError,
     IncompleteRead,
-    ParameterError,
     PreflightError,
     SourceError,
     TargetError,
@@ -40,7 +45,7 @@ if TYPE_CHECKING:
     from dualwrite.firestore.source import Source
     from dualwrite.postgres import Connection
     from dualwrite.postgres.target import Target
-    from dualwrite.runs import backfill, reconcile_plan
+    from dualwrite.runs import backfill
 
 log = logging.getLogger("dualwrite")
 
@@ -96,7 +101,13 @@ def _extra(conn_id: str, connection: Any) -> dict[str, Any]:
 
 
 def source() -> Source:
-    """The Firestore database of connection firestore_default (google_cloud_platform).
+    """The Firestore database of connection firestore_default; see source_maker."""
+    return source_maker()()
+
+
+def source_maker() -> Callable[[], Source]:
+    """Makes the Firestore database of connection firestore_default (google_cloud_platform). Airflow is asked here, once:
+    what is returned may be called in any thread.
 
     Its extra may name `project` and `database`. With FIRESTORE_EMULATOR_HOST set no credentials are asked for, and the
     target must be on this machine too: a variable that was forgotten would make the emulator the source of production.
@@ -121,7 +132,7 @@ def source() -> Source:
                 f"A project must be named: the extra of connection {SOURCE_CONNECTION} has none. "
                 'Add {"project": "..."}; the emulator takes any name.'
             )
-        return Source(project, database=database, emulator_host=emulator)
+        return partial(Source, project, database=database, emulator_host=emulator)
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook  # seconds of imports, so only here
 
     try:
@@ -138,14 +149,21 @@ def source() -> Source:
             f"A project must be named: neither connection {SOURCE_CONNECTION} nor its key says one. "
             "Set Project Id in the connection."
         )
-    return Source(str(project), database=database, credentials=credentials)
+    return partial(Source, str(project), database=database, credentials=credentials)
 
 
 def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None) -> Connection:
-    """A connection to the target, made from a connection of type postgres. The extra's keys are libpq's.
-
-    `answer_within`: see postgres.connect. Raises PreflightError, or postgres.ConnectError where Postgres isn't reached.
+    """A connection to the target; see target_connector. Raises PreflightError, or postgres.ConnectError where Postgres isn't
+    reached. `answer_within`: see postgres.connect.
     """
+    return target_connector(conn_id, answer_within=answer_within)()
+
+
+def target_connector(
+    conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None
+) -> Callable[[], Connection]:
+    """Makes connections to the target, from a connection of type postgres. The extra's keys are libpq's. Airflow is asked
+    here, once: what is returned may be called in any thread."""
     from dualwrite import postgres
 
     connection, extra = _connection(conn_id, "postgres")
@@ -159,7 +177,8 @@ def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float 
         raise PreflightError(
             f"Connection {conn_id} names no host. Set host, port, schema (the database), login and password."
         )
-    return postgres.connect(
+    return partial(
+        postgres.connect,
         host=connection.host,
         port=connection.port,
         user=connection.login,
@@ -199,39 +218,56 @@ def clearly() -> Iterator[None]:
     What other libraries say may quote a row ("Failing row contains ..."), so of their errors only the kind and the
     place are told: nothing else of them reaches the log, or Sentry.
     """
-    from dualwrite import postgres
 
     failure: Exception | None = None
     try:
         yield
     except AirflowException:
         raise
-    except DualWriteError as error:
-        failure = error if isinstance(error, _WORTH_A_RETRY) else AirflowFailException(str(error))
-    except postgres.ConnectError as error:
+    except Exception as error:  # noqa: BLE001
+        clear = cleared(error)
+        failure = clear if worth_a_retry(clear) else AirflowFailException(str(clear))
+    if failure is not None:
+        raise failure from None  # the first error must not go along as this one's context
+
+
+def cleared(error: Exception) -> Exception:
+    """An error of ours as it is; of any other the kind and the place, without its own words."""
+    from dualwrite import postgres
+
+    if isinstance(error, DualWriteError | AirflowException):
+        return error
+    if isinstance(error, postgres.ConnectError):
         message = (
             f"Can't connect to Postgres: {error}. Check connection {TARGET_CONNECTION}, and that the server is up."
         )
-        failure = TargetError(message) if error.passing else AirflowFailException(message)
-    except postgres.AnswerTimeout as error:
-        failure = TargetError(
+        return TargetError(message) if error.passing else PreflightError(message)
+    if isinstance(error, postgres.AnswerTimeout):
+        return TargetError(
             f"Postgres, or the pooler in front of it, gave {error}, at {_place(error)}. The connection was closed. See "
             "whether the server is overloaded or unreachable, and run again."
         )
-    except postgres.Error as error:
+    if isinstance(error, postgres.Error):
         message = (
             f"Postgres rejected a statement: {postgres.condition(error)}, at {_place(error)}. Look the condition up, fix "
             "the cause, and run again."
         )
         transient = postgres.is_transient(error) or postgres.is_disconnect(error)
-        failure = TargetError(message) if transient else AirflowFailException(message)
-    except Exception as error:  # noqa: BLE001
-        failure = Defect(
-            f"{type(error).__name__} at {_place(error)}. This is a defect of the bundle; its own words are withheld, "
-            "because they may quote a document. Report it with this line."
-        )
-    if failure is not None:
-        raise failure from None  # the first error must not go along as this one's context
+        return TargetError(message) if transient else PreflightError(message)
+    return Defect(
+        f"{type(error).__name__} at {_place(error)}. This is a defect of the bundle; its own words are withheld, "
+        "because they may quote a document. Report it with this line."
+    )
+
+
+def worth_a_retry(error: Exception) -> bool:
+    """Whether the same task may end well a little later."""
+    return isinstance(error, (*_WORTH_A_RETRY, Defect))
+
+
+def has_tries_left(context: Mapping[str, Any]) -> bool:
+    instance = context["ti"]
+    return bool(instance.try_number <= (getattr(instance, "max_tries", 0) or 0))
 
 
 class ReportFailed(SystemExit):
@@ -262,17 +298,27 @@ def fail(problems: Sequence[str]) -> NoReturn:
 
 
 @contextmanager
-def _clearly_run(context: Mapping[str, Any]) -> Iterator[None]:
-    """`clearly`, and Sentry told which run it is, and to keep still while a retry may still end well."""
+def clearly_run(context: Mapping[str, Any]) -> Iterator[None]:
+    """`clearly`, and Sentry told which run it is, and to keep still while a retry may still end well.
+
+    What ends the task is left as its XCom `error`, for the report: the last task is where people look.
+    """
     alerts.begin(dag_id=str(context["dag"].dag_id), run_id=str(context["run_id"]))
+    instance = context["ti"]
     try:
         with clearly():
             yield
-    except AirflowFailException:
+    except AirflowTaskTimeout:  # no Exception: it passes through what handles those
+        instance.xcom_push(key="error", value="it took longer than its execution_timeout, and was ended")
         raise
-    except Exception:
-        instance = context["ti"]
-        if instance.try_number <= (getattr(instance, "max_tries", 0) or 0):
+    except AirflowSkipException:
+        raise
+    except AirflowFailException as error:
+        instance.xcom_push(key="error", value=str(error))
+        raise
+    except Exception as error:
+        instance.xcom_push(key="error", value=str(error))
+        if has_tries_left(context):
             alerts.mute()
         raise
 
@@ -321,65 +367,8 @@ def gap_params(context: Mapping[str, Any]) -> backfill.GapParams:
 def gap_run(context: Mapping[str, Any], params: backfill.GapParams) -> Iterator[backfill.Run]:
     from dualwrite.runs import backfill
 
-    with _clearly_run(context), source() as firestore, target() as postgres_target:
+    with clearly_run(context), source() as firestore, target() as postgres_target:
         yield backfill.Run(firestore, postgres_target, CATALOG, params, str(context["run_id"]))
-
-
-def reconcile_params(context: Mapping[str, Any]) -> reconcile_plan.ReconcileParams:
-    """The parameters of a reconciliation. A scheduled run takes its defaults from the Variables reconcile_*, so that
-    an operator turns repair on without touching code; a manual run is what its form says."""
-    from dualwrite.runs import reconcile_plan
-
-    found = given(context)
-    run_type = getattr(context["dag_run"], "run_type", "manual")
-    if getattr(run_type, "value", run_type) == "scheduled":  # an enum in a task, and its str() is not its value
-        for name in reconcile_plan.PARAMETERS:
-            text = Variable.get(f"reconcile_{name}", default=None)
-            if text is not None:
-                found[name] = _from_variable(text)
-    return reconcile_plan.parse(found, CATALOG)
-
-
-def _from_variable(text: Any) -> Any:
-    """A Variable's text as JSON where it is JSON (30, true, ["users"]), else the text itself (missing)."""
-    try:
-        return json.loads(text) if isinstance(text, str) else text
-    except ValueError:
-        return text
-
-
-def dual_write_enabled() -> bool:
-    """The rollback switch: Variable dual_write_enabled, true where there is none."""
-    text = str(Variable.get("dual_write_enabled", default="true")).strip().lower()
-    if text not in ("true", "false"):
-        raise ParameterError(
-            f"Variable dual_write_enabled is true or false: it is {text!r}. Correct it under Admin, Variables."
-        )
-    return text == "true"
-
-
-def reconcile_preflight(context: Mapping[str, Any]) -> reconcile_plan.Plan:
-    """Checks both sides and fixes what the run's tasks agree on."""
-    from dualwrite.runs import reconcile_plan
-
-    with _clearly_run(context), source() as firestore, target() as postgres_target:
-        return reconcile_plan.preflight(
-            firestore,
-            postgres_target,
-            CATALOG,
-            reconcile_params(context),
-            str(context["run_id"]),
-            by=triggered_by(context),
-            dual_write_enabled=dual_write_enabled(),
-        )
-
-
-@contextmanager
-def reconcile_run(context: Mapping[str, Any], plan: reconcile_plan.Plan) -> Iterator[reconcile_plan.Run]:
-    from dualwrite.runs import reconcile_plan
-
-    with _clearly_run(context), source() as firestore, target() as postgres_target:
-        yield reconcile_plan.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan)
 
 
 def dag_link(dag_id: str) -> str:

@@ -18,6 +18,7 @@ WHERE = "Where to look"
 HOW_MUCH = "How much at most"
 EXCUSES = "Differences to accept"
 FINE_TUNING = "Fine tuning"
+ALARMS = "Alarms"
 
 
 def _collections(chosen: Sequence[str], description: str) -> Param:
@@ -252,7 +253,54 @@ def reconcile_form() -> dict[str, Param]:
             minimum=1,
             maximum=1_000_000,
             title="Liveness minimum (documents)",
-            description="With so many documents written and not one operation in write_ops, dual-write seems off.",
+            description="With at least so many documents written and not one operation in write_ops, dual-write seems off; "
+            "so it does for an entity type, with so many created and no operation of that type.",
+            section=FINE_TUNING,
+        ),
+        "max_unattempted_repairs": Param(
+            5,
+            type="integer",
+            minimum=0,
+            maximum=1_000_000,
+            title="Unattempted repairs a day",
+            description="A scheduled run that repairs rows fails when scheduled runs have repaired more than this many rows "
+            "within 24 hours that no operation had attempted: a repair must not hide that dual-write is off.",
+            section=ALARMS,
+        ),
+        "max_examined_age_hours": Param(
+            6,
+            type="number",
+            minimum=0,
+            maximum=24 * 366,
+            title="Oldest complete look (hours)",
+            description="The run fails when any collection, selected or not, was last examined whole longer ago. 0: never.",
+            section=ALARMS,
+        ),
+        "max_swept_age_hours": Param(
+            72,
+            type="number",
+            minimum=0,
+            maximum=24 * 366,
+            title="Oldest sweep (hours)",
+            description="The run fails when any collection was last swept longer ago (at least twice `sweep_every_hours`). "
+            "0: never.",
+            section=ALARMS,
+        ),
+        "write_ops_required": Param(
+            True,
+            type="boolean",
+            title="write_ops must be readable",
+            description="The run fails while write_ops can't be read: nobody can tell then whether dual-write is alive.",
+            section=ALARMS,
+        ),
+        "max_open_looks": Param(
+            5000,
+            type="integer",
+            minimum=1,
+            maximum=1_000_000,
+            title="Open differences looked at",
+            description="How many open differences one run looks at again, those seen longest ago first. The others stay "
+            "open, and the report counts them. Costs one or two reads each.",
             section=FINE_TUNING,
         ),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from dualwrite.model.documents import Document
 from dualwrite.model.errors import IdentityError
 from dualwrite.model.mapping import Row, joined_label, map_document
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Finding, Reason, Verdict, is_same
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Excuse, Finding, Reason, Verdict, is_same
 from dualwrite.model.windows import Window
 from dualwrite.postgres.target import Target
 
@@ -63,11 +63,11 @@ class Examiner:
         policy: Policy,
         report: CollectionReport,
         run_id: str,
-        excused: frozenset[str] = frozenset(),
+        excused: Mapping[str, Excuse] | None = None,
         watched: frozenset[str] = frozenset(),
     ) -> None:
-        """`excused` and `watched` are labels: differences that a person accepted, and those that are open from before
-        (what became of them is told by `settled`)."""
+        """`excused`: what a person accepted, by label. `watched`: labels of differences that are open from before (what
+        became of them is told by `settled`)."""
         self.source = source
         self.target = target
         self.catalog = catalog
@@ -75,15 +75,18 @@ class Examiner:
         self.policy = policy
         self.report = report
         self.run_id = run_id
-        self._excused = excused
+        self._excused = excused or {}
         self._watched = watched
         self.settled: set[str] = set()
         """Watched keys that match now."""
         self._seen_labels: set[str] = set()
-        """Of the keys that a first look examined: all of a window's, and of a sweep's those that its rows' keys don't tell."""
+        """Of the keys that a first look examined: all of a window's, and of a sweep's those that its rows' keys don't tell,
+        and those that a person excused."""
         self._seen_paths: set[str] = set()
         self.rejected: list[Finding] = []
         """Rejections that nobody excused; kept for `first_look` alone."""
+        self.accepted: list[tuple[Finding, Key | None]] = []
+        """Drift that a person had excused before it was found; kept for `first_look` alone."""
         self._parents = Parents(source, target, catalog, run_id=run_id, insert=policy.insert, report=report)
         self.judge = Judge(source, target, catalog, collection, report=report, run_id=run_id, parents=self._parents)
         self.protocol = Protocol(self.judge, may_delete=policy.delete)
@@ -167,7 +170,7 @@ class Examiner:
 
     @property
     def seen(self) -> frozenset[str]:
-        """Labels of the keys that a first look of a window examined so far."""
+        """Labels of the keys that a first look of a window examined so far; of a sweep, see `_seen_labels`."""
         return frozenset(self._seen_labels)
 
     def fresh(self, units: Sequence[Unit]) -> list[Unit]:
@@ -259,6 +262,8 @@ class Examiner:
             self._seen_keys.update(page.key(n) for n in range(len(page)))
             if not self._whole:
                 self._seen_labels.update(page.label(n) for n in range(len(page)))
+            elif self._excused:
+                self._seen_labels |= self._excused.keys() & {page.label(n) for n in range(len(page))}
         judged = self.judge.judge(page, self.policy)
         stale: list[Row] = []
         for n, finding in judged.findings.items():
@@ -284,8 +289,11 @@ class Examiner:
         return stale
 
     def _found(self, finding: Finding, key: Key | None = None) -> None:
-        if finding.label in self._excused and finding.verdict in DRIFT:
+        excuse = self._excused.get(finding.label)
+        if excuse is not None and excuse.covers(finding):
             finding = replace(finding, excused=True)
+            if excuse.verdict is None and self._pending is not None:
+                self.accepted.append((finding, key))
         if self._pending is not None:
             unsettled = finding.verdict in SETTLED_BY_WRITING or finding.verdict is Verdict.IN_FLIGHT
             if unsettled and key is not None and not finding.excused:
@@ -362,6 +370,12 @@ class Examiner:
                 )
             self._seen_labels.update(u.label for u in units)
         self._examine(units)
+
+    def take(self, finding: Finding, key: Key | None) -> None:
+        """Counts what somebody else examined, as a key of this look."""
+        self.report.taken += 1
+        self._seen_labels.add(finding.label)
+        self._found(finding, key)
 
     def _examine(self, units: Sequence[Unit]) -> None:
         """As examine_units, for keys that were taken up already."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from dualwrite.engine.units import Unit
 from dualwrite.model.declaration import Collection, DocumentId, EntryKey, Segment
@@ -49,10 +50,17 @@ class Activity:
     malformed: int = 0
     unknown_entities: int = 0
     in_the_future: int = 0
+    by_entity: dict[str, int] = field(default_factory=dict)
+    """Operations of each entity type that has any."""
 
-    def as_json(self) -> dict[str, int | None]:
+    def of(self, entities: Iterable[str]) -> int:
+        """How many operations these entity types have together."""
+        return sum(self.by_entity.get(entity, 0) for entity in entities)
+
+    def as_json(self) -> dict[str, Any]:
         return {
             "total": self.total,
+            "by_entity": self.by_entity,
             "malformed": self.malformed,
             "unknown_entities": self.unknown_entities,
             "in_the_future": self.in_the_future,
@@ -84,7 +92,14 @@ def activity(connection: Connection, entities: Iterable[str], start: datetime, e
         {"start": start, "end": end, "known": list(entities)},
     ).fetchone()
     assert row is not None
-    return Activity(*row)
+    known = sorted(set(entities))
+    by_entity = connection.execute(
+        "SELECT split_part(op_id, ':', 1), count(*) FROM write_ops "
+        "WHERE created_at >= %s AND created_at < %s AND split_part(op_id, ':', 1) = ANY(%s) GROUP BY 1 ORDER BY 1",
+        (start, end, known),
+    ).fetchall()
+    total, malformed, unknown, ahead = row
+    return Activity(total, malformed, unknown, ahead, dict(by_entity))
 
 
 def entities_of(collection: Collection) -> list[str]:

@@ -111,6 +111,21 @@ def is_same(before: str | None, now: str | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Excuse:
+    """What a person accepted: one verdict, with its reason. Both None: given before the difference was found; it then
+    holds for the first drift that is."""
+
+    verdict: str | None = None
+    reason: str | None = None
+
+    def covers(self, finding: Finding) -> bool:
+        """An excuse ends when verdict or reason change: an accepted rejection says nothing of a lost row."""
+        if finding.verdict not in DRIFT:
+            return False
+        return self.verdict is None or (self.verdict, self.reason) == (finding.verdict, finding.reason)
+
+
+@dataclass(frozen=True, slots=True)
 class Cause:
     """Why a key is not as it should be: never_attempted, attempted_failed or unknown, with the operation that says so."""
 

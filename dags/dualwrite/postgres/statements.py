@@ -345,6 +345,12 @@ class Statements:
             self._names(self._collection.key), self.table, _name(column)
         )
 
+    def dependents(self, column: str) -> sql.Composed:
+        """For rows with one of these values in a column: that value, then the key. Parameters: values (text[])."""
+        return sql.SQL("SELECT {}, {} FROM {} t WHERE {} = ANY(%(values)s::text[])").format(
+            _name(column, "t"), self._names(self._collection.key, "t"), self.table, _name(column, "t")
+        )
+
     @cached_property
     def written_between(self) -> sql.Composed:
         """The keys of rows written in a stretch of time. Parameters: start, end."""

@@ -441,6 +441,12 @@ class Target:
         statement, parameters = self.statements(collection).keys_where(column), {"values": list(values)}
         return [tuple(key) for key in self._read(partial(_fetched, statement, parameters))]
 
+    def dependents(self, collection: Collection, column: str, values: Iterable[str]) -> list[tuple[str, Key]]:
+        """The rows whose `column` has one of these values: the value and the row's key."""
+        with self.transaction() as connection:
+            statement = self.statements(collection).dependents(column)
+            return [(value, tuple(key)) for value, *key in connection.execute(statement, {"values": list(values)})]
+
     def untouched(self, connection: Connection, collection: Collection, journal_ids: Sequence[int]) -> frozenset[str]:
         """Labels of journaled inserts whose row is still the very version that we inserted: it carries the xmin of
         its unconfirmed journal row, which the same statement wrote."""

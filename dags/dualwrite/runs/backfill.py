@@ -221,7 +221,7 @@ def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
 
 def _examiner(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
     with run.target.transaction() as connection:
-        excused = memory.excused_labels(connection, found.collection)
+        excused = memory.excuses_of(connection, found.collection)
     return Examiner(
         run.source,
         run.target,

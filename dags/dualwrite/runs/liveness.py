@@ -1,6 +1,8 @@
 """Is dual-write alive? Documents that are written while write_ops stands still mean that it is off, whoever switched it.
 
-A flag that was missing from a build kept it off for three weeks once, and nobody noticed.
+A flag that was missing from a build kept it off for three weeks once, and nobody noticed. It may be off for some clients
+only: server functions that log their own operations would hide a web client whose flag is off. So it is asked of each
+entity type too.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Any
 
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.compare import scans
+from dualwrite.model.declaration import Collection, CreateTime, Field
 from dualwrite.model.windows import Window
 from dualwrite.runs.reconcile_plan import Run
 
@@ -37,10 +40,10 @@ class Liveness:
 
 
 def liveness(run: Run) -> Liveness:
-    """Whether operations come in while documents are written.
+    """Whether operations come in while documents are written: all in all, and for each entity type.
 
-    Asked of the last `minutes`, and where those saw too little, of the whole stretch since the last run. Documents are
-    counted, not read: one billed read a collection.
+    Asked of the last `minutes`, and of the whole stretch since the last run, where few documents may add up. Documents
+    are counted, not read: one or two billed reads a collection.
     """
     params, end = run.params, run.plan.now
     starts = [end - timedelta(minutes=params.minutes)]
@@ -48,7 +51,7 @@ def liveness(run: Run) -> Liveness:
     found: list[Liveness] = []
     for start in dict.fromkeys(starts):
         found.append(_alive(run, Window(start, end)))
-        if found[-1].problem or found[-1].documents >= params.liveness_minimum:
+        if found[-1].problem:
             break
     return next((one for one in found if one.problem), found[0])
 
@@ -59,13 +62,36 @@ def _alive(run: Run, window: Window) -> Liveness:
     with run.target.transaction() as connection:
         # A lock is taken after its document is written, and its time is another clock's.
         activity = operations.activity(connection, entities, window.start, window.end + timedelta(minutes=5))
-    # A document that lies in the window by several fields is one document.
-    documents = sum(max(run.source.count(scan)[0] for scan in scans(c, window)) for c in logged)
+    documents, silent = 0, []
+    for collection in logged:
+        number = {s.check_field: run.source.count(s)[0] for s in scans(collection, window)}
+        # A document that lies in the window by several fields is one document.
+        documents += max(number.values())
+        # Of one entity alone only creations are evidence: a server function that updates counters moves updatedAt.
+        created = max((number[name] for name in _creation_fields(collection)), default=0)
+        if created >= run.params.liveness_minimum and not activity.of(operations.entities_of(collection)):
+            silent.append((collection, created))
     problem = None
-    if run.plan.dual_write_enabled and activity.total == 0 and documents >= run.params.liveness_minimum:
+    since = window.start.isoformat(timespec="minutes")
+    if activity.total is None or not run.plan.dual_write_enabled:
+        pass  # nothing to go by, or nothing is expected
+    elif activity.total == 0 and documents >= run.params.liveness_minimum:
         problem = (
-            f"dual-write seems off: {documents:,} documents were written since {window.start.isoformat(timespec='minutes')} "
-            "and not one operation stands in write_ops"
+            f"dual-write seems off: {documents:,} documents were written since {since} and write_ops has no operation "
+            "since then"
+        )
+    elif silent:
+        listed = ", ".join(f"{number:,} {collection.name}" for collection, number in silent)
+        problem = (
+            f"dual-write seems off for a part of the app: since {since} these were created, and write_ops has no "
+            f"operation of their entity types: {listed}. Other entity types have {activity.total:,} operations"
         )
     minutes = (window.end - window.start).total_seconds() / 60
     return Liveness(minutes, activity, documents, problem)
+
+
+def _creation_fields(collection: Collection) -> list[str]:
+    """The check fields that say when a document was created, not when it was last touched."""
+    stated = [c.origin for c in collection.columns if isinstance(c.origin, Field)]
+    created = {origin.path for origin in stated if isinstance(origin.otherwise, CreateTime)}
+    return [name for name in collection.check_fields if name in created]

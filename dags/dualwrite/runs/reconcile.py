@@ -11,27 +11,32 @@ was first seen at least `grace_seconds` ago and is the same at a second look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection as Container
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.units import Key, Policy, Unit, unit_of
-from dualwrite.model.declaration import Collection
-from dualwrite.model.mapping import Rejection, Row, map_document
+from dualwrite.model.declaration import Collection, Segment
+from dualwrite.model.errors import DualWriteError
+from dualwrite.model.mapping import Rejection, Row, key_of_path, map_document
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, Verdict, is_same
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Excuse, Finding, Reason, Verdict, is_same
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection, memory
 from dualwrite.postgres.memory import OpenDifference
-from dualwrite.runs.reconcile_plan import DAG_ID, Plan, ReconcileParams, Run
+from dualwrite.runs.reconcile_plan import DAG_ID, ReconcileParams, Run
 from dualwrite.runs.record import recorded
+
+log = logging.getLogger(__name__)
 
 PAGE_SIZE = 5000
 DUAL_WRITE_OFF = "dual_write_off"
-"""The cause of what is missing because dual-write is switched off: kept open, and no failure."""
+"""The cause of what differs while dual-write is switched off: kept open, and no failure."""
 
 PATIENCE = timedelta(hours=1)
 """A difference that was there at every look for this long is drift, even if its document kept changing: else a busy
@@ -44,56 +49,91 @@ document whose writes never arrive would be in flight for ever."""
 def compare(run: Run, name: str) -> dict[str, Any]:
     """The first look at one collection. Returns its report, with `pending`: how many differences need a second look.
 
-    What differs is kept open, and the watermark moved, in one transaction at the end.
+    What differs is kept open, and the watermark moved, in one transaction at the end. Where a sweep that was due fails,
+    the window is looked at instead, so that a sweep that keeps failing doesn't hide what is written lately; the sweep
+    stays due, and its failure is told in `sweep_failed`.
     """
     window = run.plan.windows[name]
+    instead = run.plan.instead.get(name)
+    if window is not None or instead is None:
+        return _compare(run, name, window)
+    try:
+        return _compare(run, name, None)
+    except DualWriteError as error:
+        log.warning("%s: its sweep failed, looking at the window from %s on instead", name, instead.start.isoformat())
+        return {**_compare(run, name, instead), "sweep_failed": str(error)}
+
+
+def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
     found = CollectionReport(name, "compare")
     pending: list[tuple[Finding, Key]] = []
     with run.target.transaction() as connection:
-        known = memory.open_differences(connection, name)
+        known = {d.label: d for d in memory.open_differences(connection, name)}
         moment = memory.now(connection)
-    excused = frozenset(d.label for d in known if d.excused)
-    paths = {d.label: d.path for d in known}
-    watched = frozenset(paths)  # an excuse ends with the difference that it was for
+    excused = {label: d.excuse for label, d in known.items() if d.excuse is not None}
+    # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
+    watched = frozenset(label for label, d in known.items() if d.requires is None)
     examiner = examiner_of(run, found, Policy(), excused, watched)
+
+    def more(examiner: Examiner) -> list[Unit]:
+        if window is not None:
+            return _other_sides(examiner, window)
+        # An excuse ends with its difference. A sweep has seen every document and row: what it hasn't seen, or only as
+        # the document of a dependent, is looked at by key.
+        accepted = [d for d in known.values() if d.excused]
+        dependents, _ = units_of(examiner, [d for d in accepted if d.requires is not None])
+        looked = examiner.protocol.run(dependents, Policy())
+        examiner.settled |= {f.label for f, _ in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
+        units, others = units_of(examiner, [d for d in accepted if d.requires is None and d.label not in examiner.seen])
+        for finding, key in others:
+            examiner.take(finding, key)
+        return units
+
+    def begins(finding: Finding) -> bool:
+        """Whether a pending difference is another one than what was open at its key, or in no table yet."""
+        before = known.get(finding.label)
+        if before is None:
+            return True
+        if before.excuse is not None:
+            return finding.verdict in DRIFT and not before.excuse.covers(finding)
+        return before.verdict == Verdict.REJECTED or finding.path != before.path  # its document is elsewhere
 
     def work() -> None:
         with examiner:
             read = window and with_overlap(window, timedelta(minutes=run.params.overlap_minutes))
-            pending.extend(examiner.first_look(read, PAGE_SIZE, lambda e: _other_sides(e, window)))
+            pending.extend(examiner.first_look(read, PAGE_SIZE, more))
 
     def finish(connection: Connection) -> None:
         # Not drift before the second look has said so: this run may die here, and another look at the table.
         new: list[tuple[Finding, Key | None, Cause | None]] = [
-            (replace(f, verdict=Verdict.IN_FLIGHT, reason="first_look"), k, None)
-            for f, k in pending
-            if f.label not in watched or f.path != paths[f.label]  # known, and its document is elsewhere
+            (replace(f, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK), k, None) for f, k in pending if begins(f)
         ]
         new += [(f, None, None) for f in examiner.rejected]
+        new += [(f, k, None) for f, k in examiner.accepted]
         memory.remember(connection, name, new, run.run_id)
         memory.close(connection, name, examiner.settled)
         end = run.plan.now if window is None else window.end
         swept = run.plan.now if window is None else None
         memory.advance_watermark(connection, name, end, run.run_id, swept_at=swept)
 
-    report = measured(run, found, work, finish)
-    still = watched - excused - examiner.settled - {f.label for f in examiner.rejected}
-    new = sum(1 for f, _ in pending if f.label not in watched)
+    report = measured(run, found, work, finish, window)
+    rejected = {f.label for f in examiner.rejected}
+    still = known.keys() - excused.keys() - examiner.settled - rejected
+    new = sum(1 for f, _ in pending if begins(f))
     grace = timedelta(seconds=run.params.grace_seconds)
     # Those of a run that died between its looks may be young too.
-    young = sum(1 for d in known if d.label in still and moment - d.first_seen < grace)
+    young = sum(1 for label in still if moment - known[label].first_seen < grace)
     return {
         **report,
+        "scope": "sweep" if window is None else "recent",
         "pending": new + len(still),
         "to_wait_for": new + young,
         "looked_at": datetime.now(UTC).isoformat(),
     }
 
 
-def _other_sides(examiner: Examiner, window: Window | None) -> list[Unit]:
+def _other_sides(examiner: Examiner, window: Window) -> list[Unit]:
     """Keys that rows and operations of the window name, and that no document of the window was."""
-    if window is None:
-        return []
     target, collection = examiner.target, examiner.collection
     keys = target.written_between(collection, window.start, window.end)
     units = examiner.fresh(examiner.units_of(keys))
@@ -105,79 +145,84 @@ def _other_sides(examiner: Examiner, window: Window | None) -> list[Unit]:
     return list({u.label: u for u in [*units, *examiner.fresh(located.units)]}.values())
 
 
-def may_look_again(plan: Plan, compared: Iterable[dict[str, Any] | None]) -> bool:
-    """Whether what the first looks found is old enough for a second one."""
-    looks = [c for c in compared if c and c["to_wait_for"]]
-    last = max((datetime.fromisoformat(c["looked_at"]) for c in looks), default=None)
-    return last is None or datetime.now(UTC) >= last + timedelta(seconds=plan.params.grace_seconds)
-
-
 # --- the second look ------------------------------------------------------------------------------------------------------
 
 
-def look_again(run: Run) -> dict[str, dict[str, Any]]:
-    """Looks at everything that is open in the selected collections, by key, with fresh reads on both sides.
+def look_again(run: Run, reports: dict[str, dict[str, Any]], errors: dict[str, Exception]) -> None:
+    """Looks at what is open in the selected collections, by key, with fresh reads on both sides.
 
-    Parents first: rows that hang on a row whose document is gone are found through it. Returns a report for each
-    collection; what rejections this run's first look has counted already is left out.
+    At most `max_open_looks` differences: those that no run has looked at twice yet, then those seen longest ago; the
+    others stay open, and the report counts them in `not_looked_at`. Parents first: rows that hang on a row whose document
+    is gone are found through it. What rejections this run's first look has counted already is left out. Adds each
+    collection's report to `reports`, or what ended its look to `errors`: its neighbours are looked at all the same.
     """
-    reports: dict[str, dict[str, Any]] = {}
-    hanging: dict[str, dict[str, Unit]] = {}
-    for name in [n for n in run.catalog.names if n in run.params.selected]:
+    names = [n for n in run.catalog.names if n in run.params.selected]
+    with run.target.transaction() as connection:
+        due = memory.due(connection, names, run.run_id, run.params.max_open_looks)
+    looks = _Looks(run.params.max_open_looks - sum(map(len, due.differences.values())))
+    for name in names:
         found = CollectionReport(name, "second_look")
-        reports[name] = _look_at_collection(run, found, hanging, lambda d: not _counted_already(d, run.run_id))
+        try:
+            part = _look_at_collection(run, found, looks, due.differences.get(name, []))
+        except Exception as error:  # noqa: BLE001 - told by its name
+            log.warning("%s: its second look failed with %s", name, type(error).__name__)
+            errors[name] = error
+            continue
+        waiting = due.waiting.get(name, 0) + looks.waiting.pop(name, 0)
+        reports[name] = {**part, "not_looked_at": waiting, "undecided": due.undecided.get(name, 0)}
+
+
+@dataclass
+class _Looks:
+    """What a second look has left to spend, and the rows that hang on rows whose documents are gone, by collection."""
+
+    budget: int
+    dependents: dict[str, dict[str, Unit]] = field(default_factory=dict)
+    waiting: dict[str, int] = field(default_factory=dict)
+
+
+def re_examine(run: Run, repaired: Iterable[str], ours: Callable[[OpenDifference], bool]) -> dict[str, dict[str, Any]]:
+    """Looks once more at what a repair of these collections was for (`ours`) and at whatever else it wrote, the parents
+    that missing rows needed included: what is repaired is open no more."""
+    wanted = run.catalog.with_parents([n for n in run.catalog.names if n in set(repaired)])
+    with run.target.transaction() as connection:
+        written = {(name, label) for name, label, _ in memory.journaled(connection, run.run_id)}
+        open_now = {name: memory.open_differences(connection, name) for name in wanted}
+    looks = _Looks(budget=0)
+    reports = {}
+    for name in wanted:
+        known = [
+            d
+            for d in open_now[name]
+            if not d.excused and ((name, d.label) in written or (name in run.params.selected and ours(d)))
+        ]
+        reports[name] = _look_at_collection(
+            run, CollectionReport(name, "re_examine"), looks, known, after_repair=run.params.policy.delete
+        )
     return reports
 
 
-def _counted_already(difference: OpenDifference, run_id: str) -> bool:
-    return difference.verdict == Verdict.REJECTED and difference.run_id == run_id
-
-
-def re_examine(run: Run, repaired: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Looks once more at what is open in collections that were repaired: what is mended is open no more."""
-    hanging: dict[str, dict[str, Unit]] = {}
-    wanted = set(repaired)
-    return {
-        name: _look_at_collection(
-            run,
-            CollectionReport(name, "re_examine"),
-            hanging,
-            lambda d: not d.excused,
-            after_repair=run.params.policy.delete,
-        )
-        for name in run.catalog.names
-        if name in wanted
-    }
-
-
 def _look_at_collection(
-    run: Run,
-    found: CollectionReport,
-    hanging: dict[str, dict[str, Unit]],
-    wanted: Callable[[OpenDifference], bool],
-    *,
-    after_repair: bool = False,
+    run: Run, found: CollectionReport, looks: _Looks, known: Sequence[OpenDifference], *, after_repair: bool = False
 ) -> dict[str, Any]:
-    """Looks at what is open in one collection, and at what hangs there; adds to `hanging` what hangs on its extra rows."""
+    """Looks at what is `known` to be open in one collection, and at the dependents there; finds those of its extra rows."""
     name = found.collection
     collection = run.catalog[name]
     with run.target.transaction() as connection:
-        everything = memory.open_differences(connection, name)
+        everything = {d.label: d for d in memory.open_differences(connection, name)}
         now = memory.now(connection)
-    known = [d for d in everything if not d.excused and wanted(d)]
     before = {d.label: d for d in known}
-    accepted = {d.label for d in everything if d.excused}
     findings: list[tuple[Finding, Key | None]] = []
     causes: dict[str, Cause] = {}
-    with examiner_of(run, found, Policy(), frozenset()) as examiner:
+    with examiner_of(run, found, Policy()) as examiner:
 
         def work() -> None:
-            # A row that hangs on an extra one goes with it, whatever else is open about its own document; else the
-            # row above could never go.
-            hung = {label: unit for label, unit in hanging.get(name, {}).items() if label not in accepted}
-            units, others = units_of(examiner, [d for d in known if d.label not in hung])
+            # A dependent of an extra row goes with it, whatever else is open about its own document; else the row above
+            # could never go.
+            dependents = _affordable(looks, name, everything, before)
+            units, others = units_of(examiner, [d for d in known if d.label not in dependents])
             findings.extend(others)
-            units += hung.values()
+            units += dependents.values()
             found.taken += len(units) + len(others)
             looked = examiner.protocol.run(units, Policy())
             # What was extra before was proved then; a repair proves it again, and so does the look after it.
@@ -189,53 +234,106 @@ def _look_at_collection(
             findings[:] = [(replace(f, cause=causes[f.label].cause) if f.label in causes else f, k) for f, k in judged]
             for finding, _ in findings:
                 found.add(finding)
-                found.expected += finding.cause == DUAL_WRITE_OFF
-            _hang(examiner, [f for f, _ in findings if f.verdict is Verdict.EXTRA], hanging)
+                found.expected += finding.cause == DUAL_WRITE_OFF and finding.verdict in DRIFT
+            extra = [(f, k) for f, k in findings if f.verdict is Verdict.EXTRA and k is not None]
+            _find_dependents(examiner, extra, looks.dependents)
 
         def finish(connection: Connection) -> None:
             still = [(f, k) for f, k in findings if f.verdict in DRIFT or f.verdict is Verdict.IN_FLIGHT]
             memory.remember(connection, name, [(f, k, causes.get(f.label)) for f, k in still], run.run_id)
-            memory.close(connection, name, set(before) - {f.label for f, _ in still})
+            # Only what was looked at is closed, and only what both sides agree on.
+            memory.close(connection, name, {f.label for f, _ in findings} - {f.label for f, _ in still})
 
-        return measured(run, found, work, finish)
+        return measured(run, found, work, finish, run.plan.windows.get(name))
+
+
+def _affordable(
+    looks: _Looks, name: str, everything: Mapping[str, OpenDifference], before: Container[str]
+) -> dict[str, Unit]:
+    """The dependents in one collection that the budget allows, those that nobody knows of first; excused ones left out."""
+    found = {
+        label: unit
+        for label, unit in looks.dependents.get(name, {}).items()
+        if not (label in everything and everything[label].excused)
+    }
+    others = sorted((label for label in found if label not in before), key=lambda label: label in everything)
+    left_out = others[max(0, looks.budget) :]
+    looks.budget -= len(others) - len(left_out)
+    looks.waiting[name] = sum(label not in everything for label in left_out)
+    return {label: unit for label, unit in found.items() if label not in set(left_out)}
 
 
 def units_of(
     examiner: Examiner, known: Sequence[OpenDifference]
 ) -> tuple[list[Unit], list[tuple[Finding, Key | None]]]:
-    """What to look at for each open difference. A document that couldn't become a row is mapped again first; what
-    can't be looked at by itself (an id that no document can have) stays as it is."""
-    units: list[Unit] = []
+    """What to look at for each open difference: its document and its row, by key.
+
+    A difference without a key was a document, or a part of one, that couldn't become a row. It is mapped again: as long
+    as it is rejected, there is nothing else to look at. Otherwise its row is asked for even where the document is gone
+    or has lost the part: it may stand there from before.
+    """
+    collection = examiner.collection
+    units: dict[str, Unit] = {}
     done: list[tuple[Finding, Key | None]] = []
-    keyless = [d for d in known if d.key is None]
-    documents = examiner.source.get([d.path for d in keyless if d.path], examiner.collection.fields)
+    keyless = []
     for difference in known:
-        if difference.key is not None:
-            unit = unit_of(examiner.collection, difference.key, difference.path)
-            units.append(replace(unit, label=difference.label, requires=difference.requires))
-            continue
-        document = documents.get(difference.path or "")
-        mapped = map_document(examiner.collection, document) or [] if document is not None else []
-        unit_now = next((m for m in mapped if m.label == difference.label), None)
-        if isinstance(unit_now, Row):
-            units.append(Unit(unit_now.label, unit_now.key, unit_now.path, unit_now.entry))
-        elif isinstance(unit_now, Rejection):
-            reason = unit_now.reason
-            done.append((Finding(Verdict.REJECTED, unit_now.label, unit_now.path, unit_now.entry, reason=reason), None))
+        if difference.key is None:
+            keyless.append(difference)
         else:
-            done.append((Finding(Verdict.ABSENT, difference.label, difference.path), None))
-    return units, done
+            unit = unit_of(collection, difference.key, difference.path)
+            units[difference.label] = replace(unit, label=difference.label, requires=difference.requires)
+    documents = examiner.source.get([d.path for d in keyless if d.path], collection.fields)
+    ended: list[OpenDifference] = []
+    for difference in keyless:
+        document = documents.get(difference.path or "")
+        mapped = map_document(collection, document) or [] if document is not None else []
+        now = next((m for m in mapped if m.label == difference.label), None)
+        if isinstance(now, Rejection):
+            done.append((Finding(Verdict.REJECTED, now.label, now.path, now.entry, reason=now.reason), None))
+        elif isinstance(now, Row):
+            units[now.label] = Unit(now.label, now.key, now.path, now.entry)
+        else:
+            ended.append(difference)
+            for row in mapped:  # of an array or a map that was refused whole, each part by itself
+                if isinstance(row, Row):
+                    units.setdefault(row.label, Unit(row.label, row.key, row.path, row.entry))
+    for unit in _rows_left(examiner, ended):
+        units.setdefault(unit.label, unit)
+    done += [(Finding(Verdict.ABSENT, d.label, d.path), None) for d in ended if d.label not in units]
+    return list(units.values()), done
+
+
+def _rows_left(examiner: Examiner, ended: Sequence[OpenDifference]) -> list[Unit]:
+    """The rows that documents which are gone, or no longer say so, may have left. Where the key is made of fields, nobody
+    can tell any more which row that is: the sweep looks at every row."""
+    collection = examiner.collection
+    if not collection.keyed_by_path:
+        return []
+    parent = next((c for c in collection.key if isinstance(c.origin, Segment)), None)
+    if collection.entries is not None and parent is not None:
+        paths = {d.path.rsplit("/", 1)[-1]: d.path for d in ended if d.path and "\x00" not in d.path}
+        index = collection.key.index(parent)
+        keys = examiner.target.keys_where(collection, parent.name, paths)
+        return [unit_of(collection, key, paths[str(key[index])]) for key in keys]
+    keys_of_documents = ((d, key_of_path(collection, d.path)) for d in ended if d.path and "\x00" not in d.path)
+    return [
+        replace(unit_of(collection, key, difference.path), label=difference.label)
+        for difference, key in keys_of_documents  # no row's key can hold U+0000
+        if key is not None
+    ]
 
 
 def _settled(finding: Finding, before: OpenDifference | None, now: datetime, params: ReconcileParams) -> Finding:
     """The verdict of a second look: drift is what stayed, unchanged, for the grace period."""
-    if finding.verdict not in SETTLED_BY_WRITING or before is None or finding.requires is not None:
-        return finding  # what hangs on an extra row has waited with it
+    if finding.verdict not in SETTLED_BY_WRITING or finding.requires is not None:
+        return finding  # a dependent of an extra row has waited with it
+    if before is None or before.verdict == Verdict.REJECTED:  # another difference than the one that was open
+        return replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK)
     age = now - before.first_seen
     if age < timedelta(seconds=params.grace_seconds):
-        return replace(finding, verdict=Verdict.IN_FLIGHT, reason="younger_than_grace")
+        return replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.YOUNGER_THAN_GRACE)
     if not is_same(before.fingerprint, finding.fingerprint) and age < PATIENCE:
-        return replace(finding, verdict=Verdict.IN_FLIGHT, reason="changed_between_looks")
+        return replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.CHANGED_BETWEEN_LOOKS)
     return finding
 
 
@@ -246,25 +344,25 @@ def _causes(run: Run, collection: Collection, findings: Sequence[Finding]) -> di
     with run.target.transaction() as connection:
         found = operations.causes(connection, collection, wanted)
     if not run.plan.dual_write_enabled:
-        for finding in wanted:
-            if finding.verdict is Verdict.MISSING:
-                found[finding.label] = Cause(DUAL_WRITE_OFF)
+        found |= {finding.label: Cause(DUAL_WRITE_OFF) for finding in wanted}
     return found
 
 
-def _hang(examiner: Examiner, extra: Sequence[Finding], hanging: dict[str, dict[str, Unit]]) -> None:
-    """Rows that reference rows whose documents are gone: they can't stay, though their own documents may be there."""
+def _find_dependents(
+    examiner: Examiner, extra: Sequence[tuple[Finding, Key]], dependents: dict[str, dict[str, Unit]]
+) -> None:
+    """Rows that reference rows whose documents are gone: they can't stay, though their own documents may be there. One
+    statement for each table that references this one."""
     catalog, collection = examiner.catalog, examiner.collection
-    gone = {f.label: f.requires or f.path for f in extra if f.path is not None or f.requires is not None}
+    gone = {str(key[0]): f.requires or f.path for f, key in extra if f.path is not None or f.requires is not None}
     if not gone or len(collection.key) != 1:
         return
     for child, column in catalog.children(collection.name):
-        for label, requires in gone.items():
-            keys = examiner.target.keys_where(child, column.name, [label])
-            paths = examiner.target.paths(child, keys)
-            for key in keys:
-                unit = replace(unit_of(child, key, next(iter(paths.get(key, ())), None)), requires=requires)
-                hanging.setdefault(child.name, {}).setdefault(unit.label, unit)
+        rows = examiner.target.dependents(child, column.name, gone)
+        paths = examiner.target.paths(child, [key for _, key in rows])
+        for value, key in rows:
+            unit = replace(unit_of(child, key, next(iter(paths.get(key, ())), None)), requires=gone[value])
+            dependents.setdefault(child.name, {}).setdefault(unit.label, unit)
 
 
 # --- small things -----------------------------------------------------------------------------------------------------------
@@ -274,7 +372,7 @@ def examiner_of(
     run: Run,
     found: CollectionReport,
     policy: Policy,
-    excused: frozenset[str],
+    excused: Mapping[str, Excuse] | None = None,
     watched: frozenset[str] = frozenset(),
 ) -> Examiner:
     return Examiner(
@@ -291,12 +389,17 @@ def examiner_of(
 
 
 def measured(
-    run: Run, found: CollectionReport, work: Callable[[], None], finish: Callable[[Connection], None] = lambda _: None
+    run: Run,
+    found: CollectionReport,
+    work: Callable[[], None],
+    finish: Callable[[Connection], None],
+    window: Window | None,
 ) -> dict[str, Any]:
     """One phase of one collection, with its line in dualwrite.runs. A look at nothing leaves no line."""
-    window = run.plan.windows.get(found.collection)
+    swept = window is None and found.collection in run.plan.windows
     return recorded(
         run.source, run.target, found, work, finish,
-        dag_id=DAG_ID, run_id=run.run_id, scope="recent" if window is not None else "sweep", mode=run.params.repair,
-        window=window, line=lambda: bool(found.examined or found.not_examined or found.phase == "compare"),
+        dag_id=DAG_ID, run_id=run.run_id, scope="sweep" if swept else "recent", mode=run.params.repair, window=window,
+        line=lambda: bool(found.examined or found.not_examined or found.phase == "compare"),
+        unattended=run.plan.unattended,
     )  # fmt: skip

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from dualwrite.model import parameters
 from dualwrite.model.choices import RECONCILE_SCOPES as SCOPES
 from dualwrite.model.choices import REPAIRS
 from dualwrite.model.declaration import Catalog, Collection
-from dualwrite.model.errors import ParameterError
+from dualwrite.model.errors import ParameterError, PreflightError
 from dualwrite.model.windows import Window, recent_window
 from dualwrite.postgres import Connection, memory
 from dualwrite.postgres.target import Target
@@ -23,11 +23,17 @@ from dualwrite.postgres.target import Target
 DAG_ID = "reconcile_dual_writes"
 PARAMETERS = (
     "minutes", "overlap_minutes", "grace_seconds", "scope", "sweep_every_hours", "collections", "repair", "max_repairs",
-    "max_share", "liveness_minimum", "excuse", "excuse_reason", "unexcuse",
+    "max_share", "liveness_minimum", "max_unattempted_repairs", "max_open_looks", "max_examined_age_hours",
+    "max_swept_age_hours", "write_ops_required", "excuse", "excuse_reason", "unexcuse",
 )  # fmt: skip
+BY_A_PERSON = ("excuse", "excuse_reason", "unexcuse")
+"""Parameters that only a person gives: a Variable would excuse whatever is found from now on."""
 
 JOURNAL_DAYS = 30
 RUNS_DAYS = 400
+
+MAX_ASKED_AGE = timedelta(days=1)
+"""How long ago an excuse may have been asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,11 @@ class ReconcileParams:
     max_repairs: int
     max_share: float
     liveness_minimum: int
+    max_unattempted_repairs: int
+    max_open_looks: int
+    max_examined_age_hours: float
+    max_swept_age_hours: float
+    write_ops_required: bool
     excuses: tuple[tuple[str, str], ...]
     excuse_reason: str | None
     unexcuses: tuple[tuple[str, str], ...]
@@ -78,6 +89,11 @@ def parse(given: Mapping[str, Any], catalog: Catalog) -> ReconcileParams:
         max_repairs=int(parameters.number(given, "max_repairs", 1, 1_000_000)),
         max_share=parameters.number(given, "max_share", 0, 100),
         liveness_minimum=int(parameters.number(given, "liveness_minimum", 1, 1_000_000)),
+        max_unattempted_repairs=int(parameters.number(given, "max_unattempted_repairs", 0, 1_000_000)),
+        max_open_looks=int(parameters.number(given, "max_open_looks", 1, 1_000_000)),
+        max_examined_age_hours=parameters.number(given, "max_examined_age_hours", 0, 24 * 366),
+        max_swept_age_hours=parameters.number(given, "max_swept_age_hours", 0, 24 * 366),
+        write_ops_required=parameters.boolean(given, "write_ops_required"),
         excuses=tuple(excuses),
         excuse_reason=parameters.reason(given, bool(excuses)),
         unexcuses=tuple(parameters.excuses(given, "unexcuse")),
@@ -92,6 +108,10 @@ class Plan:
     now: datetime
     dual_write_enabled: bool
     windows: dict[str, Window | None]
+    instead: dict[str, Window] = field(default_factory=dict)
+    """For collections whose sweep is due: the window to look at where the sweep fails."""
+    unattended: bool = False
+    """A schedule began the run, not a person."""
     billed_reads: int = 0
     """What preflight itself cost."""
 
@@ -101,31 +121,35 @@ class Plan:
         return self.params.repair != "off" and self.dual_write_enabled
 
     def as_json(self) -> dict[str, Any]:
-        windows = {
-            n: None if w is None else {"start": w.start.isoformat(), "end": w.end.isoformat()}
-            for n, w in self.windows.items()
-        }
         return {
             "params": dataclasses.asdict(self.params),
             "now": self.now.isoformat(),
             "dual_write_enabled": self.dual_write_enabled,
-            "windows": windows,
+            "windows": {n: None if w is None else _window_json(w) for n, w in self.windows.items()},
+            "instead": {n: _window_json(w) for n, w in self.instead.items()},
+            "unattended": self.unattended,
             "billed_reads": self.billed_reads,
         }
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Self:
-        windows = {
-            n: None if w is None else Window(datetime.fromisoformat(w["start"]), datetime.fromisoformat(w["end"]))
-            for n, w in given["windows"].items()
-        }
         return cls(
             ReconcileParams.from_json(given["params"]),
             datetime.fromisoformat(given["now"]),
             given["dual_write_enabled"],
-            windows,
+            {n: None if w is None else _window_of(w) for n, w in given["windows"].items()},
+            {n: _window_of(w) for n, w in given["instead"].items()},
+            given["unattended"],
             given["billed_reads"],
         )
+
+
+def _window_json(window: Window) -> dict[str, str]:
+    return {"start": window.start.isoformat(), "end": window.end.isoformat()}
+
+
+def _window_of(given: Mapping[str, str]) -> Window:
+    return Window(datetime.fromisoformat(given["start"]), datetime.fromisoformat(given["end"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +161,8 @@ class Run:
     catalog: Catalog
     run_id: str
     plan: Plan
+    switch: Callable[[], bool] | None = None
+    """Asks for Variable dual_write_enabled as it is now: `plan` knows it as it was. None: it can't have changed."""
 
     @property
     def params(self) -> ReconcileParams:
@@ -155,36 +181,80 @@ def preflight(
     *,
     by: str,
     dual_write_enabled: bool,
+    unattended: bool = False,
+    asked_at: datetime | None = None,
     now: datetime | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Plan:
-    """Checks both sides, keeps excuses, and fixes the windows: from each collection's watermark on. `by` is who asks."""
-    now = now or datetime.now(UTC)
+    """Checks both sides, keeps excuses, and fixes the windows: from each collection's watermark on.
+
+    `by` is who asks and `asked_at` when they did (None: just now), `clock` the worker's own. `now`: where the windows end
+    (None: now).
+    """
+    now = now or clock()
     with target.transaction() as connection:
         memory.require_schema(connection)
+        _check_clocks(clock(), {"target's": memory.now(connection)})
         memory.prune_journal(connection, JOURNAL_DAYS)
         memory.prune_runs(connection, RUNS_DAYS)
         _check_excuses(connection, catalog, [*params.excuses, *params.unexcuses])
-        memory.excuse(connection, params.excuses, by=by, reason=str(params.excuse_reason), run_id=run_id)
+        if (params.excuses or params.unexcuses) and asked_at is not None and clock() - asked_at > MAX_ASKED_AGE:
+            raise ParameterError(
+                f"This run was asked for at {asked_at.isoformat(timespec='minutes')} and excuses differences: what is open "
+                "has changed since. Trigger a new run instead of clearing this one."
+            )
+        memory.excuse(
+            connection, params.excuses, by=by, reason=str(params.excuse_reason), run_id=run_id, asked_at=asked_at
+        )
         memory.unexcuse(connection, params.unexcuses)
-        marks = {name: memory.watermark(connection, name) for name in params.selected}
-    windows = {name: _window(params, catalog[name], mark, now) for name, mark in marks.items()}
-    plan = Plan(params, now, dual_write_enabled, windows)
+        moment = memory.now(connection)
+        marks = {name: _believed(memory.watermark(connection, name), moment) for name in params.selected}
+    windows, instead = {}, {}
+    for name, mark in marks.items():
+        recent = None if mark is None else recent_window(mark[0], params.minutes, now)
+        sweep = _sweeps(params, catalog[name], mark, now)
+        windows[name] = None if sweep else recent
+        if sweep and recent is not None and params.scope != "sweep" and catalog[name].check_fields:
+            instead[name] = recent
+    plan = Plan(params, now, dual_write_enabled, windows, instead, unattended)
     # A repair also writes the parents that a missing row needs.
     examined = dict.fromkeys(catalog.with_parents(params.selected))
-    checks.check(source, target, catalog, examined, writes=plan.repairs, estimate=False)
+    checked = checks.check(source, target, catalog, examined, writes=plan.repairs, estimate=False)
+    _check_clocks(clock(), {"source's": checked.source_time})
     return replace(plan, billed_reads=source.billed_reads)
 
 
-def _window(
-    params: ReconcileParams, collection: Collection, mark: tuple[datetime, datetime | None] | None, now: datetime
-) -> Window | None:
-    """From the watermark on; None where all is to be swept: because that was asked for, is due, or was never done, or
-    because the collection has no check field and is read whole anyway."""
-    until, swept = mark or (now, None)
-    due = swept is None or now - swept >= timedelta(hours=params.sweep_every_hours)
-    if due or params.scope == "sweep" or not collection.check_fields:
+def _check_clocks(worker: datetime, others: Mapping[str, datetime]) -> None:
+    """Windows, watermarks and sweeps compare the worker's clock with the others."""
+    for whose, moment in others.items():
+        if abs(worker - moment) > memory.CLOCKS_APART:
+            minutes = (worker - moment).total_seconds() / 60
+            raise PreflightError(
+                f"The worker's clock and the {whose} are {abs(minutes):,.0f} minutes apart (worker "
+                f"{worker.isoformat(timespec='seconds')}, {whose} {moment.isoformat(timespec='seconds')}): windows would "
+                "miss writes. Synchronise the clock that is wrong (NTP), then run again."
+            )
+
+
+def _believed(
+    mark: tuple[datetime, datetime | None] | None, moment: datetime
+) -> tuple[datetime, datetime | None] | None:
+    """A watermark as far as it can be true: one that lies in the future was set by a wrong clock, and what was examined
+    until then nobody knows. Such a collection is swept."""
+    if mark is None or mark[0] > moment + memory.CLOCKS_APART:
         return None
-    return recent_window(until, params.minutes, now)
+    until, swept = mark
+    return until, None if swept is not None and swept > moment + memory.CLOCKS_APART else swept
+
+
+def _sweeps(
+    params: ReconcileParams, collection: Collection, mark: tuple[datetime, datetime | None] | None, now: datetime
+) -> bool:
+    """Whether all is to be read: because that was asked for, is due, or was never done, or because the collection has no
+    check field and is read whole anyway."""
+    swept = mark[1] if mark else None
+    due = swept is None or now - swept >= timedelta(hours=params.sweep_every_hours)
+    return due or params.scope == "sweep" or not collection.check_fields
 
 
 def _check_excuses(connection: Connection, catalog: Catalog, named: Iterable[tuple[str, str]]) -> None:

@@ -6,69 +6,66 @@ mended or a person accepts it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dualwrite import migrations
+from dualwrite.engine.op_log import NEVER_ATTEMPTED
 from dualwrite.model import cost, report
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.render import Block, Heading, Paragraph, Table
 from dualwrite.model.report import Alert
-from dualwrite.model.verdicts import DRIFT
+from dualwrite.model.verdicts import DRIFT, Reason
 from dualwrite.postgres import Connection, memory
 from dualwrite.runs.ready import checklist, clean_streak
-from dualwrite.runs.reconcile import DUAL_WRITE_OFF
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 from dualwrite.runs.repair import steps
 
 RUNBOOK = "docs/runbook.md"
 EXCUSES = 20
 """How many excused differences a report lists; the counts beside them are exact."""
-NO_GATE = "Whether dual-write is alive was not examined: the task gate failed or did not run; see its log."
-_MENDS = {"missing": "missing", "stale": "missing_and_stale", "extra": "all"}
+NO_GATE = "Whether dual-write is alive was not examined: the task look_again failed or did not run; see its log."
+NOT_RUN = "it failed or did not run; see the task's log"
+_REPAIRS = {"missing": "missing", "stale": "missing_and_stale", "extra": "all"}
+_BLOCKED: dict[str, str] = {
+    Reason.UNIQUE_KEY_HELD_BY_EXTRA_ROW: f"trigger {DAG_ID} with repair = all: a row whose document is gone holds the unique key, and must go first",
+    Reason.UNIQUE_KEY_HELD_BY_STALE_ROW: f"trigger {DAG_ID} with repair = missing_and_stale: the row that holds the unique "
+    "key must be updated first",
+    Reason.ABSENCE_NOT_PROVED: "look at the rows by hand, or excuse them: proving that no document has their keys would read "
+    "more names than max_proof_reads, so no repair deletes them",
+    Reason.PARENT_REJECTED: "correct the document that it needs: that one can't become a row",
+    Reason.PATH_UNKNOWN: "look at the row by hand: nothing tells which document it belongs to, so no repair deletes it",
+    Reason.STILL_REFERENCED: "remove the rows that reference it first (see its foreign keys), or excuse it",
+}
+"""What to do where the repair that the verdict suggests can't help, by the difference's reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the tasks of a run returned; a task that failed or never ran gives nothing."""
+    """What the stages of a run returned; one that failed or never ran gives nothing. `errors` says what ended it, by task id
+    (`look_again`), by stage and collection (`compare.posts`), or by step of the repair (`write.posts`)."""
 
     compared: Mapping[str, dict[str, Any] | None]
     looked: Mapping[str, dict[str, Any]] | None
     gate: Mapping[str, Any] | None
     repaired: Sequence[dict[str, Any]] = field(default=())
     re_examined: Mapping[str, dict[str, Any]] | None = None
+    errors: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_report(
     connection: Connection, catalog: Catalog, run_id: str, plan: Plan, parts: Parts, *, link: str = ""
 ) -> dict[str, Any]:
     """The whole run, with what is open now, the age of the last complete looks, and the last runs in short form."""
-    collections = []
-    for name in plan.params.selected:
-        compared = parts.compared.get(name)
-        if compared is None:
-            why = "its task failed or did not run; see its log"
-            collections.append(report.CollectionReport(name, "compare", not_examined=why).as_json())
-            continue
-        looked = (parts.looked or {}).get(name)
-        if looked is None and compared.get("pending"):
-            compared = {**compared, "outcome": "not_examined", "not_examined": "its second look failed or did not run"}
-        whole = report.merged([compared, *([looked] if looked else [])])
-        whole |= {"phase": "compare", "scope": "sweep" if plan.windows[name] is None else "recent"}
-        for written in parts.repaired:
-            if written["collection"] == name:
-                for number in ("inserted", "updated", "deleted", "parents_inserted", "billed_reads"):
-                    whole[number] += written[number]
-        if parts.re_examined and name in parts.re_examined:
-            whole["billed_reads"] += parts.re_examined[name]["billed_reads"]
-        collections.append(whole)
-    open_now = memory.open_counts(connection)
-    gate = parts.gate or {"problem": NO_GATE}
+    why = parts.errors.get("look_again")
+    gate = parts.gate or {"problem": f"{NO_GATE} {why}" if why else NO_GATE}
     planned = gate.get("planned") or {}
     done = {(part["collection"], part["phase"]) for part in parts.repaired}
     due = [] if gate["problem"] else [(name, step) for name in planned for step in steps(planned[name])]
+    collections = [_collection(name, plan, parts) for name in plan.params.selected]
     whole_report = {
         "version": report.VERSION,
         "dag_id": DAG_ID,
@@ -78,12 +75,18 @@ def build_report(
         "dual_write_enabled": plan.dual_write_enabled,
         "windows": plan.as_json()["windows"],
         "problem": gate["problem"],
+        "gate": "not_examined" if parts.gate is None else "examined",
         "operations": gate.get("operations"),
         "planned": planned,
-        "not_repaired": [f"{step}.{name}" for name, step in due if (name, step) not in done],
+        "not_repaired": {
+            f"{step}.{name}": parts.errors.get(f"{step}.{name}") or parts.errors.get("repair") or NOT_RUN
+            for name, step in due
+            if (name, step) not in done
+        },
+        "repaired_lately": [dataclasses.asdict(r) for r in memory.repaired_lately(connection, DAG_ID, run_id)],
         "billed_reads": sum(c["billed_reads"] for c in collections) + gate.get("billed_reads", 0) + plan.billed_reads,
         "collections": collections,
-        "open": open_now,
+        "open": memory.open_counts(connection),
         "ages": memory.ages(connection),
         "history": memory.history(connection, DAG_ID),
         "excuses": memory.excuses(connection, EXCUSES),
@@ -93,52 +96,154 @@ def build_report(
     derived = [c.name for c in catalog if c.entries is not None]
     whole_report["ready"] = checklist(whole_report, catalog.names, derived)
     whole_report["verdict"] = verdict(whole_report)
-    whole_report["alerts"] = [a.text for a in alerts(whole_report, catalog, link)]
+    whole_report["alerts"] = [a.text for a in alerts(whole_report, catalog, plan, link)]
     return report.fit(whole_report)
 
 
-def alerts(whole: Mapping[str, Any], catalog: Catalog, link: str) -> list[Alert]:
+def _collection(name: str, plan: Plan, parts: Parts) -> dict[str, Any]:
+    """The looks at one collection as one, with what was written there."""
+    compared = parts.compared.get(name)
+    looked = (parts.looked or {}).get(name)
+    if compared is None:
+        why = parts.errors.get(f"compare.{name}") or parts.errors.get("compare") or NOT_RUN
+        missing = report.CollectionReport(name, "compare", not_examined=why).as_json()
+        return {**missing, "scope": "recent", "not_looked_at": 0, "undecided": 0, "sweep_failed": None}
+    if looked is None and compared.get("pending"):
+        why = parts.errors.get(f"look_again.{name}") or parts.errors.get("look_again") or NOT_RUN
+        compared = {**compared, "outcome": "not_examined", "not_examined": f"its second look: {why}"}
+    whole = report.merged([compared, *([looked] if looked else [])])
+    whole |= {"phase": "compare", "scope": compared["scope"], "sweep_failed": compared.get("sweep_failed")}
+    whole |= {n: (looked or {}).get(n, 0) for n in ("not_looked_at", "undecided")}
+    for written in parts.repaired:
+        if written["collection"] == name:
+            for number in ("inserted", "updated", "deleted", "parents_inserted", "billed_reads"):
+                whole[number] += written[number]
+    if parts.re_examined and name in parts.re_examined:
+        whole["billed_reads"] += parts.re_examined[name]["billed_reads"]
+    return whole
+
+
+# --- alerts -------------------------------------------------------------------------------------------------------------
+
+
+def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) -> list[Alert]:
     """Why the run fails; empty where it succeeds."""
     found = []
     if problem := whole["problem"]:
-        verdict = "not_examined" if problem == NO_GATE else "dual_write_off" if "seems off" in problem else "refused"
-        found.append(Alert(problem, verdict=verdict))
+        verdict = "dual_write_off" if "seems off" in problem else "refused"
+        found.append(Alert(problem, verdict="not_examined" if whole["gate"] == "not_examined" else verdict))
     for collection in whole["collections"]:
+        name = collection["collection"]
         if collection["not_examined"]:
-            text = f"{collection['collection']} was not examined: {collection['not_examined']}"
-            found.append(Alert(text, collection["collection"], "not_examined"))
-    for task in whole["not_repaired"]:
-        name = task.partition(".")[2]
-        text = f"{name} was not repaired whole: the task {task} failed or did not run; see its log"
-        found.append(Alert(text, name, "not_repaired"))
+            found.append(Alert(f"{name} was not examined: {collection['not_examined']}", name, "not_examined"))
+        if collection["sweep_failed"]:
+            text = f"{name} was not swept, only what was written lately was looked at: {collection['sweep_failed']}"
+            found.append(Alert(text, name, "not_swept"))
+        if collection["undecided"]:
+            text = (
+                f"{name}: {collection['undecided']:,} differences were seen once and not looked at again, because more than "
+                f"max_open_looks = {plan.params.max_open_looks:,} are open; the next runs go on"
+            )
+            found.append(Alert(text, name, "not_examined"))
+    for step, why in whole["not_repaired"].items():
+        name = step.partition(".")[2]
+        found.append(Alert(f"{name} was only partly repaired: step {step}: {why}", name, "not_repaired"))
+    found += _drift(whole, catalog, link)
+    return [*found, *_unattempted(whole, plan), *_blind(whole, catalog, plan)]
+
+
+def _drift(whole: Mapping[str, Any], catalog: Catalog, link: str) -> list[Alert]:
+    """What is open, one alert for each collection and verdict. While dual-write is off, only what it can't explain."""
+    found = []
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for line in whole["open"]:
-        expected = line["cause"] == DUAL_WRITE_OFF and not whole["dual_write_enabled"]
+        expected = (
+            not whole["dual_write_enabled"] and line["verdict"] in _REPAIRS and line["collection"] in catalog.names
+        )
         if line["verdict"] in DRIFT and not line["excused"] and not expected:
             groups.setdefault((line["collection"], line["verdict"]), []).append(line)
     for (name, verdict), lines in groups.items():
         number = sum(line["number"] for line in lines)
         since = min(line["since"] for line in lines)
         causes: Counter[str] = Counter()
+        reasons: Counter[str | None] = Counter()
         for line in lines:
             causes[line["cause"]] += line["number"]
+            reasons[line["reason"] if line["reason"] in _BLOCKED else None] += line["number"]
         why = (
             ", ".join(f"{n:,} {cause}" for cause, n in causes.most_common())
             if verdict != "rejected"
             else "see the report"
         )
-        text = f"{name}: {number:,} {verdict} since {since[:16]} ({why}); {_remedy(name, verdict, name in catalog.names, link)}"
+        text = (
+            f"{name}: {number:,} {verdict} since {since[:16]} ({why}); {_remedy(name, verdict, reasons, catalog, link)}"
+        )
+        if not whole["dual_write_enabled"]:
+            text += "; Variable dual_write_enabled is false, so nothing is repaired until it is true again"
         found.append(Alert(text, name, verdict, causes.most_common(1)[0][0]))
     return found
 
 
-def _remedy(name: str, verdict: str, declared: bool, link: str) -> str:
+def _remedy(name: str, verdict: str, reasons: Counter[str | None], catalog: Catalog, link: str) -> str:
     where = f" at {link}" if link else ""
-    if not declared:
+    if name not in catalog.names:
         return f"the catalog has no collection {name} any more: put it back, or trigger with excuse = {name}:*{where}"
-    if verdict in _MENDS:
-        return f"trigger {DAG_ID} with repair = {_MENDS[verdict]}{where} ({RUNBOOK})"
-    return f"correct the documents, or trigger {DAG_ID} with excuse = {name}:<key>{where} ({RUNBOOK})"
+    if verdict not in _REPAIRS:
+        return f"correct the documents, or trigger {DAG_ID} with excuse = {name}:<key>{where} ({RUNBOOK})"
+    parts = []
+    if reasons[None]:
+        parts.append(f"trigger {DAG_ID} with repair = {_REPAIRS[verdict]}{where} ({RUNBOOK})")
+    parts += [
+        f"{number:,} {'of them ' if len(reasons) > 1 else ''}({reason}): {_BLOCKED[reason]}{where}"
+        for reason, number in reasons.items()
+        if reason
+    ]
+    return "; ".join(parts)
+
+
+def _unattempted(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
+    """A repair that scheduled runs do quietly must not hide that nobody attempts these writes any more."""
+    lately = [r for r in whole["repaired_lately"] if r["cause"] == NEVER_ATTEMPTED]
+    number = sum(r["unattended"] for r in lately)
+    now = sum(r["by_this_run"] for r in lately)
+    if not plan.unattended or not now or number <= plan.params.max_unattempted_repairs:
+        return []
+    listed = ", ".join(f"{r['collection']} {r['unattended']:,}" for r in lately if r["unattended"])
+    text = (
+        f"{now:,} rows were repaired that no operation had attempted, {number:,} by scheduled runs in 24 hours ({listed}): "
+        f"more than max_unattempted_repairs = {plan.params.max_unattempted_repairs:,}. The rows are right now; find the client "
+        f"that doesn't dual-write (flag off, old version) ({RUNBOOK})"
+    )
+    return [Alert(text, verdict="unattempted_repairs")]
+
+
+def _blind(whole: Mapping[str, Any], catalog: Catalog, plan: Plan) -> list[Alert]:
+    """What this and later runs can't see: an unreadable write_ops, collections that nobody looks at."""
+    found = []
+    operations = whole["operations"]
+    if plan.params.write_ops_required and operations is not None and operations["total"] is None:
+        text = (
+            "write_ops is missing or can't be read whole, so nobody can tell whether dual-write is alive, or why a row is "
+            "wrong: GRANT SELECT ON write_ops to our role and let it bypass row-level security (or set write_ops_required = "
+            "false)"
+        )
+        found.append(Alert(text, verdict="write_ops_unreadable"))
+    limits = {"examined": plan.params.max_examined_age_hours, "swept": plan.params.max_swept_age_hours}
+    if limits["swept"]:
+        limits["swept"] = max(limits["swept"], 2 * plan.params.sweep_every_hours)
+    for what, most in limits.items():
+        ages = {name: whole["ages"].get(name, {}).get(f"{what}_hours") for name in catalog.names}
+        old = {name: age for name, age in ages.items() if most and (age is None or age > most)}
+        if old:
+            listed = ", ".join(
+                f"{name} ({'never' if age is None else f'{age:,.0f} h ago'})" for name, age in old.items()
+            )
+            text = (
+                f"Not {what} whole for more than {most:g} hours (max_{what}_age_hours): {listed}. Select these collections "
+                "again (Variable reconcile_collections), or see why their looks fail"
+            )
+            found.append(Alert(text, verdict=f"not_{what}_lately"))
+    return found
 
 
 def message(found: Iterable[Alert]) -> str:
@@ -146,13 +251,16 @@ def message(found: Iterable[Alert]) -> str:
     return "; ".join(alert.text for alert in found)
 
 
-def _ages(ages: Mapping[str, Mapping[str, str | None]]) -> str:
+# --- as a person reads it -----------------------------------------------------------------------------------------------
+
+
+def _ages(ages: Mapping[str, Mapping[str, Any]]) -> str:
     """The oldest complete look and the oldest sweep: all others are younger."""
     name, age = min(ages.items(), key=lambda item: str(item[1]["examined_until"]))
     never = sorted(n for n, a in ages.items() if a["swept_at"] is None)
     swept = min((str(a["swept_at"]), n) for n, a in ages.items()) if not never else None
-    last = f"swept since {swept[0][:16]} ({swept[1]})" if swept else f"never swept: {', '.join(never)}"
-    return f"Every collection is examined whole until {str(age['examined_until'])[:16]} ({name}), and {last}, or later."
+    last = f"oldest sweep: {swept[0][:16]} ({swept[1]})" if swept else f"never swept: {', '.join(never)}"
+    return f"Oldest complete look: {str(age['examined_until'])[:16]} ({name}); {last}."
 
 
 def verdict(whole: Mapping[str, Any]) -> str:
@@ -188,8 +296,17 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
         lines = []
         for line in whole["open"]:
             is_open = f"{line['verdict']}, excused" if line["excused"] else line["verdict"]
-            lines.append([line["collection"], is_open, line["cause"], line["since"][:16], f"{line['number']:,}"])
-        blocks.append(Table(["open", "verdict", "cause", "since", "number"], lines, left=4))
+            found = [line["collection"], is_open, line["reason"] or "", line["cause"], line["since"][:16]]
+            lines.append([*found, f"{line['number']:,}"])
+        blocks.append(Table(["open", "verdict", "reason", "cause", "since", "number"], lines, left=5))
+    if whole["repaired_lately"]:
+        lines = [
+            [r["collection"], r["cause"], f"{r['number']:,}", f"{r['unattended']:,}"] for r in whole["repaired_lately"]
+        ]
+        blocks.append(Table(["repaired in the last 24 hours", "cause", "rows", "by scheduled runs"], lines, left=2))
+    if waiting := {c["collection"]: c["not_looked_at"] for c in whole["collections"] if c["not_looked_at"]}:
+        listed = ", ".join(f"{name} {number:,}" for name, number in waiting.items())
+        blocks.append(Paragraph(f"Open and not looked at again by this run (max_open_looks): {listed}. Later runs do."))
     swept = [c["collection"] for c in whole["collections"] if c.get("scope") == "sweep"]
     if swept:
         blocks.append(Paragraph(f"Swept (every document and every row): {', '.join(swept)}."))
@@ -200,7 +317,8 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
         blocks.append(
             Paragraph(
                 f"write_ops: {activity['total']:,} operations in {activity['minutes']:g} minutes "
-                f"({activity['per_minute']:g} a minute; documents {activity['documents_per_minute']:g} a minute), "
+                f"({activity['per_minute']:g} a minute; documents {activity['documents_per_minute']:g} a minute): "
+                f"{report.listed(activity['by_entity'], activity['by_entity']) or 'none of a known entity'}; "
                 f"{activity['malformed']:,} of no known form, {activity['unknown_entities']:,} of unknown entities, "
                 f"{activity['in_the_future']:,} in the future."
             )
@@ -211,7 +329,7 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
         )
     if not whole["dual_write_enabled"]:
         blocks.append(
-            Paragraph("Variable dual_write_enabled is false: what is missing is expected, kept open, and not repaired.")
+            Paragraph("Variable dual_write_enabled is false: what differs is expected, kept open, and not repaired.")
         )
     blocks.append(Paragraph(cost.billed(whole["billed_reads"])))
     blocks += report.samples(whole["collections"])

@@ -27,6 +27,7 @@ def recorded(
     mode: str,
     window: Window | None,
     line: Callable[[], bool] = lambda: True,
+    unattended: bool = False,
 ) -> dict[str, Any]:
     """Runs `work`, which fills `found`, and returns it as JSON.
 
@@ -49,6 +50,7 @@ def recorded(
             mode=mode,
             window=window,
             started_at=started_at,
+            unattended=unattended,
         )
 
     try:

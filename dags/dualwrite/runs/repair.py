@@ -2,25 +2,30 @@
 
 Rows whose documents are gone are deleted first, children before parents, because one of them may hold a unique key
 that a missing document needs; then rows are inserted and updated, parents before children. Every key is read again on
-both sides before it is written, so nothing here trusts what an earlier task saw.
+both sides before it is written, so nothing here trusts what an earlier task saw. That holds for the gate too: whoever
+writes asks it again at that moment, because Airflow clears single tasks of old runs and runs them again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.units import Policy
+from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.errors import BrakeError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Verdict
 from dualwrite.postgres import memory
 from dualwrite.postgres.memory import OpenDifference
+from dualwrite.runs import reconcile
 from dualwrite.runs.liveness import liveness
-from dualwrite.runs.reconcile import DUAL_WRITE_OFF, examiner_of, measured, units_of
+from dualwrite.runs.reconcile import examiner_of, measured, units_of
 from dualwrite.runs.reconcile_plan import Run
 
 FEW = 20
@@ -38,24 +43,41 @@ class Planned:
     delete: int = 0
     unfinished: int = 0
     """Writes of a killed run that are still to be confirmed."""
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    """What this run has written so far: a task of it may run again, and the brakes are for the whole run."""
 
     @property
     def total(self) -> int:
-        return self.insert + self.update + self.delete
+        return self.insert + self.inserted + self.changed
+
+    @property
+    def changed(self) -> int:
+        """Rows that were there before the run and are touched by it."""
+        return self.update + self.delete + self.updated + self.deleted
 
 
 def plan(run: Run) -> dict[str, Planned]:
     """What the run's policy would mend of what is open, by collection; those with nothing to mend are left out."""
     found: dict[str, Planned] = {}
     with run.target.transaction() as connection:
+        written = Counter((name, action) for name, _, action in memory.journaled(connection, run.run_id))
         for name in run.params.selected:
             number = {"insert": 0, "update": 0, "delete": 0}
             for difference in memory.open_differences(connection, name):
-                if _is_ours(difference, run.params.policy):
+                if is_ours(difference, run.params.policy):
                     number[_WRITTEN_BY[Verdict(difference.verdict)]] += 1
             unfinished = len(memory.unconfirmed(connection, name))
-            if unfinished or any(number.values()):
-                found[name] = Planned(**number, unfinished=unfinished)
+            part = Planned(
+                **number,
+                unfinished=unfinished,
+                inserted=written[name, "insert"],
+                updated=written[name, "update"],
+                deleted=written[name, "delete"],
+            )
+            if part.unfinished or part.total:
+                found[name] = part
     return found
 
 
@@ -67,9 +89,9 @@ def steps(planned: Mapping[str, int] | None) -> tuple[str, ...]:
     return tuple(step for step, rows in (("delete", planned["delete"]), ("write", written)) if rows)
 
 
-def _is_ours(difference: OpenDifference, policy: Policy) -> bool:
-    """Drift that a person has not accepted, that is no consequence of the switch, and that the policy may write."""
-    if difference.excused or difference.cause == DUAL_WRITE_OFF or difference.verdict not in _WRITTEN_BY:
+def is_ours(difference: OpenDifference, policy: Policy) -> bool:
+    """Drift that a person has not accepted and that the policy may write."""
+    if difference.excused or difference.verdict not in _WRITTEN_BY:
         return False
     return bool(getattr(policy, _WRITTEN_BY[Verdict(difference.verdict)]))
 
@@ -108,15 +130,40 @@ def brake(run: Run, planned: Mapping[str, Planned]) -> None:
             "Nothing was. Find out why there are so many; then trigger a run with a larger max_repairs."
         )
     for name, part in planned.items():
-        changed = part.update + part.delete
-        rows = run.target.count(run.catalog[name])
-        share = 100 * changed / rows if rows else 100.0
-        if changed > FEW and share > run.params.max_share:
+        rows = run.target.count(run.catalog[name]) + part.deleted - part.inserted  # as many as before the repair
+        share = 100 * part.changed / rows if rows > 0 else 100.0
+        if part.changed > FEW and share > run.params.max_share:
             raise BrakeError(
-                f"A repair changes at most max_share = {run.params.max_share:g} % of a table: {part.update:,} updates and "
-                f"{part.delete:,} deletes are {share:.1f} % of the {rows:,} rows of {name}. Nothing was written. Find out why "
+                f"A repair changes at most max_share = {run.params.max_share:g} % of a table: "
+                f"{part.update + part.updated:,} updates and {part.delete + part.deleted:,} deletes are {share:.1f} % of the {rows:,} rows of {name}. Nothing was written. Find out why "
                 "there are so many; then trigger a run with a larger max_share."
             )
+
+
+def may_write(run: Run) -> None:
+    """Raises BrakeError unless the repair may begin, or go on, at this moment: the plan is fresh, dual-write is on and
+    alive, and what is left to write is within the brakes."""
+    age = datetime.now(UTC) - run.plan.now
+    if age > MAX_PLAN_AGE:
+        raise BrakeError(
+            f"A repair belongs to the looks that it follows: those of this run are from "
+            f"{run.plan.now.isoformat(timespec='minutes')}, more than {MAX_PLAN_AGE.total_seconds() / 3600:g} hours ago. "
+            "Nothing was written. Trigger a new run instead of clearing this one."
+        )
+    if run.switch is not None and not run.switch():
+        raise BrakeError(
+            "Nothing is repaired while dual-write is switched off: Variable dual_write_enabled is false now. Set it to true "
+            "when the app dual-writes again, then trigger a new run."
+        )
+    if not run.plan.repairs:
+        raise BrakeError("This run was not asked to repair anything, or dual-write was switched off when it began.")
+    if problem := gate(run)["problem"]:
+        raise BrakeError(problem)
+
+
+def re_examine(run: Run, planned: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Looks once more at what was repaired; see reconcile.re_examine."""
+    return reconcile.re_examine(run, planned, lambda difference: is_ours(difference, run.params.policy))
 
 
 def delete(run: Run, name: str) -> dict[str, Any]:
@@ -131,10 +178,11 @@ def write(run: Run, name: str) -> dict[str, Any]:
 
 def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     """Repairs what is open in one collection, as far as the policy goes. First finishes what a killed run left."""
+    may_write(run)
     found = CollectionReport(name, "delete" if policy.delete else "write")
     with run.target.transaction() as connection:
-        known = [d for d in memory.open_differences(connection, name) if _is_ours(d, policy)]
-    with examiner_of(run, found, policy, frozenset()) as examiner:
+        known = [d for d in memory.open_differences(connection, name) if is_ours(d, policy)]
+    with examiner_of(run, found, policy) as examiner:
 
         def work() -> None:
             examiner.protocol.finish_journal()
@@ -142,4 +190,4 @@ def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
             examiner.examine_units(units)
             examiner.protocol.finish_journal()
 
-        return measured(run, found, work)
+        return measured(run, found, work, lambda _: None, run.plan.windows.get(name))

@@ -1,0 +1,141 @@
+"""What an empty run of reconcile_dual_writes costs through Airflow's own scheduler, beside the same DAG with empty tasks.
+
+    PYTHONPATH=dags:. python -m benchmarks.scheduled_run [--runs 3]
+
+Empty: everything was examined a moment ago and nothing differs. The seconds are those of the run in Airflow's database, and
+the CPU time that the scheduler with its workers took between its begin and its end; the idle scheduler's own share of that,
+measured without a run, is taken off. Databases, API server and DAG processor are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dev import airflow_home, processes, stack
+from dualwrite.catalog import CATALOG
+
+REAL, EMPTY = "reconcile_dual_writes", "reconcile_empty"
+PASSWORD = "benchmark"
+CONF = {"grace_seconds": 0, "liveness_minimum": 1_000_000}
+
+
+def empty_copy(source: str) -> str:
+    """The DAG file with the same tasks, none of which does anything."""
+    tree = ast.parse(source)
+    dag = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == REAL)
+    dag.name = EMPTY
+    for node in dag.body:
+        if isinstance(node, ast.FunctionDef):
+            decorator = ast.unparse(node.decorator_list[0])
+            value = "True" if "sensor" in decorator else "False" if "short_circuit" in decorator else "{}"
+            node.body = ast.parse(f"return {value}").body
+    call = tree.body[-1]
+    assert isinstance(call, ast.Expr)
+    call.value = ast.parse(f"{EMPTY}()", mode="eval").body
+    return ast.unparse(tree)
+
+
+def cpu_seconds(root: int) -> float:
+    """CPU time of a process, of its living descendants, and of those that they have waited for."""
+    children: dict[int, list[int]] = {}
+    times: dict[int, float] = {}
+    tick = os.sysconf("SC_CLK_TCK")
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
+                times[int(entry.name)] = sum(map(int, fields[11:15])) / tick
+    total, todo = 0.0, [root]
+    while todo:
+        process = todo.pop()
+        total += times.get(process, 0.0)
+        todo += children.get(process, [])
+    return total
+
+
+class Api:
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.token = ""
+        self.token = self.call("POST", "/auth/token", {"username": "admin", "password": PASSWORD})["access_token"]
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, method=method, data=data, headers=headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return dict(json.load(answer))
+
+    def run(self, dag_id: str, conf: dict[str, Any]) -> tuple[str, float, int]:
+        """State, seconds from being queued to the end, and how many task processes it took."""
+        made = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{made['dag_run_id']}"
+        while (run := self.call("GET", path))["state"] not in ("success", "failed"):
+            time.sleep(0.5)
+        tasks = self.call("GET", path + "/taskInstances?limit=100")["task_instances"]
+        begun, ended = (datetime.fromisoformat(run[name]) for name in ("queued_at", "end_date"))
+        return run["state"], (ended - begun).total_seconds(), sum(1 for t in tasks if t["hostname"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3)
+    number = parser.parse_args().runs
+    port = processes.free_port()
+    with tempfile.TemporaryDirectory() as folder, stack.databases(Path(folder), port=port) as running:
+        dags = Path(folder) / "dags"
+        shutil.copytree(airflow_home.ROOT / "dags", dags)
+        shutil.copytree(airflow_home.ROOT / "sql", Path(folder) / "sql")
+        source = (dags / f"{REAL}.py").read_text().replace("schedule=timedelta(minutes=15)", "schedule=None")
+        (dags / f"{REAL}.py").write_text(source)  # nothing but this runs
+        (dags / f"{EMPTY}.py").write_text(empty_copy(source))
+        running.environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(dags)
+        with stack.airflow_components(running, port, PASSWORD) as components:
+            api = Api(f"http://127.0.0.1:{port}")
+            while api.call("GET", "/api/v2/dags")["total_entries"] < 4:
+                time.sleep(1)
+            for dag_id in ("apply_migrations", "backfill_gap", REAL, EMPTY):
+                schedule = {"is_paused": False}
+                api.call("PATCH", f"/api/v2/dags/{dag_id}", schedule)
+            print(api.run("apply_migrations", {"mode": "apply"})[0], flush=True)
+            accepted = [f"{name}:*" for name in CATALOG.names]
+            print(api.run(REAL, {**CONF, "scope": "sweep"})[0], "after a first sweep", flush=True)
+            reason = {"excuse": accepted, "excuse_reason": "a benchmark"}
+            print(api.run(REAL, {**CONF, **reason, "repair": "off"})[0], "with what is open excused", flush=True)
+            scheduler = components["scheduler"].pid
+            began, before = time.monotonic(), cpu_seconds(scheduler)
+            time.sleep(60)
+            idle = (cpu_seconds(scheduler) - before) / (time.monotonic() - began)
+            print(f"idle scheduler: {idle:.2f} s of CPU a second", flush=True)
+            for dag_id in (REAL, EMPTY):
+                walls, cpus = [], []
+                for _ in range(number):
+                    before = cpu_seconds(scheduler)
+                    state, wall, processes_ = api.run(dag_id, CONF if dag_id == REAL else {})
+                    cpu = cpu_seconds(scheduler) - before - idle * wall
+                    walls.append(wall)
+                    cpus.append(cpu)
+                    print(
+                        f"{dag_id}: {state}, {wall:.1f} s, {cpu:.1f} s of CPU, {processes_} task processes", flush=True
+                    )
+                print(
+                    f"{dag_id}: median {statistics.median(walls):.1f} s, CPU {statistics.median(cpus):.1f} s",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

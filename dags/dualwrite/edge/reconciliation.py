@@ -1,0 +1,242 @@
+"""The tasks of reconcile_dual_writes: what each takes from Airflow, and what it gives back. What they do is in
+runs/reconciliation.py."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.sdk import Variable
+from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowSkipException
+
+from dualwrite import alerts
+from dualwrite.catalog import CATALOG
+from dualwrite.edge.airflow import (
+    cleared,
+    clearly_run,
+    dag_link,
+    fail,
+    given,
+    has_tries_left,
+    source,
+    source_maker,
+    target,
+    target_connector,
+    triggered_by,
+    worth_a_retry,
+)
+from dualwrite.model.errors import DualWriteError, ParameterError
+from dualwrite.model.render import as_text
+from dualwrite.postgres.target import Target
+from dualwrite.runs import reconcile_plan, reconcile_report, reconciliation
+from dualwrite.runs import repair as repairs
+from dualwrite.runs.reconcile_plan import DAG_ID, Plan, Run
+
+log = logging.getLogger("dualwrite")
+
+
+# --- parameters ---------------------------------------------------------------------------------------------------------
+
+
+def params_of(context: Mapping[str, Any]) -> reconcile_plan.ReconcileParams:
+    """The parameters of a reconciliation. A scheduled run takes its defaults from the Variables reconcile_*, so that
+    an operator turns repair on without touching code; a manual run is what its form says.
+
+    Excuses are never taken from Variables: one would silence whatever is found from now on.
+    """
+    found = given(context)
+    if is_scheduled(context):
+        for name in reconcile_plan.PARAMETERS:
+            variable = f"reconcile_{name}"
+            text = Variable.get(variable, default=None)
+            if text is None:
+                continue
+            if name in reconcile_plan.BY_A_PERSON:
+                raise ParameterError(
+                    f"Excuses are given by a person, for what is open then: Variable {variable} would hide all that is found "
+                    f"from now on. Delete it, and trigger a run with {name} instead."
+                )
+            changed = {**found, name: _from_variable(text)}
+            try:
+                reconcile_plan.parse(changed, CATALOG)
+            except DualWriteError as error:
+                raise ParameterError(f"Variable {variable} can't be used. {error}") from None
+            found = changed
+    return reconcile_plan.parse(found, CATALOG)
+
+
+def is_scheduled(context: Mapping[str, Any]) -> bool:
+    run_type = getattr(context["dag_run"], "run_type", "manual")
+    return bool(getattr(run_type, "value", run_type) == "scheduled")  # an enum in a task: its str() is not its value
+
+
+def _from_variable(text: Any) -> Any:
+    """A Variable's text as JSON where it is JSON (30, true, ["users"]), else the text itself (missing)."""
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return text
+
+
+def dual_write_enabled() -> bool:
+    """The rollback switch: Variable dual_write_enabled, true where there is none."""
+    text = str(Variable.get("dual_write_enabled", default="true")).strip().lower()
+    if text not in ("true", "false"):
+        raise ParameterError(
+            f"Variable dual_write_enabled is true or false: it is {text!r}. Correct it under Admin, Variables."
+        )
+    return text == "true"
+
+
+# --- what tasks share ---------------------------------------------------------------------------------------------------
+
+
+def plan_of(context: Mapping[str, Any]) -> Plan:
+    """The plan of preflight; skips the task where there is none."""
+    plan = context["ti"].xcom_pull(task_ids="preflight")
+    if plan is None:
+        raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
+    return Plan.from_json(plan)
+
+
+@contextmanager
+def run_of(context: Mapping[str, Any], plan: Plan) -> Iterator[Run]:
+    with clearly_run(context), source() as firestore, target() as postgres_target:
+        yield Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan, dual_write_enabled)
+
+
+def _opener(run_id: str, plan: Plan) -> reconciliation.Opened:
+    """Opens runs in threads. Airflow is asked here, in the task's own thread."""
+    make_source, connect = source_maker(), target_connector()
+
+    @contextmanager
+    def opened() -> Iterator[Run]:
+        with make_source() as firestore, Target(connect, CATALOG) as postgres_target:
+            yield Run(firestore, postgres_target, CATALOG, run_id, plan)
+
+    return opened
+
+
+class _Kept(dict[str, dict[str, Any]]):
+    """What a try of this task has finished, kept for the next one in Airflow's store for tasks (new in Airflow 3.3; without
+    it a retry begins anew). A task that ended well forgets it: when it is cleared, it is to look again."""
+
+    def __init__(self, context: Mapping[str, Any], plan: Plan) -> None:
+        self._store = context.get("task_state_store")
+        self._plan = plan.now.isoformat()
+        kept = (self._store.get("kept") if self._store is not None else None) or {}
+        super().__init__(kept["reports"] if kept.get("plan") == self._plan else {})
+
+    def __setitem__(self, name: str, report: dict[str, Any]) -> None:
+        super().__setitem__(name, report)
+        if self._store is not None:
+            self._store.set("kept", {"plan": self._plan, "reports": dict(self)})
+
+    def forget(self) -> None:
+        if self._store is not None:
+            self._store.delete("kept")
+
+
+def _told(context: Mapping[str, Any], stage: reconciliation.Stage) -> dict[str, Any]:
+    """A stage as JSON. Raises, for a retry, where that may still end well: it then does again only what failed."""
+    errors = {name: cleared(error) for name, error in stage.errors.items()}
+    text = "; ".join(f"{name}: {error}" for name, error in errors.items())
+    again = next((error for error in errors.values() if worth_a_retry(error)), None)
+    if again is not None and has_tries_left(context):
+        raise type(again)(text)
+    if errors:
+        log.error("%s", text)
+    return {"reports": stage.reports, "errors": {name: str(error) for name, error in errors.items()}}
+
+
+# --- the tasks ----------------------------------------------------------------------------------------------------------
+
+
+def preflight(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks both sides and fixes what the run's tasks agree on."""
+    with clearly_run(context), source() as firestore, target() as postgres_target:
+        plan = reconcile_plan.preflight(
+            firestore,
+            postgres_target,
+            CATALOG,
+            params_of(context),
+            str(context["run_id"]),
+            by=triggered_by(context),
+            dual_write_enabled=dual_write_enabled(),
+            unattended=is_scheduled(context),
+            asked_at=getattr(context["dag_run"], "run_after", None),
+        )
+    return plan.as_json()
+
+
+def compare(context: Mapping[str, Any]) -> dict[str, Any]:
+    """The first look at every collection. One that failed, at the last try too, is told as not examined."""
+    plan = plan_of(context)
+    with clearly_run(context):
+        kept = _Kept(context, plan)
+        made = _told(context, reconciliation.compare(plan, _opener(str(context["run_id"]), plan), kept))
+        kept.forget()
+    return made
+
+
+def grace(context: Mapping[str, Any]) -> bool:
+    """True once it is time for the second look; until then the task is put off to exactly that moment."""
+    compared = context["ti"].xcom_pull(task_ids="compare") or {}
+    moment = reconciliation.look_again_at(plan_of(context), compared.get("reports", {}))
+    if moment is not None and datetime.now(UTC) < moment:
+        raise AirflowRescheduleException(moment)
+    return True
+
+
+def look_again(context: Mapping[str, Any]) -> bool:
+    """The second look, and the gate. Says whether there is something to repair."""
+    push = context["ti"].xcom_push
+    with run_of(context, plan_of(context)) as run:
+        push(key="looked", value=_told(context, reconciliation.look_again(run)))
+        gate = repairs.gate(run)
+        push(key="gate", value=gate)
+    return reconciliation.is_due(gate)
+
+
+def repair(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes what the gate planned, in the right order, and looks at it once more."""
+    plan = plan_of(context)
+    with run_of(context, plan) as run:
+        kept = _Kept(context, plan)
+        gate = context["ti"].xcom_pull(task_ids="look_again", key="gate")
+        made = _told(context, reconciliation.repair_all(run, gate, kept))
+        kept.forget()
+    return made
+
+
+def report(context: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole run in one table, in the log and as XCom. Fails, with everything that is wrong in one line, while any drift
+    is open that nobody has excused."""
+    pull = context["ti"].xcom_pull
+    if pull(task_ids="preflight") is None:  # a skipped report would make the run a success
+        why = pull(task_ids="preflight", key="error")
+        if why:
+            alerts.mute()  # told by preflight
+        why = why or "it did not run, or was killed; see its log."
+        raise AirflowFailException(f"Nothing was examined, because preflight did not pass: {why}")
+    tasks = ("compare", "grace", "look_again", "repair")
+    parts = reconciliation.parts_of(
+        pull(task_ids="compare"),
+        pull(task_ids="look_again", key="looked"),
+        pull(task_ids="look_again", key="gate"),
+        pull(task_ids="repair"),
+        {name: error for name in tasks if (error := pull(task_ids=name, key="error"))},
+    )
+    plan, link = plan_of(context), dag_link(DAG_ID)
+    with clearly_run(context), target() as postgres_target, postgres_target.transaction() as connection:
+        whole = reconcile_report.build_report(connection, CATALOG, str(context["run_id"]), plan, parts, link=link)
+    log.info("\n%s", as_text(reconcile_report.described(whole)))
+    context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
+    if found := reconcile_report.alerts(whole, CATALOG, plan, link):
+        alerts.tell(found)
+        fail([alert.text for alert in found])
+    return whole

@@ -1,0 +1,234 @@
+"""A whole reconciliation, stage by stage. Each stage is one task of the DAG; `whole` runs them all in one process, for tests
+and benchmarks, so that nothing else knows what belongs to which stage and what follows what.
+
+What a stage returns is JSON. A collection that fails costs its neighbours nothing: its error is kept beside their reports.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dualwrite.model.errors import DualWriteError, TargetError
+from dualwrite.runs import reconcile, reconcile_report, repair
+from dualwrite.runs.reconcile_plan import Plan, Run
+
+log = logging.getLogger(__name__)
+
+SIDE_BY_SIDE = 4
+"""Collections compared at a time: each has a connection to Postgres and a stream from Firestore of its own."""
+
+COMPARE_SECONDS = 50 * 60.0
+"""How long the looks at all collections may take together. What has not ended by then is not examined; its neighbours'
+reports are not lost with it, as they would be with the task's own timeout."""
+
+Opened = Callable[[], AbstractContextManager[Run]]
+"""Opens a run with connections of its own, for one thread."""
+
+
+@dataclass
+class Stage:
+    """What a stage made: a report for each collection, or the error that ended it."""
+
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+
+
+# --- compare ------------------------------------------------------------------------------------------------------------
+
+
+def compare(
+    plan: Plan,
+    opened: Opened,
+    kept: MutableMapping[str, dict[str, Any]] | None = None,
+    seconds: float = COMPARE_SECONDS,
+) -> Stage:
+    """The first look at every selected collection, several side by side.
+
+    `kept` holds the reports of a try before this one: those collections are left alone, and new reports are added.
+    """
+    kept = {} if kept is None else kept
+    found = Stage({name: kept[name] for name in plan.params.selected if name in kept})
+    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+    waiting = [name for name in plan.params.selected if name not in found.reports]
+    for name in waiting:
+        todo.put(name)
+    done: queue.SimpleQueue[tuple[str, dict[str, Any] | Exception]] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            with opened() as run:
+                while not stop.is_set():
+                    name = todo.get_nowait()
+                    try:
+                        done.put((name, reconcile.compare(run, name)))
+                    except Exception as error:  # noqa: BLE001 - one collection's failure is told by its name
+                        done.put((name, error))
+        except queue.Empty:
+            return
+        except Exception as error:  # noqa: BLE001 - no thread can open what this one couldn't
+            for name in _drained(todo):
+                done.put((name, error))
+
+    # Daemons: a thread whose connection answers nothing must not keep the process from ending.
+    for n in range(min(SIDE_BY_SIDE, len(waiting))):
+        threading.Thread(target=work, name=f"compare-{n}", daemon=True).start()
+    deadline = time.monotonic() + seconds
+    try:
+        while len(found.reports) + len(found.errors) < len(plan.params.selected):
+            name, result = done.get(timeout=max(0.001, deadline - time.monotonic()))
+            if isinstance(result, Exception):
+                log.warning("%s: its look failed with %s", name, type(result).__name__)
+                found.errors[name] = result
+            else:
+                kept[name] = found.reports[name] = result
+    except queue.Empty:
+        for name in plan.params.selected:
+            if name not in found.reports and name not in found.errors:
+                found.errors[name] = TargetError(
+                    f"It did not end within {seconds / 60:g} minutes. See what it waits for."
+                )
+    finally:
+        stop.set()
+    return found
+
+
+def _drained(names: queue.SimpleQueue[str]) -> Iterator[str]:
+    while True:
+        try:
+            yield names.get_nowait()
+        except queue.Empty:
+            return
+
+
+def look_again_at(plan: Plan, compared: Mapping[str, Mapping[str, Any]]) -> datetime | None:
+    """When what the first looks found is old enough for a second one. None: nothing is to be waited for."""
+    looks = [datetime.fromisoformat(c["looked_at"]) for c in compared.values() if c.get("to_wait_for")]
+    return max(looks) + timedelta(seconds=plan.params.grace_seconds) if looks else None
+
+
+# --- look again, gate, repair -------------------------------------------------------------------------------------------
+
+
+def look_again(run: Run) -> Stage:
+    """The second look at what is open, by key."""
+    found = Stage()
+    reconcile.look_again(run, found.reports, found.errors)
+    return found
+
+
+def is_due(gate: Mapping[str, Any] | None) -> bool:
+    """Whether the gate found something to repair and let it through."""
+    return bool(gate and gate["planned"] and not gate["problem"])
+
+
+def repair_all(run: Run, gate: Mapping[str, Any], kept: MutableMapping[str, dict[str, Any]] | None = None) -> Stage:
+    """Writes what the gate planned: deletes first, children before parents, then inserts and updates, parents before
+    children; then looks once more at what was repaired (`re_examine.<collection>`).
+
+    Reports are by step and collection (`delete.comments`). A step that fails leaves the others to go on. `kept`: as in
+    `compare`. Raises BrakeError where the repair may not begin.
+    """
+    kept = {} if kept is None else kept
+    found = Stage()
+    repair.may_write(run)
+    steps = repair_order(run.catalog.names, gate["planned"])
+    for number, (step, name) in enumerate(steps, start=1):
+        label = f"{step}.{name}"
+        if label in kept:
+            found.reports[label] = kept[label]
+            continue
+        try:
+            part = repair.delete(run, name) if step == "delete" else repair.write(run, name)
+        except Exception as error:  # noqa: BLE001 - told by its name; its neighbours may still be repaired
+            log.warning("repair %d of %d, %s: failed with %s", number, len(steps), label, type(error).__name__)
+            found.errors[label] = error
+            continue
+        log.info(
+            "repair %d of %d, %s: %d inserted, %d updated, %d deleted",
+            number, len(steps), label, part["inserted"], part["updated"], part["deleted"],
+        )  # fmt: skip
+        kept[label] = found.reports[label] = part
+    for name, part in repair.re_examine(run, gate["planned"]).items():
+        found.reports[f"re_examine.{name}"] = part
+    return found
+
+
+def repair_order(names: Sequence[str], planned: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The steps that a plan needs, as (step, collection). `names` are the catalog's, parents first."""
+    chosen = [name for name in names if name in planned]
+    deletes = [("delete", name) for name in reversed(chosen) if "delete" in repair.steps(planned[name])]
+    writes = [("write", name) for name in chosen if "write" in repair.steps(planned[name])]
+    return [*deletes, *writes]
+
+
+# --- the whole ----------------------------------------------------------------------------------------------------------
+
+
+def told(errors: Mapping[str, Exception], clear: Callable[[Exception], str] | None = None) -> dict[str, str]:
+    """What to tell of errors. Others than ours may quote a row in their words: of those only the kind."""
+    clear = clear or (lambda e: str(e) if isinstance(e, DualWriteError) else type(e).__name__)
+    return {name: clear(error) for name, error in errors.items()}
+
+
+def parts_of(
+    compared: Mapping[str, Any] | None,
+    looked: Mapping[str, Any] | None,
+    gate: Mapping[str, Any] | None,
+    repaired: Mapping[str, Any] | None,
+    errors: Mapping[str, str] | None = None,
+) -> reconcile_report.Parts:
+    """The parts of the report from what the stages returned, each as {"reports": ..., "errors": ...}. `errors` are those of
+    whole tasks, by task id."""
+    stages = {"compare": compared, "look_again": looked, "repair": repaired}
+    by_name = {
+        f"{stage}.{name}" if stage != "repair" else name: text
+        for stage, made in stages.items()
+        for name, text in (made or {}).get("errors", {}).items()
+    }
+    written = (repaired or {}).get("reports", {})
+    again = {label.partition(".")[2]: part for label, part in written.items() if label.startswith("re_examine.")}
+    return reconcile_report.Parts(
+        compared=(compared or {}).get("reports", {}),
+        looked=(looked or {}).get("reports"),
+        gate=gate,
+        repaired=[part for label, part in written.items() if not label.startswith("re_examine.")],
+        re_examined=again or None,
+        errors={**(errors or {}), **by_name},
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a whole reconciliation ended: its report, and what the gate said."""
+
+    report: dict[str, Any]
+    gate: dict[str, Any] | None
+
+
+def whole(plan: Plan, opened: Opened, *, between: Callable[[], object] = lambda: None) -> Ended:
+    """All stages after preflight, in one process. `between` happens between the two looks."""
+    stage = compare(plan, opened)
+    compared = {"reports": stage.reports, "errors": told(stage.errors)}
+    between()
+    if (moment := look_again_at(plan, stage.reports)) is not None:
+        time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
+    repaired = None
+    with opened() as run:
+        stage = look_again(run)
+        looked = {"reports": stage.reports, "errors": told(stage.errors)}
+        gate = repair.gate(run)
+        if is_due(gate):
+            stage = repair_all(run, gate)
+            repaired = {"reports": stage.reports, "errors": told(stage.errors)}
+        parts = parts_of(compared, looked, gate, repaired)
+        with run.target.transaction() as connection:
+            return Ended(reconcile_report.build_report(connection, run.catalog, run.run_id, plan, parts), gate)

@@ -1,0 +1,151 @@
+"""What a person accepts, and when that ends."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from dualwrite.model.errors import DualWriteError
+from tests.integration.reconcile.world import (
+    busy,
+    create,
+    delete_of_a_recent_document,
+    delete_of_an_old_document,
+    edit_that_moves_none,
+    execute,
+    now,
+    post,
+)
+from tests.support import gap_run, one, verify_all
+
+
+def test_an_excused_difference_fails_nothing_until_the_excuse_is_taken_back(world, target_dsn, run):
+    create(world, target_dsn)
+    run()
+    accepted = run(excuse=["posts:new"], excuse_reason="a test account")
+    assert accepted.alerts == []
+    assert run(scope="sweep", repair="all").alerts == []
+    assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'new'") == 0, "what is accepted is not repaired"
+    assert len(run(unexcuse=["posts:new"]).alerts) == 1
+
+
+def test_an_excuse_of_all_that_is_open_covers_nothing_that_comes_later(world, target_dsn, run):
+    create(world, target_dsn)
+    run()
+    assert run(excuse=["posts:*"], excuse_reason="before the move").alerts == []
+    world.document("boards/b1/posts/later").set(post(createdAt=now(), updatedAt=now()))
+    assert "posts: 1 missing" in run().alerts[0]
+
+
+def test_differences_of_a_collection_gone_from_the_catalog_are_told_and_can_be_excused(world, target_dsn, run):
+    execute(
+        target_dsn,
+        "INSERT INTO dualwrite.open_differences (collection, key, verdict, first_seen, last_seen, run_id) "
+        "VALUES ('polls', 'x', 'missing', now(), now(), 'old')",
+    )
+    [alert] = run().alerts
+    assert "the catalog has no collection polls any more: put it back, or trigger with excuse = polls:*" in alert
+    assert run(excuse=["polls:*"], excuse_reason="polls were dropped").alerts == []
+
+
+def test_an_excuse_ends_with_the_difference_that_it_was_for(world, target_dsn, run):
+    document = world.document("boards/b1/posts/new")
+    document.set(post(createdAt=now(), updatedAt=now(), title=7))
+    run()
+    assert run(excuse=["posts:new"], excuse_reason="a number for a title").alerts == []
+    document.update({"title": "corrected", "updatedAt": now()})
+    [alert] = run().alerts
+    assert alert.startswith("posts: 1 missing"), "what was excused was the rejection, not the lost row"
+    assert run(repair="missing").alerts == []
+    assert one(target_dsn, "SELECT title FROM posts WHERE id = 'new'") == "corrected"
+    run(excuse=["posts:new"], excuse_reason="in advance")
+    run()
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0, (
+        "it matches: there is nothing to excuse"
+    )
+
+
+def test_a_corrected_document_whose_row_is_missing_is_not_verified_by_its_old_excuse(world, emulator, target_dsn, run):
+    document = world.document("boards/b1/posts/new")
+    document.set(post(title=7))
+    run(scope="sweep")
+    run(excuse=["posts:new"], excuse_reason="a number for a title")
+    document.update({"title": "corrected"})
+    with gap_run(world.project, emulator, target_dsn, collections=["posts"]) as backfill_run:
+        checked = verify_all(backfill_run, ["posts"])["posts"]
+    assert checked["verification"] == "not_verified"
+    assert (checked["counts"]["missing"], checked["excused"]) == (1, 0)
+
+
+def test_a_comment_excused_as_stale_and_then_lost_is_drift(world, target_dsn, run):
+    edit_that_moves_none(world, target_dsn)
+    run(scope="sweep")
+    assert run(scope="sweep", excuse=["comments:cp1"], excuse_reason="an old edit").alerts == []
+    execute(target_dsn, "DELETE FROM comments WHERE id = 'cp1'")
+    [alert] = run(scope="sweep").alerts
+    assert alert.startswith("comments: 1 missing")
+
+
+def test_a_block_excused_as_extra_deleted_made_again_and_never_written_is_drift(world, target_dsn, run):
+    execute(target_dsn, "INSERT INTO blocks (blocker_id, blocked_id) VALUES ('u1', 'u2')")
+    run()
+    assert run(excuse=["blocks:u1/u2"], excuse_reason="made by hand").alerts == []
+    execute(target_dsn, "DELETE FROM blocks")
+    world.document("users/u1/blockedUsers/u2").set({"blockedAt": now()})
+    [alert] = run().alerts
+    assert alert.startswith("blocks: 1 missing")
+
+
+def test_an_excuse_ends_when_its_difference_is_gone_from_both_sides(world, target_dsn, run):
+    delete_of_a_recent_document(world, target_dsn)
+    run()
+    run(excuse=["comments:gone"], excuse_reason="made by hand")
+    execute(target_dsn, "DELETE FROM comments WHERE id = 'gone'")
+    run(scope="sweep")
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0
+    delete_of_a_recent_document(world, target_dsn)
+    assert len(run().alerts) == 1
+
+
+def test_a_dependents_excuse_holds_through_sweeps_and_ends_when_what_it_requires_is_back(world, target_dsn, run):
+    world.document("boards/b1/posts/p1").delete()
+    run(scope="sweep")
+    accepted = {"excuse": ["posts:p1", "comments:cp1"], "excuse_reason": "the post comes back"}
+    assert run(scope="sweep", **accepted).alerts == []
+    assert run(scope="sweep").alerts == []
+    world.document("boards/b1/posts/p1").set(post())
+    run(scope="sweep")
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0
+
+
+def test_a_run_that_is_cleared_excuses_nothing_that_was_found_since(world, target_dsn, run):
+    delete_of_a_recent_document(world, target_dsn)
+    run()
+    asked = {"excuse": ["comments:*"], "excuse_reason": "made by hand", "asked_at": now()}
+    assert run(**asked).alerts == []
+    busy(world, 4)
+    execute(target_dsn, "INSERT INTO comments (id, post_id, user_id, content) VALUES ('later', 'p1', 'u1', 'c')")
+    assert len(run().alerts) == 2
+    again = run(**asked).alerts
+    assert [a[:20] for a in again] == ["comments: 1 extra si", "posts: 4 missing sin"]
+    with pytest.raises(DualWriteError, match="Trigger a new run instead of clearing this one"):
+        run(**{**asked, "asked_at": now() - timedelta(days=2)})
+
+
+def test_an_excuse_in_advance_is_for_the_first_drift_that_is_found(world, target_dsn, run):
+    assert run(excuse=["posts:new"], excuse_reason="a test account").alerts == []
+    create(world, target_dsn)
+    assert run().alerts == []
+    assert run(scope="sweep").alerts == []
+    world.document("boards/b1/posts/new").update({"title": 7, "updatedAt": now()})
+    [alert] = run().alerts
+    assert alert.startswith("posts: 1 rejected")
+
+
+def test_an_excuse_in_advance_that_is_taken_back_hides_nothing(world, target_dsn, run):
+    """Its line must not be taken for a difference that is open already, and closed without a look at its row."""
+    run(excuse=["comments:cp1"], excuse_reason="in advance")
+    delete_of_an_old_document(world, target_dsn)
+    [alert] = run(scope="sweep", unexcuse=["comments:cp1"]).alerts
+    assert alert.startswith("comments: 1 extra")

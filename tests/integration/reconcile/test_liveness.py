@@ -1,0 +1,150 @@
+"""Is dual-write alive?"""
+
+from __future__ import annotations
+
+import pytest
+
+from dualwrite.model.errors import TargetError
+from dualwrite.runs import reconcile, reconcile_report, repair
+from tests.integration.reconcile.world import (
+    LONG_AGO,
+    attempted,
+    busy,
+    create,
+    delete_of_a_recent_document,
+    edit_that_moves_a_check_field,
+    now,
+    post,
+)
+from tests.support import one, reconcile_run
+
+
+def test_documents_without_one_operation_mean_that_dual_write_is_off(world, run):
+    busy(world, 5)
+    found = run(repair="missing")
+    assert found.alerts[0].startswith("dual-write seems off: 5 documents were written since")
+    assert found.gate["planned"]
+    assert found.counts("posts") == {"missing": 5}, "nothing was repaired"
+
+
+def test_a_gate_that_never_ran_fails_the_report(world, run, monkeypatch):
+    """Nothing is open, and yet nobody knows whether dual-write is alive."""
+    monkeypatch.setattr(repair, "gate", lambda run: None)
+    assert run().alerts == [reconcile_report.NO_GATE]
+
+
+def test_a_repair_that_failed_half_way_is_told_though_nothing_is_open_any_more(world, run, monkeypatch):
+    """Its task wrote the row and died before it could say so; the look afterwards finds nothing wrong."""
+    world.document("boards/b1/posts/lost").set(post(createdAt=now(), updatedAt=now()))
+    write = repair.write
+
+    def dies(run, name):
+        write(run, name)
+        raise TargetError("The connection was lost.")
+
+    monkeypatch.setattr(repair, "write", dies)
+    alert = "posts was only partly repaired: step write.posts: The connection was lost."
+    assert run(repair="missing").alerts == [alert]
+    monkeypatch.undo()
+    assert run(repair="missing").alerts == []
+
+
+def test_fewer_documents_or_one_operation_prove_nothing(world, target_dsn, run):
+    busy(world, 4)
+    assert not any("seems off" in a for a in run().alerts)
+    busy(world, 9)
+    attempted(target_dsn, "post:create:busy1")
+    assert not any("seems off" in a for a in run().alerts)
+
+
+def test_a_busy_server_function_does_not_hide_a_dead_web_client(world, target_dsn, run):
+    """Its operations come in, and not one of the web client's: a repair would mend the posts quietly, run by run."""
+    for i in range(20):
+        attempted(target_dsn, f"notification:create:n{i}")
+    busy(world, 9)
+    found = run(repair="missing", unattended=True)
+    assert found.alerts[0].startswith("dual-write seems off for a part of the app: since")
+    assert "no operation of their entity types: 9 posts. Other entity types have 20 operations" in found.alerts[0]
+    assert one(target_dsn, "SELECT count(*) FROM posts") == 2, "nothing is repaired meanwhile"
+
+
+def test_server_functions_that_touch_documents_are_no_sign_of_a_dead_client(world, target_dsn, run):
+    """Counters move updatedAt without any operation; only creations are evidence against one client."""
+    for user in ("u1", "u2", "u3", "u4", "u5", "u6"):
+        fields = {"nickname": user, "createdAt": LONG_AGO, "updatedAt": now(), "boardPermissions": {}}
+        world.document(f"users/{user}").set(fields)
+    attempted(target_dsn, "notification:create:n1")
+    assert not any("seems off" in a for a in run().alerts)
+
+
+def test_scheduled_repairs_of_what_nobody_attempted_fail_beyond_a_few_a_day(world, target_dsn, run):
+    """A few at a time, below what liveness notices, the repair would hide a dead client for ever."""
+
+    def repaired(number: int, **changes):
+        for _ in range(number):
+            world.document(f"boards/b1/posts/r{next(numbers)}").set(post(createdAt=now(), updatedAt=now()))
+        return run(repair="missing", liveness_minimum=1000, **changes)
+
+    numbers = iter(range(100))
+    attempted(target_dsn, "comment:create:other")
+    assert repaired(7).alerts == [], "a person pressed the button, and has seen what it is for"
+    assert repaired(3, unattended=True).alerts == []
+    found = repaired(3, unattended=True)
+    [alert] = found.alerts
+    assert alert.startswith(
+        "3 rows were repaired that no operation had attempted, 6 by scheduled runs in 24 hours (posts 6): more than "
+        "max_unattempted_repairs = 5"
+    )
+    [line] = found.report["repaired_lately"]
+    assert (line["collection"], line["cause"], line["number"], line["unattended"]) == (
+        "posts",
+        "never_attempted",
+        13,
+        6,
+    )
+    assert "posts never_attempted 13 6" in found.text()
+    assert repaired(0, unattended=True).alerts == [], "a run that repairs nothing of that kind is green"
+    assert repaired(1, unattended=True, max_unattempted_repairs=50).alerts == []
+
+
+def test_repaired_rows_are_told_by_cause_though_the_run_died_before_it_could(world, emulator, target_dsn, run):
+    create(world, target_dsn)
+    attempted(target_dsn, "post:create:new")
+    run()
+    with reconcile_run(world.project, emulator, target_dsn, repair="missing") as dies:
+        reconcile.compare(dies, "posts")
+        repair.write(dies, "posts")
+    [line] = run().report["repaired_lately"]
+    assert (line["cause"], line["number"]) == ("attempted_failed", 1)
+
+
+@pytest.mark.parametrize("change", [create, edit_that_moves_a_check_field, delete_of_a_recent_document])
+def test_with_the_switch_off_every_difference_is_expected(change, world, target_dsn, run):
+    change(world, target_dsn)
+    off = run(enabled=False, repair="all")
+    assert off.alerts == []
+    assert "Variable dual_write_enabled is false" in off.text()
+    on = run()
+    assert len(on.alerts) == 1
+    assert "dual_write_off)" in on.alerts[0], "missed while it was off, whatever the op log says now"
+    assert run(repair="all").alerts == []
+
+
+def test_what_is_told_while_the_switch_is_off_names_the_switch(world, run):
+    world.document("boards/b1/posts/new").set(post(createdAt=now(), updatedAt=now(), title=7))
+    [alert] = run(enabled=False).alerts
+    assert alert.startswith("posts: 1 rejected")
+    assert alert.endswith("Variable dual_write_enabled is false, so nothing is repaired until it is true again")
+
+
+def test_with_the_switch_off_what_is_missing_is_expected_and_drift_when_it_is_on_again(world, target_dsn, run):
+    busy(world, 6)
+    off = run(enabled=False, repair="all")
+    assert off.alerts == []
+    assert off.counts("posts") == {"missing": 6}
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences WHERE cause = 'dual_write_off'") == 6
+    assert one(target_dsn, "SELECT count(*) FROM posts") == 2, "the target is left alone while the switch is off"
+    attempted(target_dsn, "post:update:p1")
+    on = run()
+    assert len(on.alerts) == 1
+    assert "posts: 6 missing" in on.alerts[0]

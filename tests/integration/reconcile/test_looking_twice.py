@@ -1,0 +1,129 @@
+"""What differs is looked at twice, and stays open until it is gone."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from tests.integration.reconcile.world import create, execute, now
+from tests.support import one
+
+
+def test_what_arrives_between_the_two_looks_was_in_flight(world, target_dsn, run):
+    create(world, target_dsn)
+
+    def arrives():
+        execute(
+            target_dsn,
+            "INSERT INTO posts (id, board_id, author_id, author_name, title, content, created_at, updated_at) "
+            "SELECT 'new', 'b1', 'u1', 'n', 't', 'c', %s, %s",
+            *[world.document("boards/b1/posts/new").get().get(f) for f in ("createdAt", "updatedAt")],
+        )
+
+    found = run(between=arrives)
+    assert found.alerts == []
+    assert found.counts("posts") == {}
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0
+
+
+def test_what_changes_between_the_two_looks_is_in_flight_and_stays_open(world, target_dsn, run):
+    create(world, target_dsn)
+    found = run(between=lambda: world.document("boards/b1/posts/new").update({"title": "again"}))
+    assert found.counts("posts") == {"in_flight": 1}
+    assert found.alerts == []
+    assert run().counts("posts") == {"missing": 1}, "unchanged since then: drift"
+
+
+def test_counters_moving_between_the_looks_hide_nothing(world, target_dsn, run):
+    create(world, target_dsn)
+    found = run(between=lambda: world.document("boards/b1/posts/new").update({"countOfLikes": 7, "updatedAt": now()}))
+    assert found.counts("posts") == {"missing": 1}
+
+
+def test_a_busy_document_whose_writes_never_arrive_is_not_in_flight_for_ever(world, target_dsn, run):
+    create(world, target_dsn)
+    edit = iter(range(10))
+
+    def edited():
+        world.document("boards/b1/posts/new").update({"title": f"edit {next(edit)}"})
+
+    assert run(between=edited).counts("posts") == {"in_flight": 1}
+    execute(target_dsn, "UPDATE dualwrite.open_differences SET first_seen = first_seen - interval '2 hours'")
+    assert run(between=edited).counts("posts") == {"missing": 1}
+
+
+def test_a_run_without_differences_does_not_wait(world, run):
+    began = time.monotonic()
+    found = run(grace_seconds=3600)
+    assert time.monotonic() - began < 30
+    assert found.alerts == []
+
+
+def test_a_difference_stays_open_until_it_is_gone_though_its_window_has_passed(world, target_dsn, run):
+    create(world, target_dsn)
+    run()
+    later = now() + timedelta(days=2)
+    found = run(now=later, sweep_every_hours=24 * 300)
+    assert found.counts("posts") == {"missing": 1}
+    world.document("boards/b1/posts/new").delete()
+    found = run(now=later, sweep_every_hours=24 * 300)
+    assert found.counts("posts") == {"absent": 1}
+    assert found.alerts == []
+
+
+def test_a_run_that_died_after_its_first_look_forgets_nothing(world, emulator, target_dsn, run):
+    create(world, target_dsn)
+
+    def dies():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(between=dies)
+    later = now() + timedelta(days=2)  # the window of the first run has passed
+    assert run(now=later, sweep_every_hours=24 * 300).counts("posts") == {"missing": 1}
+
+
+# --- nothing is closed without a look at both sides, by key -------------------------------------------------------------
+
+
+def test_a_rejected_documents_row_is_looked_for_when_the_document_is_deleted(world, target_dsn, run):
+    world.document("boards/b1/posts/p1").update({"title": 7, "updatedAt": now()})
+    assert run().counts("posts") == {"rejected": 1}
+    world.document("boards/b1/posts/p1").delete()
+    found = run()
+    assert found.counts("posts") == {"in_flight": 1}, "another difference: it is looked at twice, too"
+    [comments, posts] = run().alerts
+    assert posts.startswith("posts: 1 extra")
+    assert comments.startswith("comments: 1 extra")
+
+
+@pytest.mark.parametrize("scope", ["recent", "sweep"])
+@pytest.mark.parametrize("refused", [7, {"b1": 7}], ids=["whole_map", "one_entry"])
+def test_the_rows_of_a_rejected_map_are_looked_for_when_its_entry_is_removed(refused, scope, world, target_dsn, run):
+    document = world.document("users/u1")
+    document.update({"boardPermissions": refused, "updatedAt": now()})
+    assert set(run(repair="missing_and_stale").counts("user_board_permissions")) == {"rejected"}
+    document.update({"boardPermissions": {}})  # and moves no check field
+    run(scope=scope)
+    [alert] = run(scope=scope).alerts
+    assert alert.startswith("user_board_permissions: 1 extra")
+    assert one(target_dsn, "SELECT count(*) FROM user_board_permissions WHERE user_id = 'u1'") == 1
+
+
+def test_a_sweep_that_sees_the_row_of_a_rejected_and_deleted_document_is_red(world, target_dsn, run):
+    world.document("boards/b1/posts/p1/comments/cp1").update({"content": 7})
+    run(scope="sweep")
+    world.document("boards/b1/posts/p1/comments/cp1").delete()
+    [alert] = run(scope="sweep").alerts
+    assert alert.startswith("comments: 1 extra")
+
+
+def test_a_dependent_of_an_extra_row_stays_open_since_it_was_first_seen(world, target_dsn, run):
+    """Its own document matches, in every sweep; that closes nothing."""
+    world.document("boards/b1/posts/p1").delete()
+    run(scope="sweep")
+    since = one(target_dsn, "SELECT first_seen FROM dualwrite.open_differences WHERE key = 'cp1'")
+    assert len(run(scope="sweep").alerts) == 2
+    assert one(target_dsn, "SELECT first_seen FROM dualwrite.open_differences WHERE key = 'cp1'") == since

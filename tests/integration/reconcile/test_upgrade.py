@@ -1,0 +1,46 @@
+"""A target that remembers excuses from before they said what they are for."""
+
+from __future__ import annotations
+
+import pytest
+
+from dev.airflow_home import ROOT
+from dualwrite.model.errors import PreflightError
+from dualwrite.model.verdicts import Excuse
+from dualwrite.postgres import connect, memory
+from tests.integration.reconcile.world import execute
+
+MIGRATIONS = sorted((ROOT / "sql/migrations").glob("*.sql"))
+BEFORE = [f for f in MIGRATIONS if f.name < "20260116000000"]
+[UPGRADE] = [f for f in MIGRATIONS if f.name.startswith("20260116000000")]
+OPEN = (
+    "INSERT INTO dualwrite.open_differences (collection, key, path, verdict, reason, first_seen, last_seen, run_id, "
+    "excused_by, excuse_reason) VALUES ('posts', %s, %s, 'rejected', %s, now(), now(), 'old', %s, %s)"
+)
+
+
+def test_an_upgrade_keeps_excuses_for_what_was_open_and_forgets_lines_that_stood_for_nothing(phase1_dsn):
+    for file in BEFORE:
+        execute(phase1_dsn, file.read_text())
+    execute(phase1_dsn, OPEN, "accepted", "boards/b/posts/accepted", "wrong_type", "somebody", "known")
+    execute(phase1_dsn, OPEN, "in_advance", None, None, "somebody", "a test account")
+    execute(phase1_dsn, OPEN, "taken_back", None, None, None, None)
+    execute(phase1_dsn, OPEN, "open", "boards/b/posts/open", "wrong_type", None, None)
+    execute(phase1_dsn, UPGRADE.read_text())
+    with connect(phase1_dsn) as connection:
+        memory.require_schema(connection)
+        excuses = memory.excuses_of(connection, "posts")
+        assert excuses == {"accepted": Excuse("rejected", "wrong_type"), "in_advance": Excuse()}
+        assert {d.label for d in memory.open_differences(connection, "posts")} == {"accepted", "in_advance", "open"}
+        memory.unexcuse(connection, [("posts", "*")])
+        assert {d.label for d in memory.open_differences(connection, "posts")} == {"accepted", "open"}
+
+
+def test_a_schema_of_before_is_refused_with_what_to_run(phase1_dsn):
+    for file in BEFORE:
+        execute(phase1_dsn, file.read_text())
+    lacks = (
+        "it lacks open_differences.excused_verdict, repair_journal.cause, runs.unattended. Run the DAG apply_migrations"
+    )
+    with connect(phase1_dsn) as connection, pytest.raises(PreflightError, match=lacks):
+        memory.require_schema(connection)

@@ -1,0 +1,142 @@
+"""Windows, watermarks and sweeps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from dualwrite.engine.compare import Examiner
+from dualwrite.model.errors import PreflightError, SourceError
+from dualwrite.runs import reconcile
+from tests.integration.reconcile.world import execute, now, post
+from tests.support import one
+
+
+def test_after_an_outage_of_weeks_the_window_begins_where_the_last_run_ended(world, target_dsn, run):
+    lost = now() - timedelta(days=20)
+    world.document("boards/b1/posts/lost").set(post(createdAt=lost, updatedAt=lost))
+    execute(target_dsn, "UPDATE dualwrite.watermarks SET examined_until = now() - interval '21 days'")
+    assert run(sweep_every_hours=24 * 300).counts("posts") == {"missing": 1}
+    assert one(target_dsn, "SELECT min(now() - examined_until) < interval '1 minute' FROM dualwrite.watermarks")
+
+
+def test_a_collection_that_can_not_be_read_keeps_its_watermark_and_is_not_examined(
+    world, emulator, target_dsn, run, monkeypatch
+):
+    before = one(target_dsn, "SELECT examined_until FROM dualwrite.watermarks WHERE collection = 'posts'")
+    original = reconcile.compare
+
+    def breaks(run, name):
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "posts":
+                patch.setattr(run.source, "pages", lambda *_: (_ for _ in ()).throw(PreflightError("broken")))
+            return original(run, name)
+
+    monkeypatch.setattr(reconcile, "compare", breaks)
+    found = run()
+    assert found.alerts == ["posts was not examined: broken"]
+    assert (
+        one(
+            target_dsn,
+            "SELECT outcome FROM dualwrite.runs WHERE collection = 'posts' AND phase = 'compare' ORDER BY id DESC",
+        )
+        == "not_examined"
+    )
+    assert one(target_dsn, "SELECT examined_until FROM dualwrite.watermarks WHERE collection = 'posts'") == before
+
+
+def test_a_sweep_is_due_once_a_day(world, target_dsn, run):
+    def scopes() -> dict[str, str]:
+        found = {c["collection"]: c["scope"] for c in run().report["collections"]}
+        whole = {found.pop(name) for name in ("boards", "board_waiting_users")}  # no check field: read whole every time
+        assert whole == {"sweep"}
+        return found
+
+    assert set(scopes().values()) == {"recent"}
+    execute(
+        target_dsn, "UPDATE dualwrite.watermarks SET swept_at = now() - interval '25 hours' WHERE collection = 'likes'"
+    )
+    again = scopes()
+    assert again.pop("likes") == "sweep"
+    assert set(again.values()) == {"recent"}
+    assert set(scopes().values()) == {"recent"}
+
+
+# --- clocks -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_whose_clock_is_far_ahead_is_refused(run):
+    with pytest.raises(PreflightError, match="The worker's clock and the target's are 300 minutes apart"):
+        run(clock=lambda: now() + timedelta(hours=5))
+
+
+def test_no_watermark_is_set_ahead_of_the_targets_clock(world, target_dsn, run):
+    run(now=now() + timedelta(days=400), scope="sweep")
+    ahead = "SELECT count(*) FROM dualwrite.watermarks WHERE greatest(examined_until, swept_at) > now()"
+    assert one(target_dsn, ahead) == 0
+
+
+def test_marks_from_the_future_are_not_believed_and_not_kept(world, target_dsn, run):
+    """An earlier run's clock was far ahead. Its marks would end all sweeps, and hide what was written since."""
+    lost = now() - timedelta(hours=5)
+    world.document("boards/b1/posts/lost").set(post(createdAt=lost, updatedAt=lost))
+    execute(target_dsn, "UPDATE dualwrite.watermarks SET examined_until = now() + interval '1 year'")
+    assert run().counts("posts") == {"missing": 1}
+    execute(target_dsn, "UPDATE dualwrite.watermarks SET swept_at = now() + interval '1 year'")
+    world.document("boards/b1/posts/p1/comments/cp1").update({"content": "edited"})
+    assert run().counts("comments") == {"stale": 1}
+    ahead = "SELECT count(*) FROM dualwrite.watermarks WHERE greatest(examined_until, swept_at) > now()"
+    assert one(target_dsn, ahead) == 0
+
+
+# --- what nobody looks at -----------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_that_keeps_failing_does_not_stop_the_looks_at_the_windows(world, target_dsn, run, monkeypatch):
+    world.document("boards/b1/posts/new").set(post(createdAt=now(), updatedAt=now()))
+    execute(
+        target_dsn, "UPDATE dualwrite.watermarks SET swept_at = now() - interval '25 hours' WHERE collection = 'posts'"
+    )
+    first_look = Examiner.first_look
+
+    def fails(self, window, page_size, more):
+        if window is None and self.collection.name == "posts":
+            raise SourceError("Firestore could not be read.")
+        return first_look(self, window, page_size, more)
+
+    monkeypatch.setattr(Examiner, "first_look", fails)
+    found = run()
+    assert found.counts("posts") == {"missing": 1}
+    assert found.alerts[0] == (
+        "posts was not swept, only what was written lately was looked at: Firestore could not be read."
+    )
+    examined, swept = one(
+        target_dsn,
+        "SELECT now() - examined_until, now() - swept_at FROM dualwrite.watermarks WHERE collection = 'posts'",
+    )
+    assert examined < timedelta(minutes=2)
+    assert swept > timedelta(hours=24)
+    monkeypatch.undo()
+    assert len(run().alerts) == 1, "the sweep was still due"
+    assert one(
+        target_dsn, "SELECT now() - swept_at < interval '1 hour' FROM dualwrite.watermarks WHERE collection = 'posts'"
+    )
+
+
+def test_a_collection_that_nobody_selects_any_more_is_an_alert_by_the_age_of_its_last_look(world, target_dsn, run):
+    execute(
+        target_dsn,
+        "UPDATE dualwrite.watermarks SET examined_until = now() - interval '10 hours' WHERE collection = 'likes'",
+    )
+    execute(
+        target_dsn, "UPDATE dualwrite.watermarks SET swept_at = now() - interval '100 hours' WHERE collection = 'likes'"
+    )
+    execute(target_dsn, "DELETE FROM dualwrite.watermarks WHERE collection = 'blocks'")
+    found = run(collections=["posts"])
+    assert [a.partition(". ")[0] for a in found.alerts] == [
+        "Not examined whole for more than 6 hours (max_examined_age_hours): likes (10 h ago), blocks (never)",
+        "Not swept whole for more than 72 hours (max_swept_age_hours): likes (100 h ago), blocks (never)",
+    ]
+    assert run(collections=["posts"], max_examined_age_hours=0, max_swept_age_hours=0).alerts == []
+    assert run().alerts == []
