@@ -12,18 +12,16 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import json
 import os
 import shutil
 import statistics
 import tempfile
 import time
-import urllib.request
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dev import airflow_home, processes, stack
+from dev import airflow_api, airflow_home, processes, stack
 from dualwrite.catalog import CATALOG
 
 REAL, EMPTY = "reconcile_dual_writes", "reconcile_empty"
@@ -66,28 +64,15 @@ def cpu_seconds(root: int) -> float:
     return total
 
 
-class Api:
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.token = ""
-        self.token = self.call("POST", "/auth/token", {"username": "admin", "password": PASSWORD})["access_token"]
-
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, method=method, data=data, headers=headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return dict(json.load(answer))
-
-    def run(self, dag_id: str, conf: dict[str, Any]) -> tuple[str, float, int]:
-        """State, seconds from being queued to the end, and how many task processes it took."""
-        made = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{made['dag_run_id']}"
-        while (run := self.call("GET", path))["state"] not in ("success", "failed"):
-            time.sleep(0.5)
-        tasks = self.call("GET", path + "/taskInstances?limit=100")["task_instances"]
-        begun, ended = (datetime.fromisoformat(run[name]) for name in ("queued_at", "end_date"))
-        return run["state"], (ended - begun).total_seconds(), sum(1 for t in tasks if t["hostname"])
+def timed(api: airflow_api.Airflow, dag_id: str, conf: dict[str, Any]) -> tuple[str, float, int]:
+    """One run: its state, seconds from being queued to its end, and how many task processes it took."""
+    run_id = api.trigger(dag_id, **conf)
+    state = api.wait(dag_id, run_id, seconds=900)
+    path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+    run = api.call("GET", path)
+    tasks = api.call("GET", path + "/taskInstances?limit=100")["task_instances"]
+    begun, ended = (datetime.fromisoformat(run[name]) for name in ("queued_at", "end_date"))
+    return state, (ended - begun).total_seconds(), sum(1 for t in tasks if t["hostname"])
 
 
 def main() -> None:
@@ -103,18 +88,15 @@ def main() -> None:
         (dags / f"{REAL}.py").write_text(source)  # nothing but this runs
         (dags / f"{EMPTY}.py").write_text(empty_copy(source))
         running.environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(dags)
-        with stack.airflow_components(running, port, PASSWORD) as components:
-            api = Api(f"http://127.0.0.1:{port}")
-            while api.call("GET", "/api/v2/dags")["total_entries"] < 4:
-                time.sleep(1)
-            for dag_id in ("apply_migrations", "backfill_gap", REAL, EMPTY):
-                schedule = {"is_paused": False}
-                api.call("PATCH", f"/api/v2/dags/{dag_id}", schedule)
-            print(api.run("apply_migrations", {"mode": "apply"})[0], flush=True)
+        passwords = dict.fromkeys(airflow_home.USERS, PASSWORD)
+        with stack.airflow_components(running, port, passwords) as components:
+            api = airflow_api.login(f"http://127.0.0.1:{port}", "admin", PASSWORD)
+            api.wait_for_dags(4)
+            print(timed(api, "apply_migrations", {"mode": "apply"})[0], flush=True)
             accepted = [f"{name}:*" for name in CATALOG.names]
-            print(api.run(REAL, {**CONF, "scope": "sweep"})[0], "after a first sweep", flush=True)
+            print(timed(api, REAL, {**CONF, "scope": "sweep"})[0], "after a first sweep", flush=True)
             reason = {"excuse": accepted, "excuse_reason": "a benchmark"}
-            print(api.run(REAL, {**CONF, **reason, "repair": "off"})[0], "with what is open excused", flush=True)
+            print(timed(api, REAL, {**CONF, **reason, "repair": "off"})[0], "with what is open excused", flush=True)
             scheduler = components["scheduler"].pid
             began, before = time.monotonic(), cpu_seconds(scheduler)
             time.sleep(60)
@@ -124,7 +106,7 @@ def main() -> None:
                 walls, cpus = [], []
                 for _ in range(number):
                     before = cpu_seconds(scheduler)
-                    state, wall, processes_ = api.run(dag_id, CONF if dag_id == REAL else {})
+                    state, wall, processes_ = timed(api, dag_id, CONF if dag_id == REAL else {})
                     cpu = cpu_seconds(scheduler) - before - idle * wall
                     walls.append(wall)
                     cpus.append(cpu)

@@ -40,6 +40,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
         running = parts.enter_context(stack.databases(tmp_path_factory.mktemp("stack"), port=port))
         running.environment["AIRFLOW_VAR_RECONCILE_GRACE_SECONDS"] = "2"
         running.environment["AIRFLOW_VAR_RECONCILE_COLLECTIONS"] = '["users", "blocks"]'
+        for age in ("EXAMINED", "SWEPT"):  # the others are left out on purpose
+            running.environment[f"AIRFLOW_VAR_RECONCILE_MAX_{age}_AGE_HOURS"] = "0"
         parts.enter_context(stack.airflow_components(running, port, passwords))
         api = airflow_api.login(f"http://127.0.0.1:{port}", "admin", passwords["admin"])
         api.wait_for_dags(3)

@@ -64,6 +64,8 @@ def test_an_apply_through_the_scheduler_fills_the_gap_and_is_verified(airflow):
     assert one(airflow.stack.target, "SELECT count(*) FROM dualwrite.watermarks") == 2
     states = airflow.api.states(BACKFILL, run)
     assert states["collections.posts"] == "skipped"
+    tasks = airflow.api.call("GET", f"/api/v2/dags/{BACKFILL}/dagRuns/{run}/taskInstances?limit=100")["task_instances"]
+    assert [t["hostname"] for t in tasks if t["task_id"] == "collections.posts"] == [""], "it started no process"
     assert states["collections.blocks"] == "success"
 
 

@@ -273,7 +273,8 @@ def reconcile_form() -> dict[str, Param]:
             minimum=0,
             maximum=24 * 366,
             title="Oldest complete look (hours)",
-            description="The run fails when any collection, selected or not, was last examined whole longer ago. 0: never.",
+            description="A scheduled run fails when any collection, selected or not, was last examined whole longer ago; a manual "
+            "one, when a selected one was. 0: never.",
             section=ALARMS,
         ),
         "max_swept_age_hours": Param(
@@ -282,8 +283,7 @@ def reconcile_form() -> dict[str, Param]:
             minimum=0,
             maximum=24 * 366,
             title="Oldest sweep (hours)",
-            description="The run fails when any collection was last swept longer ago (at least twice `sweep_every_hours`). "
-            "0: never.",
+            description="The same for sweeps; at least twice `sweep_every_hours`. 0: never.",
             section=ALARMS,
         ),
         "write_ops_required": Param(

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from dualwrite.edge.airflow import answer, clearly, fail, gap_params, gap_run, triggered_by
+from dualwrite.edge.airflow import answer, clearly_run, fail, gap_params, gap_run, triggered_by
 from dualwrite.model.choices import APPROVE
 from dualwrite.model.render import as_markdown, as_text
 from dualwrite.runs import backfill
@@ -36,7 +36,7 @@ def approval_of(context: Mapping[str, Any], params: GapParams) -> Approval | Non
 
 
 def preflight(context: Mapping[str, Any]) -> dict[str, Any]:
-    with clearly():
+    with clearly_run(context):
         params = gap_params(context)
     with gap_run(context, params) as run:
         return backfill.preflight(run, by=triggered_by(context))
@@ -79,7 +79,8 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
     pull = context["ti"].xcom_pull
     plan = pull(task_ids="preflight")
     if plan is None:  # a skipped report would make the run a success
-        raise AirflowFailException("Nothing was examined, because preflight did not pass. See the task preflight.")
+        why = pull(task_ids="preflight", key="error") or "it did not run, or was killed; see its log."
+        raise AirflowFailException(f"Nothing was examined, because preflight did not pass: {why}")
     params = plan_of(context)
     whole = backfill.build_report(
         str(context["run_id"]),

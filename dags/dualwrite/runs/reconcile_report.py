@@ -231,8 +231,10 @@ def _blind(whole: Mapping[str, Any], catalog: Catalog, plan: Plan) -> list[Alert
     limits = {"examined": plan.params.max_examined_age_hours, "swept": plan.params.max_swept_age_hours}
     if limits["swept"]:
         limits["swept"] = max(limits["swept"], 2 * plan.params.sweep_every_hours)
+    # A person who selects a few knows that; what nobody selects any more, scheduled runs tell.
+    names = catalog.names if plan.unattended else plan.params.selected
     for what, most in limits.items():
-        ages = {name: whole["ages"].get(name, {}).get(f"{what}_hours") for name in catalog.names}
+        ages = {name: whole["ages"].get(name, {}).get(f"{what}_hours") for name in names}
         old = {name: age for name, age in ages.items() if most and (age is None or age > most)}
         if old:
             listed = ", ".join(
