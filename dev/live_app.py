@@ -46,7 +46,7 @@ class LiveApp:
         another kind than the last; `told` is called with what it was."""
         ways = itertools.cycle(self._ways_to_lose())
         self._post()
-        next_loss = None
+        next_loss: float | None = None
         while not stop.wait(1 + 2 * self.random.random()):
             self.random.choice((self._post, self._comment, self._comment, self._edit))()
             if not loses.is_set():
@@ -56,7 +56,7 @@ class LiveApp:
                 next(ways)()
                 told(next(iter(self.losses - before)))
                 next_loss = time.monotonic() + every
-            next_loss = next_loss or time.monotonic() + 20
+            next_loss = next_loss or time.monotonic() + min(20, every)
 
     def run(self, seconds: float) -> None:
         """Writes for so long; about every sixth write is lost on its way to Postgres."""

@@ -3,6 +3,7 @@
 export const DRIFT = ["missing", "stale", "extra", "rejected"];
 const REPAIRS = ["off", "missing", "missing_and_stale", "all"];
 const MENDS = { missing: "missing", stale: "missing_and_stale", extra: "all" };
+const HELD = "unique_key_held_by_extra_row"; // the row that holds the key must go first
 const LATE = 45 * 60; // seconds: three scheduled runs
 
 export const plain = (word) => String(word).replaceAll("_", " ");
@@ -14,12 +15,15 @@ export function findings(report) {
     if (line.excused || !DRIFT.includes(line.verdict)) continue;
     if (line.cause === "dual_write_off" && !report.dual_write_enabled) continue;
     const key = JSON.stringify([line.collection, line.verdict]);
-    const group = groups.get(key) ?? { collection: line.collection, verdict: line.verdict, number: 0, since: line.since, causes: {} };
+    const group = groups.get(key) ?? { collection: line.collection, verdict: line.verdict, number: 0, since: line.since, causes: {}, reasons: new Set(), alert: null };
     group.number += line.number;
     group.since = line.since < group.since ? line.since : group.since;
+    if (line.reason) group.reasons.add(line.reason);
     group.causes[line.cause] = (group.causes[line.cause] ?? 0) + line.number;
     groups.set(key, group);
   }
+  for (const group of groups.values())
+    group.alert = (report.alerts ?? []).find((text) => text.startsWith(`${group.collection}: `) && text.includes(` ${group.verdict} since `)) ?? null;
   return [...groups.values()].sort((a, b) => (a.since < b.since ? -1 : 1));
 }
 
@@ -27,7 +31,8 @@ export function findings(report) {
 export function repairOf(found) {
   const mendable = found.filter((f) => MENDS[f.verdict]);
   if (!mendable.length) return null;
-  const repair = REPAIRS[Math.max(...mendable.map((f) => REPAIRS.indexOf(MENDS[f.verdict])))];
+  const needed = (f) => REPAIRS.indexOf(f.reasons.has(HELD) ? "all" : MENDS[f.verdict]);
+  const repair = REPAIRS[Math.max(...mendable.map(needed))];
   return repair === "all" ? { repair } : { repair, collections: [...new Set(mendable.map((f) => f.collection))] };
 }
 

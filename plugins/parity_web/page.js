@@ -103,8 +103,8 @@ function hero({ latest, dag, runs, running }, problems) {
 
 // Why the run failed, but for the drift that is listed below with its buttons.
 function reasons(report, problems) {
-  const listed = (text) => problems.some((f) => text.startsWith(`${f.collection}: `) && text.includes(` ${f.verdict} since `));
-  return (report.alerts ?? []).filter((text) => !listed(text)).map((text) => el("p", { class: "problem" }, text));
+  const listed = new Set(problems.map((f) => f.alert));
+  return (report.alerts ?? []).filter((text) => !listed.has(text)).map((text) => el("p", { class: "problem" }, text));
 }
 
 function waiting({ approvals }) {
@@ -121,6 +121,8 @@ function findingsCard(problems, all) {
     return el("li", { class: "finding" },
       el("div", {}, el("strong", {}, f.collection), " ", el("span", { class: `chip ${f.verdict}` }, `${number(f.number)} ${f.verdict}`),
         el("p", { class: "quiet" }, [`since ${utc(f.since)} (${span(age(f.since))})`, ...causes].join(", ")),
+        f.reasons.size > 0 && el("p", { class: "quiet" }, [...f.reasons].slice(0, 3).map(plain).join("; ")),
+        f.reasons.size > 0 && f.alert && el("p", {}, f.alert),
         shown.length > 0 && el("details", {},
           el("summary", {}, `${count(shown.length, "sample")}`, el("span", { class: "unseen" }, ` of ${f.verdict} ${f.collection}`)),
           samples({ name: f.collection, samples: shown }))),

@@ -135,6 +135,16 @@ def test_what_differs_is_said_first_with_a_button_that_repairs_just_that(page, s
     ]
 
 
+def test_a_missing_row_whose_key_an_extra_row_holds_gets_the_repair_that_can_help(page, stub):
+    report = _report(_collection("posts", MISSING))
+    report["open"][0]["reason"] = "unique_key_held_by_extra_row"
+    report["alerts"] = ["posts: 1 missing since 2026-11-24T10:00 (1 never_attempted); trigger with repair = all"]
+    _open(page, stub, report)
+    expect(page.locator(".finding").first).to_contain_text("repair = all")
+    page.get_by_role("button", name="Repair… missing posts").click()
+    expect(page.get_by_role("dialog").get_by_label("Repair")).to_have_value("all")
+
+
 def test_nothing_that_differs_is_green_and_the_checklist_says_what_is_lacking(page, stub):
     _open(page, stub, _report(_collection("posts")))
     expect(page.locator(".hero.good h2")).to_contain_text("The two databases agree")

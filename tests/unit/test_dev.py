@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from dev import emulator, new_migration, postgres_server, processes, stack
+from dev import emulator, new_migration, postgres_server, processes, stack, up
 
 
 def test_no_emulator(monkeypatch, tmp_path):
@@ -77,3 +79,25 @@ def test_the_file_that_holds_the_secrets_of_docker_compose_is_never_committed(na
     root = Path(__file__).resolve().parents[2]
     ignored = subprocess.run(["git", "check-ignore", "-q", "--no-index", name], cwd=root, check=False)
     assert ignored.returncode == 0, f"add {name} to .gitignore: docker-compose.yaml reads its secrets from .env"
+
+
+def test_make_down_ends_what_a_crashed_stack_left_and_nothing_else(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(up, "STATE", tmp_path / "state.json")
+    crashed = {
+        "pid": os.getpid(),
+        "started": 1.0,
+        "mark": "crashed",
+    }  # this pid, started at another time: another process
+    up.STATE.write_text(json.dumps(crashed))
+    left = subprocess.Popen(["sleep", "60"], env={**os.environ, up.MARK: "crashed"})
+    other = subprocess.Popen(["sleep", "60"], env={**os.environ, up.MARK: "another"})
+    try:
+        up.down()
+        assert left.wait(timeout=10) != 0
+        assert other.poll() is None
+    finally:
+        left.kill()
+        other.kill()
+        other.wait()
+    assert "down: ended" in capsys.readouterr().out
+    assert not up.STATE.exists()

@@ -118,7 +118,10 @@ def _alive(whole: Mapping[str, Any]) -> Check:
         return Check("alive", title, False, "write_ops can't be read, so nobody knows.")
     if not activity["total"]:
         return Check("alive", title, False, f"No operation in the last {activity['minutes']:g} minutes.")
-    return Check("alive", title, True, f"{activity['total']:,} operations in the last {activity['minutes']:g} minutes.")
+    operations = "operation" if activity["total"] == 1 else "operations"
+    return Check(
+        "alive", title, True, f"{activity['total']:,} {operations} in the last {activity['minutes']:g} minutes."
+    )
 
 
 def _derived(whole: Mapping[str, Any], derived: Sequence[str]) -> Check:
