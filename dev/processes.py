@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 
@@ -51,7 +52,7 @@ def start(
     *,
     log: Path,
     environment: Mapping[str, str] | None = None,
-    identity: Mapping[str, int] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Starts a program in a process group of its own, its output in `log`; `identity` may name user and group ids."""
     log.parent.mkdir(parents=True, exist_ok=True)
