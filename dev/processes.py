@@ -39,7 +39,7 @@ def port_is_taken(port: int) -> bool:
     return False
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child: a session of its own (so that a whole group can be ended), and SIGTERM when the parent dies,
     however it dies."""
     os.setsid()
@@ -64,7 +64,7 @@ def start(
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
             cwd="/",
-            preexec_fn=_die_with_parent,  # after the user is changed, which would clear the death signal
+            preexec_fn=die_with_parent,  # after the user is changed, which would clear the death signal
             **(identity or {}),
         )
 

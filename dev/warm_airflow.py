@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from dev import processes
 from dev.airflow_home import ROOT
 
 SECONDS = 280.0
@@ -80,7 +81,7 @@ class WarmAirflow:
             process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
             if not select.select([process.stdout], [], [], SECONDS)[0]:
-                self._end()  # with the program, which is of its group
+                self._end()  # and the program with it
                 raise subprocess.TimeoutExpired(list(arguments), SECONDS, errors.read_bytes())
             answer = process.stdout.readline()
             if not answer:
@@ -101,7 +102,7 @@ class WarmAirflow:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,
+            preexec_fn=processes.die_with_parent,  # in a group of its own
         )
 
     def _end(self) -> None:
@@ -148,6 +149,7 @@ def main() -> None:
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
+            processes.die_with_parent()
             answers.close()
             _become(**json.loads(line))
             return  # and leave as any interpreter does
