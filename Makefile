@@ -1,17 +1,17 @@
-# make demo   a gap found, shown, written and verified on this machine    make test   the whole suite
-# make doctor whether an installation is fit to work: one line a check
-# make up     the same stack with Airflow's UI                            make check  lint and types
+# What there is to do here. `make help` lists the targets: each is explained in the line above it.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=dags:. $(BIN)/python
 
-.PHONY: help install demo test soak check up down migration snapshot constraints bench format indexes env doctor catalog
+.PHONY: help install demo up down test unit soak check format migration snapshot indexes catalog env doctor bench constraints
 
+## what there is to do (this list)
 help:
-	@grep -E '^#' Makefile
+	@awk '/^## /{said = substr($$0, 4); next} said && /^[a-z]+:/{sub(":.*", ""); printf "make %-12s %s\n", $$0, said} {said = ""}' Makefile
 
+## the virtualenv with everything that the other targets need
 install: $(VENV)/.installed
 
 # uv installs in seconds what takes pip minutes; pip is only used to get uv.
@@ -23,52 +23,71 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r requirements-dev.txt -c constraints.txt || { echo "make: the install failed; is the disk full (df -h .), is the package registry reached?"; exit 1; }
 	@touch $@
 
+## a gap found, shown, written and verified on this machine
 demo: install
 	@$(RUN) -m dev.demo
 
+## the same stack with Airflow's UI (PORT=8080 by default)
 up: install
 	@PORT=$(PORT) $(RUN) -m dev.up
 
+## stop what `make up` started
 down: install
 	@$(RUN) -m dev.up --down
 
+## the whole suite, soak tests left out
 test: install
 	@$(RUN) -m pytest -m "not soak"
 
+## the tests that need neither database nor Airflow: seconds
+unit: install
+	@$(RUN) -m pytest tests/unit
+
+## the long runs beside live writers
 soak: install
 	@$(RUN) -m pytest -m soak
 
+## lint, format, types, and the migrations' lint
 check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy
 	@$(BIN)/squawk sql/migrations/*.sql sql/optional/*.sql sql/roles/*.sql
 
+## format the code and fix what ruff can fix
 format: install
 	@$(BIN)/ruff check -q --fix .
 	@$(BIN)/ruff format -q .
 
+## a new migration file: make migration name=add_x
 migration: install
 	@$(RUN) -m dev.new_migration "$(name)"
 
+## write sql/snapshot.json anew: what the migrations promise
 snapshot: install
 	@$(RUN) -m dev.schema_snapshot
 
+## a first draft of a catalog from a database and a project: SCHEMA=, PROJECT=, TARGET=
 catalog: install
 	@$(RUN) -m dev.draft_catalog --schema "$(or $(SCHEMA),public)" --project "$(PROJECT)" --target "$(TARGET)"
 
+## whether an installation is fit to work: one line a check
 doctor: install
 	@$(RUN) -m dev.doctor
 
+## write .env for docker compose
 env: install
 	@LOCAL=$(LOCAL) $(RUN) -m dev.dotenv
 
+## write docs/firestore.indexes.json anew: what the catalog's queries need
 indexes: install
 	@$(RUN) -m dev.firestore_indexes
 
+## measure at real size
 bench: install
 	@$(RUN) -m benchmarks.throughput
 	@$(RUN) -m benchmarks.real_size
 
+## resolve constraints.txt anew
 constraints:
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes requirements-dev.txt requirements-image.txt -o constraints.txt

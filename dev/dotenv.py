@@ -45,7 +45,8 @@ def dotenv(*, local: bool) -> str:
     text = EXAMPLE.read_text()
     for name, value in {**_secrets(), **(_local() if local else {})}.items():
         assert "'" not in value
-        text, found = re.subn(rf"^(?:# )?{name}='.*'$", lambda _, n=name, v=value: f"{n}='{v}'", text, flags=re.M)
+        line = f"{name}='{value}'".replace("\\", r"\\")  # a backslash is the template's escape
+        text, found = re.subn(rf"^(?:# )?{name}='.*'$", line, text, flags=re.M)
         assert found == 1, f"{name} is missing in {EXAMPLE.name}"
     return text
 

@@ -124,11 +124,11 @@ def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Ma
     found: list[Match] = []
     used_tables: set[str] = set()
     used: set[tuple[str, str | None]] = set()
-    for value, _, table, group, entries in sorted(scored, key=lambda s: (-s[0], s[1])):
-        if value >= 0.5 and table.name not in used_tables and (group[0].id, entries) not in used:
-            found.append(Match(table, group, entries))
+    for value, _, table, chosen, entries in sorted(scored, key=lambda s: (-s[0], s[1])):
+        if value >= 0.5 and table.name not in used_tables and (chosen[0].id, entries) not in used:
+            found.append(Match(table, chosen, entries))
             used_tables.add(table.name)
-            used.add((group[0].id, entries))
+            used.add((chosen[0].id, entries))
     left = [shape for shape in shapes if (shape.id, None) not in used]
     return found, [t for t in tables if t.name not in used_tables], left
 

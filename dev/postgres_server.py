@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -80,7 +81,7 @@ def server(*, binaries: Path | None = None, port: int | None = None, data: Path 
             folder = data
             folder.mkdir(parents=True, exist_ok=True)
         binaries = binaries or embedded_binaries()
-        identity: dict[str, int] = {}
+        identity: dict[str, Any] = {}
         if user is not None:
             os.chown(folder, user.pw_uid, user.pw_gid)
             binaries = _reachable(binaries, user, folder)

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 
@@ -38,7 +39,7 @@ def port_is_taken(port: int) -> bool:
     return False
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child: a session of its own (so that a whole group can be ended), and SIGTERM when the parent dies,
     however it dies."""
     os.setsid()
@@ -51,7 +52,7 @@ def start(
     *,
     log: Path,
     environment: Mapping[str, str] | None = None,
-    identity: Mapping[str, int] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Starts a program in a process group of its own, its output in `log`; `identity` may name user and group ids."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def start(
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
             cwd="/",
-            preexec_fn=_die_with_parent,  # after the user is changed, which would clear the death signal
+            preexec_fn=die_with_parent,  # after the user is changed, which would clear the death signal
             **(identity or {}),
         )
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from dev.airflow_home import ROOT
+from dev.warm_airflow import Python, fresh
 
 _MARK = "RESULT "
 
@@ -34,17 +35,12 @@ class DagRun:
         return " ".join(self.log.split())
 
 
-def run_dag(environment: Mapping[str, str], dag_id: str, conf: dict[str, Any], marked: str = "") -> DagRun:
+def run_dag(
+    environment: Mapping[str, str], dag_id: str, conf: dict[str, Any], marked: str = "", python: Python = fresh
+) -> DagRun:
     """`marked` is a pattern of tasks that are not run but marked as successful (an approval would wait for ever)."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dev.run_dag", dag_id, json.dumps(conf), *([marked] if marked else [])],
-        env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
+    arguments = ["-m", "dev.run_dag", dag_id, json.dumps(conf), *([marked] if marked else [])]
+    done = python(arguments, {**environment, "PYTHONPATH": str(ROOT)})
     log = done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
     if not lines:
@@ -57,7 +53,10 @@ def main(dag_id: str, conf: str, marked: str | None = None) -> None:
 
     folder = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
     bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
-    run = bag.dags[dag_id].test(run_conf=json.loads(conf), mark_success_pattern=marked)
+    dag = bag.dags[dag_id]
+    for task in dag.tasks:
+        task.retry_delay = timedelta(0)  # each attempt is made; nobody waits half a minute for it
+    run = dag.test(run_conf=json.loads(conf), mark_success_pattern=marked)
     instances = run.get_task_instances()
     result = {
         "state": str(run.state),

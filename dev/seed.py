@@ -104,7 +104,7 @@ class World:
 
     def board(self, *, after: bool = False, cohort: int = 1) -> str:
         board, created = self.id(), self.moment(after=after)
-        fields = {
+        fields: dict[str, Any] = {
             "title": f"매일 글쓰기 {cohort}기", "description": self.html(1), "firstDay": created, "lastDay": created + timedelta(days=28),
             "cohort": cohort, "createdAt": created, "waitingUsersIds": [],
         }  # fmt: skip

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from dev import airflow_home, processes, seed
 from dev.emulator import emulator
-from dev.fill import PROJECT, fill
+from dev.fill import PROJECT as PROJECT
+from dev.fill import fill
 from dev.postgres_server import server
 from dev.processes import Missing
 

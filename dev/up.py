@@ -36,7 +36,7 @@ LOSS_EVERY = 180
 def _started(pid: int) -> float | None:
     """When a process was started: with the pid it names one process. None: there is no such."""
     with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid).create_time()
+        return float(psutil.Process(pid).create_time())
     return None
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 EXPORTED = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -97,5 +98,5 @@ def load(client: Any, dsn: str) -> None:
                 "INSERT INTO shop.customers (id, full_name, email, vip, preferences, city, created_at, updated_at) "
                 "VALUES (%s, %s, %s, %s, %s, 'Seoul', %s, %s)",
                 (f"c{c}", f"Customer {c}", f"c{c}@example.org", c == 1,
-                 psycopg.types.json.Jsonb({"theme": "dark", "size": c}), at, at),
+                 Jsonb({"theme": "dark", "size": c}), at, at),
             )  # fmt: skip

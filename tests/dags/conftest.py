@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from dev import airflow_home, stack
 from dev.run_dag import DagRun
 from dev.run_dag import run_dag as run_in_airflow
+from dev.warm_airflow import WarmAirflow, fresh
 
 
 @pytest.fixture(scope="session")
@@ -21,10 +22,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def warm_airflow(home: Path) -> Iterator[WarmAirflow]:
+    """Runs a program in a process that has Airflow imported (see dev/warm_airflow.py)."""
+    environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
+    with WarmAirflow({k: v for k, v in environment.items() if not k.startswith("AIRFLOW_CONN_")}) as airflow:
+        yield airflow
+
+
 @pytest.fixture
-def run_dag(home: Path, emulator: str) -> Callable[..., DagRun]:
+def run_dag(warm_airflow: WarmAirflow, home: Path, emulator: str) -> Callable[..., DagRun]:
     def run(dag_id: str, conf: dict[str, Any], *, project: str, dsn: str, marked: str = "", **variables: str) -> DagRun:
         environment = airflow_home.environment(home, emulator=emulator, project=project, target=dsn)
-        return run_in_airflow({**environment, **variables}, dag_id, conf, marked)
+        configured = any(name.startswith("AIRFLOW__") for name in variables)
+        python = fresh if configured else warm_airflow  # Airflow reads its configuration while it is imported
+        return run_in_airflow({**environment, **variables}, dag_id, conf, marked, python)
 
     return run

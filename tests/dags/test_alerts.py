@@ -151,15 +151,9 @@ sentry_sdk.flush()
 """
 
 
-def test_an_attempt_that_is_retried_sends_nothing_and_other_peoples_words_are_withheld(home, sentry):
+def test_an_attempt_that_is_retried_sends_nothing_and_other_peoples_words_are_withheld(home, warm_airflow, sentry):
     environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, sentry.dsn],
-        env={**os.environ, **environment, "PYTHONPATH": str(airflow_home.ROOT / "dags")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warm_airflow(["-c", SCRIPT, sentry.dsn], {**environment, "PYTHONPATH": str(airflow_home.ROOT / "dags")})
     assert done.returncode == 0, done.stderr[-2000:]
     values = [e["exception"]["values"][-1] for e in sentry.events()]
     assert [v["type"] for v in values] == ["SourceError", "Defect", "ValueError"]

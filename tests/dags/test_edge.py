@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 
 import psycopg
 import pytest
@@ -47,19 +44,13 @@ except Exception as error:
 
 
 @pytest.fixture
-def edge(home):
+def edge(home, warm_airflow):
     """Runs a script beside the bundle in a process of its own, and gives what it printed: (its RESULT, everything)."""
 
     def run(script: str, *args: str, **variables: str) -> tuple[dict, str]:
         environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
         environment |= {**variables, "PYTHONPATH": str(airflow_home.ROOT / "dags")}
-        done = subprocess.run(
-            [sys.executable, "-c", script, *args],
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = warm_airflow(["-c", script, *args], environment)
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         assert lines, done.stderr[-2000:]
         return dict(json.loads(lines[-1].removeprefix("RESULT "))), done.stdout + done.stderr

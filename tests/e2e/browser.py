@@ -48,7 +48,7 @@ def parity(page: Page, url: str, route: str = "parity") -> FrameLocator:
 
 def serious(page: Page | Frame) -> list[str]:
     """What axe calls serious or critical, one line each."""
-    found: dict[str, Any] = Axe().run(page).response  # type: ignore[arg-type]
+    found: dict[str, Any] = Axe().run(page).response
     return [
         f"{v['id']}: {node['html'][:120]}" for v in found["violations"] if v["impact"] in SERIOUS for node in v["nodes"]
     ]

@@ -45,7 +45,7 @@ WRONG = ("spare", "x0", "x1", "b2", "u3", "private", "write", "eligible", "reply
 def _corrupt(connection: psycopg.Connection, collection, column, key_of_row: list) -> bool:
     """Makes one column of one row wrong. False where the schema lets no wrong value in."""
     same = " AND ".join(f"{c.name} = %s" for c in collection.key)
-    others = {"timestamp": ["2001-02-03"], "integer": [77], "numeric": [77], "json": ['{"w": 1}']}
+    others: dict[str, list] = {"timestamp": ["2001-02-03"], "integer": [77], "numeric": [77], "json": ['{"w": 1}']}
     candidates = others.get(column.type) or ([True, False] if column.type == "boolean" else WRONG)
     for value in candidates:
         try:

@@ -153,7 +153,7 @@ def test_the_lock_is_taken_before_the_row_and_stays_when_the_row_fails(writer, t
 
 
 def test_the_same_operation_twice_is_written_once(writer, target_dsn, monkeypatch):
-    monkeypatch.setattr(dual_write.time, "time_ns", lambda: 1_768_512_345_678_000_000)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_768_512_345_678_000_000)
     written = []
     for expected in (Outcome.WRITTEN, Outcome.REPEATED):
         assert (

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -40,7 +41,7 @@ class Client:
     doesn't, so a post that is deleted and created again really lacks the rows of its old comments.
     """
 
-    firestore: object
+    firestore: Any
     dsn: str
     seed: int
     failing: float
