@@ -45,7 +45,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback, TriggerRule, chain, dag, task
+from airflow.sdk import (  # type: ignore[attr-defined]  # its stubs leave deadlines out
+    DeadlineAlert,
+    DeadlineReference,
+    SyncCallback,
+    TriggerRule,
+    chain,
+    dag,
+    task,
+)
 
 from dualwrite.edge.airflow import FAILS_AT_ONCE
 from dualwrite.edge.forms import reconcile_form
