@@ -1,7 +1,8 @@
 """The Trigger forms: what an operator may choose, with types, bounds and words. Code checks it all again.
 
-Sections stand in the order in which a person decides: what, where, how much, which exceptions; fine tuning comes last,
-and its defaults are right for nearly everybody. A field has a title of few words and one plain sentence.
+Fields stand in the order in which a person decides: what, where, how much. Those have no section, because Airflow unfolds
+that group alone; exceptions and fine tuning are folded, and their defaults are right for nearly everybody. A field has a
+title of few words and one plain sentence.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ from airflow.sdk import Param
 from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.model import choices
 
-WHAT = "What to do"
-WHERE = "Where to look"
-HOW_MUCH = "How much at most"
 EXCUSES = "Differences to accept"
 FINE_TUNING = "Fine tuning"
 ALARMS = "Alarms"
@@ -29,7 +27,6 @@ def _collections(chosen: Sequence[str], description: str) -> Param:
         items={"type": "string", "enum": list(CATALOG.names)},
         title="Collections",
         description=description,
-        section=WHERE,
     )
 
 
@@ -66,14 +63,12 @@ def gap_form() -> dict[str, Param]:
             },
             title="Mode",
             description="A dry run writes nothing; its counts are what an apply would then do.",
-            section=WHAT,
         ),
         "update_stale": Param(
             True,
             type="boolean",
             title="Update stale rows",
             description="Bring rows that differ from their document up to date, besides inserting missing ones.",
-            section=WHAT,
         ),
         "collections": _collections(
             CATALOG.default_selection, "Parents that a selection needs are added, and named in the report."
@@ -84,7 +79,6 @@ def gap_form() -> dict[str, Param]:
             values_display={"window": "window: documents written since the export", "all": "all: every document"},
             title="Scope",
             description="All documents also finds edits that no timestamp shows; it costs one read a document.",
-            section=WHERE,
         ),
         "since": Param(
             EXPORT_TIME,
@@ -92,7 +86,6 @@ def gap_form() -> dict[str, Param]:
             format="date-time",
             title="Since (the export's time)",
             description="With its offset from UTC: a time without one is refused, because local time taken for UTC loses hours.",
-            section=WHERE,
         ),
         "margin_hours": Param(
             24,
@@ -101,7 +94,6 @@ def gap_form() -> dict[str, Param]:
             maximum=24 * 366,
             title="Margin (hours)",
             description="How far before Since to begin; what is there already is read and left alone.",
-            section=WHERE,
         ),
         "until": Param(
             None,
@@ -109,7 +101,6 @@ def gap_form() -> dict[str, Param]:
             format="date-time",
             title="Until",
             description="With its offset from UTC; empty means now.",
-            section=WHERE,
         ),
         **_excuses("all that an earlier verification left open in it"),
         "page_size": Param(
@@ -168,7 +159,6 @@ def reconcile_form() -> dict[str, Param]:
             },
             title="Repair",
             description="Pressing Trigger is the approval: nobody is asked again.",
-            section=WHAT,
         ),
         "scope": Param(
             "recent",
@@ -179,7 +169,6 @@ def reconcile_form() -> dict[str, Param]:
             },
             title="Scope",
             description="A sweep also finds what no window sees; it costs one read a document.",
-            section=WHAT,
         ),
         "collections": _collections(
             CATALOG.names, "Those left out keep their watermark: the next run looks at them from there."
@@ -189,18 +178,16 @@ def reconcile_form() -> dict[str, Param]:
             type="integer",
             minimum=1,
             maximum=1_000_000,
-            title="Rows",
+            title="Rows at most",
             description="A repair of more rows than this is refused as a whole.",
-            section=HOW_MUCH,
         ),
         "max_share": Param(
             5,
             type="number",
             minimum=0,
             maximum=100,
-            title="Share of a table (%)",
+            title="Share of a table at most (%)",
             description="More than 20 updates and deletes in more than this share of a table are refused as a whole.",
-            section=HOW_MUCH,
         ),
         **_excuses("all that is open in it now"),
         "unexcuse": Param(
@@ -319,7 +306,6 @@ def migration_form() -> dict[str, Param]:
             title="Mode",
             description="A dry run executes every pending file and rolls all of it back. It takes the same locks as an apply, "
             "for two seconds at most; what it can't try, it says.",
-            section=WHAT,
         ),
         "web_client": Param(
             "leave",
@@ -332,7 +318,6 @@ def migration_form() -> dict[str, Param]:
             title="Web client's access to the new tables",
             description="The tables that sql/optional/web_client_anon.sql names. Read that file before you choose anon: the "
             "database can't tell people apart.",
-            section=WHAT,
         ),
         "target_version": Param(
             None,
@@ -340,7 +325,6 @@ def migration_form() -> dict[str, Param]:
             pattern="^[0-9]{14}$",
             title="Target version",
             description="Apply files up to this version; empty means all.",
-            section=WHERE,
         ),
         "lock_timeout": Param(
             1,
