@@ -45,20 +45,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import (  # type: ignore[attr-defined]  # its stubs leave deadlines out
-    DeadlineAlert,
-    DeadlineReference,
-    SyncCallback,
-    TriggerRule,
-    chain,
-    dag,
-    task,
-)
+from airflow.sdk import TriggerRule, chain, dag, task
 
 from dualwrite.edge.airflow import FAILS_AT_ONCE
 from dualwrite.edge.forms import reconcile_form
 from dualwrite.edge.lazy import LazyModule
-from dualwrite.edge.overdue import OVERDUE, tell_of_overdue_run, tell_of_timeout
+from dualwrite.edge.overdue import tell_of_timeout
 from dualwrite.model.choices import MAX_PLAN_AGE, STAGES
 
 tasks = LazyModule("dualwrite.edge.reconciliation")
@@ -70,9 +62,8 @@ tasks = LazyModule("dualwrite.edge.reconciliation")
     catchup=False,
     max_active_runs=1,
     max_consecutive_failed_dag_runs=0,  # it fails by design: an instance's default would pause it
-    dagrun_timeout=MAX_PLAN_AGE,
+    dagrun_timeout=MAX_PLAN_AGE,  # a run that hangs keeps the next one from beginning
     on_failure_callback=tell_of_timeout,
-    deadline=DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, OVERDUE, SyncCallback(tell_of_overdue_run)),
     is_paused_upon_creation=True,
     tags=["dual-write", "firestore", "supabase"],
     doc_md=__doc__,
@@ -95,7 +86,7 @@ def reconcile_dual_writes():
         """The first look at all collections, several side by side. What differs is kept open."""
         return tasks.compare(context)
 
-    @task.sensor(mode="reschedule", poke_interval=60, timeout=2 * 3600, trigger_rule=TriggerRule.ALL_DONE)
+    @task.sensor(mode="reschedule", poke_interval=60, timeout=4200, trigger_rule=TriggerRule.ALL_DONE)
     def grace(**context) -> bool:
         """Waits until what is new is old enough for a second look. Meanwhile it holds no worker and no connection."""
         return tasks.grace(context)

@@ -14,6 +14,6 @@ WEB_CLIENT = ("leave", "closed", "anon")
 STAGES = ("preflight", "compare", "grace", "look_again", "repair", "report")
 """The tasks of a reconciliation, in their order. `grace` waits, and `repair` runs only where there is something to repair."""
 
-MAX_PLAN_AGE = timedelta(hours=4)
-"""How old a reconciliation's plan may be when something is written by it. Airflow clears tasks of any age and runs them
+MAX_PLAN_AGE = timedelta(hours=2)
+"""How old a reconciliation's plan may be when something is written by it, and how long a run may last. Airflow clears tasks of any age and runs them
 again."""

@@ -77,10 +77,9 @@ def test_a_retry_does_again_only_what_failed(opened, monkeypatch):
 
     monkeypatch.setattr(reconcile, "compare", fails_once)
     kept: dict = {}
-    plan, open_run = opened
-    first = reconciliation.compare(plan, open_run, kept)
+    first = reconciliation.compare(*opened, kept=kept)
     assert set(first.errors) == {"posts"}
-    second = reconciliation.compare(plan, open_run, kept)
+    second = reconciliation.compare(*opened, kept=kept)
     assert second.errors == {}
     assert set(second.reports) == set(FEW)
     assert sorted(tried) == sorted([*FEW, "posts"])
