@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -39,9 +42,13 @@ print("RESULT " + json.dumps({"heavy": [m for m in heavy if m in sys.modules], "
 
 
 @pytest.fixture(scope="module")
-def bag(home, warm_airflow) -> dict:
+def bag(home) -> dict:
+    """Parsed in a process of its own: a warm one has imported everything already."""
     environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
-    done = warm_airflow(["-c", LOOK], {k: v for k, v in environment.items() if not k.startswith("AIRFLOW_CONN_")})
+    environment = {k: v for k, v in environment.items() if not k.startswith("AIRFLOW_CONN_")}
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stderr[-3000:]
     return json.loads(lines[-1].removeprefix("RESULT "))
