@@ -33,12 +33,18 @@ class CountingProxy(grpc.GenericRpcHandler):
             kept = [(k, v) for k, v in context.invocation_metadata() if not k.startswith(("grpc-", ":", "user-agent"))]
             delivered = 0
             for answer in call(request, metadata=kept):
-                delivered += self._billed(method.removeprefix(_SERVICE), answer)
+                billed = self._billed(method.removeprefix(_SERVICE), answer)
+                delivered += billed
+                self._add(billed)  # before the client has it: one that has what it asked for ends the call
                 yield answer
-            with self._lock:
-                self.reads += max(1, delivered)
+            if not delivered:
+                self._add(1)
 
         return grpc.unary_stream_rpc_method_handler(forward)
+
+    def _add(self, reads: int) -> None:
+        with self._lock:
+            self.reads += reads
 
     @staticmethod
     def _billed(method: str, answer: bytes) -> int:
@@ -48,7 +54,9 @@ class CountingProxy(grpc.GenericRpcHandler):
             message = _GET.FromString(answer)
             return int(message.HasField("found") or bool(message.missing))
         message = _COUNT.FromString(answer)
-        return -(-message.result.aggregate_fields["n"].integer_value // 1000) if message.HasField("result") else 0
+        if not message.HasField("result"):
+            return 0
+        return max(1, -(-message.result.aggregate_fields["n"].integer_value // 1000))
 
 
 @contextmanager

@@ -33,13 +33,15 @@ class TimeColumn:
 
 
 def time_column(collection: Collection) -> TimeColumn | None:
-    """By what a collection can be sliced: the first timestamp column that comes from a check field, which has an index.
-    None where there is none, or where one document has many rows."""
+    """By what a collection can be sliced: the first compared timestamp column that comes from a check field, which has an
+    index. None where there is none, or where one document has many rows."""
     if collection.entries is not None:
         return None
     for column in collection.columns:
         origin = column.origin
-        if column.type == "timestamp" and isinstance(origin, Field) and origin.path in collection.check_fields:
+        if column.type != "timestamp" or column.role != "compared":
+            continue
+        if isinstance(origin, Field) and origin.path in collection.check_fields:
             return TimeColumn(origin.path, column.name)
     return None
 
