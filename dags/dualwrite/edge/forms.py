@@ -37,9 +37,8 @@ def _max_billed_reads() -> Param:
         type=["null", "integer"],
         minimum=1,
         maximum=MAX_BILLED_READS,
-        title="Billed reads",
+        title="Billed reads at most",
         description="The run stops before it reads more, and leaves the rest not examined; empty means no cap.",
-        section=HOW_MUCH,
     )
 
 
