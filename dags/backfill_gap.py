@@ -14,6 +14,7 @@ verifies the counts.
 | `collections` | which; the parents that they need are added |
 | `scope` | `window`: documents written since the export. `all`: every document |
 | `since`, `margin_hours`, `until` | the window, with its offset from UTC; it begins `margin_hours` before `since` |
+| `max_billed_reads` | a cap on what the run reads; what would pass it is not examined |
 | `excuse`, `excuse_reason` | differences that you accept, as `collection:key` or `collection:*` |
 | `page_size`, `explain_up_to`, `grace_seconds` | fine tuning; see the form |
 

@@ -28,6 +28,7 @@ table and the samples stand above.
 | `scope` | `recent`: what was written since the last run. `sweep`: every document and every row |
 | `collections` | which; the others keep their watermark |
 | `max_repairs`, `max_share` | the brakes: a repair of more rows, or of more than this % of a table, is refused as a whole |
+| `max_billed_reads` | a cap on what the run reads; what would pass it is not examined, and keeps its watermark |
 | `excuse`, `excuse_reason`, `unexcuse` | differences to accept, as `collection:key` or `collection:*`, or to count again |
 | all others | fine tuning; see the form |
 

@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "page_size": 5000,
     "explain_up_to": 250_000,
     "grace_seconds": 0.2,
+    "max_billed_reads": None,
     "excuse": [],
     "excuse_reason": None,
 }
@@ -72,6 +73,7 @@ RECONCILE_DEFAULTS: dict[str, Any] = {
     "minutes": 30,
     "overlap_minutes": 60,
     "grace_seconds": 0.2,
+    "max_billed_reads": None,
     "scope": "recent",
     "sweep_every_hours": 24,
     "collections": list(CATALOG.names),

@@ -44,7 +44,7 @@ TO dualwrite_data;
 
 -- What the bundle remembers. Dry runs are recorded too.
 GRANT SELECT, INSERT, UPDATE, DELETE ON
-dualwrite.runs, dualwrite.watermarks, dualwrite.open_differences, dualwrite.repair_journal
+dualwrite.runs, dualwrite.watermarks, dualwrite.open_differences, dualwrite.repair_journal, dualwrite.count_baselines
 TO dualwrite_data;
 -- Doctor lists pending migrations.
 GRANT SELECT ON dualwrite.migrations TO dualwrite_data;

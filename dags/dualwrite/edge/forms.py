@@ -13,6 +13,7 @@ from airflow.sdk import Param
 
 from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.model import choices
+from dualwrite.model.parameters import MAX_BILLED_READS
 
 EXCUSES = "Differences to accept"
 FINE_TUNING = "Fine tuning"
@@ -27,6 +28,17 @@ def _collections(chosen: Sequence[str], description: str) -> Param:
         items={"type": "string", "enum": list(CATALOG.names)},
         title="Collections",
         description=description,
+    )
+
+
+def _max_billed_reads() -> Param:
+    return Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        maximum=MAX_BILLED_READS,
+        title="Billed reads at most",
+        description="The run stops before it reads more, and leaves the rest not examined; empty means no cap.",
     )
 
 
@@ -102,6 +114,7 @@ def gap_form() -> dict[str, Param]:
             title="Until",
             description="With its offset from UTC; empty means now.",
         ),
+        "max_billed_reads": _max_billed_reads(),
         **_excuses("all that an earlier verification left open in it"),
         "page_size": Param(
             5000,
@@ -189,6 +202,7 @@ def reconcile_form() -> dict[str, Param]:
             title="Share of a table at most (%)",
             description="More than 20 updates and deletes in more than this share of a table are refused as a whole.",
         ),
+        "max_billed_reads": _max_billed_reads(),
         **_excuses("all that is open in it now"),
         "unexcuse": Param(
             [],

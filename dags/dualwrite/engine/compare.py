@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 5.0
 
 _ROWS_AT_FIRST = 2_000
+_SLICE_PAGE = 1_000
 _LOCKED_SECONDS = 0.4
 """How long a transaction that inserts should last: it holds locks on keys and on parents' rows, and a client's statement
 ends after 3 s. A page is cut into parts of that length, whatever its size."""
@@ -97,6 +98,8 @@ class Examiner:
         """Keys that this first look saw in documents."""
         self._whole = False
         """Whether this first look is of all documents and rows."""
+        self._seen_names = Seen()
+        """Of the documents that this first look of a window read."""
         self._rows_at_once = _ROWS_AT_FIRST
 
     def close(self) -> None:
@@ -131,6 +134,8 @@ class Examiner:
                 if not last:
                     seen.update(m.name for m in messages)
                 self.report.documents_read += len(page.messages)
+                if self._pending is not None and not self._whole:
+                    self._seen_names.update(m.name for m in messages)
                 self._page(messages)
                 progress.tell(len(page.messages), page.total)
         self._resolve_shared_keys()
@@ -159,6 +164,17 @@ class Examiner:
         self._seen_keys = None
         self.report.taken -= len(pending)  # counted by the second look
         return pending
+
+    def examine_slice(self, scan: Scan, rows: Sequence[Key]) -> int:
+        """Examines the documents of a further scan, and these rows, as far as this first look of a window hasn't yet.
+        Returns how many of the rows match a document that the scan doesn't hold."""
+        for page in self.source.pages(scan, _SLICE_PAGE):
+            self.report.documents_read += len(page.messages)
+            self._page([m for m in page.messages if m.name not in self._seen_names])
+        self._resolve_shared_keys()
+        matching = self.report.counts[Verdict.MATCHING]
+        self.examine_units(self.fresh(self.units_of(rows)))
+        return self.report.counts[Verdict.MATCHING] - matching
 
     def _rows_without_documents(self, seen: Seen) -> None:
         """Examines all rows that no document accounted for, by key. Those that came since the documents were read are among

@@ -30,6 +30,7 @@ import grpc.experimental
 from google.api_core.gapic_v1.routing_header import to_grpc_metadata
 from google.cloud.firestore_v1.types import firestore as service_types
 
+from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.queries import Scan, children_query, cursor_after, names_between, quoted, scan_query, up_to
 from dualwrite.firestore.values import document_of, moment, path_of
 from dualwrite.model.documents import Document, is_valid_id
@@ -95,6 +96,8 @@ class _Progress:
     """The last document delivered, as its protobuf message: what a cursor is made of."""
     delivered: int = 0
     billed: int = 0
+    reserved: int = 0
+    """Reads taken from the budget: the scan's size is known before it is read."""
     messages: list[Any] = field(default_factory=list)
     size: int = 0
 
@@ -164,6 +167,8 @@ class Source:
         )
         self._lock = threading.Lock()
         self._billed = 0
+        self.budget = Budget()
+        """Asked before each call. A run with a cap puts its own here."""
 
     def __enter__(self) -> Self:
         return self
@@ -179,9 +184,11 @@ class Source:
         """Reads that Firestore will bill for what this object did so far."""
         return self._billed
 
-    def _bill(self, reads: int) -> None:
+    def _bill(self, reads: int, *, reserved: bool = False) -> None:
         with self._lock:
             self._billed += reads
+        if not reserved:
+            self.budget.spend(reads)
 
     # --- one answer -----------------------------------------------------------------------------------------------
 
@@ -196,7 +203,8 @@ class Source:
         request = _CountRequest(parent=self._root)
         request.structured_aggregation_query.structured_query.CopyFrom(structured)
         request.structured_aggregation_query.structured_query.ClearField("select")
-        request.structured_aggregation_query.aggregations.add(alias="n").count.SetInParent()
+        count = request.structured_aggregation_query.aggregations.add(alias="n").count
+        count.SetInParent()
         if read_time is not None:
             request.read_time.FromDatetime(read_time)
 
@@ -206,8 +214,14 @@ class Source:
                     return answer.result.aggregate_fields["n"].integer_value, moment(answer.read_time)
             raise SourceError(f"A count() has an answer: Firestore gave none for {scan.collection_id}. Run again.")
 
-        number, instant = self._retry(ask, f"count() of {scan.collection_id}")
-        self._bill(max(1, -(-number // 1000)))
+        what = f"count() of {scan.collection_id}"
+        with self.budget.asking(1, what) as most:
+            if most is not None:  # nobody knows beforehand what a count costs: it is told where to stop
+                count.up_to.value = most * 1000
+            number, instant = self._retry(ask, what)
+            self._bill(max(1, -(-number // 1000)))
+            if most is not None and number >= most * 1000:
+                raise self.budget.refusal(1, f"more of {what}", or_more=True)
         return number, instant
 
     def get(self, paths: Iterable[str], fields: Sequence[str] = ()) -> dict[str, Document | None]:
@@ -219,13 +233,14 @@ class Source:
         found: dict[str, Document | None] = dict.fromkeys(paths)
         wanted = [path for path in found if _can_exist(path)]
         chunks = [wanted[i : i + _GET_SIZE] for i in range(0, len(wanted), _GET_SIZE)]
+        self.budget.reserve(len(wanted), f"reading {len(wanted):,} documents by path")
+        self._bill(len(wanted), reserved=True)
         for start in range(0, len(chunks), _GETS_AT_ONCE):
             group = chunks[start : start + _GETS_AT_ONCE]
             # The calls run side by side from the moment they are made; their answers are taken in turn.
             calls = [self._call_get(chunk, fields) for chunk in group]
             for chunk, call in zip(group, calls, strict=True):
                 found.update(self._finish_get(chunk, fields, call))
-        self._bill(len(wanted))
         return found
 
     def _call_get(self, paths: list[str], fields: Sequence[str]) -> Any:
@@ -267,10 +282,14 @@ class Source:
         for start in range(0, len(asked), _QUESTIONS_AT_ONCE):
             part = asked[start : start + _QUESTIONS_AT_ONCE]
             requests = [self._children_request(questions[n][0], collection_id, questions[n][1], fields) for n in part]
-            # They run side by side from the moment they are made; their answers are taken in turn.
-            calls = [self._run_query(r, metadata=self._metadata, timeout=_CALL_SECONDS) for r in requests]
-            for n, request, call in zip(part, requests, calls, strict=True):
-                found[n] = self._finish_children(request, call, collection_id)
+            with self.budget.asking(len(part), f"looking for {collection_id} below {len(part)} documents") as most:
+                if most is not None:
+                    for request in requests:
+                        request.structured_query.limit.value = most // len(part)
+                # They run side by side from the moment they are made; their answers are taken in turn.
+                calls = [self._run_query(r, metadata=self._metadata, timeout=_CALL_SECONDS) for r in requests]
+                for n, request, call in zip(part, requests, calls, strict=True):
+                    found[n] = self._finish_children(request, call, collection_id)
         return found
 
     def _children_request(
@@ -289,6 +308,8 @@ class Source:
 
         documents = self._retry(ask, f"looking for {collection_id} below one document")
         self._bill(max(1, len(documents)))
+        if request.structured_query.HasField("limit") and len(documents) >= request.structured_query.limit.value:
+            raise self.budget.refusal(1, f"looking for more {collection_id}", or_more=True)
         return documents
 
     def update_times(self, scan: Scan, first: Any, last: Any) -> dict[str, datetime]:
@@ -311,8 +332,12 @@ class Source:
                 if answer.HasField("document")
             }
 
-        found = self._retry(ask, f"reading the names of {scan.collection_id}")
-        self._bill(max(1, len(found)))
+        what = f"reading the names of {scan.collection_id}"
+        with self.budget.asking(1, what) as most:
+            if most is not None:
+                request.structured_query.limit.value = most
+            found = self._retry(ask, what)
+            self._bill(max(1, len(found)))
         return found
 
     def _retry(self, ask: Callable[[], T], what: str) -> T:
@@ -366,12 +391,23 @@ class Source:
             thread.join(timeout=10)
 
     def _read(self, scan: Scan, page_size: int, put: Callable[[Page], bool], stop: threading.Event) -> None:
-        structured = scan_query(scan)
         progress = _Progress()
+        try:
+            self._read_parts(scan, page_size, progress, put, stop)
+        finally:
+            self.budget.spend(progress.delivered - progress.reserved)
+
+    def _read_parts(
+        self, scan: Scan, page_size: int, progress: _Progress, put: Callable[[Page], bool], stop: threading.Event
+    ) -> None:
+        structured = scan_query(scan)
         total = 0
         while True:
             begun, start = time.monotonic(), progress.delivered
             expected, pinned = self._count(structured, scan, None)
+            more = start + expected - progress.reserved
+            self.budget.reserve(more, f"reading {scan.collection_id} with {expected:,} documents")
+            progress.reserved += more
             total = start + expected
             ended = self._read_pinned(scan, structured, pinned, begun, total, page_size, progress, put, stop)
             if stop.is_set():
@@ -445,7 +481,7 @@ class Source:
                 call.cancel()
 
     def _bill_progress(self, progress: _Progress) -> None:
-        self._bill(progress.delivered - progress.billed)
+        self._bill(progress.delivered - progress.billed, reserved=True)
         progress.billed = progress.delivered
 
 

@@ -14,6 +14,11 @@ def dollars(reads: int) -> str:
     return "less than a cent" if cost < 0.01 else f"about ${cost:,.2f}"
 
 
+def amount(reads: int) -> str:
+    """What so many reads cost, for a column of a table: "$0.0006"."""
+    return f"${reads * DOLLARS_PER_100_000_READS / 100_000:,.4f}"
+
+
 def billed(reads: int) -> str:
     """The sentence that every report ends with."""
     return f"Billed reads: {reads:,} ({dollars(reads)} at ${DOLLARS_PER_100_000_READS} per 100,000 reads, list price of nam5)."

@@ -31,6 +31,10 @@ class IncompleteRead(SourceError):
     """A read delivered another number of documents than Firestore counted at the same instant."""
 
 
+class BudgetError(DualWriteError):
+    """The next read would pass the cap on billed reads."""
+
+
 class TargetError(DualWriteError):
     """Postgres refused something that isn't one row's fault."""
 

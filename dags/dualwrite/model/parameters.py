@@ -8,6 +8,8 @@ from typing import Any
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import ParameterError
 
+MAX_BILLED_READS = 10_000_000_000
+
 
 def refuse_unknown(given: Mapping[str, Any], known: Iterable[str]) -> None:
     """Airflow takes any key of a run's conf in silence: a misspelt one would be ignored."""
@@ -31,6 +33,13 @@ def number(given: Mapping[str, Any], name: str, least: float, most: float) -> fl
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise ParameterError(f"{name} is a number from {least:,} to {most:,}: it is {value!r}. Correct it.")
     return value
+
+
+def cap(given: Mapping[str, Any], name: str, most: float) -> int | None:
+    """A whole number that may be left empty: None, no cap."""
+    if given.get(name) is None:
+        return None
+    return int(number(given, name, 1, most))
 
 
 def boolean(given: Mapping[str, Any], name: str) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dualwrite.model import cost
 from dualwrite.model.errors import IdentityError
 from dualwrite.model.render import Block, Code, Items, Paragraph, Table, number
 from dualwrite.model.verdicts import DRIFT, VERDICTS, Finding, Verdict
@@ -54,6 +55,8 @@ class CollectionReport:
     parents_inserted: int = 0
     source_count: int | None = None
     target_count: int | None = None
+    reads_to_verify: int = 0
+    """What reading the collection whole would bill."""
     seconds: float = 0.0
     verification: str | None = None
     not_examined: str | None = None
@@ -114,6 +117,7 @@ class CollectionReport:
             "parents_inserted": self.parents_inserted,
             "source_count": self.source_count,
             "target_count": self.target_count,
+            "reads_to_verify": self.reads_to_verify,
             "seconds": round(self.seconds, 3),
             "documents_per_second": round(self.documents_read / self.seconds) if self.seconds > 0 else None,
             "verification": self.verification,
@@ -194,6 +198,7 @@ _NUMBERS = (
     ("source_count", "documents"),
     ("target_count", "rows"),
     ("billed_reads", "billed reads"),
+    ("cost", "cost"),
     ("seconds", "seconds"),
 )
 
@@ -201,7 +206,8 @@ _NUMBERS = (
 def table(collections: Sequence[Mapping[str, Any]]) -> Table:
     """Counts by collection and verdict. Columns that would hold nothing but zeros are left out."""
     shown = [v for v in VERDICTS if any(r["counts"][v] for r in collections)]
-    numbers = [(k, n) for k, n in _NUMBERS if k in ("billed_reads", "seconds") or any(r.get(k) for r in collections)]
+    always = ("billed_reads", "cost", "seconds")
+    numbers = [(k, n) for k, n in _NUMBERS if k in always or any(r.get(k) for r in collections)]
     verified = any(r.get("verification") for r in collections)
     header = ["collection", "examined", *(str(v).replace("_", " ") for v in shown), *(name for _, name in numbers)]
     rows = []
@@ -214,7 +220,11 @@ def table(collections: Sequence[Mapping[str, Any]]) -> Table:
                 number(r["examined"]),
                 *(number(r["counts"][v]) if r["counts"][v] else "-" for v in shown),
             ]
-            row += [number(r[k]) if r.get(k) else "-" for k, _ in numbers]
+            values = {**r, "cost": cost.amount(r["billed_reads"]) if r["billed_reads"] else None}
+            row += [
+                str(values[k]) if k == "cost" and values[k] else number(values[k]) if values.get(k) else "-"
+                for k, _ in numbers
+            ]
         rows.append([*row, str(r.get("verification") or "").replace("_", " ")] if verified else row)
     return Table([*header, "verification"] if verified else header, rows)
 

@@ -44,6 +44,7 @@ _WRITTEN = {
     "dualwrite.watermarks": ("SELECT", "INSERT", "UPDATE"),
     "dualwrite.open_differences": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dualwrite.repair_journal": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "dualwrite.count_baselines": ("SELECT", "INSERT", "UPDATE"),
 }
 """What a run that remembers does with each table of ours. A dry run reads them."""
 
@@ -265,6 +266,16 @@ def record_run(
             unattended,
         ),
     )
+
+
+def billed(connection: Connection, dag_id: str, run_id: str) -> int:
+    """Reads that a run's tasks have recorded so far."""
+    row = connection.execute(
+        "SELECT coalesce(sum(billed_reads), 0)::int8 FROM dualwrite.runs WHERE dag_id = %s AND run_id = %s",
+        (dag_id, run_id),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 # --- open differences ---------------------------------------------------------------------------------------------

@@ -351,6 +351,26 @@ class Statements:
             _name(column, "t"), self._names(self._collection.key, "t"), self.table, _name(column, "t")
         )
 
+    def counts_by_time(self, column: str) -> sql.Composed:
+        """How many rows lie before the first edge (0), from the n-th edge on (n), and so on. Parameters: edges."""
+        return sql.SQL("SELECT width_bucket({}, %(edges)s::timestamptz[]), count(*) FROM {} t GROUP BY 1").format(
+            _name(column, "t"), self.table
+        )
+
+    def time_edges(self, column: str) -> sql.Composed:
+        """The time, in whole milliseconds, of each `every`-th row before a moment. Parameters: before, every."""
+        return sql.SQL(
+            "SELECT DISTINCT date_trunc('milliseconds', at) FROM "
+            "(SELECT {at} AS at, row_number() OVER (ORDER BY {at}) AS n FROM {table} t WHERE {at} < %(before)s) ordered "
+            "WHERE n %% %(every)s = 0 ORDER BY 1"
+        ).format(at=_name(column, "t"), table=self.table)
+
+    def keys_between(self, column: str) -> sql.Composed:
+        """The keys of rows with a time in a stretch. Parameters: start, end."""
+        return sql.SQL("SELECT {keys} FROM {table} t WHERE {at} >= %(start)s AND {at} < %(end)s").format(
+            keys=self._names(self._collection.key), table=self.table, at=_name(column, "t")
+        )
+
     @cached_property
     def written_between(self) -> sql.Composed:
         """The keys of rows written in a stretch of time. Parameters: start, end."""

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, Self, TypeVar
 
@@ -17,6 +18,7 @@ import tenacity
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.mapping import Cell, Json, Row, Staged, staged
+from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection
 from dualwrite.postgres.statements import Statements
 from dualwrite.postgres.text import stored
@@ -435,6 +437,23 @@ class Target:
             if len(page) < _KEYS_AT_ONCE:
                 return
             statement, after = statements.keys_after(first=False), list(page[-1])
+
+    def counts_by_time(self, collection: Collection, column: str, edges: Sequence[datetime]) -> list[int]:
+        """How many rows lie between these edges (ascending), all in one snapshot: before the first, from each on."""
+        statement, parameters = self.statements(collection).counts_by_time(column), {"edges": list(edges)}
+        found = dict(self._read(partial(_fetched, statement, parameters)))
+        return [found.get(n, 0) for n in range(len(edges) + 1)]
+
+    def time_edges(self, collection: Collection, column: str, before: datetime, every: int) -> list[datetime]:
+        """Times, in whole milliseconds and ascending, that cut the rows before a moment into slices of `every`."""
+        statement, parameters = self.statements(collection).time_edges(column), {"before": before, "every": every}
+        return [at for (at,) in self._read(partial(_fetched, statement, parameters))]
+
+    def keys_between(self, collection: Collection, column: str, window: Window) -> list[Key]:
+        """The keys of the rows whose time lies in a window."""
+        statement = self.statements(collection).keys_between(column)
+        parameters = {"start": window.start, "end": window.end}
+        return [tuple(key) for key in self._read(partial(_fetched, statement, parameters))]
 
     def keys_where(self, collection: Collection, column: str, values: Iterable[str]) -> list[Key]:
         """The keys of all rows whose `column` has one of these values."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
@@ -15,8 +15,10 @@ from typing import Any, Literal, Self
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.compare import Examiner, scans
 from dualwrite.engine.units import Policy
+from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
 from dualwrite.model import cost, parameters, report
+from dualwrite.model.baseline import Baseline
 from dualwrite.model.choices import GAP_MODES as MODES
 from dualwrite.model.choices import GAP_SCOPES as SCOPES
 from dualwrite.model.declaration import Catalog
@@ -25,8 +27,9 @@ from dualwrite.model.render import Block, Heading, Paragraph
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Finding, Verdict
 from dualwrite.model.windows import Window, gap_window, instant
-from dualwrite.postgres import Connection, memory
+from dualwrite.postgres import Connection, baselines, memory
 from dualwrite.postgres.target import Target
+from dualwrite.runs import tripwire
 from dualwrite.runs.record import recorded
 
 log = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ JOURNAL_DAYS = 30
 
 PARAMETERS = (
     "since", "margin_hours", "until", "collections", "scope", "mode", "update_stale", "page_size", "explain_up_to",
-    "grace_seconds", "excuse", "excuse_reason",
+    "grace_seconds", "max_billed_reads", "excuse", "excuse_reason",
 )  # fmt: skip
 
 Approval = Literal["approved", "rejected", "unanswered"]
@@ -60,6 +63,7 @@ class GapParams:
     page_size: int
     explain_up_to: int
     grace_seconds: float
+    max_billed_reads: int | None
     excuses: tuple[tuple[str, str], ...]
     excuse_reason: str | None
 
@@ -112,6 +116,7 @@ def parse(given: Mapping[str, Any], known: Iterable[str], catalog: Catalog, now:
         page_size=int(parameters.number(given, "page_size", 1, 50_000)),
         explain_up_to=int(parameters.number(given, "explain_up_to", 0, 10_000_000)),
         grace_seconds=parameters.number(given, "grace_seconds", 0, 3600),
+        max_billed_reads=parameters.cap(given, "max_billed_reads", parameters.MAX_BILLED_READS),
         excuses=tuple(excuses),
         excuse_reason=reason,
     )
@@ -138,6 +143,7 @@ class Run:
 def preflight(run: Run, *, by: str) -> dict[str, Any]:
     """Checks both sides, keeps the run's excuses, and returns what the other tasks need. `by` is who excuses."""
     params = run.params
+    run.source.budget = Budget(params.max_billed_reads)
     checked = checks.check(
         run.source,
         run.target,
@@ -192,11 +198,14 @@ def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
     found = CollectionReport(name, "verify")
     began = datetime.now(UTC)
     rejected: list[Finding] = []
+    baseline: Baseline | None = None
 
     def work() -> None:
+        nonlocal baseline
         found.target_count = run.target.count(collection)
         [scan] = scans(collection, None)
         documents, _ = run.source.count(scan)
+        found.reads_to_verify = documents
         if collection.entries is None:  # else it is their parents that were counted
             found.source_count = documents
         if counts_only:
@@ -204,6 +213,7 @@ def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
         if max(documents, found.target_count) > params.explain_up_to:
             found.verification = "not_proven"
             return
+        baseline = tripwire.measure(run.source, run.target, collection, began)
         with _examiner(run, found, Policy()) as examiner:
             examiner.sweep(params.page_size, grace=params.grace_seconds)
             rejected.extend(examiner.rejected)
@@ -215,6 +225,8 @@ def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
         memory.remember(connection, name, [(finding, None, None) for finding in rejected], run.run_id)
         if found.verification == "verified":
             memory.advance_watermark(connection, name, began, run.run_id, swept_at=began)
+            if baseline is not None:
+                baselines.save(connection, name, baseline, run.run_id)
 
     return _recorded(run, found, work, finish, mode="counts" if counts_only else "explain", window=None)
 
@@ -250,6 +262,7 @@ def _recorded(
     return recorded(
         run.source, run.target, found, work, finish,
         dag_id=DAG_ID, run_id=run.run_id, scope=run.params.scope, mode=mode, window=window, line=lambda: record,
+        max_billed_reads=run.params.max_billed_reads,
     )  # fmt: skip
 
 
@@ -292,8 +305,18 @@ def build_report(
         "billed_reads": preflight_reads + sum(c["billed_reads"] for c in [*gap, *checked]),
         "collections": [*gap, *checked],
     }
+    if dry and checked:
+        whole["estimated_reads"] = estimated_reads(gap, checked)
     whole["verdict"] = verdict(whole)
     return report.fit(whole)
+
+
+def estimated_reads(gap: Sequence[Mapping[str, Any]], checked: Sequence[Mapping[str, Any]]) -> int:
+    """What an apply would bill after a dry run: the window again with what it looked up, each row that it writes once
+    more to confirm it, and every document to verify, with a count for 1,000 and the baseline that comes of it."""
+    writes = sum(c["counts"]["missing"] + c["counts"]["stale"] for c in gap)
+    whole = sum(c["reads_to_verify"] for c in checked)
+    return int(sum(c["billed_reads"] for c in gap) + writes + whole + 5 * sum(c["billed_reads"] for c in checked))
 
 
 def verdict(whole: Mapping[str, Any]) -> str:
@@ -342,6 +365,11 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
         title = "Documents and rows now:" if counted else "Verification, all documents against all rows:"
         blocks += [Paragraph(title), report.table(checked)]
     blocks.append(Paragraph(cost.billed(whole["billed_reads"])))
+    if "estimated_reads" in whole:
+        reads = whole["estimated_reads"]
+        blocks.append(
+            Paragraph(f"An apply would bill about {reads:,} reads ({cost.dollars(reads)}), verification included.")
+        )
     blocks += report.samples(gap)
     blocks += report.samples(checked)
     return blocks

@@ -29,6 +29,7 @@ from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Excuse, F
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection, memory
 from dualwrite.postgres.memory import OpenDifference
+from dualwrite.runs import tripwire
 from dualwrite.runs.reconcile_plan import DAG_ID, ReconcileParams, Run
 from dualwrite.runs.record import recorded
 
@@ -74,9 +75,11 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
     # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
     watched = frozenset(label for label, d in known.items() if d.requires is None)
     examiner = examiner_of(run, found, Policy(), excused, watched)
+    wire = tripwire.of(run, name, window)
 
     def more(examiner: Examiner) -> list[Unit]:
         if window is not None:
+            wire.look(examiner)
             return _other_sides(examiner, window)
         # An excuse ends with its difference. A sweep has seen every document and row: what it hasn't seen, or only as
         # the document of a dependent, is looked at by key.
@@ -99,6 +102,7 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
         return before.verdict == Verdict.REJECTED or finding.path != before.path  # its document is elsewhere
 
     def work() -> None:
+        wire.measure()
         with examiner:
             read = window and with_overlap(window, timedelta(minutes=run.params.overlap_minutes))
             pending.extend(examiner.first_look(read, PAGE_SIZE, more))
@@ -115,6 +119,7 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
         end = run.plan.now if window is None else window.end
         swept = run.plan.now if window is None else None
         memory.advance_watermark(connection, name, end, run.run_id, swept_at=swept)
+        wire.keep(connection)
 
     report = measured(run, found, work, finish, window)
     rejected = {f.label for f in examiner.rejected}
@@ -129,6 +134,7 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
         "pending": new + len(still),
         "to_wait_for": new + young,
         "looked_at": datetime.now(UTC).isoformat(),
+        "tripwire": wire.as_json(),
     }
 
 
@@ -402,4 +408,5 @@ def measured(
         dag_id=DAG_ID, run_id=run.run_id, scope="sweep" if swept else "recent", mode=run.params.repair, window=window,
         line=lambda: bool(found.examined or found.not_examined or found.phase == "compare"),
         unattended=run.plan.unattended,
+        max_billed_reads=run.params.max_billed_reads, billed_before=run.plan.billed_reads,
     )  # fmt: skip

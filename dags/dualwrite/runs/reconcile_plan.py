@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.units import Policy
+from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
 from dualwrite.model import parameters
 from dualwrite.model.choices import RECONCILE_SCOPES as SCOPES
@@ -17,13 +18,13 @@ from dualwrite.model.choices import REPAIRS
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.errors import ParameterError, PreflightError
 from dualwrite.model.windows import Window, recent_window
-from dualwrite.postgres import Connection, memory
+from dualwrite.postgres import Connection, baselines, memory
 from dualwrite.postgres.target import Target
 
 DAG_ID = "reconcile_dual_writes"
 PARAMETERS = (
     "minutes", "overlap_minutes", "grace_seconds", "scope", "sweep_every_hours", "collections", "repair", "max_repairs",
-    "max_share", "liveness_minimum", "max_unattempted_repairs", "max_open_looks", "max_examined_age_hours",
+    "max_share", "max_billed_reads", "liveness_minimum", "max_unattempted_repairs", "max_open_looks", "max_examined_age_hours",
     "max_swept_age_hours", "write_ops_required", "excuse", "excuse_reason", "unexcuse",
 )  # fmt: skip
 BY_A_PERSON = ("excuse", "excuse_reason", "unexcuse")
@@ -49,6 +50,7 @@ class ReconcileParams:
     repair: str
     max_repairs: int
     max_share: float
+    max_billed_reads: int | None
     liveness_minimum: int
     max_unattempted_repairs: int
     max_open_looks: int
@@ -88,6 +90,7 @@ def parse(given: Mapping[str, Any], catalog: Catalog) -> ReconcileParams:
         repair=parameters.choice(given, "repair", REPAIRS),
         max_repairs=int(parameters.number(given, "max_repairs", 1, 1_000_000)),
         max_share=parameters.number(given, "max_share", 0, 100),
+        max_billed_reads=parameters.cap(given, "max_billed_reads", parameters.MAX_BILLED_READS),
         liveness_minimum=int(parameters.number(given, "liveness_minimum", 1, 1_000_000)),
         max_unattempted_repairs=int(parameters.number(given, "max_unattempted_repairs", 0, 1_000_000)),
         max_open_looks=int(parameters.number(given, "max_open_looks", 1, 1_000_000)),
@@ -192,6 +195,7 @@ def preflight(
     (None: now).
     """
     now = now or clock()
+    source.budget = Budget(params.max_billed_reads)
     with target.transaction() as connection:
         memory.require_schema(connection)
         _check_clocks(clock(), {"target's": memory.now(connection)})
@@ -208,11 +212,12 @@ def preflight(
         )
         memory.unexcuse(connection, params.unexcuses)
         moment = memory.now(connection)
+        called = baselines.called_sweeps(connection)
         marks = {name: _believed(memory.watermark(connection, name), moment) for name in params.selected}
     windows, instead = {}, {}
     for name, mark in marks.items():
         recent = None if mark is None else recent_window(mark[0], params.minutes, now)
-        sweep = _sweeps(params, catalog[name], mark, now)
+        sweep = name in called or _sweeps(params, catalog[name], mark, now)
         windows[name] = None if sweep else recent
         if sweep and recent is not None and params.scope != "sweep" and catalog[name].check_fields:
             instead[name] = recent

@@ -256,6 +256,15 @@ def message(found: Iterable[Alert]) -> str:
 # --- as a person reads it -----------------------------------------------------------------------------------------------
 
 
+def _tripped(name: str, tripped: Mapping[str, Any]) -> str:
+    """What the counts of a collection led to."""
+    slices = tripped["slices"]
+    text = f"{name}: counts moved by {tripped['deviation']:+,} since the last complete comparison"
+    if slices:
+        text += f"; {slices:,} slice{'s' if slices != 1 else ''} of time examined"
+    return f"{text}; a sweep is due in the next run." if tripped["calls_sweep"] else f"{text}."
+
+
 def _ages(ages: Mapping[str, Mapping[str, Any]]) -> str:
     """The oldest complete look and the oldest sweep: all others are younger."""
     name, age = min(ages.items(), key=lambda item: str(item[1]["examined_until"]))
@@ -312,6 +321,11 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
     swept = [c["collection"] for c in whole["collections"] if c.get("scope") == "sweep"]
     if swept:
         blocks.append(Paragraph(f"Swept (every document and every row): {', '.join(swept)}."))
+    blocks += [
+        Paragraph(_tripped(c["collection"], c["tripwire"]))
+        for c in whole["collections"]
+        if c.get("tripwire") and c["tripwire"]["deviation"]
+    ]
     if whole["ages"]:
         blocks.append(Paragraph(_ages(whole["ages"])))
     activity = whole["operations"]

@@ -1,0 +1,259 @@
+"""The tripwire: counts of documents against counts of rows, between two sweeps.
+
+count() costs a thousandth of reading, so every run can ask whether a collection still has as many documents more than
+rows as when it was last compared whole (its baseline). Where that has changed and stays so at two looks, the slices of
+time that hold the change are found by bisection and examined, documents and rows. So it finds the delete of an old
+document, and the creation of one that no window saw, without reading the collection.
+
+What runs beside it, and why it raises no false alarm:
+
+1. *A client writes its document first, and its row seconds later.* What is younger than the window of this run isn't
+   counted by the tripwire: the window examines it. Of an old document that is deleted, two looks a grace apart see
+   different things.
+2. *The counts of the two sides are of different moments.* Documents are counted at one read_time, the rows of all slices
+   in one statement; a change between the two goes away at the second look. While a baseline is measured, the rows are
+   counted before and after the documents, and slices in which they moved are measured again.
+3. *A loss while a baseline is measured.* A slice is measured before it is examined: what was lost by then, the
+   examination finds; what is lost later moves the difference. No loss falls between the two.
+4. *An honest change.* A post is deleted, its comments' rows cascade, their documents stay for ever: the slices are
+   examined, nothing is called drift, and their new difference is the baseline. So are our own repairs.
+5. *Killed at any line.* The baseline is kept in the transaction that keeps what was found; without it, the next run sees
+   the same deviation.
+
+It can't see a loss that is cancelled out by another one of the opposite kind in the same half, nor any edit.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from dualwrite.engine.compare import Examiner
+from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.baseline import (
+    END_OF_TIME,
+    MOST_SLICES,
+    SLICE,
+    Baseline,
+    TimeColumn,
+    deviating,
+    same_kind,
+    whole_millisecond,
+)
+from dualwrite.model.declaration import Collection
+from dualwrite.model.windows import LONG_AGO, Window
+from dualwrite.postgres.target import Target
+
+log = logging.getLogger(__name__)
+
+MOST_EXAMINED = 20
+"""Slices that one run examines; where more deviate, a sweep is the better look."""
+
+SWEEP_CALLED_EVERY = timedelta(hours=6)
+"""How often a deviation that lies in no slice may call a sweep early: a sweep reads every document."""
+
+_COUNTS_AT_ONCE = 8
+_MEASUREMENTS = 3
+
+
+@dataclass(slots=True)
+class Tripped:
+    """What a run's tripwire saw of one collection. `baseline` is what the next run compares with."""
+
+    baseline: Baseline
+    deviation: int = 0
+    """Documents too many (or, negative, too few) against the baseline, at both looks."""
+    slices: int = 0
+    """Slices that were examined because of it."""
+    calls_sweep: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {"deviation": self.deviation, "slices": self.slices, "calls_sweep": self.calls_sweep}
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """The counts of one look: documents at one read_time, rows in one snapshot."""
+
+    read_time: datetime
+    documents: int
+    """Of all slices of the baseline, without the new one."""
+    new: int
+    recent: int
+    untimed: int
+    rows: list[int]
+    """Of each slice, the new one included, and what is younger."""
+
+
+class Tripwire:
+    """Counts one collection on both sides."""
+
+    def __init__(self, source: Source, target: Target, collection: Collection, at: TimeColumn) -> None:
+        self._source = source
+        self._target = target
+        self._collection = collection
+        self._at = at
+        self._all = Scan(collection.collection_id, (), collection.top_level)
+
+    # --- before a complete comparison ---------------------------------------------------------------------------------
+
+    def measure(self, end: datetime) -> Baseline:
+        """The difference of each slice up to `end`. To be called before the collection is examined whole, and to be
+        kept with what that finds. Billed: about two reads for 1,000 documents."""
+        end = whole_millisecond(end)
+        rows = self._target.count(self._collection)
+        every = max(SLICE, rows // MOST_SLICES)
+        cuts = self._target.time_edges(self._collection, self._at.column, end, every)
+        edges = (*(cut for cut in cuts if LONG_AGO < cut < end), end)
+        baseline = Baseline(self._at.field, edges, (0,) * len(edges), 0)
+        differences = [0] * len(edges)
+        untimed = 0
+        todo: Sequence[int] = range(len(edges))
+        for _ in range(_MEASUREMENTS):
+            before = self._rows(edges)
+            total, read_time = self._source.count(self._all)
+            untimed = total - self._count(Window(LONG_AGO, END_OF_TIME), read_time)
+            for n, documents in self._count_slices(baseline, todo, read_time):
+                differences[n] = documents - before[n]
+            after = self._rows(edges)
+            todo = [n for n in todo if before[n] != after[n]]
+            if not todo:
+                break
+        return replace(baseline, differences=tuple(differences), untimed=untimed)
+
+    def _count_slices(self, baseline: Baseline, slices: Iterable[int], read_time: datetime) -> list[tuple[int, int]]:
+        """Documents of each slice. Many small counts: they run side by side."""
+
+        def count(n: int) -> tuple[int, int]:
+            return n, self._count(baseline.window(n, n + 1), read_time)
+
+        with ThreadPoolExecutor(_COUNTS_AT_ONCE) as threads:
+            return list(threads.map(count, slices))
+
+    # --- in each run that doesn't compare it whole ------------------------------------------------------------------------
+
+    def look(self, examiner: Examiner, baseline: Baseline, *, end: datetime, grace: float, now: datetime) -> Tripped:
+        """Compares the counts with the baseline, and examines the slices that changed, up to `end`: what is younger is
+        the window's part, and has been examined by then. To be called within the examiner's first look."""
+        extended = baseline.extended(whole_millisecond(end))
+        first = self._look(baseline, extended)
+        if not any(self._deviations(baseline, first)):
+            return Tripped(extended.joined(first.rows[: len(extended.edges)]))
+        log.info("%s: its counts deviate from the last comparison's, looking again in %.0f s", self._name, grace)
+        self._target.close()
+        time.sleep(grace)
+        second = self._look(baseline, extended)
+        old, new, untimed = (
+            b if same_kind(a, b) else 0
+            for a, b in zip(self._deviations(baseline, first), self._deviations(baseline, second), strict=True)
+        )
+        tripped = Tripped(extended, old + new + untimed)
+        if old or new or untimed:
+            self._find(examiner, baseline, tripped, second, old, new, untimed, now)
+        if tripped.slices == 0 and not tripped.calls_sweep:
+            tripped.baseline = tripped.baseline.joined(second.rows[: len(extended.edges)])
+        return tripped
+
+    def _deviations(self, baseline: Baseline, look: _Look) -> tuple[int, int, int]:
+        """Of the baseline's slices, of the new one, and of the documents that no slice holds.
+
+        An untimed document that was created with its row is no deviation: its row is among the younger ones, where no
+        document accounts for it, until time passes over it.
+        """
+        slices = len(baseline.edges)
+        old = look.documents - sum(look.rows[:slices]) - sum(baseline.differences)
+        new = look.new - sum(look.rows[slices:-1])
+        untimed = look.untimed - baseline.untimed
+        if untimed > 0:
+            untimed = max(0, untimed - max(0, look.rows[-1] - look.recent))
+        return old, new, untimed
+
+    def _find(
+        self,
+        examiner: Examiner,
+        baseline: Baseline,
+        tripped: Tripped,
+        look: _Look,
+        old: int,
+        new: int,
+        untimed: int,
+        now: datetime,
+    ) -> None:
+        """Examines the slices that deviate, and keeps their new difference; calls a sweep for what lies in none."""
+        slices = len(baseline.edges)
+        found: list[tuple[int, int]] = []
+        if old:
+            found = deviating(baseline, look.rows[:slices], lambda window: self._count(window, look.read_time))
+        if new:
+            found.append((slices, look.new))
+        if len(found) > MOST_EXAMINED:
+            log.warning("%s: counts deviate in %d slices of time, which takes a sweep", self._name, len(found))
+            self._call_sweep(tripped, now)
+            return
+        change = stand_ins = 0
+        for n, documents in found:
+            window = tripped.baseline.window(n, n + 1)
+            difference = documents - look.rows[n]
+            log.info(
+                "%s: counts deviate by %+d between %s and %s, examining %d documents",
+                self._name,
+                difference - tripped.baseline.differences[n],
+                window.start.isoformat(),
+                window.end.isoformat(),
+                documents,
+            )
+            change += difference - tripped.baseline.differences[n]
+            keys = self._target.keys_between(self._collection, self._at.column, window)
+            stand_ins += examiner.examine_slice(self._slice(window, self._collection.fields), keys)
+            tripped.baseline = tripped.baseline.with_difference(n, difference)
+        tripped.slices = len(found)
+        # A row whose document states no time lies in a slice, and its document in none.
+        if untimed > 0:
+            settled = min(untimed, max(0, -change), stand_ins)
+        else:
+            settled = -min(-untimed, max(0, change))
+        tripped.baseline = replace(tripped.baseline, untimed=tripped.baseline.untimed + settled)
+        if untimed - settled:
+            log.warning(
+                "%s: %+d documents that state no %s, which takes a sweep",
+                self._name,
+                untimed - settled,
+                self._at.field,
+            )
+            self._call_sweep(tripped, now)
+
+    def _call_sweep(self, tripped: Tripped, now: datetime) -> None:
+        called = tripped.baseline.sweep_called_at
+        if called is not None and now - called < SWEEP_CALLED_EVERY:
+            log.warning("%s: a sweep was called early at %s already; this one waits", self._name, called.isoformat())
+            return
+        tripped.calls_sweep = True
+        tripped.baseline = replace(tripped.baseline, sweep_called_at=now, sweep_due=True)
+
+    # --- counts -------------------------------------------------------------------------------------------------------------
+
+    def _look(self, baseline: Baseline, extended: Baseline) -> _Look:
+        total, read_time = self._source.count(self._all)
+        documents = self._count(Window(LONG_AGO, baseline.end), read_time)
+        new = self._count(Window(baseline.end, extended.end), read_time) if extended is not baseline else 0
+        recent = self._count(Window(extended.end, END_OF_TIME), read_time)
+        rows = self._rows(extended.edges)
+        return _Look(read_time, documents, new, recent, total - documents - new - recent, rows)
+
+    def _count(self, window: Window, read_time: datetime) -> int:
+        return self._source.count(self._slice(window), read_time)[0]
+
+    def _slice(self, window: Window, fields: tuple[str, ...] = ()) -> Scan:
+        return replace(self._all, fields=fields, check_field=self._at.field, window=window)
+
+    def _rows(self, edges: Sequence[datetime]) -> list[int]:
+        return self._target.counts_by_time(self._collection, self._at.column, edges)
+
+    @property
+    def _name(self) -> str:
+        return self._collection.name

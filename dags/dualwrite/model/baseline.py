@@ -1,0 +1,125 @@
+"""Pure: how many documents a collection has more than its table has rows, slice by slice of the time of creation, when it
+was last compared whole.
+
+A slice is a stretch of time between two edges, half-open. Edges lie on whole milliseconds, because rows written by the
+app are cut off there and documents aren't: so both sides are cut alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import accumulate
+
+from dualwrite.model.declaration import Collection, Field
+from dualwrite.model.windows import LONG_AGO, Window
+
+END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+
+SLICE = 1_000
+"""Rows in a slice. Finding a deviation costs about one read for so many documents, and then these."""
+
+MOST_SLICES = 2_000
+"""Slices of one collection: above 2 million rows they get larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeColumn:
+    """Where a document states its time of creation, and the column that holds it."""
+
+    field: str
+    column: str
+
+
+def time_column(collection: Collection) -> TimeColumn | None:
+    """By what a collection can be sliced: the first compared timestamp column that comes from a check field, which has an
+    index. None where there is none, or where one document has many rows."""
+    if collection.entries is not None:
+        return None
+    for column in collection.columns:
+        origin = column.origin
+        if column.type != "timestamp" or column.role != "compared":
+            continue
+        if isinstance(origin, Field) and origin.path in collection.check_fields:
+            return TimeColumn(origin.path, column.name)
+    return None
+
+
+def whole_millisecond(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Documents minus rows of each slice, counted just before the slice was examined on both sides.
+
+    Why just before: what was lost by then the examination found, and what is lost later moves the difference. `edges` are
+    where the slices end; the first one begins at the beginning of time. `untimed` documents state no time, so no slice
+    holds them; their rows lie in the slice of the stand-in.
+    """
+
+    field: str
+    edges: tuple[datetime, ...]
+    differences: tuple[int, ...]
+    untimed: int
+    sweep_called_at: datetime | None = None
+    """When a deviation that lies in no slice last called a sweep."""
+    sweep_due: bool = False
+    """Whether the next run is to sweep. (Not told by the watermark: the age of the last sweep stays what it is.)"""
+
+    @property
+    def end(self) -> datetime:
+        return self.edges[-1]
+
+    def window(self, first: int, after: int) -> Window:
+        """The time of the slices `first` to `after`, the latter excluded."""
+        return Window(LONG_AGO if first == 0 else self.edges[first - 1], self.edges[after - 1])
+
+    def with_difference(self, n: int, difference: int) -> Baseline:
+        return replace(self, differences=(*self.differences[:n], difference, *self.differences[n + 1 :]))
+
+    def extended(self, end: datetime) -> Baseline:
+        """With one more slice, up to `end`, in which as many documents as rows are expected."""
+        return replace(self, edges=(*self.edges, end), differences=(*self.differences, 0)) if end > self.end else self
+
+    def joined(self, rows: Sequence[int]) -> Baseline:
+        """With the last two slices as one while they are small together: each run adds one. `rows` are those of all."""
+        if len(self.edges) < 2 or rows[-1] + rows[-2] > SLICE:
+            return self
+        together = sum(self.differences[-2:])
+        return replace(
+            self, edges=(*self.edges[:-2], self.end), differences=(*self.differences[:-2], together)
+        )  # fmt: skip
+
+
+def deviating(baseline: Baseline, rows: Sequence[int], count: Callable[[Window], int]) -> list[tuple[int, int]]:
+    """The slices whose difference isn't the baseline's, each with its number of documents, found by bisection.
+
+    `rows` are those of each slice, `count` counts documents. A half whose deviation is 0 is left alone: what cancels out
+    inside it is not found.
+    """
+    differences = [0, *accumulate(baseline.differences)]
+    rows_before = [0, *accumulate(rows)]
+
+    def expected(first: int, after: int) -> int:
+        return differences[after] - differences[first] + rows_before[after] - rows_before[first]
+
+    found: list[tuple[int, int]] = []
+    todo = [(0, len(baseline.edges), count(baseline.window(0, len(baseline.edges))))]
+    while todo:
+        first, after, documents = todo.pop()
+        if documents == expected(first, after):
+            continue
+        if after - first == 1:
+            found.append((first, documents))
+            continue
+        middle = (first + after) // 2
+        left = count(baseline.window(first, middle))
+        todo += [(middle, after, documents - left), (first, middle, left)]
+    return found
+
+
+def same_kind(first: int, second: int) -> bool:
+    """Whether two looks saw a deviation in the same direction."""
+    return first * second > 0

@@ -1,0 +1,283 @@
+"""The tripwire of counts: what it finds between two sweeps, what it costs, and that healthy apps don't set it off."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from dualwrite.catalog import CATALOG
+from dualwrite.runs import backfill
+from tests.integration.test_random_schedules import Client, _beside, milliseconds
+from tests.support import gap_run, one, reconciled, verify_all
+from tests.worlds import LONG_AGO, board, comment, put, user
+
+HOUR = timedelta(hours=1)
+
+
+def execute(dsn: str, statement: str, *parameters) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(statement, parameters or None)
+
+
+@pytest.fixture
+def world(firestore, emulator, target_dsn):
+    """A board, three users, a post with forty comments of forty hours; verified, and so with a baseline."""
+    documents = {"boards/b1": board(), **{f"users/u{n}": user(f"u{n}") for n in (1, 2, 3)}}
+    documents["boards/b1/posts/p1"] = {
+        "title": "t", "content": "c", "authorId": "u1", "authorName": "n", "createdAt": LONG_AGO, "updatedAt": LONG_AGO,
+    }  # fmt: skip
+    documents |= {f"boards/b1/posts/p1/comments/c{n}": comment(createdAt=LONG_AGO + n * HOUR) for n in range(40)}
+    documents["boards/b1/posts/p1/likes/l1"] = {"userId": "u1", "userName": "n", "createdAt": LONG_AGO}
+    put(firestore, documents)
+    with gap_run(firestore.project, emulator, target_dsn, scope="all") as run:
+        for name in run.params.names:
+            backfill.examine(run, name, dry=False)
+        assert {v["verification"] for v in verify_all(run).values()} == {"verified"}
+    return firestore
+
+
+@pytest.fixture
+def run(world, emulator, target_dsn):
+    def run(**changes):
+        return reconciled(world.project, emulator, target_dsn, **{"liveness_minimum": 10**6, **changes})
+
+    return run
+
+
+def collection(found, name: str) -> dict:
+    [line] = [c for c in found.report["collections"] if c["collection"] == name]
+    return line
+
+
+def test_a_lost_delete_of_an_old_document_is_found_in_one_run(world, target_dsn, run):
+    world.document("boards/b1/posts/p1/comments/c7").delete()
+    found = run()
+    assert found.counts("comments") == {"extra": 1}
+    assert collection(found, "comments")["scope"] == "recent"
+    assert collection(found, "comments")["tripwire"] == {"deviation": -1, "slices": 1, "calls_sweep": False}
+    assert len(found.alerts) == 1
+    assert run(repair="all").alerts == []
+    settled = run()  # the repair itself moved the difference back
+    assert settled.alerts == []
+    assert collection(run(), "comments")["tripwire"]["slices"] == 0
+
+
+def test_a_lost_creation_that_no_window_sees_is_found_in_one_run(world, run):
+    world.document("users/u1/blockedUsers/u2").set({"blockedAt": datetime.now(UTC) - 5 * HOUR})
+    world.document("boards/b1/posts/p1/comments/old").set(comment(createdAt=LONG_AGO + 5 * HOUR))
+    found = run()
+    assert found.counts("blocks") == {"missing": 1}
+    assert found.counts("comments") == {"missing": 1}
+
+
+def test_a_lost_creation_without_check_field_calls_a_sweep_and_the_next_run_finds_it(world, target_dsn, run):
+    fields = comment()
+    del fields["createdAt"]
+    world.document("boards/b1/posts/p1/comments/late").set(fields)
+    found = run()
+    assert collection(found, "comments")["tripwire"]["calls_sweep"]
+    assert found.counts("comments") == {}
+    found = run()
+    assert collection(found, "comments")["scope"] == "sweep"
+    assert found.counts("comments") == {"missing": 1}
+    assert collection(run(), "comments")["scope"] == "recent"
+
+
+def test_a_second_sweep_is_not_called_within_hours_of_the_first(world, target_dsn, run):
+    fields = comment()
+    del fields["createdAt"]
+    for n in range(2):
+        world.document(f"boards/b1/posts/p1/comments/late{n}").set(fields)
+        called = collection(run(), "comments")["tripwire"]["calls_sweep"]
+        assert called == (n == 0)
+        run()
+    execute(target_dsn, "UPDATE dualwrite.count_baselines SET sweep_called_at = now() - interval '7 hours'")
+    assert collection(run(), "comments")["tripwire"]["calls_sweep"]
+
+
+def test_a_creation_without_check_field_that_arrived_calls_no_sweep(world, target_dsn, run):
+    fields = comment()
+    del fields["createdAt"]
+    world.document("boards/b1/posts/p1/comments/new").set(fields)
+    execute(target_dsn, "INSERT INTO comments (id, post_id, user_id, user_name, content, created_at) "
+                        "VALUES ('new', 'p1', 'u1', 'n', 'c', now())")  # fmt: skip
+    found = run()
+    assert collection(found, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False}
+    # Two hours later its row lies in a slice, and its document in none.
+    execute(target_dsn, "UPDATE comments SET created_at = now() - interval '100 minutes' WHERE id = 'new'")
+    found = run()
+    assert collection(found, "comments")["tripwire"]["calls_sweep"] is False
+    assert collection(found, "comments")["tripwire"]["slices"] == 1
+    assert found.alerts == []
+    assert collection(run(), "comments")["tripwire"]["slices"] == 0
+
+
+def test_a_deleted_post_leaves_orphans_that_are_examined_once_and_are_no_alarm(world, target_dsn, run):
+    world.document("boards/b1/posts/p1").delete()
+    execute(target_dsn, "DELETE FROM posts WHERE id = 'p1'")
+    found = run()
+    assert found.alerts == []
+    assert found.counts("comments") == {"orphan": 40}
+    again = run()
+    assert collection(again, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False}
+    assert collection(again, "comments")["documents_read"] == 0
+
+
+def test_a_deviation_that_is_gone_at_the_second_look_is_not_examined(world, emulator, target_dsn, run, monkeypatch):
+    """A delete of an old document in flight: its row goes a moment later."""
+    world.document("boards/b1/posts/p1/comments/c7").delete()
+
+    def the_row_follows(_seconds: float) -> None:
+        execute(target_dsn, "DELETE FROM comments WHERE id = 'c7'")
+
+    monkeypatch.setattr("dualwrite.engine.tripwire.time.sleep", the_row_follows)
+    found = run()
+    assert collection(found, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False}
+    assert collection(found, "comments")["documents_read"] == 0
+
+
+def test_what_was_created_since_the_sweep_and_lost_its_delete_is_found_when_no_window_sees_it(world, target_dsn, run):
+    """Examined by a window hours ago, deleted since: between what a window sees and what a sweep had counted."""
+    written = datetime.now(UTC) - timedelta(minutes=100)
+    execute(
+        target_dsn,
+        "INSERT INTO comments (id, post_id, user_id, user_name, content, created_at, updated_at) "
+        "VALUES ('since', 'p1', 'u1', 'n', 'c', %s, %s)",
+        written,
+        written,
+    )
+    found = run()
+    assert found.counts("comments") == {"extra": 1}
+
+
+def test_a_run_killed_after_it_examined_a_slice_forgets_nothing(world, emulator, target_dsn, run):
+    world.document("boards/b1/posts/p1/comments/c7").delete()
+    before = one(target_dsn, "SELECT differences FROM dualwrite.count_baselines WHERE collection = 'comments'")
+
+    def dies():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(between=dies)
+    assert one(target_dsn, "SELECT differences FROM dualwrite.count_baselines WHERE collection = 'comments'") != before
+    assert one(target_dsn, "SELECT verdict FROM dualwrite.open_differences") == "in_flight"
+    assert run().counts("comments") == {"extra": 1}
+
+
+def test_collections_of_entries_and_those_without_a_time_have_no_baseline(world, target_dsn):
+    kept = one(target_dsn, "SELECT array_agg(collection ORDER BY collection) FROM dualwrite.count_baselines")
+    left_out = {c.name for c in CATALOG} - set(kept)
+    assert left_out == {"boards", "user_board_permissions", "board_waiting_users"}
+
+
+# --- beside busy clients ----------------------------------------------------------------------------------------------------
+
+
+class OldClient(Client):
+    """Creates and deletes likes whose time of creation is long ago, rows following; loses nothing."""
+
+    def run(self) -> None:
+        with psycopg.connect(self.dsn, autocommit=True) as self.connection:
+            for n in range(self.steps):
+                like, at = f"{self.post}l{n}", LONG_AGO + timedelta(minutes=self.random.randrange(10_000))
+                document = self.firestore.document(f"boards/b1/posts/p1/likes/{like}")
+                document.set({"userId": f"u{self.seed}", "userName": "n", "createdAt": at})
+                self.then_row(
+                    f"like:create:{like}",
+                    "INSERT INTO likes (id, post_id, user_id, user_name, created_at) VALUES (%s, 'p1', %s, 'n', %s)",
+                    like, f"u{self.seed}", milliseconds(at),
+                )  # fmt: skip
+                if n < self.steps - 1:  # one person likes once; the last one stays
+                    document.delete()
+                    self.then_row(f"like:delete:{like}", "DELETE FROM likes WHERE id = %s", like)
+
+
+def test_beside_busy_clients_that_lose_nothing_there_is_no_alarm(world, emulator, target_dsn, run):
+    clients = [OldClient(world, target_dsn, seed, failing=0.0, steps=8, pause=0.2) for seed in range(100, 120)]
+    put(world, {f"users/u{c.seed}": user("n") for c in clients})
+    execute(
+        target_dsn,
+        "INSERT INTO users (id, nickname, created_at, updated_at) SELECT 'u' || n, 'n', %s, %s FROM generate_series(100, 119) n",
+        milliseconds(LONG_AGO),
+        milliseconds(LONG_AGO),
+    )
+    alarms: list[str] = []
+    looks: list[dict] = []
+
+    def live() -> None:
+        found = run(collections=["users", "posts", "likes"], grace_seconds=2)
+        alarms.extend(found.alerts)
+        looks.append(collection(found, "likes")["tripwire"])
+
+    assert _beside(clients, live) >= 2
+    live()
+    assert alarms == []
+    assert run(collections=["users", "posts", "likes"], scope="sweep").alerts == []
+    sys.stdout.write(f"\n{looks}\n")
+
+
+# --- many documents ---------------------------------------------------------------------------------------------------------
+
+
+def _many(world, dsn: str, number: int) -> None:
+    """Comments in both databases, one a minute."""
+    writer = world.bulk_writer()
+    for n in range(number):
+        reference = world.document(f"boards/b1/posts/p1/comments/m{n:06}")
+        writer.create(reference, comment(createdAt=LONG_AGO + timedelta(minutes=n)))
+    writer.close()
+    execute(
+        dsn,
+        "INSERT INTO comments (id, post_id, user_id, user_name, content, created_at, updated_at) "
+        "SELECT 'm' || lpad(n::text, 6, '0'), 'p1', 'u1', 'n', 'c', at, at FROM generate_series(0, %s) n, "
+        "LATERAL (SELECT %s + make_interval(mins => n) AS at) t",
+        number - 1,
+        milliseconds(LONG_AGO),
+    )
+
+
+def _one_lost_among(number: int, world, target_dsn, run) -> Iterator[tuple[str, int]]:
+    _many(world, target_dsn, number)
+    began = time.monotonic()
+    swept = run(scope="sweep", collections=["comments"])
+    assert swept.alerts == []
+    yield "sweep", collection(swept, "comments")["billed_reads"]
+    quiet = collection(run(collections=["comments"]), "comments")
+    assert quiet["tripwire"]["slices"] == 0
+    yield "quiet", quiet["billed_reads"]
+    lost = random.randrange(number)
+    world.document(f"boards/b1/posts/p1/comments/m{lost:06}").delete()
+    found = run(collections=["comments"])
+    assert found.counts("comments") == {"extra": 1}, f"of m{lost:06}"
+    assert found.sample("comments", "extra")["key"] == f"m{lost:06}"
+    compared = one(
+        target_dsn, "SELECT billed_reads FROM dualwrite.runs WHERE phase = 'compare' ORDER BY id DESC LIMIT 1"
+    )
+    yield "found", compared
+    sys.stdout.write(f"\n{number} documents, {time.monotonic() - began:.0f} s: ")
+
+
+def _costs(number: int, world, target_dsn, run) -> None:
+    reads = dict(_one_lost_among(number, world, target_dsn, run))
+    sys.stdout.write(f"{reads}\n")
+    assert reads["quiet"] <= number / 100
+    assert reads["found"] <= 2_000 + number / 100
+    assert reads["sweep"] <= number * 1.01 + 100
+
+
+def test_one_lost_delete_among_20000_is_found_for_a_slice_and_a_quiet_run_costs_less_than_a_hundredth_of_a_sweep(
+    world, target_dsn, run
+):
+    _costs(20_000, world, target_dsn, run)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_one_lost_delete_among_100000_is_found_for_a_slice(world, target_dsn, run):
+    _costs(100_000, world, target_dsn, run)

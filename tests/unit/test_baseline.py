@@ -1,0 +1,86 @@
+"""The tripwire's arithmetic: slices that touch, and a bisection that finds exactly what deviates."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dualwrite.catalog import CATALOG
+from dualwrite.model.baseline import Baseline, deviating, time_column, whole_millisecond
+from dualwrite.model.windows import LONG_AGO
+
+T = datetime(2026, 2, 1, tzinfo=UTC)
+MOMENTS = st.integers(0, 10**13).map(lambda microseconds: T + timedelta(microseconds=microseconds))
+
+
+def baseline(differences: list[int]) -> Baseline:
+    edges = tuple(T + timedelta(hours=n) for n in range(len(differences)))
+    return Baseline("createdAt", edges, tuple(differences), 0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 50), st.integers(0, 3)), min_size=1, max_size=40),
+    st.sampled_from([1, -1]),
+)
+def test_bisection_finds_every_slice_that_deviates_in_one_direction(slices, sign):
+    kept = baseline([difference for difference, _, _ in slices])
+    rows = [number for _, number, _ in slices]
+    documents = [difference + number + sign * lost for difference, number, lost in slices]
+
+    def count(window):
+        return sum(n for n, edge in zip(documents, kept.edges, strict=True) if window.start < edge <= window.end)
+
+    found = deviating(kept, rows, count)
+    assert found == [(n, documents[n]) for n, (_, _, lost) in enumerate(slices) if lost]
+
+
+def test_one_lost_row_among_a_thousand_slices_takes_eleven_counts():
+    kept = baseline([0] * 1024)
+    asked = []
+
+    def count(window):
+        asked.append(window)
+        return sum(10 for edge in kept.edges if window.start < edge <= window.end)
+
+    rows = [10] * 1024
+    rows[700] = 9
+    assert deviating(kept, rows, count) == [(700, 10)]
+    assert len(asked) == 11
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=20))
+def test_slices_touch_and_begin_with_time(differences):
+    kept = baseline(differences)
+    windows = [kept.window(n, n + 1) for n in range(len(kept.edges))]
+    assert windows[0].start == LONG_AGO
+    assert windows[-1].end == kept.end
+    assert all(a.end == b.start for a, b in pairwise(windows))
+
+
+@given(MOMENTS, MOMENTS)
+def test_an_edge_cuts_a_document_and_its_truncated_row_alike(document, moment):
+    edge = whole_millisecond(moment)
+    assert (document < edge) == (whole_millisecond(document) < edge)
+
+
+def test_small_slices_at_the_end_are_joined_until_they_are_full():
+    kept = baseline([1, 2]).extended(T + timedelta(days=1))
+    assert kept.differences == (1, 2, 0)
+    joined = kept.joined([900, 900, 100])
+    assert joined.differences == (1, 2)
+    assert joined.end == kept.end
+    assert kept.joined([900, 901, 100]) is kept
+    assert kept.extended(T) is kept
+
+
+def test_what_can_be_sliced_by_time_and_what_is_left_to_sweeps():
+    sliced = {c.name: at for c in CATALOG if (at := time_column(c))}
+    assert {name: at.field for name, at in sliced.items()} == {
+        "users": "createdAt", "posts": "createdAt", "comments": "createdAt", "replies": "createdAt", "likes": "createdAt",
+        "reactions": "createdAt", "blocks": "blockedAt", "drafts": "savedAt", "reviews": "createdAt",
+        "notifications": "timestamp",
+    }  # fmt: skip
+    assert sliced["notifications"].column == "created_at"
