@@ -96,6 +96,8 @@ class _Progress:
     """The last document delivered, as its protobuf message: what a cursor is made of."""
     delivered: int = 0
     billed: int = 0
+    empty: int = 0
+    """Queries that delivered nothing."""
     reserved: int = 0
     """Reads taken from the budget: the scan's size is known before it is read."""
     messages: list[Any] = field(default_factory=list)
@@ -355,7 +357,7 @@ class Source:
 
         A thread of its own reads ahead by a few pages. Raises IncompleteRead at the end where documents are missing,
         SourceError where Firestore doesn't answer; what was yielded before is right, but not all. Closing the
-        iterator ends the thread. Billed: one read a document, and the count.
+        iterator ends the thread. Billed: one read a document (one where there is none), and the count.
         """
         ahead: queue.Queue[Page | BaseException | None] = queue.Queue(maxsize=_PAGES_AHEAD)
         stop = threading.Event()
@@ -395,7 +397,7 @@ class Source:
         try:
             self._read_parts(scan, page_size, progress, put, stop)
         finally:
-            self.budget.spend(progress.delivered - progress.reserved)
+            self.budget.spend(progress.billed - progress.reserved)
 
     def _read_parts(
         self, scan: Scan, page_size: int, progress: _Progress, put: Callable[[Page], bool], stop: threading.Event
@@ -405,13 +407,17 @@ class Source:
         while True:
             begun, start = time.monotonic(), progress.delivered
             expected, pinned = self._count(structured, scan, None)
-            more = start + expected - progress.reserved
+            more = progress.billed + max(1, expected) - progress.reserved
             self.budget.reserve(more, f"reading {scan.collection_id} with {expected:,} documents")
             progress.reserved += more
             total = start + expected
             ended = self._read_pinned(scan, structured, pinned, begun, total, page_size, progress, put, stop)
             if stop.is_set():
                 return
+            if progress.delivered == start:  # a query that finds nothing is billed as one read
+                self._bill(1, reserved=True)
+                progress.billed += 1
+                progress.empty += 1
             if not ended:
                 # The pin grows old. What it delivered is proved by a count up to the last document, at the same pin.
                 expected, _ = self._count(up_to(structured, scan, progress.last), scan, pinned)
@@ -481,8 +487,9 @@ class Source:
                 call.cancel()
 
     def _bill_progress(self, progress: _Progress) -> None:
-        self._bill(progress.delivered - progress.billed, reserved=True)
-        progress.billed = progress.delivered
+        billed = progress.delivered + progress.empty
+        self._bill(billed - progress.billed, reserved=True)
+        progress.billed = billed
 
 
 def _can_exist(path: str) -> bool:
