@@ -205,6 +205,32 @@ def test_a_post_moved_while_its_row_is_being_deleted_gets_it_back(at_work, emula
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
 
 
+def test_a_row_that_a_client_wrote_since_it_was_read_is_not_deleted(at_work, emulator, target_dsn):
+    """1. p2 has no document and its row is read; 2. a client creates the document again and writes its row; 3. we delete:
+    the row is no longer the one that was read. Deleting and restoring it would lose what only the row has."""
+    at_work.document("boards/b1/posts/p2").delete()
+    report = CollectionReport("posts", "delete")
+    with (
+        Source(at_work.project, emulator_host=emulator) as source,
+        Target(lambda: postgres.connect(target_dsn), CATALOG) as target,
+        Examiner(
+            source, target, CATALOG, CATALOG["posts"], policy=Policy(delete=True), report=report, run_id="r"
+        ) as examiner,
+    ):
+        original = target.delete
+
+        def delete(*arguments):
+            put(at_work, {"boards/b1/posts/p2": post(title="again")})
+            _execute(target_dsn, "UPDATE posts SET title = 'again', count_of_likes = 7 WHERE id = 'p2'")
+            return original(*arguments)
+
+        target.delete = delete
+        examiner.examine_units(examiner.units_of([("p2",)]))
+    assert report.deleted == 0
+    assert one(target_dsn, "SELECT title, count_of_likes FROM posts WHERE id = 'p2'") == ("again", 7)
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE run_id = 'r'") == 0
+
+
 def test_a_row_whose_documents_absence_would_cost_too_many_reads_to_prove_stays_with_that_reason(
     at_work, emulator, target_dsn
 ):

@@ -292,6 +292,38 @@ def test_a_write_whose_caller_has_gone_on_does_not_even_connect(told):
     assert len(connected) == 4, "one for each thread; the other sixteen were dropped"
 
 
+def test_statements_that_together_outlast_the_caller_are_not_committed(writer, target_dsn, told):
+    """Each of them is quick, and so is each pause, so the server sees nothing to end: only our own clock tells."""
+    writer.mirror("boards/b1/posts/p1", None, POST, create_time=T)
+    writer.timeout = 1.0
+    ended = threading.Event()
+
+    def write(connection):
+        try:
+            for title in ("late 1", "late 2", "late 3"):
+                connection.execute("UPDATE posts SET title = %s WHERE id = 'p1'", (title,))
+                time.sleep(0.4)
+        finally:
+            ended.set()
+
+    outcome = writer.dual_write(entity_type="post", operation_type="update", entity_id="p1", supabase_write=write)
+    assert outcome is Outcome.TIMED_OUT
+    assert ended.wait(5)
+    writer.close()
+    assert one(target_dsn, "SELECT title FROM posts WHERE id = 'p1'") == "t"
+
+
+def test_a_write_that_gets_its_turn_after_its_caller_has_gone_on_is_dropped(told, target_dsn):
+    """It is queued behind others when the caller is told, and can't be cancelled: it began in that very moment."""
+    connected = []
+    writer = DualWriter(lambda: connected.append(1) or postgres.connect(target_dsn))
+    begun_late = time.monotonic() - 0.001
+    with pytest.raises(TimeoutError):
+        writer._attempt([Write("post", "create", "p1", lambda c: None)], 1_768_512_345_678, begun_late)
+    assert connected == []
+    assert one(target_dsn, "SELECT count(*) FROM write_ops") == 0
+
+
 def test_a_process_frozen_in_its_transaction_keeps_its_row_lock_for_a_second_more_at_most(writer, target_dsn, told):
     """Cloud Functions stop the process once it has answered."""
     writer.mirror("boards/b1/posts/p1", None, POST, create_time=T)

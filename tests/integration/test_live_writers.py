@@ -107,6 +107,21 @@ def test_a_newer_row_is_not_overwritten_by_a_stale_reading(base, emulator, targe
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'update'") == 0
 
 
+def test_a_document_edited_between_its_second_reading_and_our_update_is_written_as_it_is_now(
+    base, emulator, target_dsn, monkeypatch
+):
+    """1. we read p1; 2. a client edits its document, whose row it never writes; 3. we update the row; 4. only a look at
+    the document after the write tells that the row is older than it."""
+    apply(base.project, emulator, target_dsn, collections=["posts"])
+    base.document("boards/b1/posts/p1").update({"title": "edit 1"})
+    with gap_run(base.project, emulator, target_dsn, collections=["posts"]) as run:
+        _before(monkeypatch, run, "update", lambda: base.document("boards/b1/posts/p1").update({"title": "edit 2"}))
+        backfill.examine(run, "posts", dry=False)
+    assert one(target_dsn, "SELECT title FROM posts WHERE id = 'p1'") == "edit 2"
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'update'") == 2
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
+
+
 def test_a_row_updated_by_a_client_while_ours_waits_for_its_lock_is_left_alone(base, emulator, target_dsn, monkeypatch):
     """The client holds the row's lock when our UPDATE arrives: Postgres checks our condition again on the new version."""
     apply(base.project, emulator, target_dsn, collections=["posts"])

@@ -161,10 +161,35 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_stream_loses_nothing(source
     assert len(cuts) < 2, "at least one connection was cut, and another one took over"
 
 
-def test_a_stream_that_ends_early_without_an_error_is_an_incomplete_read(source, monkeypatch):
+@pytest.mark.parametrize("delivered", [0, 40, 56])
+def test_a_stream_that_ends_early_without_an_error_is_an_incomplete_read(delivered, source, monkeypatch):
     original = source._run_query
-    monkeypatch.setattr(source, "_run_query", lambda *a, **k: Call(original(*a, **k), 40, None))
-    with pytest.raises(IncompleteRead, match="delivered 40 of 57"):
+    monkeypatch.setattr(source, "_run_query", lambda *a, **k: Call(original(*a, **k), delivered, None))
+    with pytest.raises(IncompleteRead, match=f"delivered {delivered} of 57"):
+        _read(source, SCANS[0])
+
+
+class Losing(Call):
+    """A real stream from which one answer is lost in the middle, or comes twice."""
+
+    def __init__(self, call, number: int, times: int) -> None:
+        super().__init__(call, 0, None)
+        self._number, self._times = number, times
+
+    def __iter__(self) -> Iterator:
+        for number, answer in enumerate(self._call):
+            yield from [answer] * (self._times if number == self._number else 1)
+
+
+@pytest.mark.parametrize("pin_seconds", [0, 3000], ids=["several pins", "one pin"])
+@pytest.mark.parametrize("times", [0, 2], ids=["lost", "twice"])
+def test_a_stream_that_loses_or_repeats_a_single_document_is_an_incomplete_read(
+    times, pin_seconds, source, monkeypatch
+):
+    monkeypatch.setattr(source_module, "_PIN_SECONDS", pin_seconds)
+    original = source._run_query
+    monkeypatch.setattr(source, "_run_query", lambda *a, **k: Losing(original(*a, **k), 4, times))
+    with pytest.raises(IncompleteRead, match="comments delivered"):
         _read(source, SCANS[0])
 
 
@@ -173,6 +198,47 @@ def test_a_read_that_outlives_its_pin_pins_anew_and_loses_nothing(source, monkey
     for scan in SCANS:
         paths = _read(source, scan, 10)
         assert len(paths) == len(set(paths)) == 57
+
+
+def _create_last(firestore) -> str:
+    """A document that sorts behind all others in both scans."""
+    path = "boards/b9/posts/p/comments/z"
+    firestore.document(path).set({"content": "x", "createdAt": T + timedelta(hours=1)})
+    return path
+
+
+@pytest.mark.parametrize("scan", SCANS, ids=["window", "all"])
+@pytest.mark.parametrize("pin_seconds", [0, 3000], ids=["outlived", "in time"])
+def test_a_read_that_outlives_its_pin_sees_what_was_created_since_and_a_shorter_one_does_not(
+    scan, pin_seconds, source, firestore, monkeypatch
+):
+    """Firestore refuses a read_time older than an hour: a read that kept the first one would fail there for ever."""
+    monkeypatch.setattr(source_module, "_PIN_SECONDS", pin_seconds)
+    pages = source.pages(scan, 10)
+    paths = [d.path for d in next(pages).documents]
+    last = _create_last(firestore)  # the reader is at most three pages ahead, and waits
+    paths += [d.path for page in pages for d in page.documents]
+    assert len(paths) == len(set(paths))
+    assert (last in paths) == (pin_seconds == 0)
+
+
+def test_a_stream_that_breaks_when_its_pin_is_old_goes_on_at_a_new_one(source, firestore, monkeypatch):
+    monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
+    faults = [grpc.StatusCode.UNAVAILABLE]
+    original = source._run_query
+    created = []
+
+    def breaking(*args, **kwargs):
+        call = original(*args, **kwargs)
+        if not faults:
+            return call
+        created.append(_create_last(firestore))
+        return Call(call, 10, Broken(faults.pop()))
+
+    monkeypatch.setattr(source, "_run_query", breaking)
+    paths = _read(source, SCANS[1], 5000)
+    assert len(paths) == len(set(paths)) == 58
+    assert created[0] in paths
 
 
 def test_documents_that_come_and_go_meanwhile_do_not_disturb_the_count(source, firestore):

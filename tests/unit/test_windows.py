@@ -69,3 +69,33 @@ def test_the_first_instant_of_all_is_one_and_no_window_begins_before_it():
     assert gap_window(first, timedelta(hours=24), None, EXPORT).start == first
     assert with_overlap(Window(first, EXPORT), timedelta(hours=1)).start == first
     assert recent_window(EXPORT, 10**9 * 2, EXPORT).start == first
+
+
+def test_a_window_of_no_length_is_one_and_holds_nothing_and_one_that_ends_before_it_begins_is_refused():
+    assert EXPORT not in Window(EXPORT, EXPORT)
+    with pytest.raises(ParameterError, match="is after"):
+        Window(EXPORT, EXPORT - timedelta(microseconds=1))
+
+
+def test_since_may_be_now_or_until_and_neither_later():
+    moment = timedelta(microseconds=1)
+    none = timedelta(0)
+    assert gap_window(EXPORT, none, None, EXPORT) == Window(EXPORT, EXPORT)
+    assert gap_window(EXPORT, none, EXPORT, EXPORT + moment) == Window(EXPORT, EXPORT)
+    with pytest.raises(ParameterError, match="since is"):
+        gap_window(EXPORT + moment, none, None, EXPORT)
+    with pytest.raises(ParameterError, match="lies before since"):
+        gap_window(EXPORT, none, EXPORT - moment, EXPORT + moment)
+
+
+def test_a_margin_that_reaches_to_the_first_instant_exactly_begins_there():
+    first = instant("0001-01-01T00:00:00Z", "since")
+    for beyond in (-1, 0, 1):
+        margin = EXPORT - first + timedelta(microseconds=beyond)
+        assert gap_window(EXPORT, margin, None, EXPORT).start == max(
+            first, first - timedelta(microseconds=min(beyond, 0))
+        )
+
+
+def test_an_overlap_leaves_the_end_where_it_is():
+    assert with_overlap(Window(EXPORT, EXPORT), timedelta(hours=1)).end == EXPORT

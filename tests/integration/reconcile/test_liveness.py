@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from dualwrite.model.errors import TargetError
@@ -13,6 +15,7 @@ from tests.integration.reconcile.world import (
     create,
     delete_of_a_recent_document,
     edit_that_moves_a_check_field,
+    execute,
     now,
     post,
 )
@@ -55,6 +58,19 @@ def test_fewer_documents_or_one_operation_prove_nothing(world, target_dsn, run):
     busy(world, 9)
     attempted(target_dsn, "post:create:busy1")
     assert not any("seems off" in a for a in run().alerts)
+
+
+def test_documents_that_add_up_since_the_last_run_are_evidence_though_few_are_of_the_last_minutes(
+    world, target_dsn, run
+):
+    """A quiet night, and an outage of the scheduler: three documents an hour, and the last run was six hours ago."""
+    execute(target_dsn, "UPDATE dualwrite.watermarks SET examined_until = now() - interval '6 hours'")
+    for i, hours in enumerate((0, 1, 2, 3, 4, 5)):
+        at = now() - timedelta(hours=hours)
+        world.document(f"boards/b1/posts/quiet{i}").set(post(createdAt=at, updatedAt=at))
+    found = run(repair="missing")
+    assert found.alerts[0].startswith("dual-write seems off: 6 documents were written since")
+    assert one(target_dsn, "SELECT count(*) FROM posts") == 2, "nothing is repaired meanwhile"
 
 
 def test_a_busy_server_function_does_not_hide_a_dead_web_client(world, target_dsn, run):

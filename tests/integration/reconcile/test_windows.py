@@ -63,6 +63,18 @@ def test_a_sweep_is_due_once_a_day(world, target_dsn, run):
     assert set(scopes().values()) == {"recent"}
 
 
+def test_a_run_that_began_earlier_and_ends_later_moves_no_watermark_back(world, target_dsn, run):
+    """A cleared task of an old run, for example: what lies between the two would be read again, and swept again."""
+    marks = "SELECT jsonb_object_agg(collection, ARRAY[examined_until, swept_at]) FROM dualwrite.watermarks"
+    run(scope="sweep")
+    before = one(target_dsn, marks)
+    run(scope="sweep", now=now() - timedelta(hours=2))
+    assert one(target_dsn, marks) == before
+    run(scope="sweep")
+    after = one(target_dsn, marks)
+    assert all(after[name] > mark for name, mark in before.items())
+
+
 # --- clocks -------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,134 @@
+"""Each circumstance of a difference gives one verdict and one reason."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from dualwrite.catalog import CATALOG
+from dualwrite.engine.classify import (
+    Circumstances,
+    classify,
+    duplicate,
+    finding_of,
+    is_insertable,
+    is_updatable,
+    parent_state,
+    says_elsewhere,
+    still_to_write,
+)
+from dualwrite.engine.units import Policy
+from dualwrite.model.mapping import Row
+from dualwrite.model.verdicts import Finding, Reason, Verdict
+from dualwrite.postgres.target import Difference
+
+T = datetime(2026, 2, 1, tzinfo=UTC)
+ROW = Row("k", ("k",), ("k", "text"), frozenset(), "things/k", "e", T, T.replace(month=3), (1,))
+
+
+def difference(*, found: bool, columns: tuple[str, ...] = (), digest: str | None = "d") -> Difference:
+    return Difference(0, ROW, found, "7" if found else None, columns, (), (), digest)
+
+
+FOUND, ABSENT = True, False
+CASES = [
+    # is there a row, parents, holders, does the row belong elsewhere -> verdict, reason
+    (FOUND, (), (), False, Verdict.STALE, None),
+    (FOUND, ("present",), (), False, Verdict.STALE, None),
+    (FOUND, ("insertable",), (), False, Verdict.STALE, Reason.PARENT_MISSING),
+    (FOUND, ("unfit",), (), False, Verdict.STALE, Reason.PARENT_REJECTED),
+    (FOUND, ("gone",), (), False, Verdict.EXTRA, Reason.PARENT_GONE),
+    (FOUND, ("gone",), ("document",), True, Verdict.DUPLICATE, Reason.KEY_HELD_BY_ANOTHER_DOCUMENT),
+    (FOUND, (), (), True, Verdict.DUPLICATE, Reason.KEY_HELD_BY_ANOTHER_DOCUMENT),
+    (FOUND, (), ("document",), False, Verdict.STALE, Reason.UNIQUE_KEY_TAKEN),
+    (FOUND, (), ("extra",), False, Verdict.STALE, Reason.UNIQUE_KEY_HELD_BY_EXTRA_ROW),
+    (FOUND, (), ("stale",), False, Verdict.STALE, Reason.UNIQUE_KEY_HELD_BY_STALE_ROW),
+    (FOUND, ("unfit", "insertable"), (), False, Verdict.STALE, Reason.PARENT_REJECTED),
+    (FOUND, ("insertable",), ("document",), False, Verdict.STALE, Reason.PARENT_MISSING),
+    (FOUND, (), ("stale", "extra", "document"), False, Verdict.STALE, Reason.UNIQUE_KEY_TAKEN),
+    (FOUND, (), ("stale", "extra"), False, Verdict.STALE, Reason.UNIQUE_KEY_HELD_BY_EXTRA_ROW),
+    (ABSENT, (), (), False, Verdict.MISSING, None),
+    (ABSENT, ("present",), (), False, Verdict.MISSING, None),
+    (ABSENT, ("insertable",), (), False, Verdict.MISSING, Reason.PARENT_MISSING),
+    (ABSENT, ("unfit",), (), False, Verdict.REJECTED, Reason.PARENT_REJECTED),
+    (ABSENT, ("gone",), (), False, Verdict.ORPHAN, Reason.PARENT_GONE),
+    (ABSENT, ("unfit", "gone"), ("document",), False, Verdict.ORPHAN, Reason.PARENT_GONE),
+    (ABSENT, ("unfit",), ("document",), False, Verdict.REJECTED, Reason.PARENT_REJECTED),
+    (ABSENT, ("insertable",), ("document",), False, Verdict.DUPLICATE, Reason.UNIQUE_KEY_TAKEN),
+    (ABSENT, (), ("extra",), False, Verdict.MISSING, Reason.UNIQUE_KEY_HELD_BY_EXTRA_ROW),
+    (ABSENT, (), ("stale",), False, Verdict.MISSING, Reason.UNIQUE_KEY_HELD_BY_STALE_ROW),
+    (ABSENT, ("insertable",), ("stale",), False, Verdict.MISSING, Reason.PARENT_MISSING),
+]
+
+
+@pytest.mark.parametrize(("found", "parents", "holders", "elsewhere", "verdict", "reason"), CASES)
+def test_what_stage_parents_and_owners_say_is_one_verdict(found, parents, holders, elsewhere, verdict, reason):
+    said = classify(difference(found=found), Circumstances(parents, holders, elsewhere))
+    assert (said.verdict, said.reason) == (verdict, reason)
+
+
+def test_a_row_belongs_to_its_document_unless_it_is_said_otherwise():
+    assert classify(difference(found=True), Circumstances()).verdict is Verdict.STALE
+
+
+def test_a_finding_tells_key_columns_and_both_sides_fingerprints():
+    found = finding_of(Verdict.STALE, ROW, difference(found=True, columns=("title",)), reason="why")
+    assert found == Finding(
+        Verdict.STALE, "k", "things/k", "e", columns=("title",), reason="why", fingerprint=f"{ROW.fingerprint}:d",
+        document_time=T.replace(month=3),
+    )  # fmt: skip
+    without_row = finding_of(Verdict.MISSING, ROW, difference(found=False, digest=None))
+    assert without_row.fingerprint == f"{ROW.fingerprint}:"
+    compared_with_nothing = duplicate(ROW)
+    assert (compared_with_nothing.verdict, compared_with_nothing.columns, compared_with_nothing.fingerprint) == (
+        Verdict.DUPLICATE,
+        (),
+        None,
+    )
+    assert compared_with_nothing.reason == Reason.KEY_HELD_BY_ANOTHER_DOCUMENT
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "elsewhere"),
+    [
+        ("posts", ("title",), False),
+        ("posts", ("title", "board_id"), True),
+        ("reactions", ("comment_id",), True),
+        ("reactions", ("reaction_type",), False),
+        ("posts", (), False),
+    ],
+)
+def test_a_row_says_that_its_document_is_elsewhere_where_a_column_of_the_path_differs(name, columns, elsewhere):
+    assert says_elsewhere(CATALOG[name], difference(found=True, columns=columns)) is elsewhere
+
+
+WRITABLE = (None, Reason.PARENT_MISSING)
+REASONS = (None, *Reason)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("verdict", Verdict)
+def test_only_what_nothing_stands_in_the_way_of_is_written_and_only_as_the_policy_allows(verdict, reason):
+    finding = Finding(verdict, "k", reason=reason)
+    for insert in (False, True):
+        for update in (False, True):
+            allowed = (verdict is Verdict.MISSING and insert) or (verdict is Verdict.STALE and update)
+            policy = Policy(insert=insert, update=update, delete=True)
+            assert still_to_write(finding, policy) is (allowed and reason in WRITABLE)
+    assert is_insertable(finding) is (verdict is Verdict.MISSING and reason in WRITABLE)
+    assert is_updatable(finding) is (verdict is Verdict.STALE and reason is None)
+
+
+PARENTS = {
+    Verdict.STALE: "present", Verdict.MISSING: "insertable", Verdict.ORPHAN: "gone", Verdict.EXTRA: "gone",
+    Verdict.REJECTED: "unfit", Verdict.DUPLICATE: "unfit",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verdict", PARENTS)
+def test_what_a_parent_is_follows_from_the_finding_on_its_own_row(verdict):
+    finding = Finding(verdict, "k")
+    assert parent_state(finding, False) == PARENTS[verdict]
+    assert parent_state(finding, True) == "present"
+    assert parent_state(None, False) == "present"

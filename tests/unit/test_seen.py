@@ -1,0 +1,70 @@
+"""Keys are remembered by their hashes, in eight bytes each."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dualwrite.engine.seen import Seen
+
+
+class Hashed:
+    """A key whose hash is chosen."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+@given(st.lists(st.lists(st.integers(-(2**61) + 2, 2**61 - 2))), st.integers(-(2**61) + 2, 2**61 - 2))
+def test_what_was_added_in_any_number_of_steps_is_in_it_and_nothing_else_is(steps, other):
+    seen = Seen()
+    added: set[int] = set()
+    for step in steps:
+        seen.update(map(Hashed, step))
+        added |= set(step)
+        assert all(Hashed(n) in seen for n in added)
+        assert (Hashed(other) in seen) == (other in {hash(Hashed(n)) for n in added} or other in added)
+    assert bool(seen) == bool(added)
+
+
+def test_nothing_was_seen_at_first():
+    seen = Seen()
+    assert not seen
+    assert ("a",) not in seen
+
+
+def test_hashes_that_differ_only_in_their_first_or_last_bits_are_told_apart():
+    for number in (0, 1, 2**55, 2**56, 2**60, -1 << 60, 2**56 + 1):
+        for other in (0, 1, 2**55, 2**56, 2**60, -1 << 60, 2**56 + 1):
+            seen = Seen()
+            seen.update([Hashed(number)])
+            assert (Hashed(other) in seen) == (number == other)
+
+
+def test_keys_are_spread_over_all_buckets_by_the_first_byte_of_their_hash():
+    """So that sorting one bucket is a 256th of the work: a page's look-ups beside a scan that still adds."""
+    seen = Seen()
+    seen.update(
+        Hashed((n << 56) - (2**64 if n > 127 else 0))
+        for n in range(256)
+        if n not in (0x1F, 0x20) and not 0x20 <= n <= 0xDF
+    )
+    sizes = {len(bucket) for bucket in seen._buckets}
+    assert len(seen._buckets) == 256
+    assert sizes == {0, 1}
+    assert all(bucket.itemsize == 8 for bucket in seen._buckets)
+
+
+def test_a_bucket_is_sorted_again_only_where_keys_were_added():
+    seen = Seen()
+    seen.update([Hashed(2), Hashed(1)])
+    assert Hashed(1) in seen
+    sorted_once = seen._buckets[0]
+    assert Hashed(2) in seen
+    assert seen._buckets[0] is sorted_once
+    seen.update([Hashed(0)])
+    assert Hashed(0) in seen
+    assert Hashed(2) in seen
