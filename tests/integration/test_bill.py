@@ -52,6 +52,15 @@ def test_the_bill_of_a_dry_run_an_apply_and_its_verification_is_what_the_wire_sh
             assert run.source.billed_reads == proxy.reads - before
 
 
+def test_the_bill_of_a_sweep_that_repairs_is_what_the_wire_shows(world, emulator, target_dsn):
+    with counting_proxy(emulator) as (proxy, host):
+        apply(world.project, host, target_dsn, scope="all")
+        before = proxy.reads
+        world.document("boards/b1/posts/p1/comments/c7").delete()
+        found = reconciled(world.project, host, target_dsn, scope="sweep", repair="all", liveness_minimum=10**6)
+        assert found.report["billed_reads"] == proxy.reads - before
+
+
 def test_each_collection_has_its_reads_and_dollars_in_the_report(world, emulator, target_dsn):
     found = reconciled(world.project, emulator, target_dsn, collections=["users", "posts"], liveness_minimum=10**6)
     text = as_text(reconcile_report.described(found.report))

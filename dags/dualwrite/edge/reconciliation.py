@@ -150,7 +150,8 @@ def _told(context: Mapping[str, Any], stage: reconciliation.Stage) -> dict[str, 
         raise type(again)(text)
     if errors:
         log.error("%s", text)
-    return {"reports": stage.reports, "errors": {name: str(error) for name, error in errors.items()}}
+    told = {name: str(error) for name, error in errors.items()}
+    return {"reports": stage.reports, "errors": told, "billed_reads": stage.billed_reads}
 
 
 # --- the tasks ----------------------------------------------------------------------------------------------------------

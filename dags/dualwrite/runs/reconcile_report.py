@@ -54,6 +54,8 @@ class Parts:
     repaired: Sequence[dict[str, Any]] = field(default=())
     re_examined: Mapping[str, dict[str, Any]] | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
+    billed_reads: int = 0
+    """Of the repair, for no collection."""
 
 
 def build_report(
@@ -84,7 +86,7 @@ def build_report(
             if (name, step) not in done
         },
         "repaired_lately": [dataclasses.asdict(r) for r in memory.repaired_lately(connection, DAG_ID, run_id)],
-        "billed_reads": sum(c["billed_reads"] for c in collections) + gate.get("billed_reads", 0) + plan.billed_reads,
+        "billed_reads": _billed(collections, gate, plan, parts),
         "collections": collections,
         "open": memory.open_counts(connection),
         "ages": memory.ages(connection),
@@ -98,6 +100,13 @@ def build_report(
     whole_report["verdict"] = verdict(whole_report)
     whole_report["alerts"] = [a.text for a in alerts(whole_report, catalog, plan, link)]
     return report.fit(whole_report)
+
+
+def _billed(collections: Sequence[Mapping[str, Any]], gate: Mapping[str, Any], plan: Plan, parts: Parts) -> int:
+    """All reads of the run: of its collections, of parents that only the repair touched, and of no collection."""
+    others = [part for name, part in (parts.re_examined or {}).items() if name not in plan.params.selected]
+    own = sum(c["billed_reads"] for c in [*collections, *others])
+    return int(own + gate.get("billed_reads", 0) + plan.billed_reads + parts.billed_reads)
 
 
 def _collection(name: str, plan: Plan, parts: Parts) -> dict[str, Any]:

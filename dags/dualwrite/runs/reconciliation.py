@@ -39,6 +39,8 @@ class Stage:
 
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
+    billed_reads: int = 0
+    """Those of no collection: what it cost to ask again whether a repair may begin."""
 
 
 # --- compare ------------------------------------------------------------------------------------------------------------
@@ -139,7 +141,9 @@ def repair_all(run: Run, gate: Mapping[str, Any], kept: MutableMapping[str, dict
     """
     kept = {} if kept is None else kept
     found = Stage()
+    before = run.source.billed_reads
     repair.may_write(run)
+    found.billed_reads = run.source.billed_reads - before
     steps = repair_order(run.catalog.names, gate["planned"])
     for number, (step, name) in enumerate(steps, start=1):
         label = f"{step}.{name}"
@@ -202,6 +206,7 @@ def parts_of(
         gate=gate,
         repaired=[part for label, part in written.items() if not label.startswith("re_examine.")],
         re_examined=again or None,
+        billed_reads=(repaired or {}).get("billed_reads", 0),
         errors={**(errors or {}), **by_name},
     )
 
@@ -228,7 +233,7 @@ def whole(plan: Plan, opened: Opened, *, between: Callable[[], object] = lambda:
         gate = repair.gate(run)
         if is_due(gate):
             stage = repair_all(run, gate)
-            repaired = {"reports": stage.reports, "errors": told(stage.errors)}
+            repaired = {"reports": stage.reports, "errors": told(stage.errors), "billed_reads": stage.billed_reads}
         parts = parts_of(compared, looked, gate, repaired)
         with run.target.transaction() as connection:
             return Ended(reconcile_report.build_report(connection, run.catalog, run.run_id, plan, parts), gate)

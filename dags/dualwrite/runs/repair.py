@@ -178,13 +178,13 @@ def write(run: Run, name: str) -> dict[str, Any]:
 
 def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     """Repairs what is open in one collection, as far as the policy goes. First finishes what a killed run left."""
-    may_write(run)
     found = CollectionReport(name, "delete" if policy.delete else "write")
     with run.target.transaction() as connection:
         known = [d for d in memory.open_differences(connection, name) if is_ours(d, policy)]
     with examiner_of(run, found, policy) as examiner:
 
         def work() -> None:
+            may_write(run)  # in here, so that what asking costs is counted
             examiner.protocol.finish_journal()
             units, _ = units_of(examiner, known)
             examiner.examine_units(units)
