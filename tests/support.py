@@ -74,6 +74,7 @@ RECONCILE_DEFAULTS: dict[str, Any] = {
     "overlap_minutes": 60,
     "grace_seconds": 0.2,
     "max_billed_reads": None,
+    "max_proof_reads": 250_000,
     "scope": "recent",
     "sweep_every_hours": 24,
     "collections": list(CATALOG.names),

@@ -139,7 +139,7 @@ def _protocol(ask: Ask, may_delete: bool, source: type = ModelSource) -> Protoco
         run_id="run",
         parents=Present(),
     )
-    return Protocol(judge, may_delete=may_delete)
+    return Protocol(judge, Policy(delete=may_delete))
 
 
 def explored(*, delete: bool, operations: int, source: type = ModelSource) -> Explored:

@@ -203,6 +203,14 @@ def reconcile_form() -> dict[str, Param]:
             description="More than 20 updates and deletes in more than this share of a table are refused as a whole.",
         ),
         "max_billed_reads": _max_billed_reads(),
+        "max_proof_reads": Param(
+            250_000,
+            type="integer",
+            minimum=0,
+            maximum=MAX_BILLED_READS,
+            title="Reads to prove a delete (max_proof_reads)",
+            description="Before a row is called extra or deleted, all names of its collection are read, up to this many.",
+        ),
         **_excuses("all that is open in it now"),
         "unexcuse": Param(
             [],

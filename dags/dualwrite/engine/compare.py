@@ -90,7 +90,7 @@ class Examiner:
         """Drift that a person had excused before it was found; kept for `first_look` alone."""
         self._parents = Parents(source, target, catalog, run_id=run_id, insert=policy.insert, report=report)
         self.judge = Judge(source, target, catalog, collection, report=report, run_id=run_id, parents=self._parents)
-        self.protocol = Protocol(self.judge, may_delete=policy.delete)
+        self.protocol = Protocol(self.judge, policy)
         self._unresolved: list[Row] = []
         self._pending: list[tuple[Finding, Key]] | None = None
         self._matched_keys = Seen()

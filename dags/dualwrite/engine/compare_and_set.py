@@ -49,15 +49,16 @@ class _Round:
 
 
 class Protocol:
-    """Runs the protocol for one collection. `may_delete` also holds for rows that are brought into line afterwards."""
+    """Runs the protocol for one collection. What `policy` says of deletes also holds for rows that are brought into line
+    afterwards."""
 
-    def __init__(self, judge: Judge, *, may_delete: bool) -> None:
+    def __init__(self, judge: Judge, policy: Policy) -> None:
         self._judge = judge
         self._source = judge.source
         self._target = judge.target
         self._collection = judge.collection
         # What we wrote is brought into line with its document whatever the run's policy.
-        self._bring_into_line = Policy(insert=True, update=True, delete=may_delete)
+        self._bring_into_line = replace(policy, insert=True, update=True)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="confirm")
         self._confirming: list[tuple[list[Row], list[int], Future[dict[str, Document | None]]]] = []
 

@@ -105,5 +105,5 @@ class Parents:
                 run_id=self._run_id,
                 parents=self,
             )
-            self._workers[name] = judge, Protocol(judge, may_delete=False)
+            self._workers[name] = judge, Protocol(judge, self._policy)
         return self._workers[name]

@@ -220,7 +220,7 @@ def _look_at_collection(
     before = {d.label: d for d in known}
     findings: list[tuple[Finding, Key | None]] = []
     causes: dict[str, Cause] = {}
-    with examiner_of(run, found, Policy()) as examiner:
+    with examiner_of(run, found, Policy(max_proof_reads=run.params.max_proof_reads)) as examiner:
 
         def work() -> None:
             # A dependent of an extra row goes with it, whatever else is open about its own document; else the row above
