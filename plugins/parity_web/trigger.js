@@ -65,6 +65,8 @@ function form(about, preset, { close, problem, onDone, dagId }) {
     about.is_paused && el("label", { class: "check" }, unpause, "The DAG is paused: unpause it (its schedule begins to run)"),
     el("p", { class: "buttons" }, submit, el("button", { type: "button", onclick: close }, "Cancel")),
   );
+  // The browser can't point at a field that is folded away, and would refuse without a word.
+  made.addEventListener("invalid", (event) => { const fold = event.target.closest("details"); if (fold) fold.open = true; }, true);
   show();
   return made;
 }
@@ -96,8 +98,9 @@ function field(name, param, value) {
     fields[name] = { read: () => input.value.split("\n").map((l) => l.trim()).filter(Boolean) };
   } else if (types.includes("integer") || types.includes("number")) {
     const step = types.includes("integer") ? 1 : "any";
-    input = el("input", { type: "number", id, min: schema.minimum, max: schema.maximum, step, required: true, "aria-describedby": described, value });
-    fields[name] = { read: () => Number(input.value) };
+    const required = !types.includes("null");
+    input = el("input", { type: "number", id, min: schema.minimum, max: schema.maximum, step, required, "aria-describedby": described, value: value ?? "" });
+    fields[name] = { read: () => (input.value === "" ? null : Number(input.value)) };
   } else {
     const empty = value === ""; // a preset that a person is to fill in
     input = el("input", { type: "text", id, required: empty, "data-empty": empty, "aria-describedby": described, value: value ?? "" });

@@ -34,6 +34,10 @@ DETAILS = {
         },
         "excuse": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Excuse"}},
         "excuse_reason": {"value": None, "description": "Why.", "schema": {"type": ["null", "string"], "title": "Reason"}},
+        "max_billed_reads": {
+            "value": None, "description": "Empty: no limit.",
+            "schema": {"type": ["null", "integer"], "minimum": 1, "title": "Billed reads at most"},
+        },
         "grace_seconds": {
             "value": 120, "description": "How long.",
             "schema": {"type": "number", "minimum": 0, "maximum": 3600, "title": "Grace"},
@@ -195,6 +199,18 @@ def test_a_link_opens_the_form_with_its_values_and_sends_nothing_by_itself(page,
     expect(dialog.get_by_label("Grace")).to_have_value("7")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+    assert stub.posted == []
+
+
+def test_a_bad_value_that_is_folded_away_is_unfolded_and_not_sent(page, stub):
+    _open(page, stub, _report(_collection("posts", MISSING)), query='?conf={"repair":"missing"}')
+    form = page.get_by_role("dialog")
+    form.get_by_text("more parameters").click()
+    form.get_by_label("Grace").fill("99999")
+    form.get_by_text("more parameters").click()
+    expect(form.get_by_label("Grace")).to_be_hidden()
+    form.get_by_role("button", name="Trigger").click()
+    expect(form.get_by_label("Grace")).to_be_visible()
     assert stub.posted == []
 
 
