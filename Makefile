@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=dags:. $(BIN)/python
 
-.PHONY: help install demo up down test unit soak check format migration snapshot indexes catalog env doctor bench constraints
+.PHONY: help install demo up down test unit mutants soak check format migration snapshot indexes catalog env doctor bench constraints
 
 ## what there is to do (this list)
 help:
@@ -42,6 +42,10 @@ test: install
 ## the tests that need neither database nor Airflow: seconds
 unit: install
 	@$(RUN) -m pytest tests/unit
+
+## break the pure modules one expression at a time; what no unit test notices is listed (module=classify: only that one)
+mutants: install
+	@$(RUN) -m dev.mutants $(module)
 
 ## the long runs beside live writers
 soak: install

@@ -71,8 +71,9 @@ def test_the_first_instant_of_all_is_one_and_no_window_begins_before_it():
     assert recent_window(EXPORT, 10**9 * 2, EXPORT).start == first
 
 
-def test_a_window_of_no_length_is_one_and_holds_nothing_and_one_that_ends_before_it_begins_is_refused():
+def test_a_window_holds_its_first_instant_and_one_of_no_length_nothing_and_one_that_ends_before_it_begins_is_refused():
     assert EXPORT not in Window(EXPORT, EXPORT)
+    assert EXPORT in Window(EXPORT, EXPORT + timedelta(microseconds=1)), "its first instant is in it"
     with pytest.raises(ParameterError, match="is after"):
         Window(EXPORT, EXPORT - timedelta(microseconds=1))
 

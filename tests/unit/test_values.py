@@ -1,0 +1,252 @@
+"""What each value becomes in each type of column, and how a unit is called."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from dualwrite.catalog import CATALOG
+from dualwrite.model.declaration import Column, Field
+from dualwrite.model.documents import Document, GeoPoint, Reference
+from dualwrite.model.mapping import (
+    LONGEST_LABEL,
+    Json,
+    Rejection,
+    Row,
+    cell_or_none,
+    joined_label,
+    key_of_path,
+    label_of,
+    map_document,
+    staged,
+)
+
+T = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+POST = {"authorId": "u1", "title": "t", "content": "c", "createdAt": T, "updatedAt": T}
+
+
+def mapped(name: str, path: str, fields: dict) -> list[Row | Rejection]:
+    found = map_document(CATALOG[name], Document(path, fields, CREATED, CREATED + timedelta(days=1)))
+    assert found is not None
+    return found
+
+
+def post(**changes) -> Row | Rejection:
+    [unit] = mapped("posts", "boards/b1/posts/p1", {**POST, **changes})
+    return unit
+
+
+def cell(row: Row | Rejection, name: str, collection: str = "posts") -> object:
+    assert isinstance(row, Row), row
+    return row.cells[[c.name for c in CATALOG[collection].columns].index(name)]
+
+
+ACCEPTED = [
+    ("week_days_from_first_day", 5, 5),
+    ("week_days_from_first_day", 5.0, 5),
+    ("week_days_from_first_day", 2**31 - 1, 2**31 - 1),
+    ("week_days_from_first_day", -(2**31), -(2**31)),
+    ("engagement_score", 0.1, Decimal("0.1")),
+    ("engagement_score", 2**60, Decimal(2**60)),
+    ("title", "", ""),
+    ("updated_at", T, T.replace(microsecond=123000)),
+    ("content_json", {"b": [1, None, True, 0.5, "가"], "a": {}}, Json('{"a":{},"b":[1,null,true,0.5,"가"]}')),
+    ("content_json", "text", Json('"text"')),
+]
+FIELD_OF = {c.name: c.origin.path for c in CATALOG["posts"].columns if isinstance(c.origin, Field)}
+
+
+@pytest.mark.parametrize(("column", "value", "expected"), ACCEPTED)
+def test_a_value_that_fits_becomes_a_cell(column, value, expected):
+    found = cell(post(**{FIELD_OF[column]: value}), column)
+    assert (type(found), found) == (type(expected), expected)
+
+
+REFUSED = [
+    ("title", 5, "wrong_type: title (field title) is an integer, a string is expected"),
+    ("title", "a\x00", "nul_character: title (field title) holds U+0000, which Postgres text can't"),
+    ("week_days_from_first_day", True, "is a boolean, an integer is expected"),
+    ("week_days_from_first_day", "5", "is a string, an integer is expected"),
+    ("week_days_from_first_day", 5.5, "is a number, an integer is expected"),
+    ("week_days_from_first_day", float("nan"), "is a number, an integer is expected"),
+    ("week_days_from_first_day", 2**31, "out_of_range: week_days_from_first_day"),
+    ("week_days_from_first_day", -(2**31) - 1, "out_of_range: week_days_from_first_day"),
+    ("week_days_from_first_day", float(2**31), "out_of_range: week_days_from_first_day"),
+    ("engagement_score", True, "is a boolean, a number is expected"),
+    ("engagement_score", "1", "is a string, a number is expected"),
+    ("engagement_score", float("inf"), "not_finite: engagement_score"),
+    ("engagement_score", float("nan"), "not_finite: engagement_score"),
+    ("updated_at", "2026-01-01", "is a string, a timestamp is expected"),
+    ("content_json", {"a\x00": 1}, "nul_character: content_json (field contentJson) holds U+0000, which jsonb can't"),
+    ("content_json", {"a": ["b\x00"]}, "nul_character: content_json"),
+    ("content_json", {"a": [float("inf")]}, "not_finite: content_json"),
+    ("content_json", {"a": b"x"}, "not_json: content_json (field contentJson) holds bytes"),
+    ("content_json", [GeoPoint(1, 2)], "not_json: content_json (field contentJson) holds a geopoint"),
+    ("content_json", Reference("r"), "not_json: content_json (field contentJson) holds a reference"),
+    ("content_json", T, "not_json: content_json (field contentJson) holds a timestamp"),
+    ("author_id", "a/b", "not_an_id: author_id (field authorId) is no id"),
+    ("author_id", "", "not_an_id: author_id"),
+    ("author_id", 7, "wrong_type: author_id (field authorId) is an integer, a string is expected"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "reason"), REFUSED)
+def test_a_value_that_does_not_fit_is_refused_with_the_rule_and_never_with_the_value(column, value, reason):
+    unit = post(**{FIELD_OF[column]: value})
+    assert isinstance(unit, Rejection)
+    assert reason in unit.reason
+    assert (unit.label, unit.path, unit.entry, unit.entire) == ("p1", "boards/b1/posts/p1", None, False)
+
+
+@pytest.mark.parametrize("permissions", [{"b1": True}, {"b1": None}])
+def test_an_entry_whose_value_does_not_fit_is_refused_by_itself(permissions):
+    fields = {"boardPermissions": {**permissions, "b2": "read"}}
+    refused, fits = mapped("user_board_permissions", "users/u1", fields)
+    assert isinstance(refused, Rejection)
+    assert (refused.label, refused.entry, refused.entire) == ("u1/b1", "b1", False)
+    assert ("a boolean" in refused.reason) or refused.reason == (
+        "missing_value: permission is NOT NULL and entry's value is absent"
+    )
+    assert isinstance(fits, Row)
+    assert (fits.label, fits.key, fits.entry) == ("u1/b2", ("u1", "b2"), "b2")
+
+
+def test_what_is_required_and_absent_names_the_column_and_where_it_was_looked_for():
+    unit = post(authorId=None)
+    assert isinstance(unit, Rejection)
+    assert unit.reason == "missing_value: author_id is NOT NULL and field authorId is absent"
+    [reaction] = mapped("reactions", "boards/b/posts/p/comments/c/reactions/x", {"createdAt": T})
+    assert isinstance(reaction, Rejection)
+    assert reaction.reason.startswith("missing_value: ")
+
+
+def test_a_row_knows_its_document_its_key_and_its_stand_ins():
+    row = post(updatedAt=None)
+    assert isinstance(row, Row)
+    assert (row.label, row.key, row.path, row.entry) == ("p1", ("p1",), "boards/b1/posts/p1", None)
+    assert (row.create_time, row.update_time) == (CREATED, CREATED + timedelta(days=1))
+    assert cell(row, "board_id") == "b1"
+    [index] = row.stand_ins
+    assert CATALOG["posts"].columns[index].name == "updated_at"
+    assert cell(row, "updated_at") == T.replace(microsecond=123000), "what createdAt says stands in"
+    assert post().stand_ins == frozenset()
+    both = post(updatedAt=None, createdAt=None)
+    assert len(both.stand_ins) == 2
+    assert cell(both, "updated_at") == cell(both, "created_at") == CREATED
+    assert staged(3, row) == (3, 1 << index, *row.cells)
+
+
+def test_a_fingerprint_tells_a_document_created_anew_and_not_what_stood_in():
+    def fingerprint(created: datetime = CREATED, **changes) -> str:
+        [row] = (
+            map_document(CATALOG["posts"], Document("boards/b1/posts/p1", {**POST, **changes}, created, created)) or []
+        )
+        assert isinstance(row, Row)
+        return row.fingerprint
+
+    assert fingerprint() == fingerprint()
+    assert fingerprint(T) != fingerprint()
+    assert len(fingerprint()) == 16
+    assert int(fingerprint(), 16) >= 0
+    # A stand-in says nothing of the document's own: created_at absent is not created_at stated as the same time.
+    assert fingerprint(createdAt=None) != fingerprint(createdAt=CREATED) or "created_at" not in {
+        c.name for c in CATALOG["posts"].fingerprinted
+    }
+
+
+# --- entries --------------------------------------------------------------------------------------------------------
+
+
+def test_one_bad_element_is_refused_at_its_place_and_its_neighbours_become_rows():
+    units = mapped("board_waiting_users", "boards/b1", {"waitingUsersIds": ["u1", None, "u1", "a/b", "u2"]})
+    labels = [(type(u).__name__, u.label, u.entry) for u in units]
+    assert labels == [
+        ("Row", "b1/u1", "u1"),
+        ("Rejection", "b1/waitingUsersIds[1]", None),
+        ("Rejection", "b1/waitingUsersIds[3]", None),
+        ("Row", "b1/u2", "u2"),
+    ]
+    reasons = [u.reason for u in units if isinstance(u, Rejection)]
+    assert reasons == [
+        "wrong_type: waitingUsersIds holds null, a string is expected",
+        "not_an_id: waitingUsersIds holds what no document could have as its id",
+    ]
+    assert not any(u.entire for u in units if isinstance(u, Rejection))
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "field", "wrong", "expected"),
+    [
+        ("board_waiting_users", "boards/b1", "waitingUsersIds", {"u1": 1}, "is a map, an array is expected"),
+        ("user_board_permissions", "users/b1", "boardPermissions", ["b"], "is an array, a map is expected"),
+    ],
+)
+def test_a_list_of_entries_that_is_none_is_refused_as_a_whole(name, path, field, wrong, expected):
+    [refused] = mapped(name, path, {field: wrong})
+    assert refused == Rejection("b1", path, None, f"wrong_type: {field} {expected}", entire=True)
+    assert mapped(name, path, {}) == []
+    assert mapped(name, path, {field: None}) == []
+
+
+def test_the_entries_of_a_map_come_in_the_order_of_their_keys():
+    units = mapped("user_board_permissions", "users/u1", {"boardPermissions": {"z": "read", "a": "write"}})
+    assert [u.entry for u in units] == ["a", "z"]
+
+
+# --- labels ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_label_is_ids_joined_by_slashes_and_what_is_no_id_stands_there_as_a_digest():
+    assert joined_label(["a", "b"]) == "a/b"
+    assert joined_label(["a", ""]) == "a/"
+    digest = joined_label(["a/b"])
+    assert digest.startswith("~")
+    assert len(digest) == 17
+    assert joined_label(["a/c"]) != digest
+    assert joined_label(["a\x00"]) == "a\\u0000"
+
+
+def test_a_label_beyond_its_length_is_cut_and_ends_in_a_digest_of_the_whole():
+    fits = "가" * 133 + "a"
+    assert len(fits.encode()) == LONGEST_LABEL
+    assert joined_label([fits]) == fits
+    first, second = joined_label([fits + "b"]), joined_label([fits + "c"])
+    assert first != second
+    assert first.startswith("가" * 126 + "…")
+    assert len(first.encode()) <= LONGEST_LABEL
+    assert len(first) == 126 + 1 + 16
+
+
+def test_a_unit_is_called_by_its_key_where_the_path_gives_it_else_by_all_of_its_path():
+    assert label_of(CATALOG["posts"], {"board": "b", "id": "p"}, None) == "p"
+    assert label_of(CATALOG["blocks"], dict(CATALOG["blocks"].match("users/u1/blockedUsers/u2") or {}), None) == "u1/u2"
+    notifications = CATALOG["notifications"]
+    assert label_of(notifications, dict(notifications.match("users/u/notifications/n") or {}), None) == "u/n"
+
+
+def test_the_key_that_a_document_at_a_path_has():
+    assert key_of_path(CATALOG["posts"], "boards/b/posts/p") == ("p",)
+    assert key_of_path(CATALOG["blocks"], "users/u1/blockedUsers/u2") == ("u1", "u2")
+    assert key_of_path(CATALOG["posts"], "users/u/posts/p") is None
+
+
+def test_a_value_alone_is_a_cell_or_nothing():
+    text = Column("a", "text", Field("a"))
+    assert cell_or_none(text)("x") == "x"
+    assert cell_or_none(text)(5) is None
+    reference = next(c for c in CATALOG["posts"].columns if c.references)
+    assert cell_or_none(reference)("u1") == "u1"
+    assert cell_or_none(reference)("a/b") is None
+
+
+def test_nested_fields_are_found_and_a_step_through_something_that_is_no_map_finds_nothing():
+    def timezone(profile: object) -> object:
+        [row] = mapped("users", "users/u1", {"profile": profile})
+        return cell(row, "timezone", "users")
+
+    assert timezone({"timezone": "Asia/Seoul"}) == "Asia/Seoul"
+    assert timezone({}) is None
+    assert timezone("Asia/Seoul") is None
