@@ -76,10 +76,10 @@ def backfill_gap():
         """Source and target answer and are as the catalog says; fixes the window."""
         return tasks.preflight(context)
 
-    @task.branch
-    def choose(**context) -> list[str]:
-        """What is to run. What isn't selected is skipped from here, without a process of its own."""
-        return tasks.choose(context)
+    @task
+    def choose(**context) -> None:
+        """What isn't to run is skipped from here, without a process of its own."""
+        tasks.choose(context)
 
     @task
     def examine_for_review(**context) -> str:

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
+from dualwrite.catalog import CATALOG
 from dualwrite.edge.airflow import answer, clearly_run, fail, gap_params, gap_run, triggered_by
 from dualwrite.model.choices import APPROVE
 from dualwrite.model.render import as_markdown, as_text
@@ -42,11 +43,14 @@ def preflight(context: Mapping[str, Any]) -> dict[str, Any]:
         return backfill.preflight(run, by=triggered_by(context))
 
 
-def choose(context: Mapping[str, Any]) -> list[str]:
-    """The ids of the tasks that are to run."""
+def choose(context: Mapping[str, Any]) -> None:
+    """Skips what is not to run, task by task. A branch would leave a collection alone that comes after a selected one."""
     params = plan_of(context)
-    review = ["examine_for_review"] if params.mode == "review" else []
-    return [*review, *(f"collections.{name}" for name in params.names)]
+    skipped = [f"collections.{name}" for name in CATALOG.names if name not in params.names]
+    if params.mode != "review":
+        skipped.append("examine_for_review")
+    if skipped:
+        raise DownstreamTasksSkipped(tasks=skipped)
 
 
 def examine_for_review(context: Mapping[str, Any]) -> str:
