@@ -17,6 +17,8 @@ from dev import processes
 from dualwrite import postgres
 from dualwrite.migrations import MigrationParams, Migrator, Step
 
+NUMBER = len(list((Path(__file__).resolve().parents[1] / "sql/migrations").glob("*.sql")))
+"""Files in sql/migrations."""
 NO_TRANSACTION = "-- dualwrite: no-transaction\n"
 
 

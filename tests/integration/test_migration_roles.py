@@ -10,7 +10,7 @@ from dualwrite.catalog import CATALOG
 from dualwrite.model.errors import MigrationError, PreflightError
 from dualwrite.runs import backfill
 from tests.conftest import clone
-from tests.migrating import execute, migrator, role, states, write
+from tests.migrating import NUMBER, execute, migrator, role, states, write
 from tests.support import examine_all, gap_run, one, verify_all
 
 
@@ -57,15 +57,15 @@ def test_a_ledger_that_the_role_may_not_read_is_named_and_never_taken_for_empty(
             "GRANT USAGE ON SCHEMA supabase_migrations TO onlooker",
             "GRANT SELECT ON supabase_migrations.schema_migrations TO onlooker",
         )
-        assert states(migrations.make_plan(connection, migrations.MigrationParams())) == ["applied"] * 3
+        assert states(migrations.make_plan(connection, migrations.MigrationParams())) == ["applied"] * NUMBER
 
 
 def test_a_schema_that_an_administrator_made_needs_no_create_on_the_database(dsn):
     grants = ("CREATE SCHEMA dualwrite AUTHORIZATION mover", "GRANT ALL ON SCHEMA public TO mover",
               "GRANT REFERENCES ON users, boards TO mover")  # fmt: skip
     with role(dsn, "mover", "", *grants) as mover:
-        assert states(migrator(mover, mode="dry_run").run()) == ["pending"] * 3
-        assert states(migrator(mover).run()) == ["applied"] * 3
+        assert states(migrator(mover, mode="dry_run").run()) == ["pending"] * NUMBER
+        assert states(migrator(mover).run()) == ["applied"] * NUMBER
 
 
 def test_without_create_on_the_database_the_missing_grant_is_named(dsn, tmp_path):

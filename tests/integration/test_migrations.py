@@ -27,6 +27,7 @@ from dualwrite.migrations.verify import snapshot_path
 from dualwrite.model.errors import MigrationError, ParameterError
 from dualwrite.model.render import as_markdown
 from dualwrite.postgres.target import Target
+from tests.migrating import NUMBER
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,12 +79,12 @@ def test_from_phase_1_all_files_together_give_what_the_catalog_declares(phase1_d
 
 def test_a_dry_run_executes_everything_and_leaves_nothing(phase1_dsn):
     before = _tables(phase1_dsn)
-    assert _states(_migrator(phase1_dsn, mode="dry_run").run()) == ["pending"] * 3
+    assert _states(_migrator(phase1_dsn, mode="dry_run").run()) == ["pending"] * NUMBER
     assert _tables(phase1_dsn) == before
 
 
 def test_an_apply_is_recorded_and_a_second_one_does_nothing(phase1_dsn):
-    assert _states(_migrator(phase1_dsn).run()) == ["applied"] * 3
+    assert _states(_migrator(phase1_dsn).run()) == ["applied"] * NUMBER
     with psycopg.connect(phase1_dsn) as connection:
         rows = connection.execute(
             "SELECT version, name, length(sha256), applied_by, run_id FROM dualwrite.migrations"
@@ -246,7 +247,7 @@ def test_what_supabases_cli_applied_counts_and_its_history_is_never_written(phas
             "ALTER TABLE drafts ALTER COLUMN title DROP DEFAULT"
         )  # what it left is verified all the same
     steps = _migrator(phase1_dsn).run()
-    assert _states(steps) == ["applied_by_supabase", "applied", "applied"]
+    assert _states(steps) == ["applied_by_supabase", *["applied"] * (NUMBER - 1)]
     with psycopg.connect(phase1_dsn, autocommit=True) as connection:
         assert migrations.verify(connection, steps) == ["public.drafts.title: default missing (promised ''::text)"]
         assert connection.execute("SELECT count(*) FROM supabase_migrations.schema_migrations").fetchone() == (1,)
