@@ -43,6 +43,9 @@ export const sweepOf = (collection) => ({ scope: "sweep", collections: [collecti
 // A key can be named in a conf only as the report shows it whole: not shortened, not escaped.
 export const nameable = (key) => !key.endsWith("…") && !key.includes("\\u");
 
+// Collections of which nobody knows anything yet: never compared whole.
+export const neverSwept = (report) => (report.declared ?? Object.keys(report.ages ?? {})).filter((name) => !report.ages?.[name]?.swept_at);
+
 // The page's first sentence, and how it stands: good, bad, or unknown.
 export function standing(report, run, about, now = Date.now()) {
   const found = findings(report);
@@ -53,6 +56,7 @@ export function standing(report, run, about, now = Date.now()) {
   if (report.problem) return { tone: "bad", says: report.problem.includes("seems off") ? "Dual-write seems off" : "The last run was stopped" };
   if (lost.length) return { tone: "unknown", says: `Not proved: ${lost.length} of ${report.collections.length} collections were not examined` };
   if (report.alerts?.length) return { tone: "unknown", says: "Nothing differs, but the last run failed" };
+  if (neverSwept(report).length) return { tone: "unknown", says: "Nothing differs in what was compared so far" };
   if (about.is_paused) return { tone: "unknown", says: "The two databases agreed, but nobody is looking" };
   if (old) return { tone: "unknown", says: "The two databases agreed when they were last compared" };
   return { tone: "good", says: "The two databases agree" };

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { chart } from "./chart.js";
 import { age, ago, breakable, code, count, el, followTheme, link, number, runLink, say, span, utc } from "./dom.js";
-import { DRIFT, excuseOf, findings, history, lines, nameable, plain, repairOf, standing, sweepOf, unexcuseOf } from "./facts.js";
+import { DRIFT, excuseOf, findings, history, lines, nameable, neverSwept, plain, repairOf, standing, sweepOf, unexcuseOf } from "./facts.js";
 import { openForm, started } from "./trigger.js";
 
 const EVERY = 30_000;
@@ -85,12 +85,13 @@ function hero({ latest, dag, runs, running }, problems) {
   const newest = runs.find((r) => r.state === "success" || r.state === "failed");
   const until = Object.values(report.ages ?? {}).map((a) => a.examined_until).sort()[0];
   const swept = Object.values(report.ages ?? {}).map((a) => a.swept_at ?? "").sort()[0];
+  const never = neverSwept(report);
   const silent = newest && newest.dag_run_id !== run.dag_run_id;
   return el("section", { class: `card hero ${tone}`, "aria-labelledby": "standing" },
     el("h2", { id: "standing" }, el("span", { class: "sign", "aria-hidden": "true" }, SIGNS[tone]), says),
     el("p", {}, "Found by run ", runLink(api.RECONCILE, run.dag_run_id), ", ", ago(report.at), ". ",
       until && ["Every recent write is compared up to ", el("strong", {}, utc(until)), "; "],
-      swept === "" ? "not every collection was ever compared whole." : swept && ["every document and row was last compared ", ago(swept), "."],
+      never.length ? ["never compared whole: ", el("strong", {}, never.join(", ")), "."] : swept && ["every document and row was last compared ", ago(swept), "."],
       tone === "good" && report.clean_days > 0 && ` No drift for ${count(report.clean_days, "day")}.`),
     reasons(report, problems),
     silent && el("p", { class: "problem" }, "A later run ended without a report: ", runLink(api.RECONCILE, newest.dag_run_id), ". What is shown is older."),

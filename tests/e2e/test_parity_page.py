@@ -163,6 +163,12 @@ def test_an_old_report_is_not_sold_as_the_present(page, stub):
     expect(page.locator(".answer")).to_contain_text("older than a day")
 
 
+def test_a_collection_that_was_never_compared_is_named_and_nothing_is_claimed_of_it(page, stub):
+    _open(page, stub, _report(_collection("posts"), declared=["posts", "permissions"]))
+    expect(page.locator(".hero.unknown h2")).to_contain_text("Nothing differs in what was compared so far")
+    expect(page.locator(".hero")).to_contain_text("never compared whole: permissions")
+
+
 def test_a_part_that_was_not_examined_is_never_shown_as_fine(page, stub):
     lost = CollectionReport("posts", "compare", not_examined="its task failed")
     why = "posts was not examined: its task failed"

@@ -90,6 +90,7 @@ def build_report(
         "collections": collections,
         "open": memory.open_counts(connection),
         "ages": memory.ages(connection),
+        "declared": list(catalog.names),
         "history": memory.history(connection, DAG_ID),
         "excuses": memory.excuses(connection, EXCUSES),
         "clean_days": clean_streak(memory.clean_days(connection, DAG_ID), plan.now.date()),
@@ -302,7 +303,7 @@ def verdict(whole: Mapping[str, Any]) -> str:
         return f"Not proved: {', '.join(lost)} could not be examined.{also}"
     if whole["problem"]:
         return f"Nothing differs, but: {whole['problem']}"
-    return f"The two databases agree: {examined:,} keys compared, no difference is open.{also}"
+    return f"No difference is open: {examined:,} keys compared in {len(whole['collections'])} collections.{also}"
 
 
 def described(whole: Mapping[str, Any]) -> list[Block]:
