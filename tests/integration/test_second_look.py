@@ -52,10 +52,7 @@ def test_a_post_with_content_json_that_never_arrived_is_drift_at_the_second_look
     club(firestore, emulator, target_dsn)
     now = datetime.now(UTC)
     put(firestore, {"boards/b1/posts/p1": post(contentJson=CONTENT, createdAt=now, updatedAt=now)})
-    script = (
-        "import sys; from tests.support import reconciled; from dualwrite.runs import reconcile; reconcile.look_again = None\n"
-        "try: reconciled(*sys.argv[1:4])\nexcept TypeError: pass"
-    )
+    script = "import sys; from tests.support import reconciled; reconciled(*sys.argv[1:4], between=sys.exit)"
     # The first look in a process of its own, that ends before the second.
     subprocess.run(
         [sys.executable, "-c", script, firestore.project, emulator, target_dsn],
