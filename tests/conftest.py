@@ -34,8 +34,9 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def firestore(emulator: str) -> Iterator[firestore_library.Client]:
+def firestore(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[firestore_library.Client]:
     """An empty Firestore database of the test's own."""
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", emulator)  # another one may be running beside it
     client = firestore_library.Client(project=f"t{uuid.uuid4().hex[:12]}")
     yield client
     client.close()

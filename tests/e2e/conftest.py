@@ -31,9 +31,12 @@ class Operated:
         return self.api.url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
-    """Started once: a minute, and the migrations applied. The Variables reconcile_* hold for scheduled runs."""
+    """Started once: a minute, and the migrations applied. The Variables reconcile_* hold for scheduled runs.
+
+    It ends with this folder: what comes after would share the machine with it, and would find its emulator.
+    """
     port = processes.free_port()
     passwords = {user: secrets.token_urlsafe(12) for user in airflow_home.USERS}
     with contextlib.ExitStack() as parts:
