@@ -17,15 +17,16 @@ from dualwrite.engine.compare_and_set import Protocol
 from dualwrite.engine.judge import Judge
 from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
-from dualwrite.engine.seen import Seen
+from dualwrite.engine.seen import Keys, Seen
 from dualwrite.engine.units import Key, Policy, Unit, unit_of, unit_of_row
 from dualwrite.firestore.source import Scan, Source
-from dualwrite.firestore.values import document_of
+from dualwrite.firestore.values import document_of, is_anothers
 from dualwrite.model.declaration import Catalog, Collection, Segment
 from dualwrite.model.documents import Document
 from dualwrite.model.errors import IdentityError
 from dualwrite.model.mapping import Row, joined_label, map_document
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Excuse, Finding, Reason, Verdict, is_same
 from dualwrite.model.windows import Window
 from dualwrite.postgres.target import Target
@@ -41,14 +42,19 @@ _LOCKED_SECONDS = 0.4
 ends after 3 s. A page is cut into parts of that length, whatever its size."""
 
 
-def scans(collection: Collection, window: Window | None) -> Iterator[Scan]:
-    """What to read for a window: one scan a check field. All documents, where there is no window or no such field."""
+def scans(collection: Collection, window: Window | None, part: Slice | None = None) -> Iterator[Scan]:
+    """What to read for a window: one scan a check field. All documents, where there is no window or no such field. Of a
+    slice, only what lies in it."""
     base = Scan(collection.collection_id, collection.fields, collection.top_level)
-    if window is None or not collection.check_fields:
+    if part is not None and part.by == "name":
+        yield replace(base, start=part.name_start, end=part.name_end)
+    elif window is None or not collection.check_fields:
         yield base
     else:
+        if part is not None:  # and what tells whether another slice has the document
+            base = replace(base, fields=tuple(dict.fromkeys([*base.fields, *collection.check_fields])))
         for name in collection.check_fields:
-            yield replace(base, check_field=name, window=window)
+            yield replace(base, check_field=name, window=window if part is None else part.window)
 
 
 class Examiner:
@@ -94,7 +100,7 @@ class Examiner:
         self._unresolved: list[Row] = []
         self._pending: list[tuple[Finding, Key]] | None = None
         self._matched_keys = Seen()
-        self._seen_keys: Seen | None = None
+        self._seen_keys: Keys | None = None
         """Keys that this first look saw in documents."""
         self._whole = False
         """Whether this first look is of all documents and rows."""
@@ -114,23 +120,27 @@ class Examiner:
 
     # --- a window or all of a collection ----------------------------------------------------------------------------
 
-    def scan(self, window: Window | None, page_size: int) -> None:
-        """Examines every document whose check fields lie in the window, or (None) all there are.
+    def scan(self, window: Window | None, page_size: int, part: Slice | None = None) -> None:
+        """Examines every document whose check fields lie in the window, or (None) all there are; of a slice, its part.
 
         Raises SourceError or TargetError where that did not succeed whole; what was written until then is right.
         """
-        if self.policy.writes:
+        # Beside other slices the journal is not ours alone: who adds them up finishes it.
+        if self.policy.writes and part is None:
             self.protocol.finish_journal()
         progress = _ProgressLog(self.collection.name)
         seen = Seen()
-        parts = list(scans(self.collection, window))
-        for scan in parts:
+        parts = list(scans(self.collection, window, part))
+        for n, scan in enumerate(parts):
             # A document that lies in the window by two check fields comes twice (and is billed twice): examined once.
             last = scan is parts[-1]
             for page in self.source.pages(scan, page_size):
                 messages = page.messages
                 if scan is not parts[0]:
                     messages = [m for m in messages if m.name not in seen]
+                if part is not None and window is not None and n:
+                    earlier = self.collection.check_fields[:n]
+                    messages = [m for m in messages if not is_anothers(m, earlier, window, part.cut_at)]
                 if not last:
                     seen.update(m.name for m in messages)
                 self.report.documents_read += len(page.messages)
@@ -140,7 +150,7 @@ class Examiner:
                 progress.tell(len(page.messages), page.total)
         self._resolve_shared_keys()
         self.protocol.collect_confirmations(wait=True)
-        if self.policy.writes:  # a commit whose answer was lost left rows that nobody here knows of
+        if self.policy.writes and part is None:  # a commit whose answer was lost left rows that nobody here knows of
             self.protocol.finish_journal()
         progress.end()
 
@@ -154,11 +164,11 @@ class Examiner:
         been seen. Holds eight bytes for each document in memory, and the differences.
         """
         self._pending = []
-        self._seen_keys = Seen()
+        self._seen_keys = seen = Seen()
         self._whole = window is None
         self.scan(window, page_size)
         if self._whole:
-            self._rows_without_documents(self._seen_keys)
+            self._rows_without_documents(seen)
         self.examine_units(more(self))
         pending, self._pending = self._pending, None
         self._seen_keys = None
@@ -191,7 +201,7 @@ class Examiner:
 
     def fresh(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units that this first look has not examined yet."""
-        keys = self._seen_keys if self._seen_keys is not None else Seen()
+        keys = self._seen_keys if isinstance(self._seen_keys, Seen) else Seen()
         return list({u.label: u for u in units if u.label not in self._seen_labels and u.key not in keys}.values())
 
     def sweep(self, page_size: int, *, grace: float) -> None:

@@ -199,7 +199,7 @@ class Source:
 
         Billed: one read per 1,000 documents, at least one.
         """
-        return self._count(scan_query(scan), scan, read_time)
+        return self._count(scan_query(scan, self._root), scan, read_time)
 
     def _count(self, structured: Any, scan: Scan, read_time: datetime | None) -> tuple[int, datetime]:
         request = _CountRequest(parent=self._root)
@@ -324,7 +324,7 @@ class Source:
         That is why no count() proves this read. Billed: one read a document that is delivered, at least one.
         """
         request = _RunQueryRequest(parent=self._root)
-        request.structured_query.CopyFrom(names_between(scan, first, last))
+        request.structured_query.CopyFrom(names_between(scan, self._root, first, last))
 
         def ask() -> dict[str, datetime]:
             answers = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
@@ -402,7 +402,7 @@ class Source:
     def _read_parts(
         self, scan: Scan, page_size: int, progress: _Progress, put: Callable[[Page], bool], stop: threading.Event
     ) -> None:
-        structured = scan_query(scan)
+        structured = scan_query(scan, self._root)
         total = 0
         while True:
             begun, start = time.monotonic(), progress.delivered
