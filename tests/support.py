@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "explain_up_to": 250_000,
     "grace_seconds": 0.2,
     "max_billed_reads": None,
+    "slice_documents": 250_000,
     "excuse": [],
     "excuse_reason": None,
 }
@@ -75,6 +76,7 @@ RECONCILE_DEFAULTS: dict[str, Any] = {
     "grace_seconds": 0.2,
     "max_billed_reads": None,
     "max_proof_reads": 250_000,
+    "slice_documents": 250_000,
     "scope": "recent",
     "sweep_every_hours": 24,
     "collections": list(CATALOG.names),

@@ -13,7 +13,7 @@ from airflow.sdk import Param
 
 from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.model import choices
-from dualwrite.model.parameters import MAX_BILLED_READS
+from dualwrite.model.parameters import MAX_BILLED_READS, SLICE_DOCUMENTS
 
 EXCUSES = "Differences to accept"
 FINE_TUNING = "Fine tuning"
@@ -39,6 +39,18 @@ def _max_billed_reads() -> Param:
         maximum=MAX_BILLED_READS,
         title="Billed reads at most",
         description="The run stops before it reads more, and leaves the rest not examined; empty means no cap.",
+    )
+
+
+def _slice_documents() -> Param:
+    return Param(
+        SLICE_DOCUMENTS,
+        type="integer",
+        minimum=1,
+        maximum=MAX_BILLED_READS,
+        title="Slices (documents)",
+        description="A collection with more documents is cut into slices of at most so many, which several workers examine.",
+        section=FINE_TUNING,
     )
 
 
@@ -134,6 +146,7 @@ def gap_form() -> dict[str, Param]:
             description="Larger collections are not verified key by key and are reported as not proven; one read a document.",
             section=FINE_TUNING,
         ),
+        "slice_documents": _slice_documents(),
         "grace_seconds": Param(
             15,
             type="number",
@@ -256,6 +269,7 @@ def reconcile_form() -> dict[str, Param]:
             description="A collection that was not swept for this long is swept. Costs one read a document.",
             section=FINE_TUNING,
         ),
+        "slice_documents": _slice_documents(),
         "liveness_minimum": Param(
             5,
             type="integer",

@@ -55,4 +55,3 @@ class SliceExaminer(Examiner):
         pending, self._pending, self._seen_keys = self._pending or [], None, None
         self.report.taken -= len(pending)  # counted by the second look
         return pending
-

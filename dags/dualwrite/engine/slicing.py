@@ -13,6 +13,7 @@ about two to four reads for 1,000 documents.
 from __future__ import annotations
 
 import logging
+import math
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -46,11 +47,11 @@ class Cutter:
     catalog: Catalog
     slice_documents: int
 
-    def cut(self, windows: Mapping[str, Window | None]) -> list[Slice]:
-        """The slices of those collections that hold more than slice_documents in their window (None: all documents), in
-        the order in which they were named. Others give none."""
+    def cut(self, windows: Mapping[str, Window | None], *, at_most: float = math.inf) -> list[Slice]:
+        """The slices of those collections that hold more than slice_documents in their window (None: all documents), and
+        not more than `at_most`, in the order in which they were named. Others give none."""
         counted = {name: self._counted(self.catalog[name], window) for name, window in windows.items()}
-        large = {name: n for name, (n, _) in counted.items() if n > self.slice_documents}
+        large = {name: n for name, (n, _) in counted.items() if self.slice_documents < n <= at_most}
         most = size(self.slice_documents, sum(large.values()))
         found: list[Slice] = []
         for name, number in large.items():
@@ -160,4 +161,3 @@ def _inside(name: str, interval: Interval[str]) -> bool:
     start, end = interval
     order = name_order(name)
     return (start is None or name_order(start) < order) and (end is None or order < name_order(end))
-

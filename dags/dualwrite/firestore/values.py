@@ -78,7 +78,7 @@ def is_anothers(message: Any, earlier: Iterable[str], window: Window, cut_at: da
         return False
     for path in earlier:
         first, *rest = path.split(".")
-        value = message.fields[first] if first in message.fields else None
+        value = message.fields.get(first)
         for name in rest:
             if value is None or name not in value.map_value.fields:
                 value = None

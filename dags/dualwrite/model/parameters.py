@@ -9,6 +9,8 @@ from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import ParameterError
 
 MAX_BILLED_READS = 10_000_000_000
+SLICE_DOCUMENTS = 250_000
+"""Documents above which a collection is cut into slices, where nobody says otherwise."""
 
 
 def refuse_unknown(given: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -33,11 +33,13 @@ CLOCKS_APART = timedelta(minutes=15)
 
 _NEEDED = {
     ("runs", "unattended"),
+    ("runs", "slice"),
+    ("seen_keys", "key"),
     ("repair_journal", "cause"),
     ("watermarks", "swept_at"),
     ("open_differences", "excused_verdict"),
 }
-"""For each table of ours its youngest column."""
+"""Columns of our tables that no older schema has."""
 
 _WRITTEN = {
     "dualwrite.runs": ("SELECT", "INSERT", "UPDATE", "DELETE"),
@@ -45,6 +47,8 @@ _WRITTEN = {
     "dualwrite.open_differences": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dualwrite.repair_journal": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dualwrite.count_baselines": ("SELECT", "INSERT", "UPDATE"),
+    "dualwrite.looks": ("SELECT", "INSERT", "DELETE"),
+    "dualwrite.seen_keys": ("SELECT", "INSERT", "TRUNCATE"),
 }
 """What a run that remembers does with each table of ours. A dry run reads them."""
 
@@ -230,14 +234,17 @@ def record_run(
     window: Window | None,
     started_at: datetime,
     unattended: bool = False,
+    part: int = 0,
 ) -> None:
-    """Keeps a collection's counts. A retried task replaces its own line. `unattended`: a schedule began the run."""
+    """Keeps a collection's counts. A retried task replaces its own line. `unattended`: a schedule began the run. `part`: the
+    slice of the collection that they are of (0: the collection, or what its slices left)."""
     summary = report.as_json()
     connection.execute(
         "INSERT INTO dualwrite.runs (dag_id, run_id, collection, phase, scope, mode, outcome, window_from, window_until, "
         "started_at, seconds, documents_read, billed_reads, examined, counts, inserted, updated, deleted, verification, "
-        "unattended) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
-        "ON CONFLICT (dag_id, run_id, collection, phase) DO UPDATE SET scope = excluded.scope, mode = excluded.mode, "
+        "unattended, slice) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
+        "ON CONFLICT (dag_id, run_id, collection, phase, slice) DO UPDATE SET scope = excluded.scope, mode = excluded.mode, "
         "outcome = excluded.outcome, window_from = excluded.window_from, window_until = excluded.window_until, "
         "started_at = excluded.started_at, seconds = excluded.seconds, documents_read = excluded.documents_read, "
         "billed_reads = excluded.billed_reads, examined = excluded.examined, counts = excluded.counts, "
@@ -264,6 +271,7 @@ def record_run(
             report.deleted,
             report.verification,
             unattended,
+            part,
         ),
     )
 

@@ -81,11 +81,15 @@ class Look:
         """Gives the target what is still here. A page may arrive twice, where a commit's answer is lost: that does no harm."""
         if not self._waiting:
             return
-        with self._target.transaction() as connection, connection.cursor() as cursor:
-            with cursor.copy("COPY dualwrite.seen_keys (look, key) FROM STDIN (FORMAT BINARY)") as copy:
-                copy.set_types(["int8", "uuid"])
-                for key in self._waiting:
-                    copy.write_row((self.number, key))
+        statement = "COPY dualwrite.seen_keys (look, key) FROM STDIN (FORMAT BINARY)"
+        with (
+            self._target.transaction() as connection,
+            connection.cursor() as cursor,
+            cursor.copy(statement) as copy,
+        ):
+            copy.set_types(["int8", "uuid"])
+            for key in self._waiting:
+                copy.write_row((self.number, key))
         self._waiting.clear()
 
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.compare import Examiner, scans
@@ -40,8 +40,10 @@ JOURNAL_DAYS = 30
 
 PARAMETERS = (
     "since", "margin_hours", "until", "collections", "scope", "mode", "update_stale", "page_size", "explain_up_to",
-    "grace_seconds", "max_billed_reads", "excuse", "excuse_reason",
+    "grace_seconds", "max_billed_reads", "slice_documents", "excuse", "excuse_reason",
 )  # fmt: skip
+
+E = TypeVar("E", bound=Examiner)
 
 Approval = Literal["approved", "rejected", "unanswered"]
 """How a review ended. Unanswered: its dry run failed, or nobody could be asked."""
@@ -64,6 +66,7 @@ class GapParams:
     explain_up_to: int
     grace_seconds: float
     max_billed_reads: int | None
+    slice_documents: int
     excuses: tuple[tuple[str, str], ...]
     excuse_reason: str | None
 
@@ -117,6 +120,7 @@ def parse(given: Mapping[str, Any], known: Iterable[str], catalog: Catalog, now:
         explain_up_to=int(parameters.number(given, "explain_up_to", 0, 10_000_000)),
         grace_seconds=parameters.number(given, "grace_seconds", 0, 3600),
         max_billed_reads=parameters.cap(given, "max_billed_reads", parameters.MAX_BILLED_READS),
+        slice_documents=int(parameters.number(given, "slice_documents", 1, parameters.MAX_BILLED_READS)),
         excuses=tuple(excuses),
         excuse_reason=reason,
     )
@@ -179,11 +183,11 @@ def examine(run: Run, name: str, *, dry: bool, record: bool = True) -> dict[str,
     params = run.params
 
     def work() -> None:
-        with _examiner(run, found, params.policy(dry=dry)) as examiner:
+        with examiner_of(run, found, params.policy(dry=dry), Examiner) as examiner:
             examiner.scan(params.scan_window, params.page_size)
 
     mode = "dry_run" if dry else "apply"
-    return _recorded(run, found, work, mode=mode, window=params.scan_window, record=record)
+    return measured(run, found, work, mode=mode, window=params.scan_window, record=record)
 
 
 def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> dict[str, Any]:
@@ -214,11 +218,10 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
             found.verification = "not_proven"
             return
         baseline = tripwire.measure(run.source, run.target, collection, began)
-        with _examiner(run, found, Policy()) as examiner:
+        with examiner_of(run, found, Policy(), Examiner) as examiner:
             examiner.sweep(params.page_size, grace=params.grace_seconds)
             rejected.extend(examiner.rejected)
-        unexplained = sum(found.counts[v] - found.excused[v] for v in set(Verdict) - _EXPLAINED)
-        found.verification = "verified" if unexplained == 0 else "not_verified"
+        found.verification = verdict_of(found)
 
     def finish(connection: Connection) -> None:
         # So that a person can excuse them all at once, and reconciliation knows them.
@@ -229,13 +232,20 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
                 baselines.save(connection, name, baseline, run.run_id)
 
     mode = "counts" if counts_only else "explain"
-    return _recorded(run, found, work, finish, mode=mode, window=None, record=record)
+    return measured(run, found, work, finish, mode=mode, window=None, record=record)
 
 
-def _examiner(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
+def verdict_of(found: CollectionReport) -> str:
+    """What a comparison of keys, complete or of a slice, says of them."""
+    unexplained = sum(found.counts[v] - found.excused[v] for v in set(Verdict) - _EXPLAINED)
+    return "verified" if unexplained == 0 else "not_verified"
+
+
+def examiner_of(run: Run, found: CollectionReport, policy: Policy, kind: type[E]) -> E:
+    """What examines a collection, with what a person excused there. `kind`: Examiner, or one for slices."""
     with run.target.transaction() as connection:
         excused = memory.excuses_of(connection, found.collection)
-    return Examiner(
+    return kind(
         run.source,
         run.target,
         run.catalog,
@@ -247,7 +257,7 @@ def _examiner(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
     )
 
 
-def _recorded(
+def measured(
     run: Run,
     found: CollectionReport,
     work: Callable[[], None],
@@ -256,14 +266,16 @@ def _recorded(
     mode: str,
     window: Window | None,
     record: bool = True,
+    part: int = 0,
 ) -> dict[str, Any]:
+    """One phase of one collection, or of a slice of it (`part`), with its line in dualwrite.runs."""
     if record and run.params.mode == "dry_run":
         with run.target.transaction() as connection:
             record = memory.can_record_runs(connection)
     return recorded(
         run.source, run.target, found, work, finish,
         dag_id=DAG_ID, run_id=run.run_id, scope=run.params.scope, mode=mode, window=window, line=lambda: record,
-        max_billed_reads=run.params.max_billed_reads,
+        max_billed_reads=run.params.max_billed_reads, part=part,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from dualwrite.postgres.target import Target
 DAG_ID = "reconcile_dual_writes"
 PARAMETERS = (
     "minutes", "overlap_minutes", "grace_seconds", "scope", "sweep_every_hours", "collections", "repair", "max_repairs",
-    "max_share", "max_billed_reads", "max_proof_reads", "liveness_minimum", "max_unattempted_repairs", "max_open_looks", "max_examined_age_hours",
+    "max_share", "max_billed_reads", "max_proof_reads", "slice_documents", "liveness_minimum", "max_unattempted_repairs", "max_open_looks", "max_examined_age_hours",
     "max_swept_age_hours", "write_ops_required", "excuse", "excuse_reason", "unexcuse",
 )  # fmt: skip
 BY_A_PERSON = ("excuse", "excuse_reason", "unexcuse")
@@ -52,6 +52,7 @@ class ReconcileParams:
     max_share: float
     max_billed_reads: int | None
     max_proof_reads: int
+    slice_documents: int
     liveness_minimum: int
     max_unattempted_repairs: int
     max_open_looks: int
@@ -94,6 +95,7 @@ def parse(given: Mapping[str, Any], catalog: Catalog) -> ReconcileParams:
         max_share=parameters.number(given, "max_share", 0, 100),
         max_billed_reads=parameters.cap(given, "max_billed_reads", parameters.MAX_BILLED_READS),
         max_proof_reads=int(parameters.number(given, "max_proof_reads", 0, parameters.MAX_BILLED_READS)),
+        slice_documents=int(parameters.number(given, "slice_documents", 1, parameters.MAX_BILLED_READS)),
         liveness_minimum=int(parameters.number(given, "liveness_minimum", 1, 1_000_000)),
         max_unattempted_repairs=int(parameters.number(given, "max_unattempted_repairs", 0, 1_000_000)),
         max_open_looks=int(parameters.number(given, "max_open_looks", 1, 1_000_000)),

@@ -49,6 +49,7 @@ def recorded(
     unattended: bool = False,
     max_billed_reads: int | None = None,
     billed_before: int = 0,
+    part: int = 0,
 ) -> dict[str, Any]:
     """Runs `work`, which fills `found`, and returns it as JSON.
 
@@ -56,7 +57,8 @@ def recorded(
     recorded as not examined, and raised again.
 
     `max_billed_reads` caps what the whole run reads: what its other tasks have recorded by now counts (and
-    `billed_before`, which no line tells), and what tasks beside this one read meanwhile doesn't.
+    `billed_before`, which no line tells), and what tasks beside this one read meanwhile doesn't. `part`: see
+    memory.record_run.
     """
     if max_billed_reads is not None and source.budget.limit is None:
         source.budget = _budget(source, target, dag_id, run_id, max_billed_reads, billed_before)
@@ -77,6 +79,7 @@ def recorded(
             window=window,
             started_at=started_at,
             unattended=unattended,
+            part=part,
         )
 
     try:
