@@ -20,7 +20,7 @@ from dualwrite.engine.units import Key, Policy, Unit, unit_of, unit_of_row
 from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict
-from dualwrite.postgres import memory
+from dualwrite.postgres.remembered import journal
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Protocol:
         back = {f.label: (f, key) for f, key in self.run([unit for unit, _ in alive], restore)}
         settled = [i for unit, i in alive if back[unit.label][0].verdict is not Verdict.IN_FLIGHT]
         with self._target.transaction() as connection:
-            memory.confirm(connection, settled)
+            journal.confirm(connection, settled)
         return [back.get(finding.label, (finding, key)) for finding, key in found]
 
     def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> list[tuple[Finding, Key]]:
@@ -267,7 +267,7 @@ class Protocol:
             else:
                 current.again[label] = current.units[label]
         with self._target.transaction() as connection:
-            memory.confirm(connection, settled)
+            journal.confirm(connection, settled)
 
     # --- confirming a page's inserts --------------------------------------------------------------------------------------
 
@@ -289,7 +289,7 @@ class Protocol:
                 else:
                     moved.append((unit_of_row(row), journal_id))
             with self._target.transaction() as connection:
-                memory.confirm(connection, still)
+                journal.confirm(connection, still)
             if moved:  # they were counted when they were written
                 self._finish([unit for unit, _ in moved], [journal_id for _, journal_id in moved])
 
@@ -304,12 +304,12 @@ class Protocol:
         unsettled = {f.label for f, _ in findings if f.verdict is Verdict.IN_FLIGHT}
         settled = [i for u, i in zip(units, journal_ids, strict=True) if u.label not in unsettled]
         with self._target.transaction() as connection:
-            memory.confirm(connection, settled)
+            journal.confirm(connection, settled)
 
     def finish_journal(self) -> int:
         """Finishes what a killed run left unconfirmed in this collection; returns how many writes that were."""
         with self._target.transaction() as connection:
-            entries = memory.unconfirmed(connection, self._collection.name)
+            entries = journal.unconfirmed(connection, self._collection.name)
         if not entries:
             return 0
         log.info("%s: finishing %d writes that an earlier run left unconfirmed", self._collection.name, len(entries))

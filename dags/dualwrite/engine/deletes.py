@@ -17,7 +17,7 @@ from dualwrite.engine.units import Key, Policy, Unit
 from dualwrite.model.declaration import Collection
 from dualwrite.model.mapping import Row, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict
-from dualwrite.postgres import memory
+from dualwrite.postgres.remembered import journal
 
 
 class Deletes:
@@ -175,7 +175,7 @@ class Deletes:
             else:
                 settled.append(journal_id)
         with self._judge.target.transaction() as connection:
-            memory.confirm(connection, settled)
+            journal.confirm(connection, settled)
         return alive
 
     def _back(self, units: Sequence[Unit]) -> dict[str, Unit]:

@@ -27,8 +27,9 @@ from dualwrite.model.mapping import Rejection, Row, key_of_path, map_document
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Excuse, Finding, Reason, Verdict, is_same
 from dualwrite.model.windows import Window, with_overlap
-from dualwrite.postgres import Connection, memory
-from dualwrite.postgres.memory import OpenDifference
+from dualwrite.postgres import Connection, clock
+from dualwrite.postgres.remembered import differences, journal, watermarks
+from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs import tripwire
 from dualwrite.runs.reconcile_plan import DAG_ID, ReconcileParams, Run
 from dualwrite.runs.record import recorded
@@ -69,8 +70,8 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
     found = CollectionReport(name, "compare")
     pending: list[tuple[Finding, Key]] = []
     with run.target.transaction() as connection:
-        known = {d.label: d for d in memory.open_differences(connection, name)}
-        moment = memory.now(connection)
+        known = {d.label: d for d in differences.open_differences(connection, name)}
+        moment = clock.now(connection)
     excused = {label: d.excuse for label, d in known.items() if d.excuse is not None}
     # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
     watched = frozenset(label for label, d in known.items() if d.requires is None)
@@ -114,11 +115,11 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
         ]
         new += [(f, None, None) for f in examiner.rejected]
         new += [(f, k, None) for f, k in examiner.accepted]
-        memory.remember(connection, name, new, run.run_id)
-        memory.close(connection, name, examiner.settled)
+        differences.remember(connection, name, new, run.run_id)
+        differences.close(connection, name, examiner.settled)
         end = run.plan.now if window is None else window.end
         swept = run.plan.now if window is None else None
-        memory.advance_watermark(connection, name, end, run.run_id, swept_at=swept)
+        watermarks.advance(connection, name, end, run.run_id, swept_at=swept)
         wire.keep(connection)
 
     report = measured(run, found, work, finish, window)
@@ -164,7 +165,7 @@ def look_again(run: Run, reports: dict[str, dict[str, Any]], errors: dict[str, E
     """
     names = [n for n in run.catalog.names if n in run.params.selected]
     with run.target.transaction() as connection:
-        due = memory.due(connection, names, run.run_id, run.params.max_open_looks)
+        due = differences.due(connection, names, run.run_id, run.params.max_open_looks)
     looks = _Looks(run.params.max_open_looks - sum(map(len, due.differences.values())))
     for name in names:
         found = CollectionReport(name, "second_look")
@@ -192,8 +193,8 @@ def re_examine(run: Run, repaired: Iterable[str], ours: Callable[[OpenDifference
     that missing rows needed included: what is repaired is open no more."""
     wanted = run.catalog.with_parents([n for n in run.catalog.names if n in set(repaired)])
     with run.target.transaction() as connection:
-        written = {(name, label) for name, label, _ in memory.journaled(connection, run.run_id)}
-        open_now = {name: memory.open_differences(connection, name) for name in wanted}
+        written = {(name, label) for name, label, _ in journal.written_by(connection, run.run_id)}
+        open_now = {name: differences.open_differences(connection, name) for name in wanted}
     looks = _Looks(budget=0)
     reports = {}
     for name in wanted:
@@ -215,8 +216,8 @@ def _look_at_collection(
     name = found.collection
     collection = run.catalog[name]
     with run.target.transaction() as connection:
-        everything = {d.label: d for d in memory.open_differences(connection, name)}
-        now = memory.now(connection)
+        everything = {d.label: d for d in differences.open_differences(connection, name)}
+        now = clock.now(connection)
     before = {d.label: d for d in known}
     findings: list[tuple[Finding, Key | None]] = []
     causes: dict[str, Cause] = {}
@@ -246,9 +247,9 @@ def _look_at_collection(
 
         def finish(connection: Connection) -> None:
             still = [(f, k) for f, k in findings if f.verdict in DRIFT or f.verdict is Verdict.IN_FLIGHT]
-            memory.remember(connection, name, [(f, k, causes.get(f.label)) for f, k in still], run.run_id)
+            differences.remember(connection, name, [(f, k, causes.get(f.label)) for f, k in still], run.run_id)
             # Only what was looked at is closed, and only what both sides agree on.
-            memory.close(connection, name, {f.label for f, _ in findings} - {f.label for f, _ in still})
+            differences.close(connection, name, {f.label for f, _ in findings} - {f.label for f, _ in still})
 
         return measured(run, found, work, finish, run.plan.windows.get(name))
 

@@ -19,7 +19,8 @@ from dualwrite.model.declaration import Catalog
 from dualwrite.model.render import Block, Heading, Paragraph, Table
 from dualwrite.model.report import Alert
 from dualwrite.model.verdicts import DRIFT, Reason
-from dualwrite.postgres import Connection, memory
+from dualwrite.postgres import Connection
+from dualwrite.postgres.remembered import differences, excuses, journal, run_log, watermarks
 from dualwrite.runs.ready import checklist, clean_streak
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 from dualwrite.runs.repair import steps
@@ -85,15 +86,15 @@ def build_report(
             for name, step in due
             if (name, step) not in done
         },
-        "repaired_lately": [dataclasses.asdict(r) for r in memory.repaired_lately(connection, DAG_ID, run_id)],
+        "repaired_lately": [dataclasses.asdict(r) for r in journal.repaired_lately(connection, DAG_ID, run_id)],
         "billed_reads": _billed(collections, gate, plan, parts),
         "collections": collections,
-        "open": memory.open_counts(connection),
-        "ages": memory.ages(connection),
+        "open": differences.open_counts(connection),
+        "ages": watermarks.ages(connection),
         "declared": list(catalog.names),
-        "history": memory.history(connection, DAG_ID),
-        "excuses": memory.excuses(connection, EXCUSES),
-        "clean_days": clean_streak(memory.clean_days(connection, DAG_ID), plan.now.date()),
+        "history": run_log.history(connection, DAG_ID),
+        "excuses": excuses.latest(connection, EXCUSES),
+        "clean_days": clean_streak(run_log.clean_days(connection, DAG_ID), plan.now.date()),
         "migrations": migrations.standing(connection),
     }
     derived = [c.name for c in catalog if c.entries is not None]

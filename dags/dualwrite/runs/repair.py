@@ -21,8 +21,8 @@ from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.errors import BrakeError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Verdict
-from dualwrite.postgres import memory
-from dualwrite.postgres.memory import OpenDifference
+from dualwrite.postgres.remembered import differences, journal
+from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs import reconcile
 from dualwrite.runs.liveness import liveness
 from dualwrite.runs.reconcile import examiner_of, measured, units_of
@@ -62,13 +62,13 @@ def plan(run: Run) -> dict[str, Planned]:
     """What the run's policy would mend of what is open, by collection; those with nothing to mend are left out."""
     found: dict[str, Planned] = {}
     with run.target.transaction() as connection:
-        written = Counter((name, action) for name, _, action in memory.journaled(connection, run.run_id))
+        written = Counter((name, action) for name, _, action in journal.written_by(connection, run.run_id))
         for name in run.params.selected:
             number = {"insert": 0, "update": 0, "delete": 0}
-            for difference in memory.open_differences(connection, name):
+            for difference in differences.open_differences(connection, name):
                 if is_ours(difference, run.params.policy):
                     number[_WRITTEN_BY[Verdict(difference.verdict)]] += 1
-            unfinished = len(memory.unconfirmed(connection, name))
+            unfinished = len(journal.unconfirmed(connection, name))
             part = Planned(
                 **number,
                 unfinished=unfinished,
@@ -180,7 +180,7 @@ def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     """Repairs what is open in one collection, as far as the policy goes. First finishes what a killed run left."""
     found = CollectionReport(name, "delete" if policy.delete else "write")
     with run.target.transaction() as connection:
-        known = [d for d in memory.open_differences(connection, name) if is_ours(d, policy)]
+        known = [d for d in differences.open_differences(connection, name) if is_ours(d, policy)]
     with examiner_of(run, found, policy) as examiner:
 
         def work() -> None:
