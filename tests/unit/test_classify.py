@@ -75,7 +75,7 @@ def test_a_row_belongs_to_its_document_unless_it_is_said_otherwise():
 def test_a_finding_tells_key_columns_and_both_sides_fingerprints():
     found = finding_of(Verdict.STALE, ROW, difference(found=True, columns=("title",)), reason="why")
     assert found == Finding(
-        Verdict.STALE, "k", "things/k", "e", columns=("title",), reason="why", fingerprint=f"{ROW.fingerprint}:d",
+        Verdict.STALE, "k", "things/k", "e", ROW.key, columns=("title",), reason="why", fingerprint=f"{ROW.fingerprint}:d",
         document_time=T.replace(month=3),
     )  # fmt: skip
     without_row = finding_of(Verdict.MISSING, ROW, difference(found=False, digest=None))

@@ -13,6 +13,7 @@ from dualwrite.model.verdicts import (
     Finding,
     Reason,
     Verdict,
+    Why,
     is_same,
 )
 
@@ -68,7 +69,14 @@ def test_an_excuse_holds_for_its_verdict_and_reason_and_one_in_advance_for_any_d
 def test_a_sample_tells_what_is_known_and_nothing_else():
     assert Finding(Verdict.MISSING, "k").as_sample(10) == {"key": "k"}
     whole = Finding(
-        Verdict.STALE, "k", "things/k", columns=("a", "b"), reason="why", cause="unknown", excused=True, fingerprint="f"
+        Verdict.STALE,
+        "k",
+        "things/k",
+        columns=("a", "b"),
+        reason="why",
+        cause=Cause(Why.UNKNOWN),
+        excused=True,
+        fingerprint="f",
     )
     assert whole.as_sample(10) == {
         "key": "k", "path": "things/k", "columns": ["a", "b"], "reason": "why", "cause": "unknown", "excused": True,
@@ -87,4 +95,4 @@ def test_labels_and_paths_are_cut_at_their_lengths_and_control_characters_are_es
 
 def test_what_is_not_said_is_not_so():
     assert Finding(Verdict.MISSING, "k").excused is False
-    assert Cause("unknown") == Cause("unknown", None, None)
+    assert Cause(Why.UNKNOWN) == Cause(Why.UNKNOWN, None, None)

@@ -104,6 +104,7 @@ def finding_of(verdict: Verdict, row: Row, difference: Difference | None, *, rea
         row.label,
         row.path,
         row.entry,
+        row.key,
         columns=difference.columns if difference is not None else (),
         reason=reason,
         fingerprint=f"{row.fingerprint}:{difference.digest or ''}" if difference is not None else None,

@@ -25,12 +25,12 @@ from dualwrite.engine.classify import (
 from dualwrite.engine.inserts import Claims, write_in_turn
 from dualwrite.engine.owners import Owners
 from dualwrite.engine.page import Page
-from dualwrite.engine.units import Key, Policy
+from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.firestore.staging import Stager
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.errors import TargetError
-from dualwrite.model.mapping import Row
+from dualwrite.model.mapping import Key, Row
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.target import Comparison, Difference, Target, Write

@@ -40,6 +40,8 @@ class Json:
 
 
 Cell = None | str | int | bool | datetime | Decimal | Json
+Key = tuple[Cell, ...]
+"""A row's key, in the order of the collection's key columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Row:
     """
 
     label: str
-    key: tuple[Cell, ...]
+    key: Key
     cells: tuple[Cell, ...]
     stand_ins: frozenset[int]
     path: str
@@ -177,7 +179,7 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
     return joined_label(parts)
 
 
-def key_of_path(collection: Collection, path: str) -> tuple[Cell, ...] | None:
+def key_of_path(collection: Collection, path: str) -> Key | None:
     """The key that a document at this path has, for a collection keyed by its path and without entries. None: a stray."""
     variables = collection.match(path)
     if variables is None:

@@ -223,7 +223,7 @@ def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
 
     def finish(connection: Connection) -> None:
         # So that a person can excuse them all at once, and reconciliation knows them.
-        differences.remember(connection, name, [(finding, None, None) for finding in rejected], run.run_id)
+        differences.remember(connection, name, rejected, run.run_id)
         if found.verification == "verified":
             watermarks.advance(connection, name, began, run.run_id, swept_at=began)
             if baseline is not None:

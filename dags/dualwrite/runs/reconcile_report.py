@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dualwrite import migrations
-from dualwrite.engine.op_log import NEVER_ATTEMPTED
 from dualwrite.model import cost, report
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.render import Block, Heading, Paragraph, Table
 from dualwrite.model.report import Alert
-from dualwrite.model.verdicts import DRIFT, Reason
+from dualwrite.model.verdicts import DRIFT, Reason, Why
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import differences, excuses, journal, run_log, watermarks
 from dualwrite.runs.ready import checklist, clean_streak
@@ -214,7 +213,7 @@ def _remedy(name: str, verdict: str, reasons: Counter[str | None], catalog: Cata
 
 def _unattempted(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
     """A repair that scheduled runs do quietly must not hide that nobody attempts these writes any more."""
-    lately = [r for r in whole["repaired_lately"] if r["cause"] == NEVER_ATTEMPTED]
+    lately = [r for r in whole["repaired_lately"] if r["cause"] == Why.NEVER_ATTEMPTED]
     number = sum(r["unattended"] for r in lately)
     now = sum(r["by_this_run"] for r in lately)
     if not plan.unattended or not now or number <= plan.params.max_unattempted_repairs:

@@ -67,7 +67,7 @@ def plan(run: Run) -> dict[str, Planned]:
             number = {"insert": 0, "update": 0, "delete": 0}
             for difference in differences.open_differences(connection, name):
                 if is_ours(difference, run.params.policy):
-                    number[_WRITTEN_BY[Verdict(difference.verdict)]] += 1
+                    number[_WRITTEN_BY[difference.finding.verdict]] += 1
             unfinished = len(journal.unconfirmed(connection, name))
             part = Planned(
                 **number,
@@ -91,9 +91,10 @@ def steps(planned: Mapping[str, int] | None) -> tuple[str, ...]:
 
 def is_ours(difference: OpenDifference, policy: Policy) -> bool:
     """Drift that a person has not accepted and that the policy may write."""
-    if difference.excused or difference.verdict not in _WRITTEN_BY:
+    verdict = difference.finding.verdict
+    if difference.excuse is not None or verdict not in _WRITTEN_BY:
         return False
-    return bool(getattr(policy, _WRITTEN_BY[Verdict(difference.verdict)]))
+    return bool(getattr(policy, _WRITTEN_BY[verdict]))
 
 
 def gate(run: Run) -> dict[str, Any]:

@@ -7,56 +7,44 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dualwrite.model.verdicts import Cause, Excuse, Finding
+from dualwrite.model.verdicts import Excuse, Finding, Verdict
 from dualwrite.postgres.connection import Connection, Jsonb
 from dualwrite.postgres.text import restored, stored
 
 
 @dataclass(frozen=True, slots=True)
 class OpenDifference:
-    """A difference that was found and isn't known to be gone. Times are the target's, UTC.
+    """A difference that was found and isn't known to be gone. Times are the target's, UTC."""
 
-    `key` is None where no row could be made of the document, `path` where a row doesn't tell it. `requires` is the
-    document whose absence makes a row extra (see Unit).
-    """
-
-    label: str
-    key: tuple[str, ...] | None
-    path: str | None
-    requires: str | None
-    verdict: str
-    cause: str | None
-    reason: str | None
+    finding: Finding
+    """As it was last seen. Its entry, its columns and its cause are not read back: the next look finds them anew."""
     first_seen: datetime
-    run_id: str
-    fingerprint: str | None
-    excused: bool
     excuse: Excuse | None
-    """What the excuse holds for; None where there is none."""
+    """What a person accepted; None where nobody did."""
+
+    @property
+    def label(self) -> str:
+        return self.finding.label
 
 
 _DIFFERENCE = """
-key, CASE WHEN row_key IS NULL THEN NULL ELSE ARRAY(SELECT jsonb_array_elements_text(row_key)) END, path, requires, verdict,
-cause, reason, first_seen, run_id, fingerprint, excused_by IS NOT NULL, excused_verdict, excused_finding_reason
+verdict, key, CASE WHEN row_key IS NULL THEN NULL ELSE ARRAY(SELECT jsonb_array_elements_text(row_key)) END, path, requires,
+reason, fingerprint, first_seen, excused_by IS NOT NULL, excused_verdict, excused_finding_reason
 """
 
 
 def _difference(row: Sequence[Any]) -> OpenDifference:
-    label, key, path, requires, verdict, cause, reason, first_seen, run_id, fingerprint, excused, *accepted = row
-    return OpenDifference(
+    verdict, label, key, path, requires, reason, fingerprint, first_seen, excused, *accepted = row
+    finding = Finding(
+        Verdict(verdict),
         label,
-        None if key is None else tuple(key),
         restored(path),
-        restored(requires),
-        verdict,
-        cause,
-        reason,
-        first_seen,
-        run_id,
-        fingerprint,
-        excused,
-        Excuse(*accepted) if excused else None,
+        key=None if key is None else tuple(key),
+        reason=reason,
+        fingerprint=fingerprint,
+        requires=restored(requires),
     )
+    return OpenDifference(finding, first_seen, Excuse(*accepted) if excused else None)
 
 
 def open_differences(connection: Connection, collection: str) -> list[OpenDifference]:
@@ -103,37 +91,33 @@ def due(connection: Connection, collections: Sequence[str], run_id: str, limit: 
     return found
 
 
-def remember(
-    connection: Connection,
-    collection: str,
-    findings: Iterable[tuple[Finding, Sequence[object] | None, Cause | None]],
-    run_id: str,
-) -> None:
+def remember(connection: Connection, collection: str, findings: Iterable[Finding], run_id: str) -> None:
     """Keeps differences open: new ones from now on, known ones with what is known of them now.
 
     An excuse stays while verdict and reason are those that it was given for; one given in advance is for these from now
     on. Where it ends, another difference begins.
     """
-    parameters = [
-        (
-            collection,
-            finding.label,
-            stored(finding.path),
-            stored(finding.requires),
-            None if key is None else Jsonb([str(part) for part in key]),
-            finding.verdict,
-            cause.cause if cause else finding.cause,
-            cause.op_id if cause else None,
-            cause.at if cause else None,
-            finding.reason,
-            list(finding.columns),
-            run_id,
-            finding.fingerprint,
-        )
-        for finding, key, cause in findings
-    ]
     with connection.cursor() as cursor:
-        cursor.executemany(_REMEMBER, parameters)
+        cursor.executemany(_REMEMBER, [_remembered(collection, finding, run_id) for finding in findings])
+
+
+def _remembered(collection: str, finding: Finding, run_id: str) -> dict[str, Any]:
+    cause = finding.cause
+    return {
+        "collection": collection,
+        "label": finding.label,
+        "path": stored(finding.path),
+        "requires": stored(finding.requires),
+        "key": None if finding.key is None else Jsonb([str(part) for part in finding.key]),
+        "verdict": finding.verdict,
+        "cause": cause.why if cause else None,
+        "op_id": cause.op_id if cause else None,
+        "op_time": cause.at if cause else None,
+        "reason": finding.reason,
+        "columns": list(finding.columns),
+        "run": run_id,
+        "fingerprint": finding.fingerprint,
+    }
 
 
 _REMEMBER = """
@@ -141,7 +125,10 @@ INSERT INTO dualwrite.open_differences AS d (
   collection, key, path, requires, row_key, verdict, cause, op_id, op_time, reason, columns, first_seen, last_seen, run_id,
   fingerprint
 )
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp(), clock_timestamp(), %s, %s)
+VALUES (
+  %(collection)s, %(label)s, %(path)s, %(requires)s, %(key)s, %(verdict)s, %(cause)s, %(op_id)s, %(op_time)s, %(reason)s,
+  %(columns)s, clock_timestamp(), clock_timestamp(), %(run)s, %(fingerprint)s
+)
 ON CONFLICT (collection, key) DO UPDATE SET
   (first_seen, excused_by, excuse_reason, excused_at, excused_verdict, excused_finding_reason) = (
     SELECT
