@@ -265,18 +265,18 @@ class Protocol:
 
     # --- confirming a page's inserts --------------------------------------------------------------------------------------
 
-    def confirm_later(self, rows: list[Row], journal: list[int]) -> None:
+    def confirm_later(self, rows: list[Row], journal_ids: list[int]) -> None:
         """Step 5 of a page's inserts, beside the next page."""
         if rows:
             paths = list(dict.fromkeys(row.path for row in rows))
-            self._confirming.append((rows, journal, self._executor.submit(self._source.get, paths)))
+            self._confirming.append((rows, journal_ids, self._executor.submit(self._source.get, paths)))
 
     def collect_confirmations(self, *, wait: bool) -> None:
         while self._confirming and (wait or self._confirming[0][2].done() or len(self._confirming) > 2):
-            rows, journal, future = self._confirming.pop(0)
+            rows, journal_ids, future = self._confirming.pop(0)
             documents = future.result()
             still, moved = [], []
-            for row, journal_id in zip(rows, journal, strict=True):
+            for row, journal_id in zip(rows, journal_ids, strict=True):
                 document = documents[row.path]
                 if document is not None and document.update_time == row.update_time:
                     still.append(journal_id)

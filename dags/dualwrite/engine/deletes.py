@@ -65,13 +65,13 @@ class Deletes:
                 again[unit.label] = elsewhere[0]
             else:
                 proved.append((unit, xmin, finding))
-        journal = self._delete([(u.key, u.label, u.path, xmin) for u, xmin, _ in proved]) if proved else {}
-        self._judge.report.deleted += len(journal)
+        deleted = self._delete([(u.key, u.label, u.path, xmin) for u, xmin, _ in proved]) if proved else {}
+        self._judge.report.deleted += len(deleted)
         for unit, _, finding in proved:
             before = done.get(unit.label)
-            if unit.label in journal:
+            if unit.label in deleted:
                 done[unit.label] = finding
-                self._deleted[unit.label] = (unit, journal[unit.label])
+                self._deleted[unit.label] = (unit, deleted[unit.label])
                 continue
             done[unit.label] = replace(finding, reason=Reason.STILL_REFERENCED)
             if before is None or before.fingerprint != finding.fingerprint:

@@ -28,7 +28,7 @@ from dualwrite.model.mapping import Rejection, Row, key_of_path, map_document
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Excuse, Finding, Reason, Verdict, Why, rejected
 from dualwrite.model.windows import Window, with_overlap
-from dualwrite.postgres import Connection, clock
+from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.remembered import differences, journal, watermarks
 from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs import tripwire
@@ -65,7 +65,7 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
     pending: list[Finding] = []
     with run.target.transaction() as connection:
         known = {d.label: d for d in differences.open_differences(connection, name)}
-        moment = clock.now(connection)
+        moment = target_clock.now(connection)
     excused = {label: d.excuse for label, d in known.items() if d.excuse is not None}
     # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
     watched = frozenset(label for label, d in known.items() if d.finding.requires is None)
@@ -210,7 +210,7 @@ def _look_at_collection(
     collection = run.catalog[name]
     with run.target.transaction() as connection:
         everything = {d.label: d for d in differences.open_differences(connection, name)}
-        now = clock.now(connection)
+        now = target_clock.now(connection)
     before = {d.label: d for d in known}
     findings: list[Finding] = []
     with examiner_of(run, found, Policy(max_proof_reads=run.params.max_proof_reads)) as examiner:

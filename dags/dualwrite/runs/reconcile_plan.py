@@ -18,7 +18,7 @@ from dualwrite.model.choices import REPAIRS
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.errors import ParameterError, PreflightError
 from dualwrite.model.windows import Window, recent_window
-from dualwrite.postgres import Connection, clock
+from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, schema, watermarks
 from dualwrite.postgres.target import Target
 
@@ -202,7 +202,7 @@ def preflight(
     source.budget = Budget(params.max_billed_reads)
     with target.transaction() as connection:
         schema.require(connection)
-        _check_clocks(clock(), {"target's": clock.now(connection)})
+        _check_clocks(clock(), {"target's": target_clock.now(connection)})
         journal.prune(connection, JOURNAL_DAYS)
         run_log.prune(connection, RUNS_DAYS)
         _check_excuses(connection, catalog, [*params.excuses, *params.unexcuses])
@@ -215,7 +215,7 @@ def preflight(
             connection, params.excuses, by=by, reason=str(params.excuse_reason), run_id=run_id, asked_at=asked_at
         )
         excuses.unexcuse(connection, params.unexcuses)
-        moment = clock.now(connection)
+        moment = target_clock.now(connection)
         called = baselines.called_sweeps(connection)
         marks = {name: _believed(watermarks.watermark(connection, name), moment) for name in params.selected}
     windows, instead = {}, {}
@@ -236,7 +236,7 @@ def preflight(
 def _check_clocks(worker: datetime, others: Mapping[str, datetime]) -> None:
     """Windows, watermarks and sweeps compare the worker's clock with the others."""
     for whose, moment in others.items():
-        if abs(worker - moment) > clock.CLOCKS_APART:
+        if abs(worker - moment) > target_clock.CLOCKS_APART:
             minutes = (worker - moment).total_seconds() / 60
             raise PreflightError(
                 f"The worker's clock and the {whose} are {abs(minutes):,.0f} minutes apart (worker "
@@ -250,10 +250,10 @@ def _believed(
 ) -> tuple[datetime, datetime | None] | None:
     """A watermark as far as it can be true: one that lies in the future was set by a wrong clock, and what was examined
     until then nobody knows. Such a collection is swept."""
-    if mark is None or mark[0] > moment + clock.CLOCKS_APART:
+    if mark is None or mark[0] > moment + target_clock.CLOCKS_APART:
         return None
     until, swept = mark
-    return until, None if swept is not None and swept > moment + clock.CLOCKS_APART else swept
+    return until, None if swept is not None and swept > moment + target_clock.CLOCKS_APART else swept
 
 
 def _sweeps(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from dualwrite.postgres.clock import CLOCKS_APART
 from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.target_clock import CLOCKS_APART
 
 
 def watermark(connection: Connection, collection: str) -> tuple[datetime, datetime | None] | None:
