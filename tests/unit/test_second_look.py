@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from dualwrite.engine.second_look import PATIENCE, seen_twice
+from dualwrite.model.mapping import Refusal
 from dualwrite.model.verdicts import SETTLED_BY_WRITING, Finding, Reason, Verdict
 
 GRACE = timedelta(minutes=2)
@@ -15,7 +16,7 @@ MOMENT = timedelta(microseconds=1)
 
 def looked(verdict: Verdict, *, before: Verdict | None, age: timedelta, changed: bool = False) -> Finding:
     first = Finding(before, "k", fingerprint="one") if before is not None else None
-    finding = Finding(verdict, "k", reason="why", fingerprint="another" if changed else "one")
+    finding = Finding(verdict, "k", reason=Refusal("why"), fingerprint="another" if changed else "one")
     return seen_twice(finding, first, age=age, grace=GRACE)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from dualwrite.model.declaration import Collection, EntryKey
 from dualwrite.model.mapping import Key, Row, joined_label
-from dualwrite.model.verdicts import Finding, Verdict
+from dualwrite.model.verdicts import Finding, Reason, Verdict
 
 MAX_PROOF_READS = 250_000
 
@@ -43,7 +43,7 @@ class Unit:
     entry: str | None = None
     requires: str | None = None
 
-    def found(self, verdict: Verdict, *, reason: str | None = None, fingerprint: str | None = None) -> Finding:
+    def found(self, verdict: Verdict, *, reason: Reason | None = None, fingerprint: str | None = None) -> Finding:
         """The finding on this key. Only what is extra depends on what the unit requires."""
         requires = self.requires if verdict is Verdict.EXTRA else None
         return Finding(

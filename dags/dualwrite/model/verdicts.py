@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from dualwrite.model.mapping import Key, Rejection
+from dualwrite.model.mapping import Key, Refusal, Rejection
 
 
 class Verdict(StrEnum):
@@ -40,7 +40,7 @@ SETTLED_BY_WRITING = frozenset({Verdict.MISSING, Verdict.EXTRA, Verdict.STALE})
 
 
 class Reason(StrEnum):
-    """Why a key has its verdict, where the verdict alone doesn't say it. A rejection's reason is a sentence of its own."""
+    """Why a key has its verdict, where the verdict alone doesn't say it. A rejection has a `Refusal` instead."""
 
     PARENT_GONE = "parent_gone"
     """A document that it requires is gone from the source."""
@@ -66,6 +66,13 @@ class Reason(StrEnum):
     YOUNGER_THAN_GRACE = "younger_than_grace"
     CHANGED_BETWEEN_LOOKS = "changed_between_looks"
     KEPT_CHANGING = "kept_changing"
+    EXCUSED_IN_ADVANCE = "excused_in_advance"
+    """Nothing differs yet: a person accepted what will be found first."""
+
+
+def reason_of(text: str | None) -> Reason | Refusal | None:
+    """A reason as it was kept."""
+    return Reason(text) if text in frozenset(Reason) else Refusal(text) if text is not None else None
 
 
 class Why(StrEnum):
@@ -94,8 +101,7 @@ class Finding:
     """One examined key and its verdict: all that is known of a difference, from being found to being repaired and told.
 
     `label` names the key within its collection (see mapping.label_of); `key` is None where no row could be made of the
-    document; `path` is the document's, or where it would be; `columns` are the ones that differ; `reason` is fixed words
-    and column names, never values. `fingerprint` changes whenever the compared values do: two looks with the same one
+    document; `path` is the document's, or where it would be; `columns` are the ones that differ. `fingerprint` changes whenever the compared values do: two looks with the same one
     saw the same difference.
     """
 
@@ -105,7 +111,8 @@ class Finding:
     entry: str | None = None
     key: Key | None = None
     columns: tuple[str, ...] = ()
-    reason: str | None = None
+    reason: Reason | Refusal | None = None
+    """A rejection's is a sentence of its own."""
     cause: Cause | None = None
     fingerprint: str | None = None
     excused: bool = False

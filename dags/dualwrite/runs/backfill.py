@@ -25,7 +25,7 @@ from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import ParameterError
 from dualwrite.model.render import Block, Heading, Paragraph
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import Finding, Verdict
+from dualwrite.model.verdicts import DRIFT, Finding
 from dualwrite.model.windows import Window, gap_window, instant
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, watermarks
@@ -46,8 +46,6 @@ PARAMETERS = (
 
 Approval = Literal["approved", "rejected", "unanswered"]
 """How a review ended. Unanswered: its dry run failed, or nobody could be asked."""
-
-_EXPLAINED = frozenset({Verdict.MATCHING, Verdict.IN_FLIGHT, Verdict.DUPLICATE, Verdict.ORPHAN, Verdict.ABSENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +216,7 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
         with _examiner(run, found, Policy()) as examiner:
             examiner.sweep(params.page_size, grace=params.grace_seconds)
             rejected.extend(examiner.rejected)
-        unexplained = sum(found.counts[v] - found.excused[v] for v in set(Verdict) - _EXPLAINED)
-        found.verification = "verified" if unexplained == 0 else "not_verified"
+        found.verification = "not_verified" if found.drift else "verified"
 
     def finish(connection: Connection) -> None:
         # So that a person can excuse them all at once, and reconciliation knows them.
@@ -414,5 +411,5 @@ def _why(check: Mapping[str, Any] | None) -> str:
         return ": its verification failed"
     if check["verification"] == "not_proven":
         return ": it has more documents than explain_up_to; raise that to compare them all"
-    left = {v: n for v, n in check["counts"].items() if n and Verdict(v) not in _EXPLAINED}
+    left = {v: n for v, n in check["counts"].items() if n and v in DRIFT}
     return f": {', '.join(f'{n:,} {v}' for v, n in left.items())}, {check['excused']:,} of them excused"

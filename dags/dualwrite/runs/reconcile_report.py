@@ -15,8 +15,9 @@ from typing import Any
 from dualwrite import migrations
 from dualwrite.model import cost, report
 from dualwrite.model.declaration import Catalog
+from dualwrite.model.problems import ProblemKind
 from dualwrite.model.render import Block, Heading, Paragraph, Table
-from dualwrite.model.report import Alert
+from dualwrite.model.report import Alert, CollectionReport, merged
 from dualwrite.model.verdicts import DRIFT, Reason, Why
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import differences, excuses, journal, run_log, watermarks
@@ -63,7 +64,10 @@ def build_report(
 ) -> dict[str, Any]:
     """The whole run, with what is open now, the age of the last complete looks, and the last runs in short form."""
     why = parts.errors.get("look_again")
-    gate = parts.gate or {"problem": f"{NO_GATE} {why}" if why else NO_GATE}
+    gate = parts.gate or {
+        "problem": f"{NO_GATE} {why}" if why else NO_GATE,
+        "problem_kind": ProblemKind.NOT_EXAMINED,
+    }
     planned = gate.get("planned") or {}
     done = {(part["collection"], part["phase"]) for part in parts.repaired}
     due = [] if gate["problem"] else [(name, step) for name in planned for step in steps(planned[name])]
@@ -77,6 +81,7 @@ def build_report(
         "dual_write_enabled": plan.dual_write_enabled,
         "windows": plan.as_json()["windows"],
         "problem": gate["problem"],
+        "problem_kind": gate["problem_kind"],
         "gate": "not_examined" if parts.gate is None else "examined",
         "operations": gate.get("operations"),
         "planned": planned,
@@ -116,21 +121,23 @@ def _collection(name: str, plan: Plan, parts: Parts) -> dict[str, Any]:
     looked = (parts.looked or {}).get(name)
     if compared is None:
         why = parts.errors.get(f"compare.{name}") or parts.errors.get("compare") or NOT_RUN
-        missing = report.CollectionReport(name, "compare", not_examined=why).as_json()
+        missing = CollectionReport(name, "compare", not_examined=why).as_json()
         return {**missing, "scope": "recent", "not_looked_at": 0, "undecided": 0, "sweep_failed": None}
+    whole = merged([CollectionReport.from_json(look) for look in (compared, looked) if look])
     if looked is None and compared.get("pending"):
         why = parts.errors.get(f"look_again.{name}") or parts.errors.get("look_again") or NOT_RUN
-        compared = {**compared, "outcome": "not_examined", "not_examined": f"its second look: {why}"}
-    whole = report.merged([compared, *([looked] if looked else [])])
-    whole |= {"phase": "compare", "scope": compared["scope"], "sweep_failed": compared.get("sweep_failed")}
-    whole |= {n: (looked or {}).get(n, 0) for n in ("not_looked_at", "undecided")}
+        whole.not_examined = f"its second look: {why}"
     for written in parts.repaired:
         if written["collection"] == name:
-            for number in ("inserted", "updated", "deleted", "parents_inserted", "billed_reads"):
-                whole[number] += written[number]
+            whole.add_work(CollectionReport.from_json(written))
     if parts.re_examined and name in parts.re_examined:
-        whole["billed_reads"] += parts.re_examined[name]["billed_reads"]
-    return whole
+        whole.billed_reads += parts.re_examined[name]["billed_reads"]
+    return {
+        **compared,
+        **whole.as_json(),
+        "sweep_failed": compared.get("sweep_failed"),
+        **{n: (looked or {}).get(n, 0) for n in ("not_looked_at", "undecided")},
+    }
 
 
 # --- alerts -------------------------------------------------------------------------------------------------------------
@@ -140,8 +147,7 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
     """Why the run fails; empty where it succeeds."""
     found = []
     if problem := whole["problem"]:
-        verdict = "dual_write_off" if "seems off" in problem else "refused"
-        found.append(Alert(problem, verdict="not_examined" if whole["gate"] == "not_examined" else verdict))
+        found.append(Alert(problem, verdict=str(whole["problem_kind"])))
     for collection in whole["collections"]:
         name = collection["collection"]
         if collection["not_examined"]:

@@ -19,6 +19,7 @@ from dualwrite.engine import preflight as checks
 from dualwrite.engine.units import Policy
 from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.errors import BrakeError
+from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Verdict
 from dualwrite.postgres.remembered import differences, journal
@@ -100,8 +101,8 @@ def is_ours(difference: OpenDifference, policy: Policy) -> bool:
 def gate(run: Run) -> dict[str, Any]:
     """Decides what happens after the second look: whether dual-write is alive, and what may be mended.
 
-    Returns `problem` (the sentence to fail with, or None), `planned` (rows by collection) and `operations`. With a problem
-    nothing is repaired.
+    Returns `problem` (the sentence to fail with, or None), `problem_kind`, `planned` (rows by collection) and `operations`.
+    With a problem nothing is repaired.
     """
     billed = run.source.billed_reads
     alive = liveness(run)
@@ -111,9 +112,10 @@ def gate(run: Run) -> dict[str, Any]:
         try:
             brake(run, planned)
         except BrakeError as error:
-            problem = str(error)
+            problem = Problem(ProblemKind.REFUSED, str(error))
     return {
-        "problem": problem,
+        "problem": problem.text if problem else None,
+        "problem_kind": problem.kind if problem else None,
         "planned": {name: dataclasses.asdict(part) for name, part in planned.items()},
         "operations": alive.as_json(),
         "billed_reads": run.source.billed_reads - billed,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dualwrite.model.verdicts import Excuse, Finding, Verdict
+from dualwrite.model.verdicts import Excuse, Finding, Verdict, reason_of
 from dualwrite.postgres.connection import Connection, Jsonb
 from dualwrite.postgres.text import restored, stored
 
@@ -40,7 +40,7 @@ def _difference(row: Sequence[Any]) -> OpenDifference:
         label,
         restored(path),
         key=None if key is None else tuple(key),
-        reason=reason,
+        reason=reason_of(reason),
         fingerprint=fingerprint,
         requires=restored(requires),
     )

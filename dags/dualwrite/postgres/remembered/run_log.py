@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any
 
-from dualwrite.model.report import CollectionReport
+from dualwrite.model.report import COUNTERS, CollectionReport
 from dualwrite.model.windows import Window
 from dualwrite.postgres import privileges
 from dualwrite.postgres.connection import Connection, Jsonb
@@ -29,38 +30,40 @@ def record(
     unattended: bool = False,
 ) -> None:
     """Keeps a collection's counts. A retried task replaces its own line. `unattended`: a schedule began the run."""
-    summary = report.as_json()
-    connection.execute(
-        """
-        INSERT INTO dualwrite.runs (
-          dag_id, run_id, collection, phase, scope, mode, outcome, window_from, window_until, started_at, seconds,
-          documents_read, billed_reads, examined, counts, inserted, updated, deleted, verification, unattended
-        )
-        VALUES (
-          %(dag_id)s, %(run_id)s, %(collection)s, %(phase)s, %(scope)s, %(mode)s, %(outcome)s, %(window_from)s,
-          %(window_until)s, %(started_at)s, %(seconds)s, %(documents_read)s, %(billed_reads)s, %(examined)s, %(counts)s,
-          %(inserted)s, %(updated)s, %(deleted)s, %(verification)s, %(unattended)s
-        )
-        ON CONFLICT (dag_id, run_id, collection, phase) DO UPDATE SET
-          scope = excluded.scope, mode = excluded.mode, outcome = excluded.outcome, window_from = excluded.window_from,
-          window_until = excluded.window_until, started_at = excluded.started_at, seconds = excluded.seconds,
-          documents_read = excluded.documents_read, billed_reads = excluded.billed_reads, examined = excluded.examined,
-          counts = excluded.counts, inserted = excluded.inserted, updated = excluded.updated, deleted = excluded.deleted,
-          verification = excluded.verification, unattended = excluded.unattended, recorded_at = now()
-        """,
-        {
-            **summary,
-            "dag_id": dag_id,
-            "run_id": run_id,
-            "scope": scope,
-            "mode": mode,
-            "window_from": window.start if window else None,
-            "window_until": window.end if window else None,
-            "started_at": started_at,
-            "counts": Jsonb(summary["counts"]),
-            "unattended": unattended,
-        },
-    )
+    counts = report.as_json()
+    line = {
+        "dag_id": dag_id,
+        "run_id": run_id,
+        "collection": report.collection,
+        "phase": report.phase,
+        "scope": scope,
+        "mode": mode,
+        "outcome": report.outcome,
+        "window_from": window.start if window else None,
+        "window_until": window.end if window else None,
+        "started_at": started_at,
+        "counts": Jsonb(counts["counts"]),
+        "verification": report.verification,
+        "unattended": unattended,
+        **{counter.name: counts[counter.name] for counter in COUNTERS if counter.logged},
+    }
+    connection.execute(_RECORD.format(**_columns(line)), line)
+
+
+_RECORD = """
+INSERT INTO dualwrite.runs ({columns})
+VALUES ({values})
+ON CONFLICT (dag_id, run_id, collection, phase) DO UPDATE SET {replaced}, recorded_at = now()
+"""
+
+
+def _columns(line: Iterable[str]) -> dict[str, str]:
+    """A line's columns, their values as named parameters, and how another try replaces it."""
+    return {
+        "columns": ", ".join(line),
+        "values": ", ".join(f"%({column})s" for column in line),
+        "replaced": ", ".join(f"{column} = excluded.{column}" for column in line),
+    }
 
 
 def billed(connection: Connection, dag_id: str, run_id: str) -> int:
