@@ -38,7 +38,7 @@ down: install
 
 ## the whole suite, soak tests left out, in WORKERS=2 processes, each with databases of its own
 test: install
-	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --dist loadgroup
+	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 ## the tests that need neither database nor Airflow: seconds
 unit: install

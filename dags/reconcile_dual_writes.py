@@ -37,6 +37,9 @@ table and the samples stand above.
 **Variables:** scheduled runs take `reconcile_<param>` where there is one, excuses left out: `reconcile_repair` = `missing`
 lets them repair. `dual_write_enabled` = `false` says that dual-write is off on purpose: then every difference is expected.
 
+**The asset `dual-write-parity`** is updated by each run that ends green: what may only work on equal databases is
+scheduled on it (`schedule=[Asset("dual-write-parity")]`).
+
 Causes: *never_attempted* (no operation: flag off, old client, crash before the lock), *attempted_failed* (an operation,
 and no such row), *unknown*. Every row is kept as it was in `dualwrite.repair_journal` for 30 days. More in
 docs/runbook.md, docs/verification.md and docs/ui.md.
@@ -46,7 +49,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import TriggerRule, chain, dag, task
+from airflow.sdk import Asset, TriggerRule, chain, dag, task
 
 from dualwrite.edge.airflow import FAILS_AT_ONCE
 from dualwrite.edge.forms import reconcile_form
@@ -55,6 +58,9 @@ from dualwrite.edge.overdue import tell_of_timeout
 from dualwrite.model.choices import MAX_PLAN_AGE, STAGES
 
 tasks = LazyModule("dualwrite.edge.reconciliation")
+
+PARITY = Asset("dual-write-parity")
+"""Updated by each run in which nothing is open. What must only ever see equal databases is scheduled on it."""
 
 
 @dag(
@@ -103,7 +109,7 @@ def reconcile_dual_writes():
         """Deletes (children first), then inserts and updates (parents first), then looks at what was repaired."""
         return tasks.repair(context)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, **FAILS_AT_ONCE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, outlets=[PARITY], **FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The whole run in one table. Fails while any drift is open that nobody has excused."""
         return tasks.report(context)

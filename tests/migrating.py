@@ -55,8 +55,9 @@ def role(dsn: str, name: str, attributes: str = "", *grants: str) -> Iterator[st
 
 
 @contextmanager
-def transaction_pooler(dsn: str, folder: Path) -> Iterator[str]:
-    """The same database behind a real PgBouncer in transaction mode, with fewer server connections than we open."""
+def transaction_pooler(dsn: str, folder: Path, **settings: str) -> Iterator[str]:
+    """The same database behind a real PgBouncer in transaction mode, with fewer server connections than we open.
+    `settings` are further ones of PgBouncer's."""
     binary = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if binary is None:
         pytest.skip("no PgBouncer on this machine: apt-get install pgbouncer")
@@ -68,6 +69,7 @@ def transaction_pooler(dsn: str, folder: Path) -> Iterator[str]:
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nauth_file = {folder}/users.txt\n"
         "pool_mode = transaction\ndefault_pool_size = 4\n"
         "ignore_startup_parameters = extra_float_digits\nunix_socket_dir =\n"
+        + "".join(f"{name} = {value}\n" for name, value in settings.items())
     )
     for file in (folder, folder / "pgbouncer.ini", folder / "users.txt"):
         file.chmod(0o755)

@@ -111,7 +111,10 @@ def test_a_failed_scheduled_run_is_repaired_from_the_page_in_three_clicks_and_al
     picture(page, "parity-green")
     rows = "SELECT count(*) FROM blocks WHERE blocker_id = %s AND blocked_id = %s"
     assert one(airflow.stack.target, rows, other, one_) == 1
-    assert airflow.api.report(RECONCILE, _next_run(airflow, "manual"))["open"] == []
+    green = _next_run(airflow, "manual")
+    assert airflow.api.report(RECONCILE, green)["open"] == []
+    events = airflow.api.call("GET", f"/api/v2/assets/events?source_dag_id={RECONCILE}")["asset_events"]
+    assert {e["source_run_id"] for e in events} == {green}, "the failed run says nothing of parity"
     with capsys.disabled():
         sys.stdout.write(f"\nfrom a failed run to a repaired one: 3 clicks, {took:.0f} s\n")
 

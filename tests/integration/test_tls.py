@@ -14,11 +14,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from dev import postgres_server
+from dev import postgres_server, seed
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.model.errors import PreflightError
 from dualwrite.runs import doctor
+from tests.conftest import clone, prepare
+from tests.migrating import transaction_pooler
+from tests.support import apply, nonzero
 
 HOST = "db.example.org"
 
@@ -61,19 +64,22 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         psycopg.connect(uri, autocommit=True) as connection,
     ):
         data = Path(connection.execute("SHOW data_directory").fetchone()[0])
-        (data / "server.crt").write_bytes(_pem(_certificate(HOST, own, "Our CA", authority, ca=False)))
-        (data / "server.key").write_bytes(
-            own.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
+        certificate = _pem(_certificate(HOST, own, "Our CA", authority, ca=False))
         user = postgres_server.unprivileged()
-        for name in ("server.crt", "server.key"):
-            (data / name).chmod(0o600)
+        for place in (data, folder):
+            (place / "server.crt").write_bytes(certificate)
+            (place / "server.key").write_bytes(
+                own.private_bytes(
+                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                )
+            )
+        for file in (data / "server.crt", data / "server.key"):
+            file.chmod(0o600)
             if user is not None:
-                os.chown(data / name, user.pw_uid, user.pw_gid)
+                os.chown(file, user.pw_uid, user.pw_gid)
         connection.execute("ALTER SYSTEM SET ssl = on")
         connection.execute("SELECT pg_reload_conf()")
+        prepare(uri)
         info = psycopg.conninfo.conninfo_to_dict(uri)
         yield {
             "reach": {
@@ -85,7 +91,34 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
             },
             "ca": str(folder / "ca.crt"),
             "other_ca": str(folder / "other.crt"),
+            "certificate": str(folder / "server.crt"),
+            "key": str(folder / "server.key"),
+            "uri": uri,
         }
+
+
+@pytest.fixture
+def pooled(tls: dict[str, Any], tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """The migrated database behind a PgBouncer that takes nothing but TLS, as HOST, and speaks TLS to Postgres."""
+    own = tmp_path / "pooler.key"  # whoever runs PgBouncer must be able to read it
+    own.write_bytes(Path(tls["key"]).read_bytes())
+    own.chmod(0o644)
+    certificate = tmp_path / "pooler.crt"
+    certificate.write_bytes(Path(tls["certificate"]).read_bytes())
+    for dsn in clone(tls["uri"], "migrated"):
+        settings = {
+            "client_tls_sslmode": "require",
+            "client_tls_key_file": str(own),
+            "client_tls_cert_file": str(certificate),
+            "server_tls_sslmode": "require",
+        }
+        with transaction_pooler(dsn, tmp_path, **settings) as address:
+            reached = psycopg.conninfo.conninfo_to_dict(address)
+            yield {
+                **tls,
+                "reach": {**tls["reach"], "port": reached["port"], "dbname": reached["dbname"]},
+                "direct": dsn,
+            }
 
 
 def _no_source():
@@ -121,3 +154,25 @@ def test_another_ca_and_another_name_are_refused(tls):
     other = {**tls, "reach": {**tls["reach"], "host": "another.example.org"}}
     misnamed = _line(other, sslmode="verify-full", sslrootcert=tls["ca"])
     assert "does not match host name" in str(misnamed.fault)
+
+
+def test_a_pooler_with_tls_is_proved_by_its_certificate(pooled):
+    assert _line(pooled, sslmode="verify-full", sslrootcert=pooled["ca"]) == doctor.Line("TLS", note="verify-full")
+    assert "sslmode is require" in str(_line(pooled, sslmode="require").fault)
+    refused = _line(pooled, sslmode="verify-full", sslrootcert=pooled["other_ca"])
+    assert "certificate verify failed" in str(refused.fault)
+    plain = _line(pooled, sslmode="disable")
+    assert plain.what == "Postgres"
+    assert "SSL required" in str(plain.fault)
+
+
+def test_a_gap_is_closed_through_a_pooler_with_tls(pooled, firestore, emulator):
+    world = seed.small()
+    world.load_source(firestore)
+    with psycopg.connect(pooled["direct"]) as connection:
+        world.load_target(connection)
+    proved = psycopg.conninfo.make_conninfo(**pooled["reach"], sslmode="verify-full", sslrootcert=pooled["ca"])
+    found = apply(firestore.project, emulator, proved, page_size=50)
+    assert {n: nonzero(r["counts"]) for n, r in found.items()} == {n: dict(world.in_window[n]) for n in CATALOG.names}
+    again = apply(firestore.project, emulator, proved)
+    assert sum(r["inserted"] + r["updated"] for r in again.values()) == 0

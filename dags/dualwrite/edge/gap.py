@@ -56,9 +56,13 @@ def choose(context: Mapping[str, Any]) -> None:
 
 def examine_for_review(context: Mapping[str, Any]) -> str:
     """The approval's text, in Markdown."""
+    plan = context["ti"].xcom_pull(task_ids="preflight")
     with gap_run(context, plan_of(context)) as run:
         found = {name: backfill.examine(run, name, dry=True, record=False) for name in run.params.names}
-    return as_markdown(backfill.asked(backfill.build_report(run.run_id, run.params, found, {}, dry=True)))
+        counted = {name: backfill.verify(run, name, counts_only=True, record=False) for name in run.params.names}
+    before = plan["billed_reads"]
+    whole = backfill.build_report(run.run_id, run.params, found, counted, dry=True, preflight_reads=before)
+    return as_markdown(backfill.asked(whole))
 
 
 def examine(context: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def examine(run: Run, name: str, *, dry: bool, record: bool = True) -> dict[str,
     return _recorded(run, found, work, mode=mode, window=params.scan_window, record=record)
 
 
-def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
+def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> dict[str, Any]:
     """Compares count() with SELECT count(*) and, unless `counts_only`, explains the difference key by key.
 
     "verified": every key and column was compared, and all is explained. "not_verified": drift is left.
@@ -145,7 +145,8 @@ def verify(run: Run, name: str, *, counts_only: bool) -> dict[str, Any]:
             if baseline is not None:
                 baselines.save(connection, name, baseline, run.run_id)
 
-    return _recorded(run, found, work, finish, mode="counts" if counts_only else "explain", window=None)
+    mode = "counts" if counts_only else "explain"
+    return _recorded(run, found, work, finish, mode=mode, window=None, record=record)
 
 
 def _examiner(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
@@ -293,11 +294,12 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
 
 
 def asked(whole: Mapping[str, Any]) -> list[Block]:
-    """A dry run as the person reads it who is to approve it: what an apply would write, and what it costs."""
-    reads = whole["billed_reads"]
+    """A dry run, with the counts that an estimate needs, as the person reads it who is to approve it: what an apply would
+    write, and what it costs."""
+    reads, further = whole["billed_reads"], whole["estimated_reads"]
     question = Paragraph(
-        f"Approve, and these rows are written, then every collection is verified key by key. The run's dry part has billed "
-        f"{reads:,} reads ({cost.dollars(reads)}); writing reads the window again, and the verification every document. "
+        f"Approve, and these rows are written, then every collection is verified key by key: about {further:,} billed reads "
+        f"more ({cost.dollars(further)}). So far the run has billed {reads:,} ({cost.dollars(reads)}). "
         "Reject, with a reason if you like, and nothing is written."
     )
     _, sentence, *rest = described(whole)
