@@ -52,6 +52,6 @@ def approval_form() -> dict[str, Param]:
             "",
             type=["null", "string"],
             title="Reason",
-            description="Shown in the report beside your name; worth a sentence where you reject.",
+            description="Shown in the report beside your name. Say why, especially if you reject.",
         )
     }

@@ -30,7 +30,7 @@ class GapParams(Params):
     mode: Literal["dry_run", "review", "apply"] = Field(
         "dry_run",
         title="Mode",
-        description="A dry run writes nothing; its counts are what an apply would then do.",
+        description="A dry run writes nothing; its counts are what an apply would do.",
         json_schema_extra={
             "words": [
                 "dry run: examine and report, write nothing",
@@ -42,27 +42,27 @@ class GapParams(Params):
     update_stale: bool = Field(
         True,
         title="Update stale rows",
-        description="Bring rows that differ from their document up to date, besides inserting missing ones.",
+        description="Also update rows that differ from their document, besides inserting missing ones.",
     )
-    collections: Collections = Field(description="Parents that a selection needs are added, and named in the report.")
+    collections: Collections = Field(description="Parents that they need are added, and named in the report.")
     scope: Literal["window", "all"] = Field(
         "window",
         title="Scope",
-        description="All documents also finds edits that no timestamp shows; it costs one read a document.",
+        description="Choose all to also find edits that no timestamp shows; it costs one read for each document.",
         json_schema_extra={"words": ["window: documents written since the export", "all: every document"]},
     )
     since: Instant = Field(
         title="Since (the export's time)",
-        description="With its offset from UTC: a time without one is refused, because local time taken for UTC loses hours.",
+        description="With an offset from UTC. A time without one is refused: local time taken for UTC would lose hours.",
     )
     margin_hours: float = Field(
         24,
         ge=0,
         le=24 * 366,
         title="Margin (hours)",
-        description="How far before Since to begin; what is there already is read and left alone.",
+        description="How long before Since the window begins. Rows that are there already are read and left alone.",
     )
-    until: Instant | None = Field(None, title="Until", description="With its offset from UTC; empty means now.")
+    until: Instant | None = Field(None, title="Until", description="With an offset from UTC; empty means now.")
     """Settled in a running run: never later than its beginning, and the same moment in all its tasks."""
     max_billed_reads: MaxBilledReads = None
     excuse: Differences = Field(
@@ -82,7 +82,7 @@ class GapParams(Params):
         ge=0,
         le=10_000_000,
         title="Explain up to (documents)",
-        description="Larger collections are not verified key by key and are reported as not proven; one read a document.",
+        description="Larger collections are not verified key by key, and are reported as not proven. Costs one read for each document.",
         json_schema_extra=FINE_TUNING,
     )
     grace_seconds: float = Field(
@@ -90,7 +90,7 @@ class GapParams(Params):
         ge=0,
         le=3600,
         title="Grace (seconds)",
-        description="How much later the verification looks again at what differs: a row may lag its document.",
+        description="How much later the verification looks again at what differs, because a row may lag its document.",
         json_schema_extra=FINE_TUNING,
     )
     added: tuple[str, ...] = Field((), strict=False)

@@ -16,7 +16,7 @@ class MigrationParams(Params):
         "dry_run",
         title="Mode",
         description="A dry run executes every pending file and rolls all of it back. It takes the same locks as an apply, "
-        "for two seconds at most; what it can't try, it says.",
+        "for two seconds at most, and says what it couldn't try.",
         json_schema_extra={
             "words": ["dry run: execute in one transaction, roll back", "apply: one file after another"]
         },
@@ -24,7 +24,7 @@ class MigrationParams(Params):
     web_client: Literal["leave", "closed", "anon"] = Field(
         "leave",
         title="Web client's access to the new tables",
-        description="The tables that sql/optional/web_client_anon.sql names. Read that file before you choose anon: the "
+        description="Access to the tables in sql/optional/web_client_anon.sql. Read that file before you choose anon: the "
         "database can't tell people apart.",
         json_schema_extra={
             "words": [
@@ -45,7 +45,7 @@ class MigrationParams(Params):
         ge=0.05,
         le=60,
         title="Lock timeout (seconds)",
-        description="How long a statement waits for a lock before it gives way to the app.",
+        description="How long a statement waits for a lock before it lets the app go first.",
         json_schema_extra=FINE_TUNING,
     )
     wait_for_lock: float = Field(
@@ -53,8 +53,8 @@ class MigrationParams(Params):
         ge=0,
         le=3600,
         title="Wait for lock (seconds)",
-        description="How long to keep trying before the run fails and says who held the lock. An index that is built "
-        "concurrently waits for the app's transactions for as long; nobody waits behind it.",
+        description="How long to keep retrying before the run fails and says who held the lock. An index built "
+        "concurrently waits this long for the app's transactions; nothing waits behind it.",
         json_schema_extra=FINE_TUNING,
     )
     statement_timeout: float = Field(
@@ -62,6 +62,6 @@ class MigrationParams(Params):
         ge=1,
         le=24 * 3600,
         title="Statement timeout (seconds)",
-        description="How long one statement of an apply may take, such as the building of an index.",
+        description="How long one statement of an apply may take, for example to build an index.",
         json_schema_extra=FINE_TUNING,
     )

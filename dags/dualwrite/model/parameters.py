@@ -133,7 +133,7 @@ ExcuseReason = Annotated[
     AfterValidator(_with_reason),
     Field(
         title="Reason",
-        description="Why you accept them; required where something is excused.",
+        description="Why you accept them; required with Excuse.",
         json_schema_extra=EXCUSES,
         validate_default=True,
     ),
@@ -144,8 +144,8 @@ MaxBilledReads = Annotated[
     Field(
         ge=1,
         le=MAX_BILLED_READS,
-        title="Billed reads at most",
-        description="The run stops before it reads more, and leaves the rest not examined; empty means no cap.",
+        title="Max. billed reads",
+        description="The run reads no more than this, and reports the rest as not examined; empty means no cap.",
     ),
 ]
 
