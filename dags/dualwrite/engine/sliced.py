@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.seen import Seen
-from dualwrite.engine.units import Key, Unit
+from dualwrite.engine.units import Unit
 from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import Finding
 from dualwrite.postgres import seen_keys
@@ -20,7 +20,7 @@ from dualwrite.postgres import seen_keys
 class SliceExaminer(Examiner):
     """An examiner whose first look is of one slice, or of what the slices left. Writes nothing."""
 
-    def look_at_slice(self, part: Slice, page_size: int, look: seen_keys.Look) -> list[tuple[Finding, Key]]:
+    def look_at_slice(self, part: Slice, page_size: int, look: seen_keys.Look) -> list[Finding]:
         """The first look at the documents of a slice, whose keys go to `look`. Returns what must be looked at a second
         time, which is not counted yet."""
         self._pending, self._seen_keys, self._whole = [], look, True
@@ -31,7 +31,7 @@ class SliceExaminer(Examiner):
 
     def look_at_rest(
         self, looks: Sequence[int], more: Callable[[Examiner], list[Unit]] = lambda _: []
-    ) -> list[tuple[Finding, Key]]:
+    ) -> list[Finding]:
         """The first look at the rows that none of these looks saw, and at the units that `more` adds: by key, with fresh
         reads on both sides, so that a row that a client wrote meanwhile, or that two tasks read at different moments,
         isn't called extra."""
@@ -44,14 +44,14 @@ class SliceExaminer(Examiner):
         self.examine_units(more(self))
         return self._end_look()
 
-    def again(self, pending: Sequence[tuple[Finding, Key]], grace: float) -> None:
+    def again(self, pending: Sequence[Finding], grace: float) -> None:
         """The second look, `grace` seconds later. Meanwhile no connection is held."""
         if pending:
             self.target.close()
             time.sleep(grace)
-            self.look_again(pending)
+            self.look_again(pending, grace)
 
-    def _end_look(self) -> list[tuple[Finding, Key]]:
+    def _end_look(self) -> list[Finding]:
         pending, self._pending, self._seen_keys = self._pending or [], None, None
         self.report.taken -= len(pending)  # counted by the second look
         return pending

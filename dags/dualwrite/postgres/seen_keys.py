@@ -18,13 +18,11 @@ from uuid import UUID
 
 from dualwrite.model.declaration import Collection
 from dualwrite.model.errors import TargetError
-from dualwrite.model.mapping import Cell
+from dualwrite.model.mapping import Cell, Key
 from dualwrite.postgres.connection import Connection, Error, is_transient, sql
 from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
-
-Key = tuple[Cell, ...]
 
 _KEYS_AT_ONCE = 10_000
 

@@ -18,9 +18,10 @@ from dualwrite.model.baseline import Baseline
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import Finding
-from dualwrite.postgres import Connection, baselines, memory, seen_keys
+from dualwrite.postgres import Connection, seen_keys
+from dualwrite.postgres.remembered import baselines, differences, watermarks
 from dualwrite.runs import slices, tripwire
-from dualwrite.runs.backfill import DAG_ID, Run, examiner_of, measured, verdict_of
+from dualwrite.runs.backfill import DAG_ID, Run, examiner_of, measured, policy_of, verdict_of
 
 
 def cut_gap(run: Run, estimated: Mapping[str, int]) -> list[Slice]:
@@ -35,7 +36,7 @@ def examine(run: Run, part: Slice, *, dry: bool) -> dict[str, Any]:
     found, params = CollectionReport(part.collection, "gap"), run.params
 
     def work() -> None:
-        with examiner_of(run, found, params.policy(dry=dry), Examiner) as examiner:
+        with examiner_of(run, found, policy_of(params, dry=dry), Examiner) as examiner:
             examiner.scan(params.scan_window, params.page_size, part)
 
     window = part.window if part.by == "time" else None
@@ -45,7 +46,7 @@ def examine(run: Run, part: Slice, *, dry: bool) -> dict[str, Any]:
 def finish_journals(run: Run) -> None:
     """Confirms what a killed task of this run or of an earlier one wrote: slices leave that alone, because one couldn't tell
     it from what its neighbours are writing."""
-    policy = run.params.policy(dry=False)
+    policy = policy_of(run.params, dry=False)
     for name in run.params.names:
         with examiner_of(run, CollectionReport(name, "gap"), policy, Examiner) as examiner:
             examiner.protocol.finish_journal()
@@ -86,7 +87,7 @@ def verify(run: Run, part: Slice) -> dict[str, Any]:
         found.verification = verdict_of(found)
 
     def finish(connection: Connection) -> None:
-        memory.remember(connection, part.collection, [(finding, None, None) for finding in rejected], run.run_id)
+        differences.remember(connection, part.collection, rejected, run.run_id)
 
     report = measured(run, found, work, finish, mode="explain", window=None, part=part.number)
     return {**report, "look": looks[0]}
@@ -121,10 +122,10 @@ def finish_verification(
 
     def finish(connection: Connection) -> None:
         if found.verification == "verified":
-            memory.advance_watermark(connection, name, began, run.run_id, swept_at=began)
+            watermarks.advance(connection, name, began, run.run_id, swept_at=began)
             if needed["baseline"] is not None:
                 baselines.save(connection, name, Baseline.from_json(needed["baseline"]), run.run_id)
 
     rest = measured(run, found, work, finish, mode="explain", window=None)
     seen_keys.forget(run.target, DAG_ID, collection=name)
-    return {**slices.added_up("verify", parts, made, rest), "verification": rest["verification"]}
+    return slices.added_up("verify", parts, made, rest)

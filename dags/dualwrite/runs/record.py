@@ -13,7 +13,8 @@ from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.windows import Window
-from dualwrite.postgres import Connection, memory
+from dualwrite.postgres import Connection
+from dualwrite.postgres.remembered import run_log
 from dualwrite.postgres.target import Target
 
 _budgets: WeakValueDictionary[tuple[object, ...], Budget] = WeakValueDictionary()
@@ -27,7 +28,7 @@ def _budget(source: Source, target: Target, dag_id: str, run_id: str, limit: int
         budget = _budgets.get(key)
         if budget is None:
             with target.transaction() as connection:
-                spent = memory.billed(connection, dag_id, run_id)
+                spent = run_log.billed(connection, dag_id, run_id)
             budget = _budgets[key] = Budget(limit, billed_before + spent)
         budget.spend(source.billed_reads)  # what this Source read before
         return budget
@@ -58,7 +59,7 @@ def recorded(
 
     `max_billed_reads` caps what the whole run reads: what its other tasks have recorded by now counts (and
     `billed_before`, which no line tells), and what tasks beside this one read meanwhile doesn't. `part`: see
-    memory.record_run.
+    run_log.record.
     """
     if max_billed_reads is not None and source.budget.limit is None:
         source.budget = _budget(source, target, dag_id, run_id, max_billed_reads, billed_before)
@@ -69,7 +70,7 @@ def recorded(
         found.billed_reads = source.billed_reads - billed
 
     def record(connection: Connection) -> None:
-        memory.record_run(
+        run_log.record(
             connection,
             found,
             dag_id=dag_id,

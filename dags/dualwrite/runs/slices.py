@@ -31,12 +31,11 @@ def lost(parts: Sequence[Slice], made: Made) -> str | None:
 def added_up(phase: str, parts: Sequence[Slice], made: Made, rest: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The slices' reports as their collection's; `rest` is that of the rows which no slice saw. Without a report of each
     slice the collection is not examined."""
-    why = lost(parts, made)
-    reports = [dict(m) for m in (*made, rest) if m is not None]
-    if why is not None:
-        reports.append(CollectionReport(parts[0].collection, phase, not_examined=why).as_json())
+    reports = [CollectionReport.from_json(m) for m in (*made, rest) if m is not None]
+    if (why := lost(parts, made)) is not None:
+        reports.append(CollectionReport(parts[0].collection, phase, not_examined=why))
     whole = report.merged(reports)
     if rest is not None:
-        whole |= {name: rest[name] for name in ("source_count", "target_count", "reads_to_verify")}
-    whole |= {"slices": len(parts), "documents_per_second": None}
-    return whole
+        whole.source_count, whole.target_count = rest["source_count"], rest["target_count"]
+        whole.reads_to_verify, whole.verification = rest["reads_to_verify"], rest["verification"]
+    return {**whole.as_json(), "slices": len(parts), "documents_per_second": None}
