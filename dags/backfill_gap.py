@@ -51,6 +51,7 @@ from dualwrite.catalog import CATALOG
 from dualwrite.edge.airflow import FAILS_AT_ONCE
 from dualwrite.edge.forms import approval_form, gap_form
 from dualwrite.edge.lazy import LazyModule
+from dualwrite.edge.pools import SOURCE_POOL, TARGET_POOL
 from dualwrite.model.choices import APPROVE, REJECT
 
 tasks = LazyModule("dualwrite.edge.gap")
@@ -66,6 +67,7 @@ SLICE = "{{ task.op_kwargs['part']['name'] }}"  # what the grid calls an instanc
     params=gap_form(),
     default_args={
         "owner": "dual-write",
+        "pool": SOURCE_POOL,
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=6),
@@ -122,7 +124,7 @@ def backfill_gap():
         """The rows that no slice saw; then each large collection as a whole."""
         return tasks.verify_rest(context)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, pool=TARGET_POOL, **FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The whole run in one table. Fails where a collection was not examined or is not verified."""
         return tasks.report(context)

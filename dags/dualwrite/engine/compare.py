@@ -7,6 +7,7 @@ It knows the two databases only through `Source` and `Target`, and no collection
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -232,7 +233,7 @@ class Examiner:
         for message in messages:
             if not page.add_message(message):
                 self._map(document_of(message), page, entries)
-            if self.policy.insert and len(page) >= self._rows_at_once:
+            if len(page) >= self._most_rows:
                 stale += self._judge_part(page)
                 page = Page(self.judge.stager)
         self._finish_page([*stale, *self._judge_part(page)], entries)
@@ -273,12 +274,21 @@ class Examiner:
         """Judges a page; where it inserts, the next one is cut so that it holds its locks for a moment only."""
         if not len(page):
             return []
-        began, before = time.monotonic(), self.report.inserted
+        began, before, busy = time.monotonic(), self.report.inserted, self.target.busy_seconds
         stale = self._judge_page(page)
+        took = self.target.busy_seconds - busy
         if self.report.inserted > before:
             ideal = len(page) * _LOCKED_SECONDS / max(time.monotonic() - began, 0.001)
             self._rows_at_once = int(max(50, min(2 * self._rows_at_once, ideal)))
+        self.target.pressure.after(self.collection.name, len(page), took)
         return stale
+
+    @property
+    def _most_rows(self) -> float:
+        """How many rows are judged at a time: what inserts holds locks, and a slow target gets less."""
+        usual = self._rows_at_once if self.policy.insert else math.inf
+        slow = self.target.pressure.most_rows
+        return usual if slow is None else min(usual, slow)
 
     def _judge_page(self, page: Page) -> list[Row]:
         """Judges and, where the policy says so, inserts rows. Returns the stale ones that still are to be updated."""

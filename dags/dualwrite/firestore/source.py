@@ -35,6 +35,7 @@ from dualwrite.firestore.queries import Scan, children_query, cursor_after, name
 from dualwrite.firestore.values import document_of, moment, path_of
 from dualwrite.model.documents import Document, is_valid_id
 from dualwrite.model.errors import IncompleteRead, SourceError
+from dualwrite.model.pace import Pace
 
 _RunQueryRequest = service_types.RunQueryRequest.pb()
 _RunQueryResponse = service_types.RunQueryResponse.pb()
@@ -171,6 +172,8 @@ class Source:
         self._billed = 0
         self.budget = Budget()
         """Asked before each call. A run with a cap puts its own here."""
+        self.pace = Pace()
+        """How many reads a second this process may do. A run with a limit puts its own here; Sources may share it."""
 
     def __enter__(self) -> Self:
         return self
@@ -191,6 +194,8 @@ class Source:
             self._billed += reads
         if not reserved:
             self.budget.spend(reads)
+        if (wait := self.pace.delay(reads, time.monotonic())) > 0:
+            time.sleep(wait)  # a reader's thread: what it would read meanwhile waits in Firestore
 
     # --- one answer -----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ from dualwrite.model.parameters import (
     ExcuseReason,
     Instant,
     MaxBilledReads,
+    MaxReadsPerSecond,
+    MaxRowsPerSecond,
     Params,
     SliceDocuments,
     pairs,
@@ -96,6 +98,8 @@ class GapParams(Params):
         json_schema_extra=FINE_TUNING,
     )
     slice_documents: SliceDocuments = 250_000
+    max_reads_per_second: MaxReadsPerSecond = None
+    max_rows_per_second: MaxRowsPerSecond = None
     added: tuple[str, ...] = Field((), strict=False)
     """Parents that the selection needs, and that nobody selected."""
 

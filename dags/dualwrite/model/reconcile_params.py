@@ -15,6 +15,8 @@ from dualwrite.model.parameters import (
     Differences,
     ExcuseReason,
     MaxBilledReads,
+    MaxReadsPerSecond,
+    MaxRowsPerSecond,
     Params,
     SliceDocuments,
     pairs,
@@ -116,6 +118,8 @@ class ReconcileParams(Params):
         json_schema_extra=FINE_TUNING,
     )
     slice_documents: SliceDocuments = 250_000
+    max_reads_per_second: MaxReadsPerSecond = None
+    max_rows_per_second: MaxRowsPerSecond = None
     liveness_minimum: int = Field(
         5,
         ge=1,

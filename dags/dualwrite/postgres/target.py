@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.mapping import Cell, Json, Key, Row, Staged, staged
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection
+from dualwrite.postgres.pressure import Pressure
 from dualwrite.postgres.statements import Statements
 from dualwrite.postgres.text import stored
 
@@ -86,6 +88,10 @@ class Target:
         self._catalog = catalog
         self._statements: dict[str, Statements] = {}
         self._checks: dict[str, list[tuple[str, str]]] = {}
+        self.pressure = Pressure()
+        """A run with a limit puts its own here."""
+        self.busy_seconds = 0.0
+        """In transactions so far, waits for locks included."""
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +126,11 @@ class Target:
         """
         with ExitStack() as stack:
             connection = self._reconnecting(lambda: stack.enter_context(self._begin()))
-            yield connection
+            began = time.monotonic()
+            try:
+                yield connection
+            finally:
+                self.busy_seconds += time.monotonic() - began
 
     def _begin(self) -> AbstractContextManager[Connection]:
         return postgres.transaction(

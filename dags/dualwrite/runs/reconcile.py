@@ -31,6 +31,7 @@ from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Excuse, F
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.remembered import differences, journal, watermarks
+from dualwrite.postgres.remembered.at_labels import differences_at, waiting
 from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs import tripwire
 from dualwrite.runs.reconcile_plan import DAG_ID, Run
@@ -43,20 +44,22 @@ PAGE_SIZE = 5000
 # --- the first look -------------------------------------------------------------------------------------------------------
 
 
-def compare(run: Run, name: str) -> dict[str, Any]:
+def compare(run: Run, name: str, sweep: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
     """The first look at one collection. Returns its report, with `pending`: how many differences need a second look.
 
     What differs is kept open, and the watermark moved, in one transaction at the end. Where a sweep that was due fails,
     the window is looked at instead, so that a sweep that keeps failing doesn't hide what is written lately; the sweep
-    stays due, and its failure is told in `sweep_failed`.
+    stays due, and its failure is told in `sweep_failed`. `sweep`: the last step of a sweep by slices, in place of one here.
     """
     window = run.plan.windows[name]
     instead = run.plan.instead.get(name)
-    if window is not None or instead is None:
+    if window is not None:
         return _compare(run, name, window)
     try:
-        return _compare(run, name, None)
+        return sweep() if sweep else _compare(run, name, None)
     except DualWriteError as error:
+        if instead is None:
+            raise
         log.warning("%s: its sweep failed, looking at the window from %s on instead", name, instead.start.isoformat())
         return {**_compare(run, name, instead), "sweep_failed": str(error)}
 
@@ -66,7 +69,6 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
     pending: list[Finding] = []
     with run.target.transaction() as connection:
         known = {d.label: d for d in differences.open_differences(connection, name)}
-        moment = target_clock.now(connection)
     excused = {label: d.excuse for label, d in known.items() if d.excuse is not None}
     # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
     watched = frozenset(label for label, d in known.items() if d.finding.requires is None)
@@ -89,17 +91,6 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
             examiner.take(finding)
         return units
 
-    def begins(finding: Finding) -> bool:
-        """Whether a pending difference is another one than what was open at its key, or in no table yet."""
-        before = known.get(finding.label)
-        if before is None:
-            return True
-        if before.excuse is not None:
-            return finding.verdict in DRIFT and not before.excuse.covers(finding)
-        return (
-            before.finding.verdict is Verdict.REJECTED or finding.path != before.finding.path
-        )  # its document is elsewhere
-
     def work() -> None:
         wire.measure()
         with examiner:
@@ -107,30 +98,52 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
             pending.extend(examiner.first_look(read, PAGE_SIZE, more))
 
     def finish(connection: Connection) -> None:
-        # Not drift before the second look has said so: this run may die here, and another look at the table.
-        new = [replace(f, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK) for f in pending if begins(f)]
-        differences.remember(connection, name, [*new, *examiner.rejected, *examiner.accepted], run.run_id)
-        differences.close(connection, name, examiner.settled)
+        keep(connection, run, examiner, pending)
         end = run.plan.now if window is None else window.end
         swept = run.plan.now if window is None else None
         watermarks.advance(connection, name, end, run.run_id, swept_at=swept)
         wire.keep(connection)
 
     report = measured(run, found, work, finish, window)
-    rejected = {f.label for f in examiner.rejected}
-    still = known.keys() - excused.keys() - examiner.settled - rejected
-    new = sum(1 for f in pending if begins(f))
-    grace = timedelta(seconds=run.params.grace_seconds)
-    # Those of a run that died between its looks may be young too.
-    young = sum(1 for label in still if moment - known[label].first_seen < grace)
     return {
         **report,
         "scope": "sweep" if window is None else "recent",
-        "pending": new + len(still),
-        "to_wait_for": new + young,
-        "looked_at": datetime.now(UTC).isoformat(),
+        **to_look_at(run, name),
         "tripwire": wire.as_json(),
     }
+
+
+def keep(connection: Connection, run: Run, examiner: Examiner, pending: Sequence[Finding]) -> None:
+    """Keeps what a first look found, and closes what matches now. In the transaction of the caller: this run may die here,
+    and another one look at the table."""
+    name = examiner.collection.name
+    known = differences_at(connection, name, [finding.label for finding in pending])
+    # Not drift before the second look has said so.
+    new = [
+        replace(f, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK)
+        for f in pending
+        if _begins(f, known.get(f.label))
+    ]
+    differences.remember(connection, name, [*new, *examiner.rejected, *examiner.accepted], run.run_id)
+    differences.close(connection, name, examiner.settled)
+
+
+def _begins(finding: Finding, before: OpenDifference | None) -> bool:
+    """Whether a pending difference is another one than what was open at its key, or in no table yet."""
+    if before is None:
+        return True
+    if before.excuse is not None:
+        return finding.verdict in DRIFT and not before.excuse.covers(finding)
+    # or its document is elsewhere
+    return before.finding.verdict is Verdict.REJECTED or finding.path != before.finding.path
+
+
+def to_look_at(run: Run, name: str) -> dict[str, Any]:
+    """How many differences need a second look, and how many of them are to be waited for: those of a run that died between
+    its looks may be young too."""
+    with run.target.transaction() as connection:
+        found = waiting(connection, name, run.run_id, timedelta(seconds=run.params.grace_seconds))
+    return {"pending": found.number, "to_wait_for": found.young, "looked_at": datetime.now(UTC).isoformat()}
 
 
 def _other_sides(examiner: Examiner, window: Window) -> list[Unit]:
@@ -312,8 +325,8 @@ def _rows_left(examiner: Examiner, ended: Sequence[Finding]) -> list[Unit]:
         keys = examiner.target.keys_where(collection, parent.name, paths)
         return [unit_of(collection, key, paths[str(key[index])]) for key in keys]
     # No row's key can hold U+0000.
-    keys = ((f, key_of_path(collection, f.path)) for f in ended if f.path and "\x00" not in f.path)
-    return [unit_of_finding(collection, replace(f, key=key)) for f, key in keys if key is not None]
+    told = ((f, key_of_path(collection, f.path)) for f in ended if f.path and "\x00" not in f.path)
+    return [unit_of_finding(collection, replace(f, key=key)) for f, key in told if key is not None]
 
 
 def _settled(finding: Finding, before: OpenDifference | None, now: datetime, params: ReconcileParams) -> Finding:
@@ -379,13 +392,14 @@ def measured(
     work: Callable[[], None],
     finish: Callable[[Connection], None],
     window: Window | None,
+    part: int = 0,
 ) -> dict[str, Any]:
-    """One phase of one collection, with its line in dualwrite.runs. A look at nothing leaves no line."""
+    """One phase of one collection, or of a slice of it (`part`), with its line in dualwrite.runs. A look at nothing leaves no line."""
     swept = window is None and found.collection in run.plan.windows
     return recorded(
         run.source, run.target, found, work, finish,
         dag_id=DAG_ID, run_id=run.run_id, scope="sweep" if swept else "recent", mode=run.params.repair, window=window,
         line=lambda: bool(found.examined or found.not_examined or found.phase == "compare"),
         unattended=run.plan.unattended,
-        max_billed_reads=run.params.max_billed_reads, billed_before=run.plan.billed_reads,
+        max_billed_reads=run.params.max_billed_reads, billed_before=run.plan.billed_reads, part=part,
     )  # fmt: skip

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.sliced import SliceExaminer
 from dualwrite.engine.slicing import Cutter
-from dualwrite.engine.units import Key, Policy, Unit
+from dualwrite.engine.units import Policy, Unit
 from dualwrite.model.baseline import Baseline
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import DRIFT, Finding, Verdict
-from dualwrite.postgres import Connection, baselines, memory, seen_keys
+from dualwrite.postgres import Connection, seen_keys
+from dualwrite.postgres.remembered import baselines, differences, excuses, watermarks
+from dualwrite.postgres.remembered.at_labels import own_labels
 from dualwrite.runs import reconcile, slices, tripwire
 from dualwrite.runs.reconcile_plan import DAG_ID, Run
 
@@ -60,7 +61,7 @@ def look_at_slice(run: Run, part: Slice) -> dict[str, Any]:
     """The first look at the documents of one slice. What differs is kept open. Returns its report, with the `look` that
     holds the keys it saw."""
     name, found, looks = part.collection, CollectionReport(part.collection, "compare"), list[int]()
-    pending: list[tuple[Finding, Key]] = []
+    pending: list[Finding] = []
     examiner = _examiner(run, found)
 
     def work() -> None:
@@ -70,7 +71,7 @@ def look_at_slice(run: Run, part: Slice) -> dict[str, Any]:
             pending.extend(examiner.look_at_slice(part, reconcile.PAGE_SIZE, look))
 
     def finish(connection: Connection) -> None:
-        reconcile.keep(connection, run, name, examiner, pending)
+        reconcile.keep(connection, run, examiner, pending)
 
     report = reconcile.measured(run, found, work, finish, None, part.number)
     return {**report, "look": looks[0]}
@@ -85,7 +86,7 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
         raise SweepFailed(f"A sweep needs all of its slices: of {name}, {why}. The next run sweeps it again.")
     looks = [int(m["look"]) for m in made if m is not None]
     found = CollectionReport(name, "compare")
-    pending: list[tuple[Finding, Key]] = []
+    pending: list[Finding] = []
     examiner = _examiner(run, found)
 
     def work() -> None:
@@ -93,30 +94,26 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
             pending.extend(examiner.look_at_rest(looks, lambda e: _excused_elsewhere(run, e, looks)))
 
     def finish(connection: Connection) -> None:
-        reconcile.keep(connection, run, name, examiner, pending)
-        memory.advance_watermark(connection, name, run.plan.now, run.run_id, swept_at=run.plan.now)
+        reconcile.keep(connection, run, examiner, pending)
+        watermarks.advance(connection, name, run.plan.now, run.run_id, swept_at=run.plan.now)
         if (baseline := sweeps.baselines[name]) is not None:
             baselines.save(connection, name, Baseline.from_json(baseline), run.run_id)
 
     rest = reconcile.measured(run, found, work, finish, None)
     seen_keys.forget(run.target, DAG_ID, collection=name)
-    with run.target.transaction() as connection:
-        waiting = memory.waiting(connection, name, run.run_id, timedelta(seconds=run.params.grace_seconds))
     return {
         **slices.added_up("compare", parts, made, rest),
         "scope": "sweep",
-        "pending": waiting.open,
-        "to_wait_for": waiting.young,
-        "looked_at": datetime.now(UTC).isoformat(),
+        **reconcile.to_look_at(run, name),
         "tripwire": None,
     }
 
 
 def _examiner(run: Run, found: CollectionReport) -> SliceExaminer:
     with run.target.transaction() as connection:
-        excused = memory.excuses_of(connection, found.collection)
+        excused = excuses.excuses_of(connection, found.collection)
         # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
-        watched = memory.labels_of_their_own(connection, found.collection)
+        watched = own_labels(connection, found.collection)
     return SliceExaminer(
         run.source,
         run.target,
@@ -135,14 +132,16 @@ def _excused_elsewhere(run: Run, examiner: Examiner, looks: Sequence[int]) -> li
     looked at by key."""
     name = examiner.collection.name
     with run.target.transaction() as connection:
-        accepted = [d for d in memory.open_differences(connection, name) if d.excused]
-    dependents, _ = reconcile.units_of(examiner, [d for d in accepted if d.requires is not None])
+        accepted = [d for d in differences.open_differences(connection, name) if d.excuse is not None]
+    dependents, _ = reconcile.units_of(examiner, [d for d in accepted if d.finding.requires is not None])
     looked = examiner.protocol.run(dependents, Policy())
-    examiner.settled |= {f.label for f, _ in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
-    own = [d for d in accepted if d.requires is None and d.label not in examiner.seen]
+    examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
+    own = [d for d in accepted if d.finding.requires is None and d.label not in examiner.seen]
     saw = seen_keys.seen_labels(run.target, [d.label for d in own], looks)
-    saw_keys = seen_keys.seen_keys(run.target, [d.key for d in own if d.key is not None], looks)
-    units, others = reconcile.units_of(examiner, [d for d in own if d.label not in saw and d.key not in saw_keys])
-    for finding, key in others:
-        examiner.take(finding, key)
+    saw_keys = seen_keys.seen_keys(run.target, [d.finding.key for d in own if d.finding.key is not None], looks)
+    units, others = reconcile.units_of(
+        examiner, [d for d in own if d.label not in saw and d.finding.key not in saw_keys]
+    )
+    for finding in others:
+        examiner.take(finding)
     return units
