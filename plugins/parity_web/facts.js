@@ -57,7 +57,7 @@ export function standing(report, run, about, now = Date.now()) {
   if (lost.length) return { tone: "unknown", says: `Not proved: ${lost.length} of ${report.collections.length} collections were not examined` };
   if (report.alerts?.length) return { tone: "unknown", says: "Nothing differs, but the last run failed" };
   if (neverSwept(report).length) return { tone: "unknown", says: "Nothing differs in what was compared so far" };
-  if (about.is_paused) return { tone: "unknown", says: "The two databases agreed, but nobody is looking" };
+  if (about.is_paused) return { tone: "unknown", says: "The two databases agreed, but the DAG is paused" };
   if (old) return { tone: "unknown", says: "The two databases agreed when they were last compared" };
   return { tone: "good", says: "The two databases agree" };
 }

@@ -25,7 +25,7 @@ def context(run_type, conf):
 run_type, conf = sys.argv[1], json.loads(sys.argv[2])
 try:
     params = edge.params_of(context(run_type, conf))
-    print("RESULT", json.dumps({"repair": params.repair, "max_repairs": params.max_repairs, "selected": params.selected,
+    print("RESULT", json.dumps({"repair": params.repair, "max_repairs": params.max_repairs, "collections": params.collections,
                                 "enabled": edge.dual_write_enabled()}))
 except Exception as error:
     print("RESULT", json.dumps({"error": f"{type(error).__name__}: {error}"}))
@@ -131,7 +131,11 @@ def test_scheduled_runs_take_variables_and_manual_runs_their_form(params):
         "AIRFLOW_VAR_RECONCILE_COLLECTIONS": '["users", "posts"]',
     }
     scheduled = params("scheduled", {}, **variables)
-    assert (scheduled["repair"], scheduled["max_repairs"], scheduled["selected"]) == ("missing", 50, ["users", "posts"])
+    assert (scheduled["repair"], scheduled["max_repairs"], scheduled["collections"]) == (
+        "missing",
+        50,
+        ["users", "posts"],
+    )
     manual = params("manual", {"max_repairs": 7}, **variables)
     assert (manual["repair"], manual["max_repairs"]) == ("off", 7)
     assert scheduled["enabled"] is True
@@ -139,7 +143,7 @@ def test_scheduled_runs_take_variables_and_manual_runs_their_form(params):
 
 def test_a_variable_that_is_not_what_it_should_be_is_refused(params):
     refused = params("scheduled", {}, AIRFLOW_VAR_RECONCILE_REPAIR="everything")["error"]
-    assert "Variable reconcile_repair can't be used. repair is one of off, missing" in refused
+    assert "Variable reconcile_repair can't be used. repair must be one of off, missing" in refused
     assert (
         "dual_write_enabled is true or false" in params("manual", {}, AIRFLOW_VAR_DUAL_WRITE_ENABLED="maybe")["error"]
     )

@@ -153,7 +153,7 @@ def test_a_missing_row_whose_key_an_extra_row_holds_gets_the_repair_that_can_hel
 def test_nothing_that_differs_is_green_and_the_checklist_says_what_is_lacking(page, stub):
     _open(page, stub, _report(_collection("posts")))
     expect(page.locator(".hero.good h2")).to_contain_text("The two databases agree")
-    expect(page.locator(".answer")).to_have_text("No: 1 thing is lacking.")
+    expect(page.locator(".answer")).to_have_text("No: 1 condition is not met.")
     expect(page.locator(".checks li.bad")).to_contain_text("14 clean days in a row")
     expect(page.locator(".checks li.bad")).to_contain_text("3 so far")
 
@@ -167,7 +167,7 @@ def test_an_old_report_is_not_sold_as_the_present(page, stub):
 def test_a_collection_that_was_never_compared_is_named_and_nothing_is_claimed_of_it(page, stub):
     _open(page, stub, _report(_collection("posts"), declared=["posts", "permissions"]))
     expect(page.locator(".hero.unknown h2")).to_contain_text("Nothing differs in what was compared so far")
-    expect(page.locator(".hero")).to_contain_text("never compared whole: permissions")
+    expect(page.locator(".hero")).to_contain_text("never compared completely: permissions")
 
 
 def test_a_part_that_was_not_examined_is_never_shown_as_fine(page, stub):
@@ -269,7 +269,7 @@ def test_two_hundred_runs_and_a_hundred_collections_are_shown_at_once(page, stub
 
 @pytest.mark.parametrize(
     ("status", "says"),
-    [(401, "Log in again"), (403, "You may not see"), (404, "has no DAG"), (500, "could not be made")],
+    [(401, "Log in again"), (403, "You may not see"), (404, "has no DAG"), (500, "could not be loaded")],
 )
 def test_an_api_that_fails_is_told_with_what_to_do(page, stub, status, says):
     stub.answers[f"dags/{DAG}"] = (status, {"detail": "no"})
@@ -280,7 +280,7 @@ def test_an_api_that_fails_is_told_with_what_to_do(page, stub, status, says):
 
 def test_before_the_first_run_the_page_says_what_to_do_first(page, stub):
     _open(page, stub, None)
-    expect(page.locator("main")).to_contain_text("Nothing was compared yet")
+    expect(page.locator("main")).to_contain_text("Nothing has been compared yet")
     expect(page.get_by_role("link", name="apply_migrations")).to_be_visible()
 
 
@@ -300,7 +300,7 @@ def test_one_run_is_shown_on_its_own_page(page, stub):
     expect(page.get_by_role("heading", name="1 difference is open")).to_be_visible()
     expect(page.locator("main")).to_contain_text("posts: 1 missing")
     page.goto(f"{stub.url}?dag_id=another&run_id=1")
-    expect(page.locator("main")).to_contain_text("belongs to a DAG that compares nothing")
+    expect(page.locator("main")).to_contain_text("belongs to a DAG that this page is not about")
 
 
 def test_it_is_usable_by_keyboard_alone(page, stub):

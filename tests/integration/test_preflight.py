@@ -10,6 +10,7 @@ import pytest
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.firestore.source import Source
+from dualwrite.model import gap_params
 from dualwrite.model.errors import CatalogError, ParameterError, PreflightError
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
@@ -153,16 +154,16 @@ BAD_PARAMETERS = {
     "no instant": ({"since": "yesterday"}, "is written as"),
     "since in the future": ({"since": "2999-01-01T00:00:00+00:00"}, "looks at the past"),
     "until before since": ({"until": "2026-01-01T00:00:00+00:00"}, "lies before since"),
-    "page_size 0": ({"page_size": 0}, "page_size is a number from 1"),
-    "page_size true": ({"page_size": True}, "page_size is a number"),
+    "page_size 0": ({"page_size": 0}, "page_size must be a whole number from 1"),
+    "page_size true": ({"page_size": True}, "page_size must be a whole number"),
     "no collections": ({"collections": []}, "list of names"),
-    "unknown mode": ({"mode": "write"}, "mode is one of dry_run, review, apply"),
-    "unknown scope": ({"scope": "some"}, "scope is one of"),
-    "negative margin": ({"margin_hours": -1}, "margin_hours is a number"),
-    "an excuse without reason": ({"excuse": ["posts:x"]}, "excuse_reason is empty"),
-    "an excuse of nothing": ({"excuse": ["posts"], "excuse_reason": "r"}, "named as collection:key"),
-    "an excuse of no collection": ({"excuse": ["pages:x"], "excuse_reason": "r"}, "named as collection:key"),
-    "a misspelt parameter": ({"dryrun": True}, "dryrun is none of them"),
+    "unknown mode": ({"mode": "write"}, "mode must be one of dry_run, review, apply"),
+    "unknown scope": ({"scope": "some"}, "scope must be one of"),
+    "negative margin": ({"margin_hours": -1}, "margin_hours must be a number"),
+    "an excuse without reason": ({"excuse": ["posts:x"]}, "excuse_reason is required"),
+    "an excuse of nothing": ({"excuse": ["posts"], "excuse_reason": "r"}, "must be collection:key"),
+    "an excuse of no collection": ({"excuse": ["pages:x"], "excuse_reason": "r"}, "Unknown collection: 'pages'"),
+    "a misspelt parameter": ({"dryrun": True}, "Unknown parameter: dryrun"),
 }
 
 
@@ -180,21 +181,19 @@ def test_an_unknown_collection_is_refused_with_the_known_ones():
 
 def test_a_selection_is_completed_by_the_parents_it_needs():
     chosen = params(collections=["reactions"])
-    assert chosen.selected == ("reactions",)
+    assert chosen.collections == ("reactions",)
     assert chosen.added == ("boards", "users", "posts", "comments", "replies")
 
 
 def test_an_offset_is_taken_into_account():
     """The export's 21:52 was local time, UTC+9, and was once noted as UTC."""
-    local = backfill.parse(
-        {**DEFAULTS, "since": "2026-01-15T21:52:00+09:00", "margin_hours": 0}, backfill.PARAMETERS, CATALOG, T
-    )
+    local = gap_params.parse({**DEFAULTS, "since": "2026-01-15T21:52:00+09:00", "margin_hours": 0}, CATALOG, T)
     assert local.window.start == datetime(2026, 1, 15, 12, 52, tzinfo=UTC)
 
 
 def test_the_parameters_survive_the_way_to_another_task():
     chosen = params(excuse=["posts:a:b"], excuse_reason="r", scope="all")
-    assert backfill.GapParams.from_json(chosen.as_json()) == chosen
+    assert gap_params.GapParams.model_validate(chosen.model_dump(mode="json")) == chosen
 
 
 def test_triggers_that_a_write_would_fire_are_named_and_counted(both, emulator, target_dsn, caplog):

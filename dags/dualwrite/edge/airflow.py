@@ -41,8 +41,9 @@ from dualwrite.model.errors import (
 from dualwrite.model.render import wrapped
 
 if TYPE_CHECKING:
-    from dualwrite import migrations
     from dualwrite.firestore.source import Source
+    from dualwrite.model.gap_params import GapParams
+    from dualwrite.model.migration_params import MigrationParams
     from dualwrite.postgres import Connection
     from dualwrite.postgres.target import Target
     from dualwrite.runs import backfill
@@ -357,14 +358,14 @@ def answer(context: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
     }
 
 
-def gap_params(context: Mapping[str, Any]) -> backfill.GapParams:
-    from dualwrite.runs import backfill
+def gap_params(context: Mapping[str, Any]) -> GapParams:
+    from dualwrite.model import gap_params
 
-    return backfill.parse(given(context), backfill.PARAMETERS, CATALOG, datetime.now(UTC))
+    return gap_params.parse(given(context), CATALOG, datetime.now(UTC))
 
 
 @contextmanager
-def gap_run(context: Mapping[str, Any], params: backfill.GapParams) -> Iterator[backfill.Run]:
+def gap_run(context: Mapping[str, Any], params: GapParams) -> Iterator[backfill.Run]:
     from dualwrite.runs import backfill
 
     with clearly_run(context), source() as firestore, target() as postgres_target:
@@ -377,7 +378,7 @@ def dag_link(dag_id: str) -> str:
     return f"{base.rstrip('/')}/dags/{dag_id}" if base else ""
 
 
-def migration_params(context: Mapping[str, Any]) -> migrations.MigrationParams:
-    from dualwrite import migrations
+def migration_params(context: Mapping[str, Any]) -> MigrationParams:
+    from dualwrite.model.migration_params import MigrationParams
 
-    return migrations.parse(given(context))
+    return MigrationParams.checked(given(context))

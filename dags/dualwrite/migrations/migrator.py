@@ -24,11 +24,11 @@ from dualwrite.migrations.files import MigrationFile, read_folder, read_text, sq
 from dualwrite.migrations.ledger import create_ledger, finish_file, is_applied
 from dualwrite.migrations.locks import Watcher, lock_out_other_runs, tried_again
 from dualwrite.migrations.outside import apply_outside, require_session
-from dualwrite.migrations.params import MigrationParams
 from dualwrite.migrations.plan import Step, check, make_plan
 from dualwrite.migrations.rules import refuse
 from dualwrite.migrations.statements import Statement, split
 from dualwrite.model.errors import MigrationError
+from dualwrite.model.migration_params import MigrationParams
 from dualwrite.postgres import Connection
 
 log = logging.getLogger(__name__)

@@ -23,9 +23,9 @@ from dualwrite.migrations.execution import SEARCH_PATH, committing, execute, mil
 from dualwrite.migrations.files import MigrationFile
 from dualwrite.migrations.ledger import begin_file, create_ledger, finish_file, is_applied
 from dualwrite.migrations.locks import Watcher, lock_out_other_runs
-from dualwrite.migrations.params import MigrationParams
 from dualwrite.migrations.rules import IndexBuild, index_build
 from dualwrite.model.errors import MigrationError
+from dualwrite.model.migration_params import MigrationParams
 from dualwrite.postgres import Connection
 
 _CONSEQUENCE = (

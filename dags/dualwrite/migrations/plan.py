@@ -10,9 +10,9 @@ from typing import Any
 from dualwrite import postgres
 from dualwrite.migrations.files import MigrationFile, read_folder, sql_folder
 from dualwrite.migrations.ledger import Ledger, read_ledger
-from dualwrite.migrations.params import MigrationParams
 from dualwrite.migrations.rules import Created
 from dualwrite.model.errors import MigrationError, ParameterError
+from dualwrite.model.migration_params import MigrationParams
 from dualwrite.postgres import Connection, privileges
 
 

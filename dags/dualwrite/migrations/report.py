@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dualwrite import postgres
-from dualwrite.migrations.params import MigrationParams
 from dualwrite.migrations.plan import make_plan
 from dualwrite.migrations.verify import verify, web_client_state, web_client_tables
 from dualwrite.model.errors import DualWriteError
+from dualwrite.model.migration_params import MigrationParams
 from dualwrite.model.render import Block, Heading, Items, Paragraph, Table
 from dualwrite.postgres import Connection
 

@@ -5,8 +5,10 @@ All instants are aware and UTC. A window is half-open, [start, end): two that to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any, Self
 
 from dualwrite.model.errors import ParameterError
 
@@ -27,15 +29,22 @@ class Window:
                 "Correct since and until."
             )
 
+    def as_json(self) -> dict[str, str]:
+        return {"start": self.start.isoformat(), "end": self.end.isoformat()}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, str]) -> Self:
+        return cls(datetime.fromisoformat(given["start"]), datetime.fromisoformat(given["end"]))
+
     def __contains__(self, moment: datetime) -> bool:
         return self.start <= moment < self.end
 
 
-def instant(text: str, name: str) -> datetime:
+def instant(text: Any, name: str) -> datetime:
     """Parses an RFC 3339 instant. A naive time is refused: an export time was once local and taken for UTC."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+    except (TypeError, ValueError):
         raise ParameterError(
             f"An instant is written as 2026-01-15T21:52:00+00:00: {name} is {text!r}. Correct it."
         ) from None

@@ -25,6 +25,7 @@ from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_
 from dualwrite.model.declaration import Collection, Segment
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.mapping import Rejection, Row, key_of_path, map_document
+from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Excuse, Finding, Reason, Verdict, Why, rejected
 from dualwrite.model.windows import Window, with_overlap
@@ -32,7 +33,7 @@ from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.remembered import differences, journal, watermarks
 from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs import tripwire
-from dualwrite.runs.reconcile_plan import DAG_ID, ReconcileParams, Run
+from dualwrite.runs.reconcile_plan import DAG_ID, Run
 from dualwrite.runs.record import recorded
 
 log = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ def look_again(run: Run, reports: dict[str, dict[str, Any]], errors: dict[str, E
     is gone are found through it. What rejections this run's first look has counted already is left out. Adds each
     collection's report to `reports`, or what ended its look to `errors`: its neighbours are looked at all the same.
     """
-    names = [n for n in run.catalog.names if n in run.params.selected]
+    names = [n for n in run.catalog.names if n in run.params.collections]
     with run.target.transaction() as connection:
         due = differences.due(connection, names, run.run_id, run.params.max_open_looks)
     looks = _Looks(run.params.max_open_looks - sum(map(len, due.differences.values())))
@@ -194,10 +195,10 @@ def re_examine(run: Run, repaired: Iterable[str], ours: Callable[[OpenDifference
         known = [
             d
             for d in open_now[name]
-            if d.excuse is None and ((name, d.label) in written or (name in run.params.selected and ours(d)))
+            if d.excuse is None and ((name, d.label) in written or (name in run.params.collections and ours(d)))
         ]
         reports[name] = _look_at_collection(
-            run, CollectionReport(name, "re_examine"), looks, known, after_repair=run.params.policy.delete
+            run, CollectionReport(name, "re_examine"), looks, known, after_repair=run.policy.delete
         )
     return reports
 

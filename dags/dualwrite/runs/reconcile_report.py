@@ -71,7 +71,7 @@ def build_report(
     planned = gate.get("planned") or {}
     done = {(part["collection"], part["phase"]) for part in parts.repaired}
     due = [] if gate["problem"] else [(name, step) for name in planned for step in steps(planned[name])]
-    collections = [_collection(name, plan, parts) for name in plan.params.selected]
+    collections = [_collection(name, plan, parts) for name in plan.params.collections]
     whole_report = {
         "version": report.VERSION,
         "dag_id": DAG_ID,
@@ -110,7 +110,7 @@ def build_report(
 
 def _billed(collections: Sequence[Mapping[str, Any]], gate: Mapping[str, Any], plan: Plan, parts: Parts) -> int:
     """All reads of the run: of its collections, of parents that only the repair touched, and of no collection."""
-    others = [part for name, part in (parts.re_examined or {}).items() if name not in plan.params.selected]
+    others = [part for name, part in (parts.re_examined or {}).items() if name not in plan.params.collections]
     own = sum(c["billed_reads"] for c in [*collections, *others])
     return int(own + gate.get("billed_reads", 0) + plan.billed_reads + parts.billed_reads)
 
@@ -248,7 +248,7 @@ def _blind(whole: Mapping[str, Any], catalog: Catalog, plan: Plan) -> list[Alert
     if limits["swept"]:
         limits["swept"] = max(limits["swept"], 2 * plan.params.sweep_every_hours)
     # A person who selects a few knows that; what nobody selects any more, scheduled runs tell.
-    names = catalog.names if plan.unattended else plan.params.selected
+    names = catalog.names if plan.unattended else plan.params.collections
     for what, most in limits.items():
         ages = {name: whole["ages"].get(name, {}).get(f"{what}_hours") for name in names}
         old = {name: age for name, age in ages.items() if most and (age is None or age > most)}

@@ -64,10 +64,10 @@ def plan(run: Run) -> dict[str, Planned]:
     found: dict[str, Planned] = {}
     with run.target.transaction() as connection:
         written = Counter((name, action) for name, _, action in journal.written_by(connection, run.run_id))
-        for name in run.params.selected:
+        for name in run.params.collections:
             number = {"insert": 0, "update": 0, "delete": 0}
             for difference in differences.open_differences(connection, name):
-                if is_ours(difference, run.params.policy):
+                if is_ours(difference, run.policy):
                     number[_WRITTEN_BY[difference.finding.verdict]] += 1
             unfinished = len(journal.unconfirmed(connection, name))
             part = Planned(
@@ -166,17 +166,17 @@ def may_write(run: Run) -> None:
 
 def re_examine(run: Run, planned: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Looks once more at what was repaired; see reconcile.re_examine."""
-    return reconcile.re_examine(run, planned, lambda difference: is_ours(difference, run.params.policy))
+    return reconcile.re_examine(run, planned, lambda difference: is_ours(difference, run.policy))
 
 
 def delete(run: Run, name: str) -> dict[str, Any]:
     """Deletes rows of one collection whose documents are gone, as far as no row references them."""
-    return _write(run, name, replace(run.params.policy, insert=False, update=False))
+    return _write(run, name, replace(run.policy, insert=False, update=False))
 
 
 def write(run: Run, name: str) -> dict[str, Any]:
     """Inserts and updates rows of one collection."""
-    return _write(run, name, replace(run.params.policy, delete=False))
+    return _write(run, name, replace(run.policy, delete=False))
 
 
 def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
