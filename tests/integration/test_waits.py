@@ -127,7 +127,7 @@ def test_a_backfill_behind_a_pooler_that_falls_silent_fails_instead_of_hanging(
         Source(firestore.project, emulator_host=emulator) as source,
         Target(lambda: postgres.connect(dsn, answer_within=LIMIT, connect_timeout=2), CATALOG) as target,
     ):
-        run = backfill.Run(source, target, CATALOG, params(collections=["users"], mode="dry_run"), "run")
+        run = backfill.Run(source, target, CATALOG, "run", params(collections=["users"], mode="dry_run"))
         backfill.preflight(run, by="test")
         hole.mute()
         began = time.monotonic()
