@@ -150,10 +150,10 @@ def test_a_read_only_server_is_refused_before_an_apply(both, emulator, target_ds
 
 
 BAD_PARAMETERS = {
-    "naive since": ({"since": "2026-01-15T21:52:00"}, "needs its offset from UTC"),
-    "no instant": ({"since": "yesterday"}, "is written as"),
-    "since in the future": ({"since": "2999-01-01T00:00:00+00:00"}, "looks at the past"),
-    "until before since": ({"until": "2026-01-01T00:00:00+00:00"}, "lies before since"),
+    "naive since": ({"since": "2026-01-15T21:52:00"}, "since needs an offset from UTC"),
+    "no instant": ({"since": "yesterday"}, "since must be an instant"),
+    "since in the future": ({"since": "2999-01-01T00:00:00+00:00"}, "since is in the future"),
+    "until before since": ({"until": "2026-01-01T00:00:00+00:00"}, "since is after until"),
     "page_size 0": ({"page_size": 0}, "page_size must be a whole number from 1"),
     "page_size true": ({"page_size": True}, "page_size must be a whole number"),
     "no collections": ({"collections": []}, "list of names"),

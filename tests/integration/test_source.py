@@ -165,7 +165,7 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_stream_loses_nothing(source
 def test_a_stream_that_ends_early_without_an_error_is_an_incomplete_read(delivered, source, monkeypatch):
     original = source._run_query
     monkeypatch.setattr(source, "_run_query", lambda *a, **k: Call(original(*a, **k), delivered, None))
-    with pytest.raises(IncompleteRead, match=f"delivered {delivered} of 57"):
+    with pytest.raises(IncompleteRead, match=f"delivered {delivered} of the 57"):
         _read(source, SCANS[0])
 
 
