@@ -53,7 +53,7 @@ export function standing(report, run, about, now = Date.now()) {
   const lost = report.collections.filter((c) => c.not_examined).map((c) => c.collection);
   const old = (now - Date.parse(report.at)) / 1000 > LATE;
   if (open) return { tone: "bad", says: open === 1 ? "1 difference is open" : `${open.toLocaleString("en")} differences are open` };
-  if (report.problem) return { tone: "bad", says: report.problem.includes("seems off") ? "Dual-write seems off" : "The last run was stopped" };
+  if (report.problem) return { tone: "bad", says: report.problem_kind === "dual_write_off" ? "Dual-write seems off" : "The last run was stopped" };
   if (lost.length) return { tone: "unknown", says: `Not proved: ${lost.length} of ${report.collections.length} collections were not examined` };
   if (report.alerts?.length) return { tone: "unknown", says: "Nothing differs, but the last run failed" };
   if (neverSwept(report).length) return { tone: "unknown", says: "Nothing differs in what was compared so far" };

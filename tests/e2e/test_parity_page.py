@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from dualwrite.model.mapping import Refusal
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import Finding, Verdict
+from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
 from dualwrite.runs.ready import checklist
 from tests.e2e.browser import chromium, needs_chromium, serious
 from tests.e2e.parity_stub import RUN, Stub, about, serve
@@ -84,7 +85,7 @@ def _collection(name: str, *findings: Finding, matching: int = 5) -> CollectionR
     return report
 
 
-MISSING = Finding(Verdict.MISSING, "AbC123", "boards/b/posts/AbC123", cause="never_attempted")
+MISSING = Finding(Verdict.MISSING, "AbC123", "boards/b/posts/AbC123", cause=Cause(Why.NEVER_ATTEMPTED))
 STALE = Finding(Verdict.STALE, "Def456", "boards/b/posts/Def456", columns=("title", "content"))
 
 
@@ -230,7 +231,8 @@ def test_a_refusal_of_airflow_is_shown_with_its_reason(page, stub):
 
 def test_hostile_ids_are_shown_as_text_and_break_nothing(page, stub):
     ids = ["<img src=x onerror=\"document.title='owned'\">", "‮gnp.exe", "é" * 750, "'\"><script>1</script>", "שלום/abc"]
-    found = [Finding(Verdict.MISSING, i, f"posts/{i}", reason="r<b>", cause="<i>c</i>") for i in ids]
+    hostile = Cause("<i>c</i>")  # type: ignore[arg-type] # what no code of ours says
+    found = [Finding(Verdict.MISSING, i, f"posts/{i}", reason=Refusal("r<b>"), cause=hostile) for i in ids]
     excused = {
         "collection": "<b>posts</b>",
         "key": ids[0],

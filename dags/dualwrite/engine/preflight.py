@@ -18,7 +18,8 @@ from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog, Collection, Type
 from dualwrite.model.errors import PreflightError
 from dualwrite.model.windows import Window
-from dualwrite.postgres import Connection, memory, privileges
+from dualwrite.postgres import Connection, privileges
+from dualwrite.postgres.remembered import schema
 from dualwrite.postgres.target import Target
 from dualwrite.postgres.visibility import hides_rows
 
@@ -85,9 +86,9 @@ def check(
             "and that the server is up."
         ) from None
     with postgres.transaction(connection, statement_timeout="30s"):
-        memory.require_tables(connection)
+        schema.require_tables(connection)
         faults = [
-            *memory.missing_grants(connection, writes=remembers),
+            *schema.missing_grants(connection, writes=remembers),
             *privileges.missing_on_database(connection, "TEMPORARY"),
             *target_faults(connection, catalog, collections, writes=writes),
         ]

@@ -17,7 +17,7 @@ import tenacity
 
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
-from dualwrite.model.mapping import Cell, Json, Row, Staged, staged
+from dualwrite.model.mapping import Cell, Json, Key, Row, Staged, staged
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection
 from dualwrite.postgres.statements import Statements
@@ -25,7 +25,6 @@ from dualwrite.postgres.text import stored
 
 log = logging.getLogger(__name__)
 
-Key = tuple[Cell, ...]
 T = TypeVar("T")
 
 _LOCK_TIMEOUT = "2s"

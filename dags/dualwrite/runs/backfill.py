@@ -22,9 +22,10 @@ from dualwrite.model.declaration import Catalog
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import Block, Heading, Paragraph
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import Finding, Verdict
+from dualwrite.model.verdicts import DRIFT, Finding
 from dualwrite.model.windows import Window
-from dualwrite.postgres import Connection, baselines, memory
+from dualwrite.postgres import Connection
+from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, watermarks
 from dualwrite.postgres.target import Target
 from dualwrite.runs import tripwire
 from dualwrite.runs.record import recorded
@@ -37,8 +38,6 @@ JOURNAL_DAYS = 30
 
 Approval = Literal["approved", "rejected", "unanswered"]
 """How a review ended. Unanswered: its dry run failed, or nobody could be asked."""
-
-_EXPLAINED = frozenset({Verdict.MATCHING, Verdict.IN_FLIGHT, Verdict.DUPLICATE, Verdict.ORPHAN, Verdict.ABSENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def preflight(run: Run, *, by: str) -> dict[str, Any]:
     _keep_excuses(run, by)
     if params.mode != "dry_run":
         with run.target.transaction() as connection:
-            memory.prune_journal(connection, JOURNAL_DAYS)
+            journal.prune(connection, JOURNAL_DAYS)
     return {
         "params": params.model_dump(mode="json"),
         "preflight": checked.as_json(),
@@ -84,7 +83,7 @@ def preflight(run: Run, *, by: str) -> dict[str, Any]:
 def _keep_excuses(run: Run, by: str) -> None:
     if run.params.excuses:
         with run.target.transaction() as connection:
-            memory.excuse(
+            excuses.excuse(
                 connection, run.params.excuses, by=by, reason=str(run.params.excuse_reason), run_id=run.run_id
             )
 
@@ -134,14 +133,13 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
         with _examiner(run, found, Policy()) as examiner:
             examiner.sweep(params.page_size, grace=params.grace_seconds)
             rejected.extend(examiner.rejected)
-        unexplained = sum(found.counts[v] - found.excused[v] for v in set(Verdict) - _EXPLAINED)
-        found.verification = "verified" if unexplained == 0 else "not_verified"
+        found.verification = "not_verified" if found.drift else "verified"
 
     def finish(connection: Connection) -> None:
         # So that a person can excuse them all at once, and reconciliation knows them.
-        memory.remember(connection, name, [(finding, None, None) for finding in rejected], run.run_id)
+        differences.remember(connection, name, rejected, run.run_id)
         if found.verification == "verified":
-            memory.advance_watermark(connection, name, began, run.run_id, swept_at=began)
+            watermarks.advance(connection, name, began, run.run_id, swept_at=began)
             if baseline is not None:
                 baselines.save(connection, name, baseline, run.run_id)
 
@@ -151,7 +149,7 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
 
 def _examiner(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
     with run.target.transaction() as connection:
-        excused = memory.excuses_of(connection, found.collection)
+        excused = excuses.excuses_of(connection, found.collection)
     return Examiner(
         run.source,
         run.target,
@@ -176,7 +174,7 @@ def _recorded(
 ) -> dict[str, Any]:
     if record and run.params.mode == "dry_run":
         with run.target.transaction() as connection:
-            record = memory.can_record_runs(connection)
+            record = run_log.can_record(connection)
     return recorded(
         run.source, run.target, found, work, finish,
         dag_id=DAG_ID, run_id=run.run_id, scope=run.params.scope, mode=mode, window=window, line=lambda: record,
@@ -330,5 +328,5 @@ def _why(check: Mapping[str, Any] | None) -> str:
         return ": its verification failed"
     if check["verification"] == "not_proven":
         return ": it has more documents than explain_up_to; raise that to compare them all"
-    left = {v: n for v, n in check["counts"].items() if n and Verdict(v) not in _EXPLAINED}
+    left = {v: n for v, n in check["counts"].items() if n and v in DRIFT}
     return f": {', '.join(f'{n:,} {v}' for v, n in left.items())}, {check['excused']:,} of them excused"

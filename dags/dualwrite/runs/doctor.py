@@ -18,7 +18,8 @@ from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import DualWriteError, PreflightError
 from dualwrite.model.windows import LONG_AGO, Window
-from dualwrite.postgres import Connection, memory, privileges
+from dualwrite.postgres import Connection, privileges
+from dualwrite.postgres.remembered import schema, watermarks
 
 MINIMUM = {
     "apache-airflow-task-sdk": (1, 2),
@@ -191,9 +192,9 @@ def _migrations(connection: Connection) -> Generator[Line, None, bool]:
         yield Line("migrations", note=f"{len(steps)} applied")
     try:
         with postgres.transaction(connection, read_only=True):
-            memory.require_tables(connection)
+            schema.require_tables(connection)
             missing = [
-                *memory.missing_grants(connection, writes=True),
+                *schema.missing_grants(connection, writes=True),
                 *privileges.missing_on_database(connection, "TEMPORARY"),
             ]
     except PreflightError:
@@ -230,7 +231,7 @@ def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:
 def _age(connection: Connection, catalog: Catalog, now: datetime) -> Line:
     """How long ago the collection was compared completely for which that is longest ago."""
     with postgres.transaction(connection, read_only=True):
-        ages: Mapping[str, Mapping[str, str | None]] = memory.ages(connection)
+        ages: Mapping[str, Mapping[str, str | None]] = watermarks.ages(connection)
     never = [name for name in catalog.names if not ages.get(name, {}).get("swept_at")]
     if never:
         return Line(

@@ -20,16 +20,18 @@ from typing import Any
 
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.compare import Examiner
-from dualwrite.engine.units import Key, Policy, Unit, unit_of
+from dualwrite.engine.second_look import seen_twice
+from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
 from dualwrite.model.declaration import Collection, Segment
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.mapping import Rejection, Row, key_of_path, map_document
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Excuse, Finding, Reason, Verdict, is_same
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Excuse, Finding, Reason, Verdict, Why, rejected
 from dualwrite.model.windows import Window, with_overlap
-from dualwrite.postgres import Connection, memory
-from dualwrite.postgres.memory import OpenDifference
+from dualwrite.postgres import Connection, target_clock
+from dualwrite.postgres.remembered import differences, journal, watermarks
+from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs import tripwire
 from dualwrite.runs.reconcile_plan import DAG_ID, Run
 from dualwrite.runs.record import recorded
@@ -37,13 +39,6 @@ from dualwrite.runs.record import recorded
 log = logging.getLogger(__name__)
 
 PAGE_SIZE = 5000
-DUAL_WRITE_OFF = "dual_write_off"
-"""The cause of what differs while dual-write is switched off: kept open, and no failure."""
-
-PATIENCE = timedelta(hours=1)
-"""A difference that was there at every look for this long is drift, even if its document kept changing: else a busy
-document whose writes never arrive would be in flight for ever."""
-
 
 # --- the first look -------------------------------------------------------------------------------------------------------
 
@@ -68,13 +63,13 @@ def compare(run: Run, name: str) -> dict[str, Any]:
 
 def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
     found = CollectionReport(name, "compare")
-    pending: list[tuple[Finding, Key]] = []
+    pending: list[Finding] = []
     with run.target.transaction() as connection:
-        known = {d.label: d for d in memory.open_differences(connection, name)}
-        moment = memory.now(connection)
+        known = {d.label: d for d in differences.open_differences(connection, name)}
+        moment = target_clock.now(connection)
     excused = {label: d.excuse for label, d in known.items() if d.excuse is not None}
     # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
-    watched = frozenset(label for label, d in known.items() if d.requires is None)
+    watched = frozenset(label for label, d in known.items() if d.finding.requires is None)
     examiner = examiner_of(run, found, Policy(), excused, watched)
     wire = tripwire.of(run, name, window)
 
@@ -84,13 +79,14 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
             return _other_sides(examiner, window)
         # An excuse ends with its difference. A sweep has seen every document and row: what it hasn't seen, or only as
         # the document of a dependent, is looked at by key.
-        accepted = [d for d in known.values() if d.excused]
-        dependents, _ = units_of(examiner, [d for d in accepted if d.requires is not None])
+        accepted = [d for d in known.values() if d.excuse is not None]
+        dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
         looked = examiner.protocol.run(dependents, Policy())
-        examiner.settled |= {f.label for f, _ in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
-        units, others = units_of(examiner, [d for d in accepted if d.requires is None and d.label not in examiner.seen])
-        for finding, key in others:
-            examiner.take(finding, key)
+        examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
+        alone = [d for d in accepted if d.finding.requires is None and d.label not in examiner.seen]
+        units, others = units_of(examiner, alone)
+        for finding in others:
+            examiner.take(finding)
         return units
 
     def begins(finding: Finding) -> bool:
@@ -100,7 +96,9 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
             return True
         if before.excuse is not None:
             return finding.verdict in DRIFT and not before.excuse.covers(finding)
-        return before.verdict == Verdict.REJECTED or finding.path != before.path  # its document is elsewhere
+        return (
+            before.finding.verdict is Verdict.REJECTED or finding.path != before.finding.path
+        )  # its document is elsewhere
 
     def work() -> None:
         wire.measure()
@@ -110,22 +108,18 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
 
     def finish(connection: Connection) -> None:
         # Not drift before the second look has said so: this run may die here, and another look at the table.
-        new: list[tuple[Finding, Key | None, Cause | None]] = [
-            (replace(f, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK), k, None) for f, k in pending if begins(f)
-        ]
-        new += [(f, None, None) for f in examiner.rejected]
-        new += [(f, k, None) for f, k in examiner.accepted]
-        memory.remember(connection, name, new, run.run_id)
-        memory.close(connection, name, examiner.settled)
+        new = [replace(f, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK) for f in pending if begins(f)]
+        differences.remember(connection, name, [*new, *examiner.rejected, *examiner.accepted], run.run_id)
+        differences.close(connection, name, examiner.settled)
         end = run.plan.now if window is None else window.end
         swept = run.plan.now if window is None else None
-        memory.advance_watermark(connection, name, end, run.run_id, swept_at=swept)
+        watermarks.advance(connection, name, end, run.run_id, swept_at=swept)
         wire.keep(connection)
 
     report = measured(run, found, work, finish, window)
     rejected = {f.label for f in examiner.rejected}
     still = known.keys() - excused.keys() - examiner.settled - rejected
-    new = sum(1 for f, _ in pending if begins(f))
+    new = sum(1 for f in pending if begins(f))
     grace = timedelta(seconds=run.params.grace_seconds)
     # Those of a run that died between its looks may be young too.
     young = sum(1 for label in still if moment - known[label].first_seen < grace)
@@ -165,7 +159,7 @@ def look_again(run: Run, reports: dict[str, dict[str, Any]], errors: dict[str, E
     """
     names = [n for n in run.catalog.names if n in run.params.collections]
     with run.target.transaction() as connection:
-        due = memory.due(connection, names, run.run_id, run.params.max_open_looks)
+        due = differences.due(connection, names, run.run_id, run.params.max_open_looks)
     looks = _Looks(run.params.max_open_looks - sum(map(len, due.differences.values())))
     for name in names:
         found = CollectionReport(name, "second_look")
@@ -193,15 +187,15 @@ def re_examine(run: Run, repaired: Iterable[str], ours: Callable[[OpenDifference
     that missing rows needed included: what is repaired is open no more."""
     wanted = run.catalog.with_parents([n for n in run.catalog.names if n in set(repaired)])
     with run.target.transaction() as connection:
-        written = {(name, label) for name, label, _ in memory.journaled(connection, run.run_id)}
-        open_now = {name: memory.open_differences(connection, name) for name in wanted}
+        written = {(name, label) for name, label, _ in journal.written_by(connection, run.run_id)}
+        open_now = {name: differences.open_differences(connection, name) for name in wanted}
     looks = _Looks(budget=0)
     reports = {}
     for name in wanted:
         known = [
             d
             for d in open_now[name]
-            if not d.excused and ((name, d.label) in written or (name in run.params.collections and ours(d)))
+            if d.excuse is None and ((name, d.label) in written or (name in run.params.collections and ours(d)))
         ]
         reports[name] = _look_at_collection(
             run, CollectionReport(name, "re_examine"), looks, known, after_repair=run.policy.delete
@@ -216,11 +210,10 @@ def _look_at_collection(
     name = found.collection
     collection = run.catalog[name]
     with run.target.transaction() as connection:
-        everything = {d.label: d for d in memory.open_differences(connection, name)}
-        now = memory.now(connection)
+        everything = {d.label: d for d in differences.open_differences(connection, name)}
+        now = target_clock.now(connection)
     before = {d.label: d for d in known}
-    findings: list[tuple[Finding, Key | None]] = []
-    causes: dict[str, Cause] = {}
+    findings: list[Finding] = []
     with examiner_of(run, found, Policy(max_proof_reads=run.params.max_proof_reads)) as examiner:
 
         def work() -> None:
@@ -233,23 +226,22 @@ def _look_at_collection(
             found.taken += len(units) + len(others)
             looked = examiner.protocol.run(units, Policy())
             # What was extra before was proved then; a repair proves it again, and so does the look after it.
-            known_extra = {d.label for d in known if d.verdict == Verdict.EXTRA and not after_repair}
-            new = examiner.protocol.prove_extra([(f, k) for f, k in looked if f.label not in known_extra])
-            findings.extend([*new, *((f, k) for f, k in looked if f.label in known_extra)])
-            judged = [(_settled(f, before.get(f.label), now, run.params), k) for f, k in findings]
-            causes.update(_causes(run, collection, [f for f, _ in judged]))
-            findings[:] = [(replace(f, cause=causes[f.label].cause) if f.label in causes else f, k) for f, k in judged]
-            for finding, _ in findings:
+            known_extra = {d.label for d in known if d.finding.verdict is Verdict.EXTRA and not after_repair}
+            findings.extend(examiner.protocol.prove_extra([f for f in looked if f.label not in known_extra]))
+            findings.extend(f for f in looked if f.label in known_extra)
+            judged = [_settled(f, before.get(f.label), now, run.params) for f in findings]
+            findings[:] = _with_causes(run, collection, judged)
+            for finding in findings:
                 found.add(finding)
-                found.expected += finding.cause == DUAL_WRITE_OFF and finding.verdict in DRIFT
-            extra = [(f, k) for f, k in findings if f.verdict is Verdict.EXTRA and k is not None]
-            _find_dependents(examiner, extra, looks.dependents)
+                off = finding.cause is not None and finding.cause.why is Why.DUAL_WRITE_OFF
+                found.expected += off and finding.verdict in DRIFT
+            _find_dependents(examiner, [f for f in findings if f.verdict is Verdict.EXTRA], looks.dependents)
 
         def finish(connection: Connection) -> None:
-            still = [(f, k) for f, k in findings if f.verdict in DRIFT or f.verdict is Verdict.IN_FLIGHT]
-            memory.remember(connection, name, [(f, k, causes.get(f.label)) for f, k in still], run.run_id)
+            still = [f for f in findings if f.verdict in DRIFT or f.verdict is Verdict.IN_FLIGHT]
+            differences.remember(connection, name, still, run.run_id)
             # Only what was looked at is closed, and only what both sides agree on.
-            memory.close(connection, name, {f.label for f, _ in findings} - {f.label for f, _ in still})
+            differences.close(connection, name, {f.label for f in findings} - {f.label for f in still})
 
         return measured(run, found, work, finish, run.plan.windows.get(name))
 
@@ -261,7 +253,7 @@ def _affordable(
     found = {
         label: unit
         for label, unit in looks.dependents.get(name, {}).items()
-        if not (label in everything and everything[label].excused)
+        if not (label in everything and everything[label].excuse is not None)
     }
     others = sorted((label for label in found if label not in before), key=lambda label: label in everything)
     left_out = others[max(0, looks.budget) :]
@@ -270,9 +262,7 @@ def _affordable(
     return {label: unit for label, unit in found.items() if label not in set(left_out)}
 
 
-def units_of(
-    examiner: Examiner, known: Sequence[OpenDifference]
-) -> tuple[list[Unit], list[tuple[Finding, Key | None]]]:
+def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[Unit], list[Finding]]:
     """What to look at for each open difference: its document and its row, by key.
 
     A difference without a key was a document, or a part of one, that couldn't become a row. It is mapped again: as long
@@ -281,36 +271,35 @@ def units_of(
     """
     collection = examiner.collection
     units: dict[str, Unit] = {}
-    done: list[tuple[Finding, Key | None]] = []
+    done: list[Finding] = []
     keyless = []
-    for difference in known:
-        if difference.key is None:
-            keyless.append(difference)
+    for finding in (difference.finding for difference in known):
+        if finding.key is None:
+            keyless.append(finding)
         else:
-            unit = unit_of(collection, difference.key, difference.path)
-            units[difference.label] = replace(unit, label=difference.label, requires=difference.requires)
-    documents = examiner.source.get([d.path for d in keyless if d.path], collection.fields)
-    ended: list[OpenDifference] = []
-    for difference in keyless:
-        document = documents.get(difference.path or "")
+            units[finding.label] = unit_of_finding(collection, finding)
+    documents = examiner.source.get([f.path for f in keyless if f.path], collection.fields)
+    ended: list[Finding] = []
+    for finding in keyless:
+        document = documents.get(finding.path or "")
         mapped = map_document(collection, document) or [] if document is not None else []
-        now = next((m for m in mapped if m.label == difference.label), None)
+        now = next((m for m in mapped if m.label == finding.label), None)
         if isinstance(now, Rejection):
-            done.append((Finding(Verdict.REJECTED, now.label, now.path, now.entry, reason=now.reason), None))
+            done.append(rejected(now))
         elif isinstance(now, Row):
-            units[now.label] = Unit(now.label, now.key, now.path, now.entry)
+            units[now.label] = unit_of_row(now)
         else:
-            ended.append(difference)
+            ended.append(finding)
             for row in mapped:  # of an array or a map that was refused whole, each part by itself
                 if isinstance(row, Row):
-                    units.setdefault(row.label, Unit(row.label, row.key, row.path, row.entry))
+                    units.setdefault(row.label, unit_of_row(row))
     for unit in _rows_left(examiner, ended):
         units.setdefault(unit.label, unit)
-    done += [(Finding(Verdict.ABSENT, d.label, d.path), None) for d in ended if d.label not in units]
+    done += [Finding(Verdict.ABSENT, f.label, f.path) for f in ended if f.label not in units]
     return list(units.values()), done
 
 
-def _rows_left(examiner: Examiner, ended: Sequence[OpenDifference]) -> list[Unit]:
+def _rows_left(examiner: Examiner, ended: Sequence[Finding]) -> list[Unit]:
     """The rows that documents which are gone, or no longer say so, may have left. Where the key is made of fields, nobody
     can tell any more which row that is: the sweep looks at every row."""
     collection = examiner.collection
@@ -318,50 +307,39 @@ def _rows_left(examiner: Examiner, ended: Sequence[OpenDifference]) -> list[Unit
         return []
     parent = next((c for c in collection.key if isinstance(c.origin, Segment)), None)
     if collection.entries is not None and parent is not None:
-        paths = {d.path.rsplit("/", 1)[-1]: d.path for d in ended if d.path and "\x00" not in d.path}
+        paths = {f.path.rsplit("/", 1)[-1]: f.path for f in ended if f.path and "\x00" not in f.path}
         index = collection.key.index(parent)
         keys = examiner.target.keys_where(collection, parent.name, paths)
         return [unit_of(collection, key, paths[str(key[index])]) for key in keys]
-    keys_of_documents = ((d, key_of_path(collection, d.path)) for d in ended if d.path and "\x00" not in d.path)
-    return [
-        replace(unit_of(collection, key, difference.path), label=difference.label)
-        for difference, key in keys_of_documents  # no row's key can hold U+0000
-        if key is not None
-    ]
+    # No row's key can hold U+0000.
+    keys = ((f, key_of_path(collection, f.path)) for f in ended if f.path and "\x00" not in f.path)
+    return [unit_of_finding(collection, replace(f, key=key)) for f, key in keys if key is not None]
 
 
 def _settled(finding: Finding, before: OpenDifference | None, now: datetime, params: ReconcileParams) -> Finding:
-    """The verdict of a second look: drift is what stayed, unchanged, for the grace period."""
-    if finding.verdict not in SETTLED_BY_WRITING or finding.requires is not None:
-        return finding  # a dependent of an extra row has waited with it
-    if before is None or before.verdict == Verdict.REJECTED:  # another difference than the one that was open
-        return replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK)
-    age = now - before.first_seen
-    if age < timedelta(seconds=params.grace_seconds):
-        return replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.YOUNGER_THAN_GRACE)
-    if not is_same(before.fingerprint, finding.fingerprint) and age < PATIENCE:
-        return replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.CHANGED_BETWEEN_LOOKS)
-    return finding
+    """The verdict of this look at what was open before, if it was."""
+    age = now - before.first_seen if before else timedelta()
+    grace = timedelta(seconds=params.grace_seconds)
+    return seen_twice(finding, before.finding if before else None, age=age, grace=grace)
 
 
-def _causes(run: Run, collection: Collection, findings: Sequence[Finding]) -> dict[str, Cause]:
+def _with_causes(run: Run, collection: Collection, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, with why it is so where a row differs."""
     wanted = [f for f in findings if f.verdict in SETTLED_BY_WRITING]
     if not wanted:
-        return {}
+        return list(findings)
     with run.target.transaction() as connection:
-        found = operations.causes(connection, collection, wanted)
+        causes = operations.causes(connection, collection, wanted)
     if not run.plan.dual_write_enabled:
-        found |= {finding.label: Cause(DUAL_WRITE_OFF) for finding in wanted}
-    return found
+        causes = dict.fromkeys(causes, Cause(Why.DUAL_WRITE_OFF))
+    return [replace(f, cause=causes.get(f.label)) for f in findings]
 
 
-def _find_dependents(
-    examiner: Examiner, extra: Sequence[tuple[Finding, Key]], dependents: dict[str, dict[str, Unit]]
-) -> None:
+def _find_dependents(examiner: Examiner, extra: Sequence[Finding], dependents: dict[str, dict[str, Unit]]) -> None:
     """Rows that reference rows whose documents are gone: they can't stay, though their own documents may be there. One
     statement for each table that references this one."""
     catalog, collection = examiner.catalog, examiner.collection
-    gone = {str(key[0]): f.requires or f.path for f, key in extra if f.path is not None or f.requires is not None}
+    gone = {str(f.key[0]): f.requires or f.path for f in extra if f.key and (f.requires or f.path)}
     if not gone or len(collection.key) != 1:
         return
     for child, column in catalog.children(collection.name):

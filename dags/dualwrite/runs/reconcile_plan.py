@@ -16,7 +16,8 @@ from dualwrite.model.errors import ParameterError, PreflightError
 from dualwrite.model.parameters import refuse_unknown_collections
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.windows import Window, recent_window
-from dualwrite.postgres import baselines, memory
+from dualwrite.postgres import target_clock
+from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, schema, watermarks
 from dualwrite.postgres.target import Target
 
 DAG_ID = "reconcile_dual_writes"
@@ -124,25 +125,25 @@ def preflight(
     now = now or clock()
     source.budget = Budget(params.max_billed_reads)
     with target.transaction() as connection:
-        memory.require_schema(connection)
-        _check_clocks(clock(), {"target's": memory.now(connection)})
-        memory.prune_journal(connection, JOURNAL_DAYS)
-        memory.prune_runs(connection, RUNS_DAYS)
+        schema.require(connection)
+        _check_clocks(clock(), {"target's": target_clock.now(connection)})
+        journal.prune(connection, JOURNAL_DAYS)
+        run_log.prune(connection, RUNS_DAYS)
         # Excuses may name a collection that is no longer declared, and has differences open from when it was.
-        known = {*catalog.names, *(line["collection"] for line in memory.open_counts(connection))}
+        known = {*catalog.names, *(line["collection"] for line in differences.open_counts(connection))}
         refuse_unknown_collections([*params.excuses, *params.unexcuses], known)
         if (params.excuses or params.unexcuses) and asked_at is not None and clock() - asked_at > MAX_ASKED_AGE:
             raise ParameterError(
                 f"This run was asked for at {asked_at.isoformat(timespec='minutes')} and excuses differences: what is open "
                 "has changed since. Trigger a new run instead of clearing this one."
             )
-        memory.excuse(
+        excuses.excuse(
             connection, params.excuses, by=by, reason=str(params.excuse_reason), run_id=run_id, asked_at=asked_at
         )
-        memory.unexcuse(connection, params.unexcuses)
-        moment = memory.now(connection)
+        excuses.unexcuse(connection, params.unexcuses)
+        moment = target_clock.now(connection)
         called = baselines.called_sweeps(connection)
-        marks = {name: _believed(memory.watermark(connection, name), moment) for name in params.collections}
+        marks = {name: _believed(watermarks.watermark(connection, name), moment) for name in params.collections}
     windows, instead = {}, {}
     for name, mark in marks.items():
         recent = None if mark is None else recent_window(mark[0], params.minutes, now)
@@ -161,7 +162,7 @@ def preflight(
 def _check_clocks(worker: datetime, others: Mapping[str, datetime]) -> None:
     """Windows, watermarks and sweeps compare the worker's clock with the others."""
     for whose, moment in others.items():
-        if abs(worker - moment) > memory.CLOCKS_APART:
+        if abs(worker - moment) > target_clock.CLOCKS_APART:
             minutes = (worker - moment).total_seconds() / 60
             raise PreflightError(
                 f"The worker's clock and the {whose} are {abs(minutes):,.0f} minutes apart (worker "
@@ -175,10 +176,10 @@ def _believed(
 ) -> tuple[datetime, datetime | None] | None:
     """A watermark as far as it can be true: one that lies in the future was set by a wrong clock, and what was examined
     until then nobody knows. Such a collection is swept."""
-    if mark is None or mark[0] > moment + memory.CLOCKS_APART:
+    if mark is None or mark[0] > moment + target_clock.CLOCKS_APART:
         return None
     until, swept = mark
-    return until, None if swept is not None and swept > moment + memory.CLOCKS_APART else swept
+    return until, None if swept is not None and swept > moment + target_clock.CLOCKS_APART else swept
 
 
 def _sweeps(

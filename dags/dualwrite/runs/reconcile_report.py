@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dualwrite import migrations
-from dualwrite.engine.op_log import NEVER_ATTEMPTED
 from dualwrite.model import cost, report
 from dualwrite.model.declaration import Catalog
+from dualwrite.model.problems import ProblemKind
 from dualwrite.model.render import Block, Heading, Paragraph, Table
-from dualwrite.model.report import Alert
-from dualwrite.model.verdicts import DRIFT, Reason
-from dualwrite.postgres import Connection, memory
+from dualwrite.model.report import Alert, CollectionReport, merged
+from dualwrite.model.verdicts import DRIFT, Reason, Why
+from dualwrite.postgres import Connection
+from dualwrite.postgres.remembered import differences, excuses, journal, run_log, watermarks
 from dualwrite.runs.ready import checklist, clean_streak
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 from dualwrite.runs.repair import steps
@@ -63,7 +64,10 @@ def build_report(
 ) -> dict[str, Any]:
     """The whole run, with what is open now, the age of the last complete looks, and the last runs in short form."""
     why = parts.errors.get("look_again")
-    gate = parts.gate or {"problem": f"{NO_GATE} {why}" if why else NO_GATE}
+    gate = parts.gate or {
+        "problem": f"{NO_GATE} {why}" if why else NO_GATE,
+        "problem_kind": ProblemKind.NOT_EXAMINED,
+    }
     planned = gate.get("planned") or {}
     done = {(part["collection"], part["phase"]) for part in parts.repaired}
     due = [] if gate["problem"] else [(name, step) for name in planned for step in steps(planned[name])]
@@ -77,6 +81,7 @@ def build_report(
         "dual_write_enabled": plan.dual_write_enabled,
         "windows": plan.as_json()["windows"],
         "problem": gate["problem"],
+        "problem_kind": gate["problem_kind"],
         "gate": "not_examined" if parts.gate is None else "examined",
         "operations": gate.get("operations"),
         "planned": planned,
@@ -85,15 +90,15 @@ def build_report(
             for name, step in due
             if (name, step) not in done
         },
-        "repaired_lately": [dataclasses.asdict(r) for r in memory.repaired_lately(connection, DAG_ID, run_id)],
+        "repaired_lately": [dataclasses.asdict(r) for r in journal.repaired_lately(connection, DAG_ID, run_id)],
         "billed_reads": _billed(collections, gate, plan, parts),
         "collections": collections,
-        "open": memory.open_counts(connection),
-        "ages": memory.ages(connection),
+        "open": differences.open_counts(connection),
+        "ages": watermarks.ages(connection),
         "declared": list(catalog.names),
-        "history": memory.history(connection, DAG_ID),
-        "excuses": memory.excuses(connection, EXCUSES),
-        "clean_days": clean_streak(memory.clean_days(connection, DAG_ID), plan.now.date()),
+        "history": run_log.history(connection, DAG_ID),
+        "excuses": excuses.latest(connection, EXCUSES),
+        "clean_days": clean_streak(run_log.clean_days(connection, DAG_ID), plan.now.date()),
         "migrations": migrations.standing(connection),
     }
     derived = [c.name for c in catalog if c.entries is not None]
@@ -116,21 +121,23 @@ def _collection(name: str, plan: Plan, parts: Parts) -> dict[str, Any]:
     looked = (parts.looked or {}).get(name)
     if compared is None:
         why = parts.errors.get(f"compare.{name}") or parts.errors.get("compare") or NOT_RUN
-        missing = report.CollectionReport(name, "compare", not_examined=why).as_json()
+        missing = CollectionReport(name, "compare", not_examined=why).as_json()
         return {**missing, "scope": "recent", "not_looked_at": 0, "undecided": 0, "sweep_failed": None}
+    whole = merged([CollectionReport.from_json(look) for look in (compared, looked) if look])
     if looked is None and compared.get("pending"):
         why = parts.errors.get(f"look_again.{name}") or parts.errors.get("look_again") or NOT_RUN
-        compared = {**compared, "outcome": "not_examined", "not_examined": f"its second look: {why}"}
-    whole = report.merged([compared, *([looked] if looked else [])])
-    whole |= {"phase": "compare", "scope": compared["scope"], "sweep_failed": compared.get("sweep_failed")}
-    whole |= {n: (looked or {}).get(n, 0) for n in ("not_looked_at", "undecided")}
+        whole.not_examined = f"its second look: {why}"
     for written in parts.repaired:
         if written["collection"] == name:
-            for number in ("inserted", "updated", "deleted", "parents_inserted", "billed_reads"):
-                whole[number] += written[number]
+            whole.add_work(CollectionReport.from_json(written))
     if parts.re_examined and name in parts.re_examined:
-        whole["billed_reads"] += parts.re_examined[name]["billed_reads"]
-    return whole
+        whole.billed_reads += parts.re_examined[name]["billed_reads"]
+    return {
+        **compared,
+        **whole.as_json(),
+        "sweep_failed": compared.get("sweep_failed"),
+        **{n: (looked or {}).get(n, 0) for n in ("not_looked_at", "undecided")},
+    }
 
 
 # --- alerts -------------------------------------------------------------------------------------------------------------
@@ -140,8 +147,7 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
     """Why the run fails; empty where it succeeds."""
     found = []
     if problem := whole["problem"]:
-        verdict = "dual_write_off" if "seems off" in problem else "refused"
-        found.append(Alert(problem, verdict="not_examined" if whole["gate"] == "not_examined" else verdict))
+        found.append(Alert(problem, verdict=str(whole["problem_kind"])))
     for collection in whole["collections"]:
         name = collection["collection"]
         if collection["not_examined"]:
@@ -213,7 +219,7 @@ def _remedy(name: str, verdict: str, reasons: Counter[str | None], catalog: Cata
 
 def _unattempted(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
     """A repair that scheduled runs do quietly must not hide that nobody attempts these writes any more."""
-    lately = [r for r in whole["repaired_lately"] if r["cause"] == NEVER_ATTEMPTED]
+    lately = [r for r in whole["repaired_lately"] if r["cause"] == Why.NEVER_ATTEMPTED]
     number = sum(r["unattended"] for r in lately)
     now = sum(r["by_this_run"] for r in lately)
     if not plan.unattended or not now or number <= plan.params.max_unattempted_repairs:

@@ -13,7 +13,8 @@ from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.windows import Window
-from dualwrite.postgres import Connection, memory
+from dualwrite.postgres import Connection
+from dualwrite.postgres.remembered import run_log
 from dualwrite.postgres.target import Target
 
 _budgets: WeakValueDictionary[tuple[object, ...], Budget] = WeakValueDictionary()
@@ -27,7 +28,7 @@ def _budget(source: Source, target: Target, dag_id: str, run_id: str, limit: int
         budget = _budgets.get(key)
         if budget is None:
             with target.transaction() as connection:
-                spent = memory.billed(connection, dag_id, run_id)
+                spent = run_log.billed(connection, dag_id, run_id)
             budget = _budgets[key] = Budget(limit, billed_before + spent)
         budget.spend(source.billed_reads)  # what this Source read before
         return budget
@@ -67,7 +68,7 @@ def recorded(
         found.billed_reads = source.billed_reads - billed
 
     def record(connection: Connection) -> None:
-        memory.record_run(
+        run_log.record(
             connection,
             found,
             dag_id=dag_id,
