@@ -277,7 +277,7 @@ PRECONDITIONS = {
     ),
     "a database in Datastore mode": (
         "The Cloud Firestore API is not available for Firestore in Datastore Mode database projects/p/databases/d.",
-        "in Datastore mode. Name a database in native mode",
+        "in Datastore mode. Set a database in native mode",
     ),
     "a read_time that has expired": ("The requested read_time is too old.", "too old.. Correct what it names"),
 }

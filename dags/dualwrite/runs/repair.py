@@ -149,7 +149,7 @@ def may_write(run: Run) -> None:
     age = datetime.now(UTC) - run.plan.now
     if age > MAX_PLAN_AGE:
         raise BrakeError(
-            f"A repair belongs to the looks that it follows: those of this run are from "
+            f"This run's comparison is too old to repair by: it is from "
             f"{run.plan.now.isoformat(timespec='minutes')}, more than {MAX_PLAN_AGE.total_seconds() / 3600:g} hours ago. "
             "Nothing was written. Trigger a new run instead of clearing this one."
         )
