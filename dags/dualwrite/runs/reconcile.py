@@ -1,4 +1,4 @@
-"""Reconciliation: did what was written lately arrive? Looks from four sides, looks twice, says why, and can mend it.
+"""Reconciliation: did what was written lately arrive? Looks from four sides, looks twice, says why, and can repair it.
 
 The sides are the documents whose check fields lie in the window, the rows written in it, the operations of write_ops in
 it, and the differences that are still open. A sweep looks at every document and every row instead. docs/verification.md
@@ -312,8 +312,8 @@ def _rows_left(examiner: Examiner, ended: Sequence[Finding]) -> list[Unit]:
         keys = examiner.target.keys_where(collection, parent.name, paths)
         return [unit_of(collection, key, paths[str(key[index])]) for key in keys]
     # No row's key can hold U+0000.
-    keys = ((f, key_of_path(collection, f.path)) for f in ended if f.path and "\x00" not in f.path)
-    return [unit_of_finding(collection, replace(f, key=key)) for f, key in keys if key is not None]
+    keyed = ((f, key_of_path(collection, f.path)) for f in ended if f.path and "\x00" not in f.path)
+    return [unit_of_finding(collection, replace(f, key=key)) for f, key in keyed if key is not None]
 
 
 def _settled(finding: Finding, before: OpenDifference | None, now: datetime, params: ReconcileParams) -> Finding:
