@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dualwrite.model.errors import DualWriteError, TargetError
-from dualwrite.runs import reconcile, reconcile_report, repair
+from dualwrite.runs import first_look, reconcile_report, repair, second_look
 from dualwrite.runs.reconcile_plan import Plan, Run
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def compare(
                 while not stop.is_set():
                     name = todo.get_nowait()
                     try:
-                        done.put((name, reconcile.compare(run, name)))
+                        done.put((name, first_look.compare(run, name)))
                     except Exception as error:  # noqa: BLE001 - one collection's failure is told by its name
                         done.put((name, error))
         except queue.Empty:
@@ -123,7 +123,7 @@ def look_again_at(plan: Plan, compared: Mapping[str, Mapping[str, Any]]) -> date
 def look_again(run: Run) -> Stage:
     """The second look at what is open, by key."""
     found = Stage()
-    reconcile.look_again(run, found.reports, found.errors)
+    second_look.look_again(run, found.reports, found.errors)
     return found
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from dualwrite.model.errors import TargetError
-from dualwrite.runs import reconcile, reconcile_report, repair
+from dualwrite.runs import first_look, reconcile_report, repair
 from tests.integration.reconcile.world import (
     LONG_AGO,
     attempted,
@@ -128,7 +128,7 @@ def test_repaired_rows_are_told_by_cause_though_the_run_died_before_it_could(wor
     attempted(target_dsn, "post:create:new")
     run()
     with reconcile_run(world.project, emulator, target_dsn, repair="missing") as dies:
-        reconcile.compare(dies, "posts")
+        first_look.compare(dies, "posts")
         repair.write(dies, "posts")
     [line] = run().report["repaired_lately"]
     assert (line["cause"], line["number"]) == ("attempted_failed", 1)
