@@ -135,7 +135,7 @@ def test_an_empty_side_is_the_wrong_side(firestore, emulator, target_dsn):
 def test_a_server_that_does_not_answer_is_named_without_its_password(firestore, emulator):
     target = Target(lambda: postgres.connect("postgresql://u:secret@127.0.0.1:1/db"), CATALOG)
     with Source(firestore.project, emulator_host=emulator) as source:
-        run = backfill.Run(source, target, CATALOG, params(), "run")
+        run = backfill.Run(source, target, CATALOG, "run", params())
         with pytest.raises(PreflightError, match="Can't connect.*127.0.0.1:1.*connection supabase_default") as refused:
             backfill.preflight(run, by="test")
     assert "secret" not in str(refused.value)

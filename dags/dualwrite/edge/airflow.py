@@ -370,7 +370,7 @@ def gap_run(context: Mapping[str, Any], params: GapParams) -> Iterator[backfill.
     from dualwrite.runs import backfill
 
     with clearly_run(context), source() as firestore, target() as postgres_target:
-        yield backfill.Run(firestore, postgres_target, CATALOG, params, str(context["run_id"]))
+        yield backfill.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), params)
 
 
 def dag_link(dag_id: str) -> str:

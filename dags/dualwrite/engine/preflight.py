@@ -134,8 +134,12 @@ def triggers(connection: Connection, collections: Sequence[Collection]) -> dict[
     found: dict[str, list[str]] = {}
     for collection in collections:
         rows = connection.execute(
-            "SELECT tgname::text FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal "
-            "AND tgenabled IN ('O', 'A') AND tgtype & 28 <> 0 ORDER BY 1",  # 28: on INSERT, DELETE or UPDATE
+            """
+            SELECT tgname::text FROM pg_trigger
+            WHERE tgrelid = %s AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+              AND tgtype & 28 <> 0 -- on INSERT, DELETE or UPDATE
+            ORDER BY 1
+            """,
             (privileges.relation(connection, collection.table),),
         ).fetchall()
         if rows:
@@ -234,10 +238,15 @@ def _has_unique(connection: Connection, table: int | None, columns: tuple[str, .
     a column of its own is null: nulls are never equal to each other.
     """
     rows = connection.execute(
-        "SELECT pg_get_expr(i.indpred, i.indrelid) FROM pg_index i WHERE i.indrelid = %s "
-        "AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indexprs IS NULL "
-        "AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a WHERE a.attrelid = i.indrelid "
-        "AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])) = %s",
+        """
+        SELECT pg_get_expr(i.indpred, i.indrelid)
+        FROM pg_index i
+        WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indexprs IS NULL
+          AND %s = (
+            SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a
+            WHERE a.attrelid = i.indrelid AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])
+          )
+        """,
         (table, sorted(columns)),
     ).fetchall()
     return any(predicate is None or (not whole and _only_leaves_nulls_out(predicate, columns)) for (predicate,) in rows)

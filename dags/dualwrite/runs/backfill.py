@@ -15,10 +15,8 @@ from dualwrite.engine import preflight as checks
 from dualwrite.engine.compare import Examiner, scans
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.budget import Budget
-from dualwrite.firestore.source import Source
 from dualwrite.model import cost, report
 from dualwrite.model.baseline import Baseline
-from dualwrite.model.declaration import Catalog
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import Block, Heading, Paragraph
 from dualwrite.model.report import CollectionReport
@@ -26,9 +24,8 @@ from dualwrite.model.verdicts import DRIFT, Finding
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, watermarks
-from dualwrite.postgres.target import Target
 from dualwrite.runs import tripwire
-from dualwrite.runs.record import recorded
+from dualwrite.runs.record import BaseRun, recorded
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +38,15 @@ Approval = Literal["approved", "rejected", "unanswered"]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(BaseRun):
     """What the tasks of one run share."""
 
-    source: Source
-    target: Target
-    catalog: Catalog
+    dag_id = DAG_ID
     params: GapParams
-    run_id: str
+
+    @property
+    def max_billed_reads(self) -> int | None:
+        return self.params.max_billed_reads
 
 
 def preflight(run: Run, *, by: str) -> dict[str, Any]:
@@ -150,16 +148,7 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
 def _examiner(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
     with run.target.transaction() as connection:
         excused = excuses.excuses_of(connection, found.collection)
-    return Examiner(
-        run.source,
-        run.target,
-        run.catalog,
-        run.catalog[found.collection],
-        policy=policy,
-        report=found,
-        run_id=run.run_id,
-        excused=excused,
-    )
+    return run.examiner(found, policy, excused)
 
 
 def _recorded(
@@ -175,11 +164,7 @@ def _recorded(
     if record and run.params.mode == "dry_run":
         with run.target.transaction() as connection:
             record = run_log.can_record(connection)
-    return recorded(
-        run.source, run.target, found, work, finish,
-        dag_id=DAG_ID, run_id=run.run_id, scope=run.params.scope, mode=mode, window=window, line=lambda: record,
-        max_billed_reads=run.params.max_billed_reads,
-    )  # fmt: skip
+    return recorded(run, found, work, finish, scope=run.params.scope, mode=mode, window=window, line=lambda: record)
 
 
 # --- the report -----------------------------------------------------------------------------------------------------

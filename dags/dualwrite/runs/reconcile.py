@@ -27,13 +27,13 @@ from dualwrite.model.errors import DualWriteError
 from dualwrite.model.mapping import Rejection, Row, key_of_path, map_document
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Excuse, Finding, Reason, Verdict, Why, rejected
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, Reason, Verdict, Why, rejected
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.remembered import differences, journal, watermarks
 from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs import tripwire
-from dualwrite.runs.reconcile_plan import DAG_ID, Run
+from dualwrite.runs.reconcile_plan import Run
 from dualwrite.runs.record import recorded
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def _compare(run: Run, name: str, window: Window | None) -> dict[str, Any]:
     excused = {label: d.excuse for label, d in known.items() if d.excuse is not None}
     # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
     watched = frozenset(label for label, d in known.items() if d.finding.requires is None)
-    examiner = examiner_of(run, found, Policy(), excused, watched)
+    examiner = run.examiner(found, Policy(), excused, watched)
     wire = tripwire.of(run, name, window)
 
     def more(examiner: Examiner) -> list[Unit]:
@@ -214,7 +214,7 @@ def _look_at_collection(
         now = target_clock.now(connection)
     before = {d.label: d for d in known}
     findings: list[Finding] = []
-    with examiner_of(run, found, Policy(max_proof_reads=run.params.max_proof_reads)) as examiner:
+    with run.examiner(found, Policy(max_proof_reads=run.params.max_proof_reads)) as examiner:
 
         def work() -> None:
             # A dependent of an extra row goes with it, whatever else is open about its own document; else the row above
@@ -353,26 +353,6 @@ def _find_dependents(examiner: Examiner, extra: Sequence[Finding], dependents: d
 # --- small things -----------------------------------------------------------------------------------------------------------
 
 
-def examiner_of(
-    run: Run,
-    found: CollectionReport,
-    policy: Policy,
-    excused: Mapping[str, Excuse] | None = None,
-    watched: frozenset[str] = frozenset(),
-) -> Examiner:
-    return Examiner(
-        run.source,
-        run.target,
-        run.catalog,
-        run.catalog[found.collection],
-        policy=policy,
-        report=found,
-        run_id=run.run_id,
-        excused=excused,
-        watched=watched,
-    )
-
-
 def measured(
     run: Run,
     found: CollectionReport,
@@ -383,9 +363,12 @@ def measured(
     """One phase of one collection, with its line in dualwrite.runs. A look at nothing leaves no line."""
     swept = window is None and found.collection in run.plan.windows
     return recorded(
-        run.source, run.target, found, work, finish,
-        dag_id=DAG_ID, run_id=run.run_id, scope="sweep" if swept else "recent", mode=run.params.repair, window=window,
+        run,
+        found,
+        work,
+        finish,
+        scope="sweep" if swept else "recent",
+        mode=run.params.repair,
+        window=window,
         line=lambda: bool(found.examined or found.not_examined or found.phase == "compare"),
-        unattended=run.plan.unattended,
-        max_billed_reads=run.params.max_billed_reads, billed_before=run.plan.billed_reads,
-    )  # fmt: skip
+    )

@@ -19,6 +19,7 @@ from dualwrite.model.windows import Window, recent_window
 from dualwrite.postgres import target_clock
 from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, schema, watermarks
 from dualwrite.postgres.target import Target
+from dualwrite.runs.record import BaseRun
 
 DAG_ID = "reconcile_dual_writes"
 JOURNAL_DAYS = 30
@@ -73,13 +74,10 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(BaseRun):
     """What the tasks of one run share."""
 
-    source: Source
-    target: Target
-    catalog: Catalog
-    run_id: str
+    dag_id = DAG_ID
     plan: Plan
     switch: Callable[[], bool] | None = None
     """Asks for Variable dual_write_enabled as it is now: `plan` knows it as it was. None: it can't have changed."""
@@ -87,6 +85,18 @@ class Run:
     @property
     def params(self) -> ReconcileParams:
         return self.plan.params
+
+    @property
+    def max_billed_reads(self) -> int | None:
+        return self.params.max_billed_reads
+
+    @property
+    def billed_before(self) -> int:
+        return self.plan.billed_reads
+
+    @property
+    def unattended(self) -> bool:
+        return self.plan.unattended
 
     @property
     def policy(self) -> Policy:

@@ -26,7 +26,7 @@ from dualwrite.postgres.remembered import differences, journal
 from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs import reconcile
 from dualwrite.runs.liveness import liveness
-from dualwrite.runs.reconcile import examiner_of, measured, units_of
+from dualwrite.runs.reconcile import measured, units_of
 from dualwrite.runs.reconcile_plan import Run
 
 FEW = 20
@@ -184,7 +184,7 @@ def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     found = CollectionReport(name, "delete" if policy.delete else "write")
     with run.target.transaction() as connection:
         known = [d for d in differences.open_differences(connection, name) if is_ours(d, policy)]
-    with examiner_of(run, found, policy) as examiner:
+    with run.examiner(found, policy) as examiner:
 
         def work() -> None:
             may_write(run)  # in here, so that what asking costs is counted
