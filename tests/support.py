@@ -40,7 +40,7 @@ def gap_run(project: str, emulator: str, dsn: str, *, run_id: str = "run", catal
         Source(project, emulator_host=emulator) as source,
         Target(lambda: postgres.connect(dsn), catalog) as target,
     ):
-        yield backfill.Run(source, target, catalog, params(catalog=catalog, **changes), run_id)
+        yield backfill.Run(source, target, catalog, run_id, params(catalog=catalog, **changes))
 
 
 def examine_all(run: backfill.Run, *, dry: bool, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualwrite.model.pace import BURST_SECONDS, Pace
-from dualwrite.postgres import pressure
 from dualwrite.postgres.pressure import SLOW_SECONDS, Pressure
 
 
@@ -35,7 +34,7 @@ def test_without_a_limit_nobody_waits():
 def test_a_slow_target_gets_smaller_pages_and_rests_until_it_is_quick_again(monkeypatch, caplog):
     caplog.set_level("INFO")
     rests: list[float] = []
-    monkeypatch.setattr(pressure.time, "sleep", rests.append)
+    monkeypatch.setattr("dualwrite.postgres.pressure.time.sleep", rests.append)
     found = Pressure()
     found.after("posts", 5000, 0.05)
     assert (found.most_rows, rests) == (None, [])

@@ -78,18 +78,25 @@ def activity(connection: Connection, entities: Iterable[str], start: datetime, e
     if not is_readable(connection):
         return Activity(None)
     row = connection.execute(
-        "SELECT count(*) FILTER (WHERE created_at < %(end)s), "
-        "count(*) FILTER (WHERE op_id !~ '^[^:]+:[^:]+:.+:[0-9]+$'), "
-        "count(*) FILTER (WHERE op_id ~ '^[^:]+:[^:]+:.+:[0-9]+$' AND split_part(op_id, ':', 1) <> ALL(%(known)s)), "
-        "count(*) FILTER (WHERE created_at >= %(end)s + interval '5 minutes') "
-        "FROM write_ops WHERE created_at >= %(start)s",
+        """
+        SELECT count(*) FILTER (WHERE created_at < %(end)s),
+          count(*) FILTER (WHERE op_id !~ '^[^:]+:[^:]+:.+:[0-9]+$'),
+          count(*) FILTER (WHERE op_id ~ '^[^:]+:[^:]+:.+:[0-9]+$' AND split_part(op_id, ':', 1) <> ALL(%(known)s)),
+          count(*) FILTER (WHERE created_at >= %(end)s + interval '5 minutes')
+        FROM write_ops
+        WHERE created_at >= %(start)s
+        """,
         {"start": start, "end": end, "known": list(entities)},
     ).fetchone()
     assert row is not None
     known = sorted(set(entities))
     by_entity = connection.execute(
-        "SELECT split_part(op_id, ':', 1), count(*) FROM write_ops "
-        "WHERE created_at >= %s AND created_at < %s AND split_part(op_id, ':', 1) = ANY(%s) GROUP BY 1 ORDER BY 1",
+        """
+        SELECT split_part(op_id, ':', 1), count(*)
+        FROM write_ops
+        WHERE created_at >= %s AND created_at < %s AND split_part(op_id, ':', 1) = ANY(%s)
+        GROUP BY 1 ORDER BY 1
+        """,
         (start, end, known),
     ).fetchall()
     total, malformed, unknown, ahead = row
@@ -106,8 +113,10 @@ def since(connection: Connection, collection: Collection, start: datetime) -> li
     if not entities or not is_readable(connection):
         return []
     rows = connection.execute(
-        "SELECT op_id, created_at FROM write_ops WHERE (created_at >= %s OR created_at IS NULL) "
-        "AND split_part(op_id, ':', 1) = ANY(%s)",
+        """
+        SELECT op_id, created_at FROM write_ops
+        WHERE (created_at >= %s OR created_at IS NULL) AND split_part(op_id, ':', 1) = ANY(%s)
+        """,
         (start, entities),
     )
     return [operation for op_id, at in rows if (operation := parse(op_id, at)) is not None]
@@ -214,8 +223,10 @@ def causes(connection: Connection, collection: Collection, findings: Sequence[Fi
     if not is_readable(connection) or not ids:
         return {f.label: Cause(Why.UNKNOWN) for f in findings}
     rows = connection.execute(
-        "SELECT op_id, created_at FROM write_ops WHERE split_part(op_id, ':', 1) = ANY(%s) "
-        "AND substring(op_id from '^[^:]+:[^:]+:(.+):[0-9]+$') = ANY(%s)",
+        """
+        SELECT op_id, created_at FROM write_ops
+        WHERE split_part(op_id, ':', 1) = ANY(%s) AND substring(op_id FROM '^[^:]+:[^:]+:(.+):[0-9]+$') = ANY(%s)
+        """,
         (entities_of(collection), ids),
     )
     by_id: dict[str, list[Operation]] = {}

@@ -9,26 +9,23 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.compare import Examiner, scans
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.budget import Budget
-from dualwrite.firestore.source import Source
 from dualwrite.model import cost, report
 from dualwrite.model.baseline import Baseline
-from dualwrite.model.declaration import Catalog
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import Block, Heading, Paragraph
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, Finding
+from dualwrite.model.verdicts import DRIFT, Excuse, Finding
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, watermarks
-from dualwrite.postgres.target import Target
 from dualwrite.runs import tripwire
-from dualwrite.runs.record import recorded
+from dualwrite.runs.record import BaseRun, recorded
 
 log = logging.getLogger(__name__)
 
@@ -36,21 +33,20 @@ DAG_ID = "backfill_gap"
 JOURNAL_DAYS = 30
 """How long the rows as they were before a write are kept."""
 
-E = TypeVar("E", bound=Examiner)
-
 Approval = Literal["approved", "rejected", "unanswered"]
 """How a review ended. Unanswered: its dry run failed, or nobody could be asked."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(BaseRun):
     """What the tasks of one run share."""
 
-    source: Source
-    target: Target
-    catalog: Catalog
+    dag_id = DAG_ID
     params: GapParams
-    run_id: str
+
+    @property
+    def max_billed_reads(self) -> int | None:
+        return self.params.max_billed_reads
 
 
 def preflight(run: Run, *, by: str) -> dict[str, Any]:
@@ -101,7 +97,7 @@ def examine(run: Run, name: str, *, dry: bool, record: bool = True) -> dict[str,
     params = run.params
 
     def work() -> None:
-        with examiner_of(run, found, policy_of(params, dry=dry), Examiner) as examiner:
+        with examiner_of(run, found, policy_of(params, dry=dry)) as examiner:
             examiner.scan(params.scan_window, params.page_size)
 
     mode = "dry_run" if dry else "apply"
@@ -136,7 +132,7 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
             found.verification = "not_proven"
             return
         baseline = tripwire.measure(run.source, run.target, collection, began)
-        with examiner_of(run, found, Policy(), Examiner) as examiner:
+        with examiner_of(run, found, Policy()) as examiner:
             examiner.sweep(params.page_size, grace=params.grace_seconds)
             rejected.extend(examiner.rejected)
         found.verification = verdict_of(found)
@@ -158,20 +154,14 @@ def verdict_of(found: CollectionReport) -> str:
     return "not_verified" if found.drift else "verified"
 
 
-def examiner_of(run: Run, found: CollectionReport, policy: Policy, kind: type[E]) -> E:
-    """What examines a collection, with what a person excused there. `kind`: Examiner, or one for slices."""
+def examiner_of(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
+    """What examines a collection, with what a person excused there."""
+    return run.examiner(found, policy, excused_in(run, found.collection))
+
+
+def excused_in(run: Run, name: str) -> dict[str, Excuse]:
     with run.target.transaction() as connection:
-        excused = excuses.excuses_of(connection, found.collection)
-    return kind(
-        run.source,
-        run.target,
-        run.catalog,
-        run.catalog[found.collection],
-        policy=policy,
-        report=found,
-        run_id=run.run_id,
-        excused=excused,
-    )
+        return excuses.excuses_of(connection, name)
 
 
 def measured(
@@ -190,9 +180,8 @@ def measured(
         with run.target.transaction() as connection:
             record = run_log.can_record(connection)
     return recorded(
-        run.source, run.target, found, work, finish,
-        dag_id=DAG_ID, run_id=run.run_id, scope=run.params.scope, mode=mode, window=window, line=lambda: record,
-        max_billed_reads=run.params.max_billed_reads, part=part,
+        run, found, work, finish,
+        scope=run.params.scope, mode=mode, window=window, line=lambda: record, part=part,
     )  # fmt: skip
 
 

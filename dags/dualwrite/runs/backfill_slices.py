@@ -10,10 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dualwrite.engine.compare import Examiner, scans
-from dualwrite.engine.sliced import SliceExaminer
+from dualwrite.engine.compare import scans
 from dualwrite.engine.slicing import Cutter
-from dualwrite.engine.units import Policy
 from dualwrite.model.baseline import Baseline
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
@@ -21,7 +19,7 @@ from dualwrite.model.verdicts import Finding
 from dualwrite.postgres import Connection, seen_keys
 from dualwrite.postgres.remembered import baselines, differences, watermarks
 from dualwrite.runs import slices, tripwire
-from dualwrite.runs.backfill import DAG_ID, Run, examiner_of, measured, policy_of, verdict_of
+from dualwrite.runs.backfill import DAG_ID, Run, examiner_of, excused_in, measured, policy_of, verdict_of
 
 
 def cut_gap(run: Run, estimated: Mapping[str, int]) -> list[Slice]:
@@ -36,7 +34,7 @@ def examine(run: Run, part: Slice, *, dry: bool) -> dict[str, Any]:
     found, params = CollectionReport(part.collection, "gap"), run.params
 
     def work() -> None:
-        with examiner_of(run, found, policy_of(params, dry=dry), Examiner) as examiner:
+        with examiner_of(run, found, policy_of(params, dry=dry)) as examiner:
             examiner.scan(params.scan_window, params.page_size, part)
 
     window = part.window if part.by == "time" else None
@@ -48,7 +46,7 @@ def finish_journals(run: Run) -> None:
     it from what its neighbours are writing."""
     policy = policy_of(run.params, dry=False)
     for name in run.params.names:
-        with examiner_of(run, CollectionReport(name, "gap"), policy, Examiner) as examiner:
+        with examiner_of(run, CollectionReport(name, "gap"), policy) as examiner:
             examiner.protocol.finish_journal()
 
 
@@ -81,7 +79,7 @@ def verify(run: Run, part: Slice) -> dict[str, Any]:
     def work() -> None:
         look = seen_keys.Look(run.target, part.collection, DAG_ID, run.run_id)
         looks.append(look.number)
-        with examiner_of(run, found, Policy(), SliceExaminer) as examiner:
+        with run.slice_examiner(found, excused_in(run, part.collection)) as examiner:
             examiner.again(examiner.look_at_slice(part, params.page_size, look), params.grace_seconds)
             rejected.extend(examiner.rejected)
         found.verification = verdict_of(found)
@@ -115,7 +113,7 @@ def finish_verification(
         if collection.entries is None:  # else it is their parents that were counted
             found.source_count = documents
         looks = [m["look"] for m in made if m is not None]
-        with examiner_of(run, found, Policy(), SliceExaminer) as examiner:
+        with run.slice_examiner(found, excused_in(run, name)) as examiner:
             examiner.again(examiner.look_at_rest(looks), params.grace_seconds)
         verdicts.add(verdict_of(found))
         found.verification = "verified" if verdicts == {"verified"} else "not_verified"

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from dualwrite.model.errors import DualWriteError, TargetError
-from dualwrite.runs import reconcile, reconcile_report, repair, sweep
+from dualwrite.runs import first_look, reconcile_report, repair, second_look, sweep
 from dualwrite.runs.reconcile_plan import Plan, Run
 from dualwrite.runs.sweep import Sweeps
 
@@ -77,7 +77,7 @@ def compare(
                     name = todo.get_nowait()
                     try:
                         last_step = partial(sweep.look_at_rest, run, name, sweeps) if name in sweeps.names else None
-                        done.put((name, reconcile.compare(run, name, last_step)))
+                        done.put((name, first_look.compare(run, name, last_step)))
                     except Exception as error:  # noqa: BLE001 - one collection's failure is told by its name
                         done.put((name, error))
         except queue.Empty:
@@ -129,7 +129,7 @@ def look_again_at(plan: Plan, compared: Mapping[str, Mapping[str, Any]]) -> date
 def look_again(run: Run) -> Stage:
     """The second look at what is open, by key."""
     found = Stage()
-    reconcile.look_again(run, found.reports, found.errors)
+    second_look.look_again(run, found.reports, found.errors)
     return found
 
 
@@ -230,8 +230,7 @@ def whole(plan: Plan, opened: Opened, *, between: Callable[[], object] = lambda:
     with opened() as run:
         sweeps = sweep.prepare(run)
         plan = replace(plan, billed_reads=plan.billed_reads + run.source.billed_reads)  # of the cutting
-        for part in sweeps.parts:
-            sweeps.made.append(sweep.look_at_slice(run, part))
+        sweeps.made.extend(sweep.look_at_slice(run, part) for part in sweeps.parts)
     stage = compare(plan, opened, sweeps=sweeps)
     compared = {"reports": stage.reports, "errors": told(stage.errors)}
     between()

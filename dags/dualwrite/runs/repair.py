@@ -24,10 +24,10 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Verdict
 from dualwrite.postgres.remembered import differences, journal
 from dualwrite.postgres.remembered.differences import OpenDifference
-from dualwrite.runs import reconcile
+from dualwrite.runs import second_look
 from dualwrite.runs.liveness import liveness
-from dualwrite.runs.reconcile import examiner_of, measured, units_of
-from dualwrite.runs.reconcile_plan import Run
+from dualwrite.runs.open_units import units_of
+from dualwrite.runs.reconcile_plan import Run, measured
 
 FEW = 20
 """Updates and deletes up to this number in a collection need no share of the table to be small."""
@@ -60,7 +60,7 @@ class Planned:
 
 
 def plan(run: Run) -> dict[str, Planned]:
-    """What the run's policy would mend of what is open, by collection; those with nothing to mend are left out."""
+    """What the run's policy would repair of what is open, by collection; those with nothing to repair are left out."""
     found: dict[str, Planned] = {}
     with run.target.transaction() as connection:
         written = Counter((name, action) for name, _, action in journal.written_by(connection, run.run_id))
@@ -99,7 +99,7 @@ def is_ours(difference: OpenDifference, policy: Policy) -> bool:
 
 
 def gate(run: Run) -> dict[str, Any]:
-    """Decides what happens after the second look: whether dual-write is alive, and what may be mended.
+    """Decides what happens after the second look: whether dual-write is alive, and what may be repaired.
 
     Returns `problem` (the sentence to fail with, or None), `problem_kind`, `planned` (rows by collection) and `operations`.
     With a problem nothing is repaired.
@@ -149,7 +149,7 @@ def may_write(run: Run) -> None:
     age = datetime.now(UTC) - run.plan.now
     if age > MAX_PLAN_AGE:
         raise BrakeError(
-            f"A repair belongs to the looks that it follows: those of this run are from "
+            f"This run's comparison is too old to repair by: it is from "
             f"{run.plan.now.isoformat(timespec='minutes')}, more than {MAX_PLAN_AGE.total_seconds() / 3600:g} hours ago. "
             "Nothing was written. Trigger a new run instead of clearing this one."
         )
@@ -165,8 +165,8 @@ def may_write(run: Run) -> None:
 
 
 def re_examine(run: Run, planned: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Looks once more at what was repaired; see reconcile.re_examine."""
-    return reconcile.re_examine(run, planned, lambda difference: is_ours(difference, run.policy))
+    """Looks once more at what was repaired; see second_look.re_examine."""
+    return second_look.re_examine(run, planned, lambda difference: is_ours(difference, run.policy))
 
 
 def delete(run: Run, name: str) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     found = CollectionReport(name, "delete" if policy.delete else "write")
     with run.target.transaction() as connection:
         known = [d for d in differences.open_differences(connection, name) if is_ours(d, policy)]
-    with examiner_of(run, found, policy) as examiner:
+    with run.examiner(found, policy) as examiner:
 
         def work() -> None:
             may_write(run)  # in here, so that what asking costs is counted

@@ -23,8 +23,9 @@ from dualwrite.model.verdicts import DRIFT, Finding, Verdict
 from dualwrite.postgres import Connection, seen_keys
 from dualwrite.postgres.remembered import baselines, differences, excuses, watermarks
 from dualwrite.postgres.remembered.at_labels import own_labels
-from dualwrite.runs import reconcile, slices, tripwire
-from dualwrite.runs.reconcile_plan import DAG_ID, Run
+from dualwrite.runs import first_look, slices, tripwire
+from dualwrite.runs.open_units import units_of
+from dualwrite.runs.reconcile_plan import DAG_ID, Run, measured
 
 
 class SweepFailed(DualWriteError):
@@ -50,11 +51,11 @@ def prepare(run: Run) -> Sweeps:
     seen_keys.forget(run.target, DAG_ID, but=run.run_id)
     swept = {name: window for name, window in run.plan.windows.items() if window is None}
     parts = Cutter(run.source, run.target, run.catalog, run.params.slice_documents).cut(swept)
-    measured = {}
+    needed = {}
     for name in dict.fromkeys(p.collection for p in parts):
         baseline = tripwire.measure(run.source, run.target, run.catalog[name], run.plan.now)
-        measured[name] = baseline.as_json() if baseline else None
-    return Sweeps(parts, measured)
+        needed[name] = baseline.as_json() if baseline else None
+    return Sweeps(parts, needed)
 
 
 def look_at_slice(run: Run, part: Slice) -> dict[str, Any]:
@@ -68,18 +69,18 @@ def look_at_slice(run: Run, part: Slice) -> dict[str, Any]:
         look = seen_keys.Look(run.target, name, DAG_ID, run.run_id)
         looks.append(look.number)
         with examiner:
-            pending.extend(examiner.look_at_slice(part, reconcile.PAGE_SIZE, look))
+            pending.extend(examiner.look_at_slice(part, first_look.PAGE_SIZE, look))
 
     def finish(connection: Connection) -> None:
-        reconcile.keep(connection, run, examiner, pending)
+        first_look.keep(connection, run, examiner, pending)
 
-    report = reconcile.measured(run, found, work, finish, None, part.number)
+    report = measured(run, found, work, finish, None, part.number)
     return {**report, "look": looks[0]}
 
 
 def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
     """The last step of a collection's sweep: the rows that no slice saw, and what a person excused and no slice saw. Moves
-    the watermark, and returns the sweep's report as reconcile.compare does. Raises SweepFailed without a report of each
+    the watermark, and returns the sweep's report as first_look.compare does. Raises SweepFailed without a report of each
     slice."""
     parts, made = slices.of(name, sweeps.parts, sweeps.made)
     if (why := slices.lost(parts, made)) is not None:
@@ -94,17 +95,17 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
             pending.extend(examiner.look_at_rest(looks, lambda e: _excused_elsewhere(run, e, looks)))
 
     def finish(connection: Connection) -> None:
-        reconcile.keep(connection, run, examiner, pending)
+        first_look.keep(connection, run, examiner, pending)
         watermarks.advance(connection, name, run.plan.now, run.run_id, swept_at=run.plan.now)
         if (baseline := sweeps.baselines[name]) is not None:
             baselines.save(connection, name, Baseline.from_json(baseline), run.run_id)
 
-    rest = reconcile.measured(run, found, work, finish, None)
+    rest = measured(run, found, work, finish, None)
     seen_keys.forget(run.target, DAG_ID, collection=name)
     return {
         **slices.added_up("compare", parts, made, rest),
         "scope": "sweep",
-        **reconcile.to_look_at(run, name),
+        **first_look.to_look_at(run, name),
         "tripwire": None,
     }
 
@@ -114,17 +115,7 @@ def _examiner(run: Run, found: CollectionReport) -> SliceExaminer:
         excused = excuses.excuses_of(connection, found.collection)
         # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
         watched = own_labels(connection, found.collection)
-    return SliceExaminer(
-        run.source,
-        run.target,
-        run.catalog,
-        run.catalog[found.collection],
-        policy=Policy(),
-        report=found,
-        run_id=run.run_id,
-        excused=excused,
-        watched=watched,
-    )
+    return run.slice_examiner(found, excused, watched)
 
 
 def _excused_elsewhere(run: Run, examiner: Examiner, looks: Sequence[int]) -> list[Unit]:
@@ -133,15 +124,13 @@ def _excused_elsewhere(run: Run, examiner: Examiner, looks: Sequence[int]) -> li
     name = examiner.collection.name
     with run.target.transaction() as connection:
         accepted = [d for d in differences.open_differences(connection, name) if d.excuse is not None]
-    dependents, _ = reconcile.units_of(examiner, [d for d in accepted if d.finding.requires is not None])
+    dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
     looked = examiner.protocol.run(dependents, Policy())
     examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
     own = [d for d in accepted if d.finding.requires is None and d.label not in examiner.seen]
     saw = seen_keys.seen_labels(run.target, [d.label for d in own], looks)
     saw_keys = seen_keys.seen_keys(run.target, [d.finding.key for d in own if d.finding.key is not None], looks)
-    units, others = reconcile.units_of(
-        examiner, [d for d in own if d.label not in saw and d.finding.key not in saw_keys]
-    )
+    units, others = units_of(examiner, [d for d in own if d.label not in saw and d.finding.key not in saw_keys])
     for finding in others:
         examiner.take(finding)
     return units
