@@ -29,8 +29,8 @@ def differences_at(connection: Connection, collection: str, labels: Sequence[str
 def in_pages(
     transaction: Callable[[], AbstractContextManager[Connection]], collection: str, size: int | None = None
 ) -> Iterator[list[OpenDifference]]:
-    """All that is open in a collection, by label, each page (of LABELS_AT_ONCE) in a transaction of its own. What is added or closed meanwhile
-    behind the last label isn't seen, or isn't missed."""
+    """All that is open in a collection, by label, in pages of LABELS_AT_ONCE, each in a transaction of its own. Of what is
+    added meanwhile, only what lies after the last label is seen."""
     size, after = size or LABELS_AT_ONCE, ""
     while True:
         with transaction() as connection:
