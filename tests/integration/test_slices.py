@@ -122,7 +122,7 @@ def test_an_apply_in_slices_does_what_one_of_whole_collections_does(world, fires
     expected = world.in_window if scope == "window" else world.over_all
     with gap_run(firestore.project, emulator, target_dsn, scope=scope, slice_documents=5) as run:
         said, parts = in_slices.gap(run, dry=True)
-        assert len({p.collection for p in parts}) >= 6
+        assert len({p.collection for p in parts}) >= 4
         assert _counts(said) == {n: dict(expected[n]) for n in CATALOG.names}
         did, _ = in_slices.gap(run, dry=False)
         # A missing parent is inserted by whoever needs it first: its own slice then finds it there.
@@ -169,7 +169,7 @@ def test_a_verification_in_slices_says_what_one_of_whole_collections_says(world,
         whole = verify_all(run)
     with gap_run(firestore.project, emulator, target_dsn, slice_documents=5, run_id="sliced") as run:
         checked, parts = in_slices.verification(run)
-    assert len({p.collection for p in parts}) >= 8
+    assert len({p.collection for p in parts}) >= 6
     assert _counts(checked) == _counts(whole)
     assert whole["comments"]["counts"]["extra"] == 3
     for name, part in checked.items():

@@ -52,7 +52,7 @@ def test_a_sweep_in_slices_finds_and_repairs_what_one_of_whole_collections_does(
     examined = {c["collection"]: c["examined"] for c in whole.report["collections"]}
     assert {c["collection"]: c["examined"] for c in sliced.report["collections"]} == examined
     assert len(sliced.alerts) == len(whole.alerts) > 0
-    assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs WHERE slice > 0 AND phase = 'compare'") > 50
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs WHERE slice > 0 AND phase = 'compare'") > 30
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.looks") == 0
     changes = {"repair": "all", "max_repairs": 1000, "max_share": 100}
     reconciled(drifted.project, emulator, target_dsn, slice_documents=5, **SWEEP, **changes)
