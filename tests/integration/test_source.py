@@ -349,10 +349,10 @@ def test_closing_a_scan_early_ends_its_thread(source):
 
 
 def test_long_work_tells_its_progress(source, firestore, emulator, target_dsn, monkeypatch, caplog):
-    from dualwrite.engine import compare as examine
+    from dualwrite.engine import progress
     from tests.support import dry_run
 
-    monkeypatch.setattr(examine, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0.0)
     caplog.set_level(logging.INFO, logger="dualwrite")
     dry_run(firestore.project, emulator, target_dsn, collections=["comments"], page_size=10)
     assert "comments: 10 of 57 documents, 18 %" in caplog.text
