@@ -229,7 +229,7 @@ def main(wanted: Sequence[str]) -> int:
         path = ROOT / "dags" / Path(*name.split(".")).with_suffix(".py")
         source = path.read_text()
         if _notices(name, path, ast.parse(source), tests):
-            print(f"{short}: its tests fail without any change; mend that first")
+            print(f"{short}: its tests fail without any change; fix that first")
             return 1
         lines = source.splitlines()
         all_of_them = list(mutants(source))

@@ -2,7 +2,7 @@
 
 export const DRIFT = ["missing", "stale", "extra", "rejected"];
 const REPAIRS = ["off", "missing", "missing_and_stale", "all"];
-const MENDS = { missing: "missing", stale: "missing_and_stale", extra: "all" };
+const REPAIR_OF = { missing: "missing", stale: "missing_and_stale", extra: "all" };
 const HELD = "unique_key_held_by_extra_row"; // the row that holds the key must go first
 const LATE = 45 * 60; // seconds: three scheduled runs
 
@@ -29,11 +29,11 @@ export function findings(report) {
 
 // The conf that repairs findings. A deleted row may have dependents in other collections: then all are repaired.
 export function repairOf(found) {
-  const mendable = found.filter((f) => MENDS[f.verdict]);
-  if (!mendable.length) return null;
-  const needed = (f) => REPAIRS.indexOf(f.reasons.has(HELD) ? "all" : MENDS[f.verdict]);
-  const repair = REPAIRS[Math.max(...mendable.map(needed))];
-  return repair === "all" ? { repair } : { repair, collections: [...new Set(mendable.map((f) => f.collection))] };
+  const repairable = found.filter((f) => REPAIR_OF[f.verdict]);
+  if (!repairable.length) return null;
+  const needed = (f) => REPAIRS.indexOf(f.reasons.has(HELD) ? "all" : REPAIR_OF[f.verdict]);
+  const repair = REPAIRS[Math.max(...repairable.map(needed))];
+  return repair === "all" ? { repair } : { repair, collections: [...new Set(repairable.map((f) => f.collection))] };
 }
 
 export const excuseOf = (collection, key = "*") => ({ excuse: [`${collection}:${key}`], excuse_reason: "" });

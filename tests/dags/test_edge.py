@@ -145,14 +145,15 @@ def test_a_variable_that_is_not_what_it_should_be_is_refused(params):
     refused = params("scheduled", {}, AIRFLOW_VAR_RECONCILE_REPAIR="everything")["error"]
     assert "Variable reconcile_repair can't be used. repair must be one of off, missing" in refused
     assert (
-        "dual_write_enabled is true or false" in params("manual", {}, AIRFLOW_VAR_DUAL_WRITE_ENABLED="maybe")["error"]
+        "dual_write_enabled must be true or false"
+        in params("manual", {}, AIRFLOW_VAR_DUAL_WRITE_ENABLED="maybe")["error"]
     )
 
 
 def test_an_excuse_is_never_taken_from_a_variable(params):
     """It would silence whatever is found from now on."""
     refused = params("scheduled", {}, AIRFLOW_VAR_RECONCILE_EXCUSE='["posts:*"]')["error"]
-    assert "Variable reconcile_excuse would hide all that is found from now on. Delete it" in refused
+    assert "Variable reconcile_excuse would hide everything found from now on. Delete it" in refused
     assert "error" not in params("manual", {}, AIRFLOW_VAR_RECONCILE_EXCUSE='["posts:*"]')
 
 
@@ -208,7 +209,7 @@ def test_a_key_that_cannot_be_used_says_so_and_quotes_nothing_of_it(firestore_of
     if extra.get("keyfile_dict") == "half":
         extra = {"keyfile_dict": json.dumps({k: v for k, v in service_account.items() if k != "client_email"})}
     made, everything = firestore_of({"project": "p", **extra})
-    assert "The key of connection firestore_default must be usable" in made["error"]
+    assert "The key of connection firestore_default can't be used" in made["error"]
     assert "Set Keyfile Path" in made["error"]
     assert made["error"].startswith("AirflowFailException")  # another try would read the same key
     assert service_account["private_key"].splitlines()[1] not in everything
@@ -218,7 +219,7 @@ def test_a_key_without_a_project_is_refused(firestore_of, service_account, tmp_p
     key = tmp_path / "key.json"
     key.write_text(json.dumps({k: v for k, v in service_account.items() if k != "project_id"}))
     made, _ = firestore_of({"key_path": str(key)})
-    assert "A project must be named" in made["error"]
+    assert "No project is named" in made["error"]
 
 
 SECRET = "s3cret-pass"

@@ -231,7 +231,7 @@ def test_a_refusal_of_airflow_is_shown_with_its_reason(page, stub):
 
 def test_hostile_ids_are_shown_as_text_and_break_nothing(page, stub):
     ids = ["<img src=x onerror=\"document.title='owned'\">", "‮gnp.exe", "é" * 750, "'\"><script>1</script>", "שלום/abc"]
-    hostile = Cause("<i>c</i>")  # type: ignore[arg-type] # what no code of ours says
+    hostile = Cause("<i>c</i>")  # what no code of ours says
     found = [Finding(Verdict.MISSING, i, f"posts/{i}", reason=Refusal("r<b>"), cause=hostile) for i in ids]
     excused = {
         "collection": "<b>posts</b>",

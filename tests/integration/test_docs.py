@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -119,6 +120,17 @@ def test_python_and_json_in_the_docs_are_that():
         compile(block.text, block.page, "exec")
     for block in _of("json"):
         json.loads(block.text)
+
+
+def test_what_the_ways_through_the_code_name_is_in_the_file_that_they_name():
+    way = re.compile(r"^ {4}(\S.*?)  +(\w+/\w+\.py(?:, \w+\.py)*)", re.M)
+    ways = way.findall((ROOT / "docs/architecture.md").read_text())
+    assert len(ways) > 8
+    for names, files in ways:
+        folder = files.split("/")[0]
+        text = "".join((ROOT / "dags/dualwrite" / folder / Path(f).name).read_text() for f in files.split(", "))
+        for name in re.findall(r"\w+", names.replace("[n]", "")):
+            assert re.search(rf"(def|class) {name}\b", text), f"{name} is not in {files}"
 
 
 def test_links_between_the_pages_lead_somewhere():

@@ -53,7 +53,7 @@ def test_a_role_that_row_level_security_hides_rows_from_is_refused(both, emulato
         connection.execute("GRANT USAGE ON SCHEMA dualwrite TO plain")
         connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA dualwrite, public TO plain")
     try:
-        with pytest.raises(PreflightError, match="row-level security of table posts hides rows from role plain"):
+        with pytest.raises(PreflightError, match="Row-level security of table posts hides rows from role plain"):
             _preflight(both.project, emulator, target_dsn.replace("postgres@", "plain@"))
     finally:
         with psycopg.connect(target_dsn) as connection:
@@ -70,11 +70,11 @@ def test_missing_columns_types_keys_and_not_null_columns_are_all_named(both, emu
     with pytest.raises(PreflightError) as refused:
         _preflight(both.project, emulator, target_dsn)
     for fault in (
-        "Table blocks must exist",
-        "Column posts.content_json must exist",
-        "Column posts.slug needs a value",
-        "Column users.bio must hold text: it is integer",
-        "Columns (post_id, user_id) of likes must be a unique key",
+        "Table blocks is missing",
+        "Column posts.content_json is missing",
+        "Column posts.slug is NOT NULL without a default",
+        "Column users.bio is of type integer, but catalog.py declares text",
+        "Columns (post_id, user_id) of likes need a unique index",
     ):
         assert fault in str(refused.value)
 
@@ -102,7 +102,7 @@ def test_only_a_whole_unique_index_on_just_the_key_counts_as_the_key(both, emula
     if case in KEYS:
         _preflight(both.project, emulator, target_dsn, collections=["blocks"])
         return
-    with pytest.raises(PreflightError, match=r"Columns \(blocker_id, blocked_id\) of blocks must be a unique key"):
+    with pytest.raises(PreflightError, match=r"Columns \(blocker_id, blocked_id\) of blocks need a unique index"):
         _preflight(both.project, emulator, target_dsn, collections=["blocks"])
 
 
@@ -120,7 +120,7 @@ def test_a_further_unique_key_may_leave_out_only_rows_with_nulls_of_its_own(
     if fits:
         _preflight(both.project, emulator, target_dsn)
         return
-    with pytest.raises(PreflightError, match=r"Columns \(comment_id, user_id\) of reactions must be a unique key"):
+    with pytest.raises(PreflightError, match=r"Columns \(comment_id, user_id\) of reactions need a unique index"):
         _preflight(both.project, emulator, target_dsn)
 
 
@@ -150,10 +150,10 @@ def test_a_read_only_server_is_refused_before_an_apply(both, emulator, target_ds
 
 
 BAD_PARAMETERS = {
-    "naive since": ({"since": "2026-01-15T21:52:00"}, "needs its offset from UTC"),
-    "no instant": ({"since": "yesterday"}, "is written as"),
-    "since in the future": ({"since": "2999-01-01T00:00:00+00:00"}, "looks at the past"),
-    "until before since": ({"until": "2026-01-01T00:00:00+00:00"}, "lies before since"),
+    "naive since": ({"since": "2026-01-15T21:52:00"}, "since needs an offset from UTC"),
+    "no instant": ({"since": "yesterday"}, "since must be an instant"),
+    "since in the future": ({"since": "2999-01-01T00:00:00+00:00"}, "since is in the future"),
+    "until before since": ({"until": "2026-01-01T00:00:00+00:00"}, "since is after until"),
     "page_size 0": ({"page_size": 0}, "page_size must be a whole number from 1"),
     "page_size true": ({"page_size": True}, "page_size must be a whole number"),
     "no collections": ({"collections": []}, "list of names"),

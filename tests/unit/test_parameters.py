@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,8 @@ def test_the_forms_defaults_pass_the_check(params):
 @pytest.mark.parametrize("params", ALL)
 def test_each_bound_and_each_choice_of_the_form_is_one_of_the_check(params):
     for name, field in params.form().items():
-        inside, outside = list(field.get("enum", [])), ["something else"] if "enum" in field else []
+        inside: list[Any] = list(field.get("enum", []))
+        outside: list[Any] = ["something else"] if "enum" in field else []
         if "minimum" in field:
             inside += [field["minimum"], field["maximum"]]
             outside += [field["minimum"] - 1, field["maximum"] + 1, str(field["minimum"]), True]

@@ -95,7 +95,7 @@ def _extra(conn_id: str, connection: Any) -> dict[str, Any]:
         extra = None
     if not isinstance(extra, dict):
         raise PreflightError(
-            f"The extra of connection {conn_id} is unreadable: it is no JSON object. Correct it under Admin, "
+            f"The extra of connection {conn_id} is unreadable: it is not a JSON object. Correct it under Admin, "
             "Connections. (The value is withheld.)"
         )
     return extra
@@ -125,12 +125,12 @@ def source_maker() -> Callable[[], Source]:
         if not postgres.is_local(host):
             raise PreflightError(
                 f"FIRESTORE_EMULATOR_HOST is set ({emulator}), and the target is not on this machine ({host}): the "
-                "emulator would be taken for the source of a real target. Unset it; or, to test, point connection "
+                "emulator would become the source of a real target. Unset it; or, to test, point connection "
                 f"{TARGET_CONNECTION} at a Postgres on localhost."
             )
         if not project:
             raise PreflightError(
-                f"A project must be named: the extra of connection {SOURCE_CONNECTION} has none. "
+                f"No project is named in the extra of connection {SOURCE_CONNECTION}. "
                 'Add {"project": "..."}; the emulator takes any name.'
             )
         return partial(Source, project, database=database, emulator_host=emulator)
@@ -140,14 +140,15 @@ def source_maker() -> Callable[[], Source]:
         credentials, default_project = GoogleBaseHook(gcp_conn_id=SOURCE_CONNECTION).get_credentials_and_project_id()
     except Exception as error:  # noqa: BLE001 - the Google library lets through whatever a key can do wrong
         raise PreflightError(
-            f"The key of connection {SOURCE_CONNECTION} must be usable: reading it ended in {type(error).__name__} (its "
-            "words may quote the key). Set Keyfile Path to a file that the worker can read, or Keyfile JSON to the "
-            "whole key of a service account, or let the worker's own account (application default credentials) do."
+            f"The key of connection {SOURCE_CONNECTION} can't be used: reading it failed with {type(error).__name__} (the "
+            "message is withheld, because it may quote the key). Set Keyfile Path to a file that the worker can read, or "
+            "Keyfile JSON to the complete key of a service account, or neither to use the worker's own account (application "
+            "default credentials)."
         ) from None
     project = project or default_project
     if not project:
         raise PreflightError(
-            f"A project must be named: neither connection {SOURCE_CONNECTION} nor its key says one. "
+            f"No project is named, neither in connection {SOURCE_CONNECTION} nor in its key. "
             "Set Project Id in the connection."
         )
     return partial(Source, str(project), database=database, credentials=credentials)
@@ -171,7 +172,7 @@ def target_connector(
     unknown = sorted(set(extra) - _LIBPQ)
     if unknown:
         raise PreflightError(
-            f"The extra of connection {conn_id} holds libpq's parameters: {', '.join(unknown)} is not supported. "
+            f"The extra of connection {conn_id} takes libpq's parameters only: {', '.join(unknown)} is not supported. "
             "Remove it, or correct its name (sslmode, sslrootcert, ...)."
         )
     if not connection.host:
@@ -245,7 +246,7 @@ def cleared(error: Exception) -> Exception:
         return TargetError(message) if error.passing else PreflightError(message)
     if isinstance(error, postgres.AnswerTimeout):
         return TargetError(
-            f"Postgres, or the pooler in front of it, gave {error}, at {_place(error)}. The connection was closed. See "
+            f"Postgres, or the pooler in front of it, gave {error}, at {_place(error)}. The connection was closed. Check "
             "whether the server is overloaded or unreachable, and run again."
         )
     if isinstance(error, postgres.Error):
@@ -256,8 +257,8 @@ def cleared(error: Exception) -> Exception:
         transient = postgres.is_transient(error) or postgres.is_disconnect(error)
         return TargetError(message) if transient else PreflightError(message)
     return Defect(
-        f"{type(error).__name__} at {_place(error)}. This is a defect of the bundle; its own words are withheld, "
-        "because they may quote a document. Report it with this line."
+        f"{type(error).__name__} at {_place(error)}. This is a defect of the bundle. Its message is withheld, "
+        "because it may quote a document. Report it with this line."
     )
 
 

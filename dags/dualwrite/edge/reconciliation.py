@@ -58,7 +58,7 @@ def params_of(context: Mapping[str, Any]) -> ReconcileParams:
                 continue
             if name in BY_A_PERSON:
                 raise ParameterError(
-                    f"Excuses are given by a person, for what is open then: Variable {variable} would hide all that is found "
+                    f"Only a person excuses, and only what is open then: Variable {variable} would hide everything found "
                     f"from now on. Delete it, and trigger a run with {name} instead."
                 )
             changed = {**found, name: _from_variable(text)}
@@ -88,7 +88,7 @@ def dual_write_enabled() -> bool:
     text = str(Variable.get("dual_write_enabled", default="true")).strip().lower()
     if text not in ("true", "false"):
         raise ParameterError(
-            f"Variable dual_write_enabled is true or false: it is {text!r}. Correct it under Admin, Variables."
+            f"Variable dual_write_enabled must be true or false: it is {text!r}. Correct it under Admin, Variables."
         )
     return text == "true"
 

@@ -55,9 +55,7 @@ def explained(error: grpc.RpcError, what: str) -> SourceError:
         "runs at FIRESTORE_EMULATOR_HOST.",
         grpc.StatusCode.NOT_FOUND: "Check the project and database of connection firestore_default.",
     }
-    return SourceError(
-        f"Firestore must answer: {what} ended in {code.name}: {details}. {remedies.get(code, 'Run again.')}"
-    )
+    return SourceError(f"Firestore failed: {what} ended in {code.name}: {details}. {remedies.get(code, 'Run again.')}")
 
 
 def _precondition(details: str) -> str:
@@ -71,5 +69,5 @@ def _precondition(details: str) -> str:
             "run again when it is built."
         )
     if "datastore mode" in words:
-        return "This database is in Datastore mode. Name a database in native mode in connection firestore_default."
+        return "This database is in Datastore mode. Set a database in native mode in connection firestore_default."
     return "Correct what it names, and run again."

@@ -182,7 +182,7 @@ class Source:
             for answer in self._run_count(request, metadata=self._metadata, timeout=_CALL_SECONDS):
                 if answer.HasField("result"):
                     return answer.result.aggregate_fields["n"].integer_value, moment(answer.read_time)
-            raise SourceError(f"A count() has an answer: Firestore gave none for {scan.collection_id}. Run again.")
+            raise SourceError(f"Firestore returned no count for {scan.collection_id}. Run again.")
 
         what = f"count() of {scan.collection_id}"
         with self.budget.asking(1, what) as most:
@@ -234,9 +234,7 @@ class Source:
 
         found = self._retry(ask, f"reading {len(paths)} documents by path")
         if len(found) != len(paths):
-            raise IncompleteRead(
-                f"A read by path answers for each path: Firestore answered for {len(found)} of {len(paths)}. Run again."
-            )
+            raise IncompleteRead(f"Firestore answered for only {len(found)} of {len(paths)} paths. Run again.")
         return found
 
     def children_where_each(
@@ -364,8 +362,8 @@ class Source:
                 expected, _ = self._count(structured, scan, pinned)
             if progress.delivered - start != expected:
                 raise IncompleteRead(
-                    f"A read delivers as many documents as Firestore counts at the same instant: {scan.collection_id} "
-                    f"delivered {progress.delivered - start:,} of {expected:,}. Nothing is known of the rest. Run again."
+                    f"{scan.collection_id} delivered {progress.delivered - start:,} of the {expected:,} documents that Firestore "
+                    "counted at the same instant. Nothing is known of the rest. Run again."
                 )
             if ended:
                 if progress.messages:

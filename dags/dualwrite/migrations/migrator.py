@@ -197,7 +197,7 @@ class _Trial:
             self._transaction.execute_file(name, statements)
         except OutOfTime:
             self._stopped = (
-                f"the dry run had held its locks for {_DRY_RUN_SECONDS:g} s and gave up, so that the app needn't wait"
+                f"the dry run had held its locks for {_DRY_RUN_SECONDS:g} s and stopped, so that the app need not wait"
             )
         except StatementFailed as failed:
             why = self._uncertain(failed)

@@ -66,14 +66,14 @@ def plan(
             step = replace(step, state="refused", reason=reason)
         elif there := [str(created) for created in file.creates if exists(created)]:
             reason = (
-                f"{', '.join(there)} exists and isn't recorded as applied. If it is what this file makes, record it with "
+                f"{', '.join(there)} exists and isn't recorded as applied. If it is what this file creates, record it with "
                 f"`supabase migration repair --status applied {file.version}`; if not, rename or drop it"
             )
             step = replace(step, state="refused", reason=reason)
         steps.append(step)
     on_disk = {f.version for f in files}
     for version in sorted(finished - on_disk):
-        reason = "it was applied and its file is gone. Restore the file from the repository's history"
+        reason = "it was applied, but its file is gone. Restore the file from the repository's history"
         steps.append(Step(version, found.ours[version].name, "refused", reason))
     return sorted(steps, key=lambda s: s.version)
 

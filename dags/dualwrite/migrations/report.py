@@ -98,7 +98,7 @@ def described(report: Mapping[str, Any]) -> list[Block]:
         if report["web_client"] == "closed":
             access += (
                 " While it is closed, the web client's own dual-writes to these tables are refused (42501). "
-                "sql/optional/web_client_anon.sql says what opening it would mean."
+                "sql/optional/web_client_anon.sql explains what opening it means."
             )
         blocks.append(Paragraph(access))
     if report["mode"] == "apply" and report["differences"]:

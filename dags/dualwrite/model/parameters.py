@@ -15,14 +15,15 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic.config import JsonDict
 
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import ParameterError
 from dualwrite.model.windows import instant
 
-EXCUSES = {"section": "Differences to accept"}
-FINE_TUNING = {"section": "Fine tuning"}
-ALARMS = {"section": "Alarms"}
+EXCUSES: JsonDict = {"section": "Differences to accept"}
+FINE_TUNING: JsonDict = {"section": "Fine tuning"}
+ALARMS: JsonDict = {"section": "Alarms"}
 
 MAX_BILLED_READS = 10_000_000_000
 

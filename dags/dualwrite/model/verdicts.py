@@ -36,7 +36,7 @@ class Verdict(StrEnum):
 VERDICTS: tuple[Verdict, ...] = tuple(Verdict)
 DRIFT = frozenset({Verdict.REJECTED, Verdict.MISSING, Verdict.EXTRA, Verdict.STALE})
 SETTLED_BY_WRITING = frozenset({Verdict.MISSING, Verdict.EXTRA, Verdict.STALE})
-"""What grace applies to and a repair can mend."""
+"""What grace applies to, and what a repair can write."""
 
 
 class Reason(StrEnum):

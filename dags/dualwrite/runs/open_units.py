@@ -63,5 +63,5 @@ def _rows_left(examiner: Examiner, ended: Sequence[Finding]) -> list[Unit]:
         keys = examiner.target.keys_where(collection, parent.name, paths)
         return [unit_of(collection, key, paths[str(key[index])]) for key in keys]
     # No row's key can hold U+0000.
-    keys = ((f, key_of_path(collection, f.path)) for f in ended if f.path and "\x00" not in f.path)
-    return [unit_of_finding(collection, replace(f, key=key)) for f, key in keys if key is not None]
+    keyed = ((f, key_of_path(collection, f.path)) for f in ended if f.path and "\x00" not in f.path)
+    return [unit_of_finding(collection, replace(f, key=key)) for f, key in keyed if key is not None]

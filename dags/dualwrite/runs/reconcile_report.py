@@ -1,7 +1,7 @@
 """What a reconciliation's last task says: the report, and the sentences that a failed run ends with.
 
 Everything open counts, wherever and whenever it was found: a difference of last week fails today's run too, until it is
-mended or a person accepts it.
+repaired or a person accepts it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 from dualwrite.runs.repair import steps
 
 RUNBOOK = "docs/runbook.md"
+_DONE = {"examined": "completely compared", "swept": "swept"}
 EXCUSES = 20
 """How many excused differences a report lists; the counts beside them are exact."""
-NO_GATE = "Whether dual-write is alive was not examined: the task look_again failed or did not run; see its log."
+NO_GATE = "Whether dual-write is alive is unknown: the task look_again failed or did not run; see its log."
 NOT_RUN = "it failed or did not run; see the task's log"
 _REPAIRS = {"missing": "missing", "stale": "missing_and_stale", "extra": "all"}
 _BLOCKED: dict[str, str] = {
@@ -153,12 +154,12 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
         if collection["not_examined"]:
             found.append(Alert(f"{name} was not examined: {collection['not_examined']}", name, "not_examined"))
         if collection["sweep_failed"]:
-            text = f"{name} was not swept, only what was written lately was looked at: {collection['sweep_failed']}"
+            text = f"{name} was not swept; only recent writes were compared: {collection['sweep_failed']}"
             found.append(Alert(text, name, "not_swept"))
         if collection["undecided"]:
             text = (
                 f"{name}: {collection['undecided']:,} differences were seen once and not looked at again, because more than "
-                f"max_open_looks = {plan.params.max_open_looks:,} are open; the next runs go on"
+                f"max_open_looks = {plan.params.max_open_looks:,} are open; the next runs continue"
             )
             found.append(Alert(text, name, "not_examined"))
     for step, why in whole["not_repaired"].items():
@@ -203,7 +204,7 @@ def _drift(whole: Mapping[str, Any], catalog: Catalog, link: str) -> list[Alert]
 def _remedy(name: str, verdict: str, reasons: Counter[str | None], catalog: Catalog, link: str) -> str:
     where = f" at {link}" if link else ""
     if name not in catalog.names:
-        return f"the catalog has no collection {name} any more: put it back, or trigger with excuse = {name}:*{where}"
+        return f"the catalog no longer has collection {name}: restore it, or trigger with excuse = {name}:*{where}"
     if verdict not in _REPAIRS:
         return f"correct the documents, or trigger {DAG_ID} with excuse = {name}:<key>{where} ({RUNBOOK})"
     parts = []
@@ -227,7 +228,7 @@ def _unattempted(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
     listed = ", ".join(f"{r['collection']} {r['unattended']:,}" for r in lately if r["unattended"])
     text = (
         f"{now:,} rows were repaired that no operation had attempted, {number:,} by scheduled runs in 24 hours ({listed}): "
-        f"more than max_unattempted_repairs = {plan.params.max_unattempted_repairs:,}. The rows are right now; find the client "
+        f"more than max_unattempted_repairs = {plan.params.max_unattempted_repairs:,}. The rows are correct now; find the client "
         f"that doesn't dual-write (flag off, old version) ({RUNBOOK})"
     )
     return [Alert(text, verdict="unattempted_repairs")]
@@ -239,9 +240,8 @@ def _blind(whole: Mapping[str, Any], catalog: Catalog, plan: Plan) -> list[Alert
     operations = whole["operations"]
     if plan.params.write_ops_required and operations is not None and operations["total"] is None:
         text = (
-            "write_ops is missing or can't be read whole, so nobody can tell whether dual-write is alive, or why a row is "
-            "wrong: GRANT SELECT ON write_ops to our role and let it bypass row-level security (or set write_ops_required = "
-            "false)"
+            "write_ops is missing or not fully readable, so nothing shows whether dual-write is alive or why a row differs: "
+            "GRANT SELECT ON write_ops to the role and let it bypass row-level security, or set write_ops_required = false"
         )
         found.append(Alert(text, verdict="write_ops_unreadable"))
     limits = {"examined": plan.params.max_examined_age_hours, "swept": plan.params.max_swept_age_hours}
@@ -257,8 +257,8 @@ def _blind(whole: Mapping[str, Any], catalog: Catalog, plan: Plan) -> list[Alert
                 f"{name} ({'never' if age is None else f'{age:,.0f} h ago'})" for name, age in old.items()
             )
             text = (
-                f"Not {what} whole for more than {most:g} hours (max_{what}_age_hours): {listed}. Select these collections "
-                "again (Variable reconcile_collections), or see why their looks fail"
+                f"Not {_DONE[what]} for more than {most:g} hours (max_{what}_age_hours): {listed}. Select these collections "
+                "again (Variable reconcile_collections), or see why their comparison fails"
             )
             found.append(Alert(text, verdict=f"not_{what}_lately"))
     return found
@@ -287,7 +287,7 @@ def _ages(ages: Mapping[str, Mapping[str, Any]]) -> str:
     never = sorted(n for n, a in ages.items() if a["swept_at"] is None)
     swept = min((str(a["swept_at"]), n) for n, a in ages.items()) if not never else None
     last = f"oldest sweep: {swept[0][:16]} ({swept[1]})" if swept else f"never swept: {', '.join(never)}"
-    return f"Oldest complete look: {str(age['examined_until'])[:16]} ({name}); {last}."
+    return f"Oldest complete comparison: {str(age['examined_until'])[:16]} ({name}); {last}."
 
 
 def verdict(whole: Mapping[str, Any]) -> str:
@@ -333,7 +333,9 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
         blocks.append(Table(["repaired in the last 24 hours", "cause", "rows", "by scheduled runs"], lines, left=2))
     if waiting := {c["collection"]: c["not_looked_at"] for c in whole["collections"] if c["not_looked_at"]}:
         listed = ", ".join(f"{name} {number:,}" for name, number in waiting.items())
-        blocks.append(Paragraph(f"Open and not looked at again by this run (max_open_looks): {listed}. Later runs do."))
+        blocks.append(
+            Paragraph(f"Open and not looked at again by this run (max_open_looks): {listed}. Later runs do that.")
+        )
     swept = [c["collection"] for c in whole["collections"] if c.get("scope") == "sweep"]
     if swept:
         blocks.append(Paragraph(f"Swept (every document and every row): {', '.join(swept)}."))
@@ -356,12 +358,12 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
             )
         )
     elif activity:
-        blocks.append(
-            Paragraph("write_ops is not there, or may not be read: causes are unknown, and liveness can't be told.")
-        )
+        blocks.append(Paragraph("write_ops is missing or may not be read: causes and liveness are unknown."))
     if not whole["dual_write_enabled"]:
         blocks.append(
-            Paragraph("Variable dual_write_enabled is false: what differs is expected, kept open, and not repaired.")
+            Paragraph(
+                "Variable dual_write_enabled is false: differences are expected, stay open, and are not repaired."
+            )
         )
     blocks.append(Paragraph(cost.billed(whole["billed_reads"])))
     blocks += report.samples(whole["collections"])

@@ -60,7 +60,7 @@ class Planned:
 
 
 def plan(run: Run) -> dict[str, Planned]:
-    """What the run's policy would mend of what is open, by collection; those with nothing to mend are left out."""
+    """What the run's policy would repair of what is open, by collection; those with nothing to repair are left out."""
     found: dict[str, Planned] = {}
     with run.target.transaction() as connection:
         written = Counter((name, action) for name, _, action in journal.written_by(connection, run.run_id))
@@ -99,7 +99,7 @@ def is_ours(difference: OpenDifference, policy: Policy) -> bool:
 
 
 def gate(run: Run) -> dict[str, Any]:
-    """Decides what happens after the second look: whether dual-write is alive, and what may be mended.
+    """Decides what happens after the second look: whether dual-write is alive, and what may be repaired.
 
     Returns `problem` (the sentence to fail with, or None), `problem_kind`, `planned` (rows by collection) and `operations`.
     With a problem nothing is repaired.
@@ -149,7 +149,7 @@ def may_write(run: Run) -> None:
     age = datetime.now(UTC) - run.plan.now
     if age > MAX_PLAN_AGE:
         raise BrakeError(
-            f"A repair belongs to the looks that it follows: those of this run are from "
+            f"This run's comparison is too old to repair by: it is from "
             f"{run.plan.now.isoformat(timespec='minutes')}, more than {MAX_PLAN_AGE.total_seconds() / 3600:g} hours ago. "
             "Nothing was written. Trigger a new run instead of clearing this one."
         )

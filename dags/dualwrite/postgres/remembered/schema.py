@@ -29,7 +29,9 @@ def require(connection: Connection) -> None:
     require_tables(connection)
     faults = missing_grants(connection, writes=True)
     if faults:
-        raise PreflightError("The role can't keep what a run must remember:\n" + "\n".join(f"- {f}" for f in faults))
+        raise PreflightError(
+            "The role lacks privileges that the bundle's own schema needs:\n" + "\n".join(f"- {f}" for f in faults)
+        )
 
 
 def require_tables(connection: Connection) -> None:
