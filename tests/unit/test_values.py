@@ -8,7 +8,18 @@ from decimal import Decimal
 import pytest
 
 from dualwrite.catalog import CATALOG
-from dualwrite.model.declaration import Column, Field
+from dualwrite.model.declaration import (
+    Collection,
+    Column,
+    CreateTime,
+    DocumentId,
+    EntryKey,
+    EntryValue,
+    Field,
+    MapEntries,
+    ParentId,
+    Segment,
+)
 from dualwrite.model.documents import Document, GeoPoint, Reference
 from dualwrite.model.mapping import (
     LONGEST_LABEL,
@@ -250,3 +261,106 @@ def test_nested_fields_are_found_and_a_step_through_something_that_is_no_map_fin
     assert timezone({"timezone": "Asia/Seoul"}) == "Asia/Seoul"
     assert timezone({}) is None
     assert timezone("Asia/Seoul") is None
+
+
+# --- where a value comes from ---------------------------------------------------------------------------------------
+
+ORIGINS = [
+    (Segment("board"), "integer", "wrong_type: x (path segment board) is a string, an integer is expected"),
+    (DocumentId(), "integer", "wrong_type: x (document id) is a string, an integer is expected"),
+    (ParentId("posts"), "integer", "wrong_type: x (id of the document in posts) is a string, an integer is expected"),
+    (ParentId("boards"), "text", "missing_value: x is NOT NULL and id of the document in boards is absent"),
+    (EntryKey(), "integer", "wrong_type: x (entry) is a string, an integer is expected"),
+    (EntryValue(), "integer", "wrong_type: x (entry's value) is a string, an integer is expected"),
+    (CreateTime(), "integer", "wrong_type: x (create_time) is a timestamp, an integer is expected"),
+    (Field("a.b"), "integer", "wrong_type: x (field a.b) is a string, an integer is expected"),
+    (Field("none"), "integer", "missing_value: x is NOT NULL and field none is absent"),
+]
+
+
+@pytest.mark.parametrize(("origin", "kind", "reason"), ORIGINS, ids=lambda v: type(v).__name__)
+def test_a_refusal_says_where_the_value_was_looked_for(origin, kind, reason):
+    things = Collection(
+        name="things",
+        table="things",
+        paths=("boards/{board}/posts/{post}/things/{thing}", "boards/{board}/things/{thing}"),
+        entries=MapEntries("entries"),
+        columns=(Column("id", "key", EntryKey()), Column("x", "compared", origin, kind, required=True)),
+    )
+    fields = {"entries": {"e": "value"}, "a": {"b": "text"}}
+    [unit] = map_document(things, Document("boards/b/posts/p/things/t", fields, CREATED, CREATED)) or []
+    assert isinstance(unit, Rejection)
+    assert unit.reason == reason
+
+
+def test_a_key_that_is_absent_is_refused_though_no_column_says_that_it_is_required():
+    things = Collection(
+        name="things", table="things", paths=("things/{thing}",), columns=(Column("k", "key", Field("k")),)
+    )
+    [unit] = map_document(things, Document("things/t", {}, CREATED, CREATED)) or []
+    assert isinstance(unit, Rejection)
+    assert unit.reason == "missing_value: k is NOT NULL and field k is absent"
+
+
+def test_a_document_directly_below_the_root_has_no_document_above_it():
+    things = Collection(
+        name="things",
+        table="things",
+        paths=("things/{thing}", "boards/{board}/things/{thing}"),
+        columns=(Column("id", "key", DocumentId()), Column("parent", "compared", ParentId("boards"))),
+    )
+    [unit] = map_document(things, Document("things/t", {}, CREATED, CREATED)) or []
+    assert isinstance(unit, Row)
+    assert unit.cells == ("t", None)
+
+
+def test_two_stand_ins_are_told_to_the_target_by_their_places():
+    row = post(updatedAt=None, createdAt=None)
+    assert isinstance(row, Row)
+    names = [c.name for c in CATALOG["posts"].columns]
+    mask = 2 ** names.index("created_at") + 2 ** names.index("updated_at")
+    assert staged(7, row)[:2] == (7, mask)
+
+
+def test_a_value_that_stands_in_through_another_field_is_a_stand_in_too():
+    row = post(updatedAt=None)
+    names = [c.name for c in CATALOG["posts"].columns]
+    assert isinstance(row, Row)
+    assert row.stand_ins == frozenset({names.index("updated_at")})
+
+
+def test_a_fingerprint_covers_each_compared_value_but_not_a_stand_in():
+    things = Collection(
+        name="things",
+        table="things",
+        paths=("things/{thing}",),
+        columns=(
+            Column("id", "key", DocumentId()),
+            Column("a", "compared", Field("a")),
+            Column("at", "compared", Field("at", CreateTime()), "timestamp"),
+        ),
+    )
+
+    def fingerprint(**fields) -> str:
+        [row] = map_document(things, Document("things/t", fields, CREATED, CREATED)) or []
+        assert isinstance(row, Row)
+        return row.fingerprint
+
+    assert fingerprint(a="x") != fingerprint(a="y")
+    assert fingerprint(a="x", at=CREATED) != fingerprint(a="x"), "stated, and standing in"
+    assert fingerprint(a="x", at=CREATED) != fingerprint(a="x", at=T)
+
+
+def test_a_label_of_an_entry_is_the_variables_of_the_path_and_the_entry():
+    permissions = CATALOG["user_board_permissions"]
+    assert label_of(permissions, {"user": "u"}, "b") == "u/b"
+    assert label_of(permissions, {"user": "u"}, None) == "u/"
+    things = Collection(
+        name="things",
+        table="things",
+        paths=("boards/{board}/things/{thing}",),
+        entries=MapEntries("entries"),
+        columns=(Column("k", "key", Field("k")), Column("e", "key", EntryKey())),
+    )
+    assert label_of(things, {"board": "b", "thing": "t"}, "e") == "b/t/e"
+    assert label_of(things, {"board": "b", "thing": "t"}, None) == "b/t"

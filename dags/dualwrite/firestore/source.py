@@ -35,6 +35,7 @@ from dualwrite.firestore.queries import Scan, children_query, cursor_after, name
 from dualwrite.firestore.values import document_of, moment, path_of
 from dualwrite.model.documents import Document, is_valid_id
 from dualwrite.model.errors import IncompleteRead, SourceError
+from dualwrite.model.pace import Pace
 
 _RunQueryRequest = service_types.RunQueryRequest.pb()
 _RunQueryResponse = service_types.RunQueryResponse.pb()
@@ -171,6 +172,8 @@ class Source:
         self._billed = 0
         self.budget = Budget()
         """Asked before each call. A run with a cap puts its own here."""
+        self.pace = Pace()
+        """How many reads a second this process may do. A run with a limit puts its own here; Sources may share it."""
 
     def __enter__(self) -> Self:
         return self
@@ -191,6 +194,8 @@ class Source:
             self._billed += reads
         if not reserved:
             self.budget.spend(reads)
+        if (wait := self.pace.delay(reads, time.monotonic())) > 0:
+            time.sleep(wait)  # a reader's thread: what it would read meanwhile waits in Firestore
 
     # --- one answer -----------------------------------------------------------------------------------------------
 
@@ -199,7 +204,7 @@ class Source:
 
         Billed: one read per 1,000 documents, at least one.
         """
-        return self._count(scan_query(scan), scan, read_time)
+        return self._count(scan_query(scan, self._root), scan, read_time)
 
     def _count(self, structured: Any, scan: Scan, read_time: datetime | None) -> tuple[int, datetime]:
         request = _CountRequest(parent=self._root)
@@ -322,7 +327,7 @@ class Source:
         That is why no count() proves this read. Billed: one read a document that is delivered, at least one.
         """
         request = _RunQueryRequest(parent=self._root)
-        request.structured_query.CopyFrom(names_between(scan, first, last))
+        request.structured_query.CopyFrom(names_between(scan, self._root, first, last))
 
         def ask() -> dict[str, datetime]:
             answers = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
@@ -400,7 +405,7 @@ class Source:
     def _read_parts(
         self, scan: Scan, page_size: int, progress: _Progress, put: Callable[[Page], bool], stop: threading.Event
     ) -> None:
-        structured = scan_query(scan)
+        structured = scan_query(scan, self._root)
         total = 0
         while True:
             begun, start = time.monotonic(), progress.delivered

@@ -15,11 +15,12 @@ from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.errors import ParameterError, PreflightError
 from dualwrite.model.parameters import refuse_unknown_collections
 from dualwrite.model.reconcile_params import ReconcileParams
+from dualwrite.model.report import CollectionReport
 from dualwrite.model.windows import Window, recent_window
-from dualwrite.postgres import target_clock
+from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, schema, watermarks
 from dualwrite.postgres.target import Target
-from dualwrite.runs.record import BaseRun
+from dualwrite.runs.record import BaseRun, recorded
 
 DAG_ID = "reconcile_dual_writes"
 JOURNAL_DAYS = 30
@@ -108,6 +109,29 @@ class Run(BaseRun):
             delete=repair == "all",
             max_proof_reads=self.params.max_proof_reads,
         )
+
+
+def measured(
+    run: Run,
+    found: CollectionReport,
+    work: Callable[[], None],
+    finish: Callable[[Connection], None],
+    window: Window | None,
+    part: int = 0,
+) -> dict[str, Any]:
+    """One phase of one collection, or of a slice of it (`part`), with its line in dualwrite.runs. A look at nothing leaves no line."""
+    swept = window is None and found.collection in run.plan.windows
+    return recorded(
+        run,
+        found,
+        work,
+        finish,
+        scope="sweep" if swept else "recent",
+        mode=run.params.repair,
+        window=window,
+        line=lambda: bool(found.examined or found.not_examined or found.phase == "compare"),
+        part=part,
+    )
 
 
 # --- preflight ----------------------------------------------------------------------------------------------------------

@@ -24,10 +24,10 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Verdict
 from dualwrite.postgres.remembered import differences, journal
 from dualwrite.postgres.remembered.differences import OpenDifference
-from dualwrite.runs import reconcile
+from dualwrite.runs import second_look
 from dualwrite.runs.liveness import liveness
-from dualwrite.runs.reconcile import measured, units_of
-from dualwrite.runs.reconcile_plan import Run
+from dualwrite.runs.open_units import units_of
+from dualwrite.runs.reconcile_plan import Run, measured
 
 FEW = 20
 """Updates and deletes up to this number in a collection need no share of the table to be small."""
@@ -165,8 +165,8 @@ def may_write(run: Run) -> None:
 
 
 def re_examine(run: Run, planned: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Looks once more at what was repaired; see reconcile.re_examine."""
-    return reconcile.re_examine(run, planned, lambda difference: is_ours(difference, run.policy))
+    """Looks once more at what was repaired; see second_look.re_examine."""
+    return second_look.re_examine(run, planned, lambda difference: is_ours(difference, run.policy))
 
 
 def delete(run: Run, name: str) -> dict[str, Any]:

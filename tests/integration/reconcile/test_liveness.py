@@ -6,8 +6,11 @@ from datetime import timedelta
 
 import pytest
 
+from dualwrite.catalog import CATALOG
+from dualwrite.engine.op_log import Activity
 from dualwrite.model.errors import TargetError
-from dualwrite.runs import reconcile, reconcile_report, repair
+from dualwrite.runs import first_look, reconcile_report, repair
+from dualwrite.runs.liveness import Liveness, _creation_fields, liveness
 from tests.integration.reconcile.world import (
     LONG_AGO,
     attempted,
@@ -28,6 +31,67 @@ def test_documents_without_one_operation_mean_that_dual_write_is_off(world, run)
     assert found.alerts[0].startswith("dual-write seems off: 5 documents were written since")
     assert found.gate["planned"]
     assert found.counts("posts") == {"missing": 5}, "nothing was repaired"
+
+
+def test_a_document_counts_once_by_whichever_field_it_lies_in_the_window_and_its_entries_do_not(
+    world, emulator, target_dsn
+):
+    """Users are also read as permissions, and posts by two fields."""
+    for user in ("u1", "u2", "u3"):
+        world.document(f"users/{user}").update({"updatedAt": now()})
+    busy(world, 2)
+    with reconcile_run(world.project, emulator, target_dsn, liveness_minimum=6) as run:
+        assert liveness(run).as_json() == {
+            **Activity(0).as_json(),
+            "minutes": 30.0,
+            "per_minute": 0.0,
+            "documents": 5,
+            "documents_per_minute": 0.17,
+            "problem": None,
+        }
+    with reconcile_run(world.project, emulator, target_dsn, liveness_minimum=5) as run:
+        assert str(liveness(run).problem).startswith("dual-write seems off: 5 documents")
+
+
+def test_a_part_of_the_app_is_silent_from_as_many_creations_on_as_are_evidence(world, emulator, target_dsn):
+    attempted(target_dsn, "comment:create:c")
+    busy(world, 5)
+    with reconcile_run(world.project, emulator, target_dsn, liveness_minimum=6) as run:
+        alive = liveness(run)
+        assert (alive.problem, alive.as_json()["per_minute"]) == (None, 0.03)
+    with reconcile_run(world.project, emulator, target_dsn, liveness_minimum=5) as run:
+        assert "no operation of their entity types: 5 posts" in str(liveness(run).problem)
+
+
+def test_an_operation_counts_up_to_five_minutes_after_the_window_because_its_clock_is_another(
+    world, emulator, target_dsn
+):
+    attempted(target_dsn, "post:create:busy0")
+    with reconcile_run(world.project, emulator, target_dsn) as run:
+        for after, total in ((timedelta(minutes=4.5), 1), (timedelta(minutes=5.5), 0)):
+            execute(target_dsn, "UPDATE write_ops SET created_at = %s", run.plan.now + after)
+            assert liveness(run).activity.total == total
+
+
+def test_without_an_op_log_there_is_nothing_to_go_by(world, emulator, target_dsn):
+    busy(world, 6)
+    execute(target_dsn, "DROP TABLE write_ops CASCADE")
+    with reconcile_run(world.project, emulator, target_dsn, write_ops_required=False) as run:
+        alive = liveness(run)
+    assert (alive.problem, alive.documents, alive.as_json()["per_minute"]) == (None, 6, None)
+
+
+def test_what_is_told_by_the_minute_is_of_a_minute_at_least():
+    told = Liveness(0.5, Activity(3), 2, None).as_json()
+    assert (told["minutes"], told["per_minute"], told["documents_per_minute"]) == (0.5, 3.0, 2.0)
+    told = Liveness(7.26, Activity(3), 2, None).as_json()
+    assert (told["minutes"], told["per_minute"], told["documents_per_minute"]) == (7.3, 0.41, 0.28)
+
+
+def test_only_a_field_that_says_when_a_document_was_created_is_evidence_of_a_creation():
+    assert _creation_fields(CATALOG["posts"]) == ["createdAt"]
+    assert _creation_fields(CATALOG["users"]) == ["createdAt"], "updatedAt falls back on createdAt, and is not one"
+    assert _creation_fields(CATALOG["boards"]) == []
 
 
 def test_a_gate_that_never_ran_fails_the_report(world, run, monkeypatch):
@@ -128,7 +192,7 @@ def test_repaired_rows_are_told_by_cause_though_the_run_died_before_it_could(wor
     attempted(target_dsn, "post:create:new")
     run()
     with reconcile_run(world.project, emulator, target_dsn, repair="missing") as dies:
-        reconcile.compare(dies, "posts")
+        first_look.compare(dies, "posts")
         repair.write(dies, "posts")
     [line] = run().report["repaired_lately"]
     assert (line["cause"], line["number"]) == ("attempted_failed", 1)

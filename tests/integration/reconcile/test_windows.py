@@ -8,7 +8,7 @@ import pytest
 
 from dualwrite.engine.compare import Examiner
 from dualwrite.model.errors import PreflightError, SourceError
-from dualwrite.runs import reconcile
+from dualwrite.runs import first_look
 from tests.integration.reconcile.world import execute, now, post
 from tests.support import one
 
@@ -25,7 +25,7 @@ def test_a_collection_that_can_not_be_read_keeps_its_watermark_and_is_not_examin
     world, emulator, target_dsn, run, monkeypatch
 ):
     before = one(target_dsn, "SELECT examined_until FROM dualwrite.watermarks WHERE collection = 'posts'")
-    original = reconcile.compare
+    original = first_look.compare
 
     def breaks(run, name):
         with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +33,7 @@ def test_a_collection_that_can_not_be_read_keeps_its_watermark_and_is_not_examin
                 patch.setattr(run.source, "pages", lambda *_: (_ for _ in ()).throw(PreflightError("broken")))
             return original(run, name)
 
-    monkeypatch.setattr(reconcile, "compare", breaks)
+    monkeypatch.setattr(first_look, "compare", breaks)
     found = run()
     assert found.alerts == ["posts was not examined: broken"]
     assert (

@@ -27,13 +27,14 @@ class OpenDifference:
         return self.finding.label
 
 
-_DIFFERENCE = """
+DIFFERENCE = """
 verdict, key, CASE WHEN row_key IS NULL THEN NULL ELSE ARRAY(SELECT jsonb_array_elements_text(row_key)) END, path, requires,
 reason, fingerprint, first_seen, excused_by IS NOT NULL, excused_verdict, excused_finding_reason
 """
 
 
-def _difference(row: Sequence[Any]) -> OpenDifference:
+def difference_of(row: Sequence[Any]) -> OpenDifference:
+    """A line of DIFFERENCE."""
     verdict, label, key, path, requires, reason, fingerprint, first_seen, excused, *accepted = row
     finding = Finding(
         Verdict(verdict),
@@ -50,10 +51,10 @@ def _difference(row: Sequence[Any]) -> OpenDifference:
 def open_differences(connection: Connection, collection: str) -> list[OpenDifference]:
     """All that is open in a collection, the excused ones too, oldest first."""
     rows = connection.execute(
-        f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s ORDER BY first_seen, key",
+        f"SELECT {DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s ORDER BY first_seen, key",
         (collection,),
     ).fetchall()
-    return [_difference(row) for row in rows]
+    return [difference_of(row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def due(connection: Connection, collections: Sequence[str], run_id: str, limit: 
     """
     rows = connection.execute(
         f"""
-        SELECT collection, verdict = 'in_flight', row_number() OVER looked <= %(limit)s, {_DIFFERENCE}
+        SELECT collection, verdict = 'in_flight', row_number() OVER looked <= %(limit)s, {DIFFERENCE}
         FROM dualwrite.open_differences
         WHERE collection = ANY(%(names)s) AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)
         WINDOW looked AS (ORDER BY verdict <> 'in_flight', last_seen, collection, key)
@@ -84,7 +85,7 @@ def due(connection: Connection, collections: Sequence[str], run_id: str, limit: 
     found = Due({}, {}, {})
     for name, undecided, now_due, *row in rows:
         if now_due:
-            found.differences.setdefault(name, []).append(_difference(row))
+            found.differences.setdefault(name, []).append(difference_of(row))
         else:
             found.waiting[name] = found.waiting.get(name, 0) + 1
             found.undecided[name] = found.undecided.get(name, 0) + undecided

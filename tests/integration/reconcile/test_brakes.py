@@ -1,0 +1,107 @@
+"""The brakes of a repair, at their edges; and what the gate tells of what it asked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from dualwrite.model.errors import BrakeError
+from dualwrite.runs import repair
+from dualwrite.runs.reconcile_plan import Run
+from dualwrite.runs.repair import Planned
+from tests.integration.reconcile.world import attempted, busy, create, delete_of_a_recent_document, execute
+from tests.support import one, reconcile_run
+
+
+def _with(run: Run, **params: object) -> Run:
+    plan = dataclasses.replace(run.plan, params=dataclasses.replace(run.params, **params))
+    return dataclasses.replace(run, plan=plan)
+
+
+def test_a_repair_of_as_many_rows_as_it_may_write_is_let_through_and_one_more_is_not(world, emulator, target_dsn):
+    with reconcile_run(world.project, emulator, target_dsn, repair="all") as run:
+        planned = {"posts": Planned(insert=3, inserted=4), "comments": Planned(update=1, delete=1, updated=1)}
+        repair.brake(_with(run, max_repairs=10), planned)
+        with pytest.raises(BrakeError, match=r"max_repairs = 9 rows: 10 would be written \(posts 7, comments 3\)"):
+            repair.brake(_with(run, max_repairs=9), planned)
+
+
+SHARES = [
+    # 2 posts are there. A part so small needs no share; one row more does.
+    (Planned(update=10, delete=10), 0, None),
+    (Planned(update=10, delete=11), 1050, "10 updates and 11 deletes are 1050.0 % of the 2 rows of posts"),
+    # The table as it was before the repair: what it deleted is counted in, what it inserted is not.
+    (Planned(deleted=40), 95.3, "0 updates and 40 deletes are 95.2 % of the 42 rows of posts"),
+    (Planned(updated=30, deleted=39, inserted=1), 172.5, "30 updates and 39 deletes are 172.5 % of the 40 rows"),
+    # Nothing was there: whatever changes is all of it.
+    (Planned(update=21, inserted=2), 100, "21 updates and 0 deletes are 100.0 % of the 0 rows of posts"),
+    (Planned(update=21, inserted=3), 100, "21 updates and 0 deletes are 100.0 % of the -1 rows of posts"),
+    # What is inserted changes nothing that was there.
+    (Planned(insert=400), 0, None),
+]
+
+
+def test_a_repair_may_change_a_share_of_what_was_there_before_it(world, emulator, target_dsn):
+    with reconcile_run(world.project, emulator, target_dsn, repair="all") as run:
+        for part, let_through, refused in SHARES:
+            repair.brake(_with(run, max_share=let_through), {"posts": part})
+            if refused is not None:
+                with pytest.raises(BrakeError, match="Nothing was written") as told:
+                    repair.brake(_with(run, max_share=let_through - 0.1), {"posts": part})
+                assert refused in str(told.value)
+
+
+def test_the_gate_plans_what_is_open_by_collection_and_tells_what_asking_cost(world, emulator, target_dsn, run):
+    create(world, target_dsn)
+    attempted(target_dsn, "post:create:new")
+    delete_of_a_recent_document(world, target_dsn)
+    run()
+    with reconcile_run(world.project, emulator, target_dsn, repair="all", max_share=100) as asked:
+        first, second = repair.gate(asked), repair.gate(asked)
+        assert first["problem"] is None
+        nothing = dict.fromkeys(Planned.__slots__, 0)
+        assert first["planned"] == {"posts": {**nothing, "insert": 1}, "comments": {**nothing, "delete": 1}}
+        assert first["billed_reads"] == second["billed_reads"] > 0
+        assert first["operations"]["total"] == 1
+    with reconcile_run(world.project, emulator, target_dsn, repair="off") as asked:
+        gate = repair.gate(asked)
+        assert (gate["problem"], gate["planned"]) == (None, {}), "a run that repairs nothing has nothing planned"
+        for task in (repair.delete, repair.write):
+            with pytest.raises(BrakeError, match="This run was not asked to repair anything"):
+                task(asked, "posts")
+
+
+def test_the_gate_counts_what_this_run_has_written_and_what_a_killed_one_left_to_be_confirmed(
+    world, emulator, target_dsn, run
+):
+    create(world, target_dsn)
+    attempted(target_dsn, "post:create:new")
+    delete_of_a_recent_document(world, target_dsn)
+    run()
+    with reconcile_run(world.project, emulator, target_dsn, repair="all", max_share=100) as again:
+        deleted, written = repair.delete(again, "comments"), repair.write(again, "posts")
+        assert (deleted["phase"], deleted["deleted"], deleted["inserted"]) == ("delete", 1, 0)
+        assert (written["phase"], written["deleted"], written["inserted"]) == ("write", 0, 1)
+        execute(target_dsn, "UPDATE dualwrite.repair_journal SET confirmed_at = NULL WHERE key = 'new'")
+        execute(target_dsn, "DELETE FROM dualwrite.open_differences")
+        assert repair.plan(again) == {
+            "posts": Planned(inserted=1, unfinished=1),
+            "comments": Planned(deleted=1),
+        }
+    with reconcile_run(world.project, emulator, target_dsn, repair="all") as other:
+        assert repair.plan(other) == {"posts": Planned(unfinished=1)}, "the brakes are for one run's own writes"
+        finished = repair.write(other, "posts")
+        assert (finished["inserted"], finished["examined"]) == (0, 0)
+        assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
+
+
+def test_a_gate_with_a_problem_still_tells_what_it_would_have_planned(world, emulator, target_dsn, run):
+    busy(world, 6)
+    run()
+    with reconcile_run(world.project, emulator, target_dsn, repair="missing", max_repairs=1) as asked:
+        gate = repair.gate(asked)
+        assert gate["problem"].startswith("dual-write seems off"), "the first problem is told, and not the brake's"
+        assert gate["planned"]["posts"]["insert"] == 6
+        with pytest.raises(BrakeError, match="dual-write seems off"):
+            repair.write(asked, "posts")

@@ -1,0 +1,227 @@
+"""Single answers of Firestore's: asked for in parts, put together whole, and billed as Firestore bills them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+
+from dualwrite.firestore import source as source_module
+from dualwrite.firestore.budget import Budget
+from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.errors import BudgetError, IncompleteRead, SourceError
+from tests.integration.test_source import Broken, Call
+
+T = datetime(2026, 2, 1, tzinfo=UTC)
+COMMENTS = Scan("comments", ("content",))
+PATHS = [f"boards/b/posts/p/comments/c{i:03}" for i in range(450)]
+
+
+@pytest.fixture(scope="module")
+def project(emulator):
+    """450 comments of one post, each with its number; nothing here changes them."""
+    import uuid
+
+    from google.cloud import firestore as library
+
+    client = library.Client(project=f"t{uuid.uuid4().hex[:12]}")
+    batch = client.batch()
+    for i, path in enumerate(PATHS):
+        batch.set(client.document(path), {"content": f"x{i}", "kind": f"k{i % 150}", "createdAt": T})
+    batch.commit()
+    yield client.project
+    client.close()
+
+
+@pytest.fixture
+def source(project, emulator):
+    with Source(project, emulator_host=emulator) as opened:
+        yield opened
+
+
+# --- by path --------------------------------------------------------------------------------------------------------
+
+
+def test_many_documents_by_path_are_asked_for_in_parts_and_each_is_answered(source):
+    """More than four calls of a hundred at once."""
+    found = source.get([*PATHS, "boards/none", "boards"], ["content"])
+    assert list(found) == [*PATHS, "boards/none", "boards"]
+    contents = {path: d.fields["content"] for path, d in found.items() if d is not None}
+    assert contents == {path: f"x{i}" for i, path in enumerate(PATHS)}
+    assert (found["boards/none"], found["boards"]) == (None, None)
+    assert source.billed_reads == 451, "what can't exist is not asked for"
+    assert source.budget.spent == 451
+
+
+def test_without_fields_only_existence_and_times_are_asked_for(source):
+    document = source.get(PATHS[:1])[PATHS[0]]
+    assert document is not None
+    assert (document.fields, document.update_time is None) == ({}, False)
+
+
+def test_an_answer_by_path_that_is_lost_is_an_incomplete_read(source, monkeypatch):
+    original = source._batch_get
+    monkeypatch.setattr(source, "_batch_get", lambda *a, **k: Call(original(*a, **k), 1, None))
+    with pytest.raises(IncompleteRead, match="Firestore answered for 1 of 2"):
+        source.get(PATHS[:2])
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_read_by_path_that_breaks_is_asked_again(source, after, monkeypatch):
+    faults = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE]
+    original = source._batch_get
+
+    def breaking(*args, **kwargs):
+        call = original(*args, **kwargs)
+        return Call(call, after, Broken(faults.pop())) if faults else call
+
+    monkeypatch.setattr(source, "_batch_get", breaking)
+    assert all(source.get(PATHS[:3]).values())
+    assert not faults
+
+
+# --- below a document -----------------------------------------------------------------------------------------------
+
+
+def test_many_questions_about_what_is_below_documents_are_answered_each_by_its_own(source):
+    """More than are asked at once; one of them about a document that can't exist."""
+    post = "boards/b/posts/p"
+    questions = [(post, {"kind": f"k{n}"}) for n in range(150)]
+    questions[70] = ("boards", {"kind": "k70"})
+    questions[71] = (post, {"kind": "of nobody"})
+    found = source.children_where_each(questions, "comments", ("kind",))
+    assert [len(answer) for answer in found] == [*[3] * 70, 0, 0, *[3] * 78]
+    assert all(d.fields["kind"] == f"k{n}" for n, answer in enumerate(found) for d in answer)
+    assert source.billed_reads == 148 * 3 + 1, "an answer of nothing is billed as one read"
+
+
+def test_a_question_that_breaks_is_asked_again(source, monkeypatch):
+    faults = [grpc.StatusCode.UNAVAILABLE]
+    original = source._run_query
+
+    def breaking(*args, **kwargs):
+        call = original(*args, **kwargs)
+        return Call(call, 1, Broken(faults.pop())) if faults else call
+
+    monkeypatch.setattr(source, "_run_query", breaking)
+    [found] = source.children_where_each([("boards/b/posts/p", {"kind": "k1"})], "comments", ("kind",))
+    assert len(found) == 3
+    assert not faults
+
+
+def test_with_a_cap_questions_share_what_is_left_and_stop_where_more_might_come(source):
+    questions = [("boards/b/posts/p", {"kind": f"k{n}"}) for n in range(2)]
+    source.budget = Budget(8)
+    assert [len(found) for found in source.children_where_each(questions, "comments", ("kind",))] == [3, 3]
+    assert source.budget.spent == 6
+    source.budget = Budget(7)  # three for each: nobody knows whether there is a fourth
+    with pytest.raises(BudgetError, match="looking for more comments would cost 1 or more"):
+        source.children_where_each(questions, "comments", ("kind",))
+    source.budget = Budget(1)
+    with pytest.raises(BudgetError, match="looking for comments below 2 documents would cost 2 "):
+        source.children_where_each(questions, "comments", ("kind",))
+
+
+# --- counts ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_count_tells_its_instant_and_can_be_asked_for_an_earlier_one(source, firestore, emulator):
+    put = firestore.document("boards/b/posts/p/comments/c")
+    put.set({"content": "x"})
+    with Source(firestore.project, emulator_host=emulator) as changing:
+        number, instant = changing.count(COMMENTS)
+        put.delete()
+        assert number == 1
+        assert abs(datetime.now(UTC) - instant) < timedelta(minutes=1)
+        assert changing.count(COMMENTS)[0] == 0
+        assert changing.count(COMMENTS, instant) == (1, instant)
+        assert changing.billed_reads == 3, "one read a count, also of nothing"
+
+
+def test_a_count_bills_one_read_for_each_thousand_begun(firestore, emulator):
+    for first, number in ((0, 500), (500, 500), (1000, 1)):
+        batch = firestore.batch()
+        for i in range(first, first + number):
+            batch.set(firestore.document(f"boards/b/posts/p/comments/c{i}"), {"n": 1})
+        batch.commit()
+    with Source(firestore.project, emulator_host=emulator) as counted:
+        assert counted.count(COMMENTS)[0] == 1001
+        assert counted.billed_reads == 2
+        counted.budget = Budget(2)
+        assert counted.count(COMMENTS)[0] == 1001
+        assert counted.budget.spent == 2
+        counted.budget = Budget(1)  # it stops at a thousand, and nobody knows of how many
+        with pytest.raises(BudgetError, match="more of count.. of comments would cost 1 or more"):
+            counted.count(COMMENTS)
+        firestore.document("boards/b/posts/p/comments/c0").delete()
+        firestore.document("boards/b/posts/p/comments/c1").delete()
+        counted.budget = Budget(1)
+        assert counted.count(COMMENTS)[0] == 999
+        with pytest.raises(BudgetError, match="count.. of comments would cost 1 "):
+            counted.count(COMMENTS)
+
+
+def test_a_count_without_an_answer_is_an_error(source, monkeypatch):
+    original = source._run_count
+    monkeypatch.setattr(source, "_run_count", lambda *a, **k: Call(original(*a, **k), 0, None))
+    with pytest.raises(SourceError, match="Firestore gave none for comments"):
+        source.count(COMMENTS)
+
+
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_ends_with_its_number_of_documents_and_tells_how_many_all_are(source):
+    pages = list(source.pages(COMMENTS, 200))
+    assert [len(page.messages) for page in pages] == [200, 200, 50]
+    assert {page.total for page in pages} == {450}
+    assert source.billed_reads == source.budget.spent == 451
+
+
+def test_a_page_of_large_documents_ends_with_its_bytes(source, monkeypatch):
+    monkeypatch.setattr(source_module, "_PAGE_BYTES", 1)
+    assert [len(page.messages) for page in source.pages(COMMENTS, 200)] == [1] * 450
+    [first, *_] = source.pages(COMMENTS, 1)
+    size = source_module._RunQueryResponse(document=first.messages[0]).ByteSize()
+    monkeypatch.setattr(source_module, "_PAGE_BYTES", 20 * size)
+    assert 12 <= next(iter(source.pages(COMMENTS, 200))).messages.__len__() <= 20
+
+
+def test_all_pages_of_a_read_over_several_pins_tell_the_same_total(source, monkeypatch):
+    monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
+    pages = list(source.pages(COMMENTS, 100))
+    assert [len(page.messages) for page in pages] == [100, 100, 100, 100, 50]
+    assert {page.total for page in pages} == {450}
+    # Each part is begun with a count of what is left, and proved by one up to its last document.
+    assert source.billed_reads == source.budget.spent == 450 + 5 + 4
+
+
+def test_a_scan_of_nothing_has_no_pages_and_is_billed_as_a_count_and_one_read(source):
+    assert list(source.pages(Scan("nothing", ()), 10)) == []
+    assert source.billed_reads == source.budget.spent == 2
+
+
+def test_a_scan_that_is_given_up_gives_back_what_it_had_reserved(source):
+    source.budget = Budget(1000)
+    pages = source.pages(COMMENTS, 10)
+    next(pages)
+    pages.close()
+    assert 10 <= source.billed_reads <= 10 * 4 + 1, "three pages ahead at most, and the count"
+    assert source.budget.spent == source.billed_reads
+    source.budget = Budget(450)
+    with pytest.raises(BudgetError, match="reading comments with 450 documents would cost 450 "):
+        list(source.pages(COMMENTS, 10))
+    assert source.budget.spent == 1, "the count alone"
+
+
+def test_names_between_two_documents_are_read_up_to_the_cap(source):
+    [page] = source.pages(COMMENTS, 1000)
+    first, last = page.messages[10], page.messages[19]
+    before = source.billed_reads
+    assert list(source.update_times(COMMENTS, first, last)) == PATHS[10:20]
+    assert source.billed_reads - before == 10
+    source.budget = Budget(4)
+    assert list(source.update_times(COMMENTS, first, last)) == PATHS[10:14]
+    with pytest.raises(BudgetError, match="reading the names of comments would cost 1 "):
+        source.update_times(COMMENTS, first, last)

@@ -1,0 +1,257 @@
+"""What the dual-write helper decides without a database: which operations a change means, and what each is called."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from dualwrite import alerts, dual_write
+from dualwrite.dual_write import DualWriter, Outcome, Write
+from dualwrite.postgres import Connection
+
+T = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
+POST = {"title": "t", "content": "c", "authorId": "u1", "authorName": "n", "createdAt": T, "updatedAt": T}
+POST_PATH = "boards/b1/posts/p1"
+
+
+class Statements:
+    """Stands where a connection would, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, list]] = []
+
+    def execute(self, statement, values) -> None:
+        text = statement if isinstance(statement, str) else statement.as_string(None)
+        self.told.append((" ".join(text.split()[:3]).replace('"', ""), list(values)))
+
+
+def _nobody() -> Connection:
+    raise AssertionError("connected")
+
+
+@pytest.fixture
+def told(monkeypatch) -> list[dict]:
+    found: list[dict] = []
+    monkeypatch.setattr(alerts, "write_failed", lambda text, **tags: found.append({"text": text, **tags}))
+    return found
+
+
+@pytest.fixture
+def writer():
+    made = DualWriter(_nobody)
+    yield made
+    made.close()
+
+
+def _operations(writer: DualWriter, path: str, before: dict | None, after: dict | None) -> list[str]:
+    return [f"{w.entity_type}:{w.operation_type}:{w.entity_id}" for w in writer._writes(path, before, after, T)]
+
+
+def _told_to_the_target(writer: DualWriter, path: str, before: dict | None, after: dict | None) -> list[str]:
+    connection = Statements()
+    for write in writer._writes(path, before, after, T):
+        write.supabase_write(connection)  # type: ignore[arg-type]
+    return [statement for statement, _ in connection.told]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (None, POST, ["post:create:p1"]),
+        (POST, {**POST, "title": "new"}, ["post:update:p1"]),
+        (POST, None, ["post:delete:p1"]),
+        (POST, POST, []),
+        (POST, {**POST, "countOfLikes": 7}, []),
+        (None, None, []),
+    ],
+    ids=["created", "edited", "deleted", "touched", "only a counter moved", "nothing"],
+)
+def test_a_change_of_a_document_is_one_operation_by_its_kind(writer, before, after, expected):
+    assert _operations(writer, POST_PATH, before, after) == expected
+
+
+def test_of_a_document_that_is_many_rows_each_entry_that_came_or_went_is_an_operation(writer):
+    """An entity that is named by the row's whole key is made and taken away entry by entry, whatever became of the
+    document."""
+    board = {"title": "b", "createdAt": T}
+    before, after = {**board, "waitingUsersIds": ["u1", "u2"]}, {**board, "waitingUsersIds": ["u2", "u3"]}
+    named = "board_waiting_users"
+    assert _operations(writer, "boards/b1", before, after) == [f"{named}:delete:b1_u1", f"{named}:create:b1_u3"]
+    assert _operations(writer, "boards/b1", None, before) == [f"{named}:create:b1_u1", f"{named}:create:b1_u2"]
+    assert _operations(writer, "boards/b1", before, None) == [f"{named}:delete:b1_u1", f"{named}:delete:b1_u2"]
+
+
+def test_rows_that_the_app_calls_one_operation_are_one_write_children_deleted_first_parents_written_first(writer):
+    user = {"nickname": "a", "createdAt": T}
+    before = {**user, "boardPermissions": {"b1": "read", "b2": "read"}}
+    after = {**user, "nickname": "b", "boardPermissions": {"b2": "write", "b3": "read"}}
+    assert _operations(writer, "users/u1", before, after) == ["user:update:u1"]
+    assert _told_to_the_target(writer, "users/u1", before, after) == [
+        "DELETE FROM user_board_permissions",
+        "INSERT INTO users",
+        "INSERT INTO user_board_permissions",
+        "INSERT INTO user_board_permissions",
+    ]
+    assert _operations(writer, "users/u1", before, None) == ["user:delete:u1"]
+    assert _told_to_the_target(writer, "users/u1", before, None) == [
+        "DELETE FROM user_board_permissions",
+        "DELETE FROM user_board_permissions",
+        "DELETE FROM users",
+    ]
+    assert _operations(writer, "users/u1", None, after) == ["user:create:u1"]
+
+
+def test_an_entry_whose_value_changed_is_an_update_of_its_own_row(writer):
+    user = {"nickname": "a", "createdAt": T}
+    before, after = ({**user, "boardPermissions": {"b1": right}} for right in ("read", "write"))
+    connection = Statements()
+    [write] = writer._writes("users/u1", before, after, T)
+    write.supabase_write(connection)  # type: ignore[arg-type]
+    assert write.operation_type == "update"
+    [(statement, values)] = connection.told
+    assert statement == "INSERT INTO user_board_permissions"
+    assert values[:3] == ["u1", "b1", "write"]
+
+
+def test_json_is_handed_over_as_its_text(writer):
+    connection = Statements()
+    [write] = writer._writes(POST_PATH, None, {**POST, "contentJson": {"a": 1}}, T)
+    write.supabase_write(connection)  # type: ignore[arg-type]
+    assert '{"a":1}' in connection.told[0][1]
+
+
+def test_a_path_of_no_collection_or_of_one_that_the_app_does_not_dual_write_is_left_alone(writer, told):
+    assert writer.mirror("boards/b1/holidays/h1", None, {"name": "n"}) is Outcome.WRITTEN
+    assert writer.mirror("boards/b1", None, {"title": 5}) is Outcome.WRITTEN, "boards have no operations"
+    assert told == []
+
+
+def test_what_cannot_become_a_row_is_told_once_a_change_and_its_neighbours_are_written(writer, told):
+    user = {"nickname": "a", "createdAt": T, "boardPermissions": {"b1": 5, "b2": "read"}}
+    assert _operations(writer, "users/u1", None, user) == ["user:create:u1"]
+    [call] = told
+    assert call.pop("text").startswith("wrong_type: permission")
+    assert call == {"entity_type": "user", "operation_type": "mirror", "entity_id": "u1/b1"}
+    assert _operations(writer, "users/u1", user, None) == ["user:delete:u1"]
+    assert len(told) == 1, "what it had been before is nobody's concern any more"
+
+
+def test_a_document_without_a_time_of_its_own_has_the_one_that_the_server_gave_it(writer, monkeypatch):
+    written: list[Write] = []
+    monkeypatch.setattr(DualWriter, "dual_write_batch", lambda self, writes: written.extend(writes))
+    without = {k: v for k, v in POST.items() if k not in ("createdAt", "updatedAt")}
+
+    def created(**given) -> datetime:
+        written.clear()
+        writer.mirror(POST_PATH, None, without, **given)
+        connection = Statements()
+        written[0].supabase_write(connection)  # type: ignore[arg-type]
+        times = [v for v in connection.told[0][1] if isinstance(v, datetime)]
+        assert len(set(times)) == 1
+        return times[0]
+
+    assert created(create_time=T) == T.replace(microsecond=123000)
+    assert abs((created() - datetime.now(UTC)).total_seconds()) < 60
+
+
+def test_a_change_that_breaks_the_mapping_is_told_and_raises_nothing(writer, told):
+    assert writer.mirror("users/u\n1", None, 5) is Outcome.FAILED  # type: ignore[arg-type]
+    assert told == [
+        {"text": "AttributeError", "entity_type": "unknown", "operation_type": "mirror", "entity_id": r"users/u\n1"}
+    ]
+
+
+def test_nothing_to_write_is_written_without_a_connection(writer, told):
+    assert writer.dual_write_batch([]) is Outcome.WRITTEN
+    assert writer.mirror(POST_PATH, POST, POST) is Outcome.WRITTEN
+    assert told == []
+
+
+def test_an_error_of_any_kind_is_told_by_its_kind_alone(told, caplog):
+    def refuses() -> bool:
+        raise ValueError("content of a document")
+
+    writer = DualWriter(_nobody, enabled=refuses)
+    write = {"entity_type": "post", "operation_type": "create", "entity_id": "p1", "supabase_write": print}
+    assert writer.dual_write(**write) is Outcome.FAILED
+    named = {"entity_type": "post", "operation_type": "create", "entity_id": "p1"}
+    assert told == [{"text": "failed: ValueError", **named}]
+    assert [r.getMessage() for r in caplog.records] == ["dual-write post:create:p1 failed"]
+
+
+def test_a_caller_is_told_how_long_it_was_kept(told):
+    connects: list[float] = []
+
+    def connect() -> Connection:
+        connects.append(time.monotonic())
+        time.sleep(0.3)
+        raise RuntimeError
+
+    writer = DualWriter(connect, timeout=0.1)
+    write = {"entity_type": "post", "operation_type": "create", "entity_id": "p1", "supabase_write": print}
+    assert writer.dual_write(**write) is Outcome.TIMED_OUT
+    assert [call["text"] for call in told] == ["timed_out: no answer within 0.1 s"]
+    writer.close()
+    assert len(connects) == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "on"),
+    [("true", True), ("false", False), (" FALSE ", False), ("", True), ("0", True), ("anything", True)],
+)
+def test_the_flag_is_off_only_where_it_says_false(flag, on, monkeypatch):
+    monkeypatch.setenv("DUAL_WRITE_ENABLED", flag)
+    assert dual_write.is_enabled() is on
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3.0, "3000ms"), (0.0015, "1ms"), (0.0001, "1ms"), (0.5, "500ms"), (0.002, "2ms")]
+)
+def test_a_timeout_is_whole_milliseconds_and_never_none_which_would_mean_for_ever(seconds, text):
+    assert dual_write._milliseconds(seconds) == text
+
+
+def test_what_is_left_of_a_callers_patience_is_told_in_seconds_and_ends_at_its_deadline(monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+    assert dual_write._left(102.5) == 2.5
+    for over in (100.0, 99.0):
+        with pytest.raises(TimeoutError):
+            dual_write._left(over)
+
+
+def test_an_id_is_printed_as_it_is_and_only_control_characters_are_written_out():
+    assert dual_write._printable("p1 가 /") == "p1 가 /"
+    assert dual_write._printable("a\nb\x1b") == r"a\nb\x1b"
+
+
+def test_an_operation_is_called_as_the_app_calls_it():
+    assert Write("post", "create", "p1", print).op_id(17) == "post:create:p1:17"
+
+
+def test_who_forgot_to_configure_is_told_so(monkeypatch):
+    monkeypatch.setattr(dual_write, "_writer", None)
+    for call in (
+        lambda: dual_write.mirror(POST_PATH, None, POST),
+        lambda: dual_write.dual_write_batch([]),
+        lambda: dual_write.dual_write(entity_type="", operation_type="", entity_id="", supabase_write=print),
+    ):
+        with pytest.raises(RuntimeError, match="configure"):
+            call()
+
+
+def test_the_modules_functions_hand_everything_to_the_one_writer(monkeypatch):
+    monkeypatch.setattr(dual_write, "_writer", None)
+    flags: list[bool] = []
+    dual_write.configure(_nobody, enabled=lambda: flags.append(True) or False, timeout=7.5)
+    writer = dual_write._configured()
+    assert (writer.connect, writer.timeout) == (_nobody, 7.5)
+    named = {"entity_type": "post", "operation_type": "create", "entity_id": "p1", "supabase_write": print}
+    assert dual_write.dual_write(**named) is Outcome.OFF
+    assert dual_write.dual_write_batch([Write(**named)]) is Outcome.OFF
+    assert dual_write.mirror(POST_PATH, None, POST, create_time=T) is Outcome.OFF
+    assert flags == [True] * 3
+    dual_write.configure(_nobody)
+    assert dual_write._configured().timeout == 3.0
+    assert dual_write._configured().enabled is dual_write.is_enabled

@@ -1,0 +1,262 @@
+"""How a report is added up, kept small, and shown to a person."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dualwrite.model.errors import IdentityError
+from dualwrite.model.render import Code, Items, Paragraph
+from dualwrite.model.report import SAMPLES, CollectionReport, fit, listed, merged, samples, table, total
+from dualwrite.model.verdicts import VERDICTS, Finding, Verdict
+
+NUMBERS = (
+    "taken", "documents_read", "billed_reads", "stray", "unlocatable", "derived_lag", "expected", "inserted", "updated",
+    "deleted", "parents_inserted",
+)  # fmt: skip
+
+
+def report(name: str = "things", *found: Finding, matching: int = 0, **numbers: Any) -> dict[str, Any]:
+    made = CollectionReport(name, "look", **numbers)
+    made.add_matching(matching)
+    for finding in found:
+        made.add(finding)
+    return made.as_json()
+
+
+def test_every_number_is_told_under_its_own_name():
+    made = CollectionReport("things", "gap", **{name: n for n, name in enumerate(NUMBERS, 11)})
+    made.source_count, made.target_count, made.reads_to_verify, made.verification = 90, 91, 92, "equal"
+    told = made.as_json()
+    assert {name: told[name] for name in NUMBERS[1:]} == {name: n for n, name in enumerate(NUMBERS, 11) if n > 11}
+    assert (told["source_count"], told["target_count"], told["reads_to_verify"]) == (90, 91, 92)
+    assert (told["collection"], told["phase"], told["verification"]) == ("things", "gap", "equal")
+    assert (told["outcome"], told["not_examined"]) == ("examined", None)
+
+
+def test_a_new_report_has_counted_nothing():
+    told = report()
+    assert {name for name, value in told.items() if value and name not in ("counts", "collection", "phase")} == {
+        "outcome"
+    }
+    assert told["counts"] == dict.fromkeys(map(str, VERDICTS), 0)
+
+
+def test_the_rate_is_of_the_seconds_it_took_and_none_where_it_took_none():
+    assert report(documents_read=10, seconds=4.0004)["documents_per_second"] == 2
+    assert report(documents_read=10, seconds=4.0004)["seconds"] == 4.0
+    assert report(documents_read=10, seconds=1.23456)["seconds"] == 1.235
+    assert report(documents_read=10)["documents_per_second"] is None
+    assert report(documents_read=10, seconds=0.5)["documents_per_second"] == 20
+
+
+def test_a_collection_that_could_not_be_read_says_why():
+    made = CollectionReport("things", "look", not_examined="it is too large")
+    assert (made.as_json()["outcome"], made.as_json()["not_examined"]) == ("not_examined", "it is too large")
+
+
+def test_drift_is_what_is_neither_matching_nor_excused_nor_expected():
+    told = report(
+        "things",
+        Finding(Verdict.MISSING, "a", excused=True),
+        Finding(Verdict.MISSING, "b"),
+        Finding(Verdict.STALE, "c"),
+        Finding(Verdict.IN_FLIGHT, "d"),
+        matching=5,
+        expected=1,
+    )
+    assert (told["examined"], told["excused"], told["drift"]) == (9, 1, 1)
+    assert {v: n for v, n in told["counts"].items() if n} == {
+        "matching": 5,
+        "missing": 2,
+        "stale": 1,
+        "in_flight": 1,
+    }
+
+
+def test_reasons_are_counted_by_verdict_and_a_matching_key_leaves_no_sample():
+    told = report(
+        "things",
+        Finding(Verdict.REJECTED, "a", reason="wrong_type"),
+        Finding(Verdict.REJECTED, "b", reason="wrong_type"),
+        Finding(Verdict.MISSING, "c"),
+        Finding(Verdict.MATCHING, "d"),
+    )
+    assert told["reasons"] == {"rejected: wrong_type": 2}
+    assert told["samples"] == {
+        "rejected": [{"key": "a", "reason": "wrong_type"}, {"key": "b", "reason": "wrong_type"}],
+        "missing": [{"key": "c"}],
+    }
+
+
+def test_a_sample_is_cut_at_120_characters_of_an_id_and_twice_as_many_of_a_path():
+    [sample] = report("things", Finding(Verdict.MISSING, "k" * 121, "p" * 241))["samples"]["missing"]
+    assert sample == {"key": "k" * 119 + "…", "path": "p" * 239 + "…"}
+    [sample] = report("things", Finding(Verdict.MISSING, "k" * 120, "p" * 240))["samples"]["missing"]
+    assert sample == {"key": "k" * 120, "path": "p" * 240}
+
+
+def test_only_the_commonest_reasons_are_kept():
+    found = [Finding(Verdict.REJECTED, str(i), reason=f"r{i % 25}") for i in range(50)]
+    assert len(report("things", *found)["reasons"]) == SAMPLES == 20
+    assert len(merged([report("things", *found), report("things", *found)])["reasons"]) == 20
+
+
+@pytest.mark.parametrize(("examined", "taken"), [(2, 1), (1, 2)])
+def test_an_identity_needs_what_was_taken_up_what_was_examined_and_the_verdicts_to_be_one_number(examined, taken):
+    made = CollectionReport("things", "gap", taken=taken, examined=examined)
+    made.counts[Verdict.MISSING] = 1
+    with pytest.raises(IdentityError):
+        made.check_identity()
+
+
+# --- several phases as one ------------------------------------------------------------------------------------------
+
+
+def test_the_phases_of_a_collection_add_up_number_by_number():
+    parts = [
+        report("things", Finding(Verdict.MISSING, "a", excused=True), seconds=0.1234, **dict.fromkeys(NUMBERS, 3)),
+        report("things", Finding(Verdict.STALE, "b"), matching=4, seconds=0.1, **dict.fromkeys(NUMBERS, 5)),
+        report("things", Finding(Verdict.STALE, "c")),
+    ]
+    whole = merged(parts)
+    assert {name: whole[name] for name in NUMBERS[1:]} == dict.fromkeys(NUMBERS[1:], 8)
+    assert (whole["examined"], whole["excused"], whole["seconds"]) == (7, 1, 0.223)
+    assert whole["drift"] == sum(part["drift"] for part in parts)
+    assert {v: n for v, n in whole["counts"].items() if n} == {"matching": 4, "missing": 1, "stale": 2}
+    assert [s["key"] for s in whole["samples"]["stale"]] == ["b", "c"]
+    assert [s["key"] for s in whole["samples"]["missing"]] == ["a"]
+    assert (whole["outcome"], whole["not_examined"], whole["phase"]) == ("examined", None, "look")
+
+
+def test_a_phase_that_could_not_be_examined_makes_the_collection_not_examined():
+    unread = CollectionReport("things", "sweep", not_examined="it is too large").as_json()
+    whole = merged([report("things", matching=1), unread])
+    assert (whole["outcome"], whole["not_examined"]) == ("not_examined", "it is too large")
+
+
+def test_samples_of_several_phases_are_capped_together():
+    found = [Finding(Verdict.MISSING, f"k{i}") for i in range(15)]
+    assert len(merged([report("things", *found), report("things", *found)])["samples"]["missing"]) == 20
+
+
+def test_phases_whose_verdicts_do_not_add_up_are_refused():
+    wrong = {**report("things", matching=2), "examined": 3}
+    with pytest.raises(IdentityError, match="things examined 4 keys, and its verdicts add up to 3"):
+        merged([report("things", matching=1), wrong])
+
+
+def test_reasons_of_several_phases_are_added():
+    part = report("things", Finding(Verdict.REJECTED, "a", reason="r"))
+    assert merged([part, part])["reasons"] == {"rejected: r": 2}
+
+
+# --- small enough ---------------------------------------------------------------------------------------------------
+
+
+def _sized(number: int) -> dict[str, Any]:
+    return {"collections": [report("things", *[Finding(Verdict.MISSING, f"k{i}") for i in range(number)])]}
+
+
+def test_a_report_that_fits_is_left_as_it_is():
+    whole = _sized(20)
+    size = len(json.dumps(whole, ensure_ascii=False).encode())
+    assert "samples_shown" not in fit(whole, size)
+    assert len(whole["collections"][0]["samples"]["missing"]) == 20
+    assert fit(whole, size - 1)["samples_shown"] == 10
+    assert [s["key"] for s in whole["collections"][0]["samples"]["missing"]] == [f"k{i}" for i in range(10)]
+
+
+def test_a_report_that_never_fits_keeps_its_counts_and_drops_all_samples():
+    whole = fit(_sized(20), 10)
+    assert whole["samples_shown"] == 0
+    assert whole["collections"][0]["samples"] == {}
+    assert whole["collections"][0]["counts"]["missing"] == 20
+
+
+def test_a_report_is_measured_in_bytes_and_ids_in_any_script_count_as_what_they_are():
+    found = [Finding(Verdict.MISSING, "가" * 100) for _ in range(20)]
+    whole = {"collections": [report("things", *found)]}
+    characters = len(json.dumps(whole, ensure_ascii=False))
+    assert fit(whole, characters)["samples_shown"] < 20, "three bytes each"
+
+
+def test_the_limit_is_60_000_bytes():
+    small = {"collections": [{"samples": {"missing": ["k"] * 20}}], "padding": ""}
+    rest = len(json.dumps(small).encode())
+    assert "samples_shown" not in fit({**small, "padding": "x" * (60_000 - rest)})
+    assert "samples_shown" in fit({**small, "padding": "x" * (60_001 - rest)})
+
+
+# --- as a person reads it -------------------------------------------------------------------------------------------
+
+
+def test_the_table_leaves_out_what_is_zero_everywhere_and_always_tells_the_bill():
+    shown = table([report("things", matching=1234, billed_reads=200_000, seconds=2.5), report("others")])
+    assert shown.header == ["collection", "examined", "matching", "billed reads", "cost", "seconds"]
+    assert shown.rows == [["things", "1,234", "1,234", "200,000", "$0.12", "2.5"], ["others", "0", "-", "-", "-", "-"]]
+
+
+def test_each_number_has_a_column_by_its_name():
+    numbers = {name: n for n, name in enumerate(NUMBERS[3:], 5)}
+    told = report("things", Finding(Verdict.IN_FLIGHT, "a"), **numbers, source_count=40, target_count=41)
+    shown = table([told])
+    by_name = dict(zip(shown.header, shown.rows[0], strict=True))
+    assert by_name == {
+        "collection": "things", "examined": "1", "in flight": "1", "stray": "5", "unlocatable": "6", "counters lag": "7",
+        "expected": "8", "inserted": "9", "updated": "10", "deleted": "11", "parents inserted": "12", "documents": "40",
+        "rows": "41", "billed reads": "-", "cost": "-", "seconds": "-",
+    }  # fmt: skip
+
+
+def test_what_was_verified_stands_in_a_column_of_its_own_where_anything_was():
+    shown = table([report("things", verification="rows_match"), report("others")])
+    assert shown.header[-1] == "verification"
+    assert [row[-1] for row in shown.rows] == ["rows match", ""]
+    assert all(len(row) == len(shown.header) for row in shown.rows)
+
+
+def test_a_collection_that_was_not_examined_says_so_in_the_table_and_shows_no_number():
+    unread = CollectionReport("others", "look", not_examined="too large", billed_reads=5).as_json()
+    shown = table([report("things", matching=1), unread])
+    assert shown.rows[1] == ["others", "NOT EXAMINED", "", "", "", ""]
+    assert len(shown.header) == 6
+
+
+def test_samples_are_items_under_a_title_that_tells_how_many_there_are_of_how_many():
+    told = report("things", *[Finding(Verdict.IN_FLIGHT, f"k{i}") for i in range(1500)])
+    [block] = samples([told])
+    assert isinstance(block, Items)
+    assert block.title == "things, in flight (1,500, 20 shown)"
+    assert len(block.items) == 20
+    unread = CollectionReport("others", "look", not_examined="it is too large").as_json()
+    assert samples([unread]) == [Paragraph("others was not examined: it is too large", strong=True)]
+
+
+def test_a_sample_is_one_line_of_what_is_known_of_it():
+    found = Finding(
+        Verdict.STALE, "k", "things/k", columns=("a", "b"), reason="r", cause="attempted_failed", excused=True
+    )
+    [block] = samples([report("things", found)])
+    assert isinstance(block, Items)
+    assert block.items == [
+        ["k", "at", "things/k", "differs in a, b", "(r)", "cause: attempted_failed", "excused"],
+    ]
+    assert [isinstance(part, Code) for part in block.items[0]] == [True, False, True, False, False, False, False]
+    [bare] = samples([report("things", Finding(Verdict.MISSING, "k"))])
+    assert isinstance(bare, Items)
+    assert bare.items == [["k"]]
+
+
+def test_counts_are_listed_in_words_without_zeros():
+    counts = report("things", Finding(Verdict.IN_FLIGHT, "a"), matching=1200)["counts"]
+    assert listed(counts) == "1 in flight, 1,200 matching"
+    assert listed(counts, [Verdict.IN_FLIGHT, Verdict.MISSING]) == "1 in flight"
+    assert listed({}) == ""
+
+
+def test_the_verdicts_of_all_collections_are_added():
+    both = total([report("things", matching=2), report("others", Finding(Verdict.MISSING, "a"), matching=3)])
+    assert {v: n for v, n in both.items() if n} == {"matching": 5, "missing": 1}
