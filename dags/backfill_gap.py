@@ -16,7 +16,7 @@ verifies the result.
 | `since`, `margin_hours`, `until` | the window, from `margin_hours` before `since` to `until`; both with an offset from UTC |
 | `max_billed_reads` | a cap on billed reads; what would exceed it is not examined |
 | `excuse`, `excuse_reason` | differences that you accept, as `collection:key` or `collection:*` |
-| `page_size`, `explain_up_to`, `grace_seconds` | fine tuning; see the form |
+| `page_size`, `explain_up_to`, `slice_documents`, `grace_seconds`, `max_reads_per_second`, `max_rows_per_second` | fine tuning; see the form |
 
     {"mode": "review", "collections": ["posts", "comments"], "since": "2026-01-15T21:52:00+09:00"}
 

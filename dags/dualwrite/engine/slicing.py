@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 _COUNTS_AT_ONCE = 8
 _NAMES_A_SLICE = 20
 _MOST_NAMES = 20_000
+_FIRST_ID = "!"
+"""Sorts before the ids that anybody makes: what lies below one parent stays together."""
+
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -119,7 +122,8 @@ class Cutter:
         names = set(self._paths(collection, wanted, rows))
         if rows < documents // 2:
             for parent in self._above(collection):
-                names |= set(self._paths(parent, wanted, self.target.count(parent)))
+                above = self._paths(parent, wanted, self.target.count(parent))
+                names |= {f"{path}/{collection.collection_id}/{_FIRST_ID}" for path in above}
             if collection.top_level:
                 names |= {f"{collection.collection_id}/{c}" for c in string.digits + string.ascii_letters}
         return sorted(names, key=name_order)

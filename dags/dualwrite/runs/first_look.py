@@ -24,8 +24,8 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, Finding, Reason, Verdict
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection
-from dualwrite.postgres.remembered import differences, watermarks
-from dualwrite.postgres.remembered.at_labels import differences_at, waiting
+from dualwrite.postgres.remembered import differences, excuses, watermarks
+from dualwrite.postgres.remembered.at_labels import differences_at, excused_differences, own_labels, waiting
 from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs import tripwire
 from dualwrite.runs.open_units import units_of
@@ -65,11 +65,10 @@ class _FirstLook:
         self._window = window
         self._report = CollectionReport(name, "compare")
         with run.target.transaction() as connection:
-            self._known = {d.label: d for d in differences.open_differences(connection, name)}
-        self._accepted = {label: d.excuse for label, d in self._known.items() if d.excuse is not None}
+            accepted = excuses.excuses_of(connection, name)
+            watched = own_labels(connection, name)
         # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
-        watched = frozenset(label for label, d in self._known.items() if d.finding.requires is None)
-        self._examiner = run.examiner(self._report, Policy(), self._accepted, watched)
+        self._examiner = run.examiner(self._report, Policy(), accepted, watched)
         self._wire = tripwire.of(run, name, window)
         self._pending: list[Finding] = []
 
@@ -97,7 +96,8 @@ class _FirstLook:
             return _other_sides(examiner, self._window)
         # An excuse ends with its difference. A sweep has seen every document and row: what it hasn't seen, or only as
         # the document of a dependent, is looked at by key.
-        accepted = [self._known[label] for label in self._accepted]
+        with examiner.target.transaction() as connection:
+            accepted = excused_differences(connection, self._name)
         dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
         looked = examiner.protocol.run(dependents, Policy())
         examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}

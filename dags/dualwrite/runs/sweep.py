@@ -21,8 +21,8 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import DRIFT, Finding, Verdict
 from dualwrite.postgres import Connection, seen_keys
-from dualwrite.postgres.remembered import baselines, differences, excuses, watermarks
-from dualwrite.postgres.remembered.at_labels import own_labels
+from dualwrite.postgres.remembered import baselines, excuses, watermarks
+from dualwrite.postgres.remembered.at_labels import excused_differences, own_labels
 from dualwrite.runs import first_look, slices, tripwire
 from dualwrite.runs.open_units import units_of
 from dualwrite.runs.reconcile_plan import DAG_ID, Run, measured
@@ -123,7 +123,7 @@ def _excused_elsewhere(run: Run, examiner: Examiner, looks: Sequence[int]) -> li
     looked at by key."""
     name = examiner.collection.name
     with run.target.transaction() as connection:
-        accepted = [d for d in differences.open_differences(connection, name) if d.excuse is not None]
+        accepted = excused_differences(connection, name)
     dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
     looked = examiner.protocol.run(dependents, Policy())
     examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}

@@ -1,8 +1,10 @@
-"""Open differences without reading all of a collection's: those at some labels, their labels alone, how many wait."""
+"""Open differences without holding all of a collection's, which may be a hundred thousand after an outage: in pages, at some
+labels, their labels alone, how many wait."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -22,6 +24,35 @@ def differences_at(connection: Connection, collection: str, labels: Sequence[str
         ).fetchall()
         found.update((d.label, d) for d in map(difference_of, rows))
     return found
+
+
+def in_pages(
+    transaction: Callable[[], AbstractContextManager[Connection]], collection: str, size: int | None = None
+) -> Iterator[list[OpenDifference]]:
+    """All that is open in a collection, by label, in pages of LABELS_AT_ONCE, each in a transaction of its own. Of what is
+    added meanwhile, only what lies after the last label is seen."""
+    size, after = size or LABELS_AT_ONCE, ""
+    while True:
+        with transaction() as connection:
+            rows = connection.execute(
+                f"SELECT {DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s AND key > %s ORDER BY key LIMIT %s",
+                (collection, after, size),
+            ).fetchall()
+        page = [difference_of(row) for row in rows]
+        if page:
+            yield page
+            after = page[-1].label
+        if len(page) < size:
+            return
+
+
+def excused_differences(connection: Connection, collection: str) -> list[OpenDifference]:
+    """What a person accepted, as it was last seen."""
+    rows = connection.execute(
+        f"SELECT {DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s AND excused_by IS NOT NULL ORDER BY key",
+        (collection,),
+    ).fetchall()
+    return [difference_of(row) for row in rows]
 
 
 def own_labels(connection: Connection, collection: str) -> frozenset[str]:
