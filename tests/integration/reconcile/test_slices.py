@@ -32,7 +32,9 @@ def drifted(firestore, emulator, target_dsn):
             "INSERT INTO comments (id, post_id, user_id, content) SELECT 'extra-' || n, post_id, user_id, 'c' "
             "FROM (SELECT * FROM comments ORDER BY id LIMIT 1) c, generate_series(1, 3) n"
         )
-        connection.execute("UPDATE comments SET content = 'x' WHERE id = (SELECT max(id) FROM comments)")
+        connection.execute(
+            "UPDATE comments SET content = 'x' WHERE id IN (SELECT id FROM comments ORDER BY id LIMIT 5)"
+        )
         connection.execute("DELETE FROM likes WHERE id IN (SELECT id FROM likes ORDER BY id LIMIT 2)")
         connection.execute("DELETE FROM user_board_permissions WHERE id = (SELECT min(id) FROM user_board_permissions)")
     return firestore
@@ -49,8 +51,8 @@ def test_a_sweep_in_slices_finds_and_repairs_what_one_of_whole_collections_does(
     assert sliced.counts("comments")["extra"] == 3
     examined = {c["collection"]: c["examined"] for c in whole.report["collections"]}
     assert {c["collection"]: c["examined"] for c in sliced.report["collections"]} == examined
-    assert sliced.alerts == whole.alerts
-    assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs WHERE slice > 0 AND phase = 'compare'") > 50
+    assert len(sliced.alerts) == len(whole.alerts) > 0
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs WHERE slice > 0 AND phase = 'compare'") > 30
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.looks") == 0
     changes = {"repair": "all", "max_repairs": 1000, "max_share": 100}
     reconciled(drifted.project, emulator, target_dsn, slice_documents=5, **SWEEP, **changes)
