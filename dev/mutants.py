@@ -39,6 +39,7 @@ MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "classify": ("dualwrite.engine.classify", ("test_classify.py",)),
     "inserts": ("dualwrite.engine.inserts", ("test_inserts.py",)),
     "seen": ("dualwrite.engine.seen", ("test_seen.py",)),
+    "second_look": ("dualwrite.engine.second_look", ("test_second_look.py",)),
     "report": ("dualwrite.model.report", ("test_report.py",)),
     "mapping": ("dualwrite.model.mapping", ("test_values.py", "test_mapping.py")),
 }

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from dualwrite.model.errors import IdentityError
+from dualwrite.model.mapping import Refusal
 from dualwrite.model.render import Code, Items, Paragraph
 from dualwrite.model.report import SAMPLES, CollectionReport, fit, listed, merged, samples, table, total
-from dualwrite.model.verdicts import VERDICTS, Finding, Verdict
+from dualwrite.model.verdicts import VERDICTS, Cause, Finding, Verdict, Why
 
 NUMBERS = (
     "taken", "documents_read", "billed_reads", "stray", "unlocatable", "derived_lag", "expected", "inserted", "updated",
@@ -24,6 +25,10 @@ def report(name: str = "things", *found: Finding, matching: int = 0, **numbers: 
     for finding in found:
         made.add(finding)
     return made.as_json()
+
+
+def merged_json(*parts: dict[str, Any]) -> dict[str, Any]:
+    return merged([CollectionReport.from_json(part) for part in parts]).as_json()
 
 
 def test_every_number_is_told_under_its_own_name():
@@ -79,8 +84,8 @@ def test_drift_is_what_is_neither_matching_nor_excused_nor_expected():
 def test_reasons_are_counted_by_verdict_and_a_matching_key_leaves_no_sample():
     told = report(
         "things",
-        Finding(Verdict.REJECTED, "a", reason="wrong_type"),
-        Finding(Verdict.REJECTED, "b", reason="wrong_type"),
+        Finding(Verdict.REJECTED, "a", reason=Refusal("wrong_type")),
+        Finding(Verdict.REJECTED, "b", reason=Refusal("wrong_type")),
         Finding(Verdict.MISSING, "c"),
         Finding(Verdict.MATCHING, "d"),
     )
@@ -99,9 +104,9 @@ def test_a_sample_is_cut_at_120_characters_of_an_id_and_twice_as_many_of_a_path(
 
 
 def test_only_the_commonest_reasons_are_kept():
-    found = [Finding(Verdict.REJECTED, str(i), reason=f"r{i % 25}") for i in range(50)]
+    found = [Finding(Verdict.REJECTED, str(i), reason=Refusal(f"r{i % 25}")) for i in range(50)]
     assert len(report("things", *found)["reasons"]) == SAMPLES == 20
-    assert len(merged([report("things", *found), report("things", *found)])["reasons"]) == 20
+    assert len(merged_json(report("things", *found), report("things", *found))["reasons"]) == 20
 
 
 @pytest.mark.parametrize(("examined", "taken"), [(2, 1), (1, 2)])
@@ -121,7 +126,7 @@ def test_the_phases_of_a_collection_add_up_number_by_number():
         report("things", Finding(Verdict.STALE, "b"), matching=4, seconds=0.1, **dict.fromkeys(NUMBERS, 5)),
         report("things", Finding(Verdict.STALE, "c")),
     ]
-    whole = merged(parts)
+    whole = merged_json(*parts)
     assert {name: whole[name] for name in NUMBERS[1:]} == dict.fromkeys(NUMBERS[1:], 8)
     assert (whole["examined"], whole["excused"], whole["seconds"]) == (7, 1, 0.223)
     assert whole["drift"] == sum(part["drift"] for part in parts)
@@ -133,24 +138,24 @@ def test_the_phases_of_a_collection_add_up_number_by_number():
 
 def test_a_phase_that_could_not_be_examined_makes_the_collection_not_examined():
     unread = CollectionReport("things", "sweep", not_examined="it is too large").as_json()
-    whole = merged([report("things", matching=1), unread])
+    whole = merged_json(report("things", matching=1), unread)
     assert (whole["outcome"], whole["not_examined"]) == ("not_examined", "it is too large")
 
 
 def test_samples_of_several_phases_are_capped_together():
     found = [Finding(Verdict.MISSING, f"k{i}") for i in range(15)]
-    assert len(merged([report("things", *found), report("things", *found)])["samples"]["missing"]) == 20
+    assert len(merged_json(report("things", *found), report("things", *found))["samples"]["missing"]) == 20
 
 
 def test_phases_whose_verdicts_do_not_add_up_are_refused():
     wrong = {**report("things", matching=2), "examined": 3}
-    with pytest.raises(IdentityError, match="things examined 4 keys, and its verdicts add up to 3"):
-        merged([report("things", matching=1), wrong])
+    with pytest.raises(IdentityError, match="things took up 4 keys, examined 4, and its verdicts add up to 3"):
+        merged_json(report("things", matching=1), wrong)
 
 
 def test_reasons_of_several_phases_are_added():
-    part = report("things", Finding(Verdict.REJECTED, "a", reason="r"))
-    assert merged([part, part])["reasons"] == {"rejected: r": 2}
+    part = report("things", Finding(Verdict.REJECTED, "a", reason=Refusal("r")))
+    assert merged_json(part, part)["reasons"] == {"rejected: r": 2}
 
 
 # --- small enough ---------------------------------------------------------------------------------------------------
@@ -237,7 +242,13 @@ def test_samples_are_items_under_a_title_that_tells_how_many_there_are_of_how_ma
 
 def test_a_sample_is_one_line_of_what_is_known_of_it():
     found = Finding(
-        Verdict.STALE, "k", "things/k", columns=("a", "b"), reason="r", cause="attempted_failed", excused=True
+        Verdict.STALE,
+        "k",
+        "things/k",
+        columns=("a", "b"),
+        reason=Refusal("r"),
+        cause=Cause(Why.ATTEMPTED_FAILED),
+        excused=True,
     )
     [block] = samples([report("things", found)])
     assert isinstance(block, Items)

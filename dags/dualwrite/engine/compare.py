@@ -1,7 +1,7 @@
 """The engine: examines a collection, over a window or whole, and counts one verdict for each key.
 
 It knows the two databases only through `Source` and `Target`, and no collection by name. `judge.py` decides,
-`protocol.py` writes beside live clients; this file reads pages, overlaps reading with writing, and looks twice.
+`compare_and_set.py` writes beside live clients; this file reads pages, overlaps reading with writing, and looks twice.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dualwrite.engine.compare_and_set import Protocol
 from dualwrite.engine.judge import Judge
 from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
+from dualwrite.engine.progress import ProgressLog
 from dualwrite.engine.second_look import seen_twice
 from dualwrite.engine.seen import Keys, Seen
 from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
@@ -35,8 +36,6 @@ from dualwrite.model.windows import Window
 from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
-
-PROGRESS_SECONDS = 5.0
 
 _ROWS_AT_FIRST = 2_000
 _SLICE_PAGE = 1_000
@@ -131,7 +130,7 @@ class Examiner:
         # Beside other slices the journal is not ours alone: who adds them up finishes it.
         if self.policy.writes and part is None:
             self.protocol.finish_journal()
-        progress = _ProgressLog(self.collection.name)
+        progress = ProgressLog(self.collection.name)
         seen = Seen()
         parts = list(scans(self.collection, window, part))
         for n, scan in enumerate(parts):
@@ -420,35 +419,3 @@ class Examiner:
 
 def _waits_for_parent(finding: Finding) -> bool:
     return finding.verdict is Verdict.MISSING and finding.reason is not None
-
-
-class _ProgressLog:
-    """Says at least every few seconds how far a long read has come."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._begun = self._told = time.monotonic()
-        self._done = 0
-
-    def tell(self, number: int, total: int) -> None:
-        self._done += number
-        now = time.monotonic()
-        if now - self._told < PROGRESS_SECONDS:
-            return
-        self._told = now
-        rate = self._done / (now - self._begun)
-        share = min(1.0, self._done / total) if total else 1.0
-        left = max(0, total - self._done) / rate if rate else 0
-        log.info(
-            "%s: %s of %s documents, %.0f %%, %.0f/s, about %.0f s left",
-            self._name,
-            f"{self._done:,}",
-            f"{total:,}",
-            100 * share,
-            rate,
-            left,
-        )
-
-    def end(self) -> None:
-        seconds = time.monotonic() - self._begun
-        log.info("%s: %s documents read in %.1f s", self._name, f"{self._done:,}", seconds)

@@ -170,7 +170,7 @@ SliceDocuments = Annotated[
         ge=1,
         le=MAX_BILLED_READS,
         title="Slices (documents)",
-        description="A collection with more documents is cut into slices of at most so many, and several workers share it.",
+        description="A collection with more documents than this is cut into slices of at most this many, shared among several tasks.",
         json_schema_extra=FINE_TUNING,
     ),
 ]
@@ -181,7 +181,7 @@ MaxReadsPerSecond = Annotated[
         ge=1,
         le=MAX_BILLED_READS,
         title="Max. reads per second",
-        description="Of each task process, on average; empty means no limit.",
+        description="How many reads each task process makes, on average; empty means no limit.",
         json_schema_extra=FINE_TUNING,
     ),
 ]
@@ -192,7 +192,7 @@ MaxRowsPerSecond = Annotated[
         ge=1,
         le=MAX_BILLED_READS,
         title="Max. rows per second",
-        description="Compared or written by each task process, on average; empty means no limit.",
+        description="How many rows each task process compares or writes, on average; empty means no limit.",
         json_schema_extra=FINE_TUNING,
     ),
 ]

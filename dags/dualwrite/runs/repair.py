@@ -118,7 +118,7 @@ def gate(run: Run) -> dict[str, Any]:
             problem = Problem(ProblemKind.REFUSED, str(error))
     return {
         "problem": problem.text if problem else None,
-        "problem_kind": problem.kind if problem else None,
+        "problem_kind": str(problem.kind) if problem else None,
         "planned": {name: dataclasses.asdict(part) for name, part in planned.items()},
         "operations": alive.as_json(),
         "billed_reads": run.source.billed_reads - billed,

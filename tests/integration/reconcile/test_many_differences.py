@@ -11,7 +11,7 @@ import pytest
 
 from dualwrite.postgres import connect
 from dualwrite.postgres.remembered import at_labels, differences
-from dualwrite.runs import repair
+from dualwrite.runs import open_units, repair
 from tests.support import one, reconcile_run, reconciled
 from tests.worlds import club, comment, post, put
 
@@ -70,7 +70,7 @@ def test_what_an_outage_left_is_found_shown_repaired_and_closed(firestore, emula
     [shown] = [c for c in found.report["collections"] if c["collection"] == "comments"]
     assert len(shown["samples"]["missing"]) == 20, "samples, and exact counts"
     sizes: list[int] = []
-    original = repair.units_of
+    original = open_units.units_of
     monkeypatch.setattr(
         repair, "units_of", lambda examiner, known: sizes.append(len(known)) or original(examiner, known)
     )
