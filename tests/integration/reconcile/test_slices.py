@@ -107,6 +107,7 @@ def test_a_slice_that_failed_leaves_the_watermark_and_the_rest_of_the_run_is_don
 
 
 def test_where_a_due_sweep_lost_a_slice_what_was_written_lately_is_looked_at(drifted, emulator, target_dsn):
+    reconciled(drifted.project, emulator, target_dsn, **SWEEP)
     with psycopg.connect(target_dsn) as connection:
         connection.execute(
             "INSERT INTO dualwrite.watermarks (collection, examined_until, swept_at, run_id) "
