@@ -157,8 +157,9 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
             text = f"{name} was not swept; only recent writes were compared: {collection['sweep_failed']}"
             found.append(Alert(text, name, "not_swept"))
         if collection["undecided"]:
+            number = collection["undecided"]
             text = (
-                f"{name}: {collection['undecided']:,} differences were seen once and not looked at again, because more than "
+                f"{name}: {number:,} {'difference was' if number == 1 else 'differences were'} seen once and not looked at again, because more than "
                 f"max_open_looks = {plan.params.max_open_looks:,} are open; the next runs continue"
             )
             found.append(Alert(text, name, "not_examined"))
