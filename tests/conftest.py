@@ -6,6 +6,7 @@ import itertools
 import os
 import uuid
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psycopg
@@ -34,7 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """host:port of the Firestore emulator."""
-    with emulator_module.emulator(tmp_path_factory.mktemp("emulator")) as host:
+    given = os.environ.get("DUALWRITE_TEST_EMULATOR")  # one for many runs: see dev/mutants.py
+    own = emulator_module.emulator
+    with nullcontext(given) if given else own(tmp_path_factory.mktemp("emulator")) as host:
         os.environ["FIRESTORE_EMULATOR_HOST"] = host
         yield host
         os.environ.pop("FIRESTORE_EMULATOR_HOST", None)
@@ -70,6 +73,9 @@ def prepare(uri: str) -> str:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """URI of a Postgres 18 server, as superuser."""
+    if given := os.environ.get("DUALWRITE_TEST_POSTGRES"):  # prepared, and one for many runs
+        yield given
+        return
     with server_module.server() as uri:
         yield prepare(uri)
 

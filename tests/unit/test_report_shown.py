@@ -42,6 +42,7 @@ def test_a_new_report_has_counted_nothing():
         "outcome"
     }
     assert told["counts"] == dict.fromkeys(map(str, VERDICTS), 0)
+    CollectionReport("things", "look").check_identity()
 
 
 def test_the_rate_is_of_the_seconds_it_took_and_none_where_it_took_none():
@@ -131,6 +132,12 @@ def test_the_phases_of_a_collection_add_up_number_by_number():
     assert (whole["outcome"], whole["not_examined"], whole["phase"]) == ("examined", None, "look")
 
 
+def test_a_single_phase_is_all_there_is():
+    part = report("things", Finding(Verdict.MISSING, "a", reason="r"), matching=3, seconds=1.5, billed_reads=4)
+    assert merged([part]) == part
+    assert merged([{**part, "phase": "window"}, part])["phase"] == "window", "it goes by the name of its first"
+
+
 def test_a_phase_that_could_not_be_examined_makes_the_collection_not_examined():
     unread = CollectionReport("things", "sweep", not_examined="it is too large").as_json()
     whole = merged([report("things", matching=1), unread])
@@ -194,9 +201,13 @@ def test_the_limit_is_60_000_bytes():
 
 
 def test_the_table_leaves_out_what_is_zero_everywhere_and_always_tells_the_bill():
-    shown = table([report("things", matching=1234, billed_reads=200_000, seconds=2.5), report("others")])
-    assert shown.header == ["collection", "examined", "matching", "billed reads", "cost", "seconds"]
-    assert shown.rows == [["things", "1,234", "1,234", "200,000", "$0.12", "2.5"], ["others", "0", "-", "-", "-", "-"]]
+    found = [report("things", matching=1234, billed_reads=200_000, seconds=2.5, inserted=3), report("others")]
+    shown = table(found)
+    assert shown.header == ["collection", "examined", "matching", "inserted", "billed reads", "cost", "seconds"]
+    assert shown.rows == [
+        ["things", "1,234", "1,234", "3", "200,000", "$0.12", "2.5"],
+        ["others", "0", "-", "-", "-", "-", "-"],
+    ]
 
 
 def test_each_number_has_a_column_by_its_name():
