@@ -1,4 +1,4 @@
-# What there is to do here. `make help` lists the targets: each is explained in the line above it.
+# `make help` lists the targets; the line above each explains it.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,11 +8,11 @@ WORKERS ?= 2
 
 .PHONY: help install demo up down test unit mutants soak check format migration snapshot indexes catalog env doctor bench constraints
 
-## what there is to do (this list)
+## list these targets
 help:
 	@awk '/^## /{said = substr($$0, 4); next} said && /^[a-z]+:/{sub(":.*", ""); printf "make %-12s %s\n", $$0, said} {said = ""}' Makefile
 
-## the virtualenv with everything that the other targets need
+## create the virtual environment that the other targets need
 install: $(VENV)/.installed
 
 # uv installs in seconds what takes pip minutes; pip is only used to get uv.
@@ -24,11 +24,11 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r requirements-dev.txt -c constraints.txt || { echo "make: the install failed; is the disk full (df -h .), is the package registry reached?"; exit 1; }
 	@touch $@
 
-## a gap found, shown, written and verified on this machine
+## the whole story on this machine: migrate, backfill, lose writes, find and repair them
 demo: install
 	@$(RUN) -m dev.demo
 
-## the same stack with Airflow's UI (PORT=8080 by default)
+## start the local stack with Airflow's UI (PORT=8080 by default)
 up: install
 	@PORT=$(PORT) $(RUN) -m dev.up
 
@@ -38,13 +38,13 @@ down: install
 
 ## the whole suite, soak tests left out, in WORKERS=2 processes, each with databases of its own
 test: install
-	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --dist loadgroup
+	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-## the tests that need neither database nor Airflow: seconds
+## the tests that need neither a database nor Airflow, in seconds
 unit: install
 	@$(RUN) -m pytest tests/unit
 
-## break modules one expression at a time; what no test notices is listed (module=classify: one; sample=50: so many of it)
+## break modules one expression at a time, and list what no test notices (module=classify: only that one; sample=50: so many of it)
 mutants: install
 	@$(RUN) -m dev.mutants $(module) $(if $(sample),--sample $(sample))
 
@@ -52,7 +52,7 @@ mutants: install
 soak: install
 	@$(RUN) -m pytest -m soak
 
-## lint, format, types, and the migrations' lint
+## lint, check formatting and types, lint the migrations
 check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
@@ -64,19 +64,19 @@ format: install
 	@$(BIN)/ruff check -q --fix .
 	@$(BIN)/ruff format -q .
 
-## a new migration file: make migration name=add_x
+## create a migration file: make migration name=add_x
 migration: install
 	@$(RUN) -m dev.new_migration "$(name)"
 
-## write sql/snapshot.json anew: what the migrations promise
+## rewrite sql/snapshot.json: what the migrations promise
 snapshot: install
 	@$(RUN) -m dev.schema_snapshot
 
-## a first draft of a catalog from a database and a project: SCHEMA=, PROJECT=, TARGET=
+## draft a catalog from a project and a database: SCHEMA=, PROJECT=, TARGET=
 catalog: install
 	@$(RUN) -m dev.draft_catalog --schema "$(or $(SCHEMA),public)" --project "$(PROJECT)" --target "$(TARGET)"
 
-## whether an installation is fit to work: one line a check
+## check an installation, one line for each check
 doctor: install
 	@$(RUN) -m dev.doctor
 
@@ -84,15 +84,15 @@ doctor: install
 env: install
 	@LOCAL=$(LOCAL) $(RUN) -m dev.dotenv
 
-## write docs/firestore.indexes.json anew: what the catalog's queries need
+## rewrite docs/firestore.indexes.json: what the catalog's queries need
 indexes: install
 	@$(RUN) -m dev.firestore_indexes
 
-## measure at real size
+## measure on a world of production's size
 bench: install
 	@$(RUN) -m benchmarks.throughput
 	@$(RUN) -m benchmarks.real_size
 
-## resolve constraints.txt anew
+## pin exact versions in constraints.txt again
 constraints:
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes requirements-dev.txt requirements-image.txt -o constraints.txt

@@ -1,6 +1,6 @@
 """`make bench`: the gap of a real-size world (production on the day of the export) found, written, verified.
 
-Prints seconds, documents a second, billed reads and peak memory of each step. Results: docs/measurements.md.
+Prints seconds, documents a second, billed reads and peak memory of each step. Results: docs/performance.md.
 """
 
 from __future__ import annotations

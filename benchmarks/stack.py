@@ -49,7 +49,7 @@ class Stack:
 @contextmanager
 def stack(documents: int, *, heap_mib: int = 4096) -> Iterator[Stack]:
     """Both databases, filled with `documents` comments that all match."""
-    with _databases(heap_mib) as on:
+    with empty_stack(heap_mib) as on:
         _load(on, _parents()[0])
         for start in range(0, documents, _AT_ONCE):  # in parts: a million at once would take gigabytes here
             _load(on, _comments(start, min(_AT_ONCE, documents - start)))
@@ -60,13 +60,14 @@ def stack(documents: int, *, heap_mib: int = 4096) -> Iterator[Stack]:
 def real_size() -> Iterator[tuple[Stack, list[str]]]:
     """Both databases as production is on the day of the export, with a fortnight's gap; and the documents' paths."""
     world = seed.real_size()
-    with _databases(4096) as on:
+    with empty_stack() as on:
         _load(on, world)
         yield replace(on, documents=len(world.documents)), list(world.documents)
 
 
 @contextmanager
-def _databases(heap_mib: int) -> Iterator[Stack]:
+def empty_stack(heap_mib: int = 4096) -> Iterator[Stack]:
+    """Both databases, the target migrated, with nothing in them."""
     with (
         tempfile.TemporaryDirectory() as folder,
         emulator(Path(folder), heap_mib=heap_mib) as host,

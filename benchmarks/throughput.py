@@ -37,6 +37,7 @@ def sides(on: Stack) -> list[Side]:
         side("the short way: stream, staging, COPY, comparing", short_way.compare),
         side("dry run, everything matching", whole_runs.dry_run),
         side("verification, everything matching", whole_runs.verify),
+        side("the same without the tripwire's baseline", whole_runs.verify_without_baseline),
         Side("apply into an empty table, confirmed", partial(whole_runs.apply, on), partial(whole_runs.empty, on)),
         Side(
             "the usual way: stream(), to_dict(), upserts into an empty table",

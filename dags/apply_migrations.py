@@ -4,33 +4,33 @@ Applies the files of `sql/migrations` to Supabase, in order, each with its line 
 transaction.
 
 **When to run it:** first, before [backfill_gap](/dags/backfill_gap) and
-[reconcile_dual_writes](/dags/reconcile_dual_writes), which need the schema `dualwrite` that it makes; and again whenever
-a file was added. It fits a live app: a migration that can't get a lock within `lock_timeout` gives way and tries again.
-Two runs wait for each other, a second run changes nothing, and if a run is killed, the next one resumes.
+[reconcile_dual_writes](/dags/reconcile_dual_writes), which need the schema `dualwrite` that it creates; and again whenever
+a file is added. It is safe while the app is live: a migration that can't get a lock within `lock_timeout` gives up and
+retries. Two runs wait for each other, a second run changes nothing, and if a run is killed, the next one resumes.
 [Parity](/plugin/parity) shows whether every migration is verified.
 
 | param | what it does |
 |---|---|
-| `mode` | `dry_run` (default): every pending file is executed in one transaction and rolled back; it takes the locks that an apply takes, for two seconds at most. `apply`: one file after another, then verified |
+| `mode` | `dry_run` (default): executes every pending file in one transaction and rolls it back; it takes the same locks as an apply, for two seconds at most. `apply`: applies one file after another, then verifies |
 | `web_client` | opens the tables of `sql/optional/web_client_anon.sql` to the browser's anon key (`anon`), or closes them (`closed`). Read that file first |
 | `target_version` | apply up to this version; empty: all |
-| `lock_timeout` | seconds that a statement waits for a lock before it gives way to the app |
-| `wait_for_lock` | seconds to keep trying before the run fails and says who held the lock |
-| `statement_timeout` | seconds that one statement of an apply may take, such as the building of an index |
+| `lock_timeout` | how many seconds a statement waits for a lock before it lets the app go first |
+| `wait_for_lock` | how many seconds to keep retrying before the run fails and says who held the lock |
+| `statement_timeout` | how many seconds one statement of an apply may take, for example to build an index |
 
     {"mode": "apply"}
 
 | it fails with | what it means | what to do |
 |---|---|---|
 | refused | a file changed or vanished after it was applied, is older than the last applied, or its tables exist already | nothing ran; the message names the file and the remedy |
-| Held by pid ... | a transaction of the app kept a lock for all of `wait_for_lock` | end that transaction, or trigger again with a longer `wait_for_lock` |
+| Held by pid ... | a transaction of the app held a lock throughout `wait_for_lock` | end that transaction, or trigger again with a longer `wait_for_lock` |
 | only partly applied | a file failed; those before it stay applied | read the task `apply`: condition, file and line (never Postgres's message, which quotes rows) |
-| not as the migrations promise | the tables differ from what the files make | correct the table as the message says, with a new migration |
+| not as the migrations promise | the tables differ from what the files create | correct the table that the message names, with a new migration |
 
-A dry run says **not tried**, which is not *failed*, of what it can't execute: a file outside a transaction and what needs
-it, a new enum value that a later file uses, and what is left after two seconds.
+A dry run reports as **not tried**, which is not *failed*, what it can't execute: a file outside a transaction and what depends
+on it, a new enum value that a later file uses, and what is left after two seconds.
 
-Versions in the Supabase CLI's history count as applied; that history is only read.
+Versions in the Supabase CLI's history count as applied. That history is read, never written.
 """
 
 from __future__ import annotations

@@ -1,43 +1,43 @@
 """# backfill_gap
 
-Finds what was written to Firestore after the export and is absent or stale in Supabase, shows it, writes it, and
-verifies the counts.
+Finds what was written to Firestore after the export and is missing or stale in Supabase, reports it, writes it, and
+verifies the result.
 
 **When to run it:** once dual-write is on, after [apply_migrations](/dags/apply_migrations) and before
-[reconcile_dual_writes](/dags/reconcile_dual_writes) is unpaused. First as it is: a dry run. Then with `apply` or
-`review`. A second apply writes 0 rows. [Parity](/plugin/parity) shows the last one.
+[reconcile_dual_writes](/dags/reconcile_dual_writes) is unpaused. First run it as it is, a dry run; then with `apply` or
+`review`. A second apply writes 0 rows. [Parity](/plugin/parity) shows the last run.
 
 | param | what it does |
 |---|---|
-| `mode` | `dry_run` (default): examines and reports, writes nothing; its counts are what an apply would then do. `review`: the same, then waits for an approval, then writes. `apply`: inserts what is missing, updates what is stale, verifies every collection key by key |
+| `mode` | `dry_run` (default): examines and reports, writes nothing; its counts are what an apply would do. `review`: the same, then waits for an approval, then writes. `apply`: inserts what is missing, updates what is stale, verifies every collection key by key |
 | `update_stale` | whether stale rows are updated, or only missing ones inserted |
-| `collections` | which; the parents that they need are added |
+| `collections` | which collections; the parents that they need are added |
 | `scope` | `window`: documents written since the export. `all`: every document |
-| `since`, `margin_hours`, `until` | the window, with its offset from UTC; it begins `margin_hours` before `since` |
-| `max_billed_reads` | a cap on what the run reads; what would pass it is not examined |
+| `since`, `margin_hours`, `until` | the window, from `margin_hours` before `since` to `until`; both with an offset from UTC |
+| `max_billed_reads` | a cap on billed reads; what would exceed it is not examined |
 | `excuse`, `excuse_reason` | differences that you accept, as `collection:key` or `collection:*` |
 | `page_size`, `explain_up_to`, `grace_seconds` | fine tuning; see the form |
 
     {"mode": "review", "collections": ["posts", "comments"], "since": "2026-01-15T21:52:00+09:00"}
 
 **A review** waits at the task `approve`, under *Required Actions*: the counts by collection and verdict, samples, billed
-reads and dollars. *Reject*, with a reason if you like, ends the run as a success that wrote nothing; the report says who
+reads and dollars. *Reject*, with a reason if you like, ends the run successfully without writing; the report says who
 rejected and why.
 
 | it fails with | what it means | what to do |
 |---|---|---|
-| was not examined | a collection could not be read whole | read its task, then trigger again: what was written stays |
-| is not verified: ... rejected | documents that can't become rows; the table says why | correct them, or excuse them with a reason |
-| is not verified: ... extra | rows without document | reconcile_dual_writes with repair `all` deletes them |
+| was not examined | a collection could not be read completely | see its task's log, then trigger again: what was written stays |
+| is not verified: ... rejected | documents that can't become rows; the report says why | correct them, or excuse them with a reason |
+| is not verified: ... extra | rows without a document | reconcile_dual_writes with repair `all` deletes them |
 | more documents than explain_up_to | only the counts were compared | trigger with a larger `explain_up_to` |
-| Nobody approved or rejected | the question was never asked | see `examine_for_review` and `approve` |
+| Nobody approved or rejected | the question was not asked or not answered | see the tasks `examine_for_review` and `approve` |
 
-It may be ended and run again at any moment, and the app may keep writing to both databases meanwhile. Nothing is ever
-deleted, but for a row that this DAG inserted itself and whose document vanished at that moment.
+You may stop it and run it again at any moment, and the app may keep writing to both databases meanwhile. It never deletes
+a row, except one that it has just inserted itself and whose document vanished at that moment.
 
 Verdicts: *rejected* (can't become a row, with the reason), *orphan* (a document it needs is gone), *duplicate*
-(another document holds its unique key), *missing*, *extra* (a row without document), *stale*, *in_flight* (changing
-right now), *matching*, *absent*.
+(another document holds its unique key), *missing*, *extra* (a row without a document), *stale*, *in_flight*
+(changing right now), *matching*, *absent* (neither document nor row).
 """
 
 from __future__ import annotations

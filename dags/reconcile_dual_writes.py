@@ -1,47 +1,47 @@
 """# reconcile_dual_writes
 
-Every 15 minutes: did what was written lately arrive in Supabase? It fails when it didn't, says why, and can repair it.
-Once a day it looks at every document and every row.
+Every 15 minutes: did recent writes arrive in Supabase? It fails if they didn't, says why, and can repair them. Once a day it
+compares every document and every row.
 
 **When to run it:** unpause it when dual-write is on and [backfill_gap](/dags/backfill_gap) is verified. Trigger it by
 hand to repair, to excuse, or to sweep; [Parity](/plugin/parity) opens the form with the right values.
 
-It looks at documents written since the last run, at rows written since, at the operations in write_ops, and at every
-difference that is still open. What differs is looked at a second time after *grace*; only what stayed the same is drift.
+It compares documents and rows written since the last run, what the operations in write_ops name, and every difference
+that is still open. What differs is looked at again after *grace*; only what stayed the same is drift.
 
 **A failed task `report` is the alert.** Its log ends with what drifted, how much, why, since when, and what to press; the
-table and the samples stand above.
+table and samples are above that.
 
 | it says | what it means | what to press |
 |---|---|---|
-| missing | a document without row | repair `missing` |
+| missing | a document without a row | repair `missing` |
 | stale | a row that differs from its document | repair `missing_and_stale` |
-| extra | a row whose document is gone | repair `all`: it deletes, and keeps each row in the journal |
+| extra | a row whose document is gone | repair `all`: it deletes these rows, and keeps each in the journal |
 | rejected | a document that can't become a row | correct the document, or excuse it with a reason |
-| dual-write seems off | documents are written and write_ops stands still | turn it on again, then repair |
-| was not examined | a part could not be read | the same sentence says why; the next run starts where this one could not |
-| A repair writes / changes at most | a brake: too many rows | find out why there are so many; then trigger with a larger brake |
+| dual-write seems off | documents are written, but write_ops has no new operations | turn it on again, then repair |
+| was not examined | a part could not be read | fix the cause, which the sentence names; the next run starts where this one would have |
+| A repair writes / changes at most | a brake: too many rows | find out why there are so many; then raise `max_repairs` or `max_share` |
 
 | param | what it does |
 |---|---|
-| `repair` | `off` (default), `missing`, `missing_and_stale`, `all`. The form is the approval: nobody is asked again |
+| `repair` | `off` (default), `missing`, `missing_and_stale`, `all`. Triggering is the approval: nobody is asked again |
 | `scope` | `recent`: what was written since the last run. `sweep`: every document and every row |
-| `collections` | which; the others keep their watermark |
+| `collections` | which collections; the others keep their watermark |
 | `max_repairs`, `max_share` | the brakes: a repair of more rows, or of more than this % of a table, is refused as a whole |
-| `max_billed_reads` | a cap on what the run reads; what would pass it is not examined, and keeps its watermark |
-| `excuse`, `excuse_reason`, `unexcuse` | differences to accept, as `collection:key` or `collection:*`, or to count again |
-| all others | fine tuning; see the form |
+| `max_billed_reads` | a cap on billed reads; what would exceed it is not examined, and keeps its watermark |
+| `excuse`, `excuse_reason`, `unexcuse` | differences to accept, with a reason, or no longer to accept, as `collection:key` or `collection:*` |
+| all others | fine tuning and alarms; see the form |
 
     {"repair": "missing", "collections": ["posts"]}
 
-**Variables:** scheduled runs take `reconcile_<param>` where there is one, excuses left out: `reconcile_repair` = `missing`
-lets them repair. `dual_write_enabled` = `false` says that dual-write is off on purpose: then every difference is expected.
+**Variables:** scheduled runs use Variable `reconcile_<param>` where there is one, except for excuses: `reconcile_repair` =
+`missing` lets them repair. `dual_write_enabled` = `false` says that dual-write is off on purpose: then differences are expected.
 
-**The asset `dual-write-parity`** is updated by each run that ends green: what may only work on equal databases is
-scheduled on it (`schedule=[Asset("dual-write-parity")]`).
+**The asset `dual-write-parity`** is updated by each run that ends green. Schedule on it whatever must only see equal
+databases: `schedule=[Asset("dual-write-parity")]`.
 
 Causes: *never_attempted* (no operation: flag off, old client, crash before the lock), *attempted_failed* (an operation,
-and no such row), *unknown*. Every row is kept as it was in `dualwrite.repair_journal` for 30 days. More in
+and no such row), *unknown*. `dualwrite.repair_journal` keeps every previous row for 30 days. More in
 docs/runbook.md, docs/verification.md and docs/ui.md.
 """
 
@@ -60,7 +60,7 @@ from dualwrite.model.choices import MAX_PLAN_AGE, STAGES
 tasks = LazyModule("dualwrite.edge.reconciliation")
 
 PARITY = Asset("dual-write-parity")
-"""Updated by each run in which nothing is open. What must only ever see equal databases is scheduled on it."""
+"""Updated by each run that ends green, for what must only see equal databases."""
 
 
 @dag(
@@ -68,7 +68,7 @@ PARITY = Asset("dual-write-parity")
     start_date=datetime(2026, 1, 15, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
-    max_consecutive_failed_dag_runs=0,  # it fails by design: an instance's default would pause it
+    max_consecutive_failed_dag_runs=0,  # it fails by design, and an instance's default would pause it
     dagrun_timeout=MAX_PLAN_AGE,  # a run that hangs keeps the next one from beginning
     on_failure_callback=tell_of_timeout,
     is_paused_upon_creation=True,

@@ -62,7 +62,7 @@ def rejected(run: DagRun) -> list[str]:
 
 
 def reconcile_beside_an_app(running: stack.Stack) -> None:
-    """An app writes for a minute and loses some; reconciliation finds what its windows show, a sweep mends all of it."""
+    """An app writes for a minute and loses some; reconciliation finds what its windows show, a sweep repairs all of it."""
     say("An app writes with the dual-write helper for a minute; some writes are lost on purpose")
     app = LiveApp(firestore.Client(project=stack.PROJECT), running.target)
     app.run(60)
@@ -74,10 +74,10 @@ def reconcile_beside_an_app(running: stack.Stack) -> None:
     if drifted.state != "failed":
         raise SystemExit("demo: writes were lost, so the reconciliation must fail")
     print(
-        "It fails, and must: failing is the alert. It saw what its windows show; a sweep sees the rest, and mends it."
+        "It fails, as it should: the failed run is the alert. It saw what its windows show; a sweep finds the rest, and repairs it."
     )
-    mend = {**quick, "scope": "sweep", "repair": "all"}
-    step(running, reconcile_plan.DAG_ID, mend, "every document and every row; what was lost is mended")
+    repair = {**quick, "scope": "sweep", "repair": "all"}
+    step(running, reconcile_plan.DAG_ID, repair, "every document and every row; what was lost is repaired")
     green = step(running, reconcile_plan.DAG_ID, {**quick, "scope": "sweep"}, "the next run is green")
     if green.state != "success":
         raise SystemExit("demo: after the repair the next run must succeed")
@@ -91,10 +91,10 @@ def main() -> None:
             rows = sum(map(len, running.world.rows.values()))
             print(f"{len(running.world.documents):,} documents in Firestore, {rows:,} rows in Postgres, 13 collections")
             gap = {"collections": ALL, "grace_seconds": 1}
-            step(running, "apply_migrations", {"mode": "apply"}, "drafts, reviews, and the bundle's own schema")
+            step(running, "apply_migrations", {"mode": "apply"}, "creates drafts, reviews and the bundle's own schema")
             dry = step(running, "backfill_gap", {**gap, "mode": "dry_run"}, "what is in the gap? Nothing is written")
             first = step(running, "backfill_gap", {**gap, "mode": "apply"}, "written, then verified key by key")
-            print("It fails, and must: some documents can't become rows. A person looks at them, and excuses them.")
+            print("It fails, as it should: some documents can't become rows. A person looks at them, and excuses them.")
             accept = {"excuse": rejected(first), "excuse_reason": "looked at: broken since 2024"}
             second = step(running, "backfill_gap", {**gap, "mode": "apply", **accept}, "again: writes 0 rows, verified")
             say(f"Rows written: dry run {written(dry)}, apply {written(first)}, second apply {written(second)}")

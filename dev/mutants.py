@@ -73,6 +73,14 @@ _PROTOCOL = (
     "integration/reconcile/test_repair.py",
 )
 
+_REMEMBERED = (
+    "integration/reconcile/test_excuses.py",
+    "integration/reconcile/test_windows.py",
+    "integration/reconcile/test_looking_twice.py",
+    "integration/reconcile/test_repair.py",
+    "integration/test_pruning.py",
+)
+
 SUBJECTS: dict[str, Subject] = {
     "windows": Subject("dualwrite.model.windows", ("unit/test_windows.py",)),
     "verdicts": Subject("dualwrite.model.verdicts", ("unit/test_verdicts.py", "unit/test_report.py")),
@@ -98,7 +106,10 @@ SUBJECTS: dict[str, Subject] = {
         ("unit/test_source_errors.py", "integration/test_source_answers.py", "integration/test_source.py"),
         databases=True,
     ),
-    "memory": Subject("dualwrite.postgres.memory", ("integration/reconcile",), databases=True),
+    **{
+        part: Subject(f"dualwrite.postgres.remembered.{part}", _REMEMBERED, databases=True)
+        for part in ("differences", "excuses", "journal", "run_log", "watermarks", "baselines")
+    },
 }
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -259,7 +270,8 @@ class _Recording:
         reaching = [test for test in ranked if not self.lines[test].isdisjoint(mutant.lines)]
         if all_of_them or not reaching:
             reaching += [test for test in ranked if test not in set(reaching)]
-        spent, chosen = 0.0, []
+        spent = 0.0
+        chosen: list[str] = []
         for test in reaching:
             spent += self.seconds[test]
             if chosen and spent > BUDGET_SECONDS:
@@ -398,7 +410,7 @@ def _measured(short: str, folder: Path, sample: int, jobs: int) -> bool:
     subject = SUBJECTS[short]
     recording = _recorded(subject, folder)
     if recording is None:
-        print(f"{short}: its tests fail without any change; mend that first")
+        print(f"{short}: its tests fail without any change; fix that first")
         return False
     lines = subject.source.splitlines()
     chosen = list(mutants(subject.source))

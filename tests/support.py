@@ -14,30 +14,23 @@ import psycopg
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.firestore.source import Source
+from dualwrite.model import gap_params
 from dualwrite.model.declaration import Catalog
+from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.render import as_text
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill, reconcile_plan, reconcile_report, reconciliation
 
 DEFAULTS: dict[str, Any] = {
     "since": EXPORT_TIME,
-    "margin_hours": 24,
-    "until": None,
     "collections": list(CATALOG.names),
-    "scope": "window",
     "mode": "apply",
-    "update_stale": True,
-    "page_size": 5000,
-    "explain_up_to": 250_000,
     "grace_seconds": 0.2,
-    "max_billed_reads": None,
-    "excuse": [],
-    "excuse_reason": None,
 }
 
 
-def params(*, catalog: Catalog = CATALOG, **changes: Any) -> backfill.GapParams:
-    return backfill.parse({**DEFAULTS, **changes}, backfill.PARAMETERS, catalog, datetime.now(UTC))
+def params(*, catalog: Catalog = CATALOG, **changes: Any) -> gap_params.GapParams:
+    return gap_params.parse({**DEFAULTS, **changes}, catalog, datetime.now(UTC))
 
 
 @contextmanager
@@ -47,7 +40,7 @@ def gap_run(project: str, emulator: str, dsn: str, *, run_id: str = "run", catal
         Source(project, emulator_host=emulator) as source,
         Target(lambda: postgres.connect(dsn), catalog) as target,
     ):
-        yield backfill.Run(source, target, catalog, params(catalog=catalog, **changes), run_id)
+        yield backfill.Run(source, target, catalog, run_id, params(catalog=catalog, **changes))
 
 
 def examine_all(run: backfill.Run, *, dry: bool, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -69,28 +62,7 @@ def dry_run(project: str, emulator: str, dsn: str, **changes: Any) -> dict[str, 
         return examine_all(run, dry=True)
 
 
-RECONCILE_DEFAULTS: dict[str, Any] = {
-    "minutes": 30,
-    "overlap_minutes": 60,
-    "grace_seconds": 0.2,
-    "max_billed_reads": None,
-    "max_proof_reads": 250_000,
-    "scope": "recent",
-    "sweep_every_hours": 24,
-    "collections": list(CATALOG.names),
-    "repair": "off",
-    "max_repairs": 500,
-    "max_share": 5,
-    "liveness_minimum": 5,
-    "max_unattempted_repairs": 5,
-    "max_open_looks": 5000,
-    "max_examined_age_hours": 6,
-    "max_swept_age_hours": 72,
-    "write_ops_required": True,
-    "excuse": [],
-    "excuse_reason": None,
-    "unexcuse": [],
-}
+RECONCILE_DEFAULTS: dict[str, Any] = {"collections": list(CATALOG.names), "grace_seconds": 0.2}
 
 
 @dataclass
@@ -133,7 +105,7 @@ def reconciliation_of(
     **changes: Any,
 ) -> Iterator[tuple[reconcile_plan.Plan, reconciliation.Opened]]:
     """A reconciliation whose preflight has passed: its plan, and what opens it over real parts."""
-    given = reconcile_plan.parse({**RECONCILE_DEFAULTS, **changes}, catalog)
+    given = ReconcileParams.checked({**RECONCILE_DEFAULTS, **changes}, catalog)
     run_id = run_id or f"run-{uuid.uuid4().hex[:6]}"
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 export const DRIFT = ["missing", "stale", "extra", "rejected"];
 const REPAIRS = ["off", "missing", "missing_and_stale", "all"];
-const MENDS = { missing: "missing", stale: "missing_and_stale", extra: "all" };
+const REPAIR_OF = { missing: "missing", stale: "missing_and_stale", extra: "all" };
 const HELD = "unique_key_held_by_extra_row"; // the row that holds the key must go first
 const LATE = 45 * 60; // seconds: three scheduled runs
 
@@ -29,11 +29,11 @@ export function findings(report) {
 
 // The conf that repairs findings. A deleted row may have dependents in other collections: then all are repaired.
 export function repairOf(found) {
-  const mendable = found.filter((f) => MENDS[f.verdict]);
-  if (!mendable.length) return null;
-  const needed = (f) => REPAIRS.indexOf(f.reasons.has(HELD) ? "all" : MENDS[f.verdict]);
-  const repair = REPAIRS[Math.max(...mendable.map(needed))];
-  return repair === "all" ? { repair } : { repair, collections: [...new Set(mendable.map((f) => f.collection))] };
+  const repairable = found.filter((f) => REPAIR_OF[f.verdict]);
+  if (!repairable.length) return null;
+  const needed = (f) => REPAIRS.indexOf(f.reasons.has(HELD) ? "all" : REPAIR_OF[f.verdict]);
+  const repair = REPAIRS[Math.max(...repairable.map(needed))];
+  return repair === "all" ? { repair } : { repair, collections: [...new Set(repairable.map((f) => f.collection))] };
 }
 
 export const excuseOf = (collection, key = "*") => ({ excuse: [`${collection}:${key}`], excuse_reason: "" });
@@ -53,11 +53,11 @@ export function standing(report, run, about, now = Date.now()) {
   const lost = report.collections.filter((c) => c.not_examined).map((c) => c.collection);
   const old = (now - Date.parse(report.at)) / 1000 > LATE;
   if (open) return { tone: "bad", says: open === 1 ? "1 difference is open" : `${open.toLocaleString("en")} differences are open` };
-  if (report.problem) return { tone: "bad", says: report.problem.includes("seems off") ? "Dual-write seems off" : "The last run was stopped" };
+  if (report.problem) return { tone: "bad", says: report.problem_kind === "dual_write_off" ? "Dual-write seems off" : "The last run was stopped" };
   if (lost.length) return { tone: "unknown", says: `Not proved: ${lost.length} of ${report.collections.length} collections were not examined` };
   if (report.alerts?.length) return { tone: "unknown", says: "Nothing differs, but the last run failed" };
   if (neverSwept(report).length) return { tone: "unknown", says: "Nothing differs in what was compared so far" };
-  if (about.is_paused) return { tone: "unknown", says: "The two databases agreed, but nobody is looking" };
+  if (about.is_paused) return { tone: "unknown", says: "The two databases agreed, but the DAG is paused" };
   if (old) return { tone: "unknown", says: "The two databases agreed when they were last compared" };
   return { tone: "good", says: "The two databases agree" };
 }

@@ -30,10 +30,10 @@ function formButton(text, title, explanation, preset, kind, of) {
 }
 
 const EXPLAINED = {
-  off: "Compares what was written since the last run, and writes nothing.",
+  off: "Compares what was written since the last run. Writes nothing.",
   missing: "Inserts the rows that are missing. Nothing else is written.",
-  missing_and_stale: "Inserts missing rows and brings stale ones up to date. Nothing is deleted.",
-  all: "Inserts, updates, and deletes rows whose documents are gone, in all collections: what hangs on a deleted row goes with it. Each row is kept in the journal as it was.",
+  missing_and_stale: "Inserts missing rows and updates stale ones. Nothing is deleted.",
+  all: "Inserts, updates, and deletes rows whose documents are gone, in all collections: rows that depend on a deleted row are deleted too. The journal keeps every previous row.",
 };
 
 const repairButton = (found, kind) => {
@@ -45,7 +45,7 @@ const repairButton = (found, kind) => {
 
 const excuseButton = (collection, key) =>
   formButton("Excuse…", "Excuse a difference",
-    key ? "It is kept, counted as excused, and fails no run any more." : `All that is open in ${collection} now is kept, counted as excused, and fails no run any more.`,
+    key ? "It stays in the report as excused, and no longer fails a run." : `All that is open in ${collection} now stays in the report as excused, and no longer fails a run.`,
     excuseOf(collection, key), null, key ? `${collection} ${key}` : collection);
 
 const sweepButton = (collection) =>
@@ -75,7 +75,7 @@ function heading(found) {
   const look = formButton("Look now…", "Look now", EXPLAINED.off, { scope: "recent", repair: "off" });
   return el("header", {},
     el("h1", {}, "Parity"),
-    el("p", { class: "quiet" }, "Firestore, the source, against Supabase, the target."),
+    el("p", { class: "quiet" }, "Firestore (source) compared with Supabase (target)."),
     el("p", { class: "buttons" }, found.dag && look, button("Refresh", refresh)));
 }
 
@@ -91,13 +91,13 @@ function hero({ latest, dag, runs, running }, problems) {
     el("h2", { id: "standing" }, el("span", { class: "sign", "aria-hidden": "true" }, SIGNS[tone]), says),
     el("p", {}, "Found by run ", runLink(api.RECONCILE, run.dag_run_id), ", ", ago(report.at), ". ",
       until && ["Every recent write is compared up to ", el("strong", {}, utc(until)), "; "],
-      never.length ? ["never compared whole: ", el("strong", {}, never.join(", ")), "."] : swept && ["every document and row was last compared ", ago(swept), "."],
+      never.length ? ["never compared completely: ", el("strong", {}, never.join(", ")), "."] : swept && ["every document and row was last compared ", ago(swept), "."],
       tone === "good" && report.clean_days > 0 && ` No drift for ${count(report.clean_days, "day")}.`),
     reasons(report, problems),
-    silent && el("p", { class: "problem" }, "A later run ended without a report: ", runLink(api.RECONCILE, newest.dag_run_id), ". What is shown is older."),
-    dag.is_paused && el("p", { class: "problem" }, "The DAG is paused: nobody looks until it is unpaused. ", link(`dags/${api.RECONCILE}`, "Open it")),
+    silent && el("p", { class: "problem" }, "A later run ended without a report: ", runLink(api.RECONCILE, newest.dag_run_id), ". This page shows an older one."),
+    dag.is_paused && el("p", { class: "problem" }, "The DAG is paused: nothing is compared until it is unpaused. ", link(`dags/${api.RECONCILE}`, "Open it")),
     !report.dual_write_enabled && el("p", {}, "Dual-write is switched off (Variable dual_write_enabled): what is missing is expected."),
-    running && el("p", { class: "running" }, "A run is at work: ", runLink(api.RECONCILE, running.dag_run_id), `, ${running.state}`,
+    running && el("p", { class: "running" }, "A run is in progress: ", runLink(api.RECONCILE, running.dag_run_id), `, ${running.state}`,
       running.start_date && `, for ${span(age(running.start_date))}`, "."),
     problems.length > 1 && el("p", { class: "buttons" }, repairButton(problems, "primary")));
 }
@@ -148,14 +148,14 @@ function readyCard(report) {
   const old = age(report.at) > 86400;
   const answer = ready.answer && !old;
   const lacking = ready.checks.filter((c) => !c.ok).length;
-  const summary = old ? "No: the last report is older than a day." : answer ? "Yes." : `No: ${count(lacking, "thing is", "things are")} lacking.`;
+  const summary = old ? "No: the last report is older than a day." : answer ? "Yes." : `No: ${count(lacking, "condition is", "conditions are")} not met.`;
   return el("section", { class: "card" },
     el("h2", {}, "Ready to switch reads?"),
     el("p", { class: `answer ${answer ? "good" : "bad"}` }, summary),
     el("ul", { class: "bare checks" }, ready.checks.map((c) =>
       el("li", { class: c.ok ? "good" : "bad" },
         el("span", { class: "sign", "aria-hidden": "true" }, c.ok ? "✓" : "✕"),
-        el("div", {}, el("strong", {}, c.title), el("span", { class: "unseen" }, c.ok ? ": holds. " : ": is lacking. "),
+        el("div", {}, el("strong", {}, c.title), el("span", { class: "unseen" }, c.ok ? ": met. " : ": is not met. "),
           el("p", { class: "quiet" }, c.says, " ", !c.ok && WHERE[c.name]?.()))))));
 }
 
@@ -246,7 +246,7 @@ function bundleCard({ backfill, migrations }) {
 function nothingYet({ dag, running, migrations, backfill }) {
   const step = (done, ...text) => el("li", { class: done ? "good" : "" }, el("span", { class: "sign", "aria-hidden": "true" }, done ? "✓" : "○"), el("div", {}, ...text));
   return el("section", { class: "card" },
-    el("h2", {}, running ? "The first comparison is at work" : "Nothing was compared yet"),
+    el("h2", {}, running ? "The first comparison is in progress" : "Nothing has been compared yet"),
     running && el("p", { class: "running" }, runLink(api.RECONCILE, running.dag_run_id)),
     el("ul", { class: "bare checks" },
       step(migrations?.report.mode === "apply", "Run ", link(`dags/${api.MIGRATIONS}`, api.MIGRATIONS), " with mode apply."),
@@ -257,12 +257,12 @@ function nothingYet({ dag, running, migrations, backfill }) {
 // --- one run ---------------------------------------------------------------------------------------------------------
 
 async function oneRun(dagId, runId) {
-  if (!api.OURS.includes(dagId)) return [el("h1", {}, "Parity"), el("p", { class: "card" }, "This run belongs to a DAG that compares nothing. ", link("plugin/parity", "Open the Parity page"))];
+  if (!api.OURS.includes(dagId)) return [el("h1", {}, "Parity"), el("p", { class: "card" }, "This run belongs to a DAG that this page is not about. ", link("plugin/parity", "Open the Parity page"))];
   const [run, report] = await Promise.all([api.run(dagId, runId), api.report(dagId, runId)]);
   const top = el("header", {}, el("h1", {}, report?.verdict ?? plain(dagId)),
-    el("p", { class: "quiet" }, `${dagId}, `, runId, ", ", run.state, ". ", link("plugin/parity", "All of parity now")));
+    el("p", { class: "quiet" }, `${dagId}, `, runId, ", ", run.state, ". ", link("plugin/parity", "The Parity page")));
   if (!report) {
-    const text = run.state === "running" || run.state === "queued" ? "The run is at work; its report is its last task." : "The run ended without a report: see its failed task.";
+    const text = run.state === "running" || run.state === "queued" ? "The run is in progress. Its last task makes the report." : "The run ended without a report. See the task that failed.";
     return [top, el("p", { class: "card" }, text)];
   }
   if (dagId === api.MIGRATIONS) return [top, stepsCard(report)];
@@ -295,11 +295,11 @@ const stepsCard = (report) =>
 
 function failed(error) {
   const says = {
-    0: ["Airflow doesn't answer. This page tries again."],
+    0: ["Airflow doesn't answer. This page will try again."],
     401: ["Your session has ended. ", link("auth/login", "Log in again")],
     403: ["You may not see ", el("strong", {}, api.RECONCILE), ". Ask for the right to read that DAG."],
     404: ["Airflow has no DAG ", el("strong", {}, api.RECONCILE), " (yet): see ", link("dags", "its import errors"), "."],
-  }[error.status] ?? ["The page could not be made: ", error.message];
+  }[error.status] ?? ["The page could not be loaded: ", error.message];
   return [el("h1", {}, "Parity"), el("section", { class: "card hero unknown", role: "alert" }, el("p", {}, says))];
 }
 
@@ -352,12 +352,12 @@ function openFromLink() {
   try {
     const conf = JSON.parse(text);
     if (conf && typeof conf === "object" && !Array.isArray(conf))
-      openForm(api.RECONCILE, "Trigger with values from a link", "Check the values: they come from the link that you followed.", conf, (run) => {
+      openForm(api.RECONCILE, "Trigger with values from a link", "Check these values: they come from the link that you followed.", conf, (run) => {
         note = started(run);
         refresh();
       });
   } catch {
-    note = ["The link's values can't be read: they are no JSON."];
+    note = ["The link's values can't be read: they are not JSON."];
   }
 }
 

@@ -51,7 +51,7 @@ function form(about, preset, { close, problem, onDone, dagId }) {
       onDone(run);
     } catch (error) {
       problem.textContent =
-        error.status === 403 ? `You may look, but not trigger ${dagId}. Ask for the right to run it.` : error.message;
+        error.status === 403 ? `You may view ${dagId}, but not trigger it. Ask for the right to run it.` : error.message;
       submit.disabled = false;
     }
   };

@@ -1,8 +1,8 @@
--- OPTIONAL: what each run's preflight does, for a time in which no DAG runs (the migration is over, or Airflow is off).
--- The journal holds rows as they were before a repair, personal data included; while nothing runs, nothing forgets them.
+-- OPTIONAL: prunes as each run's preflight does, while no DAG runs (the migration is over, or Airflow is off). The journal
+-- holds rows as they were before a repair, personal data included; while nothing runs, nothing deletes them.
 -- Run it by hand, or each day: psql -f, or on Supabase pg_cron (SELECT cron.schedule('dualwrite-prune', '0 3 * * *', $$...$$)).
 --
--- When the move is over and every run is green, DROP SCHEMA dualwrite CASCADE ends it all.
+-- When the migration is over and every run is green, DROP SCHEMA dualwrite CASCADE removes everything.
 
 -- A write that no run has confirmed keeps its key, so that a later run can still finish it. (An insert has no row_before.)
 UPDATE dualwrite.repair_journal

@@ -1,12 +1,12 @@
--- The role of the DAGs backfill_gap and reconcile_dual_writes, and of `make doctor`: reads and writes rows, and can
--- change no table.
+-- The role of the DAGs backfill_gap and reconcile_dual_writes, and of `make doctor`: reads and writes rows, but
+-- can't alter tables.
 --
--- Run this after apply_migrations, and again after a migration that adds a table, as who ran migrations.sql. It may be
--- run again at any time.
+-- Run this after apply_migrations, and again after a migration that adds a table, as the role that ran migrations.sql. It may
+-- be run again at any time.
 --
 -- The role has no password yet: \password dualwrite_data in psql, then into the Airflow connection supabase_default.
--- To let it look and not write, leave out the third GRANT below: dry runs and reconciliations without a repair work
--- without it, and preflight refuses the others with the GRANT that is missing.
+-- To let the role read but not write, leave out the third GRANT below: dry runs and reconciliations without a repair work
+-- without it, and preflight refuses all others, naming the missing GRANT.
 
 DO $$
 BEGIN

@@ -1,4 +1,4 @@
--- The role of the DAG apply_migrations: makes tables, and sees no row of the app's.
+-- The role of the DAG apply_migrations: creates tables, and sees no row of the app's.
 --
 -- Run this once before the first migration, as a superuser or, on Supabase, as postgres (it needs CREATEROLE, and to own
 -- the database and the app's tables). It may be run again at any time; after the Supabase CLI's first `db push`, run it
@@ -16,8 +16,8 @@ BEGIN
   EXECUTE format('GRANT CONNECT, CREATE ON DATABASE %I TO dualwrite_migrations', current_database());
 END $$;
 
--- Who runs this may then grant on the tables that the role makes, and alter them: the Supabase CLI's own migrations
--- do. A superuser may without it.
+-- Whoever runs this may then grant on the tables that the role creates, and alter them, as the Supabase CLI's own
+-- migrations do. A superuser needs no membership.
 GRANT dualwrite_migrations TO CURRENT_USER;
 
 GRANT USAGE, CREATE ON SCHEMA public TO dualwrite_migrations;

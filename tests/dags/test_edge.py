@@ -25,7 +25,7 @@ def context(run_type, conf):
 run_type, conf = sys.argv[1], json.loads(sys.argv[2])
 try:
     params = edge.params_of(context(run_type, conf))
-    print("RESULT", json.dumps({"repair": params.repair, "max_repairs": params.max_repairs, "selected": params.selected,
+    print("RESULT", json.dumps({"repair": params.repair, "max_repairs": params.max_repairs, "collections": params.collections,
                                 "enabled": edge.dual_write_enabled()}))
 except Exception as error:
     print("RESULT", json.dumps({"error": f"{type(error).__name__}: {error}"}))
@@ -131,7 +131,11 @@ def test_scheduled_runs_take_variables_and_manual_runs_their_form(params):
         "AIRFLOW_VAR_RECONCILE_COLLECTIONS": '["users", "posts"]',
     }
     scheduled = params("scheduled", {}, **variables)
-    assert (scheduled["repair"], scheduled["max_repairs"], scheduled["selected"]) == ("missing", 50, ["users", "posts"])
+    assert (scheduled["repair"], scheduled["max_repairs"], scheduled["collections"]) == (
+        "missing",
+        50,
+        ["users", "posts"],
+    )
     manual = params("manual", {"max_repairs": 7}, **variables)
     assert (manual["repair"], manual["max_repairs"]) == ("off", 7)
     assert scheduled["enabled"] is True
@@ -139,16 +143,17 @@ def test_scheduled_runs_take_variables_and_manual_runs_their_form(params):
 
 def test_a_variable_that_is_not_what_it_should_be_is_refused(params):
     refused = params("scheduled", {}, AIRFLOW_VAR_RECONCILE_REPAIR="everything")["error"]
-    assert "Variable reconcile_repair can't be used. repair is one of off, missing" in refused
+    assert "Variable reconcile_repair can't be used. repair must be one of off, missing" in refused
     assert (
-        "dual_write_enabled is true or false" in params("manual", {}, AIRFLOW_VAR_DUAL_WRITE_ENABLED="maybe")["error"]
+        "dual_write_enabled must be true or false"
+        in params("manual", {}, AIRFLOW_VAR_DUAL_WRITE_ENABLED="maybe")["error"]
     )
 
 
 def test_an_excuse_is_never_taken_from_a_variable(params):
     """It would silence whatever is found from now on."""
     refused = params("scheduled", {}, AIRFLOW_VAR_RECONCILE_EXCUSE='["posts:*"]')["error"]
-    assert "Variable reconcile_excuse would hide all that is found from now on. Delete it" in refused
+    assert "Variable reconcile_excuse would hide everything found from now on. Delete it" in refused
     assert "error" not in params("manual", {}, AIRFLOW_VAR_RECONCILE_EXCUSE='["posts:*"]')
 
 
@@ -204,7 +209,7 @@ def test_a_key_that_cannot_be_used_says_so_and_quotes_nothing_of_it(firestore_of
     if extra.get("keyfile_dict") == "half":
         extra = {"keyfile_dict": json.dumps({k: v for k, v in service_account.items() if k != "client_email"})}
     made, everything = firestore_of({"project": "p", **extra})
-    assert "The key of connection firestore_default must be usable" in made["error"]
+    assert "The key of connection firestore_default can't be used" in made["error"]
     assert "Set Keyfile Path" in made["error"]
     assert made["error"].startswith("AirflowFailException")  # another try would read the same key
     assert service_account["private_key"].splitlines()[1] not in everything
@@ -214,7 +219,7 @@ def test_a_key_without_a_project_is_refused(firestore_of, service_account, tmp_p
     key = tmp_path / "key.json"
     key.write_text(json.dumps({k: v for k, v in service_account.items() if k != "project_id"}))
     made, _ = firestore_of({"key_path": str(key)})
-    assert "A project must be named" in made["error"]
+    assert "No project is named" in made["error"]
 
 
 SECRET = "s3cret-pass"

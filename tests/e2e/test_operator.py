@@ -106,7 +106,7 @@ def test_a_failed_scheduled_run_is_repaired_from_the_page_in_three_clicks_and_al
     expect(frame.locator(".note")).to_contain_text("was triggered", timeout=60_000)
     # Eleven collections were never compared here: the page doesn't claim more than it knows.
     expect(frame.locator(".hero h2")).to_contain_text("Nothing differs in what was compared so far", timeout=SLOW)
-    expect(frame.locator(".hero")).to_contain_text("never compared whole: boards")
+    expect(frame.locator(".hero")).to_contain_text("never compared completely: boards")
     took = time.monotonic() - began
     picture(page, "parity-green")
     rows = "SELECT count(*) FROM blocks WHERE blocker_id = %s AND blocked_id = %s"
@@ -150,7 +150,7 @@ def test_a_viewer_sees_the_page_and_is_told_that_he_may_not_trigger(airflow, pag
     expect(frame.locator(".hero h2")).to_contain_text("Nothing differs")
     frame.get_by_role("button", name="Look now…").click()
     frame.get_by_role("dialog").get_by_role("button", name="Trigger").click()
-    expect(frame.get_by_role("dialog").get_by_role("alert")).to_contain_text("You may look, but not trigger")
+    expect(frame.get_by_role("dialog").get_by_role("alert")).to_contain_text("but not trigger it")
     stranger = context.browser.new_context().new_page()
     log_in(stranger, airflow.url, "stranger", airflow.passwords["stranger"])
     stranger.goto(f"{airflow.url}/plugin/parity")

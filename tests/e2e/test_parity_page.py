@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from dualwrite.model.mapping import Refusal
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import Finding, Verdict
+from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
 from dualwrite.runs.ready import checklist
 from tests.e2e.browser import chromium, needs_chromium, serious
 from tests.e2e.parity_stub import RUN, Stub, about, serve
@@ -84,7 +85,7 @@ def _collection(name: str, *findings: Finding, matching: int = 5) -> CollectionR
     return report
 
 
-MISSING = Finding(Verdict.MISSING, "AbC123", "boards/b/posts/AbC123", cause="never_attempted")
+MISSING = Finding(Verdict.MISSING, "AbC123", "boards/b/posts/AbC123", cause=Cause(Why.NEVER_ATTEMPTED))
 STALE = Finding(Verdict.STALE, "Def456", "boards/b/posts/Def456", columns=("title", "content"))
 
 
@@ -152,7 +153,7 @@ def test_a_missing_row_whose_key_an_extra_row_holds_gets_the_repair_that_can_hel
 def test_nothing_that_differs_is_green_and_the_checklist_says_what_is_lacking(page, stub):
     _open(page, stub, _report(_collection("posts")))
     expect(page.locator(".hero.good h2")).to_contain_text("The two databases agree")
-    expect(page.locator(".answer")).to_have_text("No: 1 thing is lacking.")
+    expect(page.locator(".answer")).to_have_text("No: 1 condition is not met.")
     expect(page.locator(".checks li.bad")).to_contain_text("14 clean days in a row")
     expect(page.locator(".checks li.bad")).to_contain_text("3 so far")
 
@@ -166,7 +167,7 @@ def test_an_old_report_is_not_sold_as_the_present(page, stub):
 def test_a_collection_that_was_never_compared_is_named_and_nothing_is_claimed_of_it(page, stub):
     _open(page, stub, _report(_collection("posts"), declared=["posts", "permissions"]))
     expect(page.locator(".hero.unknown h2")).to_contain_text("Nothing differs in what was compared so far")
-    expect(page.locator(".hero")).to_contain_text("never compared whole: permissions")
+    expect(page.locator(".hero")).to_contain_text("never compared completely: permissions")
 
 
 def test_a_part_that_was_not_examined_is_never_shown_as_fine(page, stub):
@@ -230,7 +231,8 @@ def test_a_refusal_of_airflow_is_shown_with_its_reason(page, stub):
 
 def test_hostile_ids_are_shown_as_text_and_break_nothing(page, stub):
     ids = ["<img src=x onerror=\"document.title='owned'\">", "‮gnp.exe", "é" * 750, "'\"><script>1</script>", "שלום/abc"]
-    found = [Finding(Verdict.MISSING, i, f"posts/{i}", reason="r<b>", cause="<i>c</i>") for i in ids]
+    hostile = Cause("<i>c</i>")  # what no code of ours says
+    found = [Finding(Verdict.MISSING, i, f"posts/{i}", reason=Refusal("r<b>"), cause=hostile) for i in ids]
     excused = {
         "collection": "<b>posts</b>",
         "key": ids[0],
@@ -267,7 +269,7 @@ def test_two_hundred_runs_and_a_hundred_collections_are_shown_at_once(page, stub
 
 @pytest.mark.parametrize(
     ("status", "says"),
-    [(401, "Log in again"), (403, "You may not see"), (404, "has no DAG"), (500, "could not be made")],
+    [(401, "Log in again"), (403, "You may not see"), (404, "has no DAG"), (500, "could not be loaded")],
 )
 def test_an_api_that_fails_is_told_with_what_to_do(page, stub, status, says):
     stub.answers[f"dags/{DAG}"] = (status, {"detail": "no"})
@@ -278,7 +280,7 @@ def test_an_api_that_fails_is_told_with_what_to_do(page, stub, status, says):
 
 def test_before_the_first_run_the_page_says_what_to_do_first(page, stub):
     _open(page, stub, None)
-    expect(page.locator("main")).to_contain_text("Nothing was compared yet")
+    expect(page.locator("main")).to_contain_text("Nothing has been compared yet")
     expect(page.get_by_role("link", name="apply_migrations")).to_be_visible()
 
 
@@ -298,7 +300,7 @@ def test_one_run_is_shown_on_its_own_page(page, stub):
     expect(page.get_by_role("heading", name="1 difference is open")).to_be_visible()
     expect(page.locator("main")).to_contain_text("posts: 1 missing")
     page.goto(f"{stub.url}?dag_id=another&run_id=1")
-    expect(page.locator("main")).to_contain_text("belongs to a DAG that compares nothing")
+    expect(page.locator("main")).to_contain_text("belongs to a DAG that this page is not about")
 
 
 def test_it_is_usable_by_keyboard_alone(page, stub):

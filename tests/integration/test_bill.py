@@ -81,9 +81,8 @@ def test_a_dry_run_estimates_what_the_apply_then_bills(world, emulator, target_d
         billed = run.source.billed_reads
     assert billed * 0.8 <= whole["estimated_reads"] <= billed * 1.3
     assert "An apply would bill about" in as_text(backfill.described(whole))
-    assert f"about {whole['estimated_reads']:,} billed reads more" in as_text(backfill.asked(whole)), (
-        "the approval's text"
-    )
+    asked = " ".join(as_text(backfill.asked(whole)).split())
+    assert f"about {whole['estimated_reads']:,} billed reads more" in asked, "the approval's text"
 
 
 # --- the cap ----------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,15 +18,17 @@ import pytest
 from dev.airflow_home import ROOT
 from tests.roles import secured
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "plugins/README.md")), *DOCS]
 PICTURES = ROOT / "docs/pictures"
 LANGUAGES = {"sh", "sql", "python", "json", "ini", "yaml", "text", "mermaid"}
+_PYTEST = ".venv/bin/python -m pytest "
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
 
 
 @dataclass(frozen=True)
 class Block:
-    page: str
+    page: str  # from the root
     info: str
     text: str
 
@@ -33,7 +37,12 @@ class Block:
         return self.info.split()[0] if self.info else ""
 
 
-BLOCKS = [Block(page.name, info.strip(), text) for page in PAGES for info, text in _FENCE.findall(page.read_text())]
+BLOCKS = [
+    Block(page.relative_to(ROOT).as_posix(), info.strip(), text)
+    for page in PAGES
+    for info, text in _FENCE.findall(page.read_text())
+]
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
 
 
 def _of(language: str) -> list[Block]:
@@ -53,11 +62,16 @@ def test_no_command_stands_outside_a_block():
 
 
 @pytest.mark.parametrize("block", _of("sh"), ids=lambda b: f"{b.page}: {b.text.strip()[:40]}")
-def test_a_shell_command_is_one_of_makes(block):
+def test_a_shell_command_is_one_of_makes_or_names_tests_that_exist(block):
     """What the targets do is what the other tests call; here it is proved that they exist and take these arguments."""
     for line in block.text.splitlines():
         command = line.split("#")[0].split()
-        if command:
+        if _PYTEST in line:
+            tests = line.split(_PYTEST)[1].split()
+            arguments = [sys.executable, "-m", "pytest", "--collect-only", *tests]
+            done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{block.page}: no test is meant by: {line}"
+        elif command:
             assert command[0] == "make", f"{block.page}: mark it `sh production`, or make a target of it: {line}"
             done = subprocess.run(["make", "-n", *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{block.page}: {line}: {done.stderr}"
@@ -108,6 +122,17 @@ def test_python_and_json_in_the_docs_are_that():
         json.loads(block.text)
 
 
+def test_what_the_ways_through_the_code_name_is_in_the_file_that_they_name():
+    way = re.compile(r"^ {4}(\S.*?)  +(\w+/\w+\.py(?:, \w+\.py)*)", re.M)
+    ways = way.findall((ROOT / "docs/architecture.md").read_text())
+    assert len(ways) > 8
+    for names, files in ways:
+        folder = files.split("/")[0]
+        text = "".join((ROOT / "dags/dualwrite" / folder / Path(f).name).read_text() for f in files.split(", "))
+        for name in re.findall(r"\w+", names.replace("[n]", "")):
+            assert re.search(rf"(def|class) {name}\b", text), f"{name} is not in {files}"
+
+
 def test_links_between_the_pages_lead_somewhere():
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
@@ -119,25 +144,35 @@ def test_links_between_the_pages_lead_somewhere():
 
 
 def test_the_page_for_developers_lists_every_target_of_make():
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
     page = (ROOT / "docs/development.md").read_text()
-    assert {t for t in targets if f"`make {t}`" not in page} == set()
+    assert {t for t in TARGETS if f"`make {t}`" not in page} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_command_in_running_text_exists(page):
+    text = page.read_text()
+    assert set(re.findall(r"`make ([a-z]+)", text)) <= TARGETS
+    for module in re.findall(r"`(?:PYTHONPATH=\S+ )?python -m (benchmarks\.\w+)", text):
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
+    for path in re.findall(r"`((?:dags|sql|dev|tests|benchmarks|docs|plugins)/[\w./]+\.\w+)`", text):
+        assert (ROOT / path).exists() or (ROOT / "dags/dualwrite" / path).exists(), path
 
 
 def test_the_figures_of_the_scaling_page_are_those_that_were_measured():
     page = (ROOT / "docs/scaling.md").read_text()
-    measured = (ROOT / "docs/measurements.md").read_text()
+    measured = (ROOT / "docs/performance.md").read_text()
     for number in re.findall(r"(\d[\d,]*) (?:reads|documents|MiB)", page):
         if number not in ("68,336",):
-            assert number in measured, f"{number} isn't in measurements.md"
+            assert number in measured, f"{number} isn't in performance.md"
     runs, sweep = (int(n.replace(",", "")) for n in re.search(r"96 × (\d+) \+ ([\d,]+)", page).groups())
     assert f"{96 * runs + sweep:,}" in page
 
 
 def test_the_readme_leads_to_every_page():
     readme = (ROOT / "README.md").read_text()
-    assert [p.name for p in PAGES[1:] if f"(docs/{p.name})" not in readme] == []
+    index = (ROOT / "docs/README.md").read_text()
+    assert [p.name for p in DOCS if f"(docs/{p.name})" not in readme] == []
+    assert [p.name for p in DOCS if f"({p.name})" not in index and p.name != "README.md"] == []
 
 
 def test_the_readme_shows_what_it_is_a_picture_a_report_and_two_commands_first():

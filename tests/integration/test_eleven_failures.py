@@ -77,7 +77,7 @@ def test_2_an_error_that_nobody_looked_at_is_told_and_found(base, emulator, targ
 
 
 def test_3_an_export_time_without_its_offset_is_refused():
-    with pytest.raises(ParameterError, match="An instant needs its offset from UTC: since is '2026-01-15T21:52:00'"):
+    with pytest.raises(ParameterError, match="since needs an offset from UTC: it is '2026-01-15T21:52:00'"):
         params(since="2026-01-15T21:52:00")
 
 

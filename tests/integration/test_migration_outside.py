@@ -125,7 +125,7 @@ def test_an_index_that_was_built_by_the_file_as_it_was_is_not_taken_for_the_corr
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'dags'}:{ROOT}"}
     assert subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode == -9
     _index(tmp_path, "CREATE INDEX CONCURRENTLY t_a ON t (a DESC)")
-    with pytest.raises(MigrationError, match="has changed since an interrupted run built index t_a by it"):
+    with pytest.raises(MigrationError, match="has changed since an interrupted run built index t_a from it"):
         migrator(dsn, tmp_path).run()
     execute(dsn, "DROP INDEX CONCURRENTLY t_a")
     assert states(migrator(dsn, tmp_path).run()) == ["applied"]

@@ -41,7 +41,7 @@ def test_a_ledger_that_the_role_may_not_read_is_named_and_never_taken_for_empty(
             "GRANT USAGE ON SCHEMA dualwrite TO onlooker;",
             "GRANT SELECT ON TABLE dualwrite.migrations TO onlooker;",
         ):
-            with pytest.raises(MigrationError, match="What was applied can't be read") as refused:
+            with pytest.raises(MigrationError, match="The ledger of applied migrations can't be read") as refused:
                 migrations.make_plan(connection, migrations.MigrationParams())
             assert grant in str(refused.value)
             execute(dsn, grant)

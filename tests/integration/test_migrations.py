@@ -418,11 +418,11 @@ def test_a_lock_released_in_time_lets_the_migration_through(phase1_dsn, tmp_path
 
 
 BAD_PARAMETERS = {
-    "mode": ({"mode": "go"}, "mode is one of dry_run, apply"),
-    "web client": ({"web_client": "open"}, "web_client is one of"),
-    "lock timeout": ({"lock_timeout": 0}, "lock_timeout is a number from 0.05"),
-    "target": ({"target_version": "1"}, "14 digits"),
-    "unknown": ({"dry": True}, "dry is none of them"),
+    "mode": ({"mode": "go"}, "mode must be one of dry_run, apply"),
+    "web client": ({"web_client": "open"}, "web_client must be one of"),
+    "lock timeout": ({"lock_timeout": 0}, "lock_timeout must be a number from 0.05"),
+    "target": ({"target_version": "1"}, r"\[0-9\]\{14\}"),
+    "unknown": ({"dry": True}, "Unknown parameter: dry"),
 }
 
 
@@ -432,4 +432,4 @@ def test_bad_parameters_are_refused(case):
     given = {"mode": "apply", "web_client": "leave", "lock_timeout": 1, "wait_for_lock": 60,
              "statement_timeout": 600, "target_version": None}  # fmt: skip
     with pytest.raises(ParameterError, match=message):
-        migrations.parse({**given, **changes})
+        MigrationParams.checked({**given, **changes})

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from dualwrite.catalog import CATALOG
-from dualwrite.postgres.statements import Statements
+from dualwrite.postgres.lookups import Lookups
 from tests.conftest import ROOT
 
 FILE = ROOT / "sql/optional/written_between_indexes.sql"
@@ -18,7 +18,7 @@ FILE = ROOT / "sql/optional/written_between_indexes.sql"
 def test_the_rows_of_a_window_are_found_without_reading_the_table(target_dsn, name):
     collection = CATALOG[name]
     window = {"start": datetime(2026, 1, 1, tzinfo=UTC), "end": datetime(2026, 1, 2, tzinfo=UTC)}
-    explain = psycopg.sql.SQL("EXPLAIN ") + Statements(CATALOG, collection).written_between
+    explain = psycopg.sql.SQL("EXPLAIN ") + Lookups(CATALOG, collection).written_between
 
     def plan(connection: psycopg.Connection) -> str:
         return "\n".join(line for (line,) in connection.execute(explain, window))

@@ -10,6 +10,7 @@ import pytest
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.firestore.source import Source
+from dualwrite.model import gap_params
 from dualwrite.model.errors import CatalogError, ParameterError, PreflightError
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
@@ -52,7 +53,7 @@ def test_a_role_that_row_level_security_hides_rows_from_is_refused(both, emulato
         connection.execute("GRANT USAGE ON SCHEMA dualwrite TO plain")
         connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA dualwrite, public TO plain")
     try:
-        with pytest.raises(PreflightError, match="row-level security of table posts hides rows from role plain"):
+        with pytest.raises(PreflightError, match="Row-level security of table posts hides rows from role plain"):
             _preflight(both.project, emulator, target_dsn.replace("postgres@", "plain@"))
     finally:
         with psycopg.connect(target_dsn) as connection:
@@ -69,11 +70,11 @@ def test_missing_columns_types_keys_and_not_null_columns_are_all_named(both, emu
     with pytest.raises(PreflightError) as refused:
         _preflight(both.project, emulator, target_dsn)
     for fault in (
-        "Table blocks must exist",
-        "Column posts.content_json must exist",
-        "Column posts.slug needs a value",
-        "Column users.bio must hold text: it is integer",
-        "Columns (post_id, user_id) of likes must be a unique key",
+        "Table blocks is missing",
+        "Column posts.content_json is missing",
+        "Column posts.slug is NOT NULL without a default",
+        "Column users.bio is of type integer, but catalog.py declares text",
+        "Columns (post_id, user_id) of likes need a unique index",
     ):
         assert fault in str(refused.value)
 
@@ -101,7 +102,7 @@ def test_only_a_whole_unique_index_on_just_the_key_counts_as_the_key(both, emula
     if case in KEYS:
         _preflight(both.project, emulator, target_dsn, collections=["blocks"])
         return
-    with pytest.raises(PreflightError, match=r"Columns \(blocker_id, blocked_id\) of blocks must be a unique key"):
+    with pytest.raises(PreflightError, match=r"Columns \(blocker_id, blocked_id\) of blocks need a unique index"):
         _preflight(both.project, emulator, target_dsn, collections=["blocks"])
 
 
@@ -119,7 +120,7 @@ def test_a_further_unique_key_may_leave_out_only_rows_with_nulls_of_its_own(
     if fits:
         _preflight(both.project, emulator, target_dsn)
         return
-    with pytest.raises(PreflightError, match=r"Columns \(comment_id, user_id\) of reactions must be a unique key"):
+    with pytest.raises(PreflightError, match=r"Columns \(comment_id, user_id\) of reactions need a unique index"):
         _preflight(both.project, emulator, target_dsn)
 
 
@@ -134,7 +135,7 @@ def test_an_empty_side_is_the_wrong_side(firestore, emulator, target_dsn):
 def test_a_server_that_does_not_answer_is_named_without_its_password(firestore, emulator):
     target = Target(lambda: postgres.connect("postgresql://u:secret@127.0.0.1:1/db"), CATALOG)
     with Source(firestore.project, emulator_host=emulator) as source:
-        run = backfill.Run(source, target, CATALOG, params(), "run")
+        run = backfill.Run(source, target, CATALOG, "run", params())
         with pytest.raises(PreflightError, match="Can't connect.*127.0.0.1:1.*connection supabase_default") as refused:
             backfill.preflight(run, by="test")
     assert "secret" not in str(refused.value)
@@ -149,20 +150,20 @@ def test_a_read_only_server_is_refused_before_an_apply(both, emulator, target_ds
 
 
 BAD_PARAMETERS = {
-    "naive since": ({"since": "2026-01-15T21:52:00"}, "needs its offset from UTC"),
-    "no instant": ({"since": "yesterday"}, "is written as"),
-    "since in the future": ({"since": "2999-01-01T00:00:00+00:00"}, "looks at the past"),
-    "until before since": ({"until": "2026-01-01T00:00:00+00:00"}, "lies before since"),
-    "page_size 0": ({"page_size": 0}, "page_size is a number from 1"),
-    "page_size true": ({"page_size": True}, "page_size is a number"),
+    "naive since": ({"since": "2026-01-15T21:52:00"}, "since needs an offset from UTC"),
+    "no instant": ({"since": "yesterday"}, "since must be an instant"),
+    "since in the future": ({"since": "2999-01-01T00:00:00+00:00"}, "since is in the future"),
+    "until before since": ({"until": "2026-01-01T00:00:00+00:00"}, "since is after until"),
+    "page_size 0": ({"page_size": 0}, "page_size must be a whole number from 1"),
+    "page_size true": ({"page_size": True}, "page_size must be a whole number"),
     "no collections": ({"collections": []}, "list of names"),
-    "unknown mode": ({"mode": "write"}, "mode is one of dry_run, review, apply"),
-    "unknown scope": ({"scope": "some"}, "scope is one of"),
-    "negative margin": ({"margin_hours": -1}, "margin_hours is a number"),
-    "an excuse without reason": ({"excuse": ["posts:x"]}, "excuse_reason is empty"),
-    "an excuse of nothing": ({"excuse": ["posts"], "excuse_reason": "r"}, "named as collection:key"),
-    "an excuse of no collection": ({"excuse": ["pages:x"], "excuse_reason": "r"}, "named as collection:key"),
-    "a misspelt parameter": ({"dryrun": True}, "dryrun is none of them"),
+    "unknown mode": ({"mode": "write"}, "mode must be one of dry_run, review, apply"),
+    "unknown scope": ({"scope": "some"}, "scope must be one of"),
+    "negative margin": ({"margin_hours": -1}, "margin_hours must be a number"),
+    "an excuse without reason": ({"excuse": ["posts:x"]}, "excuse_reason is required"),
+    "an excuse of nothing": ({"excuse": ["posts"], "excuse_reason": "r"}, "must be collection:key"),
+    "an excuse of no collection": ({"excuse": ["pages:x"], "excuse_reason": "r"}, "Unknown collection: 'pages'"),
+    "a misspelt parameter": ({"dryrun": True}, "Unknown parameter: dryrun"),
 }
 
 
@@ -180,21 +181,19 @@ def test_an_unknown_collection_is_refused_with_the_known_ones():
 
 def test_a_selection_is_completed_by_the_parents_it_needs():
     chosen = params(collections=["reactions"])
-    assert chosen.selected == ("reactions",)
+    assert chosen.collections == ("reactions",)
     assert chosen.added == ("boards", "users", "posts", "comments", "replies")
 
 
 def test_an_offset_is_taken_into_account():
     """The export's 21:52 was local time, UTC+9, and was once noted as UTC."""
-    local = backfill.parse(
-        {**DEFAULTS, "since": "2026-01-15T21:52:00+09:00", "margin_hours": 0}, backfill.PARAMETERS, CATALOG, T
-    )
+    local = gap_params.parse({**DEFAULTS, "since": "2026-01-15T21:52:00+09:00", "margin_hours": 0}, CATALOG, T)
     assert local.window.start == datetime(2026, 1, 15, 12, 52, tzinfo=UTC)
 
 
 def test_the_parameters_survive_the_way_to_another_task():
     chosen = params(excuse=["posts:a:b"], excuse_reason="r", scope="all")
-    assert backfill.GapParams.from_json(chosen.as_json()) == chosen
+    assert gap_params.GapParams.model_validate(chosen.model_dump(mode="json")) == chosen
 
 
 def test_triggers_that_a_write_would_fire_are_named_and_counted(both, emulator, target_dsn, caplog):

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from dualwrite import postgres
-from dualwrite.postgres import memory
+from dualwrite.postgres.remembered import journal, run_log
 from dualwrite.runs import backfill, reconcile_plan
 from tests.conftest import ROOT
 
@@ -16,7 +16,7 @@ ROW = '{"id": "p1", "content": "personal"}'
 
 
 @pytest.fixture
-def journal(target_dsn: str) -> str:
+def written(target_dsn: str) -> str:
     """A journal with confirmed and unconfirmed writes, of 29 and of 31 days ago; a run of 399 days ago, one of 401."""
     with psycopg.connect(target_dsn) as connection:
         for key, action, before, days, confirmed in [
@@ -49,8 +49,8 @@ def journal(target_dsn: str) -> str:
 
 def _by_preflight(dsn: str) -> None:
     with postgres.connect(dsn) as connection:
-        memory.prune_journal(connection, backfill.JOURNAL_DAYS)
-        memory.prune_runs(connection, reconcile_plan.RUNS_DAYS)
+        journal.prune(connection, backfill.JOURNAL_DAYS)
+        run_log.prune(connection, reconcile_plan.RUNS_DAYS)
 
 
 def _by_hand(dsn: str) -> None:
@@ -60,13 +60,13 @@ def _by_hand(dsn: str) -> None:
 
 @pytest.mark.parametrize("prune", [_by_preflight, _by_hand])
 def test_no_before_image_outlives_its_days_and_an_unconfirmed_write_keeps_its_key(
-    journal: str, prune: Callable[[str], None]
+    written: str, prune: Callable[[str], None]
 ):
     versions = "SELECT key, xmin::text FROM dualwrite.repair_journal WHERE action = 'insert'"
-    with psycopg.connect(journal) as connection:
+    with psycopg.connect(written) as connection:
         insert = connection.execute(versions).fetchall()
-    prune(journal)
-    with psycopg.connect(journal) as connection:
+    prune(written)
+    with psycopg.connect(written) as connection:
         left = dict(connection.execute("SELECT key, row_before IS NOT NULL FROM dualwrite.repair_journal").fetchall())
         assert left == {
             "young": True,
@@ -75,7 +75,7 @@ def test_no_before_image_outlives_its_days_and_an_unconfirmed_write_keeps_its_ke
             "old insert, unconfirmed": False,
         }
         assert connection.execute(versions).fetchall() == insert, "an insert is recognised by its journal row's xmin"
-        unfinished = memory.unconfirmed(connection, "posts")
+        unfinished = journal.unconfirmed(connection, "posts")
         assert [(e.label, e.key, e.path) for e in unfinished][1:] == [
             ("old, unconfirmed", ("p",), "boards/b/posts/p"),
             ("old insert, unconfirmed", ("p",), "boards/b/posts/p"),

@@ -13,7 +13,7 @@ from dev.live_app import LiveApp
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.migrations import migrator
-from dualwrite.migrations.params import MigrationParams
+from dualwrite.model.migration_params import MigrationParams
 from tests.support import examine_all, gap_run, reconciled, verify_all
 
 EVERYTHING = {"excuse": [f"{name}:*" for name in CATALOG.names], "excuse_reason": "broken since 2024"}

@@ -165,7 +165,7 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_stream_loses_nothing(source
 def test_a_stream_that_ends_early_without_an_error_is_an_incomplete_read(delivered, source, monkeypatch):
     original = source._run_query
     monkeypatch.setattr(source, "_run_query", lambda *a, **k: Call(original(*a, **k), delivered, None))
-    with pytest.raises(IncompleteRead, match=f"delivered {delivered} of 57"):
+    with pytest.raises(IncompleteRead, match=f"delivered {delivered} of the 57"):
         _read(source, SCANS[0])
 
 
@@ -277,7 +277,7 @@ PRECONDITIONS = {
     ),
     "a database in Datastore mode": (
         "The Cloud Firestore API is not available for Firestore in Datastore Mode database projects/p/databases/d.",
-        "in Datastore mode. Name a database in native mode",
+        "in Datastore mode. Set a database in native mode",
     ),
     "a read_time that has expired": ("The requested read_time is too old.", "too old.. Correct what it names"),
 }

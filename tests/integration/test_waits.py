@@ -17,7 +17,7 @@ from dualwrite.catalog import CATALOG
 from dualwrite.firestore import source as source_module
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.errors import SourceError
-from dualwrite.postgres import target as target_module
+from dualwrite.postgres import session as session_module
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
 from tests.proxy import Proxy, proxy
@@ -120,14 +120,14 @@ def test_a_network_that_swallows_packets_is_noticed_by_the_kernel(connection):
 def test_a_backfill_behind_a_pooler_that_falls_silent_fails_instead_of_hanging(
     hole, firestore, emulator, target_dsn, people, monkeypatch
 ):
-    monkeypatch.setattr(target_module, "_RECONNECT_SECONDS", 3.0)
+    monkeypatch.setattr(session_module, "_RECONNECT_SECONDS", 3.0)
     firestore.document("users/u1").set({"createdAt": T, "updatedAt": T})
     dsn = _through(hole, target_dsn)
     with (
         Source(firestore.project, emulator_host=emulator) as source,
         Target(lambda: postgres.connect(dsn, answer_within=LIMIT, connect_timeout=2), CATALOG) as target,
     ):
-        run = backfill.Run(source, target, CATALOG, params(collections=["users"], mode="dry_run"), "run")
+        run = backfill.Run(source, target, CATALOG, "run", params(collections=["users"], mode="dry_run"))
         backfill.preflight(run, by="test")
         hole.mute()
         began = time.monotonic()
@@ -182,7 +182,7 @@ def test_a_read_whose_backend_is_terminated_in_the_middle_is_repeated(target):
             connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
         return "answer"
 
-    assert target._read(ask) == "answer"
+    assert target.read(ask) == "answer"
     assert len(tries) == 2
 
 
@@ -233,7 +233,7 @@ def test_a_server_that_is_down_for_a_moment_is_waited_for(target_dsn, people):
 
 
 def test_a_server_that_stays_down_is_given_up(monkeypatch):
-    monkeypatch.setattr(target_module, "_RECONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(session_module, "_RECONNECT_SECONDS", 1.0)
     target = Target(lambda: postgres.connect(f"postgresql://u@127.0.0.1:{processes.free_port()}/d"), CATALOG)
     began = time.monotonic()
     with pytest.raises(postgres.ConnectError, match="refused"):

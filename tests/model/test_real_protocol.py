@@ -20,7 +20,7 @@ from dualwrite.engine.judge import Judge
 from dualwrite.engine.units import Policy, unit_of
 from dualwrite.model.documents import Document
 from dualwrite.model.report import CollectionReport
-from dualwrite.postgres import memory
+from dualwrite.postgres.remembered import journal
 from dualwrite.postgres.target import Comparison, Difference, Write
 from tests.model.explore import Ask, Explored, explore
 from tests.model.world import STARTS, World
@@ -56,7 +56,7 @@ class ModelSource:
 
 
 class ModelTarget:
-    """Postgres, as far as one row and its journal go. A "connection" is the way to ask, for `memory`."""
+    """Postgres, as far as one row and its journal go. A "connection" is the way to ask, for the journal."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -120,12 +120,12 @@ def modelled(monkeypatch: pytest.MonkeyPatch) -> None:
         if ids:
             connection("confirm", tuple(ids))
 
-    def unconfirmed(connection: Ask, collection: str) -> list[memory.JournalEntry]:
+    def unconfirmed(connection: Ask, collection: str) -> list[journal.JournalEntry]:
         entries = connection("entries")
-        return [memory.JournalEntry(n, UNIT.label, PATH, action, UNIT.key) for n, action in entries]
+        return [journal.JournalEntry(n, UNIT.label, PATH, action, UNIT.key) for n, action in entries]
 
-    monkeypatch.setattr(memory, "confirm", confirm)
-    monkeypatch.setattr(memory, "unconfirmed", unconfirmed)
+    monkeypatch.setattr(journal, "confirm", confirm)
+    monkeypatch.setattr(journal, "unconfirmed", unconfirmed)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 

@@ -19,7 +19,7 @@ from dualwrite.engine.classify import (
     still_to_write,
 )
 from dualwrite.engine.units import Policy
-from dualwrite.model.mapping import Row
+from dualwrite.model.mapping import Refusal, Row
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.target import Difference
 
@@ -73,9 +73,9 @@ def test_a_row_belongs_to_its_document_unless_it_is_said_otherwise():
 
 
 def test_a_finding_tells_key_columns_and_both_sides_fingerprints():
-    found = finding_of(Verdict.STALE, ROW, difference(found=True, columns=("title",)), reason="why")
+    found = finding_of(Verdict.STALE, ROW, difference(found=True, columns=("title",)), reason=Refusal("why"))
     assert found == Finding(
-        Verdict.STALE, "k", "things/k", "e", columns=("title",), reason="why", fingerprint=f"{ROW.fingerprint}:d",
+        Verdict.STALE, "k", "things/k", "e", ROW.key, columns=("title",), reason=Refusal("why"), fingerprint=f"{ROW.fingerprint}:d",
         document_time=T.replace(month=3),
     )  # fmt: skip
     without_row = finding_of(Verdict.MISSING, ROW, difference(found=False, digest=None))

@@ -52,7 +52,7 @@ def _operations(writer: DualWriter, path: str, before: dict | None, after: dict 
 def _told_to_the_target(writer: DualWriter, path: str, before: dict | None, after: dict | None) -> list[str]:
     connection = Statements()
     for write in writer._writes(path, before, after, T):
-        write.supabase_write(connection)  # type: ignore[arg-type]
+        write.supabase_write(connection)
     return [statement for statement, _ in connection.told]
 
 
@@ -108,7 +108,7 @@ def test_an_entry_whose_value_changed_is_an_update_of_its_own_row(writer):
     before, after = ({**user, "boardPermissions": {"b1": right}} for right in ("read", "write"))
     connection = Statements()
     [write] = writer._writes("users/u1", before, after, T)
-    write.supabase_write(connection)  # type: ignore[arg-type]
+    write.supabase_write(connection)
     assert write.operation_type == "update"
     [(statement, values)] = connection.told
     assert statement == "INSERT INTO user_board_permissions"
@@ -118,7 +118,7 @@ def test_an_entry_whose_value_changed_is_an_update_of_its_own_row(writer):
 def test_json_is_handed_over_as_its_text(writer):
     connection = Statements()
     [write] = writer._writes(POST_PATH, None, {**POST, "contentJson": {"a": 1}}, T)
-    write.supabase_write(connection)  # type: ignore[arg-type]
+    write.supabase_write(connection)
     assert '{"a":1}' in connection.told[0][1]
 
 
@@ -147,7 +147,7 @@ def test_a_document_without_a_time_of_its_own_has_the_one_that_the_server_gave_i
         written.clear()
         writer.mirror(POST_PATH, None, without, **given)
         connection = Statements()
-        written[0].supabase_write(connection)  # type: ignore[arg-type]
+        written[0].supabase_write(connection)
         times = [v for v in connection.told[0][1] if isinstance(v, datetime)]
         assert len(set(times)) == 1
         return times[0]
@@ -157,7 +157,7 @@ def test_a_document_without_a_time_of_its_own_has_the_one_that_the_server_gave_i
 
 
 def test_a_change_that_breaks_the_mapping_is_told_and_raises_nothing(writer, told):
-    assert writer.mirror("users/u\n1", None, 5) is Outcome.FAILED  # type: ignore[arg-type]
+    assert writer.mirror("users/u\n1", None, 5) is Outcome.FAILED
     assert told == [
         {"text": "AttributeError", "entity_type": "unknown", "operation_type": "mirror", "entity_id": r"users/u\n1"}
     ]

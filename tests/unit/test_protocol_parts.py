@@ -61,9 +61,9 @@ def test_only_an_extra_row_whose_document_could_be_elsewhere_takes_a_proof():
 
 def test_a_row_whose_document_nobody_can_look_for_is_extra_and_says_that_its_path_is_unknown():
     unit = _unit("k", path=None)
-    assert _unlocated(unit, {}) == Finding(Verdict.ABSENT, "k")
+    assert _unlocated(unit, {}) == unit.found(Verdict.ABSENT)
     found = _unlocated(unit, {("k",): ("17", "row 17")})
-    assert found == Finding(Verdict.EXTRA, "k", reason=Reason.PATH_UNKNOWN, fingerprint="row 17")
+    assert found == unit.found(Verdict.EXTRA, reason=Reason.PATH_UNKNOWN, fingerprint="row 17")
 
 
 # --- waiting --------------------------------------------------------------------------------------------------------
@@ -107,8 +107,7 @@ def test_a_key_that_keeps_changing_is_looked_at_five_times_with_growing_pauses_a
     protocol = SimpleNamespace(_round=round_)
     unit = Unit("k", ("k",), "things/k", "e")
     found = compare_and_set.Protocol._run_batch(protocol, {"k": unit}, None, None)
-    finding = Finding(Verdict.IN_FLIGHT, "k", "things/k", "e", reason=Reason.KEPT_CHANGING)
-    assert found == [(finding, ("k",))]
+    assert found == [unit.found(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)]
     assert len(asked) == 5
     for n, seconds in enumerate(slept, 1):
         assert 0.5 * 0.05 * 2**n <= seconds <= 0.05 * 2**n
@@ -117,10 +116,10 @@ def test_a_key_that_keeps_changing_is_looked_at_five_times_with_growing_pauses_a
 
 def test_a_batch_ends_when_nothing_is_left_to_look_at(slept):
     def round_(todo, done, policy, deletes):
-        done["k"] = (Finding(Verdict.MATCHING, "k"), ("k",))
+        done["k"] = Finding(Verdict.MATCHING, "k")
         return {}
 
-    assert compare_and_set.Protocol._run_batch(SimpleNamespace(_round=round_), {"k": _unit("k")}, None, None) == [
-        (Finding(Verdict.MATCHING, "k"), ("k",))
-    ]
+    protocol = SimpleNamespace(_round=round_)
+    found = compare_and_set.Protocol._run_batch(protocol, {"k": _unit("k")}, None, None)
+    assert found == [Finding(Verdict.MATCHING, "k")]
     assert slept == []

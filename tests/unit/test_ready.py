@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dualwrite.model.report import CollectionReport
 from dualwrite.runs.ready import checklist, clean_streak
 
 NAMES = ("posts", "permissions")
@@ -16,7 +17,7 @@ GOOD: dict[str, Any] = {
     "ages": {
         n: {"swept_at": "2026-11-24T03:00:00+00:00", "examined_until": "2026-11-24T12:00:00+00:00"} for n in NAMES
     },
-    "collections": [{"collection": n, "not_examined": None} for n in NAMES],
+    "collections": [CollectionReport(n, "compare").as_json() for n in NAMES],
     "open": [],
     "clean_days": 14,
     "migrations": {"applied": 2, "pending": [], "differences": 0, "unknown": None},
@@ -49,7 +50,7 @@ def test_yes_where_every_line_holds():
         ("a sweep is two days old", {"at": "2026-11-26T12:00:00+00:00"}, ["swept"]),
         (
             "the last run missed a part",
-            {"collections": [{"collection": "posts", "not_examined": "Timeout"}]},
+            {"collections": [CollectionReport("posts", "compare", not_examined="Timeout").as_json()]},
             ["swept"],
         ),
         ("a row is missing", {"open": _open("posts", "missing")}, ["drift"]),

@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 import pytest
 
 from dualwrite.engine.units import Policy
-from dualwrite.model.verdicts import VERDICTS, Verdict
-from dualwrite.runs.repair import OpenDifference, Planned, is_ours, steps  # type: ignore[attr-defined]
+from dualwrite.model.verdicts import VERDICTS, Excuse, Finding, Verdict
+from dualwrite.postgres.remembered.differences import OpenDifference
+from dualwrite.runs.repair import Planned, is_ours, steps
 
 T = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _open(verdict: str, *, excused: bool = False) -> OpenDifference:
-    return OpenDifference("k", ("k",), "things/k", None, verdict, None, None, T, "run", None, excused, None)
+    return OpenDifference(Finding(Verdict(verdict), "k"), T, Excuse() if excused else None)
 
 
 @pytest.mark.parametrize("verdict", [str(v) for v in VERDICTS])

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from dualwrite.model.errors import IdentityError
+from dualwrite.model.mapping import Refusal
 from dualwrite.model.render import as_markdown, as_text
-from dualwrite.model.report import SAMPLES, CollectionReport, fit, samples, table
+from dualwrite.model.report import COUNTERS, SAMPLES, CollectionReport, fit, merged, samples, table
 from dualwrite.model.verdicts import VERDICTS, Finding, Verdict
 
 
@@ -62,7 +63,9 @@ def test_the_worst_report_stays_below_64_kb():
         report = CollectionReport(f"collection_{n}", "gap")
         for verdict in VERDICTS:
             for i in range(SAMPLES):
-                report.add(Finding(verdict, "é" * 750 + str(i), "p" * 6000, columns=("a",) * 10, reason="r" * 50))
+                report.add(
+                    Finding(verdict, "é" * 750 + str(i), "p" * 6000, columns=("a",) * 10, reason=Refusal("r" * 50))
+                )
         collections.append(report.as_json())
     whole = fit({"collections": collections})
     assert len(json.dumps(whole, ensure_ascii=False).encode()) < 64_000
@@ -77,3 +80,60 @@ def test_ids_can_not_forge_a_report(form):
     text = form([table([report.as_json()]), *samples([report.as_json()])])
     assert not any(line.startswith("| forged") for line in text.splitlines())
     assert "\x00" not in json.dumps(report.as_json(), ensure_ascii=False)
+
+
+def full() -> CollectionReport:
+    """A report in which every number is another one."""
+    report = CollectionReport("things", "compare", verification="verified")
+    report.add(Finding(Verdict.MISSING, "a", reason=Refusal("why")))
+    report.add(Finding(Verdict.REJECTED, "b", excused=True))
+    report.add_matching(3)
+    report.taken = report.examined
+    for n, counter in enumerate(COUNTERS):
+        if counter.name not in ("examined", "excused"):
+            setattr(report, counter.name, 100 + n)
+    return report
+
+
+def test_a_report_is_the_same_after_its_way_through_json():
+    given = json.loads(json.dumps(full().as_json()))
+    assert CollectionReport.from_json(given).as_json() == given
+    assert CollectionReport.from_json({**given, "scope": "sweep"}).as_json() == given
+
+
+@pytest.mark.parametrize("counter", COUNTERS, ids=lambda c: c.name)
+def test_parts_of_a_collection_add_up_as_each_counter_declares(counter):
+    one, other = full(), full()
+    value = getattr(one, counter.name)
+    assert getattr(merged([one, other]), counter.name) == (2 * value if counter.added else value)
+    one.add_work(other)
+    assert getattr(one, counter.name) == (2 * value if counter.work else value)
+
+
+def test_merged_parts_keep_what_they_say_in_words():
+    other = full()
+    other.not_examined = "its task failed"
+    whole = merged([full(), other]).as_json()
+    assert (whole["outcome"], whole["not_examined"]) == ("not_examined", "its task failed")
+    assert whole["reasons"] == {"missing: why": 2}
+    assert whole["samples"]["missing"] == [{"key": "a", "reason": "why"}] * 2
+    assert whole["counts"]["matching"] == 6
+
+
+def test_parts_that_do_not_add_up_are_refused():
+    broken = full()
+    broken.counts["lost"] = 1
+    with pytest.raises(IdentityError):
+        merged([full(), broken])
+
+
+def test_a_table_has_a_column_for_each_counter_that_holds_something_and_its_cost():
+    shown = table([full().as_json(), CollectionReport("others", "compare", not_examined="why").as_json()])
+    counters = [c.heading for c in COUNTERS if c.heading]
+    assert list(shown.header) == [
+        "collection", "examined", "rejected", "missing", "matching", *counters[:-1], "cost", counters[-1], "verification",
+    ]  # fmt: skip
+    assert shown.rows[1][:2] == ["others", "NOT EXAMINED"]
+    assert {len(row) for row in shown.rows} == {len(shown.header)}
+    empty = table([CollectionReport("things", "compare").as_json()])
+    assert list(empty.header) == ["collection", "examined", "billed reads", "cost", "seconds"]

@@ -10,7 +10,7 @@ import pytest
 from dualwrite.model.errors import IdentityError
 from dualwrite.model.render import Code, Items, Paragraph
 from dualwrite.model.report import SAMPLES, CollectionReport, fit, listed, merged, samples, table, total
-from dualwrite.model.verdicts import VERDICTS, Finding, Verdict
+from dualwrite.model.verdicts import VERDICTS, Cause, Finding, Verdict, Why
 
 NUMBERS = (
     "taken", "documents_read", "billed_reads", "stray", "unlocatable", "derived_lag", "expected", "inserted", "updated",
@@ -18,12 +18,17 @@ NUMBERS = (
 )  # fmt: skip
 
 
-def report(name: str = "things", *found: Finding, matching: int = 0, **numbers: Any) -> dict[str, Any]:
+def counted(name: str = "things", *found: Finding, matching: int = 0, **numbers: Any) -> CollectionReport:
     made = CollectionReport(name, "look", **numbers)
     made.add_matching(matching)
     for finding in found:
         made.add(finding)
-    return made.as_json()
+    made.taken = made.examined
+    return made
+
+
+def report(name: str = "things", *found: Finding, matching: int = 0, **numbers: Any) -> dict[str, Any]:
+    return counted(name, *found, matching=matching, **numbers).as_json()
 
 
 def test_every_number_is_told_under_its_own_name():
@@ -102,7 +107,7 @@ def test_a_sample_is_cut_at_120_characters_of_an_id_and_twice_as_many_of_a_path(
 def test_only_the_commonest_reasons_are_kept():
     found = [Finding(Verdict.REJECTED, str(i), reason=f"r{i % 25}") for i in range(50)]
     assert len(report("things", *found)["reasons"]) == SAMPLES == 20
-    assert len(merged([report("things", *found), report("things", *found)])["reasons"]) == 20
+    assert len(merged([counted("things", *found), counted("things", *found)]).as_json()["reasons"]) == 20
 
 
 @pytest.mark.parametrize(("examined", "taken"), [(2, 1), (1, 2)])
@@ -118,14 +123,14 @@ def test_an_identity_needs_what_was_taken_up_what_was_examined_and_the_verdicts_
 
 def test_the_phases_of_a_collection_add_up_number_by_number():
     parts = [
-        report("things", Finding(Verdict.MISSING, "a", excused=True), seconds=0.1234, **dict.fromkeys(NUMBERS, 3)),
-        report("things", Finding(Verdict.STALE, "b"), matching=4, seconds=0.1, **dict.fromkeys(NUMBERS, 5)),
-        report("things", Finding(Verdict.STALE, "c")),
+        counted("things", Finding(Verdict.MISSING, "a", excused=True), seconds=0.1234, **dict.fromkeys(NUMBERS, 3)),
+        counted("things", Finding(Verdict.STALE, "b"), matching=4, seconds=0.1, **dict.fromkeys(NUMBERS, 5)),
+        counted("things", Finding(Verdict.STALE, "c")),
     ]
-    whole = merged(parts)
+    whole = merged(parts).as_json()
     assert {name: whole[name] for name in NUMBERS[1:]} == dict.fromkeys(NUMBERS[1:], 8)
     assert (whole["examined"], whole["excused"], whole["seconds"]) == (7, 1, 0.223)
-    assert whole["drift"] == sum(part["drift"] for part in parts)
+    assert whole["drift"] == sum(part.drift for part in parts)
     assert {v: n for v, n in whole["counts"].items() if n} == {"matching": 4, "missing": 1, "stale": 2}
     assert [s["key"] for s in whole["samples"]["stale"]] == ["b", "c"]
     assert [s["key"] for s in whole["samples"]["missing"]] == ["a"]
@@ -133,31 +138,55 @@ def test_the_phases_of_a_collection_add_up_number_by_number():
 
 
 def test_a_single_phase_is_all_there_is():
-    part = report("things", Finding(Verdict.MISSING, "a", reason="r"), matching=3, seconds=1.5, billed_reads=4)
-    assert merged([part]) == part
-    assert merged([{**part, "phase": "window"}, part])["phase"] == "window", "it goes by the name of its first"
+    part = counted("things", Finding(Verdict.MISSING, "a", reason="r"), matching=3, seconds=1.5, billed_reads=4)
+    assert merged([part]).as_json() == part.as_json()
+    first = CollectionReport("things", "window", source_count=5)
+    assert (merged([first, part]).phase, merged([first, part]).source_count) == ("window", 5), "it goes by its first"
+    assert merged([part, first]).source_count is None
+
+
+def test_a_report_that_another_task_reads_is_the_one_that_was_written():
+    part = counted(
+        "things", Finding(Verdict.MISSING, "a", reason="r"), matching=3, seconds=1.5, source_count=4, stray=2
+    )
+    part.verification, part.not_examined = "rows_match", "too large"
+    again = CollectionReport.from_json(json.loads(json.dumps(part.as_json())))
+    assert again == part
+    again.add(Finding(Verdict.MISSING, "b"))
+    assert again.counts["missing"] == 2
+
+
+def test_a_repair_adds_what_it_wrote_and_read_and_no_verdicts():
+    look = counted("things", Finding(Verdict.MISSING, "a"), matching=3, billed_reads=10, inserted=1, seconds=2.0)
+    work = counted("things", matching=7, **dict.fromkeys(NUMBERS, 5))
+    look.add_work(work)
+    told = look.as_json()
+    added = {"inserted": 6, "updated": 5, "deleted": 5, "parents_inserted": 5, "billed_reads": 15}
+    assert {name: told[name] for name in NUMBERS[1:]} == {**dict.fromkeys(NUMBERS[1:], 0), **added}
+    assert (told["examined"], told["seconds"]) == (4, 2.0)
 
 
 def test_a_phase_that_could_not_be_examined_makes_the_collection_not_examined():
-    unread = CollectionReport("things", "sweep", not_examined="it is too large").as_json()
-    whole = merged([report("things", matching=1), unread])
+    unread = CollectionReport("things", "sweep", not_examined="it is too large")
+    whole = merged([counted("things", matching=1), unread]).as_json()
     assert (whole["outcome"], whole["not_examined"]) == ("not_examined", "it is too large")
 
 
 def test_samples_of_several_phases_are_capped_together():
     found = [Finding(Verdict.MISSING, f"k{i}") for i in range(15)]
-    assert len(merged([report("things", *found), report("things", *found)])["samples"]["missing"]) == 20
+    assert len(merged([counted("things", *found), counted("things", *found)]).samples["missing"]) == 20
 
 
 def test_phases_whose_verdicts_do_not_add_up_are_refused():
-    wrong = {**report("things", matching=2), "examined": 3}
-    with pytest.raises(IdentityError, match="things examined 4 keys, and its verdicts add up to 3"):
-        merged([report("things", matching=1), wrong])
+    wrong = counted("things", matching=2)
+    wrong.examined = wrong.taken = 3
+    with pytest.raises(IdentityError, match="took up 4 keys, examined 4, and its verdicts add up to 3"):
+        merged([counted("things", matching=1), wrong])
 
 
 def test_reasons_of_several_phases_are_added():
-    part = report("things", Finding(Verdict.REJECTED, "a", reason="r"))
-    assert merged([part, part])["reasons"] == {"rejected: r": 2}
+    part = counted("things", Finding(Verdict.REJECTED, "a", reason="r"))
+    assert merged([part, part]).reasons == {"rejected: r": 2}
 
 
 # --- small enough ---------------------------------------------------------------------------------------------------
@@ -248,7 +277,7 @@ def test_samples_are_items_under_a_title_that_tells_how_many_there_are_of_how_ma
 
 def test_a_sample_is_one_line_of_what_is_known_of_it():
     found = Finding(
-        Verdict.STALE, "k", "things/k", columns=("a", "b"), reason="r", cause="attempted_failed", excused=True
+        Verdict.STALE, "k", "things/k", columns=("a", "b"), reason="r", cause=Cause(Why.ATTEMPTED_FAILED), excused=True
     )
     [block] = samples([report("things", found)])
     assert isinstance(block, Items)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dualwrite.model.mapping import Refusal
 from dualwrite.model.verdicts import (
     DRIFT,
     SETTLED_BY_WRITING,
@@ -13,6 +14,7 @@ from dualwrite.model.verdicts import (
     Finding,
     Reason,
     Verdict,
+    Why,
     is_same,
 )
 
@@ -47,6 +49,7 @@ def test_the_words_of_verdicts_and_reasons_are_what_is_stored():
         "parent_gone", "parent_missing", "parent_rejected", "key_held_by_another_document", "unique_key_taken",
         "unique_key_held_by_extra_row", "unique_key_held_by_stale_row", "path_unknown", "still_referenced",
         "absence_not_proved", "first_look", "younger_than_grace", "changed_between_looks", "kept_changing",
+        "excused_in_advance",
     }  # fmt: skip
     assert all(reason.value == reason.name.lower() for reason in Reason)
     assert {"rejected", "missing", "extra", "stale"} == DRIFT
@@ -55,7 +58,7 @@ def test_the_words_of_verdicts_and_reasons_are_what_is_stored():
 
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_an_excuse_holds_for_its_verdict_and_reason_and_one_in_advance_for_any_drift(verdict):
-    finding = Finding(verdict, "k", reason="why")
+    finding = Finding(verdict, "k", reason=Refusal("why"))
     drift = verdict in DRIFT
     assert Excuse().covers(finding) is drift
     assert Excuse(verdict, "why").covers(finding) is drift
@@ -68,7 +71,14 @@ def test_an_excuse_holds_for_its_verdict_and_reason_and_one_in_advance_for_any_d
 def test_a_sample_tells_what_is_known_and_nothing_else():
     assert Finding(Verdict.MISSING, "k").as_sample(10) == {"key": "k"}
     whole = Finding(
-        Verdict.STALE, "k", "things/k", columns=("a", "b"), reason="why", cause="unknown", excused=True, fingerprint="f"
+        Verdict.STALE,
+        "k",
+        "things/k",
+        columns=("a", "b"),
+        reason=Refusal("why"),
+        cause=Cause(Why.UNKNOWN),
+        excused=True,
+        fingerprint="f",
     )
     assert whole.as_sample(10) == {
         "key": "k", "path": "things/k", "columns": ["a", "b"], "reason": "why", "cause": "unknown", "excused": True,
@@ -87,4 +97,4 @@ def test_labels_and_paths_are_cut_at_their_lengths_and_control_characters_are_es
 
 def test_what_is_not_said_is_not_so():
     assert Finding(Verdict.MISSING, "k").excused is False
-    assert Cause("unknown") == Cause("unknown", None, None)
+    assert Cause(Why.UNKNOWN) == Cause(Why.UNKNOWN, None, None)

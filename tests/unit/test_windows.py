@@ -50,7 +50,7 @@ def test_a_recent_window_reaches_back_to_the_watermark_however_old(watermark, mi
 
 @pytest.mark.parametrize("text", ["2026-01-15T21:52:00", "2026-01-15", "yesterday", ""])
 def test_an_instant_without_offset_is_refused(text):
-    with pytest.raises(ParameterError, match="since is"):
+    with pytest.raises(ParameterError, match="since (needs an offset|must be an instant).*: it is"):
         instant(text, "since")
 
 
@@ -60,7 +60,7 @@ def test_an_instant_is_taken_to_utc():
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+09:00", "9999-12-31T23:59:59-09:00"])
 def test_an_instant_that_its_offset_moves_out_of_the_calendar_is_refused_with_the_rule(text):
-    with pytest.raises(ParameterError, match="between the years 1 and 9999 in UTC: since is"):
+    with pytest.raises(ParameterError, match="since must lie between the years 1 and 9999 in UTC"):
         instant(text, "since")
 
 
@@ -74,7 +74,7 @@ def test_the_first_instant_of_all_is_one_and_no_window_begins_before_it():
 def test_a_window_holds_its_first_instant_and_one_of_no_length_nothing_and_one_that_ends_before_it_begins_is_refused():
     assert EXPORT not in Window(EXPORT, EXPORT)
     assert EXPORT in Window(EXPORT, EXPORT + timedelta(microseconds=1)), "its first instant is in it"
-    with pytest.raises(ParameterError, match="is after"):
+    with pytest.raises(ParameterError, match="start is after its end"):
         Window(EXPORT, EXPORT - timedelta(microseconds=1))
 
 
@@ -83,9 +83,9 @@ def test_since_may_be_now_or_until_and_neither_later():
     none = timedelta(0)
     assert gap_window(EXPORT, none, None, EXPORT) == Window(EXPORT, EXPORT)
     assert gap_window(EXPORT, none, EXPORT, EXPORT + moment) == Window(EXPORT, EXPORT)
-    with pytest.raises(ParameterError, match="since is"):
+    with pytest.raises(ParameterError, match="since is in the future"):
         gap_window(EXPORT + moment, none, None, EXPORT)
-    with pytest.raises(ParameterError, match="lies before since"):
+    with pytest.raises(ParameterError, match="since is after until"):
         gap_window(EXPORT, none, EXPORT - moment, EXPORT + moment)
 
 

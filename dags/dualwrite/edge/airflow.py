@@ -41,8 +41,9 @@ from dualwrite.model.errors import (
 from dualwrite.model.render import wrapped
 
 if TYPE_CHECKING:
-    from dualwrite import migrations
     from dualwrite.firestore.source import Source
+    from dualwrite.model.gap_params import GapParams
+    from dualwrite.model.migration_params import MigrationParams
     from dualwrite.postgres import Connection
     from dualwrite.postgres.target import Target
     from dualwrite.runs import backfill
@@ -94,7 +95,7 @@ def _extra(conn_id: str, connection: Any) -> dict[str, Any]:
         extra = None
     if not isinstance(extra, dict):
         raise PreflightError(
-            f"The extra of connection {conn_id} is unreadable: it is no JSON object. Correct it under Admin, "
+            f"The extra of connection {conn_id} is unreadable: it is not a JSON object. Correct it under Admin, "
             "Connections. (The value is withheld.)"
         )
     return extra
@@ -124,12 +125,12 @@ def source_maker() -> Callable[[], Source]:
         if not postgres.is_local(host):
             raise PreflightError(
                 f"FIRESTORE_EMULATOR_HOST is set ({emulator}), and the target is not on this machine ({host}): the "
-                "emulator would be taken for the source of a real target. Unset it; or, to test, point connection "
+                "emulator would become the source of a real target. Unset it; or, to test, point connection "
                 f"{TARGET_CONNECTION} at a Postgres on localhost."
             )
         if not project:
             raise PreflightError(
-                f"A project must be named: the extra of connection {SOURCE_CONNECTION} has none. "
+                f"No project is named in the extra of connection {SOURCE_CONNECTION}. "
                 'Add {"project": "..."}; the emulator takes any name.'
             )
         return partial(Source, project, database=database, emulator_host=emulator)
@@ -139,14 +140,15 @@ def source_maker() -> Callable[[], Source]:
         credentials, default_project = GoogleBaseHook(gcp_conn_id=SOURCE_CONNECTION).get_credentials_and_project_id()
     except Exception as error:  # noqa: BLE001 - the Google library lets through whatever a key can do wrong
         raise PreflightError(
-            f"The key of connection {SOURCE_CONNECTION} must be usable: reading it ended in {type(error).__name__} (its "
-            "words may quote the key). Set Keyfile Path to a file that the worker can read, or Keyfile JSON to the "
-            "whole key of a service account, or let the worker's own account (application default credentials) do."
+            f"The key of connection {SOURCE_CONNECTION} can't be used: reading it failed with {type(error).__name__} (the "
+            "message is withheld, because it may quote the key). Set Keyfile Path to a file that the worker can read, or "
+            "Keyfile JSON to the complete key of a service account, or neither to use the worker's own account (application "
+            "default credentials)."
         ) from None
     project = project or default_project
     if not project:
         raise PreflightError(
-            f"A project must be named: neither connection {SOURCE_CONNECTION} nor its key says one. "
+            f"No project is named, neither in connection {SOURCE_CONNECTION} nor in its key. "
             "Set Project Id in the connection."
         )
     return partial(Source, str(project), database=database, credentials=credentials)
@@ -170,7 +172,7 @@ def target_connector(
     unknown = sorted(set(extra) - _LIBPQ)
     if unknown:
         raise PreflightError(
-            f"The extra of connection {conn_id} holds libpq's parameters: {', '.join(unknown)} is not supported. "
+            f"The extra of connection {conn_id} takes libpq's parameters only: {', '.join(unknown)} is not supported. "
             "Remove it, or correct its name (sslmode, sslrootcert, ...)."
         )
     if not connection.host:
@@ -244,7 +246,7 @@ def cleared(error: Exception) -> Exception:
         return TargetError(message) if error.passing else PreflightError(message)
     if isinstance(error, postgres.AnswerTimeout):
         return TargetError(
-            f"Postgres, or the pooler in front of it, gave {error}, at {_place(error)}. The connection was closed. See "
+            f"Postgres, or the pooler in front of it, gave {error}, at {_place(error)}. The connection was closed. Check "
             "whether the server is overloaded or unreachable, and run again."
         )
     if isinstance(error, postgres.Error):
@@ -255,8 +257,8 @@ def cleared(error: Exception) -> Exception:
         transient = postgres.is_transient(error) or postgres.is_disconnect(error)
         return TargetError(message) if transient else PreflightError(message)
     return Defect(
-        f"{type(error).__name__} at {_place(error)}. This is a defect of the bundle; its own words are withheld, "
-        "because they may quote a document. Report it with this line."
+        f"{type(error).__name__} at {_place(error)}. This is a defect of the bundle. Its message is withheld, "
+        "because it may quote a document. Report it with this line."
     )
 
 
@@ -357,18 +359,18 @@ def answer(context: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
     }
 
 
-def gap_params(context: Mapping[str, Any]) -> backfill.GapParams:
-    from dualwrite.runs import backfill
+def gap_params(context: Mapping[str, Any]) -> GapParams:
+    from dualwrite.model import gap_params
 
-    return backfill.parse(given(context), backfill.PARAMETERS, CATALOG, datetime.now(UTC))
+    return gap_params.parse(given(context), CATALOG, datetime.now(UTC))
 
 
 @contextmanager
-def gap_run(context: Mapping[str, Any], params: backfill.GapParams) -> Iterator[backfill.Run]:
+def gap_run(context: Mapping[str, Any], params: GapParams) -> Iterator[backfill.Run]:
     from dualwrite.runs import backfill
 
     with clearly_run(context), source() as firestore, target() as postgres_target:
-        yield backfill.Run(firestore, postgres_target, CATALOG, params, str(context["run_id"]))
+        yield backfill.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), params)
 
 
 def dag_link(dag_id: str) -> str:
@@ -377,7 +379,7 @@ def dag_link(dag_id: str) -> str:
     return f"{base.rstrip('/')}/dags/{dag_id}" if base else ""
 
 
-def migration_params(context: Mapping[str, Any]) -> migrations.MigrationParams:
-    from dualwrite import migrations
+def migration_params(context: Mapping[str, Any]) -> MigrationParams:
+    from dualwrite.model.migration_params import MigrationParams
 
-    return migrations.parse(given(context))
+    return MigrationParams.checked(given(context))

@@ -11,9 +11,10 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, D
 from dualwrite.catalog import CATALOG
 from dualwrite.edge.airflow import answer, clearly_run, fail, gap_params, gap_run, triggered_by
 from dualwrite.model.choices import APPROVE
+from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import as_markdown, as_text
 from dualwrite.runs import backfill
-from dualwrite.runs.backfill import Approval, GapParams
+from dualwrite.runs.backfill import Approval
 
 log = logging.getLogger("dualwrite")
 
@@ -23,7 +24,7 @@ def plan_of(context: Mapping[str, Any]) -> GapParams:
     plan = context["ti"].xcom_pull(task_ids="preflight")
     if plan is None:
         raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
-    return GapParams.from_json(plan["params"])
+    return GapParams.model_validate(plan["params"])
 
 
 def approval_of(context: Mapping[str, Any], params: GapParams) -> Approval | None:

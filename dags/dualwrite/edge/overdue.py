@@ -24,8 +24,8 @@ def tell_of_timeout(context: Mapping[str, Any]) -> None:
     run = context.get("dag_run")
     dag_id, run_id = str(getattr(run, "dag_id", None)), str(getattr(run, "run_id", None))
     text = (
-        f"{dag_id}: run {run_id} reached its dagrun_timeout and was ended, without a report; no other run could begin before "
-        "that. What it had examined is kept, and the next run goes on from there. See which of its tasks waited, and for what."
+        f"{dag_id}: run {run_id} reached its dagrun_timeout and was ended without a report; no other run could start before "
+        "that. What it had examined is kept, and the next run resumes from there. See which task waited, and for what."
     )
     log.error("%s", text)
     alerts.begin(dag_id=dag_id, run_id=run_id)

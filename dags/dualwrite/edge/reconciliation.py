@@ -30,6 +30,7 @@ from dualwrite.edge.airflow import (
     worth_a_retry,
 )
 from dualwrite.model.errors import DualWriteError, ParameterError
+from dualwrite.model.reconcile_params import BY_A_PERSON, ReconcileParams
 from dualwrite.model.render import as_text
 from dualwrite.postgres.target import Target
 from dualwrite.runs import reconcile_plan, reconcile_report, reconciliation
@@ -42,7 +43,7 @@ log = logging.getLogger("dualwrite")
 # --- parameters ---------------------------------------------------------------------------------------------------------
 
 
-def params_of(context: Mapping[str, Any]) -> reconcile_plan.ReconcileParams:
+def params_of(context: Mapping[str, Any]) -> ReconcileParams:
     """The parameters of a reconciliation. A scheduled run takes its defaults from the Variables reconcile_*, so that
     an operator turns repair on without touching code; a manual run is what its form says.
 
@@ -50,23 +51,23 @@ def params_of(context: Mapping[str, Any]) -> reconcile_plan.ReconcileParams:
     """
     found = given(context)
     if is_scheduled(context):
-        for name in reconcile_plan.PARAMETERS:
+        for name in ReconcileParams.form():
             variable = f"reconcile_{name}"
             text = Variable.get(variable, default=None)
             if text is None:
                 continue
-            if name in reconcile_plan.BY_A_PERSON:
+            if name in BY_A_PERSON:
                 raise ParameterError(
-                    f"Excuses are given by a person, for what is open then: Variable {variable} would hide all that is found "
+                    f"Only a person excuses, and only what is open then: Variable {variable} would hide everything found "
                     f"from now on. Delete it, and trigger a run with {name} instead."
                 )
             changed = {**found, name: _from_variable(text)}
             try:
-                reconcile_plan.parse(changed, CATALOG)
+                ReconcileParams.checked(changed, CATALOG)
             except DualWriteError as error:
                 raise ParameterError(f"Variable {variable} can't be used. {error}") from None
             found = changed
-    return reconcile_plan.parse(found, CATALOG)
+    return ReconcileParams.checked(found, CATALOG)
 
 
 def is_scheduled(context: Mapping[str, Any]) -> bool:
@@ -87,7 +88,7 @@ def dual_write_enabled() -> bool:
     text = str(Variable.get("dual_write_enabled", default="true")).strip().lower()
     if text not in ("true", "false"):
         raise ParameterError(
-            f"Variable dual_write_enabled is true or false: it is {text!r}. Correct it under Admin, Variables."
+            f"Variable dual_write_enabled must be true or false: it is {text!r}. Correct it under Admin, Variables."
         )
     return text == "true"
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from dualwrite.engine.units import Key
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.declaration import Collection
-from dualwrite.model.mapping import key_of_path
+from dualwrite.model.mapping import Key, key_of_path
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from dualwrite.engine.units import Policy
 from dualwrite.model.declaration import Collection, ParentId, Segment
-from dualwrite.model.mapping import Row
+from dualwrite.model.mapping import Refusal, Row
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.target import Difference
 
@@ -97,13 +97,16 @@ def duplicate(row: Row) -> Finding:
     return finding_of(Verdict.DUPLICATE, row, None, reason=Reason.KEY_HELD_BY_ANOTHER_DOCUMENT)
 
 
-def finding_of(verdict: Verdict, row: Row, difference: Difference | None, *, reason: str | None = None) -> Finding:
+def finding_of(
+    verdict: Verdict, row: Row, difference: Difference | None, *, reason: Reason | Refusal | None = None
+) -> Finding:
     """The finding on a row; with the difference it tells the columns and can be compared with a later look."""
     return Finding(
         verdict,
         row.label,
         row.path,
         row.entry,
+        row.key,
         columns=difference.columns if difference is not None else (),
         reason=reason,
         fingerprint=f"{row.fingerprint}:{difference.digest or ''}" if difference is not None else None,

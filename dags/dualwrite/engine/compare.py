@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Self
 
 from dualwrite.engine.classify import duplicate, still_to_write
@@ -17,16 +18,17 @@ from dualwrite.engine.compare_and_set import Protocol
 from dualwrite.engine.judge import Judge
 from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
+from dualwrite.engine.second_look import seen_twice
 from dualwrite.engine.seen import Seen
-from dualwrite.engine.units import Key, Policy, Unit, unit_of, unit_of_row
+from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.firestore.values import document_of
 from dualwrite.model.declaration import Catalog, Collection, Segment
 from dualwrite.model.documents import Document
 from dualwrite.model.errors import IdentityError
-from dualwrite.model.mapping import Row, joined_label, map_document
+from dualwrite.model.mapping import Key, Row, joined_label, map_document
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Excuse, Finding, Reason, Verdict, is_same
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Excuse, Finding, Reason, Verdict, rejected
 from dualwrite.model.windows import Window
 from dualwrite.postgres.target import Target
 
@@ -86,13 +88,13 @@ class Examiner:
         self._seen_paths: set[str] = set()
         self.rejected: list[Finding] = []
         """Rejections that nobody excused; kept for `first_look` alone."""
-        self.accepted: list[tuple[Finding, Key | None]] = []
+        self.accepted: list[Finding] = []
         """Drift that a person had excused before it was found; kept for `first_look` alone."""
         self._parents = Parents(source, target, catalog, run_id=run_id, insert=policy.insert, report=report)
         self.judge = Judge(source, target, catalog, collection, report=report, run_id=run_id, parents=self._parents)
         self.protocol = Protocol(self.judge, policy)
         self._unresolved: list[Row] = []
-        self._pending: list[tuple[Finding, Key]] | None = None
+        self._pending: list[Finding] | None = None
         self._matched_keys = Seen()
         self._seen_keys: Seen | None = None
         """Keys that this first look saw in documents."""
@@ -146,7 +148,7 @@ class Examiner:
 
     def first_look(
         self, window: Window | None, page_size: int, more: Callable[[Examiner], list[Unit]] = lambda _: []
-    ) -> list[tuple[Finding, Key]]:
+    ) -> list[Finding]:
         """Examines a window from all sides, or (None) every document and every row. Writes nothing.
 
         Returns the differences that must be looked at a second time, which are not counted yet. A row that no document
@@ -202,18 +204,15 @@ class Examiner:
             log.info("%s: %d differences, looking again in %.0f s", self.collection.name, len(pending), grace)
             self.target.close()
             time.sleep(grace)
-            self.look_again(pending)
+            self.look_again(pending, grace)
 
-    def look_again(self, seen: Sequence[tuple[Finding, Key]]) -> None:
-        """Examines differences a second time: what stayed as it was is drift, what changed is in flight."""
-        before = {finding.label: finding for finding, _ in seen}
-        units = [Unit(f.label, key, f.path, f.entry) for f, key in seen]
-        self.report.taken += len(units)
-        for finding, key in self.protocol.run(units, Policy()):
-            first = before[finding.label]
-            if finding.verdict in SETTLED_BY_WRITING and not is_same(first.fingerprint, finding.fingerprint):
-                finding = replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.CHANGED_BETWEEN_LOOKS)
-            self._found(finding, key)
+    def look_again(self, seen: Sequence[Finding], grace: float) -> None:
+        """Examines differences a second time, `grace` seconds after the first."""
+        before = {finding.label: finding for finding in seen}
+        waited = timedelta(seconds=grace)
+        self.report.taken += len(seen)
+        for finding in self.protocol.run([unit_of_finding(self.collection, f) for f in seen], Policy()):
+            self._found(seen_twice(finding, before[finding.label], age=waited, grace=waited))
 
     def _page(self, messages: Iterable[Any]) -> None:
         """Examines documents as Firestore's messages. Most match: those take the short way, and become no object."""
@@ -251,7 +250,7 @@ class Examiner:
                 continue
             self.report.taken += 1
             self._seen_labels.add(unit.label)
-            self._found(Finding(Verdict.REJECTED, unit.label, unit.path, unit.entry, reason=unit.reason))
+            self._found(rejected(unit))
 
     def _documents(self, documents: Iterable[Document]) -> None:
         """Examines documents that were read by path."""
@@ -290,9 +289,9 @@ class Examiner:
                 stale.append(row)  # or a client was faster with this row: settled by the protocol
             elif finding.reason == Reason.KEY_HELD_BY_ANOTHER_DOCUMENT and self.collection.keyed_by_path:
                 # Of two documents of one id the key names the other one.
-                self._found(replace(finding, label=joined_label(row.path.split("/"))), row.key)
+                self._found(replace(finding, label=joined_label(row.path.split("/"))))
             else:
-                self._found(finding, row.key)
+                self._found(finding)
         if self._watched:
             matching = (n for n in range(len(page)) if n not in judged.findings)
             self.settled |= {page.label(n) for n in matching} & self._watched
@@ -304,19 +303,19 @@ class Examiner:
         self.protocol.confirm_later([page[n] for n in judged.journal], list(judged.journal.values()))
         return stale
 
-    def _found(self, finding: Finding, key: Key | None = None) -> None:
+    def _found(self, finding: Finding) -> None:
         excuse = self._excused.get(finding.label)
         if excuse is not None and excuse.covers(finding):
             finding = replace(finding, excused=True)
             if excuse.verdict is None and self._pending is not None:
-                self.accepted.append((finding, key))
+                self.accepted.append(finding)
         if self._pending is not None:
             unsettled = finding.verdict in SETTLED_BY_WRITING or finding.verdict is Verdict.IN_FLIGHT
-            if unsettled and key is not None and not finding.excused:
-                self._pending.append((finding, key))
+            if unsettled and finding.key is not None and not finding.excused:
+                self._pending.append(finding)
                 return
             if finding.verdict is Verdict.REJECTED and not finding.excused:
-                self.rejected.append(finding)
+                self.rejected.append(replace(finding, key=None))  # it is the document that is mapped again
         if finding.label in self._watched and finding.verdict not in DRIFT | {Verdict.IN_FLIGHT}:
             self.settled.add(finding.label)
         self.report.add(finding)
@@ -330,7 +329,7 @@ class Examiner:
         contested = []
         for row in unresolved:
             if row.key in self._matched_keys:
-                self._found(duplicate(row), row.key)
+                self._found(duplicate(row))
             else:
                 contested.append(row)
         self._examine([unit_of_row(row) for row in contested])
@@ -387,16 +386,16 @@ class Examiner:
             self._seen_labels.update(u.label for u in units)
         self._examine(units)
 
-    def take(self, finding: Finding, key: Key | None) -> None:
+    def take(self, finding: Finding) -> None:
         """Counts what somebody else examined, as a key of this look."""
         self.report.taken += 1
         self._seen_labels.add(finding.label)
-        self._found(finding, key)
+        self._found(finding)
 
     def _examine(self, units: Sequence[Unit]) -> None:
         """As examine_units, for keys that were taken up already."""
-        for finding, key in self.protocol.run(units, self.policy):
-            self._found(finding, key)
+        for finding in self.protocol.run(units, self.policy):
+            self._found(finding)
 
 
 def _waits_for_parent(finding: Finding) -> bool:

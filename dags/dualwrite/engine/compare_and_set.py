@@ -16,11 +16,11 @@ from dualwrite.engine.classify import duplicate, finding_of, still_to_write
 from dualwrite.engine.deletes import Deletes
 from dualwrite.engine.judge import Judge
 from dualwrite.engine.page import Page
-from dualwrite.engine.units import Key, Policy, Unit, unit_of, unit_of_row
+from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
 from dualwrite.model.documents import Document
-from dualwrite.model.mapping import Rejection, Row, map_document
-from dualwrite.model.verdicts import Finding, Reason, Verdict
-from dualwrite.postgres import memory
+from dualwrite.model.mapping import Key, Rejection, Row, map_document
+from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
+from dualwrite.postgres.remembered import journal
 
 log = logging.getLogger(__name__)
 
@@ -65,16 +65,14 @@ class Protocol:
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def run(
-        self, units: Sequence[Unit], policy: Policy, *, own_inserts: frozenset[str] = frozenset()
-    ) -> list[tuple[Finding, Key]]:
+    def run(self, units: Sequence[Unit], policy: Policy, *, own_inserts: frozenset[str] = frozenset()) -> list[Finding]:
         """Steps 1 to 5 for some keys, until each has a verdict that held still. Returns one finding a unit.
 
         `own_inserts` are labels of rows that we inserted and that may be taken back where the document is gone,
         whatever the policy says of deletes.
         """
         deletes = Deletes(self._judge, units, policy, own_inserts)
-        found: list[tuple[Finding, Key]] = []
+        found: list[Finding] = []
         for batch in _batches(units):
             found += self._run_batch(batch, policy, deletes)
         alive = deletes.confirm()
@@ -82,14 +80,14 @@ class Protocol:
             return found
         # Created or moved elsewhere while their rows were deleted: they get them back.
         restore = replace(self._bring_into_line, delete=False)
-        back = {f.label: (f, key) for f, key in self.run([unit for unit, _ in alive], restore)}
-        settled = [i for unit, i in alive if back[unit.label][0].verdict is not Verdict.IN_FLIGHT]
+        back = {f.label: f for f in self.run([unit for unit, _ in alive], restore)}
+        settled = [i for unit, i in alive if back[unit.label].verdict is not Verdict.IN_FLIGHT]
         with self._target.transaction() as connection:
-            memory.confirm(connection, settled)
-        return [back.get(finding.label, (finding, key)) for finding, key in found]
+            journal.confirm(connection, settled)
+        return [back.get(finding.label, finding) for finding in found]
 
-    def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> list[tuple[Finding, Key]]:
-        done: dict[str, tuple[Finding, Key]] = {}
+    def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> list[Finding]:
+        done: dict[str, Finding] = {}
         todo = batch
         for attempt in range(_ROUNDS):
             if not todo:
@@ -98,12 +96,11 @@ class Protocol:
                 time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)
             todo = self._round(todo, done, policy, deletes)
         for label, unit in todo.items():
-            finding = Finding(Verdict.IN_FLIGHT, label, unit.path, unit.entry, reason=Reason.KEPT_CHANGING)
-            done[label] = (finding, unit.key)
+            done[label] = unit.found(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
         return list(done.values())
 
     def _round(
-        self, units: dict[str, Unit], done: dict[str, tuple[Finding, Key]], policy: Policy, deletes: Deletes
+        self, units: dict[str, Unit], done: dict[str, Finding], policy: Policy, deletes: Deletes
     ) -> dict[str, Unit]:
         """One round over some keys: fills `done`, returns what must be looked at again."""
         current = _Round(units, self._read_versions(units.values()))
@@ -205,7 +202,7 @@ class Protocol:
 
     # --- step 3 -------------------------------------------------------------------------------------------------------
 
-    def _decide(self, current: _Round, done: dict[str, tuple[Finding, Key]]) -> tuple[list[Row], list[Unit]]:
+    def _decide(self, current: _Round, done: dict[str, Finding]) -> tuple[list[Row], list[Unit]]:
         """What is settled without a comparison; the rest as rows to judge, and keys whose document is gone."""
         rows: list[Row] = []
         gone: list[Unit] = []
@@ -217,25 +214,22 @@ class Protocol:
                 and unit.label not in current.orphaned
                 and self._collection.keyed_by_path
             ):
-                done[unit.label] = (_unlocated(unit, current.versions), unit.key)
+                done[unit.label] = _unlocated(unit, current.versions)
             elif mapped is None:
                 gone.append(unit)
             elif isinstance(mapped, Rejection):
-                finding = Finding(Verdict.REJECTED, unit.label, mapped.path, mapped.entry, reason=mapped.reason)
-                done[unit.label] = (finding, unit.key)
+                done[unit.label] = replace(rejected(mapped), label=unit.label, key=unit.key)
             elif mapped.key != unit.key:  # its key is made of fields, and they changed: the row of the new key counts
                 current.again[unit.label] = replace(unit, key=mapped.key)
             elif unit.label in current.duplicates:
-                done[unit.label] = (duplicate(replace(mapped, label=unit.label)), unit.key)
+                done[unit.label] = duplicate(replace(mapped, label=unit.label))
             else:
                 rows.append(replace(mapped, label=unit.label))
         return rows, gone
 
     # --- step 4 -------------------------------------------------------------------------------------------------------
 
-    def _write(
-        self, current: _Round, rows: Sequence[Row], done: dict[str, tuple[Finding, Key]], policy: Policy
-    ) -> None:
+    def _write(self, current: _Round, rows: Sequence[Row], done: dict[str, Finding], policy: Policy) -> None:
         """In one short transaction, each write on the condition that the row is still the version of step 1."""
         if not rows:
             return
@@ -248,11 +242,11 @@ class Protocol:
             if still_to_write(finding, policy) and n not in judged.journal:
                 current.again[row.label] = current.units[row.label]
             elif not (row.label in done and finding.verdict is Verdict.MATCHING):
-                done[row.label] = (finding, row.key)  # what it was when we wrote, not that it matches since
+                done[row.label] = finding  # what it was when we wrote, not that it matches since
 
     # --- step 5 -------------------------------------------------------------------------------------------------------
 
-    def _confirm(self, current: _Round, rows: Sequence[Row], done: Mapping[str, tuple[Finding, Key]]) -> None:
+    def _confirm(self, current: _Round, rows: Sequence[Row], done: Mapping[str, Finding]) -> None:
         """The documents once more: one that changed, vanished or appeared meanwhile is looked at again. (Deletes are
         confirmed at the end of the run: see deletes.py.)"""
         if not current.written:
@@ -267,29 +261,29 @@ class Protocol:
             else:
                 current.again[label] = current.units[label]
         with self._target.transaction() as connection:
-            memory.confirm(connection, settled)
+            journal.confirm(connection, settled)
 
     # --- confirming a page's inserts --------------------------------------------------------------------------------------
 
-    def confirm_later(self, rows: list[Row], journal: list[int]) -> None:
+    def confirm_later(self, rows: list[Row], journal_ids: list[int]) -> None:
         """Step 5 of a page's inserts, beside the next page."""
         if rows:
             paths = list(dict.fromkeys(row.path for row in rows))
-            self._confirming.append((rows, journal, self._executor.submit(self._source.get, paths)))
+            self._confirming.append((rows, journal_ids, self._executor.submit(self._source.get, paths)))
 
     def collect_confirmations(self, *, wait: bool) -> None:
         while self._confirming and (wait or self._confirming[0][2].done() or len(self._confirming) > 2):
-            rows, journal, future = self._confirming.pop(0)
+            rows, journal_ids, future = self._confirming.pop(0)
             documents = future.result()
             still, moved = [], []
-            for row, journal_id in zip(rows, journal, strict=True):
+            for row, journal_id in zip(rows, journal_ids, strict=True):
                 document = documents[row.path]
                 if document is not None and document.update_time == row.update_time:
                     still.append(journal_id)
                 else:
                     moved.append((unit_of_row(row), journal_id))
             with self._target.transaction() as connection:
-                memory.confirm(connection, still)
+                journal.confirm(connection, still)
             if moved:  # they were counted when they were written
                 self._finish([unit for unit, _ in moved], [journal_id for _, journal_id in moved])
 
@@ -301,15 +295,15 @@ class Protocol:
         with self._target.transaction() as connection:
             own = self._target.untouched(connection, self._collection, journal_ids)
         findings = self.run(units, self._bring_into_line, own_inserts=own)
-        unsettled = {f.label for f, _ in findings if f.verdict is Verdict.IN_FLIGHT}
+        unsettled = {f.label for f in findings if f.verdict is Verdict.IN_FLIGHT}
         settled = [i for u, i in zip(units, journal_ids, strict=True) if u.label not in unsettled]
         with self._target.transaction() as connection:
-            memory.confirm(connection, settled)
+            journal.confirm(connection, settled)
 
     def finish_journal(self) -> int:
         """Finishes what a killed run left unconfirmed in this collection; returns how many writes that were."""
         with self._target.transaction() as connection:
-            entries = memory.unconfirmed(connection, self._collection.name)
+            entries = journal.unconfirmed(connection, self._collection.name)
         if not entries:
             return 0
         log.info("%s: finishing %d writes that an earlier run left unconfirmed", self._collection.name, len(entries))
@@ -324,15 +318,15 @@ class Protocol:
         """Those of the units whose document is at another path than was thought, with that path."""
         return Deletes(self._judge, units, self._bring_into_line, frozenset()).found_elsewhere(units)
 
-    def prove_extra(self, found: Sequence[tuple[Finding, Key]]) -> list[tuple[Finding, Key]]:
+    def prove_extra(self, found: Sequence[Finding]) -> list[Finding]:
         """Findings as they are once it was asked everywhere whether rows are really extra: a document with such a row's
         key may live at a path that the row doesn't tell. Costs a complete read of names (see absence.py)."""
-        extra = [Unit(f.label, key, f.path, f.entry, f.requires) for f, key in found if _takes_proof(f)]
+        extra = [unit_of_finding(self._collection, f) for f in found if _takes_proof(f)]
         alive, unproved = Deletes(self._judge, extra, self._bring_into_line, frozenset()).proof(extra)
-        known = {f.label: (f, key) for f, key in self.run(alive, Policy())}
+        known = {f.label: f for f in self.run(alive, Policy())}
         return [
-            known.get(f.label, (replace(f, reason=Reason.ABSENCE_NOT_PROVED) if f.label in unproved else f, key))
-            for f, key in found
+            known.get(f.label, replace(f, reason=Reason.ABSENCE_NOT_PROVED) if f.label in unproved else f)
+            for f in found
         ]
 
 
@@ -369,5 +363,5 @@ def _unlocated(unit: Unit, versions: Mapping[Key, tuple[str, str]]) -> Finding:
     nobody can look."""
     version = versions.get(unit.key)
     if version is None:
-        return Finding(Verdict.ABSENT, unit.label)
-    return Finding(Verdict.EXTRA, unit.label, reason=Reason.PATH_UNKNOWN, fingerprint=version[1])
+        return unit.found(Verdict.ABSENT)
+    return unit.found(Verdict.EXTRA, reason=Reason.PATH_UNKNOWN, fingerprint=version[1])

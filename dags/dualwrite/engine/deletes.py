@@ -13,11 +13,11 @@ from dataclasses import replace
 from dualwrite import postgres
 from dualwrite.engine.absence import Absence
 from dualwrite.engine.judge import ATTEMPTS, Judge
-from dualwrite.engine.units import Key, Policy, Unit
+from dualwrite.engine.units import Policy, Unit
 from dualwrite.model.declaration import Collection
-from dualwrite.model.mapping import Row, key_of_path, map_document
+from dualwrite.model.mapping import Key, Row, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict
-from dualwrite.postgres import memory
+from dualwrite.postgres.remembered import journal
 
 
 class Deletes:
@@ -39,7 +39,7 @@ class Deletes:
         self,
         gone: Sequence[Unit],
         versions: Mapping[Key, tuple[str, str]],
-        done: dict[str, tuple[Finding, Key]],
+        done: dict[str, Finding],
     ) -> dict[str, Unit]:
         """Extra where a row is there, absent where none is; deleted where that is allowed and proved. Fills `done`,
         returns what must be looked at again."""
@@ -48,40 +48,33 @@ class Deletes:
         for unit in gone:
             version = versions.get(unit.key)
             if version is None:
-                done.setdefault(unit.label, (Finding(Verdict.ABSENT, unit.label, unit.path, unit.entry), unit.key))
+                done.setdefault(unit.label, unit.found(Verdict.ABSENT))
                 continue
-            finding = Finding(
-                Verdict.EXTRA,
-                unit.label,
-                unit.path,
-                unit.entry,
-                reason=Reason.PARENT_GONE if unit.requires else None,
-                fingerprint=version[1],
-                requires=unit.requires,
-            )
+            reason = Reason.PARENT_GONE if unit.requires else None
+            finding = unit.found(Verdict.EXTRA, reason=reason, fingerprint=version[1])
             if not self._policy.delete and unit.label not in self._own_inserts:
-                done[unit.label] = (finding, unit.key)
+                done[unit.label] = finding
                 continue
             candidates.append((unit, version[0], finding))
         proved = []
         for unit, xmin, finding in candidates:
             elsewhere = self._elsewhere(unit)
             if elsewhere is None:
-                done[unit.label] = (replace(finding, reason=Reason.ABSENCE_NOT_PROVED), unit.key)
+                done[unit.label] = replace(finding, reason=Reason.ABSENCE_NOT_PROVED)
             elif elsewhere:
                 again[unit.label] = elsewhere[0]
             else:
                 proved.append((unit, xmin, finding))
-        journal = self._delete([(u.key, u.label, u.path, xmin) for u, xmin, _ in proved]) if proved else {}
-        self._judge.report.deleted += len(journal)
+        deleted = self._delete([(u.key, u.label, u.path, xmin) for u, xmin, _ in proved]) if proved else {}
+        self._judge.report.deleted += len(deleted)
         for unit, _, finding in proved:
             before = done.get(unit.label)
-            if unit.label in journal:
-                done[unit.label] = (finding, unit.key)
-                self._deleted[unit.label] = (unit, journal[unit.label])
+            if unit.label in deleted:
+                done[unit.label] = finding
+                self._deleted[unit.label] = (unit, deleted[unit.label])
                 continue
-            done[unit.label] = (replace(finding, reason=Reason.STILL_REFERENCED), unit.key)
-            if before is None or before[0].fingerprint != finding.fingerprint:
+            done[unit.label] = replace(finding, reason=Reason.STILL_REFERENCED)
+            if before is None or before.fingerprint != finding.fingerprint:
                 again[unit.label] = unit  # or a client changed it this moment: looked at once more
         return again
 
@@ -175,7 +168,7 @@ class Deletes:
             else:
                 settled.append(journal_id)
         with self._judge.target.transaction() as connection:
-            memory.confirm(connection, settled)
+            journal.confirm(connection, settled)
         return alive
 
     def _back(self, units: Sequence[Unit]) -> dict[str, Unit]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dualwrite.engine.owners import Owners
-from dualwrite.engine.units import Key
-from dualwrite.model.mapping import Row
+from dualwrite.model.mapping import Key, Row
 from dualwrite.postgres.target import Difference, Write
 
 

@@ -25,12 +25,12 @@ from dualwrite.engine.classify import (
 from dualwrite.engine.inserts import Claims, write_in_turn
 from dualwrite.engine.owners import Owners
 from dualwrite.engine.page import Page
-from dualwrite.engine.units import Key, Policy
+from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.firestore.staging import Stager
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.errors import TargetError
-from dualwrite.model.mapping import Row
+from dualwrite.model.mapping import Key, Refusal, Row
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.target import Comparison, Difference, Target, Write
@@ -186,7 +186,7 @@ class Judge:
     ) -> Judged:
         """Decides every difference, and writes."""
         findings: dict[int, Finding | None] = {
-            n: finding_of(Verdict.REJECTED, rows[n], None, reason=why) for n, why in comparison.refused
+            n: finding_of(Verdict.REJECTED, rows[n], None, reason=Refusal(why)) for n, why in comparison.refused
         }
         insertable: list[Difference] = []
         updatable: list[Difference] = []
@@ -208,7 +208,7 @@ class Judge:
             findings[d.n] = finding_of(Verdict.DUPLICATE, d.row, d, reason=Reason.UNIQUE_KEY_TAKEN)
         for n, why in {**inserts.refused, **updates.refused}.items():
             if not why.startswith("ForeignKeyViolation"):  # a parent's row vanished this moment: looked at again
-                findings[n] = finding_of(Verdict.REJECTED, rows[n], None, reason=why)
+                findings[n] = finding_of(Verdict.REJECTED, rows[n], None, reason=Refusal(why))
         return Judged(dict(sorted(findings.items())), {**inserts.journal, **updates.journal})
 
     def _insert(

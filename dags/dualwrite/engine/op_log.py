@@ -15,16 +15,10 @@ from typing import Any
 from dualwrite.engine.units import Unit
 from dualwrite.model.declaration import Collection, DocumentId, EntryKey, Segment
 from dualwrite.model.mapping import joined_label
-from dualwrite.model.verdicts import Cause, Finding, Verdict
+from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
 from dualwrite.postgres import Connection
 from dualwrite.postgres.target import Target
 from dualwrite.postgres.visibility import hides_rows
-
-NEVER_ATTEMPTED = "never_attempted"
-"""No operation: the flag was off, an old client, or a crash before the lock."""
-ATTEMPTED_FAILED = "attempted_failed"
-"""An operation, and no such row: the lock was taken and the write after it failed."""
-UNKNOWN = "unknown"
 
 _OP_ID = re.compile(r"^([^:]+):([^:]+):(.+):(\d+)$", re.DOTALL)
 _AROUND = timedelta(minutes=5)
@@ -84,18 +78,25 @@ def activity(connection: Connection, entities: Iterable[str], start: datetime, e
     if not is_readable(connection):
         return Activity(None)
     row = connection.execute(
-        "SELECT count(*) FILTER (WHERE created_at < %(end)s), "
-        "count(*) FILTER (WHERE op_id !~ '^[^:]+:[^:]+:.+:[0-9]+$'), "
-        "count(*) FILTER (WHERE op_id ~ '^[^:]+:[^:]+:.+:[0-9]+$' AND split_part(op_id, ':', 1) <> ALL(%(known)s)), "
-        "count(*) FILTER (WHERE created_at >= %(end)s + interval '5 minutes') "
-        "FROM write_ops WHERE created_at >= %(start)s",
+        """
+        SELECT count(*) FILTER (WHERE created_at < %(end)s),
+          count(*) FILTER (WHERE op_id !~ '^[^:]+:[^:]+:.+:[0-9]+$'),
+          count(*) FILTER (WHERE op_id ~ '^[^:]+:[^:]+:.+:[0-9]+$' AND split_part(op_id, ':', 1) <> ALL(%(known)s)),
+          count(*) FILTER (WHERE created_at >= %(end)s + interval '5 minutes')
+        FROM write_ops
+        WHERE created_at >= %(start)s
+        """,
         {"start": start, "end": end, "known": list(entities)},
     ).fetchone()
     assert row is not None
     known = sorted(set(entities))
     by_entity = connection.execute(
-        "SELECT split_part(op_id, ':', 1), count(*) FROM write_ops "
-        "WHERE created_at >= %s AND created_at < %s AND split_part(op_id, ':', 1) = ANY(%s) GROUP BY 1 ORDER BY 1",
+        """
+        SELECT split_part(op_id, ':', 1), count(*)
+        FROM write_ops
+        WHERE created_at >= %s AND created_at < %s AND split_part(op_id, ':', 1) = ANY(%s)
+        GROUP BY 1 ORDER BY 1
+        """,
         (start, end, known),
     ).fetchall()
     total, malformed, unknown, ahead = row
@@ -112,8 +113,10 @@ def since(connection: Connection, collection: Collection, start: datetime) -> li
     if not entities or not is_readable(connection):
         return []
     rows = connection.execute(
-        "SELECT op_id, created_at FROM write_ops WHERE (created_at >= %s OR created_at IS NULL) "
-        "AND split_part(op_id, ':', 1) = ANY(%s)",
+        """
+        SELECT op_id, created_at FROM write_ops
+        WHERE (created_at >= %s OR created_at IS NULL) AND split_part(op_id, ':', 1) = ANY(%s)
+        """,
         (start, entities),
     )
     return [operation for op_id, at in rows if (operation := parse(op_id, at)) is not None]
@@ -218,10 +221,12 @@ def causes(connection: Connection, collection: Collection, findings: Sequence[Fi
     wanted = {f.label: _entity_ids(collection, f) for f in findings if f.requires is None}
     ids = sorted({i for found in wanted.values() for i in found})
     if not is_readable(connection) or not ids:
-        return {f.label: Cause(UNKNOWN) for f in findings}
+        return {f.label: Cause(Why.UNKNOWN) for f in findings}
     rows = connection.execute(
-        "SELECT op_id, created_at FROM write_ops WHERE split_part(op_id, ':', 1) = ANY(%s) "
-        "AND substring(op_id from '^[^:]+:[^:]+:(.+):[0-9]+$') = ANY(%s)",
+        """
+        SELECT op_id, created_at FROM write_ops
+        WHERE split_part(op_id, ':', 1) = ANY(%s) AND substring(op_id FROM '^[^:]+:[^:]+:(.+):[0-9]+$') = ANY(%s)
+        """,
         (entities_of(collection), ids),
     )
     by_id: dict[str, list[Operation]] = {}
@@ -237,17 +242,17 @@ def causes(connection: Connection, collection: Collection, findings: Sequence[Fi
 
 def _cause(finding: Finding, found: list[Operation], expressible: bool) -> Cause:
     if not expressible or finding.verdict not in (Verdict.MISSING, Verdict.STALE, Verdict.EXTRA):
-        return Cause(UNKNOWN)
+        return Cause(Why.UNKNOWN)
     deletes = finding.verdict is Verdict.EXTRA
     fitting = [o for o in found if (o.kind == "delete") == deletes]
     if not fitting:
-        return Cause(NEVER_ATTEMPTED)
+        return Cause(Why.NEVER_ATTEMPTED)
     last = max(fitting, key=lambda o: (o.at is not None, o.at, o.op_id))
     if finding.verdict is Verdict.STALE:
         moment = finding.document_time
         near = moment is not None and last.at is not None and abs(last.at - moment) <= _AROUND
-        return Cause(ATTEMPTED_FAILED if near else UNKNOWN, last.op_id, last.at)
-    return Cause(ATTEMPTED_FAILED, last.op_id, last.at)
+        return Cause(Why.ATTEMPTED_FAILED if near else Why.UNKNOWN, last.op_id, last.at)
+    return Cause(Why.ATTEMPTED_FAILED, last.op_id, last.at)
 
 
 def _entity_ids(collection: Collection, finding: Finding) -> list[str]:

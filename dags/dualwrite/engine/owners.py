@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dualwrite.engine.classify import HolderState, says_elsewhere
-from dualwrite.engine.units import Key
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Collection, Field, Segment
-from dualwrite.model.mapping import Cell, Rejection, Row, map_document
+from dualwrite.model.mapping import Cell, Key, Rejection, Row, map_document
 from dualwrite.postgres.target import Difference, Target
 
 _REMEMBERED = 200_000

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
-from dualwrite.engine.units import Key
 from dualwrite.firestore.staging import Stager
 from dualwrite.firestore.values import document_of
-from dualwrite.model.mapping import Row, Staged, joined_label, map_document, staged
+from dualwrite.model.mapping import Key, Row, Staged, joined_label, map_document, staged
 
 
 class Page(Sequence[Row]):

@@ -18,7 +18,8 @@ from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog, Collection, Type
 from dualwrite.model.errors import PreflightError
 from dualwrite.model.windows import Window
-from dualwrite.postgres import Connection, memory, privileges
+from dualwrite.postgres import Connection, privileges
+from dualwrite.postgres.remembered import schema
 from dualwrite.postgres.target import Target
 from dualwrite.postgres.visibility import hides_rows
 
@@ -85,9 +86,9 @@ def check(
             "and that the server is up."
         ) from None
     with postgres.transaction(connection, statement_timeout="30s"):
-        memory.require_tables(connection)
+        schema.require_tables(connection)
         faults = [
-            *memory.missing_grants(connection, writes=remembers),
+            *schema.missing_grants(connection, writes=remembers),
             *privileges.missing_on_database(connection, "TEMPORARY"),
             *target_faults(connection, catalog, collections, writes=writes),
         ]
@@ -133,8 +134,12 @@ def triggers(connection: Connection, collections: Sequence[Collection]) -> dict[
     found: dict[str, list[str]] = {}
     for collection in collections:
         rows = connection.execute(
-            "SELECT tgname::text FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal "
-            "AND tgenabled IN ('O', 'A') AND tgtype & 28 <> 0 ORDER BY 1",  # 28: on INSERT, DELETE or UPDATE
+            """
+            SELECT tgname::text FROM pg_trigger
+            WHERE tgrelid = %s AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+              AND tgtype & 28 <> 0 -- on INSERT, DELETE or UPDATE
+            ORDER BY 1
+            """,
             (privileges.relation(connection, collection.table),),
         ).fetchall()
         if rows:
@@ -154,7 +159,7 @@ def identity(connection: Connection) -> tuple[str, str, datetime]:
 def _role_faults(connection: Connection, writes: bool) -> list[str]:
     row = connection.execute("SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')").fetchone()
     if writes and row is not None and (row[0] or row[1] == "on"):
-        return ["The server must accept writes: it is read-only. Point connection supabase_default at the primary."]
+        return ["The server is read-only. Point connection supabase_default at the primary."]
     return []
 
 
@@ -174,7 +179,7 @@ def _hidden(connection: Connection, collections: Sequence[Collection]) -> list[s
         if hides_rows(connection, collection.table):
             role = identity(connection)[0]
             faults.append(
-                f"All rows must be visible: row-level security of table {collection.table} hides rows from role {role}. "
+                f"Row-level security of table {collection.table} hides rows from role {role}. "
                 "Connect as a role that bypasses it (ALTER ROLE ... BYPASSRLS), as the table's owner, or give the role a "
                 "policy that shows it every row (sql/roles/data.sql does)."
             )
@@ -196,29 +201,29 @@ def _table_faults(connection: Connection, collection: Collection) -> list[str]:
     ).fetchall()
     if not rows:
         return [
-            f"Table {table} must exist: it doesn't, or the role's search_path doesn't reach it, or the role lacks USAGE "
-            "on its schema. Run the DAG apply_migrations, grant USAGE, or correct the table's name in catalog.py."
+            f"Table {table} is missing, or the role can't see it: its schema may be off the role's search_path, or the role "
+            "may lack USAGE on it. Run the DAG apply_migrations, grant USAGE, or correct the table's name in catalog.py."
         ]
     faults = []
     live = {name: (kind, not_null, has_default) for name, kind, not_null, has_default in rows}
     for column in collection.columns:
         if column.name not in live:
-            faults.append(f"Column {table}.{column.name} must exist: it doesn't. Add it, or correct catalog.py.")
+            faults.append(f"Column {table}.{column.name} is missing. Add it, or correct catalog.py.")
         elif live[column.name][0] not in _FITTING[column.type]:
             faults.append(
-                f"Column {table}.{column.name} must hold {column.type}: it is {live[column.name][0]}. "
-                "Correct its type in catalog.py, or the table."
+                f"Column {table}.{column.name} is of type {live[column.name][0]}, but catalog.py declares {column.type}. "
+                "Correct one of them."
             )
     declared = {c.name for c in collection.columns}
     for name, (_, not_null, has_default) in live.items():
         if not_null and not has_default and name not in declared:
             faults.append(
-                f"Column {table}.{name} needs a value: it is NOT NULL without a default, and catalog.py doesn't declare it. "
+                f"Column {table}.{name} is NOT NULL without a default, and catalog.py doesn't declare it. "
                 "Declare it there."
             )
     faults += [
-        f"Columns ({', '.join(unique)}) of {table} must be a unique key: no unique index is on just these, whole (no WHERE) and "
-        "checked at once. Create it, or correct the key in catalog.py."
+        f"Columns ({', '.join(unique)}) of {table} need a unique index: on exactly these, without WHERE, not "
+        "deferrable. Create it, or correct the key in catalog.py."
         for unique, whole in [(tuple(c.name for c in collection.key), True), *((u, False) for u in collection.unique)]
         if not _has_unique(connection, oid, unique, whole=whole)
     ]
@@ -233,10 +238,15 @@ def _has_unique(connection: Connection, table: int | None, columns: tuple[str, .
     a column of its own is null: nulls are never equal to each other.
     """
     rows = connection.execute(
-        "SELECT pg_get_expr(i.indpred, i.indrelid) FROM pg_index i WHERE i.indrelid = %s "
-        "AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indexprs IS NULL "
-        "AND (SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a WHERE a.attrelid = i.indrelid "
-        "AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])) = %s",
+        """
+        SELECT pg_get_expr(i.indpred, i.indrelid)
+        FROM pg_index i
+        WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indexprs IS NULL
+          AND %s = (
+            SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a
+            WHERE a.attrelid = i.indrelid AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])
+          )
+        """,
         (table, sorted(columns)),
     ).fetchall()
     return any(predicate is None or (not whole and _only_leaves_nulls_out(predicate, columns)) for (predicate,) in rows)
@@ -262,14 +272,18 @@ def check_not_empty(source: Source, target: Target, catalog: Catalog) -> datetim
         rows = target.count(collection)
         if documents and rows:
             continue
-        empty, other = (
-            ("Firestore", "project of connection firestore_default")
+        where, other, check = (
+            ("Firestore", "project or database", "project and database of connection firestore_default")
             if not documents
-            else (f"table {collection.table}", "host, database and role of connection supabase_default")
+            else (
+                f"table {collection.table}",
+                "database or role",
+                "host, database and role of connection supabase_default",
+            )
         )
         raise PreflightError(
-            f"Collection {collection.name} is never empty on a live system: {empty} has none "
-            f"({documents:,} documents, {rows:,} rows). Check the {other}; a first load of everything is not a gap "
-            "backfill."
+            f"Collection {collection.name} is empty in {where} ({documents:,} documents, {rows:,} rows), so this may be the "
+            f"wrong {other}: on a live system it never is. Check the {check}. (A first load of all data is not a gap "
+            "backfill.)"
         )
     return moment

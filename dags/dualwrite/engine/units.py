@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dualwrite.model.declaration import Collection, EntryKey
-from dualwrite.model.mapping import Cell, Row, joined_label
-
-Key = tuple[Cell, ...]
+from dualwrite.model.mapping import Key, Row, joined_label
+from dualwrite.model.verdicts import Finding, Reason, Verdict
 
 MAX_PROOF_READS = 250_000
 
@@ -44,6 +43,20 @@ class Unit:
     entry: str | None = None
     requires: str | None = None
 
+    def found(self, verdict: Verdict, *, reason: Reason | None = None, fingerprint: str | None = None) -> Finding:
+        """The finding on this key. Only what is extra depends on what the unit requires."""
+        requires = self.requires if verdict is Verdict.EXTRA else None
+        return Finding(
+            verdict,
+            self.label,
+            self.path,
+            self.entry,
+            self.key,
+            reason=reason,
+            fingerprint=fingerprint,
+            requires=requires,
+        )
+
 
 def unit_of(collection: Collection, key: Key, path: str | None) -> Unit:
     """The unit of a row: its key, and the path of its document as far as the row can tell."""
@@ -56,3 +69,10 @@ def unit_of(collection: Collection, key: Key, path: str | None) -> Unit:
 def unit_of_row(row: Row) -> Unit:
     """The unit of a mapped document."""
     return Unit(row.label, row.key, row.path, row.entry)
+
+
+def unit_of_finding(collection: Collection, finding: Finding) -> Unit:
+    """The unit of a difference that is looked at again."""
+    assert finding.key is not None, "without a key it is the document that is mapped again"
+    unit = unit_of(collection, finding.key, finding.path)
+    return replace(unit, label=finding.label, requires=finding.requires)

@@ -214,7 +214,7 @@ class Source:
             for answer in self._run_count(request, metadata=self._metadata, timeout=_CALL_SECONDS):
                 if answer.HasField("result"):
                     return answer.result.aggregate_fields["n"].integer_value, moment(answer.read_time)
-            raise SourceError(f"A count() has an answer: Firestore gave none for {scan.collection_id}. Run again.")
+            raise SourceError(f"Firestore returned no count for {scan.collection_id}. Run again.")
 
         what = f"count() of {scan.collection_id}"
         with self.budget.asking(1, what) as most:
@@ -266,9 +266,7 @@ class Source:
 
         found = self._retry(ask, f"reading {len(paths)} documents by path")
         if len(found) != len(paths):
-            raise IncompleteRead(
-                f"A read by path answers for each path: Firestore answered for {len(found)} of {len(paths)}. Run again."
-            )
+            raise IncompleteRead(f"Firestore answered for only {len(found)} of {len(paths)} paths. Run again.")
         return found
 
     def children_where_each(
@@ -427,8 +425,8 @@ class Source:
                 expected, _ = self._count(structured, scan, pinned)
             if progress.delivered - start != expected:
                 raise IncompleteRead(
-                    f"A read delivers as many documents as Firestore counts at the same instant: {scan.collection_id} "
-                    f"delivered {progress.delivered - start:,} of {expected:,}. Nothing is known of the rest. Run again."
+                    f"{scan.collection_id} delivered {progress.delivered - start:,} of the {expected:,} documents that Firestore "
+                    "counted at the same instant. Nothing is known of the rest. Run again."
                 )
             if ended:
                 if progress.messages:
@@ -511,9 +509,7 @@ def _explained(error: grpc.RpcError, what: str) -> SourceError:
         "runs at FIRESTORE_EMULATOR_HOST.",
         grpc.StatusCode.NOT_FOUND: "Check the project and database of connection firestore_default.",
     }
-    return SourceError(
-        f"Firestore must answer: {what} ended in {code.name}: {details}. {remedies.get(code, 'Run again.')}"
-    )
+    return SourceError(f"Firestore failed: {what} ended in {code.name}: {details}. {remedies.get(code, 'Run again.')}")
 
 
 def _precondition(details: str) -> str:
@@ -527,5 +523,5 @@ def _precondition(details: str) -> str:
             "run again when it is built."
         )
     if "datastore mode" in words:
-        return "This database is in Datastore mode. Name a database in native mode in connection firestore_default."
+        return "This database is in Datastore mode. Set a database in native mode in connection firestore_default."
     return "Correct what it names, and run again."

@@ -132,8 +132,8 @@ class FileTransaction:
             if self._ask() != self._id:
                 raise MigrationError(
                     f"{file}, line {statement.line} ended the transaction that the file is applied in: the file is not "
-                    "recorded as applied, and what stands before that line may have been kept. Remove the statement, "
-                    "look what was left behind, and run again."
+                    "recorded as applied, and what stands before that line may have been committed. Remove the "
+                    "statement, check what was left behind, and run again."
                 )
         self._connection.execute(
             "RESET ROLE"

@@ -51,7 +51,7 @@ def _readable(connection: Connection, table: str) -> bool:
     if privileges.relation(connection, table) is None:
         return False
     if lacks := privileges.missing_grants(connection, {table: ["SELECT"]}):
-        raise MigrationError("What was applied can't be read. " + " ".join(lacks))
+        raise MigrationError("The ledger of applied migrations can't be read. " + " ".join(lacks))
     return True
 
 
@@ -62,7 +62,7 @@ def create_ledger(connection: Connection) -> None:
         return
     if not schema_exists(connection, "dualwrite"):
         if lacks := privileges.missing_on_database(connection, "CREATE"):
-            raise MigrationError("The schema dualwrite can't be made. " + " ".join(lacks))
+            raise MigrationError("The schema dualwrite can't be created. " + " ".join(lacks))
         connection.execute("CREATE SCHEMA dualwrite")
     connection.execute(
         """

@@ -58,7 +58,7 @@ def tried_again(connect: Callable[[], Connection], what: str, seconds: float, wo
             try:
                 return work(watcher)
             except _AnotherRun:
-                why = "Another run of apply_migrations is at work."
+                why = "Another run of apply_migrations is in progress."
             except GIVES_WAY as error:
                 why = f"Postgres answered {postgres.condition(error)}."
             if time.monotonic() + pause > deadline:
@@ -66,7 +66,7 @@ def tried_again(connect: Callable[[], Connection], what: str, seconds: float, wo
                     f"{what} didn't get its locks within {seconds:g} s. {watcher.holder or why} End that session, or run "
                     "again with a longer wait_for_lock."
                 )
-            log.info("%s: %s Trying again", what, why)
+            log.info("%s: %s Retrying", what, why)
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 

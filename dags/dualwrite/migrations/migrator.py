@@ -24,11 +24,11 @@ from dualwrite.migrations.files import MigrationFile, read_folder, read_text, sq
 from dualwrite.migrations.ledger import create_ledger, finish_file, is_applied
 from dualwrite.migrations.locks import Watcher, lock_out_other_runs, tried_again
 from dualwrite.migrations.outside import apply_outside, require_session
-from dualwrite.migrations.params import MigrationParams
 from dualwrite.migrations.plan import Step, check, make_plan
 from dualwrite.migrations.rules import refuse
 from dualwrite.migrations.statements import Statement, split
 from dualwrite.model.errors import MigrationError
+from dualwrite.model.migration_params import MigrationParams
 from dualwrite.postgres import Connection
 
 log = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ class _Trial:
             self._transaction.execute_file(name, statements)
         except OutOfTime:
             self._stopped = (
-                f"the dry run had held its locks for {_DRY_RUN_SECONDS:g} s and gave up, so that the app needn't wait"
+                f"the dry run had held its locks for {_DRY_RUN_SECONDS:g} s and stopped, so that the app need not wait"
             )
         except StatementFailed as failed:
             why = self._uncertain(failed)

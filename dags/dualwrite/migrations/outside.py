@@ -23,14 +23,14 @@ from dualwrite.migrations.execution import SEARCH_PATH, committing, execute, mil
 from dualwrite.migrations.files import MigrationFile
 from dualwrite.migrations.ledger import begin_file, create_ledger, finish_file, is_applied
 from dualwrite.migrations.locks import Watcher, lock_out_other_runs
-from dualwrite.migrations.params import MigrationParams
 from dualwrite.migrations.rules import IndexBuild, index_build
 from dualwrite.model.errors import MigrationError
+from dualwrite.model.migration_params import MigrationParams
 from dualwrite.postgres import Connection
 
 _CONSEQUENCE = (
     "It ran outside a transaction, so an invalid index may be left. Correct the file if it needs that, and run "
-    "apply_migrations again: it drops what is half-built and begins anew."
+    "apply_migrations again: it drops a half-built index and starts over."
 )
 
 
@@ -69,7 +69,7 @@ def apply_outside(
                 execute(connection, file.path.name, statement, _CONSEQUENCE)
             if build is not None and not _is_valid(connection, build):
                 raise MigrationError(
-                    f"{file.path.name}: index {build.name} is there and invalid, left by another's interrupted CREATE INDEX "
+                    f"{file.path.name}: index {build.name} is there and invalid, left by another interrupted CREATE INDEX "
                     f"CONCURRENTLY. DROP INDEX CONCURRENTLY {_shown(connection, build)}; then run apply_migrations again."
                 )
         checkpoint(f"executed {file.version}")
@@ -124,7 +124,10 @@ def limits(connection: Connection, lock_timeout: float, statement_timeout: float
         for name, value in settings.items():
             connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
         if _setting(connection, "search_path") != SEARCH_PATH:
-            raise MigrationError("The session's settings were lost on the way: is a transaction pooler in between?")
+            raise MigrationError(
+                "The session's settings were lost, as behind a pooler in transaction mode. Use the direct connection, or the "
+                "pooler in session mode (port 5432)."
+            )
         yield
     finally:
         if not connection.closed:
@@ -179,7 +182,7 @@ def _is_built(connection: Connection, file: MigrationFile, build: IndexBuild, *,
         return False
     if not same:
         raise MigrationError(
-            f"{file.path.name} has changed since an interrupted run built index {name} by it. "
+            f"{file.path.name} has changed since an interrupted run built index {name} from it. "
             f"DROP INDEX CONCURRENTLY {index.as_string(connection)}; then run apply_migrations again."
         )
     return True

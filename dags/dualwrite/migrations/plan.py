@@ -10,9 +10,9 @@ from typing import Any
 from dualwrite import postgres
 from dualwrite.migrations.files import MigrationFile, read_folder, sql_folder
 from dualwrite.migrations.ledger import Ledger, read_ledger
-from dualwrite.migrations.params import MigrationParams
 from dualwrite.migrations.rules import Created
 from dualwrite.model.errors import MigrationError, ParameterError
+from dualwrite.model.migration_params import MigrationParams
 from dualwrite.postgres import Connection, privileges
 
 
@@ -66,14 +66,14 @@ def plan(
             step = replace(step, state="refused", reason=reason)
         elif there := [str(created) for created in file.creates if exists(created)]:
             reason = (
-                f"{', '.join(there)} exists and isn't recorded as applied. If it is what this file makes, record it with "
+                f"{', '.join(there)} exists and isn't recorded as applied. If it is what this file creates, record it with "
                 f"`supabase migration repair --status applied {file.version}`; if not, rename or drop it"
             )
             step = replace(step, state="refused", reason=reason)
         steps.append(step)
     on_disk = {f.version for f in files}
     for version in sorted(finished - on_disk):
-        reason = "it was applied and its file is gone. Restore the file from the repository's history"
+        reason = "it was applied, but its file is gone. Restore the file from the repository's history"
         steps.append(Step(version, found.ours[version].name, "refused", reason))
     return sorted(steps, key=lambda s: s.version)
 

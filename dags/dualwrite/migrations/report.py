@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dualwrite import postgres
-from dualwrite.migrations.params import MigrationParams
 from dualwrite.migrations.plan import make_plan
 from dualwrite.migrations.verify import verify, web_client_state, web_client_tables
 from dualwrite.model.errors import DualWriteError
+from dualwrite.model.migration_params import MigrationParams
 from dualwrite.model.render import Block, Heading, Items, Paragraph, Table
 from dualwrite.postgres import Connection
 
@@ -98,7 +98,7 @@ def described(report: Mapping[str, Any]) -> list[Block]:
         if report["web_client"] == "closed":
             access += (
                 " While it is closed, the web client's own dual-writes to these tables are refused (42501). "
-                "sql/optional/web_client_anon.sql says what opening it would mean."
+                "sql/optional/web_client_anon.sql explains what opening it means."
             )
         blocks.append(Paragraph(access))
     if report["mode"] == "apply" and report["differences"]:

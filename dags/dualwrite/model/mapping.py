@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
+from typing import NewType
 
 from dualwrite.model.declaration import (
     Collection,
@@ -40,6 +41,8 @@ class Json:
 
 
 Cell = None | str | int | bool | datetime | Decimal | Json
+Key = tuple[Cell, ...]
+"""A row's key, in the order of the collection's key columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Row:
     """
 
     label: str
-    key: tuple[Cell, ...]
+    key: Key
     cells: tuple[Cell, ...]
     stand_ins: frozenset[int]
     path: str
@@ -78,9 +81,13 @@ def staged(number: int, row: Row) -> Staged:
     return (number, sum(1 << index for index in row.stand_ins), *row.cells)
 
 
+Refusal = NewType("Refusal", str)
+"""Why a document can't become a row: a sentence of column names and types, never a value."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A unit that can't become a row. `reason` holds column names and types, never a value.
+    """A unit that can't become a row.
 
     `entry` is the map key or array element it concerns. Where that is no id, the label tells its place instead, and
     `entry` is None. `entire`: the document's whole list of entries is unknown, and not one of them.
@@ -89,7 +96,7 @@ class Rejection:
     label: str
     path: str
     entry: str | None
-    reason: str
+    reason: Refusal
     entire: bool = False
 
 
@@ -115,7 +122,7 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
 
     def refused(reason: str, place: str | None = None) -> Rejection:
         label = parent_label if place is None else f"{parent_label}/{place}"
-        return Rejection(label, document.path, None, reason, entire=place is None)
+        return Rejection(label, document.path, None, Refusal(reason), entire=place is None)
 
     wrong = f"wrong_type: {name} is {type_name(found)}"
     if isinstance(collection.entries, MapEntries):
@@ -177,7 +184,7 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
     return joined_label(parts)
 
 
-def key_of_path(collection: Collection, path: str) -> tuple[Cell, ...] | None:
+def key_of_path(collection: Collection, path: str) -> Key | None:
     """The key that a document at this path has, for a collection keyed by its path and without entries. None: a stray."""
     variables = collection.match(path)
     if variables is None:
@@ -227,7 +234,7 @@ def _map_unit(
                         f"{refused.args[0]}".replace("{}", f"{column.name} ({_origin_name(origin)})", 1)
                     ) from None
     except _Refused as refused:
-        return Rejection(label, document.path, entry, str(refused.args[0]))
+        return Rejection(label, document.path, entry, Refusal(str(refused.args[0])))
     key = tuple(cells[i] for i in _key_indexes(collection))
     return Row(
         label,

@@ -1,89 +1,164 @@
-"""Pure: checks of a run's parameters that several DAGs share. The form checks too, but not what comes by API or CLI."""
+"""Pure: how the parameters of a run are declared, and checked. Each DAG's are one class: gap_params.py,
+reconcile_params.py, migration_params.py.
+
+A field is declared once, with its default, bounds, choices and words. The Trigger form, the check of what comes by API,
+CLI or Variable, and the JSON between a run's tasks all follow from that. A field without a title is not in the form: it
+is settled when the run begins. Fields stand in the order in which a person decides: what, where, how much. Those have no
+section, because Airflow unfolds that group alone; exceptions and fine tuning are folded, and their defaults are right for
+nearly everybody.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic.config import JsonDict
 
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import ParameterError
+from dualwrite.model.windows import instant
+
+EXCUSES: JsonDict = {"section": "Differences to accept"}
+FINE_TUNING: JsonDict = {"section": "Fine tuning"}
+ALARMS: JsonDict = {"section": "Alarms"}
 
 MAX_BILLED_READS = 10_000_000_000
 
 
-def refuse_unknown(given: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Airflow takes any key of a run's conf in silence: a misspelt one would be ignored."""
-    known = list(known)
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise ParameterError(
-            f"Only the form's parameters are taken: {', '.join(unknown)} is none of them. Known: {', '.join(known)}."
-        )
+class Params(BaseModel):
+    """The parameters of one run, checked. Numbers, texts and booleans are taken as they are: 5 is no text, "5" no number."""
 
+    model_config = ConfigDict(frozen=True, strict=True)
 
-def choice(given: Mapping[str, Any], name: str, choices: Sequence[str]) -> str:
-    value = given.get(name)
-    if value not in choices:
-        raise ParameterError(f"{name} is one of {', '.join(choices)}: it is {value!r}. Correct it.")
-    return str(value)
-
-
-def number(given: Mapping[str, Any], name: str, least: float, most: float) -> float:
-    value = given.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise ParameterError(f"{name} is a number from {least:,} to {most:,}: it is {value!r}. Correct it.")
-    return value
-
-
-def cap(given: Mapping[str, Any], name: str, most: float) -> int | None:
-    """A whole number that may be left empty: None, no cap."""
-    if given.get(name) is None:
-        return None
-    return int(number(given, name, 1, most))
-
-
-def boolean(given: Mapping[str, Any], name: str) -> bool:
-    value = given.get(name)
-    if not isinstance(value, bool):
-        raise ParameterError(f"{name} is true or false: it is {value!r}. Correct it.")
-    return value
-
-
-def collections(given: Mapping[str, Any], catalog: Catalog) -> tuple[str, ...]:
-    """The chosen collections, in the catalog's order."""
-    wanted = given.get("collections")
-    if not isinstance(wanted, list) or not wanted:
-        raise ParameterError(
-            f"Collections are a list of names: collections is {wanted!r}. Choose from {', '.join(catalog.names)}."
-        )
-    for name in wanted:
-        catalog[name]
-    return tuple(name for name in catalog.names if name in wanted)
-
-
-def excuses(
-    given: Mapping[str, Any], name: str = "excuse", collections: Iterable[str] | None = None
-) -> list[tuple[str, str]]:
-    """`collection:key` texts as (collection, key). With `collections`, others are refused."""
-    texts = given.get(name) or []
-    if not isinstance(texts, list):
-        raise ParameterError(f"{name} is a list of collection:key: it is {texts!r}. Correct it.")
-    known = None if collections is None else set(collections)
-    found = []
-    for text in texts:
-        collection, colon, key = str(text).partition(":")
-        if not colon or not key or not collection or (known is not None and collection not in known):
-            among = f" Collections are {', '.join(sorted(known))}." if known is not None else ""
+    @classmethod
+    def checked(cls, given: Mapping[str, Any], catalog: Catalog | None = None) -> Self:
+        """The parameters of a run as somebody gave them. Raises ParameterError with the first fault."""
+        form = cls.form()
+        # Airflow accepts any key of a run's conf silently: a misspelt one would be ignored.
+        if unknown := sorted(set(given) - set(form)):
             raise ParameterError(
-                f"A difference is named as collection:key in {name}: {text!r} is not. Write for example collection:AbC123.{among}"
+                f"Unknown parameter: {', '.join(unknown)}. Correct the name, or leave it out. Known: {', '.join(form)}."
             )
-        found.append((collection, key))
-    return found
+        try:
+            return cls.model_validate(given, context={"catalog": catalog})
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+        name, *inside = fault["loc"]
+        field = form[str(name)]
+        value = None if fault["type"] == "missing" else fault["input"]
+        raise ParameterError(
+            f"{name} must be {_rule(field)}: it is {value!r}. Correct it."
+            if not inside
+            else f"Each line of {name} must be {_rule(field['items'])}: {value!r} is not. Correct it."
+        )
+
+    @classmethod
+    def form(cls) -> dict[str, dict[str, Any]]:
+        """The JSON schema of each field of the form; `type` is a list where a field may be left empty."""
+        form = {}
+        for name, field in cls.model_json_schema()["properties"].items():
+            if cls.model_fields[name].title is not None:
+                kind, *empty = field.pop("anyOf", [{}])
+                form[name] = {**kind, **field}
+                if empty:
+                    form[name]["type"] = ["null", kind["type"]]
+        return form
 
 
-def reason(given: Mapping[str, Any], needed: bool) -> str | None:
-    """The reason of an excuse; needed where something is excused."""
-    text = given.get("excuse_reason") or None
-    if needed and not (isinstance(text, str) and text.strip()):
-        raise ParameterError("Whoever excuses a difference says why: excuse_reason is empty. Fill it in.")
-    return text
+def _rule(field: Mapping[str, Any]) -> str:
+    """What a field takes, in words."""
+    if "enum" in field:
+        return f"one of {', '.join(field['enum'])}"
+    if "minimum" in field:
+        kind = "a whole number" if "integer" in field["type"] else "a number"
+        return f"{kind} from {field['minimum']:,} to {field['maximum']:,}"
+    if field.get("format") == "date-time":
+        return "an instant, for example 2026-01-15T21:52:00+00:00"
+    if field.get("pattern") == DIFFERENCE:
+        return "collection:key, for example collection:AbC123"
+    if "pattern" in field:
+        return f"text of the form {field['pattern']}"
+    return "true or false" if field["type"] == "boolean" else "a list" if "array" in field["type"] else "text"
+
+
+# --- kinds of fields that several DAGs have ------------------------------------------------------------------------------
+
+
+def _declared(value: Any, info: ValidationInfo) -> tuple[str, ...]:
+    """The chosen collections, in the catalog's order."""
+    catalog = (info.context or {}).get("catalog")
+    if catalog is None:  # checked already, by another task
+        return tuple(value)
+    if not isinstance(value, list | tuple) or not value:
+        raise ParameterError(
+            f"collections must be a list of names: it is {value!r}. Choose from {', '.join(catalog.names)}."
+        )
+    for name in value:
+        catalog[name]
+    return tuple(name for name in catalog.names if name in value)
+
+
+def _instant(value: Any, info: ValidationInfo) -> datetime | None:
+    return value if value is None or isinstance(value, datetime) else instant(value, str(info.field_name))
+
+
+def _with_reason(value: str | None, info: ValidationInfo) -> str | None:
+    if info.data.get("excuse") and not (value and value.strip()):
+        raise ParameterError(
+            "excuse_reason is required with excuse: it is empty. Write why you accept the differences."
+        )
+    return value
+
+
+DIFFERENCE = "^[^:]+:.+$"
+EACH_DIFFERENCE = "One difference a line, as collection:key ({collection}:AbC123); collection:* means "
+"""The form puts the name of a collection in place of {collection}."""
+
+Instant = Annotated[datetime, BeforeValidator(_instant)]
+"""With its offset from UTC; kept as UTC."""
+
+Collections = Annotated[tuple[str, ...], BeforeValidator(_declared), Field(title="Collections")]
+
+Differences = Annotated[
+    tuple[Annotated[str, Field(pattern=DIFFERENCE)], ...],
+    BeforeValidator(lambda value: () if value is None else value),  # so does the form send an empty list
+    Field(strict=False, json_schema_extra={**EXCUSES, "type": ["null", "array"]}),
+]
+"""Each as collection:key, or collection:* for all of a collection."""
+
+ExcuseReason = Annotated[
+    str | None,
+    AfterValidator(_with_reason),
+    Field(
+        title="Reason",
+        description="Why you accept them; required with Excuse.",
+        json_schema_extra=EXCUSES,
+        validate_default=True,
+    ),
+]
+
+MaxBilledReads = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=MAX_BILLED_READS,
+        title="Max. billed reads",
+        description="The run reads no more than this, and reports the rest as not examined; empty means no cap.",
+    ),
+]
+
+
+def pairs(differences: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """`collection:key` texts as (collection, key)."""
+    return tuple((collection, key) for collection, _, key in (text.partition(":") for text in differences))
+
+
+def refuse_unknown_collections(differences: Iterable[tuple[str, str]], known: Iterable[str]) -> None:
+    """Raises ParameterError where a difference is of a collection that isn't known."""
+    known = sorted(known)
+    for name, key in differences:
+        if name not in known:
+            raise ParameterError(f"Unknown collection: {name!r} in {name}:{key}. Choose from {', '.join(known)}.")

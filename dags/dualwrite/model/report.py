@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 from dualwrite.model import cost
 from dualwrite.model.errors import IdentityError
@@ -25,6 +25,27 @@ LONGEST_LABEL = 120
 """Characters of an id or a path that a report shows. Ids may have 1,500 bytes, and XCom values are kept small."""
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a number of a report is for, declared once beside the number: its key in the JSON is its name."""
+
+    name: str
+    heading: str
+    """Of its column in the table; empty where it has none."""
+    added: bool
+    """Whether the phases of one collection add up; else the first one's holds."""
+    work: bool
+    """Whether a repair, which gives no verdicts, adds to its collection's."""
+    logged: bool
+    """Whether dualwrite.runs has a column of this name."""
+
+
+def _counter(
+    heading: str = "", *, default: float | None = 0, added: bool = True, work: bool = False, logged: bool = False
+) -> Any:
+    return field(default=default, metadata={"heading": heading, "added": added, "work": work, "logged": logged})
+
+
 @dataclass
 class CollectionReport:
     """The findings of one run in one collection. Mutable while the run lasts.
@@ -37,27 +58,28 @@ class CollectionReport:
     phase: str
     taken: int = 0
     """Keys taken up for examination, counted where they are read and not where they are judged."""
-    examined: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
-    excused: Counter[str] = field(default_factory=Counter)
-    documents_read: int = 0
-    billed_reads: int = 0
-    stray: int = 0
-    unlocatable: int = 0
-    derived_lag: int = 0
-    expected: int = 0
+    examined: int = _counter(logged=True)
+    excused: int = _counter()
+    """Drift that a person accepted."""
+    documents_read: int = _counter(logged=True)
+    stray: int = _counter("stray")
+    unlocatable: int = _counter("unlocatable")
+    expected: int = _counter("expected")
     """Missing while dual-write is switched off: kept open, and no failure."""
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
-    parents_inserted: int = 0
-    source_count: int | None = None
-    target_count: int | None = None
-    reads_to_verify: int = 0
+    inserted: int = _counter("inserted", work=True, logged=True)
+    updated: int = _counter("updated", work=True, logged=True)
+    deleted: int = _counter("deleted", work=True, logged=True)
+    parents_inserted: int = _counter("parents inserted", work=True)
+    derived_lag: int = _counter("counters lag")
+    source_count: int | None = _counter("documents", default=None, added=False)
+    target_count: int | None = _counter("rows", default=None, added=False)
+    reads_to_verify: int = _counter(added=False)
     """What reading the collection whole would bill."""
-    seconds: float = 0.0
+    billed_reads: int = _counter("billed reads", work=True, logged=True)
+    seconds: float = _counter("seconds", default=0.0, logged=True)
     verification: str | None = None
     not_examined: str | None = None
     """Why the collection could not be read whole; None where it was."""
@@ -66,8 +88,7 @@ class CollectionReport:
         """Counts one examined key in its verdict and keeps a sample of it."""
         self.examined += 1
         self.counts[finding.verdict] += 1
-        if finding.excused:
-            self.excused[finding.verdict] += 1
+        self.excused += finding.excused
         if finding.reason:
             self.reasons[f"{finding.verdict}: {finding.reason}"] += 1
         samples = self.samples.setdefault(finding.verdict, [])
@@ -79,10 +100,20 @@ class CollectionReport:
         self.examined += number
         self.counts[Verdict.MATCHING] += number
 
+    def add_work(self, repair: CollectionReport) -> None:
+        """Adds what a repair of this collection wrote and read. Its verdicts are no further keys."""
+        for counter in COUNTERS:
+            if counter.work:
+                setattr(self, counter.name, getattr(self, counter.name) + getattr(repair, counter.name))
+
+    @property
+    def outcome(self) -> str:
+        return "examined" if self.not_examined is None else "not_examined"
+
     @property
     def drift(self) -> int:
         """Keys in a verdict that is drift, those left out that are excused or expected."""
-        return sum(self.counts[v] - self.excused[v] for v in DRIFT) - self.expected
+        return sum(self.counts[v] for v in DRIFT) - self.excused - self.expected
 
     def check_identity(self) -> None:
         """Raises IdentityError unless every key examined ended in exactly one verdict."""
@@ -99,31 +130,52 @@ class CollectionReport:
         return {
             "collection": self.collection,
             "phase": self.phase,
-            "outcome": "examined" if self.not_examined is None else "not_examined",
+            "outcome": self.outcome,
             "not_examined": self.not_examined,
-            "examined": self.examined,
             "counts": {str(v): self.counts[v] for v in VERDICTS},
-            "excused": sum(self.excused.values()),
             "drift": self.drift,
-            "documents_read": self.documents_read,
-            "billed_reads": self.billed_reads,
-            "stray": self.stray,
-            "unlocatable": self.unlocatable,
-            "derived_lag": self.derived_lag,
-            "expected": self.expected,
-            "inserted": self.inserted,
-            "updated": self.updated,
-            "deleted": self.deleted,
-            "parents_inserted": self.parents_inserted,
-            "source_count": self.source_count,
-            "target_count": self.target_count,
-            "reads_to_verify": self.reads_to_verify,
+            **{counter.name: getattr(self, counter.name) for counter in COUNTERS},
             "seconds": round(self.seconds, 3),
             "documents_per_second": round(self.documents_read / self.seconds) if self.seconds > 0 else None,
             "verification": self.verification,
             "reasons": dict(self.reasons.most_common(SAMPLES)),
             "samples": {str(v): s for v, s in self.samples.items() if v != Verdict.MATCHING},
         }
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Self:
+        """The report as `as_json` gave it to another task, or kept it; what else stands there is left alone."""
+        return cls(
+            given["collection"],
+            given["phase"],
+            taken=given["examined"],
+            counts=Counter(given["counts"]),
+            samples={verdict: list(samples) for verdict, samples in given["samples"].items()},
+            reasons=Counter(given["reasons"]),
+            verification=given["verification"],
+            not_examined=given["not_examined"],
+            **{counter.name: given[counter.name] for counter in COUNTERS},
+        )
+
+
+COUNTERS = tuple(Counted(f.name, **f.metadata) for f in fields(CollectionReport) if f.metadata)
+
+
+def merged(parts: Sequence[CollectionReport]) -> CollectionReport:
+    """Several phases of one collection as one: what was examined in each, added up. A phase that is no verdict on
+    further keys (a repair, the look after it) is not to be among them. Raises IdentityError where it doesn't add up."""
+    whole = replace(parts[0], taken=sum(p.taken for p in parts), counts=Counter(), samples={}, reasons=Counter())
+    for counter in COUNTERS:
+        if counter.added:
+            setattr(whole, counter.name, sum(getattr(p, counter.name) for p in parts))
+    for part in parts:
+        whole.counts.update(part.counts)
+        whole.reasons.update(part.reasons)
+        for verdict, found in part.samples.items():
+            whole.samples[verdict] = [*whole.samples.get(verdict, []), *found][:SAMPLES]
+    whole.not_examined = next((p.not_examined for p in parts if p.not_examined), None)
+    whole.check_identity()
+    return whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,36 +190,6 @@ class Alert:
     collection: str | None = None
     verdict: str | None = None
     cause: str | None = None
-
-
-_ADDED = (
-    "examined", "excused", "drift", "documents_read", "billed_reads", "stray", "unlocatable", "derived_lag", "expected",
-    "inserted", "updated", "deleted", "parents_inserted",
-)  # fmt: skip
-
-
-def merged(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Several phases of one collection as one: what was examined in each, added up. A phase that is no verdict on
-    further keys (a repair, the look after it) is not to be among them."""
-    first = parts[0]
-    whole = {**first, **{name: sum(p[name] for p in parts) for name in _ADDED}}
-    whole["seconds"] = round(sum(p["seconds"] for p in parts), 3)
-    whole["counts"] = {v: sum(p["counts"][v] for p in parts) for v in first["counts"]}
-    whole["not_examined"] = next((p["not_examined"] for p in parts if p["not_examined"]), None)
-    whole["outcome"] = "not_examined" if whole["not_examined"] else "examined"
-    reasons: Counter[str] = Counter()
-    samples: dict[str, list[dict[str, Any]]] = {}
-    for part in parts:
-        reasons.update(part["reasons"])
-        for verdict, found in part["samples"].items():
-            samples[verdict] = [*samples.get(verdict, []), *found][:SAMPLES]
-    whole |= {"reasons": dict(reasons.most_common(SAMPLES)), "samples": samples}
-    if sum(whole["counts"].values()) != whole["examined"]:
-        raise IdentityError(
-            f"Every key examined ends in exactly one verdict: {whole['collection']} examined {whole['examined']} keys, and "
-            f"its verdicts add up to {sum(whole['counts'].values())}. This is a defect of the bundle. Report it with the log."
-        )
-    return whole
 
 
 def fit(report: dict[str, Any], limit: int = 60_000) -> dict[str, Any]:
@@ -186,47 +208,36 @@ def fit(report: dict[str, Any], limit: int = 60_000) -> dict[str, Any]:
 
 # --- as a person reads it -----------------------------------------------------------------------------------------------
 
-_NUMBERS = (
-    ("stray", "stray"),
-    ("unlocatable", "unlocatable"),
-    ("expected", "expected"),
-    ("inserted", "inserted"),
-    ("updated", "updated"),
-    ("deleted", "deleted"),
-    ("parents_inserted", "parents inserted"),
-    ("derived_lag", "counters lag"),
-    ("source_count", "documents"),
-    ("target_count", "rows"),
-    ("billed_reads", "billed reads"),
-    ("cost", "cost"),
-    ("seconds", "seconds"),
-)
+_ALWAYS = ("billed_reads", "seconds")
 
 
-def table(collections: Sequence[Mapping[str, Any]]) -> Table:
+def table(collections: Iterable[Mapping[str, Any]]) -> Table:
     """Counts by collection and verdict. Columns that would hold nothing but zeros are left out."""
-    shown = [v for v in VERDICTS if any(r["counts"][v] for r in collections)]
-    always = ("billed_reads", "cost", "seconds")
-    numbers = [(k, n) for k, n in _NUMBERS if k in always or any(r.get(k) for r in collections)]
-    verified = any(r.get("verification") for r in collections)
-    header = ["collection", "examined", *(str(v).replace("_", " ") for v in shown), *(name for _, name in numbers)]
-    rows = []
-    for r in collections:
-        if r["outcome"] == "not_examined":
-            row = [r["collection"], "NOT EXAMINED", *[""] * (len(header) - 2)]
-        else:
-            row = [
-                r["collection"],
-                number(r["examined"]),
-                *(number(r["counts"][v]) if r["counts"][v] else "-" for v in shown),
-            ]
-            values = {**r, "cost": cost.amount(r["billed_reads"]) if r["billed_reads"] else None}
-            row += [
-                str(values[k]) if k == "cost" and values[k] else number(values[k]) if values.get(k) else "-"
-                for k, _ in numbers
-            ]
-        rows.append([*row, str(r.get("verification") or "").replace("_", " ")] if verified else row)
-    return Table([*header, "verification"] if verified else header, rows)
+    reports = [CollectionReport.from_json(given) for given in collections]
+    verdicts = [v for v in VERDICTS if any(r.counts[v] for r in reports)]
+    counters = [c for c in COUNTERS if c.heading and (c.name in _ALWAYS or any(getattr(r, c.name) for r in reports))]
+    headings = [str(v).replace("_", " ") for v in verdicts]
+    for c in counters:
+        headings += [c.heading, "cost"] if c.name == "billed_reads" else [c.heading]
+    verified = any(r.verification for r in reports)
+    header = ["collection", "examined", *headings, *(["verification"] if verified else [])]
+    return Table(header, [_line(r, verdicts, counters, len(header), verified) for r in reports])
+
+
+def _line(
+    r: CollectionReport, verdicts: Iterable[Verdict], counters: Iterable[Counted], width: int, verified: bool
+) -> list[str]:
+    """A collection's line of the table."""
+    verification = [(r.verification or "").replace("_", " ")] if verified else []
+    if r.not_examined is not None:
+        return [r.collection, "NOT EXAMINED", *[""] * (width - 2 - verified), *verification]
+    cells = [number(r.counts[v]) if r.counts[v] else "-" for v in verdicts]
+    for counter in counters:
+        value = getattr(r, counter.name)
+        cells.append(number(value) if value else "-")
+        if counter.name == "billed_reads":
+            cells.append(cost.amount(value) if value else "-")
+    return [r.collection, number(r.examined), *cells, *verification]
 
 
 def samples(collections: Iterable[Mapping[str, Any]]) -> list[Block]:

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from dualwrite.model.mapping import Key, Refusal, Rejection
+
 
 class Verdict(StrEnum):
     """What is known of one key. Where several would fit, the first in this order holds."""
@@ -34,11 +36,11 @@ class Verdict(StrEnum):
 VERDICTS: tuple[Verdict, ...] = tuple(Verdict)
 DRIFT = frozenset({Verdict.REJECTED, Verdict.MISSING, Verdict.EXTRA, Verdict.STALE})
 SETTLED_BY_WRITING = frozenset({Verdict.MISSING, Verdict.EXTRA, Verdict.STALE})
-"""What grace applies to and a repair can mend."""
+"""What grace applies to, and what a repair can write."""
 
 
 class Reason(StrEnum):
-    """Why a key has its verdict, where the verdict alone doesn't say it. A rejection's reason is a sentence of its own."""
+    """Why a key has its verdict, where the verdict alone doesn't say it. A rejection has a `Refusal` instead."""
 
     PARENT_GONE = "parent_gone"
     """A document that it requires is gone from the source."""
@@ -64,24 +66,54 @@ class Reason(StrEnum):
     YOUNGER_THAN_GRACE = "younger_than_grace"
     CHANGED_BETWEEN_LOOKS = "changed_between_looks"
     KEPT_CHANGING = "kept_changing"
+    EXCUSED_IN_ADVANCE = "excused_in_advance"
+    """Nothing differs yet: a person accepted what will be found first."""
+
+
+def reason_of(text: str | None) -> Reason | Refusal | None:
+    """A reason as it was kept."""
+    return Reason(text) if text in frozenset(Reason) else Refusal(text) if text is not None else None
+
+
+class Why(StrEnum):
+    """What made a difference, as far as the app's own op log tells."""
+
+    NEVER_ATTEMPTED = "never_attempted"
+    """No operation: the flag was off, an old client, or a crash before the lock."""
+    ATTEMPTED_FAILED = "attempted_failed"
+    """An operation, and no such row: the lock was taken and the write after it failed."""
+    DUAL_WRITE_OFF = "dual_write_off"
+    """It came while dual-write was switched off: kept open, and no failure."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a key is not as it should be, with the operation that says so."""
+
+    why: Why
+    op_id: str | None = None
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One examined key and its verdict.
+    """One examined key and its verdict: all that is known of a difference, from being found to being repaired and told.
 
-    `label` names the key within its collection (see mapping.label_of); `path` is the document's, or where it would
-    be; `columns` are the ones that differ; `reason` and `cause` are fixed words and column names, never values.
-    `fingerprint` changes whenever the compared values do: two looks with the same one saw the same difference.
+    `label` names the key within its collection (see mapping.label_of); `key` is None where no row could be made of the
+    document; `path` is the document's, or where it would be; `columns` are the ones that differ. `fingerprint` changes whenever the compared values do: two looks with the same one
+    saw the same difference.
     """
 
     verdict: Verdict
     label: str
     path: str | None = None
     entry: str | None = None
+    key: Key | None = None
     columns: tuple[str, ...] = ()
-    reason: str | None = None
-    cause: str | None = None
+    reason: Reason | Refusal | None = None
+    """A rejection's is a sentence of its own."""
+    cause: Cause | None = None
     fingerprint: str | None = None
     excused: bool = False
     requires: str | None = None
@@ -98,10 +130,15 @@ class Finding:
         if self.reason:
             sample["reason"] = self.reason
         if self.cause:
-            sample["cause"] = self.cause
+            sample["cause"] = str(self.cause.why)
         if self.excused:
             sample["excused"] = True
         return sample
+
+
+def rejected(rejection: Rejection) -> Finding:
+    """The finding on a document, or a part of one, that can't become a row."""
+    return Finding(Verdict.REJECTED, rejection.label, rejection.path, rejection.entry, reason=rejection.reason)
 
 
 def is_same(before: str | None, now: str | None) -> bool:
@@ -123,15 +160,6 @@ class Excuse:
         if finding.verdict not in DRIFT:
             return False
         return self.verdict is None or (self.verdict, self.reason) == (finding.verdict, finding.reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why a key is not as it should be: never_attempted, attempted_failed or unknown, with the operation that says so."""
-
-    cause: str
-    op_id: str | None = None
-    at: datetime | None = None
 
 
 def _short(text: str, longest: int) -> str:

@@ -5,8 +5,10 @@ All instants are aware and UTC. A window is half-open, [start, end): two that to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any, Self
 
 from dualwrite.model.errors import ParameterError
 
@@ -23,31 +25,38 @@ class Window:
     def __post_init__(self) -> None:
         if self.start > self.end:
             raise ParameterError(
-                f"A window begins before it ends: {self.start.isoformat()} is after {self.end.isoformat()}. "
+                f"A window's start is after its end: {self.start.isoformat()} and {self.end.isoformat()}. "
                 "Correct since and until."
             )
+
+    def as_json(self) -> dict[str, str]:
+        return {"start": self.start.isoformat(), "end": self.end.isoformat()}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, str]) -> Self:
+        return cls(datetime.fromisoformat(given["start"]), datetime.fromisoformat(given["end"]))
 
     def __contains__(self, moment: datetime) -> bool:
         return self.start <= moment < self.end
 
 
-def instant(text: str, name: str) -> datetime:
+def instant(text: Any, name: str) -> datetime:
     """Parses an RFC 3339 instant. A naive time is refused: an export time was once local and taken for UTC."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+    except (TypeError, ValueError):
         raise ParameterError(
-            f"An instant is written as 2026-01-15T21:52:00+00:00: {name} is {text!r}. Correct it."
+            f"{name} must be an instant, for example 2026-01-15T21:52:00+00:00: it is {text!r}. Correct it."
         ) from None
     if moment.tzinfo is None:
         raise ParameterError(
-            f"An instant needs its offset from UTC: {name} is {text!r}. Append +00:00, or the offset it was noted in."
+            f"{name} needs an offset from UTC: it is {text!r}. Append +00:00, or the offset of its time zone."
         )
     try:
         return moment.astimezone(UTC)
     except OverflowError:
         raise ParameterError(
-            f"An instant lies between the years 1 and 9999 in UTC: {name} is {text!r}, which the offset moves out of them. "
+            f"{name} must lie between the years 1 and 9999 in UTC: it is {text!r}, which its offset moves beyond them. "
             f"Correct it; {LONG_AGO.isoformat()} is the earliest."
         ) from None
 
@@ -59,14 +68,13 @@ def gap_window(since: datetime, margin: timedelta, until: datetime | None, now: 
     """
     if since > now:
         raise ParameterError(
-            f"A backfill looks at the past: since is {since.isoformat()}, and now is {now.isoformat()}. "
-            "Check the date and the offset of since."
+            f"since is in the future: it is {since.isoformat()}, and now is {now.isoformat()}. "
+            "Check its date and its offset."
         )
     end = until if until is not None else now
     if end < since:
         raise ParameterError(
-            f"A window begins before it ends: until {end.isoformat()} lies before since {since.isoformat()}. "
-            "Correct one of them."
+            f"since is after until: since is {since.isoformat()}, and until is {end.isoformat()}. Correct one of them."
         )
     return Window(_before(since, margin), min(end, now))
 

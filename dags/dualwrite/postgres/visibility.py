@@ -12,11 +12,18 @@ def hides_rows(connection: Connection, table: str) -> bool:
     owns the table, nor where a policy for the role shows every row (`USING (true)`) and no restrictive one narrows it.
     """
     row = connection.execute(
-        "SELECT row_security_active(t.oid) AND (bool_or(NOT p.polpermissive) IS TRUE OR "
-        "bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true') IS NOT TRUE) "
-        "FROM (SELECT %s::oid AS oid) t LEFT JOIN pg_policy p ON p.polrelid = t.oid AND p.polcmd IN ('r', '*') "
-        "AND (p.polroles @> ARRAY[0::oid] OR EXISTS (SELECT FROM unnest(p.polroles) r WHERE r <> 0 "
-        "AND pg_has_role(r, 'USAGE'))) GROUP BY t.oid",
+        """
+        SELECT row_security_active(t.oid) AND (
+          bool_or(NOT p.polpermissive) IS TRUE
+          OR bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true') IS NOT TRUE
+        )
+        FROM (SELECT %s::oid AS oid) t
+        LEFT JOIN pg_policy p ON p.polrelid = t.oid AND p.polcmd IN ('r', '*') AND (
+          p.polroles @> ARRAY[0::oid]
+          OR EXISTS (SELECT FROM unnest(p.polroles) r WHERE r <> 0 AND pg_has_role(r, 'USAGE'))
+        )
+        GROUP BY t.oid
+        """,
         (privileges.relation(connection, table),),
     ).fetchone()
     return bool(row and row[0])

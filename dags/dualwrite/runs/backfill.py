@@ -5,32 +5,27 @@ Window and policy around the engine in `examine.py`, the verification that follo
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.compare import Examiner, scans
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.budget import Budget
-from dualwrite.firestore.source import Source
-from dualwrite.model import cost, parameters, report
+from dualwrite.model import cost, report
 from dualwrite.model.baseline import Baseline
-from dualwrite.model.choices import GAP_MODES as MODES
-from dualwrite.model.choices import GAP_SCOPES as SCOPES
-from dualwrite.model.declaration import Catalog
-from dualwrite.model.errors import ParameterError
+from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import Block, Heading, Paragraph
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import Finding, Verdict
-from dualwrite.model.windows import Window, gap_window, instant
-from dualwrite.postgres import Connection, baselines, memory
-from dualwrite.postgres.target import Target
+from dualwrite.model.verdicts import DRIFT, Finding
+from dualwrite.model.windows import Window
+from dualwrite.postgres import Connection
+from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, watermarks
 from dualwrite.runs import tripwire
-from dualwrite.runs.record import recorded
+from dualwrite.runs.record import BaseRun, recorded
 
 log = logging.getLogger(__name__)
 
@@ -38,106 +33,20 @@ DAG_ID = "backfill_gap"
 JOURNAL_DAYS = 30
 """How long the rows as they were before a write are kept."""
 
-PARAMETERS = (
-    "since", "margin_hours", "until", "collections", "scope", "mode", "update_stale", "page_size", "explain_up_to",
-    "grace_seconds", "max_billed_reads", "excuse", "excuse_reason",
-)  # fmt: skip
-
 Approval = Literal["approved", "rejected", "unanswered"]
 """How a review ended. Unanswered: its dry run failed, or nobody could be asked."""
 
-_EXPLAINED = frozenset({Verdict.MATCHING, Verdict.IN_FLIGHT, Verdict.DUPLICATE, Verdict.ORPHAN, Verdict.ABSENT})
-
 
 @dataclass(frozen=True, slots=True)
-class GapParams:
-    """The parameters of one run, checked. Instants are UTC."""
-
-    window: Window
-    selected: tuple[str, ...]
-    added: tuple[str, ...]
-    """Parents that the selection needs, and that nobody selected."""
-    scope: str
-    mode: str
-    update_stale: bool
-    page_size: int
-    explain_up_to: int
-    grace_seconds: float
-    max_billed_reads: int | None
-    excuses: tuple[tuple[str, str], ...]
-    excuse_reason: str | None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (*self.added, *self.selected)
-
-    @property
-    def scan_window(self) -> Window | None:
-        return None if self.scope == "all" else self.window
-
-    def as_json(self) -> dict[str, Any]:
-        given = dataclasses.asdict(self)
-        given["window"] = {"start": self.window.start.isoformat(), "end": self.window.end.isoformat()}
-        return given
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Self:
-        """The parameters as `as_json` gave them to another task: `until = now` is the same moment in all tasks."""
-        start, end = (datetime.fromisoformat(given["window"][side]) for side in ("start", "end"))
-        excuses = tuple((collection, key) for collection, key in given["excuses"])
-        lists = {name: tuple(given[name]) for name in ("selected", "added")}
-        return cls(**{**given, **lists, "window": Window(start, end), "excuses": excuses})
-
-    def policy(self, *, dry: bool) -> Policy:
-        return Policy() if dry else Policy(insert=True, update=self.update_stale)
-
-
-def parse(given: Mapping[str, Any], known: Iterable[str], catalog: Catalog, now: datetime) -> GapParams:
-    """Checks the parameters of a run; `known` are the names the form has. Raises ParameterError with the first fault."""
-    parameters.refuse_unknown(given, known)
-    since = instant(_text(given, "since"), "since")
-    until = instant(_text(given, "until"), "until") if given.get("until") is not None else None
-    margin = parameters.number(given, "margin_hours", 0, 24 * 366)
-    window = gap_window(since, timedelta(hours=margin), until, now)
-    wanted = parameters.collections(given, catalog)
-    mode = parameters.choice(given, "mode", MODES)
-    scope = parameters.choice(given, "scope", SCOPES)
-    update_stale = parameters.boolean(given, "update_stale")
-    excuses = parameters.excuses(given, collections=catalog.names)
-    reason = parameters.reason(given, bool(excuses))
-    closure = catalog.with_parents(wanted)
-    return GapParams(
-        window=window,
-        selected=tuple(n for n in closure if n in wanted),
-        added=tuple(n for n in closure if n not in wanted),
-        scope=scope,
-        mode=mode,
-        update_stale=update_stale,
-        page_size=int(parameters.number(given, "page_size", 1, 50_000)),
-        explain_up_to=int(parameters.number(given, "explain_up_to", 0, 10_000_000)),
-        grace_seconds=parameters.number(given, "grace_seconds", 0, 3600),
-        max_billed_reads=parameters.cap(given, "max_billed_reads", parameters.MAX_BILLED_READS),
-        excuses=tuple(excuses),
-        excuse_reason=reason,
-    )
-
-
-def _text(given: Mapping[str, Any], name: str) -> str:
-    value = given.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise ParameterError(f"An instant is written as 2026-01-15T21:52:00+00:00: {name} is {value!r}. Correct it.")
-    return value.strip()
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(BaseRun):
     """What the tasks of one run share."""
 
-    source: Source
-    target: Target
-    catalog: Catalog
+    dag_id = DAG_ID
     params: GapParams
-    run_id: str
+
+    @property
+    def max_billed_reads(self) -> int | None:
+        return self.params.max_billed_reads
 
 
 def preflight(run: Run, *, by: str) -> dict[str, Any]:
@@ -161,14 +70,18 @@ def preflight(run: Run, *, by: str) -> dict[str, Any]:
     _keep_excuses(run, by)
     if params.mode != "dry_run":
         with run.target.transaction() as connection:
-            memory.prune_journal(connection, JOURNAL_DAYS)
-    return {"params": params.as_json(), "preflight": checked.as_json(), "billed_reads": run.source.billed_reads}
+            journal.prune(connection, JOURNAL_DAYS)
+    return {
+        "params": params.model_dump(mode="json"),
+        "preflight": checked.as_json(),
+        "billed_reads": run.source.billed_reads,
+    }
 
 
 def _keep_excuses(run: Run, by: str) -> None:
     if run.params.excuses:
         with run.target.transaction() as connection:
-            memory.excuse(
+            excuses.excuse(
                 connection, run.params.excuses, by=by, reason=str(run.params.excuse_reason), run_id=run.run_id
             )
 
@@ -177,9 +90,10 @@ def examine(run: Run, name: str, *, dry: bool, record: bool = True) -> dict[str,
     """Examines one collection over the gap and, unless dry, writes what is missing or stale. Returns its report."""
     found = CollectionReport(name, "gap")
     params = run.params
+    policy = Policy() if dry else Policy(insert=True, update=params.update_stale)
 
     def work() -> None:
-        with _examiner(run, found, params.policy(dry=dry)) as examiner:
+        with _examiner(run, found, policy) as examiner:
             examiner.scan(params.scan_window, params.page_size)
 
     mode = "dry_run" if dry else "apply"
@@ -217,14 +131,13 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
         with _examiner(run, found, Policy()) as examiner:
             examiner.sweep(params.page_size, grace=params.grace_seconds)
             rejected.extend(examiner.rejected)
-        unexplained = sum(found.counts[v] - found.excused[v] for v in set(Verdict) - _EXPLAINED)
-        found.verification = "verified" if unexplained == 0 else "not_verified"
+        found.verification = "not_verified" if found.drift else "verified"
 
     def finish(connection: Connection) -> None:
         # So that a person can excuse them all at once, and reconciliation knows them.
-        memory.remember(connection, name, [(finding, None, None) for finding in rejected], run.run_id)
+        differences.remember(connection, name, rejected, run.run_id)
         if found.verification == "verified":
-            memory.advance_watermark(connection, name, began, run.run_id, swept_at=began)
+            watermarks.advance(connection, name, began, run.run_id, swept_at=began)
             if baseline is not None:
                 baselines.save(connection, name, baseline, run.run_id)
 
@@ -234,17 +147,8 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
 
 def _examiner(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
     with run.target.transaction() as connection:
-        excused = memory.excuses_of(connection, found.collection)
-    return Examiner(
-        run.source,
-        run.target,
-        run.catalog,
-        run.catalog[found.collection],
-        policy=policy,
-        report=found,
-        run_id=run.run_id,
-        excused=excused,
-    )
+        excused = excuses.excuses_of(connection, found.collection)
+    return run.examiner(found, policy, excused)
 
 
 def _recorded(
@@ -259,12 +163,8 @@ def _recorded(
 ) -> dict[str, Any]:
     if record and run.params.mode == "dry_run":
         with run.target.transaction() as connection:
-            record = memory.can_record_runs(connection)
-    return recorded(
-        run.source, run.target, found, work, finish,
-        dag_id=DAG_ID, run_id=run.run_id, scope=run.params.scope, mode=mode, window=window, line=lambda: record,
-        max_billed_reads=run.params.max_billed_reads,
-    )  # fmt: skip
+            record = run_log.can_record(connection)
+    return recorded(run, found, work, finish, scope=run.params.scope, mode=mode, window=window, line=lambda: record)
 
 
 # --- the report -----------------------------------------------------------------------------------------------------
@@ -299,7 +199,7 @@ def build_report(
         "run_id": run_id,
         "mode": "dry_run" if dry else params.mode,
         "scope": params.scope,
-        "window": params.as_json()["window"],
+        "window": params.window.as_json(),
         "added_parents": list(params.added),
         "approval": approval,
         "answer": answer,
@@ -413,5 +313,5 @@ def _why(check: Mapping[str, Any] | None) -> str:
         return ": its verification failed"
     if check["verification"] == "not_proven":
         return ": it has more documents than explain_up_to; raise that to compare them all"
-    left = {v: n for v, n in check["counts"].items() if n and Verdict(v) not in _EXPLAINED}
+    left = {v: n for v, n in check["counts"].items() if n and v in DRIFT}
     return f": {', '.join(f'{n:,} {v}' for v, n in left.items())}, {check['excused']:,} of them excused"

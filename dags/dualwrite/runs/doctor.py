@@ -18,7 +18,8 @@ from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import DualWriteError, PreflightError
 from dualwrite.model.windows import LONG_AGO, Window
-from dualwrite.postgres import Connection, memory, privileges
+from dualwrite.postgres import Connection, privileges
+from dualwrite.postgres.remembered import schema, watermarks
 
 MINIMUM = {
     "apache-airflow-task-sdk": (1, 2),
@@ -152,7 +153,7 @@ def _target(connection: Connection, catalog: Catalog, source_ahead: timedelta | 
         "write_ops",
         None
         if op_log.is_readable(connection)
-        else "it can't be read, so nobody can tell whether dual-write is alive. "
+        else "it can't be read, so nothing shows whether dual-write is alive. "
         "GRANT SELECT ON write_ops to the role, which must see all of its rows.",
     )
     if made:
@@ -168,7 +169,8 @@ def _tls(connection: Connection) -> Line:
     mode = info.get_parameters().get("sslmode", "prefer")
     if mode != "verify-full":
         return Line(
-            "TLS", f"sslmode is {mode}, so the server could be anybody. Set verify-full and its CA, sslrootcert."
+            "TLS",
+            f"sslmode is {mode}, so the server's identity is not checked. Set verify-full, and sslrootcert to its CA.",
         )
     return Line("TLS", note="verify-full")
 
@@ -179,7 +181,7 @@ def _migrations(connection: Connection) -> Generator[Line, None, bool]:
         steps = migrations.make_plan(connection, migrations.MigrationParams())
     except (DualWriteError, postgres.Error) as error:
         words = postgres.condition(error) if isinstance(error, postgres.Error) else str(error)
-        yield Line("migrations", f"what was applied can't be read: {words}. See sql/roles/data.sql.")
+        yield Line("migrations", f"the ledger can't be read: {words}. See sql/roles/data.sql.")
         return False
     refused = [f"{step.version}_{step.name}: {step.reason}" for step in steps if step.state == "refused"]
     waiting = [f"{s.version}_{s.name}" for s in steps if s.state in ("pending", "interrupted")]
@@ -191,9 +193,9 @@ def _migrations(connection: Connection) -> Generator[Line, None, bool]:
         yield Line("migrations", note=f"{len(steps)} applied")
     try:
         with postgres.transaction(connection, read_only=True):
-            memory.require_tables(connection)
+            schema.require_tables(connection)
             missing = [
-                *memory.missing_grants(connection, writes=True),
+                *schema.missing_grants(connection, writes=True),
                 *privileges.missing_on_database(connection, "TEMPORARY"),
             ]
     except PreflightError:
@@ -230,7 +232,7 @@ def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:
 def _age(connection: Connection, catalog: Catalog, now: datetime) -> Line:
     """How long ago the collection was compared completely for which that is longest ago."""
     with postgres.transaction(connection, read_only=True):
-        ages: Mapping[str, Mapping[str, str | None]] = memory.ages(connection)
+        ages: Mapping[str, Mapping[str, str | None]] = watermarks.ages(connection)
     never = [name for name in catalog.names if not ages.get(name, {}).get("swept_at")]
     if never:
         return Line(

@@ -14,18 +14,19 @@ from typing import Any
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.compare import scans
 from dualwrite.model.declaration import Collection, CreateTime, Field
+from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.windows import Window
 from dualwrite.runs.reconcile_plan import Run
 
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
-    """Operations and documents of the run's minutes. `problem` is the sentence to fail with, None where all is well."""
+    """Operations and documents of the run's minutes. `problem` is None where all is well."""
 
     minutes: float
     activity: operations.Activity
     documents: int
-    problem: str | None
+    problem: Problem | None
 
     def as_json(self) -> dict[str, Any]:
         per_minute = None if self.activity.total is None else round(self.activity.total / max(self.minutes, 1), 2)
@@ -35,7 +36,7 @@ class Liveness:
             "per_minute": per_minute,
             "documents": self.documents,
             "documents_per_minute": round(self.documents / max(self.minutes, 1), 2),
-            "problem": self.problem,
+            "problem": self.problem.text if self.problem else None,
         }
 
 
@@ -71,7 +72,7 @@ def _alive(run: Run, window: Window) -> Liveness:
         created = max((number[name] for name in _creation_fields(collection)), default=0)
         if created >= run.params.liveness_minimum and not activity.of(operations.entities_of(collection)):
             silent.append((collection, created))
-    problem = None
+    problem: str | None = None
     since = window.start.isoformat(timespec="minutes")
     if activity.total is None or not run.plan.dual_write_enabled:
         pass  # nothing to go by, or nothing is expected
@@ -87,7 +88,7 @@ def _alive(run: Run, window: Window) -> Liveness:
             f"operation of their entity types: {listed}. Other entity types have {activity.total:,} operations"
         )
     minutes = (window.end - window.start).total_seconds() / 60
-    return Liveness(minutes, activity, documents, problem)
+    return Liveness(minutes, activity, documents, Problem(ProblemKind.DUAL_WRITE_OFF, problem) if problem else None)
 
 
 def _creation_fields(collection: Collection) -> list[str]:

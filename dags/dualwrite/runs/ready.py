@@ -100,7 +100,7 @@ def _no_rejections(whole: Mapping[str, Any]) -> Check:
 def _migrations(found: Mapping[str, Any]) -> Check:
     title = "Every migration verified"
     if found["unknown"]:
-        return Check("migrations", title, False, f"It could not be told: {found['unknown']}")
+        return Check("migrations", title, False, f"Unknown: {found['unknown']}")
     if found["pending"]:
         return Check("migrations", title, False, f"Not applied: {', '.join(found['pending'])}.")
     if found["differences"]:
@@ -115,7 +115,7 @@ def _alive(whole: Mapping[str, Any]) -> Check:
     if whole["problem"]:
         return Check("alive", title, False, str(whole["problem"]))
     if not activity or activity["total"] is None:
-        return Check("alive", title, False, "write_ops can't be read, so nobody knows.")
+        return Check("alive", title, False, "Unknown: write_ops can't be read.")
     if not activity["total"]:
         return Check("alive", title, False, f"No operation in the last {activity['minutes']:g} minutes.")
     operations = "operation" if activity["total"] == 1 else "operations"

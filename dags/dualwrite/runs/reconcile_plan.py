@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -12,98 +11,23 @@ from dualwrite.engine import preflight as checks
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
-from dualwrite.model import parameters
-from dualwrite.model.choices import RECONCILE_SCOPES as SCOPES
-from dualwrite.model.choices import REPAIRS
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.errors import ParameterError, PreflightError
+from dualwrite.model.parameters import refuse_unknown_collections
+from dualwrite.model.reconcile_params import ReconcileParams
+from dualwrite.model.report import CollectionReport
 from dualwrite.model.windows import Window, recent_window
-from dualwrite.postgres import Connection, baselines, memory
+from dualwrite.postgres import Connection, target_clock
+from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, schema, watermarks
 from dualwrite.postgres.target import Target
+from dualwrite.runs.record import BaseRun, recorded
 
 DAG_ID = "reconcile_dual_writes"
-PARAMETERS = (
-    "minutes", "overlap_minutes", "grace_seconds", "scope", "sweep_every_hours", "collections", "repair", "max_repairs",
-    "max_share", "max_billed_reads", "max_proof_reads", "liveness_minimum", "max_unattempted_repairs", "max_open_looks", "max_examined_age_hours",
-    "max_swept_age_hours", "write_ops_required", "excuse", "excuse_reason", "unexcuse",
-)  # fmt: skip
-BY_A_PERSON = ("excuse", "excuse_reason", "unexcuse")
-"""Parameters that only a person gives: a Variable would excuse whatever is found from now on."""
-
 JOURNAL_DAYS = 30
 RUNS_DAYS = 400
 
 MAX_ASKED_AGE = timedelta(days=1)
 """How long ago an excuse may have been asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReconcileParams:
-    """The parameters of one run, checked."""
-
-    minutes: int
-    overlap_minutes: int
-    grace_seconds: float
-    scope: str
-    sweep_every_hours: float
-    selected: tuple[str, ...]
-    repair: str
-    max_repairs: int
-    max_share: float
-    max_billed_reads: int | None
-    max_proof_reads: int
-    liveness_minimum: int
-    max_unattempted_repairs: int
-    max_open_looks: int
-    max_examined_age_hours: float
-    max_swept_age_hours: float
-    write_ops_required: bool
-    excuses: tuple[tuple[str, str], ...]
-    excuse_reason: str | None
-    unexcuses: tuple[tuple[str, str], ...]
-
-    @property
-    def policy(self) -> Policy:
-        """What a repair may write."""
-        return Policy(
-            insert=self.repair != "off",
-            update=self.repair in ("missing_and_stale", "all"),
-            delete=self.repair == "all",
-            max_proof_reads=self.max_proof_reads,
-        )
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Self:
-        pairs = {name: tuple((c, k) for c, k in given[name]) for name in ("excuses", "unexcuses")}
-        return cls(**{**given, **pairs, "selected": tuple(given["selected"])})
-
-
-def parse(given: Mapping[str, Any], catalog: Catalog) -> ReconcileParams:
-    """Checks the parameters of a run. Raises ParameterError with the first fault."""
-    parameters.refuse_unknown(given, PARAMETERS)
-    excuses = parameters.excuses(given)
-    return ReconcileParams(
-        minutes=int(parameters.number(given, "minutes", 1, 7 * 24 * 60)),
-        overlap_minutes=int(parameters.number(given, "overlap_minutes", 0, 7 * 24 * 60)),
-        grace_seconds=parameters.number(given, "grace_seconds", 0, 3600),
-        scope=parameters.choice(given, "scope", SCOPES),
-        sweep_every_hours=parameters.number(given, "sweep_every_hours", 0, 24 * 366),
-        selected=parameters.collections(given, catalog),
-        repair=parameters.choice(given, "repair", REPAIRS),
-        max_repairs=int(parameters.number(given, "max_repairs", 1, 1_000_000)),
-        max_share=parameters.number(given, "max_share", 0, 100),
-        max_billed_reads=parameters.cap(given, "max_billed_reads", parameters.MAX_BILLED_READS),
-        max_proof_reads=int(parameters.number(given, "max_proof_reads", 0, parameters.MAX_BILLED_READS)),
-        liveness_minimum=int(parameters.number(given, "liveness_minimum", 1, 1_000_000)),
-        max_unattempted_repairs=int(parameters.number(given, "max_unattempted_repairs", 0, 1_000_000)),
-        max_open_looks=int(parameters.number(given, "max_open_looks", 1, 1_000_000)),
-        max_examined_age_hours=parameters.number(given, "max_examined_age_hours", 0, 24 * 366),
-        max_swept_age_hours=parameters.number(given, "max_swept_age_hours", 0, 24 * 366),
-        write_ops_required=parameters.boolean(given, "write_ops_required"),
-        excuses=tuple(excuses),
-        excuse_reason=parameters.reason(given, bool(excuses)),
-        unexcuses=tuple(parameters.excuses(given, "unexcuse")),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +52,11 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "params": dataclasses.asdict(self.params),
+            "params": self.params.model_dump(mode="json"),
             "now": self.now.isoformat(),
             "dual_write_enabled": self.dual_write_enabled,
-            "windows": {n: None if w is None else _window_json(w) for n, w in self.windows.items()},
-            "instead": {n: _window_json(w) for n, w in self.instead.items()},
+            "windows": {n: w and w.as_json() for n, w in self.windows.items()},
+            "instead": {n: w.as_json() for n, w in self.instead.items()},
             "unattended": self.unattended,
             "billed_reads": self.billed_reads,
         }
@@ -140,32 +64,21 @@ class Plan:
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Self:
         return cls(
-            ReconcileParams.from_json(given["params"]),
+            ReconcileParams.model_validate(given["params"]),
             datetime.fromisoformat(given["now"]),
             given["dual_write_enabled"],
-            {n: None if w is None else _window_of(w) for n, w in given["windows"].items()},
-            {n: _window_of(w) for n, w in given["instead"].items()},
+            {n: w and Window.from_json(w) for n, w in given["windows"].items()},
+            {n: Window.from_json(w) for n, w in given["instead"].items()},
             given["unattended"],
             given["billed_reads"],
         )
 
 
-def _window_json(window: Window) -> dict[str, str]:
-    return {"start": window.start.isoformat(), "end": window.end.isoformat()}
-
-
-def _window_of(given: Mapping[str, str]) -> Window:
-    return Window(datetime.fromisoformat(given["start"]), datetime.fromisoformat(given["end"]))
-
-
 @dataclass(frozen=True, slots=True)
-class Run:
+class Run(BaseRun):
     """What the tasks of one run share."""
 
-    source: Source
-    target: Target
-    catalog: Catalog
-    run_id: str
+    dag_id = DAG_ID
     plan: Plan
     switch: Callable[[], bool] | None = None
     """Asks for Variable dual_write_enabled as it is now: `plan` knows it as it was. None: it can't have changed."""
@@ -173,6 +86,50 @@ class Run:
     @property
     def params(self) -> ReconcileParams:
         return self.plan.params
+
+    @property
+    def max_billed_reads(self) -> int | None:
+        return self.params.max_billed_reads
+
+    @property
+    def billed_before(self) -> int:
+        return self.plan.billed_reads
+
+    @property
+    def unattended(self) -> bool:
+        return self.plan.unattended
+
+    @property
+    def policy(self) -> Policy:
+        """What a repair may write."""
+        repair = self.params.repair
+        return Policy(
+            insert=repair != "off",
+            update=repair in ("missing_and_stale", "all"),
+            delete=repair == "all",
+            max_proof_reads=self.params.max_proof_reads,
+        )
+
+
+def measured(
+    run: Run,
+    found: CollectionReport,
+    work: Callable[[], None],
+    finish: Callable[[Connection], None],
+    window: Window | None,
+) -> dict[str, Any]:
+    """One phase of one collection, with its line in dualwrite.runs. A look at nothing leaves no line."""
+    swept = window is None and found.collection in run.plan.windows
+    return recorded(
+        run,
+        found,
+        work,
+        finish,
+        scope="sweep" if swept else "recent",
+        mode=run.params.repair,
+        window=window,
+        line=lambda: bool(found.examined or found.not_examined or found.phase == "compare"),
+    )
 
 
 # --- preflight ----------------------------------------------------------------------------------------------------------
@@ -200,23 +157,25 @@ def preflight(
     now = now or clock()
     source.budget = Budget(params.max_billed_reads)
     with target.transaction() as connection:
-        memory.require_schema(connection)
-        _check_clocks(clock(), {"target's": memory.now(connection)})
-        memory.prune_journal(connection, JOURNAL_DAYS)
-        memory.prune_runs(connection, RUNS_DAYS)
-        _check_excuses(connection, catalog, [*params.excuses, *params.unexcuses])
+        schema.require(connection)
+        _check_clocks(clock(), {"target's": target_clock.now(connection)})
+        journal.prune(connection, JOURNAL_DAYS)
+        run_log.prune(connection, RUNS_DAYS)
+        # Excuses may name a collection that is no longer declared, and has differences open from when it was.
+        known = {*catalog.names, *(line["collection"] for line in differences.open_counts(connection))}
+        refuse_unknown_collections([*params.excuses, *params.unexcuses], known)
         if (params.excuses or params.unexcuses) and asked_at is not None and clock() - asked_at > MAX_ASKED_AGE:
             raise ParameterError(
                 f"This run was asked for at {asked_at.isoformat(timespec='minutes')} and excuses differences: what is open "
                 "has changed since. Trigger a new run instead of clearing this one."
             )
-        memory.excuse(
+        excuses.excuse(
             connection, params.excuses, by=by, reason=str(params.excuse_reason), run_id=run_id, asked_at=asked_at
         )
-        memory.unexcuse(connection, params.unexcuses)
-        moment = memory.now(connection)
+        excuses.unexcuse(connection, params.unexcuses)
+        moment = target_clock.now(connection)
         called = baselines.called_sweeps(connection)
-        marks = {name: _believed(memory.watermark(connection, name), moment) for name in params.selected}
+        marks = {name: _believed(watermarks.watermark(connection, name), moment) for name in params.collections}
     windows, instead = {}, {}
     for name, mark in marks.items():
         recent = None if mark is None else recent_window(mark[0], params.minutes, now)
@@ -226,7 +185,7 @@ def preflight(
             instead[name] = recent
     plan = Plan(params, now, dual_write_enabled, windows, instead, unattended)
     # A repair also writes the parents that a missing row needs.
-    examined = dict.fromkeys(catalog.with_parents(params.selected))
+    examined = dict.fromkeys(catalog.with_parents(params.collections))
     checked = checks.check(source, target, catalog, examined, writes=plan.repairs, estimate=False)
     _check_clocks(clock(), {"source's": checked.source_time})
     return replace(plan, billed_reads=source.billed_reads)
@@ -235,7 +194,7 @@ def preflight(
 def _check_clocks(worker: datetime, others: Mapping[str, datetime]) -> None:
     """Windows, watermarks and sweeps compare the worker's clock with the others."""
     for whose, moment in others.items():
-        if abs(worker - moment) > memory.CLOCKS_APART:
+        if abs(worker - moment) > target_clock.CLOCKS_APART:
             minutes = (worker - moment).total_seconds() / 60
             raise PreflightError(
                 f"The worker's clock and the {whose} are {abs(minutes):,.0f} minutes apart (worker "
@@ -249,10 +208,10 @@ def _believed(
 ) -> tuple[datetime, datetime | None] | None:
     """A watermark as far as it can be true: one that lies in the future was set by a wrong clock, and what was examined
     until then nobody knows. Such a collection is swept."""
-    if mark is None or mark[0] > moment + memory.CLOCKS_APART:
+    if mark is None or mark[0] > moment + target_clock.CLOCKS_APART:
         return None
     until, swept = mark
-    return until, None if swept is not None and swept > moment + memory.CLOCKS_APART else swept
+    return until, None if swept is not None and swept > moment + target_clock.CLOCKS_APART else swept
 
 
 def _sweeps(
@@ -263,13 +222,3 @@ def _sweeps(
     swept = mark[1] if mark else None
     due = swept is None or now - swept >= timedelta(hours=params.sweep_every_hours)
     return due or params.scope == "sweep" or not collection.check_fields
-
-
-def _check_excuses(connection: Connection, catalog: Catalog, named: Iterable[tuple[str, str]]) -> None:
-    """A collection that is named must be declared, or have differences open from when it was."""
-    known = {*catalog.names, *(line["collection"] for line in memory.open_counts(connection))}
-    for name, key in named:
-        if name not in known:
-            raise ParameterError(
-                f"An excuse names a collection: {name!r} in {name}:{key} is none. Choose from {', '.join(sorted(known))}."
-            )

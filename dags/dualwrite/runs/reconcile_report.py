@@ -1,7 +1,7 @@
 """What a reconciliation's last task says: the report, and the sentences that a failed run ends with.
 
 Everything open counts, wherever and whenever it was found: a difference of last week fails today's run too, until it is
-mended or a person accepts it.
+repaired or a person accepts it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dualwrite import migrations
-from dualwrite.engine.op_log import NEVER_ATTEMPTED
 from dualwrite.model import cost, report
 from dualwrite.model.declaration import Catalog
+from dualwrite.model.problems import ProblemKind
 from dualwrite.model.render import Block, Heading, Paragraph, Table
-from dualwrite.model.report import Alert
-from dualwrite.model.verdicts import DRIFT, Reason
-from dualwrite.postgres import Connection, memory
+from dualwrite.model.report import Alert, CollectionReport, merged
+from dualwrite.model.verdicts import DRIFT, Reason, Why
+from dualwrite.postgres import Connection
+from dualwrite.postgres.remembered import differences, excuses, journal, run_log, watermarks
 from dualwrite.runs.ready import checklist, clean_streak
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 from dualwrite.runs.repair import steps
 
 RUNBOOK = "docs/runbook.md"
+_DONE = {"examined": "completely compared", "swept": "swept"}
 EXCUSES = 20
 """How many excused differences a report lists; the counts beside them are exact."""
-NO_GATE = "Whether dual-write is alive was not examined: the task look_again failed or did not run; see its log."
+NO_GATE = "Whether dual-write is alive is unknown: the task look_again failed or did not run; see its log."
 NOT_RUN = "it failed or did not run; see the task's log"
 _REPAIRS = {"missing": "missing", "stale": "missing_and_stale", "extra": "all"}
 _BLOCKED: dict[str, str] = {
@@ -63,11 +65,14 @@ def build_report(
 ) -> dict[str, Any]:
     """The whole run, with what is open now, the age of the last complete looks, and the last runs in short form."""
     why = parts.errors.get("look_again")
-    gate = parts.gate or {"problem": f"{NO_GATE} {why}" if why else NO_GATE}
+    gate = parts.gate or {
+        "problem": f"{NO_GATE} {why}" if why else NO_GATE,
+        "problem_kind": ProblemKind.NOT_EXAMINED,
+    }
     planned = gate.get("planned") or {}
     done = {(part["collection"], part["phase"]) for part in parts.repaired}
     due = [] if gate["problem"] else [(name, step) for name in planned for step in steps(planned[name])]
-    collections = [_collection(name, plan, parts) for name in plan.params.selected]
+    collections = [_collection(name, plan, parts) for name in plan.params.collections]
     whole_report = {
         "version": report.VERSION,
         "dag_id": DAG_ID,
@@ -77,6 +82,7 @@ def build_report(
         "dual_write_enabled": plan.dual_write_enabled,
         "windows": plan.as_json()["windows"],
         "problem": gate["problem"],
+        "problem_kind": gate["problem_kind"],
         "gate": "not_examined" if parts.gate is None else "examined",
         "operations": gate.get("operations"),
         "planned": planned,
@@ -85,15 +91,15 @@ def build_report(
             for name, step in due
             if (name, step) not in done
         },
-        "repaired_lately": [dataclasses.asdict(r) for r in memory.repaired_lately(connection, DAG_ID, run_id)],
+        "repaired_lately": [dataclasses.asdict(r) for r in journal.repaired_lately(connection, DAG_ID, run_id)],
         "billed_reads": _billed(collections, gate, plan, parts),
         "collections": collections,
-        "open": memory.open_counts(connection),
-        "ages": memory.ages(connection),
+        "open": differences.open_counts(connection),
+        "ages": watermarks.ages(connection),
         "declared": list(catalog.names),
-        "history": memory.history(connection, DAG_ID),
-        "excuses": memory.excuses(connection, EXCUSES),
-        "clean_days": clean_streak(memory.clean_days(connection, DAG_ID), plan.now.date()),
+        "history": run_log.history(connection, DAG_ID),
+        "excuses": excuses.latest(connection, EXCUSES),
+        "clean_days": clean_streak(run_log.clean_days(connection, DAG_ID), plan.now.date()),
         "migrations": migrations.standing(connection),
     }
     derived = [c.name for c in catalog if c.entries is not None]
@@ -105,7 +111,7 @@ def build_report(
 
 def _billed(collections: Sequence[Mapping[str, Any]], gate: Mapping[str, Any], plan: Plan, parts: Parts) -> int:
     """All reads of the run: of its collections, of parents that only the repair touched, and of no collection."""
-    others = [part for name, part in (parts.re_examined or {}).items() if name not in plan.params.selected]
+    others = [part for name, part in (parts.re_examined or {}).items() if name not in plan.params.collections]
     own = sum(c["billed_reads"] for c in [*collections, *others])
     return int(own + gate.get("billed_reads", 0) + plan.billed_reads + parts.billed_reads)
 
@@ -116,21 +122,23 @@ def _collection(name: str, plan: Plan, parts: Parts) -> dict[str, Any]:
     looked = (parts.looked or {}).get(name)
     if compared is None:
         why = parts.errors.get(f"compare.{name}") or parts.errors.get("compare") or NOT_RUN
-        missing = report.CollectionReport(name, "compare", not_examined=why).as_json()
+        missing = CollectionReport(name, "compare", not_examined=why).as_json()
         return {**missing, "scope": "recent", "not_looked_at": 0, "undecided": 0, "sweep_failed": None}
+    whole = merged([CollectionReport.from_json(look) for look in (compared, looked) if look])
     if looked is None and compared.get("pending"):
         why = parts.errors.get(f"look_again.{name}") or parts.errors.get("look_again") or NOT_RUN
-        compared = {**compared, "outcome": "not_examined", "not_examined": f"its second look: {why}"}
-    whole = report.merged([compared, *([looked] if looked else [])])
-    whole |= {"phase": "compare", "scope": compared["scope"], "sweep_failed": compared.get("sweep_failed")}
-    whole |= {n: (looked or {}).get(n, 0) for n in ("not_looked_at", "undecided")}
+        whole.not_examined = f"its second look: {why}"
     for written in parts.repaired:
         if written["collection"] == name:
-            for number in ("inserted", "updated", "deleted", "parents_inserted", "billed_reads"):
-                whole[number] += written[number]
+            whole.add_work(CollectionReport.from_json(written))
     if parts.re_examined and name in parts.re_examined:
-        whole["billed_reads"] += parts.re_examined[name]["billed_reads"]
-    return whole
+        whole.billed_reads += parts.re_examined[name]["billed_reads"]
+    return {
+        **compared,
+        **whole.as_json(),
+        "sweep_failed": compared.get("sweep_failed"),
+        **{n: (looked or {}).get(n, 0) for n in ("not_looked_at", "undecided")},
+    }
 
 
 # --- alerts -------------------------------------------------------------------------------------------------------------
@@ -140,19 +148,18 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
     """Why the run fails; empty where it succeeds."""
     found = []
     if problem := whole["problem"]:
-        verdict = "dual_write_off" if "seems off" in problem else "refused"
-        found.append(Alert(problem, verdict="not_examined" if whole["gate"] == "not_examined" else verdict))
+        found.append(Alert(problem, verdict=str(whole["problem_kind"])))
     for collection in whole["collections"]:
         name = collection["collection"]
         if collection["not_examined"]:
             found.append(Alert(f"{name} was not examined: {collection['not_examined']}", name, "not_examined"))
         if collection["sweep_failed"]:
-            text = f"{name} was not swept, only what was written lately was looked at: {collection['sweep_failed']}"
+            text = f"{name} was not swept; only recent writes were compared: {collection['sweep_failed']}"
             found.append(Alert(text, name, "not_swept"))
         if collection["undecided"]:
             text = (
                 f"{name}: {collection['undecided']:,} differences were seen once and not looked at again, because more than "
-                f"max_open_looks = {plan.params.max_open_looks:,} are open; the next runs go on"
+                f"max_open_looks = {plan.params.max_open_looks:,} are open; the next runs continue"
             )
             found.append(Alert(text, name, "not_examined"))
     for step, why in whole["not_repaired"].items():
@@ -197,7 +204,7 @@ def _drift(whole: Mapping[str, Any], catalog: Catalog, link: str) -> list[Alert]
 def _remedy(name: str, verdict: str, reasons: Counter[str | None], catalog: Catalog, link: str) -> str:
     where = f" at {link}" if link else ""
     if name not in catalog.names:
-        return f"the catalog has no collection {name} any more: put it back, or trigger with excuse = {name}:*{where}"
+        return f"the catalog no longer has collection {name}: restore it, or trigger with excuse = {name}:*{where}"
     if verdict not in _REPAIRS:
         return f"correct the documents, or trigger {DAG_ID} with excuse = {name}:<key>{where} ({RUNBOOK})"
     parts = []
@@ -213,7 +220,7 @@ def _remedy(name: str, verdict: str, reasons: Counter[str | None], catalog: Cata
 
 def _unattempted(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
     """A repair that scheduled runs do quietly must not hide that nobody attempts these writes any more."""
-    lately = [r for r in whole["repaired_lately"] if r["cause"] == NEVER_ATTEMPTED]
+    lately = [r for r in whole["repaired_lately"] if r["cause"] == Why.NEVER_ATTEMPTED]
     number = sum(r["unattended"] for r in lately)
     now = sum(r["by_this_run"] for r in lately)
     if not plan.unattended or not now or number <= plan.params.max_unattempted_repairs:
@@ -221,7 +228,7 @@ def _unattempted(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
     listed = ", ".join(f"{r['collection']} {r['unattended']:,}" for r in lately if r["unattended"])
     text = (
         f"{now:,} rows were repaired that no operation had attempted, {number:,} by scheduled runs in 24 hours ({listed}): "
-        f"more than max_unattempted_repairs = {plan.params.max_unattempted_repairs:,}. The rows are right now; find the client "
+        f"more than max_unattempted_repairs = {plan.params.max_unattempted_repairs:,}. The rows are correct now; find the client "
         f"that doesn't dual-write (flag off, old version) ({RUNBOOK})"
     )
     return [Alert(text, verdict="unattempted_repairs")]
@@ -233,16 +240,15 @@ def _blind(whole: Mapping[str, Any], catalog: Catalog, plan: Plan) -> list[Alert
     operations = whole["operations"]
     if plan.params.write_ops_required and operations is not None and operations["total"] is None:
         text = (
-            "write_ops is missing or can't be read whole, so nobody can tell whether dual-write is alive, or why a row is "
-            "wrong: GRANT SELECT ON write_ops to our role and let it bypass row-level security (or set write_ops_required = "
-            "false)"
+            "write_ops is missing or not fully readable, so nothing shows whether dual-write is alive or why a row differs: "
+            "GRANT SELECT ON write_ops to the role and let it bypass row-level security, or set write_ops_required = false"
         )
         found.append(Alert(text, verdict="write_ops_unreadable"))
     limits = {"examined": plan.params.max_examined_age_hours, "swept": plan.params.max_swept_age_hours}
     if limits["swept"]:
         limits["swept"] = max(limits["swept"], 2 * plan.params.sweep_every_hours)
     # A person who selects a few knows that; what nobody selects any more, scheduled runs tell.
-    names = catalog.names if plan.unattended else plan.params.selected
+    names = catalog.names if plan.unattended else plan.params.collections
     for what, most in limits.items():
         ages = {name: whole["ages"].get(name, {}).get(f"{what}_hours") for name in names}
         old = {name: age for name, age in ages.items() if most and (age is None or age > most)}
@@ -251,8 +257,8 @@ def _blind(whole: Mapping[str, Any], catalog: Catalog, plan: Plan) -> list[Alert
                 f"{name} ({'never' if age is None else f'{age:,.0f} h ago'})" for name, age in old.items()
             )
             text = (
-                f"Not {what} whole for more than {most:g} hours (max_{what}_age_hours): {listed}. Select these collections "
-                "again (Variable reconcile_collections), or see why their looks fail"
+                f"Not {_DONE[what]} for more than {most:g} hours (max_{what}_age_hours): {listed}. Select these collections "
+                "again (Variable reconcile_collections), or see why their comparison fails"
             )
             found.append(Alert(text, verdict=f"not_{what}_lately"))
     return found
@@ -281,7 +287,7 @@ def _ages(ages: Mapping[str, Mapping[str, Any]]) -> str:
     never = sorted(n for n, a in ages.items() if a["swept_at"] is None)
     swept = min((str(a["swept_at"]), n) for n, a in ages.items()) if not never else None
     last = f"oldest sweep: {swept[0][:16]} ({swept[1]})" if swept else f"never swept: {', '.join(never)}"
-    return f"Oldest complete look: {str(age['examined_until'])[:16]} ({name}); {last}."
+    return f"Oldest complete comparison: {str(age['examined_until'])[:16]} ({name}); {last}."
 
 
 def verdict(whole: Mapping[str, Any]) -> str:
@@ -327,7 +333,9 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
         blocks.append(Table(["repaired in the last 24 hours", "cause", "rows", "by scheduled runs"], lines, left=2))
     if waiting := {c["collection"]: c["not_looked_at"] for c in whole["collections"] if c["not_looked_at"]}:
         listed = ", ".join(f"{name} {number:,}" for name, number in waiting.items())
-        blocks.append(Paragraph(f"Open and not looked at again by this run (max_open_looks): {listed}. Later runs do."))
+        blocks.append(
+            Paragraph(f"Open and not looked at again by this run (max_open_looks): {listed}. Later runs do that.")
+        )
     swept = [c["collection"] for c in whole["collections"] if c.get("scope") == "sweep"]
     if swept:
         blocks.append(Paragraph(f"Swept (every document and every row): {', '.join(swept)}."))
@@ -350,12 +358,12 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
             )
         )
     elif activity:
-        blocks.append(
-            Paragraph("write_ops is not there, or may not be read: causes are unknown, and liveness can't be told.")
-        )
+        blocks.append(Paragraph("write_ops is missing or may not be read: causes and liveness are unknown."))
     if not whole["dual_write_enabled"]:
         blocks.append(
-            Paragraph("Variable dual_write_enabled is false: what differs is expected, kept open, and not repaired.")
+            Paragraph(
+                "Variable dual_write_enabled is false: differences are expected, stay open, and are not repaired."
+            )
         )
     blocks.append(Paragraph(cost.billed(whole["billed_reads"])))
     blocks += report.samples(whole["collections"])

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dualwrite.model.errors import DualWriteError, TargetError
-from dualwrite.runs import reconcile, reconcile_report, repair
+from dualwrite.runs import first_look, reconcile_report, repair, second_look
 from dualwrite.runs.reconcile_plan import Plan, Run
 
 log = logging.getLogger(__name__)
@@ -57,9 +57,9 @@ def compare(
     `kept` holds the reports of a try before this one: those collections are left alone, and new reports are added.
     """
     kept = {} if kept is None else kept
-    found = Stage({name: kept[name] for name in plan.params.selected if name in kept})
+    found = Stage({name: kept[name] for name in plan.params.collections if name in kept})
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
-    waiting = [name for name in plan.params.selected if name not in found.reports]
+    waiting = [name for name in plan.params.collections if name not in found.reports]
     for name in waiting:
         todo.put(name)
     done: queue.SimpleQueue[tuple[str, dict[str, Any] | Exception]] = queue.SimpleQueue()
@@ -71,7 +71,7 @@ def compare(
                 while not stop.is_set():
                     name = todo.get_nowait()
                     try:
-                        done.put((name, reconcile.compare(run, name)))
+                        done.put((name, first_look.compare(run, name)))
                     except Exception as error:  # noqa: BLE001 - one collection's failure is told by its name
                         done.put((name, error))
         except queue.Empty:
@@ -85,7 +85,7 @@ def compare(
         threading.Thread(target=work, name=f"compare-{n}", daemon=True).start()
     deadline = time.monotonic() + seconds
     try:
-        while len(found.reports) + len(found.errors) < len(plan.params.selected):
+        while len(found.reports) + len(found.errors) < len(plan.params.collections):
             name, result = done.get(timeout=max(0.001, deadline - time.monotonic()))
             if isinstance(result, Exception):
                 log.warning("%s: its look failed with %s", name, type(result).__name__)
@@ -93,7 +93,7 @@ def compare(
             else:
                 kept[name] = found.reports[name] = result
     except queue.Empty:
-        for name in plan.params.selected:
+        for name in plan.params.collections:
             if name not in found.reports and name not in found.errors:
                 found.errors[name] = TargetError(
                     f"It did not end within {seconds / 60:g} minutes. See what it waits for."
@@ -123,7 +123,7 @@ def look_again_at(plan: Plan, compared: Mapping[str, Mapping[str, Any]]) -> date
 def look_again(run: Run) -> Stage:
     """The second look at what is open, by key."""
     found = Stage()
-    reconcile.look_again(run, found.reports, found.errors)
+    second_look.look_again(run, found.reports, found.errors)
     return found
 
 

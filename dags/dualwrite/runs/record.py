@@ -1,19 +1,25 @@
-"""One examination with its time, its billed reads, its identity checked, and its line in `dualwrite.runs`."""
+"""What both kinds of runs have in common: how a collection is examined, and how that is recorded."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
+from dualwrite.engine.compare import Examiner
+from dualwrite.engine.units import Policy
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
+from dualwrite.model.declaration import Catalog
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import Excuse
 from dualwrite.model.windows import Window
-from dualwrite.postgres import Connection, memory
+from dualwrite.postgres import Connection
+from dualwrite.postgres.remembered import run_log
 from dualwrite.postgres.target import Target
 
 _budgets: WeakValueDictionary[tuple[object, ...], Budget] = WeakValueDictionary()
@@ -21,45 +27,74 @@ _budgets: WeakValueDictionary[tuple[object, ...], Budget] = WeakValueDictionary(
 _lock = threading.Lock()
 
 
-def _budget(source: Source, target: Target, dag_id: str, run_id: str, limit: int, billed_before: int) -> Budget:
-    with _lock:
-        key = (source.project, dag_id, run_id, limit)
-        budget = _budgets.get(key)
-        if budget is None:
-            with target.transaction() as connection:
-                spent = memory.billed(connection, dag_id, run_id)
-            budget = _budgets[key] = Budget(limit, billed_before + spent)
-        budget.spend(source.billed_reads)  # what this Source read before
-        return budget
+@dataclass(frozen=True, slots=True)
+class BaseRun:
+    """What the tasks of one run share, whatever the run is for."""
+
+    dag_id: ClassVar[str]
+    source: Source
+    target: Target
+    catalog: Catalog
+    run_id: str
+
+    @property
+    def max_billed_reads(self) -> int | None:
+        """A cap on what the whole run reads."""
+        return None
+
+    @property
+    def billed_before(self) -> int:
+        """Reads that no line of the run log tells."""
+        return 0
+
+    @property
+    def unattended(self) -> bool:
+        """A schedule began the run, not a person."""
+        return False
+
+    def examiner(
+        self,
+        found: CollectionReport,
+        policy: Policy,
+        excused: Mapping[str, Excuse] | None = None,
+        watched: frozenset[str] = frozenset(),
+    ) -> Examiner:
+        """Examines the collection of a report, which it fills."""
+        return Examiner(
+            self.source,
+            self.target,
+            self.catalog,
+            self.catalog[found.collection],
+            policy=policy,
+            report=found,
+            run_id=self.run_id,
+            excused=excused,
+            watched=watched,
+        )
 
 
 def recorded(
-    source: Source,
-    target: Target,
+    run: BaseRun,
     found: CollectionReport,
     work: Callable[[], None],
-    finish: Callable[[Connection], None],
+    finish: Callable[[Connection], None] = lambda _: None,
     *,
-    dag_id: str,
-    run_id: str,
     scope: str,
     mode: str,
     window: Window | None,
     line: Callable[[], bool] = lambda: True,
-    unattended: bool = False,
-    max_billed_reads: int | None = None,
-    billed_before: int = 0,
 ) -> dict[str, Any]:
-    """Runs `work`, which fills `found`, and returns it as JSON.
+    """Runs `work`, which fills `found`, and returns it as JSON: with its time and its billed reads, its identity checked.
 
-    `finish` keeps what was found, in one transaction with the line; `line` says whether there is one. A failure is
-    recorded as not examined, and raised again.
+    `finish` keeps what was found, in one transaction with the line in `dualwrite.runs`; `line` says whether there is one.
+    A failure is recorded as not examined, and raised again.
 
-    `max_billed_reads` caps what the whole run reads: what its other tasks have recorded by now counts (and
-    `billed_before`, which no line tells), and what tasks beside this one read meanwhile doesn't.
+    The run's cap on billed reads counts what its other tasks have recorded by now, and not what tasks beside this one read
+    meanwhile.
     """
-    if max_billed_reads is not None and source.budget.limit is None:
-        source.budget = _budget(source, target, dag_id, run_id, max_billed_reads, billed_before)
+    source = run.source
+    if run.max_billed_reads is not None and source.budget.limit is None:
+        source.budget = _budget(run, run.max_billed_reads)
     started_at, began, billed = datetime.now(UTC), time.monotonic(), source.billed_reads
 
     def tally() -> None:
@@ -67,23 +102,23 @@ def recorded(
         found.billed_reads = source.billed_reads - billed
 
     def record(connection: Connection) -> None:
-        memory.record_run(
+        run_log.record(
             connection,
             found,
-            dag_id=dag_id,
-            run_id=run_id,
+            dag_id=run.dag_id,
+            run_id=run.run_id,
             scope=scope,
             mode=mode,
             window=window,
             started_at=started_at,
-            unattended=unattended,
+            unattended=run.unattended,
         )
 
     try:
         work()
         found.check_identity()
         tally()
-        with target.transaction() as connection:
+        with run.target.transaction() as connection:
             finish(connection)
             if line():
                 record(connection)
@@ -91,7 +126,19 @@ def recorded(
         found.not_examined = type(error).__name__
         tally()
         if line():
-            with target.transaction() as connection:
+            with run.target.transaction() as connection:
                 record(connection)
         raise
     return found.as_json()
+
+
+def _budget(run: BaseRun, limit: int) -> Budget:
+    with _lock:
+        key = (run.source.project, run.dag_id, run.run_id, limit)
+        budget = _budgets.get(key)
+        if budget is None:
+            with run.target.transaction() as connection:
+                spent = run_log.billed(connection, run.dag_id, run.run_id)
+            budget = _budgets[key] = Budget(limit, run.billed_before + spent)
+        budget.spend(run.source.billed_reads)  # what this Source read before
+        return budget

@@ -19,14 +19,15 @@ from dualwrite.engine import preflight as checks
 from dualwrite.engine.units import Policy
 from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.errors import BrakeError
+from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Verdict
-from dualwrite.postgres import memory
-from dualwrite.postgres.memory import OpenDifference
-from dualwrite.runs import reconcile
+from dualwrite.postgres.remembered import differences, journal
+from dualwrite.postgres.remembered.differences import OpenDifference
+from dualwrite.runs import second_look
 from dualwrite.runs.liveness import liveness
-from dualwrite.runs.reconcile import examiner_of, measured, units_of
-from dualwrite.runs.reconcile_plan import Run
+from dualwrite.runs.open_units import units_of
+from dualwrite.runs.reconcile_plan import Run, measured
 
 FEW = 20
 """Updates and deletes up to this number in a collection need no share of the table to be small."""
@@ -59,16 +60,16 @@ class Planned:
 
 
 def plan(run: Run) -> dict[str, Planned]:
-    """What the run's policy would mend of what is open, by collection; those with nothing to mend are left out."""
+    """What the run's policy would repair of what is open, by collection; those with nothing to repair are left out."""
     found: dict[str, Planned] = {}
     with run.target.transaction() as connection:
-        written = Counter((name, action) for name, _, action in memory.journaled(connection, run.run_id))
-        for name in run.params.selected:
+        written = Counter((name, action) for name, _, action in journal.written_by(connection, run.run_id))
+        for name in run.params.collections:
             number = {"insert": 0, "update": 0, "delete": 0}
-            for difference in memory.open_differences(connection, name):
-                if is_ours(difference, run.params.policy):
-                    number[_WRITTEN_BY[Verdict(difference.verdict)]] += 1
-            unfinished = len(memory.unconfirmed(connection, name))
+            for difference in differences.open_differences(connection, name):
+                if is_ours(difference, run.policy):
+                    number[_WRITTEN_BY[difference.finding.verdict]] += 1
+            unfinished = len(journal.unconfirmed(connection, name))
             part = Planned(
                 **number,
                 unfinished=unfinished,
@@ -91,16 +92,17 @@ def steps(planned: Mapping[str, int] | None) -> tuple[str, ...]:
 
 def is_ours(difference: OpenDifference, policy: Policy) -> bool:
     """Drift that a person has not accepted and that the policy may write."""
-    if difference.excused or difference.verdict not in _WRITTEN_BY:
+    verdict = difference.finding.verdict
+    if difference.excuse is not None or verdict not in _WRITTEN_BY:
         return False
-    return bool(getattr(policy, _WRITTEN_BY[Verdict(difference.verdict)]))
+    return bool(getattr(policy, _WRITTEN_BY[verdict]))
 
 
 def gate(run: Run) -> dict[str, Any]:
-    """Decides what happens after the second look: whether dual-write is alive, and what may be mended.
+    """Decides what happens after the second look: whether dual-write is alive, and what may be repaired.
 
-    Returns `problem` (the sentence to fail with, or None), `planned` (rows by collection) and `operations`. With a problem
-    nothing is repaired.
+    Returns `problem` (the sentence to fail with, or None), `problem_kind`, `planned` (rows by collection) and `operations`.
+    With a problem nothing is repaired.
     """
     billed = run.source.billed_reads
     alive = liveness(run)
@@ -110,9 +112,10 @@ def gate(run: Run) -> dict[str, Any]:
         try:
             brake(run, planned)
         except BrakeError as error:
-            problem = str(error)
+            problem = Problem(ProblemKind.REFUSED, str(error))
     return {
-        "problem": problem,
+        "problem": problem.text if problem else None,
+        "problem_kind": problem.kind if problem else None,
         "planned": {name: dataclasses.asdict(part) for name, part in planned.items()},
         "operations": alive.as_json(),
         "billed_reads": run.source.billed_reads - billed,
@@ -146,7 +149,7 @@ def may_write(run: Run) -> None:
     age = datetime.now(UTC) - run.plan.now
     if age > MAX_PLAN_AGE:
         raise BrakeError(
-            f"A repair belongs to the looks that it follows: those of this run are from "
+            f"This run's comparison is too old to repair by: it is from "
             f"{run.plan.now.isoformat(timespec='minutes')}, more than {MAX_PLAN_AGE.total_seconds() / 3600:g} hours ago. "
             "Nothing was written. Trigger a new run instead of clearing this one."
         )
@@ -162,26 +165,26 @@ def may_write(run: Run) -> None:
 
 
 def re_examine(run: Run, planned: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Looks once more at what was repaired; see reconcile.re_examine."""
-    return reconcile.re_examine(run, planned, lambda difference: is_ours(difference, run.params.policy))
+    """Looks once more at what was repaired; see second_look.re_examine."""
+    return second_look.re_examine(run, planned, lambda difference: is_ours(difference, run.policy))
 
 
 def delete(run: Run, name: str) -> dict[str, Any]:
     """Deletes rows of one collection whose documents are gone, as far as no row references them."""
-    return _write(run, name, replace(run.params.policy, insert=False, update=False))
+    return _write(run, name, replace(run.policy, insert=False, update=False))
 
 
 def write(run: Run, name: str) -> dict[str, Any]:
     """Inserts and updates rows of one collection."""
-    return _write(run, name, replace(run.params.policy, delete=False))
+    return _write(run, name, replace(run.policy, delete=False))
 
 
 def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     """Repairs what is open in one collection, as far as the policy goes. First finishes what a killed run left."""
     found = CollectionReport(name, "delete" if policy.delete else "write")
     with run.target.transaction() as connection:
-        known = [d for d in memory.open_differences(connection, name) if is_ours(d, policy)]
-    with examiner_of(run, found, policy) as examiner:
+        known = [d for d in differences.open_differences(connection, name) if is_ours(d, policy)]
+    with run.examiner(found, policy) as examiner:
 
         def work() -> None:
             may_write(run)  # in here, so that what asking costs is counted

@@ -12,7 +12,8 @@ from dualwrite.firestore.source import Source
 from dualwrite.model.baseline import Baseline, time_column
 from dualwrite.model.declaration import Collection
 from dualwrite.model.windows import Window, with_overlap
-from dualwrite.postgres import Connection, baselines
+from dualwrite.postgres import Connection
+from dualwrite.postgres.remembered import baselines
 from dualwrite.postgres.target import Target
 from dualwrite.runs.reconcile_plan import Run
 

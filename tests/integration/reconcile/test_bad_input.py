@@ -8,7 +8,7 @@ import pytest
 
 from dualwrite.catalog import CATALOG
 from dualwrite.model.errors import DualWriteError
-from dualwrite.runs import reconcile_plan
+from dualwrite.model.reconcile_params import ReconcileParams
 from tests.integration.reconcile.world import attempted, create, execute, now, post
 from tests.support import RECONCILE_DEFAULTS, one
 
@@ -16,27 +16,27 @@ from tests.support import RECONCILE_DEFAULTS, one
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"minutes": 0}, "minutes is a number from 1"),
-        ({"overlap_minutes": -1}, "overlap_minutes is a number"),
-        ({"grace_seconds": "120"}, "grace_seconds is a number"),
-        ({"scope": "all"}, "scope is one of recent, sweep"),
-        ({"repair": True}, "repair is one of off, missing"),
+        ({"minutes": 0}, "minutes must be a whole number from 1"),
+        ({"overlap_minutes": -1}, "overlap_minutes must be a whole number"),
+        ({"grace_seconds": "120"}, "grace_seconds must be a number"),
+        ({"scope": "all"}, "scope must be one of recent, sweep"),
+        ({"repair": True}, "repair must be one of off, missing"),
         ({"collections": ["polls"]}, "'polls' is not"),
-        ({"collections": []}, "Collections are a list of names"),
-        ({"max_share": 101}, "max_share is a number from 0 to 100"),
-        ({"excuse": ["posts"], "excuse_reason": "x"}, "named as collection:key in excuse: 'posts' is not"),
-        ({"excuse": ["posts:x"]}, "excuse_reason is empty"),
-        ({"unexcuse": "posts:x"}, "unexcuse is a list"),
-        ({"dry_run": True}, "Only the form's parameters are taken: dry_run"),
+        ({"collections": []}, "collections must be a list of names"),
+        ({"max_share": 101}, "max_share must be a number from 0 to 100"),
+        ({"excuse": ["posts"], "excuse_reason": "x"}, "Each line of excuse must be collection:key"),
+        ({"excuse": ["posts:x"]}, "excuse_reason is required"),
+        ({"unexcuse": "posts:x"}, "unexcuse must be a list"),
+        ({"dry_run": True}, "Unknown parameter: dry_run"),
     ],
 )
 def test_a_bad_parameter_is_refused_with_rule_place_and_remedy(changes, message):
     with pytest.raises(DualWriteError, match=message.replace("(", r"\(").replace("*", r"\*")):
-        reconcile_plan.parse({**RECONCILE_DEFAULTS, **changes}, CATALOG)
+        ReconcileParams.checked({**RECONCILE_DEFAULTS, **changes}, CATALOG)
 
 
 def test_an_excuse_of_a_collection_that_nobody_knows_is_refused(run):
-    with pytest.raises(DualWriteError, match="'post' in post:x is none"):
+    with pytest.raises(DualWriteError, match="Unknown collection: 'post' in post:x"):
         run(excuse=["post:x"], excuse_reason="a slip")
 
 

@@ -15,7 +15,7 @@ from tests.support import one, reconcile_run
 
 
 def _with(run: Run, **params: object) -> Run:
-    plan = dataclasses.replace(run.plan, params=dataclasses.replace(run.params, **params))
+    plan = dataclasses.replace(run.plan, params=run.params.model_copy(update=params))
     return dataclasses.replace(run, plan=plan)
 
 

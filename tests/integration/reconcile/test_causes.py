@@ -60,7 +60,7 @@ def test_without_write_ops_causes_are_unknown_and_the_run_goes_on(world, target_
     found = run()
     assert "(1 unknown)" in found.alerts[0]
     assert found.report["operations"]["total"] is None
-    assert found.alerts[1].startswith("write_ops is missing or can't be read whole")
+    assert found.alerts[1].startswith("write_ops is missing or not fully readable")
     assert len(run(write_ops_required=False).alerts) == 1
 
 

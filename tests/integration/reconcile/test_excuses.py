@@ -45,7 +45,7 @@ def test_differences_of_a_collection_gone_from_the_catalog_are_told_and_can_be_e
         "VALUES ('polls', 'x', 'missing', now(), now(), 'old')",
     )
     [alert] = run().alerts
-    assert "the catalog has no collection polls any more: put it back, or trigger with excuse = polls:*" in alert
+    assert "the catalog no longer has collection polls: restore it, or trigger with excuse = polls:*" in alert
     assert run(excuse=["polls:*"], excuse_reason="polls were dropped").alerts == []
 
 

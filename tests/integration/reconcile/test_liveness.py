@@ -9,7 +9,7 @@ import pytest
 from dualwrite.catalog import CATALOG
 from dualwrite.engine.op_log import Activity
 from dualwrite.model.errors import TargetError
-from dualwrite.runs import reconcile, reconcile_report, repair
+from dualwrite.runs import first_look, reconcile_report, repair
 from dualwrite.runs.liveness import Liveness, _creation_fields, liveness
 from tests.integration.reconcile.world import (
     LONG_AGO,
@@ -50,7 +50,9 @@ def test_a_document_counts_once_by_whichever_field_it_lies_in_the_window_and_its
             "problem": None,
         }
     with reconcile_run(world.project, emulator, target_dsn, liveness_minimum=5) as run:
-        assert str(liveness(run).problem).startswith("dual-write seems off: 5 documents")
+        alive = liveness(run)
+        assert alive.problem is not None
+        assert alive.problem.text.startswith("dual-write seems off: 5 documents")
 
 
 def test_a_part_of_the_app_is_silent_from_as_many_creations_on_as_are_evidence(world, emulator, target_dsn):
@@ -192,7 +194,7 @@ def test_repaired_rows_are_told_by_cause_though_the_run_died_before_it_could(wor
     attempted(target_dsn, "post:create:new")
     run()
     with reconcile_run(world.project, emulator, target_dsn, repair="missing") as dies:
-        reconcile.compare(dies, "posts")
+        first_look.compare(dies, "posts")
         repair.write(dies, "posts")
     [line] = run().report["repaired_lately"]
     assert (line["cause"], line["number"]) == ("attempted_failed", 1)

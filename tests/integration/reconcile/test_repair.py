@@ -185,7 +185,7 @@ def test_an_empty_side_stops_the_run_before_anything_is_called_missing(world, ta
     for user in ("u1", "u2", "u3"):
         world.document(f"users/{user}").delete()
     before = table_bytes(target_dsn)
-    with pytest.raises(PreflightError, match="never empty on a live system: Firestore has none"):
+    with pytest.raises(PreflightError, match="Collection users is empty in Firestore"):
         run(repair="all", scope="sweep")
     assert table_bytes(target_dsn) == before
 

@@ -9,7 +9,7 @@ import pytest
 
 from dualwrite.catalog import CATALOG
 from dualwrite.model.errors import SourceError, TargetError
-from dualwrite.runs import reconcile, reconciliation, repair
+from dualwrite.runs import first_look, reconciliation, repair
 from tests.integration.reconcile.world import busy, comment, create, now
 from tests.support import one, reconciliation_of
 
@@ -34,7 +34,7 @@ def test_collections_are_compared_side_by_side_and_no_more_than_a_few(opened, mo
             together.wait()
         return {"collection": name}
 
-    monkeypatch.setattr(reconcile, "compare", waits)
+    monkeypatch.setattr(first_look, "compare", waits)
     found = reconciliation.compare(*opened)
     assert set(found.reports) == set(FEW)
     assert threading.active_count() < 50
@@ -42,7 +42,7 @@ def test_collections_are_compared_side_by_side_and_no_more_than_a_few(opened, mo
 
 def test_each_thread_has_connections_of_its_own(opened, monkeypatch):
     runs = []
-    monkeypatch.setattr(reconcile, "compare", lambda run, name: runs.append(run) or {"collection": name})
+    monkeypatch.setattr(first_look, "compare", lambda run, name: runs.append(run) or {"collection": name})
     reconciliation.compare(*opened)
     by_thread = {id(run.target): run for run in runs}
     assert len({id(run.source) for run in by_thread.values()}) == len(by_thread)
@@ -51,14 +51,14 @@ def test_each_thread_has_connections_of_its_own(opened, monkeypatch):
 def test_one_that_fails_is_not_examined_and_costs_its_neighbours_nothing(world, target_dsn, run, monkeypatch):
     create(world, target_dsn)
     world.document("boards/b1/posts/p1/comments/new").set(comment(createdAt=now()))
-    original = reconcile.compare
+    original = first_look.compare
 
     def fails(run, name):
         if name == "likes":
             raise SourceError("Firestore could not be read.")
         return original(run, name)
 
-    monkeypatch.setattr(reconcile, "compare", fails)
+    monkeypatch.setattr(first_look, "compare", fails)
     found = run()
     assert found.alerts[0] == "likes was not examined: Firestore could not be read."
     assert found.counts("posts") == {"missing": 1}
@@ -67,7 +67,7 @@ def test_one_that_fails_is_not_examined_and_costs_its_neighbours_nothing(world, 
 
 def test_a_retry_does_again_only_what_failed(opened, monkeypatch):
     tried: list[str] = []
-    original = reconcile.compare
+    original = first_look.compare
 
     def fails_once(run, name):
         tried.append(name)
@@ -75,7 +75,7 @@ def test_a_retry_does_again_only_what_failed(opened, monkeypatch):
             raise SourceError("Firestore could not be read.")
         return original(run, name)
 
-    monkeypatch.setattr(reconcile, "compare", fails_once)
+    monkeypatch.setattr(first_look, "compare", fails_once)
     kept: dict = {}
     first = reconciliation.compare(*opened, kept=kept)
     assert set(first.errors) == {"posts"}
@@ -88,7 +88,7 @@ def test_a_retry_does_again_only_what_failed(opened, monkeypatch):
 def test_one_that_hangs_is_not_examined_and_the_others_reports_are_kept(opened, monkeypatch):
     let_go = threading.Event()
     monkeypatch.setattr(
-        reconcile, "compare", lambda run, name: (let_go.wait(60) if name == "users" else None) or {"collection": name}
+        first_look, "compare", lambda run, name: (let_go.wait(60) if name == "users" else None) or {"collection": name}
     )
     began = time.monotonic()
     found = reconciliation.compare(*opened, seconds=2)

@@ -7,7 +7,8 @@ import pytest
 from dev.airflow_home import ROOT
 from dualwrite.model.errors import PreflightError
 from dualwrite.model.verdicts import Excuse
-from dualwrite.postgres import connect, memory
+from dualwrite.postgres import connect
+from dualwrite.postgres.remembered import differences, excuses, schema
 from tests.integration.reconcile.world import execute
 
 MIGRATIONS = sorted((ROOT / "sql/migrations").glob("*.sql"))
@@ -28,12 +29,16 @@ def test_an_upgrade_keeps_excuses_for_what_was_open_and_forgets_lines_that_stood
     execute(phase1_dsn, OPEN, "open", "boards/b/posts/open", "wrong_type", None, None)
     execute(phase1_dsn, UPGRADE.read_text())
     with connect(phase1_dsn) as connection:
-        memory.require_schema(connection)
-        excuses = memory.excuses_of(connection, "posts")
-        assert excuses == {"accepted": Excuse("rejected", "wrong_type"), "in_advance": Excuse()}
-        assert {d.label for d in memory.open_differences(connection, "posts")} == {"accepted", "in_advance", "open"}
-        memory.unexcuse(connection, [("posts", "*")])
-        assert {d.label for d in memory.open_differences(connection, "posts")} == {"accepted", "open"}
+        schema.require(connection)
+        accepted = excuses.excuses_of(connection, "posts")
+        assert accepted == {"accepted": Excuse("rejected", "wrong_type"), "in_advance": Excuse()}
+        assert {d.label for d in differences.open_differences(connection, "posts")} == {
+            "accepted",
+            "in_advance",
+            "open",
+        }
+        excuses.unexcuse(connection, [("posts", "*")])
+        assert {d.label for d in differences.open_differences(connection, "posts")} == {"accepted", "open"}
 
 
 def test_a_schema_of_before_is_refused_with_what_to_run(phase1_dsn):
@@ -43,4 +48,4 @@ def test_a_schema_of_before_is_refused_with_what_to_run(phase1_dsn):
         "it lacks open_differences.excused_verdict, repair_journal.cause, runs.unattended. Run the DAG apply_migrations"
     )
     with connect(phase1_dsn) as connection, pytest.raises(PreflightError, match=lacks):
-        memory.require_schema(connection)
+        schema.require(connection)

@@ -8,7 +8,7 @@ import pytest
 
 from dualwrite.engine.compare import Examiner
 from dualwrite.model.errors import PreflightError, SourceError
-from dualwrite.runs import reconcile
+from dualwrite.runs import first_look
 from tests.integration.reconcile.world import execute, now, post
 from tests.support import one
 
@@ -25,7 +25,7 @@ def test_a_collection_that_can_not_be_read_keeps_its_watermark_and_is_not_examin
     world, emulator, target_dsn, run, monkeypatch
 ):
     before = one(target_dsn, "SELECT examined_until FROM dualwrite.watermarks WHERE collection = 'posts'")
-    original = reconcile.compare
+    original = first_look.compare
 
     def breaks(run, name):
         with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +33,7 @@ def test_a_collection_that_can_not_be_read_keeps_its_watermark_and_is_not_examin
                 patch.setattr(run.source, "pages", lambda *_: (_ for _ in ()).throw(PreflightError("broken")))
             return original(run, name)
 
-    monkeypatch.setattr(reconcile, "compare", breaks)
+    monkeypatch.setattr(first_look, "compare", breaks)
     found = run()
     assert found.alerts == ["posts was not examined: broken"]
     assert (
@@ -120,9 +120,7 @@ def test_a_sweep_that_keeps_failing_does_not_stop_the_looks_at_the_windows(world
     monkeypatch.setattr(Examiner, "first_look", fails)
     found = run()
     assert found.counts("posts") == {"missing": 1}
-    assert found.alerts[0] == (
-        "posts was not swept, only what was written lately was looked at: Firestore could not be read."
-    )
+    assert found.alerts[0] == ("posts was not swept; only recent writes were compared: Firestore could not be read.")
     examined, swept = one(
         target_dsn,
         "SELECT now() - examined_until, now() - swept_at FROM dualwrite.watermarks WHERE collection = 'posts'",
@@ -147,8 +145,8 @@ def test_a_collection_that_nobody_selects_any_more_is_an_alert_by_the_age_of_its
     execute(target_dsn, "DELETE FROM dualwrite.watermarks WHERE collection = 'blocks'")
     found = run(collections=["posts"], unattended=True)
     assert [a.partition(". ")[0] for a in found.alerts] == [
-        "Not examined whole for more than 6 hours (max_examined_age_hours): likes (10 h ago), blocks (never)",
-        "Not swept whole for more than 72 hours (max_swept_age_hours): likes (100 h ago), blocks (never)",
+        "Not completely compared for more than 6 hours (max_examined_age_hours): likes (10 h ago), blocks (never)",
+        "Not swept for more than 72 hours (max_swept_age_hours): likes (100 h ago), blocks (never)",
     ]
     never = {"max_examined_age_hours": 0, "max_swept_age_hours": 0}
     assert run(collections=["posts"], unattended=True, **never).alerts == []

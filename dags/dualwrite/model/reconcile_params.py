@@ -1,0 +1,174 @@
+"""Pure: the parameters of reconcile_dual_writes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dualwrite.model.parameters import (
+    ALARMS,
+    EACH_DIFFERENCE,
+    FINE_TUNING,
+    MAX_BILLED_READS,
+    Collections,
+    Differences,
+    ExcuseReason,
+    MaxBilledReads,
+    Params,
+    pairs,
+)
+
+BY_A_PERSON = ("excuse", "excuse_reason", "unexcuse")
+"""Parameters that only a person gives: a Variable would excuse whatever is found from now on."""
+
+
+class ReconcileParams(Params):
+    """The parameters of one run of reconcile_dual_writes, checked. A scheduled run takes Variables reconcile_<name>."""
+
+    repair: Literal["off", "missing", "missing_and_stale", "all"] = Field(
+        "off",
+        title="Repair",
+        description="Triggering is the approval: nobody is asked again.",
+        json_schema_extra={
+            "words": [
+                "off: compare and report, write nothing",
+                "missing: insert missing rows",
+                "missing and stale: also update rows that differ",
+                "all: also delete rows whose documents are gone",
+            ]
+        },
+    )
+    scope: Literal["recent", "sweep"] = Field(
+        "recent",
+        title="Scope",
+        description="A sweep also finds what no window shows; it costs one read for each document.",
+        json_schema_extra={
+            "words": [
+                "recent: what was written since the last run (and a sweep where one is due)",
+                "sweep: every document and every row",
+            ]
+        },
+    )
+    collections: Collections = Field(
+        description="The others keep their watermark: the next run that selects them starts there."
+    )
+    max_repairs: int = Field(
+        500,
+        ge=1,
+        le=1_000_000,
+        title="Max. rows",
+        description="A repair of more rows than this is refused entirely.",
+    )
+    max_share: float = Field(
+        5,
+        ge=0,
+        le=100,
+        title="Max. share of a table (%)",
+        description="A repair with more than 20 updates and deletes that touch more than this share of a table is refused entirely.",
+    )
+    max_billed_reads: MaxBilledReads = None
+    max_proof_reads: int = Field(
+        250_000,
+        ge=0,
+        le=MAX_BILLED_READS,
+        title="Max. reads to prove a delete (max_proof_reads)",
+        description="Before a row counts as extra or is deleted, all document names of its collection are read; not if there are more than this.",
+    )
+    excuse: Differences = Field((), title="Excuse", description=EACH_DIFFERENCE + "all that is open in it now.")
+    excuse_reason: ExcuseReason = None
+    unexcuse: Differences = Field(
+        (),
+        title="Take an excuse back",
+        description="One a line, as collection:key or collection:*; the difference counts as open again.",
+    )
+    minutes: int = Field(
+        30,
+        ge=1,
+        le=7 * 24 * 60,
+        title="Minutes",
+        description="The window begins at the collection's watermark or this long ago, whichever is earlier.",
+        json_schema_extra=FINE_TUNING,
+    )
+    overlap_minutes: int = Field(
+        60,
+        ge=0,
+        le=7 * 24 * 60,
+        title="Overlap (minutes)",
+        description="How much earlier the window of documents begins, because an offline phone sends late, with old times.",
+        json_schema_extra=FINE_TUNING,
+    )
+    grace_seconds: float = Field(
+        120,
+        ge=0,
+        le=3600,
+        title="Grace (seconds)",
+        description="A difference is drift if a second look, this much later, finds it unchanged.",
+        json_schema_extra=FINE_TUNING,
+    )
+    sweep_every_hours: float = Field(
+        24,
+        ge=0,
+        le=24 * 366,
+        title="Sweep every (hours)",
+        description="A collection that has not been swept for this long is swept. Costs one read for each document.",
+        json_schema_extra=FINE_TUNING,
+    )
+    liveness_minimum: int = Field(
+        5,
+        ge=1,
+        le=1_000_000,
+        title="Liveness minimum (documents)",
+        description="If at least this many documents are written without any operation in write_ops, dual-write seems off; "
+        "likewise for one entity type, if this many are created without an operation of that type.",
+        json_schema_extra=FINE_TUNING,
+    )
+    max_unattempted_repairs: int = Field(
+        5,
+        ge=0,
+        le=1_000_000,
+        title="Unattempted repairs a day",
+        description="A scheduled repair fails if scheduled runs have repaired more than this many rows within 24 hours that no "
+        "operation had attempted: repairs must not hide that dual-write is off.",
+        json_schema_extra=ALARMS,
+    )
+    max_examined_age_hours: float = Field(
+        6,
+        ge=0,
+        le=24 * 366,
+        title="Oldest complete comparison (hours)",
+        description="A scheduled run fails if any collection, selected or not, was last compared completely longer ago; a manual "
+        "run, if a selected one was. 0 switches this off.",
+        json_schema_extra=ALARMS,
+    )
+    max_swept_age_hours: float = Field(
+        72,
+        ge=0,
+        le=24 * 366,
+        title="Oldest sweep (hours)",
+        description="The same for sweeps; at least twice `sweep_every_hours`. 0 switches this off.",
+        json_schema_extra=ALARMS,
+    )
+    write_ops_required: bool = Field(
+        True,
+        title="write_ops must be readable",
+        description="The run fails if write_ops can't be read, because then nothing shows whether dual-write is alive.",
+        json_schema_extra=ALARMS,
+    )
+    max_open_looks: int = Field(
+        5000,
+        ge=1,
+        le=1_000_000,
+        title="Max. open differences",
+        description="How many open differences one run looks at again, those seen longest ago first. The others stay "
+        "open and are counted in the report. Costs one or two reads each.",
+        json_schema_extra=FINE_TUNING,
+    )
+
+    @property
+    def excuses(self) -> tuple[tuple[str, str], ...]:
+        return pairs(self.excuse)
+
+    @property
+    def unexcuses(self) -> tuple[tuple[str, str], ...]:
+        return pairs(self.unexcuse)

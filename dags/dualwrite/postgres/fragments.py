@@ -1,0 +1,98 @@
+"""The parts that statements over a collection's table are composed of.
+
+Composed, never concatenated: names come from the catalog as identifiers, values only as parameters. Names used
+throughout: `t` the target table, `s` the staged page, `c` the candidates of one write or look.
+"""
+
+from __future__ import annotations
+
+from dualwrite.model.declaration import Catalog, Collection, Column
+from dualwrite.postgres.connection import sql
+
+COMMA = sql.SQL(", ")
+AND = sql.SQL(" AND ")
+OR = sql.SQL(" OR ")
+
+
+def column_name(name: str, alias: str | None = None) -> sql.Composable:
+    return sql.Identifier(name) if alias is None else sql.Identifier(alias, name)
+
+
+def table_of(collection: Collection) -> sql.Identifier:
+    return sql.Identifier(*collection.table.split("."))
+
+
+class Fragments:
+    """The parts of one collection's statements."""
+
+    def __init__(self, catalog: Catalog, collection: Collection) -> None:
+        self._catalog = catalog
+        self._collection = collection
+        self.table = table_of(collection)
+
+    def names(self, columns: tuple[Column, ...] | list[Column], alias: str | None = None) -> sql.Composed:
+        return COMMA.join(column_name(c.name, alias) for c in columns)
+
+    def same_key(self, left: str, right: str) -> sql.Composed:
+        return AND.join(
+            sql.SQL("{} = {}").format(column_name(c.name, left), column_name(c.name, right))
+            for c in self._collection.key
+        )
+
+    def key_array(self, alias: str) -> sql.Composed:
+        return sql.SQL("ARRAY[{}]::text[]").format(self.names(self._collection.key, alias))
+
+    @staticmethod
+    def as_compared(column: Column, alias: str) -> sql.Composable:
+        """A column of the target as it is compared: timestamps cut off at milliseconds; '' for null where they are one."""
+        name = column_name(column.name, alias)
+        if column.type == "timestamp":
+            return sql.SQL("date_trunc('milliseconds', {})").format(name)
+        if column.absent == "":
+            return sql.SQL("coalesce({}, '')").format(name)
+        return name
+
+    def stated(self, column: Column) -> sql.Composed:
+        """True where the document states the column, false where the staged value is a stand-in."""
+        return sql.SQL("s._stand_ins & {} = 0").format(sql.Literal(1 << self._collection.columns.index(column)))
+
+    def differs(self, column: Column) -> sql.Composed:
+        return sql.SQL("({} AND {} IS DISTINCT FROM {})").format(
+            self.stated(column), column_name(column.name, "s"), self.as_compared(column, "t")
+        )
+
+    def names_where(self, cases: list[tuple[sql.Composable, str]]) -> sql.Composable:
+        """An array of the names whose condition holds."""
+        if not cases:
+            return sql.SQL("ARRAY[]::text[]")
+        return sql.SQL("array_remove(ARRAY[{}]::text[], NULL)").format(
+            COMMA.join(sql.SQL("CASE WHEN {} THEN {} END").format(c, sql.Literal(n)) for c, n in cases)
+        )
+
+    def digest(self, alias: str) -> sql.Composed:
+        """Of the fingerprinted columns, the same in every session: a time's text depends on TimeZone and DateStyle."""
+        columns = (
+            sql.SQL("extract(epoch FROM {})").format(self.as_compared(c, alias))
+            if c.type == "timestamp"
+            else self.as_compared(c, alias)
+            for c in self._collection.fingerprinted
+        )
+        return sql.SQL("md5(ROW({})::text)").format(COMMA.join(columns))
+
+    def candidate_keys(self) -> sql.Composed:
+        """`c`: keys given as JSON arrays of text, numbered by _n. Parameters: n, keys (text[])."""
+        columns = COMMA.join(
+            sql.SQL("(k.key ->> {}) AS {}").format(sql.Literal(i), column_name(c.name))
+            for i, c in enumerate(self._collection.key)
+        )
+        return sql.SQL(
+            """
+            c AS (
+              SELECT k._n, {columns}
+              FROM (
+                SELECT u._n, u.key::jsonb AS key
+                FROM unnest(%(n)s::int4[], %(keys)s::text[]) AS u (_n, key)
+              ) k
+            )
+            """
+        ).format(columns=columns)

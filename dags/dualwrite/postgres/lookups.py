@@ -1,0 +1,198 @@
+"""The SQL that looks at rows of a collection by key, by a column's value or by time, and tells where their documents are.
+
+The names are those of fragments.py.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from dualwrite.model.declaration import Column, DocumentId, ParentId, Segment, Template
+from dualwrite.postgres.connection import sql
+from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name
+
+
+class Lookups(Fragments):
+    """What looks at the rows of one collection."""
+
+    @cached_property
+    def versions(self) -> sql.Composed:
+        """The rows of some keys: n, xmin, digest. Absent keys give no line."""
+        return sql.SQL("WITH {c} SELECT c._n, t.xmin::text, {digest} FROM c JOIN {table} t ON {same}").format(
+            c=self.candidate_keys(), digest=self.digest("t"), table=self.table, same=self.same_key("t", "c")
+        )
+
+    def keys_after(self, *, first: bool) -> sql.Composed:
+        """A page of keys in key order. Parameters: after (the last key of the page before), limit."""
+        columns = self.names(self._collection.key)
+        last = COMMA.join(
+            sql.SQL("(%(after)s::text[])[{}]").format(sql.Literal(i + 1)) for i in range(len(self._collection.key))
+        )
+        after = sql.SQL("WHERE ({}) > ({})").format(columns, last)
+        return sql.SQL("SELECT {columns} FROM {table} t {after} ORDER BY {columns} LIMIT %(limit)s").format(
+            columns=columns, table=self.table, after=sql.SQL("") if first else after
+        )
+
+    def keys_where(self, column: str) -> sql.Composed:
+        """The keys of rows with one of these values in a column. Parameters: values (text[])."""
+        return sql.SQL("SELECT {} FROM {} t WHERE {} = ANY(%(values)s::text[])").format(
+            self.names(self._collection.key), self.table, column_name(column)
+        )
+
+    def dependents(self, column: str) -> sql.Composed:
+        """For rows with one of these values in a column: that value, then the key. Parameters: values (text[])."""
+        return sql.SQL("SELECT {}, {} FROM {} t WHERE {} = ANY(%(values)s::text[])").format(
+            column_name(column, "t"), self.names(self._collection.key, "t"), self.table, column_name(column, "t")
+        )
+
+    def counts_by_time(self, column: str) -> sql.Composed:
+        """How many rows lie before the first edge (0), from the n-th edge on (n), and so on. Parameters: edges."""
+        return sql.SQL("SELECT width_bucket({}, %(edges)s::timestamptz[]), count(*) FROM {} t GROUP BY 1").format(
+            column_name(column, "t"), self.table
+        )
+
+    def time_edges(self, column: str) -> sql.Composed:
+        """The time, in whole milliseconds, of each `every`-th row before a moment. Parameters: before, every."""
+        return sql.SQL(
+            """
+            SELECT DISTINCT date_trunc('milliseconds', at)
+            FROM (
+              SELECT {at} AS at, row_number() OVER (ORDER BY {at}) AS n
+              FROM {table} t WHERE {at} < %(before)s
+            ) ordered
+            WHERE n %% %(every)s = 0
+            ORDER BY 1
+            """
+        ).format(at=column_name(column, "t"), table=self.table)
+
+    def keys_between(self, column: str) -> sql.Composed:
+        """The keys of rows with a time in a stretch. Parameters: start, end."""
+        return sql.SQL("SELECT {keys} FROM {table} t WHERE {at} >= %(start)s AND {at} < %(end)s").format(
+            keys=self.names(self._collection.key), table=self.table, at=column_name(column, "t")
+        )
+
+    @cached_property
+    def written_between(self) -> sql.Composed:
+        """The keys of rows written in a stretch of time. Parameters: start, end."""
+        inside = OR.join(
+            sql.SQL("({name} >= %(start)s AND {name} < %(end)s)").format(name=column_name(n, "t"))
+            for n in self._collection.written_columns
+        )
+        return sql.SQL("SELECT {} FROM {} t WHERE {}").format(self.names(self._collection.key), self.table, inside)
+
+    @cached_property
+    def untouched(self) -> sql.Composed:
+        """Keys of journaled inserts whose row nobody has written since. Parameters: ids."""
+        same = AND.join(
+            sql.SQL("{} = (j.row_key ->> {})").format(column_name(c.name, "t"), sql.Literal(i))
+            for i, c in enumerate(self._collection.key)
+        )
+        return sql.SQL(
+            """
+            SELECT j.key
+            FROM dualwrite.repair_journal j
+            JOIN {table} t ON {same_key}
+            WHERE j.id = ANY(%(ids)s::int8[]) AND j.action = 'insert' AND j.confirmed_at IS NULL AND t.xmin = j.xmin
+            """
+        ).format(table=self.table, same_key=same)
+
+    # --- rows to documents ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def paths(self) -> sql.Composed:
+        """Where the documents of some rows may be: n, paths (text[], the likeliest first; empty where none can be told).
+
+        A variable of the path is told by the rows that this one references, and by its own columns. Where these disagree
+        (a denormalised column is wrong), both paths are told. Parameters: n, keys.
+        """
+        joins, referenced = self._variables("t", referenced_first=True)
+        _, own = self._variables("t", referenced_first=False)
+        return sql.SQL(
+            """
+            WITH {c}
+            SELECT c._n, array_remove(ARRAY[{referenced}, nullif({own}, {referenced})], NULL)
+            FROM c
+            JOIN {table} t ON {same_key}
+            {joins}
+            """
+        ).format(
+            c=self.candidate_keys(),
+            referenced=self._path(referenced),
+            own=self._path(own),
+            table=self.table,
+            same_key=self.same_key("t", "c"),
+            joins=joins,
+        )
+
+    def _path(self, variables: list[dict[str, sql.Composable]]) -> sql.Composable:
+        """The first template all of whose variables have a value."""
+        alternatives = []
+        for template, known in zip(self._collection.templates, variables, strict=True):
+            if not all(v in known for v in template.variables):
+                continue
+            parts = [
+                sql.SQL("{} || '/' || {}").format(sql.Literal(name), known[variable])
+                for name, variable in zip(template.segments[0::2], template.variables, strict=True)
+            ]
+            alternatives.append(sql.SQL("({})").format(sql.SQL(" || '/' || ").join(parts)))
+        if not alternatives:
+            return sql.SQL("NULL::text")
+        return sql.SQL("coalesce({})").format(COMMA.join(alternatives))
+
+    def _variables(
+        self, alias: str, *, referenced_first: bool
+    ) -> tuple[sql.Composable, list[dict[str, sql.Composable]]]:
+        """For each template, SQL for its variables: from the row's columns, and through the rows it references."""
+        joins: list[sql.Composable] = []
+        reached: list[tuple[Column, list[dict[str, sql.Composable]]]] = []
+        for number, column in enumerate(self._collection.references):
+            if not isinstance(column.origin, Segment | ParentId):
+                continue
+            parent = self._catalog[str(column.references)]
+            other = f"{alias}_{number}"
+            above = Lookups(self._catalog, parent)
+            inner_joins, inner = above._variables(other, referenced_first=True)
+            joins.append(
+                sql.SQL("LEFT JOIN {} {} ON {} = {} ").format(
+                    above.table,
+                    sql.Identifier(other),
+                    column_name(parent.key[0].name, other),
+                    column_name(column.name, alias),
+                )
+                + inner_joins
+            )
+            reached.append((column, inner))
+        found = []
+        for template in self._collection.templates:
+            own = self._own_variables(template, alias)
+            referenced: dict[str, sql.Composable] = {}
+            for column, inner in reached:
+                if isinstance(column.origin, ParentId) and column.origin.collection_id != template.parent_collection_id:
+                    continue
+                for variable, value in inner[0].items():
+                    referenced.setdefault(variable, value)
+            found.append(
+                {
+                    variable: _first_told(*((referenced, own) if referenced_first else (own, referenced)), variable)
+                    for variable in {**own, **referenced}
+                }
+            )
+        return sql.SQL("").join(joins), found
+
+    def _own_variables(self, template: Template, alias: str) -> dict[str, sql.Composable]:
+        """The variables of a template that the row's own columns hold."""
+        known: dict[str, sql.Composable] = {}
+        for column in self._collection.columns:
+            if isinstance(column.origin, Segment):
+                known[column.origin.variable] = column_name(column.name, alias)
+            elif isinstance(column.origin, DocumentId):
+                known[template.variables[-1]] = column_name(column.name, alias)
+            elif isinstance(column.origin, ParentId) and column.origin.collection_id == template.parent_collection_id:
+                known[template.variables[-2]] = column_name(column.name, alias)
+        return known
+
+
+def _first_told(first: dict[str, sql.Composable], second: dict[str, sql.Composable], variable: str) -> sql.Composable:
+    if variable in first and variable in second:
+        return sql.SQL("coalesce({}, {})").format(first[variable], second[variable])
+    return first[variable] if variable in first else second[variable]

@@ -1,0 +1,53 @@
+"""What the tripwire remembers of each collection, in `dualwrite.count_baselines`: documents minus rows, slice by slice
+(see model/baseline.py)."""
+
+from __future__ import annotations
+
+from dualwrite.model.baseline import Baseline
+from dualwrite.postgres.connection import Connection
+
+
+def load(connection: Connection, collection: str) -> Baseline | None:
+    """The baseline of a collection; None before its first complete comparison."""
+    row = connection.execute(
+        """
+        SELECT field, edges, differences, untimed, sweep_called_at, sweep_due
+        FROM dualwrite.count_baselines WHERE collection = %s
+        """,
+        (collection,),
+    ).fetchone()
+    return Baseline(row[0], tuple(row[1]), tuple(row[2]), *row[3:]) if row else None
+
+
+def save(connection: Connection, collection: str, baseline: Baseline, run_id: str) -> None:
+    """Keeps a baseline, in the transaction of the caller that also keeps what was found."""
+    connection.execute(
+        """
+        INSERT INTO dualwrite.count_baselines AS b (
+          collection, field, edges, differences, untimed, sweep_called_at, sweep_due, run_id
+        )
+        VALUES (
+          %(collection)s, %(field)s, %(edges)s, %(differences)s, %(untimed)s, %(sweep_called_at)s, %(sweep_due)s, %(run)s
+        )
+        ON CONFLICT (collection) DO UPDATE SET
+          field = excluded.field, edges = excluded.edges, differences = excluded.differences,
+          untimed = excluded.untimed, sweep_called_at = coalesce(excluded.sweep_called_at, b.sweep_called_at),
+          sweep_due = excluded.sweep_due, run_id = excluded.run_id, updated_at = now()
+        """,
+        {
+            "collection": collection,
+            "field": baseline.field,
+            "edges": list(baseline.edges),
+            "differences": list(baseline.differences),
+            "untimed": baseline.untimed,
+            "sweep_called_at": baseline.sweep_called_at,
+            "sweep_due": baseline.sweep_due,
+            "run": run_id,
+        },
+    )
+
+
+def called_sweeps(connection: Connection) -> frozenset[str]:
+    """The collections whose counts call for a sweep. A sweep replaces the baseline, and so the call."""
+    rows = connection.execute("SELECT collection FROM dualwrite.count_baselines WHERE sweep_due").fetchall()
+    return frozenset(name for (name,) in rows)

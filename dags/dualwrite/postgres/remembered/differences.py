@@ -1,0 +1,197 @@
+"""The differences that are open, `dualwrite.open_differences`: found, and not known to be gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from dualwrite.model.verdicts import Excuse, Finding, Verdict, reason_of
+from dualwrite.postgres.connection import Connection, Jsonb
+from dualwrite.postgres.text import restored, stored
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDifference:
+    """A difference that was found and isn't known to be gone. Times are the target's, UTC."""
+
+    finding: Finding
+    """As it was last seen. Its entry, its columns and its cause are not read back: the next look finds them anew."""
+    first_seen: datetime
+    excuse: Excuse | None
+    """What a person accepted; None where nobody did."""
+
+    @property
+    def label(self) -> str:
+        return self.finding.label
+
+
+_DIFFERENCE = """
+verdict, key, CASE WHEN row_key IS NULL THEN NULL ELSE ARRAY(SELECT jsonb_array_elements_text(row_key)) END, path, requires,
+reason, fingerprint, first_seen, excused_by IS NOT NULL, excused_verdict, excused_finding_reason
+"""
+
+
+def _difference(row: Sequence[Any]) -> OpenDifference:
+    verdict, label, key, path, requires, reason, fingerprint, first_seen, excused, *accepted = row
+    finding = Finding(
+        Verdict(verdict),
+        label,
+        restored(path),
+        key=None if key is None else tuple(key),
+        reason=reason_of(reason),
+        fingerprint=fingerprint,
+        requires=restored(requires),
+    )
+    return OpenDifference(finding, first_seen, Excuse(*accepted) if excused else None)
+
+
+def open_differences(connection: Connection, collection: str) -> list[OpenDifference]:
+    """All that is open in a collection, the excused ones too, oldest first."""
+    rows = connection.execute(
+        f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s ORDER BY first_seen, key",
+        (collection,),
+    ).fetchall()
+    return [_difference(row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The open differences that a run looks at, by collection, and how many must wait for a later one. `undecided` are
+    those among the waiting ones that nobody has looked at twice, so that they are no drift yet."""
+
+    differences: dict[str, list[OpenDifference]]
+    waiting: dict[str, int]
+    undecided: dict[str, int]
+
+
+def due(connection: Connection, collections: Sequence[str], run_id: str, limit: int) -> Due:
+    """At most `limit` differences that nobody excused: those that are no verdict yet, then those seen longest ago.
+
+    Rejections that this run has found itself need no second look.
+    """
+    rows = connection.execute(
+        f"""
+        SELECT collection, verdict = 'in_flight', row_number() OVER looked <= %(limit)s, {_DIFFERENCE}
+        FROM dualwrite.open_differences
+        WHERE collection = ANY(%(names)s) AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)
+        WINDOW looked AS (ORDER BY verdict <> 'in_flight', last_seen, collection, key)
+        ORDER BY first_seen, key
+        """,
+        {"names": list(collections), "run": run_id, "limit": limit},
+    ).fetchall()
+    found = Due({}, {}, {})
+    for name, undecided, now_due, *row in rows:
+        if now_due:
+            found.differences.setdefault(name, []).append(_difference(row))
+        else:
+            found.waiting[name] = found.waiting.get(name, 0) + 1
+            found.undecided[name] = found.undecided.get(name, 0) + undecided
+    return found
+
+
+def remember(connection: Connection, collection: str, findings: Iterable[Finding], run_id: str) -> None:
+    """Keeps differences open: new ones from now on, known ones with what is known of them now.
+
+    An excuse stays while verdict and reason are those that it was given for; one given in advance is for these from now
+    on. Where it ends, another difference begins.
+    """
+    with connection.cursor() as cursor:
+        cursor.executemany(_REMEMBER, [_remembered(collection, finding, run_id) for finding in findings])
+
+
+def _remembered(collection: str, finding: Finding, run_id: str) -> dict[str, Any]:
+    cause = finding.cause
+    return {
+        "collection": collection,
+        "label": finding.label,
+        "path": stored(finding.path),
+        "requires": stored(finding.requires),
+        "key": None if finding.key is None else Jsonb([str(part) for part in finding.key]),
+        "verdict": finding.verdict,
+        "cause": cause.why if cause else None,
+        "op_id": cause.op_id if cause else None,
+        "op_time": cause.at if cause else None,
+        "reason": finding.reason,
+        "columns": list(finding.columns),
+        "run": run_id,
+        "fingerprint": finding.fingerprint,
+    }
+
+
+_REMEMBER = """
+INSERT INTO dualwrite.open_differences AS d (
+  collection, key, path, requires, row_key, verdict, cause, op_id, op_time, reason, columns, first_seen, last_seen, run_id,
+  fingerprint
+)
+VALUES (
+  %(collection)s, %(label)s, %(path)s, %(requires)s, %(key)s, %(verdict)s, %(cause)s, %(op_id)s, %(op_time)s, %(reason)s,
+  %(columns)s, clock_timestamp(), clock_timestamp(), %(run)s, %(fingerprint)s
+)
+ON CONFLICT (collection, key) DO UPDATE SET
+  (first_seen, excused_by, excuse_reason, excused_at, excused_verdict, excused_finding_reason) = (
+    SELECT
+      CASE
+        WHEN d.verdict = 'rejected' AND excluded.verdict <> 'rejected' THEN excluded.first_seen
+        WHEN d.excused_by IS NULL OR (holds AND d.excused_verdict IS NOT NULL) THEN d.first_seen
+        ELSE excluded.first_seen
+      END,
+      CASE WHEN holds THEN d.excused_by END,
+      CASE WHEN holds THEN d.excuse_reason END,
+      CASE WHEN holds THEN d.excused_at END,
+      CASE WHEN holds THEN excluded.verdict END,
+      CASE WHEN holds THEN excluded.reason END
+    FROM (
+      SELECT d.excused_by IS NOT NULL AND (
+        d.excused_verdict IS NULL
+        OR (d.excused_verdict = excluded.verdict AND d.excused_finding_reason IS NOT DISTINCT FROM excluded.reason)
+      ) AS holds
+    ) excuse
+  ),
+  path = excluded.path, requires = excluded.requires, row_key = coalesce(excluded.row_key, d.row_key),
+  verdict = excluded.verdict,
+  -- What was missed while dual-write was switched off stays so, and what was open before has its own cause.
+  cause = CASE
+    WHEN d.cause = 'dual_write_off' AND excluded.cause = 'never_attempted' THEN d.cause
+    WHEN d.cause IS NOT NULL AND excluded.cause = 'dual_write_off' THEN d.cause
+    ELSE coalesce(excluded.cause, d.cause)
+  END,
+  op_id = coalesce(excluded.op_id, d.op_id),
+  op_time = coalesce(excluded.op_time, d.op_time), reason = excluded.reason, columns = excluded.columns,
+  last_seen = excluded.last_seen, run_id = excluded.run_id, fingerprint = excluded.fingerprint
+"""
+
+
+def close(connection: Connection, collection: str, labels: Iterable[str]) -> int:
+    """Forgets differences that are gone, with their excuses; returns how many. Their causes stay in the journal, with the
+    writes that ended them."""
+    row = connection.execute(
+        """
+        WITH gone AS (
+          DELETE FROM dualwrite.open_differences WHERE collection = %(collection)s AND key = ANY(%(labels)s)
+          RETURNING key, cause, first_seen
+        ), told AS (
+          UPDATE dualwrite.repair_journal j SET cause = g.cause FROM gone g
+          WHERE j.collection = %(collection)s AND j.key = g.key AND j.written_at >= g.first_seen AND j.cause IS NULL
+            AND j.written_at > now() - interval '2 days'
+        )
+        SELECT count(*) FROM gone
+        """,
+        {"collection": collection, "labels": list(labels)},
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def open_counts(connection: Connection) -> list[dict[str, Any]]:
+    """What is open, by collection, verdict, reason, cause and whether it is excused, with the time it was first seen.
+    Reasons of rejections are many, and left out."""
+    rows = connection.execute(
+        """
+        SELECT collection, verdict, CASE WHEN verdict <> 'rejected' THEN reason END, coalesce(cause, 'unknown'),
+          excused_by IS NOT NULL, count(*), min(first_seen)
+        FROM dualwrite.open_differences GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 4, 5, 3
+        """
+    ).fetchall()
+    names = ("collection", "verdict", "reason", "cause", "excused", "number")
+    return [{**dict(zip(names, row[:6], strict=True)), "since": row[6].isoformat()} for row in rows]

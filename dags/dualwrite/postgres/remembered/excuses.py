@@ -1,0 +1,111 @@
+"""Excuses: differences that a person accepted. They stand beside the difference, in `dualwrite.open_differences`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from dualwrite.model.verdicts import DRIFT, Excuse
+from dualwrite.postgres.connection import Connection
+
+
+def excuses_of(connection: Connection, collection: str) -> dict[str, Excuse]:
+    """The keys of this collection whose difference a person accepted, and what the excuse holds for."""
+    rows = connection.execute(
+        """
+        SELECT key, excused_verdict, excused_finding_reason FROM dualwrite.open_differences
+        WHERE collection = %s AND excused_by IS NOT NULL
+        """,
+        (collection,),
+    ).fetchall()
+    return {key: Excuse(verdict, reason) for key, verdict, reason in rows}
+
+
+def excuse(
+    connection: Connection,
+    named: Iterable[tuple[str, str]],
+    *,
+    by: str,
+    reason: str,
+    run_id: str,
+    asked_at: datetime | None = None,
+) -> None:
+    """Accepts differences: while verdict and reason stay, they are counted as excused and are no drift. `by` is who, or
+    which run; `asked_at` when they asked: what was first seen after that, nobody can have meant (a run may be cleared and
+    run again weeks later).
+
+    The key `*` stands for all drift that is open in the collection. A key that isn't open, or that is in flight, is
+    excused for the first drift that is found there.
+    """
+    for collection, key in named:
+        parameters = {
+            "collection": collection,
+            "key": key,
+            "by": by,
+            "why": reason,
+            "run": run_id,
+            "asked": asked_at,
+            "drift": [str(v) for v in DRIFT],
+        }
+        connection.execute(_EXCUSE_ALL if key == "*" else _EXCUSE, parameters)
+
+
+_EXCUSE_ALL = """
+UPDATE dualwrite.open_differences
+SET excused_by = %(by)s, excuse_reason = %(why)s, excused_at = now(), excused_verdict = verdict, excused_finding_reason = reason
+WHERE collection = %(collection)s AND excused_by IS NULL AND verdict = ANY(%(drift)s)
+  AND first_seen <= coalesce(%(asked)s::timestamptz, first_seen)
+"""
+_EXCUSE = """
+INSERT INTO dualwrite.open_differences AS d (
+  collection, key, verdict, reason, first_seen, last_seen, run_id, excused_by, excuse_reason, excused_at
+)
+VALUES (%(collection)s, %(key)s, 'in_flight', 'excused_in_advance', now(), now(), %(run)s, %(by)s, %(why)s, now())
+ON CONFLICT (collection, key) DO UPDATE SET
+  excused_by = excluded.excused_by, excuse_reason = excluded.excuse_reason, excused_at = excluded.excused_at,
+  excused_verdict = CASE WHEN d.verdict = ANY(%(drift)s) THEN d.verdict END,
+  excused_finding_reason = CASE WHEN d.verdict = ANY(%(drift)s) THEN d.reason END
+WHERE d.first_seen <= coalesce(%(asked)s::timestamptz, d.first_seen)
+"""
+
+
+def unexcuse(connection: Connection, named: Iterable[tuple[str, str]]) -> int:
+    """Takes excuses back (`*`: all of a collection); returns how many. The differences are drift again; an excuse of
+    something that was never found leaves nothing behind."""
+    number = 0
+    for collection, key in named:
+        parameters = {"collection": collection, "key": key}
+        number += connection.execute(_FORGET_EXCUSED_IN_ADVANCE, parameters).rowcount
+        number += connection.execute(_UNEXCUSE, parameters).rowcount
+    return number
+
+
+_FORGET_EXCUSED_IN_ADVANCE = """
+DELETE FROM dualwrite.open_differences
+WHERE collection = %(collection)s AND (key = %(key)s OR %(key)s = '*') AND excused_by IS NOT NULL
+  AND verdict = 'in_flight' AND reason = 'excused_in_advance'
+"""
+_UNEXCUSE = """
+UPDATE dualwrite.open_differences
+SET excused_by = NULL, excuse_reason = NULL, excused_at = NULL, excused_verdict = NULL, excused_finding_reason = NULL
+WHERE collection = %(collection)s AND (key = %(key)s OR %(key)s = '*') AND excused_by IS NOT NULL
+"""
+
+
+def latest(connection: Connection, limit: int) -> list[dict[str, Any]]:
+    """The differences that a person accepted, the latest first: who, why and since when. Long keys and reasons are cut,
+    with an ellipsis: reports are kept small."""
+    rows = connection.execute(
+        """
+        SELECT collection, CASE WHEN length(key) > 120 THEN left(key, 119) || '…' ELSE key END, verdict, excused_by,
+          CASE WHEN length(excuse_reason) > 120 THEN left(excuse_reason, 119) || '…' ELSE excuse_reason END, excused_at
+        FROM dualwrite.open_differences
+        WHERE excused_by IS NOT NULL
+        ORDER BY excused_at DESC, collection, key
+        LIMIT %s
+        """,
+        (limit,),
+    ).fetchall()
+    names = ("collection", "key", "verdict", "by", "reason")
+    return [{**dict(zip(names, row[:5], strict=True)), "since": row[5].isoformat(timespec="seconds")} for row in rows]

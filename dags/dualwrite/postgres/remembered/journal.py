@@ -1,0 +1,110 @@
+"""The journal of repairs, `dualwrite.repair_journal`: every row that was written, and whether that was confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.text import restored
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """A write that was committed and not yet confirmed against the source: its run was killed, or still goes on."""
+
+    id: int
+    label: str
+    path: str | None
+    action: str
+    key: tuple[str, ...]
+
+
+def unconfirmed(connection: Connection, collection: str) -> list[JournalEntry]:
+    """Writes in this collection that no run has confirmed, oldest first."""
+    rows = connection.execute(
+        """
+        SELECT id, key, path, action, ARRAY(SELECT jsonb_array_elements_text(row_key))
+        FROM dualwrite.repair_journal
+        WHERE collection = %s AND confirmed_at IS NULL
+        ORDER BY id
+        """,
+        (collection,),
+    ).fetchall()
+    return [JournalEntry(i, label, restored(path), action, tuple(key)) for i, label, path, action, key in rows]
+
+
+def confirm(connection: Connection, ids: Sequence[int]) -> None:
+    """Marks journal rows as confirmed: the documents behind them were read again after the write and had not moved."""
+    connection.execute(
+        """
+        UPDATE dualwrite.repair_journal SET confirmed_at = clock_timestamp()
+        WHERE id = ANY(%s) AND confirmed_at IS NULL
+        """,
+        (list(ids),),
+    )
+
+
+def written_by(connection: Connection, run_id: str) -> list[tuple[str, str, str]]:
+    """Collection, key and action of everything that a run has written so far."""
+    return connection.execute(
+        "SELECT collection, key, action FROM dualwrite.repair_journal WHERE run_id = %s", (run_id,)
+    ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """Rows that repairs of the last 24 hours wrote in one collection, for one cause. `unattended`: by scheduled runs,
+    which nobody watched; `by_this_run`: how many of all were this run's."""
+
+    collection: str
+    cause: str
+    number: int
+    unattended: int
+    by_this_run: int
+
+
+def repaired_lately(connection: Connection, dag_id: str, run_id: str) -> list[Repaired]:
+    """What a DAG's runs repaired in the last 24 hours, by collection and cause, from the journal. A key that was written
+    several times counts once a run."""
+    rows = connection.execute(
+        """
+        SELECT collection, cause, count(*), count(*) FILTER (WHERE unattended), count(*) FILTER (WHERE run_id = %(run)s)
+        FROM (
+          SELECT DISTINCT j.collection, j.key, j.run_id, r.unattended, coalesce(j.cause, d.cause, 'unknown') AS cause
+          FROM dualwrite.repair_journal j
+          JOIN (
+            SELECT run_id, bool_or(unattended) AS unattended FROM dualwrite.runs WHERE dag_id = %(dag)s GROUP BY run_id
+          ) r USING (run_id)
+          LEFT JOIN dualwrite.open_differences d ON d.collection = j.collection AND d.key = j.key
+          WHERE j.written_at > now() - interval '24 hours'
+        ) written
+        GROUP BY 1, 2 ORDER BY 1, 2
+        """,
+        {"dag": dag_id, "run": run_id},
+    ).fetchall()
+    return [Repaired(*row) for row in rows]
+
+
+def prune(connection: Connection, days: int) -> int:
+    """Forgets how rows were before our writes, `days` after the write: the promise of personal data's end holds for every
+    row. Confirmed journal rows go; returns how many. One that no run has confirmed keeps its key and path, which the next
+    run needs to finish it, and loses its before-image.
+
+    sql/optional/prune.sql is the same for a time in which no DAG runs.
+    """
+    # An insert has no before-image, so this leaves it alone: `untouched` compares the journal row's own xmin.
+    connection.execute(
+        """
+        UPDATE dualwrite.repair_journal SET row_before = NULL
+        WHERE confirmed_at IS NULL AND row_before IS NOT NULL AND written_at < now() - make_interval(days => %s)
+        """,
+        (days,),
+    )
+    return connection.execute(
+        """
+        DELETE FROM dualwrite.repair_journal
+        WHERE confirmed_at IS NOT NULL AND written_at < now() - make_interval(days => %s)
+        """,
+        (days,),
+    ).rowcount

@@ -1,0 +1,132 @@
+"""The run log, `dualwrite.runs`: what each phase of each run found and wrote in a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, datetime
+from typing import Any
+
+from dualwrite.model.report import COUNTERS, CollectionReport
+from dualwrite.model.windows import Window
+from dualwrite.postgres import privileges
+from dualwrite.postgres.connection import Connection, Jsonb
+
+
+def can_record(connection: Connection) -> bool:
+    """Whether the role may keep a run's counts: a dry run does where it may, and needs no right to."""
+    return not privileges.missing_grants(connection, {"dualwrite.runs": ("INSERT", "UPDATE")})
+
+
+def record(
+    connection: Connection,
+    report: CollectionReport,
+    *,
+    dag_id: str,
+    run_id: str,
+    scope: str,
+    mode: str,
+    window: Window | None,
+    started_at: datetime,
+    unattended: bool = False,
+) -> None:
+    """Keeps a collection's counts. A retried task replaces its own line. `unattended`: a schedule began the run."""
+    counts = report.as_json()
+    line = {
+        "dag_id": dag_id,
+        "run_id": run_id,
+        "collection": report.collection,
+        "phase": report.phase,
+        "scope": scope,
+        "mode": mode,
+        "outcome": report.outcome,
+        "window_from": window.start if window else None,
+        "window_until": window.end if window else None,
+        "started_at": started_at,
+        "counts": Jsonb(counts["counts"]),
+        "verification": report.verification,
+        "unattended": unattended,
+        **{counter.name: counts[counter.name] for counter in COUNTERS if counter.logged},
+    }
+    connection.execute(_RECORD.format(**_columns(line)), line)
+
+
+_RECORD = """
+INSERT INTO dualwrite.runs ({columns})
+VALUES ({values})
+ON CONFLICT (dag_id, run_id, collection, phase) DO UPDATE SET {replaced}, recorded_at = now()
+"""
+
+
+def _columns(line: Iterable[str]) -> dict[str, str]:
+    """A line's columns, their values as named parameters, and how another try replaces it."""
+    return {
+        "columns": ", ".join(line),
+        "values": ", ".join(f"%({column})s" for column in line),
+        "replaced": ", ".join(f"{column} = excluded.{column}" for column in line),
+    }
+
+
+def billed(connection: Connection, dag_id: str, run_id: str) -> int:
+    """Reads that a run's tasks have recorded so far."""
+    row = connection.execute(
+        "SELECT coalesce(sum(billed_reads), 0)::int8 FROM dualwrite.runs WHERE dag_id = %s AND run_id = %s",
+        (dag_id, run_id),
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def prune(connection: Connection, days: int) -> int:
+    """Drops runs older than `days`; returns how many lines."""
+    return connection.execute(
+        "DELETE FROM dualwrite.runs WHERE recorded_at < now() - make_interval(days => %s)", (days,)
+    ).rowcount
+
+
+def history(connection: Connection, dag_id: str, limit: int = 200) -> list[dict[str, Any]]:
+    """The last runs in short form, newest first: what each found and wrote over all collections."""
+    rows = connection.execute(
+        """
+        SELECT run_id, max(recorded_at), sum(examined) FILTER (WHERE looked),
+          sum((counts ->> 'missing')::int8) FILTER (WHERE looked),
+          sum((counts ->> 'stale')::int8) FILTER (WHERE looked),
+          sum((counts ->> 'extra')::int8) FILTER (WHERE looked),
+          sum((counts ->> 'rejected')::int8) FILTER (WHERE looked),
+          sum((counts ->> 'in_flight')::int8) FILTER (WHERE looked),
+          sum(inserted + updated + deleted), sum(billed_reads), count(*) FILTER (WHERE outcome = 'not_examined')
+        FROM (
+          SELECT *, phase IN ('compare', 'second_look') AS looked
+          FROM dualwrite.runs WHERE dag_id = %s
+          ORDER BY id DESC LIMIT %s
+        ) lately
+        GROUP BY run_id ORDER BY 2 DESC LIMIT %s
+        """,
+        (dag_id, 80 * limit, limit),  # a run has at most five lines for each of the collections
+    ).fetchall()
+    names = ("examined", "missing", "stale", "extra", "rejected", "in_flight", "written", "billed", "not_examined")
+    return [
+        {
+            "run_id": row[0],
+            "at": row[1].isoformat(timespec="seconds"),
+            **{n: int(v) for n, v in zip(names, row[2:], strict=True) if v},
+        }
+        for row in rows
+    ]
+
+
+def clean_days(connection: Connection, dag_id: str) -> list[tuple[date, bool]]:
+    """The days (UTC) with runs, newest first, each with whether all of them examined everything and saw no drift.
+    Rejections don't count here: they stay open until they are corrected or excused."""
+    rows = connection.execute(
+        """
+        SELECT (recorded_at AT TIME ZONE 'UTC')::date, bool_and(
+          outcome = 'examined' AND (counts ->> 'missing')::int8 = 0 AND (counts ->> 'stale')::int8 = 0
+          AND (counts ->> 'extra')::int8 = 0
+        )
+        FROM dualwrite.runs
+        WHERE dag_id = %s AND phase IN ('compare', 'second_look')
+        GROUP BY 1 ORDER BY 1 DESC
+        """,
+        (dag_id,),
+    ).fetchall()
+    return [(day, bool(clean)) for day, clean in rows]

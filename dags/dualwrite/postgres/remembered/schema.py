@@ -1,0 +1,58 @@
+"""Whether the schema `dualwrite` is there, as young as this bundle, and open to the role that works."""
+
+from __future__ import annotations
+
+from dualwrite.model.errors import PreflightError
+from dualwrite.postgres import privileges
+from dualwrite.postgres.connection import Connection
+
+_NEEDED = {
+    ("runs", "unattended"),
+    ("repair_journal", "cause"),
+    ("watermarks", "swept_at"),
+    ("open_differences", "excused_verdict"),
+}
+"""For each table of ours its youngest column."""
+
+_WRITTEN = {
+    "dualwrite.runs": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "dualwrite.watermarks": ("SELECT", "INSERT", "UPDATE"),
+    "dualwrite.open_differences": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "dualwrite.repair_journal": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "dualwrite.count_baselines": ("SELECT", "INSERT", "UPDATE"),
+}
+"""What a run that remembers does with each table of ours. A dry run reads them."""
+
+
+def require(connection: Connection) -> None:
+    """Raises PreflightError where the schema isn't there yet, or the role may not write what a run must remember."""
+    require_tables(connection)
+    faults = missing_grants(connection, writes=True)
+    if faults:
+        raise PreflightError(
+            "The role lacks privileges that the bundle's own schema needs:\n" + "\n".join(f"- {f}" for f in faults)
+        )
+
+
+def require_tables(connection: Connection) -> None:
+    """Raises PreflightError where the schema isn't there yet, or is an older one."""
+    found = connection.execute(
+        """
+        SELECT c.relname::text, a.attname::text
+        FROM pg_class c
+        JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'dualwrite'
+        JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
+        """
+    ).fetchall()
+    missing = sorted(f"{table}.{column}" for table, column in _NEEDED - set(found))
+    if missing:
+        raise PreflightError(
+            "The schema dualwrite, for watermarks, the journal and the runs, is missing in the target or older than this "
+            f"bundle: it lacks {', '.join(missing)}. Run the DAG apply_migrations with mode=apply first."
+        )
+
+
+def missing_grants(connection: Connection, *, writes: bool) -> list[str]:
+    """What the role lacks on our tables, a sentence each with the GRANT that gives it."""
+    needed = _WRITTEN if writes else dict.fromkeys(_WRITTEN, ("SELECT",))
+    return privileges.missing_grants(connection, needed)

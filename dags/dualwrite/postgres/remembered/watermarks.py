@@ -1,0 +1,71 @@
+"""The watermarks, `dualwrite.watermarks`: up to when each collection was examined whole, and when it was last swept."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.target_clock import CLOCKS_APART
+
+
+def watermark(connection: Connection, collection: str) -> tuple[datetime, datetime | None] | None:
+    """Up to when the collection was examined whole, and when it was last swept (UTC; None for never)."""
+    row = connection.execute(
+        "SELECT examined_until, swept_at FROM dualwrite.watermarks WHERE collection = %s", (collection,)
+    ).fetchone()
+    return (row[0], row[1]) if row else None
+
+
+def advance(
+    connection: Connection, collection: str, until: datetime, run_id: str, *, swept_at: datetime | None = None
+) -> None:
+    """Moves a watermark forward, never back: a run that began earlier may end later.
+
+    No mark lies ahead of the target's clock: a worker whose clock is days ahead would otherwise end all sweeps. One that
+    does, from such a run, is replaced.
+    """
+    connection.execute(
+        """
+        INSERT INTO dualwrite.watermarks AS w (collection, examined_until, swept_at, run_id)
+        VALUES (
+          %(collection)s,
+          least(%(until)s, clock_timestamp()),
+          CASE WHEN %(swept)s::timestamptz IS NOT NULL THEN least(%(swept)s, clock_timestamp()) END,
+          %(run)s
+        )
+        ON CONFLICT (collection) DO UPDATE SET
+          examined_until = CASE
+            WHEN w.examined_until > clock_timestamp() + %(apart)s THEN excluded.examined_until
+            ELSE greatest(w.examined_until, excluded.examined_until)
+          END,
+          swept_at = CASE
+            WHEN w.swept_at > clock_timestamp() + %(apart)s THEN excluded.swept_at
+            ELSE greatest(w.swept_at, excluded.swept_at)
+          END,
+          run_id = excluded.run_id,
+          updated_at = now()
+        """,
+        {"collection": collection, "until": until, "swept": swept_at, "run": run_id, "apart": CLOCKS_APART},
+    )
+
+
+def ages(connection: Connection) -> dict[str, dict[str, Any]]:
+    """For each collection, up to when it was examined whole and when it was last swept (UTC), and how many hours ago that
+    is by the target's clock."""
+    rows = connection.execute(
+        """
+        SELECT collection, examined_until, swept_at, extract(epoch FROM now() - examined_until) / 3600,
+          extract(epoch FROM now() - swept_at) / 3600
+        FROM dualwrite.watermarks
+        """
+    ).fetchall()
+    return {
+        name: {
+            "examined_until": until.isoformat(),
+            "swept_at": swept.isoformat() if swept else None,
+            "examined_hours": round(float(examined_hours), 2),
+            "swept_hours": None if swept_hours is None else round(float(swept_hours), 2),
+        }
+        for name, until, swept, examined_hours, swept_hours in rows
+    }

@@ -1,0 +1,115 @@
+"""Looks at the target's rows by key, by a column's value or by time, each look in a transaction of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from dualwrite.model.declaration import Catalog, Collection
+from dualwrite.model.mapping import Cell, Key
+from dualwrite.model.windows import Window
+from dualwrite.postgres.connection import Connection, sql
+from dualwrite.postgres.fragments import table_of
+from dualwrite.postgres.lookups import Lookups
+from dualwrite.postgres.session import Session
+
+_KEYS_AT_ONCE = 10_000
+
+
+def key_json(key: Key) -> str:
+    """A key as the JSON array of texts that statements take and the journal keeps."""
+    return json.dumps([str(part) for part in key], ensure_ascii=False)
+
+
+class Rows(Session):
+    """The rows of the catalog's tables."""
+
+    def __init__(self, connect: Callable[[], Connection], catalog: Catalog) -> None:
+        super().__init__(connect)
+        self._catalog = catalog
+        self._lookups: dict[str, Lookups] = {}
+
+    def lookups(self, collection: Collection) -> Lookups:
+        if collection.name not in self._lookups:
+            self._lookups[collection.name] = Lookups(self._catalog, collection)
+        return self._lookups[collection.name]
+
+    def versions(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, tuple[str, str]]:
+        """xmin and digest of the rows at these keys. An absent row gives no entry, which is a reading too."""
+        statement, parameters = self.lookups(collection).versions, _numbered(keys)
+        rows = self.read(partial(_fetched, statement, parameters))
+        return {keys[n]: (xmin, digest) for n, xmin, digest in rows}
+
+    def paths(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, tuple[str, ...]]:
+        """The paths at which the documents of rows at these keys may be, the likeliest first (see Lookups.paths). Keys
+        without a row give no entry."""
+        statement, parameters = self.lookups(collection).paths, _numbered(keys)
+        rows = self.read(partial(_fetched, statement, parameters))
+        # An id with a slash in it, written by hand, would name another document's path.
+        return {keys[n]: tuple(path for path in paths if collection.match(path) is not None) for n, paths in rows}
+
+    def count(self, collection: Collection) -> int:
+        """How many rows the table has now."""
+        statement = sql.SQL("SELECT count(*) FROM {}").format(table_of(collection))
+        [[number]] = self.read(partial(_fetched, statement, {}))
+        return int(number)
+
+    def keys(self, collection: Collection) -> Iterator[list[Key]]:
+        """All keys of the table, in pages by key order, each page in a transaction of its own (so no snapshot is held,
+        and a pooler may serve each from another connection)."""
+        lookups = self.lookups(collection)
+        statement, after = lookups.keys_after(first=True), list[Cell]()
+        while True:
+            parameters = {"after": after, "limit": _KEYS_AT_ONCE}
+            page = self.read(partial(_fetched, statement, parameters))
+            if page:
+                yield [tuple(key) for key in page]
+            if len(page) < _KEYS_AT_ONCE:
+                return
+            statement, after = lookups.keys_after(first=False), list(page[-1])
+
+    def counts_by_time(self, collection: Collection, column: str, edges: Sequence[datetime]) -> list[int]:
+        """How many rows lie between these edges (ascending), all in one snapshot: before the first, from each on."""
+        statement, parameters = self.lookups(collection).counts_by_time(column), {"edges": list(edges)}
+        found = dict(self.read(partial(_fetched, statement, parameters)))
+        return [found.get(n, 0) for n in range(len(edges) + 1)]
+
+    def time_edges(self, collection: Collection, column: str, before: datetime, every: int) -> list[datetime]:
+        """Times, in whole milliseconds and ascending, that cut the rows before a moment into slices of `every`."""
+        statement, parameters = self.lookups(collection).time_edges(column), {"before": before, "every": every}
+        return [at for (at,) in self.read(partial(_fetched, statement, parameters))]
+
+    def keys_between(self, collection: Collection, column: str, window: Window) -> list[Key]:
+        """The keys of the rows whose time lies in a window."""
+        statement = self.lookups(collection).keys_between(column)
+        parameters = {"start": window.start, "end": window.end}
+        return [tuple(key) for key in self.read(partial(_fetched, statement, parameters))]
+
+    def keys_where(self, collection: Collection, column: str, values: Iterable[str]) -> list[Key]:
+        """The keys of all rows whose `column` has one of these values."""
+        statement, parameters = self.lookups(collection).keys_where(column), {"values": list(values)}
+        return [tuple(key) for key in self.read(partial(_fetched, statement, parameters))]
+
+    def dependents(self, collection: Collection, column: str, values: Iterable[str]) -> list[tuple[str, Key]]:
+        """The rows whose `column` has one of these values: the value and the row's key."""
+        with self.transaction() as connection:
+            statement = self.lookups(collection).dependents(column)
+            return [(value, tuple(key)) for value, *key in connection.execute(statement, {"values": list(values)})]
+
+    def written_between(self, collection: Collection, start: object, end: object) -> list[Key]:
+        """The keys of rows one of whose written columns lies in [start, end)."""
+        if not collection.written_columns:
+            return []
+        statement, parameters = self.lookups(collection).written_between, {"start": start, "end": end}
+        return [tuple(key) for key in self.read(partial(_fetched, statement, parameters))]
+
+
+def _numbered(keys: Sequence[Key]) -> dict[str, list[int] | list[str]]:
+    return {"n": list(range(len(keys))), "keys": [key_json(key) for key in keys]}
+
+
+def _fetched(statement: sql.Composed, parameters: Mapping[str, object], connection: Connection) -> list[Any]:
+    return connection.execute(statement, parameters).fetchall()

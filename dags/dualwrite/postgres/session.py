@@ -1,0 +1,97 @@
+"""One connection to the target, made again when it is lost, and the short transactions that everything runs in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Self, TypeVar
+
+import tenacity
+
+from dualwrite import postgres
+from dualwrite.postgres.connection import Connection
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_LOCK_TIMEOUT = "2s"
+"""The app's own statements end after 3 s: we give way before we cost a client its write."""
+
+_STATEMENT_TIMEOUT = "120s"
+_RECONNECT_SECONDS = 30.0
+"""How long a lost connection is made again and again before a call gives up."""
+
+
+class Session:
+    """One connection. Not for several threads at once."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection; the next use makes a new one. So nothing is held through a long wait."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def connection(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction with this module's timeouts. Rolled back where the block raises.
+
+        Where the connection was lost since its last use, BEGIN says so: nothing has happened yet, so it is begun on a
+        new one. Once begun it is never repeated here: of a COMMIT whose answer was lost nobody knows whether it
+        happened. (A write of ours is finished through its journal row, see docs/protocol.md.)
+        """
+        with ExitStack() as stack:
+            connection = self._reconnecting(lambda: stack.enter_context(self._begin()))
+            yield connection
+
+    def _begin(self) -> AbstractContextManager[Connection]:
+        return postgres.transaction(
+            self.connection,
+            statement_timeout=_STATEMENT_TIMEOUT,
+            lock_timeout=_LOCK_TIMEOUT,
+            idle_timeout=_STATEMENT_TIMEOUT,
+        )
+
+    def read(self, ask: Callable[[Connection], T]) -> T:
+        """A transaction that only reads: repeated whole, on a new connection, where the connection is lost."""
+
+        def attempt() -> T:
+            with self._begin() as connection:
+                return ask(connection)
+
+        return self._reconnecting(attempt)
+
+    def _reconnecting(self, attempt: Callable[[], T]) -> T:
+        """Repeats `attempt`, with back-off, while connections are lost; raises the last error after half a minute."""
+
+        def reconnect(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            assert isinstance(error, postgres.Error)
+            log.warning("Connecting to Postgres again after %s", postgres.condition(error))
+            self.close()
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda e: isinstance(e, postgres.Error) and postgres.is_disconnect(e)),
+            wait=tenacity.wait_exponential_jitter(initial=0.2, max=5, jitter=0.3),
+            stop=tenacity.stop_after_delay(_RECONNECT_SECONDS),
+            before_sleep=reconnect,
+            reraise=True,
+        )
+        return retrying(attempt)

@@ -1,0 +1,149 @@
+"""Reconciliation's first look: did what was written lately arrive? Looks from four sides, and keeps what differs.
+
+The sides are the documents whose check fields lie in the window, the rows written in it, the operations of write_ops in
+it, and the differences that are still open. A sweep looks at every document and every row instead. docs/verification.md
+says what each side can see.
+
+What a run finds is kept in `dualwrite.open_differences` before anything else happens, in the transaction that moves the
+watermark: a run that dies anywhere forgets nothing, the next one looks at what is open.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dualwrite.engine import op_log as operations
+from dualwrite.engine.compare import Examiner
+from dualwrite.engine.units import Policy, Unit
+from dualwrite.model.errors import DualWriteError
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import DRIFT, Finding, Reason, Verdict
+from dualwrite.model.windows import Window, with_overlap
+from dualwrite.postgres import Connection, target_clock
+from dualwrite.postgres.remembered import differences, watermarks
+from dualwrite.postgres.remembered.differences import OpenDifference
+from dualwrite.runs import tripwire
+from dualwrite.runs.open_units import units_of
+from dualwrite.runs.reconcile_plan import Run, measured
+
+log = logging.getLogger(__name__)
+
+PAGE_SIZE = 5000
+
+
+def compare(run: Run, name: str) -> dict[str, Any]:
+    """The first look at one collection. Returns its report, with `pending`: how many differences need a second look.
+
+    What differs is kept open, and the watermark moved, in one transaction at the end. Where a sweep that was due fails,
+    the window is looked at instead, so that a sweep that keeps failing doesn't hide what is written lately; the sweep
+    stays due, and its failure is told in `sweep_failed`.
+    """
+    window = run.plan.windows[name]
+    instead = run.plan.instead.get(name)
+    if window is not None or instead is None:
+        return _FirstLook(run, name, window).taken()
+    try:
+        return _FirstLook(run, name, None).taken()
+    except DualWriteError as error:
+        log.warning("%s: its sweep failed, looking at the window from %s on instead", name, instead.start.isoformat())
+        return {**_FirstLook(run, name, instead).taken(), "sweep_failed": str(error)}
+
+
+class _FirstLook:
+    """One first look at one collection, of a window or (None) of all there is."""
+
+    def __init__(self, run: Run, name: str, window: Window | None) -> None:
+        self._run = run
+        self._name = name
+        self._window = window
+        self._report = CollectionReport(name, "compare")
+        with run.target.transaction() as connection:
+            self._known = {d.label: d for d in differences.open_differences(connection, name)}
+            self._moment = target_clock.now(connection)
+        self._accepted = {label: d.excuse for label, d in self._known.items() if d.excuse is not None}
+        # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
+        watched = frozenset(label for label, d in self._known.items() if d.finding.requires is None)
+        self._examiner = run.examiner(self._report, Policy(), self._accepted, watched)
+        self._wire = tripwire.of(run, name, window)
+        self._pending: list[Finding] = []
+
+    def taken(self) -> dict[str, Any]:
+        """Looks, keeps what differs, and returns the collection's report."""
+        report = measured(self._run, self._report, self._look, self._keep, self._window)
+        rejected = {f.label for f in self._examiner.rejected}
+        still = self._known.keys() - self._accepted.keys() - self._examiner.settled - rejected
+        new = sum(1 for f in self._pending if self._begins(f))
+        grace = timedelta(seconds=self._run.params.grace_seconds)
+        # Those of a run that died between its looks may be young too.
+        young = sum(1 for label in still if self._moment - self._known[label].first_seen < grace)
+        return {
+            **report,
+            "scope": "sweep" if self._window is None else "recent",
+            "pending": new + len(still),
+            "to_wait_for": new + young,
+            "looked_at": datetime.now(UTC).isoformat(),
+            "tripwire": self._wire.as_json(),
+        }
+
+    def _look(self) -> None:
+        self._wire.measure()
+        overlap = timedelta(minutes=self._run.params.overlap_minutes)
+        with self._examiner:
+            read = self._window and with_overlap(self._window, overlap)
+            self._pending += self._examiner.first_look(read, PAGE_SIZE, self._more)
+
+    def _more(self, examiner: Examiner) -> list[Unit]:
+        """What no document of this look was: seen from the other sides or, where all was looked at, excused."""
+        if self._window is not None:
+            self._wire.look(examiner)
+            return _other_sides(examiner, self._window)
+        # An excuse ends with its difference. A sweep has seen every document and row: what it hasn't seen, or only as
+        # the document of a dependent, is looked at by key.
+        accepted = [self._known[label] for label in self._accepted]
+        dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
+        looked = examiner.protocol.run(dependents, Policy())
+        examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
+        alone = [d for d in accepted if d.finding.requires is None and d.label not in examiner.seen]
+        units, others = units_of(examiner, alone)
+        for finding in others:
+            examiner.take(finding)
+        return units
+
+    def _begins(self, finding: Finding) -> bool:
+        """Whether a pending difference is another one than what was open at its key, or in no table yet."""
+        before: OpenDifference | None = self._known.get(finding.label)
+        if before is None:
+            return True
+        if before.excuse is not None:
+            return finding.verdict in DRIFT and not before.excuse.covers(finding)
+        # On another path its document is elsewhere.
+        return before.finding.verdict is Verdict.REJECTED or finding.path != before.finding.path
+
+    def _keep(self, connection: Connection) -> None:
+        # Not drift before the second look has said so: this run may die here, and another look at the table.
+        new = [
+            replace(f, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK) for f in self._pending if self._begins(f)
+        ]
+        found = [*new, *self._examiner.rejected, *self._examiner.accepted]
+        differences.remember(connection, self._name, found, self._run.run_id)
+        differences.close(connection, self._name, self._examiner.settled)
+        now = self._run.plan.now
+        end, swept = (now, now) if self._window is None else (self._window.end, None)
+        watermarks.advance(connection, self._name, end, self._run.run_id, swept_at=swept)
+        self._wire.keep(connection)
+
+
+def _other_sides(examiner: Examiner, window: Window) -> list[Unit]:
+    """Keys that rows and operations of the window name, and that no document of the window was."""
+    target, collection = examiner.target, examiner.collection
+    keys = target.written_between(collection, window.start, window.end)
+    units = examiner.fresh(examiner.units_of(keys))
+    with target.transaction() as connection:
+        found = operations.since(connection, collection, window.start)
+    located = operations.locate(target, collection, found, examiner.seen)
+    examiner.report.unlocatable += located.unlocatable
+    units += examiner.examine_documents(located.paths)
+    return list({u.label: u for u in [*units, *examiner.fresh(located.units)]}.values())

@@ -1,0 +1,67 @@
+"""What to look at for differences that are open: keys, or documents where no row could be made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dualwrite.engine.compare import Examiner
+from dualwrite.engine.units import Unit, unit_of, unit_of_finding, unit_of_row
+from dualwrite.model.declaration import Segment
+from dualwrite.model.mapping import Rejection, Row, key_of_path, map_document
+from dualwrite.model.verdicts import Finding, Verdict, rejected
+from dualwrite.postgres.remembered.differences import OpenDifference
+
+
+def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[Unit], list[Finding]]:
+    """What to look at for each open difference: its document and its row, by key.
+
+    A difference without a key was a document, or a part of one, that couldn't become a row. It is mapped again: as long
+    as it is rejected, there is nothing else to look at. Otherwise its row is asked for even where the document is gone
+    or has lost the part: it may stand there from before.
+    """
+    collection = examiner.collection
+    units: dict[str, Unit] = {}
+    done: list[Finding] = []
+    keyless = []
+    for finding in (difference.finding for difference in known):
+        if finding.key is None:
+            keyless.append(finding)
+        else:
+            units[finding.label] = unit_of_finding(collection, finding)
+    documents = examiner.source.get([f.path for f in keyless if f.path], collection.fields)
+    ended: list[Finding] = []
+    for finding in keyless:
+        document = documents.get(finding.path or "")
+        mapped = map_document(collection, document) or [] if document is not None else []
+        now = next((m for m in mapped if m.label == finding.label), None)
+        if isinstance(now, Rejection):
+            done.append(rejected(now))
+        elif isinstance(now, Row):
+            units[now.label] = unit_of_row(now)
+        else:
+            ended.append(finding)
+            for row in mapped:  # of an array or a map that was refused whole, each part by itself
+                if isinstance(row, Row):
+                    units.setdefault(row.label, unit_of_row(row))
+    for unit in _rows_left(examiner, ended):
+        units.setdefault(unit.label, unit)
+    done += [Finding(Verdict.ABSENT, f.label, f.path) for f in ended if f.label not in units]
+    return list(units.values()), done
+
+
+def _rows_left(examiner: Examiner, ended: Sequence[Finding]) -> list[Unit]:
+    """The rows that documents which are gone, or no longer say so, may have left. Where the key is made of fields, nobody
+    can tell any more which row that is: the sweep looks at every row."""
+    collection = examiner.collection
+    if not collection.keyed_by_path:
+        return []
+    parent = next((c for c in collection.key if isinstance(c.origin, Segment)), None)
+    if collection.entries is not None and parent is not None:
+        paths = {f.path.rsplit("/", 1)[-1]: f.path for f in ended if f.path and "\x00" not in f.path}
+        index = collection.key.index(parent)
+        keys = examiner.target.keys_where(collection, parent.name, paths)
+        return [unit_of(collection, key, paths[str(key[index])]) for key in keys]
+    # No row's key can hold U+0000.
+    keyed = ((f, key_of_path(collection, f.path)) for f in ended if f.path and "\x00" not in f.path)
+    return [unit_of_finding(collection, replace(f, key=key)) for f, key in keyed if key is not None]

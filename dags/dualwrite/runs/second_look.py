@@ -1,0 +1,177 @@
+"""Reconciliation's second look, at what is open, by key: what is drift, and why. And the look after a repair.
+
+A difference is drift when it was first seen at least `grace_seconds` ago and is the same at a second look (the rule is
+engine/second_look.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection as Container
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from dualwrite.engine import op_log as operations
+from dualwrite.engine.compare import Examiner
+from dualwrite.engine.second_look import seen_twice
+from dualwrite.engine.units import Policy, Unit, unit_of
+from dualwrite.model.declaration import Collection
+from dualwrite.model.reconcile_params import ReconcileParams
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, Verdict, Why
+from dualwrite.postgres import Connection, target_clock
+from dualwrite.postgres.remembered import differences, journal
+from dualwrite.postgres.remembered.differences import OpenDifference
+from dualwrite.runs.open_units import units_of
+from dualwrite.runs.reconcile_plan import Run, measured
+
+log = logging.getLogger(__name__)
+
+
+def look_again(run: Run, reports: dict[str, dict[str, Any]], errors: dict[str, Exception]) -> None:
+    """Looks at what is open in the selected collections, by key, with fresh reads on both sides.
+
+    At most `max_open_looks` differences: those that no run has looked at twice yet, then those seen longest ago; the
+    others stay open, and the report counts them in `not_looked_at`. Parents first: rows that hang on a row whose document
+    is gone are found through it. What rejections this run's first look has counted already is left out. Adds each
+    collection's report to `reports`, or what ended its look to `errors`: its neighbours are looked at all the same.
+    """
+    names = [n for n in run.catalog.names if n in run.params.collections]
+    with run.target.transaction() as connection:
+        due = differences.due(connection, names, run.run_id, run.params.max_open_looks)
+    looks = _Looks(run.params.max_open_looks - sum(map(len, due.differences.values())))
+    for name in names:
+        found = CollectionReport(name, "second_look")
+        try:
+            part = _look_at_collection(run, found, looks, due.differences.get(name, []))
+        except Exception as error:  # noqa: BLE001 - told by its name
+            log.warning("%s: its second look failed with %s", name, type(error).__name__)
+            errors[name] = error
+            continue
+        waiting = due.waiting.get(name, 0) + looks.waiting.pop(name, 0)
+        reports[name] = {**part, "not_looked_at": waiting, "undecided": due.undecided.get(name, 0)}
+
+
+@dataclass
+class _Looks:
+    """What a second look has left to spend, and the rows that hang on rows whose documents are gone, by collection."""
+
+    budget: int
+    dependents: dict[str, dict[str, Unit]] = field(default_factory=dict)
+    waiting: dict[str, int] = field(default_factory=dict)
+
+
+def re_examine(run: Run, repaired: Iterable[str], ours: Callable[[OpenDifference], bool]) -> dict[str, dict[str, Any]]:
+    """Looks once more at what a repair of these collections was for (`ours`) and at whatever else it wrote, the parents
+    that missing rows needed included: what is repaired is open no more."""
+    wanted = run.catalog.with_parents([n for n in run.catalog.names if n in set(repaired)])
+    with run.target.transaction() as connection:
+        written = {(name, label) for name, label, _ in journal.written_by(connection, run.run_id)}
+        open_now = {name: differences.open_differences(connection, name) for name in wanted}
+    looks = _Looks(budget=0)
+    reports = {}
+    for name in wanted:
+        known = [
+            d
+            for d in open_now[name]
+            if d.excuse is None and ((name, d.label) in written or (name in run.params.collections and ours(d)))
+        ]
+        reports[name] = _look_at_collection(
+            run, CollectionReport(name, "re_examine"), looks, known, after_repair=run.policy.delete
+        )
+    return reports
+
+
+def _look_at_collection(
+    run: Run, found: CollectionReport, looks: _Looks, known: Sequence[OpenDifference], *, after_repair: bool = False
+) -> dict[str, Any]:
+    """Looks at what is `known` to be open in one collection, and at the dependents there; finds those of its extra rows."""
+    name = found.collection
+    collection = run.catalog[name]
+    with run.target.transaction() as connection:
+        everything = {d.label: d for d in differences.open_differences(connection, name)}
+        now = target_clock.now(connection)
+    before = {d.label: d for d in known}
+    findings: list[Finding] = []
+    with run.examiner(found, Policy(max_proof_reads=run.params.max_proof_reads)) as examiner:
+
+        def work() -> None:
+            # A dependent of an extra row goes with it, whatever else is open about its own document; else the row above
+            # could never go.
+            dependents = _affordable(looks, name, everything, before)
+            units, others = units_of(examiner, [d for d in known if d.label not in dependents])
+            findings.extend(others)
+            units += dependents.values()
+            found.taken += len(units) + len(others)
+            looked = examiner.protocol.run(units, Policy())
+            # What was extra before was proved then; a repair proves it again, and so does the look after it.
+            known_extra = {d.label for d in known if d.finding.verdict is Verdict.EXTRA and not after_repair}
+            findings.extend(examiner.protocol.prove_extra([f for f in looked if f.label not in known_extra]))
+            findings.extend(f for f in looked if f.label in known_extra)
+            judged = [_settled(f, before.get(f.label), now, run.params) for f in findings]
+            findings[:] = _with_causes(run, collection, judged)
+            for finding in findings:
+                found.add(finding)
+                off = finding.cause is not None and finding.cause.why is Why.DUAL_WRITE_OFF
+                found.expected += off and finding.verdict in DRIFT
+            _find_dependents(examiner, [f for f in findings if f.verdict is Verdict.EXTRA], looks.dependents)
+
+        def finish(connection: Connection) -> None:
+            still = [f for f in findings if f.verdict in DRIFT or f.verdict is Verdict.IN_FLIGHT]
+            differences.remember(connection, name, still, run.run_id)
+            # Only what was looked at is closed, and only what both sides agree on.
+            differences.close(connection, name, {f.label for f in findings} - {f.label for f in still})
+
+        return measured(run, found, work, finish, run.plan.windows.get(name))
+
+
+def _affordable(
+    looks: _Looks, name: str, everything: Mapping[str, OpenDifference], before: Container[str]
+) -> dict[str, Unit]:
+    """The dependents in one collection that the budget allows, those that nobody knows of first; excused ones left out."""
+    found = {
+        label: unit
+        for label, unit in looks.dependents.get(name, {}).items()
+        if not (label in everything and everything[label].excuse is not None)
+    }
+    others = sorted((label for label in found if label not in before), key=lambda label: label in everything)
+    left_out = others[max(0, looks.budget) :]
+    looks.budget -= len(others) - len(left_out)
+    looks.waiting[name] = sum(label not in everything for label in left_out)
+    return {label: unit for label, unit in found.items() if label not in set(left_out)}
+
+
+def _settled(finding: Finding, before: OpenDifference | None, now: datetime, params: ReconcileParams) -> Finding:
+    """The verdict of this look at what was open before, if it was."""
+    age = now - before.first_seen if before else timedelta()
+    grace = timedelta(seconds=params.grace_seconds)
+    return seen_twice(finding, before.finding if before else None, age=age, grace=grace)
+
+
+def _with_causes(run: Run, collection: Collection, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, with why it is so where a row differs."""
+    wanted = [f for f in findings if f.verdict in SETTLED_BY_WRITING]
+    if not wanted:
+        return list(findings)
+    with run.target.transaction() as connection:
+        causes = operations.causes(connection, collection, wanted)
+    if not run.plan.dual_write_enabled:
+        causes = dict.fromkeys(causes, Cause(Why.DUAL_WRITE_OFF))
+    return [replace(f, cause=causes.get(f.label)) for f in findings]
+
+
+def _find_dependents(examiner: Examiner, extra: Sequence[Finding], dependents: dict[str, dict[str, Unit]]) -> None:
+    """Rows that reference rows whose documents are gone: they can't stay, though their own documents may be there. One
+    statement for each table that references this one."""
+    catalog, collection = examiner.catalog, examiner.collection
+    gone = {str(f.key[0]): f.requires or f.path for f in extra if f.key and (f.requires or f.path)}
+    if not gone or len(collection.key) != 1:
+        return
+    for child, column in catalog.children(collection.name):
+        rows = examiner.target.dependents(child, column.name, gone)
+        paths = examiner.target.paths(child, [key for _, key in rows])
+        for value, key in rows:
+            unit = replace(unit_of(child, key, next(iter(paths.get(key, ())), None)), requires=gone[value])
+            dependents.setdefault(child.name, {}).setdefault(unit.label, unit)
