@@ -46,7 +46,7 @@ def parsed(stack: Stack) -> int:
 
 def _answers(stack: Stack, parse: Any, *, single_threaded: bool) -> Any:
     request = service_types.RunQueryRequest.pb()(parent=f"{_DATABASE}/documents")
-    request.structured_query.CopyFrom(scan_query(SCAN))
+    request.structured_query.CopyFrom(scan_query(SCAN, request.parent))
     options: list[tuple[str, int]] = [("grpc.max_receive_message_length", -1)]
     if single_threaded:
         options.append((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1))

@@ -43,6 +43,7 @@ from airflow.sdk import TriggerRule, dag, task
 from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, fail, migration_params, migrations_connection
 from dualwrite.edge.forms import migration_form
 from dualwrite.edge.lazy import LazyModule
+from dualwrite.edge.pools import TARGET_POOL
 from dualwrite.model.render import as_text
 
 migrations = LazyModule("dualwrite.migrations")
@@ -58,6 +59,7 @@ log = logging.getLogger("dualwrite")
     params=migration_form(),
     default_args={
         "owner": "dual-write",
+        "pool": TARGET_POOL,
         "retries": 1,
         "retry_delay": timedelta(seconds=10),
         "execution_timeout": timedelta(hours=2),

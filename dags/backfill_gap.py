@@ -16,7 +16,7 @@ verifies the result.
 | `since`, `margin_hours`, `until` | the window, from `margin_hours` before `since` to `until`; both with an offset from UTC |
 | `max_billed_reads` | a cap on billed reads; what would exceed it is not examined |
 | `excuse`, `excuse_reason` | differences that you accept, as `collection:key` or `collection:*` |
-| `page_size`, `explain_up_to`, `grace_seconds` | fine tuning; see the form |
+| `page_size`, `explain_up_to`, `slice_documents`, `grace_seconds`, `max_reads_per_second`, `max_rows_per_second` | fine tuning; see the form |
 
     {"mode": "review", "collections": ["posts", "comments"], "since": "2026-01-15T21:52:00+09:00"}
 
@@ -51,9 +51,11 @@ from dualwrite.catalog import CATALOG
 from dualwrite.edge.airflow import FAILS_AT_ONCE
 from dualwrite.edge.forms import approval_form, gap_form
 from dualwrite.edge.lazy import LazyModule
+from dualwrite.edge.pools import SOURCE_POOL, TARGET_POOL
 from dualwrite.model.choices import APPROVE, REJECT
 
 tasks = LazyModule("dualwrite.edge.gap")
+SLICE = "{{ task.op_kwargs['part']['name'] }}"  # what the grid calls an instance: collection and interval
 
 
 @dag(
@@ -65,6 +67,7 @@ tasks = LazyModule("dualwrite.edge.gap")
     params=gap_form(),
     default_args={
         "owner": "dual-write",
+        "pool": SOURCE_POOL,
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=6),
@@ -72,7 +75,7 @@ tasks = LazyModule("dualwrite.edge.gap")
 )
 def backfill_gap():
     @task
-    def preflight(**context) -> dict:
+    def preflight(**context) -> list:
         """Source and target answer and are as the catalog says; fixes the window."""
         return tasks.preflight(context)
 
@@ -101,18 +104,34 @@ def backfill_gap():
         """One collection: examined, and in the modes that write, written."""
         return tasks.examine(context, name)
 
+    @task(trigger_rule=TriggerRule.ALL_DONE, task_id="examine", map_index_template=SLICE)
+    def examine_slice(part: dict, **context) -> dict:
+        """One slice of a large collection, as the tasks above do a small one."""
+        return tasks.examine_slice(context, part)
+
     @task(trigger_rule=TriggerRule.ALL_DONE)
-    def verify_counts(**context) -> dict:
+    def verify_counts(**context) -> list:
         """count() against SELECT count(*); after an apply, the difference explained key by key."""
         return tasks.verify_counts(context)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE)
+    @task(task_id="verify", map_index_template=SLICE)
+    def verify_slice(part: dict, **context) -> dict:
+        """The documents of one slice of a large collection, key by key."""
+        return tasks.verify_slice(context, part)
+
+    @task(task_id="finish", trigger_rule=TriggerRule.NONE_SKIPPED)
+    def verify_rest(**context) -> dict:
+        """The rows that no slice saw; then each large collection as a whole."""
+        return tasks.verify_rest(context)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, pool=TARGET_POOL, **FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The whole run in one table. Fails where a collection was not examined or is not verified."""
         return tasks.report(context)
 
     chosen, checked = choose(), verify_counts()
-    preflight() >> chosen >> examine_for_review() >> approve
+    planned = preflight()
+    planned >> chosen >> examine_for_review() >> approve
     with TaskGroup("collections"):
         examined = {name: examine.override(task_id=name)(name) for name in CATALOG.names}
     chosen >> list(examined.values())
@@ -121,8 +140,12 @@ def backfill_gap():
             examined[parent] >> examined[collection.name]
         if not collection.parents:
             approve >> examined[collection.name]
-        examined[collection.name] >> checked
-    checked >> report()
+    with TaskGroup("large"):  # without large collections these are mapped over nothing, and start no process
+        parts = examine_slice.expand(part=planned)
+        verified = verify_rest()
+        verify_slice.expand(part=checked) >> verified
+    [approve, *examined.values()] >> parts >> checked
+    [checked, verified] >> report()
 
 
 backfill_gap()

@@ -55,6 +55,7 @@ from dualwrite.edge.airflow import FAILS_AT_ONCE
 from dualwrite.edge.forms import reconcile_form
 from dualwrite.edge.lazy import LazyModule
 from dualwrite.edge.overdue import tell_of_timeout
+from dualwrite.edge.pools import SOURCE_POOL, TARGET_POOL
 from dualwrite.model.choices import MAX_PLAN_AGE, STAGES
 
 tasks = LazyModule("dualwrite.edge.reconciliation")
@@ -77,6 +78,7 @@ PARITY = Asset("dual-write-parity")
     params=reconcile_form(),
     default_args={
         "owner": "dual-write",
+        "pool": SOURCE_POOL,
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),
@@ -84,11 +86,17 @@ PARITY = Asset("dual-write-parity")
 )
 def reconcile_dual_writes():
     @task
-    def preflight(**context) -> dict:
+    def preflight(**context) -> list:
         """Source and target answer and are as the catalog says; fixes each collection's window."""
         return tasks.preflight(context)
 
-    @task
+    # Without a large collection to sweep it is mapped over nothing, and starts no process.
+    @task(map_index_template="{{ task.op_kwargs['part']['name'] }}")
+    def sweep_slices(part: dict, **context) -> dict:
+        """One slice of a large collection's sweep. What differs is kept open."""
+        return tasks.sweep_slice(context, part)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
     def compare(**context) -> dict:
         """The first look at all collections, several side by side. What differs is kept open."""
         return tasks.compare(context)
@@ -109,13 +117,15 @@ def reconcile_dual_writes():
         """Deletes (children first), then inserts and updates (parents first), then looks at what was repaired."""
         return tasks.repair(context)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, outlets=[PARITY], **FAILS_AT_ONCE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, outlets=[PARITY], pool=TARGET_POOL, **FAILS_AT_ONCE)
     def report(**context) -> dict:
         """The whole run in one table. Fails while any drift is open that nobody has excused."""
         return tasks.report(context)
 
-    made = {t.operator.task_id: t for t in (preflight(), compare(), grace(), look_again(), repair(), report())}
+    planned = preflight()
+    made = {t.operator.task_id: t for t in (planned, compare(), grace(), look_again(), repair(), report())}
     chain(*(made[name] for name in STAGES))
+    sweep_slices.expand(part=planned) >> made["compare"]
 
 
 reconcile_dual_writes()

@@ -87,6 +87,7 @@ SUBJECTS: dict[str, Subject] = {
     "classify": Subject("dualwrite.engine.classify", ("unit/test_classify.py",)),
     "inserts": Subject("dualwrite.engine.inserts", ("unit/test_inserts.py",)),
     "seen": Subject("dualwrite.engine.seen", ("unit/test_seen.py",)),
+    "second_look": Subject("dualwrite.engine.second_look", ("unit/test_second_look.py",)),
     "report": Subject("dualwrite.model.report", ("unit/test_report.py", "unit/test_report_shown.py")),
     "mapping": Subject("dualwrite.model.mapping", ("unit/test_values.py", "unit/test_mapping.py")),
     "dual_write": Subject(
@@ -106,6 +107,7 @@ SUBJECTS: dict[str, Subject] = {
         ("unit/test_source_errors.py", "integration/test_source_answers.py", "integration/test_source.py"),
         databases=True,
     ),
+    "failures": Subject("dualwrite.firestore.failures", ("unit/test_source_errors.py",)),
     **{
         part: Subject(f"dualwrite.postgres.remembered.{part}", _REMEMBERED, databases=True)
         for part in ("differences", "excuses", "journal", "run_log", "watermarks", "baselines")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 from google.cloud import firestore
 
+from dualwrite.catalog import CATALOG
 from tests.support import apply
 
 LONG_AGO = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -55,6 +57,18 @@ def reaction(**changes: Any) -> dict[str, Any]:
 def notification(**changes: Any) -> dict[str, Any]:
     base = {"type": "like_on_post", "boardId": "b1", "postId": "p1", "fromUserId": "u2", "message": "m", "read": False}
     return {**base, "timestamp": LONG_AGO, **changes}
+
+
+def examined_until_now(dsn: str) -> None:
+    """As if a reconciliation had looked at everything a minute ago."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            """
+            INSERT INTO dualwrite.watermarks (collection, examined_until, swept_at, run_id)
+            SELECT unnest(%s::text[]), now() - interval '1 minute', now(), 'before'
+            """,
+            (list(CATALOG.names),),
+        )
 
 
 def club(client: firestore.Client, emulator: str, dsn: str, documents: dict[str, dict[str, Any]] | None = None) -> None:

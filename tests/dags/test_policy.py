@@ -34,7 +34,7 @@ print("RESULT " + json.dumps({"heavy": [m for m in heavy if m in sys.modules], "
         "timeout": dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(), "told": bool(dag.on_failure_callback),
         "params": {k: {"value": p.value, **p.schema, "description": p.description} for k, p in dag.params.items()},
         "tasks": {t.task_id: {"retries": t.retries, "rule": str(t.trigger_rule.value), "up": sorted(t.upstream_task_ids),
-                               "timeout": t.execution_timeout and t.execution_timeout.total_seconds(),
+                               "pool": t.pool, "timeout": t.execution_timeout and t.execution_timeout.total_seconds(),
                                "doc": t.doc_md or (getattr(t, "python_callable", None) and t.python_callable.__doc__) or ""}
                   for t in dag.tasks},
     } for dag in bag.dags.values()}}))
@@ -43,11 +43,19 @@ print("RESULT " + json.dumps({"heavy": [m for m in heavy if m in sys.modules], "
 
 @pytest.fixture(scope="module")
 def bag(home) -> dict:
+    return look(home)
+
+
+def look(home, **variables: str) -> dict:
     """Parsed in a process of its own: a warm one has imported everything already."""
     environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
     environment = {k: v for k, v in environment.items() if not k.startswith("AIRFLOW_CONN_")}
     done = subprocess.run(
-        [sys.executable, "-c", LOOK], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", LOOK],
+        env={**os.environ, **environment, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stderr[-3000:]
@@ -146,12 +154,25 @@ def test_the_reconciliations_tasks_are_its_stages_in_their_order(bag):
     tasks = bag["dags"][RECONCILE]["tasks"]
     before: list[str] = []
     for stage in STAGES:
-        assert tasks[stage]["up"] == before
+        also = ["sweep_slices"] if stage == "compare" else []  # large collections, swept by several workers
+        assert tasks[stage]["up"] == [*before, *also]
         before = [stage]
-    assert set(tasks) == set(STAGES)
+    assert tasks["sweep_slices"]["up"] == ["preflight"]
+    assert tasks["compare"]["rule"] == "all_done", "a slice that failed costs the other collections nothing"
+    assert set(tasks) == {*STAGES, "sweep_slices"}
 
 
 def test_what_a_backfill_does_not_select_is_skipped_by_the_task_above_it(bag):
     """A task that only skips itself costs a process all the same."""
     tasks = bag["dags"]["backfill_gap"]["tasks"]
     assert all("choose" in tasks[f"collections.{name}"]["up"] for name in CATALOG.names)
+
+
+def test_a_pool_for_each_side_is_set_without_editing_a_dag_file(bag, home):
+    """`report` reads Postgres alone; whatever else examines reads both."""
+    assert {t["pool"] for dag in bag["dags"].values() for t in dag["tasks"].values()} == {"default_pool"}
+    dags = look(home, DUALWRITE_SOURCE_POOL="firestore", DUALWRITE_TARGET_POOL="supabase")["dags"]
+    assert {t["pool"] for t in dags["apply_migrations"]["tasks"].values()} == {"supabase"}
+    for name in ("backfill_gap", RECONCILE):
+        pools = {task: facts["pool"] for task, facts in dags[name]["tasks"].items()}
+        assert pools == dict.fromkeys(pools, "firestore") | {"report": "supabase"}

@@ -63,7 +63,7 @@ def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, 
     assert {t for t, s in drifted.tasks.items() if s == "failed"} == {"report"}
     mended = run(repair="missing")
     assert mended.state == "success", mended.log[-3000:]
-    assert mended.tasks == dict.fromkeys(STAGES, "success")
+    assert mended.tasks == {**dict.fromkeys(STAGES, "success"), "sweep_slices": "skipped"}
     assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'lost'") == 1
     green = run()
     assert green.state == "success"
@@ -77,7 +77,11 @@ def test_dual_write_seems_off_fails_with_just_that_sentence(world, firestore, ta
         _post(firestore, f"p{i}")
     conf = {**QUICK, "collections": ["posts"], "repair": "missing"}
     run = run_dag("reconcile_dual_writes", conf, project=firestore.project, dsn=target_dsn)
-    assert run.tasks == {**dict.fromkeys(STAGES, "success"), "repair": "skipped", "report": "failed"}
+    assert run.tasks == {
+        **dict.fromkeys(STAGES, "success"),
+        **dict.fromkeys(("repair", "sweep_slices"), "skipped"),
+        "report": "failed",
+    }
     assert "dual-write seems off: 5 documents were written since" in run.said
     assert run.state == "failed"
     assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p1'") == 0, "nothing is repaired meanwhile"

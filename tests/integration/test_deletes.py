@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -15,7 +16,19 @@ from dualwrite.firestore.source import Source
 from dualwrite.model.report import CollectionReport
 from dualwrite.postgres.target import Target
 from tests.support import gap_run, nonzero, one, reconciled, verify_all
-from tests.worlds import LONG_AGO, board, club, comment, like, notification, post, put, reaction, user
+from tests.worlds import (
+    LONG_AGO,
+    board,
+    club,
+    comment,
+    examined_until_now,
+    like,
+    notification,
+    post,
+    put,
+    reaction,
+    user,
+)
 
 N = 16
 """More than any collection has columns: each gets a row of its own to be wrong in."""
@@ -93,14 +106,8 @@ def test_a_row_with_any_one_column_wrong_is_never_deleted_while_its_document_liv
             assert spoiled or column.role != "compared", f"no wrong value fits {column.name}"
             left.remove(spoiled or left[0])
     report = CollectionReport(name, "write")
-    with (
-        Source(client.project, emulator_host=emulator) as source,
-        Target(lambda: postgres.connect(dsn), CATALOG) as target,
-        Examiner(
-            source, target, CATALOG, collection, policy=Policy(True, True, True), report=report, run_id=name
-        ) as examiner,
-    ):
-        examiner.examine_units(examiner.units_of([key for page in target.keys(collection) for key in page]))
+    with _examiner(client, emulator, dsn, report, Policy(True, True, True), name) as examiner:
+        examiner.examine_units(examiner.units_of([key for page in examiner.target.keys(collection) for key in page]))
     report.check_identity()
     with psycopg.connect(dsn, autocommit=True) as connection:
         deleted = connection.execute(
@@ -117,6 +124,18 @@ def test_a_row_with_any_one_column_wrong_is_never_deleted_while_its_document_liv
         assert nonzero(verify_all(run, [name])[name]["counts"]).keys() == {"matching"}
 
 
+@contextmanager
+def _examiner(client, emulator, dsn, report, policy, run_id="r"):
+    with (
+        Source(client.project, emulator_host=emulator) as source,
+        Target(lambda: postgres.connect(dsn), CATALOG) as target,
+        Examiner(
+            source, target, CATALOG, CATALOG[report.collection], policy=policy, report=report, run_id=run_id
+        ) as examiner,
+    ):
+        yield examiner
+
+
 @pytest.fixture
 def at_work(firestore, emulator, target_dsn):
     """A post with a comment and a reply; everything examined until now."""
@@ -125,12 +144,7 @@ def at_work(firestore, emulator, target_dsn):
         "boards/b1/posts/p1/comments/c1": comment(), "boards/b1/posts/p1/comments/c1/replies/r1": comment(),
         "boards/b1/posts/p1/comments/c1/replies/r1/reactions/x1": reaction(),
     })  # fmt: skip
-    _execute(
-        target_dsn,
-        "INSERT INTO dualwrite.watermarks (collection, examined_until, swept_at, run_id) "
-        "SELECT unnest(%s::text[]), now() - interval '1 minute', now(), 'before'",
-        list(CATALOG.names),
-    )
+    examined_until_now(target_dsn)
     return firestore
 
 
@@ -185,20 +199,14 @@ def test_a_post_moved_while_its_row_is_being_deleted_gets_it_back(at_work, emula
     """The proof is made again after the delete: the document came in between, at a path that nobody thought of."""
     at_work.document("boards/b1/posts/p2").delete()
     report = CollectionReport("posts", "delete")
-    with (
-        Source(at_work.project, emulator_host=emulator) as source,
-        Target(lambda: postgres.connect(target_dsn), CATALOG) as target,
-        Examiner(
-            source, target, CATALOG, CATALOG["posts"], policy=Policy(delete=True), report=report, run_id="r"
-        ) as examiner,
-    ):
-        original = target.delete
+    with _examiner(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
+        original = examiner.target.delete
 
         def delete(*arguments):
             put(at_work, {"boards/b2/posts/p2": post()})
             return original(*arguments)
 
-        target.delete = delete
+        examiner.target.delete = delete
         examiner.examine_units(examiner.units_of([("p2",)]))
     assert report.deleted == 1
     assert one(target_dsn, "SELECT board_id FROM posts WHERE id = 'p2'") == "b2"
@@ -210,21 +218,15 @@ def test_a_row_that_a_client_wrote_since_it_was_read_is_not_deleted(at_work, emu
     the row is no longer the one that was read. Deleting and restoring it would lose what only the row has."""
     at_work.document("boards/b1/posts/p2").delete()
     report = CollectionReport("posts", "delete")
-    with (
-        Source(at_work.project, emulator_host=emulator) as source,
-        Target(lambda: postgres.connect(target_dsn), CATALOG) as target,
-        Examiner(
-            source, target, CATALOG, CATALOG["posts"], policy=Policy(delete=True), report=report, run_id="r"
-        ) as examiner,
-    ):
-        original = target.delete
+    with _examiner(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
+        original = examiner.target.delete
 
         def delete(*arguments):
             put(at_work, {"boards/b1/posts/p2": post(title="again")})
             _execute(target_dsn, "UPDATE posts SET title = 'again', count_of_likes = 7 WHERE id = 'p2'")
             return original(*arguments)
 
-        target.delete = delete
+        examiner.target.delete = delete
         examiner.examine_units(examiner.units_of([("p2",)]))
     assert report.deleted == 0
     assert one(target_dsn, "SELECT title, count_of_likes FROM posts WHERE id = 'p2'") == ("again", 7)
@@ -236,14 +238,7 @@ def test_a_row_whose_documents_absence_would_cost_too_many_reads_to_prove_stays_
 ):
     at_work.document("boards/b1/posts/p2").delete()
     report = CollectionReport("posts", "delete")
-    with (
-        Source(at_work.project, emulator_host=emulator) as source,
-        Target(lambda: postgres.connect(target_dsn), CATALOG) as target,
-        Examiner(
-            source, target, CATALOG, CATALOG["posts"],
-            policy=Policy(delete=True, max_proof_reads=0), report=report, run_id="r",
-        ) as examiner,
-    ):  # fmt: skip
+    with _examiner(at_work, emulator, target_dsn, report, Policy(delete=True, max_proof_reads=0)) as examiner:
         examiner.examine_units(examiner.units_of([("p2",)]))
     assert report.as_json()["samples"]["extra"][0]["reason"] == "absence_not_proved"
     assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p2'") == 1

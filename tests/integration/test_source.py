@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
+from dualwrite.firestore import failures
 from dualwrite.firestore import source as source_module
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.firestore.values import document_of
@@ -303,7 +304,7 @@ def test_a_failed_precondition_is_told_as_what_it_is_at_once(case, source, monke
 
 
 def test_a_server_that_never_answers_ends_in_a_clear_error(monkeypatch):
-    monkeypatch.setattr(source_module, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(failures, "_PATIENCE_SECONDS", 0.5)
     with Source("p", emulator_host="127.0.0.1:1") as nobody, pytest.raises(SourceError, match="UNAVAILABLE.*emulator"):
         nobody.count(SCANS[1])
 
@@ -348,10 +349,10 @@ def test_closing_a_scan_early_ends_its_thread(source):
 
 
 def test_long_work_tells_its_progress(source, firestore, emulator, target_dsn, monkeypatch, caplog):
-    from dualwrite.engine import compare as examine
+    from dualwrite.engine import progress
     from tests.support import dry_run
 
-    monkeypatch.setattr(examine, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0.0)
     caplog.set_level(logging.INFO, logger="dualwrite")
     dry_run(firestore.project, emulator, target_dsn, collections=["comments"], page_size=10)
     assert "comments: 10 of 57 documents, 18 %" in caplog.text

@@ -14,6 +14,7 @@ import pytest
 from dev import processes
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
+from dualwrite.firestore import failures
 from dualwrite.firestore import source as source_module
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.errors import SourceError
@@ -286,7 +287,7 @@ def test_a_stream_that_falls_silent_ends_and_goes_on_after_the_last_document(str
 
 def test_a_stream_that_stays_silent_becomes_an_error(stream, firestore, monkeypatch):
     monkeypatch.setattr(source_module, "_CALL_SECONDS", 1.0)
-    monkeypatch.setattr(source_module, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(failures, "_PATIENCE_SECONDS", 1.0)
     stream.mute_after(200_000)
     began = time.monotonic()
     with (
@@ -301,7 +302,7 @@ def test_a_read_is_tried_for_half_a_minute_before_it_gives_up(monkeypatch):
     clock = SimpleNamespace(now=0.0)
     clock.monotonic = lambda: clock.now
     clock.sleep = lambda seconds: setattr(clock, "now", clock.now + seconds)
-    monkeypatch.setattr(source_module, "time", clock)
+    monkeypatch.setattr(failures, "time", clock)
     with Source("p", emulator_host="127.0.0.1:1") as nobody, pytest.raises(SourceError, match="UNAVAILABLE"):
         nobody.count(COMMENTS)
     assert 30 <= clock.now < 40

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ALONE = {
     # edge/airflow.py: the provider's hook, for credentials
     "google": {"firestore/source.py", "firestore/queries.py", "edge/airflow.py"},
-    "grpc": {"firestore/source.py"},
+    "grpc": {"firestore/source.py", "firestore/failures.py"},
     "psycopg": {"postgres/connection.py"},
     "sentry_sdk": {"alerts.py"},
     "airflow": {"edge/airflow.py", "edge/forms.py", "edge/gap.py", "edge/reconciliation.py"},

@@ -15,7 +15,7 @@ from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, _batches, _mapped_of
 from dualwrite.engine.judge import ATTEMPTS, Judge
 from dualwrite.engine.units import Unit
 from dualwrite.model.errors import TargetError
-from dualwrite.model.mapping import Rejection, Row
+from dualwrite.model.mapping import Refusal, Rejection, Row
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 
 T = datetime(2026, 1, 1, tzinfo=UTC)
@@ -43,13 +43,13 @@ def test_two_documents_of_one_label_get_a_turn_each():
 
 
 def test_a_unit_is_its_own_entry_of_its_document_or_the_refusal_of_all_of_them():
-    entries = [_row("u1"), _row("u2"), Rejection("k/u3", "things/k", "u3", "why")]
+    entries = [_row("u1"), _row("u2"), Rejection("k/u3", "things/k", "u3", Refusal("why"))]
     assert _mapped_of(_unit("k/u2", "u2"), entries) is entries[1]
     assert _mapped_of(_unit("k/u3", "u3"), entries) is entries[2]
     assert _mapped_of(_unit("k/u4", "u4"), entries) is None
-    entire = Rejection("k", "things/k", None, "why", entire=True)
+    entire = Rejection("k", "things/k", None, Refusal("why"), entire=True)
     assert _mapped_of(_unit("k/u4", "u4"), [entire]) is entire
-    assert _mapped_of(_unit("k/u4", "u4"), [Rejection("k[0]", "things/k", None, "why")]) is None
+    assert _mapped_of(_unit("k/u4", "u4"), [Rejection("k[0]", "things/k", None, Refusal("why"))]) is None
     assert _mapped_of(_unit("k/u4", "u4"), []) is None
 
 
@@ -61,9 +61,9 @@ def test_only_an_extra_row_whose_document_could_be_elsewhere_takes_a_proof():
 
 def test_a_row_whose_document_nobody_can_look_for_is_extra_and_says_that_its_path_is_unknown():
     unit = _unit("k", path=None)
-    assert _unlocated(unit, {}) == unit.found(Verdict.ABSENT)
+    assert _unlocated(unit, {}) == Finding(Verdict.ABSENT, "k", key=("k",))
     found = _unlocated(unit, {("k",): ("17", "row 17")})
-    assert found == unit.found(Verdict.EXTRA, reason=Reason.PATH_UNKNOWN, fingerprint="row 17")
+    assert found == Finding(Verdict.EXTRA, "k", key=("k",), reason=Reason.PATH_UNKNOWN, fingerprint="row 17")
 
 
 # --- waiting --------------------------------------------------------------------------------------------------------
@@ -107,7 +107,8 @@ def test_a_key_that_keeps_changing_is_looked_at_five_times_with_growing_pauses_a
     protocol = SimpleNamespace(_round=round_)
     unit = Unit("k", ("k",), "things/k", "e")
     found = compare_and_set.Protocol._run_batch(protocol, {"k": unit}, None, None)
-    assert found == [unit.found(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)]
+    finding = Finding(Verdict.IN_FLIGHT, "k", "things/k", "e", ("k",), reason=Reason.KEPT_CHANGING)
+    assert found == [finding]
     assert len(asked) == 5
     for n, seconds in enumerate(slept, 1):
         assert 0.5 * 0.05 * 2**n <= seconds <= 0.05 * 2**n
@@ -119,7 +120,7 @@ def test_a_batch_ends_when_nothing_is_left_to_look_at(slept):
         done["k"] = Finding(Verdict.MATCHING, "k")
         return {}
 
-    protocol = SimpleNamespace(_round=round_)
-    found = compare_and_set.Protocol._run_batch(protocol, {"k": _unit("k")}, None, None)
-    assert found == [Finding(Verdict.MATCHING, "k")]
+    assert compare_and_set.Protocol._run_batch(SimpleNamespace(_round=round_), {"k": _unit("k")}, None, None) == [
+        Finding(Verdict.MATCHING, "k")
+    ]
     assert slept == []

@@ -15,7 +15,8 @@ T = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _open(verdict: str, *, excused: bool = False) -> OpenDifference:
-    return OpenDifference(Finding(Verdict(verdict), "k"), T, Excuse() if excused else None)
+    finding = Finding(Verdict(verdict), "k", "things/k", key=("k",))
+    return OpenDifference(finding, T, Excuse() if excused else None)
 
 
 @pytest.mark.parametrize("verdict", [str(v) for v in VERDICTS])

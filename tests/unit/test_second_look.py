@@ -20,7 +20,7 @@ def looked(verdict: Verdict, *, before: Verdict | None, age: timedelta, changed:
     return seen_twice(finding, first, age=age, grace=GRACE)
 
 
-@pytest.mark.parametrize("verdict", SETTLED_BY_WRITING)
+@pytest.mark.parametrize("verdict", sorted(SETTLED_BY_WRITING))
 @pytest.mark.parametrize(
     ("before", "age", "changed", "reason"),
     [
@@ -39,7 +39,7 @@ def test_what_a_second_look_says_of_each_difference(verdict, before, age, change
     assert (found.verdict, found.reason) == ((Verdict.IN_FLIGHT, reason) if reason else (verdict, "why"))
 
 
-@pytest.mark.parametrize("verdict", set(Verdict) - SETTLED_BY_WRITING)
+@pytest.mark.parametrize("verdict", sorted(set(Verdict) - SETTLED_BY_WRITING))
 def test_what_no_write_settles_needs_no_second_look(verdict):
     assert looked(verdict, before=None, age=timedelta(), changed=True).verdict is verdict
 

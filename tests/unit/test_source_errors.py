@@ -7,7 +7,8 @@ import time
 import grpc
 import pytest
 
-from dualwrite.firestore.source import _can_exist, _explained, _Retries
+from dualwrite.firestore.failures import Retries, explained
+from dualwrite.firestore.source import _can_exist
 from dualwrite.model.errors import SourceError
 
 RETRIED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "ABORTED")
@@ -36,7 +37,7 @@ def clock(monkeypatch) -> list[float]:
 
 @pytest.mark.parametrize("code", [c.name for c in grpc.StatusCode])
 def test_an_error_that_may_pass_is_waited_for_and_any_other_is_raised_at_once(code, clock):
-    retries = _Retries("reading comments")
+    retries = Retries("reading comments")
     if code in RETRIED:
         retries.give_up_or_wait(Failed(code))
         assert len(clock) == 2
@@ -47,7 +48,7 @@ def test_an_error_that_may_pass_is_waited_for_and_any_other_is_raised_at_once(co
 
 
 def test_waits_double_up_to_eight_seconds_and_begin_anew_after_progress(clock):
-    retries = _Retries("reading comments")
+    retries = Retries("reading comments")
     for n in range(8):
         retries.give_up_or_wait(Failed("UNAVAILABLE"))
         assert 0.5 * min(8.0, 0.2 * 2**n) <= clock[-1] <= min(8.0, 0.2 * 2**n), n
@@ -57,7 +58,7 @@ def test_waits_double_up_to_eight_seconds_and_begin_anew_after_progress(clock):
 
 
 def test_patience_ends_thirty_seconds_after_the_first_failure_since_the_last_progress(clock):
-    retries = _Retries("reading comments")
+    retries = Retries("reading comments")
     retries.give_up_or_wait(Failed("UNAVAILABLE"))
     clock[0] += 29.9
     retries.give_up_or_wait(Failed("UNAVAILABLE"))
@@ -89,7 +90,7 @@ def test_patience_ends_thirty_seconds_after_the_first_failure_since_the_last_pro
     ],
 )
 def test_an_error_says_firestores_own_words_and_the_remedy(code, details, told):
-    assert told in str(_explained(Failed(code, details), "reading comments"))
+    assert told in str(explained(Failed(code, details), "reading comments"))
 
 
 @pytest.mark.parametrize(

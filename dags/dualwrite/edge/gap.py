@@ -13,7 +13,9 @@ from dualwrite.edge.airflow import answer, clearly_run, fail, gap_params, gap_ru
 from dualwrite.model.choices import APPROVE
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import as_markdown, as_text
-from dualwrite.runs import backfill
+from dualwrite.model.slices import Slice
+from dualwrite.runs import backfill, slices
+from dualwrite.runs import backfill_slices as sliced
 from dualwrite.runs.backfill import Approval
 
 log = logging.getLogger("dualwrite")
@@ -21,7 +23,7 @@ log = logging.getLogger("dualwrite")
 
 def plan_of(context: Mapping[str, Any]) -> GapParams:
     """The parameters as preflight fixed them; skips the task where preflight failed."""
-    plan = context["ti"].xcom_pull(task_ids="preflight")
+    plan = context["ti"].xcom_pull(task_ids="preflight", key="plan")
     if plan is None:
         raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
     return GapParams.model_validate(plan["params"])
@@ -37,17 +39,32 @@ def approval_of(context: Mapping[str, Any], params: GapParams) -> Approval | Non
     return "approved" if APPROVE in found["chosen"] else "rejected"
 
 
-def preflight(context: Mapping[str, Any]) -> dict[str, Any]:
+def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Leaves the plan as XCom `plan`, and returns the gap's slices: Airflow maps a task over nothing but a returned list."""
     with clearly_run(context):
         params = gap_params(context)
     with gap_run(context, params) as run:
-        return backfill.preflight(run, by=triggered_by(context))
+        plan = backfill.preflight(run, by=triggered_by(context))
+        parts = sliced.cut_gap(run, plan["preflight"]["estimated_reads"])
+        context["ti"].xcom_push(key="plan", value={**plan, "billed_reads": run.source.billed_reads})
+    return [part.as_json() for part in parts]
+
+
+def slices_of(context: Mapping[str, Any], task_id: str) -> list[Slice]:
+    """The slices that a task returned."""
+    return [Slice.from_json(part) for part in context["ti"].xcom_pull(task_ids=task_id) or ()]
+
+
+def made_of(context: Mapping[str, Any], task_id: str, number: int) -> list[Any]:
+    """What each of a mapped task's instances returned; None for those that failed or never ran."""
+    return list(context["ti"].xcom_pull(task_ids=task_id, map_indexes=range(number))) if number else []
 
 
 def choose(context: Mapping[str, Any]) -> None:
     """Skips what is not to run, task by task. A branch would leave a collection alone that comes after a selected one."""
     params = plan_of(context)
-    skipped = [f"collections.{name}" for name in CATALOG.names if name not in params.names]
+    large = {part.collection for part in slices_of(context, "preflight")}
+    skipped = [f"collections.{name}" for name in CATALOG.names if name not in params.names or name in large]
     if params.mode != "review":
         skipped.append("examine_for_review")
     if skipped:
@@ -56,7 +73,7 @@ def choose(context: Mapping[str, Any]) -> None:
 
 def examine_for_review(context: Mapping[str, Any]) -> str:
     """The approval's text, in Markdown."""
-    plan = context["ti"].xcom_pull(task_ids="preflight")
+    plan = context["ti"].xcom_pull(task_ids="preflight", key="plan")
     with gap_run(context, plan_of(context)) as run:
         found = {name: backfill.examine(run, name, dry=True, record=False) for name in run.params.names}
         counted = {name: backfill.verify(run, name, counts_only=True, record=False) for name in run.params.names}
@@ -75,31 +92,72 @@ def examine(context: Mapping[str, Any], name: str) -> dict[str, Any]:
         return backfill.examine(run, name, dry=params.mode == "dry_run")
 
 
-def verify_counts(context: Mapping[str, Any]) -> dict[str, Any]:
+def examine_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """One slice of a large collection."""
     params = plan_of(context)
     if approval_of(context, params) in ("rejected", "unanswered"):
-        raise AirflowSkipException("Nobody approved, so there is nothing to verify.")
+        raise AirflowSkipException("Nobody approved, so nothing is written.")
     with gap_run(context, params) as run:
-        return {name: backfill.verify(run, name, counts_only=params.mode == "dry_run") for name in params.names}
+        return sliced.examine(run, Slice.from_json(part), dry=params.mode == "dry_run")
+
+
+def verify_counts(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Leaves the reports as XCom `reports`, and returns the slices of what is too large to be verified here."""
+    params, push = plan_of(context), context["ti"].xcom_push
+    if approval_of(context, params) in ("rejected", "unanswered"):
+        raise AirflowSkipException("Nobody approved, so there is nothing to verify.")
+    dry = params.mode == "dry_run"
+    with gap_run(context, params) as run:
+        parts: list[Slice] = []
+        if not dry:
+            sliced.finish_journals(run)
+            parts, needed = sliced.cut_verification(run)
+            push(key="needed", value=needed)
+            push(key="billed_reads", value=run.source.billed_reads)
+        large = {part.collection for part in parts}
+        names = [name for name in params.names if name not in large]
+        push(key="reports", value={name: backfill.verify(run, name, counts_only=dry) for name in names})
+    return [part.as_json() for part in parts]
+
+
+def verify_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    with gap_run(context, plan_of(context)) as run:
+        return sliced.verify(run, Slice.from_json(part))
+
+
+def verify_rest(context: Mapping[str, Any]) -> dict[str, Any]:
+    """The last step of each large collection's verification."""
+    parts = slices_of(context, "verify_counts")
+    made = made_of(context, "large.verify", len(parts))
+    needed = context["ti"].xcom_pull(task_ids="verify_counts", key="needed")
+    with gap_run(context, plan_of(context)) as run:
+        return {
+            name: sliced.finish_verification(run, *slices.of(name, parts, made), needed[name]) for name in needed or {}
+        }
 
 
 def report(context: Mapping[str, Any]) -> dict[str, Any]:
     """The report, in the log and as XCom. Fails with all faults in one line."""
     pull = context["ti"].xcom_pull
-    plan = pull(task_ids="preflight")
+    plan = pull(task_ids="preflight", key="plan")
     if plan is None:  # a skipped report would make the run a success
         why = pull(task_ids="preflight", key="error") or "it did not run, or was killed; see its log."
         raise AirflowFailException(f"Nothing was examined, because preflight did not pass: {why}")
-    params = plan_of(context)
+    params, parts = plan_of(context), slices_of(context, "preflight")
+    made = made_of(context, "large.examine", len(parts))
+    found = {name: pull(task_ids=f"collections.{name}") for name in params.names}
+    found |= {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in {p.collection for p in parts}}
+    checked = {**(pull(task_ids="verify_counts", key="reports") or {}), **(pull(task_ids="large.finish") or {})}
+    cutting = pull(task_ids="verify_counts", key="billed_reads") or 0
     whole = backfill.build_report(
         str(context["run_id"]),
         params,
-        {name: pull(task_ids=f"collections.{name}") for name in params.names},
-        pull(task_ids="verify_counts") or {},
+        found,
+        checked,
         dry=params.mode == "dry_run",
         approval=approval_of(context, params),
         answer=answer(context, "approve"),
-        preflight_reads=plan["billed_reads"],
+        preflight_reads=plan["billed_reads"] + cutting,
     )
     log.info("\n%s", as_text(backfill.described(whole)))
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then

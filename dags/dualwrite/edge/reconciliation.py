@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from dualwrite.edge.airflow import (
     fail,
     given,
     has_tries_left,
+    paced,
     source,
     source_maker,
     target,
@@ -32,10 +34,12 @@ from dualwrite.edge.airflow import (
 from dualwrite.model.errors import DualWriteError, ParameterError
 from dualwrite.model.reconcile_params import BY_A_PERSON, ReconcileParams
 from dualwrite.model.render import as_text
+from dualwrite.model.slices import Slice
 from dualwrite.postgres.target import Target
-from dualwrite.runs import reconcile_plan, reconcile_report, reconciliation
+from dualwrite.runs import reconcile_plan, reconcile_report, reconciliation, sweep
 from dualwrite.runs import repair as repairs
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan, Run
+from dualwrite.runs.sweep import Sweeps
 
 log = logging.getLogger("dualwrite")
 
@@ -98,7 +102,7 @@ def dual_write_enabled() -> bool:
 
 def plan_of(context: Mapping[str, Any]) -> Plan:
     """The plan of preflight; skips the task where there is none."""
-    plan = context["ti"].xcom_pull(task_ids="preflight")
+    plan = context["ti"].xcom_pull(task_ids="preflight", key="plan")
     if plan is None:
         raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
     return Plan.from_json(plan)
@@ -107,16 +111,18 @@ def plan_of(context: Mapping[str, Any]) -> Plan:
 @contextmanager
 def run_of(context: Mapping[str, Any], plan: Plan) -> Iterator[Run]:
     with clearly_run(context), source() as firestore, target() as postgres_target:
+        paced(plan.params)(firestore, postgres_target)
         yield Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan, dual_write_enabled)
 
 
 def _opener(run_id: str, plan: Plan) -> reconciliation.Opened:
     """Opens runs in threads. Airflow is asked here, in the task's own thread."""
-    make_source, connect = source_maker(), target_connector()
+    make_source, connect, set_pace = source_maker(), target_connector(), paced(plan.params)
 
     @contextmanager
     def opened() -> Iterator[Run]:
         with make_source() as firestore, Target(connect, CATALOG) as postgres_target:
+            set_pace(firestore, postgres_target)
             yield Run(firestore, postgres_target, CATALOG, run_id, plan)
 
     return opened
@@ -158,8 +164,10 @@ def _told(context: Mapping[str, Any], stage: reconciliation.Stage) -> dict[str, 
 # --- the tasks ----------------------------------------------------------------------------------------------------------
 
 
-def preflight(context: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks both sides and fixes what the run's tasks agree on."""
+def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Checks both sides and fixes what the run's tasks agree on. Leaves the plan as XCom `plan`, and returns the slices of
+    large sweeps: Airflow maps a task over nothing but a returned list."""
+    push = context["ti"].xcom_push
     with clearly_run(context), source() as firestore, target() as postgres_target:
         plan = reconcile_plan.preflight(
             firestore,
@@ -172,7 +180,24 @@ def preflight(context: Mapping[str, Any]) -> dict[str, Any]:
             unattended=is_scheduled(context),
             asked_at=getattr(context["dag_run"], "run_after", None),
         )
-    return plan.as_json()
+        sweeps = sweep.prepare(Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan))
+        push(key="plan", value=replace(plan, billed_reads=firestore.billed_reads).as_json())
+        push(key="baselines", value=sweeps.baselines)
+    return [part.as_json() for part in sweeps.parts]
+
+
+def sweep_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """The first look at one slice of a large collection."""
+    with run_of(context, plan_of(context)) as run:
+        return sweep.look_at_slice(run, Slice.from_json(part))
+
+
+def _sweeps(context: Mapping[str, Any]) -> Sweeps:
+    """What the slices' tasks made; those that failed or never ran left nothing."""
+    pull = context["ti"].xcom_pull
+    parts = [Slice.from_json(part) for part in pull(task_ids="preflight") or ()]
+    made = list(pull(task_ids="sweep_slices", map_indexes=range(len(parts)))) if parts else []
+    return Sweeps(parts, pull(task_ids="preflight", key="baselines") or {}, made)
 
 
 def compare(context: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +205,8 @@ def compare(context: Mapping[str, Any]) -> dict[str, Any]:
     plan = plan_of(context)
     with clearly_run(context):
         kept = _Kept(context, plan)
-        made = _told(context, reconciliation.compare(plan, _opener(str(context["run_id"]), plan), kept))
+        opener = _opener(str(context["run_id"]), plan)
+        made = _told(context, reconciliation.compare(plan, opener, kept, sweeps=_sweeps(context)))
         kept.forget()
     return made
 
@@ -219,7 +245,7 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
     """The whole run in one table, in the log and as XCom. Fails, with everything that is wrong in one line, while any drift
     is open that nobody has excused."""
     pull = context["ti"].xcom_pull
-    if pull(task_ids="preflight") is None:  # a skipped report would make the run a success
+    if pull(task_ids="preflight", key="plan") is None:  # a skipped report would make the run a success
         why = pull(task_ids="preflight", key="error")
         if why:
             alerts.mute()  # told by preflight

@@ -1,12 +1,13 @@
 """The engine: examines a collection, over a window or whole, and counts one verdict for each key.
 
 It knows the two databases only through `Source` and `Target`, and no collection by name. `judge.py` decides,
-`protocol.py` writes beside live clients; this file reads pages, overlaps reading with writing, and looks twice.
+`compare_and_set.py` writes beside live clients; this file reads pages, overlaps reading with writing, and looks twice.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,23 +19,23 @@ from dualwrite.engine.compare_and_set import Protocol
 from dualwrite.engine.judge import Judge
 from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
+from dualwrite.engine.progress import ProgressLog
 from dualwrite.engine.second_look import seen_twice
-from dualwrite.engine.seen import Seen
+from dualwrite.engine.seen import Keys, Seen
 from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
 from dualwrite.firestore.source import Scan, Source
-from dualwrite.firestore.values import document_of
+from dualwrite.firestore.values import document_of, is_anothers
 from dualwrite.model.declaration import Catalog, Collection, Segment
 from dualwrite.model.documents import Document
 from dualwrite.model.errors import IdentityError
 from dualwrite.model.mapping import Key, Row, joined_label, map_document
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Excuse, Finding, Reason, Verdict, rejected
 from dualwrite.model.windows import Window
 from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
-
-PROGRESS_SECONDS = 5.0
 
 _ROWS_AT_FIRST = 2_000
 _SLICE_PAGE = 1_000
@@ -43,14 +44,19 @@ _LOCKED_SECONDS = 0.4
 ends after 3 s. A page is cut into parts of that length, whatever its size."""
 
 
-def scans(collection: Collection, window: Window | None) -> Iterator[Scan]:
-    """What to read for a window: one scan a check field. All documents, where there is no window or no such field."""
+def scans(collection: Collection, window: Window | None, part: Slice | None = None) -> Iterator[Scan]:
+    """What to read for a window: one scan a check field. All documents, where there is no window or no such field. Of a
+    slice, only what lies in it."""
     base = Scan(collection.collection_id, collection.fields, collection.top_level)
-    if window is None or not collection.check_fields:
+    if part is not None and part.by == "name":
+        yield replace(base, start=part.name_start, end=part.name_end)
+    elif window is None or not collection.check_fields:
         yield base
     else:
+        if part is not None:  # and what tells whether another slice has the document
+            base = replace(base, fields=tuple(dict.fromkeys([*base.fields, *collection.check_fields])))
         for name in collection.check_fields:
-            yield replace(base, check_field=name, window=window)
+            yield replace(base, check_field=name, window=window if part is None else part.window)
 
 
 class Examiner:
@@ -96,7 +102,7 @@ class Examiner:
         self._unresolved: list[Row] = []
         self._pending: list[Finding] | None = None
         self._matched_keys = Seen()
-        self._seen_keys: Seen | None = None
+        self._seen_keys: Keys | None = None
         """Keys that this first look saw in documents."""
         self._whole = False
         """Whether this first look is of all documents and rows."""
@@ -116,23 +122,27 @@ class Examiner:
 
     # --- a window or all of a collection ----------------------------------------------------------------------------
 
-    def scan(self, window: Window | None, page_size: int) -> None:
-        """Examines every document whose check fields lie in the window, or (None) all there are.
+    def scan(self, window: Window | None, page_size: int, part: Slice | None = None) -> None:
+        """Examines every document whose check fields lie in the window, or (None) all there are; of a slice, its part.
 
         Raises SourceError or TargetError where that did not succeed whole; what was written until then is right.
         """
-        if self.policy.writes:
+        # Beside other slices the journal is not ours alone: who adds them up finishes it.
+        if self.policy.writes and part is None:
             self.protocol.finish_journal()
-        progress = _ProgressLog(self.collection.name)
+        progress = ProgressLog(self.collection.name)
         seen = Seen()
-        parts = list(scans(self.collection, window))
-        for scan in parts:
+        parts = list(scans(self.collection, window, part))
+        for n, scan in enumerate(parts):
             # A document that lies in the window by two check fields comes twice (and is billed twice): examined once.
             last = scan is parts[-1]
             for page in self.source.pages(scan, page_size):
                 messages = page.messages
                 if scan is not parts[0]:
                     messages = [m for m in messages if m.name not in seen]
+                if part is not None and window is not None and n:
+                    earlier = self.collection.check_fields[:n]
+                    messages = [m for m in messages if not is_anothers(m, earlier, window, part.cut_at)]
                 if not last:
                     seen.update(m.name for m in messages)
                 self.report.documents_read += len(page.messages)
@@ -142,7 +152,7 @@ class Examiner:
                 progress.tell(len(page.messages), page.total)
         self._resolve_shared_keys()
         self.protocol.collect_confirmations(wait=True)
-        if self.policy.writes:  # a commit whose answer was lost left rows that nobody here knows of
+        if self.policy.writes and part is None:  # a commit whose answer was lost left rows that nobody here knows of
             self.protocol.finish_journal()
         progress.end()
 
@@ -156,11 +166,11 @@ class Examiner:
         been seen. Holds eight bytes for each document in memory, and the differences.
         """
         self._pending = []
-        self._seen_keys = Seen()
+        self._seen_keys = seen = Seen()
         self._whole = window is None
         self.scan(window, page_size)
         if self._whole:
-            self._rows_without_documents(self._seen_keys)
+            self._rows_without_documents(seen)
         self.examine_units(more(self))
         pending, self._pending = self._pending, None
         self._seen_keys = None
@@ -193,7 +203,7 @@ class Examiner:
 
     def fresh(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units that this first look has not examined yet."""
-        keys = self._seen_keys if self._seen_keys is not None else Seen()
+        keys = self._seen_keys if isinstance(self._seen_keys, Seen) else Seen()
         return list({u.label: u for u in units if u.label not in self._seen_labels and u.key not in keys}.values())
 
     def sweep(self, page_size: int, *, grace: float) -> None:
@@ -222,7 +232,7 @@ class Examiner:
         for message in messages:
             if not page.add_message(message):
                 self._map(document_of(message), page, entries)
-            if self.policy.insert and len(page) >= self._rows_at_once:
+            if len(page) >= self._most_rows:
                 stale += self._judge_part(page)
                 page = Page(self.judge.stager)
         self._finish_page([*stale, *self._judge_part(page)], entries)
@@ -263,12 +273,21 @@ class Examiner:
         """Judges a page; where it inserts, the next one is cut so that it holds its locks for a moment only."""
         if not len(page):
             return []
-        began, before = time.monotonic(), self.report.inserted
+        began, before, busy = time.monotonic(), self.report.inserted, self.target.busy_seconds
         stale = self._judge_page(page)
+        took = self.target.busy_seconds - busy
         if self.report.inserted > before:
             ideal = len(page) * _LOCKED_SECONDS / max(time.monotonic() - began, 0.001)
             self._rows_at_once = int(max(50, min(2 * self._rows_at_once, ideal)))
+        self.target.pressure.after(self.collection.name, len(page), took)
         return stale
+
+    @property
+    def _most_rows(self) -> float:
+        """How many rows are judged at a time: what inserts holds locks, and a slow target gets less."""
+        usual = self._rows_at_once if self.policy.insert else math.inf
+        slow = self.target.pressure.most_rows
+        return usual if slow is None else min(usual, slow)
 
     def _judge_page(self, page: Page) -> list[Row]:
         """Judges and, where the policy says so, inserts rows. Returns the stale ones that still are to be updated."""
@@ -400,35 +419,3 @@ class Examiner:
 
 def _waits_for_parent(finding: Finding) -> bool:
     return finding.verdict is Verdict.MISSING and finding.reason is not None
-
-
-class _ProgressLog:
-    """Says at least every few seconds how far a long read has come."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._begun = self._told = time.monotonic()
-        self._done = 0
-
-    def tell(self, number: int, total: int) -> None:
-        self._done += number
-        now = time.monotonic()
-        if now - self._told < PROGRESS_SECONDS:
-            return
-        self._told = now
-        rate = self._done / (now - self._begun)
-        share = min(1.0, self._done / total) if total else 1.0
-        left = max(0, total - self._done) / rate if rate else 0
-        log.info(
-            "%s: %s of %s documents, %.0f %%, %.0f/s, about %.0f s left",
-            self._name,
-            f"{self._done:,}",
-            f"{total:,}",
-            100 * share,
-            rate,
-            left,
-        )
-
-    def end(self) -> None:
-        seconds = time.monotonic() - self._begun
-        log.info("%s: %s documents read in %.1f s", self._name, f"{self._done:,}", seconds)

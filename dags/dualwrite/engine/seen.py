@@ -5,8 +5,15 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Hashable, Iterable
+from typing import Any, Protocol
 
 _BUCKETS = 256
+
+
+class Keys(Protocol):
+    """Where the keys go that a look saw in documents."""
+
+    def update(self, keys: Iterable[Any]) -> None: ...
 
 
 class Seen:

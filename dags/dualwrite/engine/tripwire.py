@@ -144,7 +144,7 @@ class Tripwire:
         first = self._look(baseline, extended)
         if not any(self._deviations(baseline, first)):
             return Tripped(extended.joined(first.rows[: len(extended.edges)]))
-        log.info("%s: its counts deviate from the last comparison's, looking again in %.0f s", self._name, grace)
+        log.info("%s: counts deviate from the last comparison's; looking again in %.0f s", self._name, grace)
         self._target.close()
         time.sleep(grace)
         second = self._look(baseline, extended)
@@ -192,7 +192,7 @@ class Tripwire:
         if new:
             found.append((slices, look.new))
         if len(found) > MOST_EXAMINED:
-            log.warning("%s: counts deviate in %d slices of time, which takes a sweep", self._name, len(found))
+            log.warning("%s: counts deviate in %d slices of time, so a sweep is requested", self._name, len(found))
             self._call_sweep(tripped, now)
             return
         change = stand_ins = 0
@@ -220,7 +220,7 @@ class Tripwire:
         tripped.baseline = replace(tripped.baseline, untimed=tripped.baseline.untimed + settled)
         if untimed - settled:
             log.warning(
-                "%s: %+d documents that state no %s, which takes a sweep",
+                "%s: %+d documents without %s, so a sweep is requested",
                 self._name,
                 untimed - settled,
                 self._at.field,
@@ -230,7 +230,7 @@ class Tripwire:
     def _call_sweep(self, tripped: Tripped, now: datetime) -> None:
         called = tripped.baseline.sweep_called_at
         if called is not None and now - called < SWEEP_CALLED_EVERY:
-            log.warning("%s: a sweep was called early at %s already; this one waits", self._name, called.isoformat())
+            log.warning("%s: a sweep was already requested at %s; this one waits", self._name, called.isoformat())
             return
         tripped.calls_sweep = True
         tripped.baseline = replace(tripped.baseline, sweep_called_at=now, sweep_due=True)

@@ -21,7 +21,8 @@ _SIMPLE_FIELD = re.compile(r"^[A-Za-z_][A-Za-z_0-9]*$")
 class Scan:
     """What to read: all documents of a collection id, anywhere or (`top_level`) at the root only.
 
-    With a check field, those whose field lies in the window, ordered by it; without, all, ordered by name.
+    With a check field, those whose field lies in the window, ordered by it; without, all, ordered by name, from the path
+    `start` (included) to the path `end` (excluded).
     """
 
     collection_id: str
@@ -29,10 +30,13 @@ class Scan:
     top_level: bool = False
     check_field: str | None = None
     window: Window | None = None
+    start: str | None = None
+    end: str | None = None
 
 
-def scan_query(scan: Scan) -> Any:
-    """The scan as one ordered query, with only the fields that it names (none: names and times alone)."""
+def scan_query(scan: Scan, root: str) -> Any:
+    """The scan as one ordered query, with only the fields that it names (none: names and times alone). `root`: the full
+    name of the database's documents."""
     structured = _Query()
     structured.from_.add(collection_id=scan.collection_id, all_descendants=not scan.top_level)
     _select(structured, [*scan.fields, *([scan.check_field] if scan.check_field else [])])
@@ -47,6 +51,11 @@ def scan_query(scan: Scan) -> Any:
             condition.value.timestamp_value.FromDatetime(moment)
         structured.order_by.add(direction="ASCENDING").field.field_path = quoted(scan.check_field)
     structured.order_by.add(direction="ASCENDING").field.field_path = "__name__"
+    # Paths of any documents, whatever their collection and whether they exist: names are compared segment by segment.
+    for path, cursor in ((scan.start, structured.start_at), (scan.end, structured.end_at)):
+        if path is not None:
+            cursor.before = True
+            cursor.values.add().reference_value = f"{root}/{path}"
     return structured
 
 
@@ -73,9 +82,9 @@ def up_to(structured: Any, scan: Scan, last: Any) -> Any:
     return ending
 
 
-def names_between(scan: Scan, first: Any, last: Any) -> Any:
+def names_between(scan: Scan, root: str, first: Any, last: Any) -> Any:
     """The scan from one document to another (as messages, both included): names, times and the check field alone."""
-    structured = scan_query(replace(scan, fields=()))
+    structured = scan_query(replace(scan, fields=()), root)
     structured.start_at.CopyFrom(cursor_after(scan, first))
     structured.start_at.before = True
     structured.end_at.CopyFrom(cursor_after(scan, last))

@@ -16,8 +16,6 @@ What a long read must survive, and how:
 
 from __future__ import annotations
 
-import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,10 +29,13 @@ from google.api_core.gapic_v1.routing_header import to_grpc_metadata
 from google.cloud.firestore_v1.types import firestore as service_types
 
 from dualwrite.firestore.budget import Budget
+from dualwrite.firestore.failures import Retries
 from dualwrite.firestore.queries import Scan, children_query, cursor_after, names_between, quoted, scan_query, up_to
+from dualwrite.firestore.read_ahead import Put, read_ahead
 from dualwrite.firestore.values import document_of, moment, path_of
 from dualwrite.model.documents import Document, is_valid_id
 from dualwrite.model.errors import IncompleteRead, SourceError
+from dualwrite.model.pace import Pace
 
 _RunQueryRequest = service_types.RunQueryRequest.pb()
 _RunQueryResponse = service_types.RunQueryResponse.pb()
@@ -42,16 +43,6 @@ _CountRequest = service_types.RunAggregationQueryRequest.pb()
 _CountResponse = service_types.RunAggregationQueryResponse.pb()
 _GetRequest = service_types.BatchGetDocumentsRequest.pb()
 _GetResponse = service_types.BatchGetDocumentsResponse.pb()
-
-_RETRIED = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.INTERNAL,
-    grpc.StatusCode.ABORTED,
-}
-_PATIENCE_SECONDS = 30.0
-"""How long a read goes on trying after a failure, until it makes progress again or gives up."""
 
 _PIN_SECONDS = 50 * 60
 """How long one read_time serves: Firestore refuses one that is older than an hour."""
@@ -64,7 +55,6 @@ _CALL_SECONDS = 90.0
 one (Firestore itself ends them after about a minute): both go on after the last document delivered."""
 
 _PAGE_BYTES = 8 * 1024 * 1024
-_PAGES_AHEAD = 2
 
 T = TypeVar("T")
 
@@ -102,27 +92,6 @@ class _Progress:
     """Reads taken from the budget: the scan's size is known before it is read."""
     messages: list[Any] = field(default_factory=list)
     size: int = 0
-
-
-class _Retries:
-    """Failures of one read since it last made progress, and how long to wait after each."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._failures = 0
-        self._first = 0.0
-
-    def progress(self) -> None:
-        self._failures = 0
-
-    def give_up_or_wait(self, error: grpc.RpcError) -> None:
-        """Sleeps, or raises SourceError where no retry helps, or none has helped for _PATIENCE_SECONDS."""
-        now = time.monotonic()
-        self._first = self._first if self._failures else now
-        if error.code() not in _RETRIED or now - self._first >= _PATIENCE_SECONDS:
-            raise _explained(error, self._what) from None
-        time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.2 * 2**self._failures))
-        self._failures += 1
 
 
 class Source:
@@ -171,6 +140,8 @@ class Source:
         self._billed = 0
         self.budget = Budget()
         """Asked before each call. A run with a cap puts its own here."""
+        self.pace = Pace()
+        """How many reads a second this process may do. A run with a limit puts its own here; Sources may share it."""
 
     def __enter__(self) -> Self:
         return self
@@ -191,6 +162,8 @@ class Source:
             self._billed += reads
         if not reserved:
             self.budget.spend(reads)
+        if (wait := self.pace.delay(reads, time.monotonic())) > 0:
+            time.sleep(wait)  # a reader's thread: what it would read meanwhile waits in Firestore
 
     # --- one answer -----------------------------------------------------------------------------------------------
 
@@ -199,7 +172,7 @@ class Source:
 
         Billed: one read per 1,000 documents, at least one.
         """
-        return self._count(scan_query(scan), scan, read_time)
+        return self._count(scan_query(scan, self._root), scan, read_time)
 
     def _count(self, structured: Any, scan: Scan, read_time: datetime | None) -> tuple[int, datetime]:
         request = _CountRequest(parent=self._root)
@@ -322,7 +295,7 @@ class Source:
         That is why no count() proves this read. Billed: one read a document that is delivered, at least one.
         """
         request = _RunQueryRequest(parent=self._root)
-        request.structured_query.CopyFrom(names_between(scan, first, last))
+        request.structured_query.CopyFrom(names_between(scan, self._root, first, last))
 
         def ask() -> dict[str, datetime]:
             answers = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
@@ -341,7 +314,7 @@ class Source:
         return found
 
     def _retry(self, ask: Callable[[], T], what: str) -> T:
-        retries = _Retries(what)
+        retries = Retries(what)
         while True:
             try:
                 return ask()
@@ -357,40 +330,9 @@ class Source:
         SourceError where Firestore doesn't answer; what was yielded before is right, but not all. Closing the
         iterator ends the thread. Billed: one read a document (one where there is none), and the count.
         """
-        ahead: queue.Queue[Page | BaseException | None] = queue.Queue(maxsize=_PAGES_AHEAD)
-        stop = threading.Event()
+        return read_ahead(f"read {scan.collection_id}", lambda put, stop: self._read(scan, page_size, put, stop))
 
-        def put(item: Page | BaseException | None) -> bool:
-            while not stop.is_set():
-                try:
-                    ahead.put(item, timeout=0.2)
-                    return True
-                except queue.Full:
-                    continue
-            return False
-
-        def read() -> None:
-            try:
-                self._read(scan, page_size, put, stop)
-                put(None)
-            except BaseException as error:  # handed to the consumer, who raises it
-                put(error)
-
-        thread = threading.Thread(target=read, name=f"read {scan.collection_id}", daemon=True)
-        thread.start()
-        try:
-            while True:
-                item = ahead.get()
-                if item is None:
-                    return
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stop.set()
-            thread.join(timeout=10)
-
-    def _read(self, scan: Scan, page_size: int, put: Callable[[Page], bool], stop: threading.Event) -> None:
+    def _read(self, scan: Scan, page_size: int, put: Put[Page], stop: threading.Event) -> None:
         progress = _Progress()
         try:
             self._read_parts(scan, page_size, progress, put, stop)
@@ -398,9 +340,9 @@ class Source:
             self.budget.spend(progress.billed - progress.reserved)
 
     def _read_parts(
-        self, scan: Scan, page_size: int, progress: _Progress, put: Callable[[Page], bool], stop: threading.Event
+        self, scan: Scan, page_size: int, progress: _Progress, put: Put[Page], stop: threading.Event
     ) -> None:
-        structured = scan_query(scan)
+        structured = scan_query(scan, self._root)
         total = 0
         while True:
             begun, start = time.monotonic(), progress.delivered
@@ -443,14 +385,14 @@ class Source:
         total: int,
         page_size: int,
         progress: _Progress,
-        put: Callable[[Page], bool],
+        put: Put[Page],
         stop: threading.Event,
     ) -> bool:
         """Reads at one instant until the end (True) or until the pin grows old (False)."""
         request = _RunQueryRequest(parent=self._root)
         request.structured_query.CopyFrom(structured)
         request.read_time.FromDatetime(pinned)
-        retries = _Retries(f"reading {scan.collection_id}")
+        retries = Retries(f"reading {scan.collection_id}")
         while True:
             before = progress.delivered
             call = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
@@ -493,35 +435,3 @@ class Source:
 def _can_exist(path: str) -> bool:
     segments = path.split("/")
     return len(segments) % 2 == 0 and all(map(is_valid_id, segments))
-
-
-def _explained(error: grpc.RpcError, what: str) -> SourceError:
-    """Firestore's own words, and what to do about them. Its messages name indexes and projects, not content."""
-    code = error.code()
-    details = (error.details() or "").strip()
-    remedies = {
-        grpc.StatusCode.FAILED_PRECONDITION: _precondition(details),
-        grpc.StatusCode.PERMISSION_DENIED: "Give the account of connection firestore_default the role "
-        "roles/datastore.viewer in this project.",
-        grpc.StatusCode.UNAUTHENTICATED: "Check the key of connection firestore_default.",
-        # a key that Google refuses arrives as this too: gRPC's words are then "Getting metadata from plugin failed"
-        grpc.StatusCode.UNAVAILABLE: "Check the network, the key of connection firestore_default, or that the emulator "
-        "runs at FIRESTORE_EMULATOR_HOST.",
-        grpc.StatusCode.NOT_FOUND: "Check the project and database of connection firestore_default.",
-    }
-    return SourceError(f"Firestore failed: {what} ended in {code.name}: {details}. {remedies.get(code, 'Run again.')}")
-
-
-def _precondition(details: str) -> str:
-    """What to do about a FAILED_PRECONDITION, which stands for several things that only its words tell apart."""
-    words = details.lower()
-    if "currently building" in words:
-        return "The index that this query needs is being built. Run again when it is ready."
-    if "requires a" in words and "index" in words:
-        return (
-            "The index that this query needs is missing: open the link above, or deploy docs/firestore.indexes.json, and "
-            "run again when it is built."
-        )
-    if "datastore mode" in words:
-        return "This database is in Datastore mode. Set a database in native mode in connection firestore_default."
-    return "Correct what it names, and run again."

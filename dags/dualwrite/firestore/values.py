@@ -5,11 +5,12 @@ The messages are only looked at (duck-typed), so no library is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dualwrite.model.documents import Document, GeoPoint, Reference, Value, Vector
+from dualwrite.model.windows import Window
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -68,3 +69,25 @@ _CONVERT: dict[str | None, Callable[[Any], Value]] = {
     "geo_point_value": lambda v: GeoPoint(v.geo_point_value.latitude, v.geo_point_value.longitude),
     None: lambda v: None,
 }
+
+
+def is_anothers(message: Any, earlier: Iterable[str], window: Window, cut_at: datetime) -> bool:
+    """Whether another slice of the window has this document: by a check field that is looked at before this one, and that
+    surely still says the same there. One that was written since the slices were cut is nobody else's for sure."""
+    if moment(message.update_time) > cut_at:
+        return False
+    for path in earlier:
+        first, *rest = path.split(".")
+        value = message.fields.get(first)
+        for name in rest:
+            if value is None or name not in value.map_value.fields:
+                value = None
+                break
+            value = value.map_value.fields[name]
+        if (
+            value is not None
+            and value.WhichOneof("value_type") == "timestamp_value"
+            and moment(value.timestamp_value) in window
+        ):
+            return True
+    return False

@@ -7,10 +7,11 @@ app are cut off there and documents aren't: so both sides are cut alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import accumulate
+from typing import Any, Self
 
 from dualwrite.model.declaration import Collection, Field
 from dualwrite.model.windows import LONG_AGO, Window
@@ -67,6 +68,16 @@ class Baseline:
     """When a deviation that lies in no slice last called a sweep."""
     sweep_due: bool = False
     """Whether the next run is to sweep. (Not told by the watermark: the age of the last sweep stays what it is.)"""
+
+    def as_json(self) -> dict[str, Any]:
+        edges = [edge.isoformat() for edge in self.edges]
+        return {"field": self.field, "edges": edges, "differences": self.differences, "untimed": self.untimed}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Self:
+        """A baseline as it was measured, before it was kept."""
+        edges = tuple(map(datetime.fromisoformat, given["edges"]))
+        return cls(given["field"], edges, tuple(given["differences"]), given["untimed"])
 
     @property
     def end(self) -> datetime:

@@ -12,12 +12,16 @@ from dualwrite.model.declaration import Catalog
 from dualwrite.model.parameters import (
     EACH_DIFFERENCE,
     FINE_TUNING,
+    MAX_BILLED_READS,
     Collections,
     Differences,
     ExcuseReason,
     Instant,
     MaxBilledReads,
+    MaxReadsPerSecond,
+    MaxRowsPerSecond,
     Params,
+    SliceDocuments,
     pairs,
     refuse_unknown_collections,
 )
@@ -80,7 +84,7 @@ class GapParams(Params):
     explain_up_to: int = Field(
         250_000,
         ge=0,
-        le=10_000_000,
+        le=MAX_BILLED_READS,
         title="Explain up to (documents)",
         description="Larger collections are not verified key by key, and are reported as not proven. Costs one read for each document.",
         json_schema_extra=FINE_TUNING,
@@ -93,6 +97,9 @@ class GapParams(Params):
         description="How much later the verification looks again at what differs, because a row may lag its document.",
         json_schema_extra=FINE_TUNING,
     )
+    slice_documents: SliceDocuments = 250_000
+    max_reads_per_second: MaxReadsPerSecond = None
+    max_rows_per_second: MaxRowsPerSecond = None
     added: tuple[str, ...] = Field((), strict=False)
     """Parents that the selection needs, and that nobody selected."""
 

@@ -162,3 +162,37 @@ def refuse_unknown_collections(differences: Iterable[tuple[str, str]], known: It
     for name, key in differences:
         if name not in known:
             raise ParameterError(f"Unknown collection: {name!r} in {name}:{key}. Choose from {', '.join(known)}.")
+
+
+SliceDocuments = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MAX_BILLED_READS,
+        title="Slices (documents)",
+        description="A collection with more documents than this is cut into slices of at most this many, shared among several tasks.",
+        json_schema_extra=FINE_TUNING,
+    ),
+]
+
+MaxReadsPerSecond = Annotated[
+    float | None,
+    Field(
+        ge=1,
+        le=MAX_BILLED_READS,
+        title="Max. reads per second",
+        description="How many reads each task process makes, on average; empty means no limit.",
+        json_schema_extra=FINE_TUNING,
+    ),
+]
+
+MaxRowsPerSecond = Annotated[
+    float | None,
+    Field(
+        ge=1,
+        le=MAX_BILLED_READS,
+        title="Max. rows per second",
+        description="How many rows each task process compares or writes, on average; empty means no limit.",
+        json_schema_extra=FINE_TUNING,
+    ),
+]

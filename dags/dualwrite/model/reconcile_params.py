@@ -15,7 +15,10 @@ from dualwrite.model.parameters import (
     Differences,
     ExcuseReason,
     MaxBilledReads,
+    MaxReadsPerSecond,
+    MaxRowsPerSecond,
     Params,
+    SliceDocuments,
     pairs,
 )
 
@@ -114,6 +117,9 @@ class ReconcileParams(Params):
         description="A collection that has not been swept for this long is swept. Costs one read for each document.",
         json_schema_extra=FINE_TUNING,
     )
+    slice_documents: SliceDocuments = 250_000
+    max_reads_per_second: MaxReadsPerSecond = None
+    max_rows_per_second: MaxRowsPerSecond = None
     liveness_minimum: int = Field(
         5,
         ge=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Self, TypeVar
@@ -11,6 +12,7 @@ import tenacity
 
 from dualwrite import postgres
 from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.pressure import Pressure
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,10 @@ class Session:
     def __init__(self, connect: Callable[[], Connection]) -> None:
         self._connect = connect
         self._connection: Connection | None = None
+        self.pressure = Pressure()
+        """A run with a limit puts its own here."""
+        self.busy_seconds = 0.0
+        """In transactions so far, waits for locks included."""
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +65,11 @@ class Session:
         """
         with ExitStack() as stack:
             connection = self._reconnecting(lambda: stack.enter_context(self._begin()))
-            yield connection
+            began = time.monotonic()
+            try:
+                yield connection
+            finally:
+                self.busy_seconds += time.monotonic() - began
 
     def _begin(self) -> AbstractContextManager[Connection]:
         return postgres.transaction(

@@ -20,7 +20,7 @@ from dualwrite.model.baseline import Baseline
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import Block, Heading, Paragraph
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, Finding
+from dualwrite.model.verdicts import DRIFT, Excuse, Finding
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, watermarks
@@ -86,18 +86,22 @@ def _keep_excuses(run: Run, by: str) -> None:
             )
 
 
+def policy_of(params: GapParams, *, dry: bool) -> Policy:
+    """What a run may write."""
+    return Policy() if dry else Policy(insert=True, update=params.update_stale)
+
+
 def examine(run: Run, name: str, *, dry: bool, record: bool = True) -> dict[str, Any]:
     """Examines one collection over the gap and, unless dry, writes what is missing or stale. Returns its report."""
     found = CollectionReport(name, "gap")
     params = run.params
-    policy = Policy() if dry else Policy(insert=True, update=params.update_stale)
 
     def work() -> None:
-        with _examiner(run, found, policy) as examiner:
+        with examiner_of(run, found, policy_of(params, dry=dry)) as examiner:
             examiner.scan(params.scan_window, params.page_size)
 
     mode = "dry_run" if dry else "apply"
-    return _recorded(run, found, work, mode=mode, window=params.scan_window, record=record)
+    return measured(run, found, work, mode=mode, window=params.scan_window, record=record)
 
 
 def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> dict[str, Any]:
@@ -128,10 +132,10 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
             found.verification = "not_proven"
             return
         baseline = tripwire.measure(run.source, run.target, collection, began)
-        with _examiner(run, found, Policy()) as examiner:
+        with examiner_of(run, found, Policy()) as examiner:
             examiner.sweep(params.page_size, grace=params.grace_seconds)
             rejected.extend(examiner.rejected)
-        found.verification = "not_verified" if found.drift else "verified"
+        found.verification = verdict_of(found)
 
     def finish(connection: Connection) -> None:
         # So that a person can excuse them all at once, and reconciliation knows them.
@@ -142,16 +146,25 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
                 baselines.save(connection, name, baseline, run.run_id)
 
     mode = "counts" if counts_only else "explain"
-    return _recorded(run, found, work, finish, mode=mode, window=None, record=record)
+    return measured(run, found, work, finish, mode=mode, window=None, record=record)
 
 
-def _examiner(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
+def verdict_of(found: CollectionReport) -> str:
+    """What a comparison of all keys, or of a slice's, proved."""
+    return "not_verified" if found.drift else "verified"
+
+
+def examiner_of(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
+    """What examines a collection, with what a person excused there."""
+    return run.examiner(found, policy, excused_in(run, found.collection))
+
+
+def excused_in(run: Run, name: str) -> dict[str, Excuse]:
     with run.target.transaction() as connection:
-        excused = excuses.excuses_of(connection, found.collection)
-    return run.examiner(found, policy, excused)
+        return excuses.excuses_of(connection, name)
 
 
-def _recorded(
+def measured(
     run: Run,
     found: CollectionReport,
     work: Callable[[], None],
@@ -160,11 +173,16 @@ def _recorded(
     mode: str,
     window: Window | None,
     record: bool = True,
+    part: int = 0,
 ) -> dict[str, Any]:
+    """One phase of one collection, or of a slice of it (`part`), with its line in dualwrite.runs."""
     if record and run.params.mode == "dry_run":
         with run.target.transaction() as connection:
             record = run_log.can_record(connection)
-    return recorded(run, found, work, finish, scope=run.params.scope, mode=mode, window=window, line=lambda: record)
+    return recorded(
+        run, found, work, finish,
+        scope=run.params.scope, mode=mode, window=window, line=lambda: record, part=part,
+    )  # fmt: skip
 
 
 # --- the report -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ watermark: a run that dies anywhere forgets nothing, the next one looks at what 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,8 +23,9 @@ from dualwrite.model.errors import DualWriteError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, Finding, Reason, Verdict
 from dualwrite.model.windows import Window, with_overlap
-from dualwrite.postgres import Connection, target_clock
-from dualwrite.postgres.remembered import differences, watermarks
+from dualwrite.postgres import Connection
+from dualwrite.postgres.remembered import differences, excuses, watermarks
+from dualwrite.postgres.remembered.at_labels import differences_at, excused_differences, own_labels, waiting
 from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs import tripwire
 from dualwrite.runs.open_units import units_of
@@ -34,20 +36,22 @@ log = logging.getLogger(__name__)
 PAGE_SIZE = 5000
 
 
-def compare(run: Run, name: str) -> dict[str, Any]:
+def compare(run: Run, name: str, sweep: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
     """The first look at one collection. Returns its report, with `pending`: how many differences need a second look.
 
     What differs is kept open, and the watermark moved, in one transaction at the end. Where a sweep that was due fails,
     the window is looked at instead, so that a sweep that keeps failing doesn't hide what is written lately; the sweep
-    stays due, and its failure is told in `sweep_failed`.
+    stays due, and its failure is told in `sweep_failed`. `sweep`: the last step of a sweep by slices, in place of one here.
     """
     window = run.plan.windows[name]
     instead = run.plan.instead.get(name)
-    if window is not None or instead is None:
+    if window is not None:
         return _FirstLook(run, name, window).taken()
     try:
-        return _FirstLook(run, name, None).taken()
+        return sweep() if sweep else _FirstLook(run, name, None).taken()
     except DualWriteError as error:
+        if instead is None:
+            raise
         log.warning("%s: its sweep failed, looking at the window from %s on instead", name, instead.start.isoformat())
         return {**_FirstLook(run, name, instead).taken(), "sweep_failed": str(error)}
 
@@ -61,30 +65,20 @@ class _FirstLook:
         self._window = window
         self._report = CollectionReport(name, "compare")
         with run.target.transaction() as connection:
-            self._known = {d.label: d for d in differences.open_differences(connection, name)}
-            self._moment = target_clock.now(connection)
-        self._accepted = {label: d.excuse for label, d in self._known.items() if d.excuse is not None}
+            accepted = excuses.excuses_of(connection, name)
+            watched = own_labels(connection, name)
         # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
-        watched = frozenset(label for label, d in self._known.items() if d.finding.requires is None)
-        self._examiner = run.examiner(self._report, Policy(), self._accepted, watched)
+        self._examiner = run.examiner(self._report, Policy(), accepted, watched)
         self._wire = tripwire.of(run, name, window)
         self._pending: list[Finding] = []
 
     def taken(self) -> dict[str, Any]:
         """Looks, keeps what differs, and returns the collection's report."""
         report = measured(self._run, self._report, self._look, self._keep, self._window)
-        rejected = {f.label for f in self._examiner.rejected}
-        still = self._known.keys() - self._accepted.keys() - self._examiner.settled - rejected
-        new = sum(1 for f in self._pending if self._begins(f))
-        grace = timedelta(seconds=self._run.params.grace_seconds)
-        # Those of a run that died between its looks may be young too.
-        young = sum(1 for label in still if self._moment - self._known[label].first_seen < grace)
         return {
             **report,
             "scope": "sweep" if self._window is None else "recent",
-            "pending": new + len(still),
-            "to_wait_for": new + young,
-            "looked_at": datetime.now(UTC).isoformat(),
+            **to_look_at(self._run, self._name),
             "tripwire": self._wire.as_json(),
         }
 
@@ -102,7 +96,8 @@ class _FirstLook:
             return _other_sides(examiner, self._window)
         # An excuse ends with its difference. A sweep has seen every document and row: what it hasn't seen, or only as
         # the document of a dependent, is looked at by key.
-        accepted = [self._known[label] for label in self._accepted]
+        with examiner.target.transaction() as connection:
+            accepted = excused_differences(connection, self._name)
         dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
         looked = examiner.protocol.run(dependents, Policy())
         examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
@@ -112,28 +107,44 @@ class _FirstLook:
             examiner.take(finding)
         return units
 
-    def _begins(self, finding: Finding) -> bool:
-        """Whether a pending difference is another one than what was open at its key, or in no table yet."""
-        before: OpenDifference | None = self._known.get(finding.label)
-        if before is None:
-            return True
-        if before.excuse is not None:
-            return finding.verdict in DRIFT and not before.excuse.covers(finding)
-        # On another path its document is elsewhere.
-        return before.finding.verdict is Verdict.REJECTED or finding.path != before.finding.path
-
     def _keep(self, connection: Connection) -> None:
-        # Not drift before the second look has said so: this run may die here, and another look at the table.
-        new = [
-            replace(f, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK) for f in self._pending if self._begins(f)
-        ]
-        found = [*new, *self._examiner.rejected, *self._examiner.accepted]
-        differences.remember(connection, self._name, found, self._run.run_id)
-        differences.close(connection, self._name, self._examiner.settled)
+        keep(connection, self._run, self._examiner, self._pending)
         now = self._run.plan.now
         end, swept = (now, now) if self._window is None else (self._window.end, None)
         watermarks.advance(connection, self._name, end, self._run.run_id, swept_at=swept)
         self._wire.keep(connection)
+
+
+def keep(connection: Connection, run: Run, examiner: Examiner, pending: Sequence[Finding]) -> None:
+    """Keeps what a first look found, and closes what matches now."""
+    name = examiner.collection.name
+    known = differences_at(connection, name, [finding.label for finding in pending])
+    # Not drift before the second look has said so: this run may die here, and another look at the table.
+    new = [
+        replace(f, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK)
+        for f in pending
+        if _begins(f, known.get(f.label))
+    ]
+    differences.remember(connection, name, [*new, *examiner.rejected, *examiner.accepted], run.run_id)
+    differences.close(connection, name, examiner.settled)
+
+
+def _begins(finding: Finding, before: OpenDifference | None) -> bool:
+    """Whether a pending difference is another one than what was open at its key, or in no table yet."""
+    if before is None:
+        return True
+    if before.excuse is not None:
+        return finding.verdict in DRIFT and not before.excuse.covers(finding)
+    # On another path its document is elsewhere.
+    return before.finding.verdict is Verdict.REJECTED or finding.path != before.finding.path
+
+
+def to_look_at(run: Run, name: str) -> dict[str, Any]:
+    """How many differences need a second look, and how many of them are to be waited for: those of a run that died between
+    its looks may be young too."""
+    with run.target.transaction() as connection:
+        found = waiting(connection, name, run.run_id, timedelta(seconds=run.params.grace_seconds))
+    return {"pending": found.number, "to_wait_for": found.young, "looked_at": datetime.now(UTC).isoformat()}
 
 
 def _other_sides(examiner: Examiner, window: Window) -> list[Unit]:

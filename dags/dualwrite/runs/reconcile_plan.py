@@ -117,8 +117,9 @@ def measured(
     work: Callable[[], None],
     finish: Callable[[Connection], None],
     window: Window | None,
+    part: int = 0,
 ) -> dict[str, Any]:
-    """One phase of one collection, with its line in dualwrite.runs. A look at nothing leaves no line."""
+    """One phase of one collection, or of a slice of it (`part`), with its line in dualwrite.runs. A look at nothing leaves no line."""
     swept = window is None and found.collection in run.plan.windows
     return recorded(
         run,
@@ -129,6 +130,7 @@ def measured(
         mode=run.params.repair,
         window=window,
         line=lambda: bool(found.examined or found.not_examined or found.phase == "compare"),
+        part=part,
     )
 
 

@@ -67,7 +67,7 @@ def build_report(
     why = parts.errors.get("look_again")
     gate = parts.gate or {
         "problem": f"{NO_GATE} {why}" if why else NO_GATE,
-        "problem_kind": ProblemKind.NOT_EXAMINED,
+        "problem_kind": str(ProblemKind.NOT_EXAMINED),
     }
     planned = gate.get("planned") or {}
     done = {(part["collection"], part["phase"]) for part in parts.repaired}

@@ -12,13 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from dualwrite.model.errors import DualWriteError, TargetError
-from dualwrite.runs import first_look, reconcile_report, repair, second_look
+from dualwrite.runs import first_look, reconcile_report, repair, second_look, sweep
 from dualwrite.runs.reconcile_plan import Plan, Run
+from dualwrite.runs.sweep import Sweeps
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +53,15 @@ def compare(
     opened: Opened,
     kept: MutableMapping[str, dict[str, Any]] | None = None,
     seconds: float = COMPARE_SECONDS,
+    sweeps: Sweeps | None = None,
 ) -> Stage:
     """The first look at every selected collection, several side by side.
 
     `kept` holds the reports of a try before this one: those collections are left alone, and new reports are added.
+    `sweeps`: what other tasks made of the slices of large collections, whose last step is done here.
     """
     kept = {} if kept is None else kept
+    sweeps = sweeps or Sweeps()
     found = Stage({name: kept[name] for name in plan.params.collections if name in kept})
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     waiting = [name for name in plan.params.collections if name not in found.reports]
@@ -71,7 +76,8 @@ def compare(
                 while not stop.is_set():
                     name = todo.get_nowait()
                     try:
-                        done.put((name, first_look.compare(run, name)))
+                        last_step = partial(sweep.look_at_rest, run, name, sweeps) if name in sweeps.names else None
+                        done.put((name, first_look.compare(run, name, last_step)))
                     except Exception as error:  # noqa: BLE001 - one collection's failure is told by its name
                         done.put((name, error))
         except queue.Empty:
@@ -221,7 +227,11 @@ class Ended:
 
 def whole(plan: Plan, opened: Opened, *, between: Callable[[], object] = lambda: None) -> Ended:
     """All stages after preflight, in one process. `between` happens between the two looks."""
-    stage = compare(plan, opened)
+    with opened() as run:
+        sweeps = sweep.prepare(run)
+        plan = replace(plan, billed_reads=plan.billed_reads + run.source.billed_reads)  # of the cutting
+        sweeps.made.extend(sweep.look_at_slice(run, part) for part in sweeps.parts)
+    stage = compare(plan, opened, sweeps=sweeps)
     compared = {"reports": stage.reports, "errors": told(stage.errors)}
     between()
     if (moment := look_again_at(plan, stage.reports)) is not None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 from dualwrite.engine.compare import Examiner
+from dualwrite.engine.sliced import SliceExaminer
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
@@ -72,6 +73,22 @@ class BaseRun:
             watched=watched,
         )
 
+    def slice_examiner(
+        self, found: CollectionReport, excused: Mapping[str, Excuse], watched: frozenset[str] = frozenset()
+    ) -> SliceExaminer:
+        """Compares a slice of the collection of a report, or what its slices left. Writes nothing."""
+        return SliceExaminer(
+            self.source,
+            self.target,
+            self.catalog,
+            self.catalog[found.collection],
+            policy=Policy(),
+            report=found,
+            run_id=self.run_id,
+            excused=excused,
+            watched=watched,
+        )
+
 
 def recorded(
     run: BaseRun,
@@ -83,6 +100,7 @@ def recorded(
     mode: str,
     window: Window | None,
     line: Callable[[], bool] = lambda: True,
+    part: int = 0,
 ) -> dict[str, Any]:
     """Runs `work`, which fills `found`, and returns it as JSON: with its time and its billed reads, its identity checked.
 
@@ -90,7 +108,7 @@ def recorded(
     A failure is recorded as not examined, and raised again.
 
     The run's cap on billed reads counts what its other tasks have recorded by now, and not what tasks beside this one read
-    meanwhile.
+    meanwhile. `part`: the slice that this is of.
     """
     source = run.source
     if run.max_billed_reads is not None and source.budget.limit is None:
@@ -112,6 +130,7 @@ def recorded(
             window=window,
             started_at=started_at,
             unattended=run.unattended,
+            part=part,
         )
 
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +23,8 @@ from dualwrite.model.errors import BrakeError
 from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Verdict
-from dualwrite.postgres.remembered import differences, journal
+from dualwrite.postgres.remembered import journal
+from dualwrite.postgres.remembered.at_labels import in_pages
 from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs import second_look
 from dualwrite.runs.liveness import liveness
@@ -66,9 +68,10 @@ def plan(run: Run) -> dict[str, Planned]:
         written = Counter((name, action) for name, _, action in journal.written_by(connection, run.run_id))
         for name in run.params.collections:
             number = {"insert": 0, "update": 0, "delete": 0}
-            for difference in differences.open_differences(connection, name):
-                if is_ours(difference, run.policy):
-                    number[_WRITTEN_BY[difference.finding.verdict]] += 1
+            for page in in_pages(lambda: nullcontext(connection), name):
+                for difference in page:
+                    if is_ours(difference, run.policy):
+                        number[_WRITTEN_BY[difference.finding.verdict]] += 1
             unfinished = len(journal.unconfirmed(connection, name))
             part = Planned(
                 **number,
@@ -115,7 +118,7 @@ def gate(run: Run) -> dict[str, Any]:
             problem = Problem(ProblemKind.REFUSED, str(error))
     return {
         "problem": problem.text if problem else None,
-        "problem_kind": problem.kind if problem else None,
+        "problem_kind": str(problem.kind) if problem else None,
         "planned": {name: dataclasses.asdict(part) for name, part in planned.items()},
         "operations": alive.as_json(),
         "billed_reads": run.source.billed_reads - billed,
@@ -182,15 +185,17 @@ def write(run: Run, name: str) -> dict[str, Any]:
 def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     """Repairs what is open in one collection, as far as the policy goes. First finishes what a killed run left."""
     found = CollectionReport(name, "delete" if policy.delete else "write")
-    with run.target.transaction() as connection:
-        known = [d for d in differences.open_differences(connection, name) if is_ours(d, policy)]
+    # What is deleted is proved in one complete read of names before the first delete, and one after the last: all at once.
+    pages = ([d for d in page if is_ours(d, policy)] for page in in_pages(run.target.transaction, name))
+    parts = iter([[d for page in pages for d in page]]) if policy.delete else pages
     with run.examiner(found, policy) as examiner:
 
         def work() -> None:
             may_write(run)  # in here, so that what asking costs is counted
             examiner.protocol.finish_journal()
-            units, _ = units_of(examiner, known)
-            examiner.examine_units(units)
+            for part in parts:
+                units, _ = units_of(examiner, part)
+                examiner.examine_units(units)
             examiner.protocol.finish_journal()
 
         return measured(run, found, work, lambda _: None, run.plan.windows.get(name))

@@ -23,6 +23,7 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, Verdict, Why
 from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.remembered import differences, journal
+from dualwrite.postgres.remembered.at_labels import differences_at
 from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.runs.open_units import units_of
 from dualwrite.runs.reconcile_plan import Run, measured
@@ -91,7 +92,7 @@ def _look_at_collection(
     name = found.collection
     collection = run.catalog[name]
     with run.target.transaction() as connection:
-        everything = {d.label: d for d in differences.open_differences(connection, name)}
+        everything = differences_at(connection, name, list(looks.dependents.get(name, ())))
         now = target_clock.now(connection)
     before = {d.label: d for d in known}
     findings: list[Finding] = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dualwrite.catalog import CATALOG
-from tests.integration.reconcile.world import LONG_AGO, comment, execute, post
+from tests.integration.reconcile.world import execute
 from tests.support import apply, reconciled
+from tests.worlds import LONG_AGO, comment, examined_until_now, post
 
 
 @pytest.fixture
@@ -24,12 +24,7 @@ def world(firestore, emulator, target_dsn):
         target_dsn,
         "UPDATE user_board_permissions SET created_at = '2026-02-01'; UPDATE board_waiting_users SET created_at = '2026-02-01'",
     )
-    execute(
-        target_dsn,
-        "INSERT INTO dualwrite.watermarks (collection, examined_until, swept_at, run_id) "
-        "SELECT unnest(%s::text[]), now() - interval '1 minute', now(), 'before'",
-        list(CATALOG.names),
-    )
+    examined_until_now(target_dsn)
     return firestore
 
 

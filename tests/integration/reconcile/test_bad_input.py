@@ -9,8 +9,9 @@ import pytest
 from dualwrite.catalog import CATALOG
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.reconcile_params import ReconcileParams
-from tests.integration.reconcile.world import attempted, create, execute, now, post
+from tests.integration.reconcile.world import attempted, create, execute, now
 from tests.support import RECONCILE_DEFAULTS, one
+from tests.worlds import post
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import pytest
 
 from dualwrite.engine import op_log as operations
 from tests.integration.reconcile.world import (
-    LONG_AGO,
     attempted,
     create,
     delete_of_a_recent_document,
@@ -20,6 +19,7 @@ from tests.integration.reconcile.world import (
     now,
 )
 from tests.support import one
+from tests.worlds import LONG_AGO
 
 
 @pytest.mark.parametrize(

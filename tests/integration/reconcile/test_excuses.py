@@ -15,9 +15,9 @@ from tests.integration.reconcile.world import (
     edit_that_moves_none,
     execute,
     now,
-    post,
 )
 from tests.support import gap_run, one, verify_all
+from tests.worlds import post
 
 
 def test_an_excused_difference_fails_nothing_until_the_excuse_is_taken_back(world, target_dsn, run):

@@ -12,7 +12,6 @@ from dualwrite.model.errors import TargetError
 from dualwrite.runs import first_look, reconcile_report, repair
 from dualwrite.runs.liveness import Liveness, _creation_fields, liveness
 from tests.integration.reconcile.world import (
-    LONG_AGO,
     attempted,
     busy,
     create,
@@ -20,9 +19,9 @@ from tests.integration.reconcile.world import (
     edit_that_moves_a_check_field,
     execute,
     now,
-    post,
 )
 from tests.support import one, reconcile_run
+from tests.worlds import LONG_AGO, post
 
 
 def test_documents_without_one_operation_mean_that_dual_write_is_off(world, run):

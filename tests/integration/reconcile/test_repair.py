@@ -11,19 +11,17 @@ from dualwrite.postgres.target import Target
 from dualwrite.runs import repair
 from tests.integration.reconcile.world import (
     CHANGES,
-    LONG_AGO,
     attempted,
     busy,
-    comment,
     create,
     delete_of_a_recent_document,
     delete_of_an_old_document,
     edit_that_moves_none,
     execute,
     now,
-    post,
 )
 from tests.support import one, reconcile_run, table_bytes
+from tests.worlds import LONG_AGO, comment, post
 
 
 def test_repair_writes_no_more_than_it_may(world, target_dsn, run):

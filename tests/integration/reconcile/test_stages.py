@@ -10,8 +10,9 @@ import pytest
 from dualwrite.catalog import CATALOG
 from dualwrite.model.errors import SourceError, TargetError
 from dualwrite.runs import first_look, reconciliation, repair
-from tests.integration.reconcile.world import busy, comment, create, now
+from tests.integration.reconcile.world import busy, create, now
 from tests.support import one, reconciliation_of
+from tests.worlds import comment
 
 FEW = ["boards", "users", "posts", "comments", "likes"]
 

@@ -9,8 +9,9 @@ import pytest
 from dualwrite.engine.compare import Examiner
 from dualwrite.model.errors import PreflightError, SourceError
 from dualwrite.runs import first_look
-from tests.integration.reconcile.world import execute, now, post
+from tests.integration.reconcile.world import execute, now
 from tests.support import one
+from tests.worlds import post
 
 
 def test_after_an_outage_of_weeks_the_window_begins_where_the_last_run_ended(world, target_dsn, run):

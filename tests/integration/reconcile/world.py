@@ -7,28 +7,13 @@ from itertools import count
 
 import psycopg
 
-LONG_AGO = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
+from tests.worlds import comment, post
+
 _millis = count(1_780_000_000_000)
 
 
 def now() -> datetime:
     return datetime.now(UTC)
-
-
-def post(**changes) -> dict:
-    base = {
-        "title": "t",
-        "content": "c",
-        "authorId": "u1",
-        "authorName": "n",
-        "createdAt": LONG_AGO,
-        "updatedAt": LONG_AGO,
-    }
-    return {**base, **changes}
-
-
-def comment(**changes) -> dict:
-    return {"content": "c", "userId": "u1", "userName": "n", "createdAt": LONG_AGO, **changes}
 
 
 def execute(dsn: str, statement: str, *parameters) -> None:

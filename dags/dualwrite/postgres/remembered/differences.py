@@ -27,13 +27,17 @@ class OpenDifference:
         return self.finding.label
 
 
-_DIFFERENCE = """
+_AT_ONCE = 5_000
+"""Labels that one statement takes."""
+
+DIFFERENCE = """
 verdict, key, CASE WHEN row_key IS NULL THEN NULL ELSE ARRAY(SELECT jsonb_array_elements_text(row_key)) END, path, requires,
 reason, fingerprint, first_seen, excused_by IS NOT NULL, excused_verdict, excused_finding_reason
 """
 
 
-def _difference(row: Sequence[Any]) -> OpenDifference:
+def difference_of(row: Sequence[Any]) -> OpenDifference:
+    """A line of DIFFERENCE."""
     verdict, label, key, path, requires, reason, fingerprint, first_seen, excused, *accepted = row
     finding = Finding(
         Verdict(verdict),
@@ -50,10 +54,10 @@ def _difference(row: Sequence[Any]) -> OpenDifference:
 def open_differences(connection: Connection, collection: str) -> list[OpenDifference]:
     """All that is open in a collection, the excused ones too, oldest first."""
     rows = connection.execute(
-        f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s ORDER BY first_seen, key",
+        f"SELECT {DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s ORDER BY first_seen, key",
         (collection,),
     ).fetchall()
-    return [_difference(row) for row in rows]
+    return [difference_of(row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +75,24 @@ def due(connection: Connection, collections: Sequence[str], run_id: str, limit: 
 
     Rejections that this run has found itself need no second look.
     """
-    rows = connection.execute(
-        f"""
-        SELECT collection, verdict = 'in_flight', row_number() OVER looked <= %(limit)s, {_DIFFERENCE}
-        FROM dualwrite.open_differences
+    parameters = {"names": list(collections), "run": run_id, "limit": limit}
+    candidates = """
+        dualwrite.open_differences
         WHERE collection = ANY(%(names)s) AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)
-        WINDOW looked AS (ORDER BY verdict <> 'in_flight', last_seen, collection, key)
-        ORDER BY first_seen, key
-        """,
-        {"names": list(collections), "run": run_id, "limit": limit},
+    """
+    looked = "ORDER BY verdict <> 'in_flight', last_seen, collection, key"
+    rows = connection.execute(
+        f"SELECT collection, {DIFFERENCE} FROM (SELECT * FROM {candidates} {looked} LIMIT %(limit)s) d ORDER BY first_seen, key",
+        parameters,
     ).fetchall()
-    found = Due({}, {}, {})
-    for name, undecided, now_due, *row in rows:
-        if now_due:
-            found.differences.setdefault(name, []).append(_difference(row))
-        else:
-            found.waiting[name] = found.waiting.get(name, 0) + 1
-            found.undecided[name] = found.undecided.get(name, 0) + undecided
+    left = connection.execute(
+        "SELECT collection, count(*), count(*) FILTER (WHERE verdict = 'in_flight') "
+        f"FROM (SELECT * FROM {candidates} {looked} OFFSET %(limit)s) d GROUP BY 1",
+        parameters,
+    ).fetchall()
+    found = Due({}, {name: number for name, number, _ in left}, {name: undecided for name, _, undecided in left})
+    for name, *row in rows:
+        found.differences.setdefault(name, []).append(difference_of(row))
     return found
 
 
@@ -166,6 +171,11 @@ ON CONFLICT (collection, key) DO UPDATE SET
 def close(connection: Connection, collection: str, labels: Iterable[str]) -> int:
     """Forgets differences that are gone, with their excuses; returns how many. Their causes stay in the journal, with the
     writes that ended them."""
+    gone = list(labels)
+    return sum(_close(connection, collection, gone[i : i + _AT_ONCE]) for i in range(0, len(gone), _AT_ONCE))
+
+
+def _close(connection: Connection, collection: str, labels: list[str]) -> int:
     row = connection.execute(
         """
         WITH gone AS (
@@ -178,7 +188,7 @@ def close(connection: Connection, collection: str, labels: Iterable[str]) -> int
         )
         SELECT count(*) FROM gone
         """,
-        {"collection": collection, "labels": list(labels)},
+        {"collection": collection, "labels": labels},
     ).fetchone()
     return int(row[0]) if row else 0
 

@@ -28,8 +28,10 @@ def record(
     window: Window | None,
     started_at: datetime,
     unattended: bool = False,
+    part: int = 0,
 ) -> None:
-    """Keeps a collection's counts. A retried task replaces its own line. `unattended`: a schedule began the run."""
+    """Keeps a collection's counts. A retried task replaces its own line. `unattended`: a schedule began the run. `part`: the
+    slice of the collection that they are of (0: the collection, or what its slices left)."""
     counts = report.as_json()
     line = {
         "dag_id": dag_id,
@@ -45,6 +47,7 @@ def record(
         "counts": Jsonb(counts["counts"]),
         "verification": report.verification,
         "unattended": unattended,
+        "slice": part,
         **{counter.name: counts[counter.name] for counter in COUNTERS if counter.logged},
     }
     connection.execute(_RECORD.format(**_columns(line)), line)
@@ -53,7 +56,7 @@ def record(
 _RECORD = """
 INSERT INTO dualwrite.runs ({columns})
 VALUES ({values})
-ON CONFLICT (dag_id, run_id, collection, phase) DO UPDATE SET {replaced}, recorded_at = now()
+ON CONFLICT (dag_id, run_id, collection, phase, slice) DO UPDATE SET {replaced}, recorded_at = now()
 """
 
 

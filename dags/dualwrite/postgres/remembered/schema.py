@@ -7,7 +7,8 @@ from dualwrite.postgres import privileges
 from dualwrite.postgres.connection import Connection
 
 _NEEDED = {
-    ("runs", "unattended"),
+    ("runs", "slice"),
+    ("seen_keys", "key"),
     ("repair_journal", "cause"),
     ("watermarks", "swept_at"),
     ("open_differences", "excused_verdict"),
@@ -20,6 +21,8 @@ _WRITTEN = {
     "dualwrite.open_differences": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dualwrite.repair_journal": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dualwrite.count_baselines": ("SELECT", "INSERT", "UPDATE"),
+    "dualwrite.looks": ("SELECT", "INSERT", "DELETE"),
+    "dualwrite.seen_keys": ("SELECT", "INSERT", "TRUNCATE"),
 }
 """What a run that remembers does with each table of ours. A dry run reads them."""
 

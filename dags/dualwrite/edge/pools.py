@@ -1,0 +1,13 @@
+"""Which Airflow pools the tasks take their slots from, so that an operator limits how many run at a time without editing a
+DAG file. Read where the DAG files are parsed: set them for the dag-processor, the scheduler and the workers alike.
+"""
+
+from __future__ import annotations
+
+import os
+
+SOURCE_POOL = os.environ.get("DUALWRITE_SOURCE_POOL") or "default_pool"
+"""Of the tasks that read Firestore; each has one stream, and one connection to Postgres beside it (`compare` four of each)."""
+
+TARGET_POOL = os.environ.get("DUALWRITE_TARGET_POOL") or "default_pool"
+"""Of the tasks that write or read Postgres alone, with one connection each."""

@@ -1,0 +1,73 @@
+"""What a failed call to Firestore means: whether to try again, and what to do where that doesn't help."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import grpc
+
+from dualwrite.model.errors import SourceError
+
+_RETRIED = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.ABORTED,
+}
+_PATIENCE_SECONDS = 30.0
+"""How long a read goes on trying after a failure, until it makes progress again or gives up."""
+
+
+class Retries:
+    """Failures of one read since it last made progress, and how long to wait after each."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._failures = 0
+        self._first = 0.0
+
+    def progress(self) -> None:
+        self._failures = 0
+
+    def give_up_or_wait(self, error: grpc.RpcError) -> None:
+        """Sleeps, or raises SourceError where no retry helps, or none has helped for _PATIENCE_SECONDS."""
+        now = time.monotonic()
+        self._first = self._first if self._failures else now
+        if error.code() not in _RETRIED or now - self._first >= _PATIENCE_SECONDS:
+            raise explained(error, self._what) from None
+        time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.2 * 2**self._failures))
+        self._failures += 1
+
+
+def explained(error: grpc.RpcError, what: str) -> SourceError:
+    """Firestore's own words, and what to do about them. Its messages name indexes and projects, not content."""
+    code = error.code()
+    details = (error.details() or "").strip()
+    remedies = {
+        grpc.StatusCode.FAILED_PRECONDITION: _precondition(details),
+        grpc.StatusCode.PERMISSION_DENIED: "Give the account of connection firestore_default the role "
+        "roles/datastore.viewer in this project.",
+        grpc.StatusCode.UNAUTHENTICATED: "Check the key of connection firestore_default.",
+        # a key that Google refuses arrives as this too: gRPC's words are then "Getting metadata from plugin failed"
+        grpc.StatusCode.UNAVAILABLE: "Check the network, the key of connection firestore_default, or that the emulator "
+        "runs at FIRESTORE_EMULATOR_HOST.",
+        grpc.StatusCode.NOT_FOUND: "Check the project and database of connection firestore_default.",
+    }
+    return SourceError(f"Firestore failed: {what} ended in {code.name}: {details}. {remedies.get(code, 'Run again.')}")
+
+
+def _precondition(details: str) -> str:
+    """What to do about a FAILED_PRECONDITION, which stands for several things that only its words tell apart."""
+    words = details.lower()
+    if "currently building" in words:
+        return "The index that this query needs is being built. Run again when it is ready."
+    if "requires a" in words and "index" in words:
+        return (
+            "The index that this query needs is missing: open the link above, or deploy docs/firestore.indexes.json, and "
+            "run again when it is built."
+        )
+    if "datastore mode" in words:
+        return "This database is in Datastore mode. Set a database in native mode in connection firestore_default."
+    return "Correct what it names, and run again."

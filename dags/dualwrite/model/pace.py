@@ -1,0 +1,26 @@
+"""Pure: how long to wait so that no more than so many a second pass, on average."""
+
+from __future__ import annotations
+
+import threading
+
+BURST_SECONDS = 1.0
+"""What was not used this long ago is not made up for."""
+
+
+class Pace:
+    """A token bucket that says how long to wait. `per_second` None: never. Threads may share it."""
+
+    def __init__(self, per_second: float | None = None) -> None:
+        self._per_second = per_second
+        self._paid_until: float | None = None
+        self._lock = threading.Lock()
+
+    def delay(self, number: int, now: float) -> float:
+        """Takes so many, and returns the seconds to wait after them. `now`: seconds of a clock that never goes back."""
+        if self._per_second is None or number <= 0:
+            return 0.0
+        with self._lock:
+            begin = now - BURST_SECONDS if self._paid_until is None else max(self._paid_until, now - BURST_SECONDS)
+            self._paid_until = begin + number / self._per_second
+            return max(0.0, self._paid_until - now)

@@ -1,0 +1,26 @@
+"""A sample of a table's keys."""
+
+from __future__ import annotations
+
+from dualwrite.model.declaration import Collection
+from dualwrite.model.mapping import Cell
+from dualwrite.postgres.connection import sql
+from dualwrite.postgres.target import Target
+
+_READ_WHOLE = 1_000_000
+"""Rows up to which each is asked; of a larger table whole blocks are taken, so that it isn't read through."""
+
+
+def sample_keys(target: Target, collection: Collection, number: int, rows: int) -> list[tuple[Cell, ...]]:
+    """About so many keys of a table with so many rows, from all over it; all where there are fewer."""
+    if rows == 0:
+        return []
+    statement = sql.SQL("SELECT {keys} FROM {table} t TABLESAMPLE {method} ({percent}) LIMIT {most}").format(
+        keys=sql.SQL(", ").join(sql.Identifier("t", c.name) for c in collection.key),
+        table=sql.Identifier(*collection.table.split(".")),
+        method=sql.SQL("BERNOULLI" if rows <= _READ_WHOLE else "SYSTEM"),
+        percent=sql.Literal(min(100.0, max(0.0001, 100 * number / rows))),
+        most=sql.Literal(4 * number),
+    )
+    with target.transaction() as connection:
+        return [tuple(key) for key in connection.execute(statement).fetchall()]

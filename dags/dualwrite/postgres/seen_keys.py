@@ -1,0 +1,184 @@
+"""What the slices of a sweep saw, in the target: so that rows without a document are found though no process has seen all
+documents, in the memory of a page.
+
+Each try of a slice is a *look* with a number of its own. It keeps 16 bytes of each key that it saw in a document, and of
+each label that it counted otherwise (a rejection). When all slices are done, `unseen` gives the rows whose key none of the
+looks saw that ended well: a slice that was killed and done again counts once, with its second look.
+
+Two runs never see each other's keys: they ask for their own looks only. Both tables are unlogged, so a crash of the server
+empties them together; `unseen` refuses to answer when a look is gone. They are emptied as soon as no run needs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from uuid import UUID
+
+from dualwrite.model.declaration import Collection
+from dualwrite.model.errors import TargetError
+from dualwrite.model.mapping import Cell, Key
+from dualwrite.postgres.connection import Connection, Error, is_transient, sql
+from dualwrite.postgres.target import Target
+
+log = logging.getLogger(__name__)
+
+_KEYS_AT_ONCE = 10_000
+
+
+def digest(key: Iterable[object]) -> UUID:
+    """16 bytes that stand for a key: the MD5 of its parts, each after its length in bytes. `_digest_of` says the same."""
+    parts = [str(part).encode() for part in key]
+    text = b"".join(b"%d:%s" % (len(part), part) for part in parts)
+    return UUID(bytes=hashlib.md5(text, usedforsecurity=False).digest())
+
+
+def label_digest(label: str) -> UUID:
+    """As `digest`, for what has no key. No key's digest is one of these: its text begins with a number."""
+    return UUID(bytes=hashlib.md5(b"label:" + label.encode(), usedforsecurity=False).digest())
+
+
+def _digest_of(collection: Collection) -> sql.Composed:
+    """The digest of a row `t`, as Postgres computes it."""
+    parts = [
+        sql.SQL("octet_length({column}::text) || ':' || {column}::text").format(column=sql.Identifier("t", c.name))
+        for c in collection.key
+    ]
+    return sql.SQL("md5({})::uuid").format(sql.SQL(" || ").join(parts))
+
+
+class Look:
+    """One try of one slice. Takes keys as engine/seen.py's set does, and gives them to the target page by page."""
+
+    def __init__(self, target: Target, collection: str, dag_id: str, run_id: str) -> None:
+        self._target = target
+        self._waiting: set[UUID] = set()
+        with target.transaction() as connection:
+            row = connection.execute(
+                "INSERT INTO dualwrite.looks (dag_id, run_id, collection) VALUES (%s, %s, %s) RETURNING id",
+                (dag_id, run_id, collection),
+            ).fetchone()
+        assert row is not None
+        self.number: int = row[0]
+
+    def update(self, keys: Iterable[Key]) -> None:
+        """Adds keys."""
+        self._add(map(digest, keys))
+
+    def update_labels(self, labels: Iterable[str]) -> None:
+        """Adds labels of what was counted and is no row's key."""
+        self._add(map(label_digest, labels))
+
+    def _add(self, digests: Iterable[UUID]) -> None:
+        self._waiting.update(digests)
+        if len(self._waiting) >= _KEYS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Gives the target what is still here. A page may arrive twice, where a commit's answer is lost: that does no harm."""
+        if not self._waiting:
+            return
+        statement = "COPY dualwrite.seen_keys (look, key) FROM STDIN (FORMAT BINARY)"
+        with (
+            self._target.transaction() as connection,
+            connection.cursor() as cursor,
+            cursor.copy(statement) as copy,
+        ):
+            copy.set_types(["int8", "uuid"])
+            for key in self._waiting:
+                copy.write_row((self.number, key))
+        self._waiting.clear()
+
+
+def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iterator[list[Key]]:
+    """The keys of rows that none of these looks saw, in pages by key order, each in a transaction of its own.
+
+    Raises TargetError where a look is gone: the server crashed meanwhile, or a later run has begun.
+    """
+    names = sql.SQL(", ").join(sql.Identifier("t", c.name) for c in collection.key)
+    last = sql.SQL(", ").join(sql.SQL("(%(after)s::text[])[{}]").format(n + 1) for n in range(len(collection.key)))
+    after: list[Cell] = []
+    while True:
+        where = sql.SQL("WHERE ({}) > ({})").format(names, last) if after else sql.SQL("")
+        # OFFSET 0: first a page by the key's index, then one look into the other for each of its rows.
+        statement = sql.SQL(
+            "SELECT {names}, NOT EXISTS (SELECT FROM dualwrite.seen_keys s WHERE s.key = {digest} AND s.look = ANY(%(looks)s)) "
+            "FROM (SELECT * FROM {table} t {where} ORDER BY {names} LIMIT %(limit)s OFFSET 0) t ORDER BY {names}"
+        ).format(
+            names=names,
+            digest=_digest_of(collection),
+            table=sql.Identifier(*collection.table.split(".")),
+            where=where,
+        )
+        with target.transaction() as connection:
+            _require(connection, looks)
+            found = connection.execute(
+                statement, {"after": after, "looks": list(looks), "limit": _KEYS_AT_ONCE}
+            ).fetchall()
+        page = [tuple(key) for *key, is_unseen in found if is_unseen]
+        if page:
+            yield page
+        if len(found) < _KEYS_AT_ONCE:
+            return
+        after = list(found[-1][:-1])
+
+
+def seen_labels(target: Target, labels: Sequence[str], looks: Sequence[int]) -> set[str]:
+    """Those of the labels that one of these looks counted."""
+    digests = {label_digest(label): label for label in labels}
+    with target.transaction() as connection:
+        _require(connection, looks)
+        rows = connection.execute(
+            "SELECT DISTINCT key FROM dualwrite.seen_keys WHERE key = ANY(%s) AND look = ANY(%s)",
+            (list(digests), list(looks)),
+        ).fetchall()
+    return {digests[key] for (key,) in rows}
+
+
+def seen_keys(target: Target, keys: Sequence[Key], looks: Sequence[int]) -> set[Key]:
+    """Those of the keys that one of these looks saw."""
+    digests = {digest(key): key for key in keys}
+    with target.transaction() as connection:
+        _require(connection, looks)
+        rows = connection.execute(
+            "SELECT DISTINCT key FROM dualwrite.seen_keys WHERE key = ANY(%s) AND look = ANY(%s)",
+            (list(digests), list(looks)),
+        ).fetchall()
+    return {digests[key] for (key,) in rows}
+
+
+def _require(connection: Connection, looks: Sequence[int]) -> None:
+    row = connection.execute("SELECT count(*) FROM dualwrite.looks WHERE id = ANY(%s)", (list(looks),)).fetchone()
+    assert row is not None
+    if row[0] != len(set(looks)):
+        raise TargetError(
+            "What the slices saw is kept until their run is over: a part of it is gone, because the server crashed or a later "
+            "run began. Trigger a new run."
+        )
+
+
+def forget(target: Target, dag_id: str, *, collection: str | None = None, but: str | None = None) -> None:
+    """Ends the looks of a DAG's runs: of one collection, or of all; those of the run `but` stay. Empties the table of keys
+    once nobody's look is left.
+
+    A look that begins at this moment waits for us, or is seen: its keys are not lost. Where the tables are busy, the next
+    run does it.
+    """
+    try:
+        with target.transaction() as connection:
+            connection.execute("LOCK TABLE dualwrite.looks IN SHARE ROW EXCLUSIVE MODE")
+            connection.execute(
+                "DELETE FROM dualwrite.looks WHERE dag_id = %(dag)s AND (%(name)s::text IS NULL OR collection = %(name)s) "
+                "AND (%(but)s::text IS NULL OR run_id <> %(but)s)",
+                {"dag": dag_id, "name": collection, "but": but},
+            )
+            row = connection.execute(
+                "SELECT NOT EXISTS (SELECT FROM dualwrite.looks) AND EXISTS (SELECT FROM dualwrite.seen_keys)"
+            ).fetchone()
+            if row is not None and row[0]:
+                connection.execute("TRUNCATE dualwrite.seen_keys")
+    except Error as error:
+        if not is_transient(error):
+            raise
+        log.warning("What slices saw could not be forgotten now; the next run does it")

@@ -1,0 +1,129 @@
+"""A backfill's large collections: cut into slices, which several tasks examine and verify; then what they left.
+
+The slices of the gap need nothing of each other: each reads its documents, and writes as a whole collection's task does.
+A verification looks both ways, so its last step asks for the rows whose keys no slice saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from dualwrite.engine.compare import scans
+from dualwrite.engine.slicing import Cutter
+from dualwrite.model.baseline import Baseline
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.slices import Slice
+from dualwrite.model.verdicts import Finding
+from dualwrite.postgres import Connection, seen_keys
+from dualwrite.postgres.remembered import baselines, differences, watermarks
+from dualwrite.runs import slices, tripwire
+from dualwrite.runs.backfill import DAG_ID, Run, examiner_of, excused_in, measured, policy_of, verdict_of
+
+
+def cut_gap(run: Run, estimated: Mapping[str, int]) -> list[Slice]:
+    """The slices of the selected collections that have more than slice_documents in the window, by preflight's counts."""
+    large = [name for name in run.params.names if estimated[name] > run.params.slice_documents]
+    cutter = Cutter(run.source, run.target, run.catalog, run.params.slice_documents)
+    return cutter.cut(dict.fromkeys(large, run.params.scan_window))
+
+
+def examine(run: Run, part: Slice, *, dry: bool) -> dict[str, Any]:
+    """Examines one slice of the gap and, unless dry, writes what is missing or stale. Returns its report."""
+    found, params = CollectionReport(part.collection, "gap"), run.params
+
+    def work() -> None:
+        with examiner_of(run, found, policy_of(params, dry=dry)) as examiner:
+            examiner.scan(params.scan_window, params.page_size, part)
+
+    window = part.window if part.by == "time" else None
+    return measured(run, found, work, mode="dry_run" if dry else "apply", window=window, part=part.number)
+
+
+def finish_journals(run: Run) -> None:
+    """Confirms what a killed task of this run or of an earlier one wrote: slices leave that alone, because one couldn't tell
+    it from what its neighbours are writing."""
+    policy = policy_of(run.params, dry=False)
+    for name in run.params.names:
+        with examiner_of(run, CollectionReport(name, "gap"), policy) as examiner:
+            examiner.protocol.finish_journal()
+
+
+# --- verification -------------------------------------------------------------------------------------------------------
+
+
+def cut_verification(run: Run) -> tuple[list[Slice], dict[str, dict[str, Any]]]:
+    """The slices of the collections that are to be verified key by key by several tasks, and, for each such collection, what
+    its last step needs: when it began and its baseline, measured before anything is compared."""
+    params = run.params
+    seen_keys.forget(run.target, DAG_ID, but=run.run_id)
+    began = datetime.now(UTC)
+    names = [n for n in params.names if run.target.count(run.catalog[n]) <= params.explain_up_to]
+    cutter = Cutter(run.source, run.target, run.catalog, params.slice_documents)
+    parts = cutter.cut(dict.fromkeys(names), at_most=params.explain_up_to)
+    needed = {}
+    for name in dict.fromkeys(p.collection for p in parts):
+        baseline = tripwire.measure(run.source, run.target, run.catalog[name], began)
+        needed[name] = {"began": began.isoformat(), "baseline": baseline.as_json() if baseline else None}
+    return parts, needed
+
+
+def verify(run: Run, part: Slice) -> dict[str, Any]:
+    """Compares the documents of a slice with their rows, twice where they differ. Returns its report, with the `look` that
+    holds the keys it saw."""
+    found, params = CollectionReport(part.collection, "verify"), run.params
+    rejected: list[Finding] = []
+    looks: list[int] = []
+
+    def work() -> None:
+        look = seen_keys.Look(run.target, part.collection, DAG_ID, run.run_id)
+        looks.append(look.number)
+        with run.slice_examiner(found, excused_in(run, part.collection)) as examiner:
+            examiner.again(examiner.look_at_slice(part, params.page_size, look), params.grace_seconds)
+            rejected.extend(examiner.rejected)
+        found.verification = verdict_of(found)
+
+    def finish(connection: Connection) -> None:
+        differences.remember(connection, part.collection, rejected, run.run_id)
+
+    report = measured(run, found, work, finish, mode="explain", window=None, part=part.number)
+    return {**report, "look": looks[0]}
+
+
+def finish_verification(
+    run: Run, parts: Sequence[Slice], made: slices.Made, needed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The last step of one collection's verification: the rows that no slice saw, then all added up. A verified
+    collection's watermark moves to the moment before its first slice."""
+    name, params = parts[0].collection, run.params
+    collection, found = run.catalog[name], CollectionReport(name, "verify")
+    began = datetime.fromisoformat(needed["began"])
+    why = slices.lost(parts, made)
+    verdicts = {m["verification"] for m in made if m is not None}
+
+    def work() -> None:
+        found.target_count = run.target.count(collection)
+        if why is not None:
+            found.not_examined = why
+            return
+        [scan] = scans(collection, None)
+        documents, _ = run.source.count(scan)
+        found.reads_to_verify = documents
+        if collection.entries is None:  # else it is their parents that were counted
+            found.source_count = documents
+        looks = [m["look"] for m in made if m is not None]
+        with run.slice_examiner(found, excused_in(run, name)) as examiner:
+            examiner.again(examiner.look_at_rest(looks), params.grace_seconds)
+        verdicts.add(verdict_of(found))
+        found.verification = "verified" if verdicts == {"verified"} else "not_verified"
+
+    def finish(connection: Connection) -> None:
+        if found.verification == "verified":
+            watermarks.advance(connection, name, began, run.run_id, swept_at=began)
+            if needed["baseline"] is not None:
+                baselines.save(connection, name, Baseline.from_json(needed["baseline"]), run.run_id)
+
+    rest = measured(run, found, work, finish, mode="explain", window=None)
+    seen_keys.forget(run.target, DAG_ID, collection=name)
+    return slices.added_up("verify", parts, made, rest)

@@ -1,0 +1,41 @@
+"""What both DAGs do with slices: their reports added up, and what stays unexamined named by its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dualwrite.model import report
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.slices import Slice
+
+Made = Sequence[Mapping[str, Any] | None]
+"""The reports of some slices; None for one whose task failed, or never ran."""
+
+
+def of(collection: str, parts: Sequence[Slice], made: Made) -> tuple[list[Slice], list[dict[str, Any] | None]]:
+    """The slices of one collection, and their reports."""
+    both = [(p, None if m is None else dict(m)) for p, m in zip(parts, made, strict=True) if p.collection == collection]
+    return [p for p, _ in both], [m for _, m in both]
+
+
+def lost(parts: Sequence[Slice], made: Made) -> str | None:
+    """Which slices have no report, for the collection's `not_examined`; None where all have one."""
+    without = [str(p) for p, m in zip(parts, made, strict=True) if m is None]
+    if not without:
+        return None
+    shown = "; ".join(without[:5]) + ("; …" if len(without) > 5 else "")
+    return f"{len(without)} of its {len(parts)} slices failed or did not run, see their logs ({shown})"
+
+
+def added_up(phase: str, parts: Sequence[Slice], made: Made, rest: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The slices' reports as their collection's; `rest` is that of the rows which no slice saw. Without a report of each
+    slice the collection is not examined."""
+    reports = [CollectionReport.from_json(m) for m in (*made, rest) if m is not None]
+    if (why := lost(parts, made)) is not None:
+        reports.append(CollectionReport(parts[0].collection, phase, not_examined=why))
+    whole = report.merged(reports)
+    if rest is not None:
+        whole.source_count, whole.target_count = rest["source_count"], rest["target_count"]
+        whole.reads_to_verify, whole.verification = rest["reads_to_verify"], rest["verification"]
+    return {**whole.as_json(), "slices": len(parts), "documents_per_second": None}

@@ -1,0 +1,136 @@
+"""The sweep of a large collection: cut into slices, which several tasks look at, and then the rows that no slice saw.
+
+A slice keeps open what it found, in a transaction of its own, and moves no watermark: a run that dies anywhere forgets
+nothing. The last step, which the task `compare` does, needs a report of each slice; without it the sweep has failed, and
+what slices found stays open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dualwrite.engine.compare import Examiner
+from dualwrite.engine.sliced import SliceExaminer
+from dualwrite.engine.slicing import Cutter
+from dualwrite.engine.units import Policy, Unit
+from dualwrite.model.baseline import Baseline
+from dualwrite.model.errors import DualWriteError
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.slices import Slice
+from dualwrite.model.verdicts import DRIFT, Finding, Verdict
+from dualwrite.postgres import Connection, seen_keys
+from dualwrite.postgres.remembered import baselines, excuses, watermarks
+from dualwrite.postgres.remembered.at_labels import excused_differences, own_labels
+from dualwrite.runs import first_look, slices, tripwire
+from dualwrite.runs.open_units import units_of
+from dualwrite.runs.reconcile_plan import DAG_ID, Run, measured
+
+
+class SweepFailed(DualWriteError):
+    """A slice of a sweep was not examined. A retry of the last step can't help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweeps:
+    """What the sweeps of a run's large collections need: the slices, what their tasks made of them, and each collection's
+    baseline, which is measured before anything is compared."""
+
+    parts: list[Slice] = field(default_factory=list)
+    baselines: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    made: list[Mapping[str, Any] | None] = field(default_factory=list)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self.baselines)
+
+
+def prepare(run: Run) -> Sweeps:
+    """Cuts the collections that are to be swept and have more than slice_documents."""
+    seen_keys.forget(run.target, DAG_ID, but=run.run_id)
+    swept = {name: window for name, window in run.plan.windows.items() if window is None}
+    parts = Cutter(run.source, run.target, run.catalog, run.params.slice_documents).cut(swept)
+    needed = {}
+    for name in dict.fromkeys(p.collection for p in parts):
+        baseline = tripwire.measure(run.source, run.target, run.catalog[name], run.plan.now)
+        needed[name] = baseline.as_json() if baseline else None
+    return Sweeps(parts, needed)
+
+
+def look_at_slice(run: Run, part: Slice) -> dict[str, Any]:
+    """The first look at the documents of one slice. What differs is kept open. Returns its report, with the `look` that
+    holds the keys it saw."""
+    name, found, looks = part.collection, CollectionReport(part.collection, "compare"), list[int]()
+    pending: list[Finding] = []
+    examiner = _examiner(run, found)
+
+    def work() -> None:
+        look = seen_keys.Look(run.target, name, DAG_ID, run.run_id)
+        looks.append(look.number)
+        with examiner:
+            pending.extend(examiner.look_at_slice(part, first_look.PAGE_SIZE, look))
+
+    def finish(connection: Connection) -> None:
+        first_look.keep(connection, run, examiner, pending)
+
+    report = measured(run, found, work, finish, None, part.number)
+    return {**report, "look": looks[0]}
+
+
+def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
+    """The last step of a collection's sweep: the rows that no slice saw, and what a person excused and no slice saw. Moves
+    the watermark, and returns the sweep's report as first_look.compare does. Raises SweepFailed without a report of each
+    slice."""
+    parts, made = slices.of(name, sweeps.parts, sweeps.made)
+    if (why := slices.lost(parts, made)) is not None:
+        raise SweepFailed(f"A sweep needs all of its slices: of {name}, {why}. The next run sweeps it again.")
+    looks = [int(m["look"]) for m in made if m is not None]
+    found = CollectionReport(name, "compare")
+    pending: list[Finding] = []
+    examiner = _examiner(run, found)
+
+    def work() -> None:
+        with examiner:
+            pending.extend(examiner.look_at_rest(looks, lambda e: _excused_elsewhere(run, e, looks)))
+
+    def finish(connection: Connection) -> None:
+        first_look.keep(connection, run, examiner, pending)
+        watermarks.advance(connection, name, run.plan.now, run.run_id, swept_at=run.plan.now)
+        if (baseline := sweeps.baselines[name]) is not None:
+            baselines.save(connection, name, Baseline.from_json(baseline), run.run_id)
+
+    rest = measured(run, found, work, finish, None)
+    seen_keys.forget(run.target, DAG_ID, collection=name)
+    return {
+        **slices.added_up("compare", parts, made, rest),
+        "scope": "sweep",
+        **first_look.to_look_at(run, name),
+        "tripwire": None,
+    }
+
+
+def _examiner(run: Run, found: CollectionReport) -> SliceExaminer:
+    with run.target.transaction() as connection:
+        excused = excuses.excuses_of(connection, found.collection)
+        # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
+        watched = own_labels(connection, found.collection)
+    return run.slice_examiner(found, excused, watched)
+
+
+def _excused_elsewhere(run: Run, examiner: Examiner, looks: Sequence[int]) -> list[Unit]:
+    """An excuse ends with its difference. What no slice saw of the excused ones, or only as the document of a dependent, is
+    looked at by key."""
+    name = examiner.collection.name
+    with run.target.transaction() as connection:
+        accepted = excused_differences(connection, name)
+    dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
+    looked = examiner.protocol.run(dependents, Policy())
+    examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
+    own = [d for d in accepted if d.finding.requires is None and d.label not in examiner.seen]
+    saw = seen_keys.seen_labels(run.target, [d.label for d in own], looks)
+    saw_keys = seen_keys.seen_keys(run.target, [d.finding.key for d in own if d.finding.key is not None], looks)
+    units, others = units_of(examiner, [d for d in own if d.label not in saw and d.finding.key not in saw_keys])
+    for finding in others:
+        examiner.take(finding)
+    return units

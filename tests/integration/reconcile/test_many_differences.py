@@ -1,0 +1,99 @@
+"""A store of differences that grows: found, shown, repaired and closed, without all of them in one statement or in memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from dualwrite.postgres import connect
+from dualwrite.postgres.remembered import at_labels, differences
+from dualwrite.runs import open_units, repair
+from tests.support import one, reconcile_run, reconciled
+from tests.worlds import club, comment, post, put
+
+FILL = """
+INSERT INTO dualwrite.open_differences (collection, key, path, row_key, verdict, first_seen, last_seen, run_id)
+SELECT 'comments', 'c' || lpad(n::text, 7, '0'), 'boards/b1/posts/p1/comments/c' || lpad(n::text, 7, '0'),
+  jsonb_build_array('c' || lpad(n::text, 7, '0')), 'missing', now() - interval '1 hour', now(), 'before'
+FROM generate_series(1, %s) n
+"""
+
+
+def _fill(dsn: str, number: int) -> None:
+    with psycopg.connect(dsn) as connection:
+        connection.execute(FILL, (number,))
+
+
+def test_pages_hold_each_difference_once_and_none_too_many(target_dsn):
+    _fill(target_dsn, 23)
+
+    @contextmanager
+    def transaction():
+        with connect(target_dsn) as connection:
+            yield connection
+
+    pages = list(at_labels.in_pages(transaction, "comments", 5))
+    assert [len(page) for page in pages] == [5, 5, 5, 5, 3]
+    labels = [d.label for page in pages for d in page]
+    assert labels == sorted(set(labels))
+    with transaction() as connection:
+        assert [d.label for d in differences.open_differences(connection, "comments")] == labels
+        assert set(at_labels.differences_at(connection, "comments", [*labels[:7], "none"])) == set(labels[:7])
+        assert at_labels.waiting(connection, "comments", "run", timedelta(minutes=1)) == at_labels.Waiting(23, 0)
+        assert at_labels.waiting(connection, "comments", "run", timedelta(hours=2)).young == 23
+
+
+def test_a_run_looks_at_some_and_counts_the_others(target_dsn):
+    _fill(target_dsn, 50)
+    with connect(target_dsn) as connection:
+        due = differences.due(connection, ["comments", "posts"], "run", 20)
+    assert len(due.differences["comments"]) == 20
+    assert (due.waiting, due.undecided) == ({"comments": 30}, {"comments": 0})
+
+
+@pytest.mark.parametrize("number", [3_000, pytest.param(100_000, marks=pytest.mark.soak)])
+def test_what_an_outage_left_is_found_shown_repaired_and_closed(firestore, emulator, target_dsn, monkeypatch, number):
+    """The repair goes in pages: none holds more than a page of differences."""
+    monkeypatch.setattr(at_labels, "LABELS_AT_ONCE", 500)
+    club(firestore, emulator, target_dsn, {"boards/b1/posts/p1": post()})
+    now = datetime.now(UTC)
+    for start in range(0, number, 400):
+        names = range(start, min(number, start + 400))
+        put(firestore, {f"boards/b1/posts/p1/comments/c{n:07}": comment(createdAt=now) for n in names})
+    changes = {"collections": ["comments"], "liveness_minimum": 10**6, "max_open_looks": 10**6, "max_repairs": 10**6}
+    found = reconciled(firestore.project, emulator, target_dsn, **changes)
+    assert found.counts("comments") == {"missing": number}
+    [shown] = [c for c in found.report["collections"] if c["collection"] == "comments"]
+    assert len(shown["samples"]["missing"]) == 20, "samples, and exact counts"
+    sizes: list[int] = []
+    original = open_units.units_of
+    monkeypatch.setattr(
+        repair, "units_of", lambda examiner, known: sizes.append(len(known)) or original(examiner, known)
+    )
+    repaired = reconciled(firestore.project, emulator, target_dsn, repair="missing", **changes)
+    assert one(target_dsn, "SELECT count(*) FROM comments") == number
+    assert sum(sizes) == number
+    assert max(sizes) <= 500
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
+    assert repaired.alerts == []
+
+
+@pytest.mark.soak
+def test_the_plan_of_a_repair_takes_no_more_memory_for_a_hundred_times_as_many(firestore, emulator, target_dsn):
+    club(firestore, emulator, target_dsn)
+    peaks = []
+    with reconcile_run(firestore.project, emulator, target_dsn, collections=["comments"], repair="missing") as run:
+        for number in (5_000, 500_000):
+            with psycopg.connect(target_dsn) as connection:
+                connection.execute("DELETE FROM dualwrite.open_differences")
+            _fill(target_dsn, number)
+            tracemalloc.start()
+            assert repair.plan(run)["comments"].insert == number
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0], peaks

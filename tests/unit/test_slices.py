@@ -1,0 +1,100 @@
+"""Slices cover everything exactly once, whatever lies on their bounds."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dualwrite.engine.slicing import _inside, _split_time, _spread
+from dualwrite.model.slices import MOST_SLICES, Interval, Slice, cut, name_order, size, slices_of
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+END = BEGIN + timedelta(days=30)
+MOMENTS = st.lists(
+    st.one_of(
+        st.sampled_from([BEGIN, BEGIN + timedelta(days=7), END - timedelta(microseconds=1)]),  # ties, and both ends
+        st.integers(0, 30 * 24 * 3600 * 10**6 - 1).map(lambda us: BEGIN + timedelta(microseconds=us)),
+    ),
+    max_size=300,
+)
+IDS = st.text("ab-0~é", min_size=1, max_size=3)
+PATHS = st.lists(st.tuples(IDS, IDS).map(lambda ids: f"boards/{ids[0]}/posts/{ids[1]}"), max_size=200, unique=True)
+
+
+def _held(slices, moment) -> list[Slice]:
+    return [s for s in slices if moment in s.window]
+
+
+@given(MOMENTS, st.integers(1, 50))
+def test_every_instant_of_a_window_lies_in_exactly_one_slice_and_none_holds_more_than_it_may(moments, most):
+    def count(intervals: list[Interval[datetime]]) -> list[int]:
+        return [sum(start <= m < end for m in moments) for start, end in intervals]
+
+    slices = slices_of("c", "time", cut((BEGIN, END), len(moments), most, _split_time, count), BEGIN)
+    assert all(len(_held(slices, m)) == 1 for m in [*moments, BEGIN, END - timedelta(microseconds=1)])
+    assert (slices[0].start, slices[-1].end) == (BEGIN, END)
+    assert sum(s.documents for s in slices) == len(moments)
+    ties = Counter(moments)
+    for s in slices:
+        inside = {m for m in moments if m in s.window}
+        assert s.documents <= most or len(inside) == 1, "only documents of one instant can't be told apart"
+        assert s.documents == sum(ties[m] for m in inside)
+    for before, after in pairwise(slices):
+        assert before.end == after.start
+        assert before.documents + after.documents > most, "small neighbours are one slice"
+
+
+@given(PATHS, st.data(), st.integers(1, 30))
+def test_every_name_lies_in_exactly_one_slice_also_those_beyond_all_known_names(paths, data, most):
+    known = data.draw(st.lists(st.sampled_from(paths), unique=True)) if paths else []
+    names = sorted(known, key=name_order)
+    ordered = sorted(map(name_order, paths))
+
+    def place(bound: str | None, otherwise: int) -> int:
+        return otherwise if bound is None else bisect_left(ordered, name_order(bound))
+
+    def count(intervals: list[Interval[str]]) -> list[int]:
+        return [place(end, len(ordered)) - place(start, 0) for start, end in intervals]
+
+    def split(interval: Interval[str], number: int) -> list[str]:
+        return _spread([n for n in names if _inside(n, interval)], number)
+
+    slices = slices_of("c", "name", cut((None, None), len(paths), most, split, count), BEGIN)
+    assert slices[0].start is None
+    assert slices[-1].end is None
+    assert all(before.end == after.start for before, after in pairwise(slices))
+    for path in [*paths, "a/a", "zebra/~/posts/é"]:
+        order = name_order(path)
+        holding = [
+            s
+            for s in slices
+            if (s.start is None or name_order(s.start) <= order) and (s.end is None or order < name_order(s.end))
+        ]
+        assert len(holding) == 1
+
+
+def test_a_cut_whose_parts_do_not_add_up_is_not_used():
+    """Bounds in another order than the source's would leave documents out, or count them twice."""
+    found = cut((None, None), 100, 10, lambda *_: ["b", "c"], lambda intervals: [40] * len(intervals))
+    assert found == [((None, None), 100)]
+
+
+@given(st.lists(st.integers(1, 10**10), min_size=1, max_size=13), st.integers(1, 10**6))
+def test_a_run_has_at_most_as_many_slices_as_airflow_maps_a_task_over(collections, slice_documents):
+    """Of two slices that touch, each pair holds more than one may: so many there can be."""
+    most = size(slice_documents, sum(collections))
+    assert sum(2 * n // most + 1 for n in collections) <= MOST_SLICES
+    assert most >= slice_documents
+
+
+@given(st.sampled_from(["time", "name"]), st.booleans())
+def test_a_slice_survives_json(by, is_open):
+    start, end = (BEGIN, END) if by == "time" else (None if is_open else "boards/b/posts/p", "users/u")
+    part = Slice("posts", 2, 9, by, start, end, 250_000, BEGIN)
+    assert Slice.from_json(part.as_json()) == part
+    assert part.as_json()["name"].startswith("posts 2 of 9: ")
