@@ -44,9 +44,9 @@ test: install
 unit: install
 	@$(RUN) -m pytest tests/unit
 
-## break the pure modules one expression at a time, and list what no unit test notices (module=classify: only that one)
+## break modules one expression at a time, and list what no test notices (module=classify: only that one; sample=50: so many of it)
 mutants: install
-	@$(RUN) -m dev.mutants $(module)
+	@$(RUN) -m dev.mutants $(module) $(if $(sample),--sample $(sample))
 
 ## the long runs beside live writers
 soak: install

@@ -1,49 +1,118 @@
-"""Which lines do the unit tests not hold? Breaks the pure modules one expression at a time and runs their tests.
+"""Which lines do the tests not hold? Breaks modules one expression at a time and runs the tests that reach the break.
 
     make mutants                                   all modules below
     make mutants module=classify                   one of them
+    make mutants module=judge sample=50            fifty of its mutants, always the same ones
 
 A mutant that no test notices survives: either a test is missing, or the change changes nothing. docs/development.md has
 the figures of the last run, and why what survives may.
 
-Each mutant runs in a fork of this process, which has imported what is slow and nothing of the bundle; the module is
-replaced while it is imported, and no file is touched. What is mutated: comparisons, arithmetic, `and`/`or`, `not`,
-conditions, constants, what is returned, statements left out, `min`/`max`, `any`/`all`. Not mutated: annotations,
-decorators, docstrings, and the words of error messages.
+The tests run once unchanged, which tells the lines that each reaches. A mutant then meets those that reach its statement:
+first those that have noticed most others, then the fastest. Each runs in a fork of this process, which has imported what
+is slow and nothing of the bundle; the module is replaced while it is imported, and no file is touched. A process that
+a test starts has the module as it is. What is mutated: comparisons, arithmetic, `and`/`or`, `not`, conditions, constants,
+what is returned, statements left out, `min`/`max`, `any`/`all`. Not mutated: annotations, decorators, docstrings, and the
+words of error messages.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
+import contextlib
 import copy
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import os
+import random
 import signal
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT_SECONDS = 120.0
-"""A mutant that takes longer never ends: noticed, too."""
+BUDGET_SECONDS = 60.0
+"""Of tests for one mutant, by the seconds that they took unchanged. What survives that survives."""
 
-MODULES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "windows": ("dualwrite.model.windows", ("test_windows.py",)),
-    "verdicts": ("dualwrite.model.verdicts", ("test_verdicts.py", "test_report.py")),
-    "classify": ("dualwrite.engine.classify", ("test_classify.py",)),
-    "inserts": ("dualwrite.engine.inserts", ("test_inserts.py",)),
-    "seen": ("dualwrite.engine.seen", ("test_seen.py",)),
-    "second_look": ("dualwrite.engine.second_look", ("test_second_look.py",)),
-    "report": ("dualwrite.model.report", ("test_report.py",)),
-    "mapping": ("dualwrite.model.mapping", ("test_values.py", "test_mapping.py")),
+RECORDING_SECONDS = 1800.0
+SEED = 20_260_101
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A module that is mutated, the files and folders of tests/ that must notice, and whether these need databases."""
+
+    module: str
+    tests: tuple[str, ...]
+    databases: bool = False
+
+    @property
+    def path(self) -> Path:
+        return ROOT / "dags" / Path(*self.module.split(".")).with_suffix(".py")
+
+    @property
+    def source(self) -> str:
+        return self.path.read_text()
+
+
+_PROTOCOL = (
+    "unit/test_protocol_parts.py",
+    "model/test_real_protocol.py",
+    "integration/test_deletes.py",
+    "integration/test_bad_rows.py",
+    "integration/reconcile/test_repair.py",
+)
+
+_REMEMBERED = (
+    "integration/reconcile/test_excuses.py",
+    "integration/reconcile/test_windows.py",
+    "integration/reconcile/test_looking_twice.py",
+    "integration/reconcile/test_repair.py",
+    "integration/test_pruning.py",
+)
+
+SUBJECTS: dict[str, Subject] = {
+    "windows": Subject("dualwrite.model.windows", ("unit/test_windows.py",)),
+    "verdicts": Subject("dualwrite.model.verdicts", ("unit/test_verdicts.py", "unit/test_report.py")),
+    "classify": Subject("dualwrite.engine.classify", ("unit/test_classify.py",)),
+    "inserts": Subject("dualwrite.engine.inserts", ("unit/test_inserts.py",)),
+    "seen": Subject("dualwrite.engine.seen", ("unit/test_seen.py",)),
+    "second_look": Subject("dualwrite.engine.second_look", ("unit/test_second_look.py",)),
+    "report": Subject("dualwrite.model.report", ("unit/test_report.py", "unit/test_report_shown.py")),
+    "mapping": Subject("dualwrite.model.mapping", ("unit/test_values.py", "unit/test_mapping.py")),
+    "dual_write": Subject(
+        "dualwrite.dual_write", ("unit/test_dual_write.py", "integration/test_dual_write.py"), databases=True
+    ),
+    "liveness": Subject("dualwrite.runs.liveness", ("integration/reconcile/test_liveness.py",), databases=True),
+    "compare_and_set": Subject("dualwrite.engine.compare_and_set", _PROTOCOL, databases=True),
+    "deletes": Subject("dualwrite.engine.deletes", _PROTOCOL, databases=True),
+    "judge": Subject("dualwrite.engine.judge", _PROTOCOL, databases=True),
+    "repair": Subject(
+        "dualwrite.runs.repair",
+        ("unit/test_repair_plan.py", "integration/reconcile/test_brakes.py", "integration/reconcile/test_repair.py"),
+        databases=True,
+    ),
+    "source": Subject(
+        "dualwrite.firestore.source",
+        ("unit/test_source_errors.py", "integration/test_source_answers.py", "integration/test_source.py"),
+        databases=True,
+    ),
+    "failures": Subject("dualwrite.firestore.failures", ("unit/test_source_errors.py",)),
+    **{
+        part: Subject(f"dualwrite.postgres.remembered.{part}", _REMEMBERED, databases=True)
+        for part in ("differences", "excuses", "journal", "run_log", "watermarks", "baselines")
+    },
 }
-"""The module that is mutated, and the files of tests/unit that must notice."""
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -58,10 +127,11 @@ _NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of one module: where, what, and the tree it leaves."""
+    """One change of one module: where, what, the lines of its statement, and the tree it leaves."""
 
     line: int
     change: str
+    lines: frozenset[int]
     tree: ast.Module
 
 
@@ -70,13 +140,13 @@ def mutants(source: str) -> Iterator[Mutant]:
     tree = ast.parse(source)
     for number, node in enumerate(ast.walk(tree)):
         node._number = number  # type: ignore[attr-defined] # found again in a copy
-    for node in _mutable(tree):
+    for node, lines in _mutable(tree, frozenset()):
         for change, replace in _changes(node):
             copied = copy.deepcopy(tree)
             twin = next(n for n in ast.walk(copied) if n._number == node._number)  # type: ignore[attr-defined]
             mutated = _Replacing(twin, replace(copy.deepcopy(node))).visit(copied)
             assert isinstance(mutated, ast.Module)
-            yield Mutant(getattr(node, "lineno", 0), change, ast.fix_missing_locations(mutated))
+            yield Mutant(getattr(node, "lineno", 0), change, lines, ast.fix_missing_locations(mutated))
 
 
 class _Replacing(ast.NodeTransformer):
@@ -87,17 +157,25 @@ class _Replacing(ast.NodeTransformer):
         return self._by if node is self._node else super().generic_visit(node)
 
 
-def _mutable(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes below one that say what the module does."""
+def _mutable(node: ast.AST, lines: frozenset[int]) -> Iterator[tuple[ast.AST, frozenset[int]]]:
+    """The nodes below one that say what the module does, and the lines of the statement that each is part of."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue
         for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST) or _is_text(child) or isinstance(child, ast.JoinedStr):
                 continue
-            yield child
+            around = _lines_of(child) if isinstance(child, ast.stmt) else lines
+            yield child, around
             if not isinstance(child, ast.Raise):  # left out as a whole; its words are its own affair
-                yield from _mutable(child)
+                yield from _mutable(child, around)
+
+
+def _lines_of(statement: ast.stmt) -> frozenset[int]:
+    """Of one with a body, those of its head."""
+    body = getattr(statement, "body", None)
+    end = max(statement.lineno, body[0].lineno - 1) if isinstance(body, list) else statement.end_lineno
+    return frozenset(range(statement.lineno, (end or statement.lineno) + 1))
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -178,39 +256,189 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._tree, self._path, "exec"), module.__dict__)
 
 
-def _notices(name: str, path: Path, tree: ast.Module, tests: Sequence[str]) -> bool:
-    """Whether a test fails, or none of them ends. In a fork, so that each starts from nothing of the bundle."""
+@dataclass
+class _Recording:
+    """What one run of a module's tests, unchanged, has shown of each: the lines it reaches, the seconds it takes."""
+
+    lines: dict[str, set[int]]
+    seconds: dict[str, float]
+    kills: Counter[str] = field(default_factory=Counter)
+    """How many mutants a test has noticed so far: the best are asked first."""
+
+    def tests_for(self, mutant: Mutant, *, all_of_them: bool) -> list[str]:
+        """The tests that may notice: those that reach its lines, the best and the fastest first. A line that no test
+        reaches by itself is run while the module is imported, or for the first test alone (a cache)."""
+        ranked = sorted(self.seconds, key=lambda test: (-self.kills[test], self.seconds[test]))
+        reaching = [test for test in ranked if not self.lines[test].isdisjoint(mutant.lines)]
+        if all_of_them or not reaching:
+            reaching += [test for test in ranked if test not in set(reaching)]
+        spent = 0.0
+        chosen: list[str] = []
+        for test in reaching:
+            spent += self.seconds[test]
+            if chosen and spent > BUDGET_SECONDS:
+                break
+            chosen.append(test)
+        return chosen
+
+
+class _Recorder:
+    """A pytest plugin: which lines of some files each test reaches, in any thread."""
+
+    def __init__(self, paths: Iterable[Path], answer: Path) -> None:
+        self._paths, self._answer = frozenset(map(str, paths)), answer
+        self._lines: dict[str, dict[str, set[int]]] = {}
+        self._seconds: dict[str, float] = {}
+        self._current: dict[str, set[int]] = {}
+
+    def pytest_runtest_protocol(self, item: Any) -> None:
+        self._current = self._lines.setdefault(item.nodeid, {path: set() for path in self._paths})
+        threading.settrace(self._called)
+        sys.settrace(self._called)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        sys.settrace(None)
+        lines = {
+            test: {path: sorted(reached) for path, reached in found.items()} for test, found in self._lines.items()
+        }
+        self._answer.write_text(json.dumps({"lines": lines, "seconds": self._seconds}))
+
+    def _called(self, frame: Any, event: str, argument: object) -> Any:
+        return self._reached if frame.f_code.co_filename in self._paths else None
+
+    def _reached(self, frame: Any, event: str, argument: object) -> Any:
+        self._current[frame.f_code.co_filename].add(frame.f_lineno)
+        return self._reached
+
+
+class _Chosen:
+    """A pytest plugin: runs these tests alone, in this order, and tells the one that failed."""
+
+    def __init__(self, tests: Sequence[str], answer: Path) -> None:
+        self._tests, self._answer = tests, answer
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        by_name = {item.nodeid: item for item in items}
+        items[:] = [by_name[test] for test in self._tests if test in by_name]
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self._answer.write_text(report.nodeid)
+
+
+def _status(
+    subject: Subject, tree: ast.Module | None, files: Sequence[str], plugin: object, limit: float
+) -> int | None:
+    """How pytest ends, None where it doesn't. In a fork, so that each run starts from nothing of the bundle."""
     child = os.fork()
     if child == 0:
-        _run_tests(name, path, tree, tests)
-    deadline = time.monotonic() + TIMEOUT_SECONDS
+        _run_tests(subject, tree, files, plugin)
+    deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return status != 0
+            return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
-    os.kill(child, signal.SIGKILL)
+    os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return True
+    return None
 
 
-def _run_tests(name: str, path: Path, tree: ast.Module, tests: Sequence[str]) -> None:
+def _run_tests(subject: Subject, tree: ast.Module | None, files: Sequence[str], plugin: object) -> None:
     import pytest
 
     status = 1
     try:
+        os.setpgid(0, 0)  # what a test started ends with it
         nowhere = os.open(os.devnull, os.O_WRONLY)
+        log = os.environ.get("MUTANTS_LOG")
+        nowhere = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else nowhere
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        sys.meta_path.insert(0, _Finder(name, path, tree))
-        # The tests of pure modules need no conftest.py, and no plugin but the one that pyproject.toml configures.
-        options = ["-x", "-q", "--noconftest", "-p", "no:cacheprovider", "-p", "pytest_timeout"]
-        status = int(pytest.main([*options, *(f"tests/unit/{t}" for t in tests)]))
+        if tree is not None:
+            sys.meta_path.insert(0, _Finder(subject.module, subject.path, tree))
+        # No plugin but the one that pyproject.toml configures; the tests of pure modules need no conftest.py either.
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "--tb=short", "-m", "not soak"]
+        options += [] if subject.databases else ["--noconftest"]
+        status = int(pytest.main([*options, *files], plugins=[plugin]))
     finally:
         os._exit(status)
 
 
-def main(wanted: Sequence[str]) -> int:
+def _recorded(subject: Subject, folder: Path) -> _Recording | None:
+    """The tests as they are, or None where they fail. Modules that have the same tests share a run of them."""
+    answer = folder / f"recording-{hash(subject.tests)}"
+    if not answer.exists():
+        paths = [other.path for other in SUBJECTS.values() if other.tests == subject.tests]
+        files = [f"tests/{test}" for test in subject.tests]
+        if _status(subject, None, files, _Recorder(paths, answer), RECORDING_SECONDS) != 0:
+            answer.unlink(missing_ok=True)
+            return None
+    found = json.loads(answer.read_text())
+    lines = {test: set(reached[str(subject.path)]) for test, reached in found["lines"].items()}
+    return _Recording(lines, found["seconds"])
+
+
+def _notices(subject: Subject, mutant: Mutant, recording: _Recording, folder: Path) -> bool:
+    """Whether a test fails, or none of them ends."""
+    tests = recording.tests_for(mutant, all_of_them=not subject.databases)
+    files = list(dict.fromkeys(test.split("::")[0] for test in tests))
+    answer = folder / f"failed-{threading.get_ident()}"
+    answer.unlink(missing_ok=True)
+    limit = 30.0 + 4 * sum(recording.seconds[test] for test in tests)
+    status = _status(subject, mutant.tree, files, _Chosen(tests, answer), limit)
+    if status and answer.exists():
+        recording.kills[answer.read_text()] += 1
+    return status != 0
+
+
+@contextlib.contextmanager
+def _databases(folder: Path) -> Iterator[None]:
+    """One emulator and one Postgres for all runs; the fixtures of tests/conftest.py take them from the environment."""
+    from dev import emulator, postgres_server
+    from tests.conftest import prepare
+
+    with emulator.emulator(folder) as host, postgres_server.server() as uri:
+        os.environ["DUALWRITE_TEST_EMULATOR"] = host
+        os.environ["DUALWRITE_TEST_POSTGRES"] = prepare(uri)
+        yield
+
+
+def _measured(short: str, folder: Path, sample: int, jobs: int) -> bool:
+    """Prints one module's survivors and its share; whether that is enough."""
+    subject = SUBJECTS[short]
+    recording = _recorded(subject, folder)
+    if recording is None:
+        print(f"{short}: its tests fail without any change; fix that first")
+        return False
+    lines = subject.source.splitlines()
+    chosen = list(mutants(subject.source))
+    number = len(chosen)
+    if sample and sample < number:
+        chosen = random.Random(SEED).sample(chosen, sample)
+    began = time.monotonic()
+    noticed = 0
+
+    def ask(mutant: Mutant) -> tuple[Mutant, bool]:
+        return mutant, _notices(subject, mutant, recording, folder)
+
+    with ThreadPoolExecutor(jobs) as threads:
+        for mutant, seen in threads.map(ask, chosen):
+            noticed += seen
+            if not seen:
+                line = lines[mutant.line - 1].strip()[:100]
+                print(f"  {short}:{mutant.line}: {mutant.change}: {line}", flush=True)
+    share = 100 * noticed / len(chosen)
+    of_all = "" if len(chosen) == number else f", a sample of {number}"
+    seconds = time.monotonic() - began
+    print(f"{short}: {noticed} of {len(chosen)} noticed{of_all}, {share:.1f} %, {seconds:.0f} s", flush=True)
+    return share >= 90
+
+
+def main(arguments: Sequence[str]) -> int:
     """Prints the survivors and the share that was noticed; 1 where a module is below 90 percent."""
     # Slow, and not ours: imported once, before the forks.
     import google.cloud.firestore_v1  # noqa: F401
@@ -218,32 +446,26 @@ def main(wanted: Sequence[str]) -> int:
     import psycopg  # noqa: F401
     import pytest  # noqa: F401
 
+    parser = argparse.ArgumentParser(prog="mutants")
+    parser.add_argument("modules", nargs="*", choices=[*SUBJECTS, []])
+    parser.add_argument("--sample", type=int, default=0, help="so many mutants of each module, drawn with a fixed seed")
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
+    wanted = parser.parse_args(arguments)
     os.chdir(ROOT)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    quick = hypothesis.settings(derandomize=True, database=None, deadline=None, max_examples=20)
+    slow = [hypothesis.HealthCheck.too_slow]  # no fault of a mutant's
+    quick = hypothesis.settings(
+        derandomize=True, database=None, deadline=None, max_examples=20, suppress_health_check=slow
+    )
     hypothesis.settings.register_profile("mutants", quick)
     hypothesis.settings.load_profile("mutants")
-    failed = False
-    for short in wanted or MODULES:
-        name, tests = MODULES[short]
-        path = ROOT / "dags" / Path(*name.split(".")).with_suffix(".py")
-        source = path.read_text()
-        if _notices(name, path, ast.parse(source), tests):
-            print(f"{short}: its tests fail without any change; fix that first")
-            return 1
-        lines = source.splitlines()
-        all_of_them = list(mutants(source))
-        began = time.monotonic()
-        with ThreadPoolExecutor(2) as threads:
-            noticed = list(threads.map(lambda m, n=name, p=path, t=tests: _notices(n, p, m.tree, t), all_of_them))
-        for mutant, seen in zip(all_of_them, noticed, strict=True):
-            if not seen:
-                print(f"  {short}:{mutant.line}: {mutant.change}: {lines[mutant.line - 1].strip()[:100]}", flush=True)
-        share = 100 * sum(noticed) / len(noticed)
-        seconds = time.monotonic() - began
-        print(f"{short}: {sum(noticed)} of {len(noticed)} noticed, {share:.1f} %, {seconds:.0f} s", flush=True)
-        failed |= share < 90
-    return int(failed)
+    shorts = wanted.modules or list(SUBJECTS)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mutants-")))
+        if any(SUBJECTS[short].databases for short in shorts):
+            stack.enter_context(_databases(folder))
+        enough = [_measured(short, folder, wanted.sample, wanted.jobs) for short in shorts]
+    return int(not all(enough))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import itertools
 import os
 import uuid
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import psycopg
@@ -27,7 +28,9 @@ settings.load_profile("shared_machine")
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """host:port of the Firestore emulator."""
-    with emulator_module.emulator(tmp_path_factory.mktemp("emulator")) as host:
+    given = os.environ.get("DUALWRITE_TEST_EMULATOR")  # one for many runs: see dev/mutants.py
+    own = emulator_module.emulator
+    with nullcontext(given) if given else own(tmp_path_factory.mktemp("emulator")) as host:
         os.environ["FIRESTORE_EMULATOR_HOST"] = host
         yield host
         os.environ.pop("FIRESTORE_EMULATOR_HOST", None)
@@ -63,6 +66,9 @@ def prepare(uri: str) -> str:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """URI of a Postgres 18 server, as superuser."""
+    if given := os.environ.get("DUALWRITE_TEST_POSTGRES"):  # prepared, and one for many runs
+        yield given
+        return
     with server_module.server() as uri:
         yield prepare(uri)
 

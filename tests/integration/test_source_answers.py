@@ -63,7 +63,7 @@ def test_without_fields_only_existence_and_times_are_asked_for(source):
 def test_an_answer_by_path_that_is_lost_is_an_incomplete_read(source, monkeypatch):
     original = source._batch_get
     monkeypatch.setattr(source, "_batch_get", lambda *a, **k: Call(original(*a, **k), 1, None))
-    with pytest.raises(IncompleteRead, match="Firestore answered for 1 of 2"):
+    with pytest.raises(IncompleteRead, match="Firestore answered for only 1 of 2"):
         source.get(PATHS[:2])
 
 
@@ -165,7 +165,7 @@ def test_a_count_bills_one_read_for_each_thousand_begun(firestore, emulator):
 def test_a_count_without_an_answer_is_an_error(source, monkeypatch):
     original = source._run_count
     monkeypatch.setattr(source, "_run_count", lambda *a, **k: Call(original(*a, **k), 0, None))
-    with pytest.raises(SourceError, match="Firestore gave none for comments"):
+    with pytest.raises(SourceError, match="Firestore returned no count for comments"):
         source.count(COMMENTS)
 
 

@@ -47,6 +47,7 @@ def test_a_new_report_has_counted_nothing():
         "outcome"
     }
     assert told["counts"] == dict.fromkeys(map(str, VERDICTS), 0)
+    CollectionReport("things", "look").check_identity()
 
 
 def test_the_rate_is_of_the_seconds_it_took_and_none_where_it_took_none():
@@ -136,6 +137,23 @@ def test_the_phases_of_a_collection_add_up_number_by_number():
     assert (whole["outcome"], whole["not_examined"], whole["phase"]) == ("examined", None, "look")
 
 
+def test_a_single_phase_is_all_there_is_and_several_go_by_the_first():
+    part = report("things", Finding(Verdict.MISSING, "a", reason=Refusal("r")), matching=3, seconds=1.5, stray=4)
+    assert merged_json(part) == part
+    first = CollectionReport("things", "window", source_count=5).as_json()
+    assert (merged_json(first, part)["phase"], merged_json(first, part)["source_count"]) == ("window", 5)
+    assert merged_json(part, first)["source_count"] is None
+
+
+def test_a_repair_adds_what_it_wrote_and_read_and_no_verdicts():
+    look = CollectionReport("things", "look", billed_reads=10, inserted=1, seconds=2.0)
+    look.add_work(CollectionReport("things", "write", examined=7, **dict.fromkeys(NUMBERS[1:], 5)))
+    told = look.as_json()
+    added = {"inserted": 6, "updated": 5, "deleted": 5, "parents_inserted": 5, "billed_reads": 15}
+    assert {name: told[name] for name in NUMBERS[1:]} == {**dict.fromkeys(NUMBERS[1:], 0), **added}
+    assert (told["examined"], told["seconds"]) == (0, 2.0)
+
+
 def test_a_phase_that_could_not_be_examined_makes_the_collection_not_examined():
     unread = CollectionReport("things", "sweep", not_examined="it is too large").as_json()
     whole = merged_json(report("things", matching=1), unread)
@@ -199,9 +217,13 @@ def test_the_limit_is_60_000_bytes():
 
 
 def test_the_table_leaves_out_what_is_zero_everywhere_and_always_tells_the_bill():
-    shown = table([report("things", matching=1234, billed_reads=200_000, seconds=2.5), report("others")])
-    assert shown.header == ["collection", "examined", "matching", "billed reads", "cost", "seconds"]
-    assert shown.rows == [["things", "1,234", "1,234", "200,000", "$0.12", "2.5"], ["others", "0", "-", "-", "-", "-"]]
+    found = [report("things", matching=1234, billed_reads=200_000, seconds=2.5, inserted=3), report("others")]
+    shown = table(found)
+    assert shown.header == ["collection", "examined", "matching", "inserted", "billed reads", "cost", "seconds"]
+    assert shown.rows == [
+        ["things", "1,234", "1,234", "3", "200,000", "$0.12", "2.5"],
+        ["others", "0", "-", "-", "-", "-", "-"],
+    ]
 
 
 def test_each_number_has_a_column_by_its_name():

@@ -248,6 +248,8 @@ def test_a_value_alone_is_a_cell_or_nothing():
     text = Column("a", "text", Field("a"))
     assert cell_or_none(text)("x") == "x"
     assert cell_or_none(text)(5) is None
+    boolean = cell_or_none(Column("a", "compared", Field("a"), "boolean"))
+    assert [boolean(value) for value in (True, False, "yes", 1, 0.0)] == [True, False, None, None, None]
     reference = next(c for c in CATALOG["posts"].columns if c.references)
     assert cell_or_none(reference)("u1") == "u1"
     assert cell_or_none(reference)("a/b") is None

@@ -85,7 +85,7 @@ class CollectionReport:
     """Why the collection could not be read whole; None where it was."""
 
     def add(self, finding: Finding) -> None:
-        """Counter one examined key in its verdict and keeps a sample of it."""
+        """Counts one examined key in its verdict and keeps a sample of it."""
         self.examined += 1
         self.counts[finding.verdict] += 1
         self.excused += finding.excused
@@ -96,7 +96,7 @@ class CollectionReport:
             samples.append(finding.as_sample(LONGEST_LABEL))
 
     def add_matching(self, number: int) -> None:
-        """Counter keys whose row equals the document; nobody needs samples of those."""
+        """Counts keys whose row equals the document; nobody needs samples of those."""
         self.examined += number
         self.counts[Verdict.MATCHING] += number
 
@@ -212,7 +212,7 @@ _ALWAYS = ("billed_reads", "seconds")
 
 
 def table(collections: Iterable[Mapping[str, Any]]) -> Table:
-    """Counter by collection and verdict. Columns that would hold nothing but zeros are left out."""
+    """Counts by collection and verdict. Columns that would hold nothing but zeros are left out."""
     reports = [CollectionReport.from_json(given) for given in collections]
     verdicts = [v for v in VERDICTS if any(r.counts[v] for r in reports)]
     counters = [c for c in COUNTERS if c.heading and (c.name in _ALWAYS or any(getattr(r, c.name) for r in reports))]
@@ -253,7 +253,7 @@ def samples(collections: Iterable[Mapping[str, Any]]) -> list[Block]:
 
 
 def listed(counts: Mapping[str, int], verdicts: Iterable[str] = VERDICTS) -> str:
-    """Counter that are not zero, as "2 missing, 1 stale"."""
+    """Counts that are not zero, as "2 missing, 1 stale"."""
     return ", ".join(f"{counts[v]:,} {str(v).replace('_', ' ')}" for v in verdicts if counts.get(v))
 
 
