@@ -49,7 +49,9 @@ def test_a_document_counts_once_by_whichever_field_it_lies_in_the_window_and_its
             "problem": None,
         }
     with reconcile_run(world.project, emulator, target_dsn, liveness_minimum=5) as run:
-        assert str(liveness(run).problem).startswith("dual-write seems off: 5 documents")
+        problem = liveness(run).problem
+        assert problem is not None
+        assert problem.text.startswith("dual-write seems off: 5 documents")
 
 
 def test_a_part_of_the_app_is_silent_from_as_many_creations_on_as_are_evidence(world, emulator, target_dsn):

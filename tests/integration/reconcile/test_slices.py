@@ -109,7 +109,12 @@ def test_a_slice_that_failed_leaves_the_watermark_and_the_rest_of_the_run_is_don
 def test_where_a_due_sweep_lost_a_slice_what_was_written_lately_is_looked_at(drifted, emulator, target_dsn):
     reconciled(drifted.project, emulator, target_dsn, **SWEEP)
     with psycopg.connect(target_dsn) as connection:
-        connection.execute("UPDATE dualwrite.watermarks SET swept_at = now() - interval '3 days'")
+        connection.execute(
+            "INSERT INTO dualwrite.watermarks (collection, examined_until, swept_at, run_id) "
+            "SELECT unnest(%s::text[]), now() - interval '1 hour', now() - interval '3 days', 'before' "
+            "ON CONFLICT (collection) DO UPDATE SET swept_at = excluded.swept_at",
+            (list(CATALOG.names),),
+        )
     now = datetime.now(UTC)
     post = next(d for d in drifted.collection_group("posts").stream() if d.reference.path.startswith("boards/"))
     user = next(drifted.collection("users").limit(1).stream()).id

@@ -28,7 +28,7 @@ def test_collections_are_compared_side_by_side_and_no_more_than_a_few(opened, mo
     together = threading.Barrier(reconciliation.SIDE_BY_SIDE, timeout=30)
     begun: list[str] = []
 
-    def waits(run, name):
+    def waits(run, name, sweep):
         begun.append(name)
         if len(begun) <= reconciliation.SIDE_BY_SIDE:
             assert len(begun) <= reconciliation.SIDE_BY_SIDE
@@ -43,7 +43,7 @@ def test_collections_are_compared_side_by_side_and_no_more_than_a_few(opened, mo
 
 def test_each_thread_has_connections_of_its_own(opened, monkeypatch):
     runs = []
-    monkeypatch.setattr(first_look, "compare", lambda run, name: runs.append(run) or {"collection": name})
+    monkeypatch.setattr(first_look, "compare", lambda run, name, sweep: runs.append(run) or {"collection": name})
     reconciliation.compare(*opened)
     by_thread = {id(run.target): run for run in runs}
     assert len({id(run.source) for run in by_thread.values()}) == len(by_thread)
@@ -54,10 +54,10 @@ def test_one_that_fails_is_not_examined_and_costs_its_neighbours_nothing(world, 
     world.document("boards/b1/posts/p1/comments/new").set(comment(createdAt=now()))
     original = first_look.compare
 
-    def fails(run, name):
+    def fails(run, name, sweep):
         if name == "likes":
             raise SourceError("Firestore could not be read.")
-        return original(run, name)
+        return original(run, name, sweep)
 
     monkeypatch.setattr(first_look, "compare", fails)
     found = run()
@@ -70,11 +70,11 @@ def test_a_retry_does_again_only_what_failed(opened, monkeypatch):
     tried: list[str] = []
     original = first_look.compare
 
-    def fails_once(run, name):
+    def fails_once(run, name, sweep):
         tried.append(name)
         if name == "posts" and tried.count("posts") == 1:
             raise SourceError("Firestore could not be read.")
-        return original(run, name)
+        return original(run, name, sweep)
 
     monkeypatch.setattr(first_look, "compare", fails_once)
     kept: dict = {}
@@ -88,9 +88,13 @@ def test_a_retry_does_again_only_what_failed(opened, monkeypatch):
 
 def test_one_that_hangs_is_not_examined_and_the_others_reports_are_kept(opened, monkeypatch):
     let_go = threading.Event()
-    monkeypatch.setattr(
-        first_look, "compare", lambda run, name: (let_go.wait(60) if name == "users" else None) or {"collection": name}
-    )
+
+    def hangs(run, name, sweep):
+        if name == "users":
+            let_go.wait(60)
+        return {"collection": name}
+
+    monkeypatch.setattr(first_look, "compare", hangs)
     began = time.monotonic()
     found = reconciliation.compare(*opened, seconds=2)
     let_go.set()

@@ -28,11 +28,11 @@ def test_a_collection_that_can_not_be_read_keeps_its_watermark_and_is_not_examin
     before = one(target_dsn, "SELECT examined_until FROM dualwrite.watermarks WHERE collection = 'posts'")
     original = first_look.compare
 
-    def breaks(run, name):
+    def breaks(run, name, sweep):
         with pytest.MonkeyPatch.context() as patch:
             if name == "posts":
                 patch.setattr(run.source, "pages", lambda *_: (_ for _ in ()).throw(PreflightError("broken")))
-            return original(run, name)
+            return original(run, name, sweep)
 
     monkeypatch.setattr(first_look, "compare", breaks)
     found = run()
