@@ -2,7 +2,7 @@
 
 Slices of a window are cut by time: the window in equal stretches, and those that hold too many in finer ones. Slices of a
 whole collection are cut by document name, at names that the target knows: those of a sample of its rows, and of their
-parents' where rows are few. (Firestore's own PartitionQuery does the like, for whole collection groups only; the emulator
+parents' where rows are few or don't tell their documents' ids (a natural key). (Firestore's own PartitionQuery does the like, for whole collection groups only; the emulator
 answers it with UNIMPLEMENTED, so nothing here could test it.)
 
 A name needs no document: where a boundary's document is gone, names are still compared. All counts of one cut are of one
@@ -118,9 +118,8 @@ class Cutter:
     def _names(self, collection: Collection, documents: int, most: int) -> list[str]:
         """Names at which the collection may be cut, in Firestore's order."""
         wanted = min(_MOST_NAMES, _NAMES_A_SLICE * -(-documents // most))
-        rows = self.target.count(collection)
-        names = set(self._paths(collection, wanted, rows))
-        if rows < documents // 2:
+        names = set(self._paths(collection, wanted, self.target.count(collection)))
+        if 2 * len(names) < min(wanted, documents):  # few rows, or rows that don't tell their documents' ids
             for parent in self._above(collection):
                 above = self._paths(parent, wanted, self.target.count(parent))
                 names |= {f"{path}/{collection.collection_id}/{_FIRST_ID}" for path in above}
