@@ -25,9 +25,8 @@ def by_path(on: Stack, pages: list[list[Any]]) -> int:
 
 def by_interval(on: Stack, pages: list[list[Any]], together: int) -> int:
     """`together` pages at a time."""
-    with on.source() as source:
-        groups = [pages[n : n + together] for n in range(0, len(pages), together)]
-        return sum(len(source.update_times(SCAN, group[0][0], group[-1][-1])) for group in groups)
+    groups = [pages[n : n + together] for n in range(0, len(pages), together)]
+    return sum(drain.names_between(on, group[0][0], group[-1][-1]) for group in groups)
 
 
 def main() -> None:

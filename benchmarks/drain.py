@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -11,7 +12,8 @@ import grpc.experimental
 from google.cloud.firestore_v1.types import firestore as service_types
 
 from benchmarks.stack import PROJECT, SCAN, Stack
-from dualwrite.firestore.queries import scan_query
+from dualwrite.firestore.queries import cursor_after, scan_query
+from dualwrite.firestore.values import moment
 
 _DATABASE = f"projects/{PROJECT}/databases/(default)"
 
@@ -44,9 +46,25 @@ def parsed(stack: Stack) -> int:
     return sum(len(page) for page in iter(ahead.get, None))
 
 
-def _answers(stack: Stack, parse: Any, *, single_threaded: bool) -> Any:
+def names_between(stack: Stack, first: Any, last: Any) -> int:
+    """The names and times of the documents from one to another (as messages, both included), as a confirmation by interval
+    would read them. Returns their number."""
+    query = scan_query(replace(SCAN, fields=()), f"{_DATABASE}/documents")
+    query.start_at.CopyFrom(cursor_after(SCAN, first))
+    query.start_at.before = True
+    query.end_at.CopyFrom(cursor_after(SCAN, last))
+    parse = service_types.RunQueryResponse.pb().FromString
+    times = {
+        answer.document.name: moment(answer.document.update_time)
+        for answer in _answers(stack, parse, single_threaded=True, query=query)
+        if answer.HasField("document")
+    }
+    return len(times)
+
+
+def _answers(stack: Stack, parse: Any, *, single_threaded: bool, query: Any = None) -> Any:
     request = service_types.RunQueryRequest.pb()(parent=f"{_DATABASE}/documents")
-    request.structured_query.CopyFrom(scan_query(SCAN, request.parent))
+    request.structured_query.CopyFrom(query or scan_query(SCAN, request.parent))
     options: list[tuple[str, int]] = [("grpc.max_receive_message_length", -1)]
     if single_threaded:
         options.append((grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1))

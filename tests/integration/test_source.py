@@ -15,7 +15,6 @@ import pytest
 from dualwrite.firestore import failures
 from dualwrite.firestore import source as source_module
 from dualwrite.firestore.source import Scan, Source
-from dualwrite.firestore.values import document_of
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.model.windows import Window
 
@@ -320,25 +319,6 @@ def test_get_tells_there_from_gone_and_never_asks_for_an_impossible_id(source):
         "users/__x__": False,
         "users/": False,
     }
-
-
-@pytest.mark.parametrize("scan", SCANS, ids=["window", "all"])
-def test_update_times_cover_a_page_and_tell_what_changed_left_or_vanished_since(source, firestore, scan):
-    pages = [page.messages for page in source.pages(scan, 20)]
-    page = [document_of(message) for message in pages[1]]
-    before = source.billed_reads
-    assert source.update_times(scan, pages[1][0], pages[1][-1]) == {d.path: d.update_time for d in page}
-    assert source.billed_reads - before == 20
-
-    edited, deleted, moved = (page[n].path for n in (0, 10, 19))
-    firestore.document(edited).update({"content": "y"})
-    firestore.document(deleted).delete()
-    firestore.document(moved).update({"createdAt": T + timedelta(days=30)})
-    found = source.update_times(scan, pages[1][0], pages[1][-1])
-    unchanged = {d.path for d in page if found.get(d.path) == d.update_time}
-    assert unchanged == {d.path for d in page} - {edited, deleted, moved}
-    assert deleted not in found
-    assert (moved in found) == (scan.check_field is None)
 
 
 def test_closing_a_scan_early_ends_its_thread(source):

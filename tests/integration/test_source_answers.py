@@ -213,15 +213,3 @@ def test_a_scan_that_is_given_up_gives_back_what_it_had_reserved(source):
     with pytest.raises(BudgetError, match="reading comments with 450 documents would cost 450 "):
         list(source.pages(COMMENTS, 10))
     assert source.budget.spent == 1, "the count alone"
-
-
-def test_names_between_two_documents_are_read_up_to_the_cap(source):
-    [page] = source.pages(COMMENTS, 1000)
-    first, last = page.messages[10], page.messages[19]
-    before = source.billed_reads
-    assert list(source.update_times(COMMENTS, first, last)) == PATHS[10:20]
-    assert source.billed_reads - before == 10
-    source.budget = Budget(4)
-    assert list(source.update_times(COMMENTS, first, last)) == PATHS[10:14]
-    with pytest.raises(BudgetError, match="reading the names of comments would cost 1 "):
-        source.update_times(COMMENTS, first, last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from google.cloud.firestore_v1.types import query as query_types
@@ -80,15 +80,6 @@ def up_to(structured: Any, scan: Scan, last: Any) -> Any:
     ending.CopyFrom(structured)
     ending.end_at.CopyFrom(cursor_after(scan, last))
     return ending
-
-
-def names_between(scan: Scan, root: str, first: Any, last: Any) -> Any:
-    """The scan from one document to another (as messages, both included): names, times and the check field alone."""
-    structured = scan_query(replace(scan, fields=()), root)
-    structured.start_at.CopyFrom(cursor_after(scan, first))
-    structured.start_at.before = True
-    structured.end_at.CopyFrom(cursor_after(scan, last))
-    return structured
 
 
 def cursor_after(scan: Scan, last: Any) -> Any:

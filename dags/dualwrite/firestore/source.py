@@ -30,9 +30,9 @@ from google.cloud.firestore_v1.types import firestore as service_types
 
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.failures import Retries
-from dualwrite.firestore.queries import Scan, children_query, cursor_after, names_between, quoted, scan_query, up_to
+from dualwrite.firestore.queries import Scan, children_query, cursor_after, quoted, scan_query, up_to
 from dualwrite.firestore.read_ahead import Put, read_ahead
-from dualwrite.firestore.values import document_of, moment, path_of
+from dualwrite.firestore.values import document_of, moment
 from dualwrite.model.documents import Document, is_valid_id
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.model.pace import Pace
@@ -284,34 +284,6 @@ class Source:
         if request.structured_query.HasField("limit") and len(documents) >= request.structured_query.limit.value:
             raise self.budget.refusal(1, f"looking for more {collection_id}", or_more=True)
         return documents
-
-    def update_times(self, scan: Scan, first: Any, last: Any) -> dict[str, datetime]:
-        """The documents that now lie between two of a scan (as its pages' messages; both included), and when each was
-        last written.
-
-        To confirm a page that was written: what is here with the update_time that was read is unchanged, and every
-        reading is younger than this call. What isn't here was deleted, left the interval, or (a stream that lost its
-        tail) simply wasn't delivered; so nothing follows from its absence but that it has to be looked at by itself.
-        That is why no count() proves this read. Billed: one read a document that is delivered, at least one.
-        """
-        request = _RunQueryRequest(parent=self._root)
-        request.structured_query.CopyFrom(names_between(scan, self._root, first, last))
-
-        def ask() -> dict[str, datetime]:
-            answers = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
-            return {
-                path_of(answer.document): moment(answer.document.update_time)
-                for _, answer in answers
-                if answer.HasField("document")
-            }
-
-        what = f"reading the names of {scan.collection_id}"
-        with self.budget.asking(1, what) as most:
-            if most is not None:
-                request.structured_query.limit.value = most
-            found = self._retry(ask, what)
-            self._bill(max(1, len(found)))
-        return found
 
     def _retry(self, ask: Callable[[], T], what: str) -> T:
         retries = Retries(what)
