@@ -231,7 +231,9 @@ def test_a_caller_is_kept_no_longer_than_the_timeout_and_a_late_write_is_not_don
 def test_a_connection_that_the_server_ended_costs_no_write(writer, target_dsn, told):
     assert writer.mirror("boards/b1/posts/p1", None, POST, create_time=T) is Outcome.WRITTEN
     with psycopg.connect(target_dsn, autocommit=True) as admin:
-        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dualwrite'")
+        admin.execute(  # and waits until it is gone: killed in the middle of a write is another story
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'dualwrite'"
+        )
     outcomes = [writer.mirror(f"boards/b1/posts/q{i}", None, POST, create_time=T) for i in range(5)]
     assert outcomes == [Outcome.WRITTEN] * 5
     assert told == []

@@ -209,7 +209,7 @@ def test_a_file_changed_after_it_was_applied_is_refused_and_nothing_runs(phase1_
 def test_a_file_that_vanished_after_it_was_applied_is_refused(phase1_dsn, three):
     _migrator(phase1_dsn, three).run()
     (three / "20260101000002_t2.sql").unlink()
-    with pytest.raises(MigrationError, match="20260101000002_t2: it was applied and its file is gone"):
+    with pytest.raises(MigrationError, match="20260101000002_t2: it was applied, but its file is gone"):
         _migrator(phase1_dsn, three).run()
 
 

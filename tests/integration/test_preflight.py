@@ -125,10 +125,12 @@ def test_a_further_unique_key_may_leave_out_only_rows_with_nulls_of_its_own(
 
 
 def test_an_empty_side_is_the_wrong_side(firestore, emulator, target_dsn):
-    with pytest.raises(PreflightError, match="Firestore has none.*project of connection firestore_default"):
+    with pytest.raises(
+        PreflightError, match="users is empty in Firestore.*project and database of connection firestore_default"
+    ):
         _preflight(firestore.project, emulator, target_dsn)
     firestore.document("users/u1").set({"updatedAt": T})
-    with pytest.raises(PreflightError, match="table users has none.*connection supabase_default"):
+    with pytest.raises(PreflightError, match="users is empty in table users.*connection supabase_default"):
         _preflight(firestore.project, emulator, target_dsn)
 
 

@@ -140,7 +140,7 @@ def test_anything_less_is_told_with_what_to_set(tls, mode):
     line = _line(tls, sslmode=mode, **ca)
     assert line.what == "TLS"
     assert f"sslmode is {mode}" in str(line.fault)
-    assert "Set verify-full and its CA" in str(line.fault)
+    assert "Set verify-full, and sslrootcert to its CA" in str(line.fault)
 
 
 def test_a_plain_connection_is_told(tls):
