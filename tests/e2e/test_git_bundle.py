@@ -69,6 +69,7 @@ def airflow(tmp_path: Path, remote: Remote) -> Iterator[Airflow]:
         running = parts.enter_context(stack.databases(folder, port=port))
         running.environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps([bundle])
         running.environment["AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL"] = "2"
+        running.environment["AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL"] = "30"
         running.environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"] = str(folder / "bundles")
         parts.enter_context(stack.airflow_components(running, port, {"admin": password}))
         yield airflow_api.login(f"http://127.0.0.1:{port}", "admin", password)
@@ -85,6 +86,17 @@ def _version(airflow: Airflow, dag_id: str, wanted: str, seconds: float = 600) -
                 return
         time.sleep(1)
     raise AssertionError(f"{dag_id} is not at {wanted}: {found}")
+
+
+def _wait_for_a_parse(airflow: Airflow, dag_id: str) -> None:
+    """Waits until a DAG's file has just been parsed: the next time is half a minute away. A parse that is under way while a
+    new commit arrives is kept under the new one, and takes the version along that runs began with (Airflow 3.3)."""
+    parsed = [airflow.call("GET", f"/api/v2/dags/{dag_id}/details")["last_parsed_time"] for _ in range(2)]
+    deadline = time.monotonic() + 300
+    while parsed[0] == parsed[1] and time.monotonic() < deadline:
+        time.sleep(0.5)
+        parsed[1] = airflow.call("GET", f"/api/v2/dags/{dag_id}/details")["last_parsed_time"]
+    assert parsed[0] != parsed[1], "its file is parsed every half minute"
 
 
 def _bundle_versions(airflow: Airflow, dag_id: str, run: str) -> set[str]:
@@ -111,6 +123,7 @@ def test_a_run_that_waits_for_a_person_ends_in_the_version_it_began_with(airflow
     engine.write_text(engine.read_text().replace(FIRST, SECOND))
     dag = remote.folder / "dags/backfill_gap.py"
     dag.write_text(dag.read_text().replace('"supabase"]', '"supabase", "second"]'))
+    _wait_for_a_parse(airflow, "backfill_gap")
     second = remote.commit("second")
     assert second != remote.first
     _version(airflow, "backfill_gap", second)
