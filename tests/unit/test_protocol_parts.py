@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from types import SimpleNamespace
 
 import psycopg
 import pytest
 
 from dualwrite.catalog import CATALOG
-from dualwrite.engine import compare_and_set
+from dualwrite.engine.compare import Examiner
 from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, _batches, _mapped_of, _takes_proof, _unlocated
-from dualwrite.engine.judge import ATTEMPTS, Judge
-from dualwrite.engine.units import Unit
+from dualwrite.engine.deletes import Deletes
+from dualwrite.engine.judge import ATTEMPTS
+from dualwrite.engine.units import Policy, Unit
+from dualwrite.firestore.source import Source
 from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Refusal, Rejection, Row
+from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Finding, Reason, Verdict
+from dualwrite.postgres import Connection
+from dualwrite.postgres.target import Target
 
 T = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -76,37 +81,54 @@ def slept(monkeypatch) -> list[float]:
     return found
 
 
-JUDGE = SimpleNamespace(collection=CATALOG["posts"])
+@pytest.fixture
+def posts() -> Iterator[Examiner]:
+    """An examiner of posts that reaches neither database."""
+
+    def nowhere() -> Connection:
+        raise AssertionError("nothing here asks a database")
+
+    with (
+        Source("nowhere", emulator_host="127.0.0.1:1") as source,
+        Target(nowhere, CATALOG) as target,
+        Examiner(
+            source, target, CATALOG, CATALOG["posts"],
+            policy=Policy(), report=CollectionReport("posts", "gap"), run_id="run",
+        ) as examiner,
+    ):  # fmt: skip
+        yield examiner
 
 
-def test_what_no_retry_helps_is_raised_at_once(slept):
+def test_what_no_retry_helps_is_raised_at_once(slept, posts):
     with pytest.raises(psycopg.errors.CheckViolation):
-        Judge.wait_or_raise(JUDGE, psycopg.errors.CheckViolation(), 0)
+        posts.judge.wait_or_raise(psycopg.errors.CheckViolation(), 0)
     assert slept == []
 
 
-def test_a_deadlock_is_waited_out_ever_longer_and_never_beyond_five_seconds(slept):
+def test_a_deadlock_is_waited_out_ever_longer_and_never_beyond_five_seconds(slept, posts):
     error = psycopg.errors.DeadlockDetected()
     for attempt in range(ATTEMPTS - 1):
-        Judge.wait_or_raise(JUDGE, error, attempt)
+        posts.judge.wait_or_raise(error, attempt)
         longest = min(5.0, 0.1 * 2**attempt)
         assert longest / 2 <= slept[-1] <= longest, attempt
     with pytest.raises(TargetError, match=r"Writing posts failed 10 times with DeadlockDetected"):
-        Judge.wait_or_raise(JUDGE, error, ATTEMPTS - 1)
+        posts.judge.wait_or_raise(error, ATTEMPTS - 1)
     assert len(slept) == ATTEMPTS - 1 == 9
 
 
-def test_a_key_that_keeps_changing_is_looked_at_five_times_with_growing_pauses_and_told_as_in_flight(slept):
+def test_a_key_that_keeps_changing_is_looked_at_five_times_with_growing_pauses_and_told_as_in_flight(
+    slept, posts, monkeypatch
+):
     """Nobody settles it, and the run goes on without it."""
     asked: list[dict] = []
 
-    def round_(todo, done, policy, deletes):
-        asked.append(todo)
-        return todo
+    def round_(units, done, policy, deletes):
+        asked.append(units)
+        return units
 
-    protocol = SimpleNamespace(_round=round_)
+    monkeypatch.setattr(posts.protocol, "_round", round_)  # no two databases change at just the right moments
     unit = Unit("k", ("k",), "things/k", "e")
-    found = compare_and_set.Protocol._run_batch(protocol, {"k": unit}, None, None)
+    found = posts.protocol._run_batch({"k": unit}, Policy(), Deletes(posts.judge, [unit], Policy(), frozenset()))
     finding = Finding(Verdict.IN_FLIGHT, "k", "things/k", "e", ("k",), reason=Reason.KEPT_CHANGING)
     assert found == [finding]
     assert len(asked) == 5
@@ -115,12 +137,13 @@ def test_a_key_that_keeps_changing_is_looked_at_five_times_with_growing_pauses_a
     assert len(slept) == 4, "the first look waits for nobody"
 
 
-def test_a_batch_ends_when_nothing_is_left_to_look_at(slept):
-    def round_(todo, done, policy, deletes):
+def test_a_batch_ends_when_nothing_is_left_to_look_at(slept, posts, monkeypatch):
+    def round_(units, done, policy, deletes):
         done["k"] = Finding(Verdict.MATCHING, "k")
         return {}
 
-    assert compare_and_set.Protocol._run_batch(SimpleNamespace(_round=round_), {"k": _unit("k")}, None, None) == [
-        Finding(Verdict.MATCHING, "k")
-    ]
+    monkeypatch.setattr(posts.protocol, "_round", round_)
+    unit = _unit("k")
+    deletes = Deletes(posts.judge, [unit], Policy(), frozenset())
+    assert posts.protocol._run_batch({"k": unit}, Policy(), deletes) == [Finding(Verdict.MATCHING, "k")]
     assert slept == []

@@ -127,25 +127,26 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
 def seen_labels(target: Target, labels: Sequence[str], looks: Sequence[int]) -> set[str]:
     """Those of the labels that one of these looks counted."""
     digests = {label_digest(label): label for label in labels}
-    with target.transaction() as connection:
-        _require(connection, looks)
-        rows = connection.execute(
-            "SELECT DISTINCT key FROM dualwrite.seen_keys WHERE key = ANY(%s) AND look = ANY(%s)",
-            (list(digests), list(looks)),
-        ).fetchall()
-    return {digests[key] for (key,) in rows}
+    return {digests[d] for d in _seen(target, list(digests), looks)}
 
 
 def seen_keys(target: Target, keys: Sequence[Key], looks: Sequence[int]) -> set[Key]:
     """Those of the keys that one of these looks saw."""
     digests = {digest(key): key for key in keys}
+    return {digests[d] for d in _seen(target, list(digests), looks)}
+
+
+def _seen(target: Target, digests: Sequence[UUID], looks: Sequence[int]) -> set[UUID]:
+    found: set[UUID] = set()
     with target.transaction() as connection:
         _require(connection, looks)
-        rows = connection.execute(
-            "SELECT DISTINCT key FROM dualwrite.seen_keys WHERE key = ANY(%s) AND look = ANY(%s)",
-            (list(digests), list(looks)),
-        ).fetchall()
-    return {digests[key] for (key,) in rows}
+        for start in range(0, len(digests), _KEYS_AT_ONCE):
+            rows = connection.execute(
+                "SELECT DISTINCT key FROM dualwrite.seen_keys WHERE key = ANY(%s) AND look = ANY(%s)",
+                (digests[start : start + _KEYS_AT_ONCE], list(looks)),
+            ).fetchall()
+            found.update(key for (key,) in rows)
+    return found
 
 
 def _require(connection: Connection, looks: Sequence[int]) -> None:

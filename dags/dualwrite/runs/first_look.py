@@ -94,18 +94,7 @@ class _FirstLook:
         if self._window is not None:
             self._wire.look(examiner)
             return _other_sides(examiner, self._window)
-        # An excuse ends with its difference. A sweep has seen every document and row: what it hasn't seen, or only as
-        # the document of a dependent, is looked at by key.
-        with examiner.target.transaction() as connection:
-            accepted = excused_differences(connection, self._name)
-        dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
-        looked = examiner.protocol.run(dependents, Policy())
-        examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
-        alone = [d for d in accepted if d.finding.requires is None and d.label not in examiner.seen]
-        units, others = units_of(examiner, alone)
-        for finding in others:
-            examiner.take(finding)
-        return units
+        return excused_and_unseen(examiner, lambda own: own)
 
     def _keep(self, connection: Connection) -> None:
         keep(connection, self._run, self._examiner, self._pending)
@@ -127,6 +116,23 @@ def keep(connection: Connection, run: Run, examiner: Examiner, pending: Sequence
     ]
     differences.remember(connection, name, [*new, *examiner.rejected, *examiner.accepted], run.run_id)
     differences.close(connection, name, examiner.settled)
+
+
+def excused_and_unseen(
+    examiner: Examiner, unseen: Callable[[list[OpenDifference]], list[OpenDifference]]
+) -> list[Unit]:
+    """An excuse ends with its difference. A sweep has seen every document and row: what it hasn't seen of the excused ones,
+    or only as the document of a dependent, is looked at by key. `unseen` leaves out what other tasks of the sweep saw."""
+    with examiner.target.transaction() as connection:
+        accepted = excused_differences(connection, examiner.collection.name)
+    dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
+    looked = examiner.protocol.run(dependents, Policy())
+    examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
+    own = [d for d in accepted if d.finding.requires is None and d.label not in examiner.seen]
+    units, others = units_of(examiner, unseen(own))
+    for finding in others:
+        examiner.take(finding)
+    return units
 
 
 def _begins(finding: Finding, before: OpenDifference | None) -> bool:

@@ -14,17 +14,18 @@ from typing import Any
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.sliced import SliceExaminer
 from dualwrite.engine.slicing import Cutter
-from dualwrite.engine.units import Policy, Unit
+from dualwrite.engine.units import Unit
 from dualwrite.model.baseline import Baseline
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
-from dualwrite.model.verdicts import DRIFT, Finding, Verdict
+from dualwrite.model.verdicts import Finding
 from dualwrite.postgres import Connection, seen_keys
 from dualwrite.postgres.remembered import baselines, excuses, watermarks
-from dualwrite.postgres.remembered.at_labels import excused_differences, own_labels
+from dualwrite.postgres.remembered.at_labels import own_labels
+from dualwrite.postgres.remembered.differences import OpenDifference
+from dualwrite.postgres.target import Target
 from dualwrite.runs import first_look, slices, tripwire
-from dualwrite.runs.open_units import units_of
 from dualwrite.runs.reconcile_plan import DAG_ID, Run, measured
 
 
@@ -90,9 +91,12 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
     pending: list[Finding] = []
     examiner = _examiner(run, found)
 
+    def more(examiner: Examiner) -> list[Unit]:
+        return first_look.excused_and_unseen(examiner, lambda own: _unseen(run.target, own, looks))
+
     def work() -> None:
         with examiner:
-            pending.extend(examiner.look_at_rest(looks, lambda e: _excused_elsewhere(run, e, looks)))
+            pending.extend(examiner.look_at_rest(looks, more))
 
     def finish(connection: Connection) -> None:
         first_look.keep(connection, run, examiner, pending)
@@ -118,19 +122,8 @@ def _examiner(run: Run, found: CollectionReport) -> SliceExaminer:
     return run.slice_examiner(found, excused, watched)
 
 
-def _excused_elsewhere(run: Run, examiner: Examiner, looks: Sequence[int]) -> list[Unit]:
-    """An excuse ends with its difference. What no slice saw of the excused ones, or only as the document of a dependent, is
-    looked at by key."""
-    name = examiner.collection.name
-    with run.target.transaction() as connection:
-        accepted = excused_differences(connection, name)
-    dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
-    looked = examiner.protocol.run(dependents, Policy())
-    examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
-    own = [d for d in accepted if d.finding.requires is None and d.label not in examiner.seen]
-    saw = seen_keys.seen_labels(run.target, [d.label for d in own], looks)
-    saw_keys = seen_keys.seen_keys(run.target, [d.finding.key for d in own if d.finding.key is not None], looks)
-    units, others = units_of(examiner, [d for d in own if d.label not in saw and d.finding.key not in saw_keys])
-    for finding in others:
-        examiner.take(finding)
-    return units
+def _unseen(target: Target, own: list[OpenDifference], looks: Sequence[int]) -> list[OpenDifference]:
+    """Those of the differences whose label or key no slice saw."""
+    labels = seen_keys.seen_labels(target, [d.label for d in own], looks)
+    keys = seen_keys.seen_keys(target, [d.finding.key for d in own if d.finding.key is not None], looks)
+    return [d for d in own if d.label not in labels and d.finding.key not in keys]
