@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 from google.cloud import firestore
 
+from dev import seed
 from dualwrite.catalog import CATALOG
 from tests.support import apply
 
@@ -80,3 +81,12 @@ def club(client: firestore.Client, emulator: str, dsn: str, documents: dict[str,
     }
     put(client, {**base, **(documents or {})})
     apply(client.project, emulator, dsn, scope="all")
+
+
+def small_world(client: firestore.Client, dsn: str) -> seed.World:
+    """The small world with every awkward case of production, as it is after the export: documents that have no row yet."""
+    small = seed.small()
+    small.load_source(client)
+    with psycopg.connect(dsn) as connection:
+        small.load_target(connection)
+    return small

@@ -9,15 +9,12 @@ from dev import seed
 from dualwrite.catalog import CATALOG
 from dualwrite.runs import backfill
 from tests.support import apply, dry_run, examine_all, gap_run, nonzero, one, table_bytes, verify_all
+from tests.worlds import small_world
 
 
 @pytest.fixture
 def world(firestore, target_dsn):
-    small = seed.small()
-    small.load_source(firestore)
-    with psycopg.connect(target_dsn) as connection:
-        small.load_target(connection)
-    return small
+    return small_world(firestore, target_dsn)
 
 
 def _expected(counts) -> dict[str, dict[str, int]]:

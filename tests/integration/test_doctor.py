@@ -22,15 +22,12 @@ from dualwrite.model.errors import PreflightError
 from dualwrite.runs import doctor
 from tests.integration.test_source import Broken
 from tests.roles import secured
+from tests.worlds import small_world
 
 
 @pytest.fixture
 def world(firestore, target_dsn):
-    small = seed.small()
-    small.load_source(firestore)
-    with psycopg.connect(target_dsn) as connection:
-        small.load_target(connection)
-    return small
+    return small_world(firestore, target_dsn)
 
 
 def _lines(project: str, emulator: str, dsn: str, **options) -> dict[str, doctor.Line]:

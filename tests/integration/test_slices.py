@@ -13,7 +13,6 @@ from google.cloud import firestore as firestore_library
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dev import seed
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.engine.compare import scans
@@ -27,7 +26,7 @@ from dualwrite.runs import backfill
 from dualwrite.runs import backfill_slices as sliced
 from tests import in_slices
 from tests.support import examine_all, gap_run, nonzero, one, table_bytes, verify_all
-from tests.worlds import club, put
+from tests.worlds import club, put, small_world
 
 T = datetime(2026, 2, 1, tzinfo=UTC)
 WINDOW = Window(T, T + timedelta(days=10))
@@ -35,11 +34,7 @@ WINDOW = Window(T, T + timedelta(days=10))
 
 @pytest.fixture
 def world(firestore, target_dsn):
-    small = seed.small()
-    small.load_source(firestore)
-    with psycopg.connect(target_dsn) as connection:
-        small.load_target(connection)
-    return small
+    return small_world(firestore, target_dsn)
 
 
 def _counts(reports) -> dict[str, dict[str, int]]:

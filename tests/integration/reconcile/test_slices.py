@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from dev import seed
 from dualwrite.catalog import CATALOG
 from dualwrite.runs import reconciliation, sweep
 from dualwrite.runs.sweep import Sweeps
 from tests.support import examine_all, gap_run, one, reconciled, reconciliation_of, verify_all
-from tests.worlds import put
+from tests.worlds import put, small_world
 
 SWEEP = {"scope": "sweep", "liveness_minimum": 10**6}
 
@@ -20,10 +19,7 @@ SWEEP = {"scope": "sweep", "liveness_minimum": 10**6}
 @pytest.fixture
 def drifted(firestore, emulator, target_dsn):
     """A small world, backfilled and verified; then rows were lost, changed, and left behind."""
-    world = seed.small()
-    world.load_source(firestore)
-    with psycopg.connect(target_dsn) as connection:
-        world.load_target(connection)
+    small_world(firestore, target_dsn)
     with gap_run(firestore.project, emulator, target_dsn) as run:
         examine_all(run, dry=False)
         verify_all(run)
