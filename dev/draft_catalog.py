@@ -17,9 +17,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import firestore
 
 from dev.draft_guess import LiveColumn, LiveTable, Shape, match, render, words
+from dev.processes import Missing
+from dualwrite import postgres
 
 SAMPLE = 50
 DEPTH = 8
@@ -143,8 +146,20 @@ def main() -> int:
     parser.add_argument("--database", default="(default)")
     parser.add_argument("--target", required=True, help="a libpq URI; PGPASSWORD or a passfile holds the password")
     given = parser.parse_args()
-    client = firestore.Client(project=given.project, database=given.database)
-    with psycopg.connect(given.target) as connection:
+    if not given.project or not given.target:
+        raise Missing("a project and a target are needed: make catalog PROJECT=my-project TARGET=postgresql://...")
+    try:
+        client = firestore.Client(project=given.project, database=given.database)
+    except DefaultCredentialsError:
+        raise Missing(
+            "there are no Google credentials here. Run `gcloud auth application-default login`, or set "
+            "GOOGLE_APPLICATION_CREDENTIALS to a key's file."
+        ) from None
+    try:
+        connection = postgres.connect(given.target)
+    except postgres.ConnectError as error:
+        raise Missing(f"can't connect to the target: {error}. Check TARGET.") from None
+    with connection:
         sys.stdout.write(draft(client, connection, given.schema))
     return 0
 

@@ -180,8 +180,11 @@ def main() -> None:
     if "--down" in sys.argv:
         down()
         return
+    port = os.environ.get("PORT") or "8080"
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise processes.Missing(f"PORT is a number from 1 to 65535: it is {port!r}. Correct it: make up PORT=8081.")
     try:
-        up(int(os.environ.get("PORT") or 8080))
+        up(int(port))
     except KeyboardInterrupt:
         print("\nup: ended", flush=True)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dev import emulator, new_migration, postgres_server, processes, stack, up
+from dev import draft_catalog, emulator, new_migration, postgres_server, processes, stack, up
+from dev.processes import Missing
 
 
 def test_no_emulator(monkeypatch, tmp_path):
@@ -101,3 +102,40 @@ def test_make_down_ends_what_a_crashed_stack_left_and_nothing_else(monkeypatch, 
         other.wait()
     assert "down: ended" in capsys.readouterr().out
     assert not up.STATE.exists()
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "65536", "-1"])
+def test_a_port_that_is_none_is_refused_with_an_example(monkeypatch, port):
+    monkeypatch.setenv("PORT", port)
+    monkeypatch.setattr("sys.argv", ["up"])
+    with pytest.raises(
+        Missing, match=f"PORT is a number from 1 to 65535: it is '{port}'. Correct it: make up PORT=8081"
+    ):
+        up.main()
+
+
+@pytest.mark.parametrize(
+    ("project", "target", "said"),
+    [
+        ("", "postgresql://u@127.0.0.1:1/d", "make catalog PROJECT=my-project TARGET=postgresql://"),
+        ("p", "", "make catalog PROJECT=my-project TARGET=postgresql://"),
+        ("p", "postgresql://u:secret@127.0.0.1:1/d", "can't connect to the target: .*Check TARGET"),
+        ("p", "postgresql://u:secret@[/d", "can't connect to the target: .*Check TARGET"),
+    ],
+)
+def test_a_catalog_is_not_drafted_of_what_can_not_be_reached(monkeypatch, project, target, said):
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", "127.0.0.1:1")
+    monkeypatch.setattr("sys.argv", ["draft_catalog", "--project", project, "--target", target])
+    with pytest.raises(Missing, match=said) as refused:
+        draft_catalog.main()
+    assert "secret" not in str(refused.value)
+
+
+def test_a_catalog_without_credentials_says_how_to_get_some(monkeypatch, tmp_path):
+    monkeypatch.delenv("FIRESTORE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setattr("sys.argv", ["draft_catalog", "--project", "p", "--target", "postgresql://u@127.0.0.1:1/d"])
+    with pytest.raises(Missing, match="gcloud auth application-default login"):
+        draft_catalog.main()
