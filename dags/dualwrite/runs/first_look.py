@@ -25,8 +25,13 @@ from dualwrite.model.verdicts import DRIFT, Finding, Reason, Verdict
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import differences, excuses, watermarks
-from dualwrite.postgres.remembered.at_labels import differences_at, excused_differences, own_labels, waiting
-from dualwrite.postgres.remembered.differences import OpenDifference
+from dualwrite.postgres.remembered.differences import (
+    OpenDifference,
+    differences_at,
+    excused_differences,
+    own_labels,
+    waiting,
+)
 from dualwrite.runs import tripwire
 from dualwrite.runs.open_units import units_of
 from dualwrite.runs.reconcile_plan import Run, measured

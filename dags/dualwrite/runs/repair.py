@@ -24,8 +24,7 @@ from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Verdict
 from dualwrite.postgres.remembered import journal
-from dualwrite.postgres.remembered.at_labels import in_pages
-from dualwrite.postgres.remembered.differences import OpenDifference
+from dualwrite.postgres.remembered.differences import OpenDifference, in_pages
 from dualwrite.runs import second_look
 from dualwrite.runs.liveness import liveness
 from dualwrite.runs.open_units import units_of

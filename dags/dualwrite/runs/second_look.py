@@ -23,8 +23,7 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, Verdict, Why
 from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.remembered import differences, journal
-from dualwrite.postgres.remembered.at_labels import differences_at
-from dualwrite.postgres.remembered.differences import OpenDifference
+from dualwrite.postgres.remembered.differences import OpenDifference, differences_at
 from dualwrite.runs.open_units import units_of
 from dualwrite.runs.reconcile_plan import Run, measured
 

@@ -22,8 +22,7 @@ from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import Finding
 from dualwrite.postgres import Connection, seen_keys
 from dualwrite.postgres.remembered import baselines, excuses, watermarks
-from dualwrite.postgres.remembered.at_labels import own_labels
-from dualwrite.postgres.remembered.differences import OpenDifference
+from dualwrite.postgres.remembered.differences import OpenDifference, own_labels
 from dualwrite.postgres.target import Target
 from dualwrite.runs import first_look, slices, tripwire
 from dualwrite.runs.reconcile_plan import DAG_ID, Run, measured

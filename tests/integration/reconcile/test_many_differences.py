@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from dualwrite.postgres import connect
-from dualwrite.postgres.remembered import at_labels, differences
+from dualwrite.postgres.remembered import differences
 from dualwrite.runs import open_units, repair
 from tests.support import one, reconcile_run, reconciled
 from tests.worlds import club, comment, post, put
@@ -36,15 +36,15 @@ def test_pages_hold_each_difference_once_and_none_too_many(target_dsn):
         with connect(target_dsn) as connection:
             yield connection
 
-    pages = list(at_labels.in_pages(transaction, "comments", 5))
+    pages = list(differences.in_pages(transaction, "comments", 5))
     assert [len(page) for page in pages] == [5, 5, 5, 5, 3]
     labels = [d.label for page in pages for d in page]
     assert labels == sorted(set(labels))
     with transaction() as connection:
         assert [d.label for d in differences.open_differences(connection, "comments")] == labels
-        assert set(at_labels.differences_at(connection, "comments", [*labels[:7], "none"])) == set(labels[:7])
-        assert at_labels.waiting(connection, "comments", "run", timedelta(minutes=1)) == at_labels.Waiting(23, 0)
-        assert at_labels.waiting(connection, "comments", "run", timedelta(hours=2)).young == 23
+        assert set(differences.differences_at(connection, "comments", [*labels[:7], "none"])) == set(labels[:7])
+        assert differences.waiting(connection, "comments", "run", timedelta(minutes=1)) == differences.Waiting(23, 0)
+        assert differences.waiting(connection, "comments", "run", timedelta(hours=2)).young == 23
 
 
 def test_a_run_looks_at_some_and_counts_the_others(target_dsn):
@@ -58,7 +58,7 @@ def test_a_run_looks_at_some_and_counts_the_others(target_dsn):
 @pytest.mark.parametrize("number", [3_000, pytest.param(100_000, marks=pytest.mark.soak)])
 def test_what_an_outage_left_is_found_shown_repaired_and_closed(firestore, emulator, target_dsn, monkeypatch, number):
     """The repair goes in pages: none holds more than a page of differences."""
-    monkeypatch.setattr(at_labels, "LABELS_AT_ONCE", 500)
+    monkeypatch.setattr(differences, "AT_ONCE", 500)
     club(firestore, emulator, target_dsn, {"boards/b1/posts/p1": post()})
     now = datetime.now(UTC)
     for start in range(0, number, 400):

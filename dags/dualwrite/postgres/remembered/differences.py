@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from dualwrite.model.verdicts import Excuse, Finding, Verdict, reason_of
@@ -27,17 +28,16 @@ class OpenDifference:
         return self.finding.label
 
 
-_AT_ONCE = 5_000
-"""Labels that one statement takes."""
+AT_ONCE = 5_000
+"""Labels that one statement takes, and differences that are held at a time: after an outage a hundred thousand may be open."""
 
-DIFFERENCE = """
+_DIFFERENCE = """
 verdict, key, CASE WHEN row_key IS NULL THEN NULL ELSE ARRAY(SELECT jsonb_array_elements_text(row_key)) END, path, requires,
 reason, fingerprint, first_seen, excused_by IS NOT NULL, excused_verdict, excused_finding_reason
 """
 
 
-def difference_of(row: Sequence[Any]) -> OpenDifference:
-    """A line of DIFFERENCE."""
+def _difference_of(row: Sequence[Any]) -> OpenDifference:
     verdict, label, key, path, requires, reason, fingerprint, first_seen, excused, *accepted = row
     finding = Finding(
         Verdict(verdict),
@@ -54,10 +54,78 @@ def difference_of(row: Sequence[Any]) -> OpenDifference:
 def open_differences(connection: Connection, collection: str) -> list[OpenDifference]:
     """All that is open in a collection, the excused ones too, oldest first."""
     rows = connection.execute(
-        f"SELECT {DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s ORDER BY first_seen, key",
+        f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s ORDER BY first_seen, key",
         (collection,),
     ).fetchall()
-    return [difference_of(row) for row in rows]
+    return [_difference_of(row) for row in rows]
+
+
+def differences_at(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, OpenDifference]:
+    """What is open at these labels."""
+    found: dict[str, OpenDifference] = {}
+    for start in range(0, len(labels), AT_ONCE):
+        rows = connection.execute(
+            f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s AND key = ANY(%s)",
+            (collection, list(labels[start : start + AT_ONCE])),
+        ).fetchall()
+        found.update((d.label, d) for d in map(_difference_of, rows))
+    return found
+
+
+def in_pages(
+    transaction: Callable[[], AbstractContextManager[Connection]], collection: str, size: int | None = None
+) -> Iterator[list[OpenDifference]]:
+    """All that is open in a collection, by label, in pages of AT_ONCE, each in a transaction of its own. Of what is
+    added meanwhile, only what lies after the last label is seen."""
+    size, after = size or AT_ONCE, ""
+    while True:
+        with transaction() as connection:
+            rows = connection.execute(
+                f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s AND key > %s ORDER BY key LIMIT %s",
+                (collection, after, size),
+            ).fetchall()
+        page = [_difference_of(row) for row in rows]
+        if page:
+            yield page
+            after = page[-1].label
+        if len(page) < size:
+            return
+
+
+def excused_differences(connection: Connection, collection: str) -> list[OpenDifference]:
+    """What a person accepted, as it was last seen."""
+    rows = connection.execute(
+        f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s AND excused_by IS NOT NULL ORDER BY key",
+        (collection,),
+    ).fetchall()
+    return [_difference_of(row) for row in rows]
+
+
+def own_labels(connection: Connection, collection: str) -> frozenset[str]:
+    """Labels of all that is open, but for what is extra only through another document that is gone."""
+    rows = connection.execute(
+        "SELECT key FROM dualwrite.open_differences WHERE collection = %s AND requires IS NULL", (collection,)
+    ).fetchall()
+    return frozenset(label for (label,) in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many differences wait for a second look, and how many of them are younger than the grace period."""
+
+    number: int
+    young: int
+
+
+def waiting(connection: Connection, collection: str, run_id: str, grace: timedelta) -> Waiting:
+    """What is open and not excused; rejections that this run has counted already are left out."""
+    row = connection.execute(
+        "SELECT count(*), count(*) FILTER (WHERE first_seen > clock_timestamp() - %(grace)s) FROM dualwrite.open_differences "
+        "WHERE collection = %(name)s AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)",
+        {"name": collection, "run": run_id, "grace": grace},
+    ).fetchone()
+    assert row is not None
+    return Waiting(*row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +150,7 @@ def due(connection: Connection, collections: Sequence[str], run_id: str, limit: 
     """
     looked = "ORDER BY verdict <> 'in_flight', last_seen, collection, key"
     rows = connection.execute(
-        f"SELECT collection, {DIFFERENCE} FROM (SELECT * FROM {candidates} {looked} LIMIT %(limit)s) d ORDER BY first_seen, key",
+        f"SELECT collection, {_DIFFERENCE} FROM (SELECT * FROM {candidates} {looked} LIMIT %(limit)s) d ORDER BY first_seen, key",
         parameters,
     ).fetchall()
     left = connection.execute(
@@ -92,7 +160,7 @@ def due(connection: Connection, collections: Sequence[str], run_id: str, limit: 
     ).fetchall()
     found = Due({}, {name: number for name, number, _ in left}, {name: undecided for name, _, undecided in left})
     for name, *row in rows:
-        found.differences.setdefault(name, []).append(difference_of(row))
+        found.differences.setdefault(name, []).append(_difference_of(row))
     return found
 
 
@@ -172,7 +240,7 @@ def close(connection: Connection, collection: str, labels: Iterable[str]) -> int
     """Forgets differences that are gone, with their excuses; returns how many. Their causes stay in the journal, with the
     writes that ended them."""
     gone = list(labels)
-    return sum(_close(connection, collection, gone[i : i + _AT_ONCE]) for i in range(0, len(gone), _AT_ONCE))
+    return sum(_close(connection, collection, gone[i : i + AT_ONCE]) for i in range(0, len(gone), AT_ONCE))
 
 
 def _close(connection: Connection, collection: str, labels: list[str]) -> int:
