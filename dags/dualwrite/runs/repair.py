@@ -61,15 +61,21 @@ class Planned:
 
 
 def plan(run: Run) -> dict[str, Planned]:
-    """What the run's policy would repair of what is open, by collection; those with nothing to repair are left out."""
+    """What the run's policy would repair of what is open, by collection; those with nothing to repair are left out.
+
+    Each key counts once: what this run has written stays open until it is looked at once more, after the last write.
+    """
     found: dict[str, Planned] = {}
     with run.target.transaction() as connection:
-        written = Counter((name, action) for name, _, action in journal.written_by(connection, run.run_id))
+        by_key: dict[tuple[str, str], str] = {}
+        for name, label, action in journal.written_by(connection, run.run_id):
+            by_key.setdefault((name, label), action)  # what was inserted and then updated was not there before
+        written = Counter((name, action) for (name, _), action in by_key.items())
         for name in run.params.collections:
             number = {"insert": 0, "update": 0, "delete": 0}
             for page in in_pages(lambda: nullcontext(connection), name):
                 for difference in page:
-                    if is_ours(difference, run.policy):
+                    if is_ours(difference, run.policy) and (name, difference.label) not in by_key:
                         number[_WRITTEN_BY[difference.finding.verdict]] += 1
             unfinished = len(journal.unconfirmed(connection, name))
             part = Planned(

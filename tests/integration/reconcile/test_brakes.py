@@ -10,8 +10,9 @@ from dualwrite.model.errors import BrakeError
 from dualwrite.runs import repair
 from dualwrite.runs.reconcile_plan import Run
 from dualwrite.runs.repair import Planned
-from tests.integration.reconcile.world import attempted, busy, create, delete_of_a_recent_document, execute
+from tests.integration.reconcile.world import attempted, busy, create, delete_of_a_recent_document, execute, now
 from tests.support import one, reconcile_run
+from tests.worlds import comment, post
 
 
 def _with(run: Run, **params: object) -> Run:
@@ -94,6 +95,27 @@ def test_the_gate_counts_what_this_run_has_written_and_what_a_killed_one_left_to
         finished = repair.write(other, "posts")
         assert (finished["inserted"], finished["examined"]) == (0, 0)
         assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
+
+
+def test_what_a_repair_has_written_is_not_counted_again_before_its_next_collection(world, emulator, target_dsn, run):
+    """Each step asks the brakes again, and what is written stays open until the look after the last write."""
+    ids = [f"both{i}" for i in range(25)]
+    for i in ids:
+        document = f"boards/b1/posts/{i}"
+        world.document(document).set(post(createdAt=now(), updatedAt=now()))
+        world.document(f"{document}/comments/c{i}").set(comment(createdAt=now(), updatedAt=now()))
+        attempted(target_dsn, f"post:create:{i}")
+        attempted(target_dsn, f"comment:create:{i}")
+        execute(
+            target_dsn,
+            "INSERT INTO posts (id, board_id, author_id, author_name, title, content) VALUES (%s, 'b1', 'u1', 'n', 'old', 'c')",
+            i,
+        )
+    ended = run(repair="all", max_repairs=50, max_share=95)
+    assert ended.gate["problem"] is None
+    assert (ended.gate["planned"]["posts"]["update"], ended.gate["planned"]["comments"]["insert"]) == (25, 25)
+    assert ended.alerts == [], "25 updates of 27 posts and 25 comments are within both brakes, and stay so on the way"
+    assert one(target_dsn, "SELECT count(*) FROM comments WHERE starts_with(id, 'cboth')") == 25
 
 
 def test_a_gate_with_a_problem_still_tells_what_it_would_have_planned(world, emulator, target_dsn, run):

@@ -46,9 +46,9 @@ def confirm(connection: Connection, ids: Sequence[int]) -> None:
 
 
 def written_by(connection: Connection, run_id: str) -> list[tuple[str, str, str]]:
-    """Collection, key and action of everything that a run has written so far."""
+    """Collection, label and action of everything that a run has written so far, in the order of writing."""
     return connection.execute(
-        "SELECT collection, key, action FROM dualwrite.repair_journal WHERE run_id = %s", (run_id,)
+        "SELECT collection, key, action FROM dualwrite.repair_journal WHERE run_id = %s ORDER BY id", (run_id,)
     ).fetchall()
 
 
