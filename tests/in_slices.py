@@ -10,13 +10,14 @@ from dualwrite.model.slices import Slice
 from dualwrite.runs import backfill, slices
 from dualwrite.runs import backfill_slices as sliced
 
-Worker = Callable[[list[Slice], Callable[[Slice], dict[str, Any]]], list[dict[str, Any] | None]]
+Work = Callable[[backfill.Run, Slice], dict[str, Any]]
+Worker = Callable[[backfill.Run, list[Slice], Work], list[dict[str, Any] | None]]
 
 
-def one_by_one(parts: list[Slice], work: Callable[[Slice], dict[str, Any]]) -> list[dict[str, Any] | None]:
+def one_by_one(run: backfill.Run, parts: list[Slice], work: Work) -> list[dict[str, Any] | None]:
     """In any order: no slice may need another one."""
     order = random.Random(1).sample(range(len(parts)), len(parts))
-    made = {n: work(Slice.from_json(parts[n].as_json())) for n in order}
+    made = {n: work(run, Slice.from_json(parts[n].as_json())) for n in order}
     return [made[n] for n in range(len(parts))]
 
 
@@ -26,7 +27,7 @@ def gap(run: backfill.Run, *, dry: bool, worker: Worker = one_by_one) -> tuple[d
     parts = sliced.cut_gap(run, plan["preflight"]["estimated_reads"])
     large = {p.collection for p in parts}
     found = {name: backfill.examine(run, name, dry=dry) for name in run.params.names if name not in large}
-    made = worker(parts, lambda part: sliced.examine(run, part, dry=dry))
+    made = worker(run, parts, lambda run, part: sliced.examine(run, part, dry=dry))
     return {**found, **{n: slices.added_up("gap", *slices.of(n, parts, made)) for n in large}}, parts
 
 
@@ -34,7 +35,7 @@ def verification(run: backfill.Run, worker: Worker = one_by_one) -> tuple[dict[s
     sliced.finish_journals(run)
     parts, needed = sliced.cut_verification(run)
     checked = {name: backfill.verify(run, name, counts_only=False) for name in run.params.names if name not in needed}
-    made = worker(parts, lambda part: sliced.verify(run, part))
+    made = worker(run, parts, sliced.verify)
     for name in needed:
         checked[name] = sliced.finish_verification(run, *slices.of(name, parts, made), needed[name])
     return checked, parts

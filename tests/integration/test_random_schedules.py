@@ -1,7 +1,7 @@
 """Reconciliation beside simulated clients that write in the app's order, and fail in either half.
 
-Each schedule is one client's history on a post of its own, made from a seed that is printed. The comparison at the end
-knows nothing of the engine: it reads both databases and says what should be where.
+Each schedule is one client's history on a post of its own, made from a seed that is printed (tests/clients.py). Each kind of
+run is tried with whole collections and with collections in slices.
 """
 
 from __future__ import annotations
@@ -10,206 +10,24 @@ import os
 import random
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
+from tests.clients import Client, beside, differences
 from tests.support import reconciled
 
 ROOT = Path(__file__).resolve().parents[2]
 COLLECTIONS = ["users", "boards", "posts", "comments", "replies", "likes"]
 T = datetime(2026, 2, 1, tzinfo=UTC)
-
-
-def milliseconds(moment: datetime) -> datetime:
-    """What a JavaScript date sends of it."""
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-@dataclass
-class Client:
-    """One client's history: document, lock, row. With `failing`, a write may be lost before its lock or after it.
-
-    Not `cascading`: it deletes nothing that has something below it. Firestore keeps what is below and Postgres
-    doesn't, so a post that is deleted and created again really lacks the rows of its old comments.
-    """
-
-    firestore: Any
-    dsn: str
-    seed: int
-    failing: float
-    steps: int = 6
-    pause: float = 0.03
-    cascading: bool = True
-    random: random.Random = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)
-        self.post = f"p{self.seed}"
-        self.path = f"boards/b1/posts/{self.post}"
-
-    def run(self) -> None:
-        with psycopg.connect(self.dsn, autocommit=True) as self.connection:
-            actions = [self.write_post, self.write_comment, self.write_like, self.delete_like]
-            if self.cascading:
-                actions += [
-                    self.write_post,
-                    self.write_comment,
-                    self.write_reply,
-                    self.delete_post,
-                    self.delete_comment,
-                ]
-            else:
-                self.write_post()
-            for _ in range(self.steps):
-                self.random.choice(actions)()
-                time.sleep(self.random.random() * self.pause)
-
-    def then_row(self, op: str, statement: str, *parameters) -> None:
-        """The second half. A client that fails leaves what it had done; one that is refused by Postgres goes on."""
-        if self.random.random() < self.failing:
-            return
-        time.sleep(self.random.random() * self.pause)
-        self.connection.execute("SELECT try_acquire_write_lock(%s)", (f"{op}:{time.time_ns() // 1_000_000}",))
-        if self.random.random() < self.failing:
-            return
-        try:
-            self.connection.execute(statement, parameters)
-        except psycopg.IntegrityError:
-            return
-
-    def write_post(self) -> None:
-        """Create, edit or re-create, whatever the document was."""
-        now, title = datetime.now(UTC), f"t{self.random.random()}"
-        document = self.firestore.document(self.path)
-        before = document.get()
-        if before.exists:
-            document.update({"title": title, "updatedAt": now})
-            self.then_row(
-                f"post:update:{self.post}",
-                "UPDATE posts SET title = %s, updated_at = %s WHERE id = %s",
-                title,
-                milliseconds(now),
-                self.post,
-            )
-            return
-        document.set(
-            {"title": title, "content": "c", "authorId": "u1", "authorName": "n", "createdAt": now, "updatedAt": now}
-        )
-        self.then_row(
-            f"post:create:{self.post}",
-            "INSERT INTO posts (id, board_id, author_id, author_name, title, content, created_at, updated_at) "
-            "VALUES (%s, 'b1', 'u1', 'n', %s, 'c', %s, %s)",
-            self.post,
-            title,
-            milliseconds(now),
-            milliseconds(now),
-        )
-
-    def delete_post(self) -> None:
-        self.firestore.document(self.path).delete()
-        self.then_row(f"post:delete:{self.post}", "DELETE FROM posts WHERE id = %s", self.post)
-
-    def write_comment(self) -> None:
-        """An edit of a comment sends content alone, and moves no check field."""
-        comment = f"{self.post}c{self.random.randrange(2)}"
-        document = self.firestore.document(f"{self.path}/comments/{comment}")
-        self._write_text(document, "comment", "comments", comment, "post_id", self.post)
-
-    def write_reply(self) -> None:
-        comment = f"{self.post}c{self.random.randrange(2)}"
-        reply = f"{comment}r"
-        document = self.firestore.document(f"{self.path}/comments/{comment}/replies/{reply}")
-        self._write_text(document, "reply", "replies", reply, "comment_id", comment)
-
-    def _write_text(self, document, entity: str, table: str, name: str, parent: str, parent_id: str) -> None:
-        now, content = datetime.now(UTC), f"c{self.random.random()}"
-        if document.get().exists:
-            document.update({"content": content})
-            self.then_row(f"{entity}:update:{name}", f"UPDATE {table} SET content = %s WHERE id = %s", content, name)
-            return
-        document.set({"content": content, "userId": "u1", "userName": "n", "createdAt": now})
-        extra, value = (", post_id", [self.post]) if table == "replies" else ("", [])
-        self.then_row(
-            f"{entity}:create:{name}",
-            f"INSERT INTO {table} (id, user_id, user_name, content, created_at, {parent}{extra}) "
-            f"VALUES (%s, 'u1', 'n', %s, %s, %s{', %s' * len(value)})",
-            name,
-            content,
-            milliseconds(now),
-            parent_id,
-            *value,
-        )
-
-    def delete_comment(self) -> None:
-        comment = f"{self.post}c{self.random.randrange(2)}"
-        self.firestore.document(f"{self.path}/comments/{comment}").delete()
-        self.then_row(f"comment:delete:{comment}", "DELETE FROM comments WHERE id = %s", comment)
-
-    def write_like(self) -> None:
-        now, like = datetime.now(UTC), f"{self.post}l"
-        document = self.firestore.document(f"{self.path}/likes/{like}")
-        if not document.get().exists:
-            document.set({"userId": "u2", "userName": "n", "createdAt": now})
-            self.then_row(
-                f"like:create:{like}",
-                "INSERT INTO likes (id, post_id, user_id, user_name, created_at) VALUES (%s, %s, 'u2', 'n', %s)",
-                like,
-                self.post,
-                milliseconds(now),
-            )
-
-    def delete_like(self) -> None:
-        like = f"{self.post}l"
-        self.firestore.document(f"{self.path}/likes/{like}").delete()
-        self.then_row(f"like:delete:{like}", "DELETE FROM likes WHERE id = %s", like)
-
-
-def differences(firestore, dsn: str) -> list[str]:
-    """An independent comparison: what the documents say should be there, against what is."""
-    expected: dict[str, dict[str, tuple]] = {"posts": {}, "comments": {}, "replies": {}, "likes": {}}
-    for document in firestore.collection_group("posts").stream():
-        d = document.to_dict()
-        expected["posts"][document.id] = (d["title"], milliseconds(d["createdAt"]), milliseconds(d["updatedAt"]))
-    for document in firestore.collection_group("comments").stream():
-        post = document.reference.path.split("/")[3]
-        if post in expected["posts"]:
-            expected["comments"][document.id] = (post, document.get("content"), milliseconds(document.get("createdAt")))
-    for document in firestore.collection_group("replies").stream():
-        comment = document.reference.path.split("/")[5]
-        if comment in expected["comments"]:
-            expected["replies"][document.id] = (
-                comment,
-                document.get("content"),
-                milliseconds(document.get("createdAt")),
-            )
-    for document in firestore.collection_group("likes").stream():
-        post = document.reference.path.split("/")[3]
-        if post in expected["posts"]:
-            expected["likes"][document.id] = (post, milliseconds(document.get("createdAt")))
-    queries = {
-        "posts": "SELECT id, title, date_trunc('milliseconds', created_at), date_trunc('milliseconds', updated_at) FROM posts",
-        "comments": "SELECT id, post_id, content, date_trunc('milliseconds', created_at) FROM comments",
-        "replies": "SELECT id, comment_id, content, date_trunc('milliseconds', created_at) FROM replies",
-        "likes": "SELECT id, post_id, date_trunc('milliseconds', created_at) FROM likes",
-    }
-    found: list[str] = []
-    with psycopg.connect(dsn) as connection:
-        for table, query in queries.items():
-            rows = {row[0]: tuple(row[1:]) for row in connection.execute(query)}
-            found += [
-                f"{table}/{name}: row {name in rows}, document {name in expected[table]}"
-                for name in sorted(set(rows) | set(expected[table]))
-                if rows.get(name) != expected[table].get(name)
-            ]
-    return found
+slice_documents = pytest.mark.parametrize(
+    "slice_documents", [pytest.param(250_000, id="whole"), pytest.param(20, id="in slices")]
+)
+"""Of how many documents a sweep's slice may be: more than there are, or few."""
 
 
 @pytest.fixture
@@ -225,22 +43,7 @@ def base(firestore, target_dsn):
     return firestore
 
 
-def _beside(clients: list[Client], reconcile) -> int:
-    """Runs `reconcile` again and again while the clients live their histories; returns how often."""
-    done = threading.Event()
-    rounds = 0
-    with ThreadPoolExecutor(max_workers=8) as threads:
-        futures = [threads.submit(client.run) for client in clients]
-        threading.Thread(target=lambda: ([f.exception() for f in futures], done.set()), daemon=True).start()
-        while not done.is_set():
-            reconcile()
-            rounds += 1
-        for future in futures:
-            future.result()
-    return rounds
-
-
-def _schedules(base, emulator, dsn: str, number: int) -> None:
+def _schedules(base, emulator, dsn: str, number: int, **params: int) -> None:
     first = random.randrange(10**9)
     sys.stdout.write(f"\nseeds {first} to {first + number - 1}\n")
     repair = {
@@ -249,22 +52,24 @@ def _schedules(base, emulator, dsn: str, number: int) -> None:
         "max_repairs": 1_000_000,
         "max_share": 100,
         "liveness_minimum": 10**6,
+        **params,
     }
-    clients = [Client(base, dsn, first + i, failing=0.25) for i in range(number)]
+    clients = [Client(base, dsn, first + i, failing=0.25, pause=0.1) for i in range(number)]
     turn = iter(range(10**6))
 
     def live() -> None:
         scope = "sweep" if next(turn) % 2 else "recent"
         reconciled(base.project, emulator, dsn, scope=scope, grace_seconds=0.1, **repair)
 
-    assert _beside(clients, live) >= 3
+    assert beside(clients, live) >= 3
     last = reconciled(base.project, emulator, dsn, scope="sweep", grace_seconds=0.1, **repair)
     assert differences(base, dsn) == [], f"seeds from {first}"
     assert last.alerts == [], f"seeds from {first}"
 
 
-def test_300_random_schedules_end_with_target_equal_to_source(base, emulator, target_dsn):
-    _schedules(base, emulator, target_dsn, 300)
+@slice_documents
+def test_150_random_schedules_end_with_target_equal_to_source(base, emulator, target_dsn, slice_documents):
+    _schedules(base, emulator, target_dsn, 150, slice_documents=slice_documents)
 
 
 @pytest.mark.soak
@@ -287,12 +92,15 @@ def test_clients_that_lose_nothing_raise_no_alarm(base, emulator, target_dsn):
         found = reconciled(base.project, emulator, target_dsn, collections=COLLECTIONS, grace_seconds=3, minutes=1)
         alarms.extend(found.alerts)
 
-    _beside(clients, live)
+    beside(clients, live)
     assert alarms == [], f"seeds from {first}"
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_killed_at_any_moment_and_run_again_ends_with_target_equal_to_source(base, emulator, target_dsn, number):
+@pytest.mark.parametrize("number", range(2))
+@slice_documents
+def test_killed_at_any_moment_and_run_again_ends_with_target_equal_to_source(
+    base, emulator, target_dsn, number, slice_documents
+):
     """SIGKILL wherever it happens to be: before a write, between a write and its confirmation, between two tasks."""
     seed = random.randrange(10**9)
     sys.stdout.write(f"\nseed {seed}\n")
@@ -301,7 +109,7 @@ def test_killed_at_any_moment_and_run_again_ends_with_target_equal_to_source(bas
         list(threads.map(Client.run, clients))
     assert differences(base, target_dsn), "the clients lost nothing"
     moments = random.Random(seed)
-    command = [sys.executable, "-m", "tests.child_reconcile", base.project, emulator, target_dsn]
+    command = [sys.executable, "-m", "tests.child_reconcile", base.project, emulator, target_dsn, str(slice_documents)]
     environment = {**os.environ, "PYTHONPATH": "dags:."}
     killed = 0
     for _ in range(4):
@@ -314,7 +122,7 @@ def test_killed_at_any_moment_and_run_again_ends_with_target_equal_to_source(bas
     assert killed, "no child was killed at work"
     last = reconciled(
         base.project, emulator, target_dsn, scope="sweep", repair="all", max_repairs=100_000, max_share=100,
-        liveness_minimum=10**6,
+        liveness_minimum=10**6, slice_documents=slice_documents,
     )  # fmt: skip
     assert differences(base, target_dsn) == [], f"seed {seed}"
     assert last.alerts == [], f"seed {seed}"

@@ -14,7 +14,7 @@ import pytest
 
 from dualwrite.catalog import CATALOG
 from dualwrite.runs import backfill
-from tests.integration.test_random_schedules import Client, _beside, milliseconds
+from tests.clients import Client, beside, milliseconds
 from tests.support import gap_run, one, reconciled, verify_all
 from tests.worlds import LONG_AGO, board, comment, put, user
 
@@ -216,7 +216,7 @@ def test_beside_busy_clients_that_lose_nothing_there_is_no_alarm(world, emulator
         alarms.extend(found.alerts)
         looks.append(collection(found, "likes")["tripwire"])
 
-    assert _beside(clients, live) >= 2
+    assert beside(clients, live) >= 2
     live()
     assert alarms == []
     assert run(collections=["users", "posts", "likes"], scope="sweep").alerts == []
