@@ -105,6 +105,8 @@ def server(*, binaries: Path | None = None, port: int | None = None, data: Path 
             "log_min_messages": "fatal",
             "log_min_error_statement": "fatal",
         }
+        if data is None:  # nobody will want it back
+            settings |= {"full_page_writes": "off", "wal_level": "minimal", "max_wal_senders": "0", "autovacuum": "off"}
         command = [str(binaries / "postgres"), "-D", str(cluster)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]

@@ -9,7 +9,6 @@ writes asks it again at that moment, because Airflow clears single tasks of old 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -67,15 +66,13 @@ def plan(run: Run) -> dict[str, Planned]:
     """
     found: dict[str, Planned] = {}
     with run.target.transaction() as connection:
-        by_key: dict[tuple[str, str], str] = {}
-        for name, label, action in journal.written_by(connection, run.run_id):
-            by_key.setdefault((name, label), action)  # what was inserted and then updated was not there before
-        written = Counter((name, action) for (name, _), action in by_key.items())
+        written = journal.written_by(connection, run.run_id)
         for name in run.params.collections:
             number = {"insert": 0, "update": 0, "delete": 0}
             for page in in_pages(lambda: nullcontext(connection), name):
+                done = journal.written_among(connection, run.run_id, name, [d.label for d in page])
                 for difference in page:
-                    if is_ours(difference, run.policy) and (name, difference.label) not in by_key:
+                    if is_ours(difference, run.policy) and difference.label not in done:
                         number[_WRITTEN_BY[difference.finding.verdict]] += 1
             unfinished = len(journal.unconfirmed(connection, name))
             part = Planned(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as Container
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -67,17 +68,18 @@ def re_examine(run: Run, repaired: Iterable[str], ours: Callable[[OpenDifference
     """Looks once more at what a repair of these collections was for (`ours`) and at whatever else it wrote, the parents
     that missing rows needed included: what is repaired is open no more."""
     wanted = run.catalog.with_parents([n for n in run.catalog.names if n in set(repaired)])
-    with run.target.transaction() as connection:
-        written = {(name, label) for name, label, _ in journal.written_by(connection, run.run_id)}
-        open_now = {name: differences.open_differences(connection, name) for name in wanted}
     looks = _Looks(budget=0)
     reports = {}
     for name in wanted:
-        known = [
-            d
-            for d in open_now[name]
-            if d.excuse is None and ((name, d.label) in written or (name in run.params.collections and ours(d)))
-        ]
+        known: list[OpenDifference] = []
+        with run.target.transaction() as connection:
+            for page in differences.in_pages(lambda: nullcontext(connection), name):
+                written = journal.written_among(connection, run.run_id, name, [d.label for d in page])
+                known += [
+                    d
+                    for d in page
+                    if d.excuse is None and (d.label in written or (name in run.params.collections and ours(d)))
+                ]
         reports[name] = _look_at_collection(
             run, CollectionReport(name, "re_examine"), looks, known, after_repair=run.policy.delete
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,11 +46,32 @@ def confirm(connection: Connection, ids: Sequence[int]) -> None:
     )
 
 
-def written_by(connection: Connection, run_id: str) -> list[tuple[str, str, str]]:
-    """Collection, label and action of everything that a run has written so far, in the order of writing."""
-    return connection.execute(
-        "SELECT collection, key, action FROM dualwrite.repair_journal WHERE run_id = %s ORDER BY id", (run_id,)
+def written_by(connection: Connection, run_id: str) -> Counter[tuple[str, str]]:
+    """How many keys a run has written so far, by collection and action. What it inserted and then updated was not there
+    before: a key counts once, by what was done to it first."""
+    rows = connection.execute(
+        """
+        SELECT collection, action, count(*)
+        FROM (
+          SELECT DISTINCT ON (collection, key) collection, action
+          FROM dualwrite.repair_journal
+          WHERE run_id = %s
+          ORDER BY collection, key, id
+        ) first
+        GROUP BY collection, action
+        """,
+        (run_id,),
     ).fetchall()
+    return Counter({(collection, action): number for collection, action, number in rows})
+
+
+def written_among(connection: Connection, run_id: str, collection: str, labels: Sequence[str]) -> set[str]:
+    """Those of the labels that a run has written."""
+    rows = connection.execute(
+        "SELECT key FROM dualwrite.repair_journal WHERE run_id = %s AND collection = %s AND key = ANY(%s)",
+        (run_id, collection, list(labels)),
+    ).fetchall()
+    return {label for (label,) in rows}
 
 
 @dataclass(frozen=True, slots=True)
