@@ -160,6 +160,21 @@ def test_a_viewer_sees_the_page_and_is_told_that_he_may_not_trigger(airflow, pag
     context.close()
 
 
+@needs_chromium
+def test_each_run_of_the_three_dags_has_a_tab_with_its_own_report(airflow, page):
+    """Runs after the repair; so each DAG has a run that ended."""
+    for dag, heading in ((RECONCILE, "Examined"), (BACKFILL, "Verified"), ("apply_migrations", "Migrations")):
+        runs = airflow.api.call("GET", f"/api/v2/dags/{dag}/dagRuns?order_by=run_after&state=success&limit=1")[
+            "dag_runs"
+        ]
+        run = runs[0]["dag_run_id"]
+        page.goto(f"{airflow.url}/dags/{dag}/runs/{run}")
+        page.locator("a[href$='/plugin/parity-run']").first.click()
+        frame = page.frame_locator("iframe[title=Parity]")
+        expect(frame.get_by_role("heading", name=heading, exact=True)).to_be_visible()
+        expect(frame.locator("body")).to_contain_text(run)
+
+
 def _answered(airflow: Operated, page: Page, collection: str, answer: str, reason: str) -> dict:
     """Triggers a review, finds it waiting on the Parity page, answers it, and returns the run's report."""
     run = airflow.api.trigger(BACKFILL, mode="review", collections=[collection], grace_seconds=0.5)

@@ -84,7 +84,9 @@ def test_what_an_outage_left_is_found_shown_repaired_and_closed(firestore, emula
 
 
 @pytest.mark.soak
-def test_the_plan_of_a_repair_takes_no_more_memory_for_half_a_million_than_for_three_pages(firestore, emulator, target_dsn):
+def test_the_plan_of_a_repair_takes_no_more_memory_for_half_a_million_than_for_three_pages(
+    firestore, emulator, target_dsn
+):
     club(firestore, emulator, target_dsn)
     peaks = []
     with reconcile_run(firestore.project, emulator, target_dsn, collections=["comments"], repair="missing") as run:
