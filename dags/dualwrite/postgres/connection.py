@@ -24,7 +24,6 @@ from psycopg.abc import PQGen
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.types.json import Jsonb
-from psycopg.waiting import Ready
 
 log = logging.getLogger(__name__)
 
@@ -94,26 +93,14 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """What psycopg calls for each statement, each BEGIN and COMMIT, and each buffer of a COPY."""
         limit = self.answer_within if timeout is None else timeout
+        began = time.monotonic()
         try:
-            return super().wait(_within(gen, limit), interval)
-        except AnswerTimeout:
-            self.close()  # its answer may still come, and would be taken for the next statement's
+            return super().wait(gen, interval, limit)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None and time.monotonic() - began >= limit:
+                self.close()  # its answer may still come, and would be taken for the next statement's
+                raise AnswerTimeout(f"no answer within {limit:g} s") from None
             raise
-
-
-def _within(gen: PQGen[T], seconds: float) -> PQGen[T]:
-    """The same generator, ended by AnswerTimeout where nothing came for it in time. Psycopg wakes a generator once an
-    interval while there is nothing to read or to write; versions before 3.3.6 have no other way to end a wait."""
-    deadline = time.monotonic() + seconds
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if ready == Ready.NONE and time.monotonic() >= deadline:
-                raise AnswerTimeout(f"no answer within {seconds:g} s")
-            wanted = gen.send(ready)
-    except StopIteration as ended:
-        return ended.value
 
 
 def connect(
