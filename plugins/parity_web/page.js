@@ -165,7 +165,7 @@ function historyCard(report, runs) {
     el("h2", {}, "The last runs"),
     chart("Drift found", points, DRIFT),
     chart("Rows written", points, ["written"]),
-    chart("Billed reads", points, ["billed"]),
+    chart("Billed reads, without preflight and gate", points, ["billed"]),
     chart("Duration", points, ["seconds"], span));
 }
 
