@@ -71,11 +71,13 @@ def main() -> None:
         ours = []
         for _ in range(4):
             with gap_run(PROJECT, on.host, on.uri) as run:
-                began = time.perf_counter()
+                began, cpu = time.perf_counter(), time.process_time()
                 examine_all(run, dry=True, names=seven)
-                ours.append(time.perf_counter() - began)
-        found = min(ours[1:])
-        print(f"The gap of the seven, dry run: {found:.2f} s (the best of three after a warm-up)")
+                ours.append((time.perf_counter() - began, time.process_time() - cpu))
+        found, cpu = min(ours[1:])
+        print(
+            f"The gap of the seven, dry run: {found:.2f} s, of which {cpu:.2f} s of our CPU (the best of three after a warm-up)"
+        )
         print("The plan's walk, one query for each parent:")
         seconds, queries = walk(firestore.Client(project=PROJECT), paths, sample)
         print(f"{queries:,} queries, {seconds / 60:.1f} minutes: {seconds / found:,.0f} times as long")

@@ -126,7 +126,8 @@ class Judge:
         )
 
     def wait_or_raise(self, error: postgres.Error, attempt: int) -> None:
-        """Waits before another attempt where that may help; raises otherwise."""
+        """Waits before another attempt where that may help; raises otherwise. By hand, because an attempt that ended without an
+        error, its rows having changed, counts as one too."""
         if not postgres.is_transient(error):
             raise error
         if attempt + 1 >= ATTEMPTS:

@@ -21,7 +21,10 @@ _PATIENCE_SECONDS = 30.0
 
 
 class Retries:
-    """Failures of one read since it last made progress, and how long to wait after each."""
+    """Failures of one read since it last made progress, and how long to wait after each.
+
+    By hand, because progress in the middle of a stream starts it anew: a library's loop wraps whole calls.
+    """
 
     def __init__(self, what: str) -> None:
         self._what = what

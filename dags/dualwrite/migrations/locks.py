@@ -7,12 +7,12 @@ is rolled back, and the work is tried again with back-off until wait_for_lock is
 from __future__ import annotations
 
 import logging
-import random
 import threading
-import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import Self, TypeVar
+
+import tenacity
 
 from dualwrite import postgres
 from dualwrite.model.errors import MigrationError
@@ -25,8 +25,6 @@ GIVES_WAY = (errors.LockNotAvailable, errors.DeadlockDetected)
 """What Postgres says when another try may succeed."""
 
 _KEY = 7_305_148_912_604_431  # any constant: this bundle's migrations
-_FIRST_PAUSE = 0.25
-_LONGEST_PAUSE = 5.0
 
 
 class _AnotherRun(Exception):
@@ -51,24 +49,30 @@ def tried_again(connect: Callable[[], Connection], what: str, seconds: float, wo
 
     Raises MigrationError with who held the lock.
     """
-    deadline = time.monotonic() + seconds
-    pause = _FIRST_PAUSE
     with Watcher(connect) as watcher:
-        while True:
-            try:
-                return work(watcher)
-            except _AnotherRun:
-                why = "Another run of apply_migrations is in progress."
-            except GIVES_WAY as error:
-                why = f"Postgres answered {postgres.condition(error)}."
-            if time.monotonic() + pause > deadline:
-                raise MigrationError(
-                    f"{what} didn't get its locks within {seconds:g} s. {watcher.holder or why} End that session, or run "
-                    "again with a longer wait_for_lock."
-                )
-            log.info("%s: %s Retrying", what, why)
-            time.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+        def give_up(state: tenacity.RetryCallState) -> None:
+            raise MigrationError(
+                f"{what} didn't get its locks within {seconds:g} s. {watcher.holder or _why(state)} End that session, or run "
+                "again with a longer wait_for_lock."
+            ) from None
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((_AnotherRun, *GIVES_WAY)),
+            wait=tenacity.wait_exponential_jitter(initial=0.25, exp_base=1.5, jitter=0.25, max=5),
+            stop=tenacity.stop_before_delay(seconds),
+            before_sleep=lambda state: log.info("%s: %s Retrying", what, _why(state)),
+            retry_error_callback=give_up,
+        )
+        return retrying(work, watcher)
+
+
+def _why(state: tenacity.RetryCallState) -> str:
+    """What the last attempt ended with."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, postgres.Error):
+        return f"Postgres answered {postgres.condition(error)}."
+    return "Another run of apply_migrations is in progress."
 
 
 class Watcher:
