@@ -41,3 +41,18 @@ def test_every_dag_imports_with_the_lower_bounds_of_the_requirements(tmp_path: P
     found = json.loads(lines[-1].removeprefix("RESULT "))
     assert found["errors"] == {}
     assert set(found["dags"]) == {file.stem for file in FILES}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("airflow", "day"), [("3.2.0", "2026-04-08"), ("3.3.2", "2026-09-18")])
+def test_the_requirements_resolve_with_the_newest_of_everything_on_the_day_of_airflows_release(tmp_path, airflow, day):
+    """Airflow's constraints for a release hold about that. Those files themselves aren't on a package registry."""
+    given = tmp_path / "airflow.txt"
+    given.write_text(f"apache-airflow=={airflow}\n")
+    done = subprocess.run(
+        [str(airflow_home.BIN / "uv"), "pip", "compile", "-q", "--python", sys.executable, "--exclude-newer", f"{day}T23:00:00Z",
+         str(airflow_home.ROOT / "requirements.txt"), str(given)],
+        capture_output=True, text=True, check=False, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"apache-airflow=={airflow}\n" in done.stdout

@@ -159,7 +159,7 @@ def test_old_and_missing_packages_are_named_with_what_to_install():
     todo = {line.what: line.fault for line in doctor.versions(installed) if line.fault}
     assert todo == {
         "apache-airflow-task-sdk": "1.1.8 is too old. Install apache-airflow-task-sdk>=1.2.",
-        "psycopg": "it is missing. Install psycopg>=3.3.6.",
+        "psycopg": "it is missing. Install psycopg>=3.2.9.",
     }
     assert not [line for line in doctor.versions() if line.fault]
 

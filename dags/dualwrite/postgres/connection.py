@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import select
+import selectors
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ from psycopg.abc import PQGen
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 from psycopg.types.json import Jsonb
+from psycopg.waiting import Ready
 
 log = logging.getLogger(__name__)
 
@@ -91,16 +93,28 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     answer_within: float = ANSWER_SECONDS
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """What psycopg calls for each statement, each BEGIN and COMMIT, and each buffer of a COPY."""
+        """What psycopg calls for each statement, each BEGIN and COMMIT, and each buffer of a COPY.
+
+        `gen` says what it waits for (to read, to write) and is told what there is. Psycopg's own waits take a timeout
+        since 3.3.6, and Airflow's constraints hold older ones. This costs some microseconds a statement, not a row.
+        """
         limit = self.answer_within if timeout is None else timeout
-        began = time.monotonic()
+        deadline = time.monotonic() + limit
         try:
-            return super().wait(gen, interval, limit)
-        except psycopg.OperationalError as error:
-            if error.sqlstate is None and time.monotonic() - began >= limit:
-                self.close()  # its answer may still come, and would be taken for the next statement's
-                raise AnswerTimeout(f"no answer within {limit:g} s") from None
-            raise
+            wanted = next(gen)
+            with selectors.DefaultSelector() as selector:
+                selector.register(self.fileno(), wanted)
+                while True:
+                    if ready := selector.select(interval):
+                        wanted = gen.send(Ready(ready[0][1]))
+                        selector.modify(self.fileno(), wanted)
+                    elif self.closed:
+                        raise psycopg.OperationalError("the connection was closed while its answer was waited for")
+                    elif time.monotonic() >= deadline:
+                        self.close()  # its answer may still come, and would be taken for the next statement's
+                        raise AnswerTimeout(f"no answer within {limit:g} s")
+        except StopIteration as ended:
+            return ended.value  # type: ignore[no-any-return]
 
 
 def connect(

@@ -27,7 +27,7 @@ MINIMUM = {
     "apache-airflow-providers-postgres": (6, 2),
     "apache-airflow-providers-standard": (1, 9),
     "google-cloud-firestore": (2, 20),
-    "psycopg": (3, 3, 6),
+    "psycopg": (3, 2, 9),
     "rfc3339-validator": (0, 1, 4),
     "sentry-sdk": (2,),
     "tenacity": (9,),
