@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=dags:. $(BIN)/python
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: help install demo up down test unit mutants soak check format migration snapshot indexes catalog env doctor bench constraints
 
@@ -36,7 +36,7 @@ up: install
 down: install
 	@$(RUN) -m dev.up --down
 
-## the whole suite, soak tests left out, in WORKERS=2 processes, each with databases of its own
+## the whole suite, soak tests left out, in WORKERS=3 processes, each with databases of its own
 test: install
 	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 

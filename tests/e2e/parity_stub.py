@@ -9,14 +9,18 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dev.airflow_home import ROOT
+from dualwrite.model.report import CollectionReport
+from dualwrite.runs.ready import checklist
 
 WEB = ROOT / "plugins" / "parity_web"
 RUN = "manual__1"
+NOW = datetime.now(UTC)
 
 
 def _headers() -> dict[str, str]:
@@ -51,6 +55,36 @@ def about(dag_id: str, report: dict[str, Any] | None, runs: int = 1, **changes: 
     if report:
         answers[f"dags/{dag_id}/dagRuns/{RUN}/taskInstances/report/xcomEntries/return_value"] = (200, {"value": report})
     return answers
+
+
+def report_of(*collections: CollectionReport, runs: int = 3, **changes: Any) -> dict[str, Any]:
+    """A report of these collections. tests/integration/reconcile/test_report_shape.py holds it against a real one."""
+    shown = [c.as_json() | {"scope": "sweep"} for c in collections]
+    verdicts = ("missing", "stale", "extra", "rejected")
+    whole: dict[str, Any] = {
+        "at": NOW.isoformat(),
+        "dual_write_enabled": True,
+        "problem": None,
+        "operations": {"total": 9, "minutes": 30},
+        "collections": shown,
+        "open": [
+            {"collection": c["collection"], "verdict": v, "cause": "never_attempted", "excused": False,
+             "number": c["counts"][v], "since": (NOW - timedelta(hours=2)).isoformat()}
+            for c in shown for v in verdicts if c["counts"][v]
+        ],
+        "ages": {c["collection"]: {"examined_until": NOW.isoformat(), "swept_at": NOW.isoformat()} for c in shown},
+        "history": [
+            {"run_id": f"manual__{i + 1}", "at": (NOW - timedelta(minutes=15 * i)).isoformat(), "missing": i % 3, "billed": 172}
+            for i in range(runs)
+        ],
+        "excuses": [],
+        "clean_days": 3,
+        "migrations": {"applied": 2, "pending": [], "differences": 0, "unknown": None},
+        "alerts": [],
+    }  # fmt: skip
+    whole |= changes
+    whole["ready"] = checklist(whole, [c["collection"] for c in shown], [])
+    return whole
 
 
 @contextlib.contextmanager

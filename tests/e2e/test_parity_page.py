@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,13 +14,11 @@ from playwright.sync_api import Browser, Page, expect
 from dualwrite.model.mapping import Refusal
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
-from dualwrite.runs.ready import checklist
 from tests.e2e.browser import chromium, needs_chromium, serious
-from tests.e2e.parity_stub import RUN, Stub, about, serve
+from tests.e2e.parity_stub import NOW, RUN, Stub, about, report_of, serve
 
 pytestmark = needs_chromium
 DAG = "reconcile_dual_writes"
-NOW = datetime.now(UTC)
 DETAILS = {
     "dag_id": DAG,
     "is_paused": True,
@@ -45,36 +43,6 @@ DETAILS = {
         },
     },
 }  # fmt: skip
-
-
-def _report(*collections: CollectionReport, runs: int = 3, **changes: Any) -> dict[str, Any]:
-    """A report as the DAG makes it."""
-    shown = [c.as_json() | {"scope": "sweep"} for c in collections]
-    verdicts = ("missing", "stale", "extra", "rejected")
-    whole: dict[str, Any] = {
-        "at": NOW.isoformat(),
-        "dual_write_enabled": True,
-        "problem": None,
-        "operations": {"total": 9, "minutes": 30},
-        "collections": shown,
-        "open": [
-            {"collection": c["collection"], "verdict": v, "cause": "never_attempted", "excused": False,
-             "number": c["counts"][v], "since": (NOW - timedelta(hours=2)).isoformat()}
-            for c in shown for v in verdicts if c["counts"][v]
-        ],
-        "ages": {c["collection"]: {"examined_until": NOW.isoformat(), "swept_at": NOW.isoformat()} for c in shown},
-        "history": [
-            {"run_id": f"manual__{i + 1}", "at": (NOW - timedelta(minutes=15 * i)).isoformat(), "missing": i % 3, "billed": 172}
-            for i in range(runs)
-        ],
-        "excuses": [],
-        "clean_days": 3,
-        "migrations": {"applied": 2, "pending": [], "differences": 0, "unknown": None},
-        "alerts": [],
-    }  # fmt: skip
-    whole |= changes
-    whole["ready"] = checklist(whole, [c["collection"] for c in shown], [])
-    return whole
 
 
 def _collection(name: str, *findings: Finding, matching: int = 5) -> CollectionReport:
@@ -124,7 +92,7 @@ def _open(page: Page, stub: Stub, report: dict[str, Any] | None = None, query: s
 
 
 def test_what_differs_is_said_first_with_a_button_that_repairs_just_that(page, stub):
-    _open(page, stub, _report(_collection("posts", MISSING), _collection("comments")))
+    _open(page, stub, report_of(_collection("posts", MISSING), _collection("comments")))
     expect(page.locator(".hero h2")).to_contain_text("1 difference is open")
     page.get_by_role("button", name="Repair… missing posts").click()
     dialog = page.get_by_role("dialog")
@@ -141,7 +109,7 @@ def test_what_differs_is_said_first_with_a_button_that_repairs_just_that(page, s
 
 
 def test_a_missing_row_whose_key_an_extra_row_holds_gets_the_repair_that_can_help(page, stub):
-    report = _report(_collection("posts", MISSING))
+    report = report_of(_collection("posts", MISSING))
     report["open"][0]["reason"] = "unique_key_held_by_extra_row"
     report["alerts"] = ["posts: 1 missing since 2026-11-24T10:00 (1 never_attempted); trigger with repair = all"]
     _open(page, stub, report)
@@ -151,7 +119,7 @@ def test_a_missing_row_whose_key_an_extra_row_holds_gets_the_repair_that_can_hel
 
 
 def test_nothing_that_differs_is_green_and_the_checklist_says_what_is_lacking(page, stub):
-    _open(page, stub, _report(_collection("posts")))
+    _open(page, stub, report_of(_collection("posts")))
     expect(page.locator(".hero.good h2")).to_contain_text("The two databases agree")
     expect(page.locator(".answer")).to_have_text("No: 1 condition is not met.")
     expect(page.locator(".checks li.bad")).to_contain_text("14 clean days in a row")
@@ -159,13 +127,13 @@ def test_nothing_that_differs_is_green_and_the_checklist_says_what_is_lacking(pa
 
 
 def test_an_old_report_is_not_sold_as_the_present(page, stub):
-    _open(page, stub, _report(_collection("posts"), at=(NOW - timedelta(days=2)).isoformat()))
+    _open(page, stub, report_of(_collection("posts"), at=(NOW - timedelta(days=2)).isoformat()))
     expect(page.locator(".hero.unknown h2")).to_contain_text("agreed when they were last compared")
     expect(page.locator(".answer")).to_contain_text("older than a day")
 
 
 def test_a_collection_that_was_never_compared_is_named_and_nothing_is_claimed_of_it(page, stub):
-    _open(page, stub, _report(_collection("posts"), declared=["posts", "permissions"]))
+    _open(page, stub, report_of(_collection("posts"), declared=["posts", "permissions"]))
     expect(page.locator(".hero.unknown h2")).to_contain_text("Nothing differs in what was compared so far")
     expect(page.locator(".hero")).to_contain_text("never compared completely: permissions")
 
@@ -173,7 +141,7 @@ def test_a_collection_that_was_never_compared_is_named_and_nothing_is_claimed_of
 def test_a_part_that_was_not_examined_is_never_shown_as_fine(page, stub):
     lost = CollectionReport("posts", "compare", not_examined="its task failed")
     why = "posts was not examined: its task failed"
-    _open(page, stub, _report(lost, _collection("comments"), alerts=[why]))
+    _open(page, stub, report_of(lost, _collection("comments"), alerts=[why]))
     expect(page.locator(".hero")).to_contain_text(why)
     expect(page.locator(".hero.unknown h2")).to_contain_text("Not proved: 1 of 2 collections")
     expect(page.locator("#collections")).to_contain_text("not examined")
@@ -181,13 +149,13 @@ def test_a_part_that_was_not_examined_is_never_shown_as_fine(page, stub):
 
 def test_a_run_that_failed_for_another_reason_than_drift_says_so(page, stub):
     why = "write_ops is missing, so nobody can tell whether dual-write is alive"
-    _open(page, stub, _report(_collection("posts"), alerts=[why]))
+    _open(page, stub, report_of(_collection("posts"), alerts=[why]))
     expect(page.locator(".hero.unknown h2")).to_contain_text("Nothing differs, but the last run failed")
     expect(page.locator(".hero")).to_contain_text(why)
 
 
 def test_an_excuse_needs_a_reason_and_names_one_key(page, stub):
-    _open(page, stub, _report(_collection("posts", STALE)))
+    _open(page, stub, report_of(_collection("posts", STALE)))
     page.locator(".finding summary").click()
     page.get_by_role("button", name="Excuse… posts Def456").first.click()
     dialog = page.get_by_role("dialog")
@@ -200,7 +168,7 @@ def test_an_excuse_needs_a_reason_and_names_one_key(page, stub):
 
 
 def test_a_link_opens_the_form_with_its_values_and_sends_nothing_by_itself(page, stub):
-    _open(page, stub, _report(_collection("posts")), query='?conf={"repair":"all","grace_seconds":7}')
+    _open(page, stub, report_of(_collection("posts")), query='?conf={"repair":"all","grace_seconds":7}')
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Repair")).to_have_value("all")
     expect(dialog.get_by_label("Grace")).to_have_value("7")
@@ -210,7 +178,7 @@ def test_a_link_opens_the_form_with_its_values_and_sends_nothing_by_itself(page,
 
 
 def test_a_bad_value_that_is_folded_away_is_unfolded_and_not_sent(page, stub):
-    _open(page, stub, _report(_collection("posts", MISSING)), query='?conf={"repair":"missing"}')
+    _open(page, stub, report_of(_collection("posts", MISSING)), query='?conf={"repair":"missing"}')
     form = page.get_by_role("dialog")
     form.get_by_text("more parameters").click()
     form.get_by_label("Grace").fill("99999")
@@ -223,7 +191,7 @@ def test_a_bad_value_that_is_folded_away_is_unfolded_and_not_sent(page, stub):
 
 def test_a_refusal_of_airflow_is_shown_with_its_reason(page, stub):
     stub.answers[f"POST dags/{DAG}/dagRuns"] = (400, {"detail": "Invalid input for param repair"})
-    _open(page, stub, _report(_collection("posts", MISSING)))
+    _open(page, stub, report_of(_collection("posts", MISSING)))
     page.get_by_role("button", name="Look now…").click()
     page.get_by_role("dialog").get_by_role("button", name="Trigger").click()
     expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text("Invalid input for param repair")
@@ -240,7 +208,7 @@ def test_hostile_ids_are_shown_as_text_and_break_nothing(page, stub):
         "by": "<u>me</u>",
         "reason": "</q><script>",
     }
-    report = _report(
+    report = report_of(
         _collection("posts", *found), excuses=[excused | {"since": NOW.isoformat()}], alerts=["<h1>brake</h1>"]
     )
     _open(page, stub, report)
@@ -255,7 +223,7 @@ def test_hostile_ids_are_shown_as_text_and_break_nothing(page, stub):
 
 def test_two_hundred_runs_and_a_hundred_collections_are_shown_at_once(page, stub):
     many = [_collection(f"collection_{i}", *([MISSING] if i % 5 == 0 else [])) for i in range(100)]
-    stub.answers |= about(DAG, _report(*many, runs=200), runs=200)
+    stub.answers |= about(DAG, report_of(*many, runs=200), runs=200)
     began = time.monotonic()
     page.goto(stub.url)
     page.locator("main[aria-busy=false]").wait_for()
@@ -286,14 +254,14 @@ def test_before_the_first_run_the_page_says_what_to_do_first(page, stub):
 
 def test_it_says_that_it_loads(page, stub):
     stub.delay = 1
-    stub.answers |= about(DAG, _report(_collection("posts")))
+    stub.answers |= about(DAG, report_of(_collection("posts")))
     page.goto(stub.url)
     expect(page.locator("main[aria-busy=true]")).to_have_text("Loading…")
     expect(page.locator(".hero")).to_be_visible()
 
 
 def test_one_run_is_shown_on_its_own_page(page, stub):
-    report = _report(
+    report = report_of(
         _collection("posts", MISSING), alerts=["posts: 1 missing"], verdict="1 difference is open: 1 missing."
     )
     _open(page, stub, report, query=f"?dag_id={DAG}&run_id={RUN}")
@@ -304,7 +272,7 @@ def test_one_run_is_shown_on_its_own_page(page, stub):
 
 
 def test_it_is_usable_by_keyboard_alone(page, stub):
-    _open(page, stub, _report(_collection("posts", MISSING)))
+    _open(page, stub, report_of(_collection("posts", MISSING)))
     page.locator("h1").click()
     for _ in range(30):
         page.keyboard.press("Tab")
@@ -330,7 +298,7 @@ def test_axe_finds_nothing_serious_in_either_theme_on_a_desk_or_a_phone(browser,
         "reason": "known",
         "since": NOW.isoformat(),
     }
-    report = _report(_collection("posts", MISSING, STALE), _collection("comments"), excuses=[excuse])
+    report = report_of(_collection("posts", MISSING, STALE), _collection("comments"), excuses=[excuse])
     _open(page, stub, report)
     for summary in page.locator("summary").all():
         summary.click()
