@@ -32,6 +32,7 @@ def test_a_repair_takes_what_its_policy_writes_and_nobody_has_accepted(verdict):
 @pytest.mark.parametrize(
     ("planned", "expected"),
     [
+        ({"insert": 1, "unfinished": 1}, ("write",)),
         ({}, ()),
         ({"insert": 1}, ("write",)),
         ({"update": 1}, ("write",)),

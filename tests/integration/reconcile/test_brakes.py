@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from dualwrite.engine.compare import Examiner
 from dualwrite.model.errors import BrakeError
 from dualwrite.runs import repair
 from dualwrite.runs.reconcile_plan import Run
@@ -95,6 +96,28 @@ def test_the_gate_counts_what_this_run_has_written_and_what_a_killed_one_left_to
         finished = repair.write(other, "posts")
         assert (finished["inserted"], finished["examined"]) == (0, 0)
         assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
+
+
+def test_what_a_killed_run_left_is_confirmed_before_anything_else_is_written(
+    world, emulator, target_dsn, run, monkeypatch
+):
+    create(world, target_dsn)
+    attempted(target_dsn, "post:create:new")
+    run()
+    with reconcile_run(world.project, emulator, target_dsn, repair="all", max_share=100) as killed:
+        repair.write(killed, "posts")
+    execute(target_dsn, "UPDATE dualwrite.repair_journal SET confirmed_at = NULL WHERE key = 'new'")
+
+    def fails(*_):
+        raise RuntimeError("at the first page")
+
+    monkeypatch.setattr(Examiner, "examine_units", fails)
+    with (
+        reconcile_run(world.project, emulator, target_dsn, repair="all") as other,
+        pytest.raises(RuntimeError, match="at the first page"),
+    ):
+        repair.write(other, "posts")
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
 
 
 def test_what_a_repair_has_written_is_not_counted_again_before_its_next_collection(world, emulator, target_dsn, run):
