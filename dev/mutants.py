@@ -140,13 +140,35 @@ def mutants(source: str) -> Iterator[Mutant]:
     tree = ast.parse(source)
     for number, node in enumerate(ast.walk(tree)):
         node._number = number  # type: ignore[attr-defined] # found again in a copy
+    named = {id(n) for statement in tree.body if _only_names(statement) for n in ast.walk(statement)}
     for node, lines in _mutable(tree, frozenset()):
+        if id(node) in named:
+            continue
         for change, replace in _changes(node):
             copied = copy.deepcopy(tree)
             twin = next(n for n in ast.walk(copied) if n._number == node._number)  # type: ignore[attr-defined]
             mutated = _Replacing(twin, replace(copy.deepcopy(node))).visit(copied)
             assert isinstance(mutated, ast.Module)
             yield Mutant(getattr(node, "lineno", 0), change, lines, ast.fix_missing_locations(mutated))
+
+
+def _only_names(statement: ast.stmt) -> bool:
+    """`__all__`, a TypeVar, or a number with a name at the top of the module: a size or a patience, whose exact value is a
+    choice that no test should pin."""
+    match statement:
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=value)
+        ):
+            if name == "__all__" or (isinstance(value, ast.Call) and ast.unparse(value.func) == "TypeVar"):
+                return True
+            parts = list(ast.walk(value)) if value is not None else []
+            numbers = all(
+                isinstance(n, ast.BinOp | ast.operator | ast.UnaryOp | ast.unaryop)
+                or (isinstance(n, ast.Constant) and isinstance(n.value, int | float) and not isinstance(n.value, bool))
+                for n in parts
+            )
+            return bool(parts) and name.isupper() and numbers
+    return False
 
 
 class _Replacing(ast.NodeTransformer):

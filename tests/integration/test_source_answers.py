@@ -213,3 +213,27 @@ def test_a_scan_that_is_given_up_gives_back_what_it_had_reserved(source):
     with pytest.raises(BudgetError, match="reading comments with 450 documents would cost 450 "):
         list(source.pages(COMMENTS, 10))
     assert source.budget.spent == 1, "the count alone"
+
+
+def test_an_answer_without_a_document_in_the_middle_of_a_stream_is_passed_over(source, monkeypatch):
+    """Firestore says so how far it is while it finds nothing."""
+    original = source._run_query
+
+    def with_news(*args, **kwargs):
+        for number, (size, answer) in enumerate(original(*args, **kwargs)):
+            if number == 100:
+                yield 0, type(answer)(skipped_results=1)
+            yield size, answer
+
+    class News:
+        def __init__(self, answers):
+            self.answers = answers
+
+        def __iter__(self):
+            return self.answers
+
+        def cancel(self):
+            self.answers.close()
+
+    monkeypatch.setattr(source, "_run_query", lambda *a, **k: News(with_news(*a, **k)))
+    assert [len(page.messages) for page in source.pages(COMMENTS, 200)] == [200, 200, 50]
