@@ -77,6 +77,8 @@ _REMEMBERED = (
     "integration/reconcile/test_excuses.py",
     "integration/reconcile/test_windows.py",
     "integration/reconcile/test_looking_twice.py",
+    "integration/reconcile/test_many_differences.py",
+    "integration/reconcile/test_brakes.py",
     "integration/reconcile/test_repair.py",
     "integration/test_pruning.py",
 )

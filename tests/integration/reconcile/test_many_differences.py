@@ -29,7 +29,12 @@ def _fill(dsn: str, number: int) -> None:
 
 
 def test_pages_hold_each_difference_once_and_none_too_many(target_dsn):
-    _fill(target_dsn, 23)
+    _fill(target_dsn, 22)
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute(
+            "UPDATE dualwrite.open_differences SET key = '!' WHERE key = 'c0000001'"
+        )  # before all letters
+    _fill(target_dsn, 1)
 
     @contextmanager
     def transaction():
