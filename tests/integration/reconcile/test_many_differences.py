@@ -29,7 +29,7 @@ def _fill(dsn: str, number: int) -> None:
 
 
 def test_pages_hold_each_difference_once_and_none_too_many(target_dsn):
-    _fill(target_dsn, 22)
+    _fill(target_dsn, 23)
     with psycopg.connect(target_dsn) as connection:
         connection.execute(
             "UPDATE dualwrite.open_differences SET key = '!' WHERE key = 'c0000001'"
