@@ -79,6 +79,7 @@ _REMEMBERED = (
     "integration/reconcile/test_looking_twice.py",
     "integration/reconcile/test_many_differences.py",
     "integration/reconcile/test_brakes.py",
+    "integration/reconcile/test_report_shape.py",
     "integration/reconcile/test_repair.py",
     "integration/test_pruning.py",
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
+from dualwrite.postgres import connect
+from dualwrite.postgres.remembered.excuses import excuses_of
 from tests.e2e.parity_stub import report_of
 from tests.integration.reconcile.world import create, delete_of_a_recent_document
 
@@ -33,5 +36,12 @@ def test_the_report_that_the_pages_tests_make_up_has_no_field_that_a_real_one_la
     made_up = report_of(posts)
     assert _unknown(made_up, ended.report) == []
     assert ended.report["open"], "the real one has what there is to compare"
-    assert ended.report["excuses"]
+    [excuse] = ended.report["excuses"]
+    assert {**excuse, "since": None} == {
+        "collection": "comments", "key": "gone", "verdict": "extra", "by": excuse["by"], "reason": "known", "since": None,
+    }  # fmt: skip
+    assert abs(datetime.fromisoformat(excuse["since"]) - datetime.now(UTC)) < timedelta(minutes=5)
+    with connect(target_dsn) as connection:
+        [(label, accepted)] = excuses_of(connection, "comments").items()
+    assert (label, accepted.verdict) == ("gone", "extra")
     assert _unknown({**made_up, "renamed": 1}, ended.report) == ["report.renamed"]
