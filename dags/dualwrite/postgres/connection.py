@@ -110,7 +110,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                         selector.modify(self.fileno(), wanted)
                     elif self.closed:
                         raise psycopg.OperationalError("the connection was closed while its answer was waited for")
-                    elif time.monotonic() >= deadline:
+                    if time.monotonic() >= deadline:
                         self.close()  # its answer may still come, and would be taken for the next statement's
                         raise AnswerTimeout(f"no answer within {limit:g} s")
         except StopIteration as ended:
