@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import psycopg
@@ -14,6 +15,7 @@ from dualwrite.engine.compare import Examiner
 from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, _batches, _mapped_of, _takes_proof, _unlocated
 from dualwrite.engine.deletes import Deletes
 from dualwrite.engine.judge import ATTEMPTS
+from dualwrite.engine.page import Page
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.firestore.source import Source
 from dualwrite.model.errors import TargetError
@@ -103,6 +105,27 @@ def test_what_no_retry_helps_is_raised_at_once(slept, posts):
     with pytest.raises(psycopg.errors.CheckViolation):
         posts.judge.wait_or_raise(psycopg.errors.CheckViolation(), 0)
     assert slept == []
+
+
+def test_a_page_whose_statement_no_retry_helps_ends_with_what_postgres_said(slept, posts, monkeypatch):
+    @contextmanager
+    def refused():
+        raise psycopg.errors.UndefinedTable
+        yield
+
+    monkeypatch.setattr(posts.target, "transaction", refused)
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        posts.judge.judge(Page(posts.judge.stager), Policy())
+    assert slept == []
+
+
+def test_a_pages_inserts_are_read_again_beside_the_next_page_each_document_once(posts, monkeypatch):
+    asked: list[list[str]] = []
+    monkeypatch.setattr(posts.source, "get", lambda paths: asked.append(paths) or {})
+    posts.protocol.confirm_later([_row("u1"), _row("u2")], [1, 2])
+    posts.protocol.confirm_later([], [])
+    posts.protocol._executor.shutdown(wait=True)
+    assert asked == [["things/k"]]
 
 
 def test_a_deadlock_is_waited_out_ever_longer_and_never_beyond_five_seconds(slept, posts):

@@ -24,6 +24,14 @@ from tests.support import one, reconcile_run, table_bytes
 from tests.worlds import LONG_AGO, comment, post
 
 
+def test_counters_that_lag_are_counted_by_comparisons_and_not_by_a_repair(world, emulator, target_dsn, run):
+    edit_that_moves_none(world, target_dsn)
+    run(scope="sweep")
+    with reconcile_run(world.project, emulator, target_dsn, repair="all", max_share=100) as again:
+        written = repair.write(again, "comments")
+    assert (written["updated"], written["derived_lag"]) == (1, 0)
+
+
 def test_repair_writes_no_more_than_it_may(world, target_dsn, run):
     def found() -> dict[str, int]:
         return {r["collection"] + " " + r["verdict"]: r["number"] for r in run(max_share=100).report["open"]}
