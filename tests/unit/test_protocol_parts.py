@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -14,7 +15,7 @@ from dualwrite.catalog import CATALOG
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, _batches, _mapped_of, _takes_proof, _unlocated
 from dualwrite.engine.deletes import Deletes
-from dualwrite.engine.judge import ATTEMPTS
+from dualwrite.engine.judge import ATTEMPTS, Judged
 from dualwrite.engine.page import Page
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.firestore.source import Source
@@ -117,6 +118,34 @@ def test_a_page_whose_statement_no_retry_helps_ends_with_what_postgres_said(slep
     with pytest.raises(psycopg.errors.UndefinedTable):
         posts.judge.judge(Page(posts.judge.stager), Policy())
     assert slept == []
+
+
+def _nothing_differs(posts, monkeypatch, *, faults: list[Exception], unknown: bool) -> None:
+    """Postgres answers that nothing of a page differs, after these faults; or something is always still to be learned."""
+
+    @contextmanager
+    def transaction():
+        if faults:
+            raise faults.pop()
+        yield None
+
+    same = SimpleNamespace(differences=[], derived_lag=0)
+    monkeypatch.setattr(posts.target, "transaction", transaction)
+    monkeypatch.setattr(posts.target, "compare_staged", lambda *_: same)
+    monkeypatch.setattr(posts.judge, "_is_unknown", lambda *_: unknown)
+    monkeypatch.setattr(posts.judge, "_settle", lambda *_: Judged({}, {}))
+
+
+def test_a_page_that_met_a_deadlock_is_judged_by_the_next_attempt(slept, posts, monkeypatch):
+    _nothing_differs(posts, monkeypatch, faults=[psycopg.errors.DeadlockDetected()], unknown=False)
+    assert posts.judge.judge(Page(posts.judge.stager), Policy()) == Judged({}, {})
+    assert len(slept) == 1
+
+
+def test_a_page_whose_rows_keep_changing_is_given_up_and_says_so(slept, posts, monkeypatch):
+    _nothing_differs(posts, monkeypatch, faults=[], unknown=True)
+    with pytest.raises(TargetError, match="Rows of posts kept changing through 10 looks"):
+        posts.judge.judge(Page(posts.judge.stager), Policy())
 
 
 def test_a_pages_inserts_are_read_again_beside_the_next_page_each_document_once(posts, monkeypatch):
