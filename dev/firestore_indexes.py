@@ -6,7 +6,7 @@ import json
 
 from dev.airflow_home import ROOT
 from dualwrite.catalog import CATALOG
-from dualwrite.engine.compare import scans
+from dualwrite.engine.scans import scans
 from dualwrite.model.windows import LONG_AGO, Window
 
 FILE = ROOT / "docs/firestore.indexes.json"

@@ -16,6 +16,9 @@ from typing import Any
 
 import psycopg
 
+COLLECTIONS = ["users", "boards", "posts", "comments", "replies", "likes"]
+"""What the clients write to, and what that needs."""
+
 
 def milliseconds(moment: datetime) -> datetime:
     """What a JavaScript date sends of it."""

@@ -27,7 +27,7 @@ settings.load_profile("shared_machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With several processes (-n), one emulator for all: each needs a quarter of a minute's work until Java has warmed up."""
+    """With several processes (-n), one emulator for all: Java warms up once."""
     if config.getoption("numprocesses", None) and "DUALWRITE_TEST_EMULATOR" not in os.environ:
         parts = ExitStack()
         folder = parts.enter_context(tempfile.TemporaryDirectory(prefix="dualwrite-emulator-"))

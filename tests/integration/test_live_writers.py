@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -17,9 +13,9 @@ import pytest
 from dev import seed
 from dualwrite.catalog import CATALOG
 from dualwrite.runs import backfill
+from tests.killing import killed_at_work
 from tests.support import DEFAULTS, apply, examine_all, gap_run, one, table_bytes, verify_all
 
-ROOT = Path(__file__).resolve().parents[2]
 T = datetime(2026, 2, 1, tzinfo=UTC)
 POST = {"title": "t", "content": "c", "authorId": "u1", "authorName": "n", "createdAt": T}
 
@@ -165,16 +161,7 @@ def test_killed_at_any_moment_and_run_again_ends_as_a_clean_run(
     world.load_source(firestore)
     with psycopg.connect(target_dsn) as connection:
         world.load_target(connection)
-    command = [sys.executable, "-m", "tests.child_apply", firestore.project, emulator, target_dsn]
-    killed = 0
-    for _ in range(4):
-        with subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
-            assert child.stdout.readline() == b"begin\n"
-            time.sleep(rng.uniform(0.01, 0.6))
-            killed += child.poll() is None
-            child.kill()
-    assert killed, "no child was killed at work"
+    killed_at_work("tests.child_apply", firestore.project, emulator, target_dsn, moments=rng, within=(0.01, 0.6))
     with gap_run(firestore.project, emulator, target_dsn) as run:
         examine_all(run, dry=False)
         left = verify_all(run)
@@ -185,10 +172,6 @@ def test_killed_at_any_moment_and_run_again_ends_as_a_clean_run(
             == world.over_all[name]["matching"] + world.over_all[name]["missing"] + (world.over_all[name]["stale"])
         ), name
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT / 'dags'}:{ROOT}"}
 
 
 def test_a_journal_left_unconfirmed_is_finished_by_the_next_run(base, emulator, target_dsn, monkeypatch):

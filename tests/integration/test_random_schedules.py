@@ -6,11 +6,8 @@ run is tried with whole collections and with collections in slices.
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +15,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.clients import Client, beside, differences
+from tests.clients import COLLECTIONS, Client, beside, differences
+from tests.killing import killed_at_work
 from tests.support import reconciled
 
 ROOT = Path(__file__).resolve().parents[2]
-COLLECTIONS = ["users", "boards", "posts", "comments", "replies", "likes"]
 T = datetime(2026, 2, 1, tzinfo=UTC)
 slice_documents = pytest.mark.parametrize(
     "slice_documents", [pytest.param(250_000, id="whole"), pytest.param(20, id="in slices")]
@@ -108,18 +105,10 @@ def test_killed_at_any_moment_and_run_again_ends_with_target_equal_to_source(
     with ThreadPoolExecutor(max_workers=8) as threads:
         list(threads.map(Client.run, clients))
     assert differences(base, target_dsn), "the clients lost nothing"
-    moments = random.Random(seed)
-    command = [sys.executable, "-m", "tests.child_reconcile", base.project, emulator, target_dsn, str(slice_documents)]
-    environment = {**os.environ, "PYTHONPATH": "dags:."}
-    killed = 0
-    for _ in range(4):
-        with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
-            assert child.stdout.readline() == b"begin\n"
-            time.sleep(moments.uniform(0.05, 0.8))
-            killed += child.poll() is None
-            child.kill()
-    assert killed, "no child was killed at work"
+    killed_at_work(
+        "tests.child_reconcile", base.project, emulator, target_dsn, slice_documents,
+        moments=random.Random(seed), within=(0.05, 0.8),
+    )  # fmt: skip
     last = reconciled(
         base.project, emulator, target_dsn, scope="sweep", repair="all", max_repairs=100_000, max_share=100,
         liveness_minimum=10**6, slice_documents=slice_documents,

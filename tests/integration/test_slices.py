@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.engine.compare import scans
+from dualwrite.engine.scans import scans
 from dualwrite.engine.slicing import Cutter
 from dualwrite.firestore.source import Source
 from dualwrite.model.slices import Slice

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests import in_slices
-from tests.clients import Client, beside, differences
+from tests.clients import COLLECTIONS, Client, beside, differences
+from tests.killing import killed_at_work
 from tests.support import gap_run, one
 from tests.worlds import club, put
 
 ROOT = Path(__file__).resolve().parents[2]
-COLLECTIONS = ["users", "boards", "posts", "comments", "replies", "likes"]
 T = datetime(2026, 2, 1, tzinfo=UTC)
 
 
@@ -45,30 +42,10 @@ def test_slices_killed_at_any_moment_and_done_again_write_each_row_once_and_leav
         put(firestore, {path: documents[path] for path in paths[start : start + 400]})
     seed = random.randrange(10**9)
     sys.stdout.write(f"\nseed {seed}\n")
-    moments = random.Random(seed)
-    killed = 0
-    command = [
-        sys.executable,
-        "-m",
-        "tests.child_gap",
-        firestore.project,
-        emulator,
-        target_dsn,
-        "run",
-        "40",
-        "posts",
-        "comments",
-    ]
-    for _ in range(4):
-        with subprocess.Popen(
-            command, env={**os.environ, "PYTHONPATH": "dags:."}, cwd=ROOT, stdout=subprocess.PIPE
-        ) as child:
-            assert child.stdout is not None
-            assert child.stdout.readline() == b"begin\n"
-            time.sleep(moments.uniform(0.1, 1.5))
-            killed += child.poll() is None
-            child.kill()
-    assert killed, "no child was killed at work"
+    killed_at_work(
+        "tests.child_gap", firestore.project, emulator, target_dsn, "run", 40, "posts", "comments",
+        moments=random.Random(seed), within=(0.1, 1.5),
+    )  # fmt: skip
     names = ["posts", "comments"]
     with gap_run(
         firestore.project, emulator, target_dsn, run_id="run", collections=names, slice_documents=40, page_size=20

@@ -216,7 +216,7 @@ def test_a_scan_that_is_given_up_gives_back_what_it_had_reserved(source):
 
 
 def test_an_answer_without_a_document_in_the_middle_of_a_stream_is_passed_over(source, monkeypatch):
-    """Firestore says so how far it is while it finds nothing."""
+    """Firestore may send one while it finds nothing."""
     original = source._run_query
 
     def with_news(*args, **kwargs):
@@ -237,3 +237,18 @@ def test_an_answer_without_a_document_in_the_middle_of_a_stream_is_passed_over(s
 
     monkeypatch.setattr(source, "_run_query", lambda *a, **k: News(with_news(*a, **k)))
     assert [len(page.messages) for page in source.pages(COMMENTS, 200)] == [200, 200, 50]
+
+
+@pytest.mark.parametrize("size", [100, 450], ids=["pages of several instants", "an empty query after the last page"])
+def test_a_read_over_several_instants_reserves_and_bills_each_document_once(source, size, monkeypatch):
+    """A cap that just suffices is not passed on the way, and what was reserved and not read is given back."""
+    monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
+    source.budget = Budget(limit=100_000)
+    assert sum(len(page.messages) for page in source.pages(COMMENTS, size)) == 450
+    needed = source.billed_reads
+    assert source.budget.spent == needed
+    counts = needed - 450 - 1  # the last query finds nothing, and is billed as one read
+    assert counts > 0
+    source.budget = Budget(limit=needed)
+    assert sum(len(page.messages) for page in source.pages(COMMENTS, size)) == 450
+    assert source.budget.spent == needed

@@ -7,7 +7,7 @@ import psycopg
 from dev import seed
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.engine.compare import scans
+from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Source
 from dualwrite.firestore.staging import Stager
 from dualwrite.firestore.values import document_of

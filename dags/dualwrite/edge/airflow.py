@@ -38,8 +38,6 @@ from dualwrite.model.errors import (
     SourceError,
     TargetError,
 )
-from dualwrite.model.pace import Pace
-from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.render import wrapped
 
 if TYPE_CHECKING:
@@ -370,22 +368,11 @@ def gap_params(context: Mapping[str, Any]) -> GapParams:
 @contextmanager
 def gap_run(context: Mapping[str, Any], params: GapParams) -> Iterator[backfill.Run]:
     from dualwrite.runs import backfill
+    from dualwrite.runs.record import paced
 
     with clearly_run(context), source() as firestore, target() as postgres_target:
         paced(params)(firestore, postgres_target)
         yield backfill.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), params)
-
-
-def paced(params: GapParams | ReconcileParams) -> Callable[[Source, Target], None]:
-    """Sets the limits of reads and rows a second, which all that one task process opens shares."""
-    from dualwrite.postgres.pressure import Pressure
-
-    reads, rows = Pace(params.max_reads_per_second), Pace(params.max_rows_per_second)
-
-    def set_pace(firestore: Source, postgres_target: Target) -> None:
-        firestore.pace, postgres_target.pressure = reads, Pressure(rows)
-
-    return set_pace
 
 
 def dag_link(dag_id: str) -> str:

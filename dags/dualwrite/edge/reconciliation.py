@@ -23,7 +23,6 @@ from dualwrite.edge.airflow import (
     fail,
     given,
     has_tries_left,
-    paced,
     source,
     source_maker,
     target,
@@ -39,6 +38,7 @@ from dualwrite.postgres.target import Target
 from dualwrite.runs import reconcile_plan, reconcile_report, reconciliation, sweep
 from dualwrite.runs import repair as repairs
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan, Run
+from dualwrite.runs.record import paced
 from dualwrite.runs.sweep import Sweeps
 
 log = logging.getLogger("dualwrite")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
@@ -20,6 +20,7 @@ from dualwrite.engine.judge import Judge
 from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
 from dualwrite.engine.progress import ProgressLog
+from dualwrite.engine.scans import scans
 from dualwrite.engine.second_look import seen_twice
 from dualwrite.engine.seen import Keys, Seen
 from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
@@ -42,21 +43,6 @@ _SLICE_PAGE = 1_000
 _LOCKED_SECONDS = 0.4
 """How long a transaction that inserts should last: it holds locks on keys and on parents' rows, and a client's statement
 ends after 3 s. A page is cut into parts of that length, whatever its size."""
-
-
-def scans(collection: Collection, window: Window | None, part: Slice | None = None) -> Iterator[Scan]:
-    """What to read for a window: one scan a check field. All documents, where there is no window or no such field. Of a
-    slice, only what lies in it."""
-    base = Scan(collection.collection_id, collection.fields, collection.top_level)
-    if part is not None and part.by == "name":
-        yield replace(base, start=part.name_start, end=part.name_end)
-    elif window is None or not collection.check_fields:
-        yield base
-    else:
-        if part is not None:  # and what tells whether another slice has the document
-            base = replace(base, fields=tuple(dict.fromkeys([*base.fields, *collection.check_fields])))
-        for name in collection.check_fields:
-            yield replace(base, check_field=name, window=window if part is None else part.window)
 
 
 class Examiner:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dualwrite import postgres
-from dualwrite.engine.compare import scans
+from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog, Collection, Type
 from dualwrite.model.errors import PreflightError

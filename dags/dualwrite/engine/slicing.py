@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dualwrite.engine.compare import scans
+from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.documents import is_valid_id

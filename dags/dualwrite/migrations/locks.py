@@ -59,7 +59,9 @@ def tried_again(connect: Callable[[], Connection], what: str, seconds: float, wo
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((_AnotherRun, *GIVES_WAY)),
-            wait=tenacity.wait_exponential_jitter(initial=0.25, exp_base=1.5, jitter=0.25, max=5),
+            # Half of a pause is left to chance, so that two runs fall out of step.
+            wait=tenacity.wait_exponential(0.125, max=2.5, exp_base=1.5)
+            + tenacity.wait_random_exponential(0.125, max=2.5, exp_base=1.5),
             stop=tenacity.stop_before_delay(seconds),
             before_sleep=lambda state: log.info("%s: %s Retrying", what, _why(state)),
             retry_error_callback=give_up,

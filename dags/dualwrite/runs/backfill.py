@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from dualwrite.engine import preflight as checks
-from dualwrite.engine.compare import Examiner, scans
+from dualwrite.engine.compare import Examiner
+from dualwrite.engine.scans import scans
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.budget import Budget
 from dualwrite.model import cost, report

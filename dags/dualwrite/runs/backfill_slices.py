@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dualwrite.engine.compare import scans
+from dualwrite.engine.scans import scans
 from dualwrite.engine.slicing import Cutter
 from dualwrite.model.baseline import Baseline
 from dualwrite.model.report import CollectionReport

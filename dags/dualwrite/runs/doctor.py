@@ -13,7 +13,7 @@ from importlib import metadata
 
 from dualwrite import migrations, postgres
 from dualwrite.engine import op_log, preflight
-from dualwrite.engine.compare import scans
+from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import DualWriteError, PreflightError

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from dualwrite.engine import op_log as operations
-from dualwrite.engine.compare import scans
+from dualwrite.engine.scans import scans
 from dualwrite.model.declaration import Collection, CreateTime, Field
 from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.windows import Window

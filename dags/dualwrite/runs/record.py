@@ -16,16 +16,30 @@ from dualwrite.engine.units import Policy
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog
+from dualwrite.model.gap_params import GapParams
+from dualwrite.model.pace import Pace
+from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Excuse
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection
+from dualwrite.postgres.pressure import Pressure
 from dualwrite.postgres.remembered import run_log
 from dualwrite.postgres.target import Target
 
 _budgets: WeakValueDictionary[tuple[object, ...], Budget] = WeakValueDictionary()
 """The threads of a run that share this process share its budget; each has a Source of its own."""
 _lock = threading.Lock()
+
+
+def paced(params: GapParams | ReconcileParams) -> Callable[[Source, Target], None]:
+    """Sets the limits of reads and rows a second, which all that one task process opens shares."""
+    reads, rows = Pace(params.max_reads_per_second), Pace(params.max_rows_per_second)
+
+    def set_pace(firestore: Source, postgres_target: Target) -> None:
+        firestore.pace, postgres_target.pressure = reads, Pressure(rows)
+
+    return set_pace
 
 
 @dataclass(frozen=True, slots=True)
