@@ -325,10 +325,12 @@ def main(arguments: Sequence[str]) -> int:
     import pytest  # noqa: F401
 
     parser = argparse.ArgumentParser(prog="mutants")
-    parser.add_argument("modules", nargs="*", choices=[*SUBJECTS, []])
+    parser.add_argument("modules", nargs="*", help=f"all, or some of {', '.join(SUBJECTS)}")
     parser.add_argument("--sample", type=int, default=0, help="so many mutants of each module, drawn with a fixed seed")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     wanted = parser.parse_args(arguments)
+    if unknown := sorted(set(wanted.modules) - set(SUBJECTS)):
+        parser.error(f"{', '.join(unknown)}: no such module here. Give some of {', '.join(SUBJECTS)}.")
     os.chdir(ROOT)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     slow = [hypothesis.HealthCheck.too_slow]  # no fault of a mutant's
