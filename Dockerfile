@@ -1,5 +1,6 @@
 # Airflow with what this bundle needs: the slim image and just the locked packages, each checked against its hash.
 # DAGs, engine, SQL and plugins are mounted (docker-compose.yaml) or come as a Git bundle; only packages are baked in.
+# They are compiled here: else each pod of a KubernetesExecutor compiles what its task imports, for seconds.
 FROM apache/airflow:slim-3.3.2-python3.12
 COPY --chown=airflow:0 requirements.txt requirements-image.txt constraints.txt /tmp/requirements/
-RUN uv pip install --no-cache -r /tmp/requirements/requirements-image.txt -c /tmp/requirements/constraints.txt
+RUN uv pip install --no-cache --compile-bytecode -r /tmp/requirements/requirements-image.txt -c /tmp/requirements/constraints.txt

@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 RUN := PYTHONPATH=dags:. $(BIN)/python
 WORKERS ?= 3
 
+# An image may set it, for a small layer. Here each of the many processes would compile all that it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install demo up down test unit mutants soak check format migration snapshot indexes catalog env doctor bench constraints
 
 ## list these targets
@@ -38,7 +41,7 @@ down: install
 
 ## the whole suite, soak tests left out, in WORKERS=3 processes, each with databases of its own
 test: install
-	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --no-loadscope-reorder
 
 ## the tests that need neither a database nor Airflow, in seconds
 unit: install

@@ -69,16 +69,21 @@ def start(
         )
 
 
-def stop(process: subprocess.Popen[bytes], seconds: float = 10.0) -> None:
-    """Ends a process and its whole group: politely, then not."""
+def stop(*group: subprocess.Popen[bytes], seconds: float = 10.0) -> None:
+    """Ends processes and the groups that they lead, all at once: politely, and after `seconds` not."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=seconds)
+        for process in group:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        deadline = time.monotonic() + seconds
+        for process in group:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=max(deadline - time.monotonic(), 0))
+        if all(process.returncode is not None for process in group):
             break
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    for process in group:  # what a process left of its group
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_until(

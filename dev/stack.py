@@ -92,15 +92,23 @@ def airflow_components(
     started: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name in COMPONENTS:
-            command = [str(airflow_home.BIN / "airflow"), name]
-            log = stack.folder / f"{name}.log"
-            started[name] = processes.start(command, log=log, environment=stack.environment)
+            started[name] = _component(stack, name)
         log = stack.folder / "api-server.log"
         processes.wait_until(lambda: _healthy(port), started["api-server"], "Airflow", log, seconds=600)
         yield started
     finally:
-        for process in reversed(started.values()):
-            processes.stop(process, seconds=15)
+        processes.stop(*started.values(), seconds=15)
+
+
+def _component(stack: Stack, name: str) -> subprocess.Popen[bytes]:
+    command = [str(airflow_home.BIN / "airflow"), name]
+    return processes.start(command, log=stack.folder / f"{name}.log", environment=stack.environment)
+
+
+def restart(stack: Stack, components: dict[str, subprocess.Popen[bytes]], name: str) -> None:
+    """Starts one of the yielded components anew. Doesn't wait for it."""
+    processes.stop(components[name], seconds=15)
+    components[name] = _component(stack, name)
 
 
 def _healthy(port: int) -> bool:

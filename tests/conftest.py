@@ -14,6 +14,8 @@ import psycopg
 import pytest
 from google.cloud import firestore as firestore_library
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from dev import emulator as emulator_module
 from dev import postgres_server as server_module
@@ -33,6 +35,21 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = parts.enter_context(tempfile.TemporaryDirectory(prefix="dualwrite-emulator-"))
         os.environ["DUALWRITE_TEST_EMULATOR"] = parts.enter_context(emulator_module.emulator(Path(folder)))
         config.add_cleanup(parts.close)
+
+
+class _ByCost(LoadScopeScheduling):
+    """A process takes a file at a time, and whole folders where Airflow is started once for all of their files."""
+
+    ALONE = "tests/e2e/test_parity_page.py"  # beside an API that is a stub
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        folder = file.rsplit("/", 1)[0]
+        return folder if folder in ("tests/dags", "tests/e2e") and file != self.ALONE else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _ByCost(config, log)
 
 
 @pytest.fixture(scope="session")

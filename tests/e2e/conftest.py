@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
 @dataclass(frozen=True)
 class Operated:
-    """A running stack: its databases, its API as admin, and everybody's passwords."""
+    """A running stack: its databases and Airflow's components, its API as admin, and everybody's passwords."""
 
     stack: stack.Stack
+    components: dict[str, subprocess.Popen[bytes]]
     api: airflow_api.Airflow
     passwords: dict[str, str]
 
@@ -41,16 +43,18 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     passwords = {user: secrets.token_urlsafe(12) for user in airflow_home.USERS}
     with contextlib.ExitStack() as parts:
         running = parts.enter_context(stack.databases(tmp_path_factory.mktemp("stack"), port=port))
+        running.environment["AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL"] = "30"  # each parse is a process
+        running.environment["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"] = "0.5"  # a run is a chain of short tasks
         running.environment["AIRFLOW_VAR_RECONCILE_GRACE_SECONDS"] = "2"
         running.environment["AIRFLOW_VAR_RECONCILE_COLLECTIONS"] = '["users", "blocks"]'
         for age in ("EXAMINED", "SWEPT"):  # the others are left out on purpose
             running.environment[f"AIRFLOW_VAR_RECONCILE_MAX_{age}_AGE_HOURS"] = "0"
-        parts.enter_context(stack.airflow_components(running, port, passwords))
+        components = parts.enter_context(stack.airflow_components(running, port, passwords))
         api = airflow_api.login(f"http://127.0.0.1:{port}", "admin", passwords["admin"])
         api.wait_for_dags(3)
         run = api.trigger("apply_migrations", mode="apply")
         assert api.wait("apply_migrations", run, seconds=600) == "success"
-        yield Operated(running, api, passwords)
+        yield Operated(running, components, api, passwords)
 
 
 def picture(page: Page, name: str) -> None:

@@ -28,13 +28,20 @@ SLOW = 900_000
 
 
 @pytest.fixture(scope="module")
-def page(airflow) -> Iterator[Page]:
+def window(airflow) -> Iterator[Page]:
     """A browser in which admin has logged in."""
     with chromium() as browser:
         found = browser.new_page(viewport={"width": 1280, "height": 900})
         found.set_default_timeout(60_000)
         log_in(found, airflow.url, "admin", airflow.passwords["admin"])
         yield found
+
+
+@pytest.fixture
+def page(window) -> Iterator[Page]:
+    """That window, for one test: what is left open asks Airflow every second."""
+    yield window
+    window.goto("about:blank")
 
 
 def test_no_route_of_the_page_is_open_without_login_and_the_right_to_read_the_dag(airflow):

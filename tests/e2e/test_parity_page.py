@@ -73,7 +73,7 @@ def stub() -> Iterator[Stub]:
 
 
 @pytest.fixture
-def page(browser) -> Iterator[Page]:
+def page(browser, stub) -> Iterator[Page]:  # it closes first: a page whose server is gone complains
     found = browser.new_page(viewport={"width": 1200, "height": 900})
     complaints: list[str] = []
     found.on(
