@@ -84,7 +84,12 @@ def backfill_gap():
         """What isn't to run is skipped from here, without a process of its own."""
         tasks.choose(context)
 
-    @task
+    @task(task_id="review", map_index_template=SLICE)
+    def review_slice(part: dict, **context) -> dict:
+        """One slice of a large collection, for the approval."""
+        return tasks.review_slice(context, part)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
     def examine_for_review(**context) -> str:
         """A dry run of the whole selection, for the approval."""
         return tasks.examine_for_review(context)
@@ -130,8 +135,8 @@ def backfill_gap():
         return tasks.report(context)
 
     chosen, checked = choose(), verify_counts()
-    planned = preflight()
-    planned >> chosen >> examine_for_review() >> approve
+    planned, reviewed = preflight(), examine_for_review()
+    planned >> chosen >> reviewed >> approve
     with TaskGroup("collections"):
         examined = {name: examine.override(task_id=name)(name) for name in CATALOG.names}
     chosen >> list(examined.values())
@@ -141,6 +146,7 @@ def backfill_gap():
         if not collection.parents:
             approve >> examined[collection.name]
     with TaskGroup("large"):  # without large collections these are mapped over nothing, and start no process
+        chosen >> review_slice.expand(part=planned) >> reviewed
         parts = examine_slice.expand(part=planned)
         verified = verify_rest()
         verify_slice.expand(part=checked) >> verified

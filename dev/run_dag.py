@@ -21,12 +21,14 @@ _MARK = "RESULT "
 
 @dataclass(frozen=True)
 class DagRun:
-    """How a run ended: the run's state, each task's, the report, and everything that was logged."""
+    """How a run ended: the run's state, each task's, the report, what other tasks returned, and everything that was
+    logged."""
 
     state: str
     run_id: str
     tasks: dict[str, str]
     report: dict[str, Any] | None
+    returned: dict[str, Any]
     log: str
 
     @property
@@ -63,6 +65,7 @@ def main(dag_id: str, conf: str, marked: str | None = None) -> None:
         "run_id": run.run_id,
         "tasks": {ti.task_id: str(ti.state) for ti in instances},
         "report": next((ti.xcom_pull(task_ids="report") for ti in instances if ti.task_id == "report"), None),
+        "returned": {ti.task_id: ti.xcom_pull(task_ids=ti.task_id) for ti in instances if ti.map_index < 0},
     }
     print("\n" + _MARK + json.dumps(result), flush=True)
 

@@ -112,7 +112,9 @@ def postgres15_server() -> Iterator[str]:
 def clone(uri: str, template: str) -> Generator[str, None, None]:
     name = f"t{next(_numbers)}_{os.getpid()}"
     with psycopg.connect(uri, autocommit=True) as connection:
-        # Copying files is quicker than logging pages where nothing is synced.
+        # Copying files is quicker than logging pages where nothing is synced; quicker yet where the kernel does it.
+        if connection.info.server_version >= 18_00_00:
+            connection.execute("SET file_copy_method = clone")
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     try:
         yield _database(uri, name)

@@ -84,6 +84,19 @@ def test_a_review_that_nobody_answered_writes_nothing_and_is_no_success(world, f
     assert _task_states(run, "skipped") >= set(ALL)
 
 
+def test_a_review_of_a_large_collection_is_examined_in_slices(world, firestore, target_dsn, run_dag):
+    """Rejected here, because nobody answers; what the approval would have shown is the return value of its task."""
+    conf = {"mode": "review", "collections": ["comments"], "scope": "all", "slice_documents": 20}
+    run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
+    assert run.tasks["large.review"] == "success"
+    assert run.tasks["examine_for_review"] == "success"
+    missing = world.over_all["comments"]["missing"]
+    assert missing > 0
+    row = next(line for line in run.returned["examine_for_review"].splitlines() if line.startswith("| comments"))
+    assert f" {missing} " in row
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs") == 0, "what an approval shows is no run's work"
+
+
 def test_a_refused_parameter_fails_the_run_before_anything_is_read(world, firestore, target_dsn, run_dag):
     run = run_dag("backfill_gap", {"dry_run": False}, project=firestore.project, dsn=target_dsn)
     assert run.state == "failed"

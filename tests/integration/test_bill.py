@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +12,7 @@ from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.errors import BudgetError
 from dualwrite.model.render import as_text
 from dualwrite.runs import backfill, reconcile_report
+from dualwrite.runs import backfill_slices as sliced
 from tests.counting_proxy import counting_proxy
 from tests.support import apply, examine_all, gap_run, one, reconciled, verify_all
 from tests.worlds import board, comment, notification, post, put, user
@@ -126,6 +128,18 @@ def test_tasks_of_one_run_in_other_processes_start_from_what_it_has_spent(world,
                     backfill.examine(run, name, dry=True)
     with gap_run(world.project, emulator, target_dsn, scope="all", max_billed_reads=66, run_id="another") as run:
         backfill.examine(run, "comments", dry=True)
+
+
+def test_the_counts_that_cut_a_verification_lie_within_the_cap(world, emulator, target_dsn):
+    """What tasks before it read counts too, though no line of the run log tells of it."""
+    cap = {"max_billed_reads": 30, "slice_documents": 5, "scope": "all"}
+    with gap_run(world.project, emulator, target_dsn, **cap) as run:
+        with pytest.raises(BudgetError, match="max_billed_reads = 30 reads: 30 were spent"):
+            sliced.cut_verification(replace(run, unlogged_reads=29))
+        assert run.source.billed_reads <= 1
+    with gap_run(world.project, emulator, target_dsn, **{**cap, "max_billed_reads": 1000}) as run:
+        sliced.cut_verification(run)
+        assert run.source.budget.spent == run.source.billed_reads > 10
 
 
 def test_a_count_of_unknown_size_does_not_pass_the_cap(world, emulator):

@@ -206,6 +206,7 @@ def test_two_runs_do_not_take_each_others_rows_for_seen_nor_for_extra(world, fir
             look.flush()
         found = sliced.finish_verification(first, comments, made, needed["comments"])
         assert found["counts"]["extra"] == 3
+        sliced.forget_looks(first)
         assert one(target_dsn, "SELECT count(*) FROM dualwrite.seen_keys WHERE look = %s", look.number) == 3
         seen_keys.forget(second.target, "another_dag")
         assert one(target_dsn, "SELECT count(*) FROM dualwrite.seen_keys") == 0
@@ -253,6 +254,20 @@ def test_a_slice_that_is_done_again_counts_once(world, firestore, emulator, targ
         found = sliced.finish_verification(run, comments, made, needed["comments"])
     assert found["counts"]["extra"] == before["extra"] + 1
     assert found["counts"]["matching"] == before["matching"] - 1
+
+
+def test_the_last_step_of_a_verification_can_be_done_again(world, firestore, emulator, target_dsn):
+    """Its task died after it had ended, or failed at another collection: a retry does it once more."""
+    with gap_run(firestore.project, emulator, target_dsn) as run:
+        examine_all(run, dry=False)
+        _lose_and_add(target_dsn)
+    with gap_run(firestore.project, emulator, target_dsn, slice_documents=5, run_id="sliced") as run:
+        parts, needed = sliced.cut_verification(run)
+        comments = [p for p in parts if p.collection == "comments"]
+        made = [sliced.verify(run, p) for p in comments]
+        first, second = (sliced.finish_verification(run, comments, made, needed["comments"]) for _ in range(2))
+    assert first["counts"]["extra"] == 3
+    assert {**second, "seconds": 0, "billed_reads": 0} == {**first, "seconds": 0, "billed_reads": 0}
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -366,13 +366,13 @@ def gap_params(context: Mapping[str, Any]) -> GapParams:
 
 
 @contextmanager
-def gap_run(context: Mapping[str, Any], params: GapParams) -> Iterator[backfill.Run]:
+def gap_run(context: Mapping[str, Any], params: GapParams, unlogged_reads: int = 0) -> Iterator[backfill.Run]:
     from dualwrite.runs import backfill
     from dualwrite.runs.record import paced
 
     with clearly_run(context), source() as firestore, target() as postgres_target:
         paced(params)(firestore, postgres_target)
-        yield backfill.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), params)
+        yield backfill.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), params, unlogged_reads)
 
 
 def dag_link(dag_id: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
@@ -27,6 +28,17 @@ def plan_of(context: Mapping[str, Any]) -> GapParams:
     if plan is None:
         raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
     return GapParams.model_validate(plan["params"])
+
+
+def run_of(context: Mapping[str, Any]) -> AbstractContextManager[backfill.Run]:
+    """The run of a task after preflight; skips the task where preflight failed."""
+    return gap_run(context, plan_of(context), _unlogged_reads(context))
+
+
+def _unlogged_reads(context: Mapping[str, Any]) -> int:
+    pull = context["ti"].xcom_pull
+    plan = pull(task_ids="preflight", key="plan") or {"billed_reads": 0}
+    return int(plan["billed_reads"]) + int(pull(task_ids="verify_counts", key="billed_reads") or 0)
 
 
 def approval_of(context: Mapping[str, Any], params: GapParams) -> Approval | None:
@@ -66,20 +78,31 @@ def choose(context: Mapping[str, Any]) -> None:
     large = {part.collection for part in slices_of(context, "preflight")}
     skipped = [f"collections.{name}" for name in CATALOG.names if name not in params.names or name in large]
     if params.mode != "review":
-        skipped.append("examine_for_review")
+        skipped += ["large.review", "examine_for_review"]
     if skipped:
         raise DownstreamTasksSkipped(tasks=skipped)
 
 
 def examine_for_review(context: Mapping[str, Any]) -> str:
     """The approval's text, in Markdown."""
-    plan = context["ti"].xcom_pull(task_ids="preflight", key="plan")
-    with gap_run(context, plan_of(context)) as run:
-        found = {name: backfill.examine(run, name, dry=True, record=False) for name in run.params.names}
+    if plan_of(context).mode != "review":  # only where `choose` failed
+        raise AirflowSkipException("Nobody is to be asked.")
+    parts = slices_of(context, "preflight")
+    made = made_of(context, "large.review", len(parts))
+    found = {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in {p.collection for p in parts}}
+    before = _unlogged_reads(context)
+    with run_of(context) as run:
+        small = [name for name in run.params.names if name not in found]
+        found |= {name: backfill.examine(run, name, dry=True, record=False) for name in small}
         counted = {name: backfill.verify(run, name, counts_only=True, record=False) for name in run.params.names}
-    before = plan["billed_reads"]
     whole = backfill.build_report(run.run_id, run.params, found, counted, dry=True, preflight_reads=before)
     return as_markdown(backfill.asked(whole))
+
+
+def review_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """One slice of a large collection, for the approval."""
+    with run_of(context) as run:
+        return sliced.examine(run, Slice.from_json(part), dry=True, record=False)
 
 
 def examine(context: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -88,7 +111,7 @@ def examine(context: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise AirflowSkipException(f"{name} is not selected.")
     if approval_of(context, params) in ("rejected", "unanswered"):
         raise AirflowSkipException("Nobody approved, so nothing is written.")
-    with gap_run(context, params) as run:
+    with run_of(context) as run:
         return backfill.examine(run, name, dry=params.mode == "dry_run")
 
 
@@ -97,7 +120,7 @@ def examine_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[s
     params = plan_of(context)
     if approval_of(context, params) in ("rejected", "unanswered"):
         raise AirflowSkipException("Nobody approved, so nothing is written.")
-    with gap_run(context, params) as run:
+    with run_of(context) as run:
         return sliced.examine(run, Slice.from_json(part), dry=params.mode == "dry_run")
 
 
@@ -107,7 +130,7 @@ def verify_counts(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     if approval_of(context, params) in ("rejected", "unanswered"):
         raise AirflowSkipException("Nobody approved, so there is nothing to verify.")
     dry = params.mode == "dry_run"
-    with gap_run(context, params) as run:
+    with run_of(context) as run:
         parts: list[Slice] = []
         if not dry:
             sliced.finish_journals(run)
@@ -121,7 +144,7 @@ def verify_counts(context: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def verify_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
-    with gap_run(context, plan_of(context)) as run:
+    with run_of(context) as run:
         return sliced.verify(run, Slice.from_json(part))
 
 
@@ -130,10 +153,12 @@ def verify_rest(context: Mapping[str, Any]) -> dict[str, Any]:
     parts = slices_of(context, "verify_counts")
     made = made_of(context, "large.verify", len(parts))
     needed = context["ti"].xcom_pull(task_ids="verify_counts", key="needed")
-    with gap_run(context, plan_of(context)) as run:
-        return {
+    with run_of(context) as run:
+        checked = {
             name: sliced.finish_verification(run, *slices.of(name, parts, made), needed[name]) for name in needed or {}
         }
+        sliced.forget_looks(run)
+    return checked
 
 
 def report(context: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +173,6 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: pull(task_ids=f"collections.{name}") for name in params.names}
     found |= {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in {p.collection for p in parts}}
     checked = {**(pull(task_ids="verify_counts", key="reports") or {}), **(pull(task_ids="large.finish") or {})}
-    cutting = pull(task_ids="verify_counts", key="billed_reads") or 0
     whole = backfill.build_report(
         str(context["run_id"]),
         params,
@@ -157,10 +181,14 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
         dry=params.mode == "dry_run",
         approval=approval_of(context, params),
         answer=answer(context, "approve"),
-        preflight_reads=plan["billed_reads"] + cutting,
+        preflight_reads=_unlogged_reads(context),
     )
     log.info("\n%s", as_text(backfill.described(whole)))
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
-    if faults := backfill.failures(whole):
+    if why := pull(task_ids="verify_counts", key="error"):
+        faults = [*backfill.failures(whole), f"verify_counts failed: {why}"]
+    else:
+        faults = backfill.failures(whole)
+    if faults:
         fail(faults)
     return whole

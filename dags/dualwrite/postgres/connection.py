@@ -102,7 +102,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         deadline = time.monotonic() + limit
         try:
             wanted = next(gen)
-            with selectors.DefaultSelector() as selector:
+            with selectors.PollSelector() as selector:  # poll() alone: epoll takes four system calls for one wait
                 selector.register(self.fileno(), wanted)
                 while True:
                     if ready := selector.select(interval):

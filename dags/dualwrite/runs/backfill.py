@@ -44,6 +44,12 @@ class Run(BaseRun):
 
     dag_id = DAG_ID
     params: GapParams
+    unlogged_reads: int = 0
+    """What tasks before this one billed for no collection: preflight, and the cutting of slices."""
+
+    @property
+    def billed_before(self) -> int:
+        return self.unlogged_reads
 
     @property
     def max_billed_reads(self) -> int | None:

@@ -20,6 +20,7 @@ from dualwrite.postgres import Connection, seen_keys
 from dualwrite.postgres.remembered import baselines, differences, watermarks
 from dualwrite.runs import slices, tripwire
 from dualwrite.runs.backfill import DAG_ID, Run, examiner_of, excused_in, measured, policy_of, verdict_of
+from dualwrite.runs.record import capped
 
 
 def cut_gap(run: Run, estimated: Mapping[str, int]) -> list[Slice]:
@@ -29,7 +30,7 @@ def cut_gap(run: Run, estimated: Mapping[str, int]) -> list[Slice]:
     return cutter.cut(dict.fromkeys(large, run.params.scan_window))
 
 
-def examine(run: Run, part: Slice, *, dry: bool) -> dict[str, Any]:
+def examine(run: Run, part: Slice, *, dry: bool, record: bool = True) -> dict[str, Any]:
     """Examines one slice of the gap and, unless dry, writes what is missing or stale. Returns its report."""
     found, params = CollectionReport(part.collection, "gap"), run.params
 
@@ -38,7 +39,8 @@ def examine(run: Run, part: Slice, *, dry: bool) -> dict[str, Any]:
             examiner.scan(params.scan_window, params.page_size, part)
 
     window = part.window if part.by == "time" else None
-    return measured(run, found, work, mode="dry_run" if dry else "apply", window=window, part=part.number)
+    mode = "dry_run" if dry else "apply"
+    return measured(run, found, work, mode=mode, window=window, record=record, part=part.number)
 
 
 def finish_journals(run: Run) -> None:
@@ -57,6 +59,7 @@ def cut_verification(run: Run) -> tuple[list[Slice], dict[str, dict[str, Any]]]:
     """The slices of the collections that are to be verified key by key by several tasks, and, for each such collection, what
     its last step needs: when it began and its baseline, measured before anything is compared."""
     params = run.params
+    capped(run)
     seen_keys.forget(run.target, DAG_ID, but=run.run_id)
     began = datetime.now(UTC)
     names = [n for n in params.names if run.target.count(run.catalog[n]) <= params.explain_up_to]
@@ -125,5 +128,9 @@ def finish_verification(
                 baselines.save(connection, name, Baseline.from_json(needed["baseline"]), run.run_id)
 
     rest = measured(run, found, work, finish, mode="explain", window=None)
-    seen_keys.forget(run.target, DAG_ID, collection=name)
     return slices.added_up("verify", parts, made, rest)
+
+
+def forget_looks(run: Run) -> None:
+    """Forgets what slices saw, once every verification of the run is over: until then a last step may be done again."""
+    seen_keys.forget(run.target, DAG_ID)

@@ -128,6 +128,7 @@ def look_again_at(plan: Plan, compared: Mapping[str, Mapping[str, Any]]) -> date
 
 def look_again(run: Run) -> Stage:
     """The second look at what is open, by key."""
+    sweep.forget_looks(run)
     found = Stage()
     second_look.look_again(run, found.reports, found.errors)
     return found

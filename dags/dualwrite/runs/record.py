@@ -125,8 +125,7 @@ def recorded(
     meanwhile. `part`: the slice that this is of.
     """
     source = run.source
-    if run.max_billed_reads is not None and source.budget.limit is None:
-        source.budget = _budget(run, run.max_billed_reads)
+    capped(run)
     started_at, began, billed = datetime.now(UTC), time.monotonic(), source.billed_reads
 
     def tally() -> None:
@@ -163,6 +162,12 @@ def recorded(
                 record(connection)
         raise
     return found.as_json()
+
+
+def capped(run: BaseRun) -> None:
+    """Puts what this task reads under the run's cap, where there is one."""
+    if run.max_billed_reads is not None and run.source.budget.limit is None:
+        run.source.budget = _budget(run, run.max_billed_reads)
 
 
 def _budget(run: BaseRun, limit: int) -> Budget:

@@ -104,13 +104,17 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
             baselines.save(connection, name, Baseline.from_json(baseline), run.run_id)
 
     rest = measured(run, found, work, finish, None)
-    seen_keys.forget(run.target, DAG_ID, collection=name)
     return {
         **slices.added_up("compare", parts, made, rest),
         "scope": "sweep",
         **first_look.to_look_at(run, name),
         "tripwire": None,
     }
+
+
+def forget_looks(run: Run) -> None:
+    """Forgets what slices saw, once every sweep of the run is over: until then a last step may be done again."""
+    seen_keys.forget(run.target, DAG_ID)
 
 
 def _examiner(run: Run, found: CollectionReport) -> SliceExaminer:

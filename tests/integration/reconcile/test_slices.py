@@ -102,6 +102,19 @@ def test_a_slice_that_failed_leaves_the_watermark_and_the_rest_of_the_run_is_don
     assert one(target_dsn, query, "comments") != before["comments"]
 
 
+def test_the_last_step_of_a_sweep_can_be_done_again(drifted, emulator, target_dsn):
+    """Its task died after the watermark had moved: a retry finds and keeps the same."""
+    with reconciliation_of(drifted.project, emulator, target_dsn, slice_documents=5, **SWEEP) as (plan, opened):
+        sweeps = _slices(plan, opened)
+        first, second = (reconciliation.compare(plan, opened, sweeps=sweeps) for _ in range(2))
+    assert second.errors == first.errors == {}
+    assert {n: r["counts"] for n, r in second.reports.items()} == {n: r["counts"] for n, r in first.reports.items()}
+    extra = (
+        "SELECT count(*) FROM dualwrite.open_differences WHERE collection = 'comments' AND starts_with(key, 'extra-')"
+    )
+    assert one(target_dsn, extra) == 3
+
+
 def test_where_a_due_sweep_lost_a_slice_what_was_written_lately_is_looked_at(drifted, emulator, target_dsn):
     reconciled(drifted.project, emulator, target_dsn, **SWEEP)
     with psycopg.connect(target_dsn) as connection:
