@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(parts.close)
 
 
-class _ByCost(LoadScopeScheduling):
+class _Scopes(LoadScopeScheduling):
     """A process takes a file at a time, and whole folders where Airflow is started once for all of their files."""
 
     ALONE = "tests/e2e/test_parity_page.py"  # beside an API that is a stub
@@ -49,7 +49,7 @@ class _ByCost(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    return _ByCost(config, log)
+    return _Scopes(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -85,15 +85,17 @@ def test_a_review_that_nobody_answered_writes_nothing_and_is_no_success(world, f
 
 
 def test_a_review_of_a_large_collection_is_examined_in_slices(world, firestore, target_dsn, run_dag):
-    """Rejected here, because nobody answers; what the approval would have shown is the return value of its task."""
+    """Nobody answers here; what the approval would have shown is the return value of its task."""
     conf = {"mode": "review", "collections": ["comments"], "scope": "all", "slice_documents": 20}
     run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
     assert run.tasks["large.review"] == "success"
     assert run.tasks["examine_for_review"] == "success"
     missing = world.over_all["comments"]["missing"]
     assert missing > 0
-    row = next(line for line in run.returned["examine_for_review"].splitlines() if line.startswith("| comments"))
+    shown = run.returned["examine_for_review"]
+    row = next(line for line in shown.splitlines() if line.startswith("| comments"))
     assert f" {missing} " in row
+    assert f"the run has billed {run.report['billed_reads']:,} (" in shown, "its dry run is on the run's bill"
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs") == 0, "what an approval shows is no run's work"
 
 

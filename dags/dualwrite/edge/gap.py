@@ -36,9 +36,12 @@ def run_of(context: Mapping[str, Any]) -> AbstractContextManager[backfill.Run]:
 
 
 def _unlogged_reads(context: Mapping[str, Any]) -> int:
+    """What the tasks of this run billed that no line of the run log tells: preflight, the dry run for an approval, and the
+    cutting of a verification."""
     pull = context["ti"].xcom_pull
     plan = pull(task_ids="preflight", key="plan") or {"billed_reads": 0}
-    return int(plan["billed_reads"]) + int(pull(task_ids="verify_counts", key="billed_reads") or 0)
+    others = (pull(task_ids=task_id, key="billed_reads") for task_id in ("examine_for_review", "verify_counts"))
+    return int(plan["billed_reads"]) + sum(reads or 0 for reads in others)
 
 
 def approval_of(context: Mapping[str, Any], params: GapParams) -> Approval | None:
@@ -96,6 +99,7 @@ def examine_for_review(context: Mapping[str, Any]) -> str:
         found |= {name: backfill.examine(run, name, dry=True, record=False) for name in small}
         counted = {name: backfill.verify(run, name, counts_only=True, record=False) for name in run.params.names}
     whole = backfill.build_report(run.run_id, run.params, found, counted, dry=True, preflight_reads=before)
+    context["ti"].xcom_push(key="billed_reads", value=whole["billed_reads"] - before)
     return as_markdown(backfill.asked(whole))
 
 
