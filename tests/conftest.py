@@ -48,6 +48,7 @@ class _Scopes(LoadScopeScheduling):
         return folder if folder in ("tests/dags", "tests/e2e") and file != self.ALONE else file
 
 
+@pytest.hookimpl(optionalhook=True)  # `make mutants` loads no plugin that it doesn't need
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     return _Scopes(config, log)
 
