@@ -189,10 +189,9 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
     )
     log.info("\n%s", as_text(backfill.described(whole)))
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
+    faults = backfill.failures(whole)
     if why := pull(task_ids="verify_counts", key="error"):
-        faults = [*backfill.failures(whole), f"verify_counts failed: {why}"]
-    else:
-        faults = backfill.failures(whole)
+        faults.append(f"verify_counts failed: {why}")
     if faults:
         fail(faults)
     return whole

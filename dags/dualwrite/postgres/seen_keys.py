@@ -159,9 +159,8 @@ def _require(connection: Connection, looks: Sequence[int]) -> None:
         )
 
 
-def forget(target: Target, dag_id: str, *, collection: str | None = None, but: str | None = None) -> None:
-    """Ends the looks of a DAG's runs: of one collection, or of all; those of the run `but` stay. Empties the table of keys
-    once nobody's look is left.
+def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
+    """Ends the looks of a DAG's runs; those of the run `but` stay. Empties the table of keys once nobody's look is left.
 
     A look that begins at this moment waits for us, or is seen: its keys are not lost. Where the tables are busy, the next
     run does it.
@@ -170,9 +169,8 @@ def forget(target: Target, dag_id: str, *, collection: str | None = None, but: s
         with target.transaction() as connection:
             connection.execute("LOCK TABLE dualwrite.looks IN SHARE ROW EXCLUSIVE MODE")
             connection.execute(
-                "DELETE FROM dualwrite.looks WHERE dag_id = %(dag)s AND (%(name)s::text IS NULL OR collection = %(name)s) "
-                "AND (%(but)s::text IS NULL OR run_id <> %(but)s)",
-                {"dag": dag_id, "name": collection, "but": but},
+                "DELETE FROM dualwrite.looks WHERE dag_id = %(dag)s AND (%(but)s::text IS NULL OR run_id <> %(but)s)",
+                {"dag": dag_id, "but": but},
             )
             row = connection.execute(
                 "SELECT NOT EXISTS (SELECT FROM dualwrite.looks) AND EXISTS (SELECT FROM dualwrite.seen_keys)"

@@ -45,7 +45,7 @@ class Run(BaseRun):
     dag_id = DAG_ID
     params: GapParams
     unlogged_reads: int = 0
-    """What tasks before this one billed for no collection: preflight, and the cutting of slices."""
+    """What tasks before this one billed that no line of the run log tells."""
 
     @property
     def billed_before(self) -> int:
