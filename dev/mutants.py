@@ -73,6 +73,7 @@ _PROTOCOL = (
 )
 
 _REMEMBERED = (
+    "integration/test_run_log.py",
     "integration/reconcile/test_excuses.py",
     "integration/reconcile/test_windows.py",
     "integration/reconcile/test_looking_twice.py",
