@@ -70,6 +70,10 @@ def _log(airflow: Airflow, dag_id: str, run: str) -> str:
 def test_a_run_that_waits_for_a_person_ends_in_the_version_it_began_with(airflow, remote):
     api = airflow.api
     first = remote.head
+    _version(api, "apply_migrations", first)
+    migrated = api.trigger("apply_migrations", mode="apply")
+    assert api.wait("apply_migrations", migrated, PATIENCE) == "success", "sql/ came along"
+    assert _bundle_versions(api, "apply_migrations", migrated) == {first}
     _version(api, "backfill_gap", first)
     waiting = api.trigger("backfill_gap", mode="review", collections=["users"], grace_seconds=0.5)
     deadline = time.monotonic() + PATIENCE

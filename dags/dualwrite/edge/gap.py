@@ -30,9 +30,10 @@ def plan_of(context: Mapping[str, Any]) -> GapParams:
     return GapParams.model_validate(plan["params"])
 
 
-def run_of(context: Mapping[str, Any]) -> AbstractContextManager[backfill.Run]:
-    """The run of a task after preflight; skips the task where preflight failed."""
-    return gap_run(context, plan_of(context), _unlogged_reads(context))
+def run_of(context: Mapping[str, Any], reads_beside: int = 0) -> AbstractContextManager[backfill.Run]:
+    """The run of a task after preflight; skips the task where preflight failed. `reads_beside`: what else counts towards the
+    run's cap, though no task that has ended tells of it."""
+    return gap_run(context, plan_of(context), _unlogged_reads(context) + reads_beside)
 
 
 def _unlogged_reads(context: Mapping[str, Any]) -> int:
@@ -94,7 +95,7 @@ def examine_for_review(context: Mapping[str, Any]) -> str:
     made = made_of(context, "large.review", len(parts))
     found = {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in {p.collection for p in parts}}
     before = _unlogged_reads(context)
-    with run_of(context) as run:
+    with run_of(context, sum(m["billed_reads"] for m in made if m is not None)) as run:
         small = [name for name in run.params.names if name not in found]
         found |= {name: backfill.examine(run, name, dry=True, record=False) for name in small}
         counted = {name: backfill.verify(run, name, counts_only=True, record=False) for name in run.params.names}
@@ -104,9 +105,12 @@ def examine_for_review(context: Mapping[str, Any]) -> str:
 
 
 def review_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
-    """One slice of a large collection, for the approval."""
-    with run_of(context) as run:
-        return sliced.examine(run, Slice.from_json(part), dry=True, record=False)
+    """One slice of a large collection, for the approval. The run log tells nothing of its neighbours, so under a cap they
+    count as if they had read all that they hold."""
+    own = Slice.from_json(part)
+    beside = sum(p.documents for p in slices_of(context, "preflight") if p != own)
+    with run_of(context, beside) as run:
+        return sliced.examine(run, own, dry=True, record=False)
 
 
 def examine(context: Mapping[str, Any], name: str) -> dict[str, Any]:
