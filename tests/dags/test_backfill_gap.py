@@ -99,6 +99,17 @@ def test_a_review_of_a_large_collection_is_examined_in_slices(world, firestore, 
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs") == 0, "what an approval shows is no run's work"
 
 
+def test_the_slices_of_a_review_lie_within_the_runs_cap_together(world, firestore, target_dsn, run_dag):
+    """Each of them alone would."""
+    documents = sum(world.over_all["comments"].values())
+    conf = {"mode": "review", "collections": ["comments"], "scope": "all", "slice_documents": 20}
+    conf["max_billed_reads"] = documents
+    run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
+    assert run.tasks["large.review"] == "failed"
+    assert f"A run bills at most max_billed_reads = {documents} reads" in run.said
+    assert run.state == "failed"
+
+
 def test_a_refused_parameter_fails_the_run_before_anything_is_read(world, firestore, target_dsn, run_dag):
     run = run_dag("backfill_gap", {"dry_run": False}, project=firestore.project, dsn=target_dsn)
     assert run.state == "failed"
