@@ -11,10 +11,13 @@ import pytest
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.engine.compare import Examiner
-from dualwrite.engine.units import Policy
+from dualwrite.engine.deletes import Deletes
+from dualwrite.engine.units import Policy, unit_of
 from dualwrite.firestore.source import Source
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import Verdict
 from dualwrite.postgres.target import Target
+from dualwrite.runs import backfill
 from tests.support import gap_run, nonzero, one, reconciled, verify_all
 from tests.worlds import (
     LONG_AGO,
@@ -244,12 +247,41 @@ def test_a_row_whose_documents_absence_would_cost_too_many_reads_to_prove_stays_
     assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p2'") == 1
 
 
+def test_a_row_whose_path_nobody_can_tell_is_never_deleted(at_work, emulator, target_dsn):
+    """No document can have this id, so no look at a path proves anything."""
+    _execute(target_dsn, "INSERT INTO comments (id, post_id, user_id, content) VALUES ('a/b', 'p1', 'u1', 'c')")
+    report = CollectionReport("comments", "delete")
+    with _examiner(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
+        examiner.examine_units(examiner.units_of([("a/b",)]))
+    assert report.as_json()["samples"]["extra"][0]["reason"] == "path_unknown"
+    assert one(target_dsn, "SELECT count(*) FROM comments WHERE id = 'a/b'") == 1
+
+
+def test_a_post_that_moved_before_a_killed_run_confirmed_its_delete_gets_its_row_back(
+    at_work, emulator, target_dsn, monkeypatch
+):
+    """1. p2's row is deleted; 2. the run is killed; 3. an admin makes p2 anew on another board; 4. the next run finishes."""
+    at_work.document("boards/b1/posts/p2").delete()
+    with monkeypatch.context() as killed:
+        killed.setattr(Deletes, "confirm", lambda self: [])
+        with _examiner(
+            at_work, emulator, target_dsn, CollectionReport("posts", "delete"), Policy(delete=True)
+        ) as examiner:
+            examiner.examine_units(examiner.units_of([("p2",)]))
+    put(at_work, {"boards/b2/posts/p2": post()})
+    with _examiner(at_work, emulator, target_dsn, CollectionReport("posts", "finish"), Policy(delete=True)) as examiner:
+        assert examiner.protocol.finish_journal() == 1
+    assert one(target_dsn, "SELECT board_id FROM posts WHERE id = 'p2'") == "b2"
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
+
+
 def test_the_comments_of_a_post_that_moved_are_not_deleted_with_its_old_path(at_work, target_dsn, run):
     """Its dependents are extra only while no document at all has the post's id."""
     at_work.document("boards/b1/posts/p1").delete()
-    run(scope="sweep")
+    assert run(scope="sweep").sample("comments", "extra")["reason"] == "parent_gone"
     put(at_work, {"boards/b2/posts/p1": post()})
-    run(repair="all")
+    run(repair="all", max_share=100)
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'delete'") == 0
     assert run(repair="all", scope="sweep").alerts == []
     assert one(target_dsn, "SELECT board_id FROM posts WHERE id = 'p1'") == "b2"
     assert one(target_dsn, "SELECT count(*) FROM comments") == 1
@@ -280,8 +312,6 @@ def test_an_insert_whose_document_vanished_keeps_its_row_while_another_document_
         "users/u1/notifications/n1": notification(message="older"),
         "users/u1/notifications/n2": notification(message="younger", timestamp=LONG_AGO + timedelta(hours=1)),
     })  # fmt: skip
-    from dualwrite.runs import backfill
-
     with gap_run(at_work.project, emulator, target_dsn, collections=["notifications"], scope="all") as gap:
         original, acted = gap.target.insert, []
 
@@ -293,3 +323,73 @@ def test_an_insert_whose_document_vanished_keeps_its_row_while_another_document_
         monkeypatch.setattr(gap.target, "insert", insert)
         backfill.examine(gap, "notifications", dry=False)
     assert one(target_dsn, "SELECT array_agg(message) FROM notifications") == ["younger"]
+
+
+def test_of_two_documents_with_one_key_the_row_belongs_to_the_one_that_it_equals(at_work, emulator, target_dsn):
+    """A client wrote the younger's row: the older has no claim to it, and nothing is written."""
+    put(at_work, {"users/u1/notifications/n1": notification(message="older")})
+    put(at_work, {"users/u1/notifications/n2": notification(message="younger")})
+    with gap_run(at_work.project, emulator, target_dsn, collections=["notifications"], scope="all") as gap:
+        backfill.examine(gap, "notifications", dry=False)
+    assert one(target_dsn, "SELECT array_agg(message) FROM notifications") == ["older"]
+    _execute(target_dsn, "UPDATE notifications SET message = 'younger'")
+    report = CollectionReport("notifications", "look")
+    with _examiner(at_work, emulator, target_dsn, report, Policy(insert=True, update=True)) as examiner:
+        [key] = [key for page in examiner.target.keys(CATALOG["notifications"]) for key in page]
+        examiner.examine_units(examiner.units_of([key]))
+        older = unit_of(CATALOG["notifications"], key, "users/u1/notifications/n1")
+        assert [f.verdict for f in examiner.protocol.run([older], Policy())] == [Verdict.DUPLICATE]
+        at_work.document("users/u1/notifications/n1").delete()
+        assert [f.verdict for f in examiner.protocol.run([older], Policy(delete=True))] == [Verdict.MATCHING]
+    assert nonzero(report.as_json()["counts"]) == {"matching": 1}
+    assert one(target_dsn, "SELECT array_agg(message) FROM notifications") == ["younger"]
+
+
+def test_a_document_that_is_created_between_the_two_questions_about_its_key_keeps_its_row(
+    at_work, emulator, target_dsn, monkeypatch
+):
+    """1. nobody has the key; 2. a client creates the document again; 3. its own path is read. The row stays."""
+    path = "users/u1/notifications/n1"
+    put(at_work, {path: notification()})
+    with gap_run(at_work.project, emulator, target_dsn, collections=["notifications"], scope="all") as gap:
+        backfill.examine(gap, "notifications", dry=False)
+    report = CollectionReport("notifications", "look")
+    with _examiner(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
+        [key] = [key for page in examiner.target.keys(CATALOG["notifications"]) for key in page]
+        owners = examiner.judge.owners
+        original = owners.sharing
+
+        def sharing(keys):
+            monkeypatch.setattr(owners, "sharing", original)
+            at_work.document(path).delete()
+            answer = original(keys)
+            put(at_work, {path: notification()})
+            return answer
+
+        monkeypatch.setattr(owners, "sharing", sharing)
+        [finding] = examiner.protocol.run([unit_of(CATALOG["notifications"], key, path)], Policy(delete=True))
+    assert finding.verdict is Verdict.MATCHING
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'delete'") == 0
+
+
+def test_a_dry_run_counts_two_documents_with_one_key_as_one_row_though_they_come_on_two_pages(
+    at_work, emulator, target_dsn
+):
+    for name in ("n1", "n2"):
+        put(at_work, {f"users/u1/notifications/{name}": notification()})
+    report = CollectionReport("notifications", "dry")
+    with _examiner(at_work, emulator, target_dsn, report, Policy()) as examiner:
+        examiner.scan(None, 1)
+    assert nonzero(report.as_json()["counts"]) == {"missing": 1, "duplicate": 1}
+
+
+def test_a_stale_row_whose_new_parent_has_no_row_gets_it_first(at_work, emulator, target_dsn):
+    """The reply's document moved to another comment, which dual-write lost."""
+    reply = "boards/b1/posts/p1/comments/c2/replies/r1"
+    put(at_work, {"boards/b1/posts/p1/comments/c2": comment(), reply: comment()})
+    at_work.document("boards/b1/posts/p1/comments/c1/replies/r1").delete()
+    report = CollectionReport("replies", "write")
+    with _examiner(at_work, emulator, target_dsn, report, Policy(insert=True, update=True)) as examiner:
+        examiner.examine_units([unit_of(CATALOG["replies"], ("r1",), reply)])
+    assert nonzero(report.as_json()["counts"]) == {"stale": 1}
+    assert one(target_dsn, "SELECT comment_id FROM replies WHERE id = 'r1'") == "c2"

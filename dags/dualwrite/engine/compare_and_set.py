@@ -185,7 +185,8 @@ class Protocol:
                 current.mapped[unit.label] = own
                 current.duplicates.add(unit.label)
             else:
-                current.mapped[unit.label] = owner or next(iter(sharing[unit.key]), None)
+                # `own` alone: its document was created since everybody who shares the key was asked for.
+                current.mapped[unit.label] = owner or own or next(iter(sharing[unit.key]), None)
 
     def _owners_of(self, sharing: Mapping[Key, Sequence[Row | Rejection]]) -> dict[Key, Row]:
         candidates = {key: [s for s in shared if isinstance(s, Row)] for key, shared in sharing.items()}

@@ -30,6 +30,22 @@ def test_an_excused_difference_fails_nothing_until_the_excuse_is_taken_back(worl
     assert len(run(unexcuse=["posts:new"]).alerts) == 1
 
 
+def test_a_report_tells_what_is_excused_by_whom_why_and_since_when(world, target_dsn, run):
+    create(world, target_dsn)
+    run()
+    run(excuse=["posts:new"], excuse_reason="a test account")
+    execute(target_dsn, "UPDATE dualwrite.open_differences SET excused_at = '2026-03-01T10:00:00+00'")
+    report = run(scope="sweep").report
+    assert report["excuses"] == [
+        {
+            "collection": "posts", "key": "new", "verdict": "missing", "by": "a test", "reason": "a test account",
+            "since": "2026-03-01T10:00:00+00:00",
+        }
+    ]  # fmt: skip
+    [posts] = [c for c in report["collections"] if c["collection"] == "posts"]
+    assert (posts["counts"]["missing"], posts["excused"]) == (1, 1)
+
+
 def test_an_excuse_of_all_that_is_open_covers_nothing_that_comes_later(world, target_dsn, run):
     create(world, target_dsn)
     run()

@@ -76,6 +76,25 @@ def test_a_run_that_began_earlier_and_ends_later_moves_no_watermark_back(world, 
     assert all(after[name] > mark for name, mark in before.items())
 
 
+def test_a_report_tells_of_each_collection_when_it_was_examined_and_swept(world, target_dsn, run):
+    execute(
+        target_dsn,
+        "UPDATE dualwrite.watermarks SET swept_at = NULL, examined_until = now() - interval '100.1225 hours' WHERE collection = 'posts'",
+    )
+    execute(
+        target_dsn,
+        "UPDATE dualwrite.watermarks SET swept_at = now() - interval '20.1225 hours' WHERE collection = 'likes'",
+    )
+    execute(
+        target_dsn, "UPDATE dualwrite.watermarks SET swept_at = '2026-03-01T10:00:00+00' WHERE collection = 'comments'"
+    )
+    ages = run(collections=["boards"]).report["ages"]
+    assert (ages["posts"]["swept_at"], ages["posts"]["swept_hours"]) == (None, None)
+    assert ages["posts"]["examined_hours"] == 100.12
+    assert ages["likes"]["swept_hours"] == 20.12
+    assert ages["comments"]["swept_at"] == "2026-03-01T10:00:00+00:00"
+
+
 # --- clocks -------------------------------------------------------------------------------------------------------------
 
 
