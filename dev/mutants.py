@@ -37,6 +37,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dev import processes
 from dev.mutations import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -341,6 +342,7 @@ def main(arguments: Sequence[str]) -> int:
     hypothesis.settings.register_profile("mutants", quick)
     hypothesis.settings.load_profile("mutants")
     shorts = wanted.modules or list(SUBJECTS)
+    processes.keep_temporary_files_in_memory()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mutants-")))
         if any(SUBJECTS[short].databases for short in shorts):

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_MEMORY = Path("/dev/shm")
+_MEMORY_NEEDED = 4 << 30
+"""Bytes that must be free there: three servers of tests with their logs take half of it."""
 
 
 class Missing(SystemExit):
@@ -21,6 +26,14 @@ class Missing(SystemExit):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"dev: {message}")
+
+
+def keep_temporary_files_in_memory() -> None:
+    """Temporary files of this process and its children go to memory, where there is room for them and nobody chose a place.
+    Each test has a database of its own, some 400 files: copying them takes 0.02 s of CPU there, 0.3 s on ext4."""
+    if "TMPDIR" not in os.environ and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MEMORY_NEEDED:
+        os.environ["TMPDIR"] = str(_MEMORY)
+        tempfile.tempdir = None  # it remembers its first answer
 
 
 def free_port() -> int:

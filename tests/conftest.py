@@ -19,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from dev import emulator as emulator_module
 from dev import postgres_server as server_module
+from dev import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 _numbers = itertools.count(1)
@@ -30,6 +31,7 @@ settings.load_profile("shared_machine")
 
 def pytest_configure(config: pytest.Config) -> None:
     """With several processes (-n), one emulator for all: Java warms up once."""
+    processes.keep_temporary_files_in_memory()
     if config.getoption("numprocesses", None) and "DUALWRITE_TEST_EMULATOR" not in os.environ:
         parts = ExitStack()
         folder = parts.enter_context(tempfile.TemporaryDirectory(prefix="dualwrite-emulator-"))

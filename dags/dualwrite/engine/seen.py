@@ -25,11 +25,14 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        self._buckets = [array("Q") for _ in range(_BUCKETS)]
+        self._buckets: list[array[int]] = []
+        """Made with the first key: most looks of a quiet run have none."""
         self._unsorted: set[int] = set()
 
     def update(self, keys: Iterable[Hashable]) -> None:
         """Adds keys."""
+        if not self._buckets:
+            self._buckets = [array("Q") for _ in range(_BUCKETS)]
         buckets = self._buckets
         for key in keys:
             number = hash(key) & 0xFFFF_FFFF_FFFF_FFFF
@@ -37,6 +40,8 @@ class Seen:
             self._unsorted.add(number >> 56)
 
     def __contains__(self, key: Hashable) -> bool:
+        if not self._buckets:
+            return False
         number = hash(key) & 0xFFFF_FFFF_FFFF_FFFF
         index = number >> 56
         if index in self._unsorted:

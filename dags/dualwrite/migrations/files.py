@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from dualwrite.migrations.rules import Created, created_objects, refuse
@@ -89,12 +89,19 @@ def read_file(path: Path) -> MigrationFile:
             "Rename it (make migration name=... makes a well-named file)."
         )
     text = read_text(path)
-    statements = tuple(split(text, path.name))
-    if not statements:
-        raise MigrationError(f"A migration needs a statement: {path.name} has none. Fill it in or remove it.")
-    transactional = _OUTSIDE.search(header(text, path.name)) is None
-    refuse(path.name, statements, transactional=transactional)
+    statements, transactional = _checked(path.name, text)
     return MigrationFile(path, matched[1], matched[2], text, statements, transactional)
+
+
+@lru_cache(maxsize=1000)
+def _checked(name: str, text: str) -> tuple[tuple[Statement, ...], bool]:
+    """A file's statements, and whether they run in one transaction. Remembered, because a run asks several times."""
+    statements = tuple(split(text, name))
+    if not statements:
+        raise MigrationError(f"A migration needs a statement: {name} has none. Fill it in or remove it.")
+    transactional = _OUTSIDE.search(header(text, name)) is None
+    refuse(name, statements, transactional=transactional)
+    return statements, transactional
 
 
 def read_text(path: Path) -> str:
