@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import types
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -146,36 +144,3 @@ def test_names_are_compared_by_their_singular_words():
     assert words("searches") == ("search",)
     assert likeness("order_lines", "orders_lines") == 1
     assert likeness("orders", "customers") == 0
-
-
-@pytest.mark.timeout(600)
-def test_the_bundle_with_the_drafted_catalog_runs_in_airflow(firestore, emulator, empty_dsn, tmp_path: Path):
-    """A copy of dags/ and sql/ with two changes: the catalog, and the migration that belongs to the first world."""
-    import json
-
-    from dev import stack
-    from dev.run_dag import run_dag
-
-    world2.load(firestore, empty_dsn)
-    bundle = tmp_path / "bundle"
-    for name in ("dags", "sql"):
-        shutil.copytree(airflow_home.ROOT / name, bundle / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (bundle / "dags/dualwrite/catalog.py").write_text(_draft(firestore, empty_dsn, "shop"))
-    for file in (bundle / "sql/migrations").glob("*_add_drafts_reviews.sql"):
-        file.unlink()
-    snapshot = json.loads((bundle / "sql/snapshot.json").read_text())
-    own = {name: part for name, part in snapshot["files"].items() if not name.endswith("_add_drafts_reviews")}
-    (bundle / "sql/snapshot.json").write_text(json.dumps({"files": own, "optional": {}}))
-
-    environment = airflow_home.environment(tmp_path, emulator=emulator, project=firestore.project, target=empty_dsn)
-    environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(bundle / "dags")
-    stack.airflow(environment, "db", "migrate")
-    migrated = run_dag(environment, "apply_migrations", {"mode": "apply"})
-    assert migrated.state == "success", migrated.log[-3000:]
-    conf = {"mode": "apply", "scope": "all", "since": world2.EXPORTED.isoformat(), "grace_seconds": 0.5}
-    filled = run_dag(environment, "backfill_gap", conf)
-    assert filled.state == "success", filled.log[-3000:]
-    assert {c["collection"] for c in filled.report["collections"]} >= {"order_lines", "customer_store_roles"}
-    assert one(empty_dsn, "SELECT count(*) FROM shop.order_lines") == 24
-    green = run_dag(environment, "reconcile_dual_writes", {"grace_seconds": 1, "write_ops_required": False})
-    assert green.state == "success", green.log[-3000:]
