@@ -81,6 +81,12 @@ def test_a_read_by_path_that_breaks_is_asked_again(source, after, monkeypatch):
     assert not faults
 
 
+def test_calls_are_routed_by_project_and_database():
+    """Firestore finds a database of another name than (default) by this header; the emulator needs none."""
+    with Source("p", database="other", emulator_host="127.0.0.1:1") as other:
+        assert ("x-goog-request-params", "project_id=p&database_id=other") in other._metadata
+
+
 # --- below a document -----------------------------------------------------------------------------------------------
 
 
@@ -186,6 +192,40 @@ def test_a_page_of_large_documents_ends_with_its_bytes(source, monkeypatch):
     size = source_module._RunQueryResponse(document=first.messages[0]).ByteSize()
     monkeypatch.setattr(source_module, "_PAGE_BYTES", 20 * size)
     assert 12 <= next(iter(source.pages(COMMENTS, 200))).messages.__len__() <= 20
+
+
+def test_a_page_is_ended_by_the_document_that_reaches_its_bytes(source, monkeypatch):
+    original, sizes = source._run_query, []
+
+    class Measured(Call):
+        def __iter__(self):
+            for size, answer in super().__iter__():
+                sizes.extend([size] if answer.HasField("document") else [])
+                yield size, answer
+
+    monkeypatch.setattr(source, "_run_query", lambda *a, **k: Measured(original(*a, **k), 10**6, None))
+    assert len(list(source.pages(COMMENTS, 450))) == 1
+    assert sizes[0] == sizes[1]
+    for more, documents in ((0, 1), (1, 2)):
+        monkeypatch.setattr(source_module, "_PAGE_BYTES", sizes[0] + more)
+        pages = source.pages(COMMENTS, 450)
+        assert len(next(pages).messages) == documents
+        pages.close()
+
+
+def test_a_part_that_breaks_before_its_first_document_while_the_instant_grows_old_is_billed_once(source, monkeypatch):
+    original, calls = source._run_query, []
+
+    def breaking(*args, **kwargs):
+        calls.append(1)
+        call = original(*args, **kwargs)
+        return Call(call, 0, Broken(grpc.StatusCode.UNAVAILABLE)) if len(calls) == 3 else call
+
+    monkeypatch.setattr(source, "_run_query", breaking)
+    monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
+    assert sum(len(page.messages) for page in source.pages(COMMENTS, 100)) == 450
+    # Six parts, each with a count before it, and after it but for the last; the third read nothing.
+    assert source.billed_reads == source.budget.spent == 450 + 6 + 5 + 1
 
 
 def test_all_pages_of_a_read_over_several_pins_tell_the_same_total(source, monkeypatch):
