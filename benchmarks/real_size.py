@@ -51,7 +51,7 @@ def main() -> None:
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; emulator and Postgres beside"
     )
     seven = list(CATALOG.default_selection)
-    with tempfile.TemporaryDirectory() as folder, emulator(Path(folder)) as host, server() as uri:
+    with tempfile.TemporaryDirectory() as folder, emulator(Path(folder), optimised=True) as host, server() as uri:
         os.environ["FIRESTORE_EMULATOR_HOST"] = host
         world = seed.real_size()
         world.load_source(firestore.Client(project="bench"))

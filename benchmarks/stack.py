@@ -70,7 +70,7 @@ def empty_stack(heap_mib: int = 4096) -> Iterator[Stack]:
     """Both databases, the target migrated, with nothing in them."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        emulator(Path(folder), heap_mib=heap_mib) as host,
+        emulator(Path(folder), heap_mib=heap_mib, optimised=True) as host,
         server() as uri,
     ):
         os.environ["FIRESTORE_EMULATOR_HOST"] = host
