@@ -7,7 +7,7 @@ wrong project, everything would look extra. So a run begins by asking who and wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection, privileges
 from dualwrite.postgres.remembered import schema
 from dualwrite.postgres.target import Target
-from dualwrite.postgres.visibility import hides_rows
+from dualwrite.postgres.visibility import hiding
 
 log = logging.getLogger(__name__)
 
@@ -118,33 +118,34 @@ def target_faults(
     connection: Connection, catalog: Catalog, collections: Sequence[Collection], *, writes: bool
 ) -> list[str]:
     """What makes the app's tables unfit to be examined or, with `writes`, written; one sentence a fault."""
+    oids = privileges.relations(connection, [c.table for c in collections])
+    columns, uniques = _columns(connection, oids.values()), _uniques(connection, oids.values())
     faults = [
         *_role_faults(connection, writes),
         *_missing_grants(connection, catalog, collections, writes),
-        *_hidden(connection, collections),
+        *_hidden(connection, collections, oids),
     ]
     for collection in collections:
-        faults += _table_faults(connection, collection)
+        oid = oids.get(collection.table, 0)
+        faults += _table_faults(collection, columns.get(oid, {}), uniques.get(oid, []))
     return faults
 
 
 def triggers(connection: Connection, collections: Sequence[Collection]) -> dict[str, list[str]]:
     """Names of the triggers that an insert, update or delete of ours fires, by table. Supabase's webhooks are triggers;
     those of foreign keys are internal, and disabled ones don't fire."""
-    found: dict[str, list[str]] = {}
-    for collection in collections:
-        rows = connection.execute(
-            """
-            SELECT tgname::text FROM pg_trigger
-            WHERE tgrelid = %s AND NOT tgisinternal AND tgenabled IN ('O', 'A')
-              AND tgtype & 28 <> 0 -- on INSERT, DELETE or UPDATE
-            ORDER BY 1
-            """,
-            (privileges.relation(connection, collection.table),),
-        ).fetchall()
-        if rows:
-            found[collection.table] = [name for (name,) in rows]
-    return found
+    oids = privileges.relations(connection, [c.table for c in collections])
+    rows = connection.execute(
+        """
+        SELECT tgrelid, array_agg(tgname::text ORDER BY tgname) FROM pg_trigger
+        WHERE tgrelid = ANY(%s::oid[]) AND NOT tgisinternal AND tgenabled IN ('O', 'A')
+          AND tgtype & 28 <> 0 -- on INSERT, DELETE or UPDATE
+        GROUP BY tgrelid
+        """,
+        (list(oids.values()),),
+    ).fetchall()
+    fired = dict(rows)
+    return {c.table: fired[oids[c.table]] for c in collections if oids.get(c.table) in fired}
 
 
 def identity(connection: Connection) -> tuple[str, str, datetime]:
@@ -172,40 +173,69 @@ def _missing_grants(
     return privileges.missing_grants(connection, needed)
 
 
-def _hidden(connection: Connection, collections: Sequence[Collection]) -> list[str]:
+def _hidden(connection: Connection, collections: Sequence[Collection], oids: Mapping[str, int]) -> list[str]:
     """Tables whose rows row-level security hides from us."""
-    faults = []
-    for collection in collections:
-        if hides_rows(connection, collection.table):
-            role = identity(connection)[0]
-            faults.append(
-                f"Row-level security of table {collection.table} hides rows from role {role}. "
-                "Connect as a role that bypasses it (ALTER ROLE ... BYPASSRLS), as the table's owner, or give the role a "
-                "policy that shows it every row (sql/roles/data.sql does)."
-            )
-    return faults
+    hidden = hiding(connection, oids.values())
+    role = identity(connection)[0] if hidden else ""
+    return [
+        f"Row-level security of table {collection.table} hides rows from role {role}. "
+        "Connect as a role that bypasses it (ALTER ROLE ... BYPASSRLS), as the table's owner, or give the role a "
+        "policy that shows it every row (sql/roles/data.sql does)."
+        for collection in collections
+        if oids.get(collection.table) in hidden
+    ]
 
 
-def _table_faults(connection: Connection, collection: Collection) -> list[str]:
-    """Where the live table is not as the catalog declares it."""
-    table = collection.table
-    oid = privileges.relation(connection, table)
+def _columns(connection: Connection, tables: Iterable[int]) -> dict[int, dict[str, tuple[str, bool, bool]]]:
+    """Of each table its columns: type, whether NOT NULL, whether the server fills it in by itself."""
     rows = connection.execute(
         """
-        SELECT attname::text, format_type(atttypid, NULL), attnotnull,
+        SELECT attrelid, attname::text, format_type(atttypid, NULL), attnotnull,
                atthasdef OR attidentity <> '' OR attgenerated <> ''
         FROM pg_attribute
-        WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped
+        WHERE attrelid = ANY(%s::oid[]) AND attnum > 0 AND NOT attisdropped
+        ORDER BY attrelid, attnum
         """,
-        (oid,),
+        (list(tables),),
     ).fetchall()
-    if not rows:
+    found: dict[int, dict[str, tuple[str, bool, bool]]] = {}
+    for table, name, *described in rows:
+        found.setdefault(table, {})[name] = tuple(described)
+    return found
+
+
+def _uniques(connection: Connection, tables: Iterable[int]) -> dict[int, list[tuple[list[str], str | None]]]:
+    """Of each table its unique indexes: their columns, sorted, and the predicate of a partial one. Columns that an index
+    only includes don't count, nor do indexes on expressions and those that are checked at the end of a transaction."""
+    rows = connection.execute(
+        """
+        SELECT i.indrelid, array_agg(a.attname::text ORDER BY a.attname), pg_get_expr(i.indpred, i.indrelid)
+        FROM pg_index i
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])
+        WHERE i.indrelid = ANY(%s::oid[]) AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indexprs IS NULL
+        GROUP BY i.indexrelid, i.indrelid, i.indpred
+        """,
+        (list(tables),),
+    ).fetchall()
+    found: dict[int, list[tuple[list[str], str | None]]] = {}
+    for table, columns, predicate in rows:
+        found.setdefault(table, []).append((columns, predicate))
+    return found
+
+
+def _table_faults(
+    collection: Collection,
+    live: Mapping[str, tuple[str, bool, bool]],
+    uniques: Sequence[tuple[Sequence[str], str | None]],
+) -> list[str]:
+    """Where the live table, its columns and unique indexes, is not as the catalog declares it."""
+    table = collection.table
+    if not live:
         return [
             f"Table {table} is missing, or the role can't see it: its schema may be off the role's search_path, or the role "
             "may lack USAGE on it. Run the DAG apply_migrations, grant USAGE, or correct the table's name in catalog.py."
         ]
     faults = []
-    live = {name: (kind, not_null, has_default) for name, kind, not_null, has_default in rows}
     for column in collection.columns:
         if column.name not in live:
             faults.append(f"Column {table}.{column.name} is missing. Add it, or correct catalog.py.")
@@ -225,31 +255,22 @@ def _table_faults(connection: Connection, collection: Collection) -> list[str]:
         f"Columns ({', '.join(unique)}) of {table} need a unique index: on exactly these, without WHERE, not "
         "deferrable. Create it, or correct the key in catalog.py."
         for unique, whole in [(tuple(c.name for c in collection.key), True), *((u, False) for u in collection.unique)]
-        if not _has_unique(connection, oid, unique, whole=whole)
+        if not _has_unique(uniques, unique, whole=whole)
     ]
     return faults
 
 
-def _has_unique(connection: Connection, table: int | None, columns: tuple[str, ...], *, whole: bool) -> bool:
-    """Whether a unique index is on just these columns, whatever their order. Columns that it only includes, expressions,
-    and one that is checked at the end of a transaction don't count.
+def _has_unique(uniques: Sequence[tuple[Sequence[str], str | None]], columns: tuple[str, ...], *, whole: bool) -> bool:
+    """Whether a unique index is on just these columns, whatever their order.
 
-    Nor does a partial index, because it lets two rows share a key; except, unless `whole`, one that leaves out rows where
-    a column of its own is null: nulls are never equal to each other.
+    A partial index doesn't count, because it lets two rows share a key; except, unless `whole`, one that leaves out rows
+    where a column of its own is null: nulls are never equal to each other.
     """
-    rows = connection.execute(
-        """
-        SELECT pg_get_expr(i.indpred, i.indrelid)
-        FROM pg_index i
-        WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indexprs IS NULL
-          AND %s = (
-            SELECT array_agg(a.attname::text ORDER BY a.attname) FROM pg_attribute a
-            WHERE a.attrelid = i.indrelid AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])
-          )
-        """,
-        (table, sorted(columns)),
-    ).fetchall()
-    return any(predicate is None or (not whole and _only_leaves_nulls_out(predicate, columns)) for (predicate,) in rows)
+    return any(
+        predicate is None or (not whole and _only_leaves_nulls_out(predicate, columns))
+        for on, predicate in uniques
+        if list(on) == sorted(columns)
+    )
 
 
 def _only_leaves_nulls_out(predicate: str, columns: tuple[str, ...]) -> bool:

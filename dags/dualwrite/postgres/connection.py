@@ -187,24 +187,41 @@ def transaction(
 
     The server's settings are in Postgres's notation ("2s"). `idle_timeout` ends a transaction that we leave lying, with
     its locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included.
+
+    BEGIN and the settings go in one message: a run has a hundred transactions, and the target may be an ocean away.
+    (psycopg's own block sends BEGIN alone.) Blocks of psycopg's inside it are savepoints; this one can't be inside another.
     """
+    if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+        raise psycopg.ProgrammingError("a transaction is open on this connection already")
+    settings = {
+        "statement_timeout": statement_timeout,
+        "lock_timeout": lock_timeout,
+        "idle_in_transaction_session_timeout": idle_timeout,
+    }
+    begin = sql.SQL("BEGIN READ ONLY" if read_only else "BEGIN")
+    local = [sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(n), v) for n, v in settings.items() if v is not None]
     with ExitStack() as stack:
         if answer_within is not None:
             stack.callback(setattr, connection, "answer_within", connection.answer_within)
             connection.answer_within = answer_within
-        stack.enter_context(connection.transaction())
-        settings = {
-            "statement_timeout": statement_timeout,
-            "lock_timeout": lock_timeout,
-            "idle_in_transaction_session_timeout": idle_timeout,
-        }
-        wanted = [part for name, value in settings.items() if value is not None for part in (name, value)]
-        if wanted:
-            calls = ", ".join(["set_config(%s, %s, true)"] * (len(wanted) // 2))
-            connection.execute(f"SELECT {calls}", wanted)
-        if read_only:
-            connection.execute("SET TRANSACTION READ ONLY")
-        yield connection
+        try:
+            connection.execute(sql.SQL("; ").join([begin, *local]))
+            yield connection
+        except BaseException:
+            _roll_back(connection)
+            raise
+        connection.execute("COMMIT")
+
+
+def _roll_back(connection: Connection) -> None:
+    """Ends a transaction, whatever state it is in. A connection that can't is closed, so that nothing else runs in it."""
+    if connection.closed:
+        return
+    try:
+        connection.execute("ROLLBACK")
+    except psycopg.Error as error:
+        log.warning("Closing a connection that could not roll back: %s", condition(error))
+        connection.close()
 
 
 def is_disconnect(error: psycopg.Error) -> bool:

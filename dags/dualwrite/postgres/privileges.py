@@ -10,37 +10,44 @@ from dualwrite.postgres.connection import Connection
 
 
 def relation(connection: Connection, name: str) -> int | None:
-    """The oid of a table, view, index or sequence: schema.name, or found through search_path, or in a `public` that isn't
-    searched because the role lacks USAGE on it. None where there is none."""
-    schema, _, bare = name.rpartition(".")
-    row = connection.execute(
+    """The oid of one relation, see `relations`; None where there is none."""
+    return relations(connection, [name]).get(name)
+
+
+def relations(connection: Connection, names: Iterable[str]) -> dict[str, int]:
+    """The oids of tables, views, indexes or sequences by name: schema.name, or found through search_path, or in a `public`
+    that isn't searched because the role lacks USAGE on it. What isn't there is left out."""
+    wanted = list(dict.fromkeys(names))
+    parts = [name.rpartition(".") for name in wanted]
+    rows = connection.execute(
         """
-        SELECT c.oid
-        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.relname = %(name)s
-          AND CASE WHEN %(schema)s <> '' THEN n.nspname = %(schema)s
+        SELECT DISTINCT ON (w.name) w.name, c.oid
+        FROM unnest(%s::text[], %s::text[], %s::text[]) AS w (name, schema, bare)
+        JOIN pg_catalog.pg_class c ON c.relname = w.bare
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE CASE WHEN w.schema <> '' THEN n.nspname = w.schema
                    ELSE pg_catalog.pg_table_is_visible(c.oid)
                      OR (n.nspname = 'public' AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')) END
-        ORDER BY pg_catalog.pg_table_is_visible(c.oid) DESC
-        LIMIT 1
+        ORDER BY w.name, pg_catalog.pg_table_is_visible(c.oid) DESC
         """,
-        {"schema": schema, "name": bare},
-    ).fetchone()
-    return row[0] if row else None
+        (wanted, [schema for schema, _, _ in parts], [bare for _, _, bare in parts]),
+    ).fetchall()
+    return dict(rows)
 
 
 def missing_grants(connection: Connection, needed: Mapping[str, Sequence[str]]) -> list[str]:
     """What the role lacks on some tables (name -> privileges), a sentence each with the GRANT that gives it: on the
     tables themselves, on their schemas, and on the sequences that an INSERT takes its defaults from. A table that
     isn't there isn't told."""
-    tables = {name: oid for name in needed if (oid := relation(connection, name)) is not None}
+    tables = relations(connection, needed)
     faults = [_fault(connection, ["USAGE"], f"SCHEMA {s}") for s in _closed_schemas(connection, tables.values())]
-    for name, oid in tables.items():
-        lacks = _lacking(connection, oid, needed[name])
-        if lacks:
-            faults.append(_fault(connection, lacks, f"TABLE {name}"))
-        if "INSERT" in needed[name]:
-            faults += [_fault(connection, ["USAGE"], f"SEQUENCE {s}") for s in _closed_sequences(connection, oid)]
+    lacking = _lacking(connection, [(oid, p) for name, oid in tables.items() for p in needed[name]])
+    closed = _closed_sequences(connection, [oid for name, oid in tables.items() if "INSERT" in needed[name]])
+    for name in needed:
+        if name in tables:
+            if lacks := lacking.get(tables[name]):
+                faults.append(_fault(connection, lacks, f"TABLE {name}"))
+            faults += [_fault(connection, ["USAGE"], f"SEQUENCE {s}") for s in closed.get(tables[name], ())]
     return faults
 
 
@@ -61,12 +68,24 @@ def _fault(connection: Connection, privileges: Sequence[str], place: str) -> str
     return f"Role {row[0]} lacks {what} on {kind.lower()} {name}. GRANT {what} ON {place} TO {row[1]};"
 
 
-def _lacking(connection: Connection, oid: int, privileges: Sequence[str]) -> list[str]:
+def _lacking(connection: Connection, needed: Sequence[tuple[int, str]]) -> dict[int, list[str]]:
+    """Of pairs of a table and a privilege, the privileges that the role lacks, by table."""
     rows = connection.execute(
-        "SELECT p FROM unnest(%s::text[]) WITH ORDINALITY AS u (p, n) WHERE NOT has_table_privilege(%s::oid, p) ORDER BY n",
-        (list(privileges), oid),
+        """
+        SELECT oid, p FROM unnest(%s::oid[], %s::text[]) WITH ORDINALITY AS u (oid, p, n)
+        WHERE NOT has_table_privilege(oid, p)
+        ORDER BY n
+        """,
+        ([oid for oid, _ in needed], [privilege for _, privilege in needed]),
     ).fetchall()
-    return [p for (p,) in rows]
+    return _by_first(rows)
+
+
+def _by_first(rows: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for table, value in rows:
+        found.setdefault(table, []).append(value)
+    return found
 
 
 def _closed_schemas(connection: Connection, tables: Iterable[int]) -> list[str]:
@@ -82,19 +101,19 @@ def _closed_schemas(connection: Connection, tables: Iterable[int]) -> list[str]:
     return [schema for (schema,) in rows]
 
 
-def _closed_sequences(connection: Connection, table: int) -> list[str]:
-    """Sequences that a column's default calls. (Those of identity columns need no privilege.)"""
+def _closed_sequences(connection: Connection, tables: Sequence[int]) -> dict[int, list[str]]:
+    """Sequences that the default of a table's column calls, by table. (Those of identity columns need no privilege.)"""
     rows = connection.execute(
         """
-        SELECT quote_ident(n.nspname) || '.' || quote_ident(s.relname)
+        SELECT d.adrelid, quote_ident(n.nspname) || '.' || quote_ident(s.relname)
         FROM pg_attrdef d
         JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
         JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S'
         JOIN pg_namespace n ON n.oid = s.relnamespace
         -- CASE: the planner may ask before it joins, and the function raises for what is no sequence.
-        WHERE d.adrelid = %s AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END
-        ORDER BY 1
+        WHERE d.adrelid = ANY(%s::oid[]) AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END
+        ORDER BY 1, 2
         """,
-        (table,),
+        (list(tables),),
     ).fetchall()
-    return [sequence for (sequence,) in rows]
+    return _by_first(rows)

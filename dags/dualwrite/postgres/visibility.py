@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from dualwrite.postgres import Connection, privileges
+from collections.abc import Iterable
+
+from dualwrite.postgres import Connection
 
 
-def hides_rows(connection: Connection, table: str) -> bool:
-    """Whether some rows of a table may be invisible to this role; False where there is no such table.
+def hiding(connection: Connection, tables: Iterable[int]) -> set[int]:
+    """Of tables, by oid, those of which some rows may be invisible to this role.
 
-    `table` is schema.name, or found through search_path. Nothing is hidden from a role that bypasses row-level security or
-    owns the table, nor where a policy for the role shows every row (`USING (true)`) and no restrictive one narrows it.
+    Nothing is hidden from a role that bypasses row-level security or owns the table, nor where a policy for the role
+    shows every row (`USING (true)`) and no restrictive one narrows it.
     """
-    row = connection.execute(
+    rows = connection.execute(
         """
-        SELECT row_security_active(t.oid) AND (
-          bool_or(NOT p.polpermissive) IS TRUE
-          OR bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true') IS NOT TRUE
-        )
-        FROM (SELECT %s::oid AS oid) t
+        SELECT t.oid
+        FROM unnest(%s::oid[]) AS t (oid)
         LEFT JOIN pg_policy p ON p.polrelid = t.oid AND p.polcmd IN ('r', '*') AND (
           p.polroles @> ARRAY[0::oid]
           OR EXISTS (SELECT FROM unnest(p.polroles) r WHERE r <> 0 AND pg_has_role(r, 'USAGE'))
         )
+        WHERE row_security_active(t.oid)
         GROUP BY t.oid
+        HAVING bool_or(NOT p.polpermissive) IS TRUE
+          OR bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true') IS NOT TRUE
         """,
-        (privileges.relation(connection, table),),
-    ).fetchone()
-    return bool(row and row[0])
+        (list(tables),),
+    ).fetchall()
+    return {oid for (oid,) in rows}

@@ -211,6 +211,7 @@ def _migrations(connection: Connection) -> Generator[Line, None, bool]:
 def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:
     """Each collection's table: there, as declared, visible, writable; and what its triggers would do."""
     for collection in catalog:
+        writing: list[str] = []
         try:
             with postgres.transaction(connection, read_only=True):
                 faults = preflight.target_faults(connection, catalog, [collection], writes=False)
