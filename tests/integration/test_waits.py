@@ -106,6 +106,42 @@ def test_a_transaction_may_have_a_limit_of_its_own(hole, connection):
     assert connection.answer_within == 60
 
 
+def test_a_transaction_begins_with_its_settings_and_leaves_none_behind(connection):
+    def settings() -> list[str]:
+        names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_read_only")
+        return [connection.execute(f"SHOW {name}").fetchone()[0] for name in names]
+
+    before = settings()
+    with postgres.transaction(connection, statement_timeout="3s", lock_timeout="2s", idle_timeout="4s", read_only=True):
+        assert settings() == ["3s", "2s", "4s", "on"]
+    assert settings() == before == ["0", "0", "0", "off"]
+
+
+def test_a_transaction_whose_block_raises_is_undone_and_one_inside_another_is_refused(connection, people):
+    def nested() -> None:
+        with postgres.transaction(connection):
+            connection.execute("DELETE FROM users")
+            with postgres.transaction(connection):
+                raise AssertionError("it was begun")
+
+    with pytest.raises(psycopg.ProgrammingError, match="a transaction is open on this connection already"):
+        nested()
+    assert connection.execute("SELECT count(*) FROM users").fetchone() == (2,)
+
+
+def test_a_connection_that_cannot_roll_back_is_closed(connection):
+    """Its statement still runs, as after an alarm that Airflow raises in the middle."""
+
+    def interrupted() -> None:
+        with postgres.transaction(connection):
+            connection.pgconn.send_query(b"SELECT pg_sleep(0.5)")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert connection.closed
+
+
 def test_connecting_to_a_server_that_accepts_and_says_nothing_is_an_error(hole, target_dsn):
     hole.mute()
     began = time.monotonic()

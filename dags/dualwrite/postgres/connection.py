@@ -17,13 +17,14 @@ import selectors
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.abc import PQGen
 from psycopg.adapt import Dumper
-from psycopg.pq import Format
+from psycopg.pq import Format, TransactionStatus
 from psycopg.types.json import Jsonb
 from psycopg.waiting import Ready
 
@@ -55,6 +56,7 @@ _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10
 _TCP_USER_TIMEOUT = 30_000
 """Milliseconds that sent data may stay unacknowledged (Linux)."""
 
+_OPEN = (TransactionStatus.ACTIVE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
 ANSWER_SECONDS = 150.0
 """Longer than any statement_timeout of ours, so that a server that is only slow ends its statement itself."""
 
@@ -191,26 +193,31 @@ def transaction(
     BEGIN and the settings go in one message: a run has a hundred transactions, and the target may be an ocean away.
     (psycopg's own block sends BEGIN alone.) Blocks of psycopg's inside it are savepoints; this one can't be inside another.
     """
-    if connection.info.transaction_status is not psycopg.pq.TransactionStatus.IDLE:
+    if connection.info.transaction_status in _OPEN:
         raise psycopg.ProgrammingError("a transaction is open on this connection already")
-    settings = {
-        "statement_timeout": statement_timeout,
-        "lock_timeout": lock_timeout,
-        "idle_in_transaction_session_timeout": idle_timeout,
-    }
-    begin = sql.SQL("BEGIN READ ONLY" if read_only else "BEGIN")
-    local = [sql.SQL("SET LOCAL {} = {}").format(sql.Identifier(n), v) for n, v in settings.items() if v is not None]
+    begin = _begin(read_only, statement_timeout, lock_timeout, idle_timeout)
     with ExitStack() as stack:
         if answer_within is not None:
             stack.callback(setattr, connection, "answer_within", connection.answer_within)
             connection.answer_within = answer_within
         try:
-            connection.execute(sql.SQL("; ").join([begin, *local]))
+            connection.execute(begin)
             yield connection
         except BaseException:
             _roll_back(connection)
             raise
         connection.execute("COMMIT")
+
+
+@lru_cache
+def _begin(read_only: bool, statement: str | None, lock: str | None, idle: str | None) -> str:
+    settings = {
+        "statement_timeout": statement,
+        "lock_timeout": lock,
+        "idle_in_transaction_session_timeout": idle,
+    }
+    local = [f"SET LOCAL {n} = {sql.Literal(v).as_string(None)}" for n, v in settings.items() if v is not None]
+    return "; ".join(["BEGIN READ ONLY" if read_only else "BEGIN", *local])
 
 
 def _roll_back(connection: Connection) -> None:
