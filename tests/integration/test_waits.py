@@ -117,16 +117,20 @@ def test_a_transaction_begins_with_its_settings_and_leaves_none_behind(connectio
     assert settings() == before == ["0", "0", "0", "off"]
 
 
-def test_a_transaction_whose_block_raises_is_undone_and_one_inside_another_is_refused(connection, people):
-    def nested() -> None:
+def test_a_transaction_whose_block_raises_is_undone_and_one_inside_another_alone(connection, people):
+    def deleted(name: str) -> None:
         with postgres.transaction(connection):
-            connection.execute("DELETE FROM users")
-            with postgres.transaction(connection):
-                raise AssertionError("it was begun")
+            connection.execute("DELETE FROM users WHERE id = %s", (name,))
+            connection.execute("SELECT 1 / 0")
 
-    with pytest.raises(psycopg.ProgrammingError, match="a transaction is open on this connection already"):
-        nested()
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        deleted("u1")
     assert connection.execute("SELECT count(*) FROM users").fetchone() == (2,)
+    with postgres.transaction(connection):
+        connection.execute("DELETE FROM users WHERE id = 'u2'")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            deleted("u1")
+    assert connection.execute("SELECT array_agg(id) FROM users").fetchone() == (["u1"],)
 
 
 def test_a_connection_that_cannot_roll_back_is_closed(connection):

@@ -56,7 +56,6 @@ _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10
 _TCP_USER_TIMEOUT = 30_000
 """Milliseconds that sent data may stay unacknowledged (Linux)."""
 
-_OPEN = (TransactionStatus.ACTIVE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
 ANSWER_SECONDS = 150.0
 """Longer than any statement_timeout of ours, so that a server that is only slow ends its statement itself."""
 
@@ -191,17 +190,20 @@ def transaction(
     its locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included.
 
     BEGIN and the settings go in one message: a run has a hundred transactions, and the target may be an ocean away.
-    (psycopg's own block sends BEGIN alone.) Blocks of psycopg's inside it are savepoints; this one can't be inside another.
+    (psycopg's own block sends BEGIN alone.) Inside another transaction it is a savepoint of that.
     """
-    if connection.info.transaction_status in _OPEN:
-        raise psycopg.ProgrammingError("a transaction is open on this connection already")
-    begin = _begin(read_only, statement_timeout, lock_timeout, idle_timeout)
+    settings = _settings(statement_timeout, lock_timeout, idle_timeout, read_only)
     with ExitStack() as stack:
         if answer_within is not None:
             stack.callback(setattr, connection, "answer_within", connection.answer_within)
             connection.answer_within = answer_within
+        if connection.info.transaction_status is TransactionStatus.INTRANS:
+            stack.enter_context(connection.transaction())
+            connection.execute(settings)
+            yield connection
+            return
         try:
-            connection.execute(begin)
+            connection.execute(f"BEGIN; {settings}")
             yield connection
         except BaseException:
             _roll_back(connection)
@@ -210,14 +212,19 @@ def transaction(
 
 
 @lru_cache
-def _begin(read_only: bool, statement: str | None, lock: str | None, idle: str | None) -> str:
+def _settings(statement: str | None, lock: str | None, idle: str | None, read_only: bool) -> str:
+    """Statements that set them until the transaction ends; none is an empty statement."""
     settings = {
         "statement_timeout": statement,
         "lock_timeout": lock,
         "idle_in_transaction_session_timeout": idle,
+        "transaction_read_only": "on" if read_only else None,
     }
-    local = [f"SET LOCAL {n} = {sql.Literal(v).as_string(None)}" for n, v in settings.items() if v is not None]
-    return "; ".join(["BEGIN READ ONLY" if read_only else "BEGIN", *local])
+    return "; ".join(
+        f"SET LOCAL {name} = {sql.Literal(value).as_string(None)}"
+        for name, value in settings.items()
+        if value is not None
+    )
 
 
 def _roll_back(connection: Connection) -> None:
