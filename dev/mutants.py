@@ -140,15 +140,18 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 class _Recording:
     """What one run of a module's tests, unchanged, has shown of each: the lines it reaches, the seconds it takes."""
 
+    module: str
     lines: dict[str, set[int]]
     seconds: dict[str, float]
     kills: Counter[str] = field(default_factory=Counter)
     """How many mutants a test has noticed so far: the best are asked first."""
 
     def tests_for(self, mutant: Mutant, *, all_of_them: bool) -> list[str]:
-        """The tests that may notice: those that reach its lines, the best and the fastest first. A line that no test
-        reaches by itself is run while the module is imported, or for the first test alone (a cache)."""
-        ranked = sorted(self.seconds, key=lambda test: (-self.kills[test], self.seconds[test]))
+        """The tests that may notice: those that reach its lines; first the best, then those in the file that is named after
+        the module, then the fastest. A line that no test reaches by itself is run while the module is imported, or for the
+        first test alone (a cache)."""
+        own = f"/test_{self.module}.py"
+        ranked = sorted(self.seconds, key=lambda test: (-self.kills[test], own not in test, self.seconds[test]))
         reaching = [test for test in ranked if not self.lines[test].isdisjoint(mutant.lines)]
         if all_of_them or not reaching:
             reaching += [test for test in ranked if test not in set(reaching)]
@@ -259,7 +262,7 @@ def _recorded(subject: Subject, folder: Path) -> _Recording | None:
             return None
     found = json.loads(answer.read_text())
     lines = {test: set(reached[str(subject.path)]) for test, reached in found["lines"].items()}
-    return _Recording(lines, found["seconds"])
+    return _Recording(subject.module.rsplit(".", 1)[-1], lines, found["seconds"])
 
 
 def _notices(subject: Subject, mutant: Mutant, recording: _Recording, folder: Path) -> bool:
