@@ -114,8 +114,9 @@ SUBJECTS: dict[str, Subject] = {
     "failures": Subject("dualwrite.firestore.failures", ("unit/test_source_errors.py",)),
     **{
         part: Subject(f"dualwrite.postgres.remembered.{part}", _REMEMBERED, databases=True)
-        for part in ("differences", "excuses", "journal", "run_log", "watermarks", "baselines")
+        for part in ("differences", "excuses", "journal", "run_log", "watermarks")
     },
+    "baselines": Subject("dualwrite.postgres.remembered.baselines", ("integration/test_tripwire.py",), databases=True),
 }
 
 
