@@ -1,8 +1,8 @@
 """The changes of a module's source that `dev.mutants` asks about, one at a time.
 
 Comparisons, arithmetic, `and`/`or`, `not`, conditions, constants, what is returned, statements left out, `min`/`max`,
-`any`/`all`. Not changed: annotations, decorators, docstrings, the words of error messages, and names and sizes at the top of
-a module.
+`any`/`all`. Not changed: annotations, decorators, docstrings, the words of error messages, names and sizes at the top of a
+module, and arguments that change nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult, ast.Div: ast.Mult,
     ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.Pow: ast.Mult,
 }  # fmt: skip
+_UNSEEN = ("strict", "thread_name_prefix")
+"""Arguments that change nothing: an assertion about two lists of our own, and what a debugger calls a thread."""
+
 _NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
@@ -84,6 +87,8 @@ def _mutable(node: ast.AST, lines: frozenset[int]) -> Iterator[tuple[ast.AST, fr
             continue
         for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST) or _is_text(child) or isinstance(child, ast.JoinedStr):
+                continue
+            if isinstance(child, ast.keyword) and child.arg in _UNSEEN:
                 continue
             around = _lines_of(child) if isinstance(child, ast.stmt) else lines
             yield child, around

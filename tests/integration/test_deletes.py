@@ -345,6 +345,22 @@ def test_of_two_documents_with_one_key_the_row_belongs_to_the_one_that_it_equals
     assert one(target_dsn, "SELECT array_agg(message) FROM notifications") == ["younger"]
 
 
+def test_a_document_that_has_another_key_now_is_looked_at_there_though_somebody_else_has_its_old_one(
+    at_work, emulator, target_dsn
+):
+    first, second = ("users/u1/notifications/n1", "users/u1/notifications/n2")
+    put(at_work, {first: notification(), second: notification()})
+    with gap_run(at_work.project, emulator, target_dsn, collections=["notifications"], scope="all") as gap:
+        backfill.examine(gap, "notifications", dry=False)
+    report = CollectionReport("notifications", "look")
+    with _examiner(at_work, emulator, target_dsn, report, Policy()) as examiner:
+        [key] = [key for page in examiner.target.keys(CATALOG["notifications"]) for key in page]
+        at_work.document(first).update({"fromUserId": "u3"})
+        [finding] = examiner.protocol.run([unit_of(CATALOG["notifications"], key, first)], Policy())
+    assert finding.verdict is Verdict.MISSING
+    assert finding.key != key
+
+
 def test_a_document_that_is_created_between_the_two_questions_about_its_key_keeps_its_row(
     at_work, emulator, target_dsn, monkeypatch
 ):

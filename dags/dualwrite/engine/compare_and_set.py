@@ -173,11 +173,8 @@ class Protocol:
         for unit in units:
             own = next((s for s in sharing[unit.key] if s.path == unit.path), None)
             if own is None and unit.path is not None:
+                # Gone, or with another key now (then the row of that counts), or created since everybody was asked.
                 own = next(iter(entries[unit.path]), None)
-                # Its document is gone, or has another key now. A row may still be at this one: somebody else's.
-                if own is not None and not (isinstance(own, Row) and own.key == unit.key):
-                    current.mapped[unit.label] = own
-                    continue
             owner = owners.get(unit.key)
             if isinstance(own, Rejection):
                 current.mapped[unit.label] = own
@@ -185,7 +182,6 @@ class Protocol:
                 current.mapped[unit.label] = own
                 current.duplicates.add(unit.label)
             else:
-                # `own` alone: its document was created since everybody who shares the key was asked for.
                 current.mapped[unit.label] = owner or own or next(iter(sharing[unit.key]), None)
 
     def _owners_of(self, sharing: Mapping[Key, Sequence[Row | Rejection]]) -> dict[Key, Row]:
