@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -179,6 +181,29 @@ def test_an_error_of_any_kind_is_told_by_its_kind_alone(told, caplog):
     named = {"entity_type": "post", "operation_type": "create", "entity_id": "p1"}
     assert told == [{"text": "failed: ValueError", **named}]
     assert [r.getMessage() for r in caplog.records] == ["dual-write post:create:p1 failed"]
+
+
+def test_how_a_write_ended_is_a_word_that_a_host_application_may_keep():
+    assert [str(outcome) for outcome in Outcome] == ["written", "off", "repeated", "failed", "timed_out"]
+
+
+def test_a_write_that_waits_for_a_thread_when_its_caller_goes_on_gives_up_its_place(told):
+    """Each in the queue would otherwise be taken from it, looked at and dropped, before one that somebody waits for."""
+    freed = threading.Event()
+
+    def connect() -> Connection:
+        freed.wait(5)
+        raise RuntimeError
+
+    with ThreadPoolExecutor(1) as threads:
+        writer = DualWriter(connect, timeout=0.1, _threads=threads)
+        queued: list[Future] = []
+        original = threads.submit
+        threads.submit = lambda *given: queued.append(original(*given)) or queued[-1]  # type: ignore[method-assign]
+        write = {"entity_type": "post", "operation_type": "create", "entity_id": "p1", "supabase_write": print}
+        assert [writer.dual_write(**write) for _ in range(2)] == [Outcome.TIMED_OUT] * 2
+        assert [future.cancelled() for future in queued] == [False, True]
+        freed.set()
 
 
 def test_a_caller_is_told_how_long_it_was_kept(told):
