@@ -199,7 +199,7 @@ def test_a_write_that_waits_for_a_thread_when_its_caller_goes_on_gives_up_its_pl
         writer = DualWriter(connect, timeout=0.1, _threads=threads)
         queued: list[Future] = []
         original = threads.submit
-        threads.submit = lambda *given: queued.append(original(*given)) or queued[-1]  # type: ignore[method-assign]
+        threads.submit = lambda *given: queued.append(original(*given)) or queued[-1]
         write = {"entity_type": "post", "operation_type": "create", "entity_id": "p1", "supabase_write": print}
         assert [writer.dual_write(**write) for _ in range(2)] == [Outcome.TIMED_OUT] * 2
         assert [future.cancelled() for future in queued] == [False, True]
