@@ -41,7 +41,7 @@ from dev import processes
 from dev.mutations import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[1]
-BUDGET_SECONDS = 60.0
+BUDGET_SECONDS = 120.0
 """Of tests for one mutant, by the seconds that they took unchanged. What survives that survives."""
 
 RECORDING_SECONDS = 1800.0

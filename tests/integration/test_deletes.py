@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -214,6 +215,25 @@ def test_a_post_moved_while_its_row_is_being_deleted_gets_it_back(at_work, emula
     assert report.deleted == 1
     assert one(target_dsn, "SELECT board_id FROM posts WHERE id = 'p2'") == "b2"
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
+
+
+def test_a_post_that_is_where_it_was_thought_is_not_looked_for_where_its_row_says(at_work, emulator, target_dsn):
+    """Two boards have the id, and the row is the other one's."""
+    put(at_work, {"boards/b2/posts/p2": post(title="the other")})
+    _execute(target_dsn, "UPDATE posts SET board_id = 'b2', title = 'the other' WHERE id = 'p2'")
+    report = CollectionReport("posts", "look")
+    with _examiner(at_work, emulator, target_dsn, report, Policy()) as examiner:
+        [finding] = examiner.protocol.run([unit_of(CATALOG["posts"], ("p2",), "boards/b1/posts/p2")], Policy())
+    assert (finding.verdict, finding.path) == (Verdict.DUPLICATE, "boards/b1/posts/p2")
+
+
+def test_the_thread_that_confirms_inserts_ends_with_the_look(at_work, emulator, target_dsn):
+    put(at_work, {"boards/b1/posts/p3": post()})
+    report = CollectionReport("posts", "write")
+    with _examiner(at_work, emulator, target_dsn, report, Policy(insert=True)) as examiner:
+        examiner.scan(None, 10)
+    assert report.inserted == 1
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("confirm")]
 
 
 def test_a_row_that_a_client_wrote_since_it_was_read_is_not_deleted(at_work, emulator, target_dsn):
