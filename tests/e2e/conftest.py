@@ -43,7 +43,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     passwords = {user: secrets.token_urlsafe(12) for user in airflow_home.USERS}
     with contextlib.ExitStack() as parts:
         running = parts.enter_context(stack.databases(tmp_path_factory.mktemp("stack"), port=port))
-        running.environment["AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL"] = "30"  # each parse is a process
+        running.environment["AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL"] = "600"  # each parse is a process
         running.environment["AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"] = "0.5"  # a run is a chain of short tasks
         running.environment["AIRFLOW_VAR_RECONCILE_GRACE_SECONDS"] = "2"
         running.environment["AIRFLOW_VAR_RECONCILE_COLLECTIONS"] = '["users", "blocks"]'

@@ -27,6 +27,7 @@ def remote(airflow, tmp_path) -> Remote:
     environment = airflow.stack.environment
     environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps([remote.bundle])
     environment["AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL"] = "2"
+    environment["AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL"] = "30"
     environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"] = str(tmp_path / "bundles")
     for name in ("dag-processor", "scheduler", "triggerer"):
         stack.restart(airflow.stack, airflow.components, name)

@@ -56,6 +56,7 @@ _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10
 _TCP_USER_TIMEOUT = 30_000
 """Milliseconds that sent data may stay unacknowledged (Linux)."""
 
+_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 ANSWER_SECONDS = 150.0
 """Longer than any statement_timeout of ours, so that a server that is only slow ends its statement itself."""
 
@@ -197,7 +198,7 @@ def transaction(
         if answer_within is not None:
             stack.callback(setattr, connection, "answer_within", connection.answer_within)
             connection.answer_within = answer_within
-        if connection.info.transaction_status is TransactionStatus.INTRANS:
+        if connection.info.transaction_status in _OPEN:
             stack.enter_context(connection.transaction())
             connection.execute(settings)
             yield connection

@@ -70,15 +70,13 @@ WHERE d.first_seen <= coalesce(%(asked)s::timestamptz, d.first_seen)
 """
 
 
-def unexcuse(connection: Connection, named: Iterable[tuple[str, str]]) -> int:
-    """Takes excuses back (`*`: all of a collection); returns how many. The differences are drift again; an excuse of
-    something that was never found leaves nothing behind."""
-    number = 0
+def unexcuse(connection: Connection, named: Iterable[tuple[str, str]]) -> None:
+    """Takes excuses back (`*`: all of a collection). The differences are drift again; an excuse of something that was
+    never found leaves nothing behind."""
     for collection, key in named:
         parameters = {"collection": collection, "key": key}
-        number += connection.execute(_FORGET_EXCUSED_IN_ADVANCE, parameters).rowcount
-        number += connection.execute(_UNEXCUSE, parameters).rowcount
-    return number
+        connection.execute(_FORGET_EXCUSED_IN_ADVANCE, parameters)
+        connection.execute(_UNEXCUSE, parameters)
 
 
 _FORGET_EXCUSED_IN_ADVANCE = """
