@@ -58,6 +58,23 @@ def test_a_verified_target_is_all_well(world, firestore, emulator, target_dsn):
     assert "Firestore index comments.createdAt" in indexes
 
 
+def test_a_table_that_cannot_be_looked_at_is_told_and_costs_no_other(
+    world, firestore, emulator, target_dsn, monkeypatch
+):
+    original, first = doctor.preflight.target_faults, CATALOG.names[0]
+
+    def refused(connection, catalog, collections, **options):
+        if collections[0].name == first:
+            raise psycopg.errors.InsufficientPrivilege
+        return original(connection, catalog, collections, **options)
+
+    monkeypatch.setattr(doctor.preflight, "target_faults", refused)
+    lines = _lines(firestore.project, emulator, target_dsn)
+    told = lines[f"table {CATALOG[first].table}"].fault
+    assert told == "InsufficientPrivilege 42501. Grant the role what sql/roles/data.sql says."
+    assert lines["table posts"].fault is None
+
+
 def test_before_the_first_migration_it_names_the_next_step(firestore, emulator, phase1_dsn):
     seed.small().load_source(firestore)
     lines = _lines(firestore.project, emulator, phase1_dsn)
