@@ -233,6 +233,7 @@ def test_the_thread_that_confirms_inserts_ends_with_the_look(at_work, emulator, 
     with _examiner(at_work, emulator, target_dsn, report, Policy(insert=True)) as examiner:
         examiner.scan(None, 10)
     assert report.inserted == 1
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("confirm")]
 
 

@@ -17,6 +17,7 @@ import pytest
 from dev import airflow_home, seed
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
+from dualwrite.engine import preflight
 from dualwrite.firestore.source import Source
 from dualwrite.model.errors import PreflightError
 from dualwrite.runs import doctor
@@ -61,14 +62,14 @@ def test_a_verified_target_is_all_well(world, firestore, emulator, target_dsn):
 def test_a_table_that_cannot_be_looked_at_is_told_and_costs_no_other(
     world, firestore, emulator, target_dsn, monkeypatch
 ):
-    original, first = doctor.preflight.target_faults, CATALOG.names[0]
+    original, first = preflight.target_faults, CATALOG.names[0]
 
     def refused(connection, catalog, collections, **options):
         if collections[0].name == first:
             raise psycopg.errors.InsufficientPrivilege
         return original(connection, catalog, collections, **options)
 
-    monkeypatch.setattr(doctor.preflight, "target_faults", refused)
+    monkeypatch.setattr(preflight, "target_faults", refused)
     lines = _lines(firestore.project, emulator, target_dsn)
     told = lines[f"table {CATALOG[first].table}"].fault
     assert told == "InsufficientPrivilege 42501. Grant the role what sql/roles/data.sql says."
