@@ -68,6 +68,7 @@ class Subject:
 _PROTOCOL = (
     "unit/test_protocol_parts.py",
     "model/test_real_protocol.py",
+    "integration/test_protocol.py",
     "integration/test_deletes.py",
     "integration/test_bad_rows.py",
     "integration/reconcile/test_repair.py",

@@ -30,7 +30,7 @@ settings.load_profile("shared_machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With several processes (-n), one emulator for all: Java warms up once."""
+    """Temporary files in memory, and with several processes (-n), one emulator for all: Java warms up once."""
     processes.keep_temporary_files_in_memory()
     if config.getoption("numprocesses", None) and "DUALWRITE_TEST_EMULATOR" not in os.environ:
         parts = ExitStack()

@@ -10,14 +10,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+from google.cloud import firestore
 
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG, EXPORT_TIME
+from dualwrite.engine.compare import Examiner
+from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.model import gap_params
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.render import as_text
+from dualwrite.model.report import CollectionReport
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill, reconcile_plan, reconcile_report, reconciliation
 
@@ -41,6 +45,20 @@ def gap_run(project: str, emulator: str, dsn: str, *, run_id: str = "run", catal
         Target(lambda: postgres.connect(dsn), catalog) as target,
     ):
         yield backfill.Run(source, target, catalog, run_id, params(catalog=catalog, **changes))
+
+
+@contextmanager
+def examiner_of(
+    client: firestore.Client, emulator: str, dsn: str, report: CollectionReport, policy: Policy, run_id: str = "r"
+) -> Iterator[Examiner]:
+    """What compares and writes one collection, the report's, over real parts."""
+    collection = CATALOG[report.collection]
+    with (
+        Source(client.project, emulator_host=emulator) as source,
+        Target(lambda: postgres.connect(dsn), CATALOG) as target,
+        Examiner(source, target, CATALOG, collection, policy=policy, report=report, run_id=run_id) as examiner,
+    ):
+        yield examiner
 
 
 def examine_all(run: backfill.Run, *, dry: bool, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:

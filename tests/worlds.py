@@ -83,6 +83,16 @@ def club(client: firestore.Client, emulator: str, dsn: str, documents: dict[str,
     apply(client.project, emulator, dsn, scope="all")
 
 
+def discussion(client: firestore.Client, emulator: str, dsn: str) -> None:
+    """Two posts; one has a comment, whose reply has a reaction. All in both databases, and examined until now."""
+    club(client, emulator, dsn, {
+        "boards/b1/posts/p1": post(), "boards/b1/posts/p2": post(),
+        "boards/b1/posts/p1/comments/c1": comment(), "boards/b1/posts/p1/comments/c1/replies/r1": comment(),
+        "boards/b1/posts/p1/comments/c1/replies/r1/reactions/x1": reaction(),
+    })  # fmt: skip
+    examined_until_now(dsn)
+
+
 def small_world(client: firestore.Client, dsn: str) -> seed.World:
     """The small world with every awkward case of production, as it is after the export: documents that have no row yet."""
     small = seed.small()

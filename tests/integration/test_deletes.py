@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
-from dualwrite import postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.engine.compare import Examiner
 from dualwrite.engine.deletes import Deletes
-from dualwrite.engine.units import Policy, unit_of
-from dualwrite.firestore.source import Source
+from dualwrite.engine.units import Policy
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import Verdict
-from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
-from tests.support import gap_run, nonzero, one, reconciled, verify_all
+from tests.support import examiner_of, gap_run, nonzero, one, reconciled, verify_all
 from tests.worlds import (
     LONG_AGO,
     board,
     club,
     comment,
-    examined_until_now,
+    discussion,
     like,
     notification,
     post,
@@ -110,7 +103,7 @@ def test_a_row_with_any_one_column_wrong_is_never_deleted_while_its_document_liv
             assert spoiled or column.role != "compared", f"no wrong value fits {column.name}"
             left.remove(spoiled or left[0])
     report = CollectionReport(name, "write")
-    with _examiner(client, emulator, dsn, report, Policy(True, True, True), name) as examiner:
+    with examiner_of(client, emulator, dsn, report, Policy(True, True, True), name) as examiner:
         examiner.examine_units(examiner.units_of([key for page in examiner.target.keys(collection) for key in page]))
     report.check_identity()
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -128,27 +121,10 @@ def test_a_row_with_any_one_column_wrong_is_never_deleted_while_its_document_liv
         assert nonzero(verify_all(run, [name])[name]["counts"]).keys() == {"matching"}
 
 
-@contextmanager
-def _examiner(client, emulator, dsn, report, policy, run_id="r"):
-    with (
-        Source(client.project, emulator_host=emulator) as source,
-        Target(lambda: postgres.connect(dsn), CATALOG) as target,
-        Examiner(
-            source, target, CATALOG, CATALOG[report.collection], policy=policy, report=report, run_id=run_id
-        ) as examiner,
-    ):
-        yield examiner
-
-
 @pytest.fixture
 def at_work(firestore, emulator, target_dsn):
     """A post with a comment and a reply; everything examined until now."""
-    club(firestore, emulator, target_dsn, {
-        "boards/b1/posts/p1": post(), "boards/b1/posts/p2": post(),
-        "boards/b1/posts/p1/comments/c1": comment(), "boards/b1/posts/p1/comments/c1/replies/r1": comment(),
-        "boards/b1/posts/p1/comments/c1/replies/r1/reactions/x1": reaction(),
-    })  # fmt: skip
-    examined_until_now(target_dsn)
+    discussion(firestore, emulator, target_dsn)
     return firestore
 
 
@@ -203,7 +179,7 @@ def test_a_post_moved_while_its_row_is_being_deleted_gets_it_back(at_work, emula
     """The proof is made again after the delete: the document came in between, at a path that nobody thought of."""
     at_work.document("boards/b1/posts/p2").delete()
     report = CollectionReport("posts", "delete")
-    with _examiner(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
+    with examiner_of(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
         original = examiner.target.delete
 
         def delete(*arguments):
@@ -217,32 +193,12 @@ def test_a_post_moved_while_its_row_is_being_deleted_gets_it_back(at_work, emula
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
 
 
-def test_a_post_that_is_where_it_was_thought_is_not_looked_for_where_its_row_says(at_work, emulator, target_dsn):
-    """Two boards have the id, and the row is the other one's."""
-    put(at_work, {"boards/b2/posts/p2": post(title="the other")})
-    _execute(target_dsn, "UPDATE posts SET board_id = 'b2', title = 'the other' WHERE id = 'p2'")
-    report = CollectionReport("posts", "look")
-    with _examiner(at_work, emulator, target_dsn, report, Policy()) as examiner:
-        [finding] = examiner.protocol.run([unit_of(CATALOG["posts"], ("p2",), "boards/b1/posts/p2")], Policy())
-    assert (finding.verdict, finding.path) == (Verdict.DUPLICATE, "boards/b1/posts/p2")
-
-
-def test_the_thread_that_confirms_inserts_ends_with_the_look(at_work, emulator, target_dsn):
-    put(at_work, {"boards/b1/posts/p3": post()})
-    report = CollectionReport("posts", "write")
-    with _examiner(at_work, emulator, target_dsn, report, Policy(insert=True)) as examiner:
-        examiner.scan(None, 10)
-    assert report.inserted == 1
-    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("confirm")]
-
-
 def test_a_row_that_a_client_wrote_since_it_was_read_is_not_deleted(at_work, emulator, target_dsn):
     """1. p2 has no document and its row is read; 2. a client creates the document again and writes its row; 3. we delete:
     the row is no longer the one that was read. Deleting and restoring it would lose what only the row has."""
     at_work.document("boards/b1/posts/p2").delete()
     report = CollectionReport("posts", "delete")
-    with _examiner(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
+    with examiner_of(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
         original = examiner.target.delete
 
         def delete(*arguments):
@@ -262,7 +218,7 @@ def test_a_row_whose_documents_absence_would_cost_too_many_reads_to_prove_stays_
 ):
     at_work.document("boards/b1/posts/p2").delete()
     report = CollectionReport("posts", "delete")
-    with _examiner(at_work, emulator, target_dsn, report, Policy(delete=True, max_proof_reads=0)) as examiner:
+    with examiner_of(at_work, emulator, target_dsn, report, Policy(delete=True, max_proof_reads=0)) as examiner:
         examiner.examine_units(examiner.units_of([("p2",)]))
     assert report.as_json()["samples"]["extra"][0]["reason"] == "absence_not_proved"
     assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p2'") == 1
@@ -272,7 +228,7 @@ def test_a_row_whose_path_nobody_can_tell_is_never_deleted(at_work, emulator, ta
     """No document can have this id, so no look at a path proves anything."""
     _execute(target_dsn, "INSERT INTO comments (id, post_id, user_id, content) VALUES ('a/b', 'p1', 'u1', 'c')")
     report = CollectionReport("comments", "delete")
-    with _examiner(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
+    with examiner_of(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
         examiner.examine_units(examiner.units_of([("a/b",)]))
     assert report.as_json()["samples"]["extra"][0]["reason"] == "path_unknown"
     assert one(target_dsn, "SELECT count(*) FROM comments WHERE id = 'a/b'") == 1
@@ -285,12 +241,14 @@ def test_a_post_that_moved_before_a_killed_run_confirmed_its_delete_gets_its_row
     at_work.document("boards/b1/posts/p2").delete()
     with monkeypatch.context() as killed:
         killed.setattr(Deletes, "confirm", lambda self: [])
-        with _examiner(
+        with examiner_of(
             at_work, emulator, target_dsn, CollectionReport("posts", "delete"), Policy(delete=True)
         ) as examiner:
             examiner.examine_units(examiner.units_of([("p2",)]))
     put(at_work, {"boards/b2/posts/p2": post()})
-    with _examiner(at_work, emulator, target_dsn, CollectionReport("posts", "finish"), Policy(delete=True)) as examiner:
+    with examiner_of(
+        at_work, emulator, target_dsn, CollectionReport("posts", "finish"), Policy(delete=True)
+    ) as examiner:
         assert examiner.protocol.finish_journal() == 1
     assert one(target_dsn, "SELECT board_id FROM posts WHERE id = 'p2'") == "b2"
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
@@ -344,89 +302,3 @@ def test_an_insert_whose_document_vanished_keeps_its_row_while_another_document_
         monkeypatch.setattr(gap.target, "insert", insert)
         backfill.examine(gap, "notifications", dry=False)
     assert one(target_dsn, "SELECT array_agg(message) FROM notifications") == ["younger"]
-
-
-def test_of_two_documents_with_one_key_the_row_belongs_to_the_one_that_it_equals(at_work, emulator, target_dsn):
-    """A client wrote the younger's row: the older has no claim to it, and nothing is written."""
-    put(at_work, {"users/u1/notifications/n1": notification(message="older")})
-    put(at_work, {"users/u1/notifications/n2": notification(message="younger")})
-    with gap_run(at_work.project, emulator, target_dsn, collections=["notifications"], scope="all") as gap:
-        backfill.examine(gap, "notifications", dry=False)
-    assert one(target_dsn, "SELECT array_agg(message) FROM notifications") == ["older"]
-    _execute(target_dsn, "UPDATE notifications SET message = 'younger'")
-    report = CollectionReport("notifications", "look")
-    with _examiner(at_work, emulator, target_dsn, report, Policy(insert=True, update=True)) as examiner:
-        [key] = [key for page in examiner.target.keys(CATALOG["notifications"]) for key in page]
-        examiner.examine_units(examiner.units_of([key]))
-        older = unit_of(CATALOG["notifications"], key, "users/u1/notifications/n1")
-        assert [f.verdict for f in examiner.protocol.run([older], Policy())] == [Verdict.DUPLICATE]
-        at_work.document("users/u1/notifications/n1").delete()
-        assert [f.verdict for f in examiner.protocol.run([older], Policy(delete=True))] == [Verdict.MATCHING]
-    assert nonzero(report.as_json()["counts"]) == {"matching": 1}
-    assert one(target_dsn, "SELECT array_agg(message) FROM notifications") == ["younger"]
-
-
-def test_a_document_that_has_another_key_now_is_looked_at_there_though_somebody_else_has_its_old_one(
-    at_work, emulator, target_dsn
-):
-    first, second = ("users/u1/notifications/n1", "users/u1/notifications/n2")
-    put(at_work, {first: notification(), second: notification()})
-    with gap_run(at_work.project, emulator, target_dsn, collections=["notifications"], scope="all") as gap:
-        backfill.examine(gap, "notifications", dry=False)
-    report = CollectionReport("notifications", "look")
-    with _examiner(at_work, emulator, target_dsn, report, Policy()) as examiner:
-        [key] = [key for page in examiner.target.keys(CATALOG["notifications"]) for key in page]
-        at_work.document(first).update({"fromUserId": "u3"})
-        [finding] = examiner.protocol.run([unit_of(CATALOG["notifications"], key, first)], Policy())
-    assert finding.verdict is Verdict.MISSING
-    assert finding.key != key
-
-
-def test_a_document_that_is_created_between_the_two_questions_about_its_key_keeps_its_row(
-    at_work, emulator, target_dsn, monkeypatch
-):
-    """1. nobody has the key; 2. a client creates the document again; 3. its own path is read. The row stays."""
-    path = "users/u1/notifications/n1"
-    put(at_work, {path: notification()})
-    with gap_run(at_work.project, emulator, target_dsn, collections=["notifications"], scope="all") as gap:
-        backfill.examine(gap, "notifications", dry=False)
-    report = CollectionReport("notifications", "look")
-    with _examiner(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
-        [key] = [key for page in examiner.target.keys(CATALOG["notifications"]) for key in page]
-        owners = examiner.judge.owners
-        original = owners.sharing
-
-        def sharing(keys):
-            monkeypatch.setattr(owners, "sharing", original)
-            at_work.document(path).delete()
-            answer = original(keys)
-            put(at_work, {path: notification()})
-            return answer
-
-        monkeypatch.setattr(owners, "sharing", sharing)
-        [finding] = examiner.protocol.run([unit_of(CATALOG["notifications"], key, path)], Policy(delete=True))
-    assert finding.verdict is Verdict.MATCHING
-    assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'delete'") == 0
-
-
-def test_a_dry_run_counts_two_documents_with_one_key_as_one_row_though_they_come_on_two_pages(
-    at_work, emulator, target_dsn
-):
-    for name in ("n1", "n2"):
-        put(at_work, {f"users/u1/notifications/{name}": notification()})
-    report = CollectionReport("notifications", "dry")
-    with _examiner(at_work, emulator, target_dsn, report, Policy()) as examiner:
-        examiner.scan(None, 1)
-    assert nonzero(report.as_json()["counts"]) == {"missing": 1, "duplicate": 1}
-
-
-def test_a_stale_row_whose_new_parent_has_no_row_gets_it_first(at_work, emulator, target_dsn):
-    """The reply's document moved to another comment, which dual-write lost."""
-    reply = "boards/b1/posts/p1/comments/c2/replies/r1"
-    put(at_work, {"boards/b1/posts/p1/comments/c2": comment(), reply: comment()})
-    at_work.document("boards/b1/posts/p1/comments/c1/replies/r1").delete()
-    report = CollectionReport("replies", "write")
-    with _examiner(at_work, emulator, target_dsn, report, Policy(insert=True, update=True)) as examiner:
-        examiner.examine_units([unit_of(CATALOG["replies"], ("r1",), reply)])
-    assert nonzero(report.as_json()["counts"]) == {"stale": 1}
-    assert one(target_dsn, "SELECT comment_id FROM replies WHERE id = 'r1'") == "c2"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -139,3 +142,24 @@ def test_a_catalog_without_credentials_says_how_to_get_some(monkeypatch, tmp_pat
     monkeypatch.setattr("sys.argv", ["draft_catalog", "--project", "p", "--target", "postgresql://u@127.0.0.1:1/d"])
     with pytest.raises(Missing, match="gcloud auth application-default login"):
         draft_catalog.main()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "mounted_noexec", "needed", "in_memory"),
+    [(None, False, 0, True), ("/tmp", False, 0, False), (None, True, 0, False), (None, False, 1 << 62, False)],
+    ids=["room for them", "a place that somebody chose", "programs can't run there", "too little room"],
+)
+def test_temporary_files_go_to_memory_only_where_they_fit_and_can_run(
+    chosen, mounted_noexec, needed, in_memory, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(processes, "_MEMORY", tmp_path)
+    monkeypatch.setattr(processes, "_MEMORY_NEEDED", needed)
+    flags = os.ST_NOEXEC if mounted_noexec else 0
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flags))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 40))
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("TMPDIR", chosen)
+    processes.keep_temporary_files_in_memory()
+    assert os.environ.get("TMPDIR") == (str(tmp_path) if in_memory else chosen)

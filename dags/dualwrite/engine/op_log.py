@@ -18,7 +18,7 @@ from dualwrite.model.mapping import joined_label
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
 from dualwrite.postgres import Connection, privileges
 from dualwrite.postgres.target import Target
-from dualwrite.postgres.visibility import hiding
+from dualwrite.postgres.visibility import tables_hiding_rows
 
 _OP_ID = re.compile(r"^([^:]+):([^:]+):(.+):(\d+)$", re.DOTALL)
 _AROUND = timedelta(minutes=5)
@@ -73,7 +73,7 @@ def is_readable(connection: Connection) -> bool:
     if oid is None:
         return False
     row = connection.execute("SELECT has_table_privilege(%s::oid, 'SELECT')", (oid,)).fetchone()
-    return bool(row and row[0]) and not hiding(connection, [oid])
+    return bool(row and row[0]) and not tables_hiding_rows(connection, [oid])
 
 
 def activity(connection: Connection, entities: Iterable[str], start: datetime, end: datetime) -> Activity:

@@ -21,7 +21,7 @@ from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection, privileges
 from dualwrite.postgres.remembered import schema
 from dualwrite.postgres.target import Target
-from dualwrite.postgres.visibility import hiding
+from dualwrite.postgres.visibility import tables_hiding_rows
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ def _missing_grants(
 
 def _hidden(connection: Connection, collections: Sequence[Collection], oids: Mapping[str, int]) -> list[str]:
     """Tables whose rows row-level security hides from us."""
-    hidden = hiding(connection, oids.values())
+    hidden = tables_hiding_rows(connection, oids.values())
     role = identity(connection)[0] if hidden else ""
     return [
         f"Row-level security of table {collection.table} hides rows from role {role}. "

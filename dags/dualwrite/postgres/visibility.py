@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dualwrite.postgres import Connection
 
 
-def hiding(connection: Connection, tables: Iterable[int]) -> set[int]:
+def tables_hiding_rows(connection: Connection, tables: Iterable[int]) -> set[int]:
     """Of tables, by oid, those of which some rows may be invisible to this role.
 
     Nothing is hidden from a role that bypasses row-level security or owns the table, nor where a policy for the role
