@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.model.errors import SourceError, TargetError
 from dualwrite.runs import first_look, reconciliation, repair
@@ -164,3 +165,19 @@ def test_a_repair_deletes_children_first_and_writes_parents_first():
         ("delete", "comments"), ("delete", "posts"), ("delete", "users"),
         ("write", "users"), ("write", "posts"), ("write", "comments"),
     ]  # fmt: skip
+
+
+def test_a_quiet_run_asks_the_target_no_more_often_than_the_docs_say(run, monkeypatch):
+    """A target may be an ocean away: each statement, BEGIN and COMMIT among them, is a round trip."""
+    run(scope="sweep")
+    run()
+    asked: list[int] = []
+    original = postgres.Connection.wait
+
+    def wait(connection, *given, **named):
+        asked.append(threading.get_ident())
+        return original(connection, *given, **named)
+
+    monkeypatch.setattr(postgres.Connection, "wait", wait)
+    assert run().alerts == []
+    assert 300 < len(asked) <= 700, "docs/performance.md says 671"
