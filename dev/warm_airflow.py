@@ -126,6 +126,7 @@ def _warm_up() -> None:
     from airflow.providers.postgres.hooks import postgres
     from airflow.providers.standard.operators import hitl
     from airflow.sdk.execution_time import supervisor
+    from sqlalchemy.orm import configure_mappers
 
     assert all((google.cloud.firestore, psycopg, dagbag, base_google, postgres, hitl))
     api = supervisor.in_process_api_server()
@@ -135,6 +136,7 @@ def _warm_up() -> None:
             await client.get("/nowhere")
 
     asyncio.run(ask())
+    configure_mappers()
     gc.collect()
     gc.freeze()  # a collection in a child would copy all of this memory
     assert threading.active_count() == 1

@@ -195,19 +195,20 @@ def test_a_page_of_large_documents_ends_with_its_bytes(source, monkeypatch):
 
 
 def test_a_page_is_ended_by_the_document_that_reaches_its_bytes(source, monkeypatch):
+    """Each answer is taken for a thousand bytes long: with the time of the read in it, its true length varies."""
     original, sizes = source._run_query, []
 
     class Measured(Call):
         def __iter__(self):
             for size, answer in super().__iter__():
-                sizes.extend([size] if answer.HasField("document") else [])
-                yield size, answer
+                sizes.append((size, len(answer.SerializeToString())))
+                yield 1000, answer
 
     monkeypatch.setattr(source, "_run_query", lambda *a, **k: Measured(original(*a, **k), 10**6, None))
     assert len(list(source.pages(COMMENTS, 450))) == 1
-    assert sizes[0] == sizes[1]
-    for more, documents in ((0, 1), (1, 2)):
-        monkeypatch.setattr(source_module, "_PAGE_BYTES", sizes[0] + more)
+    assert {size - own for size, own in sizes} == {0}, "measured as it came over the wire"
+    for limit, documents in ((1000, 1), (1001, 2)):
+        monkeypatch.setattr(source_module, "_PAGE_BYTES", limit)
         pages = source.pages(COMMENTS, 450)
         assert len(next(pages).messages) == documents
         pages.close()
