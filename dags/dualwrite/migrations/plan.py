@@ -83,12 +83,8 @@ def make_plan(connection: Connection, params: MigrationParams, folder: Path | No
     files = read_folder(folder or sql_folder() / "migrations")
     with postgres.transaction(connection, read_only=True):
         found = read_ledger(connection)
-        return plan(
-            files,
-            found,
-            lambda created: privileges.relation(connection, f"{created.schema}.{created.name}") is not None,
-            params.target_version,
-        )
+        there = privileges.relations(connection, (created.relation for file in files for created in file.creates))
+        return plan(files, found, lambda created: created.relation in there, params.target_version)
 
 
 def check(steps: Sequence[Step]) -> None:

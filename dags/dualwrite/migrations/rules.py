@@ -34,6 +34,10 @@ class Created:
     name: str
     table: Name = ()
 
+    @property
+    def relation(self) -> str:
+        return f"{self.schema}.{self.name}"
+
     def __str__(self) -> str:
         return f"{self.kind} {self.name}" if self.schema == "public" else f"{self.kind} {self.schema}.{self.name}"
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from dualwrite import postgres
 from dualwrite.migrations.files import sql_folder
-from dualwrite.migrations.picture import invalid_indexes, take_picture
+from dualwrite.migrations.picture import Picture, invalid_indexes, take_picture
 from dualwrite.migrations.plan import Step
-from dualwrite.migrations.promise import Promise, Snapshot, differences, together
+from dualwrite.migrations.promise import Snapshot, differences, together
 from dualwrite.model.errors import MigrationError
 from dualwrite.postgres import Connection
 
@@ -35,9 +35,11 @@ def verify(connection: Connection, steps: Sequence[Step], snapshot: Snapshot | N
     ]
     promised = together(snapshot.files[label] for label in applied if label in snapshot.files)
     with postgres.transaction(connection, read_only=True):
-        state = web_client_state(connection, snapshot)
+        web_client = web_client_tables(snapshot)
+        live = take_picture(connection, {*promised, *web_client})
+        state = _state(_restricted(live, web_client), snapshot)
         promised = together([promised, _restricted(snapshot.optional.get(_OPTIONAL + state, {}), promised)])
-        live = take_picture(connection, promised)
+        live = _restricted(live, promised)
         schemas = {name.split(".")[0] for name in promised} | {"public"}
         return unknown + differences(promised, live) + invalid_indexes(connection, schemas)
 
@@ -45,8 +47,11 @@ def verify(connection: Connection, steps: Sequence[Step], snapshot: Snapshot | N
 def web_client_state(connection: Connection, snapshot: Snapshot | None = None) -> str:
     """Whether the web client is let in: which optional file the live tables resemble most, "closed" or "anon"."""
     snapshot = snapshot or Snapshot.load(snapshot_path())
+    return _state(take_picture(connection, web_client_tables(snapshot)), snapshot)
+
+
+def _state(live: Picture, snapshot: Snapshot) -> str:
     choices = {name: snapshot.optional.get(_OPTIONAL + name, {}) for name in ("closed", "anon")}
-    live = take_picture(connection, web_client_tables(snapshot))
     return min(choices, key=lambda name: len(differences(choices[name], live)))
 
 
@@ -56,6 +61,6 @@ def web_client_tables(snapshot: Snapshot | None = None) -> list[str]:
     return sorted({relation for found in snapshot.optional.values() for relation in found})
 
 
-def _restricted(optional: Promise, promised: Promise) -> Promise:
-    """What an optional file promises of tables that are there already."""
-    return {relation: parts for relation, parts in optional.items() if relation in promised}
+def _restricted(picture: Picture, relations: Container[str]) -> Picture:
+    """The part of a picture, or of a promise, that is about these relations."""
+    return {relation: parts for relation, parts in picture.items() if relation in relations}

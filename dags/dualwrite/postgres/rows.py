@@ -39,6 +39,8 @@ class Rows(Session):
 
     def versions(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, tuple[str, str]]:
         """xmin and digest of the rows at these keys. An absent row gives no entry, which is a reading too."""
+        if not keys:
+            return {}
         statement, parameters = self.lookups(collection).versions, _numbered(keys)
         rows = self.read(partial(_fetched, statement, parameters))
         return {keys[n]: (xmin, digest) for n, xmin, digest in rows}
@@ -46,6 +48,8 @@ class Rows(Session):
     def paths(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, tuple[str, ...]]:
         """The paths at which the documents of rows at these keys may be, the likeliest first (see Lookups.paths). Keys
         without a row give no entry."""
+        if not keys:
+            return {}
         statement, parameters = self.lookups(collection).paths, _numbered(keys)
         rows = self.read(partial(_fetched, statement, parameters))
         # An id with a slash in it, written by hand, would name another document's path.

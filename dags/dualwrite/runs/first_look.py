@@ -72,10 +72,11 @@ class _FirstLook:
         with run.target.transaction() as connection:
             accepted = excuses.excuses_of(connection, name)
             watched = own_labels(connection, name)
+            self._wire = tripwire.of(connection, run, name, window)
         # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
         self._examiner = run.examiner(self._report, Policy(), accepted, watched)
-        self._wire = tripwire.of(run, name, window)
         self._pending: list[Finding] = []
+        self._left: dict[str, Any] = {}
 
     def taken(self) -> dict[str, Any]:
         """Looks, keeps what differs, and returns the collection's report."""
@@ -83,7 +84,7 @@ class _FirstLook:
         return {
             **report,
             "scope": "sweep" if self._window is None else "recent",
-            **to_look_at(self._run, self._name),
+            **self._left,
             "tripwire": self._wire.as_json(),
         }
 
@@ -107,6 +108,7 @@ class _FirstLook:
         end, swept = (now, now) if self._window is None else (self._window.end, None)
         watermarks.advance(connection, self._name, end, self._run.run_id, swept_at=swept)
         self._wire.keep(connection)
+        self._left = to_look_at(connection, self._run, self._name)
 
 
 def keep(connection: Connection, run: Run, examiner: Examiner, pending: Sequence[Finding]) -> None:
@@ -150,11 +152,10 @@ def _begins(finding: Finding, before: OpenDifference | None) -> bool:
     return before.finding.verdict is Verdict.REJECTED or finding.path != before.finding.path
 
 
-def to_look_at(run: Run, name: str) -> dict[str, Any]:
+def to_look_at(connection: Connection, run: Run, name: str) -> dict[str, Any]:
     """How many differences need a second look, and how many of them are to be waited for: those of a run that died between
-    its looks may be young too."""
-    with run.target.transaction() as connection:
-        found = waiting(connection, name, run.run_id, timedelta(seconds=run.params.grace_seconds))
+    its looks may be young too. Asked in the transaction that keeps what a first look found, after that."""
+    found = waiting(connection, name, run.run_id, timedelta(seconds=run.params.grace_seconds))
     return {"pending": found.number, "to_wait_for": found.young, "looked_at": datetime.now(UTC).isoformat()}
 
 

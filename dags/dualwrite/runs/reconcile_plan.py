@@ -177,7 +177,8 @@ def preflight(
         excuses.unexcuse(connection, params.unexcuses)
         moment = target_clock.now(connection)
         called = baselines.called_sweeps(connection)
-        marks = {name: _believed(watermarks.watermark(connection, name), moment) for name in params.collections}
+        known_marks = watermarks.watermarks(connection)
+        marks = {name: _believed(known_marks.get(name), moment) for name in params.collections}
     windows, instead = {}, {}
     for name, mark in marks.items():
         recent = None if mark is None else recent_window(mark[0], params.minutes, now)

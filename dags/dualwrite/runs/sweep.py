@@ -88,6 +88,7 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
     looks = [int(m["look"]) for m in made if m is not None]
     found = CollectionReport(name, "compare")
     pending: list[Finding] = []
+    left: dict[str, Any] = {}
     examiner = _examiner(run, found)
 
     def more(examiner: Examiner) -> list[Unit]:
@@ -102,12 +103,13 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
         watermarks.advance(connection, name, run.plan.now, run.run_id, swept_at=run.plan.now)
         if (baseline := sweeps.baselines[name]) is not None:
             baselines.save(connection, name, Baseline.from_json(baseline), run.run_id)
+        left.update(first_look.to_look_at(connection, run, name))
 
     rest = measured(run, found, work, finish, None)
     return {
         **slices.added_up("compare", parts, made, rest),
         "scope": "sweep",
-        **first_look.to_look_at(run, name),
+        **left,
         "tripwire": None,
     }
 

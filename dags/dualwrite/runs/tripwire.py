@@ -34,6 +34,8 @@ class Wire:
     run: Run
     collection: Collection
     window: Window | None
+    kept: Baseline | None
+    """What an earlier run measured; None where there is nothing to compare counts with."""
     baseline: Baseline | None = None
     tripped: Tripped | None = field(default=None, init=False)
 
@@ -45,16 +47,12 @@ class Wire:
     def look(self, examiner: Examiner) -> None:
         """Compares the counts with the baseline, and examines what they lead to, within the examiner's first look."""
         at = time_column(self.collection)
-        if self.window is None or at is None:
-            return
-        with self.run.target.transaction() as connection:
-            kept = baselines.load(connection, self.collection.name)
-        if kept is None or kept.field != at.field:
+        if self.window is None or at is None or self.kept is None or self.kept.field != at.field:
             return
         params, now = self.run.params, self.run.plan.now
         end = with_overlap(self.window, timedelta(minutes=params.overlap_minutes)).start
         tripwire = Tripwire(self.run.source, self.run.target, self.collection, at)
-        self.tripped = tripwire.look(examiner, kept, end=end, grace=params.grace_seconds, now=now)
+        self.tripped = tripwire.look(examiner, self.kept, end=end, grace=params.grace_seconds, now=now)
         self.baseline = self.tripped.baseline
 
     def keep(self, connection: Connection) -> None:
@@ -66,5 +64,5 @@ class Wire:
         return self.tripped.as_json() if self.tripped else None
 
 
-def of(run: Run, name: str, window: Window | None) -> Wire:
-    return Wire(run, run.catalog[name], window)
+def of(connection: Connection, run: Run, name: str, window: Window | None) -> Wire:
+    return Wire(run, run.catalog[name], window, None if window is None else baselines.load(connection, name))

@@ -170,8 +170,9 @@ def remember(connection: Connection, collection: str, findings: Iterable[Finding
     An excuse stays while verdict and reason are those that it was given for; one given in advance is for these from now
     on. Where it ends, another difference begins.
     """
-    with connection.cursor() as cursor:
-        cursor.executemany(_REMEMBER, [_remembered(collection, finding, run_id) for finding in findings])
+    if rows := [_remembered(collection, finding, run_id) for finding in findings]:
+        with connection.cursor() as cursor:
+            cursor.executemany(_REMEMBER, rows)
 
 
 def _remembered(collection: str, finding: Finding, run_id: str) -> dict[str, Any]:

@@ -9,12 +9,10 @@ from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.target_clock import CLOCKS_APART
 
 
-def watermark(connection: Connection, collection: str) -> tuple[datetime, datetime | None] | None:
-    """Up to when the collection was examined whole, and when it was last swept (UTC; None for never)."""
-    row = connection.execute(
-        "SELECT examined_until, swept_at FROM dualwrite.watermarks WHERE collection = %s", (collection,)
-    ).fetchone()
-    return (row[0], row[1]) if row else None
+def watermarks(connection: Connection) -> dict[str, tuple[datetime, datetime | None]]:
+    """For each collection, up to when it was examined whole, and when it was last swept (UTC; None for never)."""
+    rows = connection.execute("SELECT collection, examined_until, swept_at FROM dualwrite.watermarks").fetchall()
+    return {name: (until, swept) for name, until, swept in rows}
 
 
 def advance(
