@@ -9,6 +9,7 @@ from typing import Any
 from dualwrite.model.slices import Slice
 from dualwrite.runs import backfill, slices
 from dualwrite.runs import backfill_slices as sliced
+from tests.support import gap_run
 
 Work = Callable[[backfill.Run, Slice], dict[str, Any]]
 Worker = Callable[[backfill.Run, list[Slice], Work], list[dict[str, Any] | None]]
@@ -40,3 +41,10 @@ def verification(run: backfill.Run, worker: Worker = one_by_one) -> tuple[dict[s
         checked[name] = sliced.finish_verification(run, *slices.of(name, parts, made), needed[name])
     sliced.forget_looks(run)
     return checked, parts
+
+
+def gap_and_verification(project: str, emulator: str, dsn: str, **params: Any) -> None:
+    """A whole backfill, applied and then verified."""
+    with gap_run(project, emulator, dsn, **params) as run:
+        gap(run, dry=False)
+        verification(run)

@@ -300,11 +300,11 @@ def _named(collection: Collection, row: Row, kind: str) -> tuple[str, str, str]:
 
 def _writing(catalog: Catalog, collection: Collection, row: Row) -> Callable[[Connection], object]:
     values = [cell.text if isinstance(cell, Json) else cell for cell in row.cells]
-    return lambda connection: connection.execute(Statements(catalog, collection).upsert(row.stand_ins), values)
+    return lambda connection: connection.execute(Statements.of(catalog, collection).upsert(row.stand_ins), values)
 
 
 def _deleting(catalog: Catalog, collection: Collection, row: Row) -> Callable[[Connection], object]:
-    return lambda connection: connection.execute(Statements(catalog, collection).delete_one, list(row.key))
+    return lambda connection: connection.execute(Statements.of(catalog, collection).delete_one, list(row.key))
 
 
 def _all_of(statements: Sequence[Callable[[Connection], object]]) -> Callable[[Connection], object]:

@@ -87,7 +87,9 @@ def test_every_parameter_says_what_it_is_and_what_it_may_be(bag):
             told = param.get("values_display") or param.get("description") or param.get("description_md")
             assert told, f"{name}.{key}: give the form a description, or values_display"
             assert param.get("type") or param.get("enum"), f"{name}.{key}: give it a type or an enum"
-            assert "draft-07" in param.get("$schema", ""), f"{name}.{key}: build it in forms.py, which names its dialect"
+            assert "draft-07" in param.get("$schema", ""), (
+                f"{name}.{key}: build it in forms.py, which names its dialect"
+            )
             if param.get("type") in ("integer", "number"):
                 assert "minimum" in param, f"{name}.{key}: give it bounds"
                 assert "maximum" in param, f"{name}.{key}: give it bounds"

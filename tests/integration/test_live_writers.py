@@ -161,7 +161,7 @@ def test_killed_at_any_moment_and_run_again_ends_as_a_clean_run(
     world.load_source(firestore)
     with psycopg.connect(target_dsn) as connection:
         world.load_target(connection)
-    killed_at_work("tests.child_apply", firestore.project, emulator, target_dsn, moments=rng, within=(0.01, 0.6))
+    killed_at_work(apply, firestore.project, emulator, target_dsn, page_size=5, moments=rng, within=(0.01, 0.6))
     with gap_run(firestore.project, emulator, target_dsn) as run:
         examine_all(run, dry=False)
         left = verify_all(run)

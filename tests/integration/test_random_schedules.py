@@ -105,14 +105,18 @@ def test_killed_at_any_moment_and_run_again_ends_with_target_equal_to_source(
     with ThreadPoolExecutor(max_workers=8) as threads:
         list(threads.map(Client.run, clients))
     assert differences(base, target_dsn), "the clients lost nothing"
+    repair = {
+        "scope": "sweep",
+        "repair": "all",
+        "max_repairs": 100_000,
+        "max_share": 100,
+        "liveness_minimum": 10**6,
+        "slice_documents": slice_documents,
+    }
     killed_at_work(
-        "tests.child_reconcile", base.project, emulator, target_dsn, slice_documents,
-        moments=random.Random(seed), within=(0.05, 0.8),
-    )  # fmt: skip
-    last = reconciled(
-        base.project, emulator, target_dsn, scope="sweep", repair="all", max_repairs=100_000, max_share=100,
-        liveness_minimum=10**6, slice_documents=slice_documents,
-    )  # fmt: skip
+        reconciled, base.project, emulator, target_dsn, moments=random.Random(seed), within=(0.05, 0.8), **repair
+    )
+    last = reconciled(base.project, emulator, target_dsn, **repair)
     assert differences(base, target_dsn) == [], f"seed {seed}"
     assert last.alerts == [], f"seed {seed}"
     with psycopg.connect(target_dsn) as connection:

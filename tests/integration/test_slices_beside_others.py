@@ -42,14 +42,13 @@ def test_slices_killed_at_any_moment_and_done_again_write_each_row_once_and_leav
         put(firestore, {path: documents[path] for path in paths[start : start + 400]})
     seed = random.randrange(10**9)
     sys.stdout.write(f"\nseed {seed}\n")
-    killed_at_work(
-        "tests.child_gap", firestore.project, emulator, target_dsn, "run", 40, "posts", "comments",
-        moments=random.Random(seed), within=(0.1, 1.5),
-    )  # fmt: skip
     names = ["posts", "comments"]
-    with gap_run(
-        firestore.project, emulator, target_dsn, run_id="run", collections=names, slice_documents=40, page_size=20
-    ) as run:
+    params = {"run_id": "run", "collections": names, "slice_documents": 40, "page_size": 20}
+    killed_at_work(
+        in_slices.gap_and_verification, firestore.project, emulator, target_dsn,
+        moments=random.Random(seed), within=(0.1, 1.5), **params,
+    )  # fmt: skip
+    with gap_run(firestore.project, emulator, target_dsn, **params) as run:
         gap, parts = in_slices.gap(run, dry=False)
         checked, _ = in_slices.verification(run)
     assert sum(p.collection == "comments" for p in parts) >= 5

@@ -266,7 +266,7 @@ class Template:
         return "/".join(variables[s[1:-1]] if s.startswith("{") else s for s in self.segments)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is as good as itself: a key of caches
 class Catalog:
     """All collections, checked together: references resolve, no cycles, names are unique."""
 

@@ -6,6 +6,10 @@ throughout: `t` the target table, `s` the staged page, `c` the candidates of one
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from typing import Any, Self
+
 from dualwrite.model.declaration import Catalog, Collection, Column
 from dualwrite.postgres.connection import sql
 
@@ -22,8 +26,40 @@ def table_of(collection: Collection) -> sql.Identifier:
     return sql.Identifier(*collection.table.split("."))
 
 
+class _Written(sql.Composed):
+    """A statement that is written out once, not each time that it is sent."""
+
+    def __init__(self, composed: sql.Composed) -> None:
+        super().__init__(list(composed))
+        self._texts: dict[str, bytes] = {}
+
+    def as_bytes(self, context: Any = None) -> bytes:
+        connection = context.connection if context else None
+        encoding = connection.info.encoding if connection else "utf-8"
+        if encoding not in self._texts:
+            self._texts[encoding] = super().as_bytes(context)
+        return self._texts[encoding]
+
+
+def statement(made: Callable[[Any], sql.Composed]) -> cached_property[sql.Composed]:
+    """A property of Fragments that is a whole statement."""
+    found = cached_property[sql.Composed](lambda fragments: _Written(made(fragments)))
+    found.__doc__ = made.__doc__
+    return found
+
+
 class Fragments:
     """The parts of one collection's statements."""
+
+    @classmethod
+    def of(cls, catalog: Catalog, collection: Collection) -> Self:
+        """Those of a declared collection, made once: to compose a statement takes longer than to send it."""
+        return cls._made(catalog, collection.name)
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def _made(cls, catalog: Catalog, name: str) -> Self:
+        return cls(catalog, catalog[name])
 
     def __init__(self, catalog: Catalog, collection: Collection) -> None:
         self._catalog = catalog

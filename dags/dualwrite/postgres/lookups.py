@@ -5,17 +5,15 @@ The names are those of fragments.py.
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from dualwrite.model.declaration import Column, DocumentId, ParentId, Segment, Template
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name
+from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, statement
 
 
 class Lookups(Fragments):
     """What looks at the rows of one collection."""
 
-    @cached_property
+    @statement
     def versions(self) -> sql.Composed:
         """The rows of some keys: n, xmin, digest. Absent keys give no line."""
         return sql.SQL("WITH {c} SELECT c._n, t.xmin::text, {digest} FROM c JOIN {table} t ON {same}").format(
@@ -71,7 +69,7 @@ class Lookups(Fragments):
             keys=self.names(self._collection.key), table=self.table, at=column_name(column, "t")
         )
 
-    @cached_property
+    @statement
     def written_between(self) -> sql.Composed:
         """The keys of rows written in a stretch of time. Parameters: start, end."""
         inside = OR.join(
@@ -80,7 +78,7 @@ class Lookups(Fragments):
         )
         return sql.SQL("SELECT {} FROM {} t WHERE {}").format(self.names(self._collection.key), self.table, inside)
 
-    @cached_property
+    @statement
     def untouched(self) -> sql.Composed:
         """Keys of journaled inserts whose row nobody has written since. Parameters: ids."""
         same = AND.join(
@@ -98,7 +96,7 @@ class Lookups(Fragments):
 
     # --- rows to documents ----------------------------------------------------------------------------------------
 
-    @cached_property
+    @statement
     def paths(self) -> sql.Composed:
         """Where the documents of some rows may be: n, paths (text[], the likeliest first; empty where none can be told).
 

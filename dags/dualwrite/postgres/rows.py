@@ -30,12 +30,9 @@ class Rows(Session):
     def __init__(self, connect: Callable[[], Connection], catalog: Catalog) -> None:
         super().__init__(connect)
         self._catalog = catalog
-        self._lookups: dict[str, Lookups] = {}
 
     def lookups(self, collection: Collection) -> Lookups:
-        if collection.name not in self._lookups:
-            self._lookups[collection.name] = Lookups(self._catalog, collection)
-        return self._lookups[collection.name]
+        return Lookups.of(self._catalog, collection)
 
     def versions(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, tuple[str, str]]:
         """xmin and digest of the rows at these keys. An absent row gives no entry, which is a reading too."""

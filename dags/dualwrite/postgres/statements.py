@@ -10,7 +10,7 @@ from functools import cached_property
 
 from dualwrite.model.declaration import Catalog, Collection, Column, Type
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, table_of
+from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, statement, table_of
 
 _TYPES: dict[Type, str] = {
     "text": "text",
@@ -34,7 +34,7 @@ class Statements(Fragments):
 
     # --- staging and comparing ------------------------------------------------------------------------------------
 
-    @cached_property
+    @statement
     def create_stage(self) -> sql.Composed:
         """A staged row: its number in the page, its stand-ins as a bit mask, its columns in the catalog's types."""
         columns = COMMA.join(
@@ -44,7 +44,7 @@ class Statements(Fragments):
             columns
         )
 
-    @cached_property
+    @statement
     def copy_stage(self) -> sql.Composed:
         return sql.SQL("COPY {} (_n, _stand_ins, {}) FROM STDIN (FORMAT BINARY)").format(
             _STAGE, self.names(self._collection.columns)
@@ -54,7 +54,7 @@ class Statements(Fragments):
     def copy_types(self) -> list[str]:
         return ["int4", "int8", *(_TYPES[c.type] for c in self._collection.columns)]
 
-    @cached_property
+    @statement
     def compare(self) -> sql.Composed:
         """One line for each staged row that is not matching.
 
@@ -115,14 +115,14 @@ class Statements(Fragments):
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @statement
     def create_trial(self) -> sql.Composed:
         """An empty copy of the target with its NOT NULL, CHECK and unique constraints, for a dry run's inserts."""
         return sql.SQL(
             "CREATE TEMPORARY TABLE IF NOT EXISTS dualwrite_trial (LIKE {} INCLUDING ALL) ON COMMIT DROP"
         ).format(self.table)
 
-    @cached_property
+    @statement
     def insert_trial(self) -> sql.Composed:
         """Parameters: n (int[])."""
         columns = self.names(self._collection.columns)
@@ -130,7 +130,7 @@ class Statements(Fragments):
             _TRIAL, columns, columns, _STAGE
         )
 
-    @cached_property
+    @statement
     def insert(self) -> sql.Composed:
         """Inserts candidates and journals what it inserted, in one statement.
 
@@ -165,7 +165,7 @@ class Statements(Fragments):
             same_key=self.same_key("w", "s"),
         )
 
-    @cached_property
+    @statement
     def update(self) -> sql.Composed:
         """Updates candidates whose row is still the one that was read (xmin), and journals the rows as they were.
 
@@ -228,13 +228,13 @@ class Statements(Fragments):
             action=action,
         )
 
-    @cached_property
+    @statement
     def delete_one(self) -> sql.Composed:
         """One row by its key, as a client deletes it. Parameters: one a key column."""
         same = AND.join(sql.SQL("{} = %s").format(column_name(c.name)) for c in self._collection.key)
         return sql.SQL("DELETE FROM {} WHERE {}").format(self.table, same)
 
-    @cached_property
+    @statement
     def lock(self) -> sql.Composed:
         """Locks the rows of some keys that are still the ones that were read: n. Parameters: n, keys, xmin (text[])."""
         return sql.SQL(

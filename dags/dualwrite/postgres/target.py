@@ -59,13 +59,10 @@ class Target(Rows):
 
     def __init__(self, connect: Callable[[], Connection], catalog: Catalog) -> None:
         super().__init__(connect, catalog)
-        self._statements: dict[str, Statements] = {}
         self._checks = Checks()
 
     def statements(self, collection: Collection) -> Statements:
-        if collection.name not in self._statements:
-            self._statements[collection.name] = Statements(self._catalog, collection)
-        return self._statements[collection.name]
+        return Statements.of(self._catalog, collection)
 
     # --- inside a transaction of the caller's ---------------------------------------------------------------------
 

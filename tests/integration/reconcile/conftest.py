@@ -2,35 +2,72 @@
 
 from __future__ import annotations
 
-import pytest
+import uuid
+from collections.abc import Iterator
+from functools import partial
 
+import pytest
+from google.cloud import firestore as firestore_library
+
+from tests.conftest import clone
 from tests.integration.reconcile.world import execute
 from tests.support import apply, reconciled
-from tests.worlds import LONG_AGO, comment, examined_until_now, post
+from tests.worlds import board, comment, examined_until_now, post, put, user
+
+WORLD = {
+    "boards/b1": board(waitingUsersIds=["u1"]),
+    **{f"users/{name}": user(name, boardPermissions={"b1": "read"}) for name in ("u1", "u2", "u3")},
+    **{f"boards/b1/posts/{p}": post() for p in ("p1", "p2")},
+    **{f"boards/b1/posts/{p}/comments/c{p}": comment() for p in ("p1", "p2")},
+}
+"""Three users, a board, two posts with a comment each."""
+
+COLLECTIONS = ["boards", "users", "user_board_permissions", "board_waiting_users", "posts", "comments"]
+"""Those that the world has documents of. To compare the seven empty ones besides takes as long again."""
+
+
+@pytest.fixture(scope="session")
+def backfilled(emulator: str, postgres_server: str) -> Iterator[str]:
+    """The name of a database with the world in it, as a backfill leaves it: made once, for tests to have copies of."""
+    for dsn in clone(postgres_server, "migrated"):
+        client = firestore_library.Client(project=f"t{uuid.uuid4().hex[:12]}")
+        put(client, WORLD)
+        apply(client.project, emulator, dsn, scope="all")
+        client.close()
+        execute(
+            dsn,
+            "UPDATE user_board_permissions SET created_at = '2026-02-01'; "
+            "UPDATE board_waiting_users SET created_at = '2026-02-01'",
+        )
+        yield dsn.rsplit("/", 1)[1]
 
 
 @pytest.fixture
-def world(firestore, emulator, target_dsn):
-    """Two users, a board, two posts with a comment each, in both databases; everything examined until now."""
-    firestore.document("boards/b1").set({"title": "b", "createdAt": LONG_AGO, "waitingUsersIds": ["u1"]})
-    for user in ("u1", "u2", "u3"):
-        fields = {"nickname": user, "createdAt": LONG_AGO, "updatedAt": LONG_AGO, "boardPermissions": {"b1": "read"}}
-        firestore.document(f"users/{user}").set(fields)
-    for p in ("p1", "p2"):
-        firestore.document(f"boards/b1/posts/{p}").set(post())
-        firestore.document(f"boards/b1/posts/{p}/comments/c{p}").set(comment())
-    apply(firestore.project, emulator, target_dsn, scope="all")
-    execute(
-        target_dsn,
-        "UPDATE user_board_permissions SET created_at = '2026-02-01'; UPDATE board_waiting_users SET created_at = '2026-02-01'",
-    )
+def target_dsn(request: pytest.FixtureRequest, postgres_server: str) -> Iterator[str]:
+    """A database as apply_migrations leaves it, with the world in it where the test has one."""
+    template = request.getfixturevalue("backfilled") if "world" in request.fixturenames else "migrated"
+    yield from clone(postgres_server, template)
+
+
+@pytest.fixture
+def world(firestore, target_dsn):
+    """The world in both databases; everything examined until now."""
+    put(firestore, WORLD)
     examined_until_now(target_dsn)
     return firestore
 
 
 @pytest.fixture
-def run(world, emulator, target_dsn):
+def run_all(world, emulator, target_dsn):
+    """A whole reconciliation of every collection, or of those that are given."""
+
     def run(**changes):
         return reconciled(world.project, emulator, target_dsn, **changes)
 
     return run
+
+
+@pytest.fixture
+def run(run_all):
+    """A whole reconciliation of the world's collections, or of those that are given."""
+    return partial(run_all, collections=COLLECTIONS)

@@ -103,13 +103,13 @@ def test_a_comment_excused_as_stale_and_then_lost_is_drift(world, target_dsn, ru
     assert alert.startswith("comments: 1 missing")
 
 
-def test_a_block_excused_as_extra_deleted_made_again_and_never_written_is_drift(world, target_dsn, run):
+def test_a_block_excused_as_extra_deleted_made_again_and_never_written_is_drift(world, target_dsn, run_all):
     execute(target_dsn, "INSERT INTO blocks (blocker_id, blocked_id) VALUES ('u1', 'u2')")
-    run()
-    assert run(excuse=["blocks:u1/u2"], excuse_reason="made by hand").alerts == []
+    run_all()
+    assert run_all(excuse=["blocks:u1/u2"], excuse_reason="made by hand").alerts == []
     execute(target_dsn, "DELETE FROM blocks")
     world.document("users/u1/blockedUsers/u2").set({"blockedAt": now()})
-    [alert] = run().alerts
+    [alert] = run_all().alerts
     assert alert.startswith("blocks: 1 missing")
 
 

@@ -49,20 +49,20 @@ def test_repair_writes_no_more_than_it_may(world, target_dsn, run):
     assert found() == {}
 
 
-def test_a_missed_delete_of_a_post_takes_what_hangs_on_it_children_first(world, target_dsn, run):
+def test_a_missed_delete_of_a_post_takes_what_hangs_on_it_children_first(world, target_dsn, run_all):
     """The app deletes the post's document alone: its comments stay in Firestore for ever, and Postgres would cascade."""
     world.document("boards/b1/posts/p1/comments/cp1/replies/r1").set(comment())
     world.document("boards/b1/posts/p1/likes/l1").set({"userId": "u2", "createdAt": LONG_AGO})
     world.document("boards/b1/posts/p1/comments/cp1/reactions/x1").set(
         {"content": "👍", "reactionUser": {"userId": "u2"}, "createdAt": LONG_AGO}
     )
-    assert run(scope="sweep", repair="missing").alerts == []
+    assert run_all(scope="sweep", repair="missing").alerts == []
     world.document("boards/b1/posts/p1").delete()
-    found = run(scope="sweep")
+    found = run_all(scope="sweep")
     for name in ("posts", "comments", "replies", "likes", "reactions"):
         assert found.counts(name).get("extra") == 1, name
     assert found.sample("comments", "extra")["reason"] == "parent_gone"
-    mended = run(repair="all")
+    mended = run_all(repair="all")
     assert mended.alerts == []
     assert one(target_dsn, "SELECT array_agg(id) FROM posts") == ["p2"]
     assert one(target_dsn, "SELECT array_agg(id) FROM comments") == ["cp2"]
@@ -88,14 +88,14 @@ def test_what_hangs_on_an_extra_row_goes_with_it_whatever_else_is_open_about_it(
     assert one(target_dsn, "SELECT array_agg(id) FROM comments") == ["cp2"]
 
 
-def test_a_document_that_became_unfit_keeps_its_row_and_is_counted_once(world, target_dsn, run):
+def test_a_document_that_became_unfit_keeps_its_row_and_is_counted_once(world, target_dsn, run_all):
     notification = world.document("users/u1/notifications/n1")
     notification.set({"type": "like_on_post", "postId": "p1", "fromUserId": "u2", "timestamp": now(), "read": False})
-    assert run(repair="missing").alerts == []
+    assert run_all(repair="missing").alerts == []
     notification.update({"read": "yes"})
     world.document("boards/b1/posts/p1").update({"title": {"a": "map"}})
     world.document("users/u1").update({"boardPermissions": {"b1": 7}})
-    found = run(scope="sweep", repair="all")
+    found = run_all(scope="sweep", repair="all")
     assert found.counts("posts").get("rejected") == 1
     assert found.counts("user_board_permissions").get("rejected") == 1
     assert found.counts("notifications") == {"rejected": 2}, "the document, and the row that may be its own"
@@ -142,10 +142,10 @@ def test_single_entries_of_derived_collections_are_added_and_removed(world, targ
     assert one(target_dsn, "SELECT array_agg(board_id) FROM user_board_permissions WHERE user_id = 'u1'") == ["b2"]
 
 
-def test_the_holder_of_a_unique_key_that_is_extra_goes_before_the_document_that_needs_it(world, target_dsn, run):
+def test_the_holder_of_a_unique_key_that_is_extra_goes_before_the_document_that_needs_it(world, target_dsn, run_all):
     execute(target_dsn, "INSERT INTO likes (id, post_id, user_id) VALUES ('old', 'p1', 'u2')")
     world.document("boards/b1/posts/p1/likes/new").set({"userId": "u2", "createdAt": now()})
-    assert run(repair="all").alerts == []
+    assert run_all(repair="all").alerts == []
     assert one(target_dsn, "SELECT array_agg(id) FROM likes") == ["new"]
 
 
@@ -334,10 +334,10 @@ def test_what_was_seen_once_comes_before_old_drift_and_is_told_where_it_must_wai
 # --- what to press --------------------------------------------------------------------------------------------------------
 
 
-def test_where_an_extra_row_holds_the_unique_key_the_advice_is_the_repair_that_helps(world, target_dsn, run):
+def test_where_an_extra_row_holds_the_unique_key_the_advice_is_the_repair_that_helps(world, target_dsn, run_all):
     execute(target_dsn, "INSERT INTO likes (id, post_id, user_id) VALUES ('old', 'p1', 'u2')")
     world.document("boards/b1/posts/p1/likes/new").set({"userId": "u2", "createdAt": now()})
-    missing = next(a for a in run().alerts if "1 missing" in a)
+    missing = next(a for a in run_all().alerts if "1 missing" in a)
     assert "(unique_key_held_by_extra_row): trigger reconcile_dual_writes with repair = all" in missing
     assert "repair = missing" not in missing
-    assert run(repair="all").alerts == []
+    assert run_all(repair="all").alerts == []

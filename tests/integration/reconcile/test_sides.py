@@ -7,6 +7,12 @@ import pytest
 from tests.integration.reconcile.world import CHANGES, attempted
 
 
+@pytest.fixture
+def run(run_all):
+    """Of every collection: these tests are about whole runs."""
+    return run_all
+
+
 @pytest.mark.parametrize("change", CHANGES, ids=lambda c: c.__name__)
 def test_the_windows_see_what_the_table_says(change, world, target_dsn, run):
     name, verdict, _, seen, _ = CHANGES[change]

@@ -19,6 +19,12 @@ FEW = ["boards", "users", "posts", "comments", "likes"]
 
 
 @pytest.fixture
+def run(run_all):
+    """Of every collection: these tests are about whole runs."""
+    return run_all
+
+
+@pytest.fixture
 def opened(world, emulator, target_dsn):
     with reconciliation_of(world.project, emulator, target_dsn, collections=FEW) as parts:
         yield parts

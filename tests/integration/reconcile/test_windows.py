@@ -14,6 +14,12 @@ from tests.support import one
 from tests.worlds import post
 
 
+@pytest.fixture
+def run(run_all):
+    """Of every collection: these tests are about whole runs."""
+    return run_all
+
+
 def test_after_an_outage_of_weeks_the_window_begins_where_the_last_run_ended(world, target_dsn, run):
     lost = now() - timedelta(days=20)
     world.document("boards/b1/posts/lost").set(post(createdAt=lost, updatedAt=lost))
