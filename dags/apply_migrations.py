@@ -92,7 +92,7 @@ def apply_migrations():
                 return []
             return migrations.verify(connection, [migrations.Step(**step) for step in steps])
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE, multiple_outputs=False)
     def report(**context) -> dict:
         """The run in one table. Fails where a file was refused or failed, or where the tables differ."""
         pull = context["ti"].xcom_pull

@@ -84,7 +84,7 @@ def backfill_gap():
         """What isn't to run is skipped from here, without a process of its own."""
         tasks.choose(context)
 
-    @task(task_id="review", map_index_template=SLICE)
+    @task(task_id="review", map_index_template=SLICE, multiple_outputs=False)
     def review_slice(part: dict, **context) -> dict:
         """One slice of a large collection, for the approval."""
         return tasks.review_slice(context, part)
@@ -104,12 +104,12 @@ def backfill_gap():
         body="{{ ti.xcom_pull(task_ids='examine_for_review') }}",
     )
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, multiple_outputs=False)
     def examine(name: str, **context) -> dict:
         """One collection: examined, and in the modes that write, written."""
         return tasks.examine(context, name)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, task_id="examine", map_index_template=SLICE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, task_id="examine", map_index_template=SLICE, multiple_outputs=False)
     def examine_slice(part: dict, **context) -> dict:
         """One slice of a large collection, as the tasks above do a small one."""
         return tasks.examine_slice(context, part)
@@ -119,17 +119,17 @@ def backfill_gap():
         """count() against SELECT count(*); after an apply, the difference explained key by key."""
         return tasks.verify_counts(context)
 
-    @task(task_id="verify", map_index_template=SLICE)
+    @task(task_id="verify", map_index_template=SLICE, multiple_outputs=False)
     def verify_slice(part: dict, **context) -> dict:
         """The documents of one slice of a large collection, key by key."""
         return tasks.verify_slice(context, part)
 
-    @task(task_id="finish", trigger_rule=TriggerRule.NONE_SKIPPED)
+    @task(task_id="finish", trigger_rule=TriggerRule.NONE_SKIPPED, multiple_outputs=False)
     def verify_rest(**context) -> dict:
         """The rows that no slice saw; then each large collection as a whole."""
         return tasks.verify_rest(context)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, pool=TARGET_POOL, **FAILS_AT_ONCE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, pool=TARGET_POOL, **FAILS_AT_ONCE, multiple_outputs=False)
     def report(**context) -> dict:
         """The whole run in one table. Fails where a collection was not examined or is not verified."""
         return tasks.report(context)

@@ -91,12 +91,12 @@ def reconcile_dual_writes():
         return tasks.preflight(context)
 
     # Without a large collection to sweep it is mapped over nothing, and starts no process.
-    @task(map_index_template="{{ task.op_kwargs['part']['name'] }}")
+    @task(map_index_template="{{ task.op_kwargs['part']['name'] }}", multiple_outputs=False)
     def sweep_slices(part: dict, **context) -> dict:
         """One slice of a large collection's sweep. What differs is kept open."""
         return tasks.sweep_slice(context, part)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(trigger_rule=TriggerRule.ALL_DONE, multiple_outputs=False)
     def compare(**context) -> dict:
         """The first look at all collections, several side by side. What differs is kept open."""
         return tasks.compare(context)
@@ -112,12 +112,14 @@ def reconcile_dual_writes():
         alive, and whether a repair may begin. Where there is nothing to repair, the repair is skipped."""
         return tasks.look_again(context)
 
-    @task
+    @task(multiple_outputs=False)
     def repair(**context) -> dict:
         """Deletes (children first), then inserts and updates (parents first), then looks at what was repaired."""
         return tasks.repair(context)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, outlets=[PARITY], pool=TARGET_POOL, **FAILS_AT_ONCE)
+    @task(
+        trigger_rule=TriggerRule.ALL_DONE, outlets=[PARITY], pool=TARGET_POOL, **FAILS_AT_ONCE, multiple_outputs=False
+    )
     def report(**context) -> dict:
         """The whole run in one table. Fails while any drift is open that nobody has excused."""
         return tasks.report(context)

@@ -34,7 +34,7 @@ print("RESULT " + json.dumps({"heavy": [m for m in heavy if m in sys.modules], "
         "timeout": dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(), "told": bool(dag.on_failure_callback),
         "params": {k: {"value": p.value, **p.schema, "description": p.description} for k, p in dag.params.items()},
         "tasks": {t.task_id: {"retries": t.retries, "rule": str(t.trigger_rule.value), "up": sorted(t.upstream_task_ids),
-                               "pool": t.pool, "timeout": t.execution_timeout and t.execution_timeout.total_seconds(),
+                               "pool": t.pool, "unrolled": getattr(t, "multiple_outputs", False), "timeout": t.execution_timeout and t.execution_timeout.total_seconds(),
                                "doc": t.doc_md or (getattr(t, "python_callable", None) and t.python_callable.__doc__) or ""}
                   for t in dag.tasks},
     } for dag in bag.dags.values()}}))
@@ -108,6 +108,14 @@ def test_every_task_retries(bag):
                 assert facts["rule"] == "all_done", f"{name}.{task}: a report is always written"
             if task != "report" or name == RECONCILE:
                 assert facts["retries"] >= 1, f"{name}.{task}: networks fail; give it a retry"
+
+
+def test_what_a_task_returns_is_one_xcom(bag):
+    """Airflow takes `-> dict` for several outputs: a report's thirty keys would be a request and a row each, besides the
+    whole."""
+    for name, dag in bag["dags"].items():
+        for task, facts in dag["tasks"].items():
+            assert not facts["unrolled"], f"{name}.{task}: add multiple_outputs=False"
 
 
 def test_nothing_waits_for_ever(bag):
