@@ -27,7 +27,7 @@ def table_of(collection: Collection) -> sql.Identifier:
 
 
 class _Written(sql.Composed):
-    """A statement that is written out once, not each time that it is sent."""
+    """A statement that is written out once in each encoding, not each time that it is sent."""
 
     def __init__(self, composed: sql.Composed) -> None:
         super().__init__(list(composed))
@@ -53,7 +53,7 @@ class Fragments:
 
     @classmethod
     def of(cls, catalog: Catalog, collection: Collection) -> Self:
-        """Those of a declared collection, made once: to compose a statement takes longer than to send it."""
+        """Those of a declared collection, made once for all connections of a process."""
         return cls._made(catalog, collection.name)
 
     @classmethod

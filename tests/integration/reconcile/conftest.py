@@ -23,7 +23,7 @@ WORLD = {
 """Three users, a board, two posts with a comment each."""
 
 COLLECTIONS = ["boards", "users", "user_board_permissions", "board_waiting_users", "posts", "comments"]
-"""Those that the world has documents of. To compare the seven empty ones besides takes as long again."""
+"""Those that the world has documents of. The seven empty ones are compared where a test is about whole runs."""
 
 
 @pytest.fixture(scope="session")
