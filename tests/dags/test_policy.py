@@ -111,7 +111,7 @@ def test_every_task_retries(bag):
 
 
 def test_what_a_task_returns_is_one_xcom(bag):
-    """Airflow takes `-> dict` for several outputs: a report's thirty keys would be a request and a row each, besides the
+    """Airflow takes `-> dict` for several outputs: a report's 26 keys would be a request and a row each, besides the
     whole."""
     for name, dag in bag["dags"].items():
         for task, facts in dag["tasks"].items():
