@@ -65,4 +65,7 @@ class Wire:
 
 
 def of(connection: Connection, run: Run, name: str, window: Window | None) -> Wire:
-    return Wire(run, run.catalog[name], window, None if window is None else baselines.load(connection, name))
+    """A collection's wire, with what an earlier run measured where that is compared."""
+    collection = run.catalog[name]
+    compared = window is not None and time_column(collection) is not None
+    return Wire(run, collection, window, baselines.load(connection, name) if compared else None)
