@@ -56,7 +56,6 @@ log = logging.getLogger("dualwrite")
     dagrun_timeout=timedelta(hours=3),
     tags=["dual-write", "supabase"],
     doc_md=__doc__,
-    params=migration_form(),
     default_args={
         "owner": "dual-write",
         "pool": TARGET_POOL,
@@ -114,4 +113,5 @@ def apply_migrations():
     planned >> applied >> checked >> report()
 
 
-apply_migrations()
+the_dag = apply_migrations()
+the_dag.params.update(migration_form())  # after its tasks: each would carry, check and serialize a copy of them

@@ -64,7 +64,6 @@ SLICE = "{{ task.op_kwargs['part']['name'] }}"  # what the grid calls an instanc
     dagrun_timeout=timedelta(days=2),
     tags=["dual-write", "firestore", "supabase"],
     doc_md=__doc__,
-    params=gap_form(),
     default_args={
         "owner": "dual-write",
         "pool": SOURCE_POOL,
@@ -154,4 +153,5 @@ def backfill_gap():
     [checked, verified] >> report()
 
 
-backfill_gap()
+the_dag = backfill_gap()
+the_dag.params.update(gap_form())  # after its tasks: each would carry, check and serialize a copy of them

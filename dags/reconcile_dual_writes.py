@@ -75,7 +75,6 @@ PARITY = Asset("dual-write-parity")
     is_paused_upon_creation=True,
     tags=["dual-write", "firestore", "supabase"],
     doc_md=__doc__,
-    params=reconcile_form(),
     default_args={
         "owner": "dual-write",
         "pool": SOURCE_POOL,
@@ -130,4 +129,5 @@ def reconcile_dual_writes():
     sweep_slices.expand(part=planned) >> made["compare"]
 
 
-reconcile_dual_writes()
+the_dag = reconcile_dual_writes()
+the_dag.params.update(reconcile_form())  # after its tasks: each would carry, check and serialize a copy of them

@@ -54,7 +54,7 @@ def main(dag_id: str, conf: str, marked: str | None = None) -> None:
     from airflow.dag_processing.dagbag import BundleDagBag
 
     folder = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
-    bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
+    bag = BundleDagBag(f"{folder}/{dag_id}.py", bundle_path=folder, bundle_name="dags-folder")
     dag = bag.dags[dag_id]
     for task in dag.tasks:
         task.retry_delay = timedelta(0)  # each attempt is made; nobody waits half a minute for it

@@ -2,8 +2,8 @@
 
 Importing Airflow and building its execution API takes ten seconds, and a test is about what comes after. So one process
 pays for it and forks for each program. A program still has a process, an environment, connections and Variables of its
-own; what it imports of ours, it imports itself. What Airflow reads only while it is imported (`AIRFLOW__...`, Sentry
-among it) is the warm process's: a program that sets such a variable is started afresh.
+own; what it imports of ours, it imports itself. What Airflow reads only while it is imported is the warm process's, except
+for whether Sentry is on: the two modules that read it are executed again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -29,6 +30,28 @@ from dev.airflow_home import ROOT
 
 SECONDS = 280.0
 """After which a program is killed."""
+
+
+USED = (
+    "a2wsgi",
+    "airflow.dag_processing.bundles.local",
+    "airflow.dag_processing.collection",
+    "airflow.providers.google.common.hooks.base_google",
+    "airflow.providers.postgres.hooks.postgres",
+    "airflow.providers.standard.decorators.sensor",
+    "airflow.providers.standard.decorators.short_circuit",
+    "airflow.providers.standard.operators.hitl",
+    "airflow.providers.standard.operators.trigger_dagrun",
+    "airflow.providers.standard.sensors.external_task",
+    "airflow.sdk.execution_time.timeout",
+    "airflow.serialization.definitions.mappedoperator",
+    "airflow.timetables.trigger",
+    "google.cloud.firestore",
+    "jinja2.ext",
+    "psycopg",
+    "sentry_sdk",
+)
+"""What a run of a DAG would import besides Airflow itself."""
 
 
 class Python(Protocol):
@@ -118,17 +141,16 @@ class WarmAirflow:
 def _warm_up() -> None:
     """Does once what every run of a DAG needs of other people's, and nothing of ours. Leaves no thread behind: threads
     don't survive a fork, and a lock that one of them holds never opens again in the child."""
-    import google.cloud.firestore
     import httpx
-    import psycopg
-    from airflow.dag_processing import dagbag
-    from airflow.providers.google.common.hooks import base_google
-    from airflow.providers.postgres.hooks import postgres
-    from airflow.providers.standard.operators import hitl
+    from airflow._shared.observability.metrics import stats
+    from airflow.sdk._shared.observability.metrics import stats as sdk_stats
     from airflow.sdk.execution_time import supervisor
     from sqlalchemy.orm import configure_mappers
 
-    assert all((google.cloud.firestore, psycopg, dagbag, base_google, postgres, hitl))
+    for name in USED:
+        importlib.import_module(name)
+    for module in (stats, sdk_stats):
+        module.incr("none")  # reads the names of all metrics
     api = supervisor.in_process_api_server()
 
     async def ask() -> None:  # the first request makes the routes of every version, which takes seconds
@@ -163,6 +185,7 @@ def main() -> None:
 def _become(arguments: list[str], environment: dict[str, str], stdout: str, stderr: str) -> None:
     """What this process would be, had it been started with these arguments in this environment."""
     from airflow import settings
+    from airflow.sdk.execution_time import sentry, task_runner
 
     for descriptor, file in ((0, os.devnull), (1, stdout), (2, stderr)):
         os.dup2(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND), descriptor)
@@ -170,6 +193,9 @@ def _become(arguments: list[str], environment: dict[str, str], stdout: str, stde
     os.environ.update(environment)
     sys.path[1:1] = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
     settings.reconfigure_orm()  # a connection belongs to the process that opened it
+    if "AIRFLOW__SENTRY__SENTRY_ON" in environment:  # read when they are imported
+        importlib.reload(sentry)
+        importlib.reload(task_runner)
     kind, program, *sys.argv[1:] = arguments
     if kind == "-m":
         runpy.run_module(program, run_name="__main__", alter_sys=True)

@@ -11,7 +11,7 @@ import pytest
 from dev import airflow_home, stack
 from dev.run_dag import DagRun
 from dev.run_dag import run_dag as run_in_airflow
-from dev.warm_airflow import WarmAirflow, fresh
+from dev.warm_airflow import WarmAirflow
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,6 @@ def warm_airflow(home: Path) -> Iterator[WarmAirflow]:
 def run_dag(warm_airflow: WarmAirflow, home: Path, emulator: str) -> Callable[..., DagRun]:
     def run(dag_id: str, conf: dict[str, Any], *, project: str, dsn: str, marked: str = "", **variables: str) -> DagRun:
         environment = airflow_home.environment(home, emulator=emulator, project=project, target=dsn)
-        configured = any(name.startswith("AIRFLOW__") for name in variables)
-        python = fresh if configured else warm_airflow  # Airflow reads its configuration while it is imported
-        return run_in_airflow({**environment, **variables}, dag_id, conf, marked, python)
+        return run_in_airflow({**environment, **variables}, dag_id, conf, marked, warm_airflow)
 
     return run

@@ -33,6 +33,7 @@ print("RESULT " + json.dumps({"heavy": [m for m in heavy if m in sys.modules], "
         "catchup": dag.catchup, "schedule": str(dag.schedule), "failed_runs": dag.max_consecutive_failed_dag_runs,
         "timeout": dag.dagrun_timeout and dag.dagrun_timeout.total_seconds(), "told": bool(dag.on_failure_callback),
         "params": {k: {"value": p.value, **p.schema, "description": p.description} for k, p in dag.params.items()},
+        "copies": sorted(t.task_id for t in dag.tasks if set(dag.params) & set(t.params)),
         "tasks": {t.task_id: {"retries": t.retries, "rule": str(t.trigger_rule.value), "up": sorted(t.upstream_task_ids),
                                "pool": t.pool, "unrolled": getattr(t, "multiple_outputs", False), "timeout": t.execution_timeout and t.execution_timeout.total_seconds(),
                                "doc": t.doc_md or (getattr(t, "python_callable", None) and t.python_callable.__doc__) or ""}
@@ -93,6 +94,12 @@ def test_every_parameter_says_what_it_is_and_what_it_may_be(bag):
             if param.get("type") in ("integer", "number"):
                 assert "minimum" in param, f"{name}.{key}: give it bounds"
                 assert "maximum" in param, f"{name}.{key}: give it bounds"
+
+
+def test_no_task_carries_a_copy_of_the_form(bag):
+    for name, dag in bag["dags"].items():
+        assert dag["params"], f"{name}: it has a form"
+        assert dag["copies"] == [], f"{name}: add its params after its tasks; Airflow serializes a copy for each"
 
 
 def test_defaults_can_not_hurt(bag):
