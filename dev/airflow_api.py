@@ -55,7 +55,7 @@ class Airflow:
                 state = self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")["state"]
                 if state in ENDED:
                     return str(state)
-            time.sleep(0.5)
+            time.sleep(1)
         raise TimeoutError(f"{dag_id} {run_id} did not end in {seconds:g} s: {self.states(dag_id, run_id)}")
 
     def states(self, dag_id: str, run_id: str) -> dict[str, str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import select
-import selectors
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -26,7 +25,7 @@ from psycopg.abc import PQGen
 from psycopg.adapt import Dumper
 from psycopg.pq import Format, TransactionStatus
 from psycopg.types.json import Jsonb
-from psycopg.waiting import Ready
+from psycopg.waiting import Ready, Wait
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +58,11 @@ _TCP_USER_TIMEOUT = 30_000
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 ANSWER_SECONDS = 150.0
 """Longer than any statement_timeout of ours, so that a server that is only slow ends its statement itself."""
+
+_EITHER = select.POLLIN | select.POLLOUT
+_POLLED = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: _EITHER}
+_READY = {0: Ready.RW, select.POLLIN: Ready.R, select.POLLOUT: Ready.W, _EITHER: Ready.RW}
+"""What poll() says, to psycopg. An error or a hang-up alone is none of the two: libpq finds it out on the next read."""
 
 _DISCONNECTS = ("08", "57P", "25P03", "25P04", "53300")
 """SQLSTATEs: connection exceptions; shut down, crashed, starting up or idle too long; the transaction idle, or as a
@@ -102,19 +106,18 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         """
         limit = self.answer_within if timeout is None else timeout
         deadline = time.monotonic() + limit
+        poll = select.poll()  # itself, not a selector: that takes as long again in Python, each time
         try:
             wanted = next(gen)
-            with selectors.PollSelector() as selector:  # poll() alone: epoll takes four system calls for one wait
-                selector.register(self.fileno(), wanted)
-                while True:
-                    if ready := selector.select(interval):
-                        wanted = gen.send(Ready(ready[0][1]))
-                        selector.modify(self.fileno(), wanted)
-                    elif self.closed:
-                        raise psycopg.OperationalError("the connection was closed while its answer was waited for")
-                    if time.monotonic() >= deadline:
-                        self.close()  # its answer may still come, and would be taken for the next statement's
-                        raise AnswerTimeout(f"no answer within {limit:g} s")
+            while True:
+                poll.register(self.fileno(), _POLLED[wanted])
+                if ready := poll.poll(interval * 1000):
+                    wanted = gen.send(_READY[ready[0][1] & _EITHER])
+                elif self.closed:
+                    raise psycopg.OperationalError("the connection was closed while its answer was waited for")
+                if time.monotonic() >= deadline:
+                    self.close()  # its answer may still come, and would be taken for the next statement's
+                    raise AnswerTimeout(f"no answer within {limit:g} s")
         except StopIteration as ended:
             return ended.value  # type: ignore[no-any-return]
 
