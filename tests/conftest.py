@@ -7,7 +7,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 import psycopg
@@ -20,6 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 from dev import emulator as emulator_module
 from dev import postgres_server as server_module
 from dev import processes
+from dualwrite.firestore.source import Source
 
 ROOT = Path(__file__).resolve().parents[1]
 _numbers = itertools.count(1)
@@ -65,7 +66,14 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     own = emulator_module.emulator
     with nullcontext(given) if given else own(tmp_path_factory.mktemp("emulator")) as host:
         os.environ["FIRESTORE_EMULATOR_HOST"] = host
-        yield host
+        # gRPC shares a connection between channels that are open at once: while these are, no other makes one anew.
+        with (
+            Source("kept-open", emulator_host=host) as source,
+            closing(firestore_library.Client(project="kept-open")) as client,
+        ):
+            source.get(["c/d"])
+            client.document("c/d").get()
+            yield host
         os.environ.pop("FIRESTORE_EMULATOR_HOST", None)
 
 
