@@ -40,8 +40,8 @@ from datetime import timedelta
 
 from airflow.sdk import TriggerRule, dag, task
 
+from dualwrite.edge import forms
 from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, fail, migration_params, migrations_connection
-from dualwrite.edge.forms import migration_form
 from dualwrite.edge.lazy import LazyModule
 from dualwrite.edge.pools import TARGET_POOL
 from dualwrite.model.render import as_text
@@ -113,5 +113,4 @@ def apply_migrations():
     planned >> applied >> checked >> report()
 
 
-the_dag = apply_migrations()
-the_dag.params.update(migration_form())  # after its tasks: each would carry, check and serialize a copy of them
+forms.give(apply_migrations(), forms.migration_form())

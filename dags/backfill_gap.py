@@ -48,8 +48,8 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import TaskGroup, TriggerRule, dag, task
 
 from dualwrite.catalog import CATALOG
+from dualwrite.edge import forms
 from dualwrite.edge.airflow import FAILS_AT_ONCE
-from dualwrite.edge.forms import approval_form, gap_form
 from dualwrite.edge.lazy import LazyModule
 from dualwrite.edge.pools import SOURCE_POOL, TARGET_POOL
 from dualwrite.model.choices import APPROVE, REJECT
@@ -99,7 +99,7 @@ def backfill_gap():
         execution_timeout=None,  # a person may take a day; the run's own timeout ends the wait
         options=[APPROVE, REJECT],
         subject="Write this gap to Supabase?",
-        params=approval_form(),
+        params=forms.approval_form(),
         body="{{ ti.xcom_pull(task_ids='examine_for_review') }}",
     )
 
@@ -153,5 +153,4 @@ def backfill_gap():
     [checked, verified] >> report()
 
 
-the_dag = backfill_gap()
-the_dag.params.update(gap_form())  # after its tasks: each would carry, check and serialize a copy of them
+forms.give(backfill_gap(), forms.gap_form())

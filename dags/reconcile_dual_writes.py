@@ -51,8 +51,8 @@ from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import Asset, TriggerRule, chain, dag, task
 
+from dualwrite.edge import forms
 from dualwrite.edge.airflow import FAILS_AT_ONCE
-from dualwrite.edge.forms import reconcile_form
 from dualwrite.edge.lazy import LazyModule
 from dualwrite.edge.overdue import tell_of_timeout
 from dualwrite.edge.pools import SOURCE_POOL, TARGET_POOL
@@ -129,5 +129,4 @@ def reconcile_dual_writes():
     sweep_slices.expand(part=planned) >> made["compare"]
 
 
-the_dag = reconcile_dual_writes()
-the_dag.params.update(reconcile_form())  # after its tasks: each would carry, check and serialize a copy of them
+forms.give(reconcile_dual_writes(), forms.reconcile_form())

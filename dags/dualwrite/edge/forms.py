@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param
+from airflow.sdk import DAG, Param
 
 from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.model.gap_params import GapParams
@@ -32,6 +32,16 @@ def _form(params: type[Params], **defaults: Any) -> dict[str, Param]:
         description = field.pop("description").replace("{collection}", CATALOG.names[0])
         form[name] = Param(value, description=description, **{"$schema": DIALECT}, **field)
     return form
+
+
+def give(dag: DAG, form: dict[str, Param]) -> None:
+    """Gives a DAG its Trigger form; raises ParamValidationError where a default is not what the form allows.
+
+    Only once it has its tasks: Airflow copies the params that a DAG has by then into each task, where they are checked
+    and serialized again.
+    """
+    dag.params.update(form)
+    dag.params.validate()
 
 
 def gap_form() -> dict[str, Param]:
