@@ -27,9 +27,8 @@ def remote(airflow, tmp_path) -> Remote:
     environment = airflow.stack.environment
     environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps([remote.bundle])
     environment["AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL"] = "2"
-    environment["AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL"] = (
-        "0"  # within it, what changed waits for another parse
-    )
+    # Half a minute by default, within which a DAG that changed again waits for its next parse.
+    environment["AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL"] = "0"
     environment["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"] = str(tmp_path / "bundles")
     for name in ("dag-processor", "scheduler"):  # one parses the files, the other's workers run them
         stack.restart(airflow.stack, airflow.components, name)
