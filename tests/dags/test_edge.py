@@ -43,6 +43,18 @@ except Exception as error:
 """
 
 
+FORM_SCRIPT = """
+import json, sys
+from airflow.sdk import DAG, Param
+from dualwrite.edge import forms
+try:
+    forms.give(DAG("d"), {"page_size": Param(json.loads(sys.argv[1]), type="integer", minimum=1)})
+    print("RESULT", json.dumps({}))
+except Exception as error:
+    print("RESULT", json.dumps({"error": f"{type(error).__name__}: {error}"}))
+"""
+
+
 @pytest.fixture
 def edge(home, warm_airflow):
     """Runs a script beside the bundle in a process of its own, and gives what it printed: (its RESULT, everything)."""
@@ -122,6 +134,13 @@ def service_account() -> dict:
         "client_id": "1",
         "token_uri": "http://127.0.0.1:1/token",
     }
+
+
+def test_a_form_whose_default_it_would_refuse_itself_is_an_import_error(edge):
+    assert edge(FORM_SCRIPT, "1")[0] == {}
+    error = edge(FORM_SCRIPT, "0")[0]["error"]
+    assert error.startswith("ParamValidationError")
+    assert "page_size" in error
 
 
 def test_scheduled_runs_take_variables_and_manual_runs_their_form(params):
