@@ -41,6 +41,19 @@ print("RESULT " + json.dumps({"heavy": [m for m in heavy if m in sys.modules], "
     } for dag in bag.dags.values()}}))
 """
 
+PRELOAD = """
+import json, runpy, sys, threading
+plugin = runpy.run_path(sys.argv[1])
+class Job: pass
+class TaskRunnerMarker: pass
+for component in (TaskRunnerMarker(), Job()):
+    before = {*sys.modules}
+    for listener in plugin["DualWritePreload"].listeners:
+        listener.on_starting(component)
+print("RESULT " + json.dumps({"before": [*before], "after": [*sys.modules], "wanted": plugin["LIBRARIES"],
+                              "threads": threading.active_count()}))
+"""
+
 
 @pytest.fixture(scope="module")
 def bag(home) -> dict:
@@ -49,10 +62,14 @@ def bag(home) -> dict:
 
 def look(home, **variables: str) -> dict:
     """Parsed in a process of its own: a warm one has imported everything already."""
+    return result_of(home, LOOK, **variables)
+
+
+def result_of(home, program: str, *arguments: str, **variables: str) -> dict:
     environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
     environment = {k: v for k, v in environment.items() if not k.startswith("AIRFLOW_CONN_")}
     done = subprocess.run(
-        [sys.executable, "-c", LOOK],
+        [sys.executable, "-c", program, *arguments],
         env={**os.environ, **environment, **variables},
         capture_output=True,
         text=True,
@@ -194,3 +211,13 @@ def test_a_pool_for_each_side_is_set_without_editing_a_dag_file(bag, home):
     for name in ("backfill_gap", RECONCILE):
         pools = {task: facts["pool"] for task, facts in dags[name]["tasks"].items()}
         assert pools == dict.fromkeys(pools, "firestore") | {"report": "supabase"}
+
+
+def test_what_is_imported_before_a_fork_is_libraries_that_start_nothing(home):
+    """Code of the bundle would be another version than the run's; a thread would be lacking after the fork."""
+    found = result_of(home, PRELOAD, str(airflow_home.ROOT / "plugins/dual_write_preload.py"))
+    missing = set(found["wanted"]) - set(found["after"])
+    assert missing == set(), "a library of the list in plugins/dual_write_preload.py is gone, or has another name"
+    assert not set(found["wanted"]) <= set(found["before"]), "a task's own process is given nothing"
+    assert not [name for name in found["after"] if name.split(".")[0] == "dualwrite"]
+    assert found["threads"] == 1

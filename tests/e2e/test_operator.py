@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from google.cloud import firestore
@@ -60,6 +61,16 @@ def test_no_route_of_the_page_is_open_without_login_and_the_right_to_read_the_da
         policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+def test_what_forks_tasks_and_parses_has_imported_their_libraries(airflow):
+    """Each task and each parse would import them anew. The API server, which forks neither, doesn't carry them."""
+
+    def has(name: str, library: str) -> bool:
+        return library in Path(f"/proc/{airflow.components[name].pid}/maps").read_text()
+
+    for library in ("cygrpc", "psycopg_binary"):  # their code is compiled, so the kernel knows who has it
+        assert [name for name in stack.COMPONENTS if has(name, library)] == ["scheduler", "dag-processor", "triggerer"]
 
 
 def test_an_apply_through_the_scheduler_fills_the_gap_and_is_verified(airflow):

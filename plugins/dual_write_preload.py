@@ -1,0 +1,51 @@
+"""Imports what our tasks import, in the scheduler and the DAG processor, before they fork.
+
+LocalExecutor forks a process for each task, and the DAG processor one for each parse. What their parent has imported, they
+have; each would take a second of CPU for it. Libraries alone, nothing of the bundle's own: that belongs to a version of the
+bundle, which a task's process reads for itself. Other executors' workers aren't forked from the scheduler, and gain nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import Any
+
+from airflow.listeners import hookimpl
+from airflow.plugins_manager import AirflowPlugin
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = (
+    "airflow.providers.google.common.hooks.base_google",
+    "airflow.providers.postgres.hooks.postgres",
+    "airflow.providers.standard.decorators.sensor",
+    "airflow.providers.standard.decorators.short_circuit",
+    "airflow.providers.standard.operators.hitl",
+    "airflow.providers.standard.operators.trigger_dagrun",
+    "airflow.providers.standard.sensors.external_task",
+    "google.cloud.firestore_v1.services.firestore",
+    "psycopg",
+    "sentry_sdk",
+)
+"""None of them starts a thread or opens anything when it is imported: a fork has whole copies of them."""
+
+
+class _Preloading:
+    @hookimpl
+    def on_starting(self, component: Any) -> None:
+        """Called as a scheduler, DAG processor or triggerer starts, and in each task's own process."""
+        if type(component).__name__ != "Job":
+            return
+        for name in LIBRARIES:
+            try:
+                importlib.import_module(name)
+            except ImportError as error:  # it costs seconds later, and nothing else
+                log.warning("Tasks will each import %s themselves: %s", name, error)
+
+
+class DualWritePreload(AirflowPlugin):
+    """Tells Airflow whom to call."""
+
+    name = "dual_write_preload"
+    listeners = [_Preloading()]  # noqa: RUF012 - Airflow's own declaration
