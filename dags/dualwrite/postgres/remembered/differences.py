@@ -245,21 +245,25 @@ def close(connection: Connection, collection: str, labels: Iterable[str]) -> int
 
 
 def _close(connection: Connection, collection: str, labels: list[str]) -> int:
-    row = connection.execute(
+    # The journal's rows look their difference up one by one, through its key. As a join, the planner is free to compare each
+    # with each, and does where the tables have no statistics yet: after an outage, in the run that repairs it.
+    return connection.execute(
         """
-        WITH gone AS (
-          DELETE FROM dualwrite.open_differences WHERE collection = %(collection)s AND key = ANY(%(labels)s)
-          RETURNING key, cause, first_seen
-        ), told AS (
-          UPDATE dualwrite.repair_journal j SET cause = g.cause FROM gone g
-          WHERE j.collection = %(collection)s AND j.key = g.key AND j.written_at >= g.first_seen AND j.cause IS NULL
+        WITH told AS (
+          UPDATE dualwrite.repair_journal j SET cause = (
+            SELECT d.cause FROM dualwrite.open_differences d WHERE d.collection = j.collection AND d.key = j.key
+          )
+          WHERE j.collection = %(collection)s AND j.key = ANY(%(labels)s) AND j.cause IS NULL
             AND j.written_at > now() - interval '2 days'
+            AND j.written_at >= (
+              SELECT d.first_seen FROM dualwrite.open_differences d
+              WHERE d.collection = j.collection AND d.key = j.key AND d.cause IS NOT NULL
+            )
         )
-        SELECT count(*) FROM gone
+        DELETE FROM dualwrite.open_differences WHERE collection = %(collection)s AND key = ANY(%(labels)s)
         """,
         {"collection": collection, "labels": labels},
-    ).fetchone()
-    return int(row[0]) if row else 0
+    ).rowcount
 
 
 def open_counts(connection: Connection) -> list[dict[str, Any]]:
