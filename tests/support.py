@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from unittest import mock
 
 import psycopg
 from google.cloud import firestore
@@ -134,17 +135,26 @@ def reconciliation_of(
         ):
             yield source, target
 
-    @contextmanager
-    def opened() -> Iterator[reconcile_plan.Run]:
-        with parts() as (source, target):
-            yield reconcile_plan.Run(source, target, catalog, run_id, plan, switch)
+    with ExitStack() as stack:
+        idle: list[tuple[Source, Target]] = []  # a new connection takes longer than most of these looks
 
-    with parts() as (source, target):
-        plan = reconcile_plan.preflight(
-            source, target, catalog, given, run_id, by="a test", dual_write_enabled=enabled, now=now,
-            unattended=unattended, asked_at=asked_at, clock=clock,
-        )  # fmt: skip
-    yield plan, opened
+        @contextmanager
+        def kept() -> Iterator[tuple[Source, Target]]:
+            pair = idle.pop() if idle else stack.enter_context(parts())
+            yield pair
+            idle.append(pair)
+
+        @contextmanager
+        def opened() -> Iterator[reconcile_plan.Run]:
+            with kept() as (source, target):
+                yield reconcile_plan.Run(source, target, catalog, run_id, plan, switch)
+
+        with kept() as (source, target):
+            plan = reconcile_plan.preflight(
+                source, target, catalog, given, run_id, by="a test", dual_write_enabled=enabled, now=now,
+                unattended=unattended, asked_at=asked_at, clock=clock,
+            )  # fmt: skip
+        yield plan, opened
 
 
 @contextmanager
@@ -155,10 +165,22 @@ def reconcile_run(project: str, emulator: str, dsn: str, **changes: Any) -> Iter
 
 
 def reconciled(
-    project: str, emulator: str, dsn: str, *, between: Callable[[], object] = lambda: None, **changes: Any
+    project: str,
+    emulator: str,
+    dsn: str,
+    *,
+    between: Callable[[], object] = lambda: None,
+    side_by_side: int = 2,
+    **changes: Any,
 ) -> Reconciled:
-    """A whole reconciliation as its DAG does it, without Airflow. `between` happens between the two looks."""
-    with reconciliation_of(project, emulator, dsn, **changes) as (plan, opened):
+    """A whole reconciliation as its DAG does it, without Airflow. `between` happens between the two looks.
+
+    Each collection more that is compared `side_by_side` opens connections for a few rows.
+    """
+    with (
+        mock.patch.object(reconciliation, "SIDE_BY_SIDE", side_by_side),
+        reconciliation_of(project, emulator, dsn, **changes) as (plan, opened),
+    ):
         ended = reconciliation.whole(plan, opened, between=between)
         return Reconciled(ended.report, ended.report["alerts"], ended.gate or {})
 

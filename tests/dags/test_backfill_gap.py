@@ -86,7 +86,7 @@ def test_a_review_that_nobody_answered_writes_nothing_and_is_no_success(world, f
 
 def test_a_review_of_a_large_collection_is_examined_in_slices(world, firestore, target_dsn, run_dag):
     """Nobody answers here; what the approval would have shown is the return value of its task."""
-    conf = {"mode": "review", "collections": ["comments"], "scope": "all", "slice_documents": 20}
+    conf = {"mode": "review", "collections": ["comments"], "scope": "all", "slice_documents": 40}
     run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
     assert run.tasks["large.review"] == "success"
     assert run.tasks["examine_for_review"] == "success"
@@ -102,7 +102,7 @@ def test_a_review_of_a_large_collection_is_examined_in_slices(world, firestore, 
 def test_the_slices_of_a_review_lie_within_the_runs_cap_together(world, firestore, target_dsn, run_dag):
     """Each of them alone would."""
     documents = sum(world.over_all["comments"].values())
-    conf = {"mode": "review", "collections": ["comments"], "scope": "all", "slice_documents": 20}
+    conf = {"mode": "review", "collections": ["comments"], "scope": "all", "slice_documents": 40}
     conf["max_billed_reads"] = documents
     run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
     assert run.tasks["large.review"] == "failed"

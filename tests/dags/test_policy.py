@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from dev import airflow_home
+from dev.warm_airflow import Python, fresh
 from dualwrite.catalog import CATALOG
 from dualwrite.model.choices import STAGES
 
@@ -57,24 +55,14 @@ print("RESULT " + json.dumps({"before": [*before], "after": [*sys.modules], "wan
 
 @pytest.fixture(scope="module")
 def bag(home) -> dict:
-    return look(home)
+    return result_of(home, LOOK)
 
 
-def look(home, **variables: str) -> dict:
-    """Parsed in a process of its own: a warm one has imported everything already."""
-    return result_of(home, LOOK, **variables)
-
-
-def result_of(home, program: str, *arguments: str, **variables: str) -> dict:
+def result_of(home, program: str, *arguments: str, python: Python = fresh, **variables: str) -> dict:
+    """What a program prints, in a process of its own: unless it is to fork from a warm one, nothing is imported yet."""
     environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
     environment = {k: v for k, v in environment.items() if not k.startswith("AIRFLOW_CONN_")}
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env={**os.environ, **environment, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python(["-c", program, *arguments], {**environment, **variables})
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert lines, done.stderr[-3000:]
     return json.loads(lines[-1].removeprefix("RESULT "))
@@ -203,10 +191,11 @@ def test_what_a_backfill_does_not_select_is_skipped_by_the_task_above_it(bag):
     assert all("choose" in tasks[f"collections.{name}"]["up"] for name in CATALOG.names)
 
 
-def test_a_pool_for_each_side_is_set_without_editing_a_dag_file(bag, home):
+def test_a_pool_for_each_side_is_set_without_editing_a_dag_file(bag, home, warm_airflow):
     """`report` reads Postgres alone; whatever else examines reads both."""
     assert {t["pool"] for dag in bag["dags"].values() for t in dag["tasks"].values()} == {"default_pool"}
-    dags = look(home, DUALWRITE_SOURCE_POOL="firestore", DUALWRITE_TARGET_POOL="supabase")["dags"]
+    pools = {"DUALWRITE_SOURCE_POOL": "firestore", "DUALWRITE_TARGET_POOL": "supabase"}
+    dags = result_of(home, LOOK, python=warm_airflow, **pools)["dags"]
     assert {t["pool"] for t in dags["apply_migrations"]["tasks"].values()} == {"supabase"}
     for name in ("backfill_gap", RECONCILE):
         pools = {task: facts["pool"] for task, facts in dags[name]["tasks"].items()}

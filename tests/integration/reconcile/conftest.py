@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from google.cloud import firestore as firestore_library
 
+from dualwrite.runs import reconciliation
 from tests.conftest import clone
 from tests.integration.reconcile.world import execute
 from tests.support import apply, reconciled
@@ -59,15 +60,17 @@ def world(firestore, target_dsn):
 
 @pytest.fixture
 def run_all(world, emulator, target_dsn):
-    """A whole reconciliation of every collection, or of those that are given."""
+    """A whole reconciliation of every collection, or of those that are given, as many at a time as in production."""
 
     def run(**changes):
-        return reconciled(world.project, emulator, target_dsn, **changes)
+        return reconciled(
+            world.project, emulator, target_dsn, **{"side_by_side": reconciliation.SIDE_BY_SIDE, **changes}
+        )
 
     return run
 
 
 @pytest.fixture
 def run(run_all):
-    """A whole reconciliation of the world's collections, or of those that are given."""
-    return partial(run_all, collections=COLLECTIONS)
+    """A whole reconciliation of the world's collections, or of those that are given, two at a time."""
+    return partial(run_all, collections=COLLECTIONS, side_by_side=2)
