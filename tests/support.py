@@ -126,30 +126,22 @@ def reconciliation_of(
     """A reconciliation whose preflight has passed: its plan, and what opens it over real parts."""
     given = ReconcileParams.checked({**RECONCILE_DEFAULTS, **changes}, catalog)
     run_id = run_id or f"run-{uuid.uuid4().hex[:6]}"
-
-    @contextmanager
-    def parts() -> Iterator[tuple[Source, Target]]:
-        with (
-            Source(project, emulator_host=emulator) as source,
-            Target(lambda: postgres.connect(dsn), catalog) as target,
-        ):
-            yield source, target
-
     with ExitStack() as stack:
-        idle: list[tuple[Source, Target]] = []  # a new connection takes longer than most of these looks
+        idle: list[Target] = []  # a new connection takes longer than most of these looks
 
         @contextmanager
-        def kept() -> Iterator[tuple[Source, Target]]:
-            pair = idle.pop() if idle else stack.enter_context(parts())
-            yield pair
-            idle.append(pair)
+        def parts() -> Iterator[tuple[Source, Target]]:
+            target = idle.pop() if idle else stack.enter_context(Target(lambda: postgres.connect(dsn), catalog))
+            with Source(project, emulator_host=emulator) as source:
+                yield source, target
+            idle.append(target)
 
         @contextmanager
         def opened() -> Iterator[reconcile_plan.Run]:
-            with kept() as (source, target):
+            with parts() as (source, target):
                 yield reconcile_plan.Run(source, target, catalog, run_id, plan, switch)
 
-        with kept() as (source, target):
+        with parts() as (source, target):
             plan = reconcile_plan.preflight(
                 source, target, catalog, given, run_id, by="a test", dual_write_enabled=enabled, now=now,
                 unattended=unattended, asked_at=asked_at, clock=clock,
