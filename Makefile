@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=dags:. $(BIN)/python
-WORKERS ?= 5
+WORKERS ?= 4
 
 # An image may set it, for a small layer. Here each of the many processes would compile all that it imports again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,7 +39,7 @@ up: install
 down: install
 	@$(RUN) -m dev.up --down
 
-## the whole suite, soak tests left out, in WORKERS=5 processes, each with databases of its own
+## the whole suite, soak tests left out, in WORKERS=4 processes, each with databases of its own
 test: install
 	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --no-loadscope-reorder
 
