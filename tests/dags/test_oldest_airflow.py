@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dev import airflow_home
-from tests.dags.test_policy import FILES, LOOK
+from tests.dags.test_policy import FILES, LOOK, PRELOAD
 
 
 @pytest.mark.timeout(900)  # downloads and installs an Airflow of its own, where uv's cache has none
@@ -34,14 +34,24 @@ def test_every_dag_imports_with_the_lower_bounds_of_the_requirements(tmp_path: P
     assert versions["apache-airflow-task-sdk"].startswith("1.2.0")
     environment = airflow_home.environment(tmp_path, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
     environment["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = "300"
-    done = subprocess.run(
-        [python, "-c", LOOK], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert lines, done.stderr[-3000:]
-    found = json.loads(lines[-1].removeprefix("RESULT "))
+
+    def result_of(program: str, *arguments: str) -> dict:
+        done = subprocess.run(
+            [python, "-c", program, *arguments],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert lines, done.stderr[-3000:]
+        return json.loads(lines[-1].removeprefix("RESULT "))
+
+    found = result_of(LOOK)
     assert found["errors"] == {}
     assert set(found["dags"]) == {file.stem for file in FILES}
+    preloaded = result_of(PRELOAD, str(airflow_home.ROOT / "plugins/dual_write_preload.py"))
+    assert set(preloaded["wanted"]) <= set(preloaded["after"])
 
 
 @pytest.mark.timeout(600)
