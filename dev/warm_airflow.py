@@ -35,22 +35,12 @@ IMPORTED_FIRST = (
     "a2wsgi",
     "airflow.dag_processing.bundles.local",
     "airflow.dag_processing.collection",
-    "airflow.providers.google.common.hooks.base_google",
-    "airflow.providers.postgres.hooks.postgres",
-    "airflow.providers.standard.decorators.sensor",
-    "airflow.providers.standard.decorators.short_circuit",
-    "airflow.providers.standard.operators.hitl",
-    "airflow.providers.standard.operators.trigger_dagrun",
-    "airflow.providers.standard.sensors.external_task",
     "airflow.sdk.execution_time.timeout",
     "airflow.serialization.definitions.mappedoperator",
     "airflow.timetables.trigger",
-    "google.cloud.firestore",
     "jinja2.ext",
-    "psycopg",
-    "sentry_sdk",
 )
-"""What each run of a DAG would import besides Airflow itself, and nothing of ours."""
+"""What each run of a DAG would import besides Airflow itself and the libraries that the plugin preloads."""
 
 
 class Python(Protocol):
@@ -146,7 +136,8 @@ def _warm_up() -> None:
     from airflow.sdk.execution_time import supervisor
     from sqlalchemy.orm import configure_mappers
 
-    for name in IMPORTED_FIRST:
+    preloaded = runpy.run_path(str(ROOT / "plugins/dual_write_preload.py"))["LIBRARIES"]
+    for name in (*preloaded, *IMPORTED_FIRST):
         importlib.import_module(name)
     for module in (stats, sdk_stats):
         module.incr("none")  # reads the names of all metrics

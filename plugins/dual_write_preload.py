@@ -1,4 +1,4 @@
-"""Imports what our tasks import, in the scheduler and the DAG processor, before they fork.
+"""Imports what our tasks import, in the scheduler, the DAG processor and the triggerer, before the first two fork.
 
 LocalExecutor forks a process for each task, and the DAG processor one for each parse. What their parent has imported, they
 have; each would take a second of CPU for it. Libraries alone, nothing of the bundle's own: that belongs to a version of the
@@ -35,7 +35,7 @@ class _Preloading:
     @hookimpl
     def on_starting(self, component: Any) -> None:
         """Called as a scheduler, DAG processor or triggerer starts, and in each task's own process."""
-        if type(component).__name__ != "Job":
+        if type(component).__name__ != "Job":  # by name: to import the class, a task would import Airflow's database
             return
         for name in LIBRARIES:
             try:

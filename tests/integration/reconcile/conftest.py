@@ -62,10 +62,8 @@ def world(firestore, target_dsn):
 def run_all(world, emulator, target_dsn):
     """A whole reconciliation of every collection, or of those that are given, as many at a time as in production."""
 
-    def run(**changes):
-        return reconciled(
-            world.project, emulator, target_dsn, **{"side_by_side": reconciliation.SIDE_BY_SIDE, **changes}
-        )
+    def run(*, side_by_side=reconciliation.SIDE_BY_SIDE, **changes):
+        return reconciled(world.project, emulator, target_dsn, side_by_side=side_by_side, **changes)
 
     return run
 
