@@ -206,7 +206,9 @@ def _answered(airflow: Operated, page: Page, collection: str, answer: str, reaso
     page.get_by_role("cell", name=collection, exact=True).first.wait_for()
     page.locator("#element_reason").fill(reason)  # Airflow's label names no field
     picture(page, f"approval-{answer.lower()}")
-    page.get_by_role("button", name=answer, exact=True).click()
+    with page.expect_response(lambda found: found.request.method == "PATCH"):
+        page.get_by_role("button", name=answer, exact=True).click()
+    page.goto("about:blank")
     assert airflow.api.wait(BACKFILL, run, SLOW / 1000) in ("success", "failed")
     return airflow.api.report(BACKFILL, run)
 
@@ -242,6 +244,7 @@ def test_the_form_explains_itself_and_its_defaults_write_nothing(airflow, page):
     picture(page, "form")
     form.get_by_role("button", name="Trigger").click()
     page.wait_for_url(re.compile("/runs/"))
+    page.goto("about:blank")
     runs = airflow.api.call("GET", f"/api/v2/dags/{BACKFILL}/dagRuns?order_by=-run_after&limit=1")["dag_runs"]
     assert airflow.api.wait(BACKFILL, runs[0]["dag_run_id"], SLOW / 1000) == "success"
     assert airflow.api.report(BACKFILL, runs[0]["dag_run_id"])["mode"] == "dry_run"

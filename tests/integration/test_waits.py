@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
+from psycopg.sql import SQL
 
 from dev import processes
 from dualwrite import postgres
@@ -215,16 +217,42 @@ def test_a_read_after_its_backend_was_terminated_is_made_on_a_new_connection(tar
 
 
 def test_a_read_whose_backend_is_terminated_in_the_middle_is_repeated(target):
-    tries = []
+    first = target.connection.info.backend_pid
+    ends_the_first = SQL(
+        "SELECT pg_backend_pid() FROM (SELECT CASE WHEN pg_backend_pid() = %(first)s THEN "
+        "pg_terminate_backend(pg_backend_pid()) END) ended"
+    ).format()
+    [(answered,)] = target.fetch(ends_the_first, {"first": first})
+    assert answered != first
 
-    def ask(connection: postgres.Connection) -> str:
-        tries.append(1)
-        if len(tries) == 1:
-            connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-        return "answer"
 
-    assert target.read(ask) == "answer"
-    assert len(tries) == 2
+def test_a_read_is_one_round_trip_with_settings_of_its_own_and_leaves_none_behind(target, monkeypatch):
+    names = ("transaction_read_only", "lock_timeout", "statement_timeout")
+    shown = ", ".join(f"current_setting('{name}')" for name in names)
+    asked = SQL(f"SELECT {shown}, %(text)s::text, %(list)s::text[], %(time)s::timestamptz").format()
+    values = {"text": "it's 100 % \\", "list": ['"', "\\'", "a,b", "é"], "time": T}
+    target.connection.add_notice_handler(lambda told: pytest.fail(f"Postgres warns: {told.message_primary}"))
+    trips = []
+    wait = postgres.Connection.wait
+    monkeypatch.setattr(postgres.Connection, "wait", lambda self, *given: trips.append(1) or wait(self, *given))
+    assert target.fetch(asked, values) == [("on", "2s", "2min", *values.values())]
+    assert len(trips) == 1
+    assert target.connection.info.transaction_status == TransactionStatus.IDLE
+    assert target.connection.execute(f"SELECT {shown}").fetchone() == ("off", "0", "0")
+
+
+def test_a_read_may_take_its_timeout_and_no_longer_whatever_precedes_it_in_its_message(connection):
+    """Postgres counts the time of each statement, not of the message, from version 11 on."""
+    slow = SQL("SELECT 1 FROM pg_sleep(%(seconds)s)").format()
+    assert postgres.fetch(connection, slow, {"seconds": 0.3}, statement_timeout="500ms") == [(1,)]
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        postgres.fetch(connection, slow, {"seconds": 5}, statement_timeout="100ms")
+    assert postgres.fetch(connection, slow, {"seconds": 0}) == [(1,)], "the connection lives"
+
+
+def test_a_read_writes_nothing(target):
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        target.fetch(SQL("INSERT INTO write_ops (op_id) VALUES ('post:create:x:1')").format(), {})
 
 
 def test_a_read_behind_a_connection_that_fell_silent_is_repeated_on_a_new_one(hole, target_dsn, people):

@@ -16,9 +16,9 @@ from dualwrite.engine.units import Unit
 from dualwrite.model.declaration import Collection, DocumentId, EntryKey, Segment
 from dualwrite.model.mapping import joined_label
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
-from dualwrite.postgres import Connection, privileges
+from dualwrite.postgres import Connection
 from dualwrite.postgres.target import Target
-from dualwrite.postgres.visibility import tables_hiding_rows
+from dualwrite.postgres.visibility import shows_every_row
 
 _OP_ID = re.compile(r"^([^:]+):([^:]+):(.+):(\d+)$", re.DOTALL)
 _AROUND = timedelta(minutes=5)
@@ -69,11 +69,7 @@ def parse(op_id: str, at: datetime | None) -> Operation | None:
 
 def is_readable(connection: Connection) -> bool:
     """Whether there is a write_ops of which we may read every row: half of it would look like a dual-write that is off."""
-    oid = privileges.relation(connection, "write_ops")
-    if oid is None:
-        return False
-    row = connection.execute("SELECT has_table_privilege(%s::oid, 'SELECT')", (oid,)).fetchone()
-    return bool(row and row[0]) and not tables_hiding_rows(connection, [oid])
+    return shows_every_row(connection, "write_ops")
 
 
 def activity(connection: Connection, entities: Iterable[str], start: datetime, end: datetime) -> Activity:

@@ -14,25 +14,34 @@ def relation(connection: Connection, name: str) -> int | None:
     return relations(connection, [name]).get(name)
 
 
+RELATIONS = """
+    SELECT DISTINCT ON (w.name) w.name, c.oid
+    FROM unnest(%(names)s::text[], %(schemas)s::text[], %(bare_names)s::text[]) AS w (name, schema, bare)
+    JOIN pg_catalog.pg_class c ON c.relname = w.bare
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE CASE WHEN w.schema <> '' THEN n.nspname = w.schema
+               ELSE pg_catalog.pg_table_is_visible(c.oid)
+                 OR (n.nspname = 'public' AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')) END
+    ORDER BY w.name, pg_catalog.pg_table_is_visible(c.oid) DESC
+"""
+"""What `relations` finds, as (name, oid). Its parameters are those of `named`."""
+
+
+def named(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names of relations as the parameters of RELATIONS."""
+    wanted = list(dict.fromkeys(names))
+    parts = [name.rpartition(".") for name in wanted]
+    return {
+        "names": wanted,
+        "schemas": [schema for schema, _, _ in parts],
+        "bare_names": [bare for _, _, bare in parts],
+    }
+
+
 def relations(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     """The oids of tables, views, indexes or sequences by name: schema.name, or found through search_path, or in a `public`
     that isn't searched because the role lacks USAGE on it. What isn't there is left out."""
-    wanted = list(dict.fromkeys(names))
-    parts = [name.rpartition(".") for name in wanted]
-    rows = connection.execute(
-        """
-        SELECT DISTINCT ON (w.name) w.name, c.oid
-        FROM unnest(%s::text[], %s::text[], %s::text[]) AS w (name, schema, bare)
-        JOIN pg_catalog.pg_class c ON c.relname = w.bare
-        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE CASE WHEN w.schema <> '' THEN n.nspname = w.schema
-                   ELSE pg_catalog.pg_table_is_visible(c.oid)
-                     OR (n.nspname = 'public' AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')) END
-        ORDER BY w.name, pg_catalog.pg_table_is_visible(c.oid) DESC
-        """,
-        (wanted, [schema for schema, _, _ in parts], [bare for _, _, bare in parts]),
-    ).fetchall()
-    return dict(rows)
+    return dict(connection.execute(RELATIONS, named(names)).fetchall())
 
 
 def missing_grants(connection: Connection, needed: Mapping[str, Sequence[str]]) -> list[str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from functools import partial
-from typing import Any
 
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.mapping import Cell, Key
@@ -39,7 +37,7 @@ class Rows(Session):
         if not keys:
             return {}
         statement, parameters = self.lookups(collection).versions, _numbered(keys)
-        rows = self.read(partial(_fetched, statement, parameters))
+        rows = self.fetch(statement, parameters)
         return {keys[n]: (xmin, digest) for n, xmin, digest in rows}
 
     def paths(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, tuple[str, ...]]:
@@ -48,14 +46,14 @@ class Rows(Session):
         if not keys:
             return {}
         statement, parameters = self.lookups(collection).paths, _numbered(keys)
-        rows = self.read(partial(_fetched, statement, parameters))
+        rows = self.fetch(statement, parameters)
         # An id with a slash in it, written by hand, would name another document's path.
         return {keys[n]: tuple(path for path in paths if collection.match(path) is not None) for n, paths in rows}
 
     def count(self, collection: Collection) -> int:
         """How many rows the table has now."""
         statement = sql.SQL("SELECT count(*) FROM {}").format(table_of(collection))
-        [[number]] = self.read(partial(_fetched, statement, {}))
+        [[number]] = self.fetch(statement, {})
         return int(number)
 
     def keys(self, collection: Collection) -> Iterator[list[Key]]:
@@ -65,7 +63,7 @@ class Rows(Session):
         statement, after = lookups.keys_after(first=True), list[Cell]()
         while True:
             parameters = {"after": after, "limit": _KEYS_AT_ONCE}
-            page = self.read(partial(_fetched, statement, parameters))
+            page = self.fetch(statement, parameters)
             if page:
                 yield [tuple(key) for key in page]
             if len(page) < _KEYS_AT_ONCE:
@@ -75,42 +73,37 @@ class Rows(Session):
     def counts_by_time(self, collection: Collection, column: str, edges: Sequence[datetime]) -> list[int]:
         """How many rows lie between these edges (ascending), all in one snapshot: before the first, from each on."""
         statement, parameters = self.lookups(collection).counts_by_time(column), {"edges": list(edges)}
-        found = dict(self.read(partial(_fetched, statement, parameters)))
+        found = dict(self.fetch(statement, parameters))
         return [found.get(n, 0) for n in range(len(edges) + 1)]
 
     def time_edges(self, collection: Collection, column: str, before: datetime, every: int) -> list[datetime]:
         """Times, in whole milliseconds and ascending, that cut the rows before a moment into slices of `every`."""
         statement, parameters = self.lookups(collection).time_edges(column), {"before": before, "every": every}
-        return [at for (at,) in self.read(partial(_fetched, statement, parameters))]
+        return [at for (at,) in self.fetch(statement, parameters)]
 
     def keys_between(self, collection: Collection, column: str, window: Window) -> list[Key]:
         """The keys of the rows whose time lies in a window."""
         statement = self.lookups(collection).keys_between(column)
         parameters = {"start": window.start, "end": window.end}
-        return [tuple(key) for key in self.read(partial(_fetched, statement, parameters))]
+        return [tuple(key) for key in self.fetch(statement, parameters)]
 
     def keys_where(self, collection: Collection, column: str, values: Iterable[str]) -> list[Key]:
         """The keys of all rows whose `column` has one of these values."""
         statement, parameters = self.lookups(collection).keys_where(column), {"values": list(values)}
-        return [tuple(key) for key in self.read(partial(_fetched, statement, parameters))]
+        return [tuple(key) for key in self.fetch(statement, parameters)]
 
     def dependents(self, collection: Collection, column: str, values: Iterable[str]) -> list[tuple[str, Key]]:
         """The rows whose `column` has one of these values: the value and the row's key."""
-        with self.transaction() as connection:
-            statement = self.lookups(collection).dependents(column)
-            return [(value, tuple(key)) for value, *key in connection.execute(statement, {"values": list(values)})]
+        statement, parameters = self.lookups(collection).dependents(column), {"values": list(values)}
+        return [(value, tuple(key)) for value, *key in self.fetch(statement, parameters)]
 
     def written_between(self, collection: Collection, start: object, end: object) -> list[Key]:
         """The keys of rows one of whose written columns lies in [start, end)."""
         if not collection.written_columns:
             return []
         statement, parameters = self.lookups(collection).written_between, {"start": start, "end": end}
-        return [tuple(key) for key in self.read(partial(_fetched, statement, parameters))]
+        return [tuple(key) for key in self.fetch(statement, parameters)]
 
 
 def _numbered(keys: Sequence[Key]) -> dict[str, list[int] | list[str]]:
     return {"n": list(range(len(keys))), "keys": [key_json(key) for key in keys]}
-
-
-def _fetched(statement: sql.Composed, parameters: Mapping[str, object], connection: Connection) -> list[Any]:
-    return connection.execute(statement, parameters).fetchall()

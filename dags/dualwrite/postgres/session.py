@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import tenacity
 
 from dualwrite import postgres
-from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.pressure import Pressure
 
 log = logging.getLogger(__name__)
@@ -79,14 +79,18 @@ class Session:
             idle_timeout=_STATEMENT_TIMEOUT,
         )
 
-    def read(self, ask: Callable[[Connection], T]) -> T:
-        """A transaction that only reads: repeated whole, on a new connection, where the connection is lost."""
-
-        def attempt() -> T:
-            with self._begin() as connection:
-                return ask(connection)
-
-        return self._reconnecting(attempt)
+    def fetch(self, statement: sql.SQL | sql.Composed, parameters: Mapping[str, object]) -> list[Any]:
+        """All rows of one statement that only reads, in a transaction of its own. It takes one round trip, and is repeated,
+        on a new connection, where the connection is lost."""
+        return self._reconnecting(
+            lambda: postgres.fetch(
+                self.connection,
+                statement,
+                parameters,
+                statement_timeout=_STATEMENT_TIMEOUT,
+                lock_timeout=_LOCK_TIMEOUT,
+            )
+        )
 
     def _reconnecting(self, attempt: Callable[[], T]) -> T:
         """Repeats `attempt`, with back-off, while connections are lost; raises the last error after half a minute."""

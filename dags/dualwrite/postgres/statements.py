@@ -36,13 +36,17 @@ class Statements(Fragments):
 
     @statement
     def create_stage(self) -> sql.Composed:
-        """A staged row: its number in the page, its stand-ins as a bit mask, its columns in the catalog's types."""
+        """A staged row: its number in the page, its stand-ins as a bit mask, its columns in the catalog's types. With a
+        savepoint, for a COPY that fails; `compare_stage` releases it."""
         columns = COMMA.join(
             sql.SQL("{} {}").format(column_name(c.name), sql.SQL(_TYPES[c.type])) for c in self._collection.columns
         )
-        return sql.SQL("CREATE TEMPORARY TABLE dualwrite_stage (_n int4, _stand_ins int8, {}) ON COMMIT DROP").format(
-            columns
-        )
+        return sql.SQL(
+            """
+            CREATE TEMPORARY TABLE dualwrite_stage (_n int4, _stand_ins int8, {}) ON COMMIT DROP;
+            SAVEPOINT dualwrite_staging
+            """
+        ).format(columns)
 
     @statement
     def copy_stage(self) -> sql.Composed:
@@ -55,6 +59,14 @@ class Statements(Fragments):
         return ["int4", "int8", *(_TYPES[c.type] for c in self._collection.columns)]
 
     @statement
+    def compare_stage(self) -> sql.Composed:
+        """The two looks at a stage in one message, which is a round trip: what differs (see `compare`), and the number of
+        staged rows whose row has other derived columns."""
+        return sql.SQL("RELEASE SAVEPOINT dualwrite_staging; {}; {}").format(
+            self.compare, self.derived_lag or sql.SQL("SELECT 0")
+        )
+
+    @cached_property
     def compare(self) -> sql.Composed:
         """One line for each staged row that is not matching.
 

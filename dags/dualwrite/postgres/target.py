@@ -77,15 +77,9 @@ class Target(Rows):
     ) -> Comparison:
         """As `compare`, with rows that were never made: each of `page` is numbered by its place in it, and `row(n)` is
         asked only for those that differ or are refused."""
-        statements = self.statements(collection)
-        connection.execute(statements.create_stage)
-        refused: list[tuple[int, str]] = []
-        bisect(
-            connection,
-            list(range(len(page))),
-            lambda ns: self._copy(connection, collection, page, ns),
-            lambda n, why: refused.append((n, why)),
-        )
+        refused = self._stage(connection, collection, page)
+        looks = connection.execute(self.statements(collection).compare_stage)
+        looks.nextset()  # the first is the savepoint's
         differences = [
             Difference(
                 n,
@@ -97,13 +91,30 @@ class Target(Rows):
                 tuple(None if h is None else tuple(h) for h in holders),
                 digest,
             )
-            for n, found, xmin, columns, lacks, holders, digest in connection.execute(statements.compare)
+            for n, found, xmin, columns, lacks, holders, digest in looks.fetchall()
         ]
-        lag = 0
-        if statements.derived_lag is not None:
-            found = connection.execute(statements.derived_lag).fetchone()
-            lag = int(found[0]) if found else 0
+        looks.nextset()
+        [[lag]] = looks.fetchall()
         return Comparison(differences, refused, lag)
+
+    def _stage(self, connection: Connection, collection: Collection, page: Sequence[Staged]) -> list[tuple[int, str]]:
+        """Copies a page into a new stage. Returns the numbers of rows that don't fit even there, with Postgres's condition."""
+        connection.execute(self.statements(collection).create_stage)
+        every = list(range(len(page)))
+        refused: list[tuple[int, str]] = []
+        try:
+            self._copy(connection, collection, page, every)
+        except postgres.Error as error:
+            if not postgres.is_rows_fault(error):
+                raise
+            connection.execute("ROLLBACK TO SAVEPOINT dualwrite_staging")
+            bisect(
+                connection,
+                every,
+                lambda ns: self._copy(connection, collection, page, ns),
+                lambda n, why: refused.append((n, why)),
+            )
+        return refused
 
     def _copy(self, connection: Connection, collection: Collection, page: Sequence[Staged], ns: list[int]) -> None:
         statements = self.statements(collection)

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dualwrite.postgres import Connection
+from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.privileges import RELATIONS, named
+
+_HIDING = """
+    SELECT t.oid
+    FROM {tables} AS t (oid)
+    LEFT JOIN pg_policy p ON p.polrelid = t.oid AND p.polcmd IN ('r', '*') AND (
+      p.polroles @> ARRAY[0::oid]
+      OR EXISTS (SELECT FROM unnest(p.polroles) r WHERE r <> 0 AND pg_has_role(r, 'USAGE'))
+    )
+    WHERE row_security_active(t.oid)
+    GROUP BY t.oid
+    HAVING bool_or(NOT p.polpermissive) IS TRUE
+      OR bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true') IS NOT TRUE
+"""
 
 
 def tables_hiding_rows(connection: Connection, tables: Iterable[int]) -> set[int]:
@@ -13,19 +27,20 @@ def tables_hiding_rows(connection: Connection, tables: Iterable[int]) -> set[int
     Nothing is hidden from a role that bypasses row-level security or owns the table, nor where a policy for the role
     shows every row (`USING (true)`) and no restrictive one narrows it.
     """
-    rows = connection.execute(
-        """
-        SELECT t.oid
-        FROM unnest(%s::oid[]) AS t (oid)
-        LEFT JOIN pg_policy p ON p.polrelid = t.oid AND p.polcmd IN ('r', '*') AND (
-          p.polroles @> ARRAY[0::oid]
-          OR EXISTS (SELECT FROM unnest(p.polroles) r WHERE r <> 0 AND pg_has_role(r, 'USAGE'))
+    hiding = _HIDING.format(tables="unnest(%(tables)s::oid[])")
+    return {oid for (oid,) in connection.execute(hiding, {"tables": list(tables)}).fetchall()}
+
+
+def shows_every_row(connection: Connection, name: str) -> bool:
+    """Whether there is a relation of this name (as in `relations`) that this role may read, and that hides no row from it."""
+    row = connection.execute(
+        f"""
+        WITH found AS ({RELATIONS}), hiding AS ({_HIDING.format(tables="(SELECT oid FROM found)")})
+        SELECT EXISTS (
+          SELECT FROM found
+          WHERE has_table_privilege(oid, 'SELECT') AND oid NOT IN (SELECT oid FROM hiding)
         )
-        WHERE row_security_active(t.oid)
-        GROUP BY t.oid
-        HAVING bool_or(NOT p.polpermissive) IS TRUE
-          OR bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true') IS NOT TRUE
         """,
-        (list(tables),),
-    ).fetchall()
-    return {oid for (oid,) in rows}
+        named([name]),
+    ).fetchone()
+    return bool(row and row[0])

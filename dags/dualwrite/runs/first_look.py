@@ -24,12 +24,11 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, Finding, Reason, Verdict
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection
-from dualwrite.postgres.remembered import differences, excuses, watermarks
+from dualwrite.postgres.remembered import differences, watermarks
 from dualwrite.postgres.remembered.differences import (
     OpenDifference,
     differences_at,
     excused_differences,
-    own_labels,
     waiting,
 )
 from dualwrite.runs import tripwire
@@ -69,12 +68,10 @@ class _FirstLook:
         self._name = name
         self._window = window
         self._report = CollectionReport(name, "compare")
-        with run.target.transaction() as connection:
-            accepted = excuses.excuses_of(connection, name)
-            watched = own_labels(connection, name)
-            self._wire = tripwire.of(connection, run, name, window)
+        known = differences.known(run.target, name)
+        self._wire = tripwire.of(run, name, window)
         # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
-        self._examiner = run.examiner(self._report, Policy(), accepted, watched)
+        self._examiner = run.examiner(self._report, Policy(), known.excuses, known.own_labels)
         self._pending: list[Finding] = []
         self._left: dict[str, Any] = {}
 

@@ -21,8 +21,8 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import Finding
 from dualwrite.postgres import Connection, seen_keys
-from dualwrite.postgres.remembered import baselines, excuses, watermarks
-from dualwrite.postgres.remembered.differences import OpenDifference, own_labels
+from dualwrite.postgres.remembered import baselines, differences, watermarks
+from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.postgres.target import Target
 from dualwrite.runs import first_look, slices, tripwire
 from dualwrite.runs.reconcile_plan import DAG_ID, Run, measured
@@ -120,11 +120,9 @@ def forget_looks(run: Run) -> None:
 
 
 def _examiner(run: Run, found: CollectionReport) -> SliceExaminer:
-    with run.target.transaction() as connection:
-        excused = excuses.excuses_of(connection, found.collection)
-        # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
-        watched = own_labels(connection, found.collection)
-    return run.slice_examiner(found, excused, watched)
+    known = differences.known(run.target, found.collection)
+    # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
+    return run.slice_examiner(found, known.excuses, known.own_labels)
 
 
 def _unseen(target: Target, own: list[OpenDifference], looks: Sequence[int]) -> list[OpenDifference]:

@@ -64,8 +64,8 @@ class Wire:
         return self.tripped.as_json() if self.tripped else None
 
 
-def of(connection: Connection, run: Run, name: str, window: Window | None) -> Wire:
+def of(run: Run, name: str, window: Window | None) -> Wire:
     """A collection's wire, with what an earlier run measured where that is compared."""
     collection = run.catalog[name]
     compared = window is not None and time_column(collection) is not None
-    return Wire(run, collection, window, baselines.load(connection, name) if compared else None)
+    return Wire(run, collection, window, baselines.load(run.target, name) if compared else None)

@@ -186,4 +186,4 @@ def test_a_quiet_run_asks_the_target_no_more_often_than_the_docs_say(run, monkey
 
     monkeypatch.setattr(postgres.Connection, "wait", wait)
     assert run().alerts == []
-    assert 300 < len(asked) <= 410, "docs/performance.md says 402"
+    assert 200 < len(asked) <= 288, "docs/performance.md says 281"

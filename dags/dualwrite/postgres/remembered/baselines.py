@@ -4,19 +4,22 @@
 from __future__ import annotations
 
 from dualwrite.model.baseline import Baseline
-from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.connection import Connection, sql
+from dualwrite.postgres.session import Session
+
+_LOAD = sql.SQL("""
+    SELECT field, edges, differences, untimed, sweep_called_at, sweep_due
+    FROM dualwrite.count_baselines WHERE collection = %(collection)s
+""")
 
 
-def load(connection: Connection, collection: str) -> Baseline | None:
+def load(session: Session, collection: str) -> Baseline | None:
     """The baseline of a collection; None before its first complete comparison."""
-    row = connection.execute(
-        """
-        SELECT field, edges, differences, untimed, sweep_called_at, sweep_due
-        FROM dualwrite.count_baselines WHERE collection = %s
-        """,
-        (collection,),
-    ).fetchone()
-    return Baseline(row[0], tuple(row[1]), tuple(row[2]), *row[3:]) if row else None
+    found = [
+        Baseline(field, tuple(edges), tuple(differences), *others)
+        for field, edges, differences, *others in session.fetch(_LOAD, {"collection": collection})
+    ]
+    return found[0] if found else None
 
 
 def save(connection: Connection, collection: str, baseline: Baseline, run_id: str) -> None:

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dualwrite.model.verdicts import Excuse, Finding, Verdict, reason_of
-from dualwrite.postgres.connection import Connection, Jsonb
+from dualwrite.postgres.connection import Connection, Jsonb, sql
+from dualwrite.postgres.session import Session
 from dualwrite.postgres.text import restored, stored
 
 
@@ -101,12 +102,29 @@ def excused_differences(connection: Connection, collection: str) -> list[OpenDif
     return [_difference_of(row) for row in rows]
 
 
-def own_labels(connection: Connection, collection: str) -> frozenset[str]:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a first look must know of what is open in its collection."""
+
+    excuses: dict[str, Excuse]
+    """The keys whose difference a person accepted, and what the excuse holds for."""
+    own_labels: frozenset[str]
     """Labels of all that is open, but for what is extra only through another document that is gone."""
-    rows = connection.execute(
-        "SELECT key FROM dualwrite.open_differences WHERE collection = %s AND requires IS NULL", (collection,)
-    ).fetchall()
-    return frozenset(label for (label,) in rows)
+
+
+_KNOWN = sql.SQL("""
+    SELECT key, requires IS NULL, excused_by IS NOT NULL, excused_verdict, excused_finding_reason
+    FROM dualwrite.open_differences WHERE collection = %(collection)s
+""")
+
+
+def known(session: Session, collection: str) -> Known:
+    """What is open in a collection before a look at it, in one round trip."""
+    rows = session.fetch(_KNOWN, {"collection": collection})
+    return Known(
+        {label: Excuse(*accepted) for label, _, excused, *accepted in rows if excused},
+        frozenset(label for label, own, *_ in rows if own),
+    )
 
 
 @dataclass(frozen=True, slots=True)
