@@ -120,7 +120,8 @@ def _administrator(uri: str) -> psycopg.Connection:
 
 
 @contextmanager
-def _administrated(uri: str) -> Iterator[str]:
+def administrated(uri: str) -> Iterator[str]:
+    """Closes the connection that administers a server before that ends: it would wait for it, for ten seconds."""
     try:
         yield uri
     finally:
@@ -138,10 +139,10 @@ def prepare(uri: str) -> str:
 def postgres_server() -> Iterator[str]:
     """URI of a Postgres 18 server, as superuser."""
     if given := os.environ.get("DUALWRITE_TEST_POSTGRES"):  # prepared, and one for many runs
-        with _administrated(given):
+        with administrated(given):
             yield given
         return
-    with server_module.server() as uri, _administrated(prepare(uri)):
+    with server_module.server() as uri, administrated(prepare(uri)):
         yield uri
 
 
@@ -150,7 +151,7 @@ def postgres15_server() -> Iterator[str]:
     """URI of a Postgres 15 server, where Debian's binaries are there."""
     if not server_module.DEBIAN_15.is_dir():
         pytest.skip("no Postgres 15 on this machine: apt-get install postgresql-15")
-    with server_module.server(binaries=server_module.DEBIAN_15) as uri, _administrated(prepare(uri)):
+    with server_module.server(binaries=server_module.DEBIAN_15) as uri, administrated(prepare(uri)):
         yield uri
 
 

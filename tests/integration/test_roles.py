@@ -16,7 +16,7 @@ from dualwrite.migrations.files import sql_folder
 from dualwrite.migrations.verify import web_client_state
 from dualwrite.model.errors import PreflightError
 from dualwrite.runs import backfill
-from tests.conftest import prepare
+from tests.conftest import administrated, prepare
 from tests.roles import ADMINS, ROLES, Secured, secured
 from tests.support import apply, examine_all, gap_run, nonzero, one, reconciled, table_bytes, verify_all
 
@@ -28,8 +28,11 @@ def server(request) -> Iterator[str]:
     if request.param == "18":
         yield request.getfixturevalue("postgres_server")
         return
-    with postgres_server.server(binaries=postgres_server.DEBIAN / request.param / "bin") as uri:
-        yield prepare(uri)
+    with (
+        postgres_server.server(binaries=postgres_server.DEBIAN / request.param / "bin") as uri,
+        administrated(prepare(uri)),
+    ):
+        yield uri
 
 
 @pytest.fixture(params=ADMINS)

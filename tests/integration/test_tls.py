@@ -19,7 +19,7 @@ from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.model.errors import PreflightError
 from dualwrite.runs import doctor
-from tests.conftest import clone, prepare
+from tests.conftest import administrated, clone, prepare
 from tests.migrating import transaction_pooler
 from tests.support import apply, nonzero
 
@@ -61,6 +61,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     (folder / "other.crt").write_bytes(_pem(_certificate("Other CA", other, "Other CA", other, ca=True)))
     with (
         postgres_server.server(binaries=postgres_server.DEBIAN_15) as uri,
+        administrated(uri),
         psycopg.connect(uri, autocommit=True) as connection,
     ):
         data = Path(connection.execute("SHOW data_directory").fetchone()[0])

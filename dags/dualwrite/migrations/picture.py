@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dualwrite.postgres import Connection
+from dualwrite.postgres import Connection, answers
 
 Relation = dict[str, dict[str, Any]]
 Picture = dict[str, Relation]
@@ -159,15 +159,17 @@ def take_picture(connection: Connection, names: Iterable[str] | None = None) -> 
             "migrating": _MIGRATING_ROLE,
             "own": _OWN_ROLES,
         }
-        for schema, role, privileges in connection.execute(_SCHEMAS, parameters):
+        schemas, relations = answers(connection, [_SCHEMAS, _FOUND], parameters)
+        for schema, role, privileges in schemas:
             found.setdefault(schema, {"relation": {"kind": "schema"}, "grant": {}})["grant"][role] = privileges
         by_oid: dict[int, Relation] = {}
-        for oid, name, kind, secured in connection.execute(_FOUND, parameters):
+        for oid, name, kind, secured in relations:
             found[name] = by_oid[oid] = {"relation": {"kind": _KINDS[kind]}, **{part: {} for part in _PARTS}}
             if _KINDS[kind] == "table":
                 found[name]["row-level security"] = {"enabled": secured}
-        for part, query in _PARTS.items():
-            for oid, name, value in connection.execute(query, {**parameters, "oids": list(by_oid)}):
+        lines = answers(connection, _PARTS.values(), {**parameters, "oids": list(by_oid)})
+        for part, found_lines in zip(_PARTS, lines, strict=True):
+            for oid, name, value in found_lines:
                 by_oid[oid][part][name] = value
     return found
 

@@ -14,7 +14,7 @@ import ipaddress
 import logging
 import select
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ __all__ = [
     "Connection",
     "Error",
     "Jsonb",
+    "answers",
     "condition",
     "connect",
     "errors",
@@ -237,6 +238,19 @@ def fetch(
         while cursor.nextset():
             pass
         return cursor.fetchall()
+
+
+def answers(
+    connection: psycopg.Connection[Any], statements: Iterable[str], parameters: Mapping[str, object]
+) -> list[list[Any]]:
+    """The rows of several statements, a list for each, in one message and so in one round trip. The parameters are all
+    statements', and are written into them as `fetch` does."""
+    with psycopg.ClientCursor(connection) as cursor:
+        cursor.execute("; ".join(statements), parameters)
+        found = [cursor.fetchall()]
+        while cursor.nextset():
+            found.append(cursor.fetchall())
+        return found
 
 
 @lru_cache
