@@ -70,10 +70,12 @@ def check(
     writes: bool,
     remembers: bool = True,
     estimate: bool = True,
+    schema_is_checked: bool = False,
 ) -> Preflight:
     """Raises PreflightError with every fault it found, one a line; returns what the run should know. `windows` are
     those of the collections to be examined (None: all documents). `writes`: whether the run writes rows; `remembers`:
     whether it keeps anything in dualwrite, which a dry run needn't. `estimate`: whether to count what they would cost.
+    `schema_is_checked`: the caller has asked about dualwrite itself.
 
     Reads counts of the source only (billed: one read per 1,000 documents), and the target's catalog.
     """
@@ -86,9 +88,11 @@ def check(
             "and that the server is up."
         ) from None
     with postgres.transaction(connection, statement_timeout="30s"):
-        schema.require_tables(connection)
-        faults = [
-            *schema.missing_grants(connection, writes=remembers),
+        faults = []
+        if not schema_is_checked:
+            schema.require_tables(connection)
+            faults += schema.missing_grants(connection, writes=remembers)
+        faults += [
             *privileges.missing_on_database(connection, "TEMPORARY"),
             *target_faults(connection, catalog, collections, writes=writes),
         ]
@@ -118,11 +122,14 @@ def target_faults(
     connection: Connection, catalog: Catalog, collections: Sequence[Collection], *, writes: bool
 ) -> list[str]:
     """What makes the app's tables unfit to be examined or, with `writes`, written; one sentence a fault."""
-    oids = privileges.relations(connection, [c.table for c in collections])
+    needed = {c.table: ["SELECT"] for c in catalog if c.sentinel}
+    needed |= {c.table: ["SELECT", *(["INSERT", "UPDATE", "DELETE"] if writes else [])] for c in collections}
+    there = privileges.relations(connection, needed)
+    oids = {c.table: there[c.table] for c in collections if c.table in there}
     columns, uniques = _columns(connection, oids.values()), _uniques(connection, oids.values())
     faults = [
         *_role_faults(connection, writes),
-        *_missing_grants(connection, catalog, collections, writes),
+        *privileges.missing_grants(connection, needed, there),
         *_hidden(connection, collections, oids),
     ]
     for collection in collections:
@@ -162,15 +169,6 @@ def _role_faults(connection: Connection, writes: bool) -> list[str]:
     if writes and row is not None and (row[0] or row[1] == "on"):
         return ["The server is read-only. Point connection supabase_default at the primary."]
     return []
-
-
-def _missing_grants(
-    connection: Connection, catalog: Catalog, collections: Sequence[Collection], writes: bool
-) -> list[str]:
-    """What the role will need of the app's tables and hasn't, with the GRANT that gives it."""
-    needed = {c.table: ["SELECT"] for c in catalog if c.sentinel}
-    needed |= {c.table: ["SELECT", *(["INSERT", "UPDATE", "DELETE"] if writes else [])] for c in collections}
-    return privileges.missing_grants(connection, needed)
 
 
 def _hidden(connection: Connection, collections: Sequence[Collection], oids: Mapping[str, int]) -> list[str]:

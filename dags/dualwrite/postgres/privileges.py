@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.connection import Connection, answers
 
 
 def relation(connection: Connection, name: str) -> int | None:
@@ -44,20 +44,65 @@ def relations(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     return dict(connection.execute(RELATIONS, named(names)).fetchall())
 
 
-def missing_grants(connection: Connection, needed: Mapping[str, Sequence[str]]) -> list[str]:
+def missing_grants(
+    connection: Connection, needed: Mapping[str, Sequence[str]], tables: Mapping[str, int] | None = None
+) -> list[str]:
     """What the role lacks on some tables (name -> privileges), a sentence each with the GRANT that gives it: on the
     tables themselves, on their schemas, and on the sequences that an INSERT takes its defaults from. A table that
-    isn't there isn't told."""
-    tables = relations(connection, needed)
-    faults = [_fault(connection, ["USAGE"], f"SCHEMA {s}") for s in _closed_schemas(connection, tables.values())]
-    lacking = _lacking(connection, [(oid, p) for name, oid in tables.items() for p in needed[name]])
-    closed = _closed_sequences(connection, [oid for name, oid in tables.items() if "INSERT" in needed[name]])
+    isn't there isn't told. `tables`: their oids, where they are known."""
+    tables = relations(connection, needed) if tables is None else tables
+    asked = [(tables[name], privilege) for name in needed if name in tables for privilege in needed[name]]
+    schemas, lines, sequences = answers(
+        connection,
+        [_CLOSED_SCHEMAS, _LACKING, _CLOSED_SEQUENCES],
+        {
+            "tables": [table for table, _ in asked],
+            "privileges": [privilege for _, privilege in asked],
+            "inserted": [table for table, privilege in asked if privilege == "INSERT"],
+        },
+    )
+    faults = [_fault(connection, ["USAGE"], f"SCHEMA {schema}") for (schema,) in schemas]
+    lacking, closed = _by_first(lines), _by_first(sequences)
     for name in needed:
         if name in tables:
             if lacks := lacking.get(tables[name]):
                 faults.append(_fault(connection, lacks, f"TABLE {name}"))
             faults += [_fault(connection, ["USAGE"], f"SEQUENCE {s}") for s in closed.get(tables[name], ())]
     return faults
+
+
+_CLOSED_SCHEMAS = """
+    SELECT DISTINCT quote_ident(n.nspname)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = ANY(%(tables)s::oid[]) AND NOT has_schema_privilege(n.oid, 'USAGE')
+    ORDER BY 1
+"""
+
+_LACKING = """
+    SELECT oid, p FROM unnest(%(tables)s::oid[], %(privileges)s::text[]) WITH ORDINALITY AS u (oid, p, n)
+    WHERE NOT has_table_privilege(oid, p)
+    ORDER BY n
+"""
+
+# Sequences that the default of a column calls. (Those of identity columns need no privilege.)
+_CLOSED_SEQUENCES = """
+    SELECT d.adrelid, quote_ident(n.nspname) || '.' || quote_ident(s.relname)
+    FROM pg_attrdef d
+    JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
+    JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S'
+    JOIN pg_namespace n ON n.oid = s.relnamespace
+    -- CASE: the planner may ask before it joins, and the function raises for what is no sequence.
+    WHERE d.adrelid = ANY(%(inserted)s::oid[])
+      AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END
+    ORDER BY 1, 2
+"""
+
+
+def _by_first(rows: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for table, value in rows:
+        found.setdefault(table, []).append(value)
+    return found
 
 
 def missing_on_database(connection: Connection, privilege: str) -> list[str]:
@@ -75,54 +120,3 @@ def _fault(connection: Connection, privileges: Sequence[str], place: str) -> str
     what = ", ".join(privileges)
     kind, _, name = place.partition(" ")
     return f"Role {row[0]} lacks {what} on {kind.lower()} {name}. GRANT {what} ON {place} TO {row[1]};"
-
-
-def _lacking(connection: Connection, needed: Sequence[tuple[int, str]]) -> dict[int, list[str]]:
-    """Of pairs of a table and a privilege, the privileges that the role lacks, by table."""
-    rows = connection.execute(
-        """
-        SELECT oid, p FROM unnest(%s::oid[], %s::text[]) WITH ORDINALITY AS u (oid, p, n)
-        WHERE NOT has_table_privilege(oid, p)
-        ORDER BY n
-        """,
-        ([oid for oid, _ in needed], [privilege for _, privilege in needed]),
-    ).fetchall()
-    return _by_first(rows)
-
-
-def _by_first(rows: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
-    for table, value in rows:
-        found.setdefault(table, []).append(value)
-    return found
-
-
-def _closed_schemas(connection: Connection, tables: Iterable[int]) -> list[str]:
-    rows = connection.execute(
-        """
-        SELECT DISTINCT quote_ident(n.nspname)
-        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE c.oid = ANY(%s::oid[]) AND NOT has_schema_privilege(n.oid, 'USAGE')
-        ORDER BY 1
-        """,
-        (list(tables),),
-    ).fetchall()
-    return [schema for (schema,) in rows]
-
-
-def _closed_sequences(connection: Connection, tables: Sequence[int]) -> dict[int, list[str]]:
-    """Sequences that the default of a table's column calls, by table. (Those of identity columns need no privilege.)"""
-    rows = connection.execute(
-        """
-        SELECT d.adrelid, quote_ident(n.nspname) || '.' || quote_ident(s.relname)
-        FROM pg_attrdef d
-        JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
-        JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S'
-        JOIN pg_namespace n ON n.oid = s.relnamespace
-        -- CASE: the planner may ask before it joins, and the function raises for what is no sequence.
-        WHERE d.adrelid = ANY(%s::oid[]) AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END
-        ORDER BY 1, 2
-        """,
-        (list(tables),),
-    ).fetchall()
-    return _by_first(rows)

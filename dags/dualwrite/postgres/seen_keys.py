@@ -159,18 +159,30 @@ def _require(connection: Connection, looks: Sequence[int]) -> None:
         )
 
 
+_SOMETHING_TO_FORGET = sql.SQL("""
+    SELECT 1
+    WHERE EXISTS (
+        SELECT FROM dualwrite.looks WHERE dag_id = %(dag)s AND (%(but)s::text IS NULL OR run_id <> %(but)s)
+      )
+      OR (EXISTS (SELECT FROM dualwrite.seen_keys) AND NOT EXISTS (SELECT FROM dualwrite.looks))
+""")
+
+
 def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
     """Ends the looks of a DAG's runs; those of the run `but` stay. Empties the table of keys once nobody's look is left.
 
     A look that begins at this moment waits for us, or is seen: its keys are not lost. Where the tables are busy, the next
     run does it.
     """
+    given = {"dag": dag_id, "but": but}
+    if not target.fetch(_SOMETHING_TO_FORGET, given):
+        return
     try:
         with target.transaction() as connection:
             connection.execute("LOCK TABLE dualwrite.looks IN SHARE ROW EXCLUSIVE MODE")
             connection.execute(
                 "DELETE FROM dualwrite.looks WHERE dag_id = %(dag)s AND (%(but)s::text IS NULL OR run_id <> %(but)s)",
-                {"dag": dag_id, "but": but},
+                given,
             )
             row = connection.execute(
                 "SELECT NOT EXISTS (SELECT FROM dualwrite.looks) AND EXISTS (SELECT FROM dualwrite.seen_keys)"

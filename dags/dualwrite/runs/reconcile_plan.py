@@ -189,7 +189,9 @@ def preflight(
     plan = Plan(params, now, dual_write_enabled, windows, instead, unattended)
     # A repair also writes the parents that a missing row needs.
     examined = dict.fromkeys(catalog.with_parents(params.collections))
-    checked = checks.check(source, target, catalog, examined, writes=plan.repairs, estimate=False)
+    checked = checks.check(
+        source, target, catalog, examined, writes=plan.repairs, estimate=False, schema_is_checked=True
+    )
     _check_clocks(clock(), {"source's": checked.source_time})
     return replace(plan, billed_reads=source.billed_reads)
 
