@@ -241,8 +241,7 @@ def test_a_read_is_one_round_trip_with_settings_of_its_own_and_leaves_none_behin
     assert target.connection.execute(f"SELECT {shown}").fetchone() == ("off", "0", "0")
 
 
-def test_a_read_may_take_its_timeout_and_no_longer_whatever_precedes_it_in_its_message(connection):
-    """Postgres counts the time of each statement, not of the message, from version 11 on."""
+def test_a_read_may_take_its_timeout_and_no_longer_though_that_is_set_in_the_same_message(connection):
     slow = SQL("SELECT 1 FROM pg_sleep(%(seconds)s)").format()
     assert postgres.fetch(connection, slow, {"seconds": 0.3}, statement_timeout="500ms") == [(1,)]
     with pytest.raises(psycopg.errors.QueryCanceled):
