@@ -66,6 +66,15 @@ def real_size() -> Iterator[tuple[Stack, list[str]]]:
 
 
 @contextmanager
+def small() -> Iterator[Stack]:
+    """Both databases with the small world, as it is after the export."""
+    world = seed.small()
+    with empty_stack() as on:
+        _load(on, world)
+        yield replace(on, documents=len(world.documents))
+
+
+@contextmanager
 def empty_stack(heap_mib: int = 4096) -> Iterator[Stack]:
     """Both databases, the target migrated, with nothing in them."""
     with (

@@ -1,4 +1,5 @@
-"""A real TCP proxy that can turn into a black hole: connections stay open, and nothing comes through them."""
+"""A real TCP proxy that can turn into a black hole, where connections stay open and nothing comes through them, or be far
+away."""
 
 from __future__ import annotations
 
@@ -6,13 +7,18 @@ import contextlib
 import select
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 
 class Proxy:
-    """Forwards connections made to `port` to another server, until it is told to be mute."""
+    """Forwards connections made to `port` to another server, until it is told to be mute. Each piece, of at most 16 KiB,
+    comes `seconds_late`, in either direction."""
 
-    def __init__(self, host: str, port: int, *, listen_on: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+    def __init__(
+        self, host: str, port: int, *, listen_on: tuple[str, int] = ("127.0.0.1", 0), seconds_late: float = 0.0
+    ) -> None:
+        self._seconds_late = seconds_late
         self._upstream = (host, port)
         self._listener = socket.create_server(listen_on)
         self.port: int = self._listener.getsockname()[1]
@@ -53,6 +59,8 @@ class Proxy:
     def _forward(self, client: socket.socket, number: int) -> None:
         with client, contextlib.suppress(OSError), socket.create_connection(self._upstream) as server:
             other = {client: server, server: client}
+            for one in other:
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             delivered = 0
             while not self._ended.is_set():
                 readable, _, _ = select.select([client, server], [], [], 0.05)
@@ -62,6 +70,7 @@ class Proxy:
                     data = one.recv(16_384)
                     if not data:
                         return
+                    time.sleep(self._seconds_late)
                     other[one].sendall(data)
                     delivered += len(data) if one is server else 0
                     if self._mute_after is not None and delivered >= self._mute_after:
@@ -72,9 +81,11 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def proxy(host: str, port: int, *, listen_on: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[Proxy]:
+def proxy(
+    host: str, port: int, *, listen_on: tuple[str, int] = ("127.0.0.1", 0), seconds_late: float = 0.0
+) -> Iterator[Proxy]:
     """A proxy in front of host:port, closed afterwards."""
-    made = Proxy(host, port, listen_on=listen_on)
+    made = Proxy(host, port, listen_on=listen_on, seconds_late=seconds_late)
     try:
         yield made
     finally:

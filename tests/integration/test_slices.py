@@ -212,6 +212,22 @@ def test_two_runs_do_not_take_each_others_rows_for_seen_nor_for_extra(world, fir
         assert one(target_dsn, "SELECT count(*) FROM dualwrite.seen_keys") == 0
 
 
+@pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE"])
+def test_what_slices_saw_is_kept_without_an_error_while_the_tables_are_busy(target_dsn, mode):
+    """A reader waits behind the first lock, a writer behind either."""
+    kept = "SELECT count(*) FROM dualwrite.seen_keys"
+    with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
+        look = seen_keys.Look(target, "comments", "a_dag", "one")
+        look.update([("c1",)])
+        look.flush()
+        with psycopg.connect(target_dsn) as other:
+            other.execute(f"LOCK TABLE dualwrite.looks IN {mode} MODE")
+            seen_keys.forget(target, "a_dag")
+        assert one(target_dsn, kept) == 1
+        seen_keys.forget(target, "a_dag")
+        assert one(target_dsn, kept) == 0
+
+
 def _rows(dsn: str, query: str):
     with psycopg.connect(dsn) as connection:
         return connection.execute(query).fetchall()

@@ -19,7 +19,9 @@ from dualwrite.catalog import CATALOG
 from dualwrite.firestore import failures
 from dualwrite.firestore import source as source_module
 from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.documents import Document
 from dualwrite.model.errors import SourceError
+from dualwrite.model.mapping import map_document
 from dualwrite.postgres import session as session_module
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
@@ -226,17 +228,23 @@ def test_a_read_whose_backend_is_terminated_in_the_middle_is_repeated(target):
     assert answered != first
 
 
-def test_a_read_is_one_round_trip_with_settings_of_its_own_and_leaves_none_behind(target, monkeypatch):
+@pytest.fixture
+def waits(target, monkeypatch) -> list[int]:
+    """Grows with each wait for an answer."""
+    found: list[int] = []
+    wait = postgres.Connection.wait
+    monkeypatch.setattr(postgres.Connection, "wait", lambda self, *given: found.append(1) or wait(self, *given))
+    return found
+
+
+def test_a_read_is_one_round_trip_with_settings_of_its_own_and_leaves_none_behind(target, waits):
     names = ("transaction_read_only", "lock_timeout", "statement_timeout")
     shown = ", ".join(f"current_setting('{name}')" for name in names)
     asked = SQL(f"SELECT {shown}, %(text)s::text, %(list)s::text[], %(time)s::timestamptz").format()
     values = {"text": "it's 100 % \\", "list": ['"', "\\'", "a,b", "é"], "time": T}
     target.connection.add_notice_handler(lambda told: pytest.fail(f"Postgres warns: {told.message_primary}"))
-    trips = []
-    wait = postgres.Connection.wait
-    monkeypatch.setattr(postgres.Connection, "wait", lambda self, *given: trips.append(1) or wait(self, *given))
     assert target.fetch(asked, values) == [("on", "2s", "2min", *values.values())]
-    assert len(trips) == 1
+    assert len(waits) == 1
     assert target.connection.info.transaction_status == TransactionStatus.IDLE
     assert target.connection.execute(f"SELECT {shown}").fetchone() == ("off", "0", "0")
 
@@ -247,6 +255,22 @@ def test_a_read_may_take_its_timeout_and_no_longer_though_that_is_set_in_the_sam
     with pytest.raises(psycopg.errors.QueryCanceled):
         postgres.fetch(connection, slow, {"seconds": 5}, statement_timeout="100ms")
     assert postgres.fetch(connection, slow, {"seconds": 0}) == [(1,)], "the connection lives"
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "fields"),
+    [
+        ("users", "users/u1", {}),
+        ("posts", "boards/b1/posts/p1", {"title": "t", "authorId": "u1", "boardId": "b1"}),  # it has derived columns
+    ],
+)
+def test_a_page_is_compared_in_seven_waits(target, waits, name, path, fields):
+    """BEGIN, the stage, three of the COPY, both looks, COMMIT: docs/performance.md says so."""
+    rows = map_document(CATALOG[name], Document(path, {**fields, "createdAt": T, "updatedAt": T}, T, T))
+    with target.transaction() as connection:
+        compared = target.compare(connection, CATALOG[name], rows)
+    assert [difference.found for difference in compared.differences] == ([] if name == "users" else [False])
+    assert len(waits) == 7
 
 
 def test_a_read_writes_nothing(target):

@@ -228,8 +228,8 @@ def fetch(
     """All rows of one statement that only reads, in a transaction of its own with these settings (in Postgres's notation).
 
     One round trip instead of the three that BEGIN, statement and COMMIT take: Postgres runs a message of several statements
-    as one transaction, in which each has the whole timeout. Such a message has no room for parameters, so psycopg writes
-    them into the statement as literals. Not inside another transaction, whose settings it would change.
+    as one transaction. Such a message has no room for parameters, so psycopg writes them into the statement as literals.
+    Not inside another transaction, whose settings it would change.
     """
     assert connection.info.transaction_status not in _OPEN
     settings = _settings(statement_timeout, lock_timeout, None, True)

@@ -24,11 +24,11 @@ RELATIONS = """
                  OR (n.nspname = 'public' AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')) END
     ORDER BY w.name, pg_catalog.pg_table_is_visible(c.oid) DESC
 """
-"""What `relations` finds, as (name, oid). Its parameters are those of `named`."""
+"""What `relations` finds, as (name, oid). Its parameters: `relations_parameters`."""
 
 
-def named(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names of relations as the parameters of RELATIONS."""
+def relations_parameters(names: Iterable[str]) -> dict[str, list[str]]:
+    """The parameters of RELATIONS that find these names."""
     wanted = list(dict.fromkeys(names))
     parts = [name.rpartition(".") for name in wanted]
     return {
@@ -41,7 +41,7 @@ def named(names: Iterable[str]) -> dict[str, list[str]]:
 def relations(connection: Connection, names: Iterable[str]) -> dict[str, int]:
     """The oids of tables, views, indexes or sequences by name: schema.name, or found through search_path, or in a `public`
     that isn't searched because the role lacks USAGE on it. What isn't there is left out."""
-    return dict(connection.execute(RELATIONS, named(names)).fetchall())
+    return dict(connection.execute(RELATIONS, relations_parameters(names)).fetchall())
 
 
 def missing_grants(

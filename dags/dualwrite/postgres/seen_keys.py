@@ -159,35 +159,25 @@ def _require(connection: Connection, looks: Sequence[int]) -> None:
         )
 
 
-_SOMETHING_TO_FORGET = sql.SQL("""
-    SELECT 1
-    WHERE EXISTS (
-        SELECT FROM dualwrite.looks WHERE dag_id = %(dag)s AND (%(but)s::text IS NULL OR run_id <> %(but)s)
-      )
-      OR (EXISTS (SELECT FROM dualwrite.seen_keys) AND NOT EXISTS (SELECT FROM dualwrite.looks))
-""")
+_OTHERS = "dag_id = %(dag)s AND (%(but)s::text IS NULL OR run_id <> %(but)s)"
+_NOBODYS = "EXISTS (SELECT FROM dualwrite.seen_keys) AND NOT EXISTS (SELECT FROM dualwrite.looks)"
+_ANY_TO_FORGET = sql.SQL(f"SELECT 1 WHERE EXISTS (SELECT FROM dualwrite.looks WHERE {_OTHERS}) OR ({_NOBODYS})")
 
 
 def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
     """Ends the looks of a DAG's runs; those of the run `but` stay. Empties the table of keys once nobody's look is left.
 
-    A look that begins at this moment waits for us, or is seen: its keys are not lost. Where the tables are busy, the next
-    run does it.
+    Mostly there is nothing to forget, and no lock is taken to see that. A look that begins at this moment waits for us, or
+    is seen: its keys are not lost. Where the tables are busy, the next run does it.
     """
     given = {"dag": dag_id, "but": but}
-    if not target.fetch(_SOMETHING_TO_FORGET, given):
-        return
     try:
+        if not target.fetch(_ANY_TO_FORGET, given):
+            return
         with target.transaction() as connection:
             connection.execute("LOCK TABLE dualwrite.looks IN SHARE ROW EXCLUSIVE MODE")
-            connection.execute(
-                "DELETE FROM dualwrite.looks WHERE dag_id = %(dag)s AND (%(but)s::text IS NULL OR run_id <> %(but)s)",
-                given,
-            )
-            row = connection.execute(
-                "SELECT NOT EXISTS (SELECT FROM dualwrite.looks) AND EXISTS (SELECT FROM dualwrite.seen_keys)"
-            ).fetchone()
-            if row is not None and row[0]:
+            connection.execute(f"DELETE FROM dualwrite.looks WHERE {_OTHERS}", given)
+            if connection.execute(f"SELECT 1 WHERE {_NOBODYS}").fetchone():
                 connection.execute("TRUNCATE dualwrite.seen_keys")
     except Error as error:
         if not is_transient(error):

@@ -60,14 +60,13 @@ class Statements(Fragments):
 
     @statement
     def compare_stage(self) -> sql.Composed:
-        """The two looks at a stage in one message, which is a round trip: what differs (see `compare`), and the number of
-        staged rows whose row has other derived columns."""
+        """The two looks at a stage in one message, which is a round trip: `_differing`, then `_derived_lag`."""
         return sql.SQL("RELEASE SAVEPOINT dualwrite_staging; {}; {}").format(
-            self.compare, self.derived_lag or sql.SQL("SELECT 0")
+            self._differing, self._derived_lag or sql.SQL("SELECT 0")
         )
 
     @cached_property
-    def compare(self) -> sql.Composed:
+    def _differing(self) -> sql.Composed:
         """One line for each staged row that is not matching.
 
         Columns: n, found, xmin, differs (column names), parents (names of columns whose referenced row isn't
@@ -117,7 +116,7 @@ class Statements(Fragments):
         )
 
     @cached_property
-    def derived_lag(self) -> sql.Composed | None:
+    def _derived_lag(self) -> sql.Composed | None:
         """How many staged rows have a row whose derived columns differ."""
         if not self._derived:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dualwrite.postgres.connection import Connection
-from dualwrite.postgres.privileges import RELATIONS, named
+from dualwrite.postgres.privileges import RELATIONS, relations_parameters
 
 _HIDING = """
     SELECT t.oid
@@ -41,6 +41,6 @@ def shows_every_row(connection: Connection, name: str) -> bool:
           WHERE has_table_privilege(oid, 'SELECT') AND oid NOT IN (SELECT oid FROM hiding)
         )
         """,
-        named([name]),
+        relations_parameters([name]),
     ).fetchone()
     return bool(row and row[0])
