@@ -12,6 +12,8 @@ from tests.support import one
 
 pytestmark = pytest.mark.timeout(2400)
 SECONDS = 900
+SLOWLY = {"slice_documents": 40, "max_reads_per_second": 10}
+"""Each slice takes some seconds. Without a limit a worker may be through with one before the next worker has begun."""
 
 
 def _instances(airflow, dag_id: str, run_id: str) -> list[dict[str, Any]]:
@@ -37,7 +39,7 @@ def _side_by_side(instances: list[dict[str, Any]]) -> bool:
 
 
 def test_several_workers_examine_and_verify_one_collection(airflow):
-    conf = {"mode": "apply", "scope": "all", "collections": ["comments"], "slice_documents": 40, "grace_seconds": 0.5}
+    conf = {"mode": "apply", "scope": "all", "collections": ["comments"], **SLOWLY, "grace_seconds": 0.5}
     run, instances = _run(airflow, "backfill_gap", **conf)
     for task_id in ("large.examine", "large.verify"):
         slices = _of(instances, task_id)
@@ -58,7 +60,7 @@ def test_several_workers_examine_and_verify_one_collection(airflow):
 
 
 def test_several_workers_sweep_one_collection(airflow):
-    conf = {"scope": "sweep", "collections": ["comments"], "slice_documents": 40, "grace_seconds": 1}
+    conf = {"scope": "sweep", "collections": ["comments"], **SLOWLY, "grace_seconds": 1}
     before = one(airflow.stack.target, "SELECT now()")
     run, instances = _run(airflow, "reconcile_dual_writes", **conf)
     slices = _of(instances, "sweep_slices")
