@@ -20,7 +20,8 @@ class Airflow:
     url: str
     token: str
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The answer's JSON: an object, from a few routes an array."""
         return _call(method, self.url + path, body, self.token)
 
     def status(self, method: str, path: str, body: dict[str, Any] | None = None) -> int:
@@ -91,7 +92,7 @@ def login(url: str, username: str, password: str) -> Airflow:
     return Airflow(url, found["access_token"])
 
 
-def _call(method: str, url: str, body: dict[str, Any] | None, token: str | None) -> dict[str, Any]:
+def _call(method: str, url: str, body: dict[str, Any] | None, token: str | None) -> Any:
     request = urllib.request.Request(
         url,
         method=method,
@@ -99,4 +100,4 @@ def _call(method: str, url: str, body: dict[str, Any] | None, token: str | None)
         headers={"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
-        return dict(json.load(answer))
+        return json.load(answer)

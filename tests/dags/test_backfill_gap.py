@@ -88,7 +88,7 @@ def test_a_review_of_a_large_collection_is_examined_in_slices(world, firestore, 
     """Nobody answers here; what the approval would have shown is the return value of its task."""
     conf = {"mode": "review", "collections": ["comments"], "scope": "all", "slice_documents": 40}
     run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
-    assert run.tasks["large.review"] == "success"
+    assert run.tasks["review_slices"] == "success"
     assert run.tasks["examine_for_review"] == "success"
     missing = world.over_all["comments"]["missing"]
     assert missing > 0
@@ -105,7 +105,7 @@ def test_the_slices_of_a_review_lie_within_the_runs_cap_together(world, firestor
     conf = {"mode": "review", "collections": ["comments"], "scope": "all", "slice_documents": 40}
     conf["max_billed_reads"] = documents
     run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
-    assert run.tasks["large.review"] == "failed"
+    assert run.tasks["review_slices"] == "failed"
     assert f"A run bills at most max_billed_reads = {documents} reads" in run.said
     assert run.state == "failed"
 

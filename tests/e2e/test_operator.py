@@ -193,6 +193,19 @@ def test_each_run_of_the_three_dags_has_a_tab_with_its_own_report(airflow, page)
         expect(frame.locator("body")).to_contain_text(run)
 
 
+@needs_chromium
+def test_airflow_draws_each_dags_grid_and_graph(airflow, page):
+    """Its own pages ask other routes than its API: a DAG can run well and have neither. Runs after the backfill."""
+    for dag, task in ((RECONCILE, "look_again"), (BACKFILL, "examine_slices"), ("apply_migrations", "verify")):
+        grid = {node["id"] for node in airflow.api.call("GET", f"/ui/grid/structure/{dag}")}
+        graph = airflow.api.call("GET", f"/ui/structure/structure_data?dag_id={dag}")["nodes"]
+        assert task in grid
+        assert grid == {node["id"] for node in graph if node["type"] in ("task", "group")}
+        page.goto(f"{airflow.url}/dags/{dag}")
+        page.get_by_role("link", name=task).first.wait_for()
+        picture(page, f"grid-{dag}")
+
+
 def _answered(airflow: Operated, page: Page, collection: str, answer: str, reason: str) -> dict:
     """Triggers a review, finds it waiting on the Parity page, answers it, and returns the run's report."""
     run = airflow.api.trigger(BACKFILL, mode="review", collections=[collection], grace_seconds=0.5)

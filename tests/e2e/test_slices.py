@@ -41,7 +41,7 @@ def _side_by_side(instances: list[dict[str, Any]]) -> bool:
 def test_several_workers_examine_and_verify_one_collection(airflow):
     conf = {"mode": "apply", "scope": "all", "collections": ["comments"], **SLOWLY, "grace_seconds": 0.5}
     run, instances = _run(airflow, "backfill_gap", **conf)
-    for task_id in ("large.examine", "large.verify"):
+    for task_id in ("examine_slices", "verify_slices"):
         slices = _of(instances, task_id)
         assert {i["state"] for i in slices} == {"success"}, slices
         comments = [i["rendered_map_index"] for i in slices if i["rendered_map_index"].startswith("comments ")]
@@ -82,5 +82,5 @@ def test_a_run_without_large_collections_starts_no_more_processes_than_before(ai
     }  # fmt: skip
     assert {i["state"] for i in _of(instances, "sweep_slices")} == {"skipped"}
     _, instances = _run(airflow, "backfill_gap", collections=["users"], grace_seconds=0)
-    for task_id in ("large.examine", "large.verify", "large.finish"):
+    for task_id in ("examine_slices", "verify_slices", "finish"):
         assert {(i["state"], i["hostname"]) for i in _of(instances, task_id)} == {("skipped", "")}, task_id

@@ -82,7 +82,7 @@ def choose(context: Mapping[str, Any]) -> None:
     large = {part.collection for part in slices_of(context, "preflight")}
     skipped = [f"collections.{name}" for name in CATALOG.names if name not in params.names or name in large]
     if params.mode != "review":
-        skipped += ["large.review", "examine_for_review"]
+        skipped += ["review_slices", "examine_for_review"]
     if skipped:
         raise DownstreamTasksSkipped(tasks=skipped)
 
@@ -92,7 +92,7 @@ def examine_for_review(context: Mapping[str, Any]) -> str:
     if plan_of(context).mode != "review":  # only where `choose` failed
         raise AirflowSkipException("Nobody is to be asked.")
     parts = slices_of(context, "preflight")
-    made = made_of(context, "large.review", len(parts))
+    made = made_of(context, "review_slices", len(parts))
     found = {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in {p.collection for p in parts}}
     before = _unlogged_reads(context)
     with run_of(context, sum(m["billed_reads"] for m in made if m is not None)) as run:
@@ -159,7 +159,7 @@ def verify_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[st
 def verify_rest(context: Mapping[str, Any]) -> dict[str, Any]:
     """The last step of each large collection's verification."""
     parts = slices_of(context, "verify_counts")
-    made = made_of(context, "large.verify", len(parts))
+    made = made_of(context, "verify_slices", len(parts))
     needed = context["ti"].xcom_pull(task_ids="verify_counts", key="needed")
     with run_of(context) as run:
         checked = {
@@ -177,10 +177,10 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
         why = pull(task_ids="preflight", key="error") or "it did not run, or was killed; see its log."
         raise AirflowFailException(f"Nothing was examined, because preflight did not pass: {why}")
     params, parts = plan_of(context), slices_of(context, "preflight")
-    made = made_of(context, "large.examine", len(parts))
+    made = made_of(context, "examine_slices", len(parts))
     found = {name: pull(task_ids=f"collections.{name}") for name in params.names}
     found |= {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in {p.collection for p in parts}}
-    checked = {**(pull(task_ids="verify_counts", key="reports") or {}), **(pull(task_ids="large.finish") or {})}
+    checked = {**(pull(task_ids="verify_counts", key="reports") or {}), **(pull(task_ids="finish") or {})}
     whole = backfill.build_report(
         str(context["run_id"]),
         params,
