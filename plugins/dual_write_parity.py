@@ -32,12 +32,23 @@ HEADERS = {
 @cache
 def _app() -> Any:
     """The routes. Their imports take seconds and are wanted in the API server alone."""
-    from airflow.api_fastapi.core_api.security import requires_access_dag
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+    from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
     from fastapi import Depends, FastAPI, HTTPException
     from fastapi.responses import FileResponse
 
     may_read = Depends(requires_access_dag(method="GET", param_dag_id=DAG_ID))  # 401 without login, 403 without right
     app = FastAPI(title="Parity", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[may_read])
+
+    @app.get("/may")
+    def may(user: Any = Depends(get_user)) -> dict[str, bool]:  # noqa: B008 - FastAPI's own way
+        """What this viewer may do: the page has no buttons that Airflow would refuse."""
+        asks, dag = get_auth_manager().is_authorized_dag, DagDetails(id=DAG_ID)
+        return {
+            "trigger": asks(method="POST", access_entity=DagAccessEntity.RUN, details=dag, user=user),
+            "unpause": asks(method="PUT", details=dag, user=user),
+        }
 
     @app.get("/")
     @app.get("/{name}")

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import chain
 
 
 def main() -> int:
     # So that Airflow looks into its own database too: a connection may have been made in the UI.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     from dualwrite.catalog import CATALOG
+    from dualwrite.edge import roles
     from dualwrite.edge.airflow import source, target_connection
     from dualwrite.runs import doctor
 
     todo = 0
-    for line in doctor.examine(source, target_connection, CATALOG):
+    for line in chain(doctor.examine(source, target_connection, CATALOG), roles.lines()):
         todo += line.fault is not None
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()

@@ -1,0 +1,42 @@
+"""Who sees the Parity page, where logins and roles are those of Airflow's FAB provider.
+
+Airflow's UI asks for the plugins' pages with a right that FAB gives to Op and Admin alone: to everybody else it shows
+neither the entry in the navigation nor the page. SimpleAuthManager lets everybody see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from airflow.configuration import conf
+
+from dualwrite.runs.doctor import Line
+
+ROLES = ("Viewer", "User")
+REMEDY = f"airflow roles add-perms {' '.join(ROLES)} --action can_read --resource Plugins"
+_WHAT = "Parity page, roles Viewer and User"
+
+
+def lines() -> Iterator[Line]:
+    """The doctor's line; none where the login isn't FAB's."""
+    if not conf.get("core", "auth_manager", fallback="").endswith(".FabAuthManager"):
+        return
+    try:
+        lacking = _lacking()
+    except Exception as error:  # noqa: BLE001 - Airflow's own database, by ways that are not made for others
+        why = f"asking Airflow's database whether they see it failed ({type(error).__name__})"
+        yield Line(_WHAT, f"{why}. Run, once or again: {REMEDY}")
+        return
+    yield Line(_WHAT, f"{' and '.join(lacking)} can't see it. Run: {REMEDY}" if lacking else None)
+
+
+def _lacking() -> list[str]:
+    """Those of ROLES that exist and may not read plugins."""
+    from airflow.providers.fab.auth_manager.models import Role
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        found = session.scalars(select(Role).where(Role.name.in_(ROLES))).unique().all()
+        seeing = {role.name for role in found for p in role.permissions if str(p).lower() == "can read on plugins"}
+        return [name for name in ROLES if name in {role.name for role in found} - seeing]
