@@ -18,7 +18,7 @@ def dry_run(stack: Stack) -> int:
 
 def verify(stack: Stack) -> int:
     """All comments and all rows, both ways."""
-    with gap_run(PROJECT, stack.host, stack.uri, collections=["comments"], explain_up_to=10_000_000) as run:
+    with gap_run(PROJECT, stack.host, stack.uri, collections=["comments"]) as run:
         found = backfill.verify(run, "comments", counts_only=False)
     assert found["verification"] == "verified", found
     return int(found["documents_read"])

@@ -29,7 +29,7 @@ rejected and why.
 | was not examined | a collection could not be read completely | see its task's log, then trigger again: what was written stays |
 | is not verified: ... rejected | documents that can't become rows; the report says why | correct them, or excuse them with a reason |
 | is not verified: ... extra | rows without a document | reconcile_dual_writes with repair `all` deletes them |
-| more documents than explain_up_to | only the counts were compared | trigger with a larger `explain_up_to` |
+| more documents than explain_up_to | only the counts were compared, as you asked | trigger without `explain_up_to` |
 | Nobody approved or rejected | the question was not asked or not answered | see the tasks `examine_for_review` and `approve` |
 
 You may stop it and run it again at any moment, and the app may keep writing to both databases meanwhile. It never deletes

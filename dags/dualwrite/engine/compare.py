@@ -187,6 +187,11 @@ class Examiner:
         """Labels of the keys that a first look of a window examined so far; of a sweep, see `_seen_labels`."""
         return frozenset(self._seen_labels)
 
+    @property
+    def seen_paths(self) -> frozenset[str]:
+        """Paths of the documents whose entries this first look examined so far."""
+        return frozenset(self._seen_paths)
+
     def fresh(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units that this first look has not examined yet."""
         keys = self._seen_keys if isinstance(self._seen_keys, Seen) else Seen()

@@ -6,8 +6,7 @@ write_ops belongs to the app and is only read. An op id is `entity:operation:ent
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,23 +15,51 @@ from dualwrite.engine.units import Unit
 from dualwrite.model.declaration import Collection, DocumentId, EntryKey, Segment
 from dualwrite.model.mapping import joined_label
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
+from dualwrite.model.windows import LONG_AGO, Window
 from dualwrite.postgres import Connection
 from dualwrite.postgres.target import Target
 from dualwrite.postgres.visibility import shows_every_row
 
-_OP_ID = re.compile(r"^([^:]+):([^:]+):(.+):(\d+)$", re.DOTALL)
-_AROUND = timedelta(minutes=5)
+LONGEST = 8_192
+"""Bytes of an op id. Two ids of 1,500 bytes, the longest that Firestore knows, are within it. Anybody who may write an
+operation chooses its length: a longer one is malformed, and never read."""
+
+AT_ONCE = 1_000
+"""Operations that are read at a time."""
+
+MOST_BYTES = 8 * 1024 * 1024
+"""Of entities and their ids that are held: 200,000 usual ones."""
+
+_OPERATIONS = f"""
+SELECT op_id, created_at,
+  CASE WHEN octet_length(op_id) <= {LONGEST} THEN op_id ~ '^[^:]+:[^:]+:.+:[0-9]+$' ELSE false END AS well_formed,
+  CASE WHEN octet_length(op_id) <= {LONGEST} THEN split_part(op_id, ':', 1) END AS entity,
+  CASE WHEN octet_length(op_id) <= {LONGEST} THEN split_part(op_id, ':', 2) END AS kind,
+  CASE WHEN octet_length(op_id) <= {LONGEST} THEN substr(
+    op_id,
+    length(split_part(op_id, ':', 1)) + length(split_part(op_id, ':', 2)) + 3,
+    greatest(0, length(op_id) - 3
+      - length(split_part(op_id, ':', 1)) - length(split_part(op_id, ':', 2)) - length(split_part(op_id, ':', -1)))
+  ) END AS entity_id
+FROM write_ops
+"""
+"""Each operation with its parts, which count where it is well formed. (A regular expression that gives the parts takes five
+times as long.)"""
+
+_EARLIEST = LONG_AGO + timedelta(days=1)
+"""Postgres holds times that Python doesn't."""
+
+AROUND = timedelta(minutes=5)
 """How far an operation's time may be from its document's: the app's clock and a slow network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One line of write_ops. `at` is when the lock was taken, by the target's clock; None where that is null."""
+    """One line of write_ops, which deletes or writes. `at` is when the lock was taken, by the target's clock; None where
+    that is null."""
 
     op_id: str
-    kind: str
-    entity: str
-    entity_id: str
+    deletes: bool
     at: datetime | None
 
 
@@ -61,12 +88,6 @@ class Activity:
         }
 
 
-def parse(op_id: str, at: datetime | None) -> Operation | None:
-    """The parts of an op id; None where it isn't one."""
-    found = _OP_ID.match(op_id)
-    return Operation(op_id, found[2], found[1], found[3], at) if found else None
-
-
 def is_readable(connection: Connection) -> bool:
     """Whether there is a write_ops of which we may read every row: half of it would look like a dual-write that is off."""
     return shows_every_row(connection, "write_ops")
@@ -76,24 +97,24 @@ def activity(connection: Connection, entities: Iterable[str], start: datetime, e
     """How many operations there were in [start, end), those of no known form among them."""
     if not is_readable(connection):
         return Activity(None)
+    known = sorted(set(entities))
     row = connection.execute(
-        """
+        f"""
         SELECT count(*) FILTER (WHERE created_at < %(end)s),
-          count(*) FILTER (WHERE op_id !~ '^[^:]+:[^:]+:.+:[0-9]+$'),
-          count(*) FILTER (WHERE op_id ~ '^[^:]+:[^:]+:.+:[0-9]+$' AND split_part(op_id, ':', 1) <> ALL(%(known)s)),
+          count(*) FILTER (WHERE NOT well_formed),
+          count(*) FILTER (WHERE well_formed AND entity <> ALL(%(known)s)),
           count(*) FILTER (WHERE created_at >= %(end)s + interval '5 minutes')
-        FROM write_ops
+        FROM ({_OPERATIONS}) o
         WHERE created_at >= %(start)s
         """,
-        {"start": start, "end": end, "known": list(entities)},
+        {"start": start, "end": end, "known": known},
     ).fetchone()
     assert row is not None
-    known = sorted(set(entities))
     by_entity = connection.execute(
-        """
-        SELECT split_part(op_id, ':', 1), count(*)
-        FROM write_ops
-        WHERE created_at >= %s AND created_at < %s AND split_part(op_id, ':', 1) = ANY(%s)
+        f"""
+        SELECT entity, count(*)
+        FROM ({_OPERATIONS}) o
+        WHERE created_at >= %s AND created_at < %s AND entity = ANY(%s) AND well_formed
         GROUP BY 1 ORDER BY 1
         """,
         (start, end, known),
@@ -106,22 +127,76 @@ def entities_of(collection: Collection) -> list[str]:
     return list(dict.fromkeys(o.entity for o in collection.operations))
 
 
-def since(connection: Connection, collection: Collection, start: datetime) -> list[Operation]:
-    """The operations on this collection's entities from `start` on; those without a time too, which could be any."""
+# --- from operations to keys ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What operations name and nobody has looked at yet: entity types and ids, and how many more there are."""
+
+    entities: tuple[tuple[str, str], ...]
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look has examined by now: labels of keys, and paths of documents that were taken up whole."""
+
+    labels: Container[str]
+    last_ids: Container[str]
+    """The last segment of each label."""
+    paths: Container[str]
+
+
+def seen_of(labels: Iterable[str], paths: Container[str]) -> Seen:
+    known = frozenset(labels)
+    return Seen(known, frozenset(label.rsplit("/", 1)[-1] for label in known), paths)
+
+
+def named(
+    connection: Connection, collection: Collection, window: Window, seen: Seen, *, most_bytes: int = MOST_BYTES
+) -> Named:
+    """What the window's operations on this collection's entities name, without what was seen, the latest operation first:
+    as much as `most_bytes` hold, and the number of the others. Those without a time could be of any window.
+
+    The log is the client's word: an operation that is dated ahead of the target's clock isn't asked for before its time.
+    """
     entities = entities_of(collection)
     if not entities or not is_readable(connection):
-        return []
-    rows = connection.execute(
-        """
-        SELECT op_id, created_at FROM write_ops
-        WHERE (created_at >= %s OR created_at IS NULL) AND split_part(op_id, ':', 1) = ANY(%s)
-        """,
-        (start, entities),
-    )
-    return [operation for op_id, at in rows if (operation := parse(op_id, at)) is not None]
+        return Named(())
+    found: list[tuple[str, str]] = []
+    left_out = 0
+    with connection.cursor(name="dualwrite_named") as cursor:
+        cursor.itersize = AT_ONCE
+        cursor.execute(
+            f"""
+            SELECT entity, entity_id FROM ({_OPERATIONS}) o
+            WHERE ((created_at >= %s AND created_at < %s) OR created_at IS NULL) AND entity = ANY(%s) AND well_formed
+            GROUP BY 1, 2 ORDER BY max(created_at) DESC NULLS LAST
+            """,
+            (window.start, window.end + AROUND, entities),
+        )
+        for entity, entity_id in cursor:
+            if _is_seen(collection, entity, entity_id, seen):
+                continue
+            most_bytes -= len(entity) + len(entity_id)
+            if most_bytes >= 0:
+                found.append((entity, entity_id))
+            else:
+                left_out += 1
+    return Named(tuple(found), left_out)
 
 
-# --- from operations to keys ------------------------------------------------------------------------------------------
+def _is_seen(collection: Collection, entity: str, entity_id: str, seen: Seen) -> bool:
+    values = _values(collection, entity, entity_id)
+    if values is None:
+        return entity_id in seen.labels or entity_id in seen.last_ids
+    path = _path(collection, values)
+    if path is not None and collection.entries is not None:
+        return path in seen.paths
+    if all(c.name in values for c in collection.key):
+        return joined_label(tuple(values[c.name] for c in collection.key)) in seen.labels
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,42 +208,43 @@ class Located:
     unlocatable: int
 
 
-def locate(target: Target, collection: Collection, found: Sequence[Operation], seen: Iterable[str]) -> Located:
-    """The keys that operations name.
+def locate(target: Target, collection: Collection, found: Sequence[tuple[str, str]], seen: Seen) -> Located:
+    """The keys that operations (entity types and ids) name.
 
     An operation has an id and no path. The id gives the path where the path is made of nothing else; otherwise a row
-    does, or a document that was seen already (`seen` are labels and paths). What is left is unlocatable: a sweep sees it.
+    does, or a document that was seen already. What is left is unlocatable: a sweep sees it.
     """
-    known = {part for label in seen for part in (label, label.rsplit("/", 1)[-1])}
     paths: dict[str, None] = {}
     keys: dict[tuple[str, ...], str] = {}
     units: dict[str, Unit] = {}
+    by_column: dict[str, dict[str, None]] = {}
     unlocatable = 0
-    for entity_id in dict.fromkeys((o.entity, o.entity_id) for o in found):
-        values = _values(collection, *entity_id)
+    for entity, entity_id in found:
+        values = _values(collection, entity, entity_id)
         if values is None:
-            unlocatable += 0 if entity_id[1] in known else 1
+            unlocatable += entity_id not in seen.labels and entity_id not in seen.last_ids
             continue
         path = _path(collection, values)
         if path is not None and collection.entries is not None:
             paths[path] = None
-            continue
-        if all(c.name in values for c in collection.key):
+        elif all(c.name in values for c in collection.key):
             keys[tuple(values[c.name] for c in collection.key)] = path or ""
-            continue
-        column, value = next(iter(values.items()))
-        rows = target.keys_where(collection, column, [value])
-        for unit in _units(target, collection, rows):
+        else:
+            column, value = next(iter(values.items()))
+            by_column.setdefault(column, {})[value] = None
+    for column, named_values in by_column.items():
+        rows = target.dependents(collection, column, named_values)
+        for unit in _units(target, collection, [key for _, key in rows]):
             units[unit.label] = unit
-        if not rows and value not in known:
-            unlocatable += 1
-    told = target.paths(collection, [key for key, path in keys.items() if not path])
+        told = {value for value, _ in rows}
+        unlocatable += sum(v not in told and v not in seen.labels and v not in seen.last_ids for v in named_values)
+    at = target.paths(collection, [key for key, path in keys.items() if not path])
     for key, path in keys.items():
-        where = path or next(iter(told.get(key, ())), None)
+        where = path or next(iter(at.get(key, ())), None)
         label = joined_label(key)
         if where:
             units[label] = Unit(label, key, where, _entry(collection, key))
-        elif label not in known:
+        elif label not in seen.labels and label not in seen.last_ids:
             unlocatable += 1
     return Located(tuple(paths), tuple(units.values()), unlocatable)
 
@@ -221,18 +297,20 @@ def causes(connection: Connection, collection: Collection, findings: Sequence[Fi
     ids = sorted({i for found in wanted.values() for i in found})
     if not is_readable(connection) or not ids:
         return {f.label: Cause(Why.UNKNOWN) for f in findings}
+    # Of each entity id the last operation that deleted and the last one that didn't, however many there are.
     rows = connection.execute(
-        """
-        SELECT op_id, created_at FROM write_ops
-        WHERE split_part(op_id, ':', 1) = ANY(%s) AND substring(op_id FROM '^[^:]+:[^:]+:(.+):[0-9]+$') = ANY(%s)
+        f"""
+        SELECT DISTINCT ON (entity_id, kind = 'delete') entity_id, kind = 'delete', op_id, created_at
+        FROM ({_OPERATIONS}) o
+        WHERE entity = ANY(%(entities)s) AND entity_id = ANY(%(ids)s) AND well_formed
+          AND (created_at IS NULL OR created_at BETWEEN %(first)s AND now() + %(around)s)
+        ORDER BY entity_id, kind = 'delete', created_at DESC NULLS LAST, op_id COLLATE "C" DESC
         """,
-        (entities_of(collection), ids),
+        {"entities": entities_of(collection), "ids": ids, "first": _EARLIEST, "around": AROUND},
     )
     by_id: dict[str, list[Operation]] = {}
-    for op_id, at in rows:
-        operation = parse(op_id, at)
-        if operation is not None:
-            by_id.setdefault(operation.entity_id, []).append(operation)
+    for entity_id, deletes, op_id, at in rows:
+        by_id.setdefault(entity_id, []).append(Operation(op_id, deletes, at))
     return {
         f.label: _cause(f, [o for i in wanted.get(f.label, ()) for o in by_id.get(i, [])], bool(wanted.get(f.label)))
         for f in findings
@@ -243,13 +321,13 @@ def _cause(finding: Finding, found: list[Operation], expressible: bool) -> Cause
     if not expressible or finding.verdict not in (Verdict.MISSING, Verdict.STALE, Verdict.EXTRA):
         return Cause(Why.UNKNOWN)
     deletes = finding.verdict is Verdict.EXTRA
-    fitting = [o for o in found if (o.kind == "delete") == deletes]
+    fitting = [o for o in found if o.deletes == deletes]
     if not fitting:
         return Cause(Why.NEVER_ATTEMPTED)
-    last = max(fitting, key=lambda o: (o.at is not None, o.at, o.op_id))
+    last = max(fitting, key=lambda o: (o.at is not None, o.at or _EARLIEST, o.op_id))
     if finding.verdict is Verdict.STALE:
         moment = finding.document_time
-        near = moment is not None and last.at is not None and abs(last.at - moment) <= _AROUND
+        near = moment is not None and last.at is not None and abs(last.at - moment) <= AROUND
         return Cause(Why.ATTEMPTED_FAILED if near else Why.UNKNOWN, last.op_id, last.at)
     return Cause(Why.ATTEMPTED_FAILED, last.op_id, last.at)
 

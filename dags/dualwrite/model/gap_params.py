@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -81,12 +82,13 @@ class GapParams(Params):
         description="How many documents are compared and written at a time.",
         json_schema_extra=FINE_TUNING,
     )
-    explain_up_to: int = Field(
-        250_000,
+    explain_up_to: int | None = Field(
+        None,
         ge=0,
         le=MAX_BILLED_READS,
         title="Explain up to (documents)",
-        description="Larger collections are not verified key by key, and are reported as not proven. Costs one read for each document.",
+        description="Larger collections are not verified key by key, and are reported as not proven; empty means that all are, "
+        "at one read for each document.",
         json_schema_extra=FINE_TUNING,
     )
     grace_seconds: float = Field(
@@ -102,6 +104,11 @@ class GapParams(Params):
     max_rows_per_second: MaxRowsPerSecond = None
     added: tuple[str, ...] = Field((), strict=False)
     """Parents that the selection needs, and that nobody selected."""
+
+    @property
+    def most_explained(self) -> float:
+        """How many documents or rows a collection may have to be verified key by key."""
+        return math.inf if self.explain_up_to is None else self.explain_up_to
 
     @property
     def names(self) -> tuple[str, ...]:

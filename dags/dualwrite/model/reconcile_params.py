@@ -171,6 +171,16 @@ class ReconcileParams(Params):
         json_schema_extra=FINE_TUNING,
     )
 
+    max_operation_looks: int = Field(
+        5000,
+        ge=0,
+        le=1_000_000,
+        title="Max. keys that only operations name",
+        description="How many keys of a collection one run looks at because an operation names them, and no document or row "
+        "of the window does. The others are counted in the report, fail the run, and are left to the sweep.",
+        json_schema_extra=FINE_TUNING,
+    )
+
     @property
     def excuses(self) -> tuple[tuple[str, str], ...]:
         return pairs(self.excuse)

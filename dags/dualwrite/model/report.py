@@ -67,6 +67,8 @@ class CollectionReport:
     documents_read: int = _counter(logged=True)
     stray: int = _counter("stray")
     unlocatable: int = _counter("unlocatable")
+    operations_left: int = _counter("operations left out")
+    """Keys that only operations name and that were not looked at, because there are more than max_operation_looks."""
     expected: int = _counter("expected")
     """Missing while dual-write is switched off: kept open, and no failure."""
     inserted: int = _counter("inserted", work=True, logged=True)
@@ -78,6 +80,8 @@ class CollectionReport:
     target_count: int | None = _counter("rows", default=None, added=False)
     reads_to_verify: int = _counter(added=False)
     """What reading the collection whole would bill."""
+    proof_reads: int = _counter("reads for proofs", work=True, logged=True)
+    """Of the billed reads those of names, to prove that no document has a row's key."""
     billed_reads: int = _counter("billed reads", work=True, logged=True)
     seconds: float = _counter("seconds", default=0.0, logged=True)
     verification: str | None = None

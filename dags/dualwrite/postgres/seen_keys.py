@@ -6,14 +6,17 @@ each label that it counted otherwise (a rejection). When all slices are done, `u
 looks saw that ended well: a slice that was killed and done again counts once, with its second look.
 
 Two runs never see each other's keys: they ask for their own looks only. Both tables are unlogged, so a crash of the server
-empties them together; `unseen` refuses to answer when a look is gone. They are emptied as soon as no run needs them.
+empties them together; `unseen` refuses to answer when a look is gone. (Numbers are drawn, not counted: after a crash a
+counter begins again, and another slice's look would answer for the one that is gone.) Keys go as soon as no run needs them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from uuid import UUID
 
 from dualwrite.model.declaration import Collection
@@ -54,13 +57,12 @@ class Look:
     def __init__(self, target: Target, collection: str, dag_id: str, run_id: str) -> None:
         self._target = target
         self._waiting: set[UUID] = set()
+        self.number = secrets.randbits(62)
         with target.transaction() as connection:
-            row = connection.execute(
-                "INSERT INTO dualwrite.looks (dag_id, run_id, collection) VALUES (%s, %s, %s) RETURNING id",
-                (dag_id, run_id, collection),
-            ).fetchone()
-        assert row is not None
-        self.number: int = row[0]
+            connection.execute(
+                "INSERT INTO dualwrite.looks (id, dag_id, run_id, collection) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s)",
+                (self.number, dag_id, run_id, collection),
+            )
 
     def update(self, keys: Iterable[Key]) -> None:
         """Adds keys."""
@@ -159,26 +161,49 @@ def _require(connection: Connection, looks: Sequence[int]) -> None:
         )
 
 
-_OTHERS = "dag_id = %(dag)s AND (%(but)s::text IS NULL OR run_id <> %(but)s)"
-_NOBODYS = "EXISTS (SELECT FROM dualwrite.seen_keys) AND NOT EXISTS (SELECT FROM dualwrite.looks)"
-_ANY_TO_FORGET = sql.SQL(f"SELECT 1 WHERE EXISTS (SELECT FROM dualwrite.looks WHERE {_OTHERS}) OR ({_NOBODYS})")
+_LONGEST_RUN = timedelta(days=2)
+"""No run lives longer (see the DAGs' dagrun_timeout): a look that is older is a killed run's, whatever DAG's that was."""
+
+_DELETED_AT_ONCE = 500_000
+"""Keys. A statement may take two minutes."""
+
+_ENDED = "((dag_id = %(dag)s AND (%(but)s::text IS NULL OR run_id <> %(but)s)) OR begun_at < now() - %(longest)s)"
+_LOOK_OF = "SELECT FROM dualwrite.looks l WHERE l.id = s.look"
+_ANY_TO_FORGET = sql.SQL(
+    f"SELECT 1 WHERE EXISTS (SELECT FROM dualwrite.looks WHERE {_ENDED}) "
+    "OR (EXISTS (SELECT FROM dualwrite.seen_keys) AND NOT EXISTS (SELECT FROM dualwrite.looks))"
+)
+_DELETE_KEYS = f"""
+DELETE FROM dualwrite.seen_keys WHERE ctid = ANY(ARRAY(
+  SELECT ctid FROM dualwrite.seen_keys s WHERE NOT EXISTS ({_LOOK_OF}) LIMIT %(limit)s
+))
+"""
 
 
 def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
-    """Ends the looks of a DAG's runs; those of the run `but` stay. Empties the table of keys once nobody's look is left.
+    """Ends the looks of a DAG's runs, those of the run `but` excepted, and what a killed run of another DAG left; then their
+    keys go.
 
     Mostly there is nothing to forget, and no lock is taken to see that. A look that begins at this moment waits for us, or
-    is seen: its keys are not lost. Where the tables are busy, the next run does it.
+    is seen: its keys are not lost. Where nobody's look is left, the table of keys is emptied at once; beside another run's
+    looks, keys without a look are deleted. Where the tables are busy, the next run does it.
     """
-    given = {"dag": dag_id, "but": but}
+    given = {"dag": dag_id, "but": but, "longest": _LONGEST_RUN}
     try:
         if not target.fetch(_ANY_TO_FORGET, given):
             return
         with target.transaction() as connection:
             connection.execute("LOCK TABLE dualwrite.looks IN SHARE ROW EXCLUSIVE MODE")
-            connection.execute(f"DELETE FROM dualwrite.looks WHERE {_OTHERS}", given)
-            if connection.execute(f"SELECT 1 WHERE {_NOBODYS}").fetchone():
+            connection.execute(f"DELETE FROM dualwrite.looks WHERE {_ENDED}", given)
+            others = connection.execute("SELECT 1 FROM dualwrite.looks LIMIT 1").fetchone()
+            if others is None and connection.execute("SELECT 1 FROM dualwrite.seen_keys LIMIT 1").fetchone():
                 connection.execute("TRUNCATE dualwrite.seen_keys")
+        while others is not None:
+            # A look's line is there before its keys are, so keys without one are nobody's.
+            with target.transaction() as connection:
+                deleted = connection.execute(_DELETE_KEYS, {"limit": _DELETED_AT_ONCE}).rowcount
+            if deleted < _DELETED_AT_ONCE:
+                break
     except Error as error:
         if not is_transient(error):
             raise

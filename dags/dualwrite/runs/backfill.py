@@ -135,7 +135,7 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
             found.source_count = documents
         if counts_only:
             return
-        if max(documents, found.target_count) > params.explain_up_to:
+        if max(documents, found.target_count) > params.most_explained:
             found.verification = "not_proven"
             return
         baseline = tripwire.measure(run.source, run.target, collection, began)
@@ -337,6 +337,6 @@ def _why(check: Mapping[str, Any] | None) -> str:
     if check is None or check["not_examined"]:
         return ": its verification failed"
     if check["verification"] == "not_proven":
-        return ": it has more documents than explain_up_to; raise that to compare them all"
+        return ": it has more documents than explain_up_to; leave that empty to compare them all"
     left = {v: n for v, n in check["counts"].items() if n and v in DRIFT}
     return f": {', '.join(f'{n:,} {v}' for v, n in left.items())}, {check['excused']:,} of them excused"

@@ -62,9 +62,9 @@ def cut_verification(run: Run) -> tuple[list[Slice], dict[str, dict[str, Any]]]:
     capped(run)
     seen_keys.forget(run.target, DAG_ID, but=run.run_id)
     began = datetime.now(UTC)
-    names = [n for n in params.names if run.target.count(run.catalog[n]) <= params.explain_up_to]
+    names = [n for n in params.names if run.target.count(run.catalog[n]) <= params.most_explained]
     cutter = Cutter(run.source, run.target, run.catalog, params.slice_documents)
-    parts = cutter.cut(dict.fromkeys(names), at_most=params.explain_up_to)
+    parts = cutter.cut(dict.fromkeys(names), at_most=params.most_explained)
     needed = {}
     for name in dict.fromkeys(p.collection for p in parts):
         baseline = tripwire.measure(run.source, run.target, run.catalog[name], began)

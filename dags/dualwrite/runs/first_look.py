@@ -96,7 +96,7 @@ class _FirstLook:
         """What no document of this look was: seen from the other sides or, where all was looked at, excused."""
         if self._window is not None:
             self._wire.look(examiner)
-            return _other_sides(examiner, self._window)
+            return _other_sides(examiner, self._window, self._run.params.max_operation_looks)
         return excused_and_unseen(examiner, lambda own: own)
 
     def _keep(self, connection: Connection) -> None:
@@ -156,14 +156,21 @@ def to_look_at(connection: Connection, run: Run, name: str) -> dict[str, Any]:
     return {"pending": found.number, "to_wait_for": found.young, "looked_at": datetime.now(UTC).isoformat()}
 
 
-def _other_sides(examiner: Examiner, window: Window) -> list[Unit]:
-    """Keys that rows and operations of the window name, and that no document of the window was."""
-    target, collection = examiner.target, examiner.collection
+def _other_sides(examiner: Examiner, window: Window, most: int) -> list[Unit]:
+    """Keys that rows and operations of the window name, and that no document of the window was. Of those that only
+    operations name, `most`: any client may write an operation."""
+    target, collection, report = examiner.target, examiner.collection, examiner.report
     keys = target.written_between(collection, window.start, window.end)
     units = examiner.fresh(examiner.units_of(keys))
+    seen = operations.seen_of([*examiner.seen, *(u.label for u in units)], examiner.seen_paths)
     with target.transaction() as connection:
-        found = operations.since(connection, collection, window.start)
-    located = operations.locate(target, collection, found, examiner.seen)
-    examiner.report.unlocatable += located.unlocatable
-    units += examiner.examine_documents(located.paths)
-    return list({u.label: u for u in [*units, *examiner.fresh(located.units)]}.values())
+        named = operations.named(connection, collection, window, seen)
+    located = operations.locate(target, collection, named.entities, seen)
+    paths, others = located.paths[:most], examiner.fresh(located.units)
+    report.unlocatable += located.unlocatable
+    units += examiner.examine_documents(paths)
+    by_label = {u.label: u for u in units}
+    further = [u for u in examiner.fresh(others) if u.label not in by_label]
+    room = max(0, most - len(paths))
+    report.operations_left += named.left_out + len(located.paths) - len(paths) + len(further[room:])
+    return [*by_label.values(), *further[:room]]

@@ -62,7 +62,7 @@ def _alive(run: Run, window: Window) -> Liveness:
     entities = [entity for c in run.catalog for entity in operations.entities_of(c)]
     with run.target.transaction() as connection:
         # A lock is taken after its document is written, and its time is another clock's.
-        activity = operations.activity(connection, entities, window.start, window.end + timedelta(minutes=5))
+        activity = operations.activity(connection, entities, window.start, window.end + operations.AROUND)
     documents, silent = 0, []
     for collection in logged:
         number = {s.check_field: run.source.count(s)[0] for s in scans(collection, window)}

@@ -163,6 +163,13 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
                 f"max_open_looks = {plan.params.max_open_looks:,} are open; the next runs continue"
             )
             found.append(Alert(text, name, "not_examined"))
+        if collection["operations_left"]:
+            text = (
+                f"{name}: {collection['operations_left']:,} keys that only write_ops names were not looked at, because a run "
+                f"looks at max_operation_looks = {plan.params.max_operation_looks:,}; the next sweep compares them. See "
+                f"who writes so many operations, or raise it ({RUNBOOK})"
+            )
+            found.append(Alert(text, name, "operations_left"))
     for step, why in whole["not_repaired"].items():
         name = step.partition(".")[2]
         found.append(Alert(f"{name} was only partly repaired: step {step}: {why}", name, "not_repaired"))

@@ -7,8 +7,10 @@ from dualwrite.postgres import privileges
 from dualwrite.postgres.connection import Connection
 
 _NEEDED = {
-    ("runs", "slice"),
+    ("runs", "proof_reads"),
     ("seen_keys", "key"),
+    ("count_baselines", "counted_seconds"),
+    ("gone_documents", "asked_at"),
     ("repair_journal", "cause"),
     ("watermarks", "swept_at"),
     ("open_differences", "excused_verdict"),
@@ -22,7 +24,8 @@ _WRITTEN = {
     "dualwrite.repair_journal": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "dualwrite.count_baselines": ("SELECT", "INSERT", "UPDATE"),
     "dualwrite.looks": ("SELECT", "INSERT", "DELETE"),
-    "dualwrite.seen_keys": ("SELECT", "INSERT", "TRUNCATE"),
+    "dualwrite.seen_keys": ("SELECT", "INSERT", "DELETE", "TRUNCATE"),
+    "dualwrite.gone_documents": ("SELECT", "INSERT", "UPDATE", "DELETE"),
 }
 """What a run that remembers does with each table of ours. A dry run reads them."""
 
