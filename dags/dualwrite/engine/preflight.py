@@ -15,24 +15,17 @@ from typing import Any
 from dualwrite import postgres
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Source
-from dualwrite.model.declaration import Catalog, Collection, Type
+from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, EntryValue, Field
 from dualwrite.model.errors import PreflightError
+from dualwrite.model.live import can_be_key, fits
 from dualwrite.model.windows import Window
-from dualwrite.postgres import Connection, privileges
+from dualwrite.postgres import Connection, live_types, privileges
 from dualwrite.postgres.remembered import schema
 from dualwrite.postgres.target import Target
 from dualwrite.postgres.visibility import tables_hiding_rows
 
 log = logging.getLogger(__name__)
 
-_FITTING: dict[Type, set[str]] = {
-    "text": {"text", "character varying"},
-    "integer": {"integer", "bigint", "smallint"},
-    "numeric": {"numeric"},
-    "boolean": {"boolean"},
-    "timestamp": {"timestamp with time zone"},
-    "json": {"jsonb"},
-}
 CLOCKS_APART = 60.0
 """Seconds. Windows, watermarks and the grace period compare instants of both sides."""
 
@@ -125,6 +118,8 @@ def target_faults(
     needed = {c.table: ["SELECT"] for c in catalog if c.sentinel}
     needed |= {c.table: ["SELECT", *(["INSERT", "UPDATE", "DELETE"] if writes else [])] for c in collections}
     there = privileges.relations(connection, needed)
+    catalog = catalog.with_live(live_types.read(connection.execute, needed))
+    collections = [catalog[c.name] for c in collections]
     oids = {c.table: there[c.table] for c in collections if c.table in there}
     columns, uniques = _columns(connection, oids.values()), _uniques(connection, oids.values())
     faults = [
@@ -237,11 +232,8 @@ def _table_faults(
     for column in collection.columns:
         if column.name not in live:
             faults.append(f"Column {table}.{column.name} is missing. Add it, or correct catalog.py.")
-        elif live[column.name][0] not in _FITTING[column.type]:
-            faults.append(
-                f"Column {table}.{column.name} is of type {live[column.name][0]}, but catalog.py declares {column.type}. "
-                "Correct one of them."
-            )
+        else:
+            faults += _type_faults(table, column)
     declared = {c.name for c in collection.columns}
     for name, (_, not_null, has_default) in live.items():
         if not_null and not has_default and name not in declared:
@@ -256,6 +248,24 @@ def _table_faults(
         if not _has_unique(uniques, unique, whole=whole)
     ]
     return faults
+
+
+def _type_faults(table: str, column: Column) -> list[str]:
+    """What the column's live type can't take of what the catalog says that documents hold."""
+    place, live = f"Column {table}.{column.name}", column.live
+    if live.generated:
+        return [f"{place} is made by Postgres itself (identity or generated). Remove it from catalog.py."]
+    if not fits(column.type, live, is_id=not isinstance(column.origin, Field | CreateTime | EntryValue)):
+        return [
+            f"{place} is of type {live.name}, and catalog.py says that documents hold {column.type}, which can't be given to it. "
+            "Correct type= in catalog.py."
+        ]
+    if (column.role == "key" or column.references) and not can_be_key(live):
+        return [
+            f"{place} is of type {live.name}. A key, or a column that references one, is text, a whole number, a uuid, a date, "
+            "a boolean or an enum, because a row's key must lead back to its document."
+        ]
+    return []
 
 
 def _has_unique(uniques: Sequence[tuple[Sequence[str], str | None]], columns: tuple[str, ...], *, whole: bool) -> bool:

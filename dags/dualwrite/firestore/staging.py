@@ -27,7 +27,7 @@ from dualwrite.model.declaration import (
     Template,
 )
 from dualwrite.model.documents import is_valid_id
-from dualwrite.model.mapping import Cell, Staged, cell_or_none
+from dualwrite.model.mapping import Cell, Staged, cell_or_none, stands_for_key
 
 _Cell = Callable[[list[str], Any, Any, list[int]], Cell]
 """From a document (its name's segments, its fields, its message) to a column's cell. A stand-in adds its columns' bits
@@ -127,10 +127,22 @@ def _absent_cell(column: Column) -> _Cell:
 
 
 def _segment_cell(column: Column, index: int) -> _Cell:
-    convert = _TEXTS[column.references is not None] if column.type == "text" or column.references else None
-    if convert is None:
-        return _refuse
+    if stands_for_key(column) or (column.type != "text" and not column.references):
+        return _exact_segment_cell(column, index)
+    convert = _TEXTS[column.references is not None]
     return lambda segments, fields, message, marks: convert(segments[index])
+
+
+def _exact_segment_cell(column: Column, index: int) -> _Cell:
+    exact = cell_or_none(column)
+
+    def cell(segments: list[str], fields: Any, message: Any, marks: list[int]) -> Cell:
+        found = exact(segments[index])
+        if found is None:
+            raise _Unusual
+        return found
+
+    return cell
 
 
 def _create_time_cell(column: Column) -> _Cell:
@@ -228,7 +240,7 @@ def _milliseconds(stamp: Any) -> datetime:
 
 def _converter(column: Column) -> Callable[[Any], Cell]:
     """From a protobuf Value to the column's cell; None for null."""
-    if column.references or column.type == "text":
+    if not stands_for_key(column) and (column.references or column.type == "text"):
         convert = _TEXTS[column.references is not None]
 
         def text(value: Any) -> Cell:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from dualwrite.model.errors import CatalogError
+from dualwrite.model.live import DEFAULT, LiveType
 
 Role = Literal["key", "compared", "insert_only", "derived"]
 Type = Literal["text", "integer", "numeric", "boolean", "timestamp", "json"]
@@ -94,6 +95,13 @@ class Column:
     required: bool = False
     absent: str | int | bool | None = None
     references: str | None = None
+    read: LiveType | None = None
+    """Not declared: what the target said that the column is (see `Catalog.with_live`)."""
+
+    @property
+    def live(self) -> LiveType:
+        """What the column is in the target; what the catalog makes it look like until the target was asked."""
+        return self.read or DEFAULT[self.type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +305,11 @@ class Catalog:
     def default_selection(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.order if c.selected)
 
+    def with_live(self, types: frozenset[tuple[str, str, LiveType]]) -> Catalog:
+        """The same catalog, whose columns know what they are in the target: (table, column, type). One for each answer, so
+        that what is made of a catalog is made once."""
+        return _with_live(self, types)
+
     def children(self, name: str) -> tuple[tuple[Collection, Column], ...]:
         """The collections whose rows reference this one's, each with the column that does."""
         return tuple((c, column) for c in self.order for column in c.references if column.references == name)
@@ -330,6 +343,17 @@ class Catalog:
             return alone.path({alone.variables[-1]: value})
 
         return path
+
+
+@lru_cache(maxsize=64)
+def _with_live(catalog: Catalog, types: frozenset[tuple[str, str, LiveType]]) -> Catalog:
+    known = {(table, column): live for table, column, live in types}
+    return Catalog(
+        tuple(
+            replace(c, columns=tuple(replace(column, read=known.get((c.table, column.name))) for column in c.columns))
+            for c in catalog.collections
+        )
+    )
 
 
 # --- checks -----------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from dualwrite.model.declaration import (
     Type,
 )
 from dualwrite.model.documents import Document, Value, is_valid_id, type_name
+from dualwrite.model.live import INTEGERS, is_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +304,29 @@ def _fingerprinted(collection: Collection) -> tuple[int, ...]:
 
 @cache
 def _converters(collection: Collection) -> tuple[tuple[Column, Converter], ...]:
-    return tuple((column, _id if column.references else _CONVERTERS[column.type]) for column in collection.columns)
+    return tuple((column, _converter(column)) for column in collection.columns)
+
+
+def _converter(column: Column) -> Converter:
+    """From a value of the document's (any but null) to the column's cell. Raises _Refused."""
+    if column.type == "integer":
+        return _integer_of(INTEGERS.get(column.live.kind))
+    convert: Converter = _id if column.references else _CONVERTERS[column.type]
+    if not stands_for_key(column):
+        return convert
+
+    def key(value: Value) -> Cell:
+        text = convert(value)
+        if not is_key(column.live, str(text)):
+            raise _Refused(f"not_a_key: {{}} is not written as a value of type {column.live.name} is")
+        return text
+
+    return key
+
+
+def stands_for_key(column: Column) -> bool:
+    """Whether its texts must be just those that the target's type writes: a row's key leads back to its document."""
+    return (column.role == "key" or column.references is not None) and column.live.kind not in ("text", "varchar")
 
 
 def _text(value: Value) -> str:
@@ -322,14 +345,19 @@ def _id(value: Value) -> str:
     return text
 
 
-def _integer(value: Value) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # JavaScript has one kind of number: 5 and 5.0 are the same statement
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _Refused(f"wrong_type: {{}} is {type_name(value)}, an integer is expected")
-    if not -(2**31) <= value < 2**31:
-        raise _Refused("out_of_range: {} is beyond a 4-byte integer")
-    return value
+def _integer_of(size: int | None) -> Converter:
+    """Whole numbers of so many bytes; None: of any size."""
+
+    def integer(value: Value) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # JavaScript has one kind of number: 5 and 5.0 are the same statement
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _Refused(f"wrong_type: {{}} is {type_name(value)}, an integer is expected")
+        if size is not None and not -(2 ** (8 * size - 1)) <= value < 2 ** (8 * size - 1):
+            raise _Refused(f"out_of_range: {{}} is beyond a {size}-byte integer")
+        return value
+
+    return integer
 
 
 def _numeric(value: Value) -> Decimal:
@@ -385,7 +413,6 @@ def _check_json(value: Value) -> None:
 
 _CONVERTERS: dict[Type, Converter] = {
     "text": _text,
-    "integer": _integer,
     "numeric": _numeric,
     "boolean": _boolean,
     "timestamp": _timestamp,
@@ -395,7 +422,7 @@ _CONVERTERS: dict[Type, Converter] = {
 
 def cell_or_none(column: Column) -> Callable[[Value], Cell]:
     """What `map_document` makes of a value of this column (any but null), or None where it refuses the value."""
-    convert = _id if column.references else _CONVERTERS[column.type]
+    convert = _converter(column)
 
     def cell(value: Value) -> Cell:
         try:

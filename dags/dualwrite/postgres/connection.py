@@ -43,11 +43,13 @@ __all__ = [
     "connect",
     "errors",
     "fetch",
+    "in_transaction",
     "is_disconnect",
     "is_local",
     "is_rows_fault",
     "is_transient",
     "register_binary_text",
+    "register_text",
     "sql",
     "transaction",
     "was_hung_up",
@@ -280,6 +282,11 @@ def _roll_back(connection: Connection) -> None:
         connection.close()
 
 
+def in_transaction(connection: Connection) -> bool:
+    """Whether a transaction is open, as far as it was begun here."""
+    return connection.info.transaction_status in _OPEN
+
+
 def is_disconnect(error: psycopg.Error) -> bool:
     """Whether the connection is lost or was never made, as against a statement that Postgres refused. Another try, on
     a new connection, may succeed."""
@@ -326,6 +333,16 @@ def is_rows_fault(error: psycopg.Error) -> bool:
     limits that a row exceeds (54).
     """
     return error.sqlstate is not None and error.sqlstate[:2] in ("21", "22", "23", "38", "39", "44", "54", "P0")
+
+
+def register_text(cls: type[T], dump: Callable[[T], bytes]) -> None:
+    """Teaches COPY, and parameters of no type of their own, a class of ours."""
+
+    class _TextDumper(Dumper):
+        def dump(self, obj: T) -> bytes:
+            return dump(obj)
+
+    psycopg.adapters.register_dumper(cls, _TextDumper)
 
 
 def register_binary_text(cls: type[T], type_name: str, dump: Callable[[T], bytes]) -> None:

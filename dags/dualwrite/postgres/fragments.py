@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Self
 
 from dualwrite.model.declaration import Catalog, Collection, Column
+from dualwrite.model.live import TEXTS, equal_as
 from dualwrite.postgres.connection import sql
 
 COMMA = sql.SQL(", ")
@@ -24,6 +25,24 @@ def column_name(name: str, alias: str | None = None) -> sql.Composable:
 
 def table_of(collection: Collection) -> sql.Identifier:
     return sql.Identifier(*collection.table.split("."))
+
+
+def as_text(column: Column, alias: str | None = None) -> sql.Composable:
+    """A key column's value as text; it is left as it is where it is one, for an index's sake."""
+    name = column_name(column.name, alias)
+    return name if column.live.kind in ("text", "varchar") else sql.SQL("{}::text").format(name)
+
+
+def cast_to(column: Column, text: sql.Composable, suffix: str = "") -> sql.Composable:
+    """A text as a value that the column can be compared with; `suffix` [] makes an array of them."""
+    kind = column.live.base if column.live.kind not in ("text", "varchar") else "text"
+    return sql.SQL("{}::{}").format(text, sql.SQL(kind + suffix)) if kind != "text" or suffix else text
+
+
+def _as_staged(column: Column) -> sql.Composable:
+    equal = equal_as(column.live)
+    name = column_name(column.name, "s")
+    return name if equal is None else sql.SQL("{}::{}").format(name, sql.SQL(equal))
 
 
 class _Written(sql.Composed):
@@ -75,18 +94,23 @@ class Fragments:
             for c in self._collection.key
         )
 
+    def key_texts(self, alias: str) -> sql.Composed:
+        """A row's key as it is known everywhere but in its table: as texts."""
+        return COMMA.join(as_text(column, alias) for column in self._collection.key)
+
     def key_array(self, alias: str) -> sql.Composed:
-        return sql.SQL("ARRAY[{}]::text[]").format(self.names(self._collection.key, alias))
+        return sql.SQL("ARRAY[{}]::text[]").format(self.key_texts(alias))
 
     @staticmethod
     def as_compared(column: Column, alias: str) -> sql.Composable:
         """A column of the target as it is compared: timestamps cut off at milliseconds; '' for null where they are one."""
         name = column_name(column.name, alias)
-        if column.type == "timestamp":
+        if column.live.kind in ("timestamptz", "timestamp"):
             return sql.SQL("date_trunc('milliseconds', {})").format(name)
-        if column.absent == "":
-            return sql.SQL("coalesce({}, '')").format(name)
-        return name
+        if column.absent == "" and column.live.kind in TEXTS:
+            name = sql.SQL("coalesce({}, '')").format(name)
+        equal = equal_as(column.live)
+        return name if equal is None else sql.SQL("{}::{}").format(name, sql.SQL(equal))
 
     def stated(self, column: Column) -> sql.Composed:
         """True where the document states the column, false where the staged value is a stand-in."""
@@ -94,7 +118,7 @@ class Fragments:
 
     def differs(self, column: Column) -> sql.Composed:
         return sql.SQL("({} AND {} IS DISTINCT FROM {})").format(
-            self.stated(column), column_name(column.name, "s"), self.as_compared(column, "t")
+            self.stated(column), _as_staged(column), self.as_compared(column, "t")
         )
 
     def names_where(self, cases: list[tuple[sql.Composable, str]]) -> sql.Composable:
@@ -109,7 +133,7 @@ class Fragments:
         """Of the fingerprinted columns, the same in every session: a time's text depends on TimeZone and DateStyle."""
         columns = (
             sql.SQL("extract(epoch FROM {})").format(self.as_compared(c, alias))
-            if c.type == "timestamp"
+            if c.live.kind in ("timestamptz", "timestamp")
             else self.as_compared(c, alias)
             for c in self._collection.fingerprinted
         )
@@ -118,7 +142,9 @@ class Fragments:
     def candidate_keys(self) -> sql.Composed:
         """`c`: keys given as JSON arrays of text, numbered by _n. Parameters: n, keys (text[])."""
         columns = COMMA.join(
-            sql.SQL("(k.key ->> {}) AS {}").format(sql.Literal(i), column_name(c.name))
+            sql.SQL("{} AS {}").format(
+                cast_to(c, sql.SQL("(k.key ->> {})").format(sql.Literal(i))), column_name(c.name)
+            )
             for i, c in enumerate(self._collection.key)
         )
         return sql.SQL(

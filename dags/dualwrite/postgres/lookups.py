@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dualwrite.model.declaration import Column, DocumentId, ParentId, Segment, Template
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, statement
+from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, as_text, cast_to, column_name, statement
 
 
 class Lookups(Fragments):
@@ -22,25 +22,32 @@ class Lookups(Fragments):
 
     def keys_after(self, *, first: bool) -> sql.Composed:
         """A page of keys in key order. Parameters: after (the last key of the page before), limit."""
-        columns = self.names(self._collection.key)
+        columns = self.names(self._collection.key, "t")
         last = COMMA.join(
-            sql.SQL("(%(after)s::text[])[{}]").format(sql.Literal(i + 1)) for i in range(len(self._collection.key))
+            cast_to(c, sql.SQL("(%(after)s::text[])[{}]").format(sql.Literal(i + 1)))
+            for i, c in enumerate(self._collection.key)
         )
         after = sql.SQL("WHERE ({}) > ({})").format(columns, last)
-        return sql.SQL("SELECT {columns} FROM {table} t {after} ORDER BY {columns} LIMIT %(limit)s").format(
-            columns=columns, table=self.table, after=sql.SQL("") if first else after
+        return sql.SQL("SELECT {texts} FROM {table} t {after} ORDER BY {columns} LIMIT %(limit)s").format(
+            texts=self.key_texts("t"), columns=columns, table=self.table, after=sql.SQL("") if first else after
         )
 
     def keys_where(self, column: str) -> sql.Composed:
         """The keys of rows with one of these values in a column. Parameters: values (text[])."""
-        return sql.SQL("SELECT {} FROM {} t WHERE {} = ANY(%(values)s::text[])").format(
-            self.names(self._collection.key), self.table, column_name(column)
+        declared = self._collection.column(column)
+        return sql.SQL("SELECT {} FROM {} t WHERE {} = ANY({})").format(
+            self.key_texts("t"), self.table, column_name(column, "t"), cast_to(declared, sql.SQL("%(values)s"), "[]")
         )
 
     def dependents(self, column: str) -> sql.Composed:
         """For rows with one of these values in a column: that value, then the key. Parameters: values (text[])."""
-        return sql.SQL("SELECT {}, {} FROM {} t WHERE {} = ANY(%(values)s::text[])").format(
-            column_name(column, "t"), self.names(self._collection.key, "t"), self.table, column_name(column, "t")
+        declared = self._collection.column(column)
+        return sql.SQL("SELECT {}, {} FROM {} t WHERE {} = ANY({})").format(
+            as_text(declared, "t"),
+            self.key_texts("t"),
+            self.table,
+            column_name(column, "t"),
+            cast_to(declared, sql.SQL("%(values)s"), "[]"),
         )
 
     def counts_by_time(self, column: str) -> sql.Composed:
@@ -66,7 +73,7 @@ class Lookups(Fragments):
     def keys_between(self, column: str) -> sql.Composed:
         """The keys of rows with a time in a stretch. Parameters: start, end."""
         return sql.SQL("SELECT {keys} FROM {table} t WHERE {at} >= %(start)s AND {at} < %(end)s").format(
-            keys=self.names(self._collection.key), table=self.table, at=column_name(column, "t")
+            keys=self.key_texts("t"), table=self.table, at=column_name(column, "t")
         )
 
     @statement
@@ -76,13 +83,15 @@ class Lookups(Fragments):
             sql.SQL("({name} >= %(start)s AND {name} < %(end)s)").format(name=column_name(n, "t"))
             for n in self._collection.written_columns
         )
-        return sql.SQL("SELECT {} FROM {} t WHERE {}").format(self.names(self._collection.key), self.table, inside)
+        return sql.SQL("SELECT {} FROM {} t WHERE {}").format(self.key_texts("t"), self.table, inside)
 
     @statement
     def untouched(self) -> sql.Composed:
         """Keys of journaled inserts whose row nobody has written since. Parameters: ids."""
         same = AND.join(
-            sql.SQL("{} = (j.row_key ->> {})").format(column_name(c.name, "t"), sql.Literal(i))
+            sql.SQL("{} = {}").format(
+                column_name(c.name, "t"), cast_to(c, sql.SQL("(j.row_key ->> {})").format(sql.Literal(i)))
+            )
             for i, c in enumerate(self._collection.key)
         )
         return sql.SQL(
@@ -182,11 +191,11 @@ class Lookups(Fragments):
         known: dict[str, sql.Composable] = {}
         for column in self._collection.columns:
             if isinstance(column.origin, Segment):
-                known[column.origin.variable] = column_name(column.name, alias)
+                known[column.origin.variable] = as_text(column, alias)
             elif isinstance(column.origin, DocumentId):
-                known[template.variables[-1]] = column_name(column.name, alias)
+                known[template.variables[-1]] = as_text(column, alias)
             elif isinstance(column.origin, ParentId) and column.origin.collection_id == template.parent_collection_id:
-                known[template.variables[-2]] = column_name(column.name, alias)
+                known[template.variables[-2]] = as_text(column, alias)
         return known
 
 

@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
+from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
+from dualwrite.model.live import LiveType, can_be_key, is_key
 from dualwrite.model.mapping import Cell, Key
 from dualwrite.model.windows import Window
+from dualwrite.postgres import live_types
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.fragments import table_of
 from dualwrite.postgres.lookups import Lookups
@@ -27,10 +30,24 @@ class Rows(Session):
 
     def __init__(self, connect: Callable[[], Connection], catalog: Catalog) -> None:
         super().__init__(connect)
-        self._catalog = catalog
+        self.declared = catalog
+        self._live: Catalog | None = None
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog, whose columns know what they are in the target; asked once, in one round trip."""
+        if self._live is None:
+            self._live = self.declared.with_live(self._types())
+        return self._live
+
+    def _types(self) -> frozenset[tuple[str, str, LiveType]]:
+        tables = [c.table for c in self.declared]
+        if postgres.in_transaction(self.connection):
+            return live_types.read(self.connection.execute, tables)
+        return live_types.read(self.fetch, tables)
 
     def lookups(self, collection: Collection) -> Lookups:
-        return Lookups.of(self._catalog, collection)
+        return Lookups.of(self.catalog, collection)
 
     def versions(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, tuple[str, str]]:
         """xmin and digest of the rows at these keys. An absent row gives no entry, which is a reading too."""
@@ -89,13 +106,18 @@ class Rows(Session):
 
     def keys_where(self, collection: Collection, column: str, values: Iterable[str]) -> list[Key]:
         """The keys of all rows whose `column` has one of these values."""
-        statement, parameters = self.lookups(collection).keys_where(column), {"values": list(values)}
+        statement, parameters = self.lookups(collection).keys_where(column), self._values(collection, column, values)
         return [tuple(key) for key in self.fetch(statement, parameters)]
 
     def dependents(self, collection: Collection, column: str, values: Iterable[str]) -> list[tuple[str, Key]]:
         """The rows whose `column` has one of these values: the value and the row's key."""
-        statement, parameters = self.lookups(collection).dependents(column), {"values": list(values)}
+        statement, parameters = self.lookups(collection).dependents(column), self._values(collection, column, values)
         return [(value, tuple(key)) for value, *key in self.fetch(statement, parameters)]
+
+    def _values(self, collection: Collection, column: str, values: Iterable[str]) -> dict[str, list[str]]:
+        """Without those that the column's type could never hold: no row has them, and Postgres would refuse the question."""
+        live = self.catalog[collection.name].column(column).live
+        return {"values": [v for v in values if not can_be_key(live) or is_key(live, v)]}
 
     def written_between(self, collection: Collection, start: object, end: object) -> list[Key]:
         """The keys of rows one of whose written columns lies in [start, end)."""

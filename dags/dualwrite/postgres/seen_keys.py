@@ -23,6 +23,7 @@ from dualwrite.model.declaration import Collection
 from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Cell, Key
 from dualwrite.postgres.connection import Connection, Error, is_transient, sql
+from dualwrite.postgres.fragments import as_text, cast_to
 from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
@@ -99,16 +100,20 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
     Raises TargetError where a look is gone: the server crashed meanwhile, or a later run has begun.
     """
     names = sql.SQL(", ").join(sql.Identifier("t", c.name) for c in collection.key)
-    last = sql.SQL(", ").join(sql.SQL("(%(after)s::text[])[{}]").format(n + 1) for n in range(len(collection.key)))
+    texts = sql.SQL(", ").join(as_text(c, "t") for c in collection.key)
+    last = sql.SQL(", ").join(
+        cast_to(c, sql.SQL("(%(after)s::text[])[{}]").format(n + 1)) for n, c in enumerate(collection.key)
+    )
     after: list[Cell] = []
     while True:
         where = sql.SQL("WHERE ({}) > ({})").format(names, last) if after else sql.SQL("")
         # OFFSET 0: first a page by the key's index, then one look into the other for each of its rows.
         statement = sql.SQL(
-            "SELECT {names}, NOT EXISTS (SELECT FROM dualwrite.seen_keys s WHERE s.key = {digest} AND s.look = ANY(%(looks)s)) "
+            "SELECT {texts}, NOT EXISTS (SELECT FROM dualwrite.seen_keys s WHERE s.key = {digest} AND s.look = ANY(%(looks)s)) "
             "FROM (SELECT * FROM {table} t {where} ORDER BY {names} LIMIT %(limit)s OFFSET 0) t ORDER BY {names}"
         ).format(
             names=names,
+            texts=texts,
             digest=_digest_of(collection),
             table=sql.Identifier(*collection.table.split(".")),
             where=where,

@@ -8,18 +8,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from dualwrite.model.declaration import Catalog, Collection, Column, Type
+from dualwrite.model.declaration import Catalog, Collection, Column
+from dualwrite.model.live import DEFAULT, copied_as
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, statement, table_of
+from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, cast_to, column_name, statement, table_of
 
-_TYPES: dict[Type, str] = {
-    "text": "text",
-    "integer": "int4",
-    "numeric": "numeric",
-    "boolean": "bool",
-    "timestamp": "timestamptz",
-    "json": "jsonb",
-}
 _STAGE = sql.Identifier("pg_temp", "dualwrite_stage")
 _TRIAL = sql.Identifier("pg_temp", "dualwrite_trial")
 
@@ -36,10 +29,10 @@ class Statements(Fragments):
 
     @statement
     def create_stage(self) -> sql.Composed:
-        """A staged row: its number in the page, its stand-ins as a bit mask, its columns in the catalog's types. With a
-        savepoint, for a COPY that fails; `compare_stage` releases it."""
+        """A staged row: its number in the page, its stand-ins as a bit mask, its columns in the table's own types, so that
+        it is compared as the table would keep it. With a savepoint, for a COPY that fails; `compare_stage` releases it."""
         columns = COMMA.join(
-            sql.SQL("{} {}").format(column_name(c.name), sql.SQL(_TYPES[c.type])) for c in self._collection.columns
+            sql.SQL("{} {}").format(column_name(c.name), sql.SQL(c.live.name)) for c in self._collection.columns
         )
         return sql.SQL(
             """
@@ -50,13 +43,17 @@ class Statements(Fragments):
 
     @statement
     def copy_stage(self) -> sql.Composed:
-        return sql.SQL("COPY {} (_n, _stand_ins, {}) FROM STDIN (FORMAT BINARY)").format(
-            _STAGE, self.names(self._collection.columns)
+        """In binary form, which takes a third of the time, if each column's type shares it with the document's."""
+        return sql.SQL("COPY {} (_n, _stand_ins, {}) FROM STDIN (FORMAT {})").format(
+            _STAGE, self.names(self._collection.columns), sql.SQL("BINARY" if self.copy_types else "TEXT")
         )
 
     @cached_property
-    def copy_types(self) -> list[str]:
-        return ["int4", "int8", *(_TYPES[c.type] for c in self._collection.columns)]
+    def copy_types(self) -> list[str] | None:
+        """In whose binary form the columns are copied; None: as text."""
+        types = [copied_as(c.type, c.live) for c in self._collection.columns]
+        known = [t for t in types if t is not None]
+        return ["int4", "int8", *known] if len(known) == len(types) else None
 
     @statement
     def compare_stage(self) -> sql.Composed:
@@ -222,7 +219,7 @@ class Statements(Fragments):
         """One row as a client writes it: inserted, or its compared columns set; a stand-in leaves what is there.
         Parameters: one a column, in the catalog's order."""
         columns = self._collection.columns
-        values = COMMA.join(sql.SQL("%s::" + _TYPES[c.type]) for c in columns)
+        values = COMMA.join(sql.SQL("%s::" + DEFAULT[c.type].name) for c in columns)
         updated = [c for i, c in enumerate(columns) if c.role == "compared" and i not in stand_ins]
         action: sql.Composable = sql.SQL("DO NOTHING")
         if updated:
@@ -242,7 +239,9 @@ class Statements(Fragments):
     @statement
     def delete_one(self) -> sql.Composed:
         """One row by its key, as a client deletes it. Parameters: one a key column."""
-        same = AND.join(sql.SQL("{} = %s").format(column_name(c.name)) for c in self._collection.key)
+        same = AND.join(
+            sql.SQL("{} = {}").format(column_name(c.name), cast_to(c, sql.SQL("%s"))) for c in self._collection.key
+        )
         return sql.SQL("DELETE FROM {} WHERE {}").format(self.table, same)
 
     @statement

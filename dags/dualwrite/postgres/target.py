@@ -62,7 +62,7 @@ class Target(Rows):
         self._checks = Checks()
 
     def statements(self, collection: Collection) -> Statements:
-        return Statements.of(self._catalog, collection)
+        return Statements.of(self.catalog, collection)
 
     # --- inside a transaction of the caller's ---------------------------------------------------------------------
 
@@ -119,7 +119,8 @@ class Target(Rows):
     def _copy(self, connection: Connection, collection: Collection, page: Sequence[Staged], ns: list[int]) -> None:
         statements = self.statements(collection)
         with connection.cursor() as cursor, cursor.copy(statements.copy_stage) as copy:
-            copy.set_types(statements.copy_types)
+            if statements.copy_types:
+                copy.set_types(statements.copy_types)
             for n in ns:
                 copy.write_row(page[n])
 
@@ -275,7 +276,8 @@ class Target(Rows):
 
 @lru_cache(maxsize=1)
 def register_json_dumper() -> None:
-    """Lets COPY send a `Json` as jsonb in binary form: one version byte, then the text."""
+    """Lets COPY send a `Json` as text, and as jsonb in binary form: one version byte, then the text."""
+    postgres.register_text(Json, lambda value: value.text.encode())
     postgres.register_binary_text(Json, "jsonb", lambda value: b"\x01" + value.text.encode())
 
 

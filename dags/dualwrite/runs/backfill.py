@@ -63,7 +63,7 @@ def preflight(run: Run, *, by: str) -> dict[str, Any]:
     checked = checks.check(
         run.source,
         run.target,
-        run.catalog,
+        run.declared,
         dict.fromkeys(params.names, params.scan_window),
         writes=params.mode != "dry_run",
         remembers=params.mode != "dry_run" or bool(params.excuses),

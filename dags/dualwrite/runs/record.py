@@ -49,8 +49,13 @@ class BaseRun:
     dag_id: ClassVar[str]
     source: Source
     target: Target
-    catalog: Catalog
+    declared: Catalog
     run_id: str
+
+    @property
+    def catalog(self) -> Catalog:
+        """The declared catalog, whose columns know what they are in the target."""
+        return self.target.catalog if self.target.declared is self.declared else self.declared
 
     @property
     def max_billed_reads(self) -> int | None:
