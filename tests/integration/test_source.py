@@ -15,6 +15,7 @@ import pytest
 from dualwrite.firestore import failures
 from dualwrite.firestore import source as source_module
 from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.documents import UNASKED
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.model.windows import Window
 
@@ -308,16 +309,16 @@ def test_a_server_that_never_answers_ends_in_a_clear_error(monkeypatch):
         nobody.count(SCANS[1])
 
 
-def test_get_tells_there_from_gone_and_never_asks_for_an_impossible_id(source):
+def test_get_tells_there_from_gone_from_what_cant_be_asked(source):
     found = source.get(
         ["boards/b0/posts/p/comments/c000", "boards/none", "users/a/b", "users/__x__", "users/"], ["content"]
     )
-    assert {path: d is not None for path, d in found.items()} == {
-        "boards/b0/posts/p/comments/c000": True,
-        "boards/none": False,
-        "users/a/b": False,
-        "users/__x__": False,
-        "users/": False,
+    assert {path: d if d in (None, UNASKED) else d.path for path, d in found.items()} == {
+        "boards/b0/posts/p/comments/c000": "boards/b0/posts/p/comments/c000",
+        "boards/none": None,
+        "users/a/b": UNASKED,
+        "users/__x__": UNASKED,
+        "users/": UNASKED,
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 from dualwrite.firestore import source as source_module
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.documents import UNASKED, Document
 from dualwrite.model.errors import BudgetError, IncompleteRead, SourceError
 from tests.integration.test_source import Broken, Call
 
@@ -47,9 +48,9 @@ def test_many_documents_by_path_are_asked_for_in_parts_and_each_is_answered(sour
     """More than four calls of a hundred at once."""
     found = source.get([*PATHS, "boards/none", "boards"], ["content"])
     assert list(found) == [*PATHS, "boards/none", "boards"]
-    contents = {path: d.fields["content"] for path, d in found.items() if d is not None}
+    contents = {path: d.fields["content"] for path, d in found.items() if isinstance(d, Document)}
     assert contents == {path: f"x{i}" for i, path in enumerate(PATHS)}
-    assert (found["boards/none"], found["boards"]) == (None, None)
+    assert (found["boards/none"], found["boards"]) == (None, UNASKED)
     assert source.billed_reads == 451, "what can't exist is not asked for"
     assert source.budget.spent == 451
 
@@ -91,15 +92,16 @@ def test_calls_are_routed_by_project_and_database():
 
 
 def test_many_questions_about_what_is_below_documents_are_answered_each_by_its_own(source):
-    """More than are asked at once; one of them about a document that can't exist."""
+    """More than are asked at once; one of them about a document that can't be asked for."""
     post = "boards/b/posts/p"
     questions = [(post, {"kind": f"k{n}"}) for n in range(150)]
     questions[70] = ("boards", {"kind": "k70"})
     questions[71] = (post, {"kind": "of nobody"})
     found = source.children_where_each(questions, "comments", ("kind",))
-    assert [len(answer) for answer in found] == [*[3] * 70, 0, 0, *[3] * 78]
-    assert all(d.fields["kind"] == f"k{n}" for n, answer in enumerate(found) for d in answer)
-    assert source.billed_reads == 148 * 3 + 1, "an answer of nothing is billed as one read"
+    assert found.pop(70) is UNASKED
+    assert [len(answer) for answer in found] == [*[3] * 70, 0, *[3] * 78]
+    assert all(d.fields["kind"] == f"k{n + (n > 70)}" for n, answer in enumerate(found) for d in answer)
+    assert source.billed_reads == 148 * 3 + 1 + 149, "an answer of nothing is billed as one read, and so is each count"
 
 
 def test_a_question_that_breaks_is_asked_again(source, monkeypatch):
@@ -116,16 +118,33 @@ def test_a_question_that_breaks_is_asked_again(source, monkeypatch):
     assert not faults
 
 
+@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("question", ["k1", "of nobody"])
+def test_an_answer_cut_short_with_ok_proves_nothing(source, after, question, monkeypatch):
+    """An empty answer says that a row's document is gone: one that lost its tail must not look like one."""
+    original = source._run_query
+    cuts = [after] * 2
+    monkeypatch.setattr(
+        source, "_run_query", lambda *a, **k: Call(original(*a, **k), cuts.pop(), None) if cuts else original(*a, **k)
+    )
+    [found] = source.children_where_each([("boards/b/posts/p", {"kind": question})], "comments", ("kind",))
+    assert len(found) == (3 if question == "k1" else 0)
+    cuts += [after] * 9
+    if question == "k1" or after == 0:
+        with pytest.raises(IncompleteRead, match="Nothing was concluded from them"):
+            source.children_where_each([("boards/b/posts/p", {"kind": question})], "comments", ("kind",))
+
+
 def test_with_a_cap_questions_share_what_is_left_and_stop_where_more_might_come(source):
     questions = [("boards/b/posts/p", {"kind": f"k{n}"}) for n in range(2)]
-    source.budget = Budget(8)
+    source.budget = Budget(10)
     assert [len(found) for found in source.children_where_each(questions, "comments", ("kind",))] == [3, 3]
-    assert source.budget.spent == 6
-    source.budget = Budget(7)  # three for each: nobody knows whether there is a fourth
+    assert source.budget.spent == 8
+    source.budget = Budget(9)  # three for each, and the counts: nobody knows whether there is a fourth
     with pytest.raises(BudgetError, match="looking for more comments would cost 1 or more"):
         source.children_where_each(questions, "comments", ("kind",))
-    source.budget = Budget(1)
-    with pytest.raises(BudgetError, match="looking for comments below 2 documents would cost 2 "):
+    source.budget = Budget(3)
+    with pytest.raises(BudgetError, match="looking for comments below 2 documents would cost 4 "):
         source.children_where_each(questions, "comments", ("kind",))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from dualwrite.catalog import CATALOG
 from dualwrite.engine.compare import Examiner
-from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, _batches, _mapped_of, _takes_proof, _unlocated
+from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, _batches, _mapped_of, _takes_proof, _untold
 from dualwrite.engine.deletes import Deletes
 from dualwrite.engine.judge import ATTEMPTS, Judged
 from dualwrite.engine.page import Page
@@ -69,8 +69,8 @@ def test_only_an_extra_row_whose_document_could_be_elsewhere_takes_a_proof():
 
 def test_a_row_whose_document_nobody_can_look_for_is_extra_and_says_that_its_path_is_unknown():
     unit = _unit("k", path=None)
-    assert _unlocated(unit, {}) == Finding(Verdict.ABSENT, "k", key=("k",))
-    found = _unlocated(unit, {("k",): ("17", "row 17")})
+    assert _untold(unit, {}, Reason.PATH_UNKNOWN) == Finding(Verdict.ABSENT, "k", key=("k",))
+    found = _untold(unit, {("k",): ("17", "row 17")}, Reason.PATH_UNKNOWN)
     assert found == Finding(Verdict.EXTRA, "k", key=("k",), reason=Reason.PATH_UNKNOWN, fingerprint="row 17")
 
 

@@ -22,7 +22,9 @@ MOMENTS = st.lists(
     ),
     max_size=300,
 )
-IDS = st.text("ab-0~é", min_size=1, max_size=3)
+IDS = st.one_of(
+    st.text("ab-0~é", min_size=1, max_size=3), st.sampled_from(["__id7__", "__id10__", "__id-3__", "_", "!"])
+)
 PATHS = st.lists(st.tuples(IDS, IDS).map(lambda ids: f"boards/{ids[0]}/posts/{ids[1]}"), max_size=200, unique=True)
 
 
@@ -98,3 +100,15 @@ def test_a_slice_survives_json(by, is_open):
     part = Slice("posts", 2, 9, by, start, end, 250_000, BEGIN)
     assert Slice.from_json(part.as_json()) == part
     assert part.as_json()["name"].startswith("posts 2 of 9: ")
+
+
+def test_a_slices_name_is_one_printable_line_whatever_ids_bound_it():
+    """It stands in logs, XCom and alerts, and an id may hold line breaks and control characters."""
+    part = Slice("posts", 1, 2, "name", "boards/a\nb\x00", "boards/\x1b[31m\u2028", 7, BEGIN)
+    assert str(part).isprintable()
+    assert part.as_json()["name"] == r"posts 1 of 2: boards/a\u000ab\u0000 to boards/\u001b[31m\u2028"
+
+
+def test_numeric_ids_sort_first_and_as_numbers():
+    paths = [f"users/{i}" for i in ("__id-5__", "__id2__", "__id10__", "!", "__id", "__id1", "a")]
+    assert sorted(set(paths), key=name_order) == paths

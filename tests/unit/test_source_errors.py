@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from dualwrite.firestore.failures import Retries, explained
-from dualwrite.firestore.source import _can_exist
+from dualwrite.model.documents import can_be_asked
 from dualwrite.model.errors import SourceError
 
 RETRIED = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "ABORTED")
@@ -96,7 +96,8 @@ def test_an_error_says_firestores_own_words_and_the_remedy(code, details, told):
 @pytest.mark.parametrize(
     ("path", "can"),
     [("boards/b", True), ("boards/b/posts/p", True), ("boards", False), ("boards/b/posts", False), ("", False),
-     ("boards/", False), ("boards/..", False), ("boards//posts/p", False), ("boards/__x__", False)],
+     ("boards/", False), ("boards/..", False), ("boards//posts/p", False), ("boards/__x__", False),
+     ("boards/__id7__", True), ("boards/__id-7__/posts/p", True), ("__id7__/b", False), ("boards/b/__id7__/c", False)],
 )  # fmt: skip
 def test_only_a_document_that_firestore_allows_is_asked_for(path, can):
-    assert _can_exist(path) is can
+    assert can_be_asked(path) is can

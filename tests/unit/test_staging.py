@@ -166,6 +166,8 @@ def test_nested_fields_are_found_through_maps_alone(fields, taken):
         comment(userId="a/b"),
         comment(userId=".."),
         comment(userId="__x__"),
+        comment(userId="__id07__"),
+        Document("boards/b/posts/__x__/comments/c", COMMENT, CREATED, CREATED),
         comment(userId=""),
         comment(userId="é" * 751),
         comment(userId=None),
@@ -179,7 +181,7 @@ def test_what_is_unusual_is_left_to_map_document(document):
     assert STAGERS["comments"].stage(0, message_of(document)) is None
 
 
-@pytest.mark.parametrize("user", ["u" * 1500, "é" * 750, "a.b", "_a_", "한글"])
+@pytest.mark.parametrize("user", ["u" * 1500, "é" * 750, "a.b", "_a_", "한글", "__id7__", f"__id{-(2**63)}__"])
 def test_every_id_that_firestore_allows_takes_the_short_way(user):
     assert short_way("comments", comment(userId=user))["user_id"] == user
 

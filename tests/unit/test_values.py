@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from dualwrite.catalog import CATALOG
+from dualwrite.firestore.staging import Stager
 from dualwrite.model.declaration import (
     Collection,
     Column,
@@ -20,7 +21,7 @@ from dualwrite.model.declaration import (
     ParentId,
     Segment,
 )
-from dualwrite.model.documents import Document, GeoPoint, Reference
+from dualwrite.model.documents import Document, GeoPoint, Reference, is_valid_id, numeric_id
 from dualwrite.model.mapping import (
     LONGEST_LABEL,
     Json,
@@ -30,9 +31,11 @@ from dualwrite.model.mapping import (
     joined_label,
     key_of_path,
     label_of,
+    label_of_key,
     map_document,
     staged,
 )
+from tests.arbitrary import document_at, message_of
 
 T = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -364,5 +367,29 @@ def test_a_label_of_an_entry_is_the_variables_of_the_path_and_the_entry():
         entries=MapEntries("entries"),
         columns=(Column("k", "key", Field("k")), Column("e", "key", EntryKey())),
     )
-    assert label_of(things, {"board": "b", "thing": "t"}, "e") == "b/t/e"
+    assert label_of(things, {"board": "b", "thing": "t"}, "e") == "b/t/~3f79bb7b435b0532", (
+        "an entry that is no id is content"
+    )
     assert label_of(things, {"board": "b", "thing": "t"}, None) == "b/t"
+
+
+NOT_ASKED = ("__x__", "__id07__", "__id0__", "__id-0__", f"__id{2**63}__", "__id7_", "__ID7__", "__id٧__", "__id__")
+
+
+@pytest.mark.parametrize("name", NOT_ASKED)
+def test_only_a_canonical_numeric_id_is_one(name):
+    """[measured: the emulator refuses all others of the form __...__]"""
+    assert numeric_id(name) is None
+    assert is_valid_id(name) is (name == "__id7_")
+
+
+@pytest.mark.parametrize("collection", list(CATALOG), ids=lambda c: c.name)
+def test_a_delivered_id_that_cant_be_asked_for_is_rejected(collection):
+    """What a scan delivers is there: it never ends absent, or as a row that is extra."""
+    document = document_at(collection, ["__x__"] * 5, {})
+    units = map_document(collection, document)
+    assert [u.reason.partition(":")[0] for u in units] == ["cant_be_asked"]
+    assert Stager(collection).stage(0, message_of(document)) is None
+    if collection.entries is None and collection.keyed_by_path:
+        assert units[0].label == label_of_key(collection, ["__x__"] * len(collection.key)), "as its row would be called"
+    assert "__x__" not in units[0].label

@@ -27,6 +27,8 @@ class Circumstances:
     holders: Sequence[HolderState] = ()
     belongs_elsewhere: bool = False
     """The row at this key belongs to another document, which exists."""
+    unasked: bool = False
+    """Whose a row is can't be asked: the one at this key, or the holder of a unique key."""
 
 
 def classify(difference: Difference, known: Circumstances) -> Finding:
@@ -55,6 +57,8 @@ def _blocked(known: Circumstances) -> Reason | None:
         return Reason.PARENT_MISSING
     if "document" in known.holders:
         return Reason.UNIQUE_KEY_TAKEN
+    if known.unasked:
+        return Reason.CANT_BE_ASKED
     if "extra" in known.holders:
         return Reason.UNIQUE_KEY_HELD_BY_EXTRA_ROW
     return Reason.UNIQUE_KEY_HELD_BY_STALE_ROW if known.holders else None

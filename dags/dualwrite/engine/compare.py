@@ -371,7 +371,8 @@ class Examiner:
         """Examines documents whole (all their entries), as if they lay in the window. Returns the rows of those that
         are gone, which are to be examined by key."""
         documents = self.source.get(paths, self.collection.fields)
-        self._documents([d for d in documents.values() if d is not None and d.path not in self._seen_paths])
+        there = [d for d in documents.values() if isinstance(d, Document)]
+        self._documents([d for d in there if d.path not in self._seen_paths])
         gone = [path for path, document in documents.items() if document is None]
         column = next((c for c in self.collection.key if isinstance(c.origin, Segment)), None)
         if not gone or column is None:

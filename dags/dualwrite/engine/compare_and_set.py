@@ -13,11 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from dualwrite.engine.classify import duplicate, finding_of, still_to_write
-from dualwrite.engine.deletes import Deletes
+from dualwrite.engine.deletes import Deletes, takes_names
 from dualwrite.engine.judge import Judge
 from dualwrite.engine.page import Page
 from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
-from dualwrite.model.documents import Document
+from dualwrite.model.documents import UNASKED, Answer, Document, Unasked
 from dualwrite.model.mapping import Key, Rejection, Row, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
 from dualwrite.postgres.remembered import journal
@@ -28,7 +28,9 @@ _ROUNDS = 5
 UNITS_AT_ONCE = 300
 """Keys in one round: its transaction holds their locks, so it must stay well below a second."""
 
-Mapped = Row | Rejection | None
+Entries = list[Row | Rejection] | Unasked
+"""The units of one document, none where it is gone; UNASKED where Firestore can't be asked for it."""
+Mapped = Row | Rejection | None | Unasked
 """What a unit's document is now; None where it, or its entry, is gone."""
 
 
@@ -60,7 +62,7 @@ class Protocol:
         # What we wrote is brought into line with its document whatever the run's policy.
         self._bring_into_line = replace(policy, insert=True, update=True)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="confirm")
-        self._confirming: list[tuple[list[Row], list[int], Future[dict[str, Document | None]]]] = []
+        self._confirming: list[tuple[list[Row], list[int], Future[dict[str, Answer]]]] = []
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -139,42 +141,47 @@ class Protocol:
             current.mapped[unit.label] = _mapped_of(unit, entries.get(unit.path or "", []))
         if self._collection.keyed_by_whole_path:
             return
-        lost = [u for u in units if current.mapped[u.label] is None and u.key in current.versions]
+        lost = [u for u in units if current.mapped[u.label] in (None, UNASKED) and u.key in current.versions]
         told = self._target.paths(self._collection, [u.key for u in lost]) if lost else {}
         others = {u.label: [p for p in told.get(u.key, ()) if p != u.path] for u in lost}
         entries = self._entries_at([path for paths in others.values() for path in paths])
         for unit in lost:
-            self._move(current, unit, next((p for p in others[unit.label] if entries[p]), None), entries)
+            there = (p for p in others[unit.label] if entries[p] not in ([], UNASKED))
+            self._move(current, unit, next(there, None), entries)
 
-    def _move(
-        self, current: _Round, unit: Unit, path: str | None, entries: Mapping[str, Sequence[Row | Rejection]]
-    ) -> None:
+    def _move(self, current: _Round, unit: Unit, path: str | None, entries: Mapping[str, Entries]) -> None:
         """The unit's document is at another path than was thought."""
         if path is not None:
             current.units[unit.label] = moved = replace(unit, path=path)
             current.mapped[unit.label] = _mapped_of(moved, entries[path])
 
-    def _entries_at(self, paths: Iterable[str]) -> dict[str, list[Row | Rejection]]:
-        """The units of the documents at these paths; none for a document that is gone. Each is mapped once, however many
-        of its entries are asked for."""
-        documents = self._source.get(paths, self._collection.fields)
-        return {
-            path: map_document(self._collection, document) or [] if document is not None else []
-            for path, document in documents.items()
-        }
+    def _entries_at(self, paths: Iterable[str]) -> dict[str, Entries]:
+        """The units of the documents at these paths. Each is mapped once, however many of its entries are asked for."""
+        found: dict[str, Entries] = {}
+        for path, document in self._source.get(paths, self._collection.fields).items():
+            if isinstance(document, Document):
+                found[path] = map_document(self._collection, document) or []
+            else:
+                found[path] = [] if document is None else document
+        return found
 
     def _read_by_key(self, current: _Round, units: Sequence[Unit]) -> None:
         """Natural keys that several documents may share: all of them are asked for. The row belongs to the document that
         equals it, else to the oldest."""
-        sharing = self._judge.owners.sharing(list(dict.fromkeys(u.key for u in units)))
+        answers = self._judge.owners.sharing(list(dict.fromkeys(u.key for u in units)))
+        sharing = {key: answer for key, answer in answers.items() if not isinstance(answer, Unasked)}
         owners = self._owners_of(sharing)
-        elsewhere = [u for u in units if u.path is not None and u.path not in {s.path for s in sharing[u.key]}]
+        elsewhere = [u for u in units if u.path is not None and u.path not in {s.path for s in sharing.get(u.key, ())}]
         entries = self._entries_at([u.path for u in elsewhere if u.path is not None])
         for unit in units:
+            if unit.key not in sharing:  # not even the document above it can be asked for
+                current.mapped[unit.label] = UNASKED
+                continue
             own = next((s for s in sharing[unit.key] if s.path == unit.path), None)
             if own is None and unit.path is not None:
                 # Gone, or with another key now (then the row of that counts), or created since everybody was asked.
-                own = next(iter(entries[unit.path]), None)
+                told = entries[unit.path]
+                own = None if isinstance(told, Unasked) else next(iter(told), None)
             owner = owners.get(unit.key)
             if isinstance(own, Rejection):
                 current.mapped[unit.label] = own
@@ -211,8 +218,10 @@ class Protocol:
                 and unit.label not in current.orphaned
                 and self._collection.keyed_by_path
             ):
-                done[unit.label] = _unlocated(unit, current.versions)
-            elif mapped is None:
+                done[unit.label] = _untold(unit, current.versions, Reason.PATH_UNKNOWN)
+            elif mapped is UNASKED and not takes_names(self._collection):
+                done[unit.label] = _untold(unit, current.versions, Reason.CANT_BE_ASKED)
+            elif mapped is None or isinstance(mapped, Unasked):  # names are read before such a row is deleted
                 gone.append(unit)
             elif isinstance(mapped, Rejection):
                 done[unit.label] = replace(rejected(mapped), label=unit.label, key=unit.key)
@@ -253,7 +262,7 @@ class Protocol:
         settled = []
         for label, journal_id in current.written.items():
             document = now[read[label].path]
-            if document is not None and document.update_time == read[label].update_time:
+            if isinstance(document, Document) and document.update_time == read[label].update_time:
                 settled.append(journal_id)
             else:
                 current.again[label] = current.units[label]
@@ -275,7 +284,7 @@ class Protocol:
             still, moved = [], []
             for row, journal_id in zip(rows, journal_ids, strict=True):
                 document = documents[row.path]
-                if document is not None and document.update_time == row.update_time:
+                if isinstance(document, Document) and document.update_time == row.update_time:
                     still.append(journal_id)
                 else:
                     moved.append((unit_of_row(row), journal_id))
@@ -346,8 +355,10 @@ def _batches(units: Sequence[Unit]) -> Iterator[dict[str, Unit]]:
         todo = later
 
 
-def _mapped_of(unit: Unit, entries: Iterable[Row | Rejection]) -> Mapped:
+def _mapped_of(unit: Unit, entries: Entries) -> Mapped:
     """The unit's own part of its document. A document whose entries can't be read at all says the same of each."""
+    if isinstance(entries, Unasked):
+        return entries
     return next((m for m in entries if m.entry == unit.entry or (isinstance(m, Rejection) and m.entire)), None)
 
 
@@ -355,10 +366,10 @@ def _takes_proof(finding: Finding) -> bool:
     return finding.verdict is Verdict.EXTRA and finding.path is not None
 
 
-def _unlocated(unit: Unit, versions: Mapping[Key, tuple[str, str]]) -> Finding:
-    """A row whose document's path can't be told (no row above it, an id that no document has): never deleted, because
-    nobody can look."""
+def _untold(unit: Unit, versions: Mapping[Key, tuple[str, str]], reason: Reason) -> Finding:
+    """A row whose document's path can't be told (no row above it), or asked for (an id that Firestore refuses): never
+    deleted, because nobody can look."""
     version = versions.get(unit.key)
     if version is None:
         return unit.found(Verdict.ABSENT)
-    return unit.found(Verdict.EXTRA, reason=Reason.PATH_UNKNOWN, fingerprint=version[1])
+    return unit.found(Verdict.EXTRA, reason=reason, fingerprint=version[1])

@@ -15,9 +15,15 @@ from dualwrite.engine.absence import Absence
 from dualwrite.engine.judge import ATTEMPTS, Judge
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.model.declaration import Collection
+from dualwrite.model.documents import Document, Unasked
 from dualwrite.model.mapping import Key, Row, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.remembered import journal
+
+
+def takes_names(collection: Collection) -> bool:
+    """Whether only a complete read of names proves that no document has a key: a read at one path says nothing."""
+    return collection.keyed_by_path and not collection.keyed_by_whole_path
 
 
 class Deletes:
@@ -98,7 +104,7 @@ class Deletes:
     def _look(self, units: Sequence[Unit]) -> Absence:
         """One complete read of the names of each collection that the proof needs."""
         absence = Absence(self._source, self._policy.max_proof_reads)
-        if self._takes_names(self._collection):
+        if takes_names(self._collection):
             absence.look(self._collection, [u.key for u in units])
         required: dict[str, set[Key]] = {}
         for parent, key in (r for u in units for r in self._required(u)):
@@ -107,14 +113,10 @@ class Deletes:
             absence.look(self._judge.catalog[name], keys)
         return absence
 
-    @staticmethod
-    def _takes_names(collection: Collection) -> bool:
-        return collection.keyed_by_path and not collection.keyed_by_whole_path
-
     def _required(self, unit: Unit) -> Iterable[tuple[Collection, Key]]:
         """The document that a unit requires, where a read at its path doesn't prove that it is gone."""
         for collection in self._judge.catalog if unit.requires is not None else ():
-            if collection.entries is None and self._takes_names(collection):
+            if collection.entries is None and takes_names(collection):
                 key = key_of_path(collection, str(unit.requires))
                 if key is not None:
                     yield collection, key
@@ -126,7 +128,7 @@ class Deletes:
                 return None
             if paths:
                 return [replace(unit, requires=None)]
-        if not self._takes_names(self._collection):
+        if not takes_names(self._collection):
             return []  # step 2 read the only path there is, or asked everybody who could share the key
         paths = absence.paths(self._collection, unit.key)
         if paths is None:
@@ -141,7 +143,7 @@ class Deletes:
     def proof(self, units: Sequence[Unit]) -> tuple[list[Unit], set[str]]:
         """Of keys whose document is gone from its path: those that live elsewhere, as they really are, and the labels of
         those that could not be looked for."""
-        if not any(self._takes_names(self._collection) or list(self._required(u)) for u in units):
+        if not any(takes_names(self._collection) or list(self._required(u)) for u in units):
             return [], set()
         absence = self._look(units)
         found = {unit.label: self._alive(unit, absence) for unit in units}
@@ -188,9 +190,9 @@ class Deletes:
                 if required[unit.requires] is not None:
                     found[unit.label] = replace(unit, requires=None)
                 continue
-            document = own.get(unit.path or "")
-            mapped = map_document(self._collection, document) or [] if document is not None else []
-            for m in [*mapped, *sharing.get(unit.key, ())]:
+            document, others = own.get(unit.path or ""), sharing.get(unit.key, ())
+            mapped = map_document(self._collection, document) or [] if isinstance(document, Document) else []
+            for m in [*mapped, *(others if not isinstance(others, Unasked) else ())]:
                 if m.key == unit.key if isinstance(m, Row) else m.entire or m.entry == unit.entry:
                     found[unit.label] = unit
         return found

@@ -172,6 +172,7 @@ class Judge:
             parents=[state for state in states if state is not None and state != "present"],
             holders=self.owners.holders(difference),
             belongs_elsewhere=self.owners.belongs_elsewhere(difference),
+            unasked=self.owners.is_unasked(difference),
         )
 
     # --- inside the comparison's transaction ----------------------------------------------------------------------------

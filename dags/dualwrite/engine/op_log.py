@@ -13,7 +13,8 @@ from typing import Any
 
 from dualwrite.engine.units import Unit
 from dualwrite.model.declaration import Collection, DocumentId, EntryKey, Segment
-from dualwrite.model.mapping import joined_label
+from dualwrite.model.documents import can_be_asked
+from dualwrite.model.mapping import label_of_key
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
 from dualwrite.model.windows import LONG_AGO, Window
 from dualwrite.postgres import Connection
@@ -195,7 +196,7 @@ def _is_seen(collection: Collection, entity: str, entity_id: str, seen: Seen) ->
     if path is not None and collection.entries is not None:
         return path in seen.paths
     if all(c.name in values for c in collection.key):
-        return joined_label(tuple(values[c.name] for c in collection.key)) in seen.labels
+        return label_of_key(collection, [values[c.name] for c in collection.key]) in seen.labels
     return False
 
 
@@ -241,7 +242,7 @@ def locate(target: Target, collection: Collection, found: Sequence[tuple[str, st
     at = target.paths(collection, [key for key, path in keys.items() if not path])
     for key, path in keys.items():
         where = path or next(iter(at.get(key, ())), None)
-        label = joined_label(key)
+        label = label_of_key(collection, key)
         if where:
             units[label] = Unit(label, key, where, _entry(collection, key))
         elif label not in seen.labels and label not in seen.last_ids:
@@ -252,7 +253,7 @@ def locate(target: Target, collection: Collection, found: Sequence[tuple[str, st
 def _units(target: Target, collection: Collection, keys: Sequence[tuple[object, ...]]) -> list[Unit]:
     texts = [tuple(str(part) for part in key) for key in keys]
     told = target.paths(collection, list(texts))
-    return [Unit(joined_label(k), k, told[k][0], _entry(collection, k)) for k in texts if told.get(k)]
+    return [Unit(label_of_key(collection, k), k, told[k][0], _entry(collection, k)) for k in texts if told.get(k)]
 
 
 def _entry(collection: Collection, key: Sequence[str]) -> str | None:
@@ -271,7 +272,7 @@ def _values(collection: Collection, entity: str, entity_id: str) -> dict[str, st
 
 
 def _path(collection: Collection, values: dict[str, str]) -> str | None:
-    """The document's path, where the columns that the operation gives say all of it."""
+    """The document's path, where the columns that the operation gives say all of it, and it is one."""
     template = collection.templates[0]
     if len(collection.templates) > 1:
         return None
@@ -281,7 +282,10 @@ def _path(collection: Collection, values: dict[str, str]) -> str | None:
             known[column.origin.variable] = values[column.name]
         elif column.name in values and isinstance(column.origin, DocumentId):
             known[template.variables[-1]] = values[column.name]
-    return template.path(known) if all(v in known for v in template.variables) else None
+    if not all(v in known for v in template.variables):
+        return None
+    path = template.path(known)
+    return path if can_be_asked(path) else None
 
 
 # --- why ----------------------------------------------------------------------------------------------------------------
@@ -347,8 +351,7 @@ def _entity_ids(collection: Collection, finding: Finding) -> list[str]:
 
 
 def _columns_of(collection: Collection, finding: Finding) -> dict[str, str]:
-    """The key's columns, where its label says them."""
-    parts = finding.label.split("/")
-    if not collection.keyed_by_path or len(parts) != len(collection.key):
+    """The key's columns, where documents have no other."""
+    if not collection.keyed_by_path or finding.key is None:
         return {}
-    return dict(zip((c.name for c in collection.key), parts, strict=True))
+    return dict(zip((c.name for c in collection.key), map(str, finding.key), strict=True))

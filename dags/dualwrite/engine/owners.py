@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dualwrite.engine.classify import HolderState, says_elsewhere
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Collection, Field, Segment
+from dualwrite.model.documents import UNASKED, Document, Unasked
 from dualwrite.model.mapping import Cell, Key, Rejection, Row, map_document
 from dualwrite.postgres.target import Difference, Target
 
@@ -33,7 +34,7 @@ class Owners:
         self._source = source
         self._target = target
         self._collection = collection
-        self._known: dict[Key, Owner | None] = {}
+        self._known: dict[Key, Owner | Unasked | None] = {}
         names = [c.name for c in collection.columns]
         self._unique_indexes = [tuple(names.index(n) for n in unique) for unique in collection.unique]
 
@@ -74,14 +75,14 @@ class Owners:
         paths = self._target.paths(self._collection, wanted)
         documents = self._source.get([p for told in paths.values() for p in told], self._collection.fields)
         for key in wanted:
-            path = next((p for p in paths.get(key, ()) if documents[p] is not None), None)
-            if path is None:
-                self._known[key] = None
+            answers = [documents[path] for path in paths.get(key, ())]
+            document = next((answer for answer in answers if isinstance(answer, Document)), None)
+            if document is None:
+                self._known[key] = UNASKED if UNASKED in answers else None
                 continue
-            document = documents[path]
-            units = map_document(self._collection, document) if document is not None else None
+            units = map_document(self._collection, document)
             rows = [unit for unit in units or [] if isinstance(unit, Row) and unit.key == key]
-            self._known[key] = Owner(path, self.uniques(rows[0]) if rows else None)
+            self._known[key] = Owner(document.path, self.uniques(rows[0]) if rows else None)
 
     def belongs_elsewhere(self, difference: Difference) -> bool:
         """Whether the row at this key belongs to another document, which exists. Of several documents of one id, the
@@ -89,7 +90,11 @@ class Owners:
         if not self._may_belong_elsewhere(difference):
             return False
         owner = self._known[difference.row.key]
-        return owner is not None and owner.path != difference.row.path
+        return isinstance(owner, Owner) and owner.path != difference.row.path
+
+    def is_unasked(self, difference: Difference) -> bool:
+        """Whether a row that the difference depends on says that it belongs to a document that can't be asked for."""
+        return any(self._known[key] is UNASKED for key in self._contested(difference))
 
     def holders(self, difference: Difference) -> list[HolderState]:
         """What the rows are that hold the difference's further unique keys."""
@@ -101,7 +106,7 @@ class Owners:
 
     def _holder(self, key: Key, number: int, row: Row) -> HolderState:
         owner = self._known[key]
-        if owner is None:
+        if not isinstance(owner, Owner):
             return "extra"
         # A document that can't become a row keeps what it has until a person corrected it.
         states_it = owner.uniques is None or owner.uniques[number] == self.uniques(row)[number]
@@ -109,13 +114,16 @@ class Owners:
 
     # --- natural keys that several documents may share --------------------------------------------------------------------
 
-    def sharing(self, keys: Sequence[Key]) -> dict[Key, list[Row | Rejection]]:
+    def sharing(self, keys: Sequence[Key]) -> dict[Key, list[Row | Rejection] | Unasked]:
         """All documents that map to each of these natural keys, searched by the fields that the key is made of; also
-        those that share these fields and can't become a row. Billed: one read a document found, at least one a key."""
+        those that share these fields and can't become a row. Billed as children_where_each says."""
         questions = [self._question(key) for key in keys]
         answers = self._source.children_where_each(questions, self._collection.collection_id, self._collection.fields)
-        found: dict[Key, list[Row | Rejection]] = {}
+        found: dict[Key, list[Row | Rejection] | Unasked] = {}
         for key, documents in zip(keys, answers, strict=True):
+            if isinstance(documents, Unasked):
+                found[key] = documents
+                continue
             units = [unit for document in documents for unit in map_document(self._collection, document) or []]
             found[key] = [unit for unit in units if isinstance(unit, Rejection) or unit.key == key]
         return found

@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from dualwrite.firestore.staging import Stager
 from dualwrite.firestore.values import document_of
-from dualwrite.model.mapping import Key, Row, Staged, joined_label, map_document, staged
+from dualwrite.model.mapping import Key, Row, Staged, label_of_key, map_document, staged
 
 
 class Page(Sequence[Row]):
@@ -63,4 +63,5 @@ class Page(Sequence[Row]):
 
     def label(self, n: int) -> str:
         """The row's label; without making the row, where its key tells it."""
-        return joined_label(self.key(n)) if self._stager.collection.keyed_by_path else self[n].label
+        collection = self._stager.collection
+        return label_of_key(collection, self.key(n)) if collection.keyed_by_path else self[n].label

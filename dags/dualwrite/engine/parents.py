@@ -15,6 +15,7 @@ from dualwrite.engine.page import Page
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog
+from dualwrite.model.documents import Unasked
 from dualwrite.model.mapping import Row, map_document
 from dualwrite.model.report import CollectionReport
 from dualwrite.postgres.target import Target
@@ -75,10 +76,11 @@ class Parents:
         states: dict[str, ParentState] = {}
         rows: list[Row] = []
         for path, document in self._source.get(paths, collection.fields).items():
-            units = map_document(collection, document) if document is not None else None
             if document is None:
                 states[path] = "gone"
-            elif units and isinstance(units[0], Row):
+                continue
+            units = None if isinstance(document, Unasked) else map_document(collection, document)
+            if units and isinstance(units[0], Row):
                 rows.append(units[0])
             else:
                 states[path] = "unfit"

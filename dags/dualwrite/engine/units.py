@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dualwrite.model.declaration import Collection, EntryKey
-from dualwrite.model.mapping import Key, Row, joined_label
+from dualwrite.model.mapping import Key, Row, label_of_key
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 
 MAX_PROOF_READS = 250_000
+ROW_LABEL = "row:"
+"""How the label of a row begins where documents are called by their path: its key doesn't give that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,8 @@ def unit_of(collection: Collection, key: Key, path: str | None) -> Unit:
     """The unit of a row: its key, and the path of its document as far as the row can tell."""
     entries = (value for column, value in zip(collection.key, key, strict=True) if isinstance(column.origin, EntryKey))
     entry = next((str(value) for value in entries), None)
-    label = joined_label(key)
-    return Unit(label if collection.keyed_by_path else "row:" + label, key, path, entry)
+    label = label_of_key(collection, key)
+    return Unit(label if collection.keyed_by_path else ROW_LABEL + label, key, path, entry)
 
 
 def unit_of_row(row: Row) -> Unit:

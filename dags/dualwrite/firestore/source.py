@@ -33,7 +33,7 @@ from dualwrite.firestore.failures import Retries
 from dualwrite.firestore.queries import Scan, children_query, cursor_after, quoted, scan_query, up_to
 from dualwrite.firestore.read_ahead import Put, read_ahead
 from dualwrite.firestore.values import document_of, moment
-from dualwrite.model.documents import Document, is_valid_id
+from dualwrite.model.documents import UNASKED, Answer, Document, Unasked, can_be_asked
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.model.pace import Pace
 
@@ -50,6 +50,7 @@ _PIN_SECONDS = 50 * 60
 _GET_SIZE = 100
 _GETS_AT_ONCE = 4
 _QUESTIONS_AT_ONCE = 64
+_PROOFS = 3
 _CALL_SECONDS = 90.0
 """How long one call may last, whatever it delivers. A stream that fell silent ends with it, and so does a healthy long
 one (Firestore itself ends them after about a minute): both go on after the last document delivered."""
@@ -199,14 +200,14 @@ class Source:
                 raise self.budget.refusal(1, f"more of {what}", or_more=True)
         return number, instant
 
-    def get(self, paths: Iterable[str], fields: Sequence[str] = ()) -> dict[str, Document | None]:
+    def get(self, paths: Iterable[str], fields: Sequence[str] = ()) -> dict[str, Answer]:
         """The documents at these paths as of now, with these fields (none: only that they exist, and their times).
 
-        None stands for a document that doesn't exist, or can't: a row's id may be none that Firestore allows. Billed:
-        one read a path.
+        None: it is gone. UNASKED: nobody can know, because Firestore refuses to be asked for such a path (a row's id may
+        be none that it allows). Billed: one read a path that can be asked.
         """
-        found: dict[str, Document | None] = dict.fromkeys(paths)
-        wanted = [path for path in found if _can_exist(path)]
+        found: dict[str, Answer] = dict.fromkeys(paths, UNASKED)
+        wanted = [path for path in found if can_be_asked(path)]
         chunks = [wanted[i : i + _GET_SIZE] for i in range(0, len(wanted), _GET_SIZE)]
         self.budget.reserve(len(wanted), f"reading {len(wanted):,} documents by path")
         self._bill(len(wanted), reserved=True)
@@ -223,12 +224,12 @@ class Source:
         request.mask.field_paths.extend([quoted(f) for f in fields] or ["__name__"])
         return self._batch_get(request, metadata=self._metadata, timeout=_CALL_SECONDS)
 
-    def _finish_get(self, paths: list[str], fields: Sequence[str], call: Any) -> dict[str, Document | None]:
+    def _finish_get(self, paths: list[str], fields: Sequence[str], call: Any) -> dict[str, Answer]:
         calls = [call]
 
-        def ask() -> dict[str, Document | None]:
+        def ask() -> dict[str, Answer]:
             answers = calls.pop() if calls else self._call_get(paths, fields)
-            found: dict[str, Document | None] = {}
+            found: dict[str, Answer] = {}
             for answer in answers:
                 if answer.HasField("found"):
                     document = document_of(answer.found)
@@ -244,26 +245,50 @@ class Source:
 
     def children_where_each(
         self, questions: Sequence[tuple[str, Mapping[str, str]]], collection_id: str, fields: Sequence[str]
-    ) -> list[list[Document]]:
+    ) -> list[list[Document] | Unasked]:
         """For each question (a document's path, and values of fields) the documents directly below it in one collection
-        whose fields have these values, as of now.
+        whose fields have these values, as of now; UNASKED where Firestore can't be asked.
 
-        Equalities alone need no index of their own. Billed: one read a document, at least one a question.
+        An answer that was cut short looks like a short one, and an empty one says that a row's document is gone: so each is
+        proved by a count() at its read_time, or IncompleteRead is raised. Equalities alone need no index of their own.
+        Billed: one read a document, at least one a question, and the count.
         """
-        found: list[list[Document]] = [[] for _ in questions]
-        asked = [n for n, (parent, _) in enumerate(questions) if _can_exist(parent)]
+        found: list[list[Document] | Unasked] = [UNASKED for _ in questions]
+        asked = [n for n, (parent, _) in enumerate(questions) if can_be_asked(parent)]
         for start in range(0, len(asked), _QUESTIONS_AT_ONCE):
             part = asked[start : start + _QUESTIONS_AT_ONCE]
             requests = [self._children_request(questions[n][0], collection_id, questions[n][1], fields) for n in part]
-            with self.budget.asking(len(part), f"looking for {collection_id} below {len(part)} documents") as most:
+            with self.budget.asking(2 * len(part), f"looking for {collection_id} below {len(part)} documents") as most:
                 if most is not None:
                     for request in requests:
-                        request.structured_query.limit.value = most // len(part)
-                # They run side by side from the moment they are made; their answers are taken in turn.
-                calls = [self._run_query(r, metadata=self._metadata, timeout=_CALL_SECONDS) for r in requests]
-                for n, request, call in zip(part, requests, calls, strict=True):
-                    found[n] = self._finish_children(request, call, collection_id)
+                        request.structured_query.limit.value = most // len(part) - 1
+                for n, answer in zip(part, self._proved_children(requests, collection_id), strict=True):
+                    found[n] = answer
         return found
+
+    def _proved_children(self, requests: Sequence[Any], collection_id: str) -> list[list[Document]]:
+        """The answers to these questions. One that its count() doesn't prove is asked for again, a few times."""
+        found: dict[int, list[Document]] = {}
+        for _ in range(_PROOFS):
+            todo = {n: request for n, request in enumerate(requests) if n not in found}
+            # They run side by side from the moment they are made; their answers are taken in turn.
+            calls = {n: self._run_query(r, metadata=self._metadata, timeout=_CALL_SECONDS) for n, r in todo.items()}
+            answers = {n: self._finish_children(request, calls[n], collection_id) for n, request in todo.items()}
+            counts = {
+                n: self._call_count_children(todo[n], instant)
+                for n, (_, instant) in answers.items()
+                if instant is not None
+            }
+            for n, call in counts.items():
+                documents, instant = answers[n]
+                if self._finish_count_children(todo[n], instant, call) == len(documents):
+                    found[n] = documents
+            if len(found) == len(requests):
+                return [found[n] for n in range(len(requests))]
+        raise IncompleteRead(
+            f"Firestore's answers about {collection_id} below a document did not hold as many documents as it counted at the "
+            f"same instant, {_PROOFS} times. Nothing was concluded from them. Run again."
+        )
 
     def _children_request(
         self, parent_path: str, collection_id: str, equals: Mapping[str, str], fields: Sequence[str]
@@ -272,18 +297,48 @@ class Source:
         request.structured_query.CopyFrom(children_query(collection_id, equals, fields))
         return request
 
-    def _finish_children(self, request: Any, call: Any, collection_id: str) -> list[Document]:
+    def _finish_children(self, request: Any, call: Any, collection_id: str) -> tuple[list[Document], datetime | None]:
+        """The documents, and the instant for which the last answer says that these are all; None where it says none."""
         calls = [call]
 
-        def ask() -> list[Document]:
+        def ask() -> tuple[list[Document], datetime | None]:
             answers = calls.pop() if calls else self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
-            return [document_of(answer.document) for _, answer in answers if answer.HasField("document")]
+            documents, instant = [], None
+            for _, answer in answers:
+                if answer.HasField("document"):
+                    documents.append(document_of(answer.document))
+                instant = moment(answer.read_time) if answer.HasField("read_time") else None
+            return documents, instant
 
-        documents = self._retry(ask, f"looking for {collection_id} below one document")
+        documents, instant = self._retry(ask, f"looking for {collection_id} below one document")
         self._bill(max(1, len(documents)))
         if request.structured_query.HasField("limit") and len(documents) >= request.structured_query.limit.value:
             raise self.budget.refusal(1, f"looking for more {collection_id}", or_more=True)
-        return documents
+        return documents, instant
+
+    def _call_count_children(self, request: Any, instant: datetime | None) -> Any:
+        counted = _CountRequest(parent=request.parent)
+        query = counted.structured_aggregation_query.structured_query
+        query.CopyFrom(request.structured_query)
+        query.ClearField("select")
+        query.ClearField("limit")
+        counted.structured_aggregation_query.aggregations.add(alias="n").count.SetInParent()
+        counted.read_time.FromDatetime(instant)
+        return self._run_count(counted, metadata=self._metadata, timeout=_CALL_SECONDS)
+
+    def _finish_count_children(self, request: Any, instant: datetime | None, call: Any) -> int | None:
+        """What count() says; None where its own answer was cut short."""
+        calls = [call]
+
+        def ask() -> int | None:
+            for answer in calls.pop() if calls else self._call_count_children(request, instant):
+                if answer.HasField("result"):
+                    return int(answer.result.aggregate_fields["n"].integer_value)
+            return None
+
+        number = self._retry(ask, "count() below one document")
+        self._bill(max(1, -(-(number or 0) // 1000)))
+        return number
 
     def _retry(self, ask: Callable[[], T], what: str) -> T:
         retries = Retries(what)
@@ -402,8 +457,3 @@ class Source:
         billed = progress.delivered + progress.empty
         self._bill(billed - progress.billed, reserved=True)
         progress.billed = billed
-
-
-def _can_exist(path: str) -> bool:
-    segments = path.split("/")
-    return len(segments) % 2 == 0 and all(map(is_valid_id, segments))

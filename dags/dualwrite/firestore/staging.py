@@ -27,7 +27,7 @@ from dualwrite.model.declaration import (
     Template,
 )
 from dualwrite.model.documents import is_valid_id
-from dualwrite.model.mapping import Cell, Staged, cell_or_none, stands_for_key
+from dualwrite.model.mapping import Cell, Staged, cell_or_none, is_odd, stands_for_key
 
 _Cell = Callable[[list[str], Any, Any, list[int]], Cell]
 """From a document (its name's segments, its fields, its message) to a column's cell. A stand-in adds its columns' bits
@@ -70,7 +70,7 @@ class Stager:
         """The staged row of a document, or None where `map_document` must look at it."""
         segments = message.name.split("/")
         cells = self._by_shape.get(tuple(segments[NAME_SEGMENTS::2]))
-        if cells is None:
+        if cells is None or is_odd(message.name):
             return None
         fields = message.fields
         marks: list[int] = []

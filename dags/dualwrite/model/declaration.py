@@ -207,6 +207,11 @@ class Collection:
         return any(isinstance(c.origin, EntryKey) and c.references is not None for c in self.columns)
 
     @cached_property
+    def key_is_ids(self) -> tuple[bool, ...]:
+        """Of each key column whether it holds documents' ids, which may be told to people; else it holds content."""
+        return tuple(not isinstance(c.origin, Field | EntryKey) or c.references is not None for c in self.key)
+
+    @cached_property
     def fingerprinted(self) -> tuple[Column, ...]:
         """The columns that tell whether a difference is still the same one: what is compared, but for the times of
         writing, which counters move all day."""

@@ -30,7 +30,7 @@ from dualwrite.model.declaration import (
     Segment,
     Type,
 )
-from dualwrite.model.documents import Document, Value, is_valid_id, type_name
+from dualwrite.model.documents import Document, Value, can_be_asked, is_valid_id, type_name
 from dualwrite.model.live import INTEGERS, is_key
 
 
@@ -113,6 +113,12 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
     variables = collection.match(document.path)
     if variables is None:
         return None
+    if is_odd(document.path) and not can_be_asked(document.path):
+        reason = Refusal("cant_be_asked: its path holds an id that Firestore can't be asked for")
+        label = (
+            label_of(collection, variables, None) if collection.entries is None else joined_label(variables.values())
+        )
+        return [Rejection(label, document.path, None, reason, entire=True)]
     if collection.entries is None:
         return [_map_unit(collection, document, variables, None, None)]
     name = collection.entries.field
@@ -148,6 +154,12 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
     return units
 
 
+def is_odd(name: str) -> bool:
+    """Whether a document's name or path may hold an id that Firestore can't be asked for, as far as a scan delivers any:
+    a quick look for `__...__`."""
+    return "/__" in name
+
+
 LONGEST_LABEL = 400
 """Bytes of a label. It is a primary key of what the bundle remembers, and an index row of Postgres ends at 2,700."""
 
@@ -169,10 +181,23 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _digested(text: str) -> str:
+    return "~" + _digest(text) if text else text
+
+
+def label_of_key(collection: Collection, key: Iterable[object]) -> str:
+    """How the unit of a key is called. What is no id (the text of a field, an element of a list) is content, and stands
+    there as a digest, whatever it looks like."""
+    return joined_label(
+        part if is_id else _digested(str(part)) for is_id, part in zip(collection.key_is_ids, key, strict=True)
+    )
+
+
 def label_of(collection: Collection, variables: Mapping[str, str], entry: str | None) -> str:
     """The label of a document's unit: its key where the path gives that, else the path's variables."""
     if not collection.keyed_by_path:
-        return joined_label([*variables.values(), *([] if entry is None else [entry])])
+        told = entry if entry is None or collection.entries_are_ids else _digested(entry)
+        return joined_label([*variables.values(), *([] if told is None else [told])])
     parts = []
     for column in collection.key:
         origin = column.origin
@@ -182,7 +207,7 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
             parts.append(entry or "")
         else:
             parts.append(list(variables.values())[-1])
-    return joined_label(parts)
+    return label_of_key(collection, parts)
 
 
 def key_of_path(collection: Collection, path: str) -> Key | None:

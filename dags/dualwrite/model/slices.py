@@ -13,6 +13,8 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any, Literal, Self, TypeVar
 
+from dualwrite.model.documents import order_of_ids
+from dualwrite.model.verdicts import printable
 from dualwrite.model.windows import Window
 
 By = Literal["time", "name"]
@@ -93,7 +95,7 @@ def _json(bound: datetime | str | None) -> str | None:
 def _shown(bound: datetime | str | None) -> str:
     if bound is None:
         return "…"
-    text = bound.strftime("%Y-%m-%dT%H:%M:%S") if isinstance(bound, datetime) else bound
+    text = bound.strftime("%Y-%m-%dT%H:%M:%S") if isinstance(bound, datetime) else printable(bound)
     return text if len(text) <= 60 else text[:29] + "…" + text[-30:]
 
 
@@ -113,9 +115,9 @@ def size(slice_documents: int, documents: int) -> int:
     return max(slice_documents, -(-2 * documents // (MOST_SLICES // 2)))
 
 
-def name_order(path: str) -> tuple[bytes, ...]:
-    """Firestore's order of document names: segment by segment, by UTF-8 bytes."""
-    return tuple(segment.encode() for segment in path.split("/"))
+def name_order(path: str) -> tuple[tuple[int, int, bytes], ...]:
+    """Firestore's order of document names: segment by segment, numeric ids (`__id7__`) before others."""
+    return tuple(map(order_of_ids, path.split("/")))
 
 
 def cut(

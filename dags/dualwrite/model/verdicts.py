@@ -58,6 +58,8 @@ class Reason(StrEnum):
     """... by a row whose document says otherwise: that row is updated first."""
     PATH_UNKNOWN = "path_unknown"
     """The row doesn't tell where its document is."""
+    CANT_BE_ASKED = "cant_be_asked"
+    """Firestore can't be asked for the document: a part of its path is no id that it allows."""
     STILL_REFERENCED = "still_referenced"
     """Rows reference it, so it was not deleted."""
     ABSENCE_NOT_PROVED = "absence_not_proved"
@@ -162,7 +164,12 @@ class Excuse:
         return self.verdict is None or (self.verdict, self.reason) == (finding.verdict, finding.reason)
 
 
+def printable(text: str) -> str:
+    """An id or a path for people to read, with what is no printable character escaped: an id may hold line breaks and
+    other control characters, and JSON columns refuse U+0000."""
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
 def _short(text: str, longest: int) -> str:
-    """Shortened, and with control characters escaped: an id may hold any, and JSON columns refuse U+0000."""
-    text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    text = printable(text)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.units import Unit, unit_of, unit_of_finding, unit_of_row
 from dualwrite.model.declaration import Segment
+from dualwrite.model.documents import Unasked
 from dualwrite.model.mapping import Rejection, Row, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Verdict, rejected
 from dualwrite.postgres.remembered.differences import OpenDifference
@@ -33,6 +34,9 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
     ended: list[Finding] = []
     for finding in keyless:
         document = documents.get(finding.path or "")
+        if isinstance(document, Unasked):  # a scan delivered it, so it isn't gone
+            done.append(finding)
+            continue
         mapped = map_document(collection, document) or [] if document is not None else []
         now = next((m for m in mapped if m.label == finding.label), None)
         if isinstance(now, Rejection):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from dualwrite.engine import preflight as checks
-from dualwrite.engine.units import Policy
+from dualwrite.engine.units import ROW_LABEL, Policy, unit_of
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog, Collection
@@ -163,6 +163,9 @@ def preflight(
         _check_clocks(clock(), {"target's": target_clock.now(connection)})
         journal.prune(connection, JOURNAL_DAYS)
         run_log.prune(connection, RUNS_DAYS)
+        for collection in catalog:
+            if not all(collection.key_is_ids):
+                _relabel(connection, collection)
         # Excuses may name a collection that is no longer declared, and has differences open from when it was.
         known = {*catalog.names, *(line["collection"] for line in differences.open_counts(connection))}
         refuse_unknown_collections([*params.excuses, *params.unexcuses], known)
@@ -194,6 +197,12 @@ def preflight(
     )
     _check_clocks(clock(), {"source's": checked.source_time})
     return replace(plan, billed_reads=source.billed_reads)
+
+
+def _relabel(connection: Connection, collection: Collection) -> None:
+    """Labels that hold content, from an earlier version, become digests before anything tells them."""
+    prefix = "" if collection.keyed_by_path else ROW_LABEL
+    differences.relabel(connection, collection.name, prefix, lambda key: unit_of(collection, key, None).label)
 
 
 def _check_clocks(worker: datetime, others: Mapping[str, datetime]) -> None:

@@ -40,6 +40,8 @@ _BLOCKED: dict[str, str] = {
     "more names than max_proof_reads, so no repair deletes them",
     Reason.PARENT_REJECTED: "correct the document that it needs: that one can't become a row",
     Reason.PATH_UNKNOWN: "look at the row by hand: nothing tells which document it belongs to, so no repair deletes it",
+    Reason.CANT_BE_ASKED: "look at the row by hand: a part of its document's path is no id that Firestore can be asked for, so "
+    "no repair deletes it",
     Reason.STILL_REFERENCED: "remove the rows that reference it first (see its foreign keys), or excuse it",
 }
 """What to do where the repair that the verdict suggests can't help, by the difference's reason."""

@@ -284,6 +284,25 @@ def _close(connection: Connection, collection: str, labels: list[str]) -> int:
     ).rowcount
 
 
+def relabel(connection: Connection, collection: str, prefix: str, label_of: Callable[[tuple[str, ...]], str]) -> None:
+    """Gives the open differences of rows (labels with this prefix) the labels that their keys have now: an earlier version
+    called some by their content. What a person accepted stays accepted."""
+    rows = connection.execute(
+        "SELECT key, ARRAY(SELECT jsonb_array_elements_text(row_key)) FROM dualwrite.open_differences "
+        "WHERE collection = %s AND row_key IS NOT NULL AND starts_with(key, %s) AND key !~ '~[0-9a-f]{16}'",
+        (collection, prefix),
+    ).fetchall()
+    changed = {old: label_of(tuple(key)) for old, key in rows}
+    for old, new in changed.items():
+        if old != new:
+            given = {"collection": collection, "old": old, "new": new}
+            connection.execute(
+                "UPDATE dualwrite.open_differences SET key = %(new)s WHERE collection = %(collection)s AND key = %(old)s AND NOT "
+                "EXISTS (SELECT FROM dualwrite.open_differences WHERE collection = %(collection)s AND key = %(new)s)",
+                given,
+            )
+
+
 def open_counts(connection: Connection) -> list[dict[str, Any]]:
     """What is open, by collection, verdict, reason, cause and whether it is excused, with the time it was first seen.
     Reasons of rejections are many, and left out."""
