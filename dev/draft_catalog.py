@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +25,7 @@ from google.cloud import firestore
 from dev.draft_guess import LiveColumn, LiveTable, Shape, match, render, words
 from dev.processes import Missing
 from dualwrite import postgres
+from dualwrite.model.declaration import is_field_path
 
 SAMPLE = 50
 DEPTH = 8
@@ -36,58 +39,77 @@ def sample(client: firestore.Client, size: int = SAMPLE) -> list[Shape]:
     """The shapes of all collections that can be reached from a sample of each one's documents."""
     shapes: dict[str, Shape] = {}
     ids: set[str] = set()
-    keys: dict[tuple[str, str], list[set[str]]] = {}
+    maps: dict[tuple[str, str], _Maps] = {}
     todo = [(reference, reference.id) for reference in client.collections()]
     for _ in range(DEPTH):
         below = []
         for reference, head in todo:
-            variable = "_".join(words(reference.id)) or "id"
+            variable = re.sub(r"\W", "_", "_".join(words(reference.id)) or "id", flags=re.ASCII)
+            variable = variable if variable.isidentifier() else f"_{variable}"
             taken = [part[1:-1] for part in head.split("/")[1::2]]
             path = f"{head}/{{{variable if variable not in taken else variable + '_' + str(len(taken))}}}"
             shape = shapes.setdefault(path, Shape(path))
             for document in itertools.islice(reference.limit(size).stream(), max(0, size - shape.sampled)):
                 ids.add(document.id)
-                _add(shape, document.to_dict() or {}, keys)
+                _add(shape, document.to_dict() or {}, maps)
                 below += [(inner, f"{path}/{inner.id}") for inner in document.reference.collections()]
         todo = below
-    for (path, name), seen in keys.items():
+    for (path, name), seen in maps.items():
         _open_map(shapes[path], name, seen, ids)
     return list(shapes.values())
 
 
-def _add(shape: Shape, fields: dict[str, Any], keys: dict[tuple[str, str], list[set[str]]]) -> None:
+@dataclass
+class _Maps:
+    """What one map field of a collection's documents holds: the keys in each document, the types of all values."""
+
+    keys: list[set[str]] = field(default_factory=list)
+    types: set[str] = field(default_factory=set)
+
+
+def _type(value: object) -> str:
+    return "datetime" if isinstance(value, datetime) else type(value).__name__
+
+
+def _add(shape: Shape, fields: dict[str, Any], maps: dict[tuple[str, str], _Maps]) -> None:
     """Adds the types of one document's fields. The values end here."""
     present = set()
-    for name, value in _flat(fields):
+    for names, value in _flat(fields):
+        if not all(is_field_path(name) and "." not in name for name in names):
+            shape.unsayable.add(names)
+            continue
+        name = ".".join(names)
         present.add(name)
-        shape.fields.setdefault(name, set()).add("datetime" if isinstance(value, datetime) else type(value).__name__)
+        shape.fields.setdefault(name, set()).add(_type(value))
         if isinstance(value, dict):
-            keys.setdefault((shape.path, name), []).append(set(value))
+            seen = maps.setdefault((shape.path, name), _Maps())
+            seen.keys.append(set(value))
+            seen.types.update(map(_type, value.values()))
         if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
             shape.lists.add(name)
     shape.always = present if shape.sampled == 0 else shape.always & present
     shape.sampled += 1
 
 
-def _flat(fields: dict[str, Any], head: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(fields: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, value in fields.items():
-        yield head + name, value
-        if isinstance(value, dict) and head.count(".") < 2:
-            yield from _flat(value, f"{head}{name}.")
+        yield (*above, name), value
+        if isinstance(value, dict) and len(above) < 2:
+            yield from _flat(value, (*above, name))
 
 
-def _open_map(shape: Shape, name: str, seen: list[set[str]], ids: set[str]) -> None:
+def _open_map(shape: Shape, name: str, seen: _Maps, ids: set[str]) -> None:
     """A map holds entries, one a key, where its keys are ids of documents or differ from document to document; they
     leave the shape."""
-    inner = {key for key in shape.fields if key.startswith(f"{name}.")}
-    types = {t for key in inner for t in shape.fields[key]}
-    filled = [keys for keys in seen if keys]
+    filled = [keys for keys in seen.keys if keys]
     keyed_by_ids = bool(filled) and set.union(*filled) <= ids
     differing = len(filled) > 1 and not set.intersection(*filled)
-    if (keyed_by_ids or differing) and len(types) == 1 and types & {"str", "bool", "int"}:
-        shape.open_maps[name] = types.pop()
-        for key in inner:
+    if (keyed_by_ids or differing) and len(seen.types) == 1 and seen.types & {"str", "bool", "int"}:
+        shape.open_maps[name] = next(iter(seen.types))
+        for key in [key for key in shape.fields if key.startswith(f"{name}.")]:
             del shape.fields[key]
+        above = tuple(name.split("."))
+        shape.unsayable = {names for names in shape.unsayable if names[: len(above)] != above}
 
 
 # --- Postgres -----------------------------------------------------------------------------------------------------------
@@ -128,6 +150,7 @@ def tables(connection: psycopg.Connection[Any], schema: str) -> list[LiveTable]:
                 next((tuple(key) for primary, key in keys if primary), ()),
                 tuple(tuple(key) for primary, key in keys if not primary),
                 {column: (r if s == "public" else f"{s}.{r}") for column, s, r in foreign},
+                "." in name or "." in schema,
             )
         )
     return [table for table in found if table.primary or table.unique]

@@ -1,5 +1,8 @@
 """Guesses a catalog from the shape of two databases. Pure: shapes in, the text of a catalog.py out, each guess marked.
 
+Names are data: whatever a collection, a field, a table or a column is called, it stands in the text as a string or, in a
+comment, as one; what can't be declared is named in a comment.
+
 What it is sure of comes from the target: tables, types, NOT NULL, keys, foreign keys. What it guesses is which collection
 fills which table and which field which column, by their names; a person reads every line marked GUESS or TODO.
 """
@@ -10,6 +13,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dualwrite.model.declaration import is_field_path, is_template
+
 
 @dataclass
 class Shape:
@@ -17,7 +22,7 @@ class Shape:
 
     `path` is a template. `fields`: dotted path -> the types seen. `always`: fields that every sampled document has.
     `open_maps`: map fields whose keys differ between documents, with the type of their values. `lists`: array fields
-    of strings.
+    of strings. `unsayable`: fields whose own names hold a dot or a backtick, by the names on their way.
     """
 
     path: str
@@ -25,6 +30,7 @@ class Shape:
     always: set[str] = field(default_factory=set)
     open_maps: dict[str, str] = field(default_factory=dict)
     lists: set[str] = field(default_factory=set)
+    unsayable: set[tuple[str, ...]] = field(default_factory=set)
     sampled: int = 0
 
     @property
@@ -55,6 +61,8 @@ class LiveTable:
     primary: tuple[str, ...]
     unique: tuple[tuple[str, ...], ...]
     foreign: Mapping[str, str]
+    odd: bool = False
+    """Its own name holds a dot, so it can't be declared."""
 
     @property
     def bare(self) -> str:
@@ -110,14 +118,17 @@ def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Ma
     """The likeliest pairs, each table and each shape once; then the tables and the shapes that are left."""
     grouped: dict[str, list[Shape]] = {}
     for shape in shapes:
-        grouped.setdefault(shape.id, []).append(shape)
+        if is_template(shape.path):
+            grouped.setdefault(shape.id, []).append(shape)
     scored: list[tuple[float, int, LiveTable, tuple[Shape, ...], str | None]] = []
     for table in tables:
+        if table.odd:
+            continue
         for group in grouped.values():
             scored.append((_score(table, group), len(scored), table, tuple(group), None))
             for shape in group:
                 parent = shape.id
-                for name in [*shape.open_maps, *shape.lists]:
+                for name in filter(is_field_path, [*shape.open_maps, *shape.lists]):
                     value = max(likeness(table.bare, f"{parent}_{name}"), likeness(table.bare, name) - 0.01)
                     if len(table.foreign) >= 1:
                         scored.append((value, len(scored), table, (shape,), name))
@@ -129,7 +140,7 @@ def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Ma
             found.append(Match(table, chosen, entries))
             used_tables.add(table.name)
             used.add((chosen[0].id, entries))
-    left = [shape for shape in shapes if (shape.id, None) not in used]
+    left = [shape for shape in shapes if (shape.id, None) not in used or not is_template(shape.path)]
     return found, [t for t in tables if t.name not in used_tables], left
 
 
@@ -174,7 +185,7 @@ def guess_columns(found: Match, by_table: Mapping[str, Match]) -> list[Guess]:
     for column in found.table.columns:
         kind = _TYPES.get(column.type)
         if kind is None:
-            guesses.append(Guess(column, None, f"TODO {column.type} is no type that can be declared"))
+            guesses.append(Guess(column, None, f"TODO {column.type!r} is no type that can be declared"))
             continue
         if column.name in found.table.primary and column.name not in key:
             continue  # left to its default
@@ -182,8 +193,18 @@ def guess_columns(found: Match, by_table: Mapping[str, Match]) -> list[Guess]:
         if origin is None:
             needs = column.not_null and column.default is None
             told = "TODO it is NOT NULL and needs a value" if needs else "no field looks like it"
+            alike = sorted(
+                ".".join(map(repr, names))
+                for shape in found.shapes
+                for names in shape.unsayable
+                if likeness(column.name, re.sub(r"[.`]", "_", names[-1])) >= 0.5
+            )
+            if alike:
+                told = f"TODO field {alike[0]} looks like it, and can't be declared: a dot or a backtick is in its own name"
             guesses.append(Guess(column, None, told))
             continue
+        if kind == "json" and origin.startswith("Field") and column.default is not None:
+            remark = f"{remark} TODO an absent field doesn't become its default, {column.default!r}".strip()
         guesses.append(Guess(column, _declaration(found, column, kind, origin, key, by_table), remark))
     return guesses
 
@@ -223,7 +244,7 @@ def _origin(
         best = candidates[0]
         taken.add(best)
         exact = words(best.rsplit(".", 1)[-1]) == words(column.name)
-        remark = "" if exact and len(candidates) == 1 else f"GUESS field {best}"
+        remark = "" if exact and len(candidates) == 1 else f"GUESS field {best!r}"
         if kind == "timestamp" and column.not_null:
             return f"Field({best!r}, CreateTime())", remark
         return f"Field({best!r})", remark
@@ -291,31 +312,34 @@ def _declaration(
     path_given = origin.startswith(("DocumentId", "Segment", "EntryKey"))
     if column.not_null and not (role == "key" and path_given):
         parts.append("required=True")
-    absent = _absent(column)
-    if absent is not None and origin.startswith("Field") and kind != "timestamp":
-        parts.append(f"absent={absent}")
+    absent = _absent(column, kind)
     target = found.table.foreign.get(column.name)
+    if absent is not None and origin.startswith("Field") and target not in by_table:
+        parts.append(f"absent={absent}")
     if target in by_table:
         parts.append(f"references={by_table[str(target)].table.bare!r}")
     return f"Column({', '.join(parts)})"
 
 
-def _absent(column: LiveColumn) -> str | None:
-    """A column's default as Python, where it is a plain value."""
-    if column.default is None:
-        return None
-    literal = re.fullmatch(r"'((?:[^']|'')*)'(?:::[\w ]+)?", column.default)
-    if literal:
+def _absent(column: LiveColumn, kind: str) -> str | None:
+    """A column's default as Python, where it is a plain value that catalog.py can write for this type."""
+    default = column.default or ""
+    if kind == "text" and (literal := re.fullmatch(r"'((?:[^']|'')*)'(?:::[\w ]+)?", default)):
         return repr(literal[1].replace("''", "'"))
-    if re.fullmatch(r"-?\d+", column.default):
-        return column.default
-    return {"true": "True", "false": "False"}.get(column.default.lower())
+    if kind in ("integer", "numeric") and (number := re.fullmatch(r"'?(-?\d+)'?(?:::[\w ]+)?", default)):
+        value = int(number[1])
+        return str(value) if kind == "numeric" or -(2**31) <= value < 2**31 else None
+    return {"true": "True", "false": "False"}.get(default) if kind == "boolean" else None
 
 
 def _check_fields(shape: Shape) -> list[str]:
     """Timestamp fields that say when a document was written; those that every sampled document has come first."""
     names = {"_".join(words(n)): rank for group in ((*_UPDATED,), (*_CREATED,)) for rank, n in enumerate(group)}
-    found = [n for n, t in shape.fields.items() if t - {"NoneType"} == {"datetime"} and "_".join(words(n)) in names]
+    found = [
+        n
+        for n, t in shape.fields.items()
+        if is_field_path(n) and t - {"NoneType"} == {"datetime"} and "_".join(words(n)) in names
+    ]
     return sorted(found, key=lambda n: (n not in shape.always, n))
 
 
@@ -328,6 +352,7 @@ def render(
     """The text of a catalog.py that imports as it stands, with what a person must look at marked."""
     matches = list(matches)
     by_table = {m.table.name: m for m in matches}
+    variables = _variables(matches)
     out = [
         '"""DRAFT, made from a sample: which documents become which rows.',
         "",
@@ -345,28 +370,51 @@ def render(
         "",
     ]
     for found in matches:
-        out += _collection(found, by_table)
+        out += _collection(found, by_table, variables[found.table.name])
     for table in tables_left:
-        out.append(f"# No collection looks like table {table.name}.")
+        if table.odd:
+            out.append(f"# TODO table {table.name!r} can't be declared: a dot is in its own name.")
+        else:
+            out.append(f"# No collection looks like table {_said(table.name)}.")
     for shape in shapes_left:
-        out.append(f"# No table looks like {shape.path} ({shape.sampled} sampled).")
-    names = ", ".join(m.table.bare.upper() for m in matches)
-    out += ["", f"CATALOG = Catalog(({names},))", ""]
+        if not is_template(shape.path):
+            out.append(f"# TODO {_said(shape.path)} can't be declared: braces are in its collections' names.")
+        else:
+            out.append(f"# No table looks like {_said(shape.path)} ({shape.sampled} sampled).")
+    names = ", ".join(variables[m.table.name] for m in matches)
+    out += ["", f"CATALOG = Catalog(({names}{',' if names else ''}))", ""]
     return "\n".join(out)
 
 
-def _collection(found: Match, by_table: Mapping[str, Match]) -> list[str]:
+def _said(name: str) -> str:
+    """A name in a comment: as it is if it is plain, else as a string, in which no line ends."""
+    return name if re.fullmatch(r"[\w{}/.-]+", name) else repr(name)
+
+
+def _variables(matches: Sequence[Match]) -> dict[str, str]:
+    """What each table's collection is called in Python. Tables are called what they like."""
+    found: dict[str, str] = {}
+    for match_ in matches:
+        name = re.sub(r"\W", "_", match_.table.bare, flags=re.ASCII).upper()
+        if not name.isidentifier() or name in ("CATALOG", "EXPORT_TIME", *found.values()):
+            name = f"TABLE_{len(found) + 1}"
+        found[match_.table.name] = name
+    return found
+
+
+def _collection(found: Match, by_table: Mapping[str, Match], variable: str) -> list[str]:
     name, shape = found.table.bare, found.shapes[0]
     checks = (
         _check_fields(shape) if all(set(_check_fields(s)) == set(_check_fields(shape)) for s in found.shapes) else []
     )
     guesses = guess_columns(found, by_table)
     declared = [g.column.name for g in guesses if g.text is not None]
-    written = [n for n in declared if n in (*_CREATED, *_UPDATED)]
+    times = {c.name for c in found.table.columns if _TYPES.get(c.type) == "timestamp"}
+    written = [n for n in declared if n in times and n in (*_CREATED, *_UPDATED)]
     key = _key(found)
     unique = [u for u in found.table.unique if set(u) != set(key) and set(u) <= set(declared)]
     lines = [
-        f"{name.upper()} = Collection(",
+        f"{variable} = Collection(",
         f"    name={name!r},",
         f"    table={found.table.name!r},",
         f"    paths=({', '.join(map(repr, (s.path for s in found.shapes)))},),  # GUESS by name, {shape.sampled} sampled",
@@ -392,9 +440,15 @@ def _collection(found: Match, by_table: Mapping[str, Match]) -> list[str]:
         if guess.text is not None:
             lines.append(f"        {guess.text},{f'  # {guess.remark}' if guess.remark else ''}")
         else:
-            lines.append(f"        # {guess.column.name} ({guess.column.type}): {guess.remark}.")
+            lines.append(f"        # {_said(guess.column.name)} ({_said(guess.column.type)}): {guess.remark}.")
+    told = sorted({".".join(map(repr, names)) for s in found.shapes for names in s.unsayable})
+    lines += [f"    # TODO field {name} can't be declared: a dot or a backtick is in its own name." for name in told]
     return [*lines, "    ),", ")", ""]
 
 
 def _rare(names: Sequence[str]) -> str:
-    return f": not every document has {', '.join(names)}, and those without are seen by sweeps alone" if names else ""
+    return (
+        f": not every document has {', '.join(map(_said, names))}, and those without are seen by sweeps alone"
+        if names
+        else ""
+    )

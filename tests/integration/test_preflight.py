@@ -11,6 +11,7 @@ from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.firestore.source import Source
 from dualwrite.model import gap_params
+from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId
 from dualwrite.model.errors import CatalogError, ParameterError, PreflightError
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
@@ -77,6 +78,57 @@ def test_missing_columns_types_keys_and_not_null_columns_are_all_named(both, emu
         "Columns (post_id, user_id) of likes need a unique index",
     ):
         assert fault in str(refused.value)
+
+
+@pytest.mark.parametrize("other", ["timestamp", "date"])
+@pytest.mark.parametrize("collection", list(CATALOG), ids=lambda c: c.name)
+def test_a_written_column_that_is_no_instant_is_refused(both, emulator, target_dsn, collection, other):
+    """In a window of instants it would stand hours off, or in none."""
+    column = collection.written_columns[-1]
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute(f"ALTER TABLE {collection.table} ALTER COLUMN {column} TYPE {other}")
+    with pytest.raises(
+        PreflightError, match=f"Column {collection.table}.{column} is of type {other}.*must be timestamptz"
+    ):
+        _preflight(both.project, emulator, target_dsn, collections=[collection.name])
+
+
+@pytest.mark.parametrize("collection", list(CATALOG), ids=lambda c: c.name)
+def test_a_key_that_may_be_null_is_refused(both, emulator, target_dsn, collection):
+    """A row with NULL in its key was counted absent, and never told."""
+    column = collection.key[-1].name
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute(f"ALTER TABLE {collection.table} DROP CONSTRAINT IF EXISTS {collection.table}_pkey CASCADE")
+        connection.execute(f"CREATE UNIQUE INDEX ON {collection.table} ({', '.join(c.name for c in collection.key)})")
+        connection.execute(f"ALTER TABLE {collection.table} ALTER COLUMN {column} DROP NOT NULL")
+    with pytest.raises(PreflightError, match=f"ALTER TABLE {collection.table} ALTER COLUMN {column} SET NOT NULL"):
+        _preflight(both.project, emulator, target_dsn, collections=[collection.name])
+
+
+def test_a_key_with_a_not_null_that_nobody_validated_is_refused(both, emulator, target_dsn):
+    """PostgreSQL 18: NOT NULL ... NOT VALID holds for new rows; a row from before may be null."""
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("ALTER TABLE blocks ALTER COLUMN blocked_id DROP NOT NULL")
+        connection.execute("ALTER TABLE blocks ADD CONSTRAINT later NOT NULL blocked_id NOT VALID")
+    with pytest.raises(PreflightError, match="Column blocks.blocked_id is part of the key"):
+        _preflight(both.project, emulator, target_dsn)
+
+
+def test_two_names_of_one_table_are_found_where_they_meet(both, emulator, target_dsn):
+    """Through search_path: the catalog's texts differ."""
+    name = target_dsn.rsplit("/", 1)[1]
+    with psycopg.connect(target_dsn, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA shop CREATE TABLE things (id TEXT PRIMARY KEY)")
+        connection.execute(f"ALTER DATABASE {name} SET search_path = public, shop, dualwrite")
+    key = (Column("id", "key", DocumentId()),)
+    two = (
+        Collection("ones", "things", ("ones/{one}",), key),
+        Collection("others", "shop.things", ("others/{other}",), key),
+    )
+    with pytest.raises(
+        PreflightError, match="A table holds the rows of one collection: ones and others share table shop.things"
+    ):
+        _preflight(both.project, emulator, target_dsn, catalog=Catalog((CATALOG["users"], *two)), collections=["ones"])
 
 
 NO_KEYS = {

@@ -101,7 +101,7 @@ def test_many_questions_about_what_is_below_documents_are_answered_each_by_its_o
     assert found.pop(70) is UNASKED
     assert [len(answer) for answer in found] == [*[3] * 70, 0, *[3] * 78]
     assert all(d.fields["kind"] == f"k{n + (n > 70)}" for n, answer in enumerate(found) for d in answer)
-    assert source.billed_reads == 148 * 3 + 1 + 149, "an answer of nothing is billed as one read, and so is each count"
+    assert source.billed_reads == 148 * 3 + 1 + 1, "an answer of nothing is billed as one read, and so is its count"
 
 
 def test_a_question_that_breaks_is_asked_again(source, monkeypatch):
@@ -135,12 +135,27 @@ def test_an_answer_cut_short_with_ok_proves_nothing(source, after, question, mon
             source.children_where_each([("boards/b/posts/p", {"kind": question})], "comments", ("kind",))
 
 
+def test_an_answer_that_never_says_it_is_done_is_counted(source, monkeypatch):
+    """Servers that leave the word out are believed by their count()."""
+    original = source._run_query
+
+    def silent(*args, **kwargs):
+        for size, answer in original(*args, **kwargs):
+            answer.ClearField("done")
+            yield size, answer
+
+    monkeypatch.setattr(source, "_run_query", silent)
+    [found] = source.children_where_each([("boards/b/posts/p", {"kind": "k1"})], "comments", ("kind",))
+    assert len(found) == 3
+    assert source.billed_reads == 4
+
+
 def test_with_a_cap_questions_share_what_is_left_and_stop_where_more_might_come(source):
     questions = [("boards/b/posts/p", {"kind": f"k{n}"}) for n in range(2)]
     source.budget = Budget(10)
     assert [len(found) for found in source.children_where_each(questions, "comments", ("kind",))] == [3, 3]
-    assert source.budget.spent == 8
-    source.budget = Budget(9)  # three for each, and the counts: nobody knows whether there is a fourth
+    assert source.budget.spent == 6
+    source.budget = Budget(9)  # three for each, and a count: nobody knows whether there is a fourth
     with pytest.raises(BudgetError, match="looking for more comments would cost 1 or more"):
         source.children_where_each(questions, "comments", ("kind",))
     source.budget = Budget(3)

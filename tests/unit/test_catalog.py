@@ -23,6 +23,7 @@ from dualwrite.model.declaration import (
     Segment,
 )
 from dualwrite.model.errors import CatalogError
+from dualwrite.model.mapping import cell_or_none
 
 ENGINE = Path(__file__).resolve().parents[2] / "dags" / "dualwrite"
 KEY = Column("id", "key", DocumentId())
@@ -63,6 +64,27 @@ BAD = {
         lambda: Catalog((_collection("a", (KEY, Column("x", "compared", Field("b"), references="b"))),)),
         "references 'b'",
     ),
+    "a variable twice": (lambda: _collection(paths=("things/{id}/parts/{id}",)), "each variable once"),
+    "a path with a line after it": (lambda: _collection(paths=("things/{thing}\n",)), "A path template alternates"),
+    "a field in backticks": (lambda: _collection(columns=(KEY, Column("a", "compared", Field("`a.b`")))), "names joined by dots"),
+    "a field without a name": (lambda: _collection(columns=(KEY, Column("a", "compared", Field("a..b")))), "'a..b'"),
+    "a stand-in in backticks": (
+        lambda: _collection(columns=(KEY, Column("a", "compared", Field("a", Field("`b`"))))), "'`b`'"
+    ),
+    "a check field in backticks": (lambda: _collection(check_fields=("`a.b`",)), "check_fields or entries names"),
+    "entries in backticks": (lambda: _collection(entries=ArrayElements("a.")), "check_fields or entries names 'a.'"),
+    "a check field that is text": (
+        lambda: _collection(columns=(KEY, Column("a", "compared", Field("at"))), check_fields=("at",)),
+        "column 'a' takes 'at', a check field, as text",
+    ),
+    "a written column that is text": (
+        lambda: _collection(columns=(KEY, Column("a", "compared", Field("at"))), written_columns=("a",)),
+        "A written column holds timestamps",
+    ),
+    "two collections on one table": (
+        lambda: Catalog((_collection("a"), Collection("b", "public.a", ("b/{b}",), (KEY,)))),
+        "A table holds the rows of one collection: a and b share table public.a",
+    ),
     "a name twice": (lambda: Catalog((_collection(), _collection())), "things stands twice"),
 }  # fmt: skip
 
@@ -73,6 +95,37 @@ def test_a_contradiction_is_refused_and_names_the_place(case):
     with pytest.raises(CatalogError) as refused:
         declare()
     assert message in str(refused.value)
+
+
+ABSENT_FITS = {
+    "text": ("", "public", "{}"), "integer": (0, -(2**31)), "numeric": (0, -(2**31), 2**31, 2**70), "boolean": (True, False),
+    "timestamp": (), "json": (),
+}  # fmt: skip
+ABSENT = ("", "public", "{}", "a\x00b", 0, -(2**31), 2**31, 2**70, True, False)
+
+
+@pytest.mark.parametrize("kind", ABSENT_FITS)
+@pytest.mark.parametrize("value", ABSENT, ids=repr)
+def test_absent_must_be_a_value_that_the_column_could_have(kind, value):
+    """'{}' of a jsonb column became the JSON string "{}", and was called verified."""
+    column = Column("a", "compared", Field("a"), kind, absent=value)
+    if any(value == good and type(value) is type(good) for good in ABSENT_FITS[kind]):
+        _collection(columns=(KEY, column))
+        assert cell_or_none(column)(value) is not None, "and the mapping takes it"
+        return
+    with pytest.raises(CatalogError, match="has absent=|column has no absent"):
+        _collection(columns=(KEY, column))
+
+
+def test_absent_of_a_reference_must_be_an_id():
+    with pytest.raises(CatalogError, match="has absent=''"):
+        _collection(columns=(KEY, Column("a", "compared", Field("a"), absent="", references="others")))
+
+
+@pytest.mark.parametrize("variable", ["user", "userId", "user2", "_x", "USER_ID_2"])
+def test_a_variable_of_a_path_is_any_identifier(variable):
+    made = _collection(paths=(f"things/{{{variable}}}",), columns=(Column("id", "key", Segment(variable)),))
+    assert made.match("things/a") == {variable: "a"}
 
 
 def test_the_thirteen_collections_are_declared_and_the_plans_seven_are_selected():

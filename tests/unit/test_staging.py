@@ -208,3 +208,21 @@ def test_any_value_in_any_type_of_column_becomes_the_same_cell_either_way(value)
         collection = Collection("c", "t", ("cs/{c}",), columns)
         check(collection, Document("cs/1", {"f": {"g": {"h": value}}}, CREATED, CREATED))
         check(collection, Document("cs/1", {"f": {"g": value}}, CREATED, CREATED))
+
+
+@pytest.mark.parametrize("path", ["f.g", "f.g.h"])
+@given(data=st.data())
+def test_dotted_names_are_told_the_same_either_way(path, data):
+    """The short way leaves a document that spells a path otherwise, and has nothing at the path, to the exact one."""
+    columns = (Column("id", "key", DocumentId()), Column("x", "compared", Field(path)))
+    inner = st.dictionaries(st.sampled_from(["g", "h", "g.h"]), st.sampled_from(["v", None, {"h": "v"}]), max_size=3)
+    fields = data.draw(
+        st.dictionaries(
+            st.sampled_from(["f", "f.g", "f.g.h", "f.h"]), st.one_of(st.just("v"), st.none(), inner), max_size=4
+        )
+    )
+    document = Document("cs/1", fields, CREATED, CREATED)
+    [unit] = map_document(Collection("c", "t", ("cs/{c}",), columns), document)
+    check(Collection("c", "t", ("cs/{c}",), columns), document) if isinstance(unit, Row) else None
+    if not isinstance(unit, Row):
+        assert Stager(Collection("c", "t", ("cs/{c}",), columns)).stage(0, message_of(document)) is None

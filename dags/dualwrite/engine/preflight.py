@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dualwrite import postgres
+from dualwrite.engine import check_fields
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Source
-from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, EntryValue, Field
+from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, EntryValue, Field, two_on_one_table
 from dualwrite.model.errors import PreflightError
 from dualwrite.model.live import can_be_key, fits
 from dualwrite.model.windows import Window
@@ -64,13 +65,16 @@ def check(
     remembers: bool = True,
     estimate: bool = True,
     schema_is_checked: bool = False,
+    times_of: Iterable[str] | None = None,
 ) -> Preflight:
     """Raises PreflightError with every fault it found, one a line; returns what the run should know. `windows` are
     those of the collections to be examined (None: all documents). `writes`: whether the run writes rows; `remembers`:
     whether it keeps anything in dualwrite, which a dry run needn't. `estimate`: whether to count what they would cost.
-    `schema_is_checked`: the caller has asked about dualwrite itself.
+    `schema_is_checked`: the caller has asked about dualwrite itself. `times_of`: the collections whose check fields are
+    asked whether they hold timestamps (None: all of them).
 
-    Reads counts of the source only (billed: one read per 1,000 documents), and the target's catalog.
+    Reads counts of the source (billed: one read per 1,000 documents), of documents with an odd check field a few, and the
+    target's catalog.
     """
     collections = [catalog[name] for name in windows]
     try:
@@ -103,6 +107,13 @@ def check(
         c.name: sum(source.count(scan)[0] for scan in scans(c, windows[c.name])) for c in collections if estimate
     }
     source_time = check_not_empty(source, target, catalog) or began
+    wanted = windows if times_of is None else times_of
+    told = check_fields.look(source, [catalog[name] for name in wanted])
+    for fault in told:
+        if not fault.blind:
+            log.warning("%s", fault.text)
+    if blind := [fault.text for fault in told if fault.blind]:
+        raise PreflightError("The source is not fit for this run:\n" + "\n".join(f"- {text}" for text in blind))
     apart = (target_time - source_time).total_seconds() - (began - datetime.now(UTC)).total_seconds()
     if abs(apart) > CLOCKS_APART:
         log.warning(
@@ -117,7 +128,7 @@ def target_faults(
     """What makes the app's tables unfit to be examined or, with `writes`, written; one sentence a fault."""
     needed = {c.table: ["SELECT"] for c in catalog if c.sentinel}
     needed |= {c.table: ["SELECT", *(["INSERT", "UPDATE", "DELETE"] if writes else [])] for c in collections}
-    there = privileges.relations(connection, needed)
+    there = privileges.relations(connection, [*needed, *(c.table for c in catalog)])
     catalog = catalog.with_live(live_types.read(connection.execute, needed))
     collections = [catalog[c.name] for c in collections]
     oids = {c.table: there[c.table] for c in collections if c.table in there}
@@ -126,6 +137,7 @@ def target_faults(
         *_role_faults(connection, writes),
         *privileges.missing_grants(connection, needed, there),
         *_hidden(connection, collections, oids),
+        *_shared(catalog, there),
     ]
     for collection in collections:
         oid = oids.get(collection.table, 0)
@@ -179,11 +191,27 @@ def _hidden(connection: Connection, collections: Sequence[Collection], oids: Map
     ]
 
 
+def _shared(catalog: Catalog, oids: Mapping[str, int]) -> list[str]:
+    """Collections whose tables are one, by two names."""
+    found: dict[int, str] = {}
+    faults = []
+    for collection in catalog:
+        if (oid := oids.get(collection.table)) is not None:
+            other = found.setdefault(oid, collection.name)
+            if other != collection.name:
+                faults.append(two_on_one_table(other, collection.name, collection.table))
+    return faults
+
+
 def _columns(connection: Connection, tables: Iterable[int]) -> dict[int, dict[str, tuple[str, bool, bool]]]:
     """Of each table its columns: type, whether NOT NULL, whether the server fills it in by itself."""
     rows = connection.execute(
         """
-        SELECT attrelid, attname::text, format_type(atttypid, NULL), attnotnull,
+        SELECT attrelid, attname::text, format_type(atttypid, NULL),
+               attnotnull AND NOT EXISTS ( -- from 18 on there is NOT NULL ... NOT VALID, beside rows with nulls
+                 SELECT FROM pg_constraint n
+                 WHERE n.conrelid = attrelid AND n.contype = 'n' AND n.conkey = ARRAY[attnum] AND NOT n.convalidated
+               ),
                atthasdef OR attidentity <> '' OR attgenerated <> ''
         FROM pg_attribute
         WHERE attrelid = ANY(%s::oid[]) AND attnum > 0 AND NOT attisdropped
@@ -233,13 +261,20 @@ def _table_faults(
         if column.name not in live:
             faults.append(f"Column {table}.{column.name} is missing. Add it, or correct catalog.py.")
         else:
-            faults += _type_faults(table, column)
+            faults += _type_faults(table, column, is_written=column.name in collection.written_columns)
+    faults += [
+        f"Column {table}.{column.name} is part of the key and not NOT NULL (or NOT VALID): a row with NULL there has no key, so "
+        f"nothing could compare it, and no verdict would tell it. Mend such rows, then ALTER TABLE {table} ALTER COLUMN "
+        f"{column.name} SET NOT NULL; or choose another key in catalog.py."
+        for column in collection.key
+        if column.name in live and not live[column.name][1]
+    ]
     declared = {c.name for c in collection.columns}
     for name, (_, not_null, has_default) in live.items():
         if not_null and not has_default and name not in declared:
             faults.append(
                 f"Column {table}.{name} is NOT NULL without a default, and catalog.py doesn't declare it. "
-                "Declare it there."
+                "Declare it there, or give it a default if no document holds its value."
             )
     faults += [
         f"Columns ({', '.join(unique)}) of {table} need a unique index: on exactly these, without WHERE, not "
@@ -250,7 +285,7 @@ def _table_faults(
     return faults
 
 
-def _type_faults(table: str, column: Column) -> list[str]:
+def _type_faults(table: str, column: Column, *, is_written: bool) -> list[str]:
     """What the column's live type can't take of what the catalog says that documents hold."""
     place, live = f"Column {table}.{column.name}", column.live
     if live.generated:
@@ -264,6 +299,11 @@ def _type_faults(table: str, column: Column) -> list[str]:
         return [
             f"{place} is of type {live.name}. A key, or a column that references one, is text, a whole number, a uuid, a date, "
             "a boolean or an enum, because a row's key must lead back to its document."
+        ]
+    if is_written and live.kind != "timestamptz":
+        return [
+            f"{place} is of type {live.name}, and written_columns of catalog.py name it: windows compare it with instants, so it "
+            f"must be timestamptz. ALTER TABLE {table} ALTER COLUMN {column.name} TYPE timestamptz, or take it out of written_columns."
         ]
     return []
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from google.cloud.firestore_v1.types import query as query_types
 
+from dualwrite.model.declaration import other_spellings
 from dualwrite.model.windows import Window
 
 _Query = query_types.StructuredQuery.pb()
 _Cursor = query_types.Cursor.pb()
 
-_SIMPLE_FIELD = re.compile(r"^[A-Za-z_][A-Za-z_0-9]*$")
+_SIMPLE_FIELD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,33 @@ def scan_query(scan: Scan, root: str) -> Any:
     return structured
 
 
-def children_query(collection_id: str, equals: Mapping[str, str], fields: Iterable[str]) -> Any:
+_BEFORE_TIMES, _AFTER_TIMES = _Cursor(before=True), _Cursor(before=False)
+_BEFORE_TIMES.values.add().timestamp_value.FromDatetime(datetime.min.replace(tzinfo=UTC))
+_AFTER_TIMES.values.add().timestamp_value.FromDatetime(datetime.max.replace(tzinfo=UTC))
+_AFTER_NULL = _Cursor(before=False)
+_AFTER_NULL.values.add().null_value = 0
+
+
+def other_types_queries(collection_id: str, check_field: str, top_level: bool) -> tuple[Any, Any]:
+    """The documents whose check field holds something else than a timestamp or null, in two queries.
+
+    Firestore sorts values by type: null, booleans and numbers, timestamps, and all else. A window's filter matches
+    timestamps alone, and a cursor takes any type; so no further index is needed.
+    """
+    found = []
+    for start, end in ((_AFTER_NULL, _BEFORE_TIMES), (_AFTER_TIMES, None)):
+        structured = _Query()
+        structured.from_.add(collection_id=collection_id, all_descendants=not top_level)
+        _select(structured, [check_field])
+        structured.order_by.add(direction="ASCENDING").field.field_path = quoted(check_field)
+        structured.start_at.CopyFrom(start)
+        if end is not None:
+            structured.end_at.CopyFrom(end)
+        found.append(structured)
+    return found[0], found[1]
+
+
+def children_query(collection_id: str, equals: Mapping[str, str], fields: Sequence[str]) -> Any:
     """The documents directly below one document whose fields have these values."""
     structured = _Query()
     structured.from_.add(collection_id=collection_id)
@@ -94,16 +122,26 @@ def cursor_after(scan: Scan, last: Any) -> Any:
     return cursor
 
 
-def _select(structured: Any, names: Iterable[str]) -> None:
-    for name in list(dict.fromkeys(names)) or ["__name__"]:
-        structured.select.fields.add(field_path=quoted(name))
+def _select(structured: Any, names: Sequence[str]) -> None:
+    for path in masked(names):
+        structured.select.fields.add(field_path=path)
+
+
+def masked(paths: Sequence[str]) -> list[str]:
+    """What a read asks for: these fields, and those that a dotted path could be mistaken for, so that a document that has
+    one of them doesn't look as if it had nothing. None: names and times alone."""
+    found = [quoted(path) for path in paths]
+    found += [_joined(names) for path in paths if "." in path for names in other_spellings(path)]
+    return list(dict.fromkeys(found)) or ["__name__"]
 
 
 def quoted(path: str) -> str:
     """A field path as Firestore reads it: names that are no plain identifier stand in backticks."""
-    if path == "__name__":
-        return path
+    return _joined(path.split("."))
+
+
+def _joined(names: Iterable[str]) -> str:
     return ".".join(
-        name if _SIMPLE_FIELD.match(name) else "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-        for name in path.split(".")
+        name if _SIMPLE_FIELD.fullmatch(name) else "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+        for name in names
     )

@@ -30,7 +30,15 @@ from google.cloud.firestore_v1.types import firestore as service_types
 
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.failures import Retries
-from dualwrite.firestore.queries import Scan, children_query, cursor_after, quoted, scan_query, up_to
+from dualwrite.firestore.queries import (
+    Scan,
+    children_query,
+    cursor_after,
+    masked,
+    other_types_queries,
+    scan_query,
+    up_to,
+)
 from dualwrite.firestore.read_ahead import Put, read_ahead
 from dualwrite.firestore.values import document_of, moment
 from dualwrite.model.documents import UNASKED, Answer, Document, Unasked, can_be_asked
@@ -77,6 +85,16 @@ class Page:
     def documents(self) -> list[Document]:
         """All of them as plain Python, made anew at each call."""
         return [document_of(message) for message in self.messages]
+
+
+@dataclass
+class _Answer:
+    """The documents of one question, and what the last part of its stream said: of which instant it is, and whether it was
+    the last."""
+
+    documents: list[Document] = field(default_factory=list)
+    read_time: datetime | None = None
+    is_done: bool = False
 
 
 @dataclass
@@ -173,9 +191,35 @@ class Source:
 
         Billed: one read per 1,000 documents, at least one.
         """
-        return self._count(scan_query(scan, self._root), scan, read_time)
+        return self._count(scan_query(scan, self._root), scan.collection_id, read_time)
 
-    def _count(self, structured: Any, scan: Scan, read_time: datetime | None) -> tuple[int, datetime]:
+    def other_types(
+        self, collection_id: str, check_field: str, top_level: bool, most: int
+    ) -> tuple[int, list[Document]]:
+        """How many documents have something else than a timestamp or null in a check field, and a few of them (up to
+        `most` of either kind: what Firestore sorts before timestamps, and after them).
+
+        Billed: two counts, and one read a document.
+        """
+        number, documents = 0, []
+        for structured in other_types_queries(collection_id, check_field, top_level):
+            counted, _ = self._count(structured, collection_id, None)
+            number += counted
+            if not counted:
+                continue
+            structured.limit.value = min(most, counted)
+            request = _RunQueryRequest(parent=self._root, structured_query=structured)
+            what = f"looking at the types of {collection_id}.{check_field}"
+            self.budget.reserve(structured.limit.value, what)
+            documents += self._retry(lambda request=request: self._documents_of(request), what)  # type: ignore[misc]
+            self._bill(structured.limit.value, reserved=True)
+        return number, documents
+
+    def _documents_of(self, request: Any) -> list[Document]:
+        answers = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+        return [document_of(answer.document) for _, answer in answers if answer.HasField("document")]
+
+    def _count(self, structured: Any, collection_id: str, read_time: datetime | None) -> tuple[int, datetime]:
         request = _CountRequest(parent=self._root)
         request.structured_aggregation_query.structured_query.CopyFrom(structured)
         request.structured_aggregation_query.structured_query.ClearField("select")
@@ -188,9 +232,9 @@ class Source:
             for answer in self._run_count(request, metadata=self._metadata, timeout=_CALL_SECONDS):
                 if answer.HasField("result"):
                     return answer.result.aggregate_fields["n"].integer_value, moment(answer.read_time)
-            raise SourceError(f"Firestore returned no count for {scan.collection_id}. Run again.")
+            raise SourceError(f"Firestore returned no count for {collection_id}. Run again.")
 
-        what = f"count() of {scan.collection_id}"
+        what = f"count() of {collection_id}"
         with self.budget.asking(1, what) as most:
             if most is not None:  # nobody knows beforehand what a count costs: it is told where to stop
                 count.up_to.value = most * 1000
@@ -221,7 +265,7 @@ class Source:
 
     def _call_get(self, paths: list[str], fields: Sequence[str]) -> Any:
         request = _GetRequest(database=self._database, documents=[f"{self._root}/{path}" for path in paths])
-        request.mask.field_paths.extend([quoted(f) for f in fields] or ["__name__"])
+        request.mask.field_paths.extend(masked(fields))
         return self._batch_get(request, metadata=self._metadata, timeout=_CALL_SECONDS)
 
     def _finish_get(self, paths: list[str], fields: Sequence[str], call: Any) -> dict[str, Answer]:
@@ -249,9 +293,10 @@ class Source:
         """For each question (a document's path, and values of fields) the documents directly below it in one collection
         whose fields have these values, as of now; UNASKED where Firestore can't be asked.
 
-        An answer that was cut short looks like a short one, and an empty one says that a row's document is gone: so each is
-        proved by a count() at its read_time, or IncompleteRead is raised. Equalities alone need no index of their own.
-        Billed: one read a document, at least one a question, and the count.
+        An answer that was cut short looks like a short one. So its last part must say that it is `done`; where it doesn't,
+        and where the answer is that there is none (a row may be deleted for that), a count() at its read_time must agree,
+        or IncompleteRead is raised. Equalities alone need no index of their own. Billed: one read a document, at least one
+        a question, and the count where there is one.
         """
         found: list[list[Document] | Unasked] = [UNASKED for _ in questions]
         asked = [n for n, (parent, _) in enumerate(questions) if can_be_asked(parent)]
@@ -274,15 +319,15 @@ class Source:
             # They run side by side from the moment they are made; their answers are taken in turn.
             calls = {n: self._run_query(r, metadata=self._metadata, timeout=_CALL_SECONDS) for n, r in todo.items()}
             answers = {n: self._finish_children(request, calls[n], collection_id) for n, request in todo.items()}
+            found |= {n: answer.documents for n, answer in answers.items() if answer.documents and answer.is_done}
             counts = {
-                n: self._call_count_children(todo[n], instant)
-                for n, (_, instant) in answers.items()
-                if instant is not None
+                n: self._call_count_children(todo[n], answer.read_time)
+                for n, answer in answers.items()
+                if n not in found and answer.read_time is not None
             }
             for n, call in counts.items():
-                documents, instant = answers[n]
-                if self._finish_count_children(todo[n], instant, call) == len(documents):
-                    found[n] = documents
+                if self._finish_count_children(todo[n], answers[n].read_time, call) == len(answers[n].documents):
+                    found[n] = answers[n].documents
             if len(found) == len(requests):
                 return [found[n] for n in range(len(requests))]
         raise IncompleteRead(
@@ -297,24 +342,24 @@ class Source:
         request.structured_query.CopyFrom(children_query(collection_id, equals, fields))
         return request
 
-    def _finish_children(self, request: Any, call: Any, collection_id: str) -> tuple[list[Document], datetime | None]:
-        """The documents, and the instant for which the last answer says that these are all; None where it says none."""
+    def _finish_children(self, request: Any, call: Any, collection_id: str) -> _Answer:
         calls = [call]
 
-        def ask() -> tuple[list[Document], datetime | None]:
+        def ask() -> _Answer:
             answers = calls.pop() if calls else self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
-            documents, instant = [], None
-            for _, answer in answers:
-                if answer.HasField("document"):
-                    documents.append(document_of(answer.document))
-                instant = moment(answer.read_time) if answer.HasField("read_time") else None
-            return documents, instant
+            found = _Answer()
+            for _, part in answers:
+                if part.HasField("document"):
+                    found.documents.append(document_of(part.document))
+                found.read_time = moment(part.read_time) if part.HasField("read_time") else None
+                found.is_done = part.done
+            return found
 
-        documents, instant = self._retry(ask, f"looking for {collection_id} below one document")
-        self._bill(max(1, len(documents)))
-        if request.structured_query.HasField("limit") and len(documents) >= request.structured_query.limit.value:
+        found = self._retry(ask, f"looking for {collection_id} below one document")
+        self._bill(max(1, len(found.documents)))
+        if request.structured_query.HasField("limit") and len(found.documents) >= request.structured_query.limit.value:
             raise self.budget.refusal(1, f"looking for more {collection_id}", or_more=True)
-        return documents, instant
+        return found
 
     def _call_count_children(self, request: Any, instant: datetime | None) -> Any:
         counted = _CountRequest(parent=request.parent)
@@ -373,7 +418,7 @@ class Source:
         total = 0
         while True:
             begun, start = time.monotonic(), progress.delivered
-            expected, pinned = self._count(structured, scan, None)
+            expected, pinned = self._count(structured, scan.collection_id, None)
             more = progress.billed + max(1, expected) - progress.reserved
             self.budget.reserve(more, f"reading {scan.collection_id} with {expected:,} documents")
             progress.reserved += more
@@ -387,11 +432,11 @@ class Source:
                 progress.empty += 1
             if not ended:
                 # The pin grows old. What it delivered is proved by a count up to the last document, at the same pin.
-                expected, _ = self._count(up_to(structured, scan, progress.last), scan, pinned)
+                expected, _ = self._count(up_to(structured, scan, progress.last), scan.collection_id, pinned)
             elif progress.delivered - start != expected:
                 # The first count chose the instant, and a write committing in that very moment may or may not have been
                 # in it [seen in the emulator: one more was delivered]. Asked again at the pin, both see the same.
-                expected, _ = self._count(structured, scan, pinned)
+                expected, _ = self._count(structured, scan.collection_id, pinned)
             if progress.delivered - start != expected:
                 raise IncompleteRead(
                     f"{scan.collection_id} delivered {progress.delivered - start:,} of the {expected:,} documents that Firestore "

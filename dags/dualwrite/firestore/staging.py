@@ -25,6 +25,7 @@ from dualwrite.model.declaration import (
     ParentId,
     Segment,
     Template,
+    other_spellings,
 )
 from dualwrite.model.documents import is_valid_id
 from dualwrite.model.mapping import Cell, Staged, cell_or_none, is_odd, stands_for_key
@@ -160,11 +161,17 @@ def _field_cell(column: Column, origin: Field, bits: int) -> _Cell:
         absent = _absent_cell(column)
     convert = _converter(column)
     if "." in origin.path:
-        lookup = _lookup(origin.path)
+        lookup = _lookup(origin.path.split("."))
+        others = [_lookup(names) for names in other_spellings(origin.path)]
 
         def nested(segments: list[str], fields: Any, message: Any, marks: list[int]) -> Cell:
             value = lookup(fields)
-            return absent(segments, fields, message, marks) if value is None else convert(value)
+            if value is not None:
+                return convert(value)
+            for other in others:
+                if other(fields) is not None:
+                    raise _Unusual
+            return absent(segments, fields, message, marks)
 
         return nested
     name = origin.path
@@ -188,8 +195,8 @@ def _stand_in(cell: _Cell, bits: int) -> _Cell:
     return stand_in
 
 
-def _lookup(path: str) -> _Lookup:
-    name, _, rest = path.partition(".")
+def _lookup(names: Sequence[str]) -> _Lookup:
+    name, *rest = names
     if not rest:
 
         def here(fields: Any) -> Any:

@@ -6,12 +6,14 @@ A `Collection` says where documents live, which table holds their rows, and for 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Literal
 
+from dualwrite.model.documents import is_valid_id
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.live import DEFAULT, LiveType
 
@@ -48,7 +50,8 @@ class ParentId:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of the document, dots for nested maps. Absent and null are one.
+    """A field of the document, dots for nested maps. Absent and null are one. A field whose own name holds a dot or a
+    backtick can't be named.
 
     `otherwise` names what an absent field becomes when the row is inserted; such a value is a stand-in, not a
     statement of the document's, so it is never compared.
@@ -84,8 +87,8 @@ class Column:
     """One column of the target table. Columns that are not declared are left to their defaults and never looked at.
 
     `required` says the column is NOT NULL: a document without a value for it is rejected. `absent` is the value
-    that an absent or null field becomes (and that, being what Phase 1 wrote, is compared). `references` names the
-    collection whose row must exist first (a foreign key).
+    that an absent or null field becomes (and that, being what Phase 1 wrote, is compared); a timestamp or a json column
+    can have none. `references` names the collection whose row must exist first (a foreign key).
     """
 
     name: str
@@ -128,7 +131,31 @@ class Operations:
     columns: tuple[str, ...] = ()
 
 
-_TEMPLATE = re.compile(r"^[^/{}]+/\{[a-z_]+\}(/[^/{}]+/\{[a-z_]+\})*$")
+_VARIABLE = r"\{[A-Za-z_][A-Za-z0-9_]*\}"
+_TEMPLATE = re.compile(rf"[^/{{}}]+/{_VARIABLE}(/[^/{{}}]+/{_VARIABLE})*")
+
+
+def is_template(path: str) -> bool:
+    """Whether a path can be declared: collection ids and {variables} in turn, each variable once."""
+    variables = path.split("/")[1::2]
+    return _TEMPLATE.fullmatch(path) is not None and len(set(variables)) == len(variables)
+
+
+def is_field_path(path: str) -> bool:
+    """Whether a path names a field: names joined by dots. A field whose own name holds a dot or a backtick has none; read as
+    a path it would be another field, and its column null."""
+    return "`" not in path and all(path.split("."))
+
+
+@cache
+def other_spellings(path: str) -> tuple[tuple[str, ...], ...]:
+    """The fields, each as the names on its way, that look like a dotted path and are none: one or more of its dots stand
+    inside a name. A document that has one of them, and nothing at the path, says what the catalog can't."""
+    names = path.split(".")
+    found: list[tuple[str, ...]] = [(names[0],)]
+    for name in names[1:]:
+        found = [s for before in found for s in ((*before, name), (*before[:-1], f"{before[-1]}.{name}"))]
+    return tuple(spelling for spelling in found if list(spelling) != names)
 
 
 @dataclass(frozen=True, eq=False)  # itself and no other: hashing its columns for each document would cost a fifth
@@ -372,8 +399,8 @@ def _check_collection(collection: Collection) -> None:
     if not collection.paths:
         _refuse(collection, "A collection needs a path", "paths is empty", "Give a template such as things/{id}.")
     for path in collection.paths:
-        if not _TEMPLATE.match(path):
-            rule = "A path template alternates collection ids and {variables}"
+        if not is_template(path):
+            rule = "A path template alternates collection ids and {variables}, each variable once"
             _refuse(collection, rule, f"{path!r}", "Write it as parents/{parent}/things/{id}.")
     if len({t.collection_id for t in collection.templates}) > 1:
         rule = "All paths of a collection end in the same collection id"
@@ -401,6 +428,37 @@ def _check_collection(collection: Collection) -> None:
         for name in unique:
             if name not in names:
                 _refuse(collection, "Keys name declared columns", f"column {name!r}", "Declare it or correct the name.")
+    for name in collection.written_columns:
+        if (declared := collection.column(name).type) != "timestamp":
+            rule = "A written column holds timestamps: windows compare it with instants"
+            _refuse(collection, rule, f"column {name!r} is {declared}", "Name another column, or none.")
+    for path in (*collection.check_fields, *([collection.entries.field] if collection.entries else [])):
+        _check_field_path(collection, path, "check_fields or entries")
+
+
+def _check_field_path(collection: Collection, path: str, place: str) -> None:
+    if not is_field_path(path):
+        _refuse(
+            collection,
+            "A field path is names joined by dots, and a field whose own name holds a dot or a backtick has none",
+            f"{place} names {path!r}",
+            "Correct the path, or have the app store the field under another name as well and declare that.",
+        )
+
+
+_ABSENT: dict[Type, tuple[type, ...]] = {"text": (str,), "integer": (int,), "numeric": (int, float), "boolean": (bool,)}
+
+
+def _absent_fits(column: Column) -> bool:
+    """Whether `absent` is a value that a document's field of this column could have."""
+    value: object = column.absent
+    if isinstance(value, bool) != (column.type == "boolean") or not isinstance(value, _ABSENT.get(column.type, ())):
+        return False
+    if isinstance(value, str):
+        return "\x00" not in value and (column.references is None or is_valid_id(value))
+    if column.type == "integer":
+        return isinstance(value, int) and -(2**31) <= value < 2**31
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _check_column(collection: Collection, column: Column) -> None:
@@ -438,6 +496,20 @@ def _check_column(collection: Collection, column: Column) -> None:
         _refuse(collection, "Only a collection with entries has entry origins", place, "Declare entries=.")
     if isinstance(column.origin, EntryValue) and isinstance(collection.entries, ArrayElements):
         _refuse(collection, "Array elements have no value beside themselves", place, "Use EntryKey.")
+    origin: Origin | None = column.origin
+    while isinstance(origin, Field):
+        _check_field_path(collection, origin.path, place)
+        if origin.path in collection.check_fields and column.type != "timestamp":
+            rule = "A check field holds timestamps: windows ask for nothing else"
+            where = f"{place} takes {origin.path!r}, a check field, as {column.type}"
+            _refuse(collection, rule, where, "Declare the column as timestamp, or choose another check field.")
+        origin = origin.otherwise
+    if column.absent is not None and not _absent_fits(column):
+        rule, remedy = "absent is a value that a field of this column could have", "Correct it."
+        if column.type not in _ABSENT:
+            rule = f"A {column.type} column has no absent: catalog.py can't write its values"
+            remedy = "Remove it. An absent field stays null, or its document is rejected where the column is required."
+        _refuse(collection, rule, f"{place} has absent={column.absent!r}", remedy)
     if column.role == "key" and column.type != "text":
         _refuse(collection, "A key is text", f"{place} is {column.type}", "Choose another key, or store it as text.")
     if column.role == "key" and isinstance(column.origin, Field) and column.origin.otherwise is not None:
@@ -450,12 +522,25 @@ def _reachable(child: Collection, parent: Collection) -> bool:
     )
 
 
+def two_on_one_table(one: str, other: str, table: str) -> str:
+    """What to say of two collections that share a table."""
+    return (
+        f"A table holds the rows of one collection: {one} and {other} share table {table} in catalog.py, and each would take "
+        "the other's rows for extra. Keep one of them, or give the other a table of its own."
+    )
+
+
 def _topological(collections: tuple[Collection, ...]) -> Iterator[Collection]:
     by_name = {c.name: c for c in collections}
     if len(by_name) != len(collections):
         names = [c.name for c in collections]
         twice = sorted({n for n in names if names.count(n) > 1})
         raise CatalogError(f"Collection names are unique: {', '.join(twice)} stands twice in catalog.py. Rename one.")
+    by_table: dict[str, str] = {}
+    for collection in collections:
+        other = by_table.setdefault(collection.table.removeprefix("public."), collection.name)
+        if other != collection.name:
+            raise CatalogError(two_on_one_table(other, collection.name, collection.table))
     for collection in collections:
         for column in collection.references:
             parent = by_name.get(str(column.references))

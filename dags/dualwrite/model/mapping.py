@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -29,6 +29,7 @@ from dualwrite.model.declaration import (
     ParentId,
     Segment,
     Type,
+    other_spellings,
 )
 from dualwrite.model.documents import Document, Value, can_be_asked, is_valid_id, type_name
 from dualwrite.model.live import INTEGERS, is_key
@@ -122,10 +123,12 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
     if collection.entries is None:
         return [_map_unit(collection, document, variables, None, None)]
     name = collection.entries.field
-    found = _lookup(document.fields, name)
-    if found is None:
-        return []
+    found = _lookup(document.fields, name.split("."))
     parent_label = joined_label(variables.values())
+    if found is None:
+        if not _is_spelled_otherwise(document.fields, name):
+            return []
+        return [Rejection(parent_label, document.path, None, Refusal(_OTHERWISE.format(name)), entire=True)]
 
     def refused(reason: str, place: str | None = None) -> Rejection:
         label = parent_label if place is None else f"{parent_label}/{place}"
@@ -277,7 +280,9 @@ def _map_unit(
 
 def _field(document: Document, origin: Field) -> tuple[Value, bool]:
     """The field's value, and whether it is a stand-in for an absent one."""
-    found = _lookup(document.fields, origin.path)
+    found = _lookup(document.fields, origin.path.split("."))
+    if found is None and _is_spelled_otherwise(document.fields, origin.path):
+        raise _Refused(_OTHERWISE.format(origin.path))
     if found is not None or origin.otherwise is None:
         return found, False
     if isinstance(origin.otherwise, CreateTime):
@@ -285,13 +290,19 @@ def _field(document: Document, origin: Field) -> tuple[Value, bool]:
     return _field(document, origin.otherwise)[0], True
 
 
-def _lookup(fields: Mapping[str, Value], path: str) -> Value:
-    """The value at a dotted path. A step through something that is no map finds nothing."""
-    name, _, rest = path.partition(".")
-    found = fields.get(name)
-    if not rest:
+def _lookup(fields: Mapping[str, Value], names: Sequence[str]) -> Value:
+    """The value at the end of these names. A step through something that is no map finds nothing."""
+    found = fields.get(names[0])
+    if len(names) == 1:
         return found
-    return _lookup(found, rest) if isinstance(found, dict) else None
+    return _lookup(found, names[1:]) if isinstance(found, dict) else None
+
+
+_OTHERWISE = "dotted_name: nothing is at {}, and the document has a field whose own name holds that dot, which catalog.py can't name"
+
+
+def _is_spelled_otherwise(fields: Mapping[str, Value], path: str) -> bool:
+    return "." in path and any(_lookup(fields, names) is not None for names in other_spellings(path))
 
 
 def _origin_name(origin: Origin) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from importlib import metadata
 
 from dualwrite import migrations, postgres
-from dualwrite.engine import op_log, preflight
+from dualwrite.engine import check_fields, op_log, preflight
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.declaration import Catalog
@@ -118,6 +118,11 @@ def _source(source: Source, catalog: Catalog) -> Generator[Line, None, timedelta
             yield Line(what, str(error))
         else:
             yield Line(what)
+    for collection in catalog:
+        what = f"Firestore check fields of {collection.name}"
+        told = check_fields.look(source, [collection])
+        blind = " ".join(found.text for found in told if found.blind)
+        yield Line(what, blind or None, " ".join(found.text for found in told))
     return ahead
 
 

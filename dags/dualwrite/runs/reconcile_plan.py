@@ -193,8 +193,10 @@ def preflight(
     # A repair also writes the parents that a missing row needs.
     examined = dict.fromkeys(catalog.with_parents(params.collections))
     checked = checks.check(
-        source, target, catalog, examined, writes=plan.repairs, estimate=False, schema_is_checked=True
-    )
+        source, target, catalog, examined, writes=plan.repairs, estimate=False, schema_is_checked=True,
+        # Once a day, with the sweep, and before the first window: a collection that can't be swept stays due.
+        times_of=[name for name, window in windows.items() if window is None],
+    )  # fmt: skip
     _check_clocks(clock(), {"source's": checked.source_time})
     return replace(plan, billed_reads=source.billed_reads)
 
