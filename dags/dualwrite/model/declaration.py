@@ -457,7 +457,7 @@ def _absent_fits(column: Column) -> bool:
     if isinstance(value, str):
         return "\x00" not in value and (column.references is None or is_valid_id(value))
     if column.type == "integer":
-        return isinstance(value, int) and -(2**31) <= value < 2**31
+        return isinstance(value, int) and -(2**63) <= value < 2**63
     return not isinstance(value, float) or math.isfinite(value)
 
 
