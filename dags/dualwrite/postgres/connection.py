@@ -14,7 +14,7 @@ import ipaddress
 import logging
 import select
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -39,6 +39,7 @@ __all__ = [
     "Error",
     "Jsonb",
     "answers",
+    "at_once",
     "condition",
     "connect",
     "errors",
@@ -192,7 +193,9 @@ def transaction(
     answer_within: float | None = None,
     read_only: bool = False,
 ) -> Iterator[Connection]:
-    """One transaction with settings of its own. Rolled back where the block raises.
+    """One transaction with settings of its own. Rolled back where the block raises. Where it returns, it is committed, or
+    that raises: of a transaction in which a statement failed, Postgres takes a COMMIT for a ROLLBACK, and says so in the
+    command's tag alone.
 
     The server's settings are in Postgres's notation ("2s"). `idle_timeout` ends a transaction that we leave lying, with
     its locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included.
@@ -213,10 +216,26 @@ def transaction(
         try:
             connection.execute(f"BEGIN; {settings}")
             yield connection
+            _check_open(connection)
         except BaseException:
             _roll_back(connection)
             raise
-        connection.execute("COMMIT")
+        if (tag := connection.execute("COMMIT").statusmessage) != "COMMIT":
+            raise errors.InFailedSqlTransaction(f"COMMIT was answered by {tag}: nothing was committed")
+
+
+def _check_open(connection: Connection) -> None:
+    """Raises where a transaction can't be committed: the block caught a failed statement's error, or ended it itself."""
+    status = connection.info.transaction_status
+    if status == TransactionStatus.INERROR:
+        raise errors.InFailedSqlTransaction(
+            "a statement failed and its error was caught, so nothing of the transaction can be committed; "
+            "try such a statement in a savepoint: with connection.transaction()"
+        )
+    if status == TransactionStatus.IDLE:
+        raise errors.NoActiveSqlTransaction(
+            "the transaction was ended inside its block; leave COMMIT and ROLLBACK to it"
+        )
 
 
 def fetch(
@@ -253,6 +272,23 @@ def answers(
         while cursor.nextset():
             found.append(cursor.fetchall())
         return found
+
+
+def at_once(
+    connection: Connection, statements: Iterable[tuple[sql.Composed, Sequence[object]]]
+) -> list[tuple[int, list[Any]]]:
+    """Several statements, each with its parameters, in one message and so in one round trip. Returns for each the number of
+    rows that it touched, and those that it returned. Inside a transaction of the caller's."""
+    with psycopg.ClientCursor(connection) as cursor:
+        texts = [cursor.mogrify(statement, parameters) for statement, parameters in statements]
+        if not texts:
+            return []
+        cursor.execute("; ".join(texts).encode(connection.info.encoding))
+        found = []
+        while True:
+            found.append((cursor.rowcount, cursor.fetchall() if cursor.description else []))
+            if not cursor.nextset():
+                return found
 
 
 @lru_cache
@@ -299,7 +335,9 @@ def is_disconnect(error: psycopg.Error) -> bool:
 
 def was_hung_up(connection: Connection) -> bool:
     """Whether an idle connection has something to read, which only a server that hung up sends. Asks nobody."""
-    return bool(select.select([connection], [], [], 0)[0])
+    poll = select.poll()  # select() refuses a descriptor from 1,024 on, which a busy server has
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def condition(error: psycopg.Error) -> str:
