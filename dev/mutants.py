@@ -98,6 +98,9 @@ SUBJECTS: dict[str, Subject] = {
     "dual_write": Subject(
         "dualwrite.dual_write", ("unit/test_dual_write.py", "integration/test_dual_write.py"), databases=True
     ),
+    "change": Subject(
+        "dualwrite.model.change", ("unit/test_dual_write.py", "integration/test_mirror.py"), databases=True
+    ),
     "liveness": Subject("dualwrite.runs.liveness", ("integration/reconcile/test_liveness.py",), databases=True),
     "compare_and_set": Subject("dualwrite.engine.compare_and_set", _PROTOCOL, databases=True),
     "deletes": Subject("dualwrite.engine.deletes", _PROTOCOL, databases=True),

@@ -79,8 +79,9 @@ def tell(alerts: Iterable[Alert]) -> None:
     mute()
 
 
-def write_failed(text: str, *, entity_type: str, operation_type: str, entity_id: str) -> None:
-    """Sends what a dual-write that failed is known by; `text` names the error's kind, never its words.
+def write_failed(text: str, *, entity_type: str, operation_type: str, entity_id: str, operations: int = 1) -> None:
+    """Sends what a dual-write that failed is known by; `text` names the error's kind, never its words. Of several
+    `operations` that failed alike, one event names the first.
 
     The process is the app's: only this event is cleared, the app's own go out as they are.
     """
@@ -91,6 +92,7 @@ def write_failed(text: str, *, entity_type: str, operation_type: str, entity_id:
         scope.set_tag("dual_write.entity_type", entity_type)
         scope.set_tag("dual_write.operation_type", operation_type)
         scope.set_tag("dual_write.entity_id", entity_id)
+        scope.set_tag("dual_write.operations", operations)
         sentry_sdk.capture_message(f"dual-write failed: {text}", scope=scope)
 
 

@@ -12,8 +12,9 @@ Considered: a caller that was told TIMED_OUT goes on, so a write that has not be
 over a newer row; nor does it keep a later write waiting. A process may be frozen between two statements (Cloud Functions
 are, once they have answered): the server then ends the transaction, so that no row stays locked. A lock is committed
 before its write, as in the app: a write that fails leaves the lock, which is what tells attempted_failed from
-never_attempted. Events that arrive twice or out of order (Cloud Functions promise
-neither) can leave an older value in the row: that is stale, and reconciliation sees it.
+never_attempted. A process may be forked at any moment (gunicorn, uWSGI, Celery): the child makes threads and connections
+of its own. Events that arrive twice or out of order (Cloud Functions promise neither) can leave an older value in the
+row: that is stale, and reconciliation sees it. Whose row may be deleted: model/change.py, and docs/dual-write.md.
 """
 
 from __future__ import annotations
@@ -22,22 +23,24 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from functools import partial
 
 from dualwrite import alerts, postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.model.declaration import Catalog, Collection, Operations
-from dualwrite.model.documents import Document, Value
-from dualwrite.model.mapping import Json, Row, map_document
+from dualwrite.model.change import Delete, Kept, Name, Operation, Upsert, change_of, owner_of
+from dualwrite.model.declaration import Catalog
+from dualwrite.model.documents import Document, Unasked, Value
+from dualwrite.model.mapping import Question, Row, question_of
 from dualwrite.postgres import Connection
-from dualwrite.postgres.statements import Statements
+from dualwrite.postgres.mirrored import Mirrored, Statement
 
 log = logging.getLogger(__name__)
 
@@ -48,16 +51,36 @@ TIMEOUT = 3.0
 _IDLE = 1.0
 """Seconds that our transaction may lie idle between two statements before the server ends it, and with it its locks."""
 
+_LOCK_TRIES = 10
+
+_NOT_ITS_ROW = "left: the row tells another path than the document's, or another birth"
+_NOT_WRITTEN = "left: the row tells another path than the document's, or a trigger skipped the write"
+_HIDDEN = "left: no row can be seen, and row-level security may hide it"
+_SHARED = "left: other documents may have its key, and Firestore could not be asked (configure siblings=)"
+_REFUSED_SIBLING = "left: a document that may have its key can't become a row"
+
+Siblings = Callable[[Question], Iterable[Document] | Unasked]
+"""Asks Firestore for all documents of a collection whose fields have these values, and answers with all of them or raises: a
+row is deleted for an empty answer."""
+
 
 class Outcome(StrEnum):
     """How a dual-write ended. The caller may ignore it."""
 
     WRITTEN = "written"
+    """Committed, all of it: the rows are as the change means them."""
+    PARTLY = "partly"
+    """A part is committed. The rest was refused (it can't become a row, and keeps the one that it has) or left (the row
+    doesn't show that it is the document's), and told."""
+    REFUSED = "refused"
+    """Nothing was written: all of it was refused or left, and told."""
+    NOTHING = "nothing"
+    """The change means nothing to the target."""
     OFF = "off"
-    REPEATED = "repeated"
-    """Another process holds the lock of this very operation: it writes, or has written."""
     FAILED = "failed"
+    """Not committed; where the connection broke during COMMIT, nobody knows."""
     TIMED_OUT = "timed_out"
+    """Nobody waited for the end: begun, it is committed or not; not begun, it won't be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +92,9 @@ class Write:
     entity_id: str
     supabase_write: Callable[[Connection], object]
 
-    def op_id(self, milliseconds: int) -> str:
-        return f"{self.entity_type}:{self.operation_type}:{self.entity_id}:{milliseconds}"
+    @property
+    def name(self) -> Name:
+        return Name(self.entity_type, self.operation_type, self.entity_id)
 
 
 def is_enabled() -> bool:
@@ -79,26 +103,56 @@ def is_enabled() -> bool:
     return os.environ.get(FLAG, "true").strip().lower() != "false"
 
 
+class LocksTaken(Exception):
+    """Others hold the lock of an operation of this name, at each of the moments that were tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class _OfProcess:
+    """What belongs to one process, and would break if another used or closed it."""
+
+    threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(max_workers=4, thread_name_prefix="dual-write")
+    )
+    connections: dict[int, Connection] = field(default_factory=dict)
+    """By thread; each thread touches only its own."""
+
+
+_Doing = Callable[[Connection, float], Sequence[Kept]]
+"""Writes, in a transaction of its own, before a deadline (of time.monotonic); returns what was left, all else is committed."""
+
+
 @dataclass
 class DualWriter:
-    """Writes beside the app. Connections are made when first needed, one a thread, and again after an error."""
+    """Writes beside the app. Connections are made when first needed, one a thread, and again after an error.
+
+    `siblings` asks Firestore who else has a natural key that several documents may share; without it, the rows of deleted
+    documents with such keys are left to the reconciliation.
+    """
 
     connect: Callable[[], Connection]
     enabled: Callable[[], bool] = is_enabled
     timeout: float = TIMEOUT
     catalog: Catalog = CATALOG
-    _threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(max_workers=4, thread_name_prefix="dual-write"), repr=False
-    )
-    _connections: dict[int, Connection] = field(default_factory=dict, repr=False)
-    """By thread; each thread touches only its own."""
+    siblings: Siblings | None = None
+    _processes: dict[int, _OfProcess] = field(default_factory=dict, repr=False)
+    """By process id. A forked child inherits what is its parent's, and keeps it here: collected, it might be closed."""
+
+    @property
+    def _own(self) -> _OfProcess:
+        """This process's. No lock guards it: one that was held at a fork would stay held in the child for ever."""
+        pid = os.getpid()
+        return self._processes.get(pid) or self._processes.setdefault(pid, _OfProcess())
 
     def close(self) -> None:
-        """Ends threads and connections. For a process that lives on."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
-        for connection in self._connections.values():
+        """Ends this process's threads and connections. For a process that lives on."""
+        own = self._own
+        own.threads.shutdown(wait=True, cancel_futures=True)
+        for connection in own.connections.values():
             connection.close()
-        self._connections.clear()
+        own.connections.clear()
+
+    # --- operations -----------------------------------------------------------------------------------------------
 
     def dual_write(
         self,
@@ -109,76 +163,22 @@ class DualWriter:
         supabase_write: Callable[[Connection], object],
     ) -> Outcome:
         """One operation. `supabase_write` gets a connection inside a transaction, and may raise. It doesn't pause: the
-        server ends the transaction after a second without a statement."""
+        server ends the transaction after a second without a statement. It neither commits nor rolls back, and a statement
+        that may fail and be gone over is put into a savepoint (`with connection.transaction()`)."""
         return self.dual_write_batch([Write(entity_type, operation_type, entity_id, supabase_write)])
 
     def dual_write_batch(self, writes: Sequence[Write]) -> Outcome:
         """Several operations, each with its lock, all rows in one transaction: all of them or none."""
-        if not writes:
-            return Outcome.WRITTEN
-        future: Future[Outcome] | None = None
-        try:
-            if not self.enabled():
-                return Outcome.OFF
-            deadline = time.monotonic() + self.timeout
-            milliseconds = time.time_ns() // 1_000_000
-            future = self._threads.submit(self._attempt, writes, milliseconds, deadline)
-            return future.result(timeout=self.timeout)
-        except FutureTimeout:
-            if future is not None:
-                future.cancel()  # still queued: its turn goes to a write that somebody waits for
-            return self._told(writes, Outcome.TIMED_OUT, f"no answer within {self.timeout:g} s")
-        except postgres.Error as error:
-            return self._told(writes, Outcome.FAILED, postgres.condition(error))
-        except Exception as error:  # noqa: BLE001
-            return self._told(writes, Outcome.FAILED, type(error).__name__)
 
-    def _attempt(self, writes: Sequence[Write], milliseconds: int, deadline: float) -> Outcome:
-        """In a thread of ours: locks, then one transaction. Gives up where the caller has gone on already."""
-        _left(deadline)  # connecting for nobody would take the time of the next write
-        try:
-            connection = self._connection()
-            ours = [w for w in writes if self._lock(connection, w.op_id(milliseconds), deadline)]
-            if not ours:
-                return Outcome.REPEATED
+        def do(connection: Connection, deadline: float) -> Sequence[Kept]:
             with _transaction(connection, deadline):
-                for write in ours:
+                for write in writes:
                     write.supabase_write(connection)
                     _left(deadline)
-        except BaseException:
-            self._drop_connection()
-            raise
-        return Outcome.WRITTEN
+            return ()
 
-    def _lock(self, connection: Connection, op_id: str, deadline: float) -> bool:
-        with _transaction(connection, deadline):
-            row = connection.execute("SELECT try_acquire_write_lock(%s)", (op_id,)).fetchone()
-        return bool(row and row[0])
-
-    def _connection(self) -> Connection:
-        connection = self._connections.get(threading.get_ident())
-        if connection is None or connection.closed or postgres.was_hung_up(connection):
-            self._drop_connection()
-            connection = self._connections[threading.get_ident()] = self.connect()
-        return connection
-
-    def _drop_connection(self) -> None:
-        connection = self._connections.pop(threading.get_ident(), None)
-        if connection is not None:
-            connection.close()
-
-    def _told(self, writes: Sequence[Write], outcome: Outcome, why: str) -> Outcome:
-        for write in writes:
-            named = {
-                "entity_type": _printable(write.entity_type),
-                "operation_type": _printable(write.operation_type),
-                "entity_id": _printable(write.entity_id),
-            }
-            log.warning("dual-write %(entity_type)s:%(operation_type)s:%(entity_id)s failed", named)
-            alerts.write_failed(f"{outcome}: {why}", **named)
-        return outcome
-
-    # --- documents to rows ----------------------------------------------------------------------------------------
+        names = [write.name for write in writes]
+        return self._guarded(names, lambda: self._done(names, do, len(writes), ()))
 
     def mirror(
         self,
@@ -191,71 +191,196 @@ class DualWriter:
         """Writes what a change of the document at `path` means for its rows, by the catalog.
 
         `before` and `after` are its fields, None where it wasn't there. `create_time` is the server's, which stands in
-        for an absent createdAt. Collections whose operations the catalog doesn't name are left alone.
+        for an absent createdAt. Collections whose operations the catalog doesn't name are left alone. What can't become
+        a row keeps the row that it has; a row that doesn't show that it is the document's is left; both are told.
         """
+
+        def plan_and_do() -> Outcome:
+            change = change_of(self.catalog, path, before, after, create_time or datetime.now(UTC))
+            do = partial(self._write, change.operations)
+            return self._done(change.names, do, len(change.operations), change.kept)
+
+        return self._guarded([Name("unknown", "mirror", path)], plan_and_do)
+
+    def _guarded(self, names: Sequence[Name], do: Callable[[], Outcome]) -> Outcome:
+        """Never raises, and does nothing while the flag is off."""
         try:
-            writes = self._writes(path, before, after, create_time or datetime.now(UTC))
+            return do() if self.enabled() else Outcome.OFF
         except Exception as error:  # noqa: BLE001
-            alerts.write_failed(
-                type(error).__name__, entity_type="unknown", operation_type="mirror", entity_id=_printable(path)
-            )
-            return Outcome.FAILED
-        return self.dual_write_batch(writes)
+            return _failed(names, Outcome.FAILED, type(error).__name__)
 
-    def _writes(
-        self, path: str, before: Mapping[str, Value] | None, after: Mapping[str, Value] | None, created: datetime
-    ) -> list[Write]:
-        """The operations of a change: rows to delete children first, then rows to write parents first."""
-        changes: dict[tuple[str, str, str], list[Callable[[Connection], object]]] = {}
-        for collection in reversed(self.catalog.order):
-            for row, kind in self._changes(collection, path, before, after, created, gone=True):
-                changes.setdefault(_named(collection, row, kind), []).append(_deleting(self.catalog, collection, row))
-        for collection in self.catalog.order:
-            for row, kind in self._changes(collection, path, before, after, created, gone=False):
-                changes.setdefault(_named(collection, row, kind), []).append(_writing(self.catalog, collection, row))
-        return [Write(*name, _all_of(statements)) for name, statements in changes.items()]
+    def _done(self, names: Sequence[Name], do: _Doing, number: int, kept: Sequence[Kept]) -> Outcome:
+        """Takes the locks and does a number of writes, in a thread of ours, within the caller's patience. What was kept
+        beforehand is told with what was left."""
+        future: Future[Sequence[Kept]] | None = None
+        left: Sequence[Kept] = ()
+        try:
+            if names:
+                deadline = time.monotonic() + self.timeout
+                future = self._own.threads.submit(self._attempt, names, do, deadline)
+                left = future.result(timeout=self.timeout)
+        except FutureTimeout:
+            if future is not None:
+                future.cancel()  # still queued: its turn goes to a write that somebody waits for
+            return _failed(names, Outcome.TIMED_OUT, f"no answer within {self.timeout:g} s")
+        except postgres.Error as error:
+            return _failed(names, Outcome.FAILED, postgres.condition(error))
+        except Exception as error:  # noqa: BLE001
+            return _failed(names, Outcome.FAILED, type(error).__name__)
+        finally:
+            _tell((kept_.why, Name(kept_.entity_type, "mirror", kept_.label)) for kept_ in [*kept, *left])
+        if len(left) == number:
+            return Outcome.REFUSED if kept or left else Outcome.NOTHING
+        return Outcome.PARTLY if kept or left else Outcome.WRITTEN
 
-    def _changes(
-        self,
-        collection: Collection,
-        path: str,
-        before: Mapping[str, Value] | None,
-        after: Mapping[str, Value] | None,
-        created: datetime,
-        *,
-        gone: bool,
-    ) -> list[tuple[Row, str]]:
-        """Rows that a change takes away (`gone`) or makes, each with what the app calls the operation."""
-        if not collection.operations or collection.match(path) is None:
-            return []
-        old = self._rows(collection, path, before, created, tell=False)
-        new = self._rows(collection, path, after, created, tell=not gone)
-        whole = "create" if before is None else "delete" if after is None else "update"
-        per_key = set(collection.operations[0].columns) == {c.name for c in collection.key}
-        if gone:
-            return [(row, "delete" if per_key else whole) for key, row in old.items() if key not in new]
-        return [
-            (row, ("update" if key in old else "create") if per_key else whole)
-            for key, row in new.items()
-            if key not in old or _stated(collection, row) != _stated(collection, old[key])
-        ]
+    def _attempt(self, names: Sequence[Name], do: _Doing, deadline: float) -> Sequence[Kept]:
+        """In a thread of ours: locks, then one transaction. Gives up where the caller has gone on already."""
+        _left(deadline)  # connecting for nobody would take the time of the next write
+        try:
+            connection = self._connection()
+            _lock(connection, names, deadline)
+            return do(connection, deadline)
+        except BaseException:
+            self._drop_connection()
+            raise
 
-    def _rows(
-        self, collection: Collection, path: str, fields: Mapping[str, Value] | None, created: datetime, *, tell: bool
-    ) -> dict[tuple[Any, ...], Row]:
-        """By key. What can't become a row is left out, and told to Sentry where `tell`: once a change."""
-        if fields is None:
-            return {}
-        rows: dict[tuple[Any, ...], Row] = {}
-        for unit in map_document(collection, Document(path, fields, created, created)) or []:
-            if isinstance(unit, Row):
-                rows[unit.key] = unit
-            elif tell:
-                entity = collection.operations[0].entity
-                alerts.write_failed(
-                    unit.reason, entity_type=entity, operation_type="mirror", entity_id=_printable(unit.label)
-                )
-        return rows
+    def _connection(self) -> Connection:
+        connections = self._own.connections
+        connection = connections.get(threading.get_ident())
+        if connection is None or connection.closed or postgres.was_hung_up(connection):
+            self._drop_connection()
+            connection = connections[threading.get_ident()] = self.connect()
+        return connection
+
+    def _drop_connection(self) -> None:
+        connection = self._own.connections.pop(threading.get_ident(), None)
+        if connection is not None:
+            connection.close()
+
+    # --- the rows of a change -------------------------------------------------------------------------------------
+
+    def _write(self, planned: Sequence[Operation], connection: Connection, deadline: float) -> Sequence[Kept]:
+        """All operations in one message and one transaction."""
+        operations, left = self._settled(planned, connection, deadline)
+        if not operations:
+            return left
+        with _transaction(connection, deadline):
+            answers = postgres.at_once(connection, [self._statement(operation) for operation in operations])
+            _left(deadline)
+        for operation, (touched, rows) in zip(operations, answers, strict=True):
+            if isinstance(operation, Delete):
+                [(deleted, there, hidden)] = rows
+                why = None if deleted else _NOT_ITS_ROW if there else _HIDDEN if hidden else None
+                if why is not None:
+                    left.append(_kept(operation, why))
+            elif touched == 0 and self._sql(operation).updates(operation.row):
+                left.append(_kept(operation, _NOT_WRITTEN))
+        return left
+
+    def _settled(
+        self, operations: Sequence[Operation], connection: Connection, deadline: float
+    ) -> tuple[list[Operation], list[Kept]]:
+        """Deletes of keys that several documents may share become what the others make of them: the row's version is read,
+        only then the source is asked, and the row is written if it is still of that version (docs/protocol.md)."""
+        shared = [o for o in operations if isinstance(o, Delete) and o.shared]
+        versions: dict[Operation, tuple[str | None, bool]] = {}
+        if shared:
+            with _transaction(connection, deadline):
+                answers = postgres.at_once(connection, [self._sql(o).version(o.key) for o in shared])
+            versions = {o: rows[0] for o, (_, rows) in zip(shared, answers, strict=True)}
+        settled: list[Operation] = []
+        left: list[Kept] = []
+        for operation in operations:
+            if operation not in versions:
+                settled.append(operation)
+                continue
+            found = self._whose(operation, *versions[operation])
+            if isinstance(found, str):
+                left.append(_kept(operation, found))
+            elif found is not None:
+                settled.append(found)
+            _left(deadline)
+        return settled, left
+
+    def _whose(self, operation: Operation, version: str | None, hidden: bool) -> Operation | str | None:
+        """What becomes of the row of a key that a document no longer has: an operation, why it is left, or None where there
+        is no row."""
+        assert isinstance(operation, Delete)
+        if version is None:
+            return _HIDDEN if hidden else None
+        if self.siblings is None:
+            return _SHARED
+        question = question_of(operation.collection, operation.key)
+        found = self.siblings(question)
+        if isinstance(found, Unasked):
+            return _SHARED
+        owner = owner_of(operation.collection, operation.key, list(found))
+        if owner is None:
+            return replace(operation, version=version)
+        if isinstance(owner, Row):
+            return Upsert(operation.name, operation.collection, owner, created=False, version=version)
+        return _REFUSED_SIBLING
+
+    def _statement(self, operation: Operation) -> Statement:
+        statements = self._sql(operation)
+        if isinstance(operation, Upsert):
+            path = None if operation.created else operation.row.path
+            return statements.upsert(operation.row, path=path, version=operation.version)
+        births = [(Mirrored.of(self.catalog, b.collection), b.key, b.column, b.at) for b in operation.births]
+        return statements.delete(operation.key, path=operation.path, births=births, version=operation.version)
+
+    def _sql(self, operation: Operation) -> Mirrored:
+        return Mirrored.of(self.catalog, operation.collection)
+
+
+def _kept(operation: Operation, why: str) -> Kept:
+    label = operation.row.label if isinstance(operation, Upsert) else operation.label
+    return Kept(operation.name.entity_type, label, why)
+
+
+def _lock(connection: Connection, names: Sequence[Name], deadline: float) -> None:
+    """Takes the lock of each operation, all in one transaction. An op id holds the millisecond; where another write of the
+    same entity has that, this one, which is a write of its own, takes the next that is free."""
+    used: Counter[Name] = Counter()
+    now = time.time_ns() // 1_000_000
+    todo = list(names)
+    for _ in range(_LOCK_TRIES):
+        ids: dict[str, Name] = {}
+        for name in todo:
+            ids[name.op_id(now + used[name])] = name
+            used[name] += 1
+        with _transaction(connection, deadline):
+            refused = connection.execute(
+                # In order: of two batches with the same entities neither waits for the other in a circle.
+                "SELECT u.op_id FROM unnest(%s::text[]) AS u (op_id) WHERE NOT try_acquire_write_lock(u.op_id)",
+                (sorted(ids),),
+            ).fetchall()
+        todo = [ids[op_id] for (op_id,) in refused]
+        if not todo:
+            return
+    raise LocksTaken
+
+
+def _failed(names: Sequence[Name], outcome: Outcome, why: str) -> Outcome:
+    for line in _tell((f"{outcome}: {why}", name) for name in names):
+        log.warning("dual-write %s failed", line)
+    return outcome
+
+
+def _tell(told: Iterable[tuple[str, Name]]) -> list[str]:
+    """To Sentry, what went alike in one event. Returns a line for each."""
+    alike: dict[str, list[Name]] = {}
+    for text, name in told:
+        alike.setdefault(text, []).append(name)
+    lines = []
+    for text, names in alike.items():
+        parts = [_printable(p) for p in (names[0].entity_type, names[0].operation_type, names[0].entity_id)]
+        more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+        lines.append(":".join(parts) + more)
+        alerts.write_failed(
+            text, entity_type=parts[0], operation_type=parts[1], entity_id=parts[2], operations=len(names)
+        )
+    return lines
 
 
 def _left(deadline: float) -> float:
@@ -286,42 +411,21 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _stated(collection: Collection, row: Row) -> list[object]:
-    """What a client would write of a row: not its counters, which lag by design."""
-    return [cell for cell, column in zip(row.cells, collection.columns, strict=True) if column.role != "derived"]
-
-
-def _named(collection: Collection, row: Row, kind: str) -> tuple[str, str, str]:
-    operations: Operations = collection.operations[0]
-    values = dict(zip((c.name for c in collection.columns), row.cells, strict=True))
-    entity_id = "_".join(str(values[name]) for name in operations.columns) or row.path.rsplit("/", 1)[-1]
-    return operations.entity, kind, entity_id
-
-
-def _writing(catalog: Catalog, collection: Collection, row: Row) -> Callable[[Connection], object]:
-    values = [cell.text if isinstance(cell, Json) else cell for cell in row.cells]
-    return lambda connection: connection.execute(Statements.of(catalog, collection).upsert(row.stand_ins), values)
-
-
-def _deleting(catalog: Catalog, collection: Collection, row: Row) -> Callable[[Connection], object]:
-    return lambda connection: connection.execute(Statements.of(catalog, collection).delete_one, list(row.key))
-
-
-def _all_of(statements: Sequence[Callable[[Connection], object]]) -> Callable[[Connection], object]:
-    return lambda connection: [statement(connection) for statement in statements]
-
-
 # --- one writer a process -----------------------------------------------------------------------------------------------
 
 _writer: DualWriter | None = None
 
 
 def configure(
-    connect: Callable[[], Connection], *, enabled: Callable[[], bool] = is_enabled, timeout: float = TIMEOUT
+    connect: Callable[[], Connection],
+    *,
+    enabled: Callable[[], bool] = is_enabled,
+    timeout: float = TIMEOUT,
+    siblings: Siblings | None = None,
 ) -> None:
-    """Says once, at the process's start, how to reach the target."""
+    """Says once, at the process's start, how to reach the target, and how to ask the source who shares a natural key."""
     global _writer
-    _writer = DualWriter(connect, enabled, timeout)
+    _writer = DualWriter(connect, enabled, timeout, siblings=siblings)
 
 
 def _configured() -> DualWriter:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from dualwrite.engine.classify import HolderState, says_elsewhere
 from dualwrite.firestore.source import Source
-from dualwrite.model.declaration import Collection, Field, Segment
+from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import UNASKED, Document, Unasked
-from dualwrite.model.mapping import Cell, Key, Rejection, Row, map_document
+from dualwrite.model.mapping import Cell, Key, Rejection, Row, map_document, question_of
 from dualwrite.postgres.target import Difference, Target
 
 _REMEMBERED = 200_000
@@ -117,7 +117,7 @@ class Owners:
     def sharing(self, keys: Sequence[Key]) -> dict[Key, list[Row | Rejection] | Unasked]:
         """All documents that map to each of these natural keys, searched by the fields that the key is made of; also
         those that share these fields and can't become a row. Billed as children_where_each says."""
-        questions = [self._question(key) for key in keys]
+        questions = [(q.parent, q.equals) for q in (question_of(self._collection, key) for key in keys)]
         answers = self._source.children_where_each(questions, self._collection.collection_id, self._collection.fields)
         found: dict[Key, list[Row | Rejection] | Unasked] = {}
         for key, documents in zip(keys, answers, strict=True):
@@ -127,15 +127,3 @@ class Owners:
             units = [unit for document in documents for unit in map_document(self._collection, document) or []]
             found[key] = [unit for unit in units if isinstance(unit, Rejection) or unit.key == key]
         return found
-
-    def _question(self, key: Key) -> tuple[str, dict[str, str]]:
-        """The parent's path and the fields' values that documents of this key have."""
-        variables: dict[str, str] = {}
-        equals: dict[str, str] = {}
-        for column, value in zip(self._collection.key, key, strict=True):
-            if isinstance(column.origin, Segment):
-                variables[column.origin.variable] = str(value)
-            elif isinstance(column.origin, Field) and value != column.absent:
-                equals[column.origin.path] = str(value)
-        template = self._collection.templates[0]
-        return "/".join(variables[s[1:-1]] if s.startswith("{") else s for s in template.segments[:-2]), equals

@@ -213,13 +213,46 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
     return label_of_key(collection, parts)
 
 
-def key_of_path(collection: Collection, path: str) -> Key | None:
-    """The key that a document at this path has, for a collection keyed by its path and without entries. None: a stray."""
+def key_of_path(collection: Collection, path: str, entry: str | None = None) -> Key | None:
+    """The key that a document at this path has, or this entry of it, for a collection keyed by its path. None: a stray."""
     variables = collection.match(path)
     if variables is None:
         return None
     last = path.rsplit("/", 1)[-1]
-    return tuple(variables[c.origin.variable] if isinstance(c.origin, Segment) else last for c in collection.key)
+    return tuple(
+        variables[c.origin.variable]
+        if isinstance(c.origin, Segment)
+        else entry
+        if isinstance(c.origin, EntryKey)
+        else last
+        for c in collection.key
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which documents may have a natural key: those in the collection `collection_id` of the document `parent` ("" at the
+    root) whose fields have these values. Some that are found may have another key, where a part of it may be absent.
+    `fields` are those that the collection's rows are made of."""
+
+    parent: str
+    collection_id: str
+    equals: Mapping[str, str]
+    fields: tuple[str, ...]
+
+
+def question_of(collection: Collection, key: Key) -> Question:
+    """The question for all documents of a natural key."""
+    variables: dict[str, str] = {}
+    equals: dict[str, str] = {}
+    for column, value in zip(collection.key, key, strict=True):
+        if isinstance(column.origin, Segment):
+            variables[column.origin.variable] = str(value)
+        elif isinstance(column.origin, Field) and value != column.absent:
+            equals[column.origin.path] = str(value)
+    segments = collection.templates[0].segments
+    parent = "/".join(variables[s[1:-1]] if s.startswith("{") else s for s in segments[:-2])
+    return Question(parent, collection.collection_id, equals, collection.fields)
 
 
 def _map_unit(
@@ -467,3 +500,10 @@ def cell_or_none(column: Column) -> Callable[[Value], Cell]:
             return None
 
     return cell
+
+
+def stated_cell(column: Column, fields: Mapping[str, Value]) -> Cell:
+    """What a document states for a column that comes from a field: None where it states nothing, or what can't be kept."""
+    assert isinstance(column.origin, Field)
+    found = _lookup(fields, column.origin.path.split("."))
+    return None if found is None else cell_or_none(column)(found)

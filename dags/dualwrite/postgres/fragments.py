@@ -85,6 +85,10 @@ class Fragments:
         self._collection = collection
         self.table = table_of(collection)
 
+    @property
+    def key(self) -> tuple[Column, ...]:
+        return self._collection.key
+
     def names(self, columns: tuple[Column, ...] | list[Column], alias: str | None = None) -> sql.Composed:
         return COMMA.join(column_name(c.name, alias) for c in columns)
 

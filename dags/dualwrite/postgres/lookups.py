@@ -131,6 +131,14 @@ class Lookups(Fragments):
             joins=joins,
         )
 
+    def told(self, alias: str) -> sql.Composed:
+        """As `paths`, as an expression over one row."""
+        joins, referenced = self._variables(alias, referenced_first=True)
+        _, own = self._variables(alias, referenced_first=False)
+        return sql.SQL(
+            "(SELECT array_remove(ARRAY[{referenced}, nullif({own}, {referenced})], NULL) FROM (SELECT) nothing {joins})"
+        ).format(referenced=self._path(referenced), own=self._path(own), joins=joins)
+
     def _path(self, variables: list[dict[str, sql.Composable]]) -> sql.Composable:
         """The first template all of whose variables have a value."""
         alternatives = []

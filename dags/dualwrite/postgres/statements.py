@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import cached_property
 
 from dualwrite.model.declaration import Catalog, Collection, Column
-from dualwrite.model.live import DEFAULT, copied_as
+from dualwrite.model.live import copied_as
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, cast_to, column_name, statement, table_of
+from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, statement, table_of
 
 _STAGE = sql.Identifier("pg_temp", "dualwrite_stage")
 _TRIAL = sql.Identifier("pg_temp", "dualwrite_trial")
@@ -214,35 +214,6 @@ class Statements(Fragments):
             t_is_s=self.same_key("t", "s"),
             key_array=self.key_array("old"),
         )
-
-    def upsert(self, stand_ins: frozenset[int]) -> sql.Composed:
-        """One row as a client writes it: inserted, or its compared columns set; a stand-in leaves what is there.
-        Parameters: one a column, in the catalog's order."""
-        columns = self._collection.columns
-        values = COMMA.join(sql.SQL("%s::" + DEFAULT[c.type].name) for c in columns)
-        updated = [c for i, c in enumerate(columns) if c.role == "compared" and i not in stand_ins]
-        action: sql.Composable = sql.SQL("DO NOTHING")
-        if updated:
-            action = sql.SQL("DO UPDATE SET {}").format(
-                COMMA.join(
-                    sql.SQL("{} = {}").format(column_name(c.name), column_name(c.name, "excluded")) for c in updated
-                )
-            )
-        return sql.SQL("INSERT INTO {table} ({columns}) VALUES ({values}) ON CONFLICT ({key}) {action}").format(
-            table=self.table,
-            columns=self.names(columns),
-            values=values,
-            key=self.names(self._collection.key),
-            action=action,
-        )
-
-    @statement
-    def delete_one(self) -> sql.Composed:
-        """One row by its key, as a client deletes it. Parameters: one a key column."""
-        same = AND.join(
-            sql.SQL("{} = {}").format(column_name(c.name), cast_to(c, sql.SQL("%s"))) for c in self._collection.key
-        )
-        return sql.SQL("DELETE FROM {} WHERE {}").format(self.table, same)
 
     @statement
     def lock(self) -> sql.Composed:

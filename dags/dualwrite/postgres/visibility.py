@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.privileges import RELATIONS, relations_parameters
 
 _HIDING = """
@@ -29,6 +29,12 @@ def tables_hiding_rows(connection: Connection, tables: Iterable[int]) -> set[int
     """
     hiding = _HIDING.format(tables="unnest(%(tables)s::oid[])")
     return {oid for (oid,) in connection.execute(hiding, {"tables": list(tables)}).fetchall()}
+
+
+def hides_rows(table: sql.Identifier) -> sql.Composed:
+    """As an expression: whether some rows of a table may be invisible to this role."""
+    hiding = sql.SQL(_HIDING.format(tables="(SELECT {}::regclass::oid)"))
+    return sql.SQL("EXISTS ({})").format(hiding.format(sql.Literal(table.as_string(None))))
 
 
 def shows_every_row(connection: Connection, name: str) -> bool:

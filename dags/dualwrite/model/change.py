@@ -1,0 +1,242 @@
+"""Pure: what a change of one document means for its rows, as the dual-write helper writes them.
+
+The change is planned from the document before and after alone; what the target and the source must show before a row may go
+is part of the plan, as data:
+
+- An entry or a document that can't become a row keeps the row that it has: it is *kept*, with the reason.
+- A row is deleted only while it is the deleted document's: it tells that document's path, and no row of the document tells
+  another birth (a document that was deleted and created again, and whose events came in the other order).
+- A key that several documents may share is nobody's own: its row goes when no document has the key any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, Field
+from dualwrite.model.documents import Document, Value
+from dualwrite.model.mapping import (
+    Cell,
+    Key,
+    Rejection,
+    Row,
+    key_of_path,
+    map_document,
+    stated_cell,
+)
+
+Fields = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What an operation is called in write_ops, but for its time."""
+
+    entity_type: str
+    operation_type: str
+    entity_id: str
+
+    def op_id(self, milliseconds: int) -> str:
+        return f"{self.entity_type}:{self.operation_type}:{self.entity_id}:{milliseconds}"
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """When a document was created, as its own row in `collection` must tell, if it is there."""
+
+    collection: Collection
+    key: Key
+    column: Column
+    at: Cell
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """A row to insert, or whose compared columns are set. `created`: the document is new, and takes over whatever row has
+    its key; the row of any other must tell the document's path. `version`: the row's xmin as it was read, where that is
+    the condition instead."""
+
+    name: Name
+    collection: Collection
+    row: Row
+    created: bool
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """A row to delete, if it is the document's. `version`: the row's xmin as it was read before the source was asked who
+    else has its key, where that is the condition instead."""
+
+    name: Name
+    collection: Collection
+    key: Key
+    path: str
+    label: str
+    births: tuple[Birth, ...] = ()
+    version: str | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether several documents may have this key, so that only asking for them tells whose the row is."""
+        return not self.collection.keyed_by_path
+
+
+Operation = Upsert | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Rows that stay as they are, and why: a sentence of column names and types, never a value. `label` names the unit."""
+
+    entity_type: str
+    label: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """In the order of writing: rows to delete, children first, then rows to write, parents first. Operations of one name
+    are one operation to the app."""
+
+    operations: tuple[Operation, ...]
+    kept: tuple[Kept, ...]
+
+    @property
+    def names(self) -> tuple[Name, ...]:
+        return tuple(dict.fromkeys(operation.name for operation in self.operations))
+
+
+def change_of(catalog: Catalog, path: str, before: Fields | None, after: Fields | None, created: datetime) -> Change:
+    """The operations of a change, and what is kept. `created` stands in for an absent time of creation. Collections whose
+    operations the catalog doesn't name are left alone."""
+    parts = [
+        _Part(catalog, collection, path, before, after, created)
+        for collection in catalog.order
+        if collection.operations and collection.match(path) is not None
+    ]
+    return Change(
+        tuple([d for part in reversed(parts) for d in part.deletes] + [u for part in parts for u in part.upserts]),
+        tuple(kept for part in parts for kept in part.kept),
+    )
+
+
+class _Part:
+    """A change as one collection sees it."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        collection: Collection,
+        path: str,
+        before: Fields | None,
+        after: Fields | None,
+        created: datetime,
+    ) -> None:
+        self._collection = collection
+        self._path = path
+        self._entity = collection.operations[0].entity
+        per_key = set(collection.operations[0].columns) == {c.name for c in collection.key}
+        whole = "create" if before is None else "delete" if after is None else "update"
+        self._births = _births(catalog, path, before) if before is not None and after is None else ()
+        old, new = _units(collection, path, before, created), _units(collection, path, after, created)
+        refused = [unit for unit in new if isinstance(unit, Rejection)]
+        self.kept = [Kept(self._entity, unit.label, unit.reason) for unit in refused]
+        rows = {unit.key: unit for unit in new if isinstance(unit, Row)}
+        had = {unit.key: unit for unit in old if isinstance(unit, Row)}
+        self.upserts = [
+            Upsert(
+                self._named(key, row, ("update" if key in had else "create") if per_key else whole),
+                collection,
+                row,
+                before is None,
+            )
+            for key, row in rows.items()
+            if key not in had or _stated(collection, row) != _stated(collection, had[key])
+        ]
+        self.deletes: list[Delete] = []
+        for unit in old:
+            if any(_concerns(rejection, unit) for rejection in refused):
+                continue  # what is rejected keeps its row
+            row = unit if isinstance(unit, Row) else None
+            key = row.key if row is not None else self._key_of(unit)
+            if key is None:
+                if not (isinstance(unit, Rejection) and self._names_nothing(unit)):
+                    self.kept.append(
+                        Kept(
+                            self._entity, unit.label, "left: before, it could not become a row, so its key isn't known"
+                        )
+                    )
+            elif key not in rows:
+                name = self._named(key, row, "delete" if per_key else whole)
+                self.deletes.append(Delete(name, collection, key, path, unit.label, self._births))
+
+    def _names_nothing(self, rejection: Rejection) -> bool:
+        """A place in an array that held no id: no row was ever of it."""
+        return self._collection.entries is not None and rejection.entry is None and not rejection.entire
+
+    def _key_of(self, unit: Row | Rejection) -> Key | None:
+        """The key of a unit that could not become a row, where the path gives it."""
+        if not self._collection.keyed_by_path or (self._collection.entries is not None and unit.entry is None):
+            return None
+        return key_of_path(self._collection, self._path, unit.entry)
+
+    def _named(self, key: Key, row: Row | None, kind: str) -> Name:
+        """By the columns that the app names its operations by; by the document's id where these aren't known."""
+        values: dict[str, Cell] = dict(zip((c.name for c in self._collection.key), key, strict=True))
+        if row is not None:
+            values |= dict(zip((c.name for c in self._collection.columns), row.cells, strict=True))
+        columns = self._collection.operations[0].columns
+        known = bool(columns) and all(column in values for column in columns)
+        entity_id = "_".join(str(values[c]) for c in columns) if known else self._path.rsplit("/", 1)[-1]
+        return Name(self._entity, kind, entity_id)
+
+
+def _units(collection: Collection, path: str, fields: Fields | None, created: datetime) -> list[Row | Rejection]:
+    return [] if fields is None else map_document(collection, Document(path, fields, created, created)) or []
+
+
+def _concerns(rejection: Rejection, unit: Row | Rejection) -> bool:
+    """Whether what is rejected after the change is what `unit` was before it. Without a name (a place in an array that
+    holds no id), it concerns none."""
+    if rejection.entire:
+        return True
+    if rejection.entry is None and unit.entry is None:
+        return rejection.label == unit.label
+    return rejection.entry is not None and rejection.entry == unit.entry
+
+
+def _stated(collection: Collection, row: Row) -> list[object]:
+    """What a client would write of a row: not its counters, which lag by design."""
+    return [cell for cell, column in zip(row.cells, collection.columns, strict=True) if column.role != "derived"]
+
+
+def _births(catalog: Catalog, path: str, fields: Fields) -> tuple[Birth, ...]:
+    """When the document says that it was created, by each collection in which it has a row of its own."""
+    found = []
+    for collection in catalog.order:
+        if collection.match(path) is None or collection.entries is not None or not collection.keyed_by_path:
+            continue
+        key = key_of_path(collection, path)
+        for column in collection.columns:
+            origin = column.origin
+            if column.role != "compared" or not (
+                isinstance(origin, Field) and isinstance(origin.otherwise, CreateTime)
+            ):
+                continue
+            at = stated_cell(column, fields)
+            if key is not None and at is not None:
+                found.append(Birth(collection, key, column, at))
+    return tuple(found)
+
+
+def owner_of(collection: Collection, key: Key, documents: list[Document]) -> Row | Rejection | None:
+    """Of the documents that may have a key, the one that its row belongs to: the oldest, then the smaller path. Where only
+    documents have it that can't become a row, one of these. None: nobody has it."""
+    units = [unit for document in documents for unit in map_document(collection, document) or []]
+    rows = [unit for unit in units if isinstance(unit, Row) and unit.key == key]
+    if rows:
+        return min(rows, key=lambda row: (row.create_time, row.path))
+    return next((unit for unit in units if isinstance(unit, Rejection)), None)

@@ -1,0 +1,105 @@
+"""The SQL of single rows as a client writes them, for the dual-write helper. Each says in one statement whose row it may touch.
+
+The names are those of fragments.py. A statement comes with its parameters, which are written into it (`postgres.at_once`): as a
+literal, a value takes the type of the column that it goes into or is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dualwrite.model.declaration import Column
+from dualwrite.model.mapping import Cell, Json, Key, Row
+from dualwrite.postgres.connection import sql
+from dualwrite.postgres.fragments import AND, COMMA, Fragments, column_name
+from dualwrite.postgres.lookups import Lookups
+from dualwrite.postgres.visibility import hides_rows
+
+Statement = tuple[sql.Composed, list[Cell]]
+Told = tuple[Fragments, Key, Column, Cell]
+"""What the row of this key must tell in a column, if there is one."""
+
+
+class Mirrored(Lookups):
+    """What writes single rows of one collection."""
+
+    def upsert(self, row: Row, *, path: str | None = None, version: str | None = None) -> Statement:
+        """Inserts a row, or sets its compared columns; a stand-in leaves what is there. No row is written where the one that
+        has the key tells other paths than `path`, or is no longer of this `version`."""
+        columns = self._collection.columns
+        parameters: list[Cell] = [cell.text if isinstance(cell, Json) else cell for cell in row.cells]
+        updated = [c for i, c in enumerate(columns) if c.role == "compared" and i not in row.stand_ins]
+        action: sql.Composable = sql.SQL("DO NOTHING")
+        if updated:
+            condition: sql.Composable = sql.SQL("")
+            if version is not None:
+                condition = sql.SQL("WHERE t.xmin = %s::xid")
+                parameters.append(version)
+            elif path is not None:
+                condition = sql.SQL("WHERE {told} = ARRAY[]::text[] OR {told} @> ARRAY[%s]::text[]").format(
+                    told=self.told("t")
+                )
+                parameters.append(path)
+            action = sql.SQL("DO UPDATE SET {} {}").format(
+                COMMA.join(
+                    sql.SQL("{} = {}").format(column_name(c.name), column_name(c.name, "excluded")) for c in updated
+                ),
+                condition,
+            )
+        statement = sql.SQL(
+            "INSERT INTO {table} AS t ({columns}) VALUES ({values}) ON CONFLICT ({key}) {action}"
+        ).format(
+            table=self.table,
+            columns=self.names(columns),
+            values=COMMA.join([sql.SQL("%s")] * len(columns)),
+            key=self.names(self._collection.key),
+            action=action,
+        )
+        return statement, parameters
+
+    def updates(self, row: Row) -> bool:
+        """Whether an upsert of the row would update one that is there."""
+        return any(c.role == "compared" and i not in row.stand_ins for i, c in enumerate(self._collection.columns))
+
+    def delete(self, key: Key, *, path: str, births: Iterable[Told] = (), version: str | None = None) -> Statement:
+        """Deletes a row that tells `path` and no other, unless a row of `births` tells another birth; or, where a `version`
+        is given, a row that is still of that. Returns one line: whether it was deleted, whether it was there, whether
+        row-level security may have hidden it."""
+        parameters: list[Cell] = list(key)
+        condition: list[sql.Composable]
+        if version is not None:
+            condition = [sql.SQL("t.xmin = %s::xid")]
+            parameters.append(version)
+        else:
+            condition = [sql.SQL("{} = ARRAY[%s]::text[]").format(self.told("t"))]
+            parameters.append(path)
+            for other, its_key, column, at in births:
+                condition.append(
+                    sql.SQL("NOT EXISTS (SELECT FROM {} o WHERE {} AND {} IS DISTINCT FROM %s)").format(
+                        other.table, _key_is(other, "o"), other.as_compared(column, "o")
+                    )
+                )
+                parameters += [*its_key, at]
+        statement = sql.SQL(
+            """
+            WITH gone AS (DELETE FROM {table} t WHERE {same} AND {condition} RETURNING 1)
+            SELECT f.deleted, f.there, CASE WHEN f.deleted OR f.there THEN false ELSE {hidden} END
+            FROM (
+              SELECT EXISTS (SELECT FROM gone) AS deleted, EXISTS (SELECT FROM {table} t WHERE {same}) AS there
+            ) f
+            """
+        ).format(
+            table=self.table, same=_key_is(self, "t"), condition=AND.join(condition), hidden=hides_rows(self.table)
+        )
+        return statement, [*parameters, *key]
+
+    def version(self, key: Key) -> Statement:
+        """One line: the row's xmin, or null; whether row-level security may have hidden it."""
+        statement = sql.SQL("SELECT (SELECT t.xmin::text FROM {} t WHERE {}), {}").format(
+            self.table, _key_is(self, "t"), hides_rows(self.table)
+        )
+        return statement, list(key)
+
+
+def _key_is(fragments: Fragments, alias: str) -> sql.Composed:
+    return AND.join(sql.SQL("{} = %s").format(column_name(c.name, alias)) for c in fragments.key)
