@@ -40,7 +40,10 @@ class Client:
     steps: int = 6
     pause: float = 0.03
     cascading: bool = True
+    in_windows: bool = False
+    """It does only what a window of a reconciliation sees, so that a run needs no sweep to find what it lost."""
     random: random.Random = field(init=False)
+    comments: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -50,7 +53,9 @@ class Client:
     def run(self) -> None:
         with psycopg.connect(self.dsn, autocommit=True) as self.connection:
             actions = [self.write_post, self.write_comment, self.write_like, self.delete_like]
-            if self.cascading:
+            if self.in_windows:
+                actions = [self.write_post, self.write_new_comment, self.write_like, self.delete_like]
+            elif self.cascading:
                 actions += [
                     self.write_post,
                     self.write_comment,
@@ -104,6 +109,11 @@ class Client:
             milliseconds(now),
             milliseconds(now),
         )
+
+    def write_new_comment(self) -> None:
+        self.comments += 1
+        document = self.firestore.document(f"{self.path}/comments/{self.post}n{self.comments}")
+        self._write_text(document, "comment", "comments", document.id, "post_id", self.post)
 
     def delete_post(self) -> None:
         self.firestore.document(self.path).delete()

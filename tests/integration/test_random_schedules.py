@@ -75,6 +75,44 @@ def test_5000_random_schedules_end_with_target_equal_to_source(base, emulator, t
     _schedules(base, emulator, target_dsn, 5_000)
 
 
+def _ends_with_nothing_left(base, emulator, dsn: str, clients: int, steps: int) -> None:
+    """Beside clients of whose operations every tenth loses a half, runs that repair; once they stop, one run that repairs and
+    sweeps nothing must leave nothing for a sweep to find. (In each run some differences are in flight, and documents change
+    that were drift before.)"""
+    first = random.randrange(10**9)
+    sys.stdout.write(f"\nseeds from {first}\n")
+    changes = {
+        "collections": COLLECTIONS,
+        "grace_seconds": 0.2,
+        "max_repairs": 1_000_000,
+        "max_share": 100,
+        "liveness_minimum": 10**6,
+    }
+
+    def run(**more):
+        return reconciled(base.project, emulator, dsn, **changes, **more)
+
+    run(scope="sweep")
+    busy = [Client(base, dsn, first + i, failing=0.05, steps=steps, pause=0.2, in_windows=True) for i in range(clients)]
+    assert beside(busy, lambda: run(repair="all")) >= 2
+    last = run(repair="all")
+    assert last.alerts == [], f"seeds from {first}"
+    assert differences(base, dsn) == [], f"seeds from {first}"
+    swept = run(scope="sweep")
+    assert swept.alerts == [], f"seeds from {first}"
+    assert [swept.counts(name) for name in COLLECTIONS] == [{}] * len(COLLECTIONS), f"seeds from {first}"
+
+
+def test_once_clients_stop_one_repair_leaves_nothing_to_a_sweep(base, emulator, target_dsn):
+    _ends_with_nothing_left(base, emulator, target_dsn, clients=24, steps=25)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_once_thousands_of_operations_stop_one_repair_is_enough(base, emulator, target_dsn):
+    _ends_with_nothing_left(base, emulator, target_dsn, clients=250, steps=15)
+
+
 def test_clients_that_lose_nothing_raise_no_alarm(base, emulator, target_dsn):
     """Rows lag their documents by up to a few hundred milliseconds; the grace is longer."""
     first = random.randrange(10**9)

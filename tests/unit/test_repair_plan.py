@@ -16,7 +16,7 @@ T = datetime(2026, 1, 1, tzinfo=UTC)
 
 def _open(verdict: str, *, excused: bool = False) -> OpenDifference:
     finding = Finding(Verdict(verdict), "k", "things/k", key=("k",))
-    return OpenDifference(finding, T, Excuse() if excused else None)
+    return OpenDifference(finding, T, T, Excuse() if excused else None)
 
 
 @pytest.mark.parametrize("verdict", [str(v) for v in VERDICTS])

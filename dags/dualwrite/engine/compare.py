@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 _ROWS_AT_FIRST = 2_000
 _SLICE_PAGE = 1_000
+_LOOKS = 4
+"""How often what differs is looked at again before it is left in flight."""
 _LOCKED_SECONDS = 0.4
 """How long a transaction that inserts should last: it holds locks on keys and on parents' rows, and a client's statement
 ends after 3 s. A page is cut into parts of that length, whatever its size."""
@@ -72,11 +74,12 @@ class Examiner:
         self.run_id = run_id
         self._excused = excused or {}
         self._watched = watched
+        self._told = watched | self._excused.keys()
         self.settled: set[str] = set()
         """Watched keys that match now."""
         self._seen_labels: set[str] = set()
         """Of the keys that a first look examined: all of a window's, and of a sweep's those that its rows' keys don't tell,
-        and those that a person excused."""
+        and those that are open from before."""
         self._seen_paths: set[str] = set()
         self.rejected: list[Finding] = []
         """Rejections that nobody excused; kept for `first_look` alone."""
@@ -183,6 +186,11 @@ class Examiner:
             self.examine_units([u for u in self.units_of(left) if u.label not in self._seen_labels])
 
     @property
+    def missing_parents(self) -> list[tuple[str, str]]:
+        """Collections and paths of documents without rows that what was examined here requires."""
+        return self._parents.insertable()
+
+    @property
     def seen(self) -> frozenset[str]:
         """Labels of the keys that a first look of a window examined so far; of a sweep, see `_seen_labels`."""
         return frozenset(self._seen_labels)
@@ -208,12 +216,24 @@ class Examiner:
             self.look_again(pending, grace)
 
     def look_again(self, seen: Sequence[Finding], grace: float) -> None:
-        """Examines differences a second time, `grace` seconds after the first."""
-        before = {finding.label: finding for finding in seen}
+        """Examines differences again, `grace` seconds after they were seen, until each is the same at two looks or gone. What
+        keeps changing is in flight after a few looks."""
         waited = timedelta(seconds=grace)
         self.report.taken += len(seen)
-        for finding in self.protocol.run([unit_of_finding(self.collection, f) for f in seen], Policy()):
-            self._found(seen_twice(finding, before[finding.label], age=waited, grace=waited))
+        for left in reversed(range(_LOOKS)):
+            before = {f.label: replace(f, verdict=Verdict.IN_FLIGHT) for f in seen}
+            changed: list[Finding] = []
+            for finding in self.protocol.run([unit_of_finding(self.collection, f) for f in seen], Policy()):
+                judged = seen_twice(finding, before[finding.label], waited=waited, age=waited, grace=waited)
+                if left and judged.verdict is Verdict.IN_FLIGHT:
+                    changed.append(finding)
+                else:
+                    self._found(judged)
+            if not changed:
+                return
+            seen = changed
+            self.target.close()
+            time.sleep(grace)
 
     def _page(self, messages: Iterable[Any]) -> None:
         """Examines documents as Firestore's messages. Most match: those take the short way, and become no object."""
@@ -287,8 +307,8 @@ class Examiner:
             self._seen_keys.update(page.key(n) for n in range(len(page)))
             if not self._whole:
                 self._seen_labels.update(page.label(n) for n in range(len(page)))
-            elif self._excused:
-                self._seen_labels |= self._excused.keys() & {page.label(n) for n in range(len(page))}
+            elif self._told:
+                self._seen_labels |= self._told & {page.label(n) for n in range(len(page))}
         judged = self.judge.judge(page, self.policy)
         stale: list[Row] = []
         for n, finding in judged.findings.items():

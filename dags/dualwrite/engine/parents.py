@@ -54,6 +54,11 @@ class Parents:
         """What is known of a document; None where nobody asked yet."""
         return self._known.get((name, path))
 
+    def insertable(self) -> list[tuple[str, str]]:
+        """Collections and paths of the documents that were asked for, could have a row and have none: what an inserting run
+        writes for those that require them."""
+        return [required for required, state in self._known.items() if state == "insertable"]
+
     def forget(self) -> None:
         """Keeps what is remembered within bounds; called between pages."""
         if len(self._known) > _REMEMBERED:

@@ -1,4 +1,5 @@
-"""Pure: what a second look makes of a difference. Drift is what was there at both looks, unchanged, for the grace period."""
+"""Pure: what a look makes of a difference that was seen before. Drift is what two looks, a grace period apart, found unchanged,
+and it stays drift until a look finds it gone."""
 
 from __future__ import annotations
 
@@ -12,13 +13,23 @@ PATIENCE = timedelta(hours=1)
 document whose writes never arrive would be in flight for ever."""
 
 
-def seen_twice(finding: Finding, before: Finding | None, *, age: timedelta, grace: timedelta) -> Finding:
-    """The verdict of a second look. `before` is what the first one found, `age` how long ago that was."""
-    if finding.verdict not in SETTLED_BY_WRITING or finding.requires is not None:
+def seen_twice(
+    finding: Finding, before: Finding | None, *, waited: timedelta, age: timedelta, grace: timedelta
+) -> Finding:
+    """The verdict of a look. `before` is what the look before it left open at the key, `waited` how long ago that look was,
+    `age` how long ago the difference was first seen.
+
+    What was drift is compared with nothing: a document that changes while its row stays wrong is no reason to call it in
+    flight. Neither is a key that kept changing through this look: it has not been found gone.
+    """
+    was_drift = before is not None and before.verdict in SETTLED_BY_WRITING
+    if before is not None and was_drift and finding.verdict is Verdict.IN_FLIGHT:
+        return replace(finding, verdict=before.verdict)
+    if finding.verdict not in SETTLED_BY_WRITING or finding.requires is not None or was_drift:
         return finding  # a dependent of an extra row has waited with it
     if before is None or before.verdict is Verdict.REJECTED:  # another difference than the one that was open
         return replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK)
-    if age < grace:
+    if waited < grace:
         return replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.YOUNGER_THAN_GRACE)
     if not is_same(before.fingerprint, finding.fingerprint) and age <= PATIENCE:
         return replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.CHANGED_BETWEEN_LOOKS)

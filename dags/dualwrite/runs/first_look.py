@@ -1,8 +1,9 @@
 """Reconciliation's first look: did what was written lately arrive? Looks from four sides, and keeps what differs.
 
 The sides are the documents whose check fields lie in the window, the rows written in it, the operations of write_ops in
-it, and the differences that are still open. A sweep looks at every document and every row instead. docs/verification.md
-says what each side can see.
+it, and the differences that no run has settled: what was in flight, and documents that couldn't become rows. Two looks of one
+run decide those; drift stays drift until the second look finds it gone. A sweep looks at every document and every row
+instead. docs/verification.md says what each side can see.
 
 What a run finds is kept in `dualwrite.open_differences` before anything else happens, in the transaction that moves the
 watermark: a run that dies anywhere forgets nothing, the next one looks at what is open.
@@ -21,11 +22,12 @@ from dualwrite.engine.compare import Examiner
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, Finding, Reason, Verdict
+from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Finding, Reason, Verdict
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import differences, watermarks
 from dualwrite.postgres.remembered.differences import (
+    Known,
     OpenDifference,
     differences_at,
     excused_differences,
@@ -68,7 +70,7 @@ class _FirstLook:
         self._name = name
         self._window = window
         self._report = CollectionReport(name, "compare")
-        known = differences.known(run.target, name)
+        self._known = known = differences.known(run.target, name)
         self._wire = tripwire.of(run, name, window)
         # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
         self._examiner = run.examiner(self._report, Policy(), known.excuses, known.own_labels)
@@ -96,8 +98,10 @@ class _FirstLook:
         """What no document of this look was: seen from the other sides or, where all was looked at, excused."""
         if self._window is not None:
             self._wire.look(examiner)
-            return _other_sides(examiner, self._window, self._run.params.max_operation_looks)
-        return excused_and_unseen(examiner, lambda own: own)
+            units = _other_sides(examiner, self._window, self._run.params.max_operation_looks)
+        else:
+            units = excused_and_unseen(examiner, lambda own: own)
+        return unsettled_too(examiner, units, self._known, self._run.params.max_open_looks)
 
     def _keep(self, connection: Connection) -> None:
         keep(connection, self._run, self._examiner, self._pending)
@@ -112,13 +116,8 @@ def keep(connection: Connection, run: Run, examiner: Examiner, pending: Sequence
     """Keeps what a first look found, and closes what matches now."""
     name = examiner.collection.name
     known = differences_at(connection, name, [finding.label for finding in pending])
-    # Not drift before the second look has said so: this run may die here, and another look at the table.
-    new = [
-        replace(f, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK)
-        for f in pending
-        if _begins(f, known.get(f.label))
-    ]
-    differences.remember(connection, name, [*new, *examiner.rejected, *examiner.accepted], run.run_id)
+    seen = [kept for f in pending if (kept := _to_keep(f, known.get(f.label))) is not None]
+    differences.remember(connection, name, [*seen, *examiner.rejected, *examiner.accepted], run.run_id)
     differences.close(connection, name, examiner.settled)
 
 
@@ -139,14 +138,45 @@ def excused_and_unseen(
     return units
 
 
-def _begins(finding: Finding, before: OpenDifference | None) -> bool:
-    """Whether a pending difference is another one than what was open at its key, or in no table yet."""
+def unsettled_too(
+    examiner: Examiner,
+    units: list[Unit],
+    known: Known,
+    limit: int,
+    unseen: Callable[[list[OpenDifference]], list[OpenDifference]] = lambda own: own,
+) -> list[Unit]:
+    """The units, and those of what no run has settled yet and this look hasn't seen, at most `limit`, those seen longest ago
+    first: without a look in this run there would be no two looks of it to decide by. `unseen` as above."""
+    name, named = examiner.collection.name, {u.label for u in units}
+    labels = [label for label in known.unsettled if label not in examiner.seen and label not in named]
+    left: list[OpenDifference] = []
+    for start in range(0, len(labels), differences.AT_ONCE):
+        with examiner.target.transaction() as connection:
+            part = differences_at(connection, name, labels[start : start + differences.AT_ONCE])
+        left += unseen(list(part.values()))
+        if len(left) >= limit:
+            break
+    if not left:
+        return units
+    others, done = units_of(examiner, left[:limit])
+    for finding in done:
+        examiner.take(finding)
+    return list({u.label: u for u in [*examiner.fresh(others), *units]}.values())
+
+
+def _to_keep(finding: Finding, before: OpenDifference | None) -> Finding | None:
+    """What to keep of a pending difference: in flight, as this look saw it, because it is no drift before the second look has
+    said so (this run may die here, and another look at the table). None: what is open at its key stays as it is.
+    """
+    in_flight = replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK)
     if before is None:
-        return True
+        return in_flight
     if before.excuse is not None:
-        return finding.verdict in DRIFT and not before.excuse.covers(finding)
-    # On another path its document is elsewhere.
-    return before.finding.verdict is Verdict.REJECTED or finding.path != before.finding.path
+        return in_flight if finding.verdict in DRIFT and not before.excuse.covers(finding) else None
+    if before.finding.verdict not in SETTLED_BY_WRITING:
+        return in_flight
+    # Drift, until the second look finds it gone. On another path its document is elsewhere: that is where to look.
+    return replace(finding, verdict=before.finding.verdict) if finding.path != before.finding.path else None
 
 
 def to_look_at(connection: Connection, run: Run, name: str) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Reconciliation's second look, at what is open, by key: what is drift, and why. And the look after a repair.
 
-A difference is drift when it was first seen at least `grace_seconds` ago and is the same at a second look (the rule is
-engine/second_look.py).
+A difference is drift when two looks of one run, at least `grace_seconds` apart, see the same, and stays drift until a look
+finds it gone (the rule is engine/second_look.py).
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as Container
 from contextlib import nullcontext
@@ -69,11 +70,17 @@ class _Looks:
 
 def re_examine(run: Run, repaired: Iterable[str], ours: Callable[[OpenDifference], bool]) -> dict[str, dict[str, Any]]:
     """Looks once more at what a repair of these collections was for (`ours`) and at whatever else it wrote, the parents
-    that missing rows needed included: what is repaired is open no more."""
+    that missing rows needed included: what is repaired is open no more.
+
+    Where a row that was written differs again, either a client is at work or the table didn't keep what was written (a
+    trigger): a second look, a grace period later, tells which. That is waited for here, only where it is so.
+    """
     wanted = run.catalog.with_parents([n for n in run.catalog.names if n in set(repaired)])
     looks = _Looks(budget=0)
     reports = {}
+    differ: dict[str, list[str]] = {}
     for name in wanted:
+        everything: set[str] = set()
         known: list[OpenDifference] = []
         with run.target.transaction() as connection:
             for page in differences.in_pages(lambda: nullcontext(connection), name):
@@ -83,16 +90,42 @@ def re_examine(run: Run, repaired: Iterable[str], ours: Callable[[OpenDifference
                     for d in page
                     if d.excuse is None and (d.label in written or (name in run.params.collections and ours(d)))
                 ]
-        reports[name] = _look_at_collection(
-            run, CollectionReport(name, "re_examine"), looks, known, after_repair=run.policy.delete
-        )
+                everything |= written
+        found = CollectionReport(name, "re_examine")
+        reports[name] = _look_at_collection(run, found, looks, known, after_repair=True, written=everything)
+        with run.target.transaction() as connection:
+            open_now = differences_at(connection, name, sorted(everything))
+        if again := [label for label, d in open_now.items() if d.finding.verdict is Verdict.IN_FLIGHT]:
+            differ[name] = again
+    if differ:
+        log.info("%d rows differ after they were written, looking again", sum(map(len, differ.values())))
+        run.target.close()
+        time.sleep(run.params.grace_seconds)
+    for name, labels in differ.items():
+        with run.target.transaction() as connection:
+            known = list(differences_at(connection, name, labels).values())
+        found = CollectionReport(name, "re_examine")
+        again_seen = _look_at_collection(run, found, looks, known, after_repair=True, part=1)
+        billed = reports[name]["billed_reads"] + again_seen["billed_reads"]
+        reports[name] = {**again_seen, "billed_reads": billed}
     return reports
 
 
 def _look_at_collection(
-    run: Run, found: CollectionReport, looks: _Looks, known: Sequence[OpenDifference], *, after_repair: bool = False
+    run: Run,
+    found: CollectionReport,
+    looks: _Looks,
+    known: Sequence[OpenDifference],
+    *,
+    after_repair: bool = False,
+    written: Container[str] = frozenset(),
+    part: int = 0,
 ) -> dict[str, Any]:
-    """Looks at what is `known` to be open in one collection, and at the dependents there; finds those of its extra rows."""
+    """Looks at what is `known` to be open in one collection, and at the dependents there; finds those of its extra rows.
+
+    `written`: labels of rows that this run wrote and saw beside their documents. What was open there is gone; what
+    differs now is seen for the first time.
+    """
     name = found.collection
     collection = run.catalog[name]
     with run.target.transaction() as connection:
@@ -112,10 +145,12 @@ def _look_at_collection(
             found.taken += len(units) + len(others)
             looked = examiner.protocol.run(units, Policy())
             # What was extra before was proved then; a repair proves it again, and so does the look after it.
-            known_extra = {d.label for d in known if d.finding.verdict is Verdict.EXTRA and not after_repair}
+            proves_again = after_repair and run.policy.delete
+            known_extra = {d.label for d in known if d.finding.verdict is Verdict.EXTRA and not proves_again}
             findings.extend(examiner.protocol.prove_extra([f for f in looked if f.label not in known_extra]))
             findings.extend(f for f in looked if f.label in known_extra)
-            judged = [_settled(f, before.get(f.label), now, run.params) for f in findings]
+            open_before = {label: d for label, d in before.items() if label not in written}
+            judged = [_settled(f, open_before.get(f.label), now, run.params) for f in findings]
             findings[:] = _with_causes(run, collection, judged)
             for finding in findings:
                 found.add(finding)
@@ -129,7 +164,7 @@ def _look_at_collection(
             # Only what was looked at is closed, and only what both sides agree on.
             differences.close(connection, name, {f.label for f in findings} - {f.label for f in still})
 
-        return measured(run, found, work, finish, run.plan.windows.get(name))
+        return measured(run, found, work, finish, run.plan.windows.get(name), part)
 
 
 def _affordable(
@@ -150,9 +185,10 @@ def _affordable(
 
 def _settled(finding: Finding, before: OpenDifference | None, now: datetime, params: ReconcileParams) -> Finding:
     """The verdict of this look at what was open before, if it was."""
-    age = now - before.first_seen if before else timedelta()
     grace = timedelta(seconds=params.grace_seconds)
-    return seen_twice(finding, before.finding if before else None, age=age, grace=grace)
+    if before is None:
+        return seen_twice(finding, None, waited=timedelta(), age=timedelta(), grace=grace)
+    return seen_twice(finding, before.finding, waited=now - before.last_seen, age=now - before.first_seen, grace=grace)
 
 
 def _with_causes(run: Run, collection: Collection, findings: Sequence[Finding]) -> list[Finding]:

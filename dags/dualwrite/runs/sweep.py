@@ -22,7 +22,7 @@ from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import Finding
 from dualwrite.postgres import Connection, seen_keys
 from dualwrite.postgres.remembered import baselines, differences, watermarks
-from dualwrite.postgres.remembered.differences import OpenDifference
+from dualwrite.postgres.remembered.differences import Known, OpenDifference
 from dualwrite.postgres.target import Target
 from dualwrite.runs import first_look, slices, tripwire
 from dualwrite.runs.reconcile_plan import DAG_ID, Run, measured
@@ -63,7 +63,7 @@ def look_at_slice(run: Run, part: Slice) -> dict[str, Any]:
     holds the keys it saw."""
     name, found, looks = part.collection, CollectionReport(part.collection, "compare"), list[int]()
     pending: list[Finding] = []
-    examiner = _examiner(run, found)
+    examiner = _examiner(run, found, differences.known(run.target, name))
 
     def work() -> None:
         look = seen_keys.Look(run.target, name, DAG_ID, run.run_id)
@@ -89,10 +89,15 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
     found = CollectionReport(name, "compare")
     pending: list[Finding] = []
     left: dict[str, Any] = {}
-    examiner = _examiner(run, found)
+    known = differences.known(run.target, name, but=run.run_id)  # the slices have kept what they found
+    examiner = _examiner(run, found, known)
 
     def more(examiner: Examiner) -> list[Unit]:
-        return first_look.excused_and_unseen(examiner, lambda own: _unseen(run.target, own, looks))
+        def unseen(own: list[OpenDifference]) -> list[OpenDifference]:
+            return _unseen(run.target, own, looks)
+
+        units = first_look.excused_and_unseen(examiner, unseen)
+        return first_look.unsettled_too(examiner, units, known, run.params.max_open_looks, unseen)
 
     def work() -> None:
         with examiner:
@@ -119,8 +124,7 @@ def forget_looks(run: Run) -> None:
     seen_keys.forget(run.target, DAG_ID)
 
 
-def _examiner(run: Run, found: CollectionReport) -> SliceExaminer:
-    known = differences.known(run.target, found.collection)
+def _examiner(run: Run, found: CollectionReport, known: Known) -> SliceExaminer:
     # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
     return run.slice_examiner(found, known.excuses, known.own_labels)
 

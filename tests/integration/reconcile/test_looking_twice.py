@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import timedelta
 
 import pytest
 
+from dualwrite.runs import repair
 from tests.integration.reconcile.world import create, execute, now
 from tests.support import one
 
@@ -34,6 +36,71 @@ def test_what_changes_between_the_two_looks_is_in_flight_and_stays_open(world, t
     assert found.counts("posts") == {"in_flight": 1}
     assert found.alerts == []
     assert run().counts("posts") == {"missing": 1}, "unchanged since then: drift"
+
+
+def test_drift_whose_document_was_edited_since_is_no_green_run(world, target_dsn, run):
+    """The look of an earlier run says since when it is open, and not whether it is the same."""
+    create(world, target_dsn)
+    execute(target_dsn, "UPDATE posts SET title = 'by hand', updated_at = now() WHERE id = 'p1'")
+    execute(target_dsn, "INSERT INTO comments (id, post_id, user_id, content) VALUES ('gone', 'p1', 'u1', 'c')")
+    assert len(run().alerts) == 3
+    for post_id in ("new", "p1"):
+        world.document(f"boards/b1/posts/{post_id}").update({"title": "edited", "updatedAt": now()})
+    execute(target_dsn, "UPDATE comments SET content = 'edited' WHERE id = 'gone'")
+    assert len(run().alerts) == 3, "edited between the runs"
+
+    def edited():
+        world.document("boards/b1/posts/new").update({"title": "again"})
+        world.document("boards/b1/posts/p1").update({"title": "again"})
+        execute(target_dsn, "UPDATE comments SET content = 'again' WHERE id = 'gone'")
+
+    assert len(run(between=edited).alerts) == 3, "edited between the looks"
+    assert run(repair="all", max_share=100).alerts == []
+    assert run(scope="sweep").alerts == []
+
+
+def test_what_was_in_flight_is_looked_at_twice_by_the_next_run(world, target_dsn, run):
+    """Its window has passed and its document was edited since: what an earlier run stored is no first look of this one."""
+    create(world, target_dsn)
+    document = world.document("boards/b1/posts/new")
+    assert run(between=lambda: document.update({"title": "again"})).alerts == []
+    document.update({"title": "since"})
+    later = {"now": now() + timedelta(days=2), "sweep_every_hours": 24 * 300}
+    assert run(**later).counts("posts") == {"missing": 1}
+
+
+def test_a_row_that_a_trigger_changes_again_is_red_in_the_run_that_wrote_it(world, target_dsn, run):
+    """The write moves a compared column: each look after a repair differs from the one before, and each was green."""
+    execute(
+        target_dsn,
+        "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN NEW.updated_at := clock_timestamp(); RETURN NEW; END $$; "
+        "CREATE TRIGGER touch BEFORE UPDATE ON posts FOR EACH ROW EXECUTE FUNCTION touch()",
+    )
+    world.document("boards/b1/posts/p1").update({"title": "edited", "updatedAt": now()})
+    for _ in range(3):
+        found = run(repair="all", max_share=100)
+        assert len(found.alerts) == 1
+        assert found.alerts[0].startswith("posts: 1 stale")
+
+
+def test_an_edit_in_flight_after_a_repair_is_no_alarm(world, target_dsn, run, monkeypatch):
+    """Its document was edited after the write was confirmed, and its row follows: a second look tells."""
+    create(world, target_dsn)
+    document = world.document("boards/b1/posts/new")
+    original = repair.write
+
+    def write(run, name):
+        part = original(run, name)
+        document.update({"title": "edited"})
+        row.start()
+        return part
+
+    row = threading.Timer(1, lambda: execute(target_dsn, "UPDATE posts SET title = 'edited' WHERE id = 'new'"))
+    monkeypatch.setattr(repair, "write", write)
+    found = run(repair="missing", grace_seconds=2)
+    assert found.alerts == []
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0
 
 
 def test_counters_moving_between_the_looks_hide_nothing(world, target_dsn, run):
@@ -93,8 +160,8 @@ def test_a_rejected_documents_row_is_looked_for_when_the_document_is_deleted(wor
     assert run().counts("posts") == {"rejected": 1}
     world.document("boards/b1/posts/p1").delete()
     found = run()
-    assert found.counts("posts") == {"in_flight": 1}, "another difference: it is looked at twice, too"
-    [comments, posts] = run().alerts
+    assert found.counts("posts") == {"extra": 1}, "another difference: this run looked at it twice, too"
+    [comments, posts] = found.alerts
     assert posts.startswith("posts: 1 extra")
     assert comments.startswith("comments: 1 extra")
 

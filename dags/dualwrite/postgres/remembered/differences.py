@@ -21,6 +21,8 @@ class OpenDifference:
     finding: Finding
     """As it was last seen. Its entry, its columns and its cause are not read back: the next look finds them anew."""
     first_seen: datetime
+    last_seen: datetime
+    """When a look last kept it; `finding` is what that look saw."""
     excuse: Excuse | None
     """What a person accepted; None where nobody did."""
 
@@ -34,12 +36,12 @@ AT_ONCE = 5_000
 
 _DIFFERENCE = """
 verdict, key, CASE WHEN row_key IS NULL THEN NULL ELSE ARRAY(SELECT jsonb_array_elements_text(row_key)) END, path, requires,
-reason, fingerprint, first_seen, excused_by IS NOT NULL, excused_verdict, excused_finding_reason
+reason, fingerprint, first_seen, last_seen, excused_by IS NOT NULL, excused_verdict, excused_finding_reason
 """
 
 
 def _difference_of(row: Sequence[Any]) -> OpenDifference:
-    verdict, label, key, path, requires, reason, fingerprint, first_seen, excused, *accepted = row
+    verdict, label, key, path, requires, reason, fingerprint, first_seen, last_seen, excused, *accepted = row
     finding = Finding(
         Verdict(verdict),
         label,
@@ -49,7 +51,7 @@ def _difference_of(row: Sequence[Any]) -> OpenDifference:
         fingerprint=fingerprint,
         requires=restored(requires),
     )
-    return OpenDifference(finding, first_seen, Excuse(*accepted) if excused else None)
+    return OpenDifference(finding, first_seen, last_seen, Excuse(*accepted) if excused else None)
 
 
 def open_differences(connection: Connection, collection: str) -> list[OpenDifference]:
@@ -110,26 +112,44 @@ class Known:
     """The keys whose difference a person accepted, and what the excuse holds for."""
     own_labels: frozenset[str]
     """Labels of all that is open, but for what is extra only through another document that is gone."""
+    unsettled: tuple[str, ...]
+    """Labels of what was in flight or rejected at the last look and isn't excused, those seen longest ago first."""
 
 
 _KNOWN = sql.SQL("""
-    SELECT key, requires IS NULL, excused_by IS NOT NULL, excused_verdict, excused_finding_reason
-    FROM dualwrite.open_differences WHERE collection = %(collection)s
+    SELECT key, requires IS NULL,
+      excused_by IS NULL AND requires IS NULL AND verdict IN ('in_flight', 'rejected') AND run_id IS DISTINCT FROM %(but)s,
+      excused_by IS NOT NULL, excused_verdict, excused_finding_reason
+    FROM dualwrite.open_differences WHERE collection = %(collection)s ORDER BY last_seen, key
 """)
 
 
-def known(session: Session, collection: str) -> Known:
-    """What is open in a collection before a look at it, in one round trip."""
-    rows = session.fetch(_KNOWN, {"collection": collection})
+def known(session: Session, collection: str, *, but: str | None = None) -> Known:
+    """What is open in a collection before a look at it, in one round trip. `but`: a run whose own looks have settled as much
+    as they can."""
+    rows = session.fetch(_KNOWN, {"collection": collection, "but": but})
     return Known(
-        {label: Excuse(*accepted) for label, _, excused, *accepted in rows if excused},
+        {label: Excuse(*accepted) for label, _, _, excused, *accepted in rows if excused},
         frozenset(label for label, own, *_ in rows if own),
+        tuple(label for label, _, unsettled, *_ in rows if unsettled),
     )
+
+
+def missed_while_off(session: Session, since: datetime) -> dict[str, int]:
+    """How many rows are missing in each collection because dual-write was switched off, of those first seen since a moment."""
+    return dict(session.fetch(_MISSED_WHILE_OFF, {"since": since}))
+
+
+_MISSED_WHILE_OFF = sql.SQL("""
+    SELECT collection, count(*) FROM dualwrite.open_differences
+    WHERE cause = 'dual_write_off' AND verdict IN ('missing', 'in_flight') AND first_seen >= %(since)s GROUP BY 1
+""")
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How many differences wait for a second look, and how many of them are younger than the grace period."""
+    """How many differences wait for a second look, and of how many the first was less than a grace period ago. Drift is
+    waited for by nobody: it stays drift until it is gone."""
 
     number: int
     young: int
@@ -138,7 +158,7 @@ class Waiting:
 def waiting(connection: Connection, collection: str, run_id: str, grace: timedelta) -> Waiting:
     """What is open and not excused; rejections that this run has counted already are left out."""
     row = connection.execute(
-        "SELECT count(*), count(*) FILTER (WHERE first_seen > clock_timestamp() - %(grace)s) FROM dualwrite.open_differences "
+        "SELECT count(*), count(*) FILTER (WHERE verdict = 'in_flight' AND last_seen > clock_timestamp() - %(grace)s) FROM dualwrite.open_differences "
         "WHERE collection = %(name)s AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)",
         {"name": collection, "run": run_id, "grace": grace},
     ).fetchone()
@@ -157,7 +177,8 @@ class Due:
 
 
 def due(connection: Connection, collections: Sequence[str], run_id: str, limit: int) -> Due:
-    """At most `limit` differences that nobody excused: those that are no verdict yet, then those seen longest ago.
+    """At most `limit` differences that nobody excused: those that are no verdict yet, of these first what this run has looked at
+    once (two looks of one run decide), then those seen longest ago.
 
     Rejections that this run has found itself need no second look.
     """
@@ -166,7 +187,7 @@ def due(connection: Connection, collections: Sequence[str], run_id: str, limit: 
         dualwrite.open_differences
         WHERE collection = ANY(%(names)s) AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)
     """
-    looked = "ORDER BY verdict <> 'in_flight', last_seen, collection, key"
+    looked = "ORDER BY verdict <> 'in_flight', verdict = 'in_flight' AND run_id <> %(run)s, last_seen, collection, key"
     rows = connection.execute(
         f"SELECT collection, {_DIFFERENCE} FROM (SELECT * FROM {candidates} {looked} LIMIT %(limit)s) d ORDER BY first_seen, key",
         parameters,
