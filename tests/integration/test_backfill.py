@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg
 import pytest
 
 from dev import seed
 from dualwrite.catalog import CATALOG
+from dualwrite.model.report import CollectionReport
 from dualwrite.runs import backfill
-from tests.support import apply, dry_run, examine_all, gap_run, nonzero, one, table_bytes, verify_all
-from tests.worlds import small_world
+from tests import in_slices
+from tests.support import (
+    DEFAULTS,
+    apply,
+    dry_run,
+    examine_all,
+    gap_run,
+    nonzero,
+    one,
+    reconciled,
+    table_bytes,
+    verify_all,
+)
+from tests.worlds import club, post, small_world
 
 
 @pytest.fixture
@@ -125,3 +140,37 @@ def test_all_that_a_verification_left_open_can_be_excused_at_once(world, firesto
     with gap_run(firestore.project, emulator, target_dsn, run_id="second", **changes) as run:
         backfill.preflight(run, by="a person")
         assert verify_all(run)["posts"]["verification"] == "verified"
+
+
+@pytest.mark.parametrize("slice_documents", [250_000, 2], ids=["whole", "in_slices"])
+@pytest.mark.parametrize("edits", [1, 99], ids=["edited_once", "edited_at_every_look"])
+def test_a_loss_that_is_edited_between_the_looks_is_not_verified(
+    edits, slice_documents, firestore, emulator, target_dsn, monkeypatch
+):
+    """In flight is no proof: called verified, its watermark and its baseline would hide the loss from then on."""
+    club(firestore, emulator, target_dsn, {f"boards/b1/posts/p{i}": post() for i in range(4)})
+    lost = firestore.document("boards/b1/posts/lost")
+    lost.set(post())
+    left, slept = iter(range(edits)), time.sleep
+
+    def edited(seconds: float) -> None:
+        if seconds == DEFAULTS["grace_seconds"] and (number := next(left, None)) is not None:
+            lost.update({"title": f"edit {number}"})
+        slept(min(seconds, 0.05))
+
+    with gap_run(
+        firestore.project, emulator, target_dsn, collections=["posts"], slice_documents=slice_documents
+    ) as run:
+        monkeypatch.setattr(time, "sleep", edited)
+        checked, _ = in_slices.verification(run)
+        monkeypatch.undo()
+        gap = {name: CollectionReport(name, "gap").as_json() for name in run.params.names}
+        whole = backfill.build_report("run", run.params, gap, checked, dry=False)
+    found = checked["posts"]
+    assert found["verification"] == "not_verified"
+    assert (found["counts"]["missing"], found["counts"]["in_flight"]) == ((1, 0) if edits == 1 else (0, 1))
+    why = "1 missing, 0 of them excused" if edits == 1 else "1 changed at every look"
+    assert f"posts is not verified: {why}" in "; ".join(backfill.failures(whole))
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.watermarks WHERE collection = 'posts'") == 0
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.count_baselines WHERE collection = 'posts'") == 0
+    assert reconciled(firestore.project, emulator, target_dsn, collections=["posts"]).counts("posts") == {"missing": 1}

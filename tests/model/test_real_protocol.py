@@ -20,7 +20,7 @@ from dualwrite.engine.judge import Judge
 from dualwrite.engine.units import Policy, unit_of
 from dualwrite.model.documents import Document
 from dualwrite.model.report import CollectionReport
-from dualwrite.postgres.remembered import journal
+from dualwrite.postgres.remembered import excuses, journal
 from dualwrite.postgres.target import Comparison, Difference, Write
 from tests.model.explore import Ask, Explored, explore
 from tests.model.world import STARTS, World
@@ -124,6 +124,7 @@ def modelled(monkeypatch: pytest.MonkeyPatch) -> None:
         entries = connection("entries")
         return [journal.JournalEntry(n, UNIT.label, PATH, action, UNIT.key) for n, action in entries]
 
+    monkeypatch.setattr(excuses, "excuses_among", lambda *_: {})  # nobody accepted anything
     monkeypatch.setattr(journal, "confirm", confirm)
     monkeypatch.setattr(journal, "unconfirmed", unconfirmed)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)

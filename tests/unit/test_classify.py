@@ -51,6 +51,7 @@ CASES = [
     (ABSENT, (), (), False, Verdict.MISSING, None),
     (ABSENT, ("present",), (), False, Verdict.MISSING, None),
     (ABSENT, ("insertable",), (), False, Verdict.MISSING, Reason.PARENT_MISSING),
+    (ABSENT, ("insertable", "excused"), (), False, Verdict.MISSING, Reason.PARENT_EXCUSED),
     (ABSENT, ("unfit",), (), False, Verdict.REJECTED, Reason.PARENT_REJECTED),
     (ABSENT, ("gone",), (), False, Verdict.ORPHAN, Reason.PARENT_GONE),
     (ABSENT, ("unfit", "gone"), ("document",), False, Verdict.ORPHAN, Reason.PARENT_GONE),
@@ -120,6 +121,14 @@ def test_only_what_nothing_stands_in_the_way_of_is_written_and_only_as_the_polic
     assert is_updatable(finding) is (verdict is Verdict.STALE and reason is None)
 
 
+@pytest.mark.parametrize("verdict", Verdict)
+def test_what_a_person_accepted_is_written_by_no_policy(verdict):
+    finding = Finding(verdict, "k", excused=True)
+    assert not still_to_write(finding, Policy(insert=True, update=True, delete=True))
+    assert not is_insertable(finding)
+    assert not is_updatable(finding)
+
+
 PARENTS = {
     Verdict.STALE: "present", Verdict.MISSING: "insertable", Verdict.ORPHAN: "gone", Verdict.EXTRA: "gone",
     Verdict.REJECTED: "unfit", Verdict.DUPLICATE: "unfit",
@@ -132,3 +141,8 @@ def test_what_a_parent_is_follows_from_the_finding_on_its_own_row(verdict):
     assert parent_state(finding, False) == PARENTS[verdict]
     assert parent_state(finding, True) == "present"
     assert parent_state(None, False) == "present"
+
+
+def test_a_parent_without_a_row_that_a_person_accepted_is_not_one_to_be_inserted():
+    assert parent_state(Finding(Verdict.MISSING, "k", excused=True), False) == "excused"
+    assert parent_state(Finding(Verdict.MISSING, "k", reason=Reason.PARENT_EXCUSED), False) == "excused"

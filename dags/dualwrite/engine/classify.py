@@ -12,8 +12,9 @@ from dualwrite.model.mapping import Refusal, Row
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.target import Difference
 
-ParentState = Literal["present", "insertable", "gone", "unfit"]
-"""What a required document is: it has a row; it could have one; it is gone, or an orphan itself; it can't become one."""
+ParentState = Literal["present", "insertable", "excused", "gone", "unfit"]
+"""What a required document is: it has a row; it could have one; it lacks one (or its own parent does), which a person
+accepted; it is gone, or an orphan itself; it can't become one."""
 
 HolderState = Literal["document", "extra", "stale"]
 """Whose a row is that holds a unique key: of a document that states that key; of none; of one that states another."""
@@ -53,6 +54,8 @@ def _blocked(known: Circumstances) -> Reason | None:
     """Why a row can't be inserted or updated as it should be."""
     if "unfit" in known.parents:
         return Reason.PARENT_REJECTED
+    if "excused" in known.parents:
+        return Reason.PARENT_EXCUSED
     if "insertable" in known.parents:
         return Reason.PARENT_MISSING
     if "document" in known.holders:
@@ -71,6 +74,8 @@ def says_elsewhere(collection: Collection, difference: Difference) -> bool:
 
 def still_to_write(finding: Finding, policy: Policy) -> bool:
     """A difference that the policy would write and nothing stands in the way of."""
+    if finding.excused:
+        return False
     if finding.reason is not None and finding.reason != Reason.PARENT_MISSING:
         return False
     return (finding.verdict is Verdict.MISSING and policy.insert) or (
@@ -79,12 +84,14 @@ def still_to_write(finding: Finding, policy: Policy) -> bool:
 
 
 def is_insertable(finding: Finding) -> bool:
-    """Missing, and at most its parents' rows stand in the way."""
-    return finding.verdict is Verdict.MISSING and finding.reason in (None, Reason.PARENT_MISSING)
+    """Missing, not accepted by a person, and at most its parents' rows stand in the way."""
+    return (
+        finding.verdict is Verdict.MISSING and not finding.excused and finding.reason in (None, Reason.PARENT_MISSING)
+    )
 
 
 def is_updatable(finding: Finding) -> bool:
-    return finding.verdict is Verdict.STALE and finding.reason is None
+    return finding.verdict is Verdict.STALE and not finding.excused and finding.reason is None
 
 
 def parent_state(finding: Finding | None, inserted: bool) -> ParentState:
@@ -92,7 +99,7 @@ def parent_state(finding: Finding | None, inserted: bool) -> ParentState:
     if finding is None or inserted or finding.verdict is Verdict.STALE:
         return "present"
     if finding.verdict is Verdict.MISSING:
-        return "insertable"
+        return "excused" if finding.excused or finding.reason is Reason.PARENT_EXCUSED else "insertable"
     return "gone" if finding.verdict in (Verdict.ORPHAN, Verdict.EXTRA) else "unfit"
 
 

@@ -18,7 +18,7 @@ from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import Document, Unasked
 from dualwrite.model.mapping import Key, Row, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict
-from dualwrite.postgres.remembered import journal
+from dualwrite.postgres.remembered import excuses, journal
 
 
 def takes_names(collection: Collection) -> bool:
@@ -62,8 +62,12 @@ class Deletes:
                 done[unit.label] = finding
                 continue
             candidates.append((unit, version[0], finding))
+        accepted = self._accepted([finding for _, _, finding in candidates])
         proved = []
         for unit, xmin, finding in candidates:
+            if unit.label in accepted:
+                done[unit.label] = replace(finding, excused=True)
+                continue
             elsewhere = self._elsewhere(unit)
             if elsewhere is None:
                 done[unit.label] = replace(finding, reason=Reason.ABSENCE_NOT_PROVED)
@@ -83,6 +87,14 @@ class Deletes:
             if before is None or before.fingerprint != finding.fingerprint:
                 again[unit.label] = unit  # or a client changed it this moment: looked at once more
         return again
+
+    def _accepted(self, extra: Sequence[Finding]) -> set[str]:
+        """Labels of what a person accepted: such a row is never deleted."""
+        if not extra:
+            return set()
+        with self._judge.target.transaction() as connection:
+            accepted = excuses.excuses_among(connection, self._collection.name, [f.label for f in extra])
+        return {f.label for f in extra if f.label in accepted and accepted[f.label].covers(f)}
 
     def _delete(self, candidates: list[tuple[Key, str, str | None, str]]) -> dict[str, int]:
         for attempt in range(ATTEMPTS):

@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol as Interface
 
 from dualwrite import postgres
@@ -33,6 +33,7 @@ from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Key, Refusal, Row
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Finding, Reason, Verdict
+from dualwrite.postgres.remembered import excuses
 from dualwrite.postgres.target import Comparison, Difference, Target, Write
 
 log = logging.getLogger(__name__)
@@ -101,10 +102,12 @@ class Judge:
                 with self.target.transaction() as connection:
                     comparison = self.target.compare_staged(connection, self.collection, page.staged, page.__getitem__)
                     required = {d.n: self._required(d) for d in comparison.differences}
+                    left = self._left_with_parents(connection, comparison.differences) if policy.insert else frozenset()
+                    required.update({n: [] for n in left})
                     judged = (
                         None
                         if self._is_unknown(required, comparison.differences)
-                        else self._settle(connection, page, comparison, required, policy, expected)
+                        else self._settle(connection, page, comparison, required, policy, expected, left)
                     )
             except postgres.Error as error:
                 self.wait_or_raise(error, attempt)
@@ -185,8 +188,9 @@ class Judge:
         required: Mapping[int, Required],
         policy: Policy,
         expected: Mapping[Key, str | None] | None,
+        left: frozenset[int],
     ) -> Judged:
-        """Decides every difference, and writes."""
+        """Decides every difference, and writes. `left`: see `_left_with_parents`."""
         findings: dict[int, Finding | None] = {
             n: finding_of(Verdict.REJECTED, rows[n], None, reason=Refusal(why)) for n, why in comparison.refused
         }
@@ -197,10 +201,16 @@ class Judge:
                 findings[difference.n] = None
                 continue
             finding = classify(difference, self._circumstances(difference, required[difference.n]))
+            if difference.n in left and is_insertable(finding):
+                finding = replace(finding, reason=Reason.PARENT_MISSING)
             findings[difference.n] = finding
-            if is_insertable(finding):
+        self._mark_excused(connection, findings)
+        for difference in comparison.differences:
+            if (settled := findings[difference.n]) is None:
+                continue
+            if is_insertable(settled):
                 insertable.append(difference)
-            elif is_updatable(finding):
+            elif is_updatable(settled):
                 updatable.append(difference)
         inserts, losers = write_in_turn(
             self._claims, insertable, lambda part: self._insert(connection, rows, part, policy, expected)
@@ -212,6 +222,27 @@ class Judge:
             if not why.startswith("ForeignKeyViolation"):  # a parent's row vanished this moment: looked at again
                 findings[n] = finding_of(Verdict.REJECTED, rows[n], None, reason=Refusal(why))
         return Judged(dict(sorted(findings.items())), {**inserts.journal, **updates.journal})
+
+    def _left_with_parents(self, connection: postgres.Connection, differences: Iterable[Difference]) -> frozenset[int]:
+        """Numbers of missing rows that a person accepted while rows that they need were missing too. Those are not
+        inserted for their sake either: that would change the reason, and end the excuse."""
+        waiting = {d.n: d.row.label for d in differences if not d.found and d.lacks}
+        if not waiting:
+            return frozenset()
+        accepted = excuses.excuses_among(connection, self.collection.name, list(waiting.values()))
+        as_accepted = Finding(Verdict.MISSING, "", reason=Reason.PARENT_MISSING)
+        return frozenset(n for n, label in waiting.items() if label in accepted and accepted[label].covers(as_accepted))
+
+    def _mark_excused(self, connection: postgres.Connection, findings: dict[int, Finding | None]) -> None:
+        """Marks what a person accepted, so that nothing here writes it: no policy, and no way that leads to a write, is an
+        exception."""
+        writable = {n: f for n, f in findings.items() if f is not None and (is_insertable(f) or is_updatable(f))}
+        if not writable:
+            return
+        accepted = excuses.excuses_among(connection, self.collection.name, [f.label for f in writable.values()])
+        for n, finding in writable.items():
+            if finding.label in accepted and accepted[finding.label].covers(finding):
+                findings[n] = replace(finding, excused=True)
 
     def _insert(
         self,

@@ -64,6 +64,8 @@ class CollectionReport:
     examined: int = _counter(logged=True)
     excused: int = _counter()
     """Drift that a person accepted."""
+    left_alone: int = _counter()
+    """Of that, missing and stale rows: no run writes them."""
     documents_read: int = _counter(logged=True)
     stray: int = _counter("stray")
     unlocatable: int = _counter("unlocatable")
@@ -93,6 +95,7 @@ class CollectionReport:
         self.examined += 1
         self.counts[finding.verdict] += 1
         self.excused += finding.excused
+        self.left_alone += finding.excused and finding.verdict in (Verdict.MISSING, Verdict.STALE)
         if finding.reason:
             self.reasons[f"{finding.verdict}: {finding.reason}"] += 1
         samples = self.samples.setdefault(finding.verdict, [])

@@ -46,6 +46,8 @@ class Reason(StrEnum):
     """A document that it requires is gone from the source."""
     PARENT_MISSING = "parent_missing"
     """A document that it requires has no row yet."""
+    PARENT_EXCUSED = "parent_excused"
+    """A document that it requires has no row, and a person accepted that: no run writes that row."""
     PARENT_REJECTED = "parent_rejected"
     """A document that it requires can't become a row."""
     KEY_HELD_BY_ANOTHER_DOCUMENT = "key_held_by_another_document"

@@ -21,7 +21,7 @@ from dualwrite.model.baseline import Baseline
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import Block, Heading, Paragraph
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, Excuse, Finding
+from dualwrite.model.verdicts import DRIFT, VERDICTS, Excuse, Finding, Verdict
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, watermarks
@@ -114,7 +114,8 @@ def examine(run: Run, name: str, *, dry: bool, record: bool = True) -> dict[str,
 def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> dict[str, Any]:
     """Compares count() with SELECT count(*) and, unless `counts_only`, explains the difference key by key.
 
-    "verified": every key and column was compared, and all is explained. "not_verified": drift is left.
+    "verified": every key and column was compared, and all is explained. "not_verified": drift is left, or what still
+    changed at the last look.
     "not_proven": more than explain_up_to documents, so only the counts were compared. A verified collection's
     watermark moves to the moment this began.
     """
@@ -157,8 +158,8 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
 
 
 def verdict_of(found: CollectionReport) -> str:
-    """What a comparison of all keys, or of a slice's, proved."""
-    return "not_verified" if found.drift else "verified"
+    """What a comparison of all keys, or of a slice's, proved. What is in flight may be a loss: it proves nothing."""
+    return "not_verified" if found.drift or found.counts[Verdict.IN_FLIGHT] else "verified"
 
 
 def examiner_of(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
@@ -240,9 +241,14 @@ def build_report(
 def estimated_reads(gap: Sequence[Mapping[str, Any]], checked: Sequence[Mapping[str, Any]]) -> int:
     """What an apply would bill after a dry run: the window again with what it looked up, each row that it writes once
     more to confirm it, and every document to verify, with a count for 1,000 and the baseline that comes of it."""
-    writes = sum(c["counts"]["missing"] + c["counts"]["stale"] for c in gap)
+    writes = sum(_to_write(c) for c in gap)
     whole = sum(c["reads_to_verify"] for c in checked)
     return int(sum(c["billed_reads"] for c in gap) + writes + whole + 5 * sum(c["billed_reads"] for c in checked))
+
+
+def _to_write(collection: Mapping[str, Any]) -> int:
+    """How many rows of a collection an apply would write after a dry run: what a person accepted stays as it is."""
+    return int(collection["counts"]["missing"] + collection["counts"]["stale"] - collection["left_alone"])
 
 
 def verdict(whole: Mapping[str, Any]) -> str:
@@ -261,7 +267,10 @@ def verdict(whole: Mapping[str, Any]) -> str:
         found = report.listed(counts, ("missing", "stale"))
         if not found:
             return f"Nothing is missing or stale. Nothing was written (dry run).{rejections}{also}"
-        return f"An apply would write {counts['missing'] + counts['stale']:,} rows: {found}. Nothing was written.{rejections}{also}"
+        left = sum(c["left_alone"] for c in gap)
+        but = f", {left:,} of them excused and left alone" if left else ""
+        rows = sum(_to_write(c) for c in gap)
+        return f"An apply would write {rows:,} rows: {found}{but}. Nothing was written.{rejections}{also}"
     written = sum(c["inserted"] + c["updated"] + c["parents_inserted"] for c in gap)
     left = [c["collection"] for c in whole["collections"] if c["phase"] == "verify" and c["verification"] != "verified"]
     proof = f"Not verified: {', '.join(left)}." if left else "Every collection is verified." if not lost else ""
@@ -338,5 +347,8 @@ def _why(check: Mapping[str, Any] | None) -> str:
         return ": its verification failed"
     if check["verification"] == "not_proven":
         return ": it has more documents than explain_up_to; leave that empty to compare them all"
-    left = {v: n for v, n in check["counts"].items() if n and v in DRIFT}
-    return f": {', '.join(f'{n:,} {v}' for v, n in left.items())}, {check['excused']:,} of them excused"
+    left = report.listed(check["counts"], [v for v in VERDICTS if v in DRIFT])
+    drift = f"{left}, {check['excused']:,} of them excused" if left else ""
+    moving = check["counts"][Verdict.IN_FLIGHT]
+    still = f"{moving:,} changed at every look; run it again when there are fewer writes" if moving else ""
+    return f": {'; '.join(filter(None, (drift, still)))}"

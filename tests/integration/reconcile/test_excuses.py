@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 
 from dualwrite.model.errors import DualWriteError
+from dualwrite.runs import backfill
+from tests import in_slices
 from tests.integration.reconcile.world import (
     busy,
     create,
@@ -16,8 +18,8 @@ from tests.integration.reconcile.world import (
     execute,
     now,
 )
-from tests.support import gap_run, one, verify_all
-from tests.worlds import post
+from tests.support import apply, examine_all, gap_run, one, reconciled, table_bytes, verify_all
+from tests.worlds import comment, post
 
 
 def test_an_excused_difference_fails_nothing_until_the_excuse_is_taken_back(world, target_dsn, run):
@@ -165,3 +167,89 @@ def test_an_excuse_in_advance_that_is_taken_back_hides_nothing(world, target_dsn
     delete_of_an_old_document(world, target_dsn)
     [alert] = run(scope="sweep", unexcuse=["comments:cp1"]).alerts
     assert alert.startswith("comments: 1 extra")
+
+
+# --- what is accepted is never repaired, by no writer -----------------------------------------------------------------
+
+
+def _backfill(project, emulator, dsn):
+    apply(project, emulator, dsn, scope="all")
+
+
+def _backfill_in_slices(project, emulator, dsn):
+    with gap_run(project, emulator, dsn, scope="all", slice_documents=1) as run:
+        _, parts = in_slices.gap(run, dry=False)
+    assert {part.collection for part in parts} >= {"posts", "comments"}
+
+
+def _repair(project, emulator, dsn):
+    reconciled(project, emulator, dsn, scope="sweep", repair="all", max_share=100)
+
+
+def _repair_of_what_is_below(project, emulator, dsn):
+    reconciled(project, emulator, dsn, scope="sweep", repair="all", max_share=100, collections=["comments"])
+
+
+def _finish_a_journal(project, emulator, dsn):
+    """Of a run that wrote these keys and was killed before it could confirm them. It had inserted the row that is extra."""
+    execute(
+        dsn,
+        "INSERT INTO dualwrite.repair_journal (run_id, collection, key, path, action, table_name, row_key) "
+        "SELECT 'killed', collection, key, path, CASE verdict WHEN 'stale' THEN 'update' ELSE 'insert' END, collection, row_key "
+        "FROM dualwrite.open_differences WHERE key <> 'gone'",
+    )
+    apply(
+        project,
+        emulator,
+        dsn,
+        until="2025-12-10T00:00:00+00:00",
+        since="2025-12-01T00:00:00+00:00",
+    )
+
+
+@pytest.mark.parametrize(
+    "writer", [_backfill, _backfill_in_slices, _repair, _repair_of_what_is_below, _finish_a_journal]
+)
+def test_no_writer_touches_what_a_person_accepted(writer, world, emulator, target_dsn, run):
+    create(world, target_dsn)
+    edit_that_moves_none(world, target_dsn)
+    execute(
+        target_dsn,
+        "INSERT INTO comments (id, post_id, user_id, content) VALUES ('gone', 'p1', 'u1', 'c'); "
+        "INSERT INTO dualwrite.repair_journal (run_id, collection, key, path, action, table_name, row_key) VALUES "
+        "('killed', 'comments', 'gone', 'boards/b1/posts/p1/comments/gone', 'insert', 'comments', '[\"gone\"]')",
+    )
+    run(scope="sweep")
+    keys = ["posts:new", "comments:cp1", "comments:gone"]
+    assert run(excuse=keys, excuse_reason="looked at").alerts == []
+    if writer is _repair_of_what_is_below:
+        world.document("boards/b1/posts/new/comments/below").set(comment(createdAt=now()))
+    before = table_bytes(target_dsn)
+    writer(world.project, emulator, target_dsn)
+    assert table_bytes(target_dsn) == before
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences WHERE excused_by IS NOT NULL") == 3
+
+
+def test_what_needs_an_excused_row_is_told_with_what_helps(world, target_dsn, run):
+    create(world, target_dsn)
+    run()
+    run(excuse=["posts:new"], excuse_reason="a test account")
+    world.document("boards/b1/posts/new/comments/below").set(comment(createdAt=now()))
+    [alert] = run(repair="missing").alerts
+    assert "comments: 1 missing" in alert
+    assert "(parent_excused): a person accepted that the row which it needs is missing" in alert
+    assert run(unexcuse=["posts:new"], repair="missing").alerts == []
+
+
+def test_a_dry_run_leaves_what_is_accepted_out_of_what_it_would_write(world, emulator, target_dsn, run):
+    create(world, target_dsn)
+    busy(world, 2)
+    edit_that_moves_none(world, target_dsn)
+    run(scope="sweep")
+    run(excuse=["posts:new", "comments:cp1"], excuse_reason="looked at")
+    with gap_run(world.project, emulator, target_dsn, mode="dry_run", scope="all") as dry:
+        found = examine_all(dry, dry=True)
+        whole = backfill.build_report("run", dry.params, found, {}, dry=True)
+    assert whole["verdict"].startswith(
+        "An apply would write 2 rows: 3 missing, 1 stale, 2 of them excused and left alone."
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,19 @@ def excuses_of(connection: Connection, collection: str) -> dict[str, Excuse]:
         WHERE collection = %s AND excused_by IS NOT NULL
         """,
         (collection,),
+    ).fetchall()
+    return {key: Excuse(verdict, reason) for key, verdict, reason in rows}
+
+
+def excuses_among(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, Excuse]:
+    """What a person accepted of these keys. Whatever writes asks here, in the transaction that writes: what is accepted is
+    never repaired, and it may have been accepted since the run began."""
+    rows = connection.execute(
+        """
+        SELECT key, excused_verdict, excused_finding_reason FROM dualwrite.open_differences
+        WHERE collection = %s AND key = ANY(%s) AND excused_by IS NOT NULL
+        """,
+        (collection, list(labels)),
     ).fetchall()
     return {key: Excuse(verdict, reason) for key, verdict, reason in rows}
 
