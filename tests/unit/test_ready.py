@@ -23,7 +23,8 @@ GOOD: dict[str, Any] = {
     "migrations": {"applied": 2, "pending": [], "differences": 0, "unknown": None},
     "dual_write_enabled": True,
     "problem": None,
-    "operations": {"total": 7, "minutes": 30},
+    "operations": {"total": 7, "minutes": 30, "arrived": 6},
+    "operations_declared": True,
 }
 
 
@@ -63,9 +64,10 @@ def test_yes_where_every_line_holds():
         ("migrations can't be told", {"migrations": GOOD["migrations"] | {"unknown": "no folder"}}, ["migrations"]),
         ("the switch is off", {"dual_write_enabled": False}, ["alive"]),
         ("dual-write seems off", {"problem": "dual-write seems off"}, ["alive"]),
-        ("write_ops can't be read", {"operations": {"total": None, "minutes": 30}}, ["alive"]),
+        ("write_ops can't be read", {"operations": {"total": None, "minutes": 30, "arrived": 6}}, ["alive"]),
         ("the gate never ran", {"operations": None}, ["alive"]),
-        ("nobody writes", {"operations": {"total": 0, "minutes": 30}}, ["alive"]),
+        ("nobody writes", {"operations": {"total": 0, "minutes": 30, "arrived": 0}}, ["alive"]),
+        ("operations and no row", {"operations": {"total": 8, "minutes": 30, "arrived": 0}}, ["alive"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

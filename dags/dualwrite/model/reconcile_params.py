@@ -61,7 +61,7 @@ class ReconcileParams(Params):
         ge=1,
         le=1_000_000,
         title="Max. rows",
-        description="A repair of more rows than this is refused entirely.",
+        description="A repair of more rows than this is refused entirely. Parents that missing rows need count too.",
     )
     max_share: float = Field(
         5,
@@ -125,8 +125,8 @@ class ReconcileParams(Params):
         ge=1,
         le=1_000_000,
         title="Liveness minimum (documents)",
-        description="If at least this many documents are written without any operation in write_ops, dual-write seems off; "
-        "likewise for one entity type, if this many are created without an operation of that type.",
+        description="If at least this many documents are created and none of their rows arrives by itself, dual-write seems off, "
+        "whatever write_ops says; likewise for one collection. Documents that are only changed count while write_ops is silent.",
         json_schema_extra=FINE_TUNING,
     )
     max_unattempted_repairs: int = Field(
@@ -136,6 +136,15 @@ class ReconcileParams(Params):
         title="Unattempted repairs a day",
         description="A scheduled repair fails if scheduled runs have repaired more than this many rows within 24 hours that no "
         "operation had attempted: repairs must not hide that dual-write is off.",
+        json_schema_extra=ALARMS,
+    )
+    max_repairs_a_day: int = Field(
+        20,
+        ge=0,
+        le=1_000_000,
+        title="Other repairs a day",
+        description="The same for each other cause by itself: rows whose operation had failed, rows for which no operation tells "
+        "why (parents that were inserted along among them), and what was missed while dual-write was switched off.",
         json_schema_extra=ALARMS,
     )
     max_examined_age_hours: float = Field(
@@ -158,7 +167,8 @@ class ReconcileParams(Params):
     write_ops_required: bool = Field(
         True,
         title="write_ops must be readable",
-        description="The run fails if write_ops can't be read, because then nothing shows whether dual-write is alive.",
+        description="The run fails if write_ops can't be read, because then nothing shows why a row differs. A catalog that "
+        "declares no operations needs no write_ops.",
         json_schema_extra=ALARMS,
     )
     max_open_looks: int = Field(

@@ -5,6 +5,8 @@ The names are those of fragments.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dualwrite.model.declaration import Column, DocumentId, ParentId, Segment, Template
 from dualwrite.postgres.connection import sql
 from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, as_text, cast_to, column_name, statement
@@ -84,6 +86,26 @@ class Lookups(Fragments):
             for n in self._collection.written_columns
         )
         return sql.SQL("SELECT {} FROM {} t WHERE {}").format(self.key_texts("t"), self.table, inside)
+
+    def arrived(self, columns: Sequence[str], created: Sequence[str]) -> sql.Composed:
+        """How many rows have one of the times `columns` in a stretch, and how many one of `created`. Those that this bundle
+        has written since it began are left out: they did not arrive by themselves. Parameters: collection, start, end, since.
+        """
+
+        def inside(names: Sequence[str]) -> sql.Composable:
+            one = sql.SQL("({name} >= %(start)s AND {name} < %(end)s)")
+            return OR.join(one.format(name=column_name(n, "t")) for n in names) if names else sql.SQL("false")
+
+        return sql.SQL(
+            """
+            SELECT count(*), count(*) FILTER (WHERE {created})
+            FROM {table} t
+            WHERE ({touched}) AND NOT EXISTS (
+              SELECT FROM dualwrite.repair_journal j
+              WHERE j.collection = %(collection)s AND j.written_at >= %(since)s AND j.row_key = to_jsonb({key})
+            )
+            """
+        ).format(created=inside(created), table=self.table, touched=inside(columns), key=self.key_array("t"))
 
     @statement
     def untouched(self) -> sql.Composed:

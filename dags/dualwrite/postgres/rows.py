@@ -126,6 +126,15 @@ class Rows(Session):
         statement, parameters = self.lookups(collection).written_between, {"start": start, "end": end}
         return [tuple(key) for key in self.fetch(statement, parameters)]
 
+    def arrived(
+        self, collection: Collection, columns: Sequence[str], created: Sequence[str], window: Window, *, since: datetime
+    ) -> tuple[int, int]:
+        """How many rows have one of the times `columns` in the window, and one of `created`, without those that this bundle
+        has written after `since`."""
+        parameters = {"collection": collection.name, "start": window.start, "end": window.end, "since": since}
+        [(touched, new)] = self.fetch(self.lookups(collection).arrived(columns, created), parameters)
+        return touched, new
+
 
 def _numbered(keys: Sequence[Key]) -> dict[str, list[int] | list[str]]:
     return {"n": list(range(len(keys))), "keys": [key_json(key) for key in keys]}

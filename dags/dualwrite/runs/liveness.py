@@ -1,31 +1,40 @@
-"""Is dual-write alive? Documents that are written while write_ops stands still mean that it is off, whoever switched it.
+"""Is dual-write alive? Documents that are written while no row arrives mean that it is off, whoever switched it.
 
 A flag that was missing from a build kept it off for three weeks once, and nobody noticed. It may be off for some clients
-only: server functions that log their own operations would hide a web client whose flag is off. So it is asked of each
-entity type too.
+only: server functions that write their own rows would hide a web client whose flag is off. So it is asked of each collection
+too.
+
+A row that this bundle wrote has not arrived by itself. What write_ops says is the clients' word: whoever may take a lock may
+log an operation that was never made, and a job that writes to both sides may log none. So operations alone are no life, and
+their absence alone is no death.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.scans import scans
+from dualwrite.model.baseline import whole_millisecond
 from dualwrite.model.declaration import Collection, CreateTime, Field
 from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.windows import Window
+from dualwrite.postgres.remembered import differences
 from dualwrite.runs.reconcile_plan import Run
 
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
-    """Operations and documents of the run's minutes. `problem` is None where all is well."""
+    """Operations, documents and rows of the run's minutes. `problem` is None where all is well."""
 
     minutes: float
     activity: operations.Activity
     documents: int
+    arrived: int
+    """Rows with a time of writing in these minutes that this bundle has not written."""
     problem: Problem | None
 
     def as_json(self) -> dict[str, Any]:
@@ -35,13 +44,14 @@ class Liveness:
             "minutes": round(self.minutes, 1),
             "per_minute": per_minute,
             "documents": self.documents,
+            "arrived": self.arrived,
             "documents_per_minute": round(self.documents / max(self.minutes, 1), 2),
             "problem": self.problem.text if self.problem else None,
         }
 
 
 def liveness(run: Run) -> Liveness:
-    """Whether operations come in while documents are written: all in all, and for each entity type.
+    """Whether rows arrive while documents are written: all in all, and in each collection.
 
     Asked of the last `minutes`, and of the whole stretch since the last run, where few documents may add up. Documents
     are counted, not read: one or two billed reads a collection.
@@ -57,38 +67,109 @@ def liveness(run: Run) -> Liveness:
     return next((one for one in found if one.problem), found[0])
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What was written to one collection in a stretch of time: documents, and rows that arrived."""
+
+    collection: Collection
+    documents: int
+    created: int
+    rows: int
+    rows_created: int
+
+    def without(self, number: int) -> _Written:
+        """Without so many documents whose rows nobody expects."""
+        documents, created = max(0, self.documents - number), max(0, self.created - number)
+        return replace(self, documents=documents, created=created)
+
+
 def _alive(run: Run, window: Window) -> Liveness:
-    logged = [c for c in run.catalog if c.operations and c.check_fields and c.entries is None]
-    entities = [entity for c in run.catalog for entity in operations.entities_of(c)]
-    with run.target.transaction() as connection:
-        # A lock is taken after its document is written, and its time is another clock's.
-        activity = operations.activity(connection, entities, window.start, window.end + operations.AROUND)
-    documents, silent = 0, []
-    for collection in logged:
-        number = {s.check_field: run.source.count(s)[0] for s in scans(collection, window)}
-        # A document that lies in the window by several fields is one document.
-        documents += max(number.values())
-        # Of one entity alone only creations are evidence: a server function that updates counters moves updatedAt.
-        created = max((number[name] for name in _creation_fields(collection)), default=0)
-        if created >= run.params.liveness_minimum and not activity.of(operations.entities_of(collection)):
-            silent.append((collection, created))
-    problem: str | None = None
-    since = window.start.isoformat(timespec="minutes")
-    if activity.total is None or not run.plan.dual_write_enabled:
-        pass  # nothing to go by, or nothing is expected
-    elif activity.total == 0 and documents >= run.params.liveness_minimum:
-        problem = (
-            f"dual-write seems off: {documents:,} documents were written since {since} and write_ops has no operation "
-            "since then"
-        )
-    elif silent:
-        listed = ", ".join(f"{number:,} {collection.name}" for collection, number in silent)
-        problem = (
-            f"dual-write seems off for a part of the app: since {since} these were created, and write_ops has no "
-            f"operation of their entity types: {listed}. Other entity types have {activity.total:,} operations"
-        )
+    declared = [c for c in run.catalog if c.operations]
+    entities = [entity for c in declared for entity in operations.entities_of(c)]
+    activity = operations.Activity(None)
+    if declared:
+        with run.target.transaction() as connection:
+            # A lock is taken after its document is written, and its time is another clock's.
+            activity = operations.activity(connection, entities, window.start, window.end + operations.AROUND)
+    # Where no operation is declared, nothing says which collections are dual-written: all are counted, none is missed.
+    dual_written = [c for c in declared or run.catalog if c.check_fields and c.entries is None]
+    written = [_written(run, c, window) for c in dual_written]
+    documents, arrived = sum(w.documents for w in written), sum(w.rows for w in written)
+    problem = None
+    if declared and run.plan.dual_write_enabled and any(w.documents for w in written):
+        # What was missed while dual-write was off is no evidence that it still is.
+        missed = differences.missed_while_off(run.target, window.start - 3 * operations.AROUND)
+        written = [w.without(missed.get(w.collection.name, 0)) for w in written]
+        problem = _problem(written, activity, run.params.liveness_minimum, window.start)
     minutes = (window.end - window.start).total_seconds() / 60
-    return Liveness(minutes, activity, documents, Problem(ProblemKind.DUAL_WRITE_OFF, problem) if problem else None)
+    return Liveness(
+        minutes, activity, documents, arrived, Problem(ProblemKind.DUAL_WRITE_OFF, problem) if problem else None
+    )
+
+
+def _written(run: Run, collection: Collection, window: Window) -> _Written:
+    number = {s.check_field: run.source.count(s)[0] for s in scans(collection, window)}
+    # A document that lies in the window by several fields is one document.
+    documents = max(number.values())
+    creations = _creation_fields(collection)
+    created = max((number[name] for name in creations), default=0)
+    # A server function that updates counters moves updatedAt: only creations are evidence against one collection.
+    times = _time_columns(collection, collection.check_fields)
+    rows, rows_created = 0, 0
+    if documents and times:
+        # A row's time is its document's, cut to milliseconds.
+        start, end = whole_millisecond(window.start), window.end + operations.AROUND
+        rows, rows_created = run.target.arrived(
+            collection,
+            times,
+            _time_columns(collection, creations),
+            Window(start, end),
+            since=start - 3 * operations.AROUND,
+        )
+    return _Written(collection, documents, created, rows, rows_created)
+
+
+def _problem(written: Sequence[_Written], activity: operations.Activity, minimum: int, start: datetime) -> str | None:
+    """The sentence to fail with, or None.
+
+    Of all together, documents that were touched are evidence where write_ops is silent too (deletes leave an operation and
+    no row); documents that were created are evidence whatever write_ops says.
+    """
+    since = start.isoformat(timespec="minutes")
+    documents, created = sum(w.documents for w in written), sum(w.created for w in written)
+    silent = activity.total == 0
+    if not any(w.rows for w in written) and (created >= minimum or (silent and documents >= minimum)):
+        log = (
+            "write_ops has no operation since then either"
+            if silent
+            else f"write_ops has {activity.total:,} operations since then, which is what clients say and no row"
+            if activity.total
+            else "write_ops can't be read"
+        )
+        return f"dual-write seems off: {documents:,} documents were written since {since} and no row arrived by itself; {log}"
+    off = [w for w in written if w.created >= minimum and not w.rows_created and _has_created_column(w.collection)]
+    if not off:
+        return None
+    listed = ", ".join(f"{w.created:,} {w.collection.name}" for w in off)
+    arrived = sum(w.rows for w in written)
+    return (
+        f"dual-write seems off for a part of the app: since {since} these were created, and none of their rows arrived by "
+        f"itself: {listed}. In all collections together {arrived:,} rows arrived"
+    )
+
+
+def _has_created_column(collection: Collection) -> bool:
+    return bool(_time_columns(collection, _creation_fields(collection)))
+
+
+def _time_columns(collection: Collection, fields: Iterable[str]) -> list[str]:
+    """The columns that hold these check fields' times, as the documents say them."""
+    wanted = set(fields)
+    return [
+        c.name
+        for c in collection.columns
+        if c.type == "timestamp" and c.role == "compared" and isinstance(c.origin, Field) and c.origin.path in wanted
+    ]
 
 
 def _creation_fields(collection: Collection) -> list[str]:

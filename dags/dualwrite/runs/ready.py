@@ -114,14 +114,14 @@ def _alive(whole: Mapping[str, Any]) -> Check:
         return Check("alive", title, False, "Variable dual_write_enabled is false.")
     if whole["problem"]:
         return Check("alive", title, False, str(whole["problem"]))
-    if not activity or activity["total"] is None:
+    if not activity or (activity["total"] is None and whole["operations_declared"]):
         return Check("alive", title, False, "Unknown: write_ops can't be read.")
-    if not activity["total"]:
-        return Check("alive", title, False, f"No operation in the last {activity['minutes']:g} minutes.")
-    operations = "operation" if activity["total"] == 1 else "operations"
-    return Check(
-        "alive", title, True, f"{activity['total']:,} {operations} in the last {activity['minutes']:g} minutes."
-    )
+    arrived, minutes = activity["arrived"], f"in the last {activity['minutes']:g} minutes"
+    if not arrived:
+        return Check("alive", title, False, f"No row arrived by itself {minutes}.")
+    rows = "row" if arrived == 1 else "rows"
+    said = "" if activity["total"] is None else f"; write_ops tells of {activity['total']:,} operations"
+    return Check("alive", title, True, f"{arrived:,} {rows} arrived by themselves {minutes}{said}.")
 
 
 def _derived(whole: Mapping[str, Any], derived: Sequence[str]) -> Check:

@@ -31,6 +31,12 @@ EXCUSES = 20
 """How many excused differences a report lists; the counts beside them are exact."""
 NO_GATE = "Whether dual-write is alive is unknown: the task look_again failed or did not run; see its log."
 NOT_RUN = "it failed or did not run; see the task's log"
+NO_WRITE_OPS = "write_ops is missing or may not be read: why a row differs is unknown."
+NO_OPERATIONS = (
+    "The catalog declares no operations, so write_ops isn't read. What that leaves unseen: why a row differs; whether dual-write is "
+    "alive (no collection is known to be dual-written, so silence stops no repair); and until the next sweep, edits that "
+    "move no check field and deletes of old documents that the counts don't show."
+)
 _REPAIRS = {"missing": "missing", "stale": "missing_and_stale", "extra": "all"}
 _BLOCKED: dict[str, str] = {
     Reason.UNIQUE_KEY_HELD_BY_EXTRA_ROW: f"trigger {DAG_ID} with repair = all: a row whose document is gone holds the unique key, and must go first",
@@ -38,6 +44,8 @@ _BLOCKED: dict[str, str] = {
     "key must be updated first",
     Reason.ABSENCE_NOT_PROVED: "look at the rows by hand, or excuse them: proving that no document has their keys would read "
     "more names than max_proof_reads, so no repair deletes them",
+    Reason.PARENT_EXCUSED: "a person accepted that the row which it needs is missing: take that excuse back (unexcuse), or "
+    "excuse this one too",
     Reason.PARENT_REJECTED: "correct the document that it needs: that one can't become a row",
     Reason.PATH_UNKNOWN: "look at the row by hand: nothing tells which document it belongs to, so no repair deletes it",
     Reason.CANT_BE_ASKED: "look at the row by hand: a part of its document's path is no id that Firestore can be asked for, so "
@@ -87,6 +95,7 @@ def build_report(
         "problem_kind": gate["problem_kind"],
         "gate": "not_examined" if parts.gate is None else "examined",
         "operations": gate.get("operations"),
+        "operations_declared": any(c.operations for c in catalog),
         "planned": planned,
         "not_repaired": {
             f"{step}.{name}": parts.errors.get(f"{step}.{name}") or parts.errors.get("repair") or NOT_RUN
@@ -176,7 +185,7 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
         name = step.partition(".")[2]
         found.append(Alert(f"{name} was only partly repaired: step {step}: {why}", name, "not_repaired"))
     found += _drift(whole, catalog, link)
-    return [*found, *_unattempted(whole, plan), *_blind(whole, catalog, plan)]
+    return [*found, *_quiet_repairs(whole, plan), *_blind(whole, catalog, plan)]
 
 
 def _drift(whole: Mapping[str, Any], catalog: Catalog, link: str) -> list[Alert]:
@@ -228,29 +237,52 @@ def _remedy(name: str, verdict: str, reasons: Counter[str | None], catalog: Cata
     return "; ".join(parts)
 
 
-def _unattempted(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
-    """A repair that scheduled runs do quietly must not hide that nobody attempts these writes any more."""
-    lately = [r for r in whole["repaired_lately"] if r["cause"] == Why.NEVER_ATTEMPTED]
-    number = sum(r["unattended"] for r in lately)
-    now = sum(r["by_this_run"] for r in lately)
-    if not plan.unattended or not now or number <= plan.params.max_unattempted_repairs:
-        return []
-    listed = ", ".join(f"{r['collection']} {r['unattended']:,}" for r in lately if r["unattended"])
-    text = (
-        f"{now:,} rows were repaired that no operation had attempted, {number:,} by scheduled runs in 24 hours ({listed}): "
-        f"more than max_unattempted_repairs = {plan.params.max_unattempted_repairs:,}. The rows are correct now; find the client "
-        f"that doesn't dual-write (flag off, old version) ({RUNBOOK})"
-    )
-    return [Alert(text, verdict="unattempted_repairs")]
+_REPAIRED = {
+    Why.NEVER_ATTEMPTED: (
+        "that no operation had attempted",
+        "the client that doesn't dual-write (flag off, old version)",
+    ),
+    Why.ATTEMPTED_FAILED: (
+        "whose operation had failed",
+        "the error that the clients' writes end with (a constraint, a right)",
+    ),
+    Why.DUAL_WRITE_OFF: ("that were missed while dual-write was switched off", "out whether that is all of them"),
+    Why.UNKNOWN: ("for reasons that no operation tells", "what writes these documents without their rows"),
+}
+"""Which rows scheduled runs repaired, and what to find."""
+
+
+def _quiet_repairs(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
+    """What scheduled runs repair quietly must not hide that writes keep failing, whatever the cause: each has its limit a day,
+    and parents that were inserted along with what needed them count too."""
+    found = []
+    for cause, (which, find) in _REPAIRED.items():
+        lately = [r for r in whole["repaired_lately"] if r["cause"] == cause]
+        number = sum(r["unattended"] for r in lately)
+        now = sum(r["by_this_run"] for r in lately)
+        limit = "max_unattempted_repairs" if cause is Why.NEVER_ATTEMPTED else "max_repairs_a_day"
+        most = getattr(plan.params, limit)
+        if not plan.unattended or not now or number <= most:
+            continue
+        listed = ", ".join(f"{r['collection']} {r['unattended']:,}" for r in lately if r["unattended"])
+        text = (
+            f"{now:,} rows were repaired {which}, {number:,} by scheduled runs in 24 hours ({listed}): more than {limit} = "
+            f"{most:,}. The rows are correct now; find {find} ({RUNBOOK})"
+        )
+        found.append(
+            Alert(text, verdict=f"{cause}_repairs" if cause is not Why.NEVER_ATTEMPTED else "unattempted_repairs")
+        )
+    return found
 
 
 def _blind(whole: Mapping[str, Any], catalog: Catalog, plan: Plan) -> list[Alert]:
     """What this and later runs can't see: an unreadable write_ops, collections that nobody looks at."""
     found = []
     operations = whole["operations"]
-    if plan.params.write_ops_required and operations is not None and operations["total"] is None:
+    declared = any(c.operations for c in catalog)  # else there is nothing in write_ops to be read
+    if declared and plan.params.write_ops_required and operations is not None and operations["total"] is None:
         text = (
-            "write_ops is missing or not fully readable, so nothing shows whether dual-write is alive or why a row differs: "
+            "write_ops is missing or not fully readable, so nothing shows why a row differs, or which keys clients tried to write: "
             "GRANT SELECT ON write_ops to the role and let it bypass row-level security, or set write_ops_required = false"
         )
         found.append(Alert(text, verdict="write_ops_unreadable"))
@@ -364,11 +396,18 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
                 f"({activity['per_minute']:g} a minute; documents {activity['documents_per_minute']:g} a minute): "
                 f"{report.listed(activity['by_entity'], activity['by_entity']) or 'none of a known entity'}; "
                 f"{activity['malformed']:,} of no known form, {activity['unknown_entities']:,} of unknown entities, "
-                f"{activity['in_the_future']:,} in the future."
+                f"{activity['in_the_future']:,} in the future. An operation is what a client says, not a proof that it wrote."
             )
         )
     elif activity:
-        blocks.append(Paragraph("write_ops is missing or may not be read: causes and liveness are unknown."))
+        blocks.append(Paragraph(NO_OPERATIONS if not whole["operations_declared"] else NO_WRITE_OPS))
+    if activity:
+        blocks.append(
+            Paragraph(
+                f"Of {activity['documents']:,} documents written in {activity['minutes']:g} minutes, {activity['arrived']:,} rows "
+                "arrived by themselves."
+            )
+        )
     if not whole["dual_write_enabled"]:
         blocks.append(
             Paragraph(

@@ -9,7 +9,8 @@ writes asks it again at that moment, because Airflow clears single tasks of old 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,11 +20,12 @@ from dualwrite.engine import preflight as checks
 from dualwrite.engine.units import Policy
 from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.errors import BrakeError
+from dualwrite.model.mapping import joined_label, key_of_path
 from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import Verdict
+from dualwrite.model.verdicts import Reason, Verdict
 from dualwrite.postgres.remembered import journal
-from dualwrite.postgres.remembered.differences import OpenDifference, in_pages
+from dualwrite.postgres.remembered.differences import OpenDifference, differences_at, in_pages
 from dualwrite.runs import second_look
 from dualwrite.runs.liveness import liveness
 from dualwrite.runs.open_units import units_of
@@ -48,10 +50,12 @@ class Planned:
     updated: int = 0
     deleted: int = 0
     """What this run has written so far: a task of it may run again, and the brakes are for the whole run."""
+    parents: int = 0
+    """Rows to be inserted only because rows of other collections need them."""
 
     @property
     def total(self) -> int:
-        return self.insert + self.inserted + self.changed
+        return self.insert + self.inserted + self.parents + self.changed
 
     @property
     def changed(self) -> int:
@@ -60,31 +64,63 @@ class Planned:
 
 
 def plan(run: Run) -> dict[str, Planned]:
-    """What the run's policy would repair of what is open, by collection; those with nothing to repair are left out.
+    """What the run's policy would repair of what is open, by collection, with the parents that it would insert for that, and
+    what it has written; those with nothing to repair are left out.
 
     Each key counts once: what this run has written stays open until it is looked at once more, after the last write.
     """
     found: dict[str, Planned] = {}
+    waiting: list[tuple[str, OpenDifference]] = []
+    most = run.params.max_repairs + 1
     with run.target.transaction() as connection:
         written = journal.written_by(connection, run.run_id)
-        for name in run.params.collections:
-            number = {"insert": 0, "update": 0, "delete": 0}
-            for page in in_pages(lambda: nullcontext(connection), name):
+        for name in run.catalog.with_parents(run.params.collections):
+            planned = {"insert": 0, "update": 0, "delete": 0}
+            selected = name in run.params.collections
+            for page in in_pages(lambda: nullcontext(connection), name) if selected else ():
                 done = journal.written_among(connection, run.run_id, name, [d.label for d in page])
                 for difference in page:
                     if is_ours(difference, run.policy) and difference.label not in done:
-                        number[_WRITTEN_BY[difference.finding.verdict]] += 1
-            unfinished = len(journal.unconfirmed(connection, name))
+                        planned[_WRITTEN_BY[difference.finding.verdict]] += 1
+                        if difference.finding.reason is Reason.PARENT_MISSING and len(waiting) < most:
+                            waiting.append((name, difference))
             part = Planned(
-                **number,
-                unfinished=unfinished,
+                **planned,
+                unfinished=len(journal.unconfirmed(connection, name)) if selected else 0,
                 inserted=written[name, "insert"],
                 updated=written[name, "update"],
                 deleted=written[name, "delete"],
             )
             if part.unfinished or part.total:
                 found[name] = part
+    if sum(part.total for part in found.values()) <= run.params.max_repairs:  # else it is refused whatever they need
+        for name, number in _parents(run, waiting).items():
+            if number:
+                found[name] = replace(found.get(name, Planned()), parents=number)
     return found
+
+
+def _parents(run: Run, waiting: Sequence[tuple[str, OpenDifference]]) -> Counter[str]:
+    """How many rows a repair of these differences would insert only because they need them, by collection. Asked anew on both
+    sides; what is to be repaired for its own sake is left out."""
+    required: dict[str, dict[str, None]] = {}
+    for name in dict.fromkeys(name for name, _ in waiting):
+        with run.examiner(CollectionReport(name, "write"), Policy()) as examiner:
+            units, _ = units_of(examiner, [d for of, d in waiting if of == name])
+            examiner.protocol.run(units, Policy())
+            for parent, path in examiner.missing_parents:
+                required.setdefault(parent, {})[path] = None
+    number: Counter[str] = Counter()
+    for parent, paths in required.items():
+        keys = (key_of_path(run.catalog[parent], path) for path in paths)
+        labels = [joined_label(key) for key in keys if key is not None]
+        with run.target.transaction() as connection:
+            own = differences_at(connection, parent, labels) if parent in run.params.collections else {}
+            done = journal.written_among(connection, run.run_id, parent, labels)
+        number[parent] += sum(
+            label not in done and not (label in own and is_ours(own[label], run.policy)) for label in labels
+        )
+    return number
 
 
 def steps(planned: Mapping[str, int] | None) -> tuple[str, ...]:

@@ -134,7 +134,7 @@ def test_what_a_repair_has_written_is_not_counted_again_before_its_next_collecti
             "INSERT INTO posts (id, board_id, author_id, author_name, title, content) VALUES (%s, 'b1', 'u1', 'n', 'old', 'c')",
             i,
         )
-    ended = run(repair="all", max_repairs=50, max_share=95)
+    ended = run(repair="all", max_repairs=50, max_share=95, liveness_minimum=10**6)
     assert ended.gate["problem"] is None
     assert (ended.gate["planned"]["posts"]["update"], ended.gate["planned"]["comments"]["insert"]) == (25, 25)
     assert ended.alerts == [], "25 updates of 27 posts and 25 comments are within both brakes, and stay so on the way"

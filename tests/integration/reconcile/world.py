@@ -32,6 +32,19 @@ def busy(world, number: int) -> None:
         world.document(f"boards/b1/posts/busy{i}").set(post(createdAt=now(), updatedAt=now()))
 
 
+def arrives(world, dsn: str, number: int) -> None:
+    """Comments that were just written to both sides, without a line in write_ops."""
+    for i in range(number):
+        at = now()
+        world.document(f"boards/b1/posts/p1/comments/arrived{i}").set(comment(createdAt=at))
+        execute(
+            dsn,
+            "INSERT INTO comments (id, post_id, user_id, user_name, content, created_at) "
+            "VALUES (%s, 'p1', 'u1', 'n', 'c', date_trunc('milliseconds', %s::timestamptz))",
+            f"arrived{i}", at,
+        )  # fmt: skip
+
+
 # --- the changes of docs/verification.md that dual-write can miss -------------------------------------------------------
 
 
