@@ -18,7 +18,7 @@ table and samples are above that.
 | stale | a row that differs from its document | repair `missing_and_stale` |
 | extra | a row whose document is gone | repair `all`: it deletes these rows, and keeps each in the journal |
 | rejected | a document that can't become a row | correct the document, or excuse it with a reason |
-| dual-write seems off | documents are written, but write_ops has no new operations | turn it on again, then repair |
+| dual-write seems off | documents are written, and no row arrives by itself | turn it on again, then repair |
 | was not examined | a part could not be read | fix the cause, which the sentence names; the next run starts where this one would have |
 | A repair writes / changes at most | a brake: too many rows | find out why there are so many; then raise `max_repairs` or `max_share` |
 
@@ -37,11 +37,12 @@ table and samples are above that.
 **Variables:** scheduled runs use Variable `reconcile_<param>` where there is one, except for excuses: `reconcile_repair` =
 `missing` lets them repair. `dual_write_enabled` = `false` says that dual-write is off on purpose: then differences are expected.
 
-**The asset `dual-write-parity`** is updated by each run that ends green. Schedule on it whatever must only see equal
-databases: `schedule=[Asset("dual-write-parity")]`.
+**The asset `dual-write-parity`** is updated by a run that finds source and target equal: nothing is open, not even excused, in
+flight or expected, and every collection was compared, and swept within a day. Schedule on it whatever must only see equal
+databases: `schedule=[Asset("dual-write-parity")]`. Each green run updates `dual-write-green`, whatever is excused or in flight.
 
-Causes: *never_attempted* (no operation: flag off, old client, crash before the lock), *attempted_failed* (an operation,
-and no such row), *unknown*. `dualwrite.repair_journal` keeps every previous row for 30 days. More in
+Causes, by the clients' own log: *never_attempted* (no operation: flag off, old client, crash before the lock),
+*attempted_failed* (an operation, and no such row), *unknown*. `dualwrite.repair_journal` keeps every previous row for 30 days. More in
 docs/runbook.md, docs/verification.md and docs/ui.md.
 """
 
@@ -49,19 +50,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import Asset, TriggerRule, chain, dag, task
+from airflow.sdk import TriggerRule, chain, dag, task
 
 from dualwrite.edge import forms
-from dualwrite.edge.airflow import FAILS_AT_ONCE
+from dualwrite.edge.airflow import FAILS_AT_ONCE, GREEN, PARITY_IF_EQUAL
 from dualwrite.edge.lazy import LazyModule
 from dualwrite.edge.overdue import tell_of_timeout
 from dualwrite.edge.pools import SOURCE_POOL, TARGET_POOL
 from dualwrite.model.choices import MAX_PLAN_AGE, STAGES
 
 tasks = LazyModule("dualwrite.edge.reconciliation")
-
-PARITY = Asset("dual-write-parity")
-"""Updated by each run that ends green, for what must only see equal databases."""
 
 
 @dag(
@@ -117,7 +115,11 @@ def reconcile_dual_writes():
         return tasks.repair(context)
 
     @task(
-        trigger_rule=TriggerRule.ALL_DONE, outlets=[PARITY], pool=TARGET_POOL, **FAILS_AT_ONCE, multiple_outputs=False
+        trigger_rule=TriggerRule.ALL_DONE,
+        outlets=[GREEN, PARITY_IF_EQUAL],
+        pool=TARGET_POOL,
+        **FAILS_AT_ONCE,
+        multiple_outputs=False,
     )
     def report(**context) -> dict:
         """The whole run in one table. Fails while any drift is open that nobody has excused."""

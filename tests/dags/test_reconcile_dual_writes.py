@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 
 import psycopg
@@ -11,6 +13,7 @@ from dev import seed
 from dualwrite.catalog import CATALOG
 from dualwrite.model.choices import STAGES
 from tests.support import examine_all, gap_run, one, table_bytes, verify_all
+from tests.worlds import club
 
 QUICK = {"grace_seconds": 1}
 
@@ -70,6 +73,27 @@ def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, 
     assert green.report["open"] == [line for line in green.report["open"] if line["excused"]]
     assert len(green.report["history"]) == 4
     assert all("never to be seen" not in r.log for r in (drifted, mended, green))
+
+
+@pytest.mark.timeout(900)  # three runs
+def test_parity_is_announced_where_databases_are_equal_and_only_there(firestore, emulator, target_dsn, run_dag, home):
+    """Others schedule on it. A green run may have excused rows that are missing: that is another asset."""
+
+    def announced(**conf) -> tuple[str, list[str]]:
+        run = run_dag("reconcile_dual_writes", {**QUICK, **conf}, project=firestore.project, dsn=target_dsn)
+        with closing(sqlite3.connect(home / "airflow.db")) as airflow:
+            events = airflow.execute(
+                "SELECT a.name FROM asset_event e JOIN asset a ON a.id = e.asset_id WHERE e.source_run_id = ? ORDER BY 1",
+                (run.run_id,),
+            ).fetchall()
+        return run.state, [name for (name,) in events]
+
+    club(firestore, emulator, target_dsn)
+    assert announced() == ("success", ["dual-write-green", "dual-write-parity"])
+    _post(firestore, "lost")
+    accepted = {"excuse": ["posts:lost"], "excuse_reason": "a test account"}
+    assert announced(**accepted) == ("success", ["dual-write-green"])
+    assert announced(unexcuse=["posts:lost"]) == ("failed", [])
 
 
 def test_dual_write_seems_off_fails_with_just_that_sentence(world, firestore, target_dsn, run_dag):

@@ -65,7 +65,8 @@ def report_of(*collections: CollectionReport, runs: int = 3, **changes: Any) -> 
         "at": NOW.isoformat(),
         "dual_write_enabled": True,
         "problem": None,
-        "operations": {"total": 9, "minutes": 30},
+        "operations": {"total": 9, "minutes": 30, "arrived": 8},
+        "operations_declared": True,
         "collections": shown,
         "open": [
             {"collection": c["collection"], "verdict": v, "cause": "never_attempted", "excused": False,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.configuration import conf
+from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.bases.hook import BaseHook
 from airflow.sdk.exceptions import (
     AirflowException,
@@ -53,6 +54,15 @@ log = logging.getLogger("dualwrite")
 SOURCE_CONNECTION = "firestore_default"
 TARGET_CONNECTION = "supabase_default"
 MIGRATIONS_CONNECTION = "supabase_migrations"
+PARITY = Asset("dual-write-parity")
+"""Source and target are equal, as far as every look goes: nothing is open, excused or not, and all was compared."""
+
+PARITY_IF_EQUAL = AssetAlias("dual-write-parity-if-equal")
+"""Through which a task updates PARITY: an outlet that is an asset itself is updated whenever its task succeeds."""
+
+GREEN = Asset("dual-write-green")
+"""A reconciliation ended green: what differs, if anything, is excused, in flight or expected."""
+
 _MIGRATION_SECONDS = 3600.0
 """After which a migration's statement counts as hung: building an index may take its time."""
 

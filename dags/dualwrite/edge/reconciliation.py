@@ -17,6 +17,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleExcept
 from dualwrite import alerts
 from dualwrite.catalog import CATALOG
 from dualwrite.edge.airflow import (
+    PARITY,
+    PARITY_IF_EQUAL,
     cleared,
     clearly_run,
     dag_link,
@@ -267,4 +269,6 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
     if found := reconcile_report.alerts(whole, CATALOG, plan, link):
         alerts.tell(found)
         fail([alert.text for alert in found])
+    if whole["parity"]["equal"]:
+        context["outlet_events"][PARITY_IF_EQUAL].add(PARITY, extra={"oldest_sweep": whole["parity"]["oldest_sweep"]})
     return whole

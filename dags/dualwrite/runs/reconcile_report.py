@@ -21,6 +21,7 @@ from dualwrite.model.report import Alert, CollectionReport, merged
 from dualwrite.model.verdicts import DRIFT, Reason, Why
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import differences, excuses, journal, run_log, watermarks
+from dualwrite.runs.parity import parity
 from dualwrite.runs.ready import checklist, clean_streak
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 from dualwrite.runs.repair import steps
@@ -117,6 +118,7 @@ def build_report(
     whole_report["ready"] = checklist(whole_report, catalog.names, derived)
     whole_report["verdict"] = verdict(whole_report)
     whole_report["alerts"] = [a.text for a in alerts(whole_report, catalog, plan, link)]
+    whole_report["parity"] = parity(whole_report, catalog.names)
     return report.fit(whole_report)
 
 
@@ -414,6 +416,9 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
                 "Variable dual_write_enabled is false: differences are expected, stay open, and are not repaired."
             )
         )
+    found = whole["parity"]
+    says = "is updated: nothing differs" if found["equal"] else f"isn't updated: {'; '.join(found['why_not'])}"
+    blocks.append(Paragraph(f"Asset dual-write-parity {says}."))
     blocks.append(Paragraph(cost.billed(whole["billed_reads"])))
     blocks += report.samples(whole["collections"])
     return blocks
