@@ -22,6 +22,7 @@ from dualwrite.model.documents import Document
 from dualwrite.model.report import CollectionReport
 from dualwrite.postgres.remembered import excuses, journal
 from dualwrite.postgres.target import Comparison, Difference, Write
+from dualwrite.postgres.trial import Tried
 from tests.model.explore import Ask, Explored, explore
 from tests.model.world import STARTS, World
 
@@ -89,8 +90,8 @@ class ModelTarget:
         number = self._ask("update", _content(difference.row), int(str(difference.xmin)))
         return Write() if number is None else Write({0: number})
 
-    def try_write(self, connection: Ask, collection: Any, ns: Sequence[int]) -> dict[int, str]:
-        return {}
+    def try_write(self, connection: Ask, collection: Any, ns: Sequence[int], *, stale: bool) -> Tried:
+        return Tried()
 
     def delete(self, collection: Any, candidates: Sequence[Any], run_id: str) -> dict[str, int]:
         ((_, label, _, xmin),) = candidates

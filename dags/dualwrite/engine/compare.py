@@ -89,6 +89,8 @@ class Examiner:
         self.judge = Judge(source, target, catalog, collection, report=report, run_id=run_id, parents=self._parents)
         self.protocol = Protocol(self.judge, policy)
         self._unresolved: list[Row] = []
+        self._waiting: list[Row] = []
+        """Rows of the scan that need another row of their own table first."""
         self._pending: list[Finding] | None = None
         self._matched_keys = Seen()
         self._seen_keys: Keys | None = None
@@ -140,6 +142,7 @@ class Examiner:
                 self._page(messages)
                 progress.tell(len(page.messages), page.total)
         self._resolve_shared_keys()
+        self._look_at_waiting()
         self.protocol.collect_confirmations(wait=True)
         if self.policy.writes and part is None:  # a commit whose answer was lost left rows that nobody here knows of
             self.protocol.finish_journal()
@@ -173,6 +176,7 @@ class Examiner:
             self.report.documents_read += len(page.messages)
             self._page([m for m in page.messages if m.name not in self._seen_names])
         self._resolve_shared_keys()
+        self._look_at_waiting()
         matching = self.report.counts[Verdict.MATCHING]
         self.examine_units(self.fresh(self.units_of(rows)))
         return self.report.counts[Verdict.MATCHING] - matching
@@ -279,6 +283,7 @@ class Examiner:
         for document in documents:
             self._map(document, page, entries)
         self._finish_page(self._judge_part(page), entries)
+        self._look_at_waiting()
 
     def _judge_part(self, page: Page) -> list[Row]:
         """Judges a page; where it inserts, the next one is cut so that it holds its locks for a moment only."""
@@ -315,6 +320,8 @@ class Examiner:
             row = page[n]
             if finding is None:
                 self._unresolved.append(row)
+            elif n in judged.obstacles and judged.obstacles[n].own_table:
+                self._waiting.append(row)
             elif n not in judged.journal and still_to_write(finding, self.policy) and not _waits_for_parent(finding):
                 stale.append(row)  # or a client was faster with this row: settled by the protocol
             elif finding.reason == Reason.KEY_HELD_BY_ANOTHER_DOCUMENT and self.collection.keyed_by_path:
@@ -363,6 +370,11 @@ class Examiner:
             else:
                 contested.append(row)
         self._examine([unit_of_row(row) for row in contested])
+
+    def _look_at_waiting(self) -> None:
+        """Examines rows that reference rows of their own table, now that the scan has come to these."""
+        waiting, self._waiting = self._waiting, []
+        self._examine([unit_of_row(row) for row in waiting])
 
     # --- rows without documents -----------------------------------------------------------------------------------------
 

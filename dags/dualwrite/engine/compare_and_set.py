@@ -18,8 +18,9 @@ from dualwrite.engine.judge import Judge
 from dualwrite.engine.page import Page
 from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
 from dualwrite.model.documents import UNASKED, Answer, Document, Unasked
-from dualwrite.model.mapping import Key, Rejection, Row, map_document
+from dualwrite.model.mapping import Key, Refusal, Rejection, Row, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
+from dualwrite.postgres.bad_rows import Refused
 from dualwrite.postgres.remembered import journal
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class _Round:
     written: dict[str, int] = field(default_factory=dict)
     """Journal ids of what this round inserted or updated."""
     again: dict[str, Unit] = field(default_factory=dict)
+    obstacles: dict[str, Refused] = field(default_factory=dict)
+    """By label, the constraints that may not be in the way at another look."""
 
 
 class Protocol:
@@ -61,6 +64,8 @@ class Protocol:
         self._collection = judge.collection
         # What we wrote is brought into line with its document whatever the run's policy.
         self._bring_into_line = replace(policy, insert=True, update=True)
+        self._waiting: dict[str, Unit] = {}
+        """Keys that need another row of their own table first, by label."""
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="confirm")
         self._confirming: list[tuple[list[Row], list[int], Future[dict[str, Answer]]]] = []
 
@@ -75,8 +80,10 @@ class Protocol:
         """
         deletes = Deletes(self._judge, units, policy, own_inserts)
         found: list[Finding] = []
+        self._waiting.clear()
         for batch in _batches(units):
             found += self._run_batch(batch, policy, deletes)
+        found = self._after_their_own_table(found, policy, deletes)
         alive = deletes.confirm()
         if not alive:
             return found
@@ -88,30 +95,46 @@ class Protocol:
             journal.confirm(connection, settled)
         return [back.get(finding.label, finding) for finding in found]
 
+    def _after_their_own_table(self, found: list[Finding], policy: Policy, deletes: Deletes) -> list[Finding]:
+        """The findings, once those that reference rows of their own table had another turn each time that some of these came."""
+        while self._waiting:
+            before, self._waiting = self._waiting, {}
+            again: dict[str, Finding] = {}
+            for batch in _batches(list(before.values())):
+                again.update((f.label, f) for f in self._run_batch(batch, policy, deletes))
+            found = [again.get(f.label, f) for f in found]
+            if len(self._waiting) >= len(before):
+                break
+        return found
+
     def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> list[Finding]:
         done: dict[str, Finding] = {}
         todo = batch
+        obstacles: Mapping[str, Refused] = {}
         for attempt in range(_ROUNDS):
             if not todo:
                 break
             if attempt:
                 time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)
-            todo = self._round(todo, done, policy, deletes)
+            todo, obstacles = self._round(todo, done, policy, deletes)
         for label, unit in todo.items():
-            done[label] = unit.found(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
+            if label in obstacles:  # nobody changes it: the same constraint refuses it each time
+                done[label] = unit.found(Verdict.REJECTED, reason=Refusal(obstacles[label].text))
+            else:
+                done[label] = unit.found(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
         return list(done.values())
 
     def _round(
         self, units: dict[str, Unit], done: dict[str, Finding], policy: Policy, deletes: Deletes
-    ) -> dict[str, Unit]:
-        """One round over some keys: fills `done`, returns what must be looked at again."""
+    ) -> tuple[dict[str, Unit], Mapping[str, Refused]]:
+        """One round over some keys: fills `done`, returns what must be looked at again, and the constraints that made it so."""
         current = _Round(units, self._read_versions(units.values()))
         self._read_documents(current)
         rows, gone = self._decide(current, done)
         self._write(current, rows, done, policy)
         current.again.update(deletes.write(gone, current.versions, done))
         self._confirm(current, rows, done)
-        return current.again
+        return current.again, current.obstacles
 
     # --- step 1 -------------------------------------------------------------------------------------------------------
 
@@ -245,6 +268,10 @@ class Protocol:
             finding = judged.findings.get(n) or finding_of(Verdict.MATCHING, row, None)
             if n in judged.journal:
                 current.written[row.label] = judged.journal[n]
+            if n in judged.obstacles:
+                current.obstacles[row.label] = judged.obstacles[n]
+                if judged.obstacles[n].own_table:
+                    self._waiting[row.label] = current.units[row.label]
             if still_to_write(finding, policy) and n not in judged.journal:
                 current.again[row.label] = current.units[row.label]
             elif not (row.label in done and finding.verdict is Verdict.MATCHING):

@@ -1,4 +1,4 @@
-"""Inserts what is missing, or tries it on a copy of the table; of several documents that want one unique key, one.
+"""Inserts what is missing, or tries it without writing; of several documents that want one unique key, one.
 
 Of those the older wins, then the smaller id; across pages, the first one read. A winner that Postgres refuses holds no
 key after all, so the others get their turn.
@@ -6,11 +6,14 @@ key after all, so the others get their turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from dualwrite.engine.owners import Owners
 from dualwrite.model.mapping import Key, Row
+from dualwrite.postgres.bad_rows import Refused, by_constraint
 from dualwrite.postgres.target import Difference, Write
+from dualwrite.postgres.trial import Place, Tried
 
 
 class Claims:
@@ -42,6 +45,45 @@ class Claims:
     def clear(self) -> None:
         self._claimants.clear()
         self._claimed.clear()
+
+
+class Promises:
+    """What a run that writes nothing would have written by now: places in unique keys that the catalog doesn't know, and rows
+    that others of their table reference. So it refuses, page after page, what an apply would."""
+
+    def __init__(self) -> None:
+        self._places: dict[Place, str] = {}
+        self._keys: set[Key] = set()
+
+    def settle(self, rows: Mapping[int, Row], tried: Tried) -> dict[int, Refused]:
+        """Which of the tried rows the target would refuse, those included that an earlier one is in the way of."""
+        refused = dict(tried.refused)
+        for n in sorted(rows):
+            if n not in refused:
+                claimant, places = _claimant(rows[n]), tried.takes.get(n, [])
+                taken = next((place for place in places if self._places.get(place, claimant) != claimant), None)
+                if taken is not None:
+                    refused[n] = by_constraint(taken[0], "23505")
+                    continue
+                self._places.update(dict.fromkeys(places, claimant))
+        if tried.has_own_references:
+            self._settle_own(rows, tried, refused)
+        return refused
+
+    def _settle_own(self, rows: Mapping[int, Row], tried: Tried, refused: dict[int, Refused]) -> None:
+        """Of the rows that reference others of their table, one statement takes all that it can."""
+        while True:
+            there = self._keys | {row.key for n, row in rows.items() if n not in refused}
+            lacking = {
+                n: replace(by_constraint(name, "23503"), own_table=True)
+                for n, needs in tried.needs.items()
+                for name, key in needs
+                if n not in refused and key not in there
+            }
+            refused.update(lacking)
+            if not lacking:
+                self._keys |= there
+                return
 
 
 def _claimant(row: Row) -> str:

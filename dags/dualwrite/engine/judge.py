@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol as Interface
 
 from dualwrite import postgres
@@ -22,7 +22,7 @@ from dualwrite.engine.classify import (
     is_insertable,
     is_updatable,
 )
-from dualwrite.engine.inserts import Claims, write_in_turn
+from dualwrite.engine.inserts import Claims, Promises, write_in_turn
 from dualwrite.engine.owners import Owners
 from dualwrite.engine.page import Page
 from dualwrite.engine.units import Policy
@@ -33,6 +33,7 @@ from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Key, Refusal, Row
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Finding, Reason, Verdict
+from dualwrite.postgres.bad_rows import Refused
 from dualwrite.postgres.remembered import excuses
 from dualwrite.postgres.target import Comparison, Difference, Target, Write
 
@@ -56,10 +57,12 @@ class Judged:
     """A page judged, by numbers in it: the findings on rows that do not match, and the journal ids of rows written.
 
     A finding of None is a row that shares its key with another document's: settled when all of them are known.
+    `obstacles`: constraints that refused rows and may not do so at another look, see `Refused.passing` and `own_table`.
     """
 
     findings: dict[int, Finding | None]
     journal: dict[int, int]
+    obstacles: dict[int, Refused] = field(default_factory=dict)
 
 
 class Judge:
@@ -90,6 +93,7 @@ class Judge:
             for c in collection.references
         ]
         self._claims = Claims(self.owners)
+        self._promises = Promises()
 
     def judge(self, page: Page, policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged:
         """The verdicts of a page, and what was written of it.
@@ -192,7 +196,7 @@ class Judge:
     ) -> Judged:
         """Decides every difference, and writes. `left`: see `_left_with_parents`."""
         findings: dict[int, Finding | None] = {
-            n: finding_of(Verdict.REJECTED, rows[n], None, reason=Refusal(why)) for n, why in comparison.refused
+            n: finding_of(Verdict.REJECTED, rows[n], None, reason=Refusal(why.text)) for n, why in comparison.refused
         }
         insertable: list[Difference] = []
         updatable: list[Difference] = []
@@ -218,10 +222,12 @@ class Judge:
         updates = self._update(connection, updatable, policy, expected)
         for d in losers:
             findings[d.n] = finding_of(Verdict.DUPLICATE, d.row, d, reason=Reason.UNIQUE_KEY_TAKEN)
-        for n, why in {**inserts.refused, **updates.refused}.items():
-            if not why.startswith("ForeignKeyViolation"):  # a parent's row vanished this moment: looked at again
-                findings[n] = finding_of(Verdict.REJECTED, rows[n], None, reason=Refusal(why))
-        return Judged(dict(sorted(findings.items())), {**inserts.journal, **updates.journal})
+        refused = {**inserts.refused, **updates.refused}
+        for n, why in refused.items():
+            if not why.passing:  # else a parent's row vanished this moment, or a client took the key: looked at again
+                findings[n] = finding_of(Verdict.REJECTED, rows[n], None, reason=Refusal(why.text))
+        obstacles = {n: why for n, why in refused.items() if why.passing or why.own_table}
+        return Judged(dict(sorted(findings.items())), {**inserts.journal, **updates.journal}, obstacles)
 
     def _left_with_parents(self, connection: postgres.Connection, differences: Iterable[Difference]) -> frozenset[int]:
         """Numbers of missing rows that a person accepted while rows that they need were missing too. Those are not
@@ -253,7 +259,7 @@ class Judge:
         expected: Mapping[Key, str | None] | None,
     ) -> Write:
         if not policy.insert:
-            return Write(refused=self.target.try_write(connection, self.collection, sorted(d.n for d in missing)))
+            return self._try(connection, missing, stale=False)
         # A row that was there when its version was read, and isn't now: a client deleted it, so it is looked at again.
         ready = [d.n for d in missing if not d.lacks and not (expected and expected.get(d.row.key))]
         return self.target.insert(connection, self.collection, rows, sorted(ready), self.run_id)
@@ -268,9 +274,15 @@ class Judge:
         """Updates what is stale where the versions allow it; where this run won't, says what the table would refuse, so
         that a dry run, an apply and a verification agree."""
         if not policy.update:
-            return Write(refused=self.target.try_write(connection, self.collection, sorted(d.n for d in stale)))
+            return self._try(connection, stale, stale=True)
         unchanged = [d for d in stale if expected is not None and d.xmin == expected.get(d.row.key)]
         return self.target.update(connection, self.collection, unchanged, self.run_id) if unchanged else Write()
+
+    def _try(self, connection: postgres.Connection, differences: Sequence[Difference], *, stale: bool) -> Write:
+        """What the table would refuse, as a write that wrote nothing."""
+        rows = {d.n: d.row for d in differences}
+        tried = self.target.try_write(connection, self.collection, sorted(rows), stale=stale)
+        return Write(refused=self._promises.settle(rows, tried))
 
 
 def _is(finding: Finding | None, verdict: Verdict) -> bool:

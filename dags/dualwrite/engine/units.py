@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dualwrite.model.declaration import Collection, EntryKey
-from dualwrite.model.mapping import Key, Row, label_of_key
+from dualwrite.model.mapping import Key, Refusal, Row, label_of_key
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 
 MAX_PROOF_READS = 250_000
@@ -45,7 +45,9 @@ class Unit:
     entry: str | None = None
     requires: str | None = None
 
-    def found(self, verdict: Verdict, *, reason: Reason | None = None, fingerprint: str | None = None) -> Finding:
+    def found(
+        self, verdict: Verdict, *, reason: Reason | Refusal | None = None, fingerprint: str | None = None
+    ) -> Finding:
         """The finding on this key. Only what is extra depends on what the unit requires."""
         requires = self.requires if verdict is Verdict.EXTRA else None
         return Finding(

@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dualwrite import postgres
 from dualwrite.model.declaration import Collection
 from dualwrite.postgres.connection import Connection
 
+_SURELY_A_ROWS = ("21", "22", "23", "44", "54", "P0")
+"""Classes of SQLSTATE that no statement over no rows can end in: values, constraints, limits, PL/pgSQL's RAISE. Known only
+to save asking; of all others `bisect` asks."""
 
-def bisect(
-    connection: Connection, ns: list[int], write: Callable[[list[int]], object], refuse: Callable[[int, str], object]
-) -> None:
-    """Runs `write` on all numbers, halving wherever Postgres blames a row, until only the bad ones are left out: those go
-    to `refuse`, with Postgres's condition."""
-    todo = [ns] if ns else []
-    while todo:
-        part = todo.pop()
-        try:
-            with connection.transaction():
-                write(part)
-        except postgres.Error as error:
-            if not postgres.is_rows_fault(error):
-                raise
-            if len(part) > 1:
-                middle = len(part) // 2
-                todo += [part[middle:], part[:middle]]
-            else:
-                refuse(part[0], postgres.condition(error))
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why the target took no row. `text` is for people, and is kept: the condition, and the constraint and column that it
+    names. Code goes by the rest."""
+
+    text: str
+    sqlstate: str | None = None
+    """None: there was no error. A trigger or a policy left the row out."""
+    constraint: str | None = None
+    table: tuple[str, str] | None = None
+    """The schema and name of the constraint's table: a trigger's own statements may fail elsewhere."""
+    passing: bool = False
+    """The catalog declares the constraint, so the comparison saw nothing in the way: that changed this moment, or the row
+    isn't what the comparison took it for."""
+    own_table: bool = False
+    """Another row of the same table must be there first."""
+
+
+def refused_by(error: postgres.Error) -> Refused:
+    """The refusal that an error is."""
+    found = error.diag
+    table = (found.schema_name, found.table_name) if found.schema_name and found.table_name else None
+    return Refused(postgres.condition(error), error.sqlstate, found.constraint_name, table)
+
+
+def by_constraint(name: str, sqlstate: str) -> Refused:
+    """What Postgres will say of a constraint, as `refused_by` would tell it."""
+    return Refused(f"{_NAMES[sqlstate]} {sqlstate} (constraint {name})", sqlstate, name)
+
+
+_NAMES = {
+    "23503": "ForeignKeyViolation",
+    "23505": "UniqueViolation",
+    "23514": "CheckViolation",
+    "23P01": "ExclusionViolation",
+}
 
 
 def quoted(collection: Collection) -> str:
@@ -35,48 +57,44 @@ def quoted(collection: Collection) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in collection.table.split("."))
 
 
-class Checks:
-    """The CHECK constraints of the tables, evaluated on the stage: thousands of rows that fail one would make the bisection
-    long."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, list[tuple[str, str]]] = {}
-
-    def failing(self, connection: Connection, collection: Collection, ns: list[int]) -> dict[int, str]:
-        """The staged rows that fail one, with the condition. Not those of a CHECK whose own code raises."""
-        found: dict[int, str] = {}
-        for name, statement in self._statements(connection, collection):
-            try:
-                with connection.transaction():
-                    failing = connection.execute(statement, (ns,)).fetchall()
-            except postgres.Error as error:
-                if not postgres.is_rows_fault(error):
-                    raise
-                continue
-            for (n,) in failing:
-                found.setdefault(n, f"CheckViolation 23514 (constraint {name})")
-        return found
-
-    def _statements(self, connection: Connection, collection: Collection) -> list[tuple[str, str]]:
-        """For each CHECK of the table that looks only at declared columns, a query for the staged rows that fail it."""
-        if collection.name not in self._known:
-            rows = connection.execute(
-                """
-                SELECT k.conname, pg_get_expr(k.conbin, k.conrelid), ARRAY(
-                  SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = k.conrelid AND a.attnum = ANY(k.conkey)
-                )
-                FROM pg_constraint k
-                WHERE k.conrelid = %s::regclass AND k.contype = 'c'
-                """,
-                (quoted(collection),),
-            ).fetchall()
-            declared = {c.name for c in collection.columns}
-            self._known[collection.name] = [
-                (name, _FAILING.format(expression=expression.replace("%", "%%")))
-                for name, expression, columns in rows
-                if set(columns) <= declared
-            ]
-        return self._known[collection.name]
+def may_be_a_rows(error: postgres.Error) -> bool:
+    """Whether a row may be to blame: Postgres, or psycopg before it, refused the statement, and will do so again."""
+    if error.sqlstate is None:
+        return isinstance(error, postgres.errors.DataError)
+    return not postgres.is_transient(error)
 
 
-_FAILING = "SELECT _n FROM pg_temp.dualwrite_stage WHERE _n = ANY(%s) AND ({expression}) IS FALSE"
+def bisect(
+    connection: Connection,
+    ns: list[int],
+    write: Callable[[list[int]], object],
+    refuse: Callable[[int, Refused], object],
+) -> None:
+    """Runs `write` on all numbers, halving on each error that isn't transient, until only the bad ones are left out: those
+    go to `refuse`.
+
+    Whose fault an error is, no list of SQLSTATEs can say: a trigger raises its own, and row-level security refuses a row
+    with the condition of a missing grant. So the statement is asked: what it raises over no rows at all is the table's
+    fault, and is raised.
+    """
+    todo = [ns] if ns else []
+    asked = False
+    while todo:
+        part = todo.pop()
+        try:
+            with connection.transaction():
+                write(part)
+            continue
+        except postgres.Error as error:
+            if not may_be_a_rows(error):
+                raise
+            refusal = refused_by(error)
+        if not asked and not (refusal.sqlstate or "22").startswith(_SURELY_A_ROWS):
+            with connection.transaction():
+                write([])
+            asked = True
+        if len(part) > 1:
+            middle = len(part) // 2
+            todo += [part[middle:], part[:middle]]
+        else:
+            refuse(part[0], refusal)

@@ -47,7 +47,6 @@ __all__ = [
     "in_transaction",
     "is_disconnect",
     "is_local",
-    "is_rows_fault",
     "is_transient",
     "register_binary_text",
     "register_text",
@@ -192,18 +191,22 @@ def transaction(
     idle_timeout: str | None = None,
     answer_within: float | None = None,
     read_only: bool = False,
+    check_at_once: bool = False,
 ) -> Iterator[Connection]:
     """One transaction with settings of its own. Rolled back where the block raises. Where it returns, it is committed, or
     that raises: of a transaction in which a statement failed, Postgres takes a COMMIT for a ROLLBACK, and says so in the
     command's tag alone.
 
     The server's settings are in Postgres's notation ("2s"). `idle_timeout` ends a transaction that we leave lying, with
-    its locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included.
+    its locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included. `check_at_once`: constraints
+    that are deferred to the COMMIT are checked after each statement, so that they refuse a row and not the transaction.
 
     BEGIN and the settings go in one message: a run has a hundred transactions, and the target may be an ocean away.
     (psycopg's own block sends BEGIN alone.) Inside another transaction it is a savepoint of that.
     """
     settings = _settings(statement_timeout, lock_timeout, idle_timeout, read_only)
+    if check_at_once:
+        settings += "; SET CONSTRAINTS ALL IMMEDIATE"
     with ExitStack() as stack:
         if answer_within is not None:
             stack.callback(setattr, connection, "answer_within", connection.answer_within)
@@ -362,15 +365,6 @@ def is_transient(error: psycopg.Error) -> bool:
     if state is None:  # the connection broke, or was never made
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return state[:2] in ("08", "40", "53", "57") or state == "55P03"
-
-
-def is_rows_fault(error: psycopg.Error) -> bool:
-    """Whether Postgres blames a row: its values, a constraint, a limit, or what a CHECK's or a trigger's own code raised.
-
-    Cases: data exceptions (21, 22), constraints (23, 44), PL/pgSQL's RAISE (P0), other languages' routines (38, 39),
-    limits that a row exceeds (54).
-    """
-    return error.sqlstate is not None and error.sqlstate[:2] in ("21", "22", "23", "38", "39", "44", "54", "P0")
 
 
 def register_text(cls: type[T], dump: Callable[[T], bytes]) -> None:

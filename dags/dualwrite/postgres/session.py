@@ -77,6 +77,7 @@ class Session:
             statement_timeout=_STATEMENT_TIMEOUT,
             lock_timeout=_LOCK_TIMEOUT,
             idle_timeout=_STATEMENT_TIMEOUT,
+            check_at_once=True,
         )
 
     def fetch(self, statement: sql.SQL | sql.Composed, parameters: Mapping[str, object]) -> list[Any]:

@@ -13,8 +13,7 @@ from dualwrite.model.live import copied_as
 from dualwrite.postgres.connection import sql
 from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, statement, table_of
 
-_STAGE = sql.Identifier("pg_temp", "dualwrite_stage")
-_TRIAL = sql.Identifier("pg_temp", "dualwrite_trial")
+STAGE = sql.Identifier("pg_temp", "dualwrite_stage")
 
 
 class Statements(Fragments):
@@ -45,7 +44,7 @@ class Statements(Fragments):
     def copy_stage(self) -> sql.Composed:
         """In binary form, which takes a third of the time, if each column's type shares it with the document's."""
         return sql.SQL("COPY {} (_n, _stand_ins, {}) FROM STDIN (FORMAT {})").format(
-            _STAGE, self.names(self._collection.columns), sql.SQL("BINARY" if self.copy_types else "TEXT")
+            STAGE, self.names(self._collection.columns), sql.SQL("BINARY" if self.copy_types else "TEXT")
         )
 
     @cached_property
@@ -92,7 +91,7 @@ class Statements(Fragments):
             parents=parents,
             holders=holders,
             digest=self.digest("t"),
-            stage=_STAGE,
+            stage=STAGE,
             table=self.table,
             same_key=self.same_key("t", "s"),
             changed=changed,
@@ -118,28 +117,50 @@ class Statements(Fragments):
         if not self._derived:
             return None
         return sql.SQL("SELECT count(*) FROM {} s JOIN {} t ON {} WHERE {}").format(
-            _STAGE, self.table, self.same_key("t", "s"), OR.join(self.differs(c) for c in self._derived)
+            STAGE, self.table, self.same_key("t", "s"), OR.join(self.differs(c) for c in self._derived)
         )
 
     # --- writing --------------------------------------------------------------------------------------------------
 
-    @statement
-    def create_trial(self) -> sql.Composed:
-        """An empty copy of the target with its NOT NULL, CHECK and unique constraints, for a dry run's inserts."""
-        return sql.SQL(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS dualwrite_trial (LIKE {} INCLUDING ALL) ON COMMIT DROP"
-        ).format(self.table)
-
-    @statement
-    def insert_trial(self) -> sql.Composed:
-        """Parameters: n (int[])."""
-        columns = self.names(self._collection.columns)
-        return sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} s WHERE s._n = ANY(%(n)s) ON CONFLICT DO NOTHING").format(
-            _TRIAL, columns, columns, _STAGE
+    def updated(self, column: Column) -> sql.Composed:
+        """What an update makes of a compared column: a stand-in keeps the row's own value."""
+        return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(
+            self.stated(column), column_name(column.name, "s"), column_name(column.name, "t")
         )
 
     @statement
     def insert(self) -> sql.Composed:
+        """Inserts candidates whose key is still free; see `_insert`. A row in the way of another unique key is an error, which
+        names the constraint: without naming the key here, each row that any constraint refuses would be left out in silence.
+        """
+        return self._insert(sql.SQL("ON CONFLICT ({}) DO NOTHING").format(self.names(self._collection.key)))
+
+    @statement
+    def insert_or_fail(self) -> sql.Composed:
+        """As `insert`; a key that isn't free is an error too. What this leaves out, a trigger left out."""
+        return self._insert(sql.SQL(""))
+
+    @statement
+    def absent(self) -> sql.Composed:
+        """Those of some staged rows whose key no row has. Parameters: n (int[])."""
+        return sql.SQL(
+            "SELECT s._n FROM {} s WHERE s._n = ANY(%(n)s) AND NOT EXISTS (SELECT FROM {} t WHERE {})"
+        ).format(STAGE, self.table, self.same_key("t", "s"))
+
+    @statement
+    def unmoved(self) -> sql.Composed:
+        """Those of some staged rows whose row is still the version that was read. Parameters: n (int[]), xmin (text[])."""
+        return sql.SQL(
+            """
+            SELECT s._n
+            FROM unnest(%(n)s::int4[], %(xmin)s::text[]) AS x (_n, xmin)
+            JOIN {} s ON s._n = x._n
+            JOIN {} t ON {}
+            WHERE t.xmin = x.xmin::xid
+            """
+        ).format(STAGE, self.table, self.same_key("t", "s"))
+
+    def _insert(self, conflict: sql.Composable) -> sql.Composed:
         """Inserts candidates and journals what it inserted, in one statement.
 
         The journal row is written by the same (sub)transaction as the row, so both carry the same xmin: that is how
@@ -153,7 +174,7 @@ class Statements(Fragments):
             ), written AS (
               INSERT INTO {table} ({columns})
               SELECT {columns} FROM {stage} s WHERE s._n = ANY(%(n)s) ORDER BY s._n
-              ON CONFLICT DO NOTHING
+              {conflict}
               RETURNING {key}
             )
             INSERT INTO dualwrite.repair_journal
@@ -167,7 +188,8 @@ class Statements(Fragments):
         ).format(
             table=self.table,
             columns=self.names(self._collection.columns),
-            stage=_STAGE,
+            stage=STAGE,
+            conflict=conflict,
             key=self.names(self._collection.key),
             key_array=self.key_array("w"),
             same_key=self.same_key("w", "s"),
@@ -182,10 +204,7 @@ class Statements(Fragments):
         row's own value. Parameters: as insert, and xmin (text[]).
         """
         assignments = COMMA.join(
-            sql.SQL("{} = CASE WHEN {} THEN {} ELSE {} END").format(
-                column_name(c.name), self.stated(c), column_name(c.name, "s"), column_name(c.name, "t")
-            )
-            for c in self._compared
+            sql.SQL("{} = {}").format(column_name(c.name), self.updated(c)) for c in self._compared
         )
         return sql.SQL(
             """
@@ -209,7 +228,7 @@ class Statements(Fragments):
         ).format(
             table=self.table,
             assignments=assignments,
-            stage=_STAGE,
+            stage=STAGE,
             old_is_s=self.same_key("old", "s"),
             t_is_s=self.same_key("t", "s"),
             key_array=self.key_array("old"),

@@ -5,18 +5,21 @@ is read; see docs/protocol.md for the order of steps and the interleavings consi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.mapping import Json, Key, Row, Staged, staged
-from dualwrite.postgres.bad_rows import Checks, bisect, quoted
+from dualwrite.postgres import privileges
+from dualwrite.postgres.bad_rows import Refused, bisect, may_be_a_rows, quoted
 from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.enforced import Enforced, enforced
 from dualwrite.postgres.rows import Rows, key_json
 from dualwrite.postgres.statements import Statements
 from dualwrite.postgres.text import stored
+from dualwrite.postgres.trial import Trial, Tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +41,20 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A page compared: what differs, what could not even be staged (with Postgres's condition), whose counters lag."""
+    """A page compared: what differs, what could not even be staged, whose counters lag."""
 
     differences: list[Difference]
-    refused: list[tuple[int, str]]
+    refused: list[tuple[int, Refused]]
     derived_lag: int
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What a write did, by numbers in the page: journal ids of rows written, and of rows that Postgres refused its
-    condition."""
+    """What a write did, by numbers in the page: journal ids of rows written, and why Postgres refused others. What stands
+    in neither a client moved meanwhile: that is known, not supposed."""
 
     journal: dict[int, int] = field(default_factory=dict)
-    refused: dict[int, str] = field(default_factory=dict)
+    refused: dict[int, Refused] = field(default_factory=dict)
 
 
 class Target(Rows):
@@ -59,7 +62,9 @@ class Target(Rows):
 
     def __init__(self, connect: Callable[[], Connection], catalog: Catalog) -> None:
         super().__init__(connect, catalog)
-        self._checks = Checks()
+        self._enforced: dict[str, Enforced] = {}
+        self._trial: Trial | None = None
+        """Of the page that is staged."""
 
     def statements(self, collection: Collection) -> Statements:
         return Statements.of(self.catalog, collection)
@@ -97,15 +102,18 @@ class Target(Rows):
         [[lag]] = looks.fetchall()
         return Comparison(differences, refused, lag)
 
-    def _stage(self, connection: Connection, collection: Collection, page: Sequence[Staged]) -> list[tuple[int, str]]:
-        """Copies a page into a new stage. Returns the numbers of rows that don't fit even there, with Postgres's condition."""
+    def _stage(
+        self, connection: Connection, collection: Collection, page: Sequence[Staged]
+    ) -> list[tuple[int, Refused]]:
+        """Copies a page into a new stage. Returns the numbers of rows that don't fit even there."""
+        self._trial = None
         connection.execute(self.statements(collection).create_stage)
         every = list(range(len(page)))
-        refused: list[tuple[int, str]] = []
+        refused: list[tuple[int, Refused]] = []
         try:
             self._copy(connection, collection, page, every)
         except postgres.Error as error:
-            if not postgres.is_rows_fault(error):
+            if not may_be_a_rows(error):
                 raise
             connection.execute("ROLLBACK TO SAVEPOINT dualwrite_staging")
             bisect(
@@ -124,53 +132,116 @@ class Target(Rows):
             for n in ns:
                 copy.write_row(page[n])
 
+    def enforced(self, connection: Connection, collection: Collection) -> Enforced:
+        """What the collection's table enforces, asked once."""
+        if collection.table not in self._enforced:
+            self._enforced.update(enforced(connection, privileges.relations(connection, [collection.table])))
+        return self._enforced[collection.table]
+
     def insert(
         self, connection: Connection, collection: Collection, rows: Sequence[Row], ns: list[int], run_id: str
     ) -> Write:
         """Inserts staged rows (by their number) that are still absent. What a client inserted meanwhile is left alone
         and stands in neither part of the answer."""
-        statement = self.statements(collection).insert
-        return self._write_good(
-            connection,
-            collection,
-            ns,
-            lambda part: self._journaled(connection, collection, statement, rows, part, run_id),
-        )
+        statements, found = self.statements(collection), Write()
 
-    def try_write(self, connection: Connection, collection: Collection, ns: list[int]) -> dict[int, str]:
-        """Which of the staged rows the table would refuse, with the condition, found on an empty temporary copy of it.
-        Writes nothing else."""
+        def write(statement: postgres.sql.Composed) -> Callable[[list[int]], None]:
+            return lambda part: found.journal.update(
+                self._journaled(connection, collection, statement, rows, part, run_id)
+            )
+
+        def refuse(n: int, why: Refused) -> None:
+            found.refused[n] = self._judged(connection, collection, why)
+
+        self._write_good(connection, collection, ns, write(statements.insert), refuse, found)
+        left = [n for n in ns if n not in found.journal and n not in found.refused]
+        if left:
+            # No row was written, and there was no error: somebody was faster, or a trigger left the row out.
+            absent = [n for (n,) in connection.execute(statements.absent, {"n": left}).fetchall()]
+            bisect(connection, sorted(absent), write(statements.insert_or_fail), refuse)
+            for n in absent:
+                if n not in found.journal and n not in found.refused:
+                    found.refused[n] = self._left_out(connection, collection, "insert")
+        return found
+
+    def _write_good(
+        self,
+        connection: Connection,
+        collection: Collection,
+        ns: list[int],
+        write: Callable[[list[int]], None],
+        refuse: Callable[[int, Refused], None],
+        found: Write,
+    ) -> None:
+        """Inserts all rows but the bad ones. Where a CHECK fails and no trigger may put the row right, those that fail one are
+        found on the trial first: thousands of them would make the bisection long."""
         if not ns:
-            return {}
-        statements = self.statements(collection)
-        connection.execute(statements.create_trial)
+            return
+        try:
+            with connection.transaction():
+                write(ns)
+        except postgres.Error as error:
+            if not may_be_a_rows(error):
+                raise
+            if error.sqlstate == "23514" and not self.enforced(connection, collection).firing("insert", before=True):
+                found.refused.update(self._trial_of(connection, collection).failing_checks(ns))
+            bisect(connection, [n for n in ns if n not in found.refused], write, refuse)
 
-        def write(part: list[int]) -> dict[int, int]:
-            connection.execute(statements.insert_trial, {"n": part})
-            return {}
+    def try_write(self, connection: Connection, collection: Collection, ns: list[int], *, stale: bool) -> Tried:
+        """What the table would refuse of staged rows: of inserting them, or of updating the rows at their keys. Writes
+        nothing but a temporary table."""
+        return self._trial_of(connection, collection).rows(ns, stale=stale) if ns else Tried()
 
-        return self._write_good(connection, collection, ns, write).refused
+    def _trial_of(self, connection: Connection, collection: Collection) -> Trial:
+        if self._trial is None:
+            self._trial = Trial(connection, self.catalog, collection, self.enforced(connection, collection))
+        return self._trial
 
     def update(
         self, connection: Connection, collection: Collection, differences: Sequence[Difference], run_id: str
     ) -> Write:
         """Updates the rows of these differences that are still as they were read."""
-        statement = self.statements(collection).update
+        statements = self.statements(collection)
         by_number = {d.n: d for d in differences}
         rows = {n: d.row for n, d in by_number.items()}
-
-        def write(part: list[int]) -> dict[int, int]:
-            versions = [by_number[n].xmin for n in part]
-            return self._journaled(connection, collection, statement, rows, part, run_id, xmin=versions)
-
         found = Write()
-        bisect(
-            connection,
-            list(by_number),
-            lambda part: found.journal.update(write(part)),
-            lambda n, why: found.refused.update({n: why}),
-        )
+
+        def write(part: list[int]) -> None:
+            versions = [by_number[n].xmin for n in part]
+            found.journal.update(
+                self._journaled(connection, collection, statements.update, rows, part, run_id, xmin=versions)
+            )
+
+        def refuse(n: int, why: Refused) -> None:
+            found.refused[n] = self._judged(connection, collection, why)
+
+        bisect(connection, list(by_number), write, refuse)
+        left = [n for n in by_number if n not in found.journal and n not in found.refused]
+        if left:
+            # Still the version that was read, so nobody was faster.
+            versions = {"n": left, "xmin": [by_number[n].xmin for n in left]}
+            for (n,) in connection.execute(statements.unmoved, versions).fetchall():
+                found.refused[n] = self._left_out(connection, collection, "update")
         return found
+
+    def _judged(self, connection: Connection, collection: Collection, why: Refused) -> Refused:
+        """A refusal with what the catalog knows of its constraint."""
+        if why.constraint is None or (why.sqlstate or "")[:2] != "23":
+            return why
+        live = self.enforced(connection, collection)
+        if why.table != (live.schema, live.table):
+            return why
+        return replace(
+            why,
+            passing=why.constraint in live.known(self.catalog, collection),
+            own_table=any(k.own_table and k.name == why.constraint for k in live.foreign_keys),
+        )
+
+    def _left_out(self, connection: Connection, collection: Collection, event: str) -> Refused:
+        """Why a row was not written though nothing raised and nobody was faster."""
+        names = self.enforced(connection, collection).firing(event, before=True)
+        by = f"trigger {', '.join(names)}" if names else "a policy or a rule"
+        return Refused(f"LeftOut ({by})")
 
     def _journaled(
         self,
@@ -195,23 +266,6 @@ class Target(Rows):
         # Two documents of one label can't be written in one statement: their key is one.
         numbers = {rows[n].label: n for n in ns}
         return {numbers[label]: i for i, label in connection.execute(statement, parameters)}
-
-    def _write_good(
-        self,
-        connection: Connection,
-        collection: Collection,
-        ns: list[int],
-        write: Callable[[list[int]], dict[int, int]],
-    ) -> Write:
-        """Writes all rows but the bad ones, and returns those with Postgres's condition."""
-        found = Write(refused=self._checks.failing(connection, collection, ns))
-        bisect(
-            connection,
-            [n for n in ns if n not in found.refused],
-            lambda part: found.journal.update(write(part)),
-            lambda n, why: found.refused.update({n: why}),
-        )
-        return found
 
     # --- transactions of their own --------------------------------------------------------------------------------
 
