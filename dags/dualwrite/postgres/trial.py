@@ -76,7 +76,7 @@ class Trial:
                 if c.not_null and c.name in names
             ),
             *(
-                sql.SQL("ALTER COLUMN {} SET DEFAULT ").format(column_name(c.name)) + sql.SQL(c.default)  # type: ignore[arg-type]
+                sql.SQL("ALTER COLUMN {} SET DEFAULT ").format(column_name(c.name)) + sql.SQL(c.default)
                 for c in plain
                 if c.default is not None
             ),
@@ -84,13 +84,13 @@ class Trial:
         if changes:
             table += sql.SQL("; ALTER TABLE {} {}").format(TRIAL, COMMA.join(changes))
         more = [
-            sql.SQL("; ALTER TABLE {} ADD COLUMN {} ").format(TRIAL, column_name(c.name)) + sql.SQL(c.generated)  # type: ignore[arg-type]
+            sql.SQL("; ALTER TABLE {} ADD COLUMN {} ").format(TRIAL, column_name(c.name)) + sql.SQL(c.generated)
             for c in self._others
             if c.generated is not None
         ]
         # Not unique here: they are for the limits of an index row, and for expressions that raise.
         more += [
-            sql.SQL("; CREATE INDEX ON {}").format(TRIAL) + sql.SQL(i.made_with)  # type: ignore[arg-type]
+            sql.SQL("; CREATE INDEX ON {}").format(TRIAL) + sql.SQL(i.made_with)
             for i in self._live.indexes
             if i.made_with is not None and i.reads and i.reads <= told
         ]
@@ -238,7 +238,7 @@ class Trial:
         where = sql.SQL("true") if index.predicate is None else _expression(index.predicate)
         operators = index.operators or (["IS NOT DISTINCT FROM" if index.nulls_collide else "="] * len(places))
         same = AND.join(
-            sql.SQL("h.{} {} r.{}").format(place, sql.SQL(operator.replace("%", "%%")), place)  # type: ignore[arg-type]
+            sql.SQL("h.{} {} r.{}").format(place, sql.SQL(operator.replace("%", "%%")), place)
             for place, operator in zip(places, operators, strict=True)
         )
         keys = [sql.Identifier(f"dualwrite_k{i}") for i in range(len(self._collection.key))]
@@ -298,7 +298,7 @@ class Trial:
 
 def _expression(text: str) -> sql.SQL:
     """SQL over a table's columns, as Postgres prints it."""
-    return sql.SQL(text.replace("%", "%%"))  # type: ignore[arg-type]
+    return sql.SQL(text.replace("%", "%%"))
 
 
 def _dangling(foreign_key: ForeignKey) -> sql.Composed:
