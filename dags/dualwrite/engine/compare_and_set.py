@@ -49,8 +49,6 @@ class _Round:
     written: dict[str, int] = field(default_factory=dict)
     """Journal ids of what this round inserted or updated."""
     again: dict[str, Unit] = field(default_factory=dict)
-    obstacles: dict[str, Refused] = field(default_factory=dict)
-    """By label, the constraints that may not be in the way at another look."""
 
 
 class Protocol:
@@ -66,6 +64,8 @@ class Protocol:
         self._bring_into_line = replace(policy, insert=True, update=True)
         self._waiting: dict[str, Unit] = {}
         """Keys that need another row of their own table first, by label."""
+        self._obstacles: dict[str, Refused] = {}
+        """By label, the constraints that refused keys in the last round, and may not be in the way in the next."""
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="confirm")
         self._confirming: list[tuple[list[Row], list[int], Future[dict[str, Answer]]]] = []
 
@@ -110,16 +110,16 @@ class Protocol:
     def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> list[Finding]:
         done: dict[str, Finding] = {}
         todo = batch
-        obstacles: Mapping[str, Refused] = {}
+        self._obstacles = {}
         for attempt in range(_ROUNDS):
             if not todo:
                 break
             if attempt:
                 time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)
-            todo, obstacles = self._round(todo, done, policy, deletes)
+            todo = self._round(todo, done, policy, deletes)
         for label, unit in todo.items():
-            if label in obstacles:  # nobody changes it: the same constraint refuses it each time
-                done[label] = unit.found(Verdict.REJECTED, reason=Refusal(obstacles[label].text))
+            if label in self._obstacles:  # nobody changes it: the same constraint refuses it each time
+                done[label] = unit.found(Verdict.REJECTED, reason=Refusal(self._obstacles[label].text))
             else:
                 done[label] = unit.found(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
         return list(done.values())
@@ -130,11 +130,12 @@ class Protocol:
         """One round over some keys: fills `done`, returns what must be looked at again, and the constraints that made it so."""
         current = _Round(units, self._read_versions(units.values()))
         self._read_documents(current)
+        self._obstacles = {}
         rows, gone = self._decide(current, done)
         self._write(current, rows, done, policy)
         current.again.update(deletes.write(gone, current.versions, done))
         self._confirm(current, rows, done)
-        return current.again, current.obstacles
+        return current.again
 
     # --- step 1 -------------------------------------------------------------------------------------------------------
 
@@ -269,7 +270,7 @@ class Protocol:
             if n in judged.journal:
                 current.written[row.label] = judged.journal[n]
             if n in judged.obstacles:
-                current.obstacles[row.label] = judged.obstacles[n]
+                self._obstacles[row.label] = judged.obstacles[n]
                 if judged.obstacles[n].own_table:
                     self._waiting[row.label] = current.units[row.label]
             if still_to_write(finding, policy) and n not in judged.journal:
