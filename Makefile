@@ -9,7 +9,7 @@ WORKERS ?= 4
 # An image may set it, for a small layer. Here each of the many processes would compile all that it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo up down test unit mutants soak check format migration snapshot indexes catalog env doctor bench constraints
+.PHONY: help install demo ready ready-up up down test unit mutants soak check format migration snapshot indexes catalog env doctor bench constraints
 
 ## list these targets
 help:
@@ -27,12 +27,16 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python -r requirements-dev.txt -c constraints.txt || { echo "make: the install failed; is the disk full (df -h .), is the package registry reached?"; exit 1; }
 	@touch $@
 
-## the whole story on this machine: migrate, backfill, lose writes, find and repair them
-demo: install
-	@$(RUN) -m dev.demo
+## the whole story on this machine: migrate, backfill, lose writes, find and repair them (DETAILS=1: each report whole)
+demo: ready install
+	@DETAILS=$(DETAILS) $(RUN) -m dev.demo
+
+# What `make` can't install is looked for before it installs for minutes.
+ready ready-up:
+	@PORT=$(PORT) $(PYTHON) -m dev.ready $(patsubst ready-%,%,$(filter ready-up,$@))
 
 ## start the local stack with Airflow's UI (PORT=8080 by default)
-up: install
+up: ready-up install
 	@PORT=$(PORT) $(RUN) -m dev.up
 
 ## stop what `make up` started

@@ -2,48 +2,105 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import logging
+import os
+import sys
 import tempfile
+import textwrap
+import threading
 import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from google.cloud import firestore
 
 from dev import stack
+from dev.accept import rejected
 from dev.live_app import LiveApp
 from dev.run_dag import DagRun, run_dag
 from dualwrite import migrations
 from dualwrite.catalog import CATALOG
+from dualwrite.model import report
 from dualwrite.model.render import as_text
+from dualwrite.model.verdicts import DRIFT
 from dualwrite.runs import backfill, reconcile_plan, reconcile_report
 
 ALL = list(CATALOG.names)
+WIDTH = 108
+ROWS = 8
+"""Of collections that a step shows; DETAILS=1 shows each report whole."""
+DETAILS = os.environ.get("DETAILS") == "1"
+TOLD = (*DRIFT, "inserted", "updated", "deleted")
 
 
 def say(text: str) -> None:
-    print(f"\n=== {text}", flush=True)
+    print(f"\n{text}", flush=True)
 
 
-def step(running: stack.Stack, dag_id: str, conf: dict[str, Any], what: str) -> DagRun:
-    """Runs a DAG and shows its report, without the samples."""
-    shown = {k: v for k, v in conf.items() if k not in ("collections", "excuse")}
-    say(f"{dag_id} {json.dumps(shown)}: {what}")
+def line(text: str, indent: str = "  ") -> None:
+    print(textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  "), flush=True)
+
+
+@contextlib.contextmanager
+def seconds_shown() -> Iterator[None]:
+    """Counts seconds in a terminal, in one line that is gone afterwards; elsewhere nothing."""
+    done = threading.Event()
+
+    def count() -> None:
+        began = time.monotonic()
+        while not done.wait(1):
+            print(f"\r  running, {time.monotonic() - began:.0f} s", end="", flush=True)
+        print("\r" + " " * 30 + "\r", end="", flush=True)
+
+    thread = threading.Thread(target=count, daemon=True) if sys.stdout.isatty() else None
+    if thread:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if thread:
+            thread.join()
+
+
+def step(running: stack.Stack, dag_id: str, conf: dict[str, Any], what: str, *, rows: bool = True) -> DagRun:
+    """Runs a DAG and shows its verdict, and the collections with something to tell; with DETAILS=1 its report whole."""
+    chosen = "".join(f", {name} {conf[name].replace('_', ' ')}" for name in ("mode", "scope", "repair") if name in conf)
+    say(f"{dag_id}{chosen}: {what}")
     before = time.monotonic()
-    run = run_dag(running.environment, dag_id, conf)
+    with seconds_shown():
+        run = run_dag(running.environment, dag_id, conf)
     if run.report is None:
         raise SystemExit(f"demo: {dag_id} wrote no report:\n{run.log[-5000:]}")
-    described = {
-        migrations.DAG_ID: migrations.described,
-        backfill.DAG_ID: backfill.described,
-        reconcile_plan.DAG_ID: reconcile_report.described,
-    }[dag_id]
-    bare = run.report
-    if dag_id != migrations.DAG_ID:
-        bare = {**bare, "collections": [{**c, "samples": {}} for c in bare["collections"]]}
-    print(as_text(described(bare)))
-    print(f"\n{dag_id}: {run.state}, {time.monotonic() - before:.0f} s")
+    line(f"{run.state}, {time.monotonic() - before:.0f} s. {run.report['verdict']}")
+    if DETAILS:
+        described = {
+            migrations.DAG_ID: migrations.described,
+            backfill.DAG_ID: backfill.described,
+            reconcile_plan.DAG_ID: reconcile_report.described,
+        }[dag_id]
+        print(as_text(described(run.report)))
+    elif rows:
+        for text in told(run.report)[:ROWS]:
+            line(text, "    ")
     return run
+
+
+def told(found_by: Mapping[str, Any]) -> list[str]:
+    """A line for each collection with something that differs or was written."""
+    found: dict[str, Counter[str]] = {}
+    for c in found_by.get("collections", ()):
+        numbers = {**c["counts"], **c}
+        found.setdefault(c["collection"], Counter()).update({name: numbers[name] for name in TOLD if numbers[name]})
+    lines = [
+        f"{name:24} {', '.join(f'{n:,} {what}' for what, n in told.items())}" for name, told in found.items() if told
+    ]
+    if len(lines) > ROWS:
+        return [*lines[: ROWS - 1], f"and {len(lines) - ROWS + 1} more collections (DETAILS=1 shows all)"]
+    return lines
 
 
 def written(run: DagRun) -> int:
@@ -51,34 +108,28 @@ def written(run: DagRun) -> int:
     return sum(c["inserted"] + c["updated"] + c["parents_inserted"] for c in run.report["collections"])
 
 
-def rejected(run: DagRun) -> list[str]:
-    """What a person would look at and accept, in the form's notation."""
-    assert run.report is not None
-    return [
-        f"{c['collection']}:{sample['key']}"
-        for c in run.report["collections"]
-        for sample in c["samples"].get("rejected", [])
-    ]
-
-
 def reconcile_beside_an_app(running: stack.Stack) -> None:
     """An app writes for a minute and loses some; reconciliation finds what its windows show, a sweep repairs all of it."""
     say("An app writes with the dual-write helper for a minute; some writes are lost on purpose")
+    logging.getLogger("dualwrite").addHandler(
+        logging.NullHandler()
+    )  # one fails on purpose, and would look like a crash
     app = LiveApp(firestore.Client(project=stack.PROJECT), running.target)
-    app.run(60)
+    with seconds_shown():
+        app.run(60)
     app.close()
-    print("written: " + ", ".join(f"{n} {outcome}" for outcome, n in app.written.items()))
-    print("lost: " + "; ".join(f"{n} {what}" for what, n in app.losses.items()))
+    line("written: " + ", ".join(f"{n} {outcome}" for outcome, n in app.written.items()))
+    line("lost: " + "; ".join(f"{n} {what}" for what, n in app.losses.items()))
     quick = {"grace_seconds": 5}
     drifted = step(running, reconcile_plan.DAG_ID, quick, "what did not arrive?")
     if drifted.state != "failed":
         raise SystemExit("demo: writes were lost, so the reconciliation must fail")
-    print(
-        "It fails, as it should: the failed run is the alert. It saw what its windows show; a sweep finds the rest, and repairs it."
-    )
+    for text in as_text(report.samples(drifted.report["collections"])).splitlines()[:8]:
+        print(f"    {text[:WIDTH]}")
+    line("It fails, as it should: the failed run is the alert. It saw what its windows show; a sweep finds the rest.")
     repair = {**quick, "scope": "sweep", "repair": "all"}
     step(running, reconcile_plan.DAG_ID, repair, "every document and every row; what was lost is repaired")
-    green = step(running, reconcile_plan.DAG_ID, {**quick, "scope": "sweep"}, "the next run is green")
+    green = step(running, reconcile_plan.DAG_ID, {**quick, "scope": "sweep"}, "the next run is green", rows=False)
     if green.state != "success":
         raise SystemExit("demo: after the repair the next run must succeed")
 
@@ -89,21 +140,35 @@ def main() -> None:
         say("Starting the Firestore emulator and Postgres, seeding a small world with awkward cases")
         with stack.databases(Path(folder)) as running:
             rows = sum(map(len, running.world.rows.values()))
-            print(f"{len(running.world.documents):,} documents in Firestore, {rows:,} rows in Postgres, 13 collections")
+            line(
+                f"{len(running.world.documents):,} documents in Firestore, {rows:,} rows in Postgres, {len(ALL)} collections"
+            )
             gap = {"collections": ALL, "grace_seconds": 1}
             step(running, "apply_migrations", {"mode": "apply"}, "creates drafts, reviews and the bundle's own schema")
             dry = step(running, "backfill_gap", {**gap, "mode": "dry_run"}, "what is in the gap? Nothing is written")
             first = step(running, "backfill_gap", {**gap, "mode": "apply"}, "written, then verified key by key")
-            print("It fails, as it should: some documents can't become rows. A person looks at them, and excuses them.")
-            accept = {"excuse": rejected(first), "excuse_reason": "looked at: broken since 2024"}
-            second = step(running, "backfill_gap", {**gap, "mode": "apply", **accept}, "again: writes 0 rows, verified")
-            say(f"Rows written: dry run {written(dry)}, apply {written(first)}, second apply {written(second)}")
+            line("It fails, as it should: some documents can't become rows. A person looks at them, and excuses them.")
+            assert first.report is not None
+            accept = {"excuse": rejected(first.report), "excuse_reason": "looked at: broken since 2024"}
+            second = step(
+                running,
+                "backfill_gap",
+                {**gap, "mode": "apply", **accept},
+                "again: writes 0 rows, verified",
+                rows=False,
+            )
             if written(dry) or not written(first) or written(second) or second.state != "success":
                 raise SystemExit("demo: the dry run and the second apply must write nothing, and the last run succeed")
             reconcile_beside_an_app(running)
-    say(
-        f"Done in {time.monotonic() - began:.0f} s; nothing is left running. Next: `make up`, the same with Airflow's UI."
-    )
+    lines = [
+        f"Rows written: dry run {written(dry)}, apply {written(first)}, second apply {written(second)}",
+        "Lost writes: found, repaired, and the next run was green",
+        f"{time.monotonic() - began:.0f} s; nothing is left running",
+        "Each report whole: make demo DETAILS=1",
+        "The same with Airflow's UI and the Parity page: make up",
+    ]
+    width = max(map(len, lines))
+    print("\n" + "\n".join(["-" * (width + 4), *(f"| {text:{width}} |" for text in lines), "-" * (width + 4)]))
 
 
 if __name__ == "__main__":

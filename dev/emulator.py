@@ -42,15 +42,18 @@ def find_jar() -> Path:
     )
 
 
-def _java() -> str:
-    java = shutil.which("java")
-    if java is None:
+def java() -> str:
+    """The path of a Java that the emulator runs on."""
+    program = shutil.which("java")
+    if program is None:
         raise Missing("Java is missing. Install it with `apt-get install openjdk-17-jre-headless`.")
-    version = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    version = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
     found = re.search(r'version "(\d+)', version)
     if found is None or int(found.group(1)) < 11:
-        raise Missing(f"Java 11 or newer is needed; `{java} -version` says otherwise. Install openjdk-17-jre-headless.")
-    return java
+        raise Missing(
+            f"Java 11 or newer is needed; `{program} -version` says otherwise. Install openjdk-17-jre-headless."
+        )
+    return program
 
 
 def _answers(host: str) -> bool:
@@ -66,13 +69,13 @@ def emulator(folder: Path, port: int | None = None, *, heap_mib: int = 4096, opt
     `optimised` is for benchmarks: Java's second compiler takes a minute of CPU and makes up for it after some minutes, and
     its usual garbage collector works beside the program, on cores that are taken here.
     """
-    java, jar = _java(), find_jar()
+    program, jar = java(), find_jar()
     if port is not None and processes.port_is_taken(port):
         raise Missing(f"port {port} for the Firestore emulator is taken. Free it, or run `make down`.")
     host = f"127.0.0.1:{port or processes.free_port()}"
     log = folder / "emulator.log"
     command = [
-        java,
+        program,
         f"-Xmx{heap_mib}m",
         *([] if optimised else ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]),
         "-cp",

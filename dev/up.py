@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import signal
@@ -23,7 +24,8 @@ from typing import Any
 import psutil
 from google.cloud import firestore
 
-from dev import airflow_api, airflow_home, processes, stack
+from dev import airflow_api, airflow_home, processes, ready, stack
+from dev.accept import rejected
 from dev.live_app import LiveApp
 from dualwrite.catalog import CATALOG
 
@@ -93,8 +95,8 @@ def up(port: int) -> None:
         raise processes.Missing("the stack is up already. `make down` ends it.")
     if _left():
         down()
-    if processes.port_is_taken(port):
-        raise processes.Missing(f"port {port} for Airflow's UI is taken. Choose another: make up PORT={port + 1}.")
+    ready.free_for_the_ui(port)
+    logging.getLogger("dualwrite").addHandler(logging.NullHandler())  # the app's lost writes look like a crash
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     os.environ[MARK] = secrets.token_hex(8)
     STATE.write_text(json.dumps({"pid": os.getpid(), "started": _started(os.getpid()), "mark": os.environ[MARK]}))
@@ -140,27 +142,29 @@ def _live_app(running: stack.Stack) -> Iterator[threading.Event]:
 
 
 def _prepare(port: int, password: str, loses: threading.Event) -> None:
-    """What an operator does first: migrate, backfill, accept what can't become a row. Then the app begins to lose."""
+    """What an operator does first: migrate, look at the gap, accept what can't become a row, backfill. Then the app begins to
+    lose."""
     try:
         airflow = airflow_api.login(f"http://127.0.0.1:{port}", "admin", password)
         airflow.wait_for_dags(3)
         _run(airflow, "apply_migrations", mode="apply")
-        _run(airflow, "backfill_gap", mode="apply", scope="all", collections=list(CATALOG.names))
-        # Its verification fails over documents that can't become rows: they are open now, and a person accepts them.
-        accept = {
-            "excuse": [f"{name}:*" for name in CATALOG.names],
-            "excuse_reason": "broken since before the migration",
-        }
-        _run(airflow, "reconcile_dual_writes", scope="sweep", grace_seconds=5, **accept)
+        everything = {"scope": "all", "collections": list(CATALOG.names)}
+        looked = _run(airflow, "backfill_gap", mode="dry_run", **everything)
+        accept = {"excuse": rejected(looked), "excuse_reason": "broken since before the migration"}
+        _run(airflow, "backfill_gap", mode="apply", **everything, **accept)
+        _run(airflow, "reconcile_dual_writes", scope="sweep", grace_seconds=5)
         loses.set()
         print(f"up: ready. From now on the app loses a write every {LOSS_EVERY // 60} minutes", flush=True)
     except (OSError, TimeoutError) as error:
         print(f"up: the first runs did not end ({error}). Trigger them in the UI", flush=True)
 
 
-def _run(airflow: airflow_api.Airflow, dag_id: str, **conf: object) -> None:
-    state = airflow.wait(dag_id, airflow.trigger(dag_id, **conf), seconds=600)
-    print(f"up: {dag_id} ended: {state}", flush=True)
+def _run(airflow: airflow_api.Airflow, dag_id: str, **conf: object) -> dict[str, Any]:
+    run = airflow.trigger(dag_id, **conf)
+    state = airflow.wait(dag_id, run, seconds=600)
+    report = airflow.report(dag_id, run)
+    print(f"up: {dag_id}, {state}: {report['verdict']}", flush=True)
+    return report
 
 
 def _welcome(running: stack.Stack, port: int, passwords: dict[str, str]) -> str:
@@ -170,21 +174,18 @@ Airflow    http://127.0.0.1:{port}/plugin/parity
 Firestore  {running.emulator} (project {stack.PROJECT})
 Postgres   {running.target}
 
-{len(running.world.documents):,} documents, some of them not yet in Postgres, and an app that writes on. Three first runs
-begin now: apply_migrations, backfill_gap (it fails, and must: some documents can't become rows), and a sweep of
-reconcile_dual_writes that accepts those. Then a write is lost every {LOSS_EVERY // 60} minutes: press "Look now" on the
-Parity page, then "Repair". Ctrl-C ends everything."""
+{len(running.world.documents):,} documents, some of them not yet in Postgres, and an app that writes on. Four first runs
+begin now: apply_migrations, backfill_gap as a dry run, then for good (what can't become a row is excused), and a sweep of
+reconcile_dual_writes. Then a write is lost every {LOSS_EVERY // 60} minutes: press "Look now" on the Parity page, then "Repair".
+Ctrl-C ends everything."""
 
 
 def main() -> None:
     if "--down" in sys.argv:
         down()
         return
-    port = os.environ.get("PORT") or "8080"
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise processes.Missing(f"PORT is a number from 1 to 65535: it is {port!r}. Correct it: make up PORT=8081.")
     try:
-        up(int(port))
+        up(ready.port_of(os.environ.get("PORT") or "8080"))
     except KeyboardInterrupt:
         print("\nup: ended", flush=True)
 

@@ -7,14 +7,17 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from dev import draft_catalog, emulator, new_migration, postgres_server, processes, stack, up
+from dev import airflow_home, demo, draft_catalog, emulator, new_migration, postgres_server, processes, stack, up
 from dev.processes import Missing
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import Finding, Verdict
 
 
 def test_no_emulator(monkeypatch, tmp_path):
@@ -45,7 +48,7 @@ def test_the_emulator_is_found_in_firebase_tools_cache(monkeypatch, tmp_path):
 def test_no_java(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(processes.Missing, match="apt-get install openjdk-17-jre-headless"):
-        emulator._java()
+        emulator.java()
 
 
 def test_a_port_that_is_taken(tmp_path):
@@ -105,6 +108,36 @@ def test_make_down_ends_what_a_crashed_stack_left_and_nothing_else(monkeypatch, 
         other.wait()
     assert "down: ended" in capsys.readouterr().out
     assert not up.STATE.exists()
+
+
+@pytest.mark.parametrize("target", ["demo", "up"])
+def test_what_make_can_not_install_is_looked_for_first(target, tmp_path):
+    """Java was missed after minutes of installing. The check takes the Python that make was given, with no package."""
+    told = subprocess.run(
+        ["make", "-n", "-C", str(airflow_home.ROOT), target], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout
+    checked = told.index("-m dev.ready")
+    assert "pip install" not in told[:checked]
+    assert checked < told.index(f"-m dev.{target}")
+    bare = {"PATH": str(tmp_path), "PYTHONPATH": str(airflow_home.ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "dev.ready", target], capture_output=True, text=True, env=bare, check=False
+    )
+    assert done.stderr.strip() == "dev: Java is missing. Install it with `apt-get install openjdk-17-jre-headless`."
+
+
+def test_the_demo_shows_what_has_something_to_tell():
+    """Nine tables of thirteen rows, mostly dashes, wrapped on a laptop. 80 lines are the whole demo's."""
+    sound = CollectionReport("sound", "compare")
+    sound.add_matching(9)
+    written = CollectionReport("written", "compare", inserted=1200)
+    written.add(Finding(Verdict.STALE, "k"))
+    found = [sound.as_json(), written.as_json()]
+    assert demo.told({"collections": found}) == ["written                  1 stale, 1,200 inserted"]
+    many = [{**written.as_json(), "collection": f"c{i}"} for i in range(13)]
+    assert len(demo.told({"collections": many})) == demo.ROWS
+    assert demo.told({"collections": many})[-1] == "and 6 more collections (DETAILS=1 shows all)"
+    assert demo.told({"collections": many[: demo.ROWS]})[-1].startswith(f"c{demo.ROWS - 1} ")
 
 
 @pytest.mark.parametrize("port", ["abc", "0", "65536", "-1"])
