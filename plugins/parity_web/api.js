@@ -15,10 +15,10 @@ export class ApiError extends Error {
   }
 }
 
-async function call(method, path, body) {
+async function call(method, path, body, base = "../api/v2/") {
   let answer;
   try {
-    answer = await fetch(new URL(`../api/v2/${path}`, document.baseURI), {
+    answer = await fetch(new URL(`${base}${path}`, document.baseURI), {
       method,
       credentials: "same-origin",
       headers: body ? { "Content-Type": "application/json" } : {},
@@ -41,6 +41,28 @@ export const run = (dagId, runId) => call("GET", at(dagId, "dagRuns", runId));
 export const unpause = (dagId) => call("PATCH", at(dagId), { is_paused: false });
 export const trigger = (dagId, conf) => call("POST", at(dagId, "dagRuns"), { logical_date: null, conf });
 
+// What this viewer may do. Where nobody tells (an older plugin), the buttons are there, and Airflow refuses.
+export const may = () => call("GET", "may", undefined, "./").catch(() => ({ trigger: true, unpause: true }));
+
+// The states of a run's tasks; a mapped task has several instances.
+export async function tasks(dagId, runId) {
+  return (await call("GET", `${at(dagId, "dagRuns", runId, "taskInstances")}?limit=200`)).task_instances;
+}
+
+const xcom = async (dagId, runId, taskId, key) => {
+  const { value } = await call("GET", at(dagId, "dagRuns", runId, "taskInstances", taskId, "xcomEntries", key));
+  return typeof value === "string" && /^[[{"]/.test(value) ? JSON.parse(value) : value;
+};
+
+// How far the running run is: its tasks, and when it looks again while it waits for that.
+async function progress(run) {
+  if (!run) return null;
+  const found = await tasks(RECONCILE, run.dag_run_id).catch(() => []);
+  const waits = found.some((t) => t.task_id === "grace" && t.state === "up_for_reschedule");
+  const until = waits ? await xcom(RECONCILE, run.dag_run_id, "grace", "until").catch(() => null) : null;
+  return { tasks: found, until };
+}
+
 // Newest first.
 export async function runs(dagId, wanted = RUNS) {
   const limit = Math.min(wanted, PAGE);
@@ -52,23 +74,24 @@ export async function runs(dagId, wanted = RUNS) {
 // The report of a run; null where it has none (its preflight failed, or it still runs).
 export async function report(dagId, runId) {
   try {
-    const found = await call("GET", at(dagId, "dagRuns", runId, "taskInstances", "report", "xcomEntries", "return_value"));
-    return typeof found.value === "string" ? JSON.parse(found.value) : found.value;
+    return await xcom(dagId, runId, "report", "return_value");
   } catch (error) {
     if (error.status === 404) return null;
     throw error;
   }
 }
 
-const ended = (r) => r.state === "success" || r.state === "failed";
+export const ended = (r) => r.state === "success" || r.state === "failed";
 
-// The newest report among the last runs, with its run.
+// The newest whole report among the last runs, with its run; and the sentence that the newest run left instead, if it did.
 export async function newest(dagId, among) {
+  let stopped = null;
   for (const candidate of among.filter(ended).slice(0, 10)) {
     const found = await report(dagId, candidate.dag_run_id);
-    if (found) return { run: candidate, report: found };
+    if (found?.stopped) stopped ??= found.stopped;
+    else if (found) return { run: candidate, report: found, stopped };
   }
-  return null;
+  return stopped && { run: among.find(ended), report: null, stopped };
 }
 
 export async function pendingApprovals() {
@@ -80,9 +103,15 @@ export async function overview() {
   const [about, reconciled, backfilled, migrated] = await Promise.all([
     dag(RECONCILE), runs(RECONCILE), runs(BACKFILL, 20), runs(MIGRATIONS, 20),
   ]);
-  const [latest, backfill, migrations, approvals] = await Promise.all([
+  const waiting = reconciled.filter((r) => !ended(r));
+  const running = waiting.find((r) => r.state === "running") ?? waiting.at(-1);
+  const [latest, backfill, migrations, approvals, steps] = await Promise.all([
     newest(RECONCILE, reconciled), newest(BACKFILL, backfilled), newest(MIGRATIONS, migrated),
-    pendingApprovals().catch(() => []),
+    pendingApprovals().catch(() => []), progress(running),
   ]);
-  return { dag: about, runs: reconciled, latest, backfill, migrations, approvals, running: reconciled.find((r) => !ended(r)) };
+  const whole = (found) => (found?.report ? found : null);
+  return {
+    dag: about, runs: reconciled, latest: whole(latest), stopped: latest?.stopped ?? null, backfill: whole(backfill),
+    migrations: whole(migrations), approvals, running, queued: waiting.filter((r) => r !== running), steps,
+  };
 }

@@ -1,6 +1,6 @@
 // Small bar charts of the last runs, oldest left. SVG attributes only: the policy forbids inline styles.
 
-import { ago, count, el, number, svg } from "./dom.js";
+import { ago, count, el, number, svg, when } from "./dom.js";
 
 const HEIGHT = 56;
 const WIDTH = 400;
@@ -13,7 +13,7 @@ export function chart(title, points, series, format = number) {
   const width = WIDTH / Math.max(points.length, 30);
   const bars = points.map((point, i) => {
     let top = HEIGHT;
-    const group = svg("g", {}, svg("title", {}, `${point.at.slice(0, 16).replace("T", " ")} UTC: ${format(total(point))}`));
+    const group = svg("g", {}, svg("title", {}, `${when(point.at)}: ${format(total(point))}`));
     group.append(svg("rect", { class: "ground", x: i * width, y: 0, width, height: HEIGHT }));
     for (const name of series) {
       const value = point.parts[name] ?? 0;

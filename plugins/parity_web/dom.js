@@ -41,12 +41,32 @@ export function span(seconds) {
 
 export const age = (iso) => (Date.now() - Date.parse(iso)) / 1000;
 
-export const utc = (iso) => `${new Date(iso).toISOString().slice(0, 16).replace("T", " ")} UTC`;
+// The time zone that the viewer chose in Airflow's window; UTC where none was chosen, or this browser doesn't know it.
+function zone() {
+  try {
+    const kept = localStorage.getItem("timezone") ?? "UTC";
+    const name = kept.replaceAll('"', "");
+    new Intl.DateTimeFormat("en", { timeZone: name });
+    return name;
+  } catch {
+    return "UTC";
+  }
+}
+
+function shown(iso, parts) {
+  const made = new Intl.DateTimeFormat("en-GB", { timeZone: zone(), hourCycle: "h23", hour: "2-digit", minute: "2-digit", ...parts });
+  const found = Object.fromEntries(made.formatToParts(new Date(iso)).map((part) => [part.type, part.value]));
+  return `${found.year ? `${found.year}-${found.month}-${found.day} ` : ""}${found.hour}:${found.minute} ${found.timeZoneName}`;
+}
+
+// An instant with its zone, as "2026-11-29 07:05 UTC"; and its time alone, for today's.
+export const when = (iso) => shown(iso, { year: "numeric", month: "2-digit", day: "2-digit", timeZoneName: "short" });
+export const clock = (iso) => shown(iso, { timeZoneName: "short" });
 
 // "3 min ago", with the whole time for a pointer and for a screen reader.
 export function ago(iso) {
   if (!iso) return el("span", { class: "quiet" }, "never");
-  return el("time", { datetime: iso, title: utc(iso) }, `${span(age(iso))} ago`);
+  return el("time", { datetime: iso, title: when(iso) }, `${span(age(iso))} ago`);
 }
 
 // The page lives in a sandboxed frame that may not navigate the window around it, but shares its origin: the link is
@@ -66,6 +86,15 @@ export function link(href, ...children) {
 
 export const runLink = (dagId, runId, ...children) =>
   link(`dags/${encodeURIComponent(dagId)}/runs/${encodeURIComponent(runId)}`, ...(children.length ? children : [runId]));
+
+// A run as people tell it from others: how and by whom it was begun, and when. Its id is in the link.
+export function nameOf(run) {
+  const by = run.triggering_user_name ? ` by ${run.triggering_user_name}` : "";
+  const at = run.run_after ?? run.start_date;
+  return `${run.run_type ?? "run"}${by}${at ? `, ${when(at)}` : ` ${run.dag_run_id}`}`;
+}
+
+export const named = (run) => runLink(run.dag_id, run.dag_run_id, nameOf(run));
 
 export function say(text) {
   document.getElementById("said").textContent = text;

@@ -36,9 +36,101 @@ export function repairOf(found) {
   return repair === "all" ? { repair } : { repair, collections: [...new Set(repairable.map((f) => f.collection))] };
 }
 
-export const excuseOf = (collection, key = "*") => ({ excuse: [`${collection}:${key}`], excuse_reason: "" });
+export const excuseOf = (collection, key) => ({ excuse: [`${collection}:${key}`], excuse_reason: "" });
+
+// The conf that excuses a line's differences and nothing else, each by its key; null where the report doesn't show them all.
+export function excuseAllOf(found, samples) {
+  const keys = samples.filter((s) => s.verdict === found.verdict && !s.excused).map((s) => s.key);
+  if (keys.length !== found.number || !keys.every(nameable)) return null;
+  return { excuse: keys.map((key) => `${found.collection}:${key}`), excuse_reason: "" };
+}
 export const unexcuseOf = (collection, key) => ({ unexcuse: [`${collection}:${key}`] });
 export const sweepOf = (collection) => ({ scope: "sweep", collections: [collection] });
+
+const ACTION = { missing: "insert", stale: "update", extra: "delete" };
+const ALLOWED = { off: [], missing: ["insert"], missing_and_stale: ["insert", "update"], all: ["insert", "update", "delete"] };
+
+// What a repair would write of what is open now: [{collection, action, number, keys}]. A row that is deleted may have
+// dependents, which are open too, or found by the run.
+export function planned(repair, collections, found, all) {
+  return found
+    .filter((f) => (ALLOWED[repair] ?? []).includes(ACTION[f.verdict]) && collections.includes(f.collection))
+    .map((f) => ({
+      collection: f.collection,
+      action: ACTION[f.verdict],
+      number: f.number,
+      keys: (all.find((l) => l.name === f.collection)?.samples ?? []).filter((s) => s.verdict === f.verdict && !s.excused).map((s) => s.key),
+    }));
+}
+
+const rows = (n) => `${n.toLocaleString("en")} row${n === 1 ? "" : "s"}`;
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+const listed = (names, of) => (names.length === of ? `all ${of} collections` : names.length > 3 ? `${names.length} collections` : names.join(", "));
+
+// What a run with these values will do: a sentence, the verb for the button, and whether rows may be deleted.
+export function effect(values, declared, plan) {
+  const { repair = "off", scope = "recent", excuse, unexcuse } = values;
+  const where = listed(values.collections ?? declared, declared.length);
+  const says = [
+    scope === "sweep" ? `Compares every document with every row in ${where}: one billed read for each document.` : `Compares what was written since the last run in ${where}.`,
+  ];
+  if (excuse?.length) says.push(`Excuses ${count(excuse)}: what stays open there is reported, and fails no run.`);
+  if (unexcuse?.length) says.push(`Takes ${unexcuse.length === 1 ? "an excuse" : `${unexcuse.length} excuses`} back: these count as open again.`);
+  if (repair === "off") says.push("Writes nothing to your tables.");
+  else {
+    const may = { missing: "inserts missing rows", missing_and_stale: "inserts missing rows and updates stale ones", all: "inserts missing rows, updates stale ones and DELETES rows whose documents are gone" };
+    says.push(`Then ${may[repair]}, also those that this run finds; the journal keeps every previous row.`);
+  }
+  const numbers = {};
+  for (const p of plan) numbers[p.action] = (numbers[p.action] ?? 0) + p.number;
+  const parts = ["delete", "insert", "update"].filter((a) => numbers[a]).map((a, i) => (i ? `${a} ${numbers[a].toLocaleString("en")}` : `${a} ${rows(numbers[a])}`));
+  const writes = parts.length ? capital(parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts[0]) : repair === "all" ? "Repair, with deletes" : "Repair";
+  const verb = repair !== "off" ? writes : excuse?.length ? `Excuse ${count(excuse)}` : unexcuse?.length ? "Take back" : scope === "sweep" ? "Sweep" : "Look now";
+  return { says: says.join(" "), verb, deletes: repair === "all" };
+}
+
+function count(excuse) {
+  const whole = excuse.filter((line) => line.endsWith(":*")).map((line) => line.slice(0, -2));
+  const keys = excuse.length - whole.length;
+  const parts = whole.map((name) => `everything open in ${name}`);
+  if (keys) parts.push(`${keys} difference${keys === 1 ? "" : "s"}`);
+  return parts.join(" and ");
+}
+
+// A link opens the form with values, and whoever made it isn't whoever presses. What would let a run write more than usual
+// is left to the person.
+const BRAKES = ["max_repairs", "max_share", "max_proof_reads", "max_billed_reads", "max_unattempted_repairs"];
+export function fromLink(conf) {
+  const left = Object.keys(conf).filter((name) => BRAKES.includes(name));
+  return { preset: Object.fromEntries(Object.entries(conf).filter(([name]) => !left.includes(name))), left };
+}
+
+// What a run did, in a sentence.
+export function outcome(report) {
+  if (!report) return "It ended without a report.";
+  const wrote = { inserted: 0, updated: 0, deleted: 0 };
+  const where = new Set();
+  for (const c of report.collections ?? []) for (const what of Object.keys(wrote)) if (c[what]) { wrote[what] += c[what]; where.add(c.collection); }
+  const parts = Object.entries(wrote).filter(([, n]) => n).map(([what, n]) => `${rows(n)} ${what}`);
+  return `${parts.length ? `${capital(parts.join(", "))} in ${[...where].join(", ")}. ` : ""}${report.verdict ?? ""}`;
+}
+
+const STEPS = { preflight: "preflight", compare: "compare", grace: "wait for the second look", look_again: "second look", repair: "repair", report: "report" };
+const DONE = ["success", "skipped", "failed", "upstream_failed", "removed"];
+
+// The steps of a running run, in their order: [{says, state}], state one of done, now, failed, skipped, ahead.
+export function steps(tasks) {
+  const of = (id) => tasks.filter((t) => t.task_id === id);
+  const kind = (t) => (!t?.state ? "ahead" : t.state === "success" ? "done" : t.state === "skipped" ? "skipped" : ["failed", "upstream_failed"].includes(t.state) ? "failed" : "now");
+  const found = Object.entries(STEPS).map(([id, says]) => ({ id, says, state: kind(of(id)[0]) }));
+  const slices = of("sweep_slices").filter((t) => t.map_index >= 0);
+  if (slices.length) {
+    const done = slices.filter((t) => DONE.includes(t.state)).length;
+    const state = done === slices.length ? "done" : slices.some((t) => t.state) ? "now" : "ahead";
+    found.splice(1, 0, { id: "sweep_slices", says: `sweep, ${done} of ${slices.length} slices`, state });
+  }
+  return found;
+}
 
 // A key can be named in a conf only as the report shows it whole: not shortened, not escaped.
 export const nameable = (key) => !key.endsWith("…") && !key.includes("\\u");

@@ -2,8 +2,8 @@
 
 import * as api from "./api.js";
 import { chart } from "./chart.js";
-import { age, ago, breakable, code, count, el, followTheme, link, number, runLink, say, span, utc } from "./dom.js";
-import { DRIFT, excuseOf, findings, history, lines, nameable, neverSwept, plain, repairOf, standing, sweepOf, unexcuseOf } from "./facts.js";
+import { age, ago, breakable, clock, code, count, el, followTheme, link, named, nameOf, number, runLink, say, span, when } from "./dom.js";
+import { DRIFT, excuseAllOf, excuseOf, findings, fromLink, history, lines, nameable, neverSwept, outcome, plain, repairOf, standing, steps, sweepOf, unexcuseOf } from "./facts.js";
 import { openForm, started } from "./trigger.js";
 
 const EVERY = 30_000;
@@ -14,91 +14,124 @@ const SIGNS = { good: "✓", bad: "✕", unknown: "?" };
 const opened = new Set(); // collections whose samples are shown: kept over a refresh
 let timer = 0;
 let note = null;
+let asked_for = null; // the run that this page triggered, until it has ended
+let may = { trigger: true, unpause: true };
+let known = { problems: [], lines: [] }; // what the last report says is open
+let busy = false; // a run runs: what the buttons would act on is being looked at
 
 // --- buttons ---------------------------------------------------------------------------------------------------------
 
 const button = (content, onclick, kind) => el("button", { type: "button", class: kind, onclick }, content);
 
-// `of` tells a screen reader what a button that stands in every line is about.
-function formButton(text, title, explanation, preset, kind, of) {
-  const done = (run) => {
-    note = started(run);
-    refresh();
-  };
+const done = (run) => {
+  asked_for = run;
+  note = started(run);
+  refresh();
+};
+
+// None for a viewer: Airflow would refuse at the end. `of` tells a screen reader what a button that stands in every line is
+// about.
+function formButton(text, title, form, kind, of) {
+  if (!may.trigger) return null;
   const spoken = of && el("span", { class: "unseen" }, ` ${of}`);
-  return button([text, spoken], () => openForm(api.RECONCILE, title, explanation, preset, done), kind);
+  const made = button([text, spoken], () => openForm(title, { ...form, known, may, onDone: done }), kind);
+  made.disabled = busy;
+  return made;
 }
 
-const EXPLAINED = {
-  off: "Compares what was written since the last run. Writes nothing.",
-  missing: "Inserts the rows that are missing. Nothing else is written.",
-  missing_and_stale: "Inserts missing rows and updates stale ones. Nothing is deleted.",
-  all: "Inserts, updates, and deletes rows whose documents are gone, in all collections: rows that depend on a deleted row are deleted too. The journal keeps every previous row.",
-};
+const OFF = { repair: "off" };
 
 const repairButton = (found, kind) => {
   const conf = repairOf(found);
-  const what = conf?.collections?.length === 1 ? ` ${conf.collections[0]}` : "";
-  return conf && formButton(found.length > 1 ? "Repair all…" : "Repair…", `Repair${what}`, EXPLAINED[conf.repair], conf, kind,
-    found.length > 1 ? null : `${found[0].verdict} ${found[0].collection}`);
+  const total = found.reduce((sum, f) => sum + f.number, 0);
+  return conf && formButton(found.length > 1 ? "Repair…" : "Repair…", `Repair ${count(total, "difference")}`, { preset: conf }, kind,
+    found.length > 1 ? "all that is open" : `${found[0].verdict} ${found[0].collection}`);
 };
 
 const excuseButton = (collection, key) =>
-  formButton("Excuse…", "Excuse a difference",
-    key ? "It stays in the report as excused, and no longer fails a run." : `All that is open in ${collection} now stays in the report as excused, and no longer fails a run.`,
-    excuseOf(collection, key), null, key ? `${collection} ${key}` : collection);
+  formButton("Excuse…", "Excuse a difference", { preset: excuseOf(collection, key) }, null, `${collection} ${key}`);
 
-const sweepButton = (collection) =>
-  formButton("Sweep…", `Sweep ${collection}`, "Compares every document with every row. One billed read for each document.", sweepOf(collection), null, collection);
+// A line's differences, by key. Where the report doesn't show them all, the form says what it would excuse besides.
+function excuseLineButton(found, samples) {
+  const exact = excuseAllOf(found, samples);
+  const open = known.problems.filter((f) => f.collection === found.collection);
+  const warns = exact ? null : `The report doesn't show all of these keys: this excuses everything that is open in ${found.collection}: ${open.map((f) => `${number(f.number)} ${f.verdict}`).join(", ")}. To excuse fewer, name keys instead of *.`;
+  return formButton("Excuse…", `Excuse ${count(exact ? found.number : open.reduce((sum, f) => sum + f.number, 0), "difference")} in ${found.collection}`,
+    { preset: exact ?? excuseOf(found.collection, "*"), warns }, null, `${found.verdict} ${found.collection}`);
+}
+
+const sweepButton = (collection) => formButton("Sweep…", `Sweep ${collection}`, { preset: sweepOf(collection), fixed: OFF }, null, collection);
 
 // --- the overview ----------------------------------------------------------------------------------------------------
 
 function overview(found) {
   const { latest, runs } = found;
-  if (!latest) return [heading(found), nothingYet(found)];
-  const { report, run } = latest;
+  busy = Boolean(found.running);
+  const top = [heading(found), note && el("p", { class: "card note" }, note), progressCard(found)];
+  if (!latest) return [...top, nothingYet(found)];
+  const { report } = latest;
   const problems = findings(report);
+  known = { problems, lines: lines(report, found.backfill) };
   return [
-    heading(found),
-    note && el("p", { class: "card note" }, note),
+    ...top,
     hero(found, problems),
     waiting(found),
-    problems.length > 0 && findingsCard(problems, lines(report, found.backfill)),
-    el("div", { class: "columns" }, readyCard(report, found), historyCard(report, runs)),
-    collectionsCard(lines(report, found.backfill)),
+    problems.length > 0 && findingsCard(problems, known.lines),
+    el("div", { class: "columns" }, readyCard(report, problems), historyCard(report, runs)),
+    collectionsCard(known.lines, report.at),
     (report.excuses ?? []).length > 0 && excusesCard(report),
     bundleCard(found),
   ];
 }
 
 function heading(found) {
-  const look = formButton("Look now…", "Look now", EXPLAINED.off, { scope: "recent", repair: "off" });
+  const look = formButton("Look now…", "Look now", { preset: { scope: "recent" }, fixed: OFF });
   return el("header", {},
     el("h1", {}, "Parity"),
     el("p", { class: "quiet" }, "Firestore (source) compared with Supabase (target)."),
+    !may.trigger && el("p", { class: "quiet" }, "You may look at this page. To repair, excuse or sweep, ask for the right to trigger ", el("strong", {}, api.RECONCILE), "."),
     el("p", { class: "buttons" }, found.dag && look, button("Refresh", refresh)));
 }
 
-function hero({ latest, dag, runs, running }, problems) {
+// What the running run does, and what waits behind it.
+function progressCard({ running, queued, steps: found, dag }) {
+  const next = dag && !dag.is_paused && dag.next_dagrun_run_after;
+  if (!running) return next ? el("p", { class: "quiet" }, `The next scheduled run begins at ${clock(next)}.`) : null;
+  const waits = running.state === "queued";
+  const says = { done: "done", now: "in progress", failed: "failed", skipped: "left out", ahead: "ahead" };
+  const items = steps(found?.tasks ?? []).map((s) =>
+    el("li", { class: `step ${s.state}`, "aria-current": s.state === "now" && "step" },
+      el("span", { class: "sign", "aria-hidden": "true" }, { done: "✓", now: "●", failed: "✕", skipped: "–", ahead: "○" }[s.state]),
+      s.id === "grace" && found.until ? `second look at ${clock(found.until)}` : s.says, el("span", { class: "unseen" }, `: ${says[s.state]}`)));
+  return el("section", { class: "card", "aria-labelledby": "progress" },
+    el("h2", { id: "progress", class: "running" }, waits ? "A run waits to begin" : "A run is in progress"),
+    el("p", {}, named(running), running.start_date && `, for ${span(age(running.start_date))}`, ". ",
+      waits && dag?.is_paused && ["It waits until the DAG is unpaused: ", link(`dags/${api.RECONCILE}`, "open it"), ". "],
+      may.trigger && "The buttons wait until it has ended."),
+    el("ol", { class: "bare steps" }, items),
+    queued?.length > 0 && el("p", { class: "quiet" }, `${count(queued.length, "run")} wait${queued.length === 1 ? "s" : ""} behind it: `, queued.flatMap((r, i) => [i > 0 && ", ", named(r)])));
+}
+
+function hero({ latest, dag, runs, running, stopped }, problems) {
   const { report, run } = latest;
   const { tone, says } = standing(report, run, dag);
-  const newest = runs.find((r) => r.state === "success" || r.state === "failed");
+  const newest = runs.find(api.ended);
   const until = Object.values(report.ages ?? {}).map((a) => a.examined_until).sort()[0];
   const swept = Object.values(report.ages ?? {}).map((a) => a.swept_at ?? "").sort()[0];
   const never = neverSwept(report);
   const silent = newest && newest.dag_run_id !== run.dag_run_id;
-  return el("section", { class: `card hero ${tone}`, "aria-labelledby": "standing" },
+  return el("section", { class: `card hero ${tone}${running ? " past" : ""}`, "aria-labelledby": "standing" },
     el("h2", { id: "standing" }, el("span", { class: "sign", "aria-hidden": "true" }, SIGNS[tone]), says),
-    el("p", {}, "Found by run ", runLink(api.RECONCILE, run.dag_run_id), ", ", ago(report.at), ". ",
-      until && ["Every recent write is compared up to ", el("strong", {}, utc(until)), "; "],
+    running && el("p", {}, "As it was before the run in progress."),
+    el("p", {}, "Found by ", named(run), ", ", ago(report.at), ". ",
+      until && ["Every recent write is compared up to ", el("strong", {}, when(until)), "; "],
       never.length ? ["never compared completely: ", el("strong", {}, never.join(", ")), "."] : swept && ["every document and row was last compared ", ago(swept), "."],
       tone === "good" && report.clean_days > 0 && ` No drift for ${count(report.clean_days, "day")}.`),
     reasons(report, problems),
-    silent && el("p", { class: "problem" }, "A later run ended without a report: ", runLink(api.RECONCILE, newest.dag_run_id), ". This page shows an older one."),
+    silent && el("p", { class: "problem" }, stopped ? `A later run failed: ${stopped} ` : "A later run ended without a report: ", named(newest), ", ",
+      link(`dags/${api.RECONCILE}/runs/${encodeURIComponent(newest.dag_run_id)}/tasks/${stopped?.startsWith("Nothing was examined") ? "preflight" : "report"}`, "its log"), ". This page shows an older one."),
     dag.is_paused && el("p", { class: "problem" }, "The DAG is paused: nothing is compared until it is unpaused. ", link(`dags/${api.RECONCILE}`, "Open it")),
     !report.dual_write_enabled && el("p", {}, "Dual-write is switched off (Variable dual_write_enabled): what is missing is expected."),
-    running && el("p", { class: "running" }, "A run is in progress: ", runLink(api.RECONCILE, running.dag_run_id), `, ${running.state}`,
-      running.start_date && `, for ${span(age(running.start_date))}`, "."),
     problems.length > 1 && el("p", { class: "buttons" }, repairButton(problems, "primary")));
 }
 
@@ -111,7 +144,7 @@ function reasons(report, problems) {
 function waiting({ approvals }) {
   if (!approvals.length) return null;
   const items = approvals.map((t) => el("li", {}, "A backfill waits for your approval: ",
-    link(`dags/${t.dag_id}/runs/${encodeURIComponent(t.dag_run_id)}/tasks/${t.task_id}/required_actions`, t.dag_run_id)));
+    link(`dags/${t.dag_id}/runs/${encodeURIComponent(t.dag_run_id)}/tasks/${t.task_id}/required_actions`, nameOf(t))));
   return el("section", { class: "card note" }, el("ul", { class: "bare" }, items));
 }
 
@@ -121,28 +154,28 @@ function findingsCard(problems, all) {
     const causes = Object.entries(f.causes).filter(([cause]) => cause !== "unknown").map(([cause, n]) => `${number(n)} ${plain(cause)}`);
     return el("li", { class: "finding" },
       el("div", {}, el("strong", {}, f.collection), " ", el("span", { class: `chip ${f.verdict}` }, `${number(f.number)} ${f.verdict}`),
-        el("p", { class: "quiet" }, [`since ${utc(f.since)} (${span(age(f.since))})`, ...causes].join(", ")),
+        el("p", { class: "quiet" }, [`since ${when(f.since)} (${span(age(f.since))})`, ...causes].join(", ")),
         f.reasons.size > 0 && el("p", { class: "quiet" }, [...f.reasons].slice(0, 3).map(plain).join("; ")),
         f.reasons.size > 0 && f.alert && el("p", {}, f.alert),
         shown.length > 0 && el("details", {},
           el("summary", {}, `${count(shown.length, "sample")}`, el("span", { class: "unseen" }, ` of ${f.verdict} ${f.collection}`)),
           samples({ name: f.collection, samples: shown }))),
-      el("p", { class: "buttons" }, repairButton([f], problems.length === 1 && "primary"), excuseButton(f.collection), sweepButton(f.collection)));
+      el("p", { class: "buttons" }, repairButton([f], problems.length === 1 && "primary"), excuseLineButton(f, shown), sweepButton(f.collection)));
   });
-  return el("section", { class: "card" }, el("h2", {}, "Open differences"), el("ul", { class: "bare" }, items));
+  return el("section", { class: "card", id: "open" }, el("h2", {}, "Open differences"), el("ul", { class: "bare" }, items));
 }
 
 const WHERE = {
-  swept: () => formButton("Sweep all…", "Sweep every collection", "Compares every document with every row. One billed read for each document.", { scope: "sweep" }),
-  drift: () => el("a", { href: "#collections" }, "See the collections"),
+  swept: () => formButton("Sweep all…", "Sweep every collection", { preset: { scope: "sweep" }, fixed: OFF }),
+  drift: (some) => (some ? el("a", { href: "#open" }, "See what is open") : el("a", { href: "#collections" }, "See the collections")),
   clean: () => link(`dags/${api.RECONCILE}/runs`, "See the runs"),
-  rejected: () => el("a", { href: "#collections" }, "See the collections"),
+  rejected: (some) => (some ? el("a", { href: "#open" }, "See what is open") : el("a", { href: "#collections" }, "See the collections")),
   migrations: () => link(`dags/${api.MIGRATIONS}`, "Open apply_migrations"),
   alive: () => link("variables", "See the Variables"),
   derived: () => el("a", { href: "#collections" }, "See the collections"),
 };
 
-function readyCard(report) {
+function readyCard(report, problems) {
   const ready = report.ready;
   if (!ready) return null;
   const old = age(report.at) > 86400;
@@ -156,46 +189,54 @@ function readyCard(report) {
       el("li", { class: c.ok ? "good" : "bad" },
         el("span", { class: "sign", "aria-hidden": "true" }, c.ok ? "✓" : "✕"),
         el("div", {}, el("strong", {}, c.title), el("span", { class: "unseen" }, c.ok ? ": met. " : ": is not met. "),
-          el("p", { class: "quiet" }, c.says, " ", !c.ok && WHERE[c.name]?.()))))));
+          el("p", { class: "quiet" }, c.says, " ", !c.ok && WHERE[c.name]?.(problems.length > 0)))))));
 }
 
 function historyCard(report, runs) {
   const points = history(report, runs);
   return el("section", { class: "card" },
     el("h2", {}, "The last runs"),
-    chart("Drift found", points, DRIFT),
+    chart("Differences found, excused ones among them", points, DRIFT),
     chart("Rows written", points, ["written"]),
-    chart("Billed reads, without preflight and gate", points, ["billed"]),
+    chart("Billed reads", points, ["billed"]),
     chart("Duration", points, ["seconds"], span));
 }
 
-function collectionsCard(all) {
+let few = matchMedia("(max-width: 820px)").matches; // on a phone each collection takes a screen
+
+function collectionsCard(all, at) {
   const counted = all.some((l) => l.documents !== null || l.rows !== null);
-  const body = el("tbody", {}, all.flatMap((l) => collectionRows(l, counted)));
+  const body = el("tbody", {}, all.flatMap((l) => collectionRows(l, counted, at)));
   const troubled = all.filter((l) => DRIFT.some((v) => l.open[v]) || l.excused || l.notExamined).length;
-  const only = el("input", { type: "checkbox", onchange: () => body.classList.toggle("troubled", only.checked) });
+  const only = el("input", { type: "checkbox", onchange: () => { few = only.checked; body.classList.toggle("troubled", few); } });
+  only.checked = few && troubled > 0 && all.length > 8;
+  body.classList.toggle("troubled", only.checked);
   const columns = ["Collection", ...(counted ? ["Documents", "Rows"] : []), "Examined", "State", "Compared until", "Last sweep", ""];
   return el("section", { class: "card", id: "collections" },
     el("h2", {}, "Collections"),
     all.length > 8 && troubled > 0 && el("label", { class: "check" }, only, `Only the ${troubled} with open or excused differences`),
     el("table", {}, el("caption", { class: "unseen" }, "Each collection in the last report"),
-      el("thead", {}, el("tr", {}, columns.map((c) => el("th", { scope: "col" }, c || el("span", { class: "unseen" }, "Actions"))))), body));
+      el("thead", {}, el("tr", {}, columns.map((c) => el("th", { scope: "col", class: NUMBERS.includes(c) && "figure" }, c || el("span", { class: "unseen" }, "Actions"))))), body));
 }
 
+const NUMBERS = ["Documents", "Rows", "Examined"];
 const cell = (label, ...content) => el("td", { "data-label": label }, ...content);
-const figure = (value, counted) =>
-  value === null ? el("span", { class: "quiet" }, "–") : el("span", { title: counted && `counted ${utc(counted)}` }, number(value));
+const numeric = (label, ...content) => el("td", { "data-label": label, class: "figure" }, ...content);
+// A count of another day than the report's says so: it may be weeks old.
+const figure = (value, counted, at) =>
+  value === null ? el("span", { class: "quiet" }, "–") : el("span", {}, number(value), counted && counted.slice(0, 10) !== at?.slice(0, 10) && el("small", { class: "quiet" }, ` (${counted.slice(5, 10)})`));
 
-function collectionRows(line, counted) {
+function collectionRows(line, counted, at) {
   const trouble = DRIFT.some((v) => line.open[v]) || line.excused || line.notExamined;
+  const differs = DRIFT.some((v) => line.open[v]);
   const state = line.notExamined
     ? [el("span", { class: "chip rejected" }, "not examined")]
     : [
         DRIFT.filter((v) => line.open[v]).map((v) => el("span", { class: `chip ${v}` }, `${number(line.open[v])} ${v}`)),
         line.inFlight > 0 && el("span", { class: "chip" }, `${number(line.inFlight)} in flight`),
         line.excused > 0 && el("span", { class: "chip" }, `${number(line.excused)} excused`),
-        line.explained > 0 && el("span", { class: "chip", title: "orphans and duplicates: no drift" }, `${number(line.explained)} explained`),
-        !trouble && !line.inFlight && (line.seen ? el("span", { class: "chip good" }, "agrees") : el("span", { class: "quiet" }, "not in the last run")),
+        line.explained > 0 && el("span", { class: "chip", title: "orphans and duplicates: no drift" }, `${number(line.explained)} orphan or duplicate`),
+        !differs && !line.inFlight && (line.seen ? el("span", { class: "chip good" }, "agrees") : el("span", { class: "quiet" }, "not in the last run")),
       ];
   const more = el("tr", { class: "samples", hidden: !opened.has(line.name) }, el("td", { colspan: 8 }, samples(line)));
   const toggle = el("button", { type: "button", class: "plain", "aria-expanded": String(!more.hidden), onclick: () => {
@@ -205,7 +246,7 @@ function collectionRows(line, counted) {
   } }, `${count(line.samples.length, "sample")}`, el("span", { class: "unseen" }, ` of ${line.name}`));
   const row = el("tr", { class: trouble ? "" : "quietly" },
     el("th", { scope: "row" }, breakable(line.name)),
-    counted && [cell("Documents", figure(line.documents, line.counted)), cell("Rows", figure(line.rows, line.counted))], cell("Examined", figure(line.examined)),
+    counted && [numeric("Documents", figure(line.documents, line.counted, at)), numeric("Rows", figure(line.rows, line.counted, at))], numeric("Examined", figure(line.examined)),
     cell("State", el("div", { class: "chips" }, state)),
     cell("Compared until", line.until ? ago(line.until) : ago(null)), cell("Last sweep", ago(line.swept)),
     cell("", el("div", { class: "buttons actions" }, line.samples.length > 0 && toggle, sweepButton(line.name))));
@@ -229,7 +270,7 @@ function excusesCard(report) {
     el("li", { class: "finding" },
       el("div", {}, el("strong", {}, e.collection), " ", el("span", { class: "chip" }, plain(e.verdict)), " ", code(e.key),
         el("p", {}, el("q", {}, e.reason ?? "")), el("p", { class: "quiet" }, "by ", e.by, ", ", ago(e.since))),
-      nameable(e.key) && el("p", { class: "buttons" }, formButton("Take back…", "Take an excuse back", "The difference counts as open again.", unexcuseOf(e.collection, e.key), null, `${e.collection} ${e.key}`))));
+      nameable(e.key) && el("p", { class: "buttons" }, formButton("Take back…", "Take an excuse back", { preset: unexcuseOf(e.collection, e.key), }, null, `${e.collection} ${e.key}`))));
   return el("section", { class: "card" }, el("h2", {}, "Excuses"),
     el("details", {}, el("summary", {}, total > items.length ? `${number(total)} excused, the latest ${items.length} shown` : `${number(total)} excused`),
       el("ul", { class: "bare" }, items)));
@@ -237,17 +278,17 @@ function excusesCard(report) {
 
 function bundleCard({ backfill, migrations }) {
   const about = (dagId, latest, what) =>
-    el("li", {}, link(`dags/${dagId}`, dagId), ": ", latest ? [what(latest.report), " (", runLink(dagId, latest.run.dag_run_id, latest.run.state), ", ", ago(latest.run.end_date), ")"] : "no report yet");
+    el("li", {}, link(`dags/${dagId}`, dagId), ": ", latest ? [what(latest.report), " (", runLink(dagId, latest.run.dag_run_id, el("span", { class: latest.run.state === "failed" && "failed" }, latest.run.state)), ", ", ago(latest.run.end_date), ")"] : "no report yet");
   return el("section", { class: "card" }, el("h2", {}, "The other DAGs"), el("ul", {},
     about(api.BACKFILL, backfill, (r) => r.verdict ?? plain(r.mode)),
     about(api.MIGRATIONS, migrations, (r) => r.verdict ?? plain(r.mode))));
 }
 
-function nothingYet({ dag, running, migrations, backfill }) {
+function nothingYet({ dag, running, migrations, backfill, stopped }) {
   const step = (done, ...text) => el("li", { class: done ? "good" : "" }, el("span", { class: "sign", "aria-hidden": "true" }, done ? "✓" : "○"), el("div", {}, ...text));
   return el("section", { class: "card" },
     el("h2", {}, running ? "The first comparison is in progress" : "Nothing has been compared yet"),
-    running && el("p", { class: "running" }, runLink(api.RECONCILE, running.dag_run_id)),
+    stopped && el("p", { class: "problem" }, stopped),
     el("ul", { class: "bare checks" },
       step(migrations?.report.mode === "apply", "Run ", link(`dags/${api.MIGRATIONS}`, api.MIGRATIONS), " with mode apply."),
       step(backfill && backfill.report.mode !== "dry_run", "Run ", link(`dags/${api.BACKFILL}`, api.BACKFILL), ": a dry run, then apply."),
@@ -259,16 +300,29 @@ function nothingYet({ dag, running, migrations, backfill }) {
 async function oneRun(dagId, runId) {
   if (!api.OURS.includes(dagId)) return [el("h1", {}, "Parity"), el("p", { class: "card" }, "This run belongs to a DAG that this page is not about. ", link("plugin/parity", "Open the Parity page"))];
   const [run, report] = await Promise.all([api.run(dagId, runId), api.report(dagId, runId)]);
-  const top = el("header", {}, el("h1", {}, report?.verdict ?? plain(dagId)),
-    el("p", { class: "quiet" }, `${dagId}, `, runId, ", ", run.state, ". ", link("plugin/parity", "The Parity page")));
+  const top = el("header", { class: "run" }, el("h1", {}, report?.verdict ?? plain(dagId)), el("p", {}, link("plugin/parity", "The Parity page")));
   if (!report) {
-    const text = run.state === "running" || run.state === "queued" ? "The run is in progress. Its last task makes the report." : "The run ended without a report. See the task that failed.";
-    return [top, el("p", { class: "card" }, text)];
+    if (!api.ended(run)) return [top, el("p", { class: "card" }, "The run is in progress. Its last task makes the report.")];
+    const lost = (await api.tasks(dagId, runId).catch(() => [])).filter((t) => t.state === "failed");
+    const logs = lost.map((t) => el("li", {}, link(`dags/${dagId}/runs/${encodeURIComponent(runId)}/tasks/${t.task_id}`, t.task_id)));
+    return [top, el("section", { class: "card" }, el("p", {}, "The run ended without a report. ", lost.length ? "The tasks that failed:" : "None of its tasks failed: it was cut off, by its timeout or by hand."), el("ul", {}, logs))];
   }
+  const why = report.alerts?.length > 0 && el("section", { class: "card" }, el("h2", {}, "Why it failed"), el("ul", {}, report.alerts.map((a) => el("li", {}, linked(a)))));
+  if (report.stopped) return [top, why];
   if (dagId === api.MIGRATIONS) return [top, stepsCard(report)];
-  if (dagId === api.BACKFILL) return [top, countsCard("Found", report.collections.filter((c) => c.phase === "gap")), countsCard("Verified", report.collections.filter((c) => c.phase === "verify"))];
-  return [top, report.alerts?.length > 0 && el("section", { class: "card" }, el("h2", {}, "Why it failed"), el("ul", {}, report.alerts.map((a) => el("li", {}, a)))), countsCard("Examined", report.collections)];
+  if (dagId === api.BACKFILL) return [top, why, countsCard(report.approval === "rejected" ? "Found, and rejected" : "Found", report.collections.filter((c) => c.phase === "gap")), countsCard("Verified", report.collections.filter((c) => c.phase === "verify"))];
+  const problems = findings(report);
+  known = { problems, lines: lines(report, null) };
+  return [top, why, problems.length > 0 && findingsCard(problems, known.lines), countsCard("Examined", report.collections)];
 }
+
+// A sentence of ours, with its link to the prefilled form as a link.
+function linked(text) {
+  const [before, address, after] = text.split(/(https?:\/\/[^\s;]+)/);
+  return address && new URL(address).origin === location.origin ? [before, link(new URL(address).href, "the form"), after] : text;
+}
+
+const amount = (value) => (value ? number(value) : el("span", { class: "quiet" }, "–"));
 
 function countsCard(title, collections) {
   if (!collections.length) return null;
@@ -277,10 +331,10 @@ function countsCard(title, collections) {
   const all = collections.map((c) => ({ name: c.collection, samples: Object.entries(c.samples).flatMap(([verdict, found]) => found.map((s) => ({ verdict, ...s }))) }));
   const proven = collections.some((c) => c.verification);
   return el("section", { class: "card" }, el("h2", {}, title),
-    el("table", {}, el("thead", {}, el("tr", {}, ["Collection", "Examined", ...verdicts.map(plain), ...extra.map(plain), ...(proven ? ["Verification"] : [])].map((h) => el("th", { scope: "col" }, h)))),
+    el("table", {}, el("thead", {}, el("tr", {}, ["Collection", "Examined", ...verdicts.map(plain), ...extra.map(plain), ...(proven ? ["Verification"] : [])].map((h, i) => el("th", { scope: "col", class: i > 0 && h !== "Verification" && "figure" }, h)))),
       el("tbody", {}, collections.map((c) => el("tr", {}, el("th", { scope: "row" }, c.collection),
-        cell("Examined", c.not_examined ? el("span", { class: "chip rejected" }, "not examined") : number(c.examined)),
-        verdicts.map((v) => cell(plain(v), number(c.counts[v]))), extra.map((k) => cell(plain(k), number(c[k]))),
+        numeric("Examined", c.not_examined ? el("span", { class: "chip rejected" }, "not examined") : amount(c.examined)),
+        verdicts.map((v) => numeric(plain(v), amount(c.counts[v]))), extra.map((k) => numeric(plain(k), amount(c[k]))),
         proven && cell("Verification", plain(c.verification ?? "")))))),
     all.filter((l) => l.samples.length).map((l) => el("details", {}, el("summary", {}, `${l.name}: ${count(l.samples.length, "sample")}`), samples(l))));
 }
@@ -293,15 +347,18 @@ const stepsCard = (report) =>
 
 // --- loading ---------------------------------------------------------------------------------------------------------
 
-function failed(error) {
-  const says = {
+const failed = (error) => [el("h1", {}, "Parity"), el("section", { class: "card hero unknown", role: "alert" }, el("p", {}, reason(error)))];
+
+function reason(error) {
+  return {
     0: ["Airflow doesn't answer. This page will try again."],
     401: ["Your session has ended. ", link("auth/login", "Log in again")],
     403: ["You may not see ", el("strong", {}, api.RECONCILE), ". Ask for the right to read that DAG."],
     404: ["Airflow has no DAG ", el("strong", {}, api.RECONCILE), " (yet): see ", link("dags", "its import errors"), "."],
-  }[error.status] ?? ["The page could not be loaded: ", error.message];
-  return [el("h1", {}, "Parity"), el("section", { class: "card hero unknown", role: "alert" }, el("p", {}, says))];
+  }[error.status] ?? ["The page could not be loaded: ", error.message, "."];
 }
+
+let seen = null; // when the page was last loaded whole
 
 async function refresh() {
   clearTimeout(timer);
@@ -309,19 +366,37 @@ async function refresh() {
   page.setAttribute("aria-busy", "true");
   try {
     let content;
+    may = await api.may();
     if (asked.get("run_id")) content = await oneRun(asked.get("dag_id"), asked.get("run_id"));
     else {
       const found = await api.overview();
+      await tellOutcome(found.runs);
       content = overview(found);
       if (found.running) wait = WHILE_RUNNING;
       if (found.latest) announce(standing(found.latest.report, found.latest.run, found.dag).says);
     }
     show(content);
+    seen = new Date().toISOString();
   } catch (error) {
-    show(failed(error));
+    // What was known is worth more than an empty page, with its age.
+    if (seen && error.status !== 403) outdated(error);
+    else show(failed(error));
   }
   page.setAttribute("aria-busy", "false");
   timer = setTimeout(() => (document.hidden ? refreshWhenSeen() : refresh()), wait);
+}
+
+function outdated(error) {
+  page.querySelector(".outdated")?.remove();
+  page.prepend(el("section", { class: "card hero unknown outdated", role: "alert" }, el("p", {}, reason(error), ` This is the state of ${when(seen)}.`)));
+}
+
+// What the run did that this page triggered, in place of "asked for".
+async function tellOutcome(runs) {
+  const run = asked_for && runs.find((r) => r.dag_run_id === asked_for.dag_run_id);
+  if (!run || !api.ended(run)) return;
+  note = [outcome(await api.report(api.RECONCILE, run.dag_run_id)), " (", named(run), ")"];
+  asked_for = null;
 }
 
 let announced = "";
@@ -345,22 +420,36 @@ function refreshWhenSeen() {
   document.addEventListener("visibilitychange", refresh, { once: true });
 }
 
-// A link may open the form with values: ?conf={"repair":"missing","collections":["posts"]}. It sends nothing itself.
-function openFromLink() {
-  const text = asked.get("conf");
-  if (!text) return;
+// A link may open the form with values: ?conf={"repair":"missing","collections":["posts"]}, on this page's own address or on
+// the one of Airflow's window around it. It sends nothing itself.
+function confOfLink() {
   try {
-    const conf = JSON.parse(text);
-    if (conf && typeof conf === "object" && !Array.isArray(conf))
-      openForm(api.RECONCILE, "Trigger with values from a link", "Check these values: they come from the link that you followed.", conf, (run) => {
-        note = started(run);
-        refresh();
-      });
+    return asked.get("conf") ?? (window.parent === window ? null : new URLSearchParams(window.parent.location.search).get("conf"));
   } catch {
-    note = ["The link's values can't be read: they are not JSON."];
+    return null; // another origin frames us
   }
 }
 
+function openFromLink() {
+  const text = confOfLink();
+  if (!text || !may.trigger || asked.get("run_id")) return;
+  let conf;
+  try {
+    conf = JSON.parse(text);
+  } catch {
+    conf = null;
+  }
+  if (!conf || typeof conf !== "object" || Array.isArray(conf)) {
+    note = ["The link's values can't be read: they are not a JSON object."];
+    return;
+  }
+  const { preset, left } = fromLink(conf);
+  const brakes = left.length ? ` It also asked for ${left.join(" and ")}: no link sets a limit. If you mean it, set it below.` : "";
+  openForm("Values from a link", { preset, warns: `Check these values: they come from the link that you followed.${brakes}`, known, may, onDone: done });
+}
+
 followTheme();
-openFromLink();
-refresh();
+refresh().then(() => {
+  openFromLink();
+  if (note) refresh();
+});

@@ -1,57 +1,79 @@
 // The trigger form, prefilled: made of the DAG's own parameters. Airflow 3.3's form takes no values from a link.
 
 import * as api from "./api.js";
-import { el, runLink, say } from "./dom.js";
-import { plain } from "./facts.js";
+import { code, el, named, number, say } from "./dom.js";
+import { effect, plain, planned } from "./facts.js";
 
 let fields = {};
 
-// Opens the form of a DAG. `preset` are values that a button or a link chose; nothing is sent before Trigger is pressed.
-export async function openForm(dagId, title, explanation, preset, onDone) {
+// Opens the form of reconcile_dual_writes. Nothing is sent before its button is pressed. `preset`: the values that a button
+// or a link chose, shown first. `fixed`: values that this form is for, sent and not shown. `known`: what the page knows of
+// open differences, for the preview. `unpause`: whether that is ticked where the DAG is paused.
+export async function openForm(title, { preset = {}, fixed = {}, warns = null, known, may, unpause = false, onDone }) {
   const dialog = el("dialog", { class: "form", "aria-labelledby": "form-title" });
   const close = () => dialog.close();
-  const problem = el("p", { class: "problem", role: "alert" });
   const body = el("div", {}, el("p", { class: "quiet" }, "Loading the form…"));
-  dialog.append(el("h2", { id: "form-title" }, title), el("p", {}, explanation), body, problem);
+  const heading = el("h2", { id: "form-title", tabindex: "-1" }, title);
+  dialog.append(heading, ...(warns ? [el("p", { class: "problem" }, warns)] : []), body);
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
   try {
-    const about = await api.details(dagId);
-    body.replaceChildren(form(about, preset, { close, problem, onDone, dagId }));
-    (body.querySelector("[data-empty]") ?? body.querySelector("button[type=submit]")).focus();
+    const about = await api.details(api.RECONCILE);
+    body.replaceChildren(form(about, preset, fixed, { close, known, may, unpause, onDone }));
+    (body.querySelector("[data-empty]") ?? heading).focus(); // never the button: one key would do it
   } catch (error) {
-    body.replaceChildren(el("button", { type: "button", onclick: close }, "Close"));
-    problem.textContent = error.message;
+    body.replaceChildren(el("p", { class: "problem", role: "alert" }, error.message), el("button", { type: "button", onclick: close }, "Close"));
   }
 }
 
-function form(about, preset, { close, problem, onDone, dagId }) {
+const REPAIRING = ["repair", "max_repairs", "max_share", "max_proof_reads", "excuse", "excuse_reason", "unexcuse"];
+
+function form(about, preset, fixed, { close, known, may, unpause, onDone }) {
   fields = {};
-  const params = Object.entries(about.params ?? {});
+  const params = Object.entries(about.params ?? {}).filter(([name]) => !(name in fixed) && !(fixed.repair === "off" && REPAIRING.includes(name)));
   const chosen = params.filter(([name]) => name in preset);
   const others = params.filter(([name]) => !(name in preset));
-  const unpause = el("input", { type: "checkbox", id: "unpause", checked: true });
+  const box = el("input", { type: "checkbox", id: "unpause", checked: unpause });
   const preview = el("pre", { class: "conf" });
+  const sentence = el("p", { class: "effect", role: "status" });
+  const writes = el("div", { class: "plan" });
+  const typed = el("input", { type: "text", id: "typed", autocomplete: "off", pattern: "delete", title: "delete" });
+  const confirm = el("div", { class: "field", hidden: true }, el("label", { for: "typed" }, "Type ", el("code", {}, "delete"), " to confirm"), typed);
+  const problem = el("p", { class: "problem", role: "alert" });
+  const submit = el("button", { type: "submit", class: "primary" }, "Look now");
+  const values = () => ({ ...Object.fromEntries(Object.entries(about.params ?? {}).map(([name, p]) => [name, p.value])), ...fixed, ...read() });
+  const read = () => Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.read()]));
   const conf = () => {
-    const values = Object.entries(fields).map(([name, field]) => [name, field.read()]);
-    return Object.fromEntries(values.filter(([name, v]) => name in preset || !same(v, about.params[name].value)));
+    const said = Object.entries(read()).filter(([name, v]) => name in preset || !same(v, about.params[name].value));
+    return { ...fixed, ...Object.fromEntries(said) };
   };
-  const show = () => (preview.textContent = JSON.stringify(conf(), null, 2));
-  const submit = el("button", { type: "submit", class: "primary" }, "Trigger");
+  const show = () => {
+    const now = values();
+    const declared = about.params?.collections?.value ?? [];
+    const plan = planned(now.repair, now.collections ?? declared, known?.problems ?? [], known?.lines ?? []);
+    const { says, verb, deletes } = effect(now, declared, plan);
+    sentence.textContent = about.is_paused && !box.checked ? `${says} The DAG is paused: the run waits until somebody unpauses it.` : says;
+    sentence.classList.toggle("danger", deletes);
+    submit.textContent = verb;
+    submit.className = deletes ? "danger" : "primary";
+    confirm.hidden = !deletes;
+    typed.required = deletes;
+    writes.replaceChildren(...planTable(plan));
+    preview.textContent = JSON.stringify(conf(), null, 2);
+  };
   const send = async (event) => {
     event.preventDefault();
     submit.disabled = true;
     problem.textContent = "";
     try {
-      if (about.is_paused && unpause.checked) await api.unpause(dagId);
-      const run = await api.trigger(dagId, conf());
+      if (about.is_paused && box.checked) await api.unpause(api.RECONCILE);
+      const run = await api.trigger(api.RECONCILE, conf());
       close();
-      say(`Run ${run.dag_run_id} was triggered.`);
+      say("The run was triggered.");
       onDone(run);
     } catch (error) {
-      problem.textContent =
-        error.status === 403 ? `You may view ${dagId}, but not trigger it. Ask for the right to run it.` : error.message;
+      refused(made, problem, error);
       submit.disabled = false;
     }
   };
@@ -59,16 +81,59 @@ function form(about, preset, { close, problem, onDone, dagId }) {
     "form",
     { onsubmit: send, oninput: show, method: "dialog" },
     chosen.map(([name, param]) => field(name, param, preset[name])),
-    el("details", {}, el("summary", {}, `${others.length} more parameters, at their defaults`),
-      others.map(([name, param]) => field(name, param, param.value))),
+    bySection(others).map(([section, found]) => el("details", {}, el("summary", {}, `${section} (${found.length})`), found.map(([name, param]) => field(name, param, param.value)))),
     el("details", {}, el("summary", {}, "What is sent"), preview),
-    about.is_paused && el("label", { class: "check" }, unpause, "The DAG is paused: unpause it (its schedule begins to run)"),
+    writes,
+    about.is_paused && may.unpause && el("label", { class: "check" }, box, "The DAG is paused: unpause it (its schedule begins to run)"),
+    sentence,
+    confirm,
+    problem,
     el("p", { class: "buttons" }, submit, el("button", { type: "button", onclick: close }, "Cancel")),
   );
   // The browser can't point at a field that is folded away, and would refuse without a word.
-  made.addEventListener("invalid", (event) => { const fold = event.target.closest("details"); if (fold) fold.open = true; }, true);
+  made.addEventListener("invalid", (event) => unfold(event.target), true);
   show();
   return made;
+}
+
+const unfold = (field) => { const fold = field.closest("details"); if (fold) fold.open = true; };
+
+// Where Airflow refused: at the field that it means, in words; else above the buttons.
+function refused(made, problem, error) {
+  const [, name] = /^Invalid input for param (\w+)/.exec(error.message) ?? [];
+  const input = name && made.querySelector(`#field-${name}`);
+  if (error.status === 403) problem.textContent = `You may view ${api.RECONCILE}, but not trigger it. Ask for the right to run it.`;
+  else if (!input) problem.textContent = error.message;
+  else {
+    const hint = made.querySelector(`#field-${name}-help`)?.textContent ?? "";
+    problem.textContent = `${name} is not as it must be. ${hint}`;
+    unfold(input);
+    input.setAttribute("aria-invalid", "true");
+    input.focus();
+  }
+  problem.scrollIntoView?.({ block: "nearest" });
+}
+
+// What would be written of what is open now, with the keys that the report shows.
+function planTable(plan) {
+  if (!plan.length) return [];
+  const lines = plan.map((p) => el("tr", {}, el("th", { scope: "row" }, p.collection), el("td", {}, el("span", { class: `chip ${p.action}` }, p.action)), el("td", { class: "figure" }, number(p.number))));
+  const keys = plan.filter((p) => p.keys.length).map((p) =>
+    el("li", {}, `${p.collection}, ${p.action}: `, p.keys.flatMap((key, i) => [i > 0 && ", ", code(key)]), p.number > p.keys.length && ` and ${number(p.number - p.keys.length)} more`));
+  return [
+    el("table", { class: "narrow" }, el("caption", {}, "Open now"), el("thead", {}, el("tr", {}, ["Collection", "Action", "Rows"].map((h) => el("th", { scope: "col", class: h === "Rows" && "figure" }, h)))), el("tbody", {}, lines)),
+    keys.length > 0 && el("details", { open: plan.some((p) => p.action === "delete") }, el("summary", {}, "Their keys"), el("ul", {}, keys)),
+  ].filter(Boolean);
+}
+
+// Params of one section together, as Airflow's own form has them.
+function bySection(params) {
+  const found = new Map();
+  for (const [name, param] of params) {
+    const section = param.schema.section ?? "More";
+    found.set(section, [...(found.get(section) ?? []), [name, param]]);
+  }
+  return [...found];
 }
 
 const same = (a, b) => JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
@@ -76,9 +141,9 @@ const same = (a, b) => JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
 function field(name, param, value) {
   const { schema, description } = param;
   const id = `field-${name}`;
-  const title = schema.title ?? plain(name);
+  const title = titled(schema.title ?? plain(name), name);
   const types = [schema.type ?? "string"].flat();
-  const hint = description ?? plainMarkdown(schema.description_md);
+  const hint = plainMarkdown(description ?? schema.description_md);
   const help = hint && el("small", { id: `${id}-help`, class: "quiet" }, hint);
   const described = help ? `${id}-help` : undefined;
   if (types.includes("array") && schema.items?.enum) return checkboxes(name, title, schema.items.enum, value, help);
@@ -88,13 +153,19 @@ function field(name, param, value) {
     return el("div", { class: "field" }, el("label", { class: "check" }, box, title), help);
   }
   let input;
+  let meaning = null;
   if (schema.enum) {
-    const shown = (option) => schema.values_display?.[option] ?? plain(option);
-    input = el("select", { id, "aria-describedby": described }, schema.enum.map((o) => el("option", { value: o }, shown(o))));
+    // A select cuts long text where it matters: the choice is its name, what it means stands below.
+    const [short, long] = [0, 1].map((i) => (option) => (schema.values_display?.[option] ?? plain(option)).split(/: (.*)/s)[i] ?? "");
+    meaning = el("small", { id: `${id}-meaning` });
+    const explain = () => (meaning.textContent = long(input.value));
+    input = el("select", { id, onchange: explain, oninput: explain, "aria-describedby": [`${id}-meaning`, described].filter(Boolean).join(" ") }, schema.enum.map((o) => el("option", { value: o }, short(o))));
     input.value = value;
+    explain();
     fields[name] = { read: () => input.value };
   } else if (types.includes("array")) {
-    input = el("textarea", { id, rows: 2, "aria-describedby": described, value: (value ?? []).join("\n") });
+    const lines = value ?? [];
+    input = el("textarea", { id, rows: Math.max(2, lines.length), "aria-describedby": described, value: lines.join("\n") });
     fields[name] = { read: () => input.value.split("\n").map((l) => l.trim()).filter(Boolean) };
   } else if (types.includes("integer") || types.includes("number")) {
     const step = types.includes("integer") ? 1 : "any";
@@ -106,8 +177,11 @@ function field(name, param, value) {
     input = el("input", { type: "text", id, required: empty, "data-empty": empty, "aria-describedby": described, value: value ?? "" });
     fields[name] = { read: () => input.value || null };
   }
-  return el("div", { class: "field" }, el("label", { for: id }, title), input, help);
+  return el("div", { class: "field" }, el("label", { for: id }, title), input, meaning, help);
 }
+
+// Docs, alerts and Variables name a param by its name.
+const titled = (title, name) => (plain(name) === title.toLowerCase() ? [title] : [title, " ", el("small", { class: "quiet name" }, name)]);
 
 function checkboxes(name, title, options, value, help) {
   const boxes = options.map((option) => el("input", { type: "checkbox", value: option, checked: (value ?? []).includes(option) }));
@@ -118,4 +192,4 @@ function checkboxes(name, title, options, value, help) {
 
 const plainMarkdown = (text) => text?.replace(/[*`]/g, "");
 
-export const started = (run) => ["Run ", runLink(run.dag_id, run.dag_run_id), " was triggered."];
+export const started = (run) => ["Asked for: ", named(run), ". What it does is shown here when it has ended."];

@@ -38,12 +38,14 @@ class Stub:
     answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
     posted: list[tuple[str, Any]] = field(default_factory=list)
     delay: float = 0
+    may: dict[str, bool] = field(default_factory=lambda: {"trigger": True, "unpause": True})
 
 
 def about(dag_id: str, report: dict[str, Any] | None, runs: int = 1, **changes: Any) -> dict[str, tuple[int, Any]]:
     """A DAG with runs, the last of which has this report."""
     found = [
         {"dag_id": dag_id, "dag_run_id": f"manual__{i + 1}", "state": "failed", "duration": 40 + i % 7,
+         "run_after": "2026-11-24T12:00:00Z", "triggering_user_name": "admin",
          "start_date": "2026-11-24T12:00:00Z", "end_date": "2026-11-24T12:01:00Z", "run_type": "manual"}
         for i in range(runs)
     ]  # fmt: skip
@@ -114,6 +116,13 @@ def serve() -> Iterator[Stub]:
                 self._send(status, json.dumps(body).encode(), Content_Type="application/json")
                 return
             name = path.removeprefix("/parity/") or "index.html"
+            if path == "/plugin/parity":  # Airflow's window around the page
+                frame = b'<iframe title="Parity" src="/parity/" width="1100" height="800"></iframe>'
+                self._send(200, frame, Content_Type="text/html")
+                return
+            if path == "/parity/may":
+                self._send(200, json.dumps(stub.may).encode(), Content_Type="application/json")
+                return
             file = WEB / name
             if path.startswith("/parity/") and file.is_file():
                 kind = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}[file.suffix]

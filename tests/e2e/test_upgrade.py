@@ -68,7 +68,7 @@ def test_a_run_that_waits_for_a_person_ends_in_the_version_it_began_with(airflow
     _version(api, "backfill_gap", first)
     waiting = api.trigger("backfill_gap", mode="review", collections=["users"], grace_seconds=0.5)
     deadline = time.monotonic() + PATIENCE
-    while api.states("backfill_gap", waiting).get("approve") != "awaiting_input":
+    while api.states("backfill_gap", waiting).get("decision") != "awaiting_input":
         assert time.monotonic() < deadline, api.states("backfill_gap", waiting)
         time.sleep(1)
 
