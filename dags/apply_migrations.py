@@ -3,34 +3,16 @@
 Applies the files of `sql/migrations` to Supabase, in order, each with its line in `dualwrite.migrations` in one
 transaction.
 
-**When to run it:** first, before [backfill_gap](/dags/backfill_gap) and
-[reconcile_dual_writes](/dags/reconcile_dual_writes), which need the schema `dualwrite` that it creates; and again whenever
-a file is added. It is safe while the app is live: a migration that can't get a lock within `lock_timeout` gives up and
-retries. Two runs wait for each other, a second run changes nothing, and if a run is killed, the next one resumes.
-[Parity](/plugin/parity) shows whether every migration is verified.
+**When:** first of all, before [backfill_gap](/dags/backfill_gap) and
+[reconcile_dual_writes](/dags/reconcile_dual_writes), which need the schema `dualwrite` that it creates; and again whenever a
+file is added. The default is a dry run: everything is executed and rolled back. Mode `apply` applies, then verifies.
 
-| param | what it does |
-|---|---|
-| `mode` | `dry_run` (default): executes every pending file in one transaction and rolls it back; it takes the same locks as an apply, for two seconds at most. `apply`: applies one file after another, then verifies |
-| `web_client` | opens the tables of `sql/optional/web_client_anon.sql` to the browser's anon key (`anon`), or closes them (`closed`). Read that file first |
-| `target_version` | apply up to this version; empty: all |
-| `lock_timeout` | how many seconds a statement waits for a lock before it lets the app go first |
-| `wait_for_lock` | how many seconds to keep retrying before the run fails and says who held the lock |
-| `statement_timeout` | how many seconds one statement of an apply may take, for example to build an index |
+- It is safe while the app is live: a statement that can't get its lock gives up, lets the app go first, and tries again.
+- A second run changes nothing. If a run is killed, the next one resumes.
+- Versions in the Supabase CLI's history count as applied. That history is read, never written.
 
-    {"mode": "apply"}
-
-| it fails with | what it means | what to do |
-|---|---|---|
-| refused | a file changed or vanished after it was applied, is older than the last applied, or its tables exist already | nothing ran; the message names the file and the remedy |
-| Held by pid ... | a transaction of the app held a lock throughout `wait_for_lock` | end that transaction, or trigger again with a longer `wait_for_lock` |
-| only partly applied | a file failed; those before it stay applied | read the task `apply`: condition, file and line (never Postgres's message, which quotes rows) |
-| not as the migrations promise | the tables differ from what the files create | correct the table that the message names, with a new migration |
-
-A dry run reports as **not tried**, which is not *failed*, what it can't execute: a file outside a transaction and what depends
-on it, a new enum value that a later file uses, and what is left after two seconds.
-
-Versions in the Supabase CLI's history count as applied. That history is read, never written.
+[Parity](/plugin/parity) shows whether every migration is verified. Params explain themselves in the form. What each message
+means: `docs/operating.md` and `docs/migrations.md` in the repository.
 """
 
 from __future__ import annotations
@@ -41,7 +23,7 @@ from datetime import timedelta
 from airflow.sdk import TriggerRule, dag, task
 
 from dualwrite.edge import forms
-from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, fail, migration_params, migrations_connection
+from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, fail, migration_params, migrations_connection, told_in_full
 from dualwrite.edge.lazy import LazyModule
 from dualwrite.edge.pools import TARGET_POOL
 from dualwrite.model.render import as_text
@@ -51,6 +33,7 @@ log = logging.getLogger("dualwrite")
 
 
 @dag(
+    description="Applies the files of sql/migrations to Supabase while the app is live, and verifies the tables.",
     schedule=None,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=3),
@@ -62,6 +45,7 @@ log = logging.getLogger("dualwrite")
         "retries": 1,
         "retry_delay": timedelta(seconds=10),
         "execution_timeout": timedelta(hours=2),
+        "show_return_value_in_logs": False,  # each would be thousands of characters of JSON
     },
 )
 def apply_migrations():
@@ -96,7 +80,7 @@ def apply_migrations():
         """The run in one table. Fails where a file was refused or failed, or where the tables differ."""
         pull = context["ti"].xcom_pull
         planned, applied, differences = pull(task_ids="plan"), pull(task_ids="apply"), pull(task_ids="verify")
-        with clearly(), migrations_connection() as connection:
+        with told_in_full(context), clearly(), migrations_connection() as connection:
             whole = migrations.build_report(
                 connection, migration_params(context), context["run_id"], applied or planned or [], differences
             )

@@ -3,41 +3,17 @@
 Finds what was written to Firestore after the export and is missing or stale in Supabase, reports it, writes it, and
 verifies the result.
 
-**When to run it:** once dual-write is on, after [apply_migrations](/dags/apply_migrations) and before
-[reconcile_dual_writes](/dags/reconcile_dual_writes) is unpaused. First run it as it is, a dry run; then with `apply` or
-`review`. A second apply writes 0 rows. [Parity](/plugin/parity) shows the last run.
+**When:** once dual-write is on, after [apply_migrations](/dags/apply_migrations) and before
+[reconcile_dual_writes](/dags/reconcile_dual_writes) is unpaused. First as it is, a dry run, whose counts are what an apply
+would do; then with mode `apply`, or `review`, which asks a person before it writes. A second apply writes 0 rows.
 
-| param | what it does |
-|---|---|
-| `mode` | `dry_run` (default): examines and reports, writes nothing; its counts are what an apply would do. `review`: the same, then waits for an approval, then writes. `apply`: inserts what is missing, updates what is stale, verifies every collection key by key |
-| `update_stale` | whether stale rows are updated, or only missing ones inserted |
-| `collections` | which collections; the parents that they need are added |
-| `scope` | `window`: documents written since the export. `all`: every document |
-| `since`, `margin_hours`, `until` | the window, from `margin_hours` before `since` to `until`; both with an offset from UTC |
-| `max_billed_reads` | a cap on billed reads; what would exceed it is not examined |
-| `excuse`, `excuse_reason` | differences that you accept, as `collection:key` or `collection:*` |
-| `page_size`, `explain_up_to`, `slice_documents`, `grace_seconds`, `max_reads_per_second`, `max_rows_per_second` | fine tuning; see the form |
+- A review waits at the task `decision`, under *Required Actions*. *Reject* ends the run successfully, and nothing is written.
+- You may stop it and run it again at any moment, and the app may keep writing to both databases meanwhile.
+- It never deletes a row, except one that it has just inserted itself and whose document vanished at that moment.
+- Airflow's form also offers "Backfill": a run for each of past dates. It isn't meant for this DAG, which has no schedule.
 
-    {"mode": "review", "collections": ["posts", "comments"], "since": "2026-01-15T21:52:00+09:00"}
-
-**A review** waits at the task `approve`, under *Required Actions*: the counts by collection and verdict, samples, billed
-reads and dollars. *Reject*, with a reason if you like, ends the run successfully without writing; the report says who
-rejected and why.
-
-| it fails with | what it means | what to do |
-|---|---|---|
-| was not examined | a collection could not be read completely | see its task's log, then trigger again: what was written stays |
-| is not verified: ... rejected | documents that can't become rows; the report says why | correct them, or excuse them with a reason |
-| is not verified: ... extra | rows without a document | reconcile_dual_writes with repair `all` deletes them |
-| more documents than explain_up_to | only the counts were compared, as you asked | trigger without `explain_up_to` |
-| Nobody approved or rejected | the question was not asked or not answered | see the tasks `examine_for_review` and `approve` |
-
-You may stop it and run it again at any moment, and the app may keep writing to both databases meanwhile. It never deletes
-a row, except one that it has just inserted itself and whose document vanished at that moment.
-
-Verdicts: *rejected* (can't become a row, with the reason), *orphan* (a document it needs is gone), *duplicate*
-(another document holds its unique key), *missing*, *extra* (a row without a document), *stale*, *in_flight*
-(changing right now), *matching*, *absent* (neither document nor row).
+[Parity](/plugin/parity) shows the last run. Params explain themselves in the form. What each message means:
+`docs/operating.md` in the repository.
 """
 
 from __future__ import annotations
@@ -59,6 +35,7 @@ SLICE = "{{ task.op_kwargs['part']['name'] }}"  # what the grid calls an instanc
 
 
 @dag(
+    description="Writes what came to Firestore after the export and is missing or stale in Supabase; verifies it.",
     schedule=None,
     max_active_runs=1,
     dagrun_timeout=timedelta(days=2),
@@ -70,6 +47,7 @@ SLICE = "{{ task.op_kwargs['part']['name'] }}"  # what the grid calls an instanc
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=6),
+        "show_return_value_in_logs": False,  # each would be 30,000 characters of JSON
     },
 )
 def backfill_gap():
@@ -94,8 +72,9 @@ def backfill_gap():
         return tasks.examine_for_review(context)
 
     # Not ApprovalOperator: where it skips what follows, its answer is lost, and a rejection is taken for no answer.
-    approve = HITLOperator(
-        task_id="approve",
+    # Airflow names the task in its answer to either button: "approve response successful" told of a rejection.
+    decision = HITLOperator(
+        task_id="decision",
         execution_timeout=None,  # a person may take a day; the run's own timeout ends the wait
         options=[APPROVE, REJECT],
         subject="Write this gap to Supabase?",
@@ -135,7 +114,7 @@ def backfill_gap():
 
     chosen, checked = choose(), verify_counts()
     planned, reviewed = preflight(), examine_for_review()
-    planned >> chosen >> reviewed >> approve
+    planned >> chosen >> reviewed >> decision
     with TaskGroup("collections"):
         examined = {name: examine.override(task_id=name)(name) for name in CATALOG.names}
     chosen >> list(examined.values())
@@ -143,14 +122,14 @@ def backfill_gap():
         for parent in collection.parents or ():
             examined[parent] >> examined[collection.name]
         if not collection.parents:
-            approve >> examined[collection.name]
+            decision >> examined[collection.name]
     # Without large collections these are mapped over nothing, and start no process. In no group: one that held tasks on
-    # both sides of `approve` would stand before and after it, and Airflow draws neither grid nor graph of such a DAG.
+    # both sides of `decision` would stand before and after it, and Airflow draws neither grid nor graph of such a DAG.
     chosen >> review_slice.expand(part=planned) >> reviewed
     parts = examine_slice.expand(part=planned)
     verified = verify_rest()
     verify_slice.expand(part=checked) >> verified
-    [approve, *examined.values()] >> parts >> checked
+    [decision, *examined.values()] >> parts >> checked
     [checked, verified] >> report()
 
 

@@ -3,47 +3,17 @@
 Every 15 minutes: did recent writes arrive in Supabase? It fails if they didn't, says why, and can repair them. Once a day it
 compares every document and every row.
 
-**When to run it:** unpause it when dual-write is on and [backfill_gap](/dags/backfill_gap) is verified. Trigger it by
-hand to repair, to excuse, or to sweep; [Parity](/plugin/parity) opens the form with the right values.
+**When:** unpause it when dual-write is on and [backfill_gap](/dags/backfill_gap) is verified. To look, repair, excuse or
+sweep, open [Parity](/plugin/parity): its buttons open the form with the right values.
 
-It compares documents and rows written since the last run, what the operations in write_ops name, and every difference
-that is still open. What differs is looked at again after *grace*; only what stayed the same is drift.
+**A failed task `report` is the alert.** Its log ends with what drifted, how much, why, since when, and what to press.
 
-**A failed task `report` is the alert.** Its log ends with what drifted, how much, why, since when, and what to press; the
-table and samples are above that.
+- Scheduled runs write nothing unless Variable `reconcile_repair` says so; every param of the form but the excuses has such a
+  Variable, `reconcile_<param>`.
+- Variable `dual_write_enabled` = `false` says that dual-write is off on purpose: then differences are expected.
+- The asset `dual-write-parity` is updated by a run that finds both equal, nothing excused; `dual-write-green` by each green run.
 
-| it says | what it means | what to press |
-|---|---|---|
-| missing | a document without a row | repair `missing` |
-| stale | a row that differs from its document | repair `missing_and_stale` |
-| extra | a row whose document is gone | repair `all`: it deletes these rows, and keeps each in the journal |
-| rejected | a document that can't become a row | correct the document, or excuse it with a reason |
-| dual-write seems off | documents are written, and no row arrives by itself | turn it on again, then repair |
-| was not examined | a part could not be read | fix the cause, which the sentence names; the next run starts where this one would have |
-| A repair writes / changes at most | a brake: too many rows | find out why there are so many; then raise `max_repairs` or `max_share` |
-
-| param | what it does |
-|---|---|
-| `repair` | `off` (default), `missing`, `missing_and_stale`, `all`. Triggering is the approval: nobody is asked again |
-| `scope` | `recent`: what was written since the last run. `sweep`: every document and every row |
-| `collections` | which collections; the others keep their watermark |
-| `max_repairs`, `max_share` | the brakes: a repair of more rows, or of more than this % of a table, is refused as a whole |
-| `max_billed_reads` | a cap on billed reads; what would exceed it is not examined, and keeps its watermark |
-| `excuse`, `excuse_reason`, `unexcuse` | differences to accept, with a reason, or no longer to accept, as `collection:key` or `collection:*` |
-| all others | fine tuning and alarms; see the form |
-
-    {"repair": "missing", "collections": ["posts"]}
-
-**Variables:** scheduled runs use Variable `reconcile_<param>` where there is one, except for excuses: `reconcile_repair` =
-`missing` lets them repair. `dual_write_enabled` = `false` says that dual-write is off on purpose: then differences are expected.
-
-**The asset `dual-write-parity`** is updated by a run that finds source and target equal: nothing is open, not even excused, in
-flight or expected, and every collection was compared, and swept within a day. Schedule on it whatever must only see equal
-databases: `schedule=[Asset("dual-write-parity")]`. Each green run updates `dual-write-green`, whatever is excused or in flight.
-
-Causes, by the clients' own log: *never_attempted* (no operation: flag off, old client, crash before the lock),
-*attempted_failed* (an operation, and no such row), *unknown*. `dualwrite.repair_journal` keeps every previous row for 30 days. More in
-docs/runbook.md, docs/verification.md and docs/ui.md.
+Params explain themselves in the form. What each message means: `docs/operating.md` and `docs/runbook.md` in the repository.
 """
 
 from __future__ import annotations
@@ -55,7 +25,7 @@ from airflow.sdk import TriggerRule, chain, dag, task
 from dualwrite.edge import forms
 from dualwrite.edge.airflow import FAILS_AT_ONCE, GREEN, PARITY_IF_EQUAL
 from dualwrite.edge.lazy import LazyModule
-from dualwrite.edge.overdue import tell_of_timeout
+from dualwrite.edge.overdue import CALLBACK
 from dualwrite.edge.pools import SOURCE_POOL, TARGET_POOL
 from dualwrite.model.choices import MAX_PLAN_AGE, STAGES
 
@@ -63,13 +33,14 @@ tasks = LazyModule("dualwrite.edge.reconciliation")
 
 
 @dag(
-    schedule=timedelta(minutes=15),
+    description="Every 15 minutes: did recent writes arrive in Supabase? Fails if not, and repairs when asked.",
+    schedule="*/15 * * * *",
     start_date=datetime(2026, 1, 15, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     max_consecutive_failed_dag_runs=0,  # it fails by design, and an instance's default would pause it
     dagrun_timeout=MAX_PLAN_AGE,  # a run that hangs keeps the next one from beginning
-    on_failure_callback=tell_of_timeout,
+    on_failure_callback=CALLBACK,  # none, unless the environment says so
     is_paused_upon_creation=True,
     tags=["dual-write", "firestore", "supabase"],
     doc_md=__doc__,
@@ -79,6 +50,7 @@ tasks = LazyModule("dualwrite.edge.reconciliation")
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),
+        "show_return_value_in_logs": False,  # each would be 30,000 characters of JSON
     },
 )
 def reconcile_dual_writes():

@@ -124,6 +124,7 @@ def reconcile_beside_an_app(running: stack.Stack) -> None:
     drifted = step(running, reconcile_plan.DAG_ID, quick, "what did not arrive?")
     if drifted.state != "failed":
         raise SystemExit("demo: writes were lost, so the reconciliation must fail")
+    assert drifted.report is not None
     for text in as_text(report.samples(drifted.report["collections"])).splitlines()[:8]:
         print(f"    {text[:WIDTH]}")
     line("It fails, as it should: the failed run is the alert. It saw what its windows show; a sweep finds the rest.")

@@ -164,6 +164,38 @@ def test_an_attempt_that_is_retried_sends_nothing_and_other_peoples_words_are_wi
     assert '"vars"' not in sentry.everything()
 
 
+STOPPED = """
+import sys
+from types import SimpleNamespace
+from dualwrite import postgres
+from dualwrite.edge import airflow as edge
+from dualwrite.model.errors import TargetError
+def attempt(try_number, error):
+    pushed = {}
+    instance = SimpleNamespace(try_number=try_number, max_tries=2, xcom_push=lambda key, value: pushed.update({key: value}))
+    context = {"dag": SimpleNamespace(dag_id="reconcile_dual_writes"), "run_id": "r1", "ti": instance}
+    try:
+        with edge.told_in_full(context), edge.clearly_run(context):
+            raise error
+    except BaseException as failed:
+        print("ENDED", type(failed).__name__, failed, pushed.get("return_value", {}).get("verdict"))
+attempt(1, TargetError("no answer"))
+attempt(3, TargetError("no answer"))
+attempt(3, KeyError("nobody may read this"))
+"""
+
+
+def test_a_report_that_can_not_be_made_is_one_sentence(home, warm_airflow):
+    """A plain failure to connect was a traceback that cut the sentence off, and an empty page."""
+    environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
+    done = warm_airflow(["-c", STOPPED], {**environment, "PYTHONPATH": str(airflow_home.ROOT / "dags")})
+    again, last, defect = [line for line in done.stdout.splitlines() if line.startswith("ENDED")]
+    assert again == "ENDED TargetError no answer None", "a retry may still end well"
+    assert last == "ENDED ReportFailed There is no report: no answer There is no report: no answer"
+    assert defect.startswith("ENDED ReportFailed There is no report: KeyError at ")
+    assert "nobody may read" not in done.stdout.replace(STOPPED, "") + done.stderr.replace(STOPPED, "")
+
+
 def _script(script: str, sentry: Endpoint, environment: dict[str, str] | None = None) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script, sentry.dsn],

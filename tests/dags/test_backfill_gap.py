@@ -76,7 +76,7 @@ def test_an_apply_fails_while_rejections_are_unexcused_and_succeeds_once_they_ar
 def test_a_review_that_nobody_answered_writes_nothing_and_is_no_success(world, firestore, target_dsn, run_dag):
     before = table_bytes(target_dsn)
     conf = {"mode": "review", "collections": ["users"]}
-    run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
+    run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="decision")
     assert table_bytes(target_dsn) == before
     assert run.state == "failed"
     assert "Nobody approved or rejected, so nothing was written" in run.said
@@ -87,7 +87,7 @@ def test_a_review_that_nobody_answered_writes_nothing_and_is_no_success(world, f
 def test_a_review_of_a_large_collection_is_examined_in_slices(world, firestore, target_dsn, run_dag):
     """Nobody answers here; what the approval would have shown is the return value of its task."""
     conf = {"mode": "review", "collections": ["comments"], "scope": "all", "slice_documents": 40}
-    run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
+    run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="decision")
     assert run.tasks["review_slices"] == "success"
     assert run.tasks["examine_for_review"] == "success"
     missing = world.over_all["comments"]["missing"]
@@ -104,7 +104,7 @@ def test_the_slices_of_a_review_lie_within_the_runs_cap_together(world, firestor
     documents = sum(world.over_all["comments"].values())
     conf = {"mode": "review", "collections": ["comments"], "scope": "all", "slice_documents": 40}
     conf["max_billed_reads"] = documents
-    run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="approve")
+    run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="decision")
     assert run.tasks["review_slices"] == "failed"
     assert f"A run bills at most max_billed_reads = {documents} reads" in run.said
     assert run.state == "failed"
@@ -141,4 +141,5 @@ def test_a_collection_that_can_not_be_examined_fails_the_run_and_costs_no_other(
     assert found["likes", "gap"]["outcome"] == "examined"
     assert found["likes", "gap"]["inserted"] > 0
     assert "comments was not examined" in run.said
+    assert [a for a in run.report["alerts"] if a.startswith("comments was not examined")], "the run's tab says why"
     assert "out of it" not in run.log, "what Postgres says may quote a row"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
+from urllib.parse import unquote
 
 import psycopg
 import pytest
@@ -49,7 +51,8 @@ def _post(firestore, name: str) -> None:
 
 def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, firestore, target_dsn, run_dag):
     def run(**conf):
-        return run_dag("reconcile_dual_writes", {**QUICK, **conf}, project=firestore.project, dsn=target_dsn)
+        base = {"AIRFLOW__API__BASE_URL": "http://airflow.example.org"}
+        return run_dag("reconcile_dual_writes", {**QUICK, **conf}, project=firestore.project, dsn=target_dsn, **base)
 
     accepted = run(excuse=[f"{c.name}:*" for c in CATALOG], excuse_reason="looked at: broken since 2024")
     assert accepted.state == "success", accepted.log[-3000:]
@@ -60,6 +63,10 @@ def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, 
     assert table_bytes(target_dsn) == before, "a run without repair writes nothing"
     assert "posts: 1 missing since" in drifted.said
     assert "(1 never_attempted); trigger reconcile_dual_writes with repair = missing" in drifted.said
+    conf = drifted.said.partition("/plugin/parity?conf=")[2].partition(" ")[0]
+    assert json.loads(unquote(conf)) == {"repair": "missing", "collections": ["posts"]}, (
+        "the link opens the form as it is to be sent"
+    )
     table, alert = drifted.log.index("never_attempted  "), drifted.log.rindex("This run fails:")
     assert table < alert, "the alert stands last"
     assert "Traceback" not in drifted.log[alert:]
@@ -73,6 +80,7 @@ def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, 
     assert green.report["open"] == [line for line in green.report["open"] if line["excused"]]
     assert len(green.report["history"]) == 4
     assert all("never to be seen" not in r.log for r in (drifted, mended, green))
+    assert all("Returned value was" not in r.log for r in (drifted, mended, green)), "a log is for people"
 
 
 @pytest.mark.timeout(900)  # three runs
@@ -124,3 +132,27 @@ def test_the_last_task_says_why_preflight_failed(firestore, target_dsn, run_dag)
     assert {t for t, s in run.tasks.items() if s == "failed"} == {"preflight", "report"}
     why = "Collection users is empty in Firestore"
     assert f"Nothing was examined, because preflight did not pass: {why}" in run.said
+    assert run.report["stopped"].startswith(f"Nothing was examined, because preflight did not pass: {why}")
+    assert run.report["alerts"] == [run.report["stopped"]], "the page and the run's tab show the sentence too"
+    assert "Traceback" not in run.log[run.log.rindex("This run fails:") :], "and nothing of Airflow's stands around it"
+
+
+def test_a_run_that_was_cut_off_is_told_by_the_next_one(world, firestore, target_dsn, run_dag, home):
+    """It leaves no report, and a callback that told of it would burn a core. The one after the next is quiet again."""
+    conf = {**QUICK, "collections": ["blocks"]}
+
+    def run(**more):
+        return run_dag("reconcile_dual_writes", {**conf, **more}, project=firestore.project, dsn=target_dsn)
+
+    first = run(excuse=[f"{c.name}:*" for c in CATALOG], excuse_reason="broken since 2024")
+    assert first.state == "success", first.log[-3000:]
+    cut_off = (
+        "UPDATE task_instance SET state = 'skipped' WHERE run_id = ? AND task_id IN ('look_again', 'repair', 'report')"
+    )
+    with sqlite3.connect(home / "airflow.db") as airflow:  # as dagrun_timeout leaves it, after two hours
+        airflow.execute(cut_off, (first.run_id,))
+    told = run()
+    assert told.state == "failed"
+    [alert] = told.report["alerts"]
+    assert alert.startswith(f"run {first.run_id} was cut off without a report")
+    assert run().state == "success"

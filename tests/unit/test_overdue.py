@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from dualwrite.edge.overdue import tell_of_timeout
+import pytest
+
+from dualwrite.edge.overdue import hung, tell_of_timeout
 
 
 def test_only_a_run_that_its_timeout_ended_is_told_because_no_task_of_it_could(caplog):
@@ -13,3 +15,52 @@ def test_only_a_run_that_its_timeout_ended_is_told_because_no_task_of_it_could(c
     assert caplog.text == ""
     tell_of_timeout({"dag_run": run, "reason": "timed_out"})
     assert "run scheduled__2026-11-24 reached its dagrun_timeout and was ended without a report" in caplog.text
+
+
+class Instance:
+    """What Airflow tells a task of the runs before its own."""
+
+    dag_id = "reconcile_dual_writes"
+
+    def __init__(self, previous: str | None, **tasks: str) -> None:
+        self.previous, self.tasks, self.asked = previous, tasks, None
+
+    def get_previous_dagrun(self):
+        return self.previous and SimpleNamespace(run_id=self.previous)
+
+    def get_task_states(self, dag_id, *, run_ids):
+        self.asked = run_ids
+        return {run: dict(self.tasks) for run in run_ids}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "told"),
+    [
+        ({"preflight": "skipped", "report": "skipped"}, True),
+        ({"preflight": "success", "compare": "skipped", "report": "skipped"}, True),
+        ({"compare": "failed", "report": "skipped"}, False),
+        ({"compare": "failed", "report": "failed"}, False),
+        ({"repair": "skipped", "report": "success"}, False),
+        ({"compare": "running", "report": "None"}, False),
+    ],
+)
+def test_a_run_that_was_cut_off_is_known_by_its_tasks(tasks, told):
+    """A timeout skips whatever hasn't ended, the report too; nothing of it has failed."""
+    instance = Instance("scheduled__1", **tasks)
+    found = hung({"ti": instance, "run_id": "manual__2"}, "manual__1")
+    assert instance.asked == ["manual__1", "scheduled__1"]
+    assert found == (("manual__1", "scheduled__1") if told else ())
+
+
+def test_the_first_run_and_a_cleared_one_ask_of_nothing():
+    """A run that is cleared finds its own lines in the target."""
+    instance = Instance(None, report="skipped")
+    assert hung({"ti": instance, "run_id": "manual__1"}, "manual__1") == ()
+    assert hung({"ti": instance, "run_id": "manual__1"}, None) == ()
+    assert instance.asked is None
+
+
+def test_airflow_that_does_not_answer_costs_the_extra_look_alone(caplog):
+    """What came before must not end a run that can examine."""
+    assert hung({"ti": SimpleNamespace(dag_id="d"), "run_id": "r"}, "manual__1") == ()
+    assert "Whether the run before this one hung is unknown: Airflow answered AttributeError" in caplog.text

@@ -226,6 +226,14 @@ def test_the_table_leaves_out_what_is_zero_everywhere_and_always_tells_the_bill(
     ]
 
 
+def test_a_table_of_counts_alone_has_no_column_of_zeros():
+    """After a dry run both sides are counted, and nothing is examined key by key."""
+    shown = table([report("things", source_count=4, target_count=5)])
+    assert shown.header[:3] == ["collection", "documents", "rows"]
+    assert shown.rows[0][:3] == ["things", "4", "5"]
+    assert len(shown.rows[0]) == len(shown.header)
+
+
 def test_each_number_has_a_column_by_its_name():
     numbers = {name: n for n, name in enumerate(NUMBERS[3:], 5)}
     told = report("things", Finding(Verdict.IN_FLIGHT, "a"), **numbers, source_count=40, target_count=41)
@@ -274,10 +282,10 @@ def test_a_sample_is_one_line_of_what_is_known_of_it():
     )
     [block] = samples([report("things", found)])
     assert isinstance(block, Items)
-    assert block.items == [
-        ["k", "at", "things/k", "differs in a, b", "(r)", "cause: attempted_failed", "excused"],
+    assert block.items == [  # the path last: it is long, and a log doesn't wrap
+        ["k", "(r)", "differs in a, b", "cause: attempted_failed", "excused", "at", "things/k"],
     ]
-    assert [isinstance(part, Code) for part in block.items[0]] == [True, False, True, False, False, False, False]
+    assert [isinstance(part, Code) for part in block.items[0]] == [True, *[False] * 5, True]
     [bare] = samples([report("things", Finding(Verdict.MISSING, "k"))])
     assert isinstance(bare, Items)
     assert bare.items == [["k"]]

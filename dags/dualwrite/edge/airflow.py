@@ -309,6 +309,44 @@ def fail(problems: Sequence[str]) -> NoReturn:
     raise ReportFailed(text) if FAILS_AT_ONCE else AirflowFailException(text)
 
 
+def nothing_examined(context: Mapping[str, Any]) -> NoReturn:
+    """Ends a report whose run did not get past its preflight."""
+    why = context["ti"].xcom_pull(task_ids="preflight", key="error")
+    if why:
+        alerts.mute()  # told by preflight
+    why = why or "it did not run, or was killed; see its log."
+    _stop(context, f"Nothing was examined, because preflight did not pass: {why}")
+
+
+@contextmanager
+def told_in_full(context: Mapping[str, Any]) -> Iterator[None]:
+    """Around what a report needs to be made: an error that ends the task there is shown as a drift is, in the log without a
+    traceback, on the page and in the run's tab."""
+    try:
+        yield
+    except AirflowSkipException:
+        raise
+    except Exception as error:
+        clear = cleared(error)
+        if worth_a_retry(clear) and has_tries_left(context):
+            raise
+        why = f"There is no report: {clear}"
+    else:
+        return
+    _stop(context, why)
+
+
+def _stop(context: Mapping[str, Any], why: str) -> NoReturn:
+    """Ends a report that has nothing but a sentence. It is left where reports are, for the page."""
+    about = {
+        "dag_id": str(context["dag"].dag_id),
+        "run_id": str(context["run_id"]),
+        "at": datetime.now(UTC).isoformat(),
+    }
+    context["ti"].xcom_push(key="return_value", value={**about, "stopped": why, "verdict": why, "alerts": [why]})
+    fail([why])
+
+
 @contextmanager
 def clearly_run(context: Mapping[str, Any]) -> Iterator[None]:
     """`clearly`, and Sentry told which run it is, and to keep still while a retry may still end well.
@@ -385,10 +423,10 @@ def gap_run(context: Mapping[str, Any], params: GapParams, unlogged_reads: int =
         yield backfill.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), params, unlogged_reads)
 
 
-def dag_link(dag_id: str) -> str:
-    """Where a person triggers a DAG: an alert links to the fix."""
+def page_link() -> str:
+    """The Parity page, where a person presses what an alert asks for; empty where Airflow doesn't know its own address."""
     base = conf.get("api", "base_url", fallback=None)
-    return f"{base.rstrip('/')}/dags/{dag_id}" if base else ""
+    return f"{base.rstrip('/')}/plugin/parity" if base else ""
 
 
 def migration_params(context: Mapping[str, Any]) -> MigrationParams:

@@ -7,10 +7,19 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
+from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
 from dualwrite.catalog import CATALOG
-from dualwrite.edge.airflow import answer, clearly_run, fail, gap_params, gap_run, triggered_by
+from dualwrite.edge.airflow import (
+    answer,
+    clearly_run,
+    fail,
+    gap_params,
+    gap_run,
+    nothing_examined,
+    told_in_full,
+    triggered_by,
+)
 from dualwrite.model.choices import APPROVE
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import as_markdown, as_text
@@ -49,7 +58,7 @@ def approval_of(context: Mapping[str, Any], params: GapParams) -> Approval | Non
     """What a person answered; None where nobody was to be asked."""
     if params.mode != "review":
         return None
-    found = answer(context, "approve")
+    found = answer(context, "decision")
     if found is None:
         return "unanswered"
     return "approved" if APPROVE in found["chosen"] else "rejected"
@@ -101,6 +110,9 @@ def examine_for_review(context: Mapping[str, Any]) -> str:
         counted = {name: backfill.verify(run, name, counts_only=True, record=False) for name in run.params.names}
     whole = backfill.build_report(run.run_id, run.params, found, counted, dry=True, preflight_reads=before)
     context["ti"].xcom_push(key="billed_reads", value=whole["billed_reads"] - before)
+    context["ti"].xcom_push(
+        key="found", value={c["collection"]: c for c in whole["collections"] if c["phase"] == "gap"}
+    )
     return as_markdown(backfill.asked(whole))
 
 
@@ -174,28 +186,31 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
     pull = context["ti"].xcom_pull
     plan = pull(task_ids="preflight", key="plan")
     if plan is None:  # a skipped report would make the run a success
-        why = pull(task_ids="preflight", key="error") or "it did not run, or was killed; see its log."
-        raise AirflowFailException(f"Nothing was examined, because preflight did not pass: {why}")
-    params, parts = plan_of(context), slices_of(context, "preflight")
-    made = made_of(context, "examine_slices", len(parts))
-    found = {name: pull(task_ids=f"collections.{name}") for name in params.names}
-    found |= {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in {p.collection for p in parts}}
-    checked = {**(pull(task_ids="verify_counts", key="reports") or {}), **(pull(task_ids="finish") or {})}
-    whole = backfill.build_report(
-        str(context["run_id"]),
-        params,
-        found,
-        checked,
-        dry=params.mode == "dry_run",
-        approval=approval_of(context, params),
-        answer=answer(context, "approve"),
-        preflight_reads=_unlogged_reads(context),
-    )
+        nothing_examined(context)
+    with told_in_full(context):
+        params, parts = plan_of(context), slices_of(context, "preflight")
+        made = made_of(context, "examine_slices", len(parts))
+        found = {name: pull(task_ids=f"collections.{name}") for name in params.names}
+        found |= {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in {p.collection for p in parts}}
+        if approval_of(context, params) == "rejected":  # what the person saw, and said no to
+            found = pull(task_ids="examine_for_review", key="found") or found
+        checked = {**(pull(task_ids="verify_counts", key="reports") or {}), **(pull(task_ids="finish") or {})}
+        whole = backfill.build_report(
+            str(context["run_id"]),
+            params,
+            found,
+            checked,
+            dry=params.mode == "dry_run",
+            approval=approval_of(context, params),
+            answer=answer(context, "decision"),
+            preflight_reads=_unlogged_reads(context),
+        )
     log.info("\n%s", as_text(backfill.described(whole)))
-    context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
     faults = backfill.failures(whole)
     if why := pull(task_ids="verify_counts", key="error"):
         faults.append(f"verify_counts failed: {why}")
+    whole["alerts"] = faults
+    context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
     if faults:
         fail(faults)
     return whole

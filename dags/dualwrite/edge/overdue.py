@@ -1,5 +1,9 @@
 """Runs that hang. Nothing in them can tell: a task that waits for ever fails nothing, and with one active run at a time no
-later run begins. So Airflow ends them (dagrun_timeout), and calls this.
+later run begins. So Airflow ends them (dagrun_timeout), and the next run tells, as an alert of its own.
+
+Sooner, where the environment asks for it, tells a callback that Airflow calls as it ends the run. Not by itself: after a DAG
+with a callback has failed once, Airflow 3.3 parses the file of a Git bundle without a pause, at the cost of up to a core
+(https://github.com/apache/airflow/issues/73432), and this DAG fails by design.
 
 Not a DeadlineAlert: it tells as well, but ends nothing, and with one `airflow dags test` fails (seen in Airflow 3.3.2).
 """
@@ -7,6 +11,7 @@ Not a DeadlineAlert: it tells as well, but ends nothing, and with one `airflow d
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +19,30 @@ from dualwrite import alerts
 from dualwrite.model.report import Alert
 
 log = logging.getLogger("dualwrite")
+
+
+def hung(context: Mapping[str, Any], recorded: str | None) -> tuple[str, ...]:
+    """The runs before this one that ended without a report though none of their tasks failed, as those do that a run's
+    timeout ends: it skips what hasn't ended. `recorded`: the last run that has left something in the target; Airflow knows
+    the last that a schedule began, and perhaps it never came so far.
+
+    A run that a person stops has a failed task, or has nobody who doesn't know.
+    """
+    instance = context["ti"]
+    try:
+        scheduled = instance.get_previous_dagrun()
+        before = {recorded, getattr(scheduled, "run_id", None)} - {None, str(context["run_id"])}
+        states = instance.get_task_states(instance.dag_id, run_ids=sorted(map(str, before))) if before else {}
+    except Exception as error:  # noqa: BLE001 - an extra look costs itself, never the run
+        log.warning("Whether the run before this one hung is unknown: Airflow answered %s.", type(error).__name__)
+        return ()
+    return tuple(run for run, tasks in sorted(states.items()) if _was_cut_off(tasks))
+
+
+def _was_cut_off(tasks: Mapping[str, Any]) -> bool:
+    """From the states of a run's tasks. A mapped task's carry their index in the name, and are left out."""
+    states = {name: str(getattr(state, "value", state)) for name, state in tasks.items()}
+    return states.get("report") == "skipped" and "failed" not in states.values()
 
 
 def tell_of_timeout(context: Mapping[str, Any]) -> None:
@@ -30,3 +59,7 @@ def tell_of_timeout(context: Mapping[str, Any]) -> None:
     log.error("%s", text)
     alerts.begin(dag_id=dag_id, run_id=run_id)
     alerts.tell([Alert(text, verdict="timed_out")])
+
+
+CALLBACK = tell_of_timeout if os.environ.get("DUALWRITE_TELL_OF_TIMEOUT") == "1" else None
+"""Read where the DAG files are parsed: set it for the dag-processor."""

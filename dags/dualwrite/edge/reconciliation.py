@@ -12,23 +12,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import Variable
-from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
 
 from dualwrite import alerts
 from dualwrite.catalog import CATALOG
+from dualwrite.edge import overdue
 from dualwrite.edge.airflow import (
     PARITY,
     PARITY_IF_EQUAL,
     cleared,
     clearly_run,
-    dag_link,
     fail,
     given,
     has_tries_left,
+    nothing_examined,
+    page_link,
     source,
     source_maker,
     target,
     target_connector,
+    told_in_full,
     triggered_by,
     worth_a_retry,
 )
@@ -39,7 +42,7 @@ from dualwrite.model.slices import Slice
 from dualwrite.postgres.target import Target
 from dualwrite.runs import reconcile_plan, reconcile_report, reconciliation, sweep
 from dualwrite.runs import repair as repairs
-from dualwrite.runs.reconcile_plan import DAG_ID, Plan, Run
+from dualwrite.runs.reconcile_plan import Plan, Run
 from dualwrite.runs.record import paced
 from dualwrite.runs.sweep import Sweeps
 
@@ -182,6 +185,7 @@ def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
             unattended=is_scheduled(context),
             asked_at=getattr(context["dag_run"], "run_after", None),
         )
+        plan = replace(plan, hung=overdue.hung(context, plan.before))
         sweeps = sweep.prepare(Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan))
         push(key="plan", value=replace(plan, billed_reads=firestore.billed_reads).as_json())
         push(key="baselines", value=sweeps.baselines)
@@ -218,6 +222,7 @@ def grace(context: Mapping[str, Any]) -> bool:
     compared = context["ti"].xcom_pull(task_ids="compare") or {}
     moment = reconciliation.look_again_at(plan_of(context), compared.get("reports", {}))
     if moment is not None and datetime.now(UTC) < moment:
+        context["ti"].xcom_push(key="until", value=moment.isoformat())  # the page says when
         raise AirflowRescheduleException(moment)
     return True
 
@@ -248,11 +253,7 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
     is open that nobody has excused."""
     pull = context["ti"].xcom_pull
     if pull(task_ids="preflight", key="plan") is None:  # a skipped report would make the run a success
-        why = pull(task_ids="preflight", key="error")
-        if why:
-            alerts.mute()  # told by preflight
-        why = why or "it did not run, or was killed; see its log."
-        raise AirflowFailException(f"Nothing was examined, because preflight did not pass: {why}")
+        nothing_examined(context)
     tasks = ("compare", "grace", "look_again", "repair")
     parts = reconciliation.parts_of(
         pull(task_ids="compare"),
@@ -261,8 +262,13 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
         pull(task_ids="repair"),
         {name: error for name in tasks if (error := pull(task_ids=name, key="error"))},
     )
-    plan, link = plan_of(context), dag_link(DAG_ID)
-    with clearly_run(context), target() as postgres_target, postgres_target.transaction() as connection:
+    plan, link = plan_of(context), page_link()
+    with (
+        told_in_full(context),
+        clearly_run(context),
+        target() as postgres_target,
+        postgres_target.transaction() as connection,
+    ):
         whole = reconcile_report.build_report(connection, CATALOG, str(context["run_id"]), plan, parts, link=link)
     log.info("\n%s", as_text(reconcile_report.described(whole)))
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then

@@ -58,7 +58,8 @@ class GapParams(Params):
     )
     since: Instant = Field(
         title="Since (the export's time)",
-        description="With an offset from UTC. A time without one is refused: local time taken for UTC would lose hours.",
+        description="The picker's time is of the zone chosen in Airflow. By API or CLI, write the offset from UTC: a time without "
+        "one is refused, because local time taken for UTC would lose hours.",
     )
     margin_hours: float = Field(
         24,

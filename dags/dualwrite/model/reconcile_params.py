@@ -161,7 +161,7 @@ class ReconcileParams(Params):
         ge=0,
         le=24 * 366,
         title="Oldest sweep (hours)",
-        description="The same for sweeps; at least twice `sweep_every_hours`. 0 switches this off.",
+        description="The same for sweeps; at least twice sweep_every_hours. 0 switches this off.",
         json_schema_extra=ALARMS,
     )
     write_ops_required: bool = Field(

@@ -10,10 +10,11 @@ import json
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 WIDTH = 100
-"""Characters of a line of prose in a log. Airflow's log view doesn't wrap. A table may be wider."""
+"""Characters of a line in a log. Airflow's log view doesn't wrap. Only what can't be cut is longer: a link, an id, a path."""
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "|`*_<>[]"})
 
@@ -65,9 +66,14 @@ def as_markdown(blocks: Iterable[Block]) -> str:
     return "\n\n".join(_markdown(block) for block in blocks)
 
 
-def wrapped(text: str) -> str:
-    """Prose in lines of at most WIDTH characters; a link or an id is never cut."""
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+def wrapped(text: str, *, indent: str = "") -> str:
+    """Prose in lines of at most WIDTH characters, those after the first indented; a link or an id is never cut."""
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def moment(iso: str) -> str:
+    """An instant as a person reads it, with its zone: an operator elsewhere would read it hours wrong."""
+    return f"{datetime.fromisoformat(iso).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def number(value: Any) -> str:
@@ -84,17 +90,35 @@ def _text(block: Block) -> str:
         case Paragraph(text):
             return wrapped(text)
         case Table(header, rows, left):
-            widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-            ruled = [header, ["-" * w for w in widths], *rows]
-            return "\n".join(
-                "  ".join(
-                    c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-                ).rstrip()
-                for row in ruled
-            )
+            return "\n\n".join(_aligned([header, *rows], columns, left) for columns in _columns([header, *rows], left))
         case Items(title, items):
             lines = [" ".join(_quoted(p) if isinstance(p, Code) else p for p in _parts(item)) for item in items]
-            return "\n".join([title, *(f"  - {line}" for line in lines)])
+            return "\n".join([wrapped(title), *(wrapped(f"  - {line}", indent="    ") for line in lines)])
+
+
+def _columns(rows: Sequence[Sequence[str]], left: int) -> list[list[int]]:
+    """Which columns of a table stand side by side. One that is wider than a line goes on below, with its first `left`
+    columns once more."""
+    widths = _widths(rows)
+    found: list[list[int]] = [[]]
+    for i in range(left, len(widths)):
+        if found[-1] and sum(widths[j] + 2 for j in (*range(left), *found[-1], i)) - 2 > WIDTH:
+            found.append([])
+        found[-1].append(i)
+    return [[*range(left), *columns] for columns in found]
+
+
+def _aligned(rows: Sequence[Sequence[str]], columns: Sequence[int], left: int) -> str:
+    widths = _widths(rows)
+    header, *body = rows
+    return "\n".join(
+        "  ".join(row[i].ljust(widths[i]) if i < left else row[i].rjust(widths[i]) for i in columns).rstrip()
+        for row in (header, ["-" * w for w in widths], *body)
+    )
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
 
 
 def _markdown(block: Block) -> str:

@@ -227,8 +227,11 @@ def table(collections: Iterable[Mapping[str, Any]]) -> Table:
     for c in counters:
         headings += [c.heading, "cost"] if c.name == "billed_reads" else [c.heading]
     verified = any(r.verification for r in reports)
-    header = ["collection", "examined", *headings, *(["verification"] if verified else [])]
-    return Table(header, [_line(r, verdicts, counters, len(header), verified) for r in reports])
+    counted = any(r.source_count is not None for r in reports)  # and perhaps nothing more
+    examined = not counted or any(r.examined or r.not_examined is not None for r in reports)
+    header = ["collection", *(["examined"] if examined else []), *headings, *(["verification"] if verified else [])]
+    lines = [_line(r, verdicts, counters, len(headings), verified) for r in reports]
+    return Table(header, lines if examined else [[line[0], *line[2:]] for line in lines])
 
 
 def _line(
@@ -237,7 +240,7 @@ def _line(
     """A collection's line of the table."""
     verification = [(r.verification or "").replace("_", " ")] if verified else []
     if r.not_examined is not None:
-        return [r.collection, "NOT EXAMINED", *[""] * (width - 2 - verified), *verification]
+        return [r.collection, "NOT EXAMINED", *[""] * width, *verification]
     cells = [number(r.counts[v]) if r.counts[v] else "-" for v in verdicts]
     for counter in counters:
         value = getattr(r, counter.name)
@@ -275,14 +278,14 @@ def total(collections: Iterable[Mapping[str, Any]]) -> Counter[str]:
 def _sample(sample: Mapping[str, Any]) -> list[str]:
     """One finding in one line."""
     parts: list[str] = [Code(sample["key"])]
-    if sample.get("path"):
-        parts += ["at", Code(sample["path"])]
-    if sample.get("columns"):
-        parts.append("differs in " + ", ".join(sample["columns"]))
     if sample.get("reason"):
         parts.append(f"({sample['reason']})")
+    if sample.get("columns"):
+        parts.append("differs in " + ", ".join(sample["columns"]))
     if sample.get("cause"):
         parts.append(f"cause: {sample['cause']}")
     if sample.get("excused"):
         parts.append("excused")
+    if sample.get("path"):  # last: it is long, and a log doesn't wrap
+        parts += ["at", Code(sample["path"])]
     return parts

@@ -19,7 +19,7 @@ from dualwrite.firestore.budget import Budget
 from dualwrite.model import cost, report
 from dualwrite.model.baseline import Baseline
 from dualwrite.model.gap_params import GapParams
-from dualwrite.model.render import Block, Heading, Paragraph
+from dualwrite.model.render import Block, Heading, Paragraph, Table, moment
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, VERDICTS, Excuse, Finding, Verdict
 from dualwrite.model.windows import Window
@@ -285,7 +285,7 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
     where = (
         "all documents"
         if whole["scope"] == "all"
-        else f"documents of {window['start'][:16]} to {window['end'][:16]} UTC"
+        else f"documents of {moment(window['start'])} to {moment(window['end'])}"
     )
     blocks: list[Block] = [
         Heading(f"Gap backfill, {whole['mode'].replace('_', ' ')}: {where}"),
@@ -310,6 +310,9 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
+_WRITTEN = ("missing", "stale")
+
+
 def asked(whole: Mapping[str, Any]) -> list[Block]:
     """A dry run, with the counts that an estimate needs, as the person reads it who is to approve it: what an apply would
     write, and what it costs."""
@@ -319,8 +322,21 @@ def asked(whole: Mapping[str, Any]) -> list[Block]:
         f"more ({cost.dollars(further)}). So far the run has billed {reads:,} ({cost.dollars(reads)}). "
         "Reject, with a reason if you like, and nothing is written."
     )
-    _, sentence, *rest = described(whole)
-    return [sentence, question, *rest]
+    gap = [c for c in whole["collections"] if c["phase"] == "gap"]
+    checked = [c for c in whole["collections"] if c["phase"] == "verify"]
+    now = [
+        [c["collection"], f"{c['source_count']:,}", f"{c['target_count']:,}"] for c in checked if not c["not_examined"]
+    ]
+    would_be_written = [{**c, "samples": {v: c["samples"][v] for v in _WRITTEN if v in c["samples"]}} for c in gap]
+    return [
+        Paragraph(verdict(whole), strong=True),
+        question,
+        report.table([c for c in gap if c["not_examined"] or any(c["counts"][v] for v in (*_WRITTEN, "rejected"))]),
+        *report.samples(would_be_written),
+        Paragraph("Documents and rows now:"),
+        Table(["collection", "documents", "rows"], now),
+        *(report.samples([c for c in checked if c["not_examined"]])),
+    ]
 
 
 def failures(whole: Mapping[str, Any]) -> list[str]:
@@ -328,7 +344,7 @@ def failures(whole: Mapping[str, Any]) -> list[str]:
     if whole["approval"] == "rejected":
         return []
     if whole["approval"] == "unanswered":
-        return ["Nobody approved or rejected, so nothing was written: see the tasks examine_for_review and approve"]
+        return ["Nobody approved or rejected, so nothing was written: see the tasks examine_for_review and decision"]
     checked = {c["collection"]: c for c in whole["collections"] if c["phase"] == "verify"}
     faults = []
     for found in whole["collections"]:
@@ -342,13 +358,25 @@ def failures(whole: Mapping[str, Any]) -> list[str]:
     return faults
 
 
+_REMEDIES = {
+    Verdict.REJECTED: "correct the documents that can't become rows, or excuse them with a reason",
+    Verdict.MISSING: "trigger backfill_gap again with mode = apply",
+    Verdict.STALE: "trigger backfill_gap again with mode = apply",
+    Verdict.EXTRA: "trigger reconcile_dual_writes with scope = sweep and repair = all to delete rows without a document",
+}
+
+
 def _why(check: Mapping[str, Any] | None) -> str:
     if check is None or check["not_examined"]:
         return ": its verification failed"
     if check["verification"] == "not_proven":
         return ": it has more documents than explain_up_to; leave that empty to compare them all"
-    left = report.listed(check["counts"], [v for v in VERDICTS if v in DRIFT])
-    drift = f"{left}, {check['excused']:,} of them excused" if left else ""
+    left = {str(v): check["counts"][v] for v in VERDICTS if v in DRIFT and check["counts"][v]}
+    excused = f" ({check['excused']:,} of these {sum(left.values()):,} excused)" if check["excused"] else ""
     moving = check["counts"][Verdict.IN_FLIGHT]
-    still = f"{moving:,} changed at every look; run it again when there are fewer writes" if moving else ""
-    return f": {'; '.join(filter(None, (drift, still)))}"
+    parts = [
+        f"{report.listed(left, left)}{excused}" if left else "",
+        *dict.fromkeys(_REMEDIES[Verdict(v)] for v in left),
+        f"{moving:,} changed at every look; run it again when there are fewer writes" if moving else "",
+    ]
+    return f": {'; '.join(filter(None, parts))}"

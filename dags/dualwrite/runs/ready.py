@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from dualwrite.model.render import moment
 from dualwrite.model.verdicts import DRIFT, Verdict
 
 SWEPT_WITHIN = timedelta(hours=24)
@@ -68,7 +69,7 @@ def _swept(whole: Mapping[str, Any], collections: Sequence[str]) -> Check:
     if lost:
         return Check("swept", title, False, f"The last run could not examine {', '.join(lost)}.")
     oldest = min(str(at) for at in swept.values())
-    return Check("swept", title, True, f"All {len(collections)} collections; the oldest sweep is of {_minute(oldest)}.")
+    return Check("swept", title, True, f"All {len(collections)} collections; the oldest sweep is of {moment(oldest)}.")
 
 
 def _no_drift(whole: Mapping[str, Any]) -> Check:
@@ -140,7 +141,3 @@ def _derived(whole: Mapping[str, Any], derived: Sequence[str]) -> Check:
 def _open(whole: Mapping[str, Any], verdicts: Iterable[str]) -> int:
     wanted = set(verdicts)
     return sum(line["number"] for line in whole["open"] if line["verdict"] in wanted and not line["excused"])
-
-
-def _minute(iso: str) -> str:
-    return f"{iso[:16].replace('T', ' ')} UTC"

@@ -44,6 +44,10 @@ class Plan:
     """A schedule began the run, not a person."""
     billed_reads: int = 0
     """What preflight itself cost."""
+    before: str | None = None
+    """The last run before this one that left something in the target."""
+    hung: tuple[str, ...] = ()
+    """Runs before this one that were cut off without a report: this one tells of them."""
 
     @property
     def repairs(self) -> bool:
@@ -59,6 +63,8 @@ class Plan:
             "instead": {n: w.as_json() for n, w in self.instead.items()},
             "unattended": self.unattended,
             "billed_reads": self.billed_reads,
+            "before": self.before,
+            "hung": list(self.hung),
         }
 
     @classmethod
@@ -71,6 +77,8 @@ class Plan:
             {n: Window.from_json(w) for n, w in given["instead"].items()},
             given["unattended"],
             given["billed_reads"],
+            given["before"],
+            tuple(given["hung"]),
         )
 
 
@@ -166,6 +174,7 @@ def preflight(
         for collection in catalog:
             if not all(collection.key_is_ids):
                 _relabel(connection, collection)
+        before = run_log.last_run(connection, DAG_ID, but=run_id)
         # Excuses may name a collection that is no longer declared, and has differences open from when it was.
         known = {*catalog.names, *(line["collection"] for line in differences.open_counts(connection))}
         refuse_unknown_collections([*params.excuses, *params.unexcuses], known)
@@ -189,7 +198,7 @@ def preflight(
         windows[name] = None if sweep else recent
         if sweep and recent is not None and params.scope != "sweep" and catalog[name].check_fields:
             instead[name] = recent
-    plan = Plan(params, now, dual_write_enabled, windows, instead, unattended)
+    plan = Plan(params, now, dual_write_enabled, windows, instead, unattended, before=before)
     # A repair also writes the parents that a missing row needs.
     examined = dict.fromkeys(catalog.with_parents(params.collections))
     checked = checks.check(

@@ -7,16 +7,18 @@ repaired or a person accepts it.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from dualwrite import migrations
 from dualwrite.model import cost, report
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.problems import ProblemKind
-from dualwrite.model.render import Block, Heading, Paragraph, Table
+from dualwrite.model.render import Block, Heading, Paragraph, Table, moment
 from dualwrite.model.report import Alert, CollectionReport, merged
 from dualwrite.model.verdicts import DRIFT, Reason, Why
 from dualwrite.postgres import Connection
@@ -26,7 +28,6 @@ from dualwrite.runs.ready import checklist, clean_streak
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 from dualwrite.runs.repair import steps
 
-RUNBOOK = "docs/runbook.md"
 _DONE = {"examined": "completely compared", "swept": "swept"}
 EXCUSES = 20
 """How many excused differences a report lists; the counts beside them are exact."""
@@ -54,6 +55,11 @@ _BLOCKED: dict[str, str] = {
     Reason.STILL_REFERENCED: "remove the rows that reference it first (see its foreign keys), or excuse it",
 }
 """What to do where the repair that the verdict suggests can't help, by the difference's reason."""
+_HELPS: dict[str, str] = {
+    Reason.UNIQUE_KEY_HELD_BY_EXTRA_ROW: "all",
+    Reason.UNIQUE_KEY_HELD_BY_STALE_ROW: "missing_and_stale",
+}
+"""The repair that helps, by the difference's reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +186,20 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
             text = (
                 f"{name}: {collection['operations_left']:,} keys that only write_ops names were not looked at, because a run "
                 f"looks at max_operation_looks = {plan.params.max_operation_looks:,}; the next sweep compares them. See "
-                f"who writes so many operations, or raise it ({RUNBOOK})"
+                f"who writes so many operations, or raise it"
             )
             found.append(Alert(text, name, "operations_left"))
     for step, why in whole["not_repaired"].items():
         name = step.partition(".")[2]
         found.append(Alert(f"{name} was only partly repaired: step {step}: {why}", name, "not_repaired"))
+    found += [
+        Alert(
+            f"run {run} was cut off without a report, by its timeout of two hours or by hand, and no other run could start before "
+            "that; what it had examined is kept. See which of its tasks waited, and for what",
+            verdict="timed_out",
+        )
+        for run in plan.hung
+    ]
     found += _drift(whole, catalog, link)
     return [*found, *_quiet_repairs(whole, plan), *_blind(whole, catalog, plan)]
 
@@ -213,9 +227,7 @@ def _drift(whole: Mapping[str, Any], catalog: Catalog, link: str) -> list[Alert]
             if verdict != "rejected"
             else "see the report"
         )
-        text = (
-            f"{name}: {number:,} {verdict} since {since[:16]} ({why}); {_remedy(name, verdict, reasons, catalog, link)}"
-        )
+        text = f"{name}: {number:,} {verdict} since {moment(since)} ({why}); {_remedy(name, verdict, reasons, catalog, link)}"
         if not whole["dual_write_enabled"]:
             text += "; Variable dual_write_enabled is false, so nothing is repaired until it is true again"
         found.append(Alert(text, name, verdict, causes.most_common(1)[0][0]))
@@ -223,20 +235,28 @@ def _drift(whole: Mapping[str, Any], catalog: Catalog, link: str) -> list[Alert]
 
 
 def _remedy(name: str, verdict: str, reasons: Counter[str | None], catalog: Catalog, link: str) -> str:
-    where = f" at {link}" if link else ""
+    page = f" at {link}" if link else ""
     if name not in catalog.names:
-        return f"the catalog no longer has collection {name}: restore it, or trigger with excuse = {name}:*{where}"
+        return f"the catalog no longer has collection {name}: restore it, or trigger with excuse = {name}:*{page}"
     if verdict not in _REPAIRS:
-        return f"correct the documents, or trigger {DAG_ID} with excuse = {name}:<key>{where} ({RUNBOOK})"
+        return f"correct the documents, or trigger {DAG_ID} with excuse = {name}:<key>{page}"
     parts = []
     if reasons[None]:
-        parts.append(f"trigger {DAG_ID} with repair = {_REPAIRS[verdict]}{where} ({RUNBOOK})")
+        parts.append(f"trigger {DAG_ID} with repair = {_REPAIRS[verdict]}{_form(link, _REPAIRS[verdict], name)}")
     parts += [
-        f"{number:,} {'of them ' if len(reasons) > 1 else ''}({reason}): {_BLOCKED[reason]}{where}"
+        f"{number:,} {'of them ' if len(reasons) > 1 else ''}({reason}): {_BLOCKED[reason]}{_form(link, _HELPS.get(reason), name)}"
         for reason, number in reasons.items()
         if reason
     ]
     return "; ".join(parts)
+
+
+def _form(link: str, repair: str | None, name: str) -> str:
+    """Where the form of a repair opens with its values; the page where no repair helps. A row that is deleted may have
+    dependents in other collections: then all are repaired."""
+    conf = {"repair": repair} if repair == "all" else {"repair": repair, "collections": [name]}
+    values = f"?conf={quote(json.dumps(conf, separators=(',', ':')))}" if repair else ""
+    return f" at {link}{values}" if link else ""
 
 
 _REPAIRED = {
@@ -269,7 +289,7 @@ def _quiet_repairs(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
         listed = ", ".join(f"{r['collection']} {r['unattended']:,}" for r in lately if r["unattended"])
         text = (
             f"{now:,} rows were repaired {which}, {number:,} by scheduled runs in 24 hours ({listed}): more than {limit} = "
-            f"{most:,}. The rows are correct now; find {find} ({RUNBOOK})"
+            f"{most:,}. The rows are correct now; find {find}"
         )
         found.append(
             Alert(text, verdict=f"{cause}_repairs" if cause is not Why.NEVER_ATTEMPTED else "unattempted_repairs")
@@ -330,8 +350,8 @@ def _ages(ages: Mapping[str, Mapping[str, Any]]) -> str:
     name, age = min(ages.items(), key=lambda item: str(item[1]["examined_until"]))
     never = sorted(n for n, a in ages.items() if a["swept_at"] is None)
     swept = min((str(a["swept_at"]), n) for n, a in ages.items()) if not never else None
-    last = f"oldest sweep: {swept[0][:16]} ({swept[1]})" if swept else f"never swept: {', '.join(never)}"
-    return f"Oldest complete comparison: {str(age['examined_until'])[:16]} ({name}); {last}."
+    last = f"oldest sweep: {moment(swept[0])} ({swept[1]})" if swept else f"never swept: {', '.join(never)}"
+    return f"Oldest complete comparison: {moment(str(age['examined_until']))} ({name}); {last}."
 
 
 def verdict(whole: Mapping[str, Any]) -> str:
@@ -359,7 +379,7 @@ def verdict(whole: Mapping[str, Any]) -> str:
 def described(whole: Mapping[str, Any]) -> list[Block]:
     """The report as a person reads it: the verdict, the counts, what is open, samples."""
     blocks: list[Block] = [
-        Heading(f"Reconciliation of {whole['at'][:16].replace('T', ' ')} UTC, repair {whole['repair']}"),
+        Heading(f"Reconciliation of {moment(whole['at'])}, repair {whole['repair']}"),
         Paragraph(verdict(whole), strong=True),
         report.table(whole["collections"]),
     ]
@@ -367,7 +387,7 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
         lines = []
         for line in whole["open"]:
             is_open = f"{line['verdict']}, excused" if line["excused"] else line["verdict"]
-            found = [line["collection"], is_open, line["reason"] or "", line["cause"], line["since"][:16]]
+            found = [line["collection"], is_open, line["reason"] or "", line["cause"], moment(line["since"])]
             lines.append([*found, f"{line['number']:,}"])
         blocks.append(Table(["open", "verdict", "reason", "cause", "since", "number"], lines, left=5))
     if whole["repaired_lately"]:

@@ -86,6 +86,14 @@ def prune(connection: Connection, days: int) -> int:
     ).rowcount
 
 
+def last_run(connection: Connection, dag_id: str, *, but: str) -> str | None:
+    """The run that left the last line, apart from this one; None where there is none."""
+    row = connection.execute(
+        "SELECT run_id FROM dualwrite.runs WHERE dag_id = %s AND run_id <> %s ORDER BY id DESC LIMIT 1", (dag_id, but)
+    ).fetchone()
+    return str(row[0]) if row else None
+
+
 def history(connection: Connection, dag_id: str, limit: int = 200) -> list[dict[str, Any]]:
     """The last runs in short form, newest first: what each found and wrote over all collections."""
     rows = connection.execute(
