@@ -21,7 +21,7 @@ from dualwrite.engine.units import Policy, unit_of
 from dualwrite.model.documents import Document
 from dualwrite.model.report import CollectionReport
 from dualwrite.postgres.remembered import excuses, journal
-from dualwrite.postgres.target import Comparison, Difference, Write
+from dualwrite.postgres.target import Comparison, Deleted, Difference, Write
 from dualwrite.postgres.trial import Tried
 from tests.model.explore import Ask, Explored, explore
 from tests.model.world import STARTS, World
@@ -93,10 +93,10 @@ class ModelTarget:
     def try_write(self, connection: Ask, collection: Any, ns: Sequence[int], *, stale: bool) -> Tried:
         return Tried()
 
-    def delete(self, collection: Any, candidates: Sequence[Any], run_id: str) -> dict[str, int]:
+    def delete(self, collection: Any, candidates: Sequence[Any], run_id: str) -> Deleted:
         ((_, label, _, xmin),) = candidates
         _, *journal = self._ask("remove", int(xmin)).split()
-        return {label: int(journal[0])} if journal else {}
+        return Deleted({label: int(journal[0])} if journal else {})
 
     def untouched(self, connection: Ask, collection: Any, ids: Sequence[int]) -> frozenset[str]:
         return frozenset({UNIT.label}) if self._ask("untouched", tuple(ids)) else frozenset()

@@ -32,7 +32,16 @@ from dualwrite.model.errors import IdentityError
 from dualwrite.model.mapping import Key, Row, joined_label, map_document
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
-from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Excuse, Finding, Reason, Verdict, rejected
+from dualwrite.model.verdicts import (
+    DRIFT,
+    OBSTACLES,
+    SETTLED_BY_WRITING,
+    Excuse,
+    Finding,
+    Reason,
+    Verdict,
+    rejected,
+)
 from dualwrite.model.windows import Window
 from dualwrite.postgres.target import Target
 
@@ -85,6 +94,8 @@ class Examiner:
         """Rejections that nobody excused; kept for `first_look` alone."""
         self.accepted: list[Finding] = []
         """Drift that a person had excused before it was found; kept for `first_look` alone."""
+        self.obstructed: list[Finding] = []
+        """Extra rows that were to be deleted and are still there, each with the reason."""
         self._parents = Parents(source, target, catalog, run_id=run_id, insert=policy.insert, report=report)
         self.judge = Judge(source, target, catalog, collection, report=report, run_id=run_id, parents=self._parents)
         self.protocol = Protocol(self.judge, policy)
@@ -353,6 +364,8 @@ class Examiner:
                 return
             if finding.verdict is Verdict.REJECTED and not finding.excused:
                 self.rejected.append(replace(finding, key=None))  # it is the document that is mapped again
+        if finding.reason in OBSTACLES and self.policy.delete:
+            self.obstructed.append(finding)
         if finding.label in self._watched and finding.verdict not in DRIFT | {Verdict.IN_FLIGHT}:
             self.settled.add(finding.label)
         self.report.add(finding)

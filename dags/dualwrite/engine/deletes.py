@@ -19,6 +19,7 @@ from dualwrite.model.documents import Document, Unasked
 from dualwrite.model.mapping import Key, Row, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.remembered import excuses, journal
+from dualwrite.postgres.target import Deleted
 
 
 def takes_names(collection: Collection) -> bool:
@@ -75,17 +76,18 @@ class Deletes:
                 again[unit.label] = elsewhere[0]
             else:
                 proved.append((unit, xmin, finding))
-        deleted = self._delete([(u.key, u.label, u.path, xmin) for u, xmin, _ in proved]) if proved else {}
-        self._judge.report.deleted += len(deleted)
+        deleted = self._delete([(u.key, u.label, u.path, xmin) for u, xmin, _ in proved]) if proved else Deleted()
+        self._judge.report.deleted += len(deleted.journal)
         for unit, _, finding in proved:
-            before = done.get(unit.label)
-            if unit.label in deleted:
+            if unit.label in deleted.journal:
                 done[unit.label] = finding
-                self._deleted[unit.label] = (unit, deleted[unit.label])
-                continue
-            done[unit.label] = replace(finding, reason=Reason.STILL_REFERENCED)
-            if before is None or before.fingerprint != finding.fingerprint:
-                again[unit.label] = unit  # or a client changed it this moment: looked at once more
+                self._deleted[unit.label] = (unit, deleted.journal[unit.label])
+            elif unit.label in deleted.kept:
+                done[unit.label] = replace(finding, reason=deleted.kept[unit.label])
+                if deleted.journal and deleted.kept[unit.label] is Reason.STILL_REFERENCED:
+                    again[unit.label] = unit  # what referenced it may have gone with this round
+            else:
+                again[unit.label] = unit  # a client changed it this moment
         return again
 
     def _accepted(self, extra: Sequence[Finding]) -> set[str]:
@@ -96,13 +98,13 @@ class Deletes:
             accepted = excuses.excuses_among(connection, self._collection.name, [f.label for f in extra])
         return {f.label for f in extra if f.label in accepted and accepted[f.label].covers(f)}
 
-    def _delete(self, candidates: list[tuple[Key, str, str | None, str]]) -> dict[str, int]:
+    def _delete(self, candidates: list[tuple[Key, str, str | None, str]]) -> Deleted:
         for attempt in range(ATTEMPTS):
             try:
                 return self._judge.target.delete(self._collection, candidates, self._judge.run_id)
             except postgres.Error as error:
                 self._judge.wait_or_raise(error, attempt)
-        return {}
+        return Deleted()
 
     # --- the proof ----------------------------------------------------------------------------------------------------
 

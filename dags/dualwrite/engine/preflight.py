@@ -21,6 +21,7 @@ from dualwrite.model.errors import PreflightError
 from dualwrite.model.live import can_be_key, fits
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection, live_types, privileges
+from dualwrite.postgres.references import Reference, references_to
 from dualwrite.postgres.remembered import schema
 from dualwrite.postgres.target import Target
 from dualwrite.postgres.visibility import tables_hiding_rows
@@ -76,7 +77,8 @@ def check(
     Reads counts of the source (billed: one read per 1,000 documents), of documents with an odd check field a few, and the
     target's catalog.
     """
-    collections = [catalog[name] for name in windows]
+    # The rows and documents that a row requires are looked at too, and in a run that writes, written.
+    collections = [catalog[name] for name in catalog.with_parents(windows)]
     try:
         connection = target.connection
     except postgres.ConnectError as error:
@@ -95,6 +97,9 @@ def check(
         ]
         role, server, target_time = identity(connection)
         fired = triggers(connection, collections)
+        unseen = unseen_references(connection, collections) if writes else {}
+    for sentence in unseen.values():
+        log.warning("%s", sentence)
     if fired and writes:
         log.warning(
             "Triggers fire on what this run writes (a Supabase webhook is one): %s. docs/deployment.md says what to do",
@@ -104,7 +109,7 @@ def check(
         raise PreflightError("The target is not fit for this run:\n" + "\n".join(f"- {fault}" for fault in faults))
     began = datetime.now(UTC)
     estimates = {
-        c.name: sum(source.count(scan)[0] for scan in scans(c, windows[c.name])) for c in collections if estimate
+        name: sum(source.count(scan)[0] for scan in scans(catalog[name], windows[name])) for name in windows if estimate
     }
     source_time = check_not_empty(source, target, catalog) or began
     wanted = windows if times_of is None else times_of
@@ -143,6 +148,55 @@ def target_faults(
         oid = oids.get(collection.table, 0)
         faults += _table_faults(collection, columns.get(oid, {}), uniques.get(oid, []))
     return faults
+
+
+def unseen_references(connection: Connection, collections: Sequence[Collection]) -> dict[str, str]:
+    """By collection, the tables that keep its rows from being deleted, because rows that this role can't see might be changed
+    with them: a sentence each, with what makes them visible."""
+    oids = privileges.relations(connection, [c.table for c in collections])
+    unproved = [r for r in references_to(connection, oids.values()) if r.unproved]
+    if not unproved:
+        return {}
+    role = postgres.sql.Identifier(identity(connection)[0]).as_string(connection)
+    found: dict[str, str] = {}
+    for collection in collections:
+        tables = {r.name: r for r in unproved if r.to == oids.get(collection.table)}
+        if not tables:
+            continue
+        keys = "; ".join(f"{r.name} ({r.constraint}, ON DELETE {r.on_delete})" for r in tables.values())
+        remedies = [_shown(connection, r, role) for r in tables.values()]
+        found[collection.name] = (
+            f"No row of {collection.table} is deleted that rows of these tables could reference, because this role can't see "
+            f"all of them: {keys}. {' '.join(remedies)}"
+        )
+    return found
+
+
+def referencing_tables(connection: Connection, collections: Sequence[Collection]) -> dict[str, str]:
+    """By collection, the tables that have foreign keys to its table: a sentence each."""
+    oids = privileges.relations(connection, [c.table for c in collections])
+    references = references_to(connection, oids.values()) if oids else []
+    found: dict[str, str] = {}
+    for c in collections:
+        if named := [f"{r.name} ({', '.join(r.columns)})" for r in references if r.to == oids.get(c.table)]:
+            found[c.name] = f"{c.table} is referenced by {', '.join(named)}"
+    return found
+
+
+def _shown(connection: Connection, reference: Reference, role: str) -> str:
+    """The statements that let a role see all rows of a table."""
+    schema, table = (
+        postgres.sql.Identifier(*name).as_string(connection)
+        for name in ((reference.schema,), (reference.schema, reference.table))
+    )
+    statements = (
+        [] if reference.granted else [f"GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {table} TO {role};"]
+    )
+    if reference.filtered:
+        statements.append(
+            f"ALTER ROLE {role} BYPASSRLS; or CREATE POLICY dualwrite_sees ON {table} FOR SELECT TO {role} USING (true);"
+        )
+    return " ".join(statements)
 
 
 def triggers(connection: Connection, collections: Sequence[Collection]) -> dict[str, list[str]]:

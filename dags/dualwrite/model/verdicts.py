@@ -63,15 +63,25 @@ class Reason(StrEnum):
     CANT_BE_ASKED = "cant_be_asked"
     """Firestore can't be asked for the document: a part of its path is no id that it allows."""
     STILL_REFERENCED = "still_referenced"
-    """Rows reference it, so it was not deleted."""
+    """Rows reference it, so it isn't deleted."""
+    REFERENCES_UNSEEN = "references_unseen"
+    """Rows that the role can't see could reference it, and would be changed with it, so it isn't deleted."""
+    DELETE_REFUSED = "delete_refused"
+    """Postgres didn't delete it: a trigger, or a policy for deletes."""
     ABSENCE_NOT_PROVED = "absence_not_proved"
-    """Proving that no document has this key would read more names than max_proof_reads, so it was not deleted."""
+    """Proving that no document has this key would read more names than max_proof_reads, so it isn't deleted."""
     FIRST_LOOK = "first_look"
     YOUNGER_THAN_GRACE = "younger_than_grace"
     CHANGED_BETWEEN_LOOKS = "changed_between_looks"
     KEPT_CHANGING = "kept_changing"
     EXCUSED_IN_ADVANCE = "excused_in_advance"
     """Nothing differs yet: a person accepted what will be found first."""
+
+
+OBSTACLES = frozenset(
+    {Reason.STILL_REFERENCED, Reason.REFERENCES_UNSEEN, Reason.DELETE_REFUSED, Reason.ABSENCE_NOT_PROVED}
+)
+"""Why a row that is extra isn't deleted. Not every look asks, so they don't make it another difference."""
 
 
 def reason_of(text: str | None) -> Reason | Refusal | None:
@@ -160,10 +170,12 @@ class Excuse:
     reason: str | None = None
 
     def covers(self, finding: Finding) -> bool:
-        """An excuse ends when verdict or reason change: an accepted rejection says nothing of a lost row."""
+        """An excuse ends when verdict or reason change: an accepted rejection says nothing of a lost row. Why an extra row
+        isn't deleted changes nothing about it."""
         if finding.verdict not in DRIFT:
             return False
-        return self.verdict is None or (self.verdict, self.reason) == (finding.verdict, finding.reason)
+        accepted, found = (None if r in OBSTACLES else r for r in (self.reason, finding.reason))
+        return self.verdict is None or (self.verdict, accepted) == (finding.verdict, found)
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dualwrite.model.declaration import Column, DocumentId, ParentId, Segment, Template
 from dualwrite.postgres.connection import sql
 from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, as_text, cast_to, column_name, statement
+from dualwrite.postgres.references import Reference
 
 
 class Lookups(Fragments):
@@ -51,6 +52,30 @@ class Lookups(Fragments):
             column_name(column, "t"),
             cast_to(declared, sql.SQL("%(values)s"), "[]"),
         )
+
+    def referenced(self, references: Sequence[Reference]) -> sql.Composed:
+        """Of rows by key, those that other rows reference, or could: n, and the places of the foreign keys in `references`.
+        Parameters: n, keys.
+
+        A key all of whose rows we see says whether one references. Of one that we can't see all rows of, a row could
+        reference whatever has a value in all referenced columns; unless Postgres itself refuses the delete.
+        """
+        cases = []
+        for place, reference in enumerate(references):
+            pairs = zip(reference.columns, reference.referenced, strict=True)
+            if reference.seen:
+                condition = sql.SQL("EXISTS (SELECT FROM {} r WHERE {})").format(
+                    sql.Identifier(reference.schema, reference.table),
+                    AND.join(sql.SQL("{} = {}").format(column_name(a, "r"), column_name(b, "t")) for a, b in pairs),
+                )
+            elif reference.unproved:
+                condition = AND.join(sql.SQL("{} IS NOT NULL").format(column_name(b, "t")) for _, b in pairs)
+            else:
+                continue
+            cases.append(sql.SQL("CASE WHEN {} THEN {} END").format(condition, sql.Literal(place)))
+        return sql.SQL(
+            "WITH {c} SELECT c._n, array_remove(ARRAY[{cases}]::int4[], NULL) FROM c JOIN {table} t ON {same_key}"
+        ).format(c=self.candidate_keys(), cases=COMMA.join(cases), table=self.table, same_key=self.same_key("t", "c"))
 
     def counts_by_time(self, column: str) -> sql.Composed:
         """How many rows lie before the first edge (0), from the n-th edge on (n), and so on. Parameters: edges."""

@@ -53,7 +53,7 @@ class Rows(Session):
         """xmin and digest of the rows at these keys. An absent row gives no entry, which is a reading too."""
         if not keys:
             return {}
-        statement, parameters = self.lookups(collection).versions, _numbered(keys)
+        statement, parameters = self.lookups(collection).versions, numbered(keys)
         rows = self.fetch(statement, parameters)
         return {keys[n]: (xmin, digest) for n, xmin, digest in rows}
 
@@ -62,7 +62,7 @@ class Rows(Session):
         without a row give no entry."""
         if not keys:
             return {}
-        statement, parameters = self.lookups(collection).paths, _numbered(keys)
+        statement, parameters = self.lookups(collection).paths, numbered(keys)
         rows = self.fetch(statement, parameters)
         # An id with a slash in it, written by hand, would name another document's path.
         return {keys[n]: tuple(path for path in paths if collection.match(path) is not None) for n, paths in rows}
@@ -136,5 +136,6 @@ class Rows(Session):
         return touched, new
 
 
-def _numbered(keys: Sequence[Key]) -> dict[str, list[int] | list[str]]:
+def numbered(keys: Sequence[Key]) -> dict[str, list[int] | list[str]]:
+    """The parameters of `candidate_keys`."""
     return {"n": list(range(len(keys))), "keys": [key_json(key) for key in keys]}

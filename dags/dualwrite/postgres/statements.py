@@ -251,20 +251,10 @@ class Statements(Fragments):
             """
         ).format(c=self.candidate_keys(), table=self.table, same_key=self.same_key("t", "c"))
 
-    def delete(self, referencing: list[tuple[str, str, str, str]]) -> sql.Composed:
-        """Deletes locked rows that no row references, and journals them as they were.
-
-        `referencing` are the foreign keys of the live database to this table: schema, table, column, and this
-        table's column. Parameters: n, keys, label, path (text[]), run, collection, table.
-        """
-        free = [
-            sql.SQL(" AND NOT EXISTS (SELECT FROM {table} r WHERE {column} = {referenced})").format(
-                table=sql.Identifier(schema, table),
-                column=column_name(column, "r"),
-                referenced=column_name(referenced, "t"),
-            )
-            for schema, table, column, referenced in referencing
-        ]
+    @statement
+    def delete(self) -> sql.Composed:
+        """Deletes rows, and journals them as they were. The caller has locked them and knows that nothing references them.
+        Parameters: n, keys, label, path (text[]), run, collection, table."""
         return sql.SQL(
             """
             WITH {c}, l AS (
@@ -272,7 +262,7 @@ class Statements(Fragments):
             ), written AS (
               DELETE FROM {table} t
               USING c JOIN l ON l._n = c._n
-              WHERE {same_key} {free}
+              WHERE {same_key}
               RETURNING l.label, l.path, to_jsonb({key_array}) AS row_key, to_jsonb(t) AS row_before
             )
             INSERT INTO dualwrite.repair_journal
@@ -285,6 +275,5 @@ class Statements(Fragments):
             c=self.candidate_keys(),
             table=self.table,
             same_key=self.same_key("t", "c"),
-            free=sql.SQL("").join(free),
             key_array=self.key_array("t"),
         )

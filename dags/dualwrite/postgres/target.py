@@ -12,14 +12,19 @@ from typing import Any
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.mapping import Json, Key, Row, Staged, staged
+from dualwrite.model.verdicts import Reason
 from dualwrite.postgres import privileges
-from dualwrite.postgres.bad_rows import Refused, bisect, may_be_a_rows, quoted
+from dualwrite.postgres.bad_rows import Refused, bisect, may_be_a_rows
 from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.enforced import Enforced, enforced
-from dualwrite.postgres.rows import Rows, key_json
+from dualwrite.postgres.references import Reference, references_to, why_kept
+from dualwrite.postgres.rows import Rows, key_json, numbered
 from dualwrite.postgres.statements import Statements
 from dualwrite.postgres.text import stored
 from dualwrite.postgres.trial import Trial, Tried
+
+_ATTEMPTS = 3
+_KEYS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,19 @@ class Write:
 
     journal: dict[int, int] = field(default_factory=dict)
     refused: dict[int, Refused] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What became of rows to be deleted, by label: journal ids of those that were, and why others are kept. What stands in
+    neither was moved by a client since it was read."""
+
+    journal: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, Reason] = field(default_factory=dict)
+
+
+class _ReferencesChanged(Exception):
+    """The foreign keys to a table, or what we see through them, changed in the middle of a delete."""
 
 
 class Target(Rows):
@@ -271,54 +289,96 @@ class Target(Rows):
 
     def delete(
         self, collection: Collection, candidates: Sequence[tuple[Key, str, str | None, str]], run_id: str
-    ) -> dict[str, int]:
-        """Deletes rows (key, label, path, xmin as read) that are unchanged and that no row references.
+    ) -> Deleted:
+        """Deletes rows (key, label, path, xmin as read) that are unchanged and that provably no row references.
 
-        Two statements: the first locks the rows, so that no client can add a reference to them any more; the second
-        sees every reference added before that. With one statement, a comment committed between its snapshot and the
-        delete would be cascaded away. Returns journal ids by label; a label that isn't there was not deleted.
+        Three statements: the first locks the rows, so that no client can add a reference to them any more; the second
+        sees every reference added before that; the third deletes. With one statement, a comment committed between its
+        snapshot and the delete would be cascaded away. What the second can't see is kept, or refused by Postgres itself
+        (see references.py); and if what it could see has changed by the end, nothing was deleted.
         """
-        statements = self.statements(collection)
-        ns = list(range(len(candidates)))
-        keys = [key_json(key) for key, _, _, _ in candidates]
-        with self.transaction() as connection:
-            referencing = self._referencing(connection, collection)
-            locked = [
-                n
-                for (n,) in connection.execute(
-                    statements.lock, {"n": ns, "keys": keys, "xmin": [xmin for _, _, _, xmin in candidates]}
-                )
-            ]
-            if not locked:
-                return {}
-            deleted = connection.execute(
-                statements.delete(referencing),
-                {
-                    "n": locked,
-                    "keys": [keys[n] for n in locked],
-                    "label": [candidates[n][1] for n in locked],
-                    "path": [stored(candidates[n][2]) for n in locked],
-                    "run": run_id,
-                    "collection": collection.name,
-                    "table": collection.table,
-                },
-            )
-            return {label: journal_id for journal_id, label in deleted}
+        for _ in range(_ATTEMPTS):
+            try:
+                with self.transaction() as connection:
+                    before = self._references(connection, collection)
+                    deleted = self._delete(connection, collection, candidates, run_id, before)
+                    if deleted.journal and self._references(connection, collection) != before:
+                        raise _ReferencesChanged
+                    return deleted
+            except _ReferencesChanged:
+                continue
+        return Deleted()
 
-    def _referencing(self, connection: Connection, collection: Collection) -> list[tuple[str, str, str, str]]:
-        """The live foreign keys to this table, those of tables that the catalog doesn't know included."""
-        return connection.execute(
-            """
-            SELECT n.nspname::text, r.relname::text, a.attname::text, b.attname::text
-            FROM pg_constraint k
-            JOIN pg_class r ON r.oid = k.conrelid
-            JOIN pg_namespace n ON n.oid = r.relnamespace
-            JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
-            JOIN pg_attribute b ON b.attrelid = k.confrelid AND b.attnum = k.confkey[1]
-            WHERE k.contype = 'f' AND k.confrelid = %s::regclass
-            """,
-            (quoted(collection),),
-        ).fetchall()
+    def _delete(
+        self,
+        connection: Connection,
+        collection: Collection,
+        candidates: Sequence[tuple[Key, str, str | None, str]],
+        run_id: str,
+        references: Sequence[Reference],
+    ) -> Deleted:
+        statements = self.statements(collection)
+        keys = [key_json(key) for key, _, _, _ in candidates]
+        labels = [label for _, label, _, _ in candidates]
+        versions = {"n": list(range(len(keys))), "keys": keys, "xmin": [xmin for _, _, _, xmin in candidates]}
+        locked = [n for (n,) in connection.execute(statements.lock, versions)]
+        if not locked:
+            return Deleted()
+        named = {"n": locked, "keys": [keys[n] for n in locked]}
+        kept = {
+            n: why
+            for n, places in connection.execute(self.lookups(collection).referenced(references), named)
+            if (why := why_kept(references[place] for place in places)) is not None
+        }
+        journal: dict[str, int] = {}
+
+        def write(ns: list[int]) -> None:
+            parameters = {
+                "n": ns,
+                "keys": [keys[n] for n in ns],
+                "label": [labels[n] for n in ns],
+                "path": [stored(candidates[n][2]) for n in ns],
+                "run": run_id,
+                "collection": collection.name,
+                "table": collection.table,
+            }
+            try:
+                journal.update((label, i) for i, label in connection.execute(statements.delete, parameters).fetchall())
+            except (postgres.errors.ForeignKeyViolation, postgres.errors.RestrictViolation):
+                if len(ns) == 1:
+                    kept[ns[0]] = Reason.STILL_REFERENCED
+                raise
+
+        # A constraint that is checked at the end of the transaction would refuse all rows, and name none.
+        connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        bisect(
+            connection,
+            [n for n in locked if n not in kept],
+            write,
+            lambda n, _: kept.setdefault(n, Reason.DELETE_REFUSED),
+        )
+        for n in locked:  # neither deleted nor an error: a trigger, or a policy for deletes, left it out
+            if n not in kept and labels[n] not in journal:
+                kept[n] = Reason.DELETE_REFUSED
+        return Deleted(journal, {labels[n]: why for n, why in kept.items()})
+
+    def _references(self, connection: Connection, collection: Collection) -> list[Reference]:
+        oid = privileges.relation(connection, collection.table)
+        return references_to(connection, [oid] if oid is not None else [])
+
+    def referenced(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, list[Reference]]:
+        """The foreign keys through which rows reference those at these keys, or could: rows that we may not see. Keys that
+        nothing references give no entry."""
+        found: dict[Key, list[Reference]] = {}
+        with self.transaction() as connection:
+            references = self._references(connection, collection)
+            statement = self.lookups(collection).referenced(references)
+            for start in range(0, len(keys) if references else 0, _KEYS_AT_ONCE):
+                part = keys[start : start + _KEYS_AT_ONCE]
+                for n, places in connection.execute(statement, numbered(part)):
+                    if places:
+                        found[part[n]] = [references[place] for place in places]
+        return found
 
     def untouched(self, connection: Connection, collection: Collection, journal_ids: Sequence[int]) -> frozenset[str]:
         """Labels of journaled inserts whose row is still the very version that we inserted: it carries the xmin of

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.privileges import RELATIONS, relations_parameters
 
-_HIDING = """
+HIDING = """
     SELECT t.oid
     FROM {tables} AS t (oid)
     LEFT JOIN pg_policy p ON p.polrelid = t.oid AND p.polcmd IN ('r', '*') AND (
@@ -19,6 +19,7 @@ _HIDING = """
     HAVING bool_or(NOT p.polpermissive) IS TRUE
       OR bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true') IS NOT TRUE
 """
+"""Finds the oids of those of `tables` (SQL that gives oids) of which this role may not see every row."""
 
 
 def tables_hiding_rows(connection: Connection, tables: Iterable[int]) -> set[int]:
@@ -27,7 +28,7 @@ def tables_hiding_rows(connection: Connection, tables: Iterable[int]) -> set[int
     Nothing is hidden from a role that bypasses row-level security or owns the table, nor where a policy for the role
     shows every row (`USING (true)`) and no restrictive one narrows it.
     """
-    hiding = _HIDING.format(tables="unnest(%(tables)s::oid[])")
+    hiding = HIDING.format(tables="unnest(%(tables)s::oid[])")
     return {oid for (oid,) in connection.execute(hiding, {"tables": list(tables)}).fetchall()}
 
 
@@ -41,7 +42,7 @@ def shows_every_row(connection: Connection, name: str) -> bool:
     """Whether there is a relation of this name (as in `relations`) that this role may read, and that hides no row from it."""
     row = connection.execute(
         f"""
-        WITH found AS ({RELATIONS}), hiding AS ({_HIDING.format(tables="(SELECT oid FROM found)")})
+        WITH found AS ({RELATIONS}), hiding AS ({HIDING.format(tables="(SELECT oid FROM found)")})
         SELECT EXISTS (
           SELECT FROM found
           WHERE has_table_privilege(oid, 'SELECT') AND oid NOT IN (SELECT oid FROM hiding)

@@ -230,6 +230,9 @@ def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:
             yield Line(f"table {collection.table}", note=note)
     with postgres.transaction(connection, read_only=True):
         fired = preflight.triggers(connection, list(catalog))
+        unseen = preflight.unseen_references(connection, list(catalog))
+    for name, sentence in unseen.items():
+        yield Line(f"deletes in {catalog[name].table}", sentence)
     number = sum(map(len, fired.values()))
     listed = "; ".join(f"{table}: {', '.join(names)}" for table, names in fired.items())
     yield Line("triggers", note=f"{number} fire on what a run writes: {listed}" if number else "none")

@@ -15,8 +15,9 @@ from typing import Any
 from urllib.parse import quote
 
 from dualwrite import migrations
+from dualwrite.engine import preflight
 from dualwrite.model import cost, report
-from dualwrite.model.declaration import Catalog
+from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.problems import ProblemKind
 from dualwrite.model.render import Block, Heading, Paragraph, Table, moment
 from dualwrite.model.report import Alert, CollectionReport, merged
@@ -52,7 +53,10 @@ _BLOCKED: dict[str, str] = {
     Reason.PATH_UNKNOWN: "look at the row by hand: nothing tells which document it belongs to, so no repair deletes it",
     Reason.CANT_BE_ASKED: "look at the row by hand: a part of its document's path is no id that Firestore can be asked for, so "
     "no repair deletes it",
-    Reason.STILL_REFERENCED: "remove the rows that reference it first (see its foreign keys), or excuse it",
+    Reason.STILL_REFERENCED: "remove the rows that reference it first, or select their collection too, or excuse it",
+    Reason.REFERENCES_UNSEEN: "let the role see the tables that reference it, because a delete would change rows that it can't "
+    "see, or excuse it",
+    Reason.DELETE_REFUSED: "see which trigger or policy of the table keeps the row, because Postgres didn't delete it, or excuse it",
 }
 """What to do where the repair that the verdict suggests can't help, by the difference's reason."""
 _HELPS: dict[str, str] = {
@@ -120,6 +124,7 @@ def build_report(
         "clean_days": clean_streak(run_log.clean_days(connection, DAG_ID), plan.now.date()),
         "migrations": migrations.standing(connection),
     }
+    whole_report["references"] = _references(connection, catalog, whole_report["open"])
     derived = [c.name for c in catalog if c.entries is not None]
     whole_report["ready"] = checklist(whole_report, catalog.names, derived)
     whole_report["verdict"] = verdict(whole_report)
@@ -157,6 +162,21 @@ def _collection(name: str, plan: Plan, parts: Parts) -> dict[str, Any]:
         **whole.as_json(),
         "sweep_failed": compared.get("sweep_failed"),
         **{n: (looked or {}).get(n, 0) for n in ("not_looked_at", "undecided")},
+    }
+
+
+def _references(
+    connection: Connection, catalog: Catalog, is_open: Iterable[Mapping[str, Any]]
+) -> dict[str, dict[str, str]]:
+    """By reason and collection, the tables whose rows keep open extra rows from being deleted, and what to do about them."""
+    waiting = {(line["reason"], line["collection"]) for line in is_open if not line["excused"]}
+
+    def among(reason: Reason) -> list[Collection]:
+        return [c for c in catalog if (reason, c.name) in waiting]
+
+    return {
+        Reason.STILL_REFERENCED: preflight.referencing_tables(connection, among(Reason.STILL_REFERENCED)),
+        Reason.REFERENCES_UNSEEN: preflight.unseen_references(connection, among(Reason.REFERENCES_UNSEEN)),
     }
 
 
@@ -228,6 +248,8 @@ def _drift(whole: Mapping[str, Any], catalog: Catalog, link: str) -> list[Alert]
             else "see the report"
         )
         text = f"{name}: {number:,} {verdict} since {moment(since)} ({why}); {_remedy(name, verdict, reasons, catalog, link)}"
+        tables = [whole["references"].get(reason, {}).get(name) for reason in reasons]
+        text += "".join(f". {told}" for told in tables if told)
         if not whole["dual_write_enabled"]:
             text += "; Variable dual_write_enabled is false, so nothing is repaired until it is true again"
         found.append(Alert(text, name, verdict, causes.most_common(1)[0][0]))

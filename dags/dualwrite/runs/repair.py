@@ -24,7 +24,8 @@ from dualwrite.model.mapping import joined_label, key_of_path
 from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Reason, Verdict
-from dualwrite.postgres.remembered import journal
+from dualwrite.postgres import Connection
+from dualwrite.postgres.remembered import differences, journal
 from dualwrite.postgres.remembered.differences import OpenDifference, differences_at, in_pages
 from dualwrite.runs import second_look
 from dualwrite.runs.liveness import liveness
@@ -236,4 +237,8 @@ def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
                 examiner.examine_units(units)
             examiner.protocol.finish_journal()
 
-        return measured(run, found, work, lambda _: None, run.plan.windows.get(name))
+        def finish(connection: Connection) -> None:
+            # A look can't tell why Postgres refused a delete.
+            differences.remember(connection, name, examiner.obstructed, run.run_id)
+
+        return measured(run, found, work, finish, run.plan.windows.get(name))

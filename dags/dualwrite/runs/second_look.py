@@ -22,8 +22,9 @@ from dualwrite.engine.units import Policy, Unit, unit_of
 from dualwrite.model.declaration import Collection
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Cause, Finding, Verdict, Why
+from dualwrite.model.verdicts import DRIFT, OBSTACLES, SETTLED_BY_WRITING, Cause, Finding, Reason, Verdict, Why
 from dualwrite.postgres import Connection, target_clock
+from dualwrite.postgres.references import why_kept
 from dualwrite.postgres.remembered import differences, journal
 from dualwrite.postgres.remembered.differences import OpenDifference, differences_at
 from dualwrite.runs.open_units import units_of
@@ -151,12 +152,14 @@ def _look_at_collection(
             findings.extend(f for f in looked if f.label in known_extra)
             open_before = {label: d for label, d in before.items() if label not in written}
             judged = [_settled(f, open_before.get(f.label), now, run.params) for f in findings]
+            judged = _with_obstacles(run, examiner, judged, before, after_deletes=proves_again)
             findings[:] = _with_causes(run, collection, judged)
             for finding in findings:
                 found.add(finding)
                 off = finding.cause is not None and finding.cause.why is Why.DUAL_WRITE_OFF
                 found.expected += off and finding.verdict in DRIFT
-            _find_dependents(examiner, [f for f in findings if f.verdict is Verdict.EXTRA], looks.dependents)
+            gone = [f for f in findings if f.verdict is Verdict.EXTRA]
+            _find_dependents(examiner, gone, looks.dependents, run.params.collections)
 
         def finish(connection: Connection) -> None:
             still = [f for f in findings if f.verdict in DRIFT or f.verdict is Verdict.IN_FLIGHT]
@@ -203,14 +206,54 @@ def _with_causes(run: Run, collection: Collection, findings: Sequence[Finding]) 
     return [replace(f, cause=causes.get(f.label)) for f in findings]
 
 
-def _find_dependents(examiner: Examiner, extra: Sequence[Finding], dependents: dict[str, dict[str, Unit]]) -> None:
+_TRIED = (Reason.DELETE_REFUSED, Reason.ABSENCE_NOT_PROVED)
+"""What only an attempt, or a costly proof, tells: kept from one look to the next, until a repair tries again."""
+
+
+def _with_obstacles(
+    run: Run,
+    examiner: Examiner,
+    findings: Sequence[Finding],
+    before: Mapping[str, OpenDifference],
+    *,
+    after_deletes: bool,
+) -> list[Finding]:
+    """The findings, with the reason where an extra row is one that a repair wouldn't delete, or didn't. Rows of selected
+    collections that reference it are found through it and go first, so they count only if they are still there afterwards.
+    """
+    extra = [f for f in findings if f.verdict is Verdict.EXTRA and f.reason in (None, Reason.PARENT_GONE) and f.key]
+    keys = [f.key for f in extra if f.key is not None]
+    held = examiner.target.referenced(examiner.collection, keys) if keys else {}
+    going = {
+        (child.table, column.name)
+        for child, column in run.catalog.children(examiner.collection.name)
+        if child.name in run.params.collections
+    }
+    reasons: dict[str, Reason] = {}
+    for finding in extra:
+        was = before[finding.label].finding.reason if finding.label in before else None
+        by = held.get(finding.key or (), [])
+        first = [r for r in by if any((table, c) in going for table in (r.table, r.name) for c in r.columns)]
+        staying = by if after_deletes or was in OBSTACLES else [r for r in by if r not in first]
+        why = why_kept(staying) or (was if was in _TRIED else None)
+        if why is not None:
+            reasons[finding.label] = Reason(why)
+    return [replace(f, reason=reasons[f.label]) if f.label in reasons else f for f in findings]
+
+
+def _find_dependents(
+    examiner: Examiner, extra: Sequence[Finding], dependents: dict[str, dict[str, Unit]], selected: Container[str]
+) -> None:
     """Rows that reference rows whose documents are gone: they can't stay, though their own documents may be there. One
-    statement for each table that references this one."""
+    statement for each selected collection that references this one: of the others, preflight hasn't asked whether we see
+    all rows, and nobody looks at them."""
     catalog, collection = examiner.catalog, examiner.collection
     gone = {str(f.key[0]): f.requires or f.path for f in extra if f.key and (f.requires or f.path)}
     if not gone or len(collection.key) != 1:
         return
     for child, column in catalog.children(collection.name):
+        if child.name not in selected:
+            continue
         rows = examiner.target.dependents(child, column.name, gone)
         paths = examiner.target.paths(child, [key for _, key in rows])
         for value, key in rows:

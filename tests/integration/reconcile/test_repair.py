@@ -274,7 +274,7 @@ def test_comments_alone_can_be_repaired_though_their_post_is_missing_too(world, 
 
 
 def test_the_dependents_of_many_extra_rows_are_asked_for_in_one_statement_a_table(
-    world, emulator, target_dsn, run, monkeypatch
+    world, emulator, target_dsn, run, run_all, monkeypatch
 ):
     execute(
         target_dsn,
@@ -293,10 +293,13 @@ def test_the_dependents_of_many_extra_rows_are_asked_for_in_one_statement_a_tabl
         return one_by_one(self, collection, column, values)
 
     monkeypatch.setattr(Target, "dependents", counted)
-    found = run(scope="sweep")
+    found = run_all(scope="sweep")
     assert found.counts("posts") == {"extra": 200}
     assert found.counts("comments") == {"extra": 200}
     assert sorted(asked) == ["comments", "likes", "reactions", "replies"]
+    asked.clear()
+    run()
+    assert asked == ["comments"], "of the collections that nobody selected, no row is looked at"
 
 
 def test_a_run_looks_at_so_many_open_differences_and_tells_of_the_rest(world, target_dsn, run):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from dualwrite.model.verdicts import Excuse, Finding, Verdict, reason_of
+from dualwrite.model.verdicts import OBSTACLES, Excuse, Finding, Verdict, reason_of
 from dualwrite.postgres.connection import Connection, Jsonb, sql
 from dualwrite.postgres.session import Session
 from dualwrite.postgres.text import restored, stored
@@ -230,6 +230,7 @@ def _remembered(collection: str, finding: Finding, run_id: str) -> dict[str, Any
         "columns": list(finding.columns),
         "run": run_id,
         "fingerprint": finding.fingerprint,
+        "obstacles": [str(reason) for reason in OBSTACLES],
     }
 
 
@@ -258,7 +259,12 @@ ON CONFLICT (collection, key) DO UPDATE SET
     FROM (
       SELECT d.excused_by IS NOT NULL AND (
         d.excused_verdict IS NULL
-        OR (d.excused_verdict = excluded.verdict AND d.excused_finding_reason IS NOT DISTINCT FROM excluded.reason)
+        OR (
+          d.excused_verdict = excluded.verdict
+          -- Why an extra row isn't deleted doesn't make it another difference.
+          AND CASE WHEN d.excused_finding_reason <> ALL(%(obstacles)s) THEN d.excused_finding_reason END
+            IS NOT DISTINCT FROM CASE WHEN excluded.reason <> ALL(%(obstacles)s) THEN excluded.reason END
+        )
       ) AS holds
     ) excuse
   ),
