@@ -45,7 +45,9 @@ class _Round:
     duplicates: set[str] = field(default_factory=set)
     """Labels of documents whose natural key belongs to another one."""
     orphaned: set[str] = field(default_factory=set)
-    """Labels of keys whose required document is gone."""
+    """Labels of keys that go with a document that they require."""
+    to_null: set[str] = field(default_factory=set)
+    """Labels of rows that stay, with a null in place of a document that is gone."""
     written: dict[str, int] = field(default_factory=dict)
     """Journal ids of what this round inserted or updated."""
     again: dict[str, Unit] = field(default_factory=dict)
@@ -151,6 +153,8 @@ class Protocol:
         current.orphaned = {
             u.label for u in current.units.values() if u.requires is not None and required[u.requires] is None
         }
+        current.to_null = {label for label in current.orphaned if current.units[label].nulls}
+        current.orphaned -= current.to_null
         units = [u for u in current.units.values() if u.label not in current.orphaned]
         current.mapped.update(dict.fromkeys(current.orphaned))
         if self._collection.keyed_by_path:
@@ -254,7 +258,8 @@ class Protocol:
             elif unit.label in current.duplicates:
                 done[unit.label] = duplicate(replace(mapped, label=unit.label))
             else:
-                rows.append(replace(mapped, label=unit.label))
+                gone_path = unit.requires if unit.label in current.to_null else None
+                rows.append(self._judge.without_gone(replace(mapped, label=unit.label), gone_path))
         return rows, gone
 
     # --- step 4 -------------------------------------------------------------------------------------------------------
@@ -267,6 +272,8 @@ class Protocol:
         judged = self._judge.judge(Page.of(self._judge.stager, rows), policy, expected)
         for n, row in enumerate(rows):
             finding = judged.findings.get(n) or finding_of(Verdict.MATCHING, row, None)
+            if row.label in current.to_null and finding.verdict is Verdict.STALE:
+                finding = replace(finding, requires=current.units[row.label].requires)
             if n in judged.journal:
                 current.written[row.label] = judged.journal[n]
             if n in judged.obstacles:

@@ -30,7 +30,7 @@ from dualwrite.firestore.source import Source
 from dualwrite.firestore.staging import Stager
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.errors import TargetError
-from dualwrite.model.mapping import Key, Refusal, Row
+from dualwrite.model.mapping import Key, Refusal, Row, without
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.bad_rows import Refused
@@ -102,17 +102,20 @@ class Judge:
         are known to own their keys.
         """
         for attempt in range(ATTEMPTS):
+            nulled: dict[int, Row] = {}
             try:
                 with self.target.transaction() as connection:
                     comparison = self.target.compare_staged(connection, self.collection, page.staged, page.__getitem__)
-                    required = {d.n: self._required(d) for d in comparison.differences}
+                    nulling = self.nulling(connection) if comparison.differences else frozenset()
+                    required = {d.n: self._required(d, nulling) for d in comparison.differences}
                     left = self._left_with_parents(connection, comparison.differences) if policy.insert else frozenset()
                     required.update({n: [] for n in left})
-                    judged = (
-                        None
-                        if self._is_unknown(required, comparison.differences)
-                        else self._settle(connection, page, comparison, required, policy, expected, left)
-                    )
+                    if self._is_unknown(required, comparison.differences) or (
+                        nulled := self._nulled(comparison.differences, nulling)
+                    ):
+                        judged = None
+                    else:
+                        judged = self._settle(connection, page, comparison, required, policy, expected, left)
             except postgres.Error as error:
                 self.wait_or_raise(error, attempt)
                 continue
@@ -125,6 +128,8 @@ class Judge:
                 if policy.insert:
                     self._claims.clear()  # the target's own unique keys hold them from now on
                 return judged
+            for n, row in nulled.items():
+                page.put(n, row)
             # No transaction is open now: Firestore is never read while a lock or a snapshot is held.
             self._learn(required, comparison.differences)
         raise TargetError(
@@ -152,14 +157,51 @@ class Judge:
 
     # --- what is known of a difference --------------------------------------------------------------------------------
 
-    def _required(self, difference: Difference) -> list[tuple[str, str]]:
-        """Collection and path of each document that a row to be inserted needs, or whose row an existing one lacks."""
+    def nulling(self, connection: postgres.Connection) -> frozenset[str]:
+        """The reference columns that become null when the document that they name is gone."""
+        if not any(c.may_become_null for c in self.collection.references):
+            return frozenset()
+        return self.target.nulling(connection, self.collection)
+
+    def _nulled(self, differences: Iterable[Difference], nulling: frozenset[str]) -> dict[int, Row]:
+        """By number, the rows that name documents which are gone, with nulls in their place."""
+        found = {}
+        for difference in differences if nulling else ():
+            row = difference.row
+            gone = [
+                index
+                for index, parent, path in self._named(row, nulling)
+                if self._parents.state(parent, path) == "gone"
+            ]
+            if gone:
+                found[difference.n] = without(row, gone)
+        return found
+
+    def _named(self, row: Row, nulling: frozenset[str]) -> Iterable[tuple[int, str, str]]:
+        """Of each column that may become null: its index, and collection and path of the document that it names."""
+        segments = row.path.split("/")
+        for name, index, parent, path in self._references:
+            if name in nulling and row.cells[index] is not None:
+                yield index, parent, path(segments, str(row.cells[index]))
+
+    def without_gone(self, row: Row, gone: str | None) -> Row:
+        """The row with nulls where it names a document that is gone, by path."""
+        if gone is None:
+            return row
+        with self.target.transaction() as connection:
+            nulling = self.nulling(connection)
+        return without(row, [index for index, _, path in self._named(row, nulling) if path == gone])
+
+    def _required(self, difference: Difference, nulling: frozenset[str]) -> list[tuple[str, str]]:
+        """Collection and path of each document that a row to be inserted needs, or whose row an existing one lacks; and of
+        what a column names that differs and may have become null."""
         row = difference.row
         segments = row.path.split("/")
         return [
             (parent, path(segments, str(row.cells[index])))
             for name, index, parent, path in self._references
-            if row.cells[index] is not None and (not difference.found or name in difference.lacks)
+            if row.cells[index] is not None
+            and (not difference.found or name in difference.lacks or (name in nulling and name in difference.columns))
         ]
 
     def _learn(self, required: Mapping[int, Required], differences: Iterable[Difference]) -> None:

@@ -40,6 +40,11 @@ class Page(Sequence[Row]):
         self.staged.append(staged(len(self.staged), row))
         self._messages.append(None)
 
+    def put(self, n: int, row: Row) -> None:
+        """Another row in this place."""
+        self._rows[n] = row
+        self.staged[n] = staged(n, row)
+
     def __len__(self) -> int:
         return len(self.staged)
 

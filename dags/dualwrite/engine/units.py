@@ -36,7 +36,8 @@ class Unit:
     """One key to be examined by itself. Without a path it is a row whose document can only be searched for.
 
     `requires` names another document without which this key can't have a row: while that is gone, the key counts as
-    gone too (what is below a post that was deleted).
+    gone too (what is below a post that was deleted). With `nulls` the row stays instead, and the columns that name that
+    document are null.
     """
 
     label: str
@@ -44,6 +45,7 @@ class Unit:
     path: str | None
     entry: str | None = None
     requires: str | None = None
+    nulls: bool = False
 
     def found(
         self, verdict: Verdict, *, reason: Reason | Refusal | None = None, fingerprint: str | None = None
@@ -79,4 +81,5 @@ def unit_of_finding(collection: Collection, finding: Finding) -> Unit:
     """The unit of a difference that is looked at again."""
     assert finding.key is not None, "without a key it is the document that is mapped again"
     unit = unit_of(collection, finding.key, finding.path)
-    return replace(unit, label=finding.label, requires=finding.requires)
+    nulls = finding.requires is not None and finding.verdict is Verdict.STALE
+    return replace(unit, label=finding.label, requires=finding.requires, nulls=nulls)

@@ -20,6 +20,7 @@ from dualwrite.model.live import DEFAULT, LiveType
 Role = Literal["key", "compared", "insert_only", "derived"]
 Type = Literal["text", "integer", "numeric", "boolean", "timestamp", "json"]
 ROLES = ("key", "compared", "insert_only", "derived")
+WHEN_GONE = ("row_goes", "null")
 TYPES = ("text", "integer", "numeric", "boolean", "timestamp", "json")
 
 
@@ -88,7 +89,9 @@ class Column:
 
     `required` says the column is NOT NULL: a document without a value for it is rejected. `absent` is the value
     that an absent or null field becomes (and that, being what Phase 1 wrote, is compared); a timestamp or a json column
-    can have none. `references` names the collection whose row must exist first (a foreign key).
+    can have none. `references` names the collection whose row must exist first (a foreign key). `when_gone` says what that
+    document's end means for the row: `row_goes`, or the column is `null` from then on; None: what the live foreign key says
+    (ON DELETE SET NULL is `null`).
     """
 
     name: str
@@ -98,6 +101,7 @@ class Column:
     required: bool = False
     absent: str | int | bool | None = None
     references: str | None = None
+    when_gone: Literal["row_goes", "null"] | None = None
     read: LiveType | None = None
     """Not declared: what the target said that the column is (see `Catalog.with_live`)."""
 
@@ -105,6 +109,11 @@ class Column:
     def live(self) -> LiveType:
         """What the column is in the target; what the catalog makes it look like until the target was asked."""
         return self.read or DEFAULT[self.type]
+
+    @property
+    def may_become_null(self) -> bool:
+        """Whether a row could stay without what the column refers to."""
+        return self.references is not None and not self.required and self.role != "key" and self.when_gone != "row_goes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -510,6 +519,22 @@ def _check_column(collection: Collection, column: Column) -> None:
             rule = f"A {column.type} column has no absent: catalog.py can't write its values"
             remedy = "Remove it. An absent field stays null, or its document is rejected where the column is required."
         _refuse(collection, rule, f"{place} has absent={column.absent!r}", remedy)
+    if column.when_gone not in (None, *WHEN_GONE):
+        _refuse(
+            collection,
+            "What the end of a referenced document means is one of " + ", ".join(WHEN_GONE),
+            f"{place} has {column.when_gone!r}",
+            "Choose one, or leave it to the live foreign key.",
+        )
+    if column.when_gone is not None and column.references is None:
+        _refuse(collection, "Only a reference can be to what is gone", f"{place} has when_gone=", "Remove it.")
+    if column.when_gone == "null" and (column.required or column.role == "key"):
+        _refuse(
+            collection,
+            "Only a nullable column that is no key becomes null",
+            f"{place} has when_gone='null'",
+            "Remove required=, or when_gone=.",
+        )
     if column.role == "key" and column.type != "text":
         _refuse(collection, "A key is text", f"{place} is {column.type}", "Choose another key, or store it as text.")
     if column.role == "key" and isinstance(column.origin, Field) and column.origin.otherwise is not None:

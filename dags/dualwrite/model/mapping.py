@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
@@ -73,6 +73,12 @@ class Row:
         holds no content."""
         stated = [self.create_time, *(self.cells[i] for i in self.fingerprinted if i not in self.stand_ins)]
         return hashlib.sha256(repr(stated).encode()).hexdigest()[:16]
+
+
+def without(row: Row, indexes: Iterable[int]) -> Row:
+    """The row with nulls in these cells: what they refer to is gone."""
+    gone = set(indexes)
+    return replace(row, cells=tuple(None if i in gone else cell for i, cell in enumerate(row.cells)))
 
 
 Staged = tuple[Cell, ...]

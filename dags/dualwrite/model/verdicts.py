@@ -131,7 +131,8 @@ class Finding:
     fingerprint: str | None = None
     excused: bool = False
     requires: str | None = None
-    """For a row that is extra because of another document: the path of that document, which is gone."""
+    """For a row that is extra, or stale (a reference must become null), because of another document: the path of that
+    document, which is gone."""
     document_time: datetime | None = None
     """The document's update_time as it was read."""
 

@@ -103,6 +103,21 @@ def references_to(connection: Connection, tables: Iterable[int]) -> list[Referen
     ]
 
 
+def columns_set_null(connection: Connection, table: int) -> frozenset[str]:
+    """The nullable columns of a table that a foreign key of its own sets to null when the referenced row is deleted."""
+    rows = connection.execute(
+        """
+        SELECT DISTINCT a.attname::text
+        FROM pg_catalog.pg_constraint k
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid
+          AND a.attnum = ANY(CASE WHEN cardinality(k.confdelsetcols) > 0 THEN k.confdelsetcols ELSE k.conkey END)
+        WHERE k.conrelid = %s AND k.contype = 'f' AND k.confdeltype = 'n' AND NOT a.attnotnull
+        """,
+        (table,),
+    )
+    return frozenset(name for (name,) in rows)
+
+
 def why_kept(by: Iterable[Reference]) -> Reason | None:
     """Why a row stays that is referenced, or could be, through these keys; None where it is through none."""
     found = list(by)

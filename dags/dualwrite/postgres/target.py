@@ -17,7 +17,7 @@ from dualwrite.postgres import privileges
 from dualwrite.postgres.bad_rows import Refused, bisect, may_be_a_rows
 from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.enforced import Enforced, enforced
-from dualwrite.postgres.references import Reference, references_to, why_kept
+from dualwrite.postgres.references import Reference, columns_set_null, references_to, why_kept
 from dualwrite.postgres.rows import Rows, key_json, numbered
 from dualwrite.postgres.statements import Statements
 from dualwrite.postgres.text import stored
@@ -83,6 +83,7 @@ class Target(Rows):
         self._enforced: dict[str, Enforced] = {}
         self._trial: Trial | None = None
         """Of the page that is staged."""
+        self._nulling: dict[str, frozenset[str]] = {}
 
     def statements(self, collection: Collection) -> Statements:
         return Statements.of(self.catalog, collection)
@@ -361,6 +362,17 @@ class Target(Rows):
             if n not in kept and labels[n] not in journal:
                 kept[n] = Reason.DELETE_REFUSED
         return Deleted(journal, {labels[n]: why for n, why in kept.items()})
+
+    def nulling(self, connection: Connection, collection: Collection) -> frozenset[str]:
+        """The reference columns whose value becomes null when what they refer to is deleted: declared so, or by their live
+        foreign key. Asked once."""
+        if collection.name not in self._nulling:
+            oid = privileges.relation(connection, collection.table)
+            live = columns_set_null(connection, oid) if oid is not None else frozenset()
+            self._nulling[collection.name] = frozenset(
+                c.name for c in collection.references if c.may_become_null and (c.when_gone == "null" or c.name in live)
+            )
+        return self._nulling[collection.name]
 
     def _references(self, connection: Connection, collection: Collection) -> list[Reference]:
         oid = privileges.relation(connection, collection.table)

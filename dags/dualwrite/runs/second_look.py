@@ -244,8 +244,8 @@ def _with_obstacles(
 def _find_dependents(
     examiner: Examiner, extra: Sequence[Finding], dependents: dict[str, dict[str, Unit]], selected: Container[str]
 ) -> None:
-    """Rows that reference rows whose documents are gone: they can't stay, though their own documents may be there. One
-    statement for each selected collection that references this one: of the others, preflight hasn't asked whether we see
+    """Rows that reference rows whose documents are gone: they can't stay, though their own documents may be there, or can't
+    go on naming them where the column is nullable. One statement for each selected collection that references this one: of the others, preflight hasn't asked whether we see
     all rows, and nobody looks at them."""
     catalog, collection = examiner.catalog, examiner.collection
     gone = {str(f.key[0]): f.requires or f.path for f in extra if f.key and (f.requires or f.path)}
@@ -256,6 +256,13 @@ def _find_dependents(
             continue
         rows = examiner.target.dependents(child, column.name, gone)
         paths = examiner.target.paths(child, [key for _, key in rows])
+        nulls = column.may_become_null and column.name in _nulling(examiner, child)
         for value, key in rows:
-            unit = replace(unit_of(child, key, next(iter(paths.get(key, ())), None)), requires=gone[value])
+            path = next(iter(paths.get(key, ())), None)
+            unit = replace(unit_of(child, key, path), requires=gone[value], nulls=nulls)
             dependents.setdefault(child.name, {}).setdefault(unit.label, unit)
+
+
+def _nulling(examiner: Examiner, collection: Collection) -> frozenset[str]:
+    with examiner.target.transaction() as connection:
+        return examiner.target.nulling(connection, collection)
