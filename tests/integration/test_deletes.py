@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -222,6 +223,22 @@ def test_a_row_whose_documents_absence_would_cost_too_many_reads_to_prove_stays_
         examiner.examine_units(examiner.units_of([("p2",)]))
     assert report.as_json()["samples"]["extra"][0]["reason"] == "absence_not_proved"
     assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'p2'") == 1
+
+
+def test_a_row_below_a_document_that_nobody_could_look_for_stays(at_work, emulator, target_dsn):
+    """Its post is elsewhere, among more names than may be read: what can't be asked isn't gone."""
+    at_work.document("boards/b1/posts/p1").delete()
+    put(at_work, {
+        "boards/b2/posts/p1": post(), "boards/b1/posts/p3": post(),
+        "boards/b1/posts/p1/likes/l1": like(),
+    })  # fmt: skip
+    _execute(target_dsn, "INSERT INTO likes (id, post_id, user_id) VALUES ('l1', 'p1', 'u1')")
+    report = CollectionReport("likes", "delete")
+    with examiner_of(at_work, emulator, target_dsn, report, Policy(delete=True, max_proof_reads=2)) as examiner:
+        [unit] = examiner.units_of([("l1",)])
+        examiner.examine_units([replace(unit, requires="boards/b1/posts/p1")])
+    assert report.as_json()["samples"]["extra"][0]["reason"] == "absence_not_proved"
+    assert one(target_dsn, "SELECT count(*) FROM likes WHERE id = 'l1'") == 1
 
 
 def test_a_row_whose_path_nobody_can_tell_is_never_deleted(at_work, emulator, target_dsn):

@@ -221,6 +221,29 @@ def test_two_runs_do_not_take_each_others_rows_for_seen_nor_for_extra(world, fir
         assert one(target_dsn, "SELECT count(*) FROM dualwrite.seen_keys") == 0
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("name", ["boards", "board_waiting_users"])
+def test_pages_of_unseen_rows_neither_overlap_nor_leave_gaps(target_dsn, monkeypatch, name, size):
+    """With keys of one column and of two, that begin alike: each unseen row once, in order."""
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("INSERT INTO users (id) SELECT 'u' || n FROM generate_series(1, 3) n")
+        connection.execute("INSERT INTO boards (id, title) SELECT 'b' || n, 't' FROM generate_series(1, 6) n")
+        connection.execute(
+            "INSERT INTO board_waiting_users (board_id, user_id) SELECT b.id, u.id FROM boards b, users u WHERE b.id < 'b3'"
+        )
+    collection = CATALOG[name]
+    keys = ", ".join(c.name for c in collection.key)
+    every = [tuple(row) for row in _rows(target_dsn, f"SELECT {keys} FROM {collection.table} ORDER BY {keys}")]
+    with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
+        look = seen_keys.Look(target, name, "a_dag", "one")
+        look.update([every[2]])
+        look.flush()
+        monkeypatch.setattr(seen_keys, "_KEYS_AT_ONCE", size)
+        pages = list(seen_keys.unseen(target, collection, [look.number]))
+    assert [key for page in pages for key in page] == [key for key in every if key != every[2]]
+    assert all(len(page) <= size for page in pages)
+
+
 @pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE"])
 def test_what_slices_saw_is_kept_without_an_error_while_the_tables_are_busy(target_dsn, mode):
     """A reader waits behind the first lock, a writer behind either."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from types import SimpleNamespace
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dualwrite.catalog import CATALOG
+from dualwrite.engine.tripwire import Tripwire, _Look
 from dualwrite.model.baseline import Baseline, deviating, time_column, whole_millisecond
 from dualwrite.model.windows import LONG_AGO
 
@@ -84,3 +87,28 @@ def test_what_can_be_sliced_by_time_and_what_is_left_to_sweeps():
         "notifications": "timestamp",
     }  # fmt: skip
     assert sliced["notifications"].column == "created_at"
+
+
+@given(st.lists(st.tuples(*[st.integers(-2, 2)] * 3), min_size=2, max_size=2))
+def test_only_what_deviates_alike_at_both_looks_counts(looks):
+    """A deviation that turned round between two looks is two changes that passed, and neither is there any more."""
+    kept = Baseline("createdAt", (T,), (0,), 0)
+    tripwire = Tripwire(
+        None, SimpleNamespace(close=lambda: None), CATALOG["comments"], time_column(CATALOG["comments"])
+    )
+    found: list[tuple[int, ...]] = []
+    # Of the slices, of the new one, and of the documents that none holds; as many rows as documents everywhere else.
+    seen = [tripwire_look(*look) for look in looks]
+    with (
+        mock.patch.object(Tripwire, "_look", side_effect=seen),
+        mock.patch.object(Tripwire, "_find", side_effect=lambda *given: found.append(given[4:7])),
+        mock.patch("time.sleep"),
+    ):
+        tripped = tripwire.look(None, kept, end=T + timedelta(hours=1), grace=1.0, now=T + timedelta(hours=2))
+    expected = tuple(b if a * b > 0 else 0 for a, b in zip(*looks, strict=True))
+    assert tripped.deviation == sum(expected)
+    assert found == ([expected] if any(expected) else [])
+
+
+def tripwire_look(old: int, new: int, untimed: int) -> _Look:
+    return _Look(T, documents=5 + old, new=5 + new, recent=5, untimed=untimed, rows=[5, 5, 5])

@@ -16,12 +16,13 @@ from dualwrite.engine.classify import duplicate, finding_of, still_to_write
 from dualwrite.engine.deletes import Deletes, takes_names
 from dualwrite.engine.judge import Judge
 from dualwrite.engine.page import Page
-from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
+from dualwrite.engine.units import Policy, Unit, is_of_another_key, unit_of, unit_of_finding, unit_of_row
 from dualwrite.model.documents import UNASKED, Answer, Document, Unasked
 from dualwrite.model.mapping import Key, Refusal, Rejection, Row, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
 from dualwrite.postgres.bad_rows import Refused
 from dualwrite.postgres.remembered import journal
+from dualwrite.postgres.remembered.journal import JournalEntry
 
 log = logging.getLogger(__name__)
 
@@ -348,12 +349,33 @@ class Protocol:
         if not entries:
             return 0
         log.info("%s: finishing %d writes that an earlier run left unconfirmed", self._collection.name, len(entries))
+        outdated = [e for e in entries if is_of_another_key(self._collection, e.key, e.path)]
+        if outdated:
+            self._finish_outdated(outdated)
+        entries = [e for e in entries if e not in outdated]
         units = [replace(unit_of(self._collection, e.key, e.path), label=e.label) for e in entries]
         # A document whose row was deleted may have been moved meanwhile: its path alone doesn't tell.
         deleted = [u for u, e in zip(units, entries, strict=True) if e.action == "delete"]
         alive = {u.label: u for u in self.found_elsewhere(deleted)}
         self._finish([alive.get(u.label, u) for u in units], [e.id for e in entries])
-        return len(entries)
+        return len(entries) + len(outdated)
+
+    def _finish_outdated(self, entries: Sequence[JournalEntry]) -> None:
+        """Finishes writes whose key is of another kind than the catalog declares now: by their documents, wherever these are
+        in line with their rows now. Without a document nobody can tell any more which row it was."""
+        log.warning(
+            "%s: %d writes that an earlier run left unconfirmed are of another key than catalog.py declares now. Their "
+            "documents are looked at by path; the next sweep compares every row",
+            self._collection.name,
+            len(entries),
+        )
+        found = self._entries_at([e.path for e in entries if e.path is not None])
+        asked = {path: units for path, units in found.items() if not isinstance(units, Unasked)}
+        rows = {row.label: row for units in asked.values() for row in units if isinstance(row, Row)}
+        looked = self.run([unit_of_row(row) for row in rows.values()], self._bring_into_line)
+        if all(finding.verdict is not Verdict.IN_FLIGHT for finding in looked):
+            with self._target.transaction() as connection:
+                journal.confirm(connection, [e.id for e in entries if e.path is None or e.path in asked])
 
     def found_elsewhere(self, units: Sequence[Unit]) -> list[Unit]:
         """Those of the units whose document is at another path than was thought, with that path."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dualwrite.model.declaration import Collection, EntryKey
-from dualwrite.model.mapping import Key, Refusal, Row, label_of_key
+from dualwrite.model.mapping import Key, Refusal, Row, key_of_path, label_of_key
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 
 MAX_PROOF_READS = 250_000
@@ -70,6 +70,17 @@ def unit_of(collection: Collection, key: Key, path: str | None) -> Unit:
     entry = next((str(value) for value in entries), None)
     label = label_of_key(collection, key)
     return Unit(label if collection.keyed_by_path else ROW_LABEL + label, key, path, entry)
+
+
+def is_of_another_key(collection: Collection, key: Key, path: str | None) -> bool:
+    """Whether a key that was kept can't be one of this collection, as the catalog declares it now: the key was corrected
+    since. Where the document is says what its key is now."""
+    if len(key) != len(collection.key):
+        return True
+    if path is None or not collection.keyed_by_path or collection.entries is not None:
+        return False
+    now = key_of_path(collection, path)
+    return now is not None and now != key
 
 
 def unit_of_row(row: Row) -> Unit:

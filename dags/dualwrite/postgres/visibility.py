@@ -34,7 +34,7 @@ def tables_hiding_rows(connection: Connection, tables: Iterable[int]) -> set[int
 
 def hides_rows(table: sql.Identifier) -> sql.Composed:
     """As an expression: whether some rows of a table may be invisible to this role."""
-    hiding = sql.SQL(_HIDING.format(tables="(SELECT {}::regclass::oid)"))
+    hiding = sql.SQL(HIDING.format(tables="(SELECT {}::regclass::oid)"))
     return sql.SQL("EXISTS ({})").format(hiding.format(sql.Literal(table.as_string(None))))
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from dualwrite.engine.compare import Examiner
-from dualwrite.engine.units import Unit, unit_of, unit_of_finding, unit_of_row
+from dualwrite.engine.units import Unit, is_of_another_key, unit_of, unit_of_finding, unit_of_row
 from dualwrite.model.declaration import Segment
 from dualwrite.model.documents import Unasked
 from dualwrite.model.mapping import Rejection, Row, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Verdict, rejected
 from dualwrite.postgres.remembered.differences import OpenDifference
+
+log = logging.getLogger(__name__)
 
 
 def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[Unit], list[Finding]]:
@@ -19,17 +22,25 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
 
     A difference without a key was a document, or a part of one, that couldn't become a row. It is mapped again: as long
     as it is rejected, there is nothing else to look at. Otherwise its row is asked for even where the document is gone
-    or has lost the part: it may stand there from before.
+    or has lost the part: it may stand there from before. So is a difference whose key is of another kind than the catalog
+    declares now: it ends, and what its document's key is now is looked at.
     """
     collection = examiner.collection
     units: dict[str, Unit] = {}
     done: list[Finding] = []
     keyless = []
     for finding in (difference.finding for difference in known):
-        if finding.key is None:
+        if finding.key is None or is_of_another_key(collection, finding.key, finding.path):
             keyless.append(finding)
         else:
             units[finding.label] = unit_of_finding(collection, finding)
+    if outdated := sum(finding.key is not None for finding in keyless):
+        log.warning(
+            "%s: %d open differences are of another key than catalog.py declares now. They end, and their documents are looked "
+            "at by path; the next sweep compares every row",
+            collection.name,
+            outdated,
+        )
     documents = examiner.source.get([f.path for f in keyless if f.path], collection.fields)
     ended: list[Finding] = []
     for finding in keyless:
