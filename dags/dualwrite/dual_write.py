@@ -377,9 +377,12 @@ def _tell(told: Iterable[tuple[str, Name]]) -> list[str]:
         parts = [_printable(p) for p in (names[0].entity_type, names[0].operation_type, names[0].entity_id)]
         more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
         lines.append(":".join(parts) + more)
-        alerts.write_failed(
-            text, entity_type=parts[0], operation_type=parts[1], entity_id=parts[2], operations=len(names)
-        )
+        try:
+            alerts.write_failed(
+                text, entity_type=parts[0], operation_type=parts[1], entity_id=parts[2], operations=len(names)
+            )
+        except Exception as error:  # noqa: BLE001 - nothing is raised into the caller, and what is committed stays so
+            log.warning("Sentry could not be told: %s", type(error).__name__)
     return lines
 
 

@@ -16,6 +16,7 @@ from dualwrite.firestore.source import Source
 from dualwrite.model.documents import UNASKED, Document
 from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.postgres.target import Target
+from tests.conftest import clone
 from tests.integration.mirrored import insert_ancestors
 from tests.integration.test_round_trip import documents
 from tests.proxy import proxy
@@ -31,6 +32,11 @@ NOTICE = {"type": "like_on_post", "postId": "p1", "fromUserId": "u2", "message":
 WRITTEN, PARTLY, REFUSED, NOTHING, FAILED = (
     Outcome.WRITTEN, Outcome.PARTLY, Outcome.REFUSED, Outcome.NOTHING, Outcome.FAILED,
 )  # fmt: skip
+
+
+@pytest.fixture(params=["postgres_server", "postgres15_server"], ids=["18", "15"])
+def target_dsn(request):
+    yield from clone(request.getfixturevalue(request.param), "migrated")
 
 
 @pytest.fixture

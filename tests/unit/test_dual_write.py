@@ -160,6 +160,18 @@ def test_a_change_that_breaks_the_mapping_is_told_and_raises_nothing(writer, tol
     ]
 
 
+def test_an_answer_is_the_same_where_sentry_cannot_be_told(writer, monkeypatch, caplog):
+    """Nothing is raised into the caller, and no committed write is called failed, because an event could not be sent."""
+
+    def fails(text, **tags):
+        raise OSError("words of another library")
+
+    monkeypatch.setattr(alerts, "write_failed", fails)
+    assert writer.mirror(POST_PATH, POST, {**POST, "title": 5}) is Outcome.REFUSED
+    assert writer.mirror(POST_PATH, POST, None) is Outcome.FAILED
+    assert "words" not in caplog.text
+
+
 def test_nothing_to_write_takes_no_connection(writer, told):
     assert writer.dual_write_batch([]) is Outcome.NOTHING
     assert writer.mirror(POST_PATH, POST, POST) is Outcome.NOTHING
