@@ -161,6 +161,16 @@ def test_a_row_whose_document_cant_be_asked_for_is_told_and_kept(firestore, emul
     assert all("look at the row by hand: a part of its document's path is no id" in alert for alert in found.alerts)
 
 
+def test_a_unique_key_held_by_a_row_that_cant_be_asked_for_is_told(firestore, emulator, target_dsn):
+    """Whose the holder is nobody can know: the document's row is missing for that reason, and nothing is written."""
+    club(firestore, emulator, target_dsn, {"boards/b1/posts/p1": post(), "boards/b1/posts/p1/likes/l1": like()})
+    execute(target_dsn, "UPDATE likes SET id = '__x__'")
+    found = apply(firestore.project, emulator, target_dsn, scope="all", collections=["likes"])["likes"]
+    assert nonzero(found["counts"]) == {"missing": 1}
+    assert found["samples"]["missing"][0]["reason"] == "cant_be_asked"
+    assert one(target_dsn, "SELECT array_agg(id) FROM likes") == ["__x__"]
+
+
 def test_a_row_of_an_impossible_id_goes_when_all_names_prove_it(firestore, emulator, target_dsn):
     """Where the proof is a complete read of names, no path is asked for: the key is nobody's."""
     club(firestore, emulator, target_dsn)

@@ -146,3 +146,13 @@ def test_what_a_parent_is_follows_from_the_finding_on_its_own_row(verdict):
 def test_a_parent_without_a_row_that_a_person_accepted_is_not_one_to_be_inserted():
     assert parent_state(Finding(Verdict.MISSING, "k", excused=True), False) == "excused"
     assert parent_state(Finding(Verdict.MISSING, "k", reason=Reason.PARENT_EXCUSED), False) == "excused"
+
+
+@pytest.mark.parametrize("found", [FOUND, ABSENT])
+@pytest.mark.parametrize("holders", [(), ("extra",), ("stale",)])
+def test_what_depends_on_a_row_that_cant_be_asked_for_is_not_written(found, holders):
+    told = classify(difference(found=found), Circumstances(holders=holders, unasked=True))
+    assert (told.verdict, told.reason) == (Verdict.STALE if found else Verdict.MISSING, Reason.CANT_BE_ASKED)
+    assert not is_insertable(told)
+    assert not is_updatable(told)
+    assert not still_to_write(told, Policy(insert=True, update=True, delete=True))

@@ -270,6 +270,17 @@ def test_samples_are_items_under_a_title_that_tells_how_many_there_are_of_how_ma
     assert samples([unread]) == [Paragraph("others was not examined: it is too large", strong=True)]
 
 
+def test_a_reason_that_many_share_is_a_count_and_a_few_keys():
+    """Seventy rejections with one reason were twenty equal lines."""
+    many = [Finding(Verdict.REJECTED, f"k{i}", reason=Refusal("wrong_type: a is a string")) for i in range(70)]
+    few = [Finding(Verdict.REJECTED, f"x{i}", reason=Refusal("not_an_id: b")) for i in range(3)]
+    [block] = samples([report("things", *few, *many)])
+    assert isinstance(block, Items)
+    assert block.title == "things, rejected (73, 6 shown)"
+    assert block.items[0] == "70 with the reason wrong_type: a is a string"
+    assert [item[0] for item in block.items[1:]] == ["x0", "x1", "x2", "k0", "k1", "k2"]
+
+
 def test_a_sample_is_one_line_of_what_is_known_of_it():
     found = Finding(
         Verdict.STALE,

@@ -257,9 +257,33 @@ def samples(collections: Iterable[Mapping[str, Any]]) -> list[Block]:
         if r["not_examined"]:
             blocks.append(Paragraph(f"{r['collection']} was not examined: {r['not_examined']}", strong=True))
         for verdict, found in r["samples"].items():
-            title = f"{r['collection']}, {verdict.replace('_', ' ')} ({r['counts'][verdict]:,}, {len(found)} shown)"
-            blocks.append(Items(title, [_sample(s) for s in found]))
+            prefix = f"{verdict}: "
+            reasons = {k.removeprefix(prefix): n for k, n in r["reasons"].items() if k.startswith(prefix)}
+            shown, counted = _by_reason(found, reasons)
+            title = f"{r['collection']}, {verdict.replace('_', ' ')} ({r['counts'][verdict]:,}, {len(shown)} shown)"
+            blocks.append(Items(title, [*counted, *map(_sample, shown)]))
     return blocks
+
+
+_ALIKE = 3
+"""Samples that are shown of many with one reason: the others would be the same line with another key."""
+
+
+def _by_reason(
+    samples: Sequence[Mapping[str, Any]], reasons: Mapping[str, int]
+) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Of a verdict's samples those worth showing, and a line with the number of each reason that many share."""
+    many = {reason: number for reason, number in reasons.items() if number > _ALIKE}
+    left = Counter(dict.fromkeys(many, _ALIKE))
+    shown = []
+    for sample in samples:
+        reason = sample.get("reason")
+        if reason in many:
+            left[reason] -= 1
+            if left[reason] < 0:
+                continue
+        shown.append(sample)
+    return shown, [f"{number:,} with the reason {reason}" for reason, number in many.items()]
 
 
 def listed(counts: Mapping[str, int], verdicts: Iterable[str] = VERDICTS) -> str:

@@ -145,9 +145,13 @@ def connect(
         "tcp_user_timeout": _TCP_USER_TIMEOUT,
         **_KEEPALIVES,
     }
+    if unknown := _unknown(parameters):
+        raise _foreign(unknown)
     try:
         given = psycopg.conninfo.conninfo_to_dict(conninfo, **parameters)
     except psycopg.ProgrammingError:  # libpq quotes the part that it can't read, which may be the password
+        if unknown := _unknown(_parameter_names(conninfo)):
+            raise _foreign(unknown) from None
         raise ConnectError(
             "the connection string is neither a libpq string nor a URI (special characters in a URI are %-encoded)",
             passing=False,
@@ -170,6 +174,27 @@ def connect(
             connection.info.host,
         )
     return connection
+
+
+def _parameter_names(uri: str) -> list[str]:
+    """Of the query of a URI. None where an @ stands in it: then a password was not encoded, and what looks like a name may be
+    a part of it."""
+    head, _, query = uri.partition("?")
+    return [] if "://" not in head or "@" in query else [part.partition("=")[0] for part in query.split("&") if part]
+
+
+def _unknown(names: Iterable[str]) -> list[str]:
+    """Those of the parameters that libpq doesn't know."""
+    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
+    return sorted(name for name in set(names) - known if name.isidentifier())
+
+
+def _foreign(unknown: Iterable[str]) -> ConnectError:
+    return ConnectError(
+        f"libpq doesn't know the parameter {' or '.join(unknown)} of the connection string or its extra: it is another "
+        "client's (Prisma's, JDBC's). Remove it; a pooler needs no parameter here",
+        passing=False,
+    )
 
 
 def is_local(host: str | None) -> bool:
@@ -347,7 +372,8 @@ def condition(error: psycopg.Error) -> str:
     """What went wrong, in Postgres's terms: the condition's name and SQLSTATE, and the constraint and column that it
     names ("UniqueViolation 23505 (constraint likes_pkey)").
 
-    Never the message itself: Postgres quotes values in it ("Failing row contains ...").
+    Never the message itself: Postgres quotes values in it ("Failing row contains ..."). But for one: a missing grant is told
+    by Postgres's own code (and no trigger's) with nothing but the name of what is closed, which stands nowhere else.
     """
     name = f"{type(error).__name__} {error.sqlstate}" if error.sqlstate else type(error).__name__
     details = [
@@ -355,6 +381,8 @@ def condition(error: psycopg.Error) -> str:
         for what, value in (("constraint", error.diag.constraint_name), ("column", error.diag.column_name))
         if value
     ]
+    if error.sqlstate == "42501" and (error.diag.source_function or "").startswith("aclcheck_error"):
+        details.append(str(error.diag.message_primary))
     return f"{name} ({', '.join(details)})" if details else name
 
 

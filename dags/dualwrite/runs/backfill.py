@@ -265,6 +265,10 @@ def verdict(whole: Mapping[str, Any]) -> str:
     rejections = f" {counts['rejected']:,} can't become rows." if counts["rejected"] else ""
     if whole["mode"] == "dry_run":
         found = report.listed(counts, ("missing", "stale"))
+        examined = sum(c["examined"] for c in gap)
+        if not examined:
+            why = "no document lies in the window" if len(lost) < len(gap) else "see why below"
+            return f"Nothing was examined: {why}. So nothing is known of what is missing or stale.{also}"
         if not found:
             return f"Nothing is missing or stale. Nothing was written (dry run).{rejections}{also}"
         left = sum(c["left_alone"] for c in gap)
