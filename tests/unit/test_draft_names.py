@@ -74,7 +74,7 @@ def code_of(text: str) -> list[str]:
     found = []
     for statement in tree.body:
         found.append(type(statement).__name__)
-        found += [node.func.id for node in ast.walk(statement) if isinstance(node, ast.Call)]
+        found += [ast.unparse(node.func) for node in ast.walk(statement) if isinstance(node, ast.Call)]
     return found
 
 

@@ -197,6 +197,8 @@ def _digested(text: str) -> str:
 def label_of_key(collection: Collection, key: Iterable[object]) -> str:
     """How the unit of a key is called. What is no id (the text of a field, an element of a list) is content, and stands
     there as a digest, whatever it looks like."""
+    if all(collection.key_is_ids):
+        return joined_label(key)
     return joined_label(
         part if is_id else _digested(str(part)) for is_id, part in zip(collection.key_is_ids, key, strict=True)
     )
