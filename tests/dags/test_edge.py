@@ -26,7 +26,7 @@ run_type, conf = sys.argv[1], json.loads(sys.argv[2])
 try:
     params = edge.params_of(context(run_type, conf))
     print("RESULT", json.dumps({"repair": params.repair, "max_repairs": params.max_repairs, "collections": params.collections,
-                                "enabled": edge.dual_write_enabled()}))
+                                "cap": params.max_billed_reads, "enabled": edge.dual_write_enabled()}))
 except Exception as error:
     print("RESULT", json.dumps({"error": f"{type(error).__name__}: {error}"}))
 """
@@ -158,6 +158,14 @@ def test_scheduled_runs_take_variables_and_manual_runs_their_form(params):
     manual = params("manual", {"max_repairs": 7}, **variables)
     assert (manual["repair"], manual["max_repairs"]) == ("off", 7)
     assert scheduled["enabled"] is True
+    assert (scheduled["cap"], manual["cap"]) == (2_000_000, None), (
+        "what makes a scheduled run read may be a client's doing"
+    )
+
+
+def test_the_cap_of_scheduled_runs_can_be_lifted(params):
+    assert params("scheduled", {}, AIRFLOW_VAR_RECONCILE_MAX_BILLED_READS="null")["cap"] is None
+    assert params("scheduled", {}, AIRFLOW_VAR_RECONCILE_MAX_BILLED_READS="5000000")["cap"] == 5_000_000
 
 
 def test_a_variable_that_is_not_what_it_should_be_is_refused(params):

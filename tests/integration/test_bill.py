@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -171,3 +173,37 @@ def test_keys_that_documents_share_are_asked_for_within_the_cap(world, emulator)
         with pytest.raises(BudgetError):
             source.children_where_each([("users/u1", {"type": "like_on_post"})], "notifications", ("type",))
         assert source.billed_reads == 2
+
+
+def test_counts_of_a_capped_run_go_side_by_side(world, emulator, monkeypatch):
+    """A run with a cap made one call at a time: one that hung held up all others."""
+    with Source(world.project, emulator_host=emulator) as source:
+        source.budget = Budget(100_000)
+        both = threading.Barrier(2, timeout=20)
+        bill = source._bill
+
+        def meets(reads, **more):
+            both.wait()
+            bill(reads, **more)
+
+        monkeypatch.setattr(source, "_bill", meets)
+        with ThreadPoolExecutor(2) as threads:
+            assert [n for n, _ in threads.map(source.count, [COMMENTS, COMMENTS])] == [60, 60]
+        assert source.budget.spent == 2
+
+
+def test_calls_that_are_lent_reads_never_pass_the_cap_together(world, emulator):
+    put(world, {f"boards/b1/posts/p1/comments/d{n}": comment() for n in range(400)})
+    with Source(world.project, emulator_host=emulator) as source:
+        source.budget = Budget(5)
+
+        def count(_):
+            try:
+                return source.count(COMMENTS)[0]
+            except BudgetError:
+                return None
+
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(count, range(12)))
+        assert source.billed_reads == source.budget.spent == 5
+        assert found.count(460) == 5

@@ -12,7 +12,14 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from dualwrite import postgres
 from dualwrite.catalog import CATALOG
+from dualwrite.engine import compare
+from dualwrite.engine.tripwire import Tripwire
+from dualwrite.firestore.source import Source
+from dualwrite.model.errors import IncompleteRead, SourceError
+from dualwrite.postgres import sql
+from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
 from tests.clients import Client, beside, milliseconds
 from tests.support import gap_run, one, reconciled, verify_all
@@ -175,6 +182,127 @@ def test_collections_of_entries_and_those_without_a_time_have_no_baseline(world,
     kept = one(target_dsn, "SELECT array_agg(collection ORDER BY collection) FROM dualwrite.count_baselines")
     left_out = {c.name for c in CATALOG} - set(kept)
     assert left_out == {"boards", "user_board_permissions", "board_waiting_users"}
+
+
+# --- an extra, which costs nothing else ---------------------------------------------------------------------------------
+
+
+def refused_by_firestore(self, *_, **__):
+    raise SourceError("Firestore failed: count() of comments ended in DEADLINE_EXCEEDED: . Run again.")
+
+
+def refused_by_postgres(self, *_, **__):
+    self._target.fetch(sql.SQL("SELECT 1 / 0"), {})
+
+
+@pytest.mark.parametrize("fault", [refused_by_firestore, refused_by_postgres])
+def test_a_tripwire_that_fails_is_told_and_costs_nothing_else(world, target_dsn, run, monkeypatch, fault):
+    """A count() that takes too long ended the look at the window, in every run."""
+    world.document("boards/b1/posts/p1/comments/new").set(comment(createdAt=datetime.now(UTC)))
+    monkeypatch.setattr(Tripwire, "_look", fault)
+    found = run()
+    assert found.counts("comments") == {"missing": 1}
+    assert [a for a in found.alerts if "not examined" in a] == []
+    failed = collection(found, "comments")["tripwire"]["failed"]
+    assert ("DEADLINE_EXCEEDED" in failed) if fault is refused_by_firestore else ("DivisionByZero 22012" in failed)
+    assert "comments: the tripwire failed" in found.text()
+    assert one(target_dsn, "SELECT counted_at > now() - interval '1 hour' FROM dualwrite.count_baselines "
+                           "WHERE collection = 'comments'")  # fmt: skip
+
+
+def test_a_slice_that_breaks_off_leaves_the_window_examined(world, target_dsn, run, monkeypatch):
+    world.document("boards/b1/posts/p1/comments/c7").delete()
+    world.document("boards/b1/posts/p1/comments/new").set(comment(createdAt=datetime.now(UTC)))
+    pages = Source.pages
+
+    def breaking(self, scan, page_size):
+        yield from pages(self, scan, page_size)
+        if page_size == compare._SLICE_PAGE:
+            raise IncompleteRead("comments delivered 39 of the 40 documents.")
+
+    monkeypatch.setattr(Source, "pages", breaking)
+    found = run()
+    assert found.counts("comments") == {"missing": 1}
+    assert "39 of the 40" in collection(found, "comments")["tripwire"]["failed"]
+    monkeypatch.undo()
+    assert run().counts("comments")["extra"] == 1, "the next run sees the same deviation"
+
+
+@pytest.mark.parametrize("fault", [refused_by_firestore, refused_by_postgres])
+def test_a_baseline_that_fails_leaves_the_sweep_and_its_call(world, target_dsn, run, monkeypatch, fault):
+    execute(target_dsn, "UPDATE dualwrite.count_baselines SET sweep_due = true WHERE collection = 'comments'")
+    monkeypatch.setattr(Tripwire, "measure", fault)
+    found = run()
+    assert collection(found, "comments")["scope"] == "sweep"
+    assert found.alerts == []
+    assert collection(run(), "comments")["scope"] == "recent", "it isn't swept again in every run"
+
+
+def test_counts_that_take_long_are_made_less_often(world, target_dsn, run):
+    """At a hundred million rows they would keep a core of the target busy all day."""
+    execute(target_dsn, "UPDATE dualwrite.count_baselines SET counted_at = now(), counted_seconds = 30")
+    world.document("boards/b1/posts/p1/comments/c7").delete()
+    found = run()
+    assert found.counts("comments") == {}
+    assert collection(found, "comments")["tripwire"]["waits_until"] > (datetime.now(UTC) + 0.8 * HOUR).isoformat()
+    execute(target_dsn, "UPDATE dualwrite.count_baselines SET counted_at = now() - interval '51 minutes'")
+    assert run().counts("comments") == {"extra": 1}
+
+
+def test_few_edges_give_the_sums_that_many_do(world, target_dsn):
+    """Sums are counted in another way than slices, for a fraction of the time."""
+    edges = [LONG_AGO + n * HOUR for n in range(0, 41, 4)]
+    with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
+        each = target.counts_by_time(CATALOG["comments"], "created_at", edges)
+        for few in (1, 2, 3):
+            sums = target.counts_by_time(CATALOG["comments"], "created_at", edges[-few:])
+            assert sums == [sum(each[:-few]), *each[-few:]]
+    assert sum(each) == 40
+
+
+# --- what lies elsewhere --------------------------------------------------------------------------------------------------
+
+
+def archive(world, path: str) -> None:
+    document = world.document(path)
+    world.document(f"archive/a/posts/p1/comments/{document.id}").set(document.get().to_dict())
+    document.delete()
+
+
+def test_an_archived_document_whose_row_stayed_calls_a_sweep(world, target_dsn, run):
+    """Moved to another path of the same collection id, it is counted as before."""
+    archive(world, "boards/b1/posts/p1/comments/c7")
+    found = run()
+    assert collection(found, "comments")["tripwire"] == {"deviation": 1, "slices": 0, "calls_sweep": True}
+    assert run().counts("comments") == {"extra": 1}
+
+
+def test_an_archived_document_whose_row_went_calls_no_sweep(world, target_dsn, run):
+    archive(world, "boards/b1/posts/p1/comments/c7")
+    execute(target_dsn, "DELETE FROM comments WHERE id = 'c7'")
+    found = run()
+    assert collection(found, "comments")["tripwire"] == {"deviation": 2, "slices": 1, "calls_sweep": False}
+    assert found.alerts == []
+    assert collection(run(), "comments")["tripwire"]["deviation"] == 0
+
+
+def test_a_healthy_document_without_a_time_calls_no_sweep(world, target_dsn, run):
+    """Beside a young document that can't have a row, its own row didn't count for it."""
+    fields = comment()
+    del fields["createdAt"]
+    now = datetime.now(UTC)
+    put(world, {
+        "boards/b1/posts/p1/comments/new": fields,
+        "boards/b1/posts/gone/comments/orphan": comment(createdAt=now),
+    })  # fmt: skip
+    execute(target_dsn, "INSERT INTO comments (id, post_id, user_id, user_name, content, created_at) "
+                        "VALUES ('new', 'p1', 'u1', 'n', 'c', now())")  # fmt: skip
+    found = run()
+    assert found.alerts == []
+    assert collection(found, "comments")["tripwire"]["calls_sweep"] is False
+    assert collection(run(), "comments")["tripwire"]["deviation"] == 0
+    world.document("boards/b1/posts/p1/comments/lost").set(fields)
+    assert collection(run(), "comments")["tripwire"]["calls_sweep"], "one that has no row does"
 
 
 # --- beside busy clients ----------------------------------------------------------------------------------------------------

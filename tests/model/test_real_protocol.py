@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -54,6 +54,10 @@ class ModelSource:
             content = self._ask("read")
             found[path] = None if content is None else _document(content)
         return found
+
+    def get_in_parts(self, paths: Iterable[str], fields: Sequence[str] = ()) -> Iterator[dict[str, Document | None]]:
+        if found := self.get(list(paths), fields):
+            yield found
 
 
 class ModelTarget:

@@ -111,4 +111,4 @@ def test_only_what_deviates_alike_at_both_looks_counts(looks):
 
 
 def tripwire_look(old: int, new: int, untimed: int) -> _Look:
-    return _Look(T, documents=5 + old, new=5 + new, recent=5, untimed=untimed, rows=[5, 5, 5])
+    return _Look(T, documents=5 + old, new=5 + new, recent=5, untimed=untimed, stray=0, new_slices=1, rows=[5, 5, 5])

@@ -36,7 +36,7 @@ from dualwrite.edge.airflow import (
     worth_a_retry,
 )
 from dualwrite.model.errors import DualWriteError, ParameterError
-from dualwrite.model.reconcile_params import BY_A_PERSON, ReconcileParams
+from dualwrite.model.reconcile_params import BY_A_PERSON, SCHEDULED_MAX_BILLED_READS, ReconcileParams
 from dualwrite.model.render import as_text
 from dualwrite.model.slices import Slice
 from dualwrite.postgres.target import Target
@@ -60,6 +60,8 @@ def params_of(context: Mapping[str, Any]) -> ReconcileParams:
     """
     found = given(context)
     if is_scheduled(context):
+        if found.get("max_billed_reads") is None:
+            found = {**found, "max_billed_reads": SCHEDULED_MAX_BILLED_READS}
         for name in ReconcileParams.form():
             variable = f"reconcile_{name}"
             text = Variable.get(variable, default=None)

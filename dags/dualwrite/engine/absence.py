@@ -26,8 +26,8 @@ class Absence:
         self._source = source
         self._max_reads = max_reads
         self._paths: dict[tuple[str, Key], list[str]] = {}
-        self._looked: dict[str, bool] = {}
-        """By collection: whether its names were read, or were too many."""
+        self.reads = 0
+        """Names that were read."""
 
     def look(self, collection: Collection, keys: Iterable[Key]) -> bool:
         """Reads all names of a collection and keeps where these keys are. False where that is not possible, or would
@@ -45,6 +45,7 @@ class Absence:
                 f"{self._max_reads:,}",
             )
             return False
+        self.reads += number
         log.info("%s: reading %s names, to prove that no document has a key", collection.name, f"{number:,}")
         found: dict[Key, list[str]] = {key: [] for key in wanted}
         for page in self._source.pages(scan, _PAGE):

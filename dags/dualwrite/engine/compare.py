@@ -7,7 +7,6 @@ It knows the two databases only through `Source` and `Target`, and no collection
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -48,6 +47,8 @@ from dualwrite.postgres.target import Target
 log = logging.getLogger(__name__)
 
 _ROWS_AT_FIRST = 2_000
+_MOST_ROWS = 50_000
+"""Rows that are held at a time. A document of 1 MiB may have forty thousand entries."""
 _SLICE_PAGE = 1_000
 _LOOKS = 4
 """How often what differs is looked at again before it is left in flight."""
@@ -96,11 +97,12 @@ class Examiner:
         """Drift that a person had excused before it was found; kept for `first_look` alone."""
         self.obstructed: list[Finding] = []
         """Extra rows that were to be deleted and are still there, each with the reason."""
-        self._parents = Parents(source, target, catalog, run_id=run_id, insert=policy.insert, report=report)
-        self.judge = Judge(source, target, catalog, collection, report=report, run_id=run_id, parents=self._parents)
+        self.parents = Parents(source, target, catalog, run_id=run_id, insert=policy.insert, report=report)
+        self.judge = Judge(source, target, catalog, collection, report=report, run_id=run_id, parents=self.parents)
         self.protocol = Protocol(self.judge, policy)
-        self._unresolved: list[Row] = []
-        self._waiting: list[Row] = []
+        self._unresolved: list[tuple[Unit, Finding]] = []
+        """Keys that documents share, each with what it is if its row is another document's."""
+        self._waiting: list[Unit] = []
         """Rows of the scan that need another row of their own table first."""
         self._pending: list[Finding] | None = None
         self._matched_keys = Seen()
@@ -114,7 +116,7 @@ class Examiner:
 
     def close(self) -> None:
         self.protocol.close()
-        self._parents.close()
+        self.parents.close()
 
     def __enter__(self) -> Self:
         return self
@@ -183,11 +185,13 @@ class Examiner:
     def examine_slice(self, scan: Scan, rows: Sequence[Key]) -> int:
         """Examines the documents of a further scan, and these rows, as far as this first look of a window hasn't yet.
         Returns how many of the rows match a document that the scan doesn't hold."""
-        for page in self.source.pages(scan, _SLICE_PAGE):
-            self.report.documents_read += len(page.messages)
-            self._page([m for m in page.messages if m.name not in self._seen_names])
-        self._resolve_shared_keys()
-        self._look_at_waiting()
+        try:
+            for page in self.source.pages(scan, _SLICE_PAGE):
+                self.report.documents_read += len(page.messages)
+                self._page([m for m in page.messages if m.name not in self._seen_names])
+        finally:  # what was taken up ends in a verdict, though the slice can't be read to its end
+            self._resolve_shared_keys()
+            self._look_at_waiting()
         matching = self.report.counts[Verdict.MATCHING]
         self.examine_units(self.fresh(self.units_of(rows)))
         return self.report.counts[Verdict.MATCHING] - matching
@@ -203,7 +207,7 @@ class Examiner:
     @property
     def missing_parents(self) -> list[tuple[str, str]]:
         """Collections and paths of documents without rows that what was examined here requires."""
-        return self._parents.insertable()
+        return self.parents.insertable()
 
     @property
     def seen(self) -> frozenset[str]:
@@ -254,7 +258,7 @@ class Examiner:
         """Examines documents as Firestore's messages. Most match: those take the short way, and become no object."""
         page = Page(self.judge.stager)
         entries: dict[str, set[str]] = {}
-        stale: list[Row] = []
+        stale: list[Unit] = []
         for message in messages:
             if not page.add_message(message):
                 self._map(document_of(message), page, entries)
@@ -263,11 +267,11 @@ class Examiner:
                 page = Page(self.judge.stager)
         self._finish_page([*stale, *self._judge_part(page)], entries)
 
-    def _finish_page(self, stale: list[Row], entries: dict[str, set[str]]) -> None:
+    def _finish_page(self, stale: list[Unit], entries: dict[str, set[str]]) -> None:
         if entries:
             self._entries_gone(entries)
         if stale:
-            self._examine([unit_of_row(row) for row in stale])
+            self._examine(stale)
         self.protocol.collect_confirmations(wait=False)
         self.judge.forget()
 
@@ -296,7 +300,7 @@ class Examiner:
         self._finish_page(self._judge_part(page), entries)
         self._look_at_waiting()
 
-    def _judge_part(self, page: Page) -> list[Row]:
+    def _judge_part(self, page: Page) -> list[Unit]:
         """Judges a page; where it inserts, the next one is cut so that it holds its locks for a moment only."""
         if not len(page):
             return []
@@ -310,14 +314,16 @@ class Examiner:
         return stale
 
     @property
-    def _most_rows(self) -> float:
+    def _most_rows(self) -> int:
         """How many rows are judged at a time: what inserts holds locks, and a slow target gets less."""
-        usual = self._rows_at_once if self.policy.insert else math.inf
+        usual = self._rows_at_once if self.policy.insert else _MOST_ROWS
         slow = self.target.pressure.most_rows
         return usual if slow is None else min(usual, slow)
 
-    def _judge_page(self, page: Page) -> list[Row]:
+    def _judge_page(self, page: Page) -> list[Unit]:
         """Judges and, where the policy says so, inserts rows. Returns the stale ones that still are to be updated."""
+        judged = self.judge.judge(page, self.policy)
+        # Only now: a page that can't be judged was not taken up, and a caller may go on without it.
         self.report.taken += len(page)
         if self._seen_keys is not None:
             self._seen_keys.update(page.key(n) for n in range(len(page)))
@@ -325,16 +331,15 @@ class Examiner:
                 self._seen_labels.update(page.label(n) for n in range(len(page)))
             elif self._told:
                 self._seen_labels |= self._told & {page.label(n) for n in range(len(page))}
-        judged = self.judge.judge(page, self.policy)
-        stale: list[Row] = []
+        stale: list[Unit] = []
         for n, finding in judged.findings.items():
             row = page[n]
             if finding is None:
-                self._unresolved.append(row)
+                self._unresolved.append((unit_of_row(row), duplicate(row)))
             elif n in judged.obstacles and judged.obstacles[n].own_table:
-                self._waiting.append(row)
+                self._waiting.append(unit_of_row(row))
             elif n not in judged.journal and still_to_write(finding, self.policy) and not _waits_for_parent(finding):
-                stale.append(row)  # or a client was faster with this row: settled by the protocol
+                stale.append(unit_of_row(row))  # or a client was faster with this row: settled by the protocol
             elif finding.reason == Reason.KEY_HELD_BY_ANOTHER_DOCUMENT and self.collection.keyed_by_path:
                 # Of two documents of one id the key names the other one.
                 self._found(replace(finding, label=joined_label(row.path.split("/"))))
@@ -377,17 +382,17 @@ class Examiner:
         protocol finds out by asking all that share the key."""
         unresolved, self._unresolved = self._unresolved, []
         contested = []
-        for row in unresolved:
-            if row.key in self._matched_keys:
-                self._found(duplicate(row))
+        for unit, if_another_has_it in unresolved:
+            if unit.key in self._matched_keys:
+                self._found(if_another_has_it)
             else:
-                contested.append(row)
-        self._examine([unit_of_row(row) for row in contested])
+                contested.append(unit)
+        self._examine(contested)
 
     def _look_at_waiting(self) -> None:
         """Examines rows that reference rows of their own table, now that the scan has come to these."""
         waiting, self._waiting = self._waiting, []
-        self._examine([unit_of_row(row) for row in waiting])
+        self._examine(waiting)
 
     # --- rows without documents -----------------------------------------------------------------------------------------
 
@@ -415,10 +420,11 @@ class Examiner:
     def examine_documents(self, paths: Sequence[str]) -> list[Unit]:
         """Examines documents whole (all their entries), as if they lay in the window. Returns the rows of those that
         are gone, which are to be examined by key."""
-        documents = self.source.get(paths, self.collection.fields)
-        there = [d for d in documents.values() if isinstance(d, Document)]
-        self._documents([d for d in there if d.path not in self._seen_paths])
-        gone = [path for path, document in documents.items() if document is None]
+        gone: list[str] = []
+        for documents in self.source.get_in_parts(paths, self.collection.fields):
+            there = [d for d in documents.values() if isinstance(d, Document)]
+            self._documents([d for d in there if d.path not in self._seen_paths])
+            gone += [path for path, document in documents.items() if document is None]
         column = next((c for c in self.collection.key if isinstance(c.origin, Segment)), None)
         if not gone or column is None:
             return []
@@ -429,8 +435,9 @@ class Examiner:
 
     # --- by key ---------------------------------------------------------------------------------------------------------
 
-    def examine_units(self, units: Sequence[Unit]) -> None:
-        """Examines keys one by one with fresh reads on both sides, and writes what the policy allows."""
+    def examine_units(self, units: Sequence[Unit]) -> list[Finding]:
+        """Examines keys one by one with fresh reads on both sides, and writes what the policy allows. Returns the findings,
+        which are counted already."""
         self.report.taken += len(units)
         if self._pending is not None:
             again = self._seen_labels & {u.label for u in units}
@@ -440,7 +447,7 @@ class Examiner:
                     "defect of the bundle. Report it with the task's log."
                 )
             self._seen_labels.update(u.label for u in units)
-        self._examine(units)
+        return self._examine(units)
 
     def take(self, finding: Finding) -> None:
         """Counts what somebody else examined, as a key of this look."""
@@ -448,10 +455,12 @@ class Examiner:
         self._seen_labels.add(finding.label)
         self._found(finding)
 
-    def _examine(self, units: Sequence[Unit]) -> None:
+    def _examine(self, units: Sequence[Unit]) -> list[Finding]:
         """As examine_units, for keys that were taken up already."""
-        for finding in self.protocol.run(units, self.policy):
+        findings = self.protocol.run(units, self.policy)
+        for finding in findings:
             self._found(finding)
+        return findings
 
 
 def _waits_for_parent(finding: Finding) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from dualwrite.engine.classify import duplicate, finding_of, still_to_write
 from dualwrite.engine.deletes import Deletes, takes_names
@@ -35,13 +36,16 @@ Entries = list[Row | Rejection] | Unasked
 Mapped = Row | Rejection | None | Unasked
 """What a unit's document is now; None where it, or its entry, is gone."""
 
+Versions = Mapping[Key, tuple[str, str]]
+"""xmin and digest of rows."""
+
 
 @dataclass(slots=True)
 class _Round:
-    """One round over some keys: what was read in steps 1 and 2, and what became of each key."""
+    """A part of one round over some keys: what was read in steps 1 and 2, and what became of each key."""
 
     units: dict[str, Unit]
-    versions: Mapping[Key, tuple[str, str]]
+    versions: Versions
     mapped: dict[str, Mapped] = field(default_factory=dict)
     duplicates: set[str] = field(default_factory=set)
     """Labels of documents whose natural key belongs to another one."""
@@ -52,6 +56,16 @@ class _Round:
     written: dict[str, int] = field(default_factory=dict)
     """Journal ids of what this round inserted or updated."""
     again: dict[str, Unit] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inserted:
+    """A row that was inserted and isn't confirmed yet, without its content."""
+
+    unit: Unit
+    path: str
+    update_time: datetime
+    journal_id: int
 
 
 class Protocol:
@@ -70,7 +84,7 @@ class Protocol:
         self._obstacles: dict[str, Refused] = {}
         """By label, the constraints that refused keys in the last round, and may not be in the way in the next."""
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="confirm")
-        self._confirming: list[tuple[list[Row], list[int], Future[dict[str, Answer]]]] = []
+        self._confirming: list[tuple[list[_Inserted], Future[dict[str, Answer]]]] = []
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -129,16 +143,17 @@ class Protocol:
 
     def _round(
         self, units: dict[str, Unit], done: dict[str, Finding], policy: Policy, deletes: Deletes
-    ) -> tuple[dict[str, Unit], Mapping[str, Refused]]:
-        """One round over some keys: fills `done`, returns what must be looked at again, and the constraints that made it so."""
-        current = _Round(units, self._read_versions(units.values()))
-        self._read_documents(current)
+    ) -> dict[str, Unit]:
+        """One round over some keys: fills `done`, returns what must be looked at again."""
+        again: dict[str, Unit] = {}
         self._obstacles = {}
-        rows, gone = self._decide(current, done)
-        self._write(current, rows, done, policy)
-        current.again.update(deletes.write(gone, current.versions, done))
-        self._confirm(current, rows, done)
-        return current.again
+        for current in self._read_documents(units, self._read_versions(units.values())):
+            rows, gone = self._decide(current, done)
+            self._write(current, rows, done, policy)
+            current.again.update(deletes.write(gone, current.versions, done))
+            self._confirm(current, rows, done)
+            again.update(current.again)
+        return again
 
     # --- step 1 -------------------------------------------------------------------------------------------------------
 
@@ -148,77 +163,114 @@ class Protocol:
 
     # --- step 2 -------------------------------------------------------------------------------------------------------
 
-    def _read_documents(self, current: _Round) -> None:
-        """Only then the documents: what each unit's is now, and whether what it requires is there."""
-        required = self._source.get([u.requires for u in current.units.values() if u.requires is not None])
-        current.orphaned = {
-            u.label for u in current.units.values() if u.requires is not None and required[u.requires] is None
-        }
-        current.to_null = {label for label in current.orphaned if current.units[label].nulls}
-        current.orphaned -= current.to_null
-        units = [u for u in current.units.values() if u.label not in current.orphaned]
-        current.mapped.update(dict.fromkeys(current.orphaned))
-        if self._collection.keyed_by_path:
-            self._read_by_path(current, units)
-        else:
-            self._read_by_key(current, units)
+    def _read_documents(self, units: Mapping[str, Unit], versions: Versions) -> Iterator[_Round]:
+        """Only then the documents: what each unit's is now, and whether what it requires is there. In parts, each of which
+        goes through the other steps before the next is taken: documents may be large."""
+        required = self._source.get([u.requires for u in units.values() if u.requires is not None])
+        without = {n: u for n, u in units.items() if u.requires is not None and required[u.requires] is None}
+        to_null = {n for n, u in without.items() if u.nulls}
+        orphaned = {n: u for n, u in without.items() if n not in to_null}
+        if orphaned:
+            yield _Round(orphaned, versions, dict.fromkeys(orphaned), orphaned=set(orphaned))
+        others = [u for n, u in units.items() if n not in orphaned]
+        read = self._read_by_path if self._collection.keyed_by_path else self._read_by_key
+        for current in read(others, versions):
+            current.to_null = to_null & current.units.keys()
+            yield current
 
-    def _read_by_path(self, current: _Round, units: Sequence[Unit]) -> None:
-        """Where no document is at a unit's path, the other paths that its row may belong to are asked for."""
-        entries = self._entries_at([u.path for u in units if u.path is not None])
-        for unit in units:
-            current.mapped[unit.label] = _mapped_of(unit, entries.get(unit.path or "", []))
-        if self._collection.keyed_by_whole_path:
-            return
-        lost = [u for u in units if current.mapped[u.label] in (None, UNASKED) and u.key in current.versions]
-        told = self._target.paths(self._collection, [u.key for u in lost]) if lost else {}
-        others = {u.label: [p for p in told.get(u.key, ()) if p != u.path] for u in lost}
-        entries = self._entries_at([path for paths in others.values() for path in paths])
-        for unit in lost:
-            there = (p for p in others[unit.label] if entries[p] not in ([], UNASKED))
-            self._move(current, unit, next(there, None), entries)
+    def _read_by_path(self, units: Sequence[Unit], versions: Versions) -> Iterator[_Round]:
+        """Where no document is at a unit's path, or it can't be asked for, the other paths that its row may belong to are
+        asked for, one after the other."""
+        lost: dict[str, Mapped] = {u.label: None for u in units if u.path is None}
+        by_label = {u.label: u for u in units}
+        at = _by_path((u, u.path) for u in units)
+        for entries in self._entries_at(at):
+            found = {u.label: _mapped_of(u, told) for path, told in entries.items() for u in at[path]}
+            lost.update((n, m) for n, m in found.items() if m is None or m is UNASKED)
+            there = {n: m for n, m in found.items() if n not in lost}
+            yield _Round({n: by_label[n] for n in there}, versions, there)
+        rows = [by_label[n] for n in lost if by_label[n].key in versions]
+        told = self._target.paths(self._collection, [u.key for u in rows]) if rows and self._may_move else {}
+        others = {u.label: [p for p in told.get(u.key, ()) if p != u.path] for u in rows}
+        for n in range(max(map(len, others.values()), default=0)):
+            at = _by_path((u, others[u.label][n]) for u in rows if u.label in lost and len(others[u.label]) > n)
+            for entries in self._entries_at(at):
+                moved = {
+                    u.label: replace(u, path=path)
+                    for path, told_there in entries.items()
+                    if told_there not in ([], UNASKED)
+                    for u in at[path]
+                }
+                for label in moved:
+                    del lost[label]
+                yield _Round(moved, versions, {n: _mapped_of(u, entries[str(u.path)]) for n, u in moved.items()})
+        if lost:
+            yield _Round({n: by_label[n] for n in lost}, versions, lost)
 
-    def _move(self, current: _Round, unit: Unit, path: str | None, entries: Mapping[str, Entries]) -> None:
-        """The unit's document is at another path than was thought."""
-        if path is not None:
-            current.units[unit.label] = moved = replace(unit, path=path)
-            current.mapped[unit.label] = _mapped_of(moved, entries[path])
+    @property
+    def _may_move(self) -> bool:
+        return not self._collection.keyed_by_whole_path
 
-    def _entries_at(self, paths: Iterable[str]) -> dict[str, Entries]:
-        """The units of the documents at these paths. Each is mapped once, however many of its entries are asked for."""
-        found: dict[str, Entries] = {}
-        for path, document in self._source.get(paths, self._collection.fields).items():
-            if isinstance(document, Document):
-                found[path] = map_document(self._collection, document) or []
-            else:
-                found[path] = [] if document is None else document
-        return found
+    def _entries_at(self, units: Mapping[str, Sequence[Unit]]) -> Iterator[dict[str, Entries]]:
+        """Of the documents at these paths what the units there ask for, in parts. Each is mapped once, however many of its
+        entries are asked for."""
+        for documents in self._source.get_in_parts(units, self._collection.fields):
+            found: dict[str, Entries] = {}
+            for path, document in documents.items():
+                if isinstance(document, Document):
+                    found[path] = _asked_for(map_document(self._collection, document) or [], units[path])
+                else:
+                    found[path] = [] if document is None else document
+            yield found
 
-    def _read_by_key(self, current: _Round, units: Sequence[Unit]) -> None:
+    def _read_by_key(self, units: Sequence[Unit], versions: Versions) -> Iterator[_Round]:
         """Natural keys that several documents may share: all of them are asked for. The row belongs to the document that
         equals it, else to the oldest."""
-        answers = self._judge.owners.sharing(list(dict.fromkeys(u.key for u in units)))
-        sharing = {key: answer for key, answer in answers.items() if not isinstance(answer, Unasked)}
-        owners = self._owners_of(sharing)
-        elsewhere = [u for u in units if u.path is not None and u.path not in {s.path for s in sharing.get(u.key, ())}]
-        entries = self._entries_at([u.path for u in elsewhere if u.path is not None])
+        by_key: dict[Key, list[Unit]] = {}
         for unit in units:
-            if unit.key not in sharing:  # not even the document above it can be asked for
-                current.mapped[unit.label] = UNASKED
-                continue
-            own = next((s for s in sharing[unit.key] if s.path == unit.path), None)
-            if own is None and unit.path is not None:
-                # Gone, or with another key now (then the row of that counts), or created since everybody was asked.
-                told = entries[unit.path]
-                own = None if isinstance(told, Unasked) else next(iter(told), None)
-            owner = owners.get(unit.key)
-            if isinstance(own, Rejection):
-                current.mapped[unit.label] = own
-            elif own is not None and owner is not None and owner.path != own.path:
-                current.mapped[unit.label] = own
+            by_key.setdefault(unit.key, []).append(unit)
+        for answers in self._judge.owners.sharing(list(by_key)):
+            sharing = {key: answer for key, answer in answers.items() if not isinstance(answer, Unasked)}
+            # not even the document above it can be asked for
+            unasked = {u.label: u for key in answers if key not in sharing for u in by_key[key]}
+            if unasked:
+                yield _Round(unasked, versions, dict.fromkeys(unasked, UNASKED))
+            owners = self._owners_of(sharing)
+            here = {u.label: u for key in sharing for u in by_key[key]}
+            own = {n: next((s for s in sharing[u.key] if s.path == u.path), None) for n, u in here.items()}
+            # Gone, or with another key now (then the row of that counts), or created since everybody was asked.
+            elsewhere = _by_path((u, u.path) for n, u in here.items() if own[n] is None)
+            at_once = {n: u for n, u in here.items() if own[n] is not None or u.path is None}
+            yield self._shared(at_once, versions, own, sharing, owners)
+            for entries in self._entries_at(elsewhere):
+                part = {u.label: u for path in entries for u in elsewhere[path]}
+                told = {
+                    u.label: None if isinstance(there, Unasked) else next(iter(there), None)
+                    for path, there in entries.items()
+                    for u in elsewhere[path]
+                }
+                yield self._shared(part, versions, told, sharing, owners)
+
+    def _shared(
+        self,
+        units: dict[str, Unit],
+        versions: Versions,
+        own: Mapping[str, Row | Rejection | None],
+        sharing: Mapping[Key, Sequence[Row | Rejection]],
+        owners: Mapping[Key, Row],
+    ) -> _Round:
+        """A part of a round over natural keys: whose document each unit's key is."""
+        current = _Round(units, versions)
+        for unit in units.values():
+            mine, owner = own[unit.label], owners.get(unit.key)
+            if isinstance(mine, Rejection):
+                current.mapped[unit.label] = mine
+            elif mine is not None and owner is not None and owner.path != mine.path:
+                current.mapped[unit.label] = mine
                 current.duplicates.add(unit.label)
             else:
-                current.mapped[unit.label] = owner or own or next(iter(sharing[unit.key]), None)
+                current.mapped[unit.label] = owner or mine or next(iter(sharing[unit.key]), None)
+        return current
 
     def _owners_of(self, sharing: Mapping[Key, Sequence[Row | Rejection]]) -> dict[Key, Row]:
         candidates = {key: [s for s in shared if isinstance(s, Row)] for key, shared in sharing.items()}
@@ -307,27 +359,32 @@ class Protocol:
 
     # --- confirming a page's inserts --------------------------------------------------------------------------------------
 
-    def confirm_later(self, rows: list[Row], journal_ids: list[int]) -> None:
+    def confirm_later(self, rows: Sequence[Row], journal_ids: Sequence[int]) -> None:
         """Step 5 of a page's inserts, beside the next page."""
         if rows:
+            written = [
+                _Inserted(unit_of_row(row), row.path, row.update_time, i)
+                for row, i in zip(rows, journal_ids, strict=True)
+            ]
             paths = list(dict.fromkeys(row.path for row in rows))
-            self._confirming.append((rows, journal_ids, self._executor.submit(self._source.get, paths)))
+            self._confirming.append((written, self._executor.submit(self._source.get, paths)))
 
     def collect_confirmations(self, *, wait: bool) -> None:
-        while self._confirming and (wait or self._confirming[0][2].done() or len(self._confirming) > 2):
-            rows, journal_ids, future = self._confirming.pop(0)
+        while self._confirming and (wait or self._confirming[0][1].done() or len(self._confirming) > 2):
+            written, future = self._confirming.pop(0)
             documents = future.result()
-            still, moved = [], []
-            for row, journal_id in zip(rows, journal_ids, strict=True):
-                document = documents[row.path]
-                if isinstance(document, Document) and document.update_time == row.update_time:
-                    still.append(journal_id)
+            still: list[int] = []
+            moved: list[_Inserted] = []
+            for one in written:
+                document = documents[one.path]
+                if isinstance(document, Document) and document.update_time == one.update_time:
+                    still.append(one.journal_id)
                 else:
-                    moved.append((unit_of_row(row), journal_id))
+                    moved.append(one)
             with self._target.transaction() as connection:
                 journal.confirm(connection, still)
             if moved:  # they were counted when they were written
-                self._finish([unit for unit, _ in moved], [journal_id for _, journal_id in moved])
+                self._finish([one.unit for one in moved], [one.journal_id for one in moved])
 
     def _finish(self, units: Sequence[Unit], journal_ids: Sequence[int]) -> None:
         """Runs the protocol over keys that were written and not confirmed, then confirms their journal rows.
@@ -369,10 +426,17 @@ class Protocol:
             self._collection.name,
             len(entries),
         )
-        found = self._entries_at([e.path for e in entries if e.path is not None])
-        asked = {path: units for path, units in found.items() if not isinstance(units, Unasked)}
-        rows = {row.label: row for units in asked.values() for row in units if isinstance(row, Row)}
-        looked = self.run([unit_of_row(row) for row in rows.values()], self._bring_into_line)
+        asked: set[str] = set()
+        units: dict[str, Unit] = {}
+        paths = [e.path for e in entries if e.path is not None]
+        for documents in self._source.get_in_parts(paths, self._collection.fields):
+            for path, document in documents.items():
+                if isinstance(document, Unasked):
+                    continue
+                asked.add(path)
+                mapped = map_document(self._collection, document) or [] if document is not None else []
+                units.update((row.label, unit_of_row(row)) for row in mapped if isinstance(row, Row))
+        looked = self.run(list(units.values()), self._bring_into_line)
         if all(finding.verdict is not Verdict.IN_FLIGHT for finding in looked):
             with self._target.transaction() as connection:
                 journal.confirm(connection, [e.id for e in entries if e.path is None or e.path in asked])
@@ -417,6 +481,20 @@ def _mapped_of(unit: Unit, entries: Entries) -> Mapped:
     if isinstance(entries, Unasked):
         return entries
     return next((m for m in entries if m.entry == unit.entry or (isinstance(m, Rejection) and m.entire)), None)
+
+
+def _asked_for(entries: Sequence[Row | Rejection], units: Sequence[Unit]) -> list[Row | Rejection]:
+    """Those of a document's entries that these units are: it may have forty thousand."""
+    wanted = {u.entry for u in units}
+    return [m for m in entries if m.entry in wanted or (isinstance(m, Rejection) and m.entire)]
+
+
+def _by_path(units: Iterable[tuple[Unit, str | None]]) -> dict[str, list[Unit]]:
+    found: dict[str, list[Unit]] = {}
+    for unit, path in units:
+        if path is not None:
+            found.setdefault(path, []).append(unit)
+    return found
 
 
 def _takes_proof(finding: Finding) -> bool:

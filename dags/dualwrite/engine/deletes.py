@@ -16,7 +16,7 @@ from dualwrite.engine.judge import ATTEMPTS, Judge
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import Document, Unasked
-from dualwrite.model.mapping import Key, Row, key_of_path, map_document
+from dualwrite.model.mapping import Key, Rejection, Row, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.remembered import excuses, journal
 from dualwrite.postgres.target import Deleted
@@ -125,6 +125,7 @@ class Deletes:
             required.setdefault(parent.name, set()).add(key)
         for name, keys in required.items():
             absence.look(self._judge.catalog[name], keys)
+        self._judge.report.proof_reads += absence.reads
         return absence
 
     def _required(self, unit: Unit) -> Iterable[tuple[Collection, Key]]:
@@ -190,23 +191,31 @@ class Deletes:
     def _back(self, units: Sequence[Unit]) -> dict[str, Unit]:
         """Those whose document, or the one that they require, was created again where it had been."""
         required = self._source.get([u.requires for u in units if u.requires is not None])
-        own = self._source.get(
-            [u.path for u in units if u.path is not None and u.requires is None], self._collection.fields
-        )
-        sharing = (
-            self._judge.owners.sharing([u.key for u in units if u.requires is None])
-            if not self._collection.keyed_by_path
-            else {}
-        )
-        found: dict[str, Unit] = {}
-        for unit in units:
-            if unit.requires is not None:
-                if required[unit.requires] is not None:
-                    found[unit.label] = replace(unit, requires=None)
-                continue
-            document, others = own.get(unit.path or ""), sharing.get(unit.key, ())
-            mapped = map_document(self._collection, document) or [] if isinstance(document, Document) else []
-            for m in [*mapped, *(others if not isinstance(others, Unasked) else ())]:
-                if m.key == unit.key if isinstance(m, Row) else m.entire or m.entry == unit.entry:
-                    found[unit.label] = unit
+        found = {
+            u.label: replace(u, requires=None)
+            for u in units
+            if u.requires is not None and required[u.requires] is not None
+        }
+        own = [u for u in units if u.requires is None]
+        at: dict[str, list[Unit]] = {}
+        for unit in own:
+            if unit.path is not None:
+                at.setdefault(unit.path, []).append(unit)
+        for documents in self._source.get_in_parts(at, self._collection.fields):
+            for path, document in documents.items():
+                mapped = map_document(self._collection, document) or [] if isinstance(document, Document) else []
+                found.update((u.label, u) for u in at[path] if any(_is_of(m, u) for m in mapped))
+        if not self._collection.keyed_by_path:
+            for sharing in self._judge.owners.sharing(list(dict.fromkeys(u.key for u in own))):
+                for unit in own:
+                    others = sharing.get(unit.key, ())
+                    if not isinstance(others, Unasked) and any(_is_of(m, unit) for m in others):
+                        found[unit.label] = unit
         return found
+
+
+def _is_of(mapped: Row | Rejection, unit: Unit) -> bool:
+    """Whether a part of a document is the unit's."""
+    if isinstance(mapped, Row):
+        return mapped.key == unit.key
+    return mapped.entire or mapped.entry == unit.entry

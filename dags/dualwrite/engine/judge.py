@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol as Interface
 
@@ -48,7 +48,7 @@ class RequiredDocuments(Interface):
     """What a judge asks of `Parents`."""
 
     def state(self, name: str, path: str) -> ParentState | None: ...
-    def learn(self, required: Iterable[tuple[str, str]]) -> None: ...
+    def learn(self, required: Iterable[tuple[str, str]], rowless: Container[tuple[str, str]] = ...) -> None: ...
     def forget(self) -> None: ...
 
 
@@ -204,10 +204,20 @@ class Judge:
             and (not difference.found or name in difference.lacks or (name in nulling and name in difference.columns))
         ]
 
-    def _learn(self, required: Mapping[int, Required], differences: Iterable[Difference]) -> None:
+    def _rowless(self, difference: Difference) -> list[tuple[str, str]]:
+        """Of the documents that a row to be inserted needs, those without a row."""
+        row = difference.row
+        segments = row.path.split("/")
+        return [
+            (parent, path(segments, str(row.cells[index])))
+            for name, index, parent, path in self._references
+            if not difference.found and row.cells[index] is not None and name in difference.lacks
+        ]
+
+    def _learn(self, required: Mapping[int, Required], differences: Sequence[Difference]) -> None:
         """Asks the source for what is not known yet of these differences."""
         parents = dict.fromkeys(r for d in differences for r in required[d.n] if self._parents.state(*r) is None)
-        self._parents.learn(parents)
+        self._parents.learn(parents, {r for d in differences for r in self._rowless(d)})
         self.owners.learn(key for d in differences for key in self.owners.unknown(d))
 
     def _is_unknown(self, required: Mapping[int, Required], differences: Iterable[Difference]) -> bool:

@@ -6,7 +6,7 @@ write_ops belongs to the app and is only read. An op id is `entity:operation:ent
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -167,25 +167,34 @@ def named(
         return Named(())
     found: list[tuple[str, str]] = []
     left_out = 0
+    for entity, entity_id in _read(connection, (window.start, window.end + AROUND, entities)):
+        if _is_seen(collection, entity, entity_id, seen):
+            continue
+        most_bytes -= len(entity) + len(entity_id)
+        if most_bytes >= 0:
+            found.append((entity, entity_id))
+        else:
+            left_out += 1
+    return Named(tuple(found), left_out)
+
+
+_NAMED = f"""
+SELECT entity, entity_id FROM ({_OPERATIONS}) o
+WHERE ((created_at >= %s AND created_at < %s) OR created_at IS NULL) AND entity = ANY(%s) AND well_formed
+GROUP BY 1, 2 ORDER BY max(created_at) DESC NULLS LAST
+"""
+
+
+def _read(connection: Connection, parameters: tuple[object, ...]) -> Iterator[tuple[str, str]]:
+    """All there are, in the memory of AT_ONCE. Mostly there are fewer, and one statement does it."""
+    few = connection.execute(f"{_NAMED} LIMIT {AT_ONCE}", parameters).fetchall()
+    if len(few) < AT_ONCE:
+        yield from few
+        return
     with connection.cursor(name="dualwrite_named") as cursor:
         cursor.itersize = AT_ONCE
-        cursor.execute(
-            f"""
-            SELECT entity, entity_id FROM ({_OPERATIONS}) o
-            WHERE ((created_at >= %s AND created_at < %s) OR created_at IS NULL) AND entity = ANY(%s) AND well_formed
-            GROUP BY 1, 2 ORDER BY max(created_at) DESC NULLS LAST
-            """,
-            (window.start, window.end + AROUND, entities),
-        )
-        for entity, entity_id in cursor:
-            if _is_seen(collection, entity, entity_id, seen):
-                continue
-            most_bytes -= len(entity) + len(entity_id)
-            if most_bytes >= 0:
-                found.append((entity, entity_id))
-            else:
-                left_out += 1
-    return Named(tuple(found), left_out)
+        cursor.execute(_NAMED, parameters)
+        yield from cursor
 
 
 def _is_seen(collection: Collection, entity: str, entity_id: str, seen: Seen) -> bool:

@@ -4,7 +4,7 @@ held, a row says that it belongs on another path, or a natural key may be shared
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dualwrite.engine.classify import HolderState, says_elsewhere
@@ -73,16 +73,21 @@ class Owners:
         if not wanted:
             return
         paths = self._target.paths(self._collection, wanted)
-        documents = self._source.get([p for told in paths.values() for p in told], self._collection.fields)
+        there: dict[str, dict[Key, tuple[tuple[Cell, ...], ...]] | Unasked | None] = {}
+        """By path what the document states for each of its keys; None where it is gone."""
+        for documents in self._source.get_in_parts(
+            [p for told in paths.values() for p in told], self._collection.fields
+        ):
+            for path, document in documents.items():
+                if not isinstance(document, Document):
+                    there[path] = document
+                    continue
+                units = map_document(self._collection, document) or []
+                there[path] = {unit.key: self.uniques(unit) for unit in units if isinstance(unit, Row)}
         for key in wanted:
-            answers = [documents[path] for path in paths.get(key, ())]
-            document = next((answer for answer in answers if isinstance(answer, Document)), None)
-            if document is None:
-                self._known[key] = UNASKED if UNASKED in answers else None
-                continue
-            units = map_document(self._collection, document)
-            rows = [unit for unit in units or [] if isinstance(unit, Row) and unit.key == key]
-            self._known[key] = Owner(document.path, self.uniques(rows[0]) if rows else None)
+            told = paths.get(key, ())
+            owner = next((Owner(p, states.get(key)) for p in told if isinstance(states := there[p], dict)), None)
+            self._known[key] = owner or (UNASKED if any(there[p] is UNASKED for p in told) else None)
 
     def belongs_elsewhere(self, difference: Difference) -> bool:
         """Whether the row at this key belongs to another document, which exists. Of several documents of one id, the
@@ -114,16 +119,18 @@ class Owners:
 
     # --- natural keys that several documents may share --------------------------------------------------------------------
 
-    def sharing(self, keys: Sequence[Key]) -> dict[Key, list[Row | Rejection] | Unasked]:
+    def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, list[Row | Rejection] | Unasked]]:
         """All documents that map to each of these natural keys, searched by the fields that the key is made of; also
-        those that share these fields and can't become a row. Billed as children_where_each says."""
+        those that share these fields and can't become a row. In parts, because documents may be large. Billed as
+        children_where_each says."""
         questions = [(q.parent, q.equals) for q in (question_of(self._collection, key) for key in keys)]
-        answers = self._source.children_where_each(questions, self._collection.collection_id, self._collection.fields)
-        found: dict[Key, list[Row | Rejection] | Unasked] = {}
-        for key, documents in zip(keys, answers, strict=True):
-            if isinstance(documents, Unasked):
-                found[key] = documents
-                continue
-            units = [unit for document in documents for unit in map_document(self._collection, document) or []]
-            found[key] = [unit for unit in units if isinstance(unit, Rejection) or unit.key == key]
-        return found
+        collection_id, fields = self._collection.collection_id, self._collection.fields
+        for part in self._source.children_in_parts(questions, collection_id, fields):
+            found: dict[Key, list[Row | Rejection] | Unasked] = {}
+            for n, documents in part.items():
+                if isinstance(documents, Unasked):
+                    found[keys[n]] = documents
+                    continue
+                units = [unit for document in documents for unit in map_document(self._collection, document) or []]
+                found[keys[n]] = [unit for unit in units if isinstance(unit, Rejection) or unit.key == keys[n]]
+            yield found

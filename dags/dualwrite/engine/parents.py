@@ -6,7 +6,8 @@ row is called missing, all documents that it requires are looked up, not only th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
+from datetime import timedelta
 
 from dualwrite.engine.classify import ParentState, parent_state
 from dualwrite.engine.compare_and_set import Protocol
@@ -18,6 +19,7 @@ from dualwrite.model.declaration import Catalog
 from dualwrite.model.documents import Unasked
 from dualwrite.model.mapping import Row, map_document
 from dualwrite.model.report import CollectionReport
+from dualwrite.postgres.remembered import gone
 from dualwrite.postgres.target import Target
 
 _REMEMBERED = 200_000
@@ -44,6 +46,10 @@ class Parents:
         self._policy = Policy(insert=insert)
         self._report = report
         self._known: dict[tuple[str, str], ParentState] = {}
+        self.trusted: timedelta | None = None
+        """How long it holds that a document without a row was gone when it was asked for; None: it is asked for again."""
+        self.gone: set[tuple[str, str]] = set()
+        """Documents without a row, by collection and path, that were asked for and are gone."""
         self._workers: dict[str, tuple[Judge, Protocol]] = {}
 
     def close(self) -> None:
@@ -64,42 +70,55 @@ class Parents:
         if len(self._known) > _REMEMBERED:
             self._known.clear()
 
-    def learn(self, required: Iterable[tuple[str, str]]) -> None:
-        """Reads documents; those without a row are inserted where the run inserts, with their own parents first.
+    def learn(self, required: Iterable[tuple[str, str]], rowless: Container[tuple[str, str]] = frozenset()) -> None:
+        """Reads documents; those without a row are inserted where the run inserts, with their own parents first. Of the
+        `rowless` ones, whose row isn't there, those are not asked for that were gone lately: one that came back has a row,
+        or is missing itself.
 
         Called between transactions: no lock and no snapshot of ours is held while Firestore is read.
         """
         by_name: dict[str, list[str]] = {}
-        for name, path in dict.fromkeys(required):
+        wanted = dict.fromkeys(required)
+        if self.trusted is not None and (without := [r for r in wanted if r in rowless]):
+            for document in gone.known(self._target, without, self.trusted):
+                self._known[document] = "gone"
+                del wanted[document]
+        for name, path in wanted:
             by_name.setdefault(name, []).append(path)
         for name, paths in by_name.items():
             for path, state in self._settle(name, paths).items():
                 self._known[name, path] = state
+                if state == "gone" and (name, path) in rowless:
+                    self.gone.add((name, path))
 
     def _settle(self, name: str, paths: list[str]) -> dict[str, ParentState]:
         collection = self._catalog[name]
         states: dict[str, ParentState] = {}
-        rows: list[Row] = []
-        for path, document in self._source.get(paths, collection.fields).items():
-            if document is None:
-                states[path] = "gone"
-                continue
-            units = None if isinstance(document, Unasked) else map_document(collection, document)
-            if units and isinstance(units[0], Row):
-                rows.append(units[0])
-            else:
-                states[path] = "unfit"
+        for documents in self._source.get_in_parts(paths, collection.fields):
+            rows: list[Row] = []
+            for path, document in documents.items():
+                if document is None:
+                    states[path] = "gone"
+                    continue
+                units = None if isinstance(document, Unasked) else map_document(collection, document)
+                if units and isinstance(units[0], Row):
+                    rows.append(units[0])
+                else:
+                    states[path] = "unfit"
+            states.update(self._judged(name, rows))
+        return states
+
+    def _judged(self, name: str, rows: Sequence[Row]) -> dict[str, ParentState]:
+        """What these documents are by their own rows, which are inserted where the run inserts."""
         if not rows:
-            return states
+            return {}
         judge, protocol = self._worker(name)
         judged = judge.judge(Page.of(judge.stager, rows), self._policy)
-        for n, row in enumerate(rows):
-            states[row.path] = parent_state(judged.findings.get(n), n in judged.journal)
         inserted = [rows[n] for n in judged.journal]
         self._report.parents_inserted += len(inserted)
         protocol.confirm_later(inserted, list(judged.journal.values()))
         protocol.collect_confirmations(wait=True)
-        return states
+        return {row.path: parent_state(judged.findings.get(n), n in judged.journal) for n, row in enumerate(rows)}
 
     def _worker(self, name: str) -> tuple[Judge, Protocol]:
         if name not in self._workers:

@@ -13,6 +13,24 @@ PATIENCE = timedelta(hours=1)
 document whose writes never arrive would be in flight for ever."""
 
 
+def vanished(finding: Finding, before: Finding | None, *, age: timedelta) -> Finding:
+    """What a second look that finds neither document nor row makes of a document that the first one saw. For keys whose
+    document may be elsewhere: one that moves between its looks is never where it was seen, and would be missing from every
+    count. It stays in flight until the next run's first look: one that doesn't see it either closes it, and what is seen again
+    and again for the time of patience is drift.
+    """
+    if finding.verdict is not Verdict.ABSENT or before is None or before.verdict is not Verdict.IN_FLIGHT:
+        return finding
+    if ":" not in (before.fingerprint or ""):  # it was a row without a document
+        return finding
+    seen = replace(finding, path=before.path, fingerprint=before.fingerprint)
+    if age <= PATIENCE:
+        return replace(seen, verdict=Verdict.IN_FLIGHT, reason=Reason.CHANGED_BETWEEN_LOOKS)
+    if before.reason is Reason.FIRST_LOOK:
+        return replace(seen, verdict=Verdict.MISSING, reason=Reason.KEPT_CHANGING)
+    return finding
+
+
 def seen_twice(
     finding: Finding, before: Finding | None, *, waited: timedelta, age: timedelta, grace: timedelta
 ) -> Finding:

@@ -20,6 +20,10 @@ What runs beside it, and why it raises no false alarm:
 5. *Killed at any line.* The baseline is kept in the transaction that keeps what was found; without it, the next run sees
    the same deviation.
 
+6. *Archived.* A document that moves to another path of the same collection id is still counted, and its row must go. What
+   lies below another top-level collection is counted apart: more of it than slices lost rows calls a sweep. A move below
+   the same top-level collection is seen by the sweep alone.
+
 It can't see a loss that is cancelled out by another one of the opposite kind in the same half, nor any edit.
 """
 
@@ -46,6 +50,7 @@ from dualwrite.model.baseline import (
     whole_millisecond,
 )
 from dualwrite.model.declaration import Collection
+from dualwrite.model.verdicts import Verdict
 from dualwrite.model.windows import LONG_AGO, Window
 from dualwrite.postgres.target import Target
 
@@ -58,6 +63,7 @@ SWEEP_CALLED_EVERY = timedelta(hours=6)
 """How often a deviation that lies in no slice may call a sweep early: a sweep reads every document."""
 
 _COUNTS_AT_ONCE = 8
+_MOST_YOUNG = 1_000
 _MEASUREMENTS = 3
 
 
@@ -86,8 +92,22 @@ class _Look:
     new: int
     recent: int
     untimed: int
+    stray: int
+    """Below another top-level collection."""
+    new_slices: int
+    """1 where there is a new slice, else 0."""
     rows: list[int]
-    """Of each slice, the new one included, and what is younger."""
+    """Of each slice, the new one included, and what is younger; where only sums are asked for, the first one holds all
+    slices but the last two."""
+
+    @property
+    def rows_before(self) -> int:
+        """Of all slices of the baseline."""
+        return sum(self.rows[: len(self.rows) - 1 - self.new_slices])
+
+    @property
+    def rows_new(self) -> int:
+        return sum(self.rows[len(self.rows) - 1 - self.new_slices : -1])
 
 
 class Tripwire:
@@ -112,19 +132,20 @@ class Tripwire:
         edges = (*(cut for cut in cuts if LONG_AGO < cut < end), end)
         baseline = Baseline(self._at.field, edges, (0,) * len(edges), 0)
         differences = [0] * len(edges)
-        untimed = 0
+        untimed = stray = 0
         todo: Sequence[int] = range(len(edges))
         for _ in range(_MEASUREMENTS):
             before = self._rows(edges)
             total, read_time = self._source.count(self._all)
             untimed = total - self._count(Window(LONG_AGO, END_OF_TIME), read_time)
+            stray = self._stray(total, read_time)
             for n, documents in self._count_slices(baseline, todo, read_time):
                 differences[n] = documents - before[n]
             after = self._rows(edges)
             todo = [n for n in todo if before[n] != after[n]]
             if not todo:
                 break
-        return replace(baseline, differences=tuple(differences), untimed=untimed)
+        return replace(baseline, differences=tuple(differences), untimed=untimed, stray=stray)
 
     def _count_slices(self, baseline: Baseline, slices: Iterable[int], read_time: datetime) -> list[tuple[int, int]]:
         """Documents of each slice. Many small counts: they run side by side."""
@@ -141,37 +162,43 @@ class Tripwire:
         """Compares the counts with the baseline, and examines the slices that changed, up to `end`: what is younger is
         the window's part, and has been examined by then. To be called within the examiner's first look."""
         extended = baseline.extended(whole_millisecond(end))
-        first = self._look(baseline, extended)
+        began = time.monotonic()
+        first = self._look(baseline, extended, whole=False)
+        extended = replace(extended, counted_at=now, counted_seconds=time.monotonic() - began)
+        if baseline.stray is None:
+            extended = replace(extended, stray=first.stray)
         if not any(self._deviations(baseline, first)):
-            return Tripped(extended.joined(first.rows[: len(extended.edges)]))
+            return Tripped(extended.joined(first.rows[:-1]))
         log.info("%s: counts deviate from the last comparison's; looking again in %.0f s", self._name, grace)
         self._target.close()
         time.sleep(grace)
-        second = self._look(baseline, extended)
-        old, new, untimed = (
+        second = self._look(baseline, extended, whole=True)
+        old, new, untimed, stray = (
             b if same_kind(a, b) else 0
             for a, b in zip(self._deviations(baseline, first), self._deviations(baseline, second), strict=True)
         )
-        tripped = Tripped(extended, old + new + untimed)
-        if old or new or untimed:
-            self._find(examiner, baseline, tripped, second, old, new, untimed, now)
+        tripped = Tripped(extended, old + new + untimed + stray)
+        if old or new or untimed or stray:
+            self._find(examiner, baseline, tripped, second, old, new, untimed, stray, now)
         if tripped.slices == 0 and not tripped.calls_sweep:
-            tripped.baseline = tripped.baseline.joined(second.rows[: len(extended.edges)])
+            tripped.baseline = tripped.baseline.joined(second.rows[:-1])
         return tripped
 
-    def _deviations(self, baseline: Baseline, look: _Look) -> tuple[int, int, int]:
-        """Of the baseline's slices, of the new one, and of the documents that no slice holds.
+    def _deviations(self, baseline: Baseline, look: _Look) -> tuple[int, int, int, int]:
+        """Of the baseline's slices, of the new one, of the documents that no slice holds, and of those that lie elsewhere.
 
         An untimed document that was created with its row is no deviation: its row is among the younger ones, where no
-        document accounts for it, until time passes over it.
+        document accounts for it, until time passes over it. So is a young one elsewhere, which no row accounts for.
         """
-        slices = len(baseline.edges)
-        old = look.documents - sum(look.rows[:slices]) - sum(baseline.differences)
-        new = look.new - sum(look.rows[slices:-1])
+        old = look.documents - look.rows_before - sum(baseline.differences)
+        new = look.new - look.rows_new
         untimed = look.untimed - baseline.untimed
         if untimed > 0:
             untimed = max(0, untimed - max(0, look.rows[-1] - look.recent))
-        return old, new, untimed
+        stray = 0 if baseline.stray is None else look.stray - baseline.stray
+        if stray > 0:
+            stray = max(0, stray - max(0, look.recent - look.rows[-1]))
+        return old, new, untimed, stray
 
     def _find(
         self,
@@ -182,6 +209,7 @@ class Tripwire:
         old: int,
         new: int,
         untimed: int,
+        stray: int,
         now: datetime,
     ) -> None:
         """Examines the slices that deviate, and keeps their new difference; calls a sweep for what lies in none."""
@@ -217,15 +245,38 @@ class Tripwire:
             settled = min(untimed, max(0, -change), stand_ins)
         else:
             settled = -min(-untimed, max(0, change))
-        tripped.baseline = replace(tripped.baseline, untimed=tripped.baseline.untimed + settled)
-        if untimed - settled:
-            log.warning(
-                "%s: %+d documents without %s, so a sweep is requested",
-                self._name,
-                untimed - settled,
-                self._at.field,
-            )
+        if untimed - settled > 0:
+            settled += self._young(examiner, tripped.baseline, untimed - settled)
+        # A document that was archived as it should be took its row with it, so a slice holds a document too many.
+        explained = min(stray, max(0, change + min(0, settled))) if stray > 0 else -min(-stray, max(0, -change))
+        tripped.baseline = replace(
+            tripped.baseline,
+            untimed=tripped.baseline.untimed + settled,
+            stray=None if tripped.baseline.stray is None else tripped.baseline.stray + explained,
+        )
+        left = {f"without {self._at.field}": untimed - settled, "below another top-level collection": stray - explained}
+        for where, number in left.items():
+            if number:
+                log.warning("%s: %+d documents %s, so a sweep is requested", self._name, number, where)
+        if any(left.values()):
             self._call_sweep(tripped, now)
+
+    def _young(self, examiner: Examiner, baseline: Baseline, most: int) -> int:
+        """How many documents without a time, up to `most`, arrived since the last look: those that young rows which no
+        document of the window accounts for match. (What a young document without a row hides is told apart so.)"""
+        keys = self._target.keys_between(self._collection, self._at.column, Window(baseline.end, END_OF_TIME))
+        units = examiner.fresh(examiner.units_of(keys[: _MOST_YOUNG + 1]))
+        if len(keys) > _MOST_YOUNG or baseline.kept_at is None:
+            return 0
+        since = baseline.kept_at
+        found = examiner.examine_units(units)
+        return min(
+            most,
+            sum(
+                f.verdict is Verdict.MATCHING and f.document_time is not None and f.document_time >= since
+                for f in found
+            ),
+        )
 
     def _call_sweep(self, tripped: Tripped, now: datetime) -> None:
         called = tripped.baseline.sweep_called_at
@@ -237,13 +288,25 @@ class Tripwire:
 
     # --- counts -------------------------------------------------------------------------------------------------------------
 
-    def _look(self, baseline: Baseline, extended: Baseline) -> _Look:
+    def _look(self, baseline: Baseline, extended: Baseline, *, whole: bool) -> _Look:
+        """The counts of now. `whole`: the rows of each slice; else only their sums, for a fraction of the time."""
         total, read_time = self._source.count(self._all)
         documents = self._count(Window(LONG_AGO, baseline.end), read_time)
-        new = self._count(Window(baseline.end, extended.end), read_time) if extended is not baseline else 0
+        is_longer = extended.end > baseline.end
+        new = self._count(Window(baseline.end, extended.end), read_time) if is_longer else 0
         recent = self._count(Window(extended.end, END_OF_TIME), read_time)
-        rows = self._rows(extended.edges)
-        return _Look(read_time, documents, new, recent, total - documents - new - recent, rows)
+        stray = self._stray(total, read_time)
+        rows = self._rows(extended.edges if whole else extended.edges[-3:])
+        return _Look(read_time, documents, new, recent, total - documents - new - recent, stray, int(is_longer), rows)
+
+    def _stray(self, total: int, read_time: datetime) -> int:
+        """How many of the documents of this collection id lie below another top-level collection than the collection's."""
+        if self._collection.top_level:
+            return 0
+        roots = dict.fromkeys(str(t.segments[0]) for t in self._collection.templates)
+        # "boards!" sorts just after "boards", whatever is below that.
+        within = [replace(self._all, start=f"{root}/!", end=f"{root}!/!") for root in roots]
+        return total - sum(self._source.count(scan, read_time)[0] for scan in within)
 
     def _count(self, window: Window, read_time: datetime) -> int:
         return self._source.count(self._slice(window), read_time)[0]

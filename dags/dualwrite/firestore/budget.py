@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from dualwrite.model import cost
 from dualwrite.model.errors import BudgetError
 
+_LENT = 1_000
+"""Reads that a call of unknown cost may take at first: a count of a million documents."""
+
 
 class Budget:
     """Billed reads: `limit` (None: no cap), and what was spent so far. Threads may share it."""
@@ -16,38 +19,56 @@ class Budget:
     def __init__(self, limit: int | None = None, spent: int = 0) -> None:
         self.limit = limit
         self._spent = spent
-        self._lock = threading.RLock()
+        self._lent = 0
+        self._changed = threading.Condition()
 
     @property
     def spent(self) -> int:
         """What was read, and what the scans under way will read."""
         return self._spent
 
-    @contextmanager
-    def asking(self, least: int, what: str) -> Iterator[int | None]:
-        """Around a call that bills at least so many reads: yields how many it may bill, None for any number.
+    @property
+    def left(self) -> int | None:
+        """What may still be spent; None: any number."""
+        return None if self.limit is None else self.limit - self._spent
 
-        Raises BudgetError, before the call, where there aren't so many left. With a cap, calls wait for one another here:
-        two that were both told what is left would pass it together.
+    @contextmanager
+    def asking(self, least: int, what: str, *, all_that_is_left: bool = False) -> Iterator[int | None]:
+        """Around a call that bills at least so many reads: yields how many it may bill, None for any number. With a cap it is
+        lent so many: calls run side by side as long as there is enough for each, else they wait for one another.
+
+        Raises BudgetError, before the call, where there aren't so many left.
         """
         if self.limit is None:
             yield None
             return
-        with self._lock:
-            if self._spent + least > self.limit:
+        with self._changed:
+            while self._lent and (all_that_is_left or self._spent + self._lent + max(least, _LENT) > self.limit):
+                self._changed.wait()
+            left = self.limit - self._spent - self._lent
+            if left < least:
                 raise self.refusal(least, what)
-            yield self.limit - self._spent
+            lent = left if all_that_is_left else min(left, max(least, _LENT))
+            self._lent += lent
+        try:
+            yield lent
+        finally:
+            with self._changed:
+                self._lent -= lent
+                self._changed.notify_all()
 
     def reserve(self, reads: int, what: str) -> None:
         """Takes the reads of a scan whose size is known. Raises BudgetError where there aren't so many left."""
-        with self._lock:
+        with self._changed:
+            if self.limit is not None and self._spent + self._lent + reads > self.limit and self._lent:
+                self._changed.wait_for(lambda: not self._lent)
             if self.limit is not None and self._spent + reads > self.limit:
                 raise self.refusal(reads, what)
             self._spent += reads
 
     def spend(self, reads: int) -> None:
         """Counts what was billed; less than nothing gives back what a scan had reserved and did not read."""
-        with self._lock:
+        with self._changed:
             self._spent += reads
 
     def refusal(self, reads: int, what: str, *, or_more: bool = False) -> BudgetError:
@@ -55,5 +76,6 @@ class Budget:
             f"A run bills at most max_billed_reads = {self.limit:,} reads: {self._spent:,} were spent "
             f"({cost.dollars(self._spent)}), and {what} would cost {reads:,}{' or more' if or_more else ''} "
             f"({cost.dollars(reads)}). They were not read. What was examined is kept; what was not keeps its watermark, and "
-            "the next run begins there. Trigger a run with a larger max_billed_reads."
+            "the next run begins there. Trigger a run with a larger max_billed_reads; scheduled runs take it from Variable "
+            "reconcile_max_billed_reads."
         )

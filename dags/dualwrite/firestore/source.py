@@ -40,7 +40,7 @@ from dualwrite.firestore.queries import (
     up_to,
 )
 from dualwrite.firestore.read_ahead import Put, read_ahead
-from dualwrite.firestore.values import document_of, moment
+from dualwrite.firestore.values import document_of, moment, path_of
 from dualwrite.model.documents import UNASKED, Answer, Document, Unasked, can_be_asked
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.model.pace import Pace
@@ -64,11 +64,24 @@ _CALL_SECONDS = 90.0
 one (Firestore itself ends them after about a minute): both go on after the last document delivered."""
 
 _PAGE_BYTES = 8 * 1024 * 1024
+"""Of documents that are held in one piece, as they are in memory (see `held_bytes`)."""
+
+_FEW_QUESTIONS = 8
+_LARGE = 64 * 1024
+_OF_FOUR_BYTES = tuple(bytes([lead]) for lead in range(0xF0, 0xF5))
 
 T = TypeVar("T")
 
 
 __all__ = ["Page", "Scan", "Source"]
+
+
+def held_bytes(raw: bytes) -> int:
+    """How much memory the texts of an answer take at most: with one emoji in it, Python keeps each character of a text in
+    four bytes, with one of most other alphabets in two. Small ones are taken as they are: a page of them is small."""
+    if len(raw) < _LARGE:
+        return len(raw)
+    return len(raw) * (4 if any(lead in raw for lead in _OF_FOUR_BYTES) else 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +107,7 @@ class _Answer:
 
     documents: list[Document] = field(default_factory=list)
     read_time: datetime | None = None
+    size: int = 0
     is_done: bool = False
 
 
@@ -147,13 +161,15 @@ class Source:
         self._run_query = self._channel.unary_stream(
             service + "RunQuery",
             _RunQueryRequest.SerializeToString,
-            lambda raw: (len(raw), _RunQueryResponse.FromString(raw)),
+            lambda raw: (held_bytes(raw), _RunQueryResponse.FromString(raw)),
         )
         self._run_count = self._channel.unary_stream(
             service + "RunAggregationQuery", _CountRequest.SerializeToString, _CountResponse.FromString
         )
         self._batch_get = self._channel.unary_stream(
-            service + "BatchGetDocuments", _GetRequest.SerializeToString, _GetResponse.FromString
+            service + "BatchGetDocuments",
+            _GetRequest.SerializeToString,
+            lambda raw: (held_bytes(raw), _GetResponse.FromString(raw)),
         )
         self._lock = threading.Lock()
         self._billed = 0
@@ -235,14 +251,19 @@ class Source:
             raise SourceError(f"Firestore returned no count for {collection_id}. Run again.")
 
         what = f"count() of {collection_id}"
-        with self.budget.asking(1, what) as most:
-            if most is not None:  # nobody knows beforehand what a count costs: it is told where to stop
-                count.up_to.value = most * 1000
-            number, instant = self._retry(ask, what)
-            self._bill(max(1, -(-number // 1000)))
-            if most is not None and number >= most * 1000:
-                raise self.budget.refusal(1, f"more of {what}", or_more=True)
-        return number, instant
+        for all_that_is_left in (False, True):
+            # Nobody knows beforehand what a count costs: it is told where to stop.
+            with self.budget.asking(1, what, all_that_is_left=all_that_is_left) as most:
+                if most is not None:
+                    count.up_to.value = most * 1000
+                number, instant = self._retry(ask, what)
+                self._bill(max(1, -(-number // 1000)))
+                if most is None or number < most * 1000:
+                    return number, instant
+                left = self.budget.left
+            if left is not None and left < 1:
+                break
+        raise self.budget.refusal(1, f"more of {what}", or_more=True)
 
     def get(self, paths: Iterable[str], fields: Sequence[str] = ()) -> dict[str, Answer]:
         """The documents at these paths as of now, with these fields (none: only that they exist, and their times).
@@ -251,7 +272,29 @@ class Source:
         be none that it allows). Billed: one read a path that can be asked.
         """
         found: dict[str, Answer] = dict.fromkeys(paths, UNASKED)
-        wanted = [path for path in found if can_be_asked(path)]
+        found.update((path, document) for _, path, document in self._answers(found, fields))
+        return found
+
+    def get_in_parts(
+        self, paths: Iterable[str], fields: Sequence[str] = (), most_bytes: int = _PAGE_BYTES
+    ) -> Iterator[dict[str, Answer]]:
+        """As `get`, in parts whose documents take up to `most_bytes` together, or of one document that takes more. Each path
+        is in one part. What isn't taken waits in Firestore."""
+        wanted = list(dict.fromkeys(paths))
+        part: dict[str, Answer] = {path: UNASKED for path in wanted if not can_be_asked(path)}
+        size = 0
+        for more, path, document in self._answers(wanted, fields):
+            if size + more > most_bytes and size:
+                yield part
+                part, size = {}, 0
+            part[path] = document
+            size += more
+        if part:
+            yield part
+
+    def _answers(self, paths: Iterable[str], fields: Sequence[str]) -> Iterator[tuple[int, str, Document | None]]:
+        """The answer to each path that can be asked, with its size in bytes; four calls run side by side."""
+        wanted = [path for path in paths if can_be_asked(path)]
         chunks = [wanted[i : i + _GET_SIZE] for i in range(0, len(wanted), _GET_SIZE)]
         self.budget.reserve(len(wanted), f"reading {len(wanted):,} documents by path")
         self._bill(len(wanted), reserved=True)
@@ -259,33 +302,47 @@ class Source:
             group = chunks[start : start + _GETS_AT_ONCE]
             # The calls run side by side from the moment they are made; their answers are taken in turn.
             calls = [self._call_get(chunk, fields) for chunk in group]
-            for chunk, call in zip(group, calls, strict=True):
-                found.update(self._finish_get(chunk, fields, call))
-        return found
+            try:
+                for chunk, call in zip(group, calls, strict=True):
+                    yield from self._answers_of(chunk, fields, call)
+            finally:
+                for call in calls:
+                    call.cancel()
 
     def _call_get(self, paths: list[str], fields: Sequence[str]) -> Any:
         request = _GetRequest(database=self._database, documents=[f"{self._root}/{path}" for path in paths])
         request.mask.field_paths.extend(masked(fields))
         return self._batch_get(request, metadata=self._metadata, timeout=_CALL_SECONDS)
 
-    def _finish_get(self, paths: list[str], fields: Sequence[str], call: Any) -> dict[str, Answer]:
-        calls = [call]
-
-        def ask() -> dict[str, Answer]:
-            answers = calls.pop() if calls else self._call_get(paths, fields)
-            found: dict[str, Answer] = {}
-            for answer in answers:
-                if answer.HasField("found"):
-                    document = document_of(answer.found)
-                    found[document.path] = document
-                elif answer.missing:
-                    found[answer.missing[len(self._root) + 1 :]] = None
-            return found
-
-        found = self._retry(ask, f"reading {len(paths)} documents by path")
-        if len(found) != len(paths):
-            raise IncompleteRead(f"Firestore answered for only {len(found)} of {len(paths)} paths. Run again.")
-        return found
+    def _answers_of(
+        self, paths: list[str], fields: Sequence[str], call: Any
+    ) -> Iterator[tuple[int, str, Document | None]]:
+        """The answers of one call. Where it breaks, or waited too long for us, what is left is asked for again."""
+        left = dict.fromkeys(paths)
+        retries = Retries(f"reading {len(paths)} documents by path")
+        while True:
+            try:
+                for size, answer in call:
+                    if answer.HasField("found"):
+                        document: Document | None = document_of(answer.found)
+                        path = path_of(answer.found)
+                    elif answer.missing:
+                        document, path = None, answer.missing[len(self._root) + 1 :]
+                    else:
+                        continue
+                    left.pop(path)
+                    retries.progress()
+                    yield size, path, document
+                break
+            except grpc.RpcError as error:
+                retries.give_up_or_wait(error)
+                if not left:
+                    return
+                call = self._call_get(list(left), fields)
+        if left:
+            raise IncompleteRead(
+                f"Firestore answered for only {len(paths) - len(left)} of {len(paths)} paths. Run again."
+            )
 
     def children_where_each(
         self, questions: Sequence[tuple[str, Mapping[str, str]]], collection_id: str, fields: Sequence[str]
@@ -299,26 +356,49 @@ class Source:
         a question, and the count where there is one.
         """
         found: list[list[Document] | Unasked] = [UNASKED for _ in questions]
-        asked = [n for n, (parent, _) in enumerate(questions) if can_be_asked(parent)]
-        for start in range(0, len(asked), _QUESTIONS_AT_ONCE):
-            part = asked[start : start + _QUESTIONS_AT_ONCE]
+        for part in self.children_in_parts(questions, collection_id, fields):
+            for n, answer in part.items():
+                found[n] = answer
+        return found
+
+    def children_in_parts(
+        self,
+        questions: Sequence[tuple[str, Mapping[str, str]]],
+        collection_id: str,
+        fields: Sequence[str],
+        most_bytes: int = _PAGE_BYTES,
+    ) -> Iterator[dict[int, list[Document] | Unasked]]:
+        """As `children_where_each`, in parts, by numbers of questions. As many are asked at a time as take about `most_bytes`,
+        by the part before."""
+        unasked: dict[int, list[Document] | Unasked] = {
+            n: UNASKED for n, (parent, _) in enumerate(questions) if not can_be_asked(parent)
+        }
+        if unasked:
+            yield unasked
+        todo = [n for n in range(len(questions)) if n not in unasked]
+        at_once = _FEW_QUESTIONS
+        while todo:
+            part, todo = todo[:at_once], todo[at_once:]
             requests = [self._children_request(questions[n][0], collection_id, questions[n][1], fields) for n in part]
-            with self.budget.asking(2 * len(part), f"looking for {collection_id} below {len(part)} documents") as most:
+            what = f"looking for {collection_id} below {len(part)} documents"
+            with self.budget.asking(2 * len(part), what, all_that_is_left=True) as most:
                 if most is not None:
                     for request in requests:
                         request.structured_query.limit.value = most // len(part) - 1
-                for n, answer in zip(part, self._proved_children(requests, collection_id), strict=True):
-                    found[n] = answer
-        return found
+                answers, size = self._proved_children(requests, collection_id)
+            yield dict(zip(part, answers, strict=True))
+            at_once = max(1, min(_QUESTIONS_AT_ONCE, 2 * at_once, at_once * most_bytes // max(1, size)))
 
-    def _proved_children(self, requests: Sequence[Any], collection_id: str) -> list[list[Document]]:
-        """The answers to these questions. One that its count() doesn't prove is asked for again, a few times."""
+    def _proved_children(self, requests: Sequence[Any], collection_id: str) -> tuple[list[list[Document]], int]:
+        """The answers to these questions, and their size in bytes. One that its count() doesn't prove is asked for again, a few times."""
         found: dict[int, list[Document]] = {}
+        size = 0
         for _ in range(_PROOFS):
             todo = {n: request for n, request in enumerate(requests) if n not in found}
             # They run side by side from the moment they are made; their answers are taken in turn.
             calls = {n: self._run_query(r, metadata=self._metadata, timeout=_CALL_SECONDS) for n, r in todo.items()}
             answers = {n: self._finish_children(request, calls[n], collection_id) for n, request in todo.items()}
+            size = max(size, sum(answer.size for answer in answers.values()))
             found |= {n: answer.documents for n, answer in answers.items() if answer.documents and answer.is_done}
             counts = {
                 n: self._call_count_children(todo[n], answer.read_time)
@@ -329,7 +409,7 @@ class Source:
                 if self._finish_count_children(todo[n], answers[n].read_time, call) == len(answers[n].documents):
                     found[n] = answers[n].documents
             if len(found) == len(requests):
-                return [found[n] for n in range(len(requests))]
+                return [found[n] for n in range(len(requests))], size
         raise IncompleteRead(
             f"Firestore's answers about {collection_id} below a document did not hold as many documents as it counted at the "
             f"same instant, {_PROOFS} times. Nothing was concluded from them. Run again."
@@ -348,7 +428,8 @@ class Source:
         def ask() -> _Answer:
             answers = calls.pop() if calls else self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
             found = _Answer()
-            for _, part in answers:
+            for size, part in answers:
+                found.size += size
                 if part.HasField("document"):
                     found.documents.append(document_of(part.document))
                 found.read_time = moment(part.read_time) if part.HasField("read_time") else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any, Self
 
@@ -23,6 +23,12 @@ SLICE = 1_000
 
 MOST_SLICES = 2_000
 """Slices of one collection: above 2 million rows they get larger."""
+
+
+CHEAP_SECONDS = 5
+COUNTING_SHARE = 100
+"""Counts that take longer than CHEAP_SECONDS are made less often: one second of so many goes into them. A table of two million
+rows is counted in less than a second, and so in every run; where a hundred million take half a minute, it is every hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +74,34 @@ class Baseline:
     """When a deviation that lies in no slice last called a sweep."""
     sweep_due: bool = False
     """Whether the next run is to sweep. (Not told by the watermark: the age of the last sweep stays what it is.)"""
+    stray: int | None = None
+    """Documents below another top-level collection than the collection's own; None where they were never counted."""
+    counted_at: datetime | None = None
+    """When the two sides were last counted, and how long that took."""
+    counted_seconds: float = 0.0
+    kept_at: datetime | None = None
+    """When it was kept, by the target's clock; None where it wasn't yet."""
 
     def as_json(self) -> dict[str, Any]:
         edges = [edge.isoformat() for edge in self.edges]
-        return {"field": self.field, "edges": edges, "differences": self.differences, "untimed": self.untimed}
+        told = {"field": self.field, "edges": edges, "differences": self.differences, "untimed": self.untimed}
+        return {**told, "stray": self.stray}
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Self:
         """A baseline as it was measured, before it was kept."""
         edges = tuple(map(datetime.fromisoformat, given["edges"]))
-        return cls(given["field"], edges, tuple(given["differences"]), given["untimed"])
+        return cls(given["field"], edges, tuple(given["differences"]), given["untimed"], stray=given["stray"])
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether it is time to count again: what takes more than CHEAP_SECONDS takes one second of COUNTING_SHARE at most."""
+        return self.due_at is None or now >= self.due_at
+
+    @property
+    def due_at(self) -> datetime | None:
+        if self.counted_at is None or self.counted_seconds <= CHEAP_SECONDS:
+            return None
+        return self.counted_at + timedelta(seconds=COUNTING_SHARE * self.counted_seconds)
 
     @property
     def end(self) -> datetime:

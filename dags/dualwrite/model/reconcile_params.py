@@ -26,6 +26,11 @@ BY_A_PERSON = ("excuse", "excuse_reason", "unexcuse")
 """Parameters that only a person gives: a Variable would excuse whatever is found from now on."""
 
 
+SCHEDULED_MAX_BILLED_READS = 2_000_000
+"""The cap of a scheduled run that nobody gave one, $1.20: what makes it read may be a client's doing. A sweep of more documents
+needs Variable reconcile_max_billed_reads; null there means no cap."""
+
+
 class ReconcileParams(Params):
     """The parameters of one run of reconcile_dual_writes, checked. A scheduled run takes Variables reconcile_<name>."""
 
@@ -77,6 +82,15 @@ class ReconcileParams(Params):
         le=MAX_BILLED_READS,
         title="Max. reads to prove a delete (max_proof_reads)",
         description="Before a row counts as extra or is deleted, all document names of its collection are read; not if there are more than this.",
+    )
+    max_proof_reads_a_day: int = Field(
+        1_000_000,
+        ge=0,
+        le=MAX_BILLED_READS,
+        title="Max. reads for proofs a day",
+        description="Once scheduled runs have read more names than this within 24 hours, they prove nothing more: what they "
+        "would have to prove stays open as absence_not_proved, and the run says so. Any client can make a row that needs a proof.",
+        json_schema_extra=FINE_TUNING,
     )
     excuse: Differences = Field((), title="Excuse", description=EACH_DIFFERENCE + "all that is open in it now.")
     excuse_reason: ExcuseReason = None

@@ -69,7 +69,8 @@ class Reason(StrEnum):
     DELETE_REFUSED = "delete_refused"
     """Postgres didn't delete it: a trigger, or a policy for deletes."""
     ABSENCE_NOT_PROVED = "absence_not_proved"
-    """Proving that no document has this key would read more names than max_proof_reads, so it isn't deleted."""
+    """Proving that no document has this key would read more names than max_proof_reads, or than are left of scheduled runs'
+    max_proof_reads_a_day, so it isn't deleted."""
     FIRST_LOOK = "first_look"
     YOUNGER_THAN_GRACE = "younger_than_grace"
     CHANGED_BETWEEN_LOOKS = "changed_between_looks"

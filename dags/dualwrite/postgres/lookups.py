@@ -83,6 +83,18 @@ class Lookups(Fragments):
             column_name(column, "t"), self.table
         )
 
+    def counts_before(self, column: str, edges: int) -> sql.Composed:
+        """How many rows have a time, and how many lie before each of so many edges. Parameters: edges."""
+        before = [
+            sql.SQL("count(*) FILTER (WHERE {} < (%(edges)s::timestamptz[])[{}])").format(
+                column_name(column, "t"), sql.Literal(n + 1)
+            )
+            for n in range(edges)
+        ]
+        return sql.SQL("SELECT count({}), {} FROM {} t").format(
+            column_name(column, "t"), COMMA.join(before), self.table
+        )
+
     def time_edges(self, column: str) -> sql.Composed:
         """The time, in whole milliseconds, of each `every`-th row before a moment. Parameters: before, every."""
         return sql.SQL(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
@@ -18,6 +19,7 @@ from dualwrite.postgres.lookups import Lookups
 from dualwrite.postgres.session import Session
 
 _KEYS_AT_ONCE = 10_000
+_FEW_EDGES = 3
 
 
 def key_json(key: Key) -> str:
@@ -88,7 +90,12 @@ class Rows(Session):
             statement, after = lookups.keys_after(first=False), list(page[-1])
 
     def counts_by_time(self, collection: Collection, column: str, edges: Sequence[datetime]) -> list[int]:
-        """How many rows lie between these edges (ascending), all in one snapshot: before the first, from each on."""
+        """How many rows lie between these edges (ascending), all in one snapshot: before the first, from each on. It reads
+        the whole table, or its index; few edges take a fraction of the time that many do."""
+        if 0 < len(edges) <= _FEW_EDGES:
+            statement = self.lookups(collection).counts_before(column, len(edges))
+            [(total, *before)] = self.fetch(statement, {"edges": list(edges)})
+            return [after - first for first, after in pairwise([0, *before, total])]
         statement, parameters = self.lookups(collection).counts_by_time(column), {"edges": list(edges)}
         found = dict(self.fetch(statement, parameters))
         return [found.get(n, 0) for n in range(len(edges) + 1)]

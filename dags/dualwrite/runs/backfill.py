@@ -150,8 +150,7 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
         differences.remember(connection, name, rejected, run.run_id)
         if found.verification == "verified":
             watermarks.advance(connection, name, began, run.run_id, swept_at=began)
-            if baseline is not None:
-                baselines.save(connection, name, baseline, run.run_id)
+            baselines.swept(connection, name, baseline, run.run_id)
 
     mode = "counts" if counts_only else "explain"
     return measured(run, found, work, finish, mode=mode, window=None, record=record)

@@ -124,8 +124,8 @@ def finish_verification(
     def finish(connection: Connection) -> None:
         if found.verification == "verified":
             watermarks.advance(connection, name, began, run.run_id, swept_at=began)
-            if needed["baseline"] is not None:
-                baselines.save(connection, name, Baseline.from_json(needed["baseline"]), run.run_id)
+            given = needed["baseline"]
+            baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
 
     rest = measured(run, found, work, finish, mode="explain", window=None)
     return slices.added_up("verify", parts, made, rest)

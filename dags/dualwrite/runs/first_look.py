@@ -25,7 +25,7 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Finding, Reason, Verdict
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection
-from dualwrite.postgres.remembered import differences, watermarks
+from dualwrite.postgres.remembered import differences, gone, watermarks
 from dualwrite.postgres.remembered.differences import (
     Known,
     OpenDifference,
@@ -74,6 +74,8 @@ class _FirstLook:
         self._wire = tripwire.of(run, name, window)
         # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
         self._examiner = run.examiner(self._report, Policy(), known.excuses, known.own_labels)
+        if _trusts_memory(run, name, window):
+            self._examiner.parents.trusted = timedelta(hours=run.params.sweep_every_hours)
         self._pending: list[Finding] = []
         self._left: dict[str, Any] = {}
 
@@ -119,6 +121,13 @@ def keep(connection: Connection, run: Run, examiner: Examiner, pending: Sequence
     seen = [kept for f in pending if (kept := _to_keep(f, known.get(f.label))) is not None]
     differences.remember(connection, name, [*seen, *examiner.rejected, *examiner.accepted], run.run_id)
     differences.close(connection, name, examiner.settled)
+    gone.remember(connection, examiner.parents.gone)
+
+
+def _trusts_memory(run: Run, name: str, window: Window | None) -> bool:
+    """Whether required documents that were gone lately are taken for gone: not in a sweep that was asked for or is due. (A
+    collection without a check field is read whole in every run.)"""
+    return window is not None or (not run.catalog[name].check_fields and run.params.scope != "sweep")
 
 
 def excused_and_unseen(

@@ -41,24 +41,28 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
             collection.name,
             outdated,
         )
-    documents = examiner.source.get([f.path for f in keyless if f.path], collection.fields)
-    ended: list[Finding] = []
+    ended: list[Finding] = [f for f in keyless if not f.path]
+    at: dict[str, list[Finding]] = {}
     for finding in keyless:
-        document = documents.get(finding.path or "")
-        if isinstance(document, Unasked):  # a scan delivered it, so it isn't gone
-            done.append(finding)
-            continue
-        mapped = map_document(collection, document) or [] if document is not None else []
-        now = next((m for m in mapped if m.label == finding.label), None)
-        if isinstance(now, Rejection):
-            done.append(rejected(now))
-        elif isinstance(now, Row):
-            units[now.label] = unit_of_row(now)
-        else:
-            ended.append(finding)
-            for row in mapped:  # of an array or a map that was refused whole, each part by itself
-                if isinstance(row, Row):
-                    units.setdefault(row.label, unit_of_row(row))
+        if finding.path:
+            at.setdefault(finding.path, []).append(finding)
+    for documents in examiner.source.get_in_parts(at, collection.fields):
+        for path, document in documents.items():
+            if isinstance(document, Unasked):  # a scan delivered it, so it isn't gone
+                done += at[path]
+                continue
+            mapped = map_document(collection, document) or [] if document is not None else []
+            for finding in at[path]:
+                now = next((m for m in mapped if m.label == finding.label), None)
+                if isinstance(now, Rejection):
+                    done.append(rejected(now))
+                elif isinstance(now, Row):
+                    units[now.label] = unit_of_row(now)
+                else:
+                    ended.append(finding)
+                    for row in mapped:  # of an array or a map that was refused whole, each part by itself
+                        if isinstance(row, Row):
+                            units.setdefault(row.label, unit_of_row(row))
     for unit in _rows_left(examiner, ended):
         units.setdefault(unit.label, unit)
     done += [Finding(Verdict.ABSENT, f.label, f.path) for f in ended if f.label not in units]

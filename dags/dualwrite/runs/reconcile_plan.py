@@ -107,6 +107,15 @@ class Run(BaseRun):
     def unattended(self) -> bool:
         return self.plan.unattended
 
+    def max_proof_reads(self) -> int:
+        """How many names may be read to prove something now. What makes a scheduled run prove is often a client's doing, so
+        those have a budget for the day too."""
+        most = self.params.max_proof_reads
+        if not self.unattended:
+            return most
+        left = self.params.max_proof_reads_a_day - run_log.proof_reads(self.target, DAG_ID)
+        return max(0, min(most, left))
+
     @property
     def policy(self) -> Policy:
         """What a repair may write."""

@@ -11,11 +11,13 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
 from dualwrite import migrations
 from dualwrite.engine import preflight
+from dualwrite.engine.second_look import PATIENCE
 from dualwrite.model import cost, report
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.problems import ProblemKind
@@ -46,7 +48,8 @@ _BLOCKED: dict[str, str] = {
     Reason.UNIQUE_KEY_HELD_BY_STALE_ROW: f"trigger {DAG_ID} with repair = missing_and_stale: the row that holds the unique "
     "key must be updated first",
     Reason.ABSENCE_NOT_PROVED: "look at the rows by hand, or excuse them: proving that no document has their keys would read "
-    "more names than max_proof_reads, so no repair deletes them",
+    "more names than max_proof_reads, so no repair deletes them; or scheduled runs have read max_proof_reads_a_day, then a "
+    "run that you trigger proves it. See who makes such rows",
     Reason.PARENT_EXCUSED: "a person accepted that the row which it needs is missing: take that excuse back (unexcuse), or "
     "excuse this one too",
     Reason.PARENT_REJECTED: "correct the document that it needs: that one can't become a row",
@@ -220,8 +223,28 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
         )
         for run in plan.hung
     ]
+    found += _undecided(whole, plan)
     found += _drift(whole, catalog, link)
     return [*found, *_quiet_repairs(whole, plan), *_blind(whole, catalog, plan)]
+
+
+def _undecided(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
+    """Nothing stays without a verdict for longer than patience lasts."""
+    found = []
+    for line in whole["open"]:
+        waits = plan.now - datetime.fromisoformat(line["since"])
+        if (
+            line["reason"] == Reason.KEPT_CHANGING
+            and line["verdict"] not in DRIFT
+            and waits > PATIENCE
+            and not line["excused"]
+        ):
+            text = (
+                f"{line['collection']}: {line['number']:,} keys have kept changing while they were looked at, since "
+                f"{line['since'][:16]}, so they have no verdict: find the client that writes them all the time"
+            )
+            found.append(Alert(text, line["collection"], "kept_changing"))
+    return found
 
 
 def _drift(whole: Mapping[str, Any], catalog: Catalog, link: str) -> list[Alert]:
@@ -360,6 +383,8 @@ def message(found: Iterable[Alert]) -> str:
 
 def _tripped(name: str, tripped: Mapping[str, Any]) -> str:
     """What the counts of a collection led to."""
+    if tripped.get("failed"):
+        return f"{name}: the tripwire failed, so between two sweeps nothing sees old losses: {tripped['failed']}"
     slices = tripped["slices"]
     text = f"{name}: counts moved by {tripped['deviation']:+,} since the last complete comparison"
     if slices:
@@ -428,7 +453,7 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
     blocks += [
         Paragraph(_tripped(c["collection"], c["tripwire"]))
         for c in whole["collections"]
-        if c.get("tripwire") and c["tripwire"]["deviation"]
+        if c.get("tripwire") and (c["tripwire"]["deviation"] or c["tripwire"].get("failed"))
     ]
     if whole["ages"]:
         blocks.append(Paragraph(_ages(whole["ages"])))

@@ -223,6 +223,7 @@ def write(run: Run, name: str) -> dict[str, Any]:
 
 def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     """Repairs what is open in one collection, as far as the policy goes. First finishes what a killed run left."""
+    policy = replace(policy, max_proof_reads=run.max_proof_reads())
     found = CollectionReport(name, "delete" if policy.delete else "write")
     # What is deleted is proved in one complete read of names before the first delete, and one after the last: all at once.
     pages = ([d for d in page if is_ours(d, policy)] for page in in_pages(run.target.transaction, name))

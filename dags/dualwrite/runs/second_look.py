@@ -17,7 +17,7 @@ from typing import Any
 
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.compare import Examiner
-from dualwrite.engine.second_look import seen_twice
+from dualwrite.engine.second_look import seen_twice, vanished
 from dualwrite.engine.units import Policy, Unit, unit_of
 from dualwrite.model.declaration import Collection
 from dualwrite.model.reconcile_params import ReconcileParams
@@ -134,7 +134,7 @@ def _look_at_collection(
         now = target_clock.now(connection)
     before = {d.label: d for d in known}
     findings: list[Finding] = []
-    with run.examiner(found, Policy(max_proof_reads=run.params.max_proof_reads)) as examiner:
+    with run.examiner(found, Policy(max_proof_reads=run.max_proof_reads())) as examiner:
 
         def work() -> None:
             # A dependent of an extra row goes with it, whatever else is open about its own document; else the row above
@@ -147,11 +147,11 @@ def _look_at_collection(
             looked = examiner.protocol.run(units, Policy())
             # What was extra before was proved then; a repair proves it again, and so does the look after it.
             proves_again = after_repair and run.policy.delete
-            known_extra = {d.label for d in known if d.finding.verdict is Verdict.EXTRA and not proves_again}
+            known_extra = {d.label for d in known if _is_proved(d) and not proves_again}
             findings.extend(examiner.protocol.prove_extra([f for f in looked if f.label not in known_extra]))
             findings.extend(f for f in looked if f.label in known_extra)
             open_before = {label: d for label, d in before.items() if label not in written}
-            judged = [_settled(f, open_before.get(f.label), now, run.params) for f in findings]
+            judged = [_settled(f, open_before.get(f.label), now, run.params, collection) for f in findings]
             judged = _with_obstacles(run, examiner, judged, before, after_deletes=proves_again)
             findings[:] = _with_causes(run, collection, judged)
             for finding in findings:
@@ -186,12 +186,21 @@ def _affordable(
     return {label: unit for label, unit in found.items() if label not in set(left_out)}
 
 
-def _settled(finding: Finding, before: OpenDifference | None, now: datetime, params: ReconcileParams) -> Finding:
+def _is_proved(difference: OpenDifference) -> bool:
+    return difference.finding.verdict is Verdict.EXTRA and difference.finding.reason != Reason.ABSENCE_NOT_PROVED
+
+
+def _settled(
+    finding: Finding, before: OpenDifference | None, now: datetime, params: ReconcileParams, collection: Collection
+) -> Finding:
     """The verdict of this look at what was open before, if it was."""
     grace = timedelta(seconds=params.grace_seconds)
     if before is None:
         return seen_twice(finding, None, waited=timedelta(), age=timedelta(), grace=grace)
-    return seen_twice(finding, before.finding, waited=now - before.last_seen, age=now - before.first_seen, grace=grace)
+    age = now - before.first_seen
+    if collection.keyed_by_path and not collection.keyed_by_whole_path:
+        finding = vanished(finding, before.finding, age=age)
+    return seen_twice(finding, before.finding, waited=now - before.last_seen, age=age, grace=grace)
 
 
 def _with_causes(run: Run, collection: Collection, findings: Sequence[Finding]) -> list[Finding]:

@@ -106,8 +106,8 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
     def finish(connection: Connection) -> None:
         first_look.keep(connection, run, examiner, pending)
         watermarks.advance(connection, name, run.plan.now, run.run_id, swept_at=run.plan.now)
-        if (baseline := sweeps.baselines[name]) is not None:
-            baselines.save(connection, name, Baseline.from_json(baseline), run.run_id)
+        given = sweeps.baselines[name]
+        baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
         left.update(first_look.to_look_at(connection, run, name))
 
     rest = measured(run, found, work, finish, None)

@@ -1,4 +1,4 @@
-"""Anybody with the app's key may write any operation: none may blind, crash or bill a run."""
+"""Anybody with the app's key may write any operation, row and document: none may blind, crash or bill a run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dualwrite.model.verdicts import Finding, Verdict, Why
 from dualwrite.model.windows import Window
 from tests.integration.reconcile.world import attempted, create, execute, now
 from tests.support import one
+from tests.worlds import post
 
 HOUR = timedelta(hours=1)
 NOBODY = seen_of((), ())
@@ -45,7 +46,7 @@ def test_an_op_id_that_is_too_long_is_malformed_and_never_read(connection, targe
     assert activity(connection, ["post"], window.start, window.end).malformed == 50
     with postgres.transaction(connection):
         assert named(connection, POSTS, window, NOBODY).entities == (("post", "p1"),)
-    finding = Finding(Verdict.STALE, "p1", "boards/b1/posts/p1", document_time=now())
+    finding = Finding(Verdict.STALE, "p1", "boards/b1/posts/p1", key=("p1",), document_time=now())
     cause = causes(connection, POSTS, [finding])["p1"]
     assert cause.op_id == "post:update:p1:1"
 
@@ -72,7 +73,7 @@ def test_many_operations_of_one_key_are_read_as_one(connection, target_dsn, monk
     made = []
     operation = op_log.Operation
     monkeypatch.setattr(op_log, "Operation", lambda *parts: made.append(parts) or operation(*parts))
-    cause = causes(connection, POSTS, [Finding(Verdict.MISSING, "p1", "boards/b1/posts/p1")])["p1"]
+    cause = causes(connection, POSTS, [Finding(Verdict.MISSING, "p1", "boards/b1/posts/p1", key=("p1",))])["p1"]
     assert cause.why is Why.ATTEMPTED_FAILED
     assert len(made) == 1
 
@@ -116,5 +117,99 @@ def test_what_the_window_shows_is_not_among_the_limited(world, target_dsn, run):
 
 def test_a_forged_future_does_not_hide_why_a_row_is_missing(connection, target_dsn):
     execute(target_dsn, "INSERT INTO write_ops VALUES ('post:create:p1:1', now()), ('post:create:p1:2', 'infinity')")
-    cause = causes(connection, POSTS, [Finding(Verdict.MISSING, "p1", "boards/b1/posts/p1")])["p1"]
+    cause = causes(connection, POSTS, [Finding(Verdict.MISSING, "p1", "boards/b1/posts/p1", key=("p1",))])["p1"]
     assert cause.op_id == "post:create:p1:1"
+
+
+# --- proofs -------------------------------------------------------------------------------------------------------------
+
+
+def bogus(dsn: str, name: str) -> None:
+    execute(dsn, f"INSERT INTO comments (id, post_id, user_id, content) VALUES ('{name}', 'p1', 'u1', 'c')")
+
+
+def test_bogus_rows_cost_no_more_than_a_days_proofs(world, target_dsn, run):
+    """Each made the next run read all names of its collection: $14.40 a day at max_proof_reads."""
+    given = {"unattended": True, "max_proof_reads_a_day": 3, "max_swept_age_hours": 0, "max_examined_age_hours": 0}
+    bogus(target_dsn, "bogus1")
+    first = run(**given)
+    assert (line(first, "comments")["proof_reads"], first.counts("comments")) == (2, {"extra": 1})
+    bogus(target_dsn, "bogus2")
+    second = run(**given)
+    assert line(second, "comments")["proof_reads"] == 0, "one read is left of the day's three, and two are needed"
+    [alert] = [a for a in second.alerts if a.startswith("comments:")]
+    assert "1 of them (absence_not_proved)" in alert
+    assert "max_proof_reads_a_day" in alert
+    by_hand = run(max_proof_reads_a_day=3)
+    assert line(by_hand, "comments")["proof_reads"] == 2, "a person's own run proves it"
+    assert not [a for a in by_hand.alerts if "absence_not_proved" in a]
+    assert line(run(**given), "comments")["proof_reads"] == 0, "what was proved is not proved again"
+
+
+# --- documents that don't hold still ----------------------------------------------------------------------------------------
+
+
+def test_a_document_that_moves_between_its_looks_is_drift_in_time(world, target_dsn, run):
+    """It was never where it had been seen: absent at each second look, and closed."""
+    world.document("boards/b2").set({"title": "b"})
+    document = post(createdAt=now(), updatedAt=now())
+    boards = ["b1", "b2"]
+
+    def moves():
+        boards.reverse()
+        world.document(f"boards/{boards[0]}/posts/moved").set(document)
+        world.document(f"boards/{boards[1]}/posts/moved").delete()
+
+    moves()
+    assert run(between=moves).counts("posts") == {"in_flight": 1}
+    assert run(between=moves).counts("posts") == {"in_flight": 1}
+    execute(target_dsn, "UPDATE dualwrite.open_differences SET first_seen = now() - interval '61 minutes'")
+    assert run(between=moves).counts("posts") == {"missing": 1}
+    assert run(repair="missing").alerts == []
+    assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'moved'") == 1
+
+
+def test_a_document_that_is_gone_at_its_second_look_ends_as_absent(world, target_dsn, run):
+    create(world, target_dsn)
+    gone = world.document("boards/b1/posts/new").delete
+    assert run(between=gone).counts("posts") == {"in_flight": 1}
+    assert run().counts("posts") == {"absent": 1}
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0
+
+
+def test_what_keeps_changing_is_told_once_patience_has_ended(world, target_dsn, run):
+    create(world, target_dsn)
+    run(between=world.document("boards/b1/posts/new").delete)
+    execute(
+        target_dsn,
+        "UPDATE dualwrite.open_differences SET reason = 'kept_changing', collection = 'likes', "
+        "first_seen = now() - interval '61 minutes'",
+    )
+    [alert] = [a for a in run().alerts if a.startswith("likes")]
+    assert "1 keys have kept changing while they were looked at" in alert
+
+
+# --- orphans that are met in every run -----------------------------------------------------------------------------------------
+
+
+def test_orphans_of_a_waiting_list_are_asked_for_once_a_day(world, target_dsn, run):
+    """20,000 people who left cost 20,000 reads every 15 minutes: boards are read whole in each run."""
+    world.document("boards/b1").update({"waitingUsersIds": ["u1", *(f"left{n}" for n in range(50))]})
+    given = {"collections": ["boards", "users", "board_waiting_users"]}
+    first, second = run(**given), run(**given)
+    assert first.counts("board_waiting_users") == second.counts("board_waiting_users") == {"orphan": 50}
+    reads = [line(found, "board_waiting_users")["billed_reads"] for found in (first, second)]
+    assert reads[0] >= 50
+    assert reads[1] <= 5
+    swept = run(scope="sweep", **given)
+    assert line(swept, "board_waiting_users")["billed_reads"] >= 50, "a sweep believes nobody"
+    execute(target_dsn, "UPDATE dualwrite.gone_documents SET asked_at = now() - interval '25 hours'")
+    assert line(run(**given), "board_waiting_users")["billed_reads"] >= 50
+
+
+def test_a_required_document_that_came_back_with_its_row_is_seen(world, target_dsn, run):
+    world.document("boards/b1").update({"waitingUsersIds": ["u1", "left"]})
+    assert run().counts("board_waiting_users") == {"orphan": 1}
+    world.document("users/left").set({"nickname": "left", "createdAt": now(), "updatedAt": now()})
+    execute(target_dsn, "INSERT INTO users (id, nickname) VALUES ('left', 'left')")
+    assert run().counts("board_waiting_users") == {"missing": 1}

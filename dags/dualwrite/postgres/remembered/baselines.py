@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from dualwrite.model.baseline import Baseline
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.session import Session
 
 _LOAD = sql.SQL("""
-    SELECT field, edges, differences, untimed, sweep_called_at, sweep_due
+    SELECT field, edges, differences, untimed, sweep_called_at, sweep_due, stray, counted_at, coalesce(counted_seconds, 0),
+      updated_at
     FROM dualwrite.count_baselines WHERE collection = %(collection)s
 """)
 
@@ -27,15 +30,18 @@ def save(connection: Connection, collection: str, baseline: Baseline, run_id: st
     connection.execute(
         """
         INSERT INTO dualwrite.count_baselines AS b (
-          collection, field, edges, differences, untimed, sweep_called_at, sweep_due, run_id
+          collection, field, edges, differences, untimed, sweep_called_at, sweep_due, stray, counted_at, counted_seconds,
+          run_id
         )
         VALUES (
-          %(collection)s, %(field)s, %(edges)s, %(differences)s, %(untimed)s, %(sweep_called_at)s, %(sweep_due)s, %(run)s
+          %(collection)s, %(field)s, %(edges)s, %(differences)s, %(untimed)s, %(sweep_called_at)s, %(sweep_due)s, %(stray)s,
+          %(counted_at)s, %(counted_seconds)s, %(run)s
         )
         ON CONFLICT (collection) DO UPDATE SET
           field = excluded.field, edges = excluded.edges, differences = excluded.differences,
           untimed = excluded.untimed, sweep_called_at = coalesce(excluded.sweep_called_at, b.sweep_called_at),
-          sweep_due = excluded.sweep_due, run_id = excluded.run_id, updated_at = now()
+          sweep_due = excluded.sweep_due, stray = excluded.stray, counted_at = excluded.counted_at,
+          counted_seconds = excluded.counted_seconds, run_id = excluded.run_id, updated_at = now()
         """,
         {
             "collection": collection,
@@ -45,8 +51,30 @@ def save(connection: Connection, collection: str, baseline: Baseline, run_id: st
             "untimed": baseline.untimed,
             "sweep_called_at": baseline.sweep_called_at,
             "sweep_due": baseline.sweep_due,
+            "stray": baseline.stray,
+            "counted_at": baseline.counted_at,
+            "counted_seconds": baseline.counted_seconds,
             "run": run_id,
         },
+    )
+
+
+def swept(connection: Connection, collection: str, baseline: Baseline | None, run_id: str) -> None:
+    """What a complete comparison leaves: its baseline, or, where that could not be measured, the older one, whose call for a
+    sweep has been answered."""
+    if baseline is not None:
+        save(connection, collection, baseline, run_id)
+        return
+    connection.execute(
+        "UPDATE dualwrite.count_baselines SET sweep_due = false WHERE collection = %s AND sweep_due", (collection,)
+    )
+
+
+def counted(connection: Connection, collection: str, at: datetime, seconds: float) -> None:
+    """That counts were tried in vain, and how long that took: the next try waits accordingly."""
+    connection.execute(
+        "UPDATE dualwrite.count_baselines SET counted_at = %s, counted_seconds = %s WHERE collection = %s",
+        (at, seconds, collection),
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from dualwrite.model.report import COUNTERS, CollectionReport
 from dualwrite.model.windows import Window
 from dualwrite.postgres import privileges
-from dualwrite.postgres.connection import Connection, Jsonb
+from dualwrite.postgres.connection import Connection, Jsonb, sql
+from dualwrite.postgres.session import Session
 
 
 def can_record(connection: Connection) -> bool:
@@ -77,6 +78,18 @@ def billed(connection: Connection, dag_id: str, run_id: str) -> int:
     ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+_PROOF_READS = sql.SQL("""
+    SELECT coalesce(sum(proof_reads), 0)::int8 FROM dualwrite.runs
+    WHERE dag_id = %(dag)s AND unattended AND recorded_at > now() - interval '1 day'
+""")
+
+
+def proof_reads(session: Session, dag_id: str) -> int:
+    """Names that a DAG's scheduled runs have read for proofs within a day."""
+    [[reads]] = session.fetch(_PROOF_READS, {"dag": dag_id})
+    return int(reads)
 
 
 def prune(connection: Connection, days: int) -> int:

@@ -1,0 +1,63 @@
+"""What the tripwire's counts of rows cost the target: the sums that each run asks for, and the slices that a deviation takes.
+
+On a table of its own, in a server of its own, without and with an index on the time (the medians of five, in seconds).
+
+    python -m benchmarks.row_counts [--rows 2000000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+
+from dev.postgres_server import server
+from dualwrite import postgres
+from dualwrite.catalog import CATALOG
+from dualwrite.model.baseline import MOST_SLICES, SLICE
+from dualwrite.postgres.target import Target
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+COMMENTS = CATALOG["comments"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=2_000_000)
+    rows = parser.parse_args().rows
+    slices = min(MOST_SLICES, max(4, rows // SLICE))
+    edges = [BEGIN + timedelta(seconds=rows * n / slices) for n in range(1, slices + 1)]
+    with server() as uri, psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("CREATE TABLE comments (id text PRIMARY KEY, content text, created_at timestamptz)")
+        connection.execute(
+            "INSERT INTO comments SELECT md5(n::text), repeat('x', 300), %s::timestamptz + n * interval '1 second' "
+            "FROM generate_series(1, %s) n",
+            (BEGIN, rows),
+        )
+        with Target(lambda: postgres.connect(uri), CATALOG) as target:
+            for name, statement in (("no index", "VACUUM ANALYZE comments"), ("an index", _INDEX)):
+                for part in statement.split(";"):
+                    connection.execute(part)
+                took = {what: _median(target, e) for what, e in (("sums", edges[-3:]), ("each slice", edges))}
+                print(
+                    f"{rows:,} rows, {name}: " + ", ".join(f"{what} {s:.2f} s" for what, s in took.items()), flush=True
+                )
+
+
+_INDEX = "CREATE INDEX ON comments (created_at); VACUUM ANALYZE comments"
+
+
+def _median(target: Target, edges: list[datetime]) -> float:
+    def once() -> float:
+        began = time.perf_counter()
+        target.counts_by_time(COMMENTS, "created_at", edges)
+        return time.perf_counter() - began
+
+    return statistics.median(once() for _ in range(5))
+
+
+if __name__ == "__main__":
+    main()
