@@ -39,6 +39,5 @@ def test_the_bundle_with_a_drafted_catalog_runs_in_airflow(
     assert filled.state == "success", filled.log[-3000:]
     assert {c["collection"] for c in filled.report["collections"]} >= {"order_lines", "customer_store_roles"}
     assert one(empty_dsn, "SELECT count(*) FROM shop.order_lines") == 24
-    quiet = {"grace_seconds": 1, "write_ops_required": False}
-    green = run_dag(environment, "reconcile_dual_writes", quiet, python=warm_airflow)
+    green = run_dag(environment, "reconcile_dual_writes", {"grace_seconds": 1}, python=warm_airflow)
     assert green.state == "success", green.log[-3000:]

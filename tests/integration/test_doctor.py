@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import socket
@@ -19,6 +20,7 @@ from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.engine import preflight
 from dualwrite.firestore.source import Source
+from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import PreflightError
 from dualwrite.runs import doctor
 from tests.integration.test_source import Broken
@@ -100,6 +102,18 @@ def test_under_the_data_role_all_is_well_once_both_role_files_have_run(admin, fi
         lines = _lines(firestore.project, emulator, target.data)
         assert set(_to_do(lines)) == {"last complete comparison"}
         assert all(line.note == "" for what, line in lines.items() if what.startswith("table "))
+
+
+def test_a_catalog_without_operations_needs_no_op_log(world, firestore, emulator, target_dsn):
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("DROP TABLE write_ops CASCADE")
+    assert "write_ops" in _to_do(_lines(firestore.project, emulator, target_dsn))
+    catalog = Catalog(tuple(dataclasses.replace(c, operations=()) for c in CATALOG))
+    found = doctor.examine(
+        lambda: Source(firestore.project, emulator_host=emulator), lambda: postgres.connect(target_dsn), catalog
+    )
+    [line] = [line for line in found if line.what == "write_ops"]
+    assert (line.fault, line.note) == (None, "not needed: the catalog declares no operations")
 
 
 def test_under_a_role_without_rights_each_missing_one_is_named(world, firestore, emulator, target_dsn):

@@ -95,11 +95,11 @@ def test_the_draft_goes_through_backfill_reconciliation_and_repair(firestore, em
         connection.execute("UPDATE shop.orders SET status = 'lost' WHERE id = 'o00'")
         connection.execute("INSERT INTO shop.coupons (customer_id, code) VALUES ('c0', 'GONE')")
     options = {"catalog": catalog, "collections": list(catalog.names), "scope": "sweep", "max_share": 100}
-    found = reconciled(firestore.project, emulator, shop, **options, write_ops_required=False)
+    found = reconciled(firestore.project, emulator, shop, **options)
     assert found.counts("order_lines") == {"missing": 1}
     assert found.counts("orders") == {"stale": 1}
     assert found.counts("coupons") == {"extra": 1}
-    mended = reconciled(firestore.project, emulator, shop, **options, repair="all", write_ops_required=False)
+    mended = reconciled(firestore.project, emulator, shop, **options, repair="all")
     assert mended.alerts == []
     assert one(shop, "SELECT status FROM shop.orders WHERE id = 'o00'") == "paid"
     assert one(shop, "SELECT count(*) FROM shop.coupons WHERE code = 'GONE'") == 0

@@ -154,15 +154,21 @@ def _target(connection: Connection, catalog: Catalog, source_ahead: timedelta | 
         )
     made = yield from _migrations(connection)
     yield from _tables(connection, catalog)
-    yield Line(
-        "write_ops",
-        None
-        if op_log.is_readable(connection)
-        else "it can't be read, so nothing shows whether dual-write is alive. "
-        "GRANT SELECT ON write_ops to the role, which must see all of its rows.",
-    )
+    yield _write_ops(connection, catalog)
     if made:
         yield _age(connection, catalog, now)
+
+
+def _write_ops(connection: Connection, catalog: Catalog) -> Line:
+    if not any(c.operations for c in catalog):
+        return Line("write_ops", note="not needed: the catalog declares no operations")
+    if op_log.is_readable(connection):
+        return Line("write_ops")
+    return Line(
+        "write_ops",
+        "it can't be read, so nothing shows why a row differs, or which keys clients tried to write. GRANT SELECT ON write_ops "
+        "to the role, which must see all of its rows.",
+    )
 
 
 def _tls(connection: Connection) -> Line:
