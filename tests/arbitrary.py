@@ -8,6 +8,7 @@ from typing import Any
 from google.cloud.firestore_v1.types import document as document_types
 from hypothesis import strategies as st
 
+from dualwrite.model.declaration import ALL_FIELDS, names_of
 from dualwrite.model.documents import Document, GeoPoint, Reference, Value, Vector
 
 Message = document_types.Document.pb()
@@ -41,8 +42,9 @@ def document_at(collection, names, fields, created: datetime = CREATED, template
 
 def fields_of(collection):
     """The collection's fields, each absent or with any value at all."""
-    top = sorted({name.split(".")[0] for name in collection.fields})
-    nested = {name.split(".")[0]: name.split(".")[1] for name in collection.fields if "." in name}
+    paths = [names_of(path) for path in collection.fields if path != ALL_FIELDS]
+    top = sorted({names[0] for names in paths})
+    nested = {names[0]: names[1] for names in paths if len(names) > 1}
     return st.fixed_dictionaries(
         {},
         optional={

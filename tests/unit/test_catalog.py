@@ -10,20 +10,24 @@ import pytest
 
 from dev import firestore_indexes
 from dualwrite.catalog import CATALOG
+from dualwrite.model.cells import cell_or_none
+from dualwrite.model.conversions import iso_time, lower
 from dualwrite.model.declaration import (
     ArrayElements,
     Catalog,
     Collection,
     Column,
+    Constant,
+    CreateTime,
     DocumentId,
     EntryKey,
     EntryValue,
     Field,
+    FirstOf,
     ParentId,
     Segment,
 )
 from dualwrite.model.errors import CatalogError
-from dualwrite.model.mapping import cell_or_none
 
 ENGINE = Path(__file__).resolve().parents[2] / "dags" / "dualwrite"
 KEY = Column("id", "key", DocumentId())
@@ -51,7 +55,15 @@ BAD = {
         ),
         "no value beside themselves",
     ),
-    "a key that is no text": (lambda: _collection(columns=(Column("id", "key", DocumentId(), "integer"),)), "A key is text"),
+    "a key that is no text": (lambda: _collection(columns=(Column("id", "key", DocumentId(), "integer"),)), "A key comes from an id or a text"),
+    "a key that is converted": (
+        lambda: _collection(columns=(Column("id", "key", DocumentId() >> lower),)), "or its row leads back to no document"),
+    "a path of no name": (lambda: _collection(columns=(KEY, Column("a", "compared", Field(("a", ""))))), "A field path is names"),
+    "a converted stand-in": (
+        lambda: _collection(columns=(KEY, Column("a", "compared", Field("a", CreateTime()) >> iso_time))), "Use FirstOf"),
+    "a first of one": (lambda: _collection(columns=(KEY, Column("a", "compared", FirstOf(Field("a"))))), "two or more"),
+    "an absent constant": (
+        lambda: _collection(columns=(KEY, Column("a", "compared", Constant("x"), absent="y"))), "never absent"),
     "a unique key of unknown columns": (lambda: _collection(unique=(("x",),)), "column 'x'"),
     "a cycle": (
         lambda: Catalog((

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -9,6 +10,7 @@ import pytest
 
 from dualwrite.catalog import CATALOG
 from dualwrite.firestore.staging import Stager
+from dualwrite.model.cells import Refused, exact_converter
 from dualwrite.model.declaration import (
     Collection,
     Column,
@@ -27,7 +29,6 @@ from dualwrite.model.mapping import (
     Json,
     Rejection,
     Row,
-    cell_or_none,
     joined_label,
     key_of_path,
     label_of,
@@ -89,10 +90,6 @@ REFUSED = [
     ("week_days_from_first_day", 2**31, "out_of_range: week_days_from_first_day"),
     ("week_days_from_first_day", -(2**31) - 1, "out_of_range: week_days_from_first_day"),
     ("week_days_from_first_day", float(2**31), "out_of_range: week_days_from_first_day"),
-    ("engagement_score", True, "is a boolean, a number is expected"),
-    ("engagement_score", "1", "is a string, a number is expected"),
-    ("engagement_score", float("inf"), "not_finite: engagement_score"),
-    ("engagement_score", float("nan"), "not_finite: engagement_score"),
     ("updated_at", "2026-01-01", "is a string, a timestamp is expected"),
     ("content_json", {"a\x00": 1}, "nul_character: content_json (field contentJson) holds U+0000, which jsonb can't"),
     ("content_json", {"a": ["b\x00"]}, "nul_character: content_json"),
@@ -113,6 +110,27 @@ def test_a_value_that_does_not_fit_is_refused_with_the_rule_and_never_with_the_v
     assert isinstance(unit, Rejection)
     assert reason in unit.reason
     assert (unit.label, unit.path, unit.entry, unit.entire) == ("p1", "boards/b1/posts/p1", None, False)
+
+
+@pytest.mark.parametrize("value", ["many", True, float("nan"), {"n": 1}, b"x"])
+def test_a_derived_columns_wrong_type_lags_and_rejects_nothing(value):
+    """Counters are a Cloud Function's: a broken one must not keep the document's text from arriving."""
+    assert cell(post(countOfComments=value, engagementScore=value), "count_of_comments") == 0
+    assert cell(post(countOfComments=value, engagementScore=value), "engagement_score") == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (True, "is a boolean, a number is expected"),
+        ("1", "is a string, a number is expected"),
+        (float("inf"), "not_finite: {}"),
+        (float("nan"), "not_finite: {}"),
+    ],
+)
+def test_what_is_no_number_is_refused(value, reason):
+    with pytest.raises(Refused, match=re.escape(reason)):
+        exact_converter(Column("a", "compared", Field("a"), "numeric"))(value)
 
 
 @pytest.mark.parametrize("permissions", [{"b1": True}, {"b1": None}])
@@ -248,14 +266,20 @@ def test_the_key_that_a_document_at_a_path_has():
 
 
 def test_a_value_alone_is_a_cell_or_nothing():
-    text = Column("a", "text", Field("a"))
-    assert cell_or_none(text)("x") == "x"
-    assert cell_or_none(text)(5) is None
-    boolean = cell_or_none(Column("a", "compared", Field("a"), "boolean"))
-    assert [boolean(value) for value in (True, False, "yes", 1, 0.0)] == [True, False, None, None, None]
+    def cell_of(column: Column, value: object) -> object:
+        try:
+            return exact_converter(column)(value)
+        except Refused:
+            return None
+
+    text = Column("a", "compared", Field("a"))
+    assert cell_of(text, "x") == "x"
+    assert cell_of(text, 5) is None
+    boolean = Column("a", "compared", Field("a"), "boolean")
+    assert [cell_of(boolean, value) for value in (True, False, "yes", 1, 0.0)] == [True, False, None, None, None]
     reference = next(c for c in CATALOG["posts"].columns if c.references)
-    assert cell_or_none(reference)("u1") == "u1"
-    assert cell_or_none(reference)("a/b") is None
+    assert cell_of(reference, "u1") == "u1"
+    assert cell_of(reference, "a/b") is None
 
 
 def test_nested_fields_are_found_and_a_step_through_something_that_is_no_map_finds_nothing():

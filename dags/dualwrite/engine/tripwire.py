@@ -49,7 +49,7 @@ from dualwrite.model.baseline import (
     same_kind,
     whole_millisecond,
 )
-from dualwrite.model.declaration import Collection
+from dualwrite.model.declaration import Collection, FieldPath
 from dualwrite.model.verdicts import Verdict
 from dualwrite.model.windows import LONG_AGO, Window
 from dualwrite.postgres.target import Target
@@ -311,7 +311,7 @@ class Tripwire:
     def _count(self, window: Window, read_time: datetime) -> int:
         return self._source.count(self._slice(window), read_time)[0]
 
-    def _slice(self, window: Window, fields: tuple[str, ...] = ()) -> Scan:
+    def _slice(self, window: Window, fields: tuple[FieldPath, ...] = ()) -> Scan:
         return replace(self._all, fields=fields, check_field=self._at.field, window=window)
 
     def _rows(self, edges: Sequence[datetime]) -> list[int]:

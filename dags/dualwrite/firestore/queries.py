@@ -10,7 +10,7 @@ from typing import Any
 
 from google.cloud.firestore_v1.types import query as query_types
 
-from dualwrite.model.declaration import other_spellings
+from dualwrite.model.declaration import ALL_FIELDS, FieldPath, names_of, other_spellings
 from dualwrite.model.windows import Window
 
 _Query = query_types.StructuredQuery.pb()
@@ -28,7 +28,7 @@ class Scan:
     """
 
     collection_id: str
-    fields: tuple[str, ...]
+    fields: tuple[FieldPath, ...]
     top_level: bool = False
     check_field: str | None = None
     window: Window | None = None
@@ -87,7 +87,7 @@ def other_types_queries(collection_id: str, check_field: str, top_level: bool) -
     return found[0], found[1]
 
 
-def children_query(collection_id: str, equals: Mapping[str, str], fields: Sequence[str]) -> Any:
+def children_query(collection_id: str, equals: Mapping[FieldPath, str], fields: Sequence[FieldPath]) -> Any:
     """The documents directly below one document whose fields have these values."""
     structured = _Query()
     structured.from_.add(collection_id=collection_id)
@@ -122,22 +122,24 @@ def cursor_after(scan: Scan, last: Any) -> Any:
     return cursor
 
 
-def _select(structured: Any, names: Sequence[str]) -> None:
+def _select(structured: Any, names: Sequence[FieldPath]) -> None:
     for path in masked(names):
         structured.select.fields.add(field_path=path)
 
 
-def masked(paths: Sequence[str]) -> list[str]:
+def masked(paths: Sequence[FieldPath]) -> list[str]:
     """What a read asks for: these fields, and those that a dotted path could be mistaken for, so that a document that has
-    one of them doesn't look as if it had nothing. None: names and times alone."""
+    one of them doesn't look as if it had nothing. None: names and times alone. An empty list: whole documents."""
+    if ALL_FIELDS in paths:
+        return []
     found = [quoted(path) for path in paths]
-    found += [_joined(names) for path in paths if "." in path for names in other_spellings(path)]
+    found += [_joined(names) for path in paths for names in other_spellings(path)]
     return list(dict.fromkeys(found)) or ["__name__"]
 
 
-def quoted(path: str) -> str:
+def quoted(path: FieldPath) -> str:
     """A field path as Firestore reads it: names that are no plain identifier stand in backticks."""
-    return _joined(path.split("."))
+    return _joined(names_of(path))
 
 
 def _joined(names: Iterable[str]) -> str:

@@ -41,6 +41,7 @@ from dualwrite.firestore.queries import (
 )
 from dualwrite.firestore.read_ahead import Put, read_ahead
 from dualwrite.firestore.values import document_of, moment, path_of
+from dualwrite.model.declaration import FieldPath
 from dualwrite.model.documents import UNASKED, Answer, Document, Unasked, can_be_asked
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.model.pace import Pace
@@ -265,7 +266,7 @@ class Source:
                 break
         raise self.budget.refusal(1, f"more of {what}", or_more=True)
 
-    def get(self, paths: Iterable[str], fields: Sequence[str] = ()) -> dict[str, Answer]:
+    def get(self, paths: Iterable[str], fields: Sequence[FieldPath] = ()) -> dict[str, Answer]:
         """The documents at these paths as of now, with these fields (none: only that they exist, and their times).
 
         None: it is gone. UNASKED: nobody can know, because Firestore refuses to be asked for such a path (a row's id may
@@ -276,7 +277,7 @@ class Source:
         return found
 
     def get_in_parts(
-        self, paths: Iterable[str], fields: Sequence[str] = (), most_bytes: int = _PAGE_BYTES
+        self, paths: Iterable[str], fields: Sequence[FieldPath] = (), most_bytes: int = _PAGE_BYTES
     ) -> Iterator[dict[str, Answer]]:
         """As `get`, in parts whose documents take up to `most_bytes` together, or of one document that takes more. Each path
         is in one part. What isn't taken waits in Firestore."""
@@ -292,7 +293,7 @@ class Source:
         if part:
             yield part
 
-    def _answers(self, paths: Iterable[str], fields: Sequence[str]) -> Iterator[tuple[int, str, Document | None]]:
+    def _answers(self, paths: Iterable[str], fields: Sequence[FieldPath]) -> Iterator[tuple[int, str, Document | None]]:
         """The answer to each path that can be asked, with its size in bytes; four calls run side by side."""
         wanted = [path for path in paths if can_be_asked(path)]
         chunks = [wanted[i : i + _GET_SIZE] for i in range(0, len(wanted), _GET_SIZE)]
@@ -309,13 +310,13 @@ class Source:
                 for call in calls:
                     call.cancel()
 
-    def _call_get(self, paths: list[str], fields: Sequence[str]) -> Any:
+    def _call_get(self, paths: list[str], fields: Sequence[FieldPath]) -> Any:
         request = _GetRequest(database=self._database, documents=[f"{self._root}/{path}" for path in paths])
         request.mask.field_paths.extend(masked(fields))
         return self._batch_get(request, metadata=self._metadata, timeout=_CALL_SECONDS)
 
     def _answers_of(
-        self, paths: list[str], fields: Sequence[str], call: Any
+        self, paths: list[str], fields: Sequence[FieldPath], call: Any
     ) -> Iterator[tuple[int, str, Document | None]]:
         """The answers of one call. Where it breaks, or waited too long for us, what is left is asked for again."""
         left = dict.fromkeys(paths)
@@ -345,7 +346,7 @@ class Source:
             )
 
     def children_where_each(
-        self, questions: Sequence[tuple[str, Mapping[str, str]]], collection_id: str, fields: Sequence[str]
+        self, questions: Sequence[tuple[str, Mapping[FieldPath, str]]], collection_id: str, fields: Sequence[FieldPath]
     ) -> list[list[Document] | Unasked]:
         """For each question (a document's path, and values of fields) the documents directly below it in one collection
         whose fields have these values, as of now; UNASKED where Firestore can't be asked.
@@ -363,9 +364,9 @@ class Source:
 
     def children_in_parts(
         self,
-        questions: Sequence[tuple[str, Mapping[str, str]]],
+        questions: Sequence[tuple[str, Mapping[FieldPath, str]]],
         collection_id: str,
-        fields: Sequence[str],
+        fields: Sequence[FieldPath],
         most_bytes: int = _PAGE_BYTES,
     ) -> Iterator[dict[int, list[Document] | Unasked]]:
         """As `children_where_each`, in parts, by numbers of questions. As many are asked at a time as take about `most_bytes`,
@@ -416,7 +417,7 @@ class Source:
         )
 
     def _children_request(
-        self, parent_path: str, collection_id: str, equals: Mapping[str, str], fields: Sequence[str]
+        self, parent_path: str, collection_id: str, equals: Mapping[FieldPath, str], fields: Sequence[FieldPath]
     ) -> Any:
         request = _RunQueryRequest(parent=f"{self._root}/{parent_path}")
         request.structured_query.CopyFrom(children_query(collection_id, equals, fields))

@@ -1,10 +1,8 @@
 """The short way from a document to its staged row: Firestore's message straight to the tuple that COPY takes.
 
-A matching document, that is nearly every one, needs no `Document`, no `Row` and no label. So each collection is compiled
-once into closures, one a column, for the ordinary types. Whatever is unusual (a wrong type, U+0000, a missing value,
-an id that can't be one, a stray, entries) is left to `map_document`, which stays the one definition of what a
-document becomes: for all that is accepted here, the cells, stand-ins and key are those of its Row
-(tests/unit/test_staging.py compares the two on arbitrary documents).
+Nearly every document matches, and then needs no `Document`, no `Row` and no label. Columns are compiled as everywhere
+(model/cells.py), to look into the message itself. What is refused, a stray and a document with entries are left to
+`map_document`, which says why.
 """
 
 from __future__ import annotations
@@ -15,33 +13,14 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
-from dualwrite.firestore.values import EPOCH, NAME_SEGMENTS, value_of
-from dualwrite.model.declaration import (
-    Collection,
-    Column,
-    CreateTime,
-    DocumentId,
-    Field,
-    ParentId,
-    Segment,
-    Template,
-    other_spellings,
-)
-from dualwrite.model.documents import is_valid_id
-from dualwrite.model.mapping import Cell, Staged, cell_or_none, is_odd, stands_for_key
-
-_Cell = Callable[[list[str], Any, Any, list[int]], Cell]
-"""From a document (its name's segments, its fields, its message) to a column's cell. A stand-in adds its columns' bits
-to the list."""
-_Lookup = Callable[[Any], Any]
-"""From a document's fields to the protobuf Value at a path; None where it is absent or null."""
+from dualwrite.firestore.values import EPOCH, NAME_SEGMENTS, moment, value_of
+from dualwrite.model.cells import Cell, Make, Refused, compile_column, exact_converter, stands_for_key
+from dualwrite.model.declaration import Collection, Column
+from dualwrite.model.documents import Value
+from dualwrite.model.mapping import Staged, is_odd
 
 _SURELY_AN_ID = 1500 // 4
-"""Characters that are surely no more bytes than an id may have."""
-
-
-class _Unusual(Exception):
-    """Inside this module: a value that is left to `map_document`."""
+"""An id of this many characters never exceeds 1,500 bytes."""
 
 
 class Stager:
@@ -52,16 +31,20 @@ class Stager:
 
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
-        self._by_shape: dict[tuple[str, ...], list[_Cell]] = {}
+        self._by_shape: dict[tuple[str, ...], list[Make]] = {}
         # Columns that say the same (created_at and updated_at of a comment) are made once and put in each place.
         same: dict[Column, list[int]] = {}
         for index, column in enumerate(collection.columns):
-            same.setdefault(replace(column, name="", role="key" if column.role == "key" else "compared"), []).append(
-                index
-            )
+            role = column.role if column.role in ("key", "derived") else "compared"
+            same.setdefault(replace(column, name="", role=role), []).append(index)
         if collection.entries is None:
             for template in collection.templates:
-                cells = [_compile(column, template, sum(1 << i for i in places)) for column, places in same.items()]
+                cells = [
+                    compile_column(
+                        column, template, _Messages(), offset=NAME_SEGMENTS, bits=sum(1 << i for i in places)
+                    )
+                    for column, places in same.items()
+                ]
                 self._by_shape.setdefault(template.segments[0::2], cells)
         where = {index: n for n, places in enumerate(same.values()) for index in places}
         self._place = _picker([where[index] for index in range(len(collection.columns))])
@@ -77,7 +60,7 @@ class Stager:
         marks: list[int] = []
         try:
             made = [cell(segments, fields, message, marks) for cell in cells]
-        except _Unusual:
+        except Refused:
             return None
         return (number, sum(marks) if marks else 0, *self._place(made))
 
@@ -91,195 +74,74 @@ def _picker(indexes: list[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
     return itemgetter(*indexes)
 
 
-# --- a column ---------------------------------------------------------------------------------------------------
+# --- Firestore's message ------------------------------------------------------------------------------------------
 
 
-def _compile(column: Column, template: Template, bits: int) -> _Cell:
-    """`bits` are those of the columns that this one stands for."""
-    origin = column.origin
-    if isinstance(origin, Field):
-        return _field_cell(column, origin, bits)
-    if isinstance(origin, CreateTime):
-        return _create_time_cell(column)
-    index: int | None
-    if isinstance(origin, DocumentId):
-        index = len(template.segments) - 1
-    elif isinstance(origin, Segment):
-        index = 1 + 2 * template.variables.index(origin.variable)
-    elif isinstance(origin, ParentId):
-        index = len(template.segments) - 3 if template.parent_collection_id == origin.collection_id else None
-    else:  # an entry's key or value: not compiled
-        return _refuse
-    if index is None:
-        return _absent_cell(column)
-    return _segment_cell(column, NAME_SEGMENTS + index)
+class _Messages:
+    """Looks into a document's protobuf message, with short ways to an ordinary text and time."""
 
+    def nested(self, names: tuple[str, ...]) -> Callable[[Any], Any]:
+        *above, last = names
 
-def _refuse(segments: list[str], fields: Any, message: Any, marks: list[int]) -> Cell:
-    raise _Unusual
-
-
-def _absent_cell(column: Column) -> _Cell:
-    """What stands in a column for which there is no value."""
-    cell = None if column.absent is None else cell_or_none(column)(column.absent)
-    if cell is None and (column.absent is not None or column.required or column.role == "key"):
-        return _refuse
-    return lambda segments, fields, message, marks: cell
-
-
-def _segment_cell(column: Column, index: int) -> _Cell:
-    if stands_for_key(column) or (column.type != "text" and not column.references):
-        return _exact_segment_cell(column, index)
-    convert = _TEXTS[column.references is not None]
-    return lambda segments, fields, message, marks: convert(segments[index])
-
-
-def _exact_segment_cell(column: Column, index: int) -> _Cell:
-    exact = cell_or_none(column)
-
-    def cell(segments: list[str], fields: Any, message: Any, marks: list[int]) -> Cell:
-        found = exact(segments[index])
-        if found is None:
-            raise _Unusual
-        return found
-
-    return cell
-
-
-def _create_time_cell(column: Column) -> _Cell:
-    if column.type != "timestamp" or column.references:
-        return _refuse
-    return lambda segments, fields, message, marks: _milliseconds(message.create_time)
-
-
-def _field_cell(column: Column, origin: Field, bits: int) -> _Cell:
-    if isinstance(origin.otherwise, Field):
-        absent = _stand_in(_field_cell(column, origin.otherwise, 0), bits)
-    elif isinstance(origin.otherwise, CreateTime):
-        absent = _stand_in(_create_time_cell(column), bits)
-    else:
-        absent = _absent_cell(column)
-    convert = _converter(column)
-    if "." in origin.path:
-        lookup = _lookup(origin.path.split("."))
-        others = [_lookup(names) for names in other_spellings(origin.path)]
-
-        def nested(segments: list[str], fields: Any, message: Any, marks: list[int]) -> Cell:
-            value = lookup(fields)
-            if value is not None:
-                return convert(value)
-            for other in others:
-                if other(fields) is not None:
-                    raise _Unusual
-            return absent(segments, fields, message, marks)
-
-        return nested
-    name = origin.path
-
-    def top(segments: list[str], fields: Any, message: Any, marks: list[int]) -> Cell:
-        value = fields.get(name)
-        if value is not None:
-            cell = convert(value)
-            if cell is not None:
-                return cell
-        return absent(segments, fields, message, marks)
-
-    return top
-
-
-def _stand_in(cell: _Cell, bits: int) -> _Cell:
-    def stand_in(segments: list[str], fields: Any, message: Any, marks: list[int]) -> Cell:
-        marks.append(bits)
-        return cell(segments, fields, message, marks)
-
-    return stand_in
-
-
-def _lookup(names: Sequence[str]) -> _Lookup:
-    name, *rest = names
-    if not rest:
-
-        def here(fields: Any) -> Any:
-            value = fields.get(name)
+        def find(fields: Any) -> Any:
+            for name in above:
+                value = fields.get(name)
+                if value is None or value.WhichOneof("value_type") != "map_value":
+                    return None
+                fields = value.map_value.fields
+                if "__type__" in fields and not isinstance(value_of(value), dict):
+                    return None  # a vector looks like a map
+            value = fields.get(last)
             return None if value is None or value.WhichOneof("value_type") in _NULL else value
 
-        return here
-    below = _lookup(rest)
+        return find
 
-    def inside(fields: Any) -> Any:
-        value = fields.get(name)
-        if value is None or value.WhichOneof("value_type") != "map_value":
-            return None
-        inner = value.map_value.fields
-        if "__type__" in inner:  # a vector looks like a map
-            raise _Unusual
-        return below(inner)
+    def plain(self, raw: Any) -> Value:
+        return value_of(raw)
 
-    return inside
+    def everything(self, fields: Any) -> dict[str, Value]:
+        return {name: value_of(value) for name, value in fields.items()}
+
+    def created(self, of: Any) -> datetime:
+        return moment(of.create_time)
+
+    def converter(self, column: Column) -> Callable[[Any], Cell]:
+        exact = exact_converter(column)
+
+        def other(value: Any) -> Cell:
+            plain = value_of(value)
+            return None if plain is None else exact(plain)
+
+        if column.type == "timestamp" and not column.references:
+
+            def timestamp(value: Any) -> Cell:
+                if value.HasField("timestamp_value"):
+                    return _milliseconds(value.timestamp_value)
+                return other(value)
+
+            return timestamp
+        if column.type != "text" or stands_for_key(column):
+            return other
+        surely = _surely_an_id if column.references else _surely_text
+
+        def text(value: Any) -> Cell:
+            found: str = value.string_value
+            return found if found and surely(found) else other(value)
+
+        return text
 
 
 _NULL = (None, "null_value")
 
 
-# --- a value ----------------------------------------------------------------------------------------------------
+def _surely_text(text: str) -> bool:
+    return "\x00" not in text
 
 
-def _text(text: str) -> str:
-    if "\x00" in text:
-        raise _Unusual
-    return text
-
-
-def _id(text: str) -> str:
-    # Letters and digits alone hold no slash, no dot, no underscore and no U+0000: the ordinary id, told at once.
-    if (text.isalnum() and len(text) <= _SURELY_AN_ID) or ("\x00" not in text and is_valid_id(text)):
-        return text
-    raise _Unusual
-
-
-_TEXTS: dict[bool, Callable[[str], str]] = {False: _text, True: _id}
-"""By whether the column references another collection."""
+def _surely_an_id(text: str) -> bool:
+    # Letters and digits alone hold no slash, no dot, no underscore and no U+0000.
+    return text.isalnum() and len(text) <= _SURELY_AN_ID
 
 
 def _milliseconds(stamp: Any) -> datetime:
     return EPOCH + timedelta(0, stamp.seconds, stamp.nanos // 1_000_000 * 1000)
-
-
-def _converter(column: Column) -> Callable[[Any], Cell]:
-    """From a protobuf Value to the column's cell; None for null."""
-    if not stands_for_key(column) and (column.references or column.type == "text"):
-        convert = _TEXTS[column.references is not None]
-
-        def text(value: Any) -> Cell:
-            found = value.string_value
-            if found or value.HasField("string_value"):
-                return convert(found)
-            return _null_or_unusual(value)
-
-        return text
-    if column.type == "timestamp":
-
-        def timestamp(value: Any) -> Cell:
-            if value.HasField("timestamp_value"):
-                return _milliseconds(value.timestamp_value)
-            return _null_or_unusual(value)
-
-        return timestamp
-    exact = cell_or_none(column)
-
-    def other(value: Any) -> Cell:
-        plain = value_of(value)
-        if plain is None:
-            return None
-        cell = exact(plain)
-        if cell is None:
-            raise _Unusual
-        return cell
-
-    return other
-
-
-def _null_or_unusual(value: Any) -> Cell:
-    if value.WhichOneof("value_type") not in _NULL:
-        raise _Unusual
-    return None

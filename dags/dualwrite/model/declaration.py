@@ -6,41 +6,51 @@ A `Collection` says where documents live, which table holds their rows, and for 
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal, get_args
 
+from dualwrite.model.conversions import Conversion
 from dualwrite.model.documents import is_valid_id
 from dualwrite.model.errors import CatalogError
-from dualwrite.model.live import DEFAULT, LiveType
+from dualwrite.model.live import DEFAULT, DocumentType, LiveType
 
 Role = Literal["key", "compared", "insert_only", "derived"]
-Type = Literal["text", "integer", "numeric", "boolean", "timestamp", "json"]
+Type = DocumentType
 ROLES = ("key", "compared", "insert_only", "derived")
 WHEN_GONE = ("row_goes", "null")
-TYPES = ("text", "integer", "numeric", "boolean", "timestamp", "json")
+TYPES = get_args(DocumentType)
 
 
 # --- origins: where a column's value comes from -----------------------------------------------------------------
 
 
+class _Origin:
+    __slots__ = ()
+
+    def __rshift__(self, conversion: Conversion) -> Converted:
+        """This value, converted: `Field("created") >> iso_time`. Several are done in their order."""
+        return Converted(self, conversion)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, slots=True)
-class DocumentId:
+class DocumentId(_Origin):
     """The last segment of the document's path."""
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(_Origin):
     """The path segment at a variable of the template: `Segment("board")` of `boards/{board}/posts/{id}`."""
 
     variable: str
 
 
 @dataclass(frozen=True, slots=True)
-class ParentId:
+class ParentId(_Origin):
     """The id of the document directly above, when that is in the collection with this id; null otherwise.
 
     For collections that hang below two kinds of parent (reactions on a comment, reactions on a reply).
@@ -49,35 +59,131 @@ class ParentId:
     collection_id: str
 
 
+FieldPath = str | tuple[str, ...]
+"""Where a value is in a document: names joined by dots for nested maps, or a tuple of names, which may hold dots."""
+
+
+def names_of(path: FieldPath) -> tuple[str, ...]:
+    return tuple(path.split(".")) if isinstance(path, str) else path
+
+
 @dataclass(frozen=True, slots=True)
-class Field:
-    """A field of the document, dots for nested maps. Absent and null are one. A field whose own name holds a dot or a
-    backtick can't be named.
+class Field(_Origin):
+    """A field of the document, dots for nested maps: `Field("address.city")`. Absent and null are one. A name that holds a dot
+    itself stands in a tuple: `Field(("project.name",))`.
 
     `otherwise` names what an absent field becomes when the row is inserted; such a value is a stand-in, not a
     statement of the document's, so it is never compared.
     """
 
-    path: str
+    path: FieldPath
     otherwise: Field | CreateTime | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return names_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
-class CreateTime:
+class CreateTime(_Origin):
     """The server's create_time: the same in every run, unlike the time of the run."""
 
 
 @dataclass(frozen=True, slots=True)
-class EntryKey:
+class EntryKey(_Origin):
     """The key of a map entry, or the element of an array, for collections with `entries`."""
 
 
 @dataclass(frozen=True, slots=True)
-class EntryValue:
+class EntryValue(_Origin):
     """The value of a map entry, for collections with `entries`."""
 
 
-Origin = DocumentId | Segment | ParentId | Field | CreateTime | EntryKey | EntryValue
+@dataclass(frozen=True, slots=True)
+class WholeDocument(_Origin):
+    """All fields of the document, as a map: for a jsonb column, mostly `WholeDocument() >> plain_json`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(_Origin):
+    """The same value in each row: `Constant("project")`."""
+
+    value: str | int | bool
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class FirstOf(_Origin):
+    """The first of some origins that has a value: `FirstOf(Field("displayName"), Field("userName"))`. Compared, unlike a
+    stand-in: for a field that got another name in a version of the app."""
+
+    origins: tuple[Origin, ...]
+
+    def __init__(self, *origins: Origin) -> None:
+        object.__setattr__(self, "origins", origins)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Computed(_Origin):
+    """What a pure Python function makes of some fields' values (None where absent): `Computed(full_name, "first", "last")`.
+
+    It returns a value of the column's `type`, or None. It may see nothing but its arguments: the same fields must give the same
+    value in each run. Where it raises, the document is rejected, with the function's name.
+    """
+
+    function: Callable[..., Any]
+    paths: tuple[FieldPath, ...]
+
+    def __init__(self, function: Callable[..., Any], *paths: FieldPath) -> None:
+        object.__setattr__(self, "function", function)
+        object.__setattr__(self, "paths", paths)
+
+
+@dataclass(frozen=True, slots=True)
+class Converted(_Origin):
+    """An origin's value, converted (see conversions.py)."""
+
+    origin: Origin
+    conversion: Conversion
+
+    def __rshift__(self, conversion: Conversion) -> Converted:
+        return Converted(self.origin, self.conversion >> conversion)
+
+
+Origin = (
+    DocumentId
+    | Segment
+    | ParentId
+    | Field
+    | CreateTime
+    | EntryKey
+    | EntryValue
+    | WholeDocument
+    | Constant
+    | FirstOf
+    | Computed
+    | Converted
+)
+
+ALL_FIELDS = ""
+"""Stands among the fields of a query that reads documents whole."""
+
+
+def fields_of(origin: Origin) -> Iterator[FieldPath]:
+    """The fields of the document that an origin looks at."""
+    match origin:
+        case Field(path=path, otherwise=otherwise):
+            yield path
+            if otherwise is not None:
+                yield from fields_of(otherwise)
+        case Computed(paths=paths):
+            yield from paths
+        case Converted(origin=inner):
+            yield from fields_of(inner)
+        case FirstOf(origins=origins):
+            for inner in origins:
+                yield from fields_of(inner)
+        case WholeDocument():
+            yield ALL_FIELDS
 
 
 # --- columns ----------------------------------------------------------------------------------------------------
@@ -87,8 +193,9 @@ Origin = DocumentId | Segment | ParentId | Field | CreateTime | EntryKey | Entry
 class Column:
     """One column of the target table. Columns that are not declared are left to their defaults and never looked at.
 
-    `required` says the column is NOT NULL: a document without a value for it is rejected. `absent` is the value
-    that an absent or null field becomes (and that, being what Phase 1 wrote, is compared); a timestamp or a json column
+    `type` is what the *document* holds, or what a conversion makes of it, which tells it; the column's own type in the target is
+    read from there. `required` says the column is NOT NULL: a document without a value for it is rejected. `absent` is the value
+    that an absent or null field becomes (compared, because the first export wrote it): a dict or a list for JSON. A timestamp
     can have none. `references` names the collection whose row must exist first (a foreign key). `when_gone` says what that
     document's end means for the row: `row_goes`, or the column is `null` from then on; None: what the live foreign key says
     (ON DELETE SET NULL is `null`).
@@ -99,11 +206,16 @@ class Column:
     origin: Origin
     type: Type = "text"
     required: bool = False
-    absent: str | int | bool | None = None
+    absent: Any = field(default=None, hash=False)
     references: str | None = None
     when_gone: Literal["row_goes", "null"] | None = None
     read: LiveType | None = None
     """Not declared: what the target said that the column is (see `Catalog.with_live`)."""
+
+    def __post_init__(self) -> None:
+        told = _type_told_by(self.origin)
+        if told is not None and self.type == "text":
+            object.__setattr__(self, "type", told)
 
     @property
     def live(self) -> LiveType:
@@ -114,6 +226,26 @@ class Column:
     def may_become_null(self) -> bool:
         """Whether a row could stay without what the column refers to."""
         return self.references is not None and not self.required and self.role != "key" and self.when_gone != "row_goes"
+
+
+def _type_told_by(origin: Origin) -> Type | None:
+    """The type of an origin that can have but one."""
+    match origin:
+        case Converted(conversion=conversion):
+            return conversion.type
+        case FirstOf(origins=origins):
+            told = {_type_told_by(inner) for inner in origins}
+            return told.pop() if len(told) == 1 else None
+        case CreateTime():
+            return "timestamp"
+        case Constant(value=bool()):
+            return "boolean"
+        case Constant(value=int()):
+            return "integer"
+        case WholeDocument():
+            return "json"
+        case _:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +282,20 @@ def is_template(path: str) -> bool:
     return _TEMPLATE.fullmatch(path) is not None and len(set(variables)) == len(variables)
 
 
-def is_field_path(path: str) -> bool:
-    """Whether a path names a field: names joined by dots. A field whose own name holds a dot or a backtick has none; read as
-    a path it would be another field, and its column null."""
-    return "`" not in path and all(path.split("."))
+def is_field_path(path: FieldPath) -> bool:
+    """Whether a path names a field: names joined by dots, or a tuple of names. A field whose own name holds a dot or a
+    backtick can only stand in a tuple; read as joined names it would be another field, and its column null."""
+    names = names_of(path)
+    return bool(names) and all(names) and (not isinstance(path, str) or "`" not in path)
 
 
 @cache
-def other_spellings(path: str) -> tuple[tuple[str, ...], ...]:
+def other_spellings(path: FieldPath) -> tuple[tuple[str, ...], ...]:
     """The fields, each as the names on its way, that look like a dotted path and are none: one or more of its dots stand
-    inside a name. A document that has one of them, and nothing at the path, says what the catalog can't."""
+    inside a name. A document that has one of them, and nothing at the path, says what the catalog doesn't. A tuple of names
+    can't be mistaken."""
+    if not isinstance(path, str):
+        return ()
     names = path.split(".")
     found: list[tuple[str, ...]] = [(names[0],)]
     for name in names[1:]:
@@ -259,16 +395,13 @@ class Collection:
         )
 
     @cached_property
-    def fields(self) -> tuple[str, ...]:
+    def fields(self) -> tuple[FieldPath, ...]:
         """The document fields that the columns need: what a query selects."""
-        paths: list[str] = []
+        paths: list[FieldPath] = []
         if self.entries is not None:
             paths.append(self.entries.field)
         for column in self.columns:
-            origin: Origin | None = column.origin
-            while isinstance(origin, Field):
-                paths.append(origin.path)
-                origin = origin.otherwise
+            paths += fields_of(column.origin)
         return tuple(dict.fromkeys(paths))
 
     def column(self, name: str) -> Column:
@@ -445,13 +578,13 @@ def _check_collection(collection: Collection) -> None:
         _check_field_path(collection, path, "check_fields or entries")
 
 
-def _check_field_path(collection: Collection, path: str, place: str) -> None:
+def _check_field_path(collection: Collection, path: FieldPath, place: str) -> None:
     if not is_field_path(path):
         _refuse(
             collection,
-            "A field path is names joined by dots, and a field whose own name holds a dot or a backtick has none",
+            "A field path is names joined by dots, or a tuple of names, which may hold dots and backticks",
             f"{place} names {path!r}",
-            "Correct the path, or have the app store the field under another name as well and declare that.",
+            "Correct the path.",
         )
 
 
@@ -461,6 +594,9 @@ _ABSENT: dict[Type, tuple[type, ...]] = {"text": (str,), "integer": (int,), "num
 def _absent_fits(column: Column) -> bool:
     """Whether `absent` is a value that a document's field of this column could have."""
     value: object = column.absent
+    if column.type in ("json", "array"):
+        kinds = (dict, list) if column.type == "json" else (list,)
+        return isinstance(value, kinds) and "\\u0000" not in json.dumps(value, default=str)
     if isinstance(value, bool) != (column.type == "boolean") or not isinstance(value, _ABSENT.get(column.type, ())):
         return False
     if isinstance(value, str):
@@ -481,8 +617,9 @@ def _check_column(collection: Collection, column: Column) -> None:
             collection,
             "A column needs an origin",
             f"{place} has {column.origin!r}",
-            "Say where its value comes from: DocumentId, Segment, ParentId, Field, CreateTime, EntryKey, EntryValue.",
+            "Say where its value comes from: " + ", ".join(kind.__name__ for kind in get_args(Origin)) + ".",
         )
+    _check_origin(collection, column)
     if isinstance(column.origin, Segment):
         for template in collection.templates:
             if column.origin.variable not in template.variables:
@@ -505,9 +642,11 @@ def _check_column(collection: Collection, column: Column) -> None:
         _refuse(collection, "Only a collection with entries has entry origins", place, "Declare entries=.")
     if isinstance(column.origin, EntryValue) and isinstance(collection.entries, ArrayElements):
         _refuse(collection, "Array elements have no value beside themselves", place, "Use EntryKey.")
+    for path in fields_of(column.origin):
+        if path != ALL_FIELDS:
+            _check_field_path(collection, path, place)
     origin: Origin | None = column.origin
     while isinstance(origin, Field):
-        _check_field_path(collection, origin.path, place)
         if origin.path in collection.check_fields and column.type != "timestamp":
             rule = "A check field holds timestamps: windows ask for nothing else"
             where = f"{place} takes {origin.path!r}, a check field, as {column.type}"
@@ -515,8 +654,10 @@ def _check_column(collection: Collection, column: Column) -> None:
         origin = origin.otherwise
     if column.absent is not None and not _absent_fits(column):
         rule, remedy = "absent is a value that a field of this column could have", "Correct it."
-        if column.type not in _ABSENT:
-            rule = f"A {column.type} column has no absent: catalog.py can't write its values"
+        if column.type == "json":
+            remedy = "Write a Python dict or list: absent={} is an empty object, absent='{}' would be a string."
+        elif column.type == "timestamp":
+            rule = "A timestamp column has no absent: it would be the same moment for all documents"
             remedy = "Remove it. An absent field stays null, or its document is rejected where the column is required."
         _refuse(collection, rule, f"{place} has absent={column.absent!r}", remedy)
     if column.when_gone not in (None, *WHEN_GONE):
@@ -536,9 +677,51 @@ def _check_column(collection: Collection, column: Column) -> None:
             "Remove required=, or when_gone=.",
         )
     if column.role == "key" and column.type != "text":
-        _refuse(collection, "A key is text", f"{place} is {column.type}", "Choose another key, or store it as text.")
+        _refuse(
+            collection,
+            "A key comes from an id or a text of the document",
+            f"{place} is {column.type}",
+            "Leave out type=, which is what the document holds; the table's column may be of another type.",
+        )
     if column.role == "key" and isinstance(column.origin, Field) and column.origin.otherwise is not None:
         _refuse(collection, "A key can't be a stand-in", f"{place} has otherwise=", "Remove it.")
+
+
+def _check_origin(collection: Collection, column: Column) -> None:
+    """What a column's origin can't be, by its role and beside other settings."""
+    place, origin = f"column {column.name!r}", column.origin
+    if isinstance(origin, Converted | FirstOf | Computed | WholeDocument) and column.role == "key":
+        _refuse(
+            collection,
+            "A key is an id, a path segment, a field, an entry or a constant as it is, or its row leads back to no document",
+            f"{place} has {type(origin).__name__}",
+            "Choose another key.",
+        )
+    if isinstance(origin, FirstOf) and (
+        len(origin.origins) < 2 or not all(isinstance(o, Field | Converted) for o in origin.origins)
+    ):
+        _refuse(collection, "FirstOf takes two or more fields", place, "Name each as Field(...), converted or not.")
+    for inner in _fields_within(origin):
+        if inner is not origin and inner.otherwise is not None:
+            _refuse(
+                collection,
+                "A stand-in is never compared, so it can't be converted or chosen",
+                f"{place} has otherwise=",
+                "Use FirstOf(Field(...), Field(...)).",
+            )
+    if isinstance(origin, Constant) and column.absent is not None:
+        _refuse(collection, "A constant is never absent", f"{place} has absent=", "Remove absent=.")
+
+
+def _fields_within(origin: Origin) -> Iterator[Field]:
+    match origin:
+        case Field():
+            yield origin
+        case Converted(origin=inner):
+            yield from _fields_within(inner)
+        case FirstOf(origins=origins):
+            for inner in origins:
+                yield from _fields_within(inner)
 
 
 def _reachable(child: Collection, parent: Collection) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-DocumentType = Literal["text", "integer", "numeric", "boolean", "timestamp", "json"]
+DocumentType = Literal["text", "integer", "numeric", "boolean", "timestamp", "json", "array"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ DEFAULT: dict[DocumentType, LiveType] = {
     "boolean": LiveType("bool", "bool", "bool"),
     "timestamp": LiveType("timestamptz", "timestamptz", "timestamptz"),
     "json": LiveType("jsonb", "jsonb", "jsonb"),
+    "array": LiveType("text[]", "text[]", "array"),
 }
 """What a column is taken for until the target was asked."""
 
@@ -62,7 +63,7 @@ def copied_as(column: DocumentType, live: LiveType) -> str | None:
         return "text"
     if column == "integer" and live.kind in INTEGERS:
         return live.kind
-    return live.kind if live.kind == DEFAULT[column].kind else None
+    return live.kind if live.kind == DEFAULT[column].kind and column != "array" else None
 
 
 def fits(column: DocumentType, live: LiveType, *, is_id: bool) -> bool:
@@ -76,6 +77,7 @@ def fits(column: DocumentType, live: LiveType, *, is_id: bool) -> bool:
         "boolean": frozenset({"bool"}),
         "timestamp": _TIMES,
         "json": frozenset({"json", "jsonb"}),
+        "array": frozenset({"array"}),
     }
     return live.kind in allowed[column]
 

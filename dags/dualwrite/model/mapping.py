@@ -7,42 +7,32 @@ target can judge (CHECK constraints, index row sizes) is left to it.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
 from functools import cache
-from typing import NewType
+from typing import Any, NewType
 
+from dualwrite.model.cells import DOTTED_NAME, Make, Refused, cell_or_none, compile_column, exact_converter, origin_name
+from dualwrite.model.cells import Cell as Cell
+from dualwrite.model.cells import Json as Json
+from dualwrite.model.cells import truncate_to_milliseconds as truncate_to_milliseconds
 from dualwrite.model.declaration import (
     Collection,
     Column,
-    CreateTime,
-    DocumentId,
+    Constant,
     EntryKey,
-    EntryValue,
     Field,
+    FieldPath,
     MapEntries,
     Origin,
-    ParentId,
     Segment,
-    Type,
+    Template,
+    names_of,
     other_spellings,
 )
 from dualwrite.model.documents import Document, Value, can_be_asked, is_valid_id, type_name
-from dualwrite.model.live import INTEGERS, is_key
 
-
-@dataclass(frozen=True, slots=True)
-class Json:
-    """A JSON value as text, ready for a jsonb column."""
-
-    text: str
-
-
-Cell = None | str | int | bool | datetime | Decimal | Json
 Key = tuple[Cell, ...]
 """A row's key, in the order of the collection's key columns."""
 
@@ -108,10 +98,6 @@ class Rejection:
     entire: bool = False
 
 
-class _Refused(Exception):
-    """Inside this module: a value does not fit its column."""
-
-
 def map_document(collection: Collection, document: Document) -> list[Row | Rejection] | None:
     """The units of a document: one, or for a collection with entries one for each of them (also none).
 
@@ -129,12 +115,12 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
     if collection.entries is None:
         return [_map_unit(collection, document, variables, None, None)]
     name = collection.entries.field
-    found = _lookup(document.fields, name.split("."))
+    found = value_at(document.fields, name)
     parent_label = joined_label(variables.values())
     if found is None:
-        if not _is_spelled_otherwise(document.fields, name):
+        if not any(value_at(document.fields, names) is not None for names in other_spellings(name)):
             return []
-        return [Rejection(parent_label, document.path, None, Refusal(_OTHERWISE.format(name)), entire=True)]
+        return [Rejection(parent_label, document.path, None, Refusal(DOTTED_NAME.format(name)), entire=True)]
 
     def refused(reason: str, place: str | None = None) -> Rejection:
         label = parent_label if place is None else f"{parent_label}/{place}"
@@ -216,6 +202,8 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
             parts.append(variables[origin.variable])
         elif isinstance(origin, EntryKey):
             parts.append(entry or "")
+        elif isinstance(origin, Constant):
+            parts.append(str(origin.value))
         else:
             parts.append(list(variables.values())[-1])
     return label_of_key(collection, parts)
@@ -227,14 +215,15 @@ def key_of_path(collection: Collection, path: str, entry: str | None = None) -> 
     if variables is None:
         return None
     last = path.rsplit("/", 1)[-1]
-    return tuple(
-        variables[c.origin.variable]
-        if isinstance(c.origin, Segment)
-        else entry
-        if isinstance(c.origin, EntryKey)
-        else last
-        for c in collection.key
-    )
+
+    def part(origin: Origin) -> Cell:
+        if isinstance(origin, Segment):
+            return variables[origin.variable]
+        if isinstance(origin, EntryKey):
+            return entry
+        return origin.value if isinstance(origin, Constant) else last
+
+    return tuple(part(column.origin) for column in collection.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,14 +234,14 @@ class Question:
 
     parent: str
     collection_id: str
-    equals: Mapping[str, str]
-    fields: tuple[str, ...]
+    equals: Mapping[FieldPath, str]
+    fields: tuple[FieldPath, ...]
 
 
 def question_of(collection: Collection, key: Key) -> Question:
     """The question for all documents of a natural key."""
     variables: dict[str, str] = {}
-    equals: dict[str, str] = {}
+    equals: dict[FieldPath, str] = {}
     for column, value in zip(collection.key, key, strict=True):
         if isinstance(column.origin, Segment):
             variables[column.origin.variable] = str(value)
@@ -263,54 +252,73 @@ def question_of(collection: Collection, key: Key) -> Question:
     return Question(parent, collection.collection_id, equals, collection.fields)
 
 
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A document, and the entry of it that a row is made of."""
+
+    create_time: datetime
+    entry: str | None
+    value: Value
+
+
+class _Plain:
+    """Looks into a `Document`, whose values are plain already."""
+
+    def nested(self, names: tuple[str, ...]) -> Callable[[Any], Any]:
+        *above, last = names
+
+        def find(fields: Mapping[str, Value]) -> Value:
+            for name in above:
+                inner = fields.get(name)
+                if not isinstance(inner, dict):
+                    return None
+                fields = inner
+            return fields.get(last)
+
+        return find
+
+    def plain(self, raw: Value) -> Value:
+        return raw
+
+    def everything(self, fields: Mapping[str, Value]) -> dict[str, Value]:
+        return dict(fields)
+
+    def created(self, of: _Unit) -> datetime:
+        return of.create_time
+
+    def converter(self, column: Column) -> Callable[[Any], Cell]:
+        return exact_converter(column)
+
+
+@cache
+def _compiled(collection: Collection, template: Template) -> tuple[tuple[Column, Make], ...]:
+    return tuple(
+        (column, compile_column(column, template, _Plain(), bits=1 << index))
+        for index, column in enumerate(collection.columns)
+    )
+
+
 def _map_unit(
     collection: Collection, document: Document, variables: dict[str, str], entry: str | None, value: Value
 ) -> Row | Rejection:
     label = label_of(collection, variables, entry)
     segments = document.path.split("/")
+    template = next(t for t in collection.templates if t.match(segments) is not None)
+    of = _Unit(document.create_time, entry, value)
     cells: list[Cell] = []
-    stand_ins: set[int] = set()
-    try:
-        for index, (column, convert) in enumerate(_converters(collection)):
-            origin = column.origin
-            found: Value
-            if isinstance(origin, Field):
-                found, stand_in = _field(document, origin)
-                if stand_in:
-                    stand_ins.add(index)
-            elif isinstance(origin, DocumentId):
-                found = segments[-1]
-            elif isinstance(origin, Segment):
-                found = variables[origin.variable]
-            elif isinstance(origin, ParentId):
-                found = segments[-3] if len(segments) > 3 and segments[-4] == origin.collection_id else None
-            elif isinstance(origin, EntryKey):
-                found = entry
-            elif isinstance(origin, EntryValue):
-                found = value
-            else:
-                found = document.create_time
-            if found is None:
-                found = column.absent
-            if found is None:
-                if column.required or column.role == "key":
-                    raise _Refused(f"missing_value: {column.name} is NOT NULL and {_origin_name(origin)} is absent")
-                cells.append(None)
-            else:
-                try:
-                    cells.append(convert(found))
-                except _Refused as refused:
-                    raise _Refused(
-                        f"{refused.args[0]}".replace("{}", f"{column.name} ({_origin_name(origin)})", 1)
-                    ) from None
-    except _Refused as refused:
-        return Rejection(label, document.path, entry, Refusal(str(refused.args[0])))
-    key = tuple(cells[i] for i in _key_indexes(collection))
+    marks: list[int] = []
+    for column, make in _compiled(collection, template):
+        try:
+            cells.append(make(segments, document.fields, of, marks))
+        except Refused as refused:
+            told = refused.args[0].replace("{}", f"{column.name} ({origin_name(column.origin)})", 1)
+            return Rejection(label, document.path, entry, Refusal(told))
+    stand_ins = sum(marks)
     return Row(
         label,
-        key,
+        tuple(cells[i] for i in _key_indexes(collection)),
         tuple(cells),
-        frozenset(stand_ins),
+        frozenset(i for i in range(len(cells)) if stand_ins >> i & 1),
         document.path,
         entry,
         document.create_time,
@@ -319,54 +327,9 @@ def _map_unit(
     )
 
 
-def _field(document: Document, origin: Field) -> tuple[Value, bool]:
-    """The field's value, and whether it is a stand-in for an absent one."""
-    found = _lookup(document.fields, origin.path.split("."))
-    if found is None and _is_spelled_otherwise(document.fields, origin.path):
-        raise _Refused(_OTHERWISE.format(origin.path))
-    if found is not None or origin.otherwise is None:
-        return found, False
-    if isinstance(origin.otherwise, CreateTime):
-        return document.create_time, True
-    return _field(document, origin.otherwise)[0], True
-
-
-def _lookup(fields: Mapping[str, Value], names: Sequence[str]) -> Value:
-    """The value at the end of these names. A step through something that is no map finds nothing."""
-    found = fields.get(names[0])
-    if len(names) == 1:
-        return found
-    return _lookup(found, names[1:]) if isinstance(found, dict) else None
-
-
-_OTHERWISE = "dotted_name: nothing is at {}, and the document has a field whose own name holds that dot, which catalog.py can't name"
-
-
-def _is_spelled_otherwise(fields: Mapping[str, Value], path: str) -> bool:
-    return "." in path and any(_lookup(fields, names) is not None for names in other_spellings(path))
-
-
-def _origin_name(origin: Origin) -> str:
-    match origin:
-        case Field(path=path):
-            return f"field {path}"
-        case Segment(variable=variable):
-            return f"path segment {variable}"
-        case DocumentId():
-            return "document id"
-        case ParentId(collection_id=name):
-            return f"id of the document in {name}"
-        case EntryKey():
-            return "entry"
-        case EntryValue():
-            return "entry's value"
-        case CreateTime():
-            return "create_time"
-
-
-# --- values -----------------------------------------------------------------------------------------------------
-
-Converter = Callable[[Value], Cell]
+def value_at(fields: Mapping[str, Value], path: FieldPath) -> Value:
+    """The value at a path of a document's fields. A step through something that is no map finds nothing."""
+    return _Plain().nested(names_of(path))(fields)  # type: ignore[no-any-return]
 
 
 @cache
@@ -379,139 +342,8 @@ def _fingerprinted(collection: Collection) -> tuple[int, ...]:
     return tuple(collection.columns.index(column) for column in collection.fingerprinted)
 
 
-@cache
-def _converters(collection: Collection) -> tuple[tuple[Column, Converter], ...]:
-    return tuple((column, _converter(column)) for column in collection.columns)
-
-
-def _converter(column: Column) -> Converter:
-    """From a value of the document's (any but null) to the column's cell. Raises _Refused."""
-    if column.type == "integer":
-        return _integer_of(INTEGERS.get(column.live.kind))
-    convert: Converter = _id if column.references else _CONVERTERS[column.type]
-    if not stands_for_key(column):
-        return convert
-
-    def key(value: Value) -> Cell:
-        text = convert(value)
-        if not is_key(column.live, str(text)):
-            raise _Refused(f"not_a_key: {{}} is not written as a value of type {column.live.name} is")
-        return text
-
-    return key
-
-
-def stands_for_key(column: Column) -> bool:
-    """Whether its texts must be just those that the target's type writes: a row's key leads back to its document."""
-    return (column.role == "key" or column.references is not None) and column.live.kind not in ("text", "varchar")
-
-
-def _text(value: Value) -> str:
-    if not isinstance(value, str):
-        raise _Refused(f"wrong_type: {{}} is {type_name(value)}, a string is expected")
-    if "\x00" in value:
-        raise _Refused("nul_character: {} holds U+0000, which Postgres text can't")
-    return value
-
-
-def _id(value: Value) -> str:
-    """The id of another document: what Firestore allows as one, or the other document can't even be asked for."""
-    text = _text(value)
-    if not is_valid_id(text):
-        raise _Refused("not_an_id: {} is no id that a document could have")
-    return text
-
-
-def _integer_of(size: int | None) -> Converter:
-    """Whole numbers of so many bytes; None: of any size."""
-
-    def integer(value: Value) -> int:
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)  # JavaScript has one kind of number: 5 and 5.0 are the same statement
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise _Refused(f"wrong_type: {{}} is {type_name(value)}, an integer is expected")
-        if size is not None and not -(2 ** (8 * size - 1)) <= value < 2 ** (8 * size - 1):
-            raise _Refused(f"out_of_range: {{}} is beyond a {size}-byte integer")
-        return value
-
-    return integer
-
-
-def _numeric(value: Value) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Refused(f"wrong_type: {{}} is {type_name(value)}, a number is expected")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _Refused("not_finite: {} is NaN or infinite")
-    return Decimal(repr(value))  # the shortest text that gives the double back, as JavaScript would send it
-
-
-def _boolean(value: Value) -> bool:
-    if not isinstance(value, bool):
-        raise _Refused(f"wrong_type: {{}} is {type_name(value)}, a boolean is expected")
-    return value
-
-
-def truncate_to_milliseconds(moment: datetime) -> datetime:
-    """As a JavaScript Date holds it: microseconds cut off, never rounded."""
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-def _timestamp(value: Value) -> datetime:
-    if not isinstance(value, datetime):
-        raise _Refused(f"wrong_type: {{}} is {type_name(value)}, a timestamp is expected")
-    return truncate_to_milliseconds(value)
-
-
-def _json(value: Value) -> Json:
-    _check_json(value)
-    # Sorted: the order of a map's keys differs from read to read, and a fingerprint must not.
-    return Json(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True))
-
-
-def _check_json(value: Value) -> None:
-    """Refuses what JSON or jsonb can't hold. Says the type, not where in the value: keys in there are private too."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            if "\x00" in name:
-                raise _Refused("nul_character: {} holds U+0000, which jsonb can't")
-            _check_json(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_json(inner)
-    elif isinstance(value, str):
-        if "\x00" in value:
-            raise _Refused("nul_character: {} holds U+0000, which jsonb can't")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise _Refused("not_finite: {} holds NaN or infinity, which JSON can't")
-    elif value is not None and not isinstance(value, bool | int):
-        raise _Refused(f"not_json: {{}} holds {type_name(value)}, which JSON has no form for")
-
-
-_CONVERTERS: dict[Type, Converter] = {
-    "text": _text,
-    "numeric": _numeric,
-    "boolean": _boolean,
-    "timestamp": _timestamp,
-    "json": _json,
-}
-
-
-def cell_or_none(column: Column) -> Callable[[Value], Cell]:
-    """What `map_document` makes of a value of this column (any but null), or None where it refuses the value."""
-    convert = _converter(column)
-
-    def cell(value: Value) -> Cell:
-        try:
-            return convert(value)
-        except _Refused:
-            return None
-
-    return cell
-
-
 def stated_cell(column: Column, fields: Mapping[str, Value]) -> Cell:
     """What a document states for a column that comes from a field: None where it states nothing, or what can't be kept."""
     assert isinstance(column.origin, Field)
-    found = _lookup(fields, column.origin.path.split("."))
+    found = value_at(fields, column.origin.path)
     return None if found is None else cell_or_none(column)(found)

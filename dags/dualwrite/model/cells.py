@@ -1,0 +1,453 @@
+"""Pure: what a column's origin and type make of a document: its cell, or a refusal that says why there is none.
+
+The one definition of the mapping. A collection's columns are compiled into closures, once; what they look into is told by a
+`Look`: a plain `Document` (model/mapping.py), or Firestore's own message (firestore/staging.py), which has short ways to an
+ordinary text and time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Protocol
+
+from dualwrite.model.declaration import (
+    Column,
+    Computed,
+    Constant,
+    Converted,
+    CreateTime,
+    DocumentId,
+    EntryKey,
+    EntryValue,
+    Field,
+    FieldPath,
+    FirstOf,
+    Origin,
+    ParentId,
+    Segment,
+    Template,
+    Type,
+    WholeDocument,
+    names_of,
+    other_spellings,
+)
+from dualwrite.model.documents import Value, is_valid_id, type_name
+from dualwrite.model.live import INTEGERS, is_key
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """A JSON value as text, ready for a jsonb column."""
+
+    text: str
+
+
+Cell = None | str | int | bool | datetime | Decimal | Json | list[str | None]
+
+
+class Refused(Exception):
+    """A value does not fit its column. The text names types, never values; `{}` in it stands for the column."""
+
+
+class Look(Protocol):
+    """How to look into what a document is made of. `raw` is a value as it is found there."""
+
+    def nested(self, names: tuple[str, ...]) -> Callable[[Any], Any]:
+        """From a document's fields to the raw value at a path; None if a step leads through something that is no map."""
+        ...
+
+    def plain(self, raw: Any) -> Value: ...
+
+    def everything(self, fields: Any) -> dict[str, Value]: ...
+
+    def created(self, of: Any) -> datetime:
+        """The create_time, in microseconds."""
+        ...
+
+    def converter(self, column: Column) -> Callable[[Any], Cell]:
+        """From a raw value to the column's cell; None for null. Raises Refused."""
+        ...
+
+
+Make = Callable[[Sequence[str], Any, Any, list[int]], Cell]
+"""From a document (the segments of its name, its fields, itself) to a column's cell. A stand-in adds its column's bits to the
+list. Raises Refused."""
+_Find = Callable[[Sequence[str], Any, Any], Value]
+"""From a document to the plain value of an origin; None where it is absent."""
+
+
+def compile_column(column: Column, template: Template, look: Look, *, offset: int = 0, bits: int = 0) -> Make:
+    """`offset`: how many segments of a name stand before the path. `bits` mark a stand-in."""
+    made = _make(column, column.origin, template, look, offset, bits)
+    return made if column.role != "derived" else _lagging(column, made)
+
+
+def _lagging(column: Column, make: Make) -> Make:
+    """A derived column's wrong type makes it lag, and rejects nothing."""
+    absent = _absent(column)
+
+    def made(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
+        try:
+            return make(segments, fields, of, marks)
+        except Refused:
+            return absent()
+
+    return made
+
+
+def _make(column: Column, origin: Origin, template: Template, look: Look, offset: int, bits: int) -> Make:
+    if isinstance(origin, Field):
+        return _field(column, origin, template, look, offset, bits)
+    find, exact, absent = _find(origin, template, look, offset), exact_converter(column), _absent(column)
+
+    def made(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
+        value = find(segments, fields, of)
+        return absent() if value is None else exact(value)
+
+    return made
+
+
+def _field(column: Column, origin: Field, template: Template, look: Look, offset: int, bits: int) -> Make:
+    """The way of nearly every value of nearly every document, so it has no step too many."""
+    convert = look.converter(column)
+    otherwise: Make
+    if origin.otherwise is None:
+        absent = _absent(column)
+
+        def otherwise(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
+            return absent()
+    else:
+        standing_in = _make(column, origin.otherwise, template, look, offset, 0)
+
+        def otherwise(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
+            marks.append(bits)
+            return standing_in(segments, fields, of, marks)
+
+    if len(origin.names) > 1:
+        lookup = _raw_at(origin.path, look)
+
+        def nested(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
+            raw = lookup(fields)
+            cell = None if raw is None else convert(raw)
+            return otherwise(segments, fields, of, marks) if cell is None else cell
+
+        return nested
+    [name] = origin.names
+
+    def top(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
+        raw = fields.get(name)
+        if raw is not None:
+            cell = convert(raw)
+            if cell is not None:
+                return cell
+        return otherwise(segments, fields, of, marks)
+
+    return top
+
+
+def _find(origin: Origin, template: Template, look: Look, offset: int) -> _Find:
+    match origin:
+        case DocumentId():
+            return _at(offset + len(template.segments) - 1)
+        case Segment(variable=variable):
+            return _at(offset + 1 + 2 * template.variables.index(variable))
+        case ParentId(collection_id=name):
+            above = template.parent_collection_id == name
+            return _at(offset + len(template.segments) - 3) if above else lambda segments, fields, of: None
+        case CreateTime():
+            return lambda segments, fields, of: look.created(of)
+        case EntryKey():
+            return lambda segments, fields, of: of.entry
+        case EntryValue():
+            return lambda segments, fields, of: of.value
+        case Constant(value=value):
+            return lambda segments, fields, of: value
+        case WholeDocument():
+            return lambda segments, fields, of: dict(look.everything(fields))
+        case Field(path=path):
+            return _value_at(path, look)
+        case Computed(function=function, paths=paths):
+            return _computed(function, [_value_at(path, look) for path in paths])
+        case FirstOf(origins=origins):
+            return _first([_find(inner, template, look, offset) for inner in origins])
+        case Converted(origin=inner, conversion=conversion):
+            return _converted(_find(inner, template, look, offset), conversion.convert, conversion.name)
+
+
+def _at(index: int) -> _Find:
+    return lambda segments, fields, of: segments[index]
+
+
+DOTTED_NAME = (
+    "dotted_name: nothing is at {}, and the document has a field whose own name holds that dot. If that is meant, write the path "
+    "as a tuple of names in catalog.py"
+)
+
+
+def _raw_at(path: FieldPath, look: Look) -> Callable[[Any], Any]:
+    """From a document's fields to the raw value at a path. Raises Refused if it is elsewhere: below a name that holds a dot."""
+    lookup = look.nested(names_of(path))
+    others = [look.nested(names) for names in other_spellings(path)]
+    if not others:
+        return lookup
+
+    def find(fields: Any) -> Any:
+        raw = lookup(fields)
+        if raw is None and any(other(fields) is not None for other in others):
+            raise Refused(DOTTED_NAME.format(path))
+        return raw
+
+    return find
+
+
+def _value_at(path: FieldPath, look: Look) -> _Find:
+    lookup = _raw_at(path, look)
+
+    def find(segments: Sequence[str], fields: Any, of: Any) -> Value:
+        raw = lookup(fields)
+        return None if raw is None else look.plain(raw)
+
+    return find
+
+
+def _first(finds: Sequence[_Find]) -> _Find:
+    def find(segments: Sequence[str], fields: Any, of: Any) -> Value:
+        for each in finds:
+            value = each(segments, fields, of)
+            if value is not None:
+                return value
+        return None
+
+    return find
+
+
+def _computed(function: Callable[..., Value], finds: Sequence[_Find]) -> _Find:
+    name = getattr(function, "__name__", "a function")
+
+    def find(segments: Sequence[str], fields: Any, of: Any) -> Value:
+        values = [each(segments, fields, of) for each in finds]
+        try:
+            return function(*values)
+        except Exception as error:  # noqa: BLE001 - whatever a person's function raises is that document's alone
+            raise Refused(f"not_computed: {name} of {{}} raises {type(error).__name__}") from None
+
+    return find
+
+
+def _converted(find: _Find, convert: Callable[[Any], Any], name: str) -> _Find:
+    def found(segments: Sequence[str], fields: Any, of: Any) -> Value:
+        value = find(segments, fields, of)
+        if value is None:
+            return None
+        try:
+            return convert(value)  # type: ignore[no-any-return]
+        except Exception as error:  # noqa: BLE001 - a conversion may be a person's own
+            kind = type_name(value)
+            raise Refused(f"not_converted: {{}} is {kind}, which {name} can't take ({type(error).__name__})") from None
+
+    return found
+
+
+def _absent(column: Column) -> Callable[[], Cell]:
+    """What stands in a column for which there is no value."""
+    if column.absent is not None:
+        cell = exact_converter(column)(column.absent)
+        return lambda: cell
+    if not column.required and column.role != "key":
+        return lambda: None
+
+    def refuse() -> Cell:
+        raise Refused(f"missing_value: {column.name} is NOT NULL and {origin_name(column.origin)} is absent")
+
+    return refuse
+
+
+def origin_name(origin: Origin) -> str:
+    """How an origin is called in a message."""
+    match origin:
+        case Field(names=names):
+            return "field " + ".".join(names)
+        case Segment(variable=variable):
+            return f"path segment {variable}"
+        case DocumentId():
+            return "document id"
+        case ParentId(collection_id=name):
+            return f"id of the document in {name}"
+        case EntryKey():
+            return "entry"
+        case EntryValue():
+            return "entry's value"
+        case CreateTime():
+            return "create_time"
+        case WholeDocument():
+            return "the document"
+        case Constant():
+            return "constant"
+        case FirstOf(origins=origins):
+            return "the first of " + ", ".join(map(origin_name, origins))
+        case Computed(paths=paths):
+            return "computed of " + ", ".join(".".join(names_of(path)) for path in paths)
+        case Converted(origin=inner):
+            return origin_name(inner)
+
+
+# --- types --------------------------------------------------------------------------------------------------------------
+
+Converter = Callable[[Value], Cell]
+
+
+def exact_converter(column: Column) -> Converter:
+    """From a plain value (any but null) to the column's cell. Raises Refused."""
+    if column.type == "integer":
+        return _integer_of(INTEGERS.get(column.live.kind))
+    convert: Converter = _id if column.references else _CONVERTERS[column.type]
+    if not stands_for_key(column):
+        return convert
+
+    def key(value: Value) -> Cell:
+        text = convert(value)
+        if not is_key(column.live, str(text)):
+            raise Refused(f"not_a_key: {{}} is not written as a value of type {column.live.name} is")
+        return text
+
+    return key
+
+
+def cell_or_none(column: Column) -> Converter:
+    """What `exact_converter` makes of a value, or None where it refuses the value."""
+    convert = exact_converter(column)
+
+    def cell(value: Value) -> Cell:
+        try:
+            return convert(value)
+        except Refused:
+            return None
+
+    return cell
+
+
+def stands_for_key(column: Column) -> bool:
+    """Whether its texts must be just those that the target's type writes: a row's key leads back to its document."""
+    return (column.role == "key" or column.references is not None) and column.live.kind not in ("text", "varchar")
+
+
+def _text(value: Value) -> str:
+    if not isinstance(value, str):
+        raise Refused(f"wrong_type: {{}} is {type_name(value)}, a string is expected")
+    if "\x00" in value:
+        raise Refused("nul_character: {} holds U+0000, which Postgres text can't")
+    return value
+
+
+def _id(value: Value) -> str:
+    """The id of another document: what Firestore allows as one, or the other document can't even be asked for."""
+    text = _text(value)
+    if not is_valid_id(text):
+        raise Refused("not_an_id: {} is no id that a document could have")
+    return text
+
+
+def _integer_of(size: int | None) -> Converter:
+    """Whole numbers of so many bytes; None: of any size."""
+
+    def integer(value: Value) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # JavaScript has one kind of number: 5 and 5.0 are the same statement
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise Refused(f"wrong_type: {{}} is {type_name(value)}, an integer is expected")
+        if size is not None and not -(2 ** (8 * size - 1)) <= value < 2 ** (8 * size - 1):
+            raise Refused(f"out_of_range: {{}} is beyond a {size}-byte integer")
+        return value
+
+    return integer
+
+
+def _numeric(value: Value | Decimal) -> Decimal:
+    if isinstance(value, Decimal):  # a conversion's
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Refused(f"wrong_type: {{}} is {type_name(value)}, a number is expected")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Refused("not_finite: {} is NaN or infinite")
+    return Decimal(repr(value))  # the shortest text that gives the double back, as JavaScript would send it
+
+
+def _boolean(value: Value) -> bool:
+    if not isinstance(value, bool):
+        raise Refused(f"wrong_type: {{}} is {type_name(value)}, a boolean is expected")
+    return value
+
+
+def truncate_to_milliseconds(moment: datetime) -> datetime:
+    """As a JavaScript Date holds it: microseconds cut off, never rounded."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _timestamp(value: Value) -> datetime:
+    if not isinstance(value, datetime):
+        raise Refused(f"wrong_type: {{}} is {type_name(value)}, a timestamp is expected")
+    return truncate_to_milliseconds(value)
+
+
+def _json(value: Value) -> Json:
+    _check_json(value)
+    # Sorted: the order of a map's keys differs from read to read, and a fingerprint must not.
+    return Json(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True))
+
+
+def _check_json(value: Value) -> None:
+    """Refuses what JSON or jsonb can't hold. Says the type, not where in the value: keys in there are private too."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if "\x00" in name:
+                raise Refused("nul_character: {} holds U+0000, which jsonb can't")
+            _check_json(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_json(inner)
+    elif isinstance(value, str):
+        if "\x00" in value:
+            raise Refused("nul_character: {} holds U+0000, which jsonb can't")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise Refused("not_finite: {} holds NaN or infinity, which JSON can't")
+    elif value is not None and not isinstance(value, bool | int):
+        raise Refused(f"not_json: {{}} holds {type_name(value)}, which JSON has no form for")
+
+
+def _array(value: Value) -> list[str | None]:
+    """An array's elements in their text form; which types those are, the column says."""
+    if not isinstance(value, list):
+        raise Refused(f"wrong_type: {{}} is {type_name(value)}, an array is expected")
+    return [None if part is None else _element(part) for part in value]
+
+
+def _element(value: Value | Decimal) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, datetime):
+        return truncate_to_milliseconds(value).isoformat()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, float | Decimal):
+        return str(_numeric(value))
+    raise Refused(f"wrong_type: {{}} holds {type_name(value)}, which is no element of a column's array")
+
+
+_CONVERTERS: Mapping[Type, Converter] = {
+    "text": _text,
+    "numeric": _numeric,
+    "boolean": _boolean,
+    "timestamp": _timestamp,
+    "json": _json,
+    "array": _array,
+}
