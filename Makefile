@@ -9,7 +9,13 @@ WORKERS ?= 4
 # An image may set it, for a small layer. Here each of the many processes would compile all that it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo ready ready-up up down test unit mutants soak check format migration snapshot indexes catalog env doctor bench constraints
+# What is given on the command line reaches our programs as it is, through the environment: as a part of a recipe's text, or
+# expanded by make, it would be executed.
+GIVEN := DETAILS LOCAL PORT PROJECT SCHEMA TARGET WORKERS module name sample
+$(foreach given,$(GIVEN),$(eval override $(given) := $$(value $(given))))
+export $(GIVEN)
+
+.PHONY: help install demo ready ready-up up down test unit mutants soak check format migration snapshot indexes catalog env doctor licences bench constraints
 
 ## list these targets
 help:
@@ -29,15 +35,15 @@ $(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
 
 ## the whole story on this machine: migrate, backfill, lose writes, find and repair them (DETAILS=1: each report whole)
 demo: ready install
-	@DETAILS=$(DETAILS) $(RUN) -m dev.demo
+	@$(RUN) -m dev.demo
 
 # What `make` can't install is looked for before it installs for minutes.
 ready ready-up:
-	@PORT=$(PORT) $(PYTHON) -m dev.ready $(patsubst ready-%,%,$(filter ready-up,$@))
+	@$(PYTHON) -m dev.ready $(patsubst ready-%,%,$(filter ready-up,$@))
 
 ## start the local stack with Airflow's UI (PORT=8080 by default)
 up: ready-up install
-	@PORT=$(PORT) $(RUN) -m dev.up
+	@$(RUN) -m dev.up
 
 ## stop what `make up` started
 down: install
@@ -45,7 +51,7 @@ down: install
 
 ## the whole suite, soak tests left out, in WORKERS=4 processes, each with databases of its own
 test: install
-	@$(RUN) -m pytest -m "not soak" -n $(WORKERS) --no-loadscope-reorder
+	@$(RUN) -m pytest -m "not soak" -n "$$WORKERS" --no-loadscope-reorder
 
 ## the tests that need neither a database nor Airflow, in seconds
 unit: install
@@ -53,7 +59,7 @@ unit: install
 
 ## break modules one expression at a time, and list what no test notices (module=classify: only that one; sample=50: so many of it)
 mutants: install
-	@$(RUN) -m dev.mutants $(module) $(if $(sample),--sample $(sample))
+	@$(RUN) -m dev.mutants $${module:+"$$module"} $${sample:+--sample "$$sample"}
 
 ## the long runs beside live writers
 soak: install
@@ -73,7 +79,7 @@ format: install
 
 ## create a migration file: make migration name=add_x
 migration: install
-	@$(RUN) -m dev.new_migration "$(name)"
+	@$(RUN) -m dev.new_migration "$$name"
 
 ## rewrite sql/snapshot.json: what the migrations promise
 snapshot: install
@@ -81,7 +87,7 @@ snapshot: install
 
 ## draft a catalog from a project and a database: SCHEMA=, PROJECT=, TARGET=
 catalog: install
-	@$(RUN) -m dev.draft_catalog --schema "$(or $(SCHEMA),public)" --project "$(PROJECT)" --target "$(TARGET)"
+	@$(RUN) -m dev.draft_catalog --schema "$${SCHEMA:-public}" --project "$$PROJECT" --target "$$TARGET"
 
 ## check an installation, one line for each check
 doctor: install
@@ -89,11 +95,15 @@ doctor: install
 
 ## write .env for docker compose
 env: install
-	@LOCAL=$(LOCAL) $(RUN) -m dev.dotenv
+	@$(RUN) -m dev.dotenv
 
 ## rewrite docs/firestore.indexes.json: what the catalog's queries need
 indexes: install
 	@$(RUN) -m dev.firestore_indexes
+
+## rewrite docs/licences.md (PYTHON=: one that has the image's packages)
+licences:
+	@PYTHONPATH=. $(PYTHON) -m dev.licences
 
 ## measure on a world of production's size
 bench: install

@@ -23,13 +23,16 @@ def _secrets() -> dict[str, str]:
         "AIRFLOW_JWT_SECRET": secrets.token_hex(32),
         "AIRFLOW_API_SECRET_KEY": secrets.token_hex(32),
         "METADATA_PASSWORD": secrets.token_hex(16),
+        "BROKER_PASSWORD": secrets.token_hex(16),
     }
 
 
 def _local() -> dict[str, str]:
     """The connections of the profile local: emulator and target on the scheduler's loopback."""
-    target = connection("postgresql://postgres:local@127.0.0.1:5432/postgres")
+    password = secrets.token_hex(16)
+    target = connection(f"postgresql://postgres:{password}@127.0.0.1:5432/postgres")
     return {
+        "TARGET_PASSWORD": password,
         "COMPOSE_PROFILES": "local",
         "FIRESTORE_EMULATOR_HOST": "127.0.0.1:8085",
         "AIRFLOW_CONN_FIRESTORE_DEFAULT": json.dumps(

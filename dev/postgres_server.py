@@ -66,10 +66,13 @@ def _reachable(binaries: Path, user: pwd.struct_passwd, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def server(*, binaries: Path | None = None, port: int | None = None, data: Path | None = None) -> Iterator[str]:
+def server(
+    *, binaries: Path | None = None, port: int | None = None, data: Path | None = None, password: str | None = None
+) -> Iterator[str]:
     """Runs a server on loopback until the block ends. Yields the URI of its database `postgres`, as superuser.
 
-    Without `data` it lives in a temporary folder and is gone afterwards.
+    Without `data` it lives in a temporary folder and is gone afterwards. Without `password` everybody on this machine may be
+    its superuser, who may run programs as the server's user: for tests alone.
     """
     if port is not None and processes.port_is_taken(port):
         raise Missing(f"port {port} for Postgres is taken. Free it, or run `make down`.")
@@ -91,10 +94,19 @@ def server(*, binaries: Path | None = None, port: int | None = None, data: Path 
             identity = {"user": user.pw_uid, "group": user.pw_gid}
         cluster = folder / "cluster"
         if not (cluster / "PG_VERSION").exists():
+            asked = ["--auth=trust"]
+            if password is not None:
+                file = folder / "password"
+                file.touch(mode=0o600)
+                file.write_text(password)
+                if user is not None:
+                    os.chown(file, user.pw_uid, user.pw_gid)
+                asked = ["--auth=scram-sha-256", f"--pwfile={file}"]
             made = subprocess.run(
-                [binaries / "initdb", "-D", cluster, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"],
+                [binaries / "initdb", "-D", cluster, "-U", "postgres", *asked, "--encoding=UTF8", "--no-locale", "--no-sync"],
                 capture_output=True, text=True, check=False, cwd="/", **identity,
             )  # fmt: skip
+            (folder / "password").unlink(missing_ok=True)
             if made.returncode:
                 raise Missing(f"initdb failed: {made.stderr.strip().splitlines()[-1]}. Is the disk full?")
         log = folder / "postgres.log"
@@ -114,7 +126,8 @@ def server(*, binaries: Path | None = None, port: int | None = None, data: Path 
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         process = processes.start(command, log=log, identity=identity)
-        uri = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        login = "postgres" if password is None else f"postgres:{password}"
+        uri = f"postgresql://{login}@127.0.0.1:{port}/postgres"
         try:
             processes.wait_until(lambda: _answers(uri), process, "Postgres", log)
             with psycopg.connect(uri, autocommit=True) as connection:

@@ -10,7 +10,7 @@ from dev import postgres_server
 from dualwrite import postgres
 from dualwrite.migrations import picture, promise
 from dualwrite.migrations.execution import SEARCH_PATH
-from dualwrite.migrations.files import read_folder, read_text
+from dualwrite.migrations.files import list_folder, read_text
 from dualwrite.migrations.promise import Snapshot
 from dualwrite.migrations.statements import Statement, split
 
@@ -33,7 +33,7 @@ def take(uri: str, folder: Path = SQL / "migrations", optional: Path | None = SQ
         return split(read_text(path), path.name)
 
     changed_by(of(SQL / "local/phase1.sql"))
-    files = {file.label: changed_by(file.statements) for file in read_folder(folder)}
+    files = {file.label: changed_by(of(file.path)) for file in list_folder(folder)}
     choices = [optional / f"web_client_{name}.sql" for name in ("anon", "closed")] if optional else []
     return Snapshot(files, {path.stem: changed_by(of(path)) for path in choices if path.is_file()})
 

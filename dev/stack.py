@@ -42,11 +42,17 @@ def databases(
     emulator_port: int | None = None,
     postgres_port: int | None = None,
     port: int | None = None,
+    password: str | None = None,
 ) -> Iterator[Stack]:
-    """Emulator and Postgres, seeded with a small world as it is after the export, and Airflow's own database made."""
+    """Emulator and Postgres, seeded with a small world as it is after the export, and Airflow's own database made. `password`:
+    of Postgres's superuser, see `postgres_server.server`."""
     home = folder / "airflow"
     home.mkdir()
-    with emulator(folder, emulator_port) as host, server(port=postgres_port) as uri, _emulator_host(host):
+    with (
+        emulator(folder, emulator_port) as host,
+        server(port=postgres_port, password=password) as uri,
+        _emulator_host(host),
+    ):
         environment = airflow_home.environment(home, emulator=host, project=PROJECT, target=uri, port=port)
         world = fill(uri)
         airflow(environment, "db", "migrate")

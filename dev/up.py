@@ -48,6 +48,13 @@ def _state() -> dict[str, Any]:
     return {}
 
 
+def _keep(state: dict[str, Any]) -> None:
+    """For other commands of the same user alone: the connections hold a password."""
+    STATE.touch(mode=0o600)
+    STATE.chmod(0o600)
+    STATE.write_text(json.dumps(state))
+
+
 def _running() -> int | None:
     """The pid of a `make up` that is still there."""
     state = _state()
@@ -99,18 +106,18 @@ def up(port: int) -> None:
     logging.getLogger("dualwrite").addHandler(logging.NullHandler())  # the app's lost writes look like a crash
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     os.environ[MARK] = secrets.token_hex(8)
-    STATE.write_text(json.dumps({"pid": os.getpid(), "started": _started(os.getpid()), "mark": os.environ[MARK]}))
+    _keep({"pid": os.getpid(), "started": _started(os.getpid()), "mark": os.environ[MARK]})
     passwords = {user: secrets.token_urlsafe(9) for user in airflow_home.USERS}
     with contextlib.ExitStack() as parts:
         parts.callback(STATE.unlink, missing_ok=True)
         folder = parts.enter_context(tempfile.TemporaryDirectory(prefix="dualwrite-up-", ignore_cleanup_errors=True))
         print("up: starting emulator, Postgres and Airflow; about a minute", flush=True)
-        running = parts.enter_context(stack.databases(Path(folder), port=port))
+        running = parts.enter_context(stack.databases(Path(folder), port=port, password=secrets.token_hex(16)))
         running.environment["AIRFLOW_VAR_RECONCILE_GRACE_SECONDS"] = "15"  # scheduled runs of a demo needn't wait long
         components = parts.enter_context(stack.airflow_components(running, port, passwords))
         connections = {k: v for k, v in running.environment.items() if k.startswith("AIRFLOW_CONN_")}
         connections["FIRESTORE_EMULATOR_HOST"] = running.emulator
-        STATE.write_text(json.dumps({**json.loads(STATE.read_text()), "connections": connections}))  # for make doctor
+        _keep({**json.loads(STATE.read_text()), "connections": connections})  # for make doctor
         print(_welcome(running, port, passwords), flush=True)
         loses = parts.enter_context(_live_app(running))
         threading.Thread(target=_prepare, args=(port, passwords["admin"], loses), daemon=True).start()

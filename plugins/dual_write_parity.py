@@ -39,7 +39,14 @@ def _app() -> Any:
     from fastapi.responses import FileResponse
 
     may_read = Depends(requires_access_dag(method="GET", param_dag_id=DAG_ID))  # 401 without login, 403 without right
-    app = FastAPI(title="Parity", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[may_read])
+    app = FastAPI(
+        title="Parity",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[may_read],
+        redirect_slashes=False,  # a redirect leads to whatever host the request names
+    )
 
     @app.get("/may")
     def may(user: Any = Depends(get_user)) -> dict[str, bool]:  # noqa: B008 - FastAPI's own way

@@ -352,7 +352,7 @@ def _lock(connection: Connection, names: Sequence[Name], deadline: float) -> Non
         with _transaction(connection, deadline):
             refused = connection.execute(
                 # In order: of two batches with the same entities neither waits for the other in a circle.
-                "SELECT u.op_id FROM unnest(%s::text[]) AS u (op_id) WHERE NOT try_acquire_write_lock(u.op_id)",
+                "SELECT u.op_id FROM unnest(%s::text[]) AS u (op_id) WHERE NOT public.try_acquire_write_lock(u.op_id)",
                 (sorted(ids),),
             ).fetchall()
         todo = [ids[op_id] for (op_id,) in refused]
@@ -402,6 +402,7 @@ def _transaction(connection: Connection, deadline: float) -> AbstractContextMana
         statement_timeout=_milliseconds(left),
         idle_timeout=_milliseconds(min(left, _IDLE)),
         answer_within=left + 0.5,  # a server that is only slow says so itself
+        clients_path=True,  # the caller's statements, and the triggers of the app's tables
     )
 
 

@@ -14,12 +14,12 @@
 -- transaction that is open. One that was interrupted leaves an invalid index: DROP INDEX CONCURRENTLY it, run it again.
 -- TAKEN BACK with DROP INDEX CONCURRENTLY.
 
-CREATE INDEX CONCURRENTLY IF NOT EXISTS posts_created_at ON posts (created_at);
-CREATE INDEX CONCURRENTLY IF NOT EXISTS posts_updated_at ON posts (updated_at);
-CREATE INDEX CONCURRENTLY IF NOT EXISTS comments_created_at ON comments (created_at);
-CREATE INDEX CONCURRENTLY IF NOT EXISTS comments_updated_at ON comments (updated_at);
-CREATE INDEX CONCURRENTLY IF NOT EXISTS replies_created_at ON replies (created_at);
-CREATE INDEX CONCURRENTLY IF NOT EXISTS replies_updated_at ON replies (updated_at);
-CREATE INDEX CONCURRENTLY IF NOT EXISTS likes_created_at ON likes (created_at);
-CREATE INDEX CONCURRENTLY IF NOT EXISTS reactions_created_at ON reactions (created_at);
-CREATE INDEX CONCURRENTLY IF NOT EXISTS notifications_created_at ON notifications (created_at);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS posts_created_at ON public.posts (created_at);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS posts_updated_at ON public.posts (updated_at);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS comments_created_at ON public.comments (created_at);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS comments_updated_at ON public.comments (updated_at);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS replies_created_at ON public.replies (created_at);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS replies_updated_at ON public.replies (updated_at);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS likes_created_at ON public.likes (created_at);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS reactions_created_at ON public.reactions (created_at);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS notifications_created_at ON public.notifications (created_at);

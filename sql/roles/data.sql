@@ -1,12 +1,15 @@
 -- The role of the DAGs backfill_gap and reconcile_dual_writes, and of `make doctor`: reads and writes rows, but
 -- can't alter tables.
 --
--- Run this after apply_migrations, and again after a migration that adds a table, as the role that ran migrations.sql. It may
--- be run again at any time.
+-- Run this after each round of migrations (apply_migrations), as the role that ran migrations.sql. It also takes the journal
+-- out of dualwrite_migrations' reach and closes that role until migrations.sql opens it. It may be run again at any time.
 --
 -- The role has no password yet: \password dualwrite_data in psql, then into the Airflow connection supabase_default.
 -- To let the role read but not write, leave out the third GRANT below: dry runs and reconciliations without a repair work
 -- without it, and preflight refuses all others, naming the missing GRANT.
+
+-- dualwrite_migrations may make functions in public. None of them may come before Postgres's own in what an administrator runs.
+SET search_path = pg_catalog, pg_temp;
 
 DO $$
 BEGIN
@@ -42,6 +45,10 @@ public.boards, public.users, public.user_board_permissions, public.board_waiting
 public.replies, public.likes, public.reactions, public.blocks, public.drafts, public.reviews, public.notifications
 TO dualwrite_data;
 
+-- The journal holds rows as they were, personal data included: it is the administrator's from now on. (A later migration that
+-- alters it needs it handed back: ALTER TABLE dualwrite.repair_journal OWNER TO dualwrite_migrations; this file takes it again.)
+ALTER TABLE dualwrite.repair_journal OWNER TO CURRENT_USER;
+
 -- What the bundle remembers. Dry runs are recorded too.
 GRANT SELECT, INSERT, UPDATE, DELETE ON
 dualwrite.runs, dualwrite.watermarks, dualwrite.open_differences, dualwrite.repair_journal, dualwrite.count_baselines,
@@ -75,3 +82,15 @@ BEGIN
     END LOOP;
   END IF;
 END $$;
+
+-- Between two rounds of migrations nobody makes anything as that role, nor puts code on its tables, which would run with the
+-- rights of whoever writes them.
+DO $$
+BEGIN
+  IF to_regrole('dualwrite_migrations') IS NOT NULL THEN
+    REVOKE ALL ON dualwrite.repair_journal FROM dualwrite_migrations;
+    ALTER ROLE dualwrite_migrations NOLOGIN;
+  END IF;
+END $$;
+
+RESET search_path;

@@ -278,6 +278,14 @@ def test_a_malformed_connection_is_unreadable_not_missing_and_is_not_quoted(conn
     assert SECRET not in everything
 
 
+def test_no_part_of_an_unencoded_password_is_told_by_a_connection(connecting):
+    """It becomes the host, the port, the database or a parameter, which errors name."""
+    uris = [f"postgres://user:4711{c}Ri8ghtHalf@127.0.0.1:1/db" for c in "/?#@:%[]& "]
+    for error in connecting(*uris):
+        assert "Ri8ghtHalf" not in error
+        assert "4711" not in error
+
+
 def test_a_closed_port_and_a_refused_login_say_so(connecting, target_dsn):
     closed = f"postgresql://u:{SECRET}@127.0.0.1:{processes.free_port()}/d"
     refused = target_dsn.replace("postgres@", "nobody@")

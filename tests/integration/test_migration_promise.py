@@ -46,7 +46,7 @@ CHANGES = {
             "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
             "CREATE TRIGGER quiet BEFORE INSERT ON drafts FOR EACH ROW EXECUTE FUNCTION f()",
         ],
-        "public.drafts: trigger quiet is CREATE TRIGGER quiet BEFORE INSERT ON public.drafts FOR EACH ROW EXECUTE FUNCTION f(), "
+        "public.drafts: trigger quiet is CREATE TRIGGER quiet BEFORE INSERT ON public.drafts FOR EACH ROW EXECUTE FUNCTION public.f(), "
         "promised none",
     ),
     "a view": (

@@ -433,3 +433,42 @@ def test_bad_parameters_are_refused(case):
              "statement_timeout": 600, "target_version": None}  # fmt: skip
     with pytest.raises(ParameterError, match=message):
         MigrationParams.checked({**given, **changes})
+
+
+LONG_AGO: dict[str, str | bytes] = {
+    "20250101000000_remote-schema.sql": "SET check_function_bodies = false;\nSELECT pg_catalog.set_config('search_path', '', false);\n"
+    "CREATE TABLE public.old (a INT);\nRESET ALL;\n",
+    "20250102000000_with_a_transaction.sql": "BEGIN;\nCREATE TABLE public.older (a INT);\nCOMMIT;\n",
+    "001_Short Version.sql": "\\restrict x\nSELECT 1;\n",
+    "20250103000000_latin.sql": b"-- caf\xe9\nSELECT 1;\n",
+    "20250104000000_empty.sql": "",
+}
+
+
+def test_what_a_ledger_holds_is_not_checked_again(phase1_dsn, tmp_path):
+    """What the Supabase CLI applied by wider rules blocked every new file, and nobody may edit an applied one."""
+    for name, text in LONG_AGO.items():
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with psycopg.connect(phase1_dsn) as connection:
+        connection.execute("CREATE SCHEMA supabase_migrations")
+        connection.execute("CREATE TABLE supabase_migrations.schema_migrations (version TEXT PRIMARY KEY)")
+        for name in LONG_AGO:
+            connection.execute(
+                "INSERT INTO supabase_migrations.schema_migrations VALUES (%s)", (name.partition("_")[0],)
+            )
+    (tmp_path / "20260101000000_new.sql").write_text("CREATE TABLE new (a INT);\n")
+    for mode in ("dry_run", "apply"):
+        steps = _migrator(phase1_dsn, tmp_path, mode=mode).run()
+        assert [s.state for s in steps] == ["applied_by_supabase"] * 5 + ["pending" if mode == "dry_run" else "applied"]
+    applied = tmp_path / "20260101000000_new.sql"
+    for bad, why in (
+        ("20260102000000_with-hyphen.sql", "is not named"),
+        ("20260102000000_begins.sql", "begins or ends"),
+    ):
+        (tmp_path / bad).write_text("BEGIN;\n")
+        with pytest.raises(MigrationError, match=f"{bad}.*{why}"):
+            _migrator(phase1_dsn, tmp_path).run()
+        (tmp_path / bad).unlink()
+    applied.write_text("CREATE TABLE changed (a INT);\n")
+    with pytest.raises(MigrationError, match="changed since it was applied"):
+        _migrator(phase1_dsn, tmp_path).run()

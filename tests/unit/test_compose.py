@@ -17,7 +17,7 @@ import pytest
 import sentry_sdk.consts
 import yaml
 
-from dev import airflow_home, dotenv, stack
+from dev import airflow_home, dotenv, licences, stack
 
 ROOT = airflow_home.ROOT
 TEXT = (ROOT / "docker-compose.yaml").read_text()
@@ -83,8 +83,60 @@ def test_what_is_mounted_exists_and_lies_where_the_variables_say():
         assert places["./dags"] == AIRFLOW[name]["environment"]["AIRFLOW__CORE__DAGS_FOLDER"]
         assert places["./plugins"] == AIRFLOW[name]["environment"]["AIRFLOW__CORE__PLUGINS_FOLDER"]
         assert places["./sql"] == os.path.dirname(places["./dags"]) + "/sql", "sql/ is found beside dags/"
+    keys = dict(volume.split(":")[:2] for volume in AIRFLOW["scheduler"]["volumes"])["./keys"]
     for connection in re.findall(r"/opt/airflow/keys/[\w.-]+", (ROOT / ".env.example").read_text()):
-        assert os.path.dirname(connection) == places["./keys"]
+        assert os.path.dirname(connection) == keys
+
+
+def test_each_service_has_only_the_secrets_that_it_needs():
+    """The connections, and the keys that they name, are where tasks run; the login's password is where the login is made."""
+    secret = {
+        "AIRFLOW_CONN_": {"scheduler", "worker"},
+        "BROKER_PASSWORD": {"scheduler", "worker", "broker"},
+        "AIRFLOW_ADMIN_PASSWORD": {"init"},
+        "TARGET_PASSWORD": {"target", "seed"},
+        "METADATA_PASSWORD": {"metadata", "init", *stack.COMPONENTS, "worker"},
+        "AIRFLOW_FERNET_KEY": {"init", *stack.COMPONENTS, "worker"},
+        "AIRFLOW_JWT_SECRET": {"init", *stack.COMPONENTS, "worker"},
+        "AIRFLOW_API_SECRET_KEY": {"init", *stack.COMPONENTS, "worker"},
+        "./keys:": {"scheduler", "worker"},
+    }
+    for name, those in secret.items():
+        assert {service for service, what in SERVICES.items() if name in json.dumps(what)} == those, name
+
+
+def test_images_and_actions_are_pinned():
+    """By digest where it is known, else by an exact version: a tag such as `17` is another image tomorrow."""
+    for name, service in SERVICES.items():
+        if name not in AIRFLOW:
+            assert re.search(r":\d+\.\d+(\.\d+)?(-emulators)?(@sha256:[0-9a-f]{64})?$", service["image"]), service[
+                "image"
+            ]
+    for workflow in (ROOT / ".github/workflows").iterdir():
+        for action in re.findall(r"uses: (\S+)", workflow.read_text()):
+            assert re.search(r"@[0-9a-f]{40}$", action), action
+
+
+def test_the_licences_of_all_that_the_image_installs_are_listed():
+    listed = set(re.findall(r"[ |]([a-z0-9][\w.-]*) [\w.]+(?=[, ])", (ROOT / "docs/licences.md").read_text()))
+    needed = licences.installed_in_the_image((ROOT / "constraints.txt").read_text())
+    assert len(needed) > 150
+    assert {"psycopg", "celery", "apache-airflow-providers-fab"} <= needed.keys()
+    assert needed.keys() - listed == set(), "run make licences"
+
+
+def test_nothing_secret_is_sent_to_the_engine_or_to_git():
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    copied = re.search(r"^COPY --chown=\S+ (.*) /tmp", (ROOT / "Dockerfile").read_text(), re.M)[1].split()
+    assert {line[1:] for line in lines if line.startswith("!")} == set(copied)
+    secrets = [".env", ".env.production", "keys/firestore.json", "keys/supabase-ca.crt", "service-account.json", "tls.pem",
+               "id.key", "logs/dag.log"]  # fmt: skip
+    for name in secrets:
+        ignored = subprocess.run(["git", "check-ignore", "-q", "--no-index", name], cwd=ROOT, check=False)
+        assert ignored.returncode == 0, f"add {name} to .gitignore"
+    kept = subprocess.run(["git", "check-ignore", "-q", "--no-index", ".env.example"], cwd=ROOT, check=False)
+    assert kept.returncode == 1
 
 
 def test_no_container_of_airflows_runs_as_root():
@@ -109,6 +161,7 @@ def test_every_secret_must_be_set_and_none_has_a_default():
         "AIRFLOW_JWT_SECRET",
         "AIRFLOW_API_SECRET_KEY",
         "METADATA_PASSWORD",
+        "BROKER_PASSWORD",
     ):
         found = re.findall(rf"\$\{{{name}([^}}]*)\}}", TEXT)
         assert found
@@ -136,18 +189,23 @@ def test_a_dollar_surprises_nobody(local):
     for name, value in values.items():
         if name.startswith("AIRFLOW_CONN_"):
             assert json.loads(value)["conn_type"]
-        if name in ("AIRFLOW_ADMIN_PASSWORD", "METADATA_PASSWORD", "AIRFLOW_FERNET_KEY"):
+        if name in ("AIRFLOW_ADMIN_PASSWORD", "METADATA_PASSWORD", "AIRFLOW_FERNET_KEY", "BROKER_PASSWORD"):
             assert len(value) >= 16
-    assert values["METADATA_PASSWORD"].isalnum(), "it stands in a URL"
+    for name in ("METADATA_PASSWORD", "BROKER_PASSWORD", *(["TARGET_PASSWORD"] if local else [])):
+        assert values[name].isalnum(), "it stands in a URL"
     if local:
         target = json.loads(values["AIRFLOW_CONN_SUPABASE_DEFAULT"])
-        seeded = _environment(SERVICES["seed"])
+        seeded = {
+            k: v.replace("${TARGET_PASSWORD:-unset}", values["TARGET_PASSWORD"])
+            for k, v in _environment(SERVICES["seed"]).items()
+        }
         assert seeded["DUALWRITE_TARGET"] == (
             f"postgresql://{target['login']}:{target['password']}@{target['host']}:{target['port']}/{target['schema']}"
         )
         assert seeded["FIRESTORE_EMULATOR_HOST"] == values["FIRESTORE_EMULATOR_HOST"]
         assert seeded["FIRESTORE_EMULATOR_HOST"] in SERVICES["emulator"]["command"]
-        assert _environment(SERVICES["target"])["POSTGRES_PASSWORD"] == target["password"]
+        assert _environment(SERVICES["target"])["POSTGRES_PASSWORD"] == "${TARGET_PASSWORD:-unset}"
+        assert values["TARGET_PASSWORD"] == target["password"]
 
 
 def test_an_existing_env_file_is_kept(tmp_path):

@@ -218,3 +218,40 @@ def test_postgres_starts_below_a_folder_that_its_user_can_not_enter(tmp_path):
             [copied / "postgres"], user=user.pw_uid, group=user.pw_gid, capture_output=True, check=False
         )
     assert done.stdout == b"found\n", done.stderr
+
+
+COMMANDS = {
+    "migration": ["name"],
+    "mutants": ["module", "sample"],
+    "catalog": ["SCHEMA", "PROJECT", "TARGET"],
+    "test": ["WORKERS"],
+    "up": ["PORT"],
+    "env": ["LOCAL"],
+}
+
+
+@pytest.mark.parametrize("target", COMMANDS)
+def test_what_make_is_given_is_never_executed(tmp_path, target):
+    """Neither by a shell nor by make: a name or a URI may hold any character, and a dollar."""
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    (tmp_path / ".installed").touch()
+    seen = tmp_path / "seen"
+    variables = " ".join(f'"${name}"' for name in COMMANDS[target])
+    (bin / "python").write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" {variables} > {seen}\n")
+    (bin / "python").chmod(0o755)
+    evil = f"x$(touch {tmp_path}/a)`touch {tmp_path}/b`\";touch {tmp_path}/c;\" $(shell touch {tmp_path}/d) $$HOME 'y'"
+    given = [f"{name}={evil}" for name in COMMANDS[target]]
+    subprocess.run(
+        ["make", "-C", str(airflow_home.ROOT), f"VENV={tmp_path}", target, *given], check=True, capture_output=True
+    )
+    assert evil in seen.read_text().splitlines()
+    assert [name for name in "abcd" if (tmp_path / name).exists()] == []
+
+
+def test_what_a_running_stack_remembers_is_its_users_alone(tmp_path, monkeypatch):
+    """Its connections hold the password of Postgres's superuser."""
+    monkeypatch.setattr(up, "STATE", tmp_path / "state.json")
+    (tmp_path / "state.json").touch(mode=0o644)
+    up._keep({"pid": 1})
+    assert (tmp_path / "state.json").stat().st_mode & 0o077 == 0

@@ -101,3 +101,11 @@ def test_an_emptied_list_of_excuses_is_none_given():
 
 def test_what_only_a_person_gives_is_a_parameter():
     assert set(BY_A_PERSON) < set(ReconcileParams.form())
+
+
+@pytest.mark.parametrize("given", [{"n\n\x1b[31mo\u202e": 1}, {"excuse": ["\x07:\x1b[2J"], "excuse_reason": "x"}])
+def test_what_was_given_stands_in_an_error_as_one_line(given):
+    """A key of a run's conf reaches the log, and the terminal of whoever reads it."""
+    with pytest.raises(ParameterError) as refused:
+        ReconcileParams.checked(given, CATALOG)
+    assert str(refused.value).isprintable()

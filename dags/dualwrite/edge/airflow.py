@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -131,8 +132,11 @@ def source_maker() -> Callable[[], Source]:
     database = extra.get("database") or "(default)"
     emulator = os.environ.get("FIRESTORE_EMULATOR_HOST")
     if emulator:
-        host = _connection(TARGET_CONNECTION, "postgres")[0].host
+        connection, _ = _connection(TARGET_CONNECTION, "postgres")
+        host = connection.host
         if not postgres.is_local(host):
+            if not connection.login:
+                raise _torn(TARGET_CONNECTION)
             raise PreflightError(
                 f"FIRESTORE_EMULATOR_HOST is set ({emulator}), and the target is not on this machine ({host}): the "
                 "emulator would become the source of a real target. Unset it; or, to test, point connection "
@@ -181,6 +185,8 @@ def target_connector(
     connection, extra = _connection(conn_id, "postgres")
     unknown = sorted(set(extra) - _LIBPQ)
     if unknown:
+        if not all(re.fullmatch("[A-Za-z_]{1,40}", name) for name in unknown):
+            raise _torn(conn_id)
         raise PreflightError(
             f"The extra of connection {conn_id} takes libpq's parameters only: {', '.join(unknown)} is not supported. "
             "Remove it, or correct its name (sslmode, sslrootcert, ...)."
@@ -189,6 +195,8 @@ def target_connector(
         raise PreflightError(
             f"Connection {conn_id} names no host. Set host, port, schema (the database), login and password."
         )
+    if not connection.login or any("@" in str(part or "")[1:] for part in (connection.host, connection.schema)):
+        raise _torn(conn_id)
     return partial(
         postgres.connect,
         host=connection.host,
@@ -201,6 +209,15 @@ def target_connector(
     )
 
 
+def _torn(conn_id: str) -> PreflightError:
+    """Of a URI whose password isn't encoded: a part of it has become the host, the port, the database or a parameter."""
+    return PreflightError(
+        f"Connection {conn_id} names no login, or its parts don't look like a host, a database and libpq's parameters, as where a "
+        "URI's password isn't %-encoded (nothing of it is quoted, because it may hold a part of the password). Set host, port, "
+        "schema (the database), login and password; in a URI write / as %2F, ? as %3F, # as %23 and @ as %40."
+    )
+
+
 def migrations_connection() -> Connection:
     """A connection for apply_migrations: supabase_migrations where there is one, so that the role that moves rows need
     not be one that makes tables; else supabase_default."""
@@ -210,7 +227,17 @@ def migrations_connection() -> Connection:
     except AirflowNotFoundException:
         if not os.environ.get(f"AIRFLOW_CONN_{conn_id.upper()}"):  # else it is there, and unreadable
             conn_id = TARGET_CONNECTION
-    return target_connection(conn_id, answer_within=_MIGRATION_SECONDS)
+    from dualwrite import postgres
+
+    try:
+        return target_connection(conn_id, answer_within=_MIGRATION_SECONDS)
+    except postgres.ConnectError as error:
+        if error.passing:
+            raise
+        raise PreflightError(
+            f"Can't connect to Postgres: {error}. Check connection {conn_id}. Between rounds of migrations sql/roles/data.sql "
+            "keeps dualwrite_migrations closed; sql/roles/migrations.sql opens it."
+        ) from None
 
 
 def target() -> Target:
@@ -261,8 +288,8 @@ def cleared(error: Exception) -> Exception:
         )
     if isinstance(error, postgres.Error):
         message = (
-            f"Postgres rejected a statement: {postgres.condition(error)}, at {_place(error)}. Look the condition up, fix "
-            "the cause, and run again."
+            f"Postgres rejected a statement: {postgres.condition(error)}, at {_place(error)}. "
+            f"{postgres.remedy(error) or 'Look the condition up, fix the cause, and run again.'}"
         )
         transient = postgres.is_transient(error) or postgres.is_disconnect(error)
         return TargetError(message) if transient else PreflightError(message)

@@ -42,7 +42,7 @@ SELECT op_id, created_at,
     greatest(0, length(op_id) - 3
       - length(split_part(op_id, ':', 1)) - length(split_part(op_id, ':', 2)) - length(split_part(op_id, ':', -1)))
   ) END AS entity_id
-FROM write_ops
+FROM public.write_ops
 """
 """Each operation with its parts, which count where it is well formed. (A regular expression that gives the parts takes five
 times as long.)"""

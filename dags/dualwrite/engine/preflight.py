@@ -16,7 +16,7 @@ from dualwrite import postgres
 from dualwrite.engine import check_fields
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Source
-from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, EntryValue, Field, two_on_one_table
+from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, EntryValue, Field
 from dualwrite.model.errors import PreflightError
 from dualwrite.model.live import can_be_key, fits
 from dualwrite.model.windows import Window
@@ -142,7 +142,6 @@ def target_faults(
         *_role_faults(connection, writes),
         *privileges.missing_grants(connection, needed, there),
         *_hidden(connection, collections, oids),
-        *_shared(catalog, there),
     ]
     for collection in collections:
         oid = oids.get(collection.table, 0)
@@ -226,10 +225,34 @@ def identity(connection: Connection) -> tuple[str, str, datetime]:
 
 
 def _role_faults(connection: Connection, writes: bool) -> list[str]:
-    row = connection.execute("SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only')").fetchone()
-    if writes and row is not None and (row[0] or row[1] == "on"):
-        return ["The server is read-only. Point connection supabase_default at the primary."]
-    return []
+    row = connection.execute(
+        "SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on', "
+        "current_setting('session_replication_role') = 'replica', current_setting('server_encoding')"
+    ).fetchone()
+    assert row is not None
+    replica, read_only, unguarded, encoding = row
+    faults = []
+    if replica or read_only:  # for a dry run too: a page is staged in a temporary table
+        faults.append(
+            "The server is read-only: "
+            + (
+                "it is a replica. Point connection supabase_default at the primary."
+                if replica
+                else "default_transaction_read_only is on for the server, the database or the role. Supabase sets it where the disk "
+                "is nearly full: give it room."
+            )
+        )
+    if writes and unguarded:
+        faults.append(
+            "Foreign keys and triggers are off: session_replication_role is replica for the role or the database. "
+            "ALTER ROLE or ALTER DATABASE ... RESET session_replication_role."
+        )
+    if encoding != "UTF8":
+        faults.append(
+            f"The database's encoding is {encoding}: it can't hold what a document may. Move its tables to a database "
+            "in UTF8."
+        )
+    return faults
 
 
 def _hidden(connection: Connection, collections: Sequence[Collection], oids: Mapping[str, int]) -> list[str]:
@@ -243,18 +266,6 @@ def _hidden(connection: Connection, collections: Sequence[Collection], oids: Map
         for collection in collections
         if oids.get(collection.table) in hidden
     ]
-
-
-def _shared(catalog: Catalog, oids: Mapping[str, int]) -> list[str]:
-    """Collections whose tables are one, by two names."""
-    found: dict[int, str] = {}
-    faults = []
-    for collection in catalog:
-        if (oid := oids.get(collection.table)) is not None:
-            other = found.setdefault(oid, collection.name)
-            if other != collection.name:
-                faults.append(two_on_one_table(other, collection.name, collection.table))
-    return faults
 
 
 def _columns(connection: Connection, tables: Iterable[int]) -> dict[int, dict[str, tuple[str, bool, bool]]]:
@@ -307,8 +318,8 @@ def _table_faults(
     table = collection.table
     if not live:
         return [
-            f"Table {table} is missing, or the role can't see it: its schema may be off the role's search_path, or the role "
-            "may lack USAGE on it. Run the DAG apply_migrations, grant USAGE, or correct the table's name in catalog.py."
+            f"Table {table} is missing, or the role can't see it: the role may lack USAGE on its schema. Run the "
+            "DAG apply_migrations, grant USAGE, or correct the table's name in catalog.py (without a schema it is public)."
         ]
     faults = []
     for column in collection.columns:

@@ -17,10 +17,12 @@ from dualwrite.migrations.rules import created_schema
 from dualwrite.migrations.statements import Statement
 from dualwrite.model.errors import MigrationError
 from dualwrite.postgres import Connection
+from dualwrite.postgres.connection import CLIENTS_PATH, stating
 
-SEARCH_PATH = "public, extensions"
+SEARCH_PATH = ", ".join(CLIENTS_PATH)
 """Where a name without a schema is looked for, whoever runs: the role's own path may begin with a schema of its name.
-Supabase keeps extensions in `extensions`; elsewhere that is no schema, and does no harm."""
+Supabase keeps extensions in `extensions`; elsewhere that is no schema, and does no harm. Named last, pg_temp isn't searched
+first."""
 
 ROLLED_BACK = "Everything of this file was rolled back; correct it and run again."
 _CANCELLED = "57014"
@@ -60,7 +62,10 @@ def execute(connection: Connection, file: str, statement: Statement, consequence
 def told(error: postgres.Error) -> str:
     """The condition's name and SQLSTATE, and nothing that a file's RAISE could have put there."""
     name = f"{type(error).__name__} {error.sqlstate}" if error.sqlstate else type(error).__name__
-    return f"{name} (it ran into statement_timeout, or somebody cancelled it)" if error.sqlstate == _CANCELLED else name
+    if error.sqlstate == _CANCELLED:
+        return f"{name} (it ran into statement_timeout, or somebody cancelled it)"
+    remedy = postgres.remedy(error)
+    return f"{name} ({remedy.rstrip('.')})" if remedy else name
 
 
 def _is_about_the_connection(error: postgres.Error) -> bool:
@@ -115,7 +120,7 @@ class FileTransaction:
         if self._used:
             self._connection.execute("RESET ALL")
         self._used = True
-        self._connection.execute("SELECT pg_catalog.set_config('search_path', %s, true)", (SEARCH_PATH,))
+        self._connection.execute(stating(SEARCH_PATH))
         self._ask()
         for statement in statements:
             if self._is_out_of_time():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,19 +15,39 @@ from dualwrite.migrations.statements import Statement, header, split
 from dualwrite.model.errors import MigrationError
 
 _NAME = re.compile(r"^(\d{14})_([a-z0-9_]+)\.sql$")
+_CLI_NAME = re.compile(r"^(\d+)_(.*)\.sql$", re.DOTALL)
 _OUTSIDE = re.compile(r"^--\s*dualwrite:\s*no-transaction\s*$", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class MigrationFile:
-    """A migration as it lies on disk."""
+    """A migration as it lies on disk. It is read when it is asked for: of one that was applied long ago nothing is."""
 
     path: Path
     version: str
     name: str
-    text: str
-    statements: tuple[Statement, ...]
-    transactional: bool
+
+    @cached_property
+    def text(self) -> str:
+        return read_text(self.path)
+
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        """Raises MigrationError where they break a rule, as `transactional` does."""
+        return _checked(self.path.name, self.text)[0]
+
+    @property
+    def transactional(self) -> bool:
+        return _checked(self.path.name, self.text)[1]
+
+    def check(self) -> None:
+        """Raises MigrationError, with the file's name and the line, where it may not be applied as it is."""
+        if _NAME.match(self.path.name) is None:
+            raise MigrationError(
+                f"{self.path.name} is not named <14 digits>_<name>.sql, in lower case. "
+                "Rename it (make migration name=... makes a well-named file)."
+            )
+        _checked(self.path.name, self.text)
 
     @cached_property
     def sha256(self) -> str:
@@ -57,8 +78,21 @@ def sql_folder(package: Path = Path(__file__)) -> Path:
     )
 
 
-def read_folder(folder: Path) -> list[MigrationFile]:
+def read_folder(folder: Path, held: Container[str] = ()) -> list[MigrationFile]:
     """All migrations of a folder in the order of their versions. Raises MigrationError for the first bad file.
+
+    Those that a ledger holds (`held`: versions) are not checked: the Supabase CLI applied them by its own rules, or we did by
+    earlier ones, and nobody may edit them any more.
+    """
+    files = list_folder(folder)
+    for file in files:
+        if file.version not in held:
+            file.check()
+    return files
+
+
+def list_folder(folder: Path) -> list[MigrationFile]:
+    """All migrations of a folder by name, unread.
 
     Hidden files, and those that have no `.sql` in their name, are left alone. All others must be migrations: one that
     was misnamed must not be left out in silence.
@@ -66,7 +100,7 @@ def read_folder(folder: Path) -> list[MigrationFile]:
     if not folder.is_dir():
         raise MigrationError(f"The folder {folder} is missing. Restore it from the repository.")
     files = [
-        read_file(path)
+        _listed(path)
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".") and ".sql" in path.name.lower()
     ]
@@ -81,16 +115,19 @@ def read_folder(folder: Path) -> list[MigrationFile]:
 
 
 def read_file(path: Path) -> MigrationFile:
-    """Reads and splits one migration. Raises MigrationError with the file's name and the line."""
-    matched = _NAME.match(path.name)
-    if matched is None:
-        raise MigrationError(
-            f"{path.name} is not named <14 digits>_<name>.sql, in lower case. "
-            "Rename it (make migration name=... makes a well-named file)."
-        )
-    text = read_text(path)
-    statements, transactional = _checked(path.name, text)
-    return MigrationFile(path, matched[1], matched[2], text, statements, transactional)
+    """Reads and checks one migration. Raises MigrationError with the file's name and the line."""
+    file = _listed(path)
+    file.check()
+    return file
+
+
+def _listed(path: Path) -> MigrationFile:
+    """By the Supabase CLI's rule of names, which is wider than ours."""
+    named = _CLI_NAME.match(path.name)
+    file = MigrationFile(path, *(named.groups() if named else ("", path.name)))
+    if named is None:
+        file.check()
+    return file
 
 
 @lru_cache(maxsize=1000)

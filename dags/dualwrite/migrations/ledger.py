@@ -30,6 +30,11 @@ class Ledger:
     ours: Mapping[str, Entry]
     supabase: frozenset[str]
 
+    @property
+    def held(self) -> frozenset[str]:
+        """The versions of what was applied."""
+        return self.supabase | {version for version, entry in self.ours.items() if entry.finished}
+
 
 def read_ledger(connection: Connection) -> Ledger:
     """Raises MigrationError where a ledger is there and the role may not read it: taken for empty, everything in it

@@ -77,6 +77,16 @@ def _why(state: tenacity.RetryCallState) -> str:
     return "Another run of apply_migrations is in progress."
 
 
+_HOLDERS = postgres.sql.SQL(
+    """
+    SELECT pid, usename::text, application_name, state, xact_start
+    FROM pg_stat_activity
+    WHERE pid = ANY(pg_blocking_pids(%(pid)s::int4))
+    ORDER BY xact_start
+    """
+)
+
+
 class Watcher:
     """Looks from a connection of its own at who blocks a backend of ours while it waits; never at a query's text."""
 
@@ -105,15 +115,7 @@ class Watcher:
             with self._connect() as connection:
                 while not self._stop.wait(0.1):
                     if self._pid:
-                        for holder in connection.execute(
-                            """
-                            SELECT pid, usename::text, application_name, state, xact_start
-                            FROM pg_stat_activity
-                            WHERE pid = ANY(pg_blocking_pids(%s))
-                            ORDER BY xact_start
-                            """,
-                            (self._pid,),
-                        ):
+                        for holder in postgres.fetch(connection, _HOLDERS, {"pid": self._pid}):
                             self.holder = _describe(*holder)
         except postgres.Error as error:
             log.info("Can't see who holds locks: %s", postgres.condition(error))

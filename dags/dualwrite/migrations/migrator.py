@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dualwrite.migrations.execution import FileTransaction, OutOfTime, StatementFailed, committing
-from dualwrite.migrations.files import MigrationFile, read_folder, read_text, sql_folder
+from dualwrite.migrations.files import MigrationFile, list_folder, read_text, sql_folder
 from dualwrite.migrations.ledger import create_ledger, finish_file, is_applied
 from dualwrite.migrations.locks import Watcher, lock_out_other_runs, tried_again
 from dualwrite.migrations.outside import apply_outside, require_session
@@ -69,10 +69,10 @@ class Migrator:
         Raises MigrationError before anything runs where a file is refused, and at the first file that fails; what was
         applied before it is kept.
         """
-        files = {f.version: f for f in read_folder(self._folder)}
         with self._connect() as connection:
             steps = make_plan(connection, self._params, self._folder)
             check(steps)
+            files = {f.version: f for f in list_folder(self._folder)}
             due = [files[s.version] for s in steps if s.state in ("pending", "interrupted")]
             if not all(f.transactional for f in due):
                 require_session(self._connect)

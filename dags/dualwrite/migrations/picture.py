@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from dualwrite.postgres import Connection, answers
+from dualwrite.postgres import Connection, answers, transaction
 
 Relation = dict[str, dict[str, Any]]
 Picture = dict[str, Relation]
@@ -116,14 +116,17 @@ _PARTS = {
                OR NOT (r.rolsuper OR r.rolbypassrls OR r.rolname LIKE %(own)s))
         GROUP BY 1, 2
     """,
-    # Whose a table is matters in two ways: whether the role that migrates can alter it, and whether the API owns it.
+    # Whose a table is matters in two ways: whether the role that migrates can alter it, and whether the API owns it. (The journal
+    # becomes its schema's owner's, so that the role that migrates can't read it.)
     "owner": """
         SELECT c.oid, 'owner',
-               CASE WHEN pg_has_role(m.oid, c.relowner, 'USAGE') AND NOT EXISTS (
+               CASE WHEN (pg_has_role(m.oid, c.relowner, 'USAGE') OR n.nspname = 'dualwrite' AND n.nspowner = c.relowner)
+                      AND NOT EXISTS (
                       SELECT FROM unnest(ARRAY['anon', 'authenticated']) AS a (name)
                       WHERE to_regrole(a.name) IS NOT NULL AND pg_has_role(to_regrole(a.name)::oid, c.relowner, 'MEMBER'))
                     THEN %(migrating)s ELSE c.relowner::regrole::text END
         FROM pg_class c
+        JOIN pg_namespace n ON n.oid = c.relnamespace
         CROSS JOIN (
           SELECT coalesce((SELECT l.relowner FROM pg_class l JOIN pg_namespace n ON n.oid = l.relnamespace
                            WHERE n.nspname = 'dualwrite' AND l.relname = 'migrations'),
@@ -147,12 +150,11 @@ _PARTS = {
 
 
 def take_picture(connection: Connection, names: Iterable[str] | None = None) -> Picture:
-    """The picture of some relations and schemas, or of all. One that doesn't exist is left out."""
+    """The picture of some relations and schemas, or of all. One that doesn't exist is left out. Names in it have their schema,
+    because the search path of our transactions reaches none."""
     wanted = None if names is None else sorted(names)
     found: Picture = {}
-    with connection.transaction():
-        # Postgres writes names with their schema where the search path doesn't reach them.
-        connection.execute("SET LOCAL search_path = public")
+    with transaction(connection):
         parameters: dict[str, Any] = {
             "names": wanted,
             "roles": list(API_ROLES),

@@ -80,10 +80,11 @@ def plan(
 
 def make_plan(connection: Connection, params: MigrationParams, folder: Path | None = None) -> list[Step]:
     """Reads files and ledger and compares them. Writes nothing."""
-    files = read_folder(folder or sql_folder() / "migrations")
     with postgres.transaction(connection, read_only=True):
         found = read_ledger(connection)
-        there = privileges.relations(connection, (created.relation for file in files for created in file.creates))
+        files = read_folder(folder or sql_folder() / "migrations", found.held)
+        created = [made.relation for file in files if file.version not in found.held for made in file.creates]
+        there = privileges.relations(connection, created)
         return plan(files, found, lambda created: created.relation in there, params.target_version)
 
 

@@ -335,6 +335,12 @@ class Collection:
     def templates(self) -> tuple[Template, ...]:
         return tuple(Template(path) for path in self.paths)
 
+    @cached_property
+    def place(self) -> tuple[str, str]:
+        """The schema and the name of the table; named without a schema it is in `public`, whoever looks."""
+        schema, _, name = self.table.rpartition(".")
+        return schema or "public", name
+
     @property
     def collection_id(self) -> str:
         """The last collection id of the path: what a collection-group query names."""

@@ -16,7 +16,11 @@ class CatalogError(DualWriteError):
 
 
 class ParameterError(DualWriteError):
-    """A parameter of a run is refused before anything is read."""
+    """A parameter of a run is refused before anything is read. What was given stands in the message as one line: it may hold
+    line breaks, and a terminal's escape sequences."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
 
 
 class PreflightError(DualWriteError):

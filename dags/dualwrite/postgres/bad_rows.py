@@ -54,7 +54,7 @@ _NAMES = {
 
 def quoted(collection: Collection) -> str:
     """The table's name as text that may be cast to regclass."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in collection.table.split("."))
+    return ".".join('"' + part.replace('"', '""') + '"' for part in collection.place)
 
 
 def may_be_a_rows(error: postgres.Error) -> bool:
@@ -69,20 +69,21 @@ def bisect(
     ns: list[int],
     write: Callable[[list[int]], object],
     refuse: Callable[[int, Refused], object],
+    schema: str = "public",
 ) -> None:
     """Runs `write` on all numbers, halving on each error that isn't transient, until only the bad ones are left out: those
     go to `refuse`.
 
     Whose fault an error is, no list of SQLSTATEs can say: a trigger raises its own, and row-level security refuses a row
     with the condition of a missing grant. So the statement is asked: what it raises over no rows at all is the table's
-    fault, and is raised.
+    fault, and is raised. `schema`: the table's, whose own code runs in `write` (see as_a_client).
     """
     todo = [ns] if ns else []
     asked = False
     while todo:
         part = todo.pop()
         try:
-            with connection.transaction():
+            with postgres.as_a_client(connection, schema):
                 write(part)
             continue
         except postgres.Error as error:
@@ -90,7 +91,7 @@ def bisect(
                 raise
             refusal = refused_by(error)
         if not asked and not (refusal.sqlstate or "22").startswith(_SURELY_A_ROWS):
-            with connection.transaction():
+            with postgres.as_a_client(connection, schema):
                 write([])
             asked = True
         if len(part) > 1:

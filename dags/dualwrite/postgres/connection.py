@@ -3,6 +3,11 @@
 Everything is fit for a pooler in transaction mode: no prepared statements, no session state; whatever must be set is
 set with SET LOCAL inside a transaction.
 
+A statement of ours relies on no setting that a role, a database or the environment may set otherwise: each transaction
+begins by stating them (STATED), in its first message. Names without a schema are looked for in pg_catalog alone, so that
+nobody's function or operator of a better fit comes first; tables are named with their schema. Only the app's own code (a
+default, a CHECK, a trigger of its tables) runs with what its database gives every client: see `as_a_client`.
+
 No wait is without an end: connecting ends after `connect_timeout`, a network that swallows packets after
 `tcp_user_timeout`, and a server (or a pooler that keeps its TCP connection open) that answers nothing after
 `answer_within`. The last is measured here, because nothing else can: to the kernel such a connection looks healthy.
@@ -16,13 +21,14 @@ import select
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors, sql
 from psycopg.abc import PQGen
-from psycopg.adapt import Dumper
+from psycopg.adapt import Buffer, Dumper, Loader
 from psycopg.pq import Format, TransactionStatus
 from psycopg.types.json import Jsonb
 from psycopg.waiting import Ready, Wait
@@ -39,6 +45,7 @@ __all__ = [
     "Error",
     "Jsonb",
     "answers",
+    "as_a_client",
     "at_once",
     "condition",
     "connect",
@@ -50,6 +57,7 @@ __all__ = [
     "is_transient",
     "register_binary_text",
     "register_text",
+    "remedy",
     "sql",
     "transaction",
     "was_hung_up",
@@ -73,10 +81,38 @@ _DISCONNECTS = ("08", "57P", "25P03", "25P04", "53300")
 whole, for too long; too many connections."""
 
 
-_PASSING = ("refused", "reset", "closed the connection", "timeout", "timed out", "starting up", "shutting down",
-            "recovery", "too many", "slots", "max clients", "unreachable", "resolve")  # fmt: skip
-"""Words of a failed connect (it has no SQLSTATE) that another try may cure. A password that was refused isn't among
-them: Supabase bans an address that tries a wrong one again."""
+STATED: Mapping[str, str] = {
+    "search_path": "pg_catalog, pg_temp",  # said last: searched first, a temporary table would shadow another
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "row_security": "on",
+    "xmloption": "content",
+    "default_tablespace": "",
+    "temp_tablespaces": "",
+    "default_table_access_method": "heap",
+}
+"""What our statements rely on, all of it open to any role. Left as it is: `default_transaction_read_only`, with which Supabase
+protects a disk that is nearly full, and what only a superuser may set (lc_messages: no words of Postgres's decide anything
+here)."""
+
+_ISOLATION = "ISOLATION LEVEL READ COMMITTED"
+"""docs/protocol.md relies on it: a condition is checked again on the row's newest version."""
+
+_OF_CLIENTS = ("TimeZone", "DateStyle", "IntervalStyle")
+"""What a default or a trigger of the app's may depend on."""
+
+CLIENTS_PATH = ("public", "extensions", "pg_temp")
+"""Where the app's code finds names without a schema. Supabase keeps extensions in `extensions`; elsewhere that is no schema,
+and does no harm. Named last, pg_temp isn't searched first."""
+
+_ENCODING = "UTF8"
 
 
 class AnswerTimeout(psycopg.Error):
@@ -101,6 +137,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """psycopg's connection, whose every statement must be answered within `answer_within` seconds."""
 
     answer_within: float = ANSWER_SECONDS
+    ends_as_a_client: str = ""
+    """What the transaction says before its COMMIT, when constraints and triggers that the app deferred run."""
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """What psycopg calls for each statement, each BEGIN and COMMIT, and each buffer of a COPY.
@@ -147,6 +185,7 @@ def connect(
     }
     if unknown := _unknown(parameters):
         raise _foreign(unknown)
+    parameters["client_encoding"] = _ENCODING  # stronger than PGCLIENTENCODING, a role's setting and a database's
     try:
         given = psycopg.conninfo.conninfo_to_dict(conninfo, **parameters)
     except psycopg.ProgrammingError:  # libpq quotes the part that it can't read, which may be the password
@@ -157,15 +196,33 @@ def connect(
             passing=False,
         ) from None
     merged = {**defaults, **{k: v for k, v in given.items() if v is not None}}
+    place = (
+        f"{merged.get('host') or 'the local socket'}:{merged.get('port') or 5432}, database {merged.get('dbname')}, "
+        f"user {merged.get('user')}"
+    )
     try:
         connection = Connection.connect(**merged, autocommit=True, prepare_threshold=None)
     except psycopg.Error as error:
-        words = " ".join(str(error).split())
-        place = f"{merged.get('host') or 'the local socket'}:{merged.get('port') or 5432}"
+        if any("@" in str(merged.get(part) or "")[1:] for part in ("host", "port", "dbname")):
+            raise ConnectError(
+                "host, port or database hold an @, as where a URI's password isn't %-encoded. Nothing of them is quoted, because "
+                "they may hold a part of it. Encode its special characters (/ is %2F, @ is %40)",
+                passing=False,
+            ) from None
+        words = _without(" ".join(str(error).split()), merged.get("password"))
+        raise ConnectError(f"{place}: {words}", passing=_may_pass(error)) from None
+    spoken = connection.pgconn.parameter_status(b"client_encoding")
+    if spoken != _ENCODING.encode():  # a pooler that keeps server connections with another one
+        connection.close()
         raise ConnectError(
-            f"{place}, database {merged.get('dbname')}, user {merged.get('user')}: {words}",
-            passing=any(word in words.lower() for word in _PASSING),
-        ) from None
+            f"{place}: the connection speaks {(spoken or b'an unknown encoding').decode()}, though {_ENCODING} was asked for, so "
+            "texts would be garbled. ALTER ROLE or ALTER DATABASE ... RESET client_encoding",
+            passing=False,
+        )
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # of psycopg's own blocks
+    connection.adapters.register_loader("timestamptz", _TimeLoader)
+    connection.adapters.register_loader("timestamptz", _BinaryTimeLoader)
+    connection.adapters.register_loader("date", _DateLoader)
     if answer_within is not None:
         connection.answer_within = answer_within
     if not connection.pgconn.ssl_in_use and not is_local(connection.info.hostaddr):
@@ -197,6 +254,88 @@ def _foreign(unknown: Iterable[str]) -> ConnectError:
     )
 
 
+_PASSES = ("closed the connection", "reset", "timeout", "timed out", "starting up", "shutting down", "recovery", "too many",
+           "slots", "max clients")  # fmt: skip
+_LASTS = (
+    "does not exist",
+    "not permitted",
+    "no pg_hba.conf entry",
+    "permission denied",
+    "not support ssl",
+    "certificate",
+)
+
+
+def _may_pass(error: psycopg.Error) -> bool:
+    """Whether another try to connect may succeed. A failed connect has no SQLSTATE, and the server speaks its
+    administrator's language, so this rests on what libpq tells without words: whether a password was asked for.
+
+    Where none was, it may: nothing answers, or the server starts up, stops or is full. Where one was, it may be wrong, and
+    Supabase bans an address that tries a wrong one again: it may not. Words, where they are English, only improve on that: a
+    server that was full after the login passes, and one that knows no such role or database does not.
+    """
+    words = str(error).lower()
+    tried = error.pgconn
+    if tried is not None and (tried.needs_password or tried.used_password):
+        return any(word in words for word in _PASSES)
+    return not any(word in words for word in _LASTS)
+
+
+def _without(words: str, secret: object) -> str:
+    """libpq's words without a password that stands in them."""
+    return words.replace(str(secret), "***") if secret else words
+
+
+# --- times --------------------------------------------------------------------------------------------------------------
+# Read the same whatever the session's DateStyle and TimeZone are said to be: libpq reports them a message late.
+
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""Postgres's: a time travels as microseconds since then."""
+
+
+class _TimeLoader(Loader):
+    """`2026-01-15 21:52:00.123456+00`, as it is written under STATED.
+
+    Before year 1 and after year 9999 (infinity too) it is the first or last instant that Python, and a document, can have: a
+    client may write such a time, and it must cost nobody the rest. Order is kept.
+    """
+
+    def load(self, data: Buffer) -> datetime:
+        text = bytes(data).decode()
+        if text.endswith("BC") or text == "-infinity":
+            return _EARLIEST
+        if text == "infinity" or text.index("-") > 4:
+            return _LATEST
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        except OverflowError:  # near the ends, told in another zone
+            return _EARLIEST if text.startswith("0001") else _LATEST
+
+
+class _BinaryTimeLoader(Loader):
+    """As _TimeLoader, from the binary form."""
+
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> datetime:
+        microseconds = int.from_bytes(bytes(data), "big", signed=True)
+        try:
+            return _EPOCH + timedelta(microseconds=microseconds)
+        except OverflowError:
+            return _EARLIEST if microseconds < 0 else _LATEST
+
+
+class _DateLoader(Loader):
+    """`2026-01-15`; beyond Python's years as _TimeLoader."""
+
+    def load(self, data: Buffer) -> date:
+        text = bytes(data).decode()
+        if text.endswith("BC") or text == "-infinity":
+            return date.min
+        return date.max if text == "infinity" or text.index("-") > 4 else date.fromisoformat(text)
+
+
 def is_local(host: str | None) -> bool:
     """Whether a host, by name or address, is this machine: loopback or a Unix socket."""
     if not host or host.startswith(("/", "@")) or host.lower() == "localhost":
@@ -217,6 +356,7 @@ def transaction(
     answer_within: float | None = None,
     read_only: bool = False,
     check_at_once: bool = False,
+    clients_path: bool = False,
 ) -> Iterator[Connection]:
     """One transaction with settings of its own. Rolled back where the block raises. Where it returns, it is committed, or
     that raises: of a transaction in which a statement failed, Postgres takes a COMMIT for a ROLLBACK, and says so in the
@@ -225,6 +365,7 @@ def transaction(
     The server's settings are in Postgres's notation ("2s"). `idle_timeout` ends a transaction that we leave lying, with
     its locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included. `check_at_once`: constraints
     that are deferred to the COMMIT are checked after each statement, so that they refuse a row and not the transaction.
+    `clients_path`: names are looked for where the connection's own search_path says, for statements that aren't ours.
 
     BEGIN and the settings go in one message: a run has a hundred transactions, and the target may be an ocean away.
     (psycopg's own block sends BEGIN alone.) Inside another transaction it is a savepoint of that.
@@ -241,15 +382,19 @@ def transaction(
             connection.execute(settings)
             yield connection
             return
+        connection.ends_as_a_client = ""
         try:
-            connection.execute(f"BEGIN; {settings}")
+            connection.execute(f"BEGIN {_ISOLATION}; {stating(None) if clients_path else stating()}; {settings}")
             yield connection
             _check_open(connection)
         except BaseException:
             _roll_back(connection)
             raise
-        if (tag := connection.execute("COMMIT").statusmessage) != "COMMIT":
-            raise errors.InFailedSqlTransaction(f"COMMIT was answered by {tag}: nothing was committed")
+        ended = connection.execute(f"{connection.ends_as_a_client}COMMIT")
+        while ended.nextset():
+            pass
+        if ended.statusmessage != "COMMIT":
+            raise errors.InFailedSqlTransaction(f"COMMIT was answered by {ended.statusmessage}: nothing was committed")
 
 
 def _check_open(connection: Connection) -> None:
@@ -264,6 +409,27 @@ def _check_open(connection: Connection) -> None:
         raise errors.NoActiveSqlTransaction(
             "the transaction was ended inside its block; leave COMMIT and ROLLBACK to it"
         )
+
+
+@contextmanager
+def as_a_client(connection: Connection, schema: str = "public") -> Iterator[None]:
+    """A savepoint for a statement that writes a table of `schema`: its defaults, CHECKs and triggers run in it with the
+    time zone and the like that their database gives every client, and find names without a schema where PostgREST's
+    requests find them. Rolled back where the block raises. It takes no round trip more than any savepoint.
+
+    A statement in it names pg_catalog before each function, and before each operator whose operands don't fit exactly.
+    """
+    path = ", ".join(sql.Identifier(name).as_string(None) for name in dict.fromkeys([schema, *CLIENTS_PATH]))
+    clients = f"SET LOCAL search_path = {path}; " + "".join(f"SET LOCAL {name} TO DEFAULT; " for name in _OF_CLIENTS)
+    connection.execute(f"SAVEPOINT dualwrite_client; {clients}")
+    try:
+        yield
+    except BaseException:
+        if not connection.closed and connection.info.transaction_status in _OPEN:
+            connection.execute("ROLLBACK TO SAVEPOINT dualwrite_client; RELEASE SAVEPOINT dualwrite_client")
+        raise
+    connection.execute(f"RELEASE SAVEPOINT dualwrite_client; {stating()}")
+    connection.ends_as_a_client = clients
 
 
 def fetch(
@@ -283,7 +449,7 @@ def fetch(
     assert connection.info.transaction_status not in _OPEN
     settings = _settings(statement_timeout, lock_timeout, None, True)
     with psycopg.ClientCursor(connection) as cursor:
-        cursor.execute(f"{settings}; ".encode() + statement.as_bytes(connection), parameters)
+        cursor.execute(f"{_SINGLE}; {settings}; ".encode() + statement.as_bytes(connection), parameters)
         while cursor.nextset():
             pass
         return cursor.fetchall()
@@ -317,6 +483,19 @@ def at_once(
             found.append((cursor.rowcount, cursor.fetchall() if cursor.description else []))
             if not cursor.nextset():
                 return found
+
+
+@lru_cache
+def stating(search_path: str | None = STATED["search_path"]) -> str:
+    """One statement that states them until the transaction ends. `search_path`: another one; None leaves the session's."""
+    settings = {**STATED, "search_path": search_path}
+    return "SELECT " + ", ".join(
+        f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in settings.items() if value is not None
+    )
+
+
+_SINGLE = f"SET TRANSACTION {_ISOLATION}; {stating()}"
+"""Before the statement of a message that is a transaction by itself."""
 
 
 @lru_cache
@@ -384,6 +563,19 @@ def condition(error: psycopg.Error) -> str:
     if error.sqlstate == "42501" and (error.diag.source_function or "").startswith("aclcheck_error"):
         details.append(str(error.diag.message_primary))
     return f"{name} ({', '.join(details)})" if details else name
+
+
+READ_ONLY = "25006"
+
+
+def remedy(error: psycopg.Error) -> str:
+    """What to do about a condition that has one cause; empty where it may have several."""
+    if error.sqlstate == READ_ONLY:
+        return (
+            "The server takes no writes: it is a replica, or default_transaction_read_only is on, as on Supabase where the disk is "
+            "nearly full. Point the connection at the primary, or give the disk room."
+        )
+    return ""
 
 
 def is_transient(error: psycopg.Error) -> bool:

@@ -1,7 +1,8 @@
 """The parts that statements over a collection's table are composed of.
 
 Composed, never concatenated: names come from the catalog as identifiers, values only as parameters. Names used
-throughout: `t` the target table, `s` the staged page, `c` the candidates of one write or look.
+throughout: `t` the target table, `s` the staged page, `c` the candidates of one write or look. What a writing statement is
+made of names pg_catalog, see `connection.as_a_client` (unnest of several arrays is always Postgres's own).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def column_name(name: str, alias: str | None = None) -> sql.Composable:
 
 
 def table_of(collection: Collection) -> sql.Identifier:
-    return sql.Identifier(*collection.table.split("."))
+    return sql.Identifier(*collection.place)
 
 
 def as_text(column: Column, alias: str | None = None) -> sql.Composable:
@@ -43,6 +44,27 @@ def _as_staged(column: Column) -> sql.Composable:
     equal = equal_as(column.live)
     name = column_name(column.name, "s")
     return name if equal is None else sql.SQL("{}::{}").format(name, sql.SQL(equal))
+
+
+def operator(column: Column, name: str) -> sql.Composable:
+    """The operator of a column's own type, whatever the search path is: Postgres's, or citext's, beside which it lies. (For
+    varchar, which has none and takes text's, another may fit better.)"""
+    schema = column.live.base.rpartition(".")[0] if column.live.kind == "citext" else ""
+    return sql.SQL(f" OPERATOR({schema or 'pg_catalog'}.{name}) ")
+
+
+def key_after(collection: Collection, alias: str, after: sql.Composable) -> sql.Composable:
+    """Whether a row's key comes after another one, in the order of ORDER BY. `after`: its texts, as an array."""
+    names = [column_name(c.name, alias) for c in collection.key]
+    lasts = [cast_to(c, after + sql.SQL(f"[{n + 1}]")) for n, c in enumerate(collection.key)]
+    greater = [operator(c, ">") for c in collection.key]
+    if len({g.as_string(None) for g in greater}) == 1:  # an index serves it
+        return sql.SQL("({})").format(COMMA.join(names)) + greater[0] + sql.SQL("({})").format(COMMA.join(lasts))
+    found = names[-1] + greater[-1] + lasts[-1]
+    for n in range(len(names) - 2, -1, -1):
+        same = names[n] + operator(collection.key[n], "=") + lasts[n]
+        found = sql.SQL("({} OR {} AND {})").format(names[n] + greater[n] + lasts[n], same, found)
+    return found
 
 
 class _Written(sql.Composed):
@@ -94,8 +116,7 @@ class Fragments:
 
     def same_key(self, left: str, right: str) -> sql.Composed:
         return AND.join(
-            sql.SQL("{} = {}").format(column_name(c.name, left), column_name(c.name, right))
-            for c in self._collection.key
+            column_name(c.name, left) + operator(c, "=") + column_name(c.name, right) for c in self._collection.key
         )
 
     def key_texts(self, alias: str) -> sql.Composed:
@@ -110,7 +131,7 @@ class Fragments:
         """A column of the target as it is compared: timestamps cut off at milliseconds; '' for null where they are one."""
         name = column_name(column.name, alias)
         if column.live.kind in ("timestamptz", "timestamp"):
-            return sql.SQL("date_trunc('milliseconds', {})").format(name)
+            return sql.SQL("pg_catalog.date_trunc('milliseconds', {})").format(name)
         if column.absent == "" and column.live.kind in TEXTS:
             name = sql.SQL("coalesce({}, '')").format(name)
         equal = equal_as(column.live)
@@ -118,7 +139,9 @@ class Fragments:
 
     def stated(self, column: Column) -> sql.Composed:
         """True where the document states the column, false where the staged value is a stand-in."""
-        return sql.SQL("s._stand_ins & {} = 0").format(sql.Literal(1 << self._collection.columns.index(column)))
+        return sql.SQL("s._stand_ins & {}::int8 = 0::int8").format(
+            sql.Literal(1 << self._collection.columns.index(column))
+        )
 
     def differs(self, column: Column) -> sql.Composed:
         return sql.SQL("({} AND {} IS DISTINCT FROM {})").format(
@@ -129,7 +152,7 @@ class Fragments:
         """An array of the names whose condition holds."""
         if not cases:
             return sql.SQL("ARRAY[]::text[]")
-        return sql.SQL("array_remove(ARRAY[{}]::text[], NULL)").format(
+        return sql.SQL("pg_catalog.array_remove(ARRAY[{}]::text[], NULL)").format(
             COMMA.join(sql.SQL("CASE WHEN {} THEN {} END").format(c, sql.Literal(n)) for c, n in cases)
         )
 

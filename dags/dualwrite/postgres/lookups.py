@@ -9,7 +9,18 @@ from collections.abc import Sequence
 
 from dualwrite.model.declaration import Column, DocumentId, ParentId, Segment, Template
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, as_text, cast_to, column_name, statement
+from dualwrite.postgres.fragments import (
+    AND,
+    COMMA,
+    OR,
+    Fragments,
+    as_text,
+    cast_to,
+    column_name,
+    key_after,
+    operator,
+    statement,
+)
 from dualwrite.postgres.references import Reference
 
 
@@ -26,11 +37,7 @@ class Lookups(Fragments):
     def keys_after(self, *, first: bool) -> sql.Composed:
         """A page of keys in key order. Parameters: after (the last key of the page before), limit."""
         columns = self.names(self._collection.key, "t")
-        last = COMMA.join(
-            cast_to(c, sql.SQL("(%(after)s::text[])[{}]").format(sql.Literal(i + 1)))
-            for i, c in enumerate(self._collection.key)
-        )
-        after = sql.SQL("WHERE ({}) > ({})").format(columns, last)
+        after = sql.SQL("WHERE ") + key_after(self._collection, "t", sql.SQL("(%(after)s::text[])"))
         return sql.SQL("SELECT {texts} FROM {table} t {after} ORDER BY {columns} LIMIT %(limit)s").format(
             texts=self.key_texts("t"), columns=columns, table=self.table, after=sql.SQL("") if first else after
         )
@@ -38,18 +45,23 @@ class Lookups(Fragments):
     def keys_where(self, column: str) -> sql.Composed:
         """The keys of rows with one of these values in a column. Parameters: values (text[])."""
         declared = self._collection.column(column)
-        return sql.SQL("SELECT {} FROM {} t WHERE {} = ANY({})").format(
-            self.key_texts("t"), self.table, column_name(column, "t"), cast_to(declared, sql.SQL("%(values)s"), "[]")
+        return sql.SQL("SELECT {} FROM {} t WHERE {}{}ANY ({})").format(
+            self.key_texts("t"),
+            self.table,
+            column_name(column, "t"),
+            operator(declared, "="),
+            cast_to(declared, sql.SQL("%(values)s"), "[]"),
         )
 
     def dependents(self, column: str) -> sql.Composed:
         """For rows with one of these values in a column: that value, then the key. Parameters: values (text[])."""
         declared = self._collection.column(column)
-        return sql.SQL("SELECT {}, {} FROM {} t WHERE {} = ANY({})").format(
+        return sql.SQL("SELECT {}, {} FROM {} t WHERE {}{}ANY ({})").format(
             as_text(declared, "t"),
             self.key_texts("t"),
             self.table,
             column_name(column, "t"),
+            operator(declared, "="),
             cast_to(declared, sql.SQL("%(values)s"), "[]"),
         )
 
@@ -62,19 +74,22 @@ class Lookups(Fragments):
         """
         cases = []
         for place, reference in enumerate(references):
-            pairs = zip(reference.columns, reference.referenced, strict=True)
+            pairs = zip(reference.columns, reference.referenced, reference.operators, strict=True)
             if reference.seen:
                 condition = sql.SQL("EXISTS (SELECT FROM {} r WHERE {})").format(
                     sql.Identifier(reference.schema, reference.table),
-                    AND.join(sql.SQL("{} = {}").format(column_name(a, "r"), column_name(b, "t")) for a, b in pairs),
+                    AND.join(
+                        column_name(b, "t") + sql.SQL(f" OPERATOR({equals}) ") + column_name(a, "r")
+                        for a, b, equals in pairs
+                    ),
                 )
             elif reference.unproved:
-                condition = AND.join(sql.SQL("{} IS NOT NULL").format(column_name(b, "t")) for _, b in pairs)
+                condition = AND.join(sql.SQL("{} IS NOT NULL").format(column_name(b, "t")) for _, b, _ in pairs)
             else:
                 continue
             cases.append(sql.SQL("CASE WHEN {} THEN {} END").format(condition, sql.Literal(place)))
         return sql.SQL(
-            "WITH {c} SELECT c._n, array_remove(ARRAY[{cases}]::int4[], NULL) FROM c JOIN {table} t ON {same_key}"
+            "WITH {c} SELECT c._n, pg_catalog.array_remove(ARRAY[{cases}]::int4[], NULL) FROM c JOIN {table} t ON {same_key}"
         ).format(c=self.candidate_keys(), cases=COMMA.join(cases), table=self.table, same_key=self.same_key("t", "c"))
 
     def counts_by_time(self, column: str) -> sql.Composed:
@@ -148,9 +163,9 @@ class Lookups(Fragments):
     def untouched(self) -> sql.Composed:
         """Keys of journaled inserts whose row nobody has written since. Parameters: ids."""
         same = AND.join(
-            sql.SQL("{} = {}").format(
-                column_name(c.name, "t"), cast_to(c, sql.SQL("(j.row_key ->> {})").format(sql.Literal(i)))
-            )
+            column_name(c.name, "t")
+            + operator(c, "=")
+            + cast_to(c, sql.SQL("(j.row_key ->> {})").format(sql.Literal(i)))
             for i, c in enumerate(self._collection.key)
         )
         return sql.SQL(
@@ -176,7 +191,7 @@ class Lookups(Fragments):
         return sql.SQL(
             """
             WITH {c}
-            SELECT c._n, array_remove(ARRAY[{referenced}, nullif({own}, {referenced})], NULL)
+            SELECT c._n, pg_catalog.array_remove(ARRAY[{referenced}, nullif({own}, {referenced})], NULL)
             FROM c
             JOIN {table} t ON {same_key}
             {joins}
@@ -195,7 +210,7 @@ class Lookups(Fragments):
         joins, referenced = self._variables(alias, referenced_first=True)
         _, own = self._variables(alias, referenced_first=False)
         return sql.SQL(
-            "(SELECT array_remove(ARRAY[{referenced}, nullif({own}, {referenced})], NULL) FROM (SELECT) nothing {joins})"
+            "(SELECT pg_catalog.array_remove(ARRAY[{referenced}, nullif({own}, {referenced})], NULL) FROM (SELECT) nothing {joins})"
         ).format(referenced=self._path(referenced), own=self._path(own), joins=joins)
 
     def _path(self, variables: list[dict[str, sql.Composable]]) -> sql.Composable:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dualwrite.model.declaration import Column
 from dualwrite.model.mapping import Cell, Json, Key, Row
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, Fragments, column_name
+from dualwrite.postgres.fragments import AND, COMMA, Fragments, column_name, operator
 from dualwrite.postgres.lookups import Lookups
 from dualwrite.postgres.visibility import hides_rows
 
@@ -36,9 +36,9 @@ class Mirrored(Lookups):
                 condition = sql.SQL("WHERE t.xmin = %s::xid")
                 parameters.append(version)
             elif path is not None:
-                condition = sql.SQL("WHERE {told} = ARRAY[]::text[] OR {told} @> ARRAY[%s]::text[]").format(
-                    told=self.told("t")
-                )
+                condition = sql.SQL(
+                    "WHERE {told} OPERATOR(pg_catalog.=) ARRAY[]::text[] OR {told} OPERATOR(pg_catalog.@>) ARRAY[%s]::text[]"
+                ).format(told=self.told("t"))
                 parameters.append(path)
             action = sql.SQL("DO UPDATE SET {} {}").format(
                 COMMA.join(
@@ -71,7 +71,7 @@ class Mirrored(Lookups):
             condition = [sql.SQL("t.xmin = %s::xid")]
             parameters.append(version)
         else:
-            condition = [sql.SQL("{} = ARRAY[%s]::text[]").format(self.told("t"))]
+            condition = [sql.SQL("{} OPERATOR(pg_catalog.=) ARRAY[%s]::text[]").format(self.told("t"))]
             parameters.append(path)
             for other, its_key, column, at in births:
                 condition.append(
@@ -102,4 +102,4 @@ class Mirrored(Lookups):
 
 
 def _key_is(fragments: Fragments, alias: str) -> sql.Composed:
-    return AND.join(sql.SQL("{} = %s").format(column_name(c.name, alias)) for c in fragments.key)
+    return AND.join(column_name(c.name, alias) + operator(c, "=") + sql.SQL("%s") for c in fragments.key)

@@ -15,14 +15,11 @@ def relation(connection: Connection, name: str) -> int | None:
 
 
 RELATIONS = """
-    SELECT DISTINCT ON (w.name) w.name, c.oid
+    SELECT w.name, c.oid
     FROM unnest(%(names)s::text[], %(schemas)s::text[], %(bare_names)s::text[]) AS w (name, schema, bare)
     JOIN pg_catalog.pg_class c ON c.relname = w.bare
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE CASE WHEN w.schema <> '' THEN n.nspname = w.schema
-               ELSE pg_catalog.pg_table_is_visible(c.oid)
-                 OR (n.nspname = 'public' AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')) END
-    ORDER BY w.name, pg_catalog.pg_table_is_visible(c.oid) DESC
+    WHERE n.nspname = CASE WHEN w.schema <> '' THEN w.schema ELSE 'public' END
 """
 """What `relations` finds, as (name, oid). Its parameters: `relations_parameters`."""
 
@@ -39,8 +36,8 @@ def relations_parameters(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def relations(connection: Connection, names: Iterable[str]) -> dict[str, int]:
-    """The oids of tables, views, indexes or sequences by name: schema.name, or found through search_path, or in a `public`
-    that isn't searched because the role lacks USAGE on it. What isn't there is left out."""
+    """The oids of tables, views, indexes or sequences by name: schema.name, or the name of one in `public`. What isn't there is
+    left out."""
     return dict(connection.execute(RELATIONS, relations_parameters(names)).fetchall())
 
 

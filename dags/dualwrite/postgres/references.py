@@ -32,6 +32,8 @@ class Reference:
     constraint: str
     columns: tuple[str, ...]
     referenced: tuple[str, ...]
+    operators: tuple[str, ...]
+    """What the key compares them with, the referenced column first; with its schema, as SQL writes it."""
     on_delete: str
     enforced: bool
     """Whether Postgres acts on a delete. Not where its triggers are switched off, or the constraint is NOT ENFORCED."""
@@ -61,7 +63,7 @@ class Reference:
 
 _REFERENCES = f"""
     WITH k AS (
-      SELECT k.oid, k.conname, k.conrelid, k.confrelid, k.conkey, k.confkey, k.confdeltype
+      SELECT k.oid, k.conname, k.conrelid, k.confrelid, k.conkey, k.confkey, k.conpfeqop, k.confdeltype
       FROM pg_catalog.pg_constraint k
       LEFT JOIN pg_catalog.pg_constraint whole ON whole.oid = k.conparentid
       WHERE k.contype = 'f' AND k.confrelid = ANY(%(tables)s::oid[])
@@ -76,6 +78,11 @@ _REFERENCES = f"""
       ARRAY(
         SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS u (number, place)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.number ORDER BY u.place
+      ),
+      ARRAY(
+        SELECT quote_ident(m.nspname) || '.' || o.oprname::text FROM unnest(k.conpfeqop) WITH ORDINALITY AS u (oid, place)
+        JOIN pg_catalog.pg_operator o ON o.oid = u.oid
+        JOIN pg_catalog.pg_namespace m ON m.oid = o.oprnamespace ORDER BY u.place
       ),
       k.confdeltype::text,
       EXISTS (
@@ -98,8 +105,19 @@ def references_to(connection: Connection, tables: Iterable[int]) -> list[Referen
     """The foreign keys to some tables (by oid), those of tables that the catalog doesn't know included."""
     rows = connection.execute(_REFERENCES, {"tables": list(tables)}).fetchall()
     return [
-        Reference(to, relation, schema, table, constraint, tuple(columns), tuple(referenced), _ACTIONS[action], *facts)
-        for to, relation, schema, table, constraint, columns, referenced, action, *facts in rows
+        Reference(
+            to,
+            relation,
+            schema,
+            table,
+            constraint,
+            tuple(columns),
+            tuple(referenced),
+            tuple(operators),
+            _ACTIONS[action],
+            *facts,
+        )
+        for to, relation, schema, table, constraint, columns, referenced, operators, action, *facts in rows
     ]
 
 

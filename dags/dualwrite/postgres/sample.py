@@ -5,7 +5,7 @@ from __future__ import annotations
 from dualwrite.model.declaration import Collection
 from dualwrite.model.mapping import Cell
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import as_text
+from dualwrite.postgres.fragments import as_text, table_of
 from dualwrite.postgres.target import Target
 
 _READ_WHOLE = 1_000_000
@@ -18,7 +18,7 @@ def sample_keys(target: Target, collection: Collection, number: int, rows: int) 
         return []
     statement = sql.SQL("SELECT {keys} FROM {table} t TABLESAMPLE {method} ({percent}) LIMIT {most}").format(
         keys=sql.SQL(", ").join(as_text(c, "t") for c in collection.key),
-        table=sql.Identifier(*collection.table.split(".")),
+        table=table_of(collection),
         method=sql.SQL("BERNOULLI" if rows <= _READ_WHOLE else "SYSTEM"),
         percent=sql.Literal(min(100.0, max(0.0001, 100 * number / rows))),
         most=sql.Literal(4 * number),

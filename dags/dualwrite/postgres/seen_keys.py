@@ -23,7 +23,7 @@ from dualwrite.model.declaration import Collection
 from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Cell, Key
 from dualwrite.postgres.connection import Connection, Error, is_transient, sql
-from dualwrite.postgres.fragments import as_text, cast_to
+from dualwrite.postgres.fragments import as_text, key_after, table_of
 from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
@@ -101,12 +101,10 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
     """
     names = sql.SQL(", ").join(sql.Identifier("t", c.name) for c in collection.key)
     texts = sql.SQL(", ").join(as_text(c, "t") for c in collection.key)
-    last = sql.SQL(", ").join(
-        cast_to(c, sql.SQL("(%(after)s::text[])[{}]").format(n + 1)) for n, c in enumerate(collection.key)
-    )
+    beyond = sql.SQL("WHERE ") + key_after(collection, "t", sql.SQL("(%(after)s::text[])"))
     after: list[Cell] = []
     while True:
-        where = sql.SQL("WHERE ({}) > ({})").format(names, last) if after else sql.SQL("")
+        where = beyond if after else sql.SQL("")
         # OFFSET 0: first a page by the key's index, then one look into the other for each of its rows.
         statement = sql.SQL(
             "SELECT {texts}, NOT EXISTS (SELECT FROM dualwrite.seen_keys s WHERE s.key = {digest} AND s.look = ANY(%(looks)s)) "
@@ -115,7 +113,7 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
             names=names,
             texts=texts,
             digest=_digest_of(collection),
-            table=sql.Identifier(*collection.table.split(".")),
+            table=table_of(collection),
             where=where,
         )
         with target.transaction() as connection:

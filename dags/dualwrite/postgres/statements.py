@@ -11,7 +11,7 @@ from functools import cached_property
 from dualwrite.model.declaration import Catalog, Collection, Column
 from dualwrite.model.live import copied_as
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, statement, table_of
+from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, operator, statement, table_of
 
 STAGE = sql.Identifier("pg_temp", "dualwrite_stage")
 
@@ -99,14 +99,17 @@ class Statements(Fragments):
 
     def _lacks_parent(self, column: Column) -> sql.Composed:
         parent = self._catalog[str(column.references)]
-        return sql.SQL("{value} IS NOT NULL AND NOT EXISTS (SELECT FROM {parent} p WHERE {key} = {value})").format(
+        return sql.SQL("{value} IS NOT NULL AND NOT EXISTS (SELECT FROM {parent} p WHERE {key}{equals}{value})").format(
             value=column_name(column.name, "s"),
             parent=table_of(parent),
             key=column_name(parent.key[0].name, "p"),
+            equals=operator(parent.key[0], "="),
         )
 
     def _holder(self, unique: tuple[str, ...]) -> sql.Composed:
-        same = AND.join(sql.SQL("{} = {}").format(column_name(n, "h"), column_name(n, "s")) for n in unique)
+        same = AND.join(
+            column_name(n, "h") + operator(self._collection.column(n), "=") + column_name(n, "s") for n in unique
+        )
         return sql.SQL("(SELECT to_json({key}) FROM {table} h WHERE {same} AND NOT ({itself}) LIMIT 1)").format(
             key=self.key_array("h"), table=self.table, same=same, itself=self.same_key("h", "s")
         )
@@ -179,7 +182,7 @@ class Statements(Fragments):
             )
             INSERT INTO dualwrite.repair_journal
               (run_id, collection, key, path, action, table_name, row_key, row_before)
-            SELECT %(run)s, %(collection)s, c.label, c.path, 'insert', %(table)s, to_jsonb({key_array}), NULL
+            SELECT %(run)s, %(collection)s, c.label, c.path, 'insert', %(table)s, pg_catalog.to_jsonb({key_array}), NULL
             FROM written w
             JOIN {stage} s ON {same_key}
             JOIN c ON c._n = s._n
@@ -217,7 +220,7 @@ class Statements(Fragments):
               JOIN c ON c._n = s._n
               JOIN {table} old ON {old_is_s}
               WHERE {t_is_s} AND t.xmin = c.xmin::xid AND old.xmin = c.xmin::xid
-              RETURNING c.label, c.path, to_jsonb({key_array}) AS row_key, to_jsonb(old) AS row_before
+              RETURNING c.label, c.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(old) AS row_before
             )
             INSERT INTO dualwrite.repair_journal
               (run_id, collection, key, path, action, table_name, row_key, row_before)
@@ -263,7 +266,7 @@ class Statements(Fragments):
               DELETE FROM {table} t
               USING c JOIN l ON l._n = c._n
               WHERE {same_key}
-              RETURNING l.label, l.path, to_jsonb({key_array}) AS row_key, to_jsonb(t) AS row_before
+              RETURNING l.label, l.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(t) AS row_before
             )
             INSERT INTO dualwrite.repair_journal
               (run_id, collection, key, path, action, table_name, row_key, row_before)

@@ -177,7 +177,7 @@ class Target(Rows):
         if left:
             # No row was written, and there was no error: somebody was faster, or a trigger left the row out.
             absent = [n for (n,) in connection.execute(statements.absent, {"n": left}).fetchall()]
-            bisect(connection, sorted(absent), write(statements.insert_or_fail), refuse)
+            bisect(connection, sorted(absent), write(statements.insert_or_fail), refuse, collection.place[0])
             for n in absent:
                 if n not in found.journal and n not in found.refused:
                     found.refused[n] = self._left_out(connection, collection, "insert")
@@ -197,14 +197,14 @@ class Target(Rows):
         if not ns:
             return
         try:
-            with connection.transaction():
+            with postgres.as_a_client(connection, collection.place[0]):
                 write(ns)
         except postgres.Error as error:
             if not may_be_a_rows(error):
                 raise
             if error.sqlstate == "23514" and not self.enforced(connection, collection).firing("insert", before=True):
                 found.refused.update(self._trial_of(connection, collection).failing_checks(ns))
-            bisect(connection, [n for n in ns if n not in found.refused], write, refuse)
+            bisect(connection, [n for n in ns if n not in found.refused], write, refuse, collection.place[0])
 
     def try_write(self, connection: Connection, collection: Collection, ns: list[int], *, stale: bool) -> Tried:
         """What the table would refuse of staged rows: of inserting them, or of updating the rows at their keys. Writes
@@ -234,7 +234,7 @@ class Target(Rows):
         def refuse(n: int, why: Refused) -> None:
             found.refused[n] = self._judged(connection, collection, why)
 
-        bisect(connection, list(by_number), write, refuse)
+        bisect(connection, list(by_number), write, refuse, collection.place[0])
         left = [n for n in by_number if n not in found.journal and n not in found.refused]
         if left:
             # Still the version that was read, so nobody was faster.
@@ -357,6 +357,7 @@ class Target(Rows):
             [n for n in locked if n not in kept],
             write,
             lambda n, _: kept.setdefault(n, Reason.DELETE_REFUSED),
+            collection.place[0],
         )
         for n in locked:  # neither deleted nor an error: a trigger, or a policy for deletes, left it out
             if n not in kept and labels[n] not in journal:

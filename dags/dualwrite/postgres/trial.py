@@ -142,6 +142,7 @@ class Trial:
             list(ns),
             lambda part: self._connection.execute(statement, {"n": part}),
             lambda n, why: self._refuse(found, n, why),
+            self._collection.place[0],
         )
 
     def _inserted_rows(self) -> sql.Composed:
@@ -191,6 +192,7 @@ class Trial:
                 ns,
                 lambda part: self._evaluate([check], part, found),
                 lambda n, why: self._refuse(found, n, why),
+                self._collection.place[0],
             )
         except postgres.Error as error:
             if not may_be_a_rows(error):

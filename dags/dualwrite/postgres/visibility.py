@@ -11,8 +11,8 @@ HIDING = """
     SELECT t.oid
     FROM {tables} AS t (oid)
     LEFT JOIN pg_policy p ON p.polrelid = t.oid AND p.polcmd IN ('r', '*') AND (
-      p.polroles @> ARRAY[0::oid]
-      OR EXISTS (SELECT FROM unnest(p.polroles) r WHERE r <> 0 AND pg_has_role(r, 'USAGE'))
+      p.polroles OPERATOR(pg_catalog.@>) ARRAY[0::oid]
+      OR EXISTS (SELECT FROM pg_catalog.unnest(p.polroles) r WHERE r <> 0 AND pg_has_role(r, 'USAGE'))
     )
     WHERE row_security_active(t.oid)
     GROUP BY t.oid

@@ -140,7 +140,8 @@ def _indexed(catalog: Catalog) -> Iterable[Scan]:
 
 
 def _target(connection: Connection, catalog: Catalog, source_ahead: timedelta | None, now: datetime) -> Iterator[Line]:
-    role, server, moment = preflight.identity(connection)
+    with postgres.transaction(connection, read_only=True):
+        role, server, moment = preflight.identity(connection)
     target_ahead = moment - datetime.now(UTC)
     yield Line("Postgres", note=f"{server}, as {role}")
     yield _tls(connection)
@@ -162,7 +163,9 @@ def _target(connection: Connection, catalog: Catalog, source_ahead: timedelta | 
 def _write_ops(connection: Connection, catalog: Catalog) -> Line:
     if not any(c.operations for c in catalog):
         return Line("write_ops", note="not needed: the catalog declares no operations")
-    if op_log.is_readable(connection):
+    with postgres.transaction(connection, read_only=True):
+        readable = op_log.is_readable(connection)
+    if readable:
         return Line("write_ops")
     return Line(
         "write_ops",

@@ -1,0 +1,75 @@
+"""`make licences`: docs/licences.md, the licences of the Python packages that the image of docker-compose.yaml installs.
+
+Run by the Python of an environment that has them: uv venv v; uv pip install -r requirements-image.txt -c constraints.txt.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE = ROOT / "docs/licences.md"
+_PIN = re.compile(r"^(?P<name>[a-z0-9][\w.-]*)==(?P<version>[^\s;]+)", re.M)
+
+HEAD = """# Licences of what the image installs
+
+This bundle is licensed under Apache-2.0. The image of [Dockerfile](../Dockerfile) adds these Python packages to Airflow's own
+image; each comes from PyPI, unchanged, and keeps its licence. `make licences` writes this list from what the packages say of
+themselves. Whoever passes the image on passes these on too, with their terms: psycopg is under the LGPL, which wants its source
+and the right to replace it, and both are given by installing it as a package of its own.
+
+| licence | packages |
+|---|---|
+"""
+
+
+def installed_in_the_image(constraints: str) -> dict[str, str]:
+    """Name and version of each package of constraints.txt that requirements-image.txt needs, by the lock's own comments."""
+    pins = list(_PIN.finditer(constraints))
+    parents: dict[str, set[str]] = {}
+    for pin, following in zip(pins, [*pins[1:], None], strict=True):
+        said = constraints[pin.end() : following.start() if following else None]
+        via = said[said.index("# via") + 5 :] if "# via" in said else ""
+        parents[pin["name"]] = set(re.findall(r"-r [\w.-]+|[a-z0-9][\w.-]*", re.sub(r"[#(),]", " ", via)))
+    found: set[str] = set()
+    wanted = {"-r requirements-image.txt", "-r requirements.txt"}
+    while wanted:
+        wanted = {name for name, of in parents.items() if of & wanted} - found
+        found |= wanted
+    return {pin["name"]: pin["version"] for pin in pins if pin["name"] in found}
+
+
+def licence(name: str) -> str:
+    """What a package says of itself: its SPDX expression, else its classifiers, else its field's first line."""
+    said = metadata.metadata(name)
+    if "License-Expression" in said:
+        return str(said["License-Expression"])
+    classified = [
+        c.rsplit(" :: ", 1)[-1] for c in said.get_all("Classifier", []) if c.startswith("License :: OSI Approved ::")
+    ]
+    if classified:
+        return ", ".join(classified)
+    return next(iter(said.get_all("License", ["it doesn't say"])), "").strip().splitlines()[0][:60]
+
+
+def main() -> int:
+    by_licence: dict[str, list[str]] = defaultdict(list)
+    missing = []
+    for name, version in installed_in_the_image((ROOT / "constraints.txt").read_text()).items():
+        try:
+            by_licence[licence(name)].append(f"{name} {version}")
+        except metadata.PackageNotFoundError:
+            missing.append(f"{name} {version}")
+    if missing:
+        by_licence["not installed where this was written: needed on another platform or Python only"] = missing
+    lines = [f"| {kind.replace('|', '/')} | {', '.join(sorted(names))} |" for kind, names in sorted(by_licence.items())]
+    FILE.write_text(HEAD + "\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
