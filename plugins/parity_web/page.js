@@ -312,8 +312,10 @@ async function oneRun(dagId, runId) {
   if (dagId === api.MIGRATIONS) return [top, stepsCard(report)];
   if (dagId === api.BACKFILL) return [top, why, countsCard(report.approval === "rejected" ? "Found, and rejected" : "Found", report.collections.filter((c) => c.phase === "gap")), countsCard("Verified", report.collections.filter((c) => c.phase === "verify"))];
   const problems = findings(report);
-  known = { problems, lines: lines(report, null) };
-  return [top, why, problems.length > 0 && findingsCard(problems, known.lines), countsCard("Examined", report.collections)];
+  known = { problems, lines: lines(report, null), asOf: "As this run found it" };
+  if (asked_for) await tellOutcome([await api.run(api.RECONCILE, asked_for.dag_run_id)]);
+  busy = Boolean(asked_for);
+  return [top, note && el("p", { class: "card note" }, note), why, problems.length > 0 && findingsCard(problems, known.lines), countsCard("Examined", report.collections)];
 }
 
 // A sentence of ours, with its link to the prefilled form as a link.

@@ -59,7 +59,7 @@ function form(about, preset, fixed, { close, known, may, unpause, onDone }) {
     submit.className = deletes ? "danger" : "primary";
     confirm.hidden = !deletes;
     typed.required = deletes;
-    writes.replaceChildren(...planTable(plan));
+    writes.replaceChildren(...planTable(plan, known?.asOf ?? "Open now"));
     preview.textContent = JSON.stringify(conf(), null, 2);
   };
   const send = async (event) => {
@@ -115,13 +115,13 @@ function refused(made, problem, error) {
 }
 
 // What would be written of what is open now, with the keys that the report shows.
-function planTable(plan) {
+function planTable(plan, caption) {
   if (!plan.length) return [];
   const lines = plan.map((p) => el("tr", {}, el("th", { scope: "row" }, p.collection), el("td", {}, el("span", { class: `chip ${p.action}` }, p.action)), el("td", { class: "figure" }, number(p.number))));
   const keys = plan.filter((p) => p.keys.length).map((p) =>
     el("li", {}, `${p.collection}, ${p.action}: `, p.keys.flatMap((key, i) => [i > 0 && ", ", code(key)]), p.number > p.keys.length && ` and ${number(p.number - p.keys.length)} more`));
   return [
-    el("table", { class: "narrow" }, el("caption", {}, "Open now"), el("thead", {}, el("tr", {}, ["Collection", "Action", "Rows"].map((h) => el("th", { scope: "col", class: h === "Rows" && "figure" }, h)))), el("tbody", {}, lines)),
+    el("table", { class: "narrow" }, el("caption", {}, caption), el("thead", {}, el("tr", {}, ["Collection", "Action", "Rows"].map((h) => el("th", { scope: "col", class: h === "Rows" && "figure" }, h)))), el("tbody", {}, lines)),
     keys.length > 0 && el("details", { open: plan.some((p) => p.action === "delete") }, el("summary", {}, "Their keys"), el("ul", {}, keys)),
   ].filter(Boolean);
 }

@@ -493,6 +493,8 @@ def test_one_run_is_shown_on_its_own_page(page, stub):
     _open(page, stub, report, query=f"?dag_id={DAG}&run_id={RUN}")
     expect(page.get_by_role("heading", name="1 difference is open")).to_be_visible()
     expect(page.locator("main")).to_contain_text("posts: 1 missing")
+    page.get_by_role("button", name="Repair… missing posts").click()
+    expect(page.get_by_role("dialog").locator("caption")).to_have_text("As this run found it")
     page.goto(f"{stub.url}?dag_id=another&run_id=1")
     expect(page.locator("main")).to_contain_text("belongs to a DAG that this page is not about")
 
