@@ -85,10 +85,8 @@ function form(about, preset, fixed, { close, known, may, unpause, onDone }) {
     el("details", {}, el("summary", {}, "What is sent"), preview),
     writes,
     about.is_paused && may.unpause && el("label", { class: "check" }, box, "The DAG is paused: unpause it (its schedule begins to run)"),
-    sentence,
-    confirm,
-    problem,
-    el("p", { class: "buttons" }, submit, el("button", { type: "button", onclick: close }, "Cancel")),
+    el("div", { class: "foot" }, sentence, confirm, problem,
+      el("p", { class: "buttons" }, submit, el("button", { type: "button", onclick: close }, "Cancel"))),
   );
   // The browser can't point at a field that is folded away, and would refuse without a word.
   made.addEventListener("invalid", (event) => unfold(event.target), true);

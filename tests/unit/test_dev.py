@@ -134,6 +134,8 @@ def test_the_demo_shows_what_has_something_to_tell():
     written.add(Finding(Verdict.STALE, "k"))
     found = [sound.as_json(), written.as_json()]
     assert demo.told({"collections": found}) == ["written                  1 stale, 1,200 inserted"]
+    again = {**written.as_json(), "phase": "verify"}
+    assert demo.told({"collections": [*found, again]}) == demo.told({"collections": found})
     many = [{**written.as_json(), "collection": f"c{i}"} for i in range(13)]
     assert len(demo.told({"collections": many})) == demo.ROWS
     assert demo.told({"collections": many})[-1] == "and 6 more collections (DETAILS=1 shows all)"

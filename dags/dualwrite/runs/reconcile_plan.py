@@ -77,8 +77,8 @@ class Plan:
             {n: Window.from_json(w) for n, w in given["instead"].items()},
             given["unattended"],
             given["billed_reads"],
-            given["before"],
-            tuple(given["hung"]),
+            given.get("before"),
+            tuple(given.get("hung", ())),
         )
 
 
