@@ -24,7 +24,7 @@ from google.cloud import firestore
 
 from benchmarks import whole_runs
 from benchmarks.stack import PROJECT, Stack, empty_stack, stack
-from tests.support import reconciled
+from tests.support import apply, reconciled
 from tests.worlds import board, post, put, user
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     if given.large:
         for emoji in ("", "😀"):
             with empty_stack() as on:
-                _put_large_posts(given.large, "x" * 1_000_000 + emoji)
+                _put_large_posts(on, given.large, "x" * 1_000_000 + emoji)
                 print(f"with {emoji or 'no emoji'}: ", end="", flush=True)
                 subprocess.run([sys.executable, "-m", "benchmarks.memory", "--reconcile", on.host, on.uri], check=True)
         return
@@ -65,13 +65,14 @@ def main() -> None:
             )
 
 
-def _put_large_posts(number: int, content: str) -> None:
+def _put_large_posts(on: Stack, number: int, content: str) -> None:
     client = firestore.Client(project=PROJECT)
     put(client, {"boards/b1": board(), "users/u1": user("u1")})
     with ThreadPoolExecutor(4) as threads:
         paths = (f"boards/b1/posts/p{n}" for n in range(number))
         list(threads.map(lambda path: client.document(path).set(post(content=content)), paths))
     client.close()
+    apply(PROJECT, on.host, on.uri, scope="all", collections=["boards", "users"])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dualwrite.firestore.source import Source
+from dualwrite.model.documents import UNASKED, Document
 from tests.support import apply, reconciled
 from tests.worlds import board, comment, examined_until_now, notification, post, put, user
 
@@ -92,9 +93,10 @@ def test_documents_by_path_come_in_parts_each_path_once(firestore, emulator, mos
         assert source.billed_reads == 7
     merged = {path: document for part in parts for path, document in part.items()}
     assert sum(map(len, parts)) == len(merged) == 8
-    assert {path for path, document in merged.items() if document is None} == {paths[3], "not/a/document"}
+    assert (merged[paths[3]], merged["not/a/document"]) == (None, UNASKED)
+    assert sum(isinstance(document, Document) for document in merged.values()) == 6
     for part in parts:
-        there = [document for document in part.values() if document is not None]
+        there = [document for document in part.values() if isinstance(document, Document)]
         assert len(there) <= 1 or sum(len(d.fields["title"]) for d in there) <= most_bytes
     assert most_bytes < 10**9 or len(parts) == 1
 
@@ -107,5 +109,5 @@ def test_answers_about_children_come_in_parts_each_once(firestore, emulator, mos
         parts = list(source.children_in_parts(questions, "posts", ("content",), most_bytes))
     merged = {n: documents for part in parts for n, documents in part.items()}
     assert sum(map(len, parts)) == len(merged) == 10
-    assert [len(merged[n]) for n in range(10)] == [2] * 9 + [0]
-    assert len(parts) == (2 if most_bytes == 10**9 else 10 if most_bytes == 1 else len(parts))
+    assert [len(answer) for n in range(9) if isinstance(answer := merged[n], list)] == [2] * 9
+    assert merged[9] is UNASKED

@@ -280,16 +280,22 @@ class Source:
         self, paths: Iterable[str], fields: Sequence[FieldPath] = (), most_bytes: int = _PAGE_BYTES
     ) -> Iterator[dict[str, Answer]]:
         """As `get`, in parts whose documents take up to `most_bytes` together, or of one document that takes more. Each path
-        is in one part. What isn't taken waits in Firestore."""
+        is in one part. As many are asked for at a time as take about `most_bytes`, by those before: gRPC holds what was asked for.
+        """
         wanted = list(dict.fromkeys(paths))
         part: dict[str, Answer] = {path: UNASKED for path in wanted if not can_be_asked(path)}
-        size = 0
-        for more, path, document in self._answers(wanted, fields):
-            if size + more > most_bytes and size:
-                yield part
-                part, size = {}, 0
-            part[path] = document
-            size += more
+        size, at_once, start = 0, _FEW_QUESTIONS, 0
+        while start < len(wanted):
+            asked = 0
+            for more, path, document in self._answers(wanted[start : start + at_once], fields):
+                if size + more > most_bytes and size:
+                    yield part
+                    part, size = {}, 0
+                part[path] = document
+                size += more
+                asked += more
+            start += at_once
+            at_once = max(1, min(_GETS_AT_ONCE * _GET_SIZE, 2 * at_once, at_once * most_bytes // max(1, asked)))
         if part:
             yield part
 
