@@ -1,0 +1,29 @@
+"""The examples of docs/catalog.md are what they look like: each column can be declared, with the words of the package."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dualwrite.model import conversions, declaration
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "catalog.md"
+EXAMPLES = re.findall(r"^\| `(Column\(.*?\))` \|", PAGE.read_text(), re.MULTILINE)
+YOURS = {"full_name": lambda first, last: f"{first} {last}", "halved": lambda value: value / 2}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_of_the_page_can_be_declared(example):
+    column = eval(example, {**vars(conversions), **vars(declaration), **YOURS})
+    assert isinstance(column, declaration.Column)
+
+
+def test_each_conversion_and_origin_stands_on_the_page():
+    text = PAGE.read_text()
+    names = [n for n, v in vars(conversions).items() if isinstance(v, conversions.Conversion)]
+    assert len(EXAMPLES) > 30
+    assert [n for n in [*names, "scaled", "one_of", "each", "segment"] if f"{n}" not in text] == []
+    origins = [kind.__name__ for kind in declaration.Origin.__args__]
+    assert [n for n in origins if f"{n}(" not in text and n != "Converted"] == []
