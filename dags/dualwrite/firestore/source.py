@@ -67,7 +67,10 @@ one (Firestore itself ends them after about a minute): both go on after the last
 _PAGE_BYTES = 8 * 1024 * 1024
 """Of documents that are held in one piece, as they are in memory (see `held_bytes`)."""
 
-_FEW_QUESTIONS = 8
+_FEW_PATHS = 8
+_FEW_QUESTIONS = 2
+"""Asked for at first, before it is known how large the documents are. Those of questions are held whole."""
+
 _LARGE = 64 * 1024
 _OF_FOUR_BYTES = tuple(bytes([lead]) for lead in range(0xF0, 0xF5))
 
@@ -284,7 +287,7 @@ class Source:
         """
         wanted = list(dict.fromkeys(paths))
         part: dict[str, Answer] = {path: UNASKED for path in wanted if not can_be_asked(path)}
-        size, at_once, start = 0, _FEW_QUESTIONS, 0
+        size, at_once, start = 0, _FEW_PATHS, 0
         while start < len(wanted):
             asked = 0
             for more, path, document in self._answers(wanted[start : start + at_once], fields):
