@@ -57,8 +57,8 @@ def test_the_words_of_verdicts_and_reasons_are_what_is_stored():
     assert {"missing", "extra", "stale"} == SETTLED_BY_WRITING
 
 
-@pytest.mark.parametrize("accepted", [None, *OBSTACLES])
-@pytest.mark.parametrize("found", [None, *OBSTACLES])
+@pytest.mark.parametrize("accepted", [None, *sorted(OBSTACLES)])
+@pytest.mark.parametrize("found", [None, *sorted(OBSTACLES)])
 def test_why_an_extra_row_stays_does_not_end_its_excuse(accepted, found):
     """Not every look asks for it."""
     assert Excuse(Verdict.EXTRA, accepted).covers(Finding(Verdict.EXTRA, "k", reason=found))
