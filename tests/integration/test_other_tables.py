@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
 
-from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, Field
+from dualwrite import postgres
+from dualwrite.engine import preflight
+from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, DocumentId, Field
 from tests.conftest import clone
 from tests.support import apply, dry_run, gap_run, nonzero, reconciled, verify_all
 
@@ -318,6 +321,209 @@ def test_a_declared_constraint_that_refuses_each_time_is_named(world):
     did = world.apply()
     assert nonzero(did["counts"]) == {"missing": 1, "rejected": 1}
     assert did["samples"]["rejected"][0]["reason"] == "UniqueViolation 23505 (constraint theirs)"
+
+
+# --- CHECKs, names, many columns ----------------------------------------------------------------------------------------
+
+
+def test_a_check_beside_a_trigger_that_puts_rows_right_refuses_nothing(world):
+    world.sql(*trigger("lower", "NEW.email := lower(NEW.email); NEW.team := coalesce(NEW.team, 'a'); RETURN NEW;"),
+              "ALTER TABLE app.people ADD CHECK (email = lower(email)), ADD CHECK (team IS NOT NULL AND email <> 'bad')")  # fmt: skip
+    world.put(**crowd(p3={"email": "P3@X.org"}, p4={"email": "bad"}, p5={"team": "b"}))
+    did = world.apply()
+    assert nonzero(did["counts"]) == {"missing": 9, "rejected": 1}
+    assert did["inserted"] == 9
+
+
+CHECKS = {
+    "of the whole row": "CHECK (people.* IS DISTINCT FROM NULL)",
+    "of the whole row's type": "CHECK (app.is_fine(people))",
+    "of no column": "CHECK (current_setting('server_version') <> '')",
+    "of its table": "CHECK (tableoid <> 0 AND email <> 'bad')",
+    "not valid": "CHECK (email <> 'bad') NOT VALID",
+    "with braces and percent signs": "CONSTRAINT \"{} 100%s\" CHECK (email !~ '^b.{2}$' AND email <> '%s' || '{n}')",
+    "that raises": "CHECK (email !~ '^b' OR email::int > 0)",
+    "that is null": "CHECK (NULL::boolean)",
+}
+
+
+@pytest.mark.parametrize("form", CHECKS)
+def test_a_check_of_any_form_that_postgres_allows_ends_in_no_crash(world, form):
+    world.sql("CREATE FUNCTION app.is_fine(app.people) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$SELECT $1.email <> 'bad'$$",
+              f"ALTER TABLE app.people ADD {CHECKS[form]}")  # fmt: skip
+    world.put(**crowd(p3={"email": "bad"}))
+    takes_it = form in ("of the whole row", "of no column", "that is null")
+    if form in ("of the whole row's type", "of its table"):  # only an apply can tell
+        world.dry()
+        assert nonzero(world.apply()["counts"]) == {"missing": 9, "rejected": 1}
+    else:
+        world.all_agree({"missing": 10} if takes_it else {"missing": 9, "rejected": 1})
+
+
+def test_a_constraint_that_is_not_enforced_refuses_nothing(world):
+    if "15" in world.rows("SHOW server_version")[0][0].split(".")[0]:
+        pytest.skip("NOT ENFORCED is of PostgreSQL 18")
+    world.sql(
+        "ALTER TABLE app.people ADD CHECK (email <> 'bad') NOT ENFORCED, "
+        "ADD FOREIGN KEY (team) REFERENCES app.teams NOT ENFORCED"
+    )
+    world.put(**crowd(p3={"email": "bad"}, p4={"team": "nowhere"}))
+    world.all_agree({"missing": 10})
+
+
+def columns_named(world: World, table: str, names: list[str], **more: Any) -> None:
+    """Makes a table with these columns in the schema public, and the catalog that declares them, each from its field."""
+    fields = {name: f"f{n}" for n, name in enumerate(names)}
+    declared = [
+        Column(name, "compared", Field(field, CreateTime() if more else None), *more.get("type", ()))
+        for name, field in fields.items()
+    ]
+    with psycopg.connect(world.dsn) as connection:
+        quoted = [psycopg.sql.Identifier(name).as_string() for name in names]
+        kind = "timestamptz" if more else "text"
+        connection.execute(
+            f"CREATE TABLE {psycopg.sql.Identifier('public', table).as_string()} (id text PRIMARY KEY, "
+            + ", ".join(f"{name} {kind}" for name in quoted) + ")"
+        )  # fmt: skip
+    people = Collection(
+        name="people", table=table, paths=("people/{id}",), columns=(Column("id", "key", DocumentId()), *declared)
+    )
+    world.catalog = Catalog((people,))
+
+
+ALIASES = ["c", "t", "s", "h", "p", "r", "w", "l", "x", "k", "u", "j", "f", "d", "o", "old", "written", "told", "excluded",
+           "key", "label", "path", "n", "place", "_n", "_stand_ins", "dualwrite_c"]  # fmt: skip
+ODD = [
+    "a b",
+    'say "hi"',
+    "100%",
+    "%s",
+    "%(n)s",
+    "{}",
+    "{0}",
+    "it's",
+    "select",
+    "Ünï",
+    "a.b",
+    "back\\slash",
+    "semi;colon",
+    "$1",
+]
+
+
+def _found_and_mended(world: World, number: int) -> None:
+    """One is missing and one stale; a repair writes both, and takes back a row without a document."""
+    fields = {f"f{n}": f"v{n}" for n in range(number)}
+    world.put(p1=fields, p2=fields)
+    world.all_agree({"missing": 2})
+    world.put(p1={**fields, "f0": "new"}, p3=fields)
+    world.firestore.document("people/p2").delete()
+    found = world.reconciled(repair="all")
+    assert found.counts("people") == {"missing": 1, "stale": 1, "extra": 1}
+    assert nonzero(world.verify()["counts"]) == {"matching": 2}
+    columns = {"id", *(c.name for c in world.catalog["people"].columns)}
+    befores = world.rows("SELECT row_before FROM dualwrite.repair_journal WHERE action <> 'insert'")
+    assert [set(before) for (before,) in befores] == [columns, columns], (
+        "the whole row, whatever its columns are called"
+    )
+
+
+@pytest.mark.parametrize(
+    "table", ["c", "written", "x", "l", "t", "s", "dualwrite_stage", "dualwrite_trial", "pg_class"]
+)
+def test_a_table_may_be_named_like_any_alias_of_a_statement(world, table):
+    columns_named(world, table, ALIASES)
+    if table == "pg_class":  # a bare name is Postgres's own
+        world.catalog = Catalog((_changed(world.catalog["people"], table="public.pg_class"),))
+    _found_and_mended(world, len(ALIASES))
+
+
+def test_columns_may_have_any_name_that_postgres_allows(world):
+    columns_named(world, "odd % table", ODD)
+    _found_and_mended(world, len(ODD))
+
+
+def test_a_table_may_have_hundreds_of_columns(world):
+    """A mask of stand-ins in an int8 ended at 62."""
+    columns_named(world, "wide", [f"column_{n}" for n in range(200)], type=("timestamp",))
+    at = datetime(2026, 2, 1, tzinfo=UTC)
+    world.put(p1={f"f{n}": at for n in range(0, 200, 2)}, p2={f"f{n}": at for n in range(1, 200, 2)})
+    world.all_agree({"missing": 2})
+    world.sql("UPDATE wide SET column_199 = now(), column_198 = now(), column_0 = now()")
+    found = world.verify()
+    assert {s["key"]: s["columns"] for s in found["samples"]["stale"]} == {
+        "p1": ["column_0", "column_198"], "p2": ["column_199"],
+    }  # fmt: skip
+
+
+# --- derived columns, triggers that change what is written ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("score", ["many", True, 2.5, 2**40, [1], {"a": 1}], ids=str)
+def test_a_counter_of_a_wrong_type_lags_and_rejects_nothing(world, score):
+    world.put(**crowd(p3={"score": score}))
+    world.all_agree({"missing": 10})
+    world.sql("UPDATE app.people SET score = 7 WHERE id = 'p3'")
+    found = world.verify()
+    assert nonzero(found["counts"]) == {"matching": 10}
+    assert found["derived_lag"] == 1
+
+
+@pytest.mark.parametrize("when", ["BEFORE", "AFTER"])
+def test_an_update_that_a_trigger_undoes_is_not_written(world, when):
+    """It was rewritten and journaled by each repair, for ever, with the advice to repair."""
+    if when == "BEFORE":
+        world.sql(*trigger("lower", "NEW.email := lower(NEW.email); RETURN NEW;"))
+    else:
+        body = "IF NEW.email <> lower(NEW.email) THEN UPDATE app.people SET email = lower(email) WHERE id = NEW.id; END IF; RETURN NULL;"
+        world.sql(*trigger("lower", body, "AFTER INSERT OR UPDATE"))
+    world.put(**crowd(p3={"email": "P3@X.org"}, p4={"team": "a"}))
+    assert world.apply()["inserted"] == 10
+    world.put(p4={"email": "P4@x.org", "team": "b"}, p5={"email": "p5@x.org", "team": "new"})
+    before = world.rows("SELECT count(*) FROM dualwrite.repair_journal")[0][0]
+    did = world.apply()
+    assert (did["updated"], nonzero(did["counts"])) == (2, {"matching": 7, "stale": 3})
+    did = world.apply()
+    assert (did["updated"], nonzero(did["counts"])) == (0, {"matching": 8, "stale": 2})
+    assert {s["reason"] for s in did["samples"]["stale"]} == {"changed_by_table"}
+    assert world.rows("SELECT count(*) FROM dualwrite.repair_journal") == [(before + 2,)]
+    assert world.rows("SELECT email, team FROM app.people WHERE id = 'p4'") == [("p4@x.org", "b")]
+
+
+# --- preflight ------------------------------------------------------------------------------------------------------------
+
+
+def _faults(world: World, dsn: str, *, writes: bool) -> list[str]:
+    with postgres.connect(dsn) as connection, postgres.transaction(connection):
+        return preflight.target_faults(connection, world.catalog, list(world.catalog), writes=writes)
+
+
+def test_a_table_without_a_policy_for_writing_is_refused(world):
+    role = "dualwrite_shut"
+    world.sql(f"CREATE ROLE {role} LOGIN", f"GRANT USAGE ON SCHEMA app TO {role}", f"GRANT ALL ON app.people TO {role}",
+              f"GRANT USAGE ON SEQUENCE app.people_number_seq TO {role}", "ALTER TABLE app.people ENABLE ROW LEVEL SECURITY",
+              f"CREATE POLICY r ON app.people FOR SELECT TO {role} USING (true)",
+              f"CREATE POLICY w ON app.people FOR UPDATE TO {role} USING (true)")  # fmt: skip
+    dsn = world.dsn.replace("postgres@", f"{role}@")
+    try:
+        assert _faults(world, dsn, writes=False) == []
+        [fault] = _faults(world, dsn, writes=True)
+        assert "app.people lets role dualwrite_shut INSERT and DELETE no row" in fault
+        world.sql(f"CREATE POLICY a ON app.people TO {role} USING (true)")
+        assert _faults(world, dsn, writes=True) == []
+    finally:
+        world.sql(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+def test_preflight_lists_constraints_that_the_catalog_does_not_know(world):
+    world.sql("ALTER TABLE app.people ADD CONSTRAINT boss FOREIGN KEY (boss) REFERENCES app.people",
+              "ALTER TABLE app.people ADD CONSTRAINT late UNIQUE (team) DEFERRABLE, ADD UNIQUE (number)",
+              "ALTER TABLE app.people ADD CONSTRAINT apart EXCLUDE USING btree (team WITH =)",
+              "CREATE UNIQUE INDEX lowered ON app.people (lower(email))")  # fmt: skip
+    with postgres.connect(world.dsn) as connection, postgres.transaction(connection):
+        found = preflight.unknown_constraints(connection, world.catalog, list(world.catalog))
+    assert found == {"app.people": ["late (unique)", "apart (exclusion)", "lowered (unique)", "boss (foreign key)"]}
+    assert _faults(world, world.dsn, writes=True) == []
 
 
 def _changed(collection: Collection, **changes: Any) -> Collection:

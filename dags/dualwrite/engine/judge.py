@@ -12,6 +12,7 @@ import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol as Interface
+from typing import cast
 
 from dualwrite import postgres
 from dualwrite.engine.classify import (
@@ -274,6 +275,8 @@ class Judge:
         updates = self._update(connection, updatable, policy, expected)
         for d in losers:
             findings[d.n] = finding_of(Verdict.DUPLICATE, d.row, d, reason=Reason.UNIQUE_KEY_TAKEN)
+        for n in updates.unmade:
+            findings[n] = replace(cast(Finding, findings[n]), reason=Reason.CHANGED_BY_TABLE)
         refused = {**inserts.refused, **updates.refused}
         for n, why in refused.items():
             if not why.passing:  # else a parent's row vanished this moment, or a client took the key: looked at again

@@ -21,10 +21,11 @@ from dualwrite.model.errors import PreflightError
 from dualwrite.model.live import can_be_key, fits
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection, live_types, privileges
+from dualwrite.postgres.enforced import Index, enforced
 from dualwrite.postgres.references import Reference, references_to
 from dualwrite.postgres.remembered import schema
 from dualwrite.postgres.target import Target
-from dualwrite.postgres.visibility import tables_hiding_rows
+from dualwrite.postgres.visibility import commands_without_policy, tables_hiding_rows
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class Preflight:
     estimated_reads: dict[str, int]
     triggers: dict[str, list[str]]
     """Names of the triggers that fire on what a run writes, by table."""
+    unknown_constraints: dict[str, list[str]]
+    """What refuses rows and isn't in the catalog, by table: unique keys, exclusion constraints and foreign keys."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -53,6 +56,7 @@ class Preflight:
             "clock_difference_seconds": round(self.clock_difference_seconds, 3),
             "estimated_reads": self.estimated_reads,
             "triggers": self.triggers,
+            "unknown_constraints": self.unknown_constraints,
         }
 
 
@@ -97,6 +101,7 @@ def check(
         ]
         role, server, target_time = identity(connection)
         fired = triggers(connection, collections)
+        unknown = unknown_constraints(connection, catalog, collections)
         unseen = unseen_references(connection, collections) if writes else {}
     for sentence in unseen.values():
         log.warning("%s", sentence)
@@ -104,6 +109,12 @@ def check(
         log.warning(
             "Triggers fire on what this run writes (a Supabase webhook is one): %s. docs/deployment.md says what to do",
             "; ".join(f"{table}: {', '.join(names)}" for table, names in fired.items()),
+        )
+    if unknown and writes:
+        log.warning(
+            "The catalog doesn't know these constraints, which may refuse rows: %s. Declare unique= or references= in "
+            "catalog.py where it can say them; a document that one refuses is rejected, with its name",
+            "; ".join(f"{table}: {', '.join(names)}" for table, names in unknown.items()),
         )
     if faults:
         raise PreflightError("The target is not fit for this run:\n" + "\n".join(f"- {fault}" for fault in faults))
@@ -124,7 +135,7 @@ def check(
         log.warning(
             "The clocks of source and target are %.0f s apart; windows and grace allow for it only in part", apart
         )
-    return Preflight(role, server, source_time, apart, estimates, fired)
+    return Preflight(role, server, source_time, apart, estimates, fired, unknown)
 
 
 def target_faults(
@@ -141,7 +152,7 @@ def target_faults(
     faults = [
         *_role_faults(connection, writes),
         *privileges.missing_grants(connection, needed, there),
-        *_hidden(connection, collections, oids),
+        *_hidden(connection, collections, oids, writes=writes),
     ]
     for collection in collections:
         oid = oids.get(collection.table, 0)
@@ -215,6 +226,32 @@ def triggers(connection: Connection, collections: Sequence[Collection]) -> dict[
     return {c.table: fired[oids[c.table]] for c in collections if oids.get(c.table) in fired}
 
 
+def unknown_constraints(
+    connection: Connection, catalog: Catalog, collections: Sequence[Collection]
+) -> dict[str, list[str]]:
+    """What refuses rows though the catalog doesn't say so, by table. A dry run asks about most of it; about triggers, and
+    about what needs a default's value or a table that the role doesn't see, only an apply can tell."""
+    live = enforced(connection, privileges.relations(connection, [c.table for c in collections]))
+    found = {
+        c.table: [
+            *(
+                f"{i.name} ({'exclusion' if i.exclusion else 'unique'})"
+                for i in live[c.table].unknown_indexes(c)
+                if not _made_by_itself(c, i)
+            ),
+            *(f"{k.name} (foreign key)" for k in live[c.table].unknown_foreign_keys(catalog, c)),
+        ]
+        for c in collections
+        if c.table in live
+    }
+    return {table: names for table, names in found.items() if names}
+
+
+def _made_by_itself(collection: Collection, index: Index) -> bool:
+    """Whether a unique key is of columns that the catalog leaves to their defaults, as an id of the table's own is."""
+    return index.columns is not None and not set(index.columns) & {c.name for c in collection.columns}
+
+
 def identity(connection: Connection) -> tuple[str, str, datetime]:
     """Who we are, the server's version, and its clock (UTC)."""
     row = connection.execute(
@@ -255,11 +292,22 @@ def _role_faults(connection: Connection, writes: bool) -> list[str]:
     return faults
 
 
-def _hidden(connection: Connection, collections: Sequence[Collection], oids: Mapping[str, int]) -> list[str]:
-    """Tables whose rows row-level security hides from us."""
+def _hidden(
+    connection: Connection, collections: Sequence[Collection], oids: Mapping[str, int], *, writes: bool
+) -> list[str]:
+    """Tables whose rows row-level security hides from us, or lets us write none of."""
     hidden = tables_hiding_rows(connection, oids.values())
     role = identity(connection)[0] if hidden else ""
-    return [
+    shut = commands_without_policy(connection, oids.values()) if writes else {}
+    role = role or (identity(connection)[0] if shut else "")
+    closed = [
+        f"Row-level security of table {c.table} lets role {role} {' and '.join(shut[oids[c.table]])} no row. Connect as a role "
+        "that bypasses it (ALTER ROLE ... BYPASSRLS), as the table's owner, or give the role a policy for all commands "
+        "(sql/roles/data.sql does)."
+        for c in collections
+        if oids.get(c.table) in shut
+    ]
+    return closed + [
         f"Row-level security of table {collection.table} hides rows from role {role}. "
         "Connect as a role that bypasses it (ALTER ROLE ... BYPASSRLS), as the table's owner, or give the role a "
         "policy that shows it every row (sql/roles/data.sql does)."

@@ -71,6 +71,8 @@ class Reason(StrEnum):
     ABSENCE_NOT_PROVED = "absence_not_proved"
     """Proving that no document has this key would read more names than max_proof_reads, or than are left of scheduled runs'
     max_proof_reads_a_day, so it isn't deleted."""
+    CHANGED_BY_TABLE = "changed_by_table"
+    """A trigger of the table makes something else of the columns that differ, so it was not updated."""
     FIRST_LOOK = "first_look"
     YOUNGER_THAN_GRACE = "younger_than_grace"
     CHANGED_BETWEEN_LOOKS = "changed_between_looks"

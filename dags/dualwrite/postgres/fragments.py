@@ -11,9 +11,12 @@ from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
-from dualwrite.model.declaration import Catalog, Collection, Column
+from dualwrite.model.declaration import Catalog, Collection, Column, Field
 from dualwrite.model.live import TEXTS, equal_as
 from dualwrite.postgres.connection import sql
+
+_BITS = 63
+"""Of an int8 that is not negative."""
 
 COMMA = sql.SQL(", ")
 AND = sql.SQL(" AND ")
@@ -21,11 +24,30 @@ OR = sql.SQL(" OR ")
 
 
 def column_name(name: str, alias: str | None = None) -> sql.Composable:
-    return sql.Identifier(name) if alias is None else sql.Identifier(alias, name)
+    named = _identifier(name)
+    return named if alias is None else sql.SQL("{}.{}").format(sql.Identifier(alias), named)
 
 
-def table_of(collection: Collection) -> sql.Identifier:
-    return sql.Identifier(*collection.place)
+def _identifier(name: str) -> sql.Composable:
+    """A name. A percent sign would be taken for a parameter's in a statement that has some, and is doubled in none."""
+    if "%" not in name:
+        return sql.Identifier(name)
+    escaped = name.replace("\\", "\\\\").replace('"', '""').replace("%", "\\0025")
+    return sql.SQL(f'U&"{escaped}"')
+
+
+def _named(name: str) -> sql.Composable:
+    """A name as text; see `_identifier`."""
+    if "%" not in name:
+        return sql.Literal(name)
+    escaped = name.replace("\\", "\\\\").replace("'", "\\'").replace("%", "\\x25")
+    return sql.SQL(f"E'{escaped}'")
+
+
+def table_of(collection: Collection) -> sql.Composable:
+    """The table with its schema: a bare name could be a temporary table's, or a part's of the statement."""
+    schema, table = collection.place
+    return column_name(table, schema)
 
 
 def as_text(column: Column, alias: str | None = None) -> sql.Composable:
@@ -139,9 +161,19 @@ class Fragments:
 
     def stated(self, column: Column) -> sql.Composed:
         """True where the document states the column, false where the staged value is a stand-in."""
-        return sql.SQL("s._stand_ins & {}::int8 = 0::int8").format(
-            sql.Literal(1 << self._collection.columns.index(column))
-        )
+        bit = 1 << [c.name for c in self._collection.columns].index(column.name)
+        if not (isinstance(column.origin, Field) and column.origin.otherwise is not None):
+            return sql.SQL("{}").format(sql.SQL("true"))
+        if self.stand_ins_type == "int8":
+            return sql.SQL("s.dualwrite_stand_ins & {}::int8 = 0::int8").format(sql.Literal(bit))
+        return sql.SQL(
+            "pg_catalog.mod(pg_catalog.div(s.dualwrite_stand_ins, {}::numeric), 2::numeric) = 0::numeric"
+        ).format(sql.Literal(bit))
+
+    @cached_property
+    def stand_ins_type(self) -> str:
+        """What holds a bit for each column."""
+        return "int8" if len(self._collection.columns) <= _BITS else "numeric"
 
     def differs(self, column: Column) -> sql.Composed:
         return sql.SQL("({} AND {} IS DISTINCT FROM {})").format(
@@ -153,7 +185,7 @@ class Fragments:
         if not cases:
             return sql.SQL("ARRAY[]::text[]")
         return sql.SQL("pg_catalog.array_remove(ARRAY[{}]::text[], NULL)").format(
-            COMMA.join(sql.SQL("CASE WHEN {} THEN {} END").format(c, sql.Literal(n)) for c, n in cases)
+            COMMA.join(sql.SQL("CASE WHEN {} THEN {} END").format(c, _named(n)) for c, n in cases)
         )
 
     def digest(self, alias: str) -> sql.Composed:

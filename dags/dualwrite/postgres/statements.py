@@ -35,15 +35,15 @@ class Statements(Fragments):
         )
         return sql.SQL(
             """
-            CREATE TEMPORARY TABLE dualwrite_stage (_n int4, _stand_ins int8, {}) ON COMMIT DROP;
+            CREATE TEMPORARY TABLE dualwrite_stage (dualwrite_n int4, dualwrite_stand_ins {}, {}) ON COMMIT DROP;
             SAVEPOINT dualwrite_staging
             """
-        ).format(columns)
+        ).format(sql.SQL(self.stand_ins_type), columns)
 
     @statement
     def copy_stage(self) -> sql.Composed:
         """In binary form, which takes a third of the time, if each column's type shares it with the document's."""
-        return sql.SQL("COPY {} (_n, _stand_ins, {}) FROM STDIN (FORMAT {})").format(
+        return sql.SQL("COPY {} (dualwrite_n, dualwrite_stand_ins, {}) FROM STDIN (FORMAT {})").format(
             STAGE, self.names(self._collection.columns), sql.SQL("BINARY" if self.copy_types else "TEXT")
         )
 
@@ -52,7 +52,7 @@ class Statements(Fragments):
         """In whose binary form the columns are copied; None: as text."""
         types = [copied_as(c.type, c.live) for c in self._collection.columns]
         known = [t for t in types if t is not None]
-        return ["int4", "int8", *known] if len(known) == len(types) else None
+        return ["int4", self.stand_ins_type, *known] if len(known) == len(types) else None
 
     @statement
     def compare_stage(self) -> sql.Composed:
@@ -76,7 +76,7 @@ class Statements(Fragments):
         # A row is found when it has a place; its columns say nothing, they may all be null.
         return sql.SQL(
             """
-            SELECT s._n, t.ctid IS NOT NULL, t.xmin::text,
+            SELECT s.dualwrite_n, t.ctid IS NOT NULL, t.xmin::text,
               CASE WHEN t.ctid IS NULL THEN ARRAY[]::text[] ELSE {differs} END,
               {parents},
               ARRAY[{holders}]::json[],
@@ -84,7 +84,7 @@ class Statements(Fragments):
             FROM {stage} s
             LEFT JOIN {table} t ON {same_key}
             WHERE t.ctid IS NULL OR {changed}
-            ORDER BY s._n
+            ORDER BY s.dualwrite_n
             """
         ).format(
             differs=differs,
@@ -144,10 +144,20 @@ class Statements(Fragments):
         return self._insert(sql.SQL(""))
 
     @statement
+    def left_differing(self) -> sql.Composed:
+        """Of staged rows, which compared columns of their rows still differ: n, names. Parameters: n (int[])."""
+        return sql.SQL("SELECT s.dualwrite_n, {} FROM {} s JOIN {} t ON {} WHERE s.dualwrite_n = ANY(%(n)s)").format(
+            self.names_where([(self.differs(c), c.name) for c in self._compared]),
+            STAGE,
+            self.table,
+            self.same_key("t", "s"),
+        )
+
+    @statement
     def absent(self) -> sql.Composed:
         """Those of some staged rows whose key no row has. Parameters: n (int[])."""
         return sql.SQL(
-            "SELECT s._n FROM {} s WHERE s._n = ANY(%(n)s) AND NOT EXISTS (SELECT FROM {} t WHERE {})"
+            "SELECT s.dualwrite_n FROM {} s WHERE s.dualwrite_n = ANY(%(n)s) AND NOT EXISTS (SELECT FROM {} t WHERE {})"
         ).format(STAGE, self.table, self.same_key("t", "s"))
 
     @statement
@@ -155,9 +165,9 @@ class Statements(Fragments):
         """Those of some staged rows whose row is still the version that was read. Parameters: n (int[]), xmin (text[])."""
         return sql.SQL(
             """
-            SELECT s._n
+            SELECT s.dualwrite_n
             FROM unnest(%(n)s::int4[], %(xmin)s::text[]) AS x (_n, xmin)
-            JOIN {} s ON s._n = x._n
+            JOIN {} s ON s.dualwrite_n = x._n
             JOIN {} t ON {}
             WHERE t.xmin = x.xmin::xid
             """
@@ -176,7 +186,7 @@ class Statements(Fragments):
               SELECT * FROM unnest(%(n)s::int4[], %(label)s::text[], %(path)s::text[]) AS c (_n, label, path)
             ), written AS (
               INSERT INTO {table} ({columns})
-              SELECT {columns} FROM {stage} s WHERE s._n = ANY(%(n)s) ORDER BY s._n
+              SELECT {columns} FROM {stage} s WHERE s.dualwrite_n = ANY(%(n)s) ORDER BY s.dualwrite_n
               {conflict}
               RETURNING {key}
             )
@@ -185,7 +195,7 @@ class Statements(Fragments):
             SELECT %(run)s, %(collection)s, c.label, c.path, 'insert', %(table)s, pg_catalog.to_jsonb({key_array}), NULL
             FROM written w
             JOIN {stage} s ON {same_key}
-            JOIN c ON c._n = s._n
+            JOIN c ON c._n = s.dualwrite_n
             RETURNING id, key
             """
         ).format(
@@ -217,10 +227,10 @@ class Statements(Fragments):
             ), written AS (
               UPDATE {table} t SET {assignments}
               FROM {stage} s
-              JOIN c ON c._n = s._n
+              JOIN c ON c._n = s.dualwrite_n
               JOIN {table} old ON {old_is_s}
               WHERE {t_is_s} AND t.xmin = c.xmin::xid AND old.xmin = c.xmin::xid
-              RETURNING c.label, c.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(old) AS row_before
+              RETURNING c.label, c.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(old.*) AS row_before
             )
             INSERT INTO dualwrite.repair_journal
               (run_id, collection, key, path, action, table_name, row_key, row_before)
@@ -266,7 +276,7 @@ class Statements(Fragments):
               DELETE FROM {table} t
               USING c JOIN l ON l._n = c._n
               WHERE {same_key}
-              RETURNING l.label, l.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(t) AS row_before
+              RETURNING l.label, l.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(t.*) AS row_before
             )
             INSERT INTO dualwrite.repair_journal
               (run_id, collection, key, path, action, table_name, row_key, row_before)

@@ -60,6 +60,20 @@ class Write:
 
     journal: dict[int, int] = field(default_factory=dict)
     refused: dict[int, Refused] = field(default_factory=dict)
+    unmade: set[int] = field(default_factory=set)
+    """Rows that were not written because the table makes of the update what was there: no column that differed would be
+    right afterwards."""
+
+    def has(self, n: int) -> bool:
+        return n in self.journal or n in self.refused or n in self.unmade
+
+
+class _Unmade(Exception):
+    """Inside this module: an update that must be taken back."""
+
+    def __init__(self, ns: set[int]) -> None:
+        super().__init__()
+        self.ns = ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +167,10 @@ class Target(Rows):
 
     def enforced(self, connection: Connection, collection: Collection) -> Enforced:
         """What the collection's table enforces, asked once."""
-        if collection.table not in self._enforced:
-            self._enforced.update(enforced(connection, privileges.relations(connection, [collection.table])))
-        return self._enforced[collection.table]
+        name = ".".join(collection.place)
+        if name not in self._enforced:
+            self._enforced.update(enforced(connection, privileges.relations(connection, [name])))
+        return self._enforced[name]
 
     def insert(
         self, connection: Connection, collection: Collection, rows: Sequence[Row], ns: list[int], run_id: str
@@ -227,15 +242,25 @@ class Target(Rows):
 
         def write(part: list[int]) -> None:
             versions = [by_number[n].xmin for n in part]
-            found.journal.update(
-                self._journaled(connection, collection, statements.update, rows, part, run_id, xmin=versions)
-            )
+            written = self._journaled(connection, collection, statements.update, rows, part, run_id, xmin=versions)
+            if written and changing:  # triggers, which may put back what we write
+                left = dict(connection.execute(statements.left_differing, {"n": list(written)}).fetchall())
+                unmade = {n for n in written if set(by_number[n].columns) <= set(left.get(n, ()))}
+                if unmade:
+                    raise _Unmade(unmade)
+            found.journal.update(written)
 
         def refuse(n: int, why: Refused) -> None:
             found.refused[n] = self._judged(connection, collection, why)
 
-        bisect(connection, list(by_number), write, refuse, collection.place[0])
-        left = [n for n in by_number if n not in found.journal and n not in found.refused]
+        changing = bool(self.enforced(connection, collection).firing("update")) if by_number else False
+        while todo := [n for n in by_number if not found.has(n)]:
+            try:
+                bisect(connection, todo, write, refuse, collection.place[0])
+                break
+            except _Unmade as unmade:
+                found.unmade.update(unmade.ns)
+        left = [n for n in by_number if not found.has(n)]
         if left:
             # Still the version that was read, so nobody was faster.
             versions = {"n": left, "xmin": [by_number[n].xmin for n in left]}

@@ -149,7 +149,7 @@ class Trial:
         """Puts staged rows into the trial as an insert would write them. Parameters: n (int[])."""
         columns = self._collection.columns
         return sql.SQL(
-            "INSERT INTO {} ({}, {}) SELECT s._n, {} FROM {} s WHERE s._n = ANY(%(n)s) ORDER BY s._n"
+            "INSERT INTO {} ({}, {}) SELECT s.dualwrite_n, {} FROM {} s WHERE s.dualwrite_n = ANY(%(n)s) ORDER BY s.dualwrite_n"
         ).format(TRIAL, _N, self._statements.names(columns), self._statements.names(columns, "s"), STAGE)
 
     def _updated_rows(self) -> sql.Composed:
@@ -159,7 +159,7 @@ class Trial:
             kept = column_name(c.name, "s" if c.role == "key" else "t")
             values[c.name] = self._statements.updated(c) if c.role == "compared" else kept
         return sql.SQL(
-            "INSERT INTO {} ({}, {}) SELECT s._n, {} FROM {} s JOIN {} t ON {} WHERE s._n = ANY(%(n)s) ORDER BY s._n"
+            "INSERT INTO {} ({}, {}) SELECT s.dualwrite_n, {} FROM {} s JOIN {} t ON {} WHERE s.dualwrite_n = ANY(%(n)s) ORDER BY s.dualwrite_n"
         ).format(
             TRIAL,
             _N,

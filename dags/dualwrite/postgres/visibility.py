@@ -38,6 +38,29 @@ def hides_rows(table: sql.Identifier) -> sql.Composed:
     return sql.SQL("EXISTS ({})").format(hiding.format(sql.Literal(table.as_string(None))))
 
 
+def commands_without_policy(connection: Connection, tables: Iterable[int]) -> dict[int, list[str]]:
+    """By table, the commands that row-level security allows this role on no row at all. An INSERT then ends in an error; an
+    UPDATE or a DELETE finds nothing, without one."""
+    return dict(
+        connection.execute(
+            """
+            SELECT t.oid, array_agg(w.command ORDER BY w.n)
+            FROM unnest(%s::oid[]) AS t (oid)
+            CROSS JOIN (VALUES (1, 'a', 'INSERT'), (2, 'w', 'UPDATE'), (3, 'd', 'DELETE')) AS w (n, letter, command)
+            WHERE row_security_active(t.oid) AND NOT EXISTS (
+              SELECT FROM pg_policy p
+              WHERE p.polrelid = t.oid AND p.polpermissive AND p.polcmd::text IN (w.letter, '*') AND (
+                p.polroles @> ARRAY[0::oid]
+                OR EXISTS (SELECT FROM unnest(p.polroles) r WHERE r <> 0 AND pg_has_role(r, 'USAGE'))
+              )
+            )
+            GROUP BY t.oid
+            """,
+            (list(tables),),
+        ).fetchall()
+    )
+
+
 def shows_every_row(connection: Connection, name: str) -> bool:
     """Whether there is a relation of this name (as in `relations`) that this role may read, and that hides no row from it."""
     row = connection.execute(

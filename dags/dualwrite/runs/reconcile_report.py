@@ -60,6 +60,8 @@ _BLOCKED: dict[str, str] = {
     Reason.REFERENCES_UNSEEN: "let the role see the tables that reference it, because a delete would change rows that it can't "
     "see, or excuse it",
     Reason.DELETE_REFUSED: "see which trigger or policy of the table keeps the row, because Postgres didn't delete it, or excuse it",
+    Reason.CHANGED_BY_TABLE: "a trigger of the table makes something else of what is written there: declare the columns insert_only "
+    "in catalog.py if that is meant, or correct the trigger, or excuse it",
 }
 """What to do where the repair that the verdict suggests can't help, by the difference's reason."""
 _HELPS: dict[str, str] = {
