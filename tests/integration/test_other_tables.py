@@ -490,6 +490,19 @@ def test_an_update_that_a_trigger_undoes_is_not_written(world, when):
     assert world.rows("SELECT email, team FROM app.people WHERE id = 'p4'") == [("p4@x.org", "b")]
 
 
+def test_what_a_table_makes_of_an_update_is_told_until_it_differs(world):
+    """Told by a repair, and kept: a look can't tell, and would advise to repair again."""
+    world.sql(*trigger("lower", "NEW.email := lower(NEW.email); RETURN NEW;"))
+    world.put(p1={"email": "P1@x.org"})
+    world.apply()
+    assert "repair = missing_and_stale" in world.reconciled().alerts[0]
+    for repair in ("all", "off", "off"):
+        [alert] = [a for a in world.reconciled(repair=repair).alerts if a.startswith("people")]
+        assert "declare the columns insert_only" in alert
+    world.put(p1={"email": "p1@x.org"})
+    assert [a for a in world.reconciled().alerts if a.startswith("people")] == []
+
+
 # --- preflight ------------------------------------------------------------------------------------------------------------
 
 

@@ -369,7 +369,7 @@ class Examiner:
                 return
             if finding.verdict is Verdict.REJECTED and not finding.excused:
                 self.rejected.append(replace(finding, key=None))  # it is the document that is mapped again
-        if finding.reason in OBSTACLES and self.policy.delete:
+        if finding.reason in OBSTACLES and self.policy.writes:
             self.obstructed.append(finding)
         if finding.label in self._watched and finding.verdict not in DRIFT | {Verdict.IN_FLIGHT}:
             self.settled.add(finding.label)

@@ -82,9 +82,15 @@ class Reason(StrEnum):
 
 
 OBSTACLES = frozenset(
-    {Reason.STILL_REFERENCED, Reason.REFERENCES_UNSEEN, Reason.DELETE_REFUSED, Reason.ABSENCE_NOT_PROVED}
+    {
+        Reason.STILL_REFERENCED,
+        Reason.REFERENCES_UNSEEN,
+        Reason.DELETE_REFUSED,
+        Reason.ABSENCE_NOT_PROVED,
+        Reason.CHANGED_BY_TABLE,
+    }
 )
-"""Why a row that is extra isn't deleted. Not every look asks, so they don't make it another difference."""
+"""Why a row that is extra isn't deleted, or one that is stale not updated. Not every look asks, so they don't make it another difference."""
 
 
 def reason_of(text: str | None) -> Reason | Refusal | None:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dualwrite import postgres
-from dualwrite.model.declaration import Collection
 from dualwrite.postgres.connection import Connection
 
 _SURELY_A_ROWS = ("21", "22", "23", "44", "54", "P0")
@@ -50,11 +49,6 @@ _NAMES = {
     "23514": "CheckViolation",
     "23P01": "ExclusionViolation",
 }
-
-
-def quoted(collection: Collection) -> str:
-    """The table's name as text that may be cast to regclass."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in collection.place)
 
 
 def may_be_a_rows(error: postgres.Error) -> bool:

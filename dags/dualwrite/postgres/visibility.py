@@ -32,7 +32,7 @@ def tables_hiding_rows(connection: Connection, tables: Iterable[int]) -> set[int
     return {oid for (oid,) in connection.execute(hiding, {"tables": list(tables)}).fetchall()}
 
 
-def hides_rows(table: sql.Identifier) -> sql.Composed:
+def hides_rows(table: sql.Composable) -> sql.Composed:
     """As an expression: whether some rows of a table may be invisible to this role."""
     hiding = sql.SQL(HIDING.format(tables="(SELECT {}::regclass::oid)"))
     return sql.SQL("EXISTS ({})").format(hiding.format(sql.Literal(table.as_string(None))))

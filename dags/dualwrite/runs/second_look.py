@@ -22,7 +22,7 @@ from dualwrite.engine.units import Policy, Unit, unit_of
 from dualwrite.model.declaration import Collection
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, OBSTACLES, SETTLED_BY_WRITING, Cause, Finding, Reason, Verdict, Why
+from dualwrite.model.verdicts import DRIFT, OBSTACLES, SETTLED_BY_WRITING, Cause, Finding, Reason, Verdict, Why, is_same
 from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.references import why_kept
 from dualwrite.postgres.remembered import differences, journal
@@ -247,6 +247,12 @@ def _with_obstacles(
         why = why_kept(staying) or (was if was in _TRIED else None)
         if why is not None:
             reasons[finding.label] = Reason(why)
+    for finding in findings:
+        was_open = before.get(finding.label)
+        if finding.verdict is Verdict.STALE and finding.reason is None and was_open is not None:
+            known = was_open.finding
+            if known.reason == Reason.CHANGED_BY_TABLE and is_same(known.fingerprint, finding.fingerprint):
+                reasons[finding.label] = Reason.CHANGED_BY_TABLE
     return [replace(f, reason=reasons[f.label]) if f.label in reasons else f for f in findings]
 
 
