@@ -127,7 +127,7 @@ def reconcile_beside_an_app(running: stack.Stack) -> None:
     if drifted.state != "failed":
         raise SystemExit("demo: writes were lost, so the reconciliation must fail")
     assert drifted.report is not None
-    for text in as_text(report.samples(drifted.report["collections"])).splitlines()[:8]:
+    for text in as_text(report.samples(drifted.report["collections"])[:2]).splitlines()[:12]:
         print(f"    {text[:WIDTH]}")
     line("It fails, as it should: the failed run is the alert. It saw what its windows show; a sweep finds the rest.")
     repair = {**quick, "scope": "sweep", "repair": "all"}
