@@ -58,7 +58,7 @@ def backfill_gap():
 
     @task
     def choose(**context) -> None:
-        """What isn't to run is skipped from here, without a process of its own."""
+        """Skips all tasks that shouldn't run, without starting a process for each."""
         tasks.choose(context)
 
     @task(task_id="review_slices", map_index_template=SLICE, multiple_outputs=False)

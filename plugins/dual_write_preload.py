@@ -28,7 +28,7 @@ LIBRARIES = (
     "psycopg",
     "sentry_sdk",
 )
-"""None of them starts a thread or opens anything when it is imported: a fork has whole copies of them."""
+"""None of them starts a thread or opens anything when it is imported, so a fork inherits them intact."""
 
 
 class _Preloading:

@@ -61,15 +61,15 @@ def mute() -> None:
 def tell(alerts: Iterable[Alert]) -> None:
     """Sends one event for each alert, then mutes: the task's own failure says the same once more.
 
-    The fingerprint is the collection and the verdict, so a drift that stands for a week is one issue.
+    The fingerprint is the collection and the kind of problem, so a drift that stands for a week is one issue.
     """
     for alert in alerts:
         with sentry_sdk.new_scope() as scope:
-            scope.fingerprint = [_FINGERPRINT, alert.collection or "all", alert.verdict or "failed"]
+            scope.fingerprint = [_FINGERPRINT, alert.collection or "all", alert.kind or "failed"]
             scope.set_level("error")
             tags = {
                 "dual_write.entity_type": alert.collection,
-                "dual_write.verdict": alert.verdict,
+                "dual_write.verdict": alert.kind,
                 "dual_write.cause": alert.cause,
             }
             for name, value in tags.items():

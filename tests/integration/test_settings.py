@@ -270,6 +270,27 @@ def test_a_pooler_that_keeps_another_encoding_is_refused(target_dsn, tmp_path):
         assert postgres.fetch(connection, postgres.sql.SQL("SELECT {}").format("가 '\\"), {}) == [("가 '\\",)]
 
 
+def test_an_id_that_is_sql_stays_an_id_in_a_literal(target_dsn):
+    """`fetch`, `answers` and `at_once` write values into the statement's text; psycopg's escaping must hold for each."""
+    ids = [
+        "'; DROP TABLE posts; --",
+        "\\'; SELECT 1; --",
+        "$$; $1; %(ids)s %s %%",
+        'a"b\n\\n',
+        "{}",
+        "E'\\x27'",
+        "/* ' */",
+    ]
+    given = {"ids": ids}
+    with postgres.connect(target_dsn) as connection:
+        assert postgres.fetch(connection, postgres.sql.SQL("SELECT %(ids)s::text[]").format(), given) == [(ids,)]
+        with connection.transaction():
+            asked = ["SELECT %(ids)s::text[]", "SELECT %(ids)s::text[]"]
+            assert postgres.connection.answers(connection, asked, given) == [[(ids,)]] * 2
+            statement = postgres.sql.SQL("SELECT %s::text[]").format()
+            assert postgres.connection.at_once(connection, [(statement, [ids])] * 2) == [(1, [(ids,)])] * 2
+
+
 @pytest.mark.parametrize("mode", ["dry_run", "apply"])
 def test_a_read_only_server_is_told_with_its_remedy(firestore, emulator, phase1_dsn, target_dsn, mode):
     """Supabase's is one where the disk is nearly full. It isn't overridden."""

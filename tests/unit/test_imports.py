@@ -53,7 +53,7 @@ def _imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_each_library_is_known_to_one_module(path):
+def test_each_library_is_known_to_its_modules_alone(path):
     for library, modules in ALONE.items():
         used = any(name == library or name.startswith(f"{library}.") for name in _imports(path))
         assert not used or _name(path) in modules, f"{_name(path)} imports {library}: only {', '.join(modules)} may"

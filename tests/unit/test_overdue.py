@@ -14,7 +14,7 @@ def test_only_a_run_that_its_timeout_ended_is_told_because_no_task_of_it_could(c
     tell_of_timeout({"dag_run": run, "reason": "task_failure"})
     assert caplog.text == ""
     tell_of_timeout({"dag_run": run, "reason": "timed_out"})
-    assert "run scheduled__2026-11-24 reached its dagrun_timeout and was ended without a report" in caplog.text
+    assert "run scheduled__2026-11-24 hit its dagrun_timeout and was stopped without a report" in caplog.text
 
 
 class Instance:

@@ -20,7 +20,7 @@ def test_a_report_whose_verdicts_do_not_add_up_fails():
     report.add(Finding(Verdict.MISSING, "a"))
     report.check_identity()
     report.examined += 1
-    with pytest.raises(IdentityError, match="things took up 4 keys, examined 5, and its verdicts add up to 4"):
+    with pytest.raises(IdentityError, match="things started with 4 keys, examined 5, and counted 4 verdicts"):
         report.check_identity()
 
 

@@ -167,7 +167,7 @@ def test_samples_of_several_phases_are_capped_together():
 
 def test_phases_whose_verdicts_do_not_add_up_are_refused():
     wrong = {**report("things", matching=2), "examined": 3}
-    with pytest.raises(IdentityError, match="things took up 4 keys, examined 4, and its verdicts add up to 3"):
+    with pytest.raises(IdentityError, match="things started with 4 keys, examined 4, and counted 3 verdicts"):
         merged_json(report("things", matching=1), wrong)
 
 

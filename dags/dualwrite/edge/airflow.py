@@ -1,5 +1,4 @@
-"""The edge to Airflow: connections, forms, contexts, and which errors are worth a retry. The only module of the package
-that imports airflow.
+"""The edge to Airflow: connections, contexts, and which errors are worth a retry.
 
 What brings Google's client or psycopg is imported by the functions that use it: the DAG files import this module each
 time they are parsed, which is every few seconds.
@@ -67,7 +66,7 @@ GREEN = Asset("dual-write-green")
 _MIGRATION_SECONDS = 3600.0
 """After which a migration's statement counts as hung: building an index may take its time."""
 
-alerts.install()  # at import: whatever fails later in this process, a form's parameters included, is told without content
+alerts.install()  # at import, so that every later failure is reported without content, bad form parameters included
 
 _WORTH_A_RETRY = (SourceError, TargetError, IncompleteRead)
 
@@ -87,7 +86,7 @@ def _connection(conn_id: str, kind: str) -> tuple[Any, dict[str, Any]]:
     try:
         connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
-        if os.environ.get(variable):  # Airflow takes one that it can't read for one that isn't there
+        if os.environ.get(variable):  # Airflow treats an unreadable connection as a missing one
             raise PreflightError(
                 f"Connection {conn_id} is unreadable: the value of {variable} is neither JSON nor a URI. Write it as "
                 f'{{"conn_type": "{kind}", "host": ..., "login": ..., "password": ..., "extra": {{}}}}, or %-encode the '
@@ -376,9 +375,9 @@ def _stop(context: Mapping[str, Any], why: str) -> NoReturn:
 
 @contextmanager
 def clearly_run(context: Mapping[str, Any]) -> Iterator[None]:
-    """`clearly`, and Sentry told which run it is, and to keep still while a retry may still end well.
+    """Like `clearly`; also tags Sentry events with the run, and mutes them while a retry may still succeed.
 
-    What ends the task is left as its XCom `error`, for the report: the last task is where people look.
+    The error that ends the task becomes its XCom `error`, for the report: the last task is where people look.
     """
     alerts.begin(dag_id=str(context["dag"].dag_id), run_id=str(context["run_id"]))
     instance = context["ti"]

@@ -40,8 +40,8 @@ def plan_of(context: Mapping[str, Any]) -> GapParams:
 
 
 def run_of(context: Mapping[str, Any], reads_beside: int = 0) -> AbstractContextManager[backfill.Run]:
-    """The run of a task after preflight; skips the task where preflight failed. `reads_beside`: what else counts towards the
-    run's cap, though no task that has ended tells of it."""
+    """The run of a task after preflight; skips the task if preflight failed. `reads_beside`: reads to count against the cap
+    that no finished task has recorded."""
     return gap_run(context, plan_of(context), _unlogged_reads(context) + reads_beside)
 
 

@@ -53,12 +53,12 @@ def tell_of_timeout(context: Mapping[str, Any]) -> None:
     run = context.get("dag_run")
     dag_id, run_id = str(getattr(run, "dag_id", None)), str(getattr(run, "run_id", None))
     text = (
-        f"{dag_id}: run {run_id} reached its dagrun_timeout and was ended without a report; no other run could start before "
-        "that. What it had examined is kept, and the next run resumes from there. See which task waited, and for what."
+        f"{dag_id}: run {run_id} hit its dagrun_timeout and was stopped without a report; until then it blocked every other "
+        "run. What it had examined is kept, and the next run resumes from there. Find the task that hung and what it waited for."
     )
     log.error("%s", text)
     alerts.begin(dag_id=dag_id, run_id=run_id)
-    alerts.tell([Alert(text, verdict="timed_out")])
+    alerts.tell([Alert(text, kind="timed_out")])
 
 
 CALLBACK = tell_of_timeout if os.environ.get("DUALWRITE_TELL_OF_TIMEOUT") == "1" else None

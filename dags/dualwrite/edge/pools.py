@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 SOURCE_POOL = os.environ.get("DUALWRITE_SOURCE_POOL") or "default_pool"
-"""Of the tasks that read Firestore; each has one stream, and one connection to Postgres beside it (`compare` four of each)."""
+"""Pool for tasks that read Firestore. Each holds one stream and one Postgres connection (`compare`: four of each)."""
 
 TARGET_POOL = os.environ.get("DUALWRITE_TARGET_POOL") or "default_pool"
-"""Of the tasks that write or read Postgres alone, with one connection each."""
+"""Pool for tasks that use Postgres alone, with one connection each."""

@@ -156,7 +156,7 @@ class _Kept(dict[str, dict[str, Any]]):
 
 
 def _told(context: Mapping[str, Any], stage: reconciliation.Stage) -> dict[str, Any]:
-    """A stage as JSON. Raises, for a retry, where that may still end well: it then does again only what failed."""
+    """A stage as JSON. Raises if a retry may still succeed; the retry repeats only what failed."""
     errors = {name: cleared(error) for name, error in stage.errors.items()}
     text = "; ".join(f"{name}: {error}" for name, error in errors.items())
     again = next((error for error in errors.values() if worth_a_retry(error)), None)

@@ -20,7 +20,7 @@ _PAGE = 10_000
 
 
 class Absence:
-    """What complete reads of names said of some keys. One object serves for one moment: what it knows grows old."""
+    """Where complete reads of names found some keys. Make a new one for each check; answers go stale."""
 
     def __init__(self, source: Source, max_reads: int) -> None:
         self._source = source
@@ -29,12 +29,12 @@ class Absence:
         self.reads = 0
         """Names that were read."""
 
-    def look(self, collection: Collection, keys: Iterable[Key]) -> bool:
-        """Reads all names of a collection and keeps where these keys are. False where that is not possible, or would
-        read more than `max_reads`."""
+    def look(self, collection: Collection, keys: Iterable[Key]) -> None:
+        """Reads all names of a collection and keeps where these keys are; not if that is impossible, or would read more
+        than `max_reads`: then `paths` answers None."""
         wanted = set(keys)
         if not collection.keyed_by_path or collection.entries is not None:
-            return False
+            return
         scan = Scan(collection.collection_id, (), collection.top_level)
         number, _ = self._source.count(scan)
         if number > self._max_reads:
@@ -44,7 +44,7 @@ class Absence:
                 f"{number:,}",
                 f"{self._max_reads:,}",
             )
-            return False
+            return
         self.reads += number
         log.info("%s: reading %s names, to prove that no document has a key", collection.name, f"{number:,}")
         found: dict[Key, list[str]] = {key: [] for key in wanted}
@@ -54,7 +54,6 @@ class Absence:
                 if key in found:
                     found[key].append(document.path)
         self._paths.update({(collection.name, key): paths for key, paths in found.items()})
-        return True
 
     def paths(self, collection: Collection, key: Key) -> list[str] | None:
         """Where documents with this key are; None where nobody could look."""

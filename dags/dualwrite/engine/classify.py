@@ -73,7 +73,7 @@ def says_elsewhere(collection: Collection, difference: Difference) -> bool:
 
 
 def still_to_write(finding: Finding, policy: Policy) -> bool:
-    """A difference that the policy would write and nothing stands in the way of."""
+    """A difference that the policy allows and nothing blocks."""
     if finding.excused:
         return False
     if finding.reason is not None and finding.reason != Reason.PARENT_MISSING:

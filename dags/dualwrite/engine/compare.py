@@ -73,8 +73,8 @@ class Examiner:
         excused: Mapping[str, Excuse] | None = None,
         watched: frozenset[str] = frozenset(),
     ) -> None:
-        """`excused`: what a person accepted, by label. `watched`: labels of differences that are open from before (what
-        became of them is told by `settled`)."""
+        """`excused`: what a person accepted, by label. `watched`: labels already open before this run;
+        `settled` collects those that match now."""
         self.source = source
         self.target = target
         self.catalog = catalog
@@ -88,8 +88,8 @@ class Examiner:
         self.settled: set[str] = set()
         """Watched keys that match now."""
         self._seen_labels: set[str] = set()
-        """Of the keys that a first look examined: all of a window's, and of a sweep's those that its rows' keys don't tell,
-        and those that are open from before."""
+        """Labels that a first look examined. In a window: all. In a sweep: those that the rows' keys don't give, and those that
+        were open before this run."""
         self._seen_paths: set[str] = set()
         self.rejected: list[Finding] = []
         """Rejections that nobody excused; kept for `first_look` alone."""
@@ -321,7 +321,7 @@ class Examiner:
         return usual if slow is None else min(usual, slow)
 
     def _judge_page(self, page: Page) -> list[Unit]:
-        """Judges and, where the policy says so, inserts rows. Returns the stale ones that still are to be updated."""
+        """Judges and, if the policy says so, inserts rows. Returns the stale rows that still need an update."""
         judged = self.judge.judge(page, self.policy)
         # Only now: a page that can't be judged was not taken up, and a caller may go on without it.
         self.report.taken += len(page)
@@ -378,8 +378,8 @@ class Examiner:
     # --- several documents on one natural key -------------------------------------------------------------------------
 
     def _resolve_shared_keys(self) -> None:
-        """Judges rows that differ from a row which another document may own, now that the scan is over: whose it is, the
-        protocol finds out by asking all that share the key."""
+        """After the scan, settles rows whose key other documents may share: the protocol reads all of them and decides who
+        owns the row."""
         unresolved, self._unresolved = self._unresolved, []
         contested = []
         for unit, if_another_has_it in unresolved:
@@ -450,7 +450,7 @@ class Examiner:
         return self._examine(units)
 
     def take(self, finding: Finding) -> None:
-        """Counts what somebody else examined, as a key of this look."""
+        """Counts a finding made elsewhere as a key of this look."""
         self.report.taken += 1
         self._seen_labels.add(finding.label)
         self._found(finding)

@@ -336,7 +336,7 @@ class Protocol:
             if still_to_write(finding, policy) and n not in judged.journal:
                 current.again[row.label] = current.units[row.label]
             elif not (row.label in done and finding.verdict is Verdict.MATCHING):
-                done[row.label] = finding  # what it was when we wrote, not that it matches since
+                done[row.label] = finding  # the verdict from before our write: it matches only because we wrote it
 
     # --- step 5 -------------------------------------------------------------------------------------------------------
 
@@ -446,8 +446,8 @@ class Protocol:
         return Deletes(self._judge, units, self._bring_into_line, frozenset()).found_elsewhere(units)
 
     def prove_extra(self, found: Sequence[Finding]) -> list[Finding]:
-        """Findings as they are once it was asked everywhere whether rows are really extra: a document with such a row's
-        key may live at a path that the row doesn't tell. Costs a complete read of names (see absence.py)."""
+        """The findings, after every place where a document could be was searched: a document with an extra row's key may live
+        at a path that the row doesn't give. Costs a complete read of names (see absence.py)."""
         extra = [unit_of_finding(self._collection, f) for f in found if _takes_proof(f)]
         alive, unproved = Deletes(self._judge, extra, self._bring_into_line, frozenset()).proof(extra)
         known = {f.label: f for f in self.run(alive, Policy())}

@@ -109,8 +109,8 @@ class Deletes:
     # --- the proof ----------------------------------------------------------------------------------------------------
 
     def _elsewhere(self, unit: Unit) -> list[Unit] | None:
-        """The unit as it really is, where a document with its key lives elsewhere (or what it requires does); empty
-        where that is disproved, None where nobody could look."""
+        """Where the document (or the one it requires) really lives: one unit; empty if proved gone; None if the proof was
+        refused."""
         if self._before is None:
             self._before = self._look(self._units)
         return self._alive(unit, self._before)

@@ -57,7 +57,7 @@ class RequiredDocuments(Interface):
 class Judged:
     """A page judged, by numbers in it: the findings on rows that do not match, and the journal ids of rows written.
 
-    A finding of None is a row that shares its key with another document's: settled when all of them are known.
+    A finding of None: other documents may share this row's key; it is settled once all of them are known.
     `obstacles`: constraints that refused rows and may not do so at another look, see `Refused.passing` and `own_table`.
     """
 
@@ -139,8 +139,8 @@ class Judge:
         )
 
     def wait_or_raise(self, error: postgres.Error, attempt: int) -> None:
-        """Waits before another attempt where that may help; raises otherwise. By hand, because an attempt that ended without an
-        error, its rows having changed, counts as one too."""
+        """Waits before another attempt if that may help; raises otherwise. Not tenacity: an attempt that raised nothing but found
+        its rows changed counts as well."""
         if not postgres.is_transient(error):
             raise error
         if attempt + 1 >= ATTEMPTS:

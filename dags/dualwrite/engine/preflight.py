@@ -41,7 +41,7 @@ class Preflight:
     server: str
     source_time: datetime
     clock_difference_seconds: float
-    """Target's clock minus source's, at the moment of asking; includes the way there."""
+    """Target's clock minus source's, including the network round trip."""
     estimated_reads: dict[str, int]
     triggers: dict[str, list[str]]
     """Names of the triggers that fire on what a run writes, by table."""
@@ -133,7 +133,7 @@ def check(
     apart = (target_time - source_time).total_seconds() - (began - datetime.now(UTC)).total_seconds()
     if abs(apart) > CLOCKS_APART:
         log.warning(
-            "The clocks of source and target are %.0f s apart; windows and grace allow for it only in part", apart
+            "The clocks of source and target are %.0f s apart; windows and grace compensate for it only partly", apart
         )
     return Preflight(role, server, source_time, apart, estimates, fired, unknown)
 

@@ -11,7 +11,7 @@ _BUCKETS = 256
 
 
 class Keys(Protocol):
-    """Where the keys go that a look saw in documents."""
+    """Receives the keys that a look found in documents."""
 
     def update(self, keys: Iterable[Any]) -> None: ...
 
@@ -19,9 +19,8 @@ class Keys(Protocol):
 class Seen:
     """Remembers the 64-bit hashes of keys, not the keys.
 
-    A key that was not seen is taken for one that was with a chance of its number of members in 2^64: of ten million rows,
-    one is overlooked in two hundred thousand sweeps, and another one in the next sweep, because Python seeds its hash
-    anew for each process.
+    With n keys, an unseen key collides with a seen one with probability n / 2^64. For ten million rows that hides one row
+    in about 200,000 sweeps, and a different one each time, because Python reseeds its hash in every process.
     """
 
     def __init__(self) -> None:

@@ -1,11 +1,11 @@
 """Cuts a large collection into slices that hold about equally many documents, by count() alone.
 
-Slices of a window are cut by time: the window in equal stretches, and those that hold too many in finer ones. Slices of a
-whole collection are cut by document name, at names that the target knows: those of a sample of its rows, and of their
-parents' where rows are few or don't tell their documents' ids (a natural key). (Firestore's own PartitionQuery does the like, for whole collection groups only; the emulator
-answers it with UNIMPLEMENTED, so nothing here could test it.)
+A window is cut into equal stretches of time, and dense stretches are cut again. A whole collection is cut at document names
+taken from a sample of its rows, or of its parents' rows if it has few rows or they don't contain the document id (a natural
+key). (Firestore's own PartitionQuery does the like, for whole collection groups only; the emulator answers it with
+UNIMPLEMENTED, so nothing here could test it.)
 
-A name needs no document: where a boundary's document is gone, names are still compared. All counts of one cut are of one
+A name needs no document: if a boundary's document is gone, names are still compared. All counts of one cut are of one
 read_time, so its parts must add up to the whole: they cover each document exactly once, or the cut isn't used. Billed:
 about two to four reads for 1,000 documents.
 """
@@ -52,7 +52,7 @@ class Cutter:
 
     def cut(self, windows: Mapping[str, Window | None], *, at_most: float = math.inf) -> list[Slice]:
         """The slices of those collections that hold more than slice_documents in their window (None: all documents), and
-        not more than `at_most`, in the order in which they were named. Others give none."""
+        not more than `at_most`, in the given order; smaller and larger ones are left whole."""
         counted = {name: self._counted(self.catalog[name], window) for name, window in windows.items()}
         large = {name: n for name, (n, _) in counted.items() if self.slice_documents < n <= at_most}
         most = size(self.slice_documents, sum(large.values()))

@@ -185,10 +185,10 @@ class Tripwire:
         return tripped
 
     def _deviations(self, baseline: Baseline, look: _Look) -> tuple[int, int, int, int]:
-        """Of the baseline's slices, of the new one, of the documents that no slice holds, and of those that lie elsewhere.
+        """The deviations of the baseline's slices, of the new one, of the documents in no slice, and of those elsewhere.
 
-        An untimed document that was created with its row is no deviation: its row is among the younger ones, where no
-        document accounts for it, until time passes over it. So is a young one elsewhere, which no row accounts for.
+        A new untimed document with its row is no deviation: for now the row counts as recent, where no document matches
+        it. Nor is a recent document elsewhere, which has no row.
         """
         old = look.documents - look.rows_before - sum(baseline.differences)
         new = look.new - look.rows_new

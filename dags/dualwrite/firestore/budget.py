@@ -73,9 +73,9 @@ class Budget:
 
     def refusal(self, reads: int, what: str, *, or_more: bool = False) -> BudgetError:
         return BudgetError(
-            f"A run bills at most max_billed_reads = {self.limit:,} reads: {self._spent:,} were spent "
+            f"A run bills at most max_billed_reads = {self.limit:,} reads: {self._spent:,} are spent "
             f"({cost.dollars(self._spent)}), and {what} would cost {reads:,}{' or more' if or_more else ''} "
-            f"({cost.dollars(reads)}). They were not read. What was examined is kept; what was not keeps its watermark, and "
-            "the next run begins there. Trigger a run with a larger max_billed_reads; scheduled runs take it from Variable "
+            f"({cost.dollars(reads)}), so it was not read. Finished collections are kept; the others keep their watermark and "
+            "are read by the next run. Trigger a run with a larger max_billed_reads; scheduled runs take it from Variable "
             "reconcile_max_billed_reads."
         )

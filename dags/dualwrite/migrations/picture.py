@@ -97,7 +97,8 @@ _PARTS = {
           SELECT name, CASE WHEN name = 'public' THEN 0 ELSE coalesce(to_regrole(name)::oid, 1) END AS oid
           FROM unnest(%(roles)s::text[]) AS a (name)
           UNION
-          SELECT rolname::text, oid FROM pg_roles WHERE NOT rolsuper AND NOT rolbypassrls AND rolname NOT LIKE %(own)s AND rolname <> ALL(%(roles)s::text[])
+          SELECT rolname::text, oid FROM pg_roles
+          WHERE NOT rolsuper AND NOT rolbypassrls AND rolname NOT LIKE %(own)s AND rolname <> ALL(%(roles)s::text[])
         ) r
         LEFT JOIN LATERAL aclexplode(c.relacl) acl ON acl.grantee = r.oid
         WHERE c.oid = ANY(%(oids)s::oid[]) AND r.oid <> c.relowner

@@ -9,5 +9,5 @@ STAGES = ("preflight", "compare", "grace", "look_again", "repair", "report")
 """The tasks of a reconciliation, in their order. `grace` waits, and `repair` runs only where there is something to repair."""
 
 MAX_PLAN_AGE = timedelta(hours=2)
-"""How old a reconciliation's plan may be when something is written by it, and how long a run may last. Airflow clears tasks of any age and runs them
-again."""
+"""The oldest plan that a repair may act on, and the longest that a run may take. Airflow clears tasks of any age and runs
+them again."""

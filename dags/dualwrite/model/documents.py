@@ -55,14 +55,13 @@ Value = (
 class Document:
     """One document as it was read: its path below the database root and the fields that were asked for.
 
-    `create_time` and `update_time` are the server's (UTC, microseconds). `size` is its encoded size in bytes.
+    `create_time` and `update_time` are the server's (UTC, microseconds).
     """
 
     path: str
     fields: Mapping[str, Value]
     create_time: datetime
     update_time: datetime
-    size: int = 0
 
 
 class Unasked(Enum):

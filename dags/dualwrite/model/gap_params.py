@@ -59,14 +59,14 @@ class GapParams(Params):
     since: Instant = Field(
         title="Since (the export's time)",
         description="The picker's time is of the zone chosen in Airflow. By API or CLI, write the offset from UTC: a time without "
-        "one is refused, because local time taken for UTC would lose hours.",
+        "one is refused, because reading local time as UTC would skip hours of writes.",
     )
     margin_hours: float = Field(
         24,
         ge=0,
         le=24 * 366,
         title="Margin (hours)",
-        description="How long before Since the window begins. Rows that are there already are read and left alone.",
+        description="Start the window this long before Since. Rows that already match are left alone.",
     )
     until: Instant | None = Field(None, title="Until", description="With an offset from UTC; empty means now.")
     """Settled in a running run: never later than its beginning, and the same moment in all its tasks."""

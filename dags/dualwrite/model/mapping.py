@@ -80,7 +80,8 @@ def staged(number: int, row: Row) -> Staged:
 
 
 Refusal = NewType("Refusal", str)
-"""Why a document can't become a row: a sentence of column names and types, never a value."""
+"""Why a document can't become a row: a sentence of column names and types, or Postgres's condition and the constraint's name;
+never a value."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 BURST_SECONDS = 1.0
-"""What was not used this long ago is not made up for."""
+"""Capacity unused for longer than this is lost, not saved up."""
 
 
 class Pace:

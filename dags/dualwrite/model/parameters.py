@@ -169,7 +169,7 @@ SliceDocuments = Annotated[
     Field(
         ge=1,
         le=MAX_BILLED_READS,
-        title="Slices (documents)",
+        title="Slice size (documents)",
         description="A collection with more documents than this is cut into slices of at most this many, shared among several tasks.",
         json_schema_extra=FINE_TUNING,
     ),

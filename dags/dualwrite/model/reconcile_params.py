@@ -73,7 +73,8 @@ class ReconcileParams(Params):
         ge=0,
         le=100,
         title="Max. share of a table (%)",
-        description="A repair with more than 20 updates and deletes that touch more than this share of a table is refused entirely.",
+        description="Refuse the whole repair if it would change more than this share of a table (checked above 20 updates and "
+        "deletes).",
     )
     max_billed_reads: MaxBilledReads = None
     max_proof_reads: int = Field(
@@ -81,7 +82,8 @@ class ReconcileParams(Params):
         ge=0,
         le=MAX_BILLED_READS,
         title="Max. reads to prove a delete (max_proof_reads)",
-        description="Before a row counts as extra or is deleted, all document names of its collection are read; not if there are more than this.",
+        description="A row is called extra or deleted only after all document names of its collection were read. If there are more "
+        "than this, it stays open as absence_not_proved.",
     )
     max_proof_reads_a_day: int = Field(
         1_000_000,
@@ -112,7 +114,8 @@ class ReconcileParams(Params):
         ge=0,
         le=7 * 24 * 60,
         title="Overlap (minutes)",
-        description="How much earlier the window of documents begins, because an offline phone sends late, with old times.",
+        description="Start the documents' window this much earlier, to catch writes that an offline phone sends late with old "
+        "timestamps.",
         json_schema_extra=FINE_TUNING,
     )
     grace_seconds: float = Field(
@@ -166,8 +169,8 @@ class ReconcileParams(Params):
         ge=0,
         le=24 * 366,
         title="Oldest complete comparison (hours)",
-        description="A scheduled run fails if any collection, selected or not, was last compared completely longer ago; a manual "
-        "run, if a selected one was. 0 switches this off.",
+        description="A scheduled run fails if any collection's last complete comparison is older than this; a manual run checks "
+        "only the selected ones. 0 switches this off.",
         json_schema_extra=ALARMS,
     )
     max_swept_age_hours: float = Field(

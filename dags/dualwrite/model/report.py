@@ -128,9 +128,9 @@ class CollectionReport:
         total = sum(self.counts.values())
         if unknown or total != self.examined or self.examined != self.taken:
             raise IdentityError(
-                f"Every key examined ends in exactly one verdict: {self.collection} took up {self.taken} keys, examined "
-                f"{self.examined}, and its verdicts add up to {total}. This is a defect of the bundle: nothing it reported "
-                "of this collection can be trusted. Report it with the task's log."
+                f"Every key examined ends in exactly one verdict: {self.collection} started with {self.taken} keys, examined "
+                f"{self.examined}, and counted {total} verdicts. This is a defect of the bundle: don't trust this collection's "
+                "report. Report the defect with the task's log."
             )
 
     def as_json(self) -> dict[str, Any]:
@@ -169,8 +169,8 @@ COUNTERS = tuple(Counted(f.name, **f.metadata) for f in fields(CollectionReport)
 
 
 def merged(parts: Sequence[CollectionReport]) -> CollectionReport:
-    """Several phases of one collection as one: what was examined in each, added up. A phase that is no verdict on
-    further keys (a repair, the look after it) is not to be among them. Raises IdentityError where it doesn't add up."""
+    """Several phases of one collection as one: what was examined in each, added up. Leave out phases
+    that look at the same keys again (a repair, or the look after it). Raises IdentityError if it doesn't add up."""
     whole = replace(parts[0], taken=sum(p.taken for p in parts), counts=Counter(), samples={}, reasons=Counter())
     for counter in COUNTERS:
         if counter.added:
@@ -189,13 +189,14 @@ def merged(parts: Sequence[CollectionReport]) -> CollectionReport:
 class Alert:
     """One thing that is wrong. The task's last line, its exception and the Sentry event are made of `text`.
 
-    `collection` and `verdict` are None where it is not about one of them; together they name the standing problem, so
-    that a drift that stays is one issue and not a hundred.
+    `collection` is None if the problem concerns no single one. `kind` is a verdict, or a word for what went wrong
+    (not_swept, timed_out, ...). Together they name the standing problem, so that a drift that stays is one issue and not a
+    hundred.
     """
 
     text: str
     collection: str | None = None
-    verdict: str | None = None
+    kind: str | None = None
     cause: str | None = None
 
 

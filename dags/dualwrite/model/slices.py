@@ -110,8 +110,8 @@ def slices_of(
 
 
 def size(slice_documents: int, documents: int) -> int:
-    """How many documents a slice may hold, so that all that a run cuts up makes at most MOST_SLICES. Two slices that touch
-    hold more than one may: else they would have been joined."""
+    """The slice size that keeps a run within MOST_SLICES. Two neighbours together exceed one slice's limit, or they would
+    have been joined."""
     return max(slice_documents, -(-2 * documents // (MOST_SLICES // 2)))
 
 

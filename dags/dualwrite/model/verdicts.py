@@ -124,8 +124,8 @@ class Finding:
     """One examined key and its verdict: all that is known of a difference, from being found to being repaired and told.
 
     `label` names the key within its collection (see mapping.label_of); `key` is None where no row could be made of the
-    document; `path` is the document's, or where it would be; `columns` are the ones that differ. `fingerprint` changes whenever the compared values do: two looks with the same one
-    saw the same difference.
+    document; `path` is the document's, or where it would be; `columns` are the ones that differ. `fingerprint` changes whenever
+    the compared values do: two looks with the same one saw the same difference.
     """
 
     verdict: Verdict

@@ -62,9 +62,9 @@ def instant(text: Any, name: str) -> datetime:
 
 
 def gap_window(since: datetime, margin: timedelta, until: datetime | None, now: datetime) -> Window:
-    """The window of a backfill: from `margin` before the export began to be trusted, to `until` or now.
+    """The window of a backfill: from `margin` before `since`, to `until` or now.
 
-    Raises ParameterError where since lies in the future or until before since.
+    Raises ParameterError if since lies in the future or until before since.
     """
     if since > now:
         raise ParameterError(

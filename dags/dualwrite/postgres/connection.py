@@ -74,7 +74,7 @@ ANSWER_SECONDS = 150.0
 _EITHER = select.POLLIN | select.POLLOUT
 _POLLED = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: _EITHER}
 _READY = {0: Ready.RW, select.POLLIN: Ready.R, select.POLLOUT: Ready.W, _EITHER: Ready.RW}
-"""What poll() says, to psycopg. An error or a hang-up alone is none of the two: libpq finds it out on the next read."""
+"""What poll() says, to psycopg. An error or hang-up is neither; libpq notices it on the next read."""
 
 _DISCONNECTS = ("08", "57P", "25P03", "25P04", "53300")
 """SQLSTATEs: connection exceptions; shut down, crashed, starting up or idle too long; the transaction idle, or as a

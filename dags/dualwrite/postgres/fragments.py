@@ -1,7 +1,7 @@
 """The parts that statements over a collection's table are composed of.
 
-Composed, never concatenated: names come from the catalog as identifiers, values only as parameters. Names used
-throughout: `t` the target table, `s` the staged page, `c` the candidates of one write or look. What a writing statement is
+Composed, never concatenated: names come from the catalog as identifiers, values are parameters, which a message of several
+statements carries as literals that psycopg escapes (see `connection.fetch`). Names used throughout: `t` the target table, `s` the staged page, `c` the candidates of one write or look. What a writing statement is
 made of names pg_catalog, see `connection.as_a_client` (unnest of several arrays is always Postgres's own).
 """
 

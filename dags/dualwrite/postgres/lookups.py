@@ -181,10 +181,10 @@ class Lookups(Fragments):
 
     @statement
     def paths(self) -> sql.Composed:
-        """Where the documents of some rows may be: n, paths (text[], the likeliest first; empty where none can be told).
+        """Where the documents of some rows may be: n, paths (text[], the likeliest first; empty if none is known).
 
-        A variable of the path is told by the rows that this one references, and by its own columns. Where these disagree
-        (a denormalised column is wrong), both paths are told. Parameters: n, keys.
+        A path variable comes from the referenced rows and from the row's own columns. If they disagree (a denormalised
+        column is wrong), both paths are returned. Parameters: n, keys.
         """
         joins, referenced = self._variables("t", referenced_first=True)
         _, own = self._variables("t", referenced_first=False)

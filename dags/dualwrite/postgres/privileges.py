@@ -36,8 +36,8 @@ def relations_parameters(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def relations(connection: Connection, names: Iterable[str]) -> dict[str, int]:
-    """The oids of tables, views, indexes or sequences by name: schema.name, or the name of one in `public`. What isn't there is
-    left out."""
+    """The oids of tables, views, indexes or sequences by name: schema.name, or the name of one in `public`. Missing
+    relations are omitted."""
     return dict(connection.execute(RELATIONS, relations_parameters(names)).fetchall())
 
 

@@ -1,5 +1,5 @@
-"""What the slices of a sweep saw, in the target: so that rows without a document are found though no process has seen all
-documents, in the memory of a page.
+"""The keys that a sweep's slices have seen, kept in the target, so that the last step finds rows without a document although
+no process saw every document, and holds only one page in memory.
 
 Each try of a slice is a *look* with a number of its own. It keeps 16 bytes of each key that it saw in a document, and of
 each label that it counted otherwise (a rejection). When all slices are done, `unseen` gives the rows whose key none of the
@@ -210,4 +210,4 @@ def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
     except Error as error:
         if not is_transient(error):
             raise
-        log.warning("What slices saw could not be forgotten now; the next run does it")
+        log.warning("Could not clear the slices' seen keys; the next run will")

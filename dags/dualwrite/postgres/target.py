@@ -175,8 +175,8 @@ class Target(Rows):
     def insert(
         self, connection: Connection, collection: Collection, rows: Sequence[Row], ns: list[int], run_id: str
     ) -> Write:
-        """Inserts staged rows (by their number) that are still absent. What a client inserted meanwhile is left alone
-        and stands in neither part of the answer."""
+        """Inserts staged rows (by their number) that are still absent. A row that a client inserted meanwhile is left
+        alone and appears in neither part of the result."""
         statements, found = self.statements(collection), Write()
 
         def write(statement: postgres.sql.Composed) -> Callable[[list[int]], None]:
@@ -307,7 +307,7 @@ class Target(Rows):
             "table": collection.table,
             **more,
         }
-        # Two documents of one label can't be written in one statement: their key is one.
+        # One statement never writes two documents with the same label: they have the same key.
         numbers = {rows[n].label: n for n in ns}
         return {numbers[label]: i for i, label in connection.execute(statement, parameters)}
 

@@ -1,6 +1,6 @@
 """The gap backfill: what was written to Firestore after the export and is absent or stale in the target.
 
-Window and policy around the engine in `examine.py`, the verification that follows an apply, and the report.
+Window and policy around the engine in `engine/compare.py`, the verification that follows an apply, and the report.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ def examine(run: Run, part: Slice, *, dry: bool, record: bool = True) -> dict[st
 
 
 def finish_journals(run: Run) -> None:
-    """Confirms what a killed task of this run or of an earlier one wrote: slices leave that alone, because one couldn't tell
-    it from what its neighbours are writing."""
+    """Confirms the writes of killed tasks, of this run or earlier ones. A slice can't: it couldn't tell them from its
+    neighbours' writes in progress."""
     policy = policy_of(run.params, dry=False)
     for name in run.params.names:
         with examiner_of(run, CollectionReport(name, "gap"), policy) as examiner:

@@ -97,7 +97,7 @@ class _FirstLook:
             self._pending += self._examiner.first_look(read, PAGE_SIZE, self._more)
 
     def _more(self, examiner: Examiner) -> list[Unit]:
-        """What no document of this look was: seen from the other sides or, where all was looked at, excused."""
+        """Keys that no document of this look accounted for: those found from the other sides or, in a sweep, the excused ones."""
         if self._window is not None:
             self._wire.look(examiner)
             units = _other_sides(examiner, self._window, self._run.params.max_operation_looks)
@@ -196,8 +196,8 @@ def to_look_at(connection: Connection, run: Run, name: str) -> dict[str, Any]:
 
 
 def _other_sides(examiner: Examiner, window: Window, most: int) -> list[Unit]:
-    """Keys that rows and operations of the window name, and that no document of the window was. Of those that only
-    operations name, `most`: any client may write an operation."""
+    """Keys named by the window's rows or operations but by none of its documents. Of those that only operations name, at
+    most `most`: any client may write an operation."""
     target, collection, report = examiner.target, examiner.collection, examiner.report
     keys = target.written_between(collection, window.start, window.end)
     units = examiner.fresh(examiner.units_of(keys))

@@ -34,7 +34,7 @@ def checklist(
     """The answer and its lines, as JSON.
 
     `whole` is the report as build_report made it, `collections` all of the catalog, `derived` those that come out of
-    other collections' documents: permissions and waiting lists, without which nobody may read anything.
+    other collections' documents, such as permissions, without which nobody may read anything.
     """
     checks = [
         _swept(whole, collections),
@@ -126,7 +126,7 @@ def _alive(whole: Mapping[str, Any]) -> Check:
 
 
 def _derived(whole: Mapping[str, Any], derived: Sequence[str]) -> Check:
-    title = "Permissions and waiting lists equal"
+    title = "Collections made from other documents are equal"
     if not derived:
         return Check("derived", title, True, "The catalog has none.")
     differing = sorted({line["collection"] for line in whole["open"] if line["collection"] in derived})

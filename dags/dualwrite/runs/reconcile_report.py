@@ -31,7 +31,7 @@ from dualwrite.runs.ready import checklist, clean_streak
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 from dualwrite.runs.repair import steps
 
-_DONE = {"examined": "completely compared", "swept": "swept"}
+_DONE = {"examined": "complete comparison", "swept": "sweep"}
 EXCUSES = 20
 """How many excused differences a report lists; the counts beside them are exact."""
 NO_GATE = "Whether dual-write is alive is unknown: the task look_again failed or did not run; see its log."
@@ -192,7 +192,7 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
     """Why the run fails; empty where it succeeds."""
     found = []
     if problem := whole["problem"]:
-        found.append(Alert(problem, verdict=str(whole["problem_kind"])))
+        found.append(Alert(problem, kind=str(whole["problem_kind"])))
     for collection in whole["collections"]:
         name = collection["collection"]
         if collection["not_examined"]:
@@ -203,8 +203,9 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
         if collection["undecided"]:
             number = collection["undecided"]
             text = (
-                f"{name}: {number:,} {'difference was' if number == 1 else 'differences were'} seen once and not looked at again, because more than "
-                f"max_open_looks = {plan.params.max_open_looks:,} are open; the next runs continue"
+                f"{name}: {number:,} {'difference still needs its' if number == 1 else 'differences still need their'} second "
+                f"look, because more than max_open_looks = {plan.params.max_open_looks:,} are open; later runs take "
+                f"{'it' if number == 1 else 'them'}"
             )
             found.append(Alert(text, name, "not_examined"))
         if collection["operations_left"]:
@@ -221,7 +222,7 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
         Alert(
             f"run {run} was cut off without a report, by its timeout of two hours or by hand, and no other run could start before "
             "that; what it had examined is kept. See which of its tasks waited, and for what",
-            verdict="timed_out",
+            kind="timed_out",
         )
         for run in plan.hung
     ]
@@ -308,7 +309,7 @@ def _form(link: str, repair: str | None, name: str) -> str:
 
 _REPAIRED = {
     Why.NEVER_ATTEMPTED: (
-        "that no operation had attempted",
+        "that write_ops shows no attempt for",
         "the client that doesn't dual-write (flag off, old version)",
     ),
     Why.ATTEMPTED_FAILED: (
@@ -335,11 +336,11 @@ def _quiet_repairs(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
             continue
         listed = ", ".join(f"{r['collection']} {r['unattended']:,}" for r in lately if r["unattended"])
         text = (
-            f"{now:,} rows were repaired {which}, {number:,} by scheduled runs in 24 hours ({listed}): more than {limit} = "
-            f"{most:,}. The rows are correct now; find {find}"
+            f"This run repaired {now:,} rows {which}; scheduled runs repaired {number:,} such rows in 24 hours ({listed}), more "
+            f"than {limit} = {most:,}. The rows are correct now; find {find}"
         )
         found.append(
-            Alert(text, verdict=f"{cause}_repairs" if cause is not Why.NEVER_ATTEMPTED else "unattempted_repairs")
+            Alert(text, kind=f"{cause}_repairs" if cause is not Why.NEVER_ATTEMPTED else "unattempted_repairs")
         )
     return found
 
@@ -354,7 +355,7 @@ def _blind(whole: Mapping[str, Any], catalog: Catalog, plan: Plan) -> list[Alert
             "write_ops is missing or not fully readable, so nothing shows why a row differs, or which keys clients tried to write: "
             "GRANT SELECT ON write_ops to the role and let it bypass row-level security, or set write_ops_required = false"
         )
-        found.append(Alert(text, verdict="write_ops_unreadable"))
+        found.append(Alert(text, kind="write_ops_unreadable"))
     limits = {"examined": plan.params.max_examined_age_hours, "swept": plan.params.max_swept_age_hours}
     if limits["swept"]:
         limits["swept"] = max(limits["swept"], 2 * plan.params.sweep_every_hours)
@@ -368,16 +369,11 @@ def _blind(whole: Mapping[str, Any], catalog: Catalog, plan: Plan) -> list[Alert
                 f"{name} ({'never' if age is None else f'{age:,.0f} h ago'})" for name, age in old.items()
             )
             text = (
-                f"Not {_DONE[what]} for more than {most:g} hours (max_{what}_age_hours): {listed}. Select these collections "
+                f"No {_DONE[what]} in the last {most:g} hours (max_{what}_age_hours): {listed}. Select these collections "
                 "again (Variable reconcile_collections), or see why their comparison fails"
             )
-            found.append(Alert(text, verdict=f"not_{what}_lately"))
+            found.append(Alert(text, kind=f"not_{what}_lately"))
     return found
-
-
-def message(found: Iterable[Alert]) -> str:
-    """What the failed task ends with."""
-    return "; ".join(alert.text for alert in found)
 
 
 # --- as a person reads it -----------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """A whole reconciliation, stage by stage. Each stage is one task of the DAG; `whole` runs them all in one process, for tests
-and benchmarks, so that nothing else knows what belongs to which stage and what follows what.
+and benchmarks, so that only this module knows the stages and their order.
 
 What a stage returns is JSON. A collection that fails costs its neighbours nothing: its error is kept beside their reports.
 """
@@ -28,8 +28,8 @@ SIDE_BY_SIDE = 4
 """Collections compared at a time: each has a connection to Postgres and a stream from Firestore of its own."""
 
 COMPARE_SECONDS = 50 * 60.0
-"""How long the looks at all collections may take together. What has not ended by then is not examined; its neighbours'
-reports are not lost with it, as they would be with the task's own timeout."""
+"""Time limit for all first looks together. A collection that exceeds it is reported as not examined; the task's own timeout
+would lose its neighbours' reports too."""
 
 Opened = Callable[[], AbstractContextManager[Run]]
 """Opens a run with connections of its own, for one thread."""

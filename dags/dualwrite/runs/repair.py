@@ -180,8 +180,8 @@ def brake(run: Run, planned: Mapping[str, Planned]) -> None:
         if part.changed > FEW and share > run.params.max_share:
             raise BrakeError(
                 f"A repair changes at most max_share = {run.params.max_share:g} % of a table: "
-                f"{part.update + part.updated:,} updates and {part.delete + part.deleted:,} deletes are {share:.1f} % of the {rows:,} rows of {name}. Nothing was written. Find out why "
-                "there are so many; then trigger a run with a larger max_share."
+                f"{part.update + part.updated:,} updates and {part.delete + part.deleted:,} deletes are {share:.1f} % of the "
+                f"{rows:,} rows of {name}. Nothing was written. Find out why there are so many; then trigger a run with a larger max_share."
             )
 
 

@@ -37,9 +37,9 @@ def look_again(run: Run, reports: dict[str, dict[str, Any]], errors: dict[str, E
     """Looks at what is open in the selected collections, by key, with fresh reads on both sides.
 
     At most `max_open_looks` differences: those that no run has looked at twice yet, then those seen longest ago; the
-    others stay open, and the report counts them in `not_looked_at`. Parents first: rows that hang on a row whose document
-    is gone are found through it. What rejections this run's first look has counted already is left out. Adds each
-    collection's report to `reports`, or what ended its look to `errors`: its neighbours are looked at all the same.
+    others stay open, and the report counts them in `not_looked_at`. Parents first: rows that depend on a row whose
+    document is gone are found through that row. Rejections that this run's first look has counted are left out. Adds each
+    collection's report to `reports`, or the error that ended its look to `errors`; the others are still looked at.
     """
     names = [n for n in run.catalog.names if n in run.params.collections]
     with run.target.transaction() as connection:
@@ -260,8 +260,8 @@ def _find_dependents(
     examiner: Examiner, extra: Sequence[Finding], dependents: dict[str, dict[str, Unit]], selected: Container[str]
 ) -> None:
     """Rows that reference rows whose documents are gone: they can't stay, though their own documents may be there, or can't
-    go on naming them where the column is nullable. One statement for each selected collection that references this one: of the others, preflight hasn't asked whether we see
-    all rows, and nobody looks at them."""
+    go on naming them if the column is nullable. One statement for each selected collection that references this one:
+    preflight hasn't asked whether we see all rows of the others, and no run looks at them."""
     catalog, collection = examiner.catalog, examiner.collection
     gone = {str(f.key[0]): f.requires or f.path for f in extra if f.key and (f.requires or f.path)}
     if not gone or len(collection.key) != 1:

@@ -249,8 +249,8 @@ def test_scheduled_repairs_of_what_nobody_attempted_fail_beyond_a_few_a_day(worl
     found = repaired(3, unattended=True)
     [alert] = found.alerts
     assert alert.startswith(
-        "3 rows were repaired that no operation had attempted, 6 by scheduled runs in 24 hours (posts 6): more than "
-        "max_unattempted_repairs = 5"
+        "This run repaired 3 rows that write_ops shows no attempt for; scheduled runs repaired 6 such rows in 24 hours "
+        "(posts 6), more than max_unattempted_repairs = 5"
     )
     [line] = found.report["repaired_lately"]
     assert (line["collection"], line["cause"], line["number"], line["unattended"]) == (
@@ -278,8 +278,8 @@ def test_scheduled_repairs_have_a_limit_a_day_whatever_the_cause(cause, world, t
         run(enabled=False)
     changes = {"unattended": True, "write_ops_required": False, "repair": "missing", "liveness_minimum": 10**6}
     [alert] = run(**changes, max_repairs_a_day=3).alerts
-    assert alert.startswith("4 rows were repaired ")
-    assert "4 by scheduled runs in 24 hours (posts 4): more than max_repairs_a_day = 3." in alert
+    assert alert.startswith("This run repaired 4 rows ")
+    assert "scheduled runs repaired 4 such rows in 24 hours (posts 4), more than max_repairs_a_day = 3." in alert
     world.document("boards/b1/posts/last").set(post(createdAt=now(), updatedAt=now()))
     assert run(**changes, max_repairs_a_day=5).alerts == []
 

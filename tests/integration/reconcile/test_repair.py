@@ -331,7 +331,7 @@ def test_what_was_seen_once_comes_before_old_drift_and_is_told_where_it_must_wai
     attempted(target_dsn, "post:create:busy1")
     found = run(max_open_looks=2)
     assert found.counts("posts") == {"missing": 2}
-    assert found.alerts[0].startswith("posts: 1 difference was seen once and not looked at again")
+    assert found.alerts[0].startswith("posts: 1 difference still needs its second look")
 
 
 # --- what to press --------------------------------------------------------------------------------------------------------

@@ -171,8 +171,8 @@ def test_a_collection_that_nobody_selects_any_more_is_an_alert_by_the_age_of_its
     execute(target_dsn, "DELETE FROM dualwrite.watermarks WHERE collection = 'blocks'")
     found = run(collections=["posts"], unattended=True)
     assert [a.partition(". ")[0] for a in found.alerts] == [
-        "Not completely compared for more than 6 hours (max_examined_age_hours): likes (10 h ago), blocks (never)",
-        "Not swept for more than 72 hours (max_swept_age_hours): likes (100 h ago), blocks (never)",
+        "No complete comparison in the last 6 hours (max_examined_age_hours): likes (10 h ago), blocks (never)",
+        "No sweep in the last 72 hours (max_swept_age_hours): likes (100 h ago), blocks (never)",
     ]
     never = {"max_examined_age_hours": 0, "max_swept_age_hours": 0}
     assert run(collections=["posts"], unattended=True, **never).alerts == []

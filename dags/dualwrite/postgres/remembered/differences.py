@@ -158,8 +158,8 @@ class Waiting:
 def waiting(connection: Connection, collection: str, run_id: str, grace: timedelta) -> Waiting:
     """What is open and not excused; rejections that this run has counted already are left out."""
     row = connection.execute(
-        "SELECT count(*), count(*) FILTER (WHERE verdict = 'in_flight' AND last_seen > clock_timestamp() - %(grace)s) FROM dualwrite.open_differences "
-        "WHERE collection = %(name)s AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)",
+        "SELECT count(*), count(*) FILTER (WHERE verdict = 'in_flight' AND last_seen > clock_timestamp() - %(grace)s) "
+        "FROM dualwrite.open_differences WHERE collection = %(name)s AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)",
         {"name": collection, "run": run_id, "grace": grace},
     ).fetchone()
     assert row is not None
