@@ -98,7 +98,7 @@ def test_a_run_stops_before_it_passes_its_cap_and_the_next_one_goes_on(world, em
             for name in ("boards", "users", "posts"):
                 backfill.examine(run, name, dry=False)
             with pytest.raises(
-                BudgetError, match=r"max_billed_reads = 50 reads: \d+ were spent .* reading comments with 60"
+                BudgetError, match=r"max_billed_reads = 50 reads: \d+ are spent .* reading comments with 60"
             ):
                 backfill.examine(run, "comments", dry=False)
         assert proxy.reads <= 50
@@ -136,7 +136,7 @@ def test_the_counts_that_cut_a_verification_lie_within_the_cap(world, emulator, 
     """What tasks before it read counts too, though no line of the run log tells of it."""
     cap = {"max_billed_reads": 30, "slice_documents": 5, "scope": "all"}
     with gap_run(world.project, emulator, target_dsn, **cap) as run:
-        with pytest.raises(BudgetError, match="max_billed_reads = 30 reads: 30 were spent"):
+        with pytest.raises(BudgetError, match="max_billed_reads = 30 reads: 30 are spent"):
             sliced.cut_verification(replace(run, unlogged_reads=29))
         assert run.source.billed_reads <= 1
     with gap_run(world.project, emulator, target_dsn, **{**cap, "max_billed_reads": 1000}) as run:
