@@ -2,8 +2,7 @@
 
     make catalog PROJECT=my-project TARGET=postgresql://reader@db.example.org/postgres SCHEMA=public > draft.py
 
-Reads up to 50 documents of each collection (billed as reads) and keeps their ids and the types of their fields, never a
-value. Credentials are Google's own (GOOGLE_APPLICATION_CREDENTIALS, or an emulator's host) and libpq's (PGPASSWORD, a
+Reads up to 50 documents of each collection (billed as reads). The draft holds names, kinds and counts, never a value. Credentials are Google's own (GOOGLE_APPLICATION_CREDENTIALS, or an emulator's host) and libpq's (PGPASSWORD, a
 passfile). A person finishes the draft: docs/catalog.md.
 """
 
@@ -21,11 +20,28 @@ from typing import Any
 import psycopg
 from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import firestore
+from google.cloud.firestore_v1.vector import Vector
 
-from dev.draft_guess import LiveColumn, LiveTable, Shape, match, render, words
+from dev.draft_guess import match
+from dev.draft_shapes import (
+    NUMBERS,
+    TEXTS,
+    ForeignKey,
+    LiveColumn,
+    LiveTable,
+    Names,
+    Seen,
+    Shape,
+    kind_of_number,
+    kind_of_text,
+    words,
+)
+from dev.draft_text import load, render, with_faults
 from dev.processes import Missing
 from dualwrite import postgres
-from dualwrite.model.declaration import is_field_path
+from dualwrite.engine.preflight import target_faults
+from dualwrite.model.live import LiveType
+from dualwrite.postgres import live_types
 
 SAMPLE = 50
 DEPTH = 8
@@ -36,130 +52,229 @@ DEPTH = 8
 
 
 def sample(client: firestore.Client, size: int = SAMPLE) -> list[Shape]:
-    """The shapes of all collections that can be reached from a sample of each one's documents."""
+    """The shapes of all collections that can be reached from a sample of each one's documents, also of those that don't exist
+    and only have collections below."""
     shapes: dict[str, Shape] = {}
     ids: set[str] = set()
-    maps: dict[tuple[str, str], _Maps] = {}
+    maps: dict[tuple[str, Names], _Maps] = {}
     todo = [(reference, reference.id) for reference in client.collections()]
     for _ in range(DEPTH):
         below = []
         for reference, head in todo:
-            variable = re.sub(r"\W", "_", "_".join(words(reference.id)) or "id", flags=re.ASCII)
-            variable = variable if variable.isidentifier() else f"_{variable}"
-            taken = [part[1:-1] for part in head.split("/")[1::2]]
-            path = f"{head}/{{{variable if variable not in taken else variable + '_' + str(len(taken))}}}"
+            path = f"{head}/{{{_variable(reference.id, head)}}}"
             shape = shapes.setdefault(path, Shape(path))
-            for document in itertools.islice(reference.limit(size).stream(), max(0, size - shape.sampled)):
+            left = max(0, size - shape.sampled)
+            documents = list(reference.limit(left).stream()) if left else []
+            for document in documents:
                 ids.add(document.id)
-                _add(shape, document.to_dict() or {}, maps)
-                below += [(inner, f"{path}/{inner.id}") for inner in document.reference.collections()]
+                add(shape, document.id, document.to_dict() or {}, maps)
+            known = {document.id: document.reference for document in documents}
+            for missing in itertools.islice(reference.list_documents(page_size=size), size):
+                known.setdefault(missing.id, missing)
+            below += [(inner, f"{path}/{inner.id}") for r in known.values() for inner in r.collections()]
         todo = below
-    for (path, name), seen in maps.items():
-        _open_map(shapes[path], name, seen, ids)
+    for (path, names), seen in maps.items():
+        _open_map(shapes[path], names, seen, ids)
     return list(shapes.values())
+
+
+def _variable(collection_id: str, head: str) -> str:
+    """What a template's variable is called: an identifier that no other of the path has."""
+    variable = re.sub(r"\W", "_", "_".join(words(collection_id)) or "id", flags=re.ASCII)
+    variable = variable if variable.isidentifier() else f"_{variable}"
+    taken = [part[1:-1] for part in head.split("/")[1::2]]
+    return variable if variable not in taken else f"{variable}_{len(taken)}"
 
 
 @dataclass
 class _Maps:
-    """What one map field of a collection's documents holds: the keys in each document, the types of all values."""
+    """What one map field of a collection's documents holds: the keys in each document, the kinds of all values."""
 
     keys: list[set[str]] = field(default_factory=list)
-    types: set[str] = field(default_factory=set)
+    kinds: set[str] = field(default_factory=set)
 
 
-def _type(value: object) -> str:
-    return "datetime" if isinstance(value, datetime) else type(value).__name__
+def _kind(value: Any) -> str:
+    """What a value is; a container by itself."""
+    match_ = {
+        datetime: "timestamp", bool: "boolean", firestore.DocumentReference: "reference", firestore.GeoPoint: "geopoint",
+        Vector: "vector", bytes: "bytes", list: "array",
+    }  # fmt: skip
+    if value is None:
+        return "null"
+    for type_, kind in match_.items():
+        if isinstance(value, type_):
+            return kind
+    if isinstance(value, str):
+        return kind_of_text(value)
+    if isinstance(value, int | float):
+        return kind_of_number(value)
+    names = {name.removeprefix("_") for name in value}
+    return "timestamp map" if names == {"seconds", "nanoseconds"} else "map"
 
 
-def _add(shape: Shape, fields: dict[str, Any], maps: dict[tuple[str, str], _Maps]) -> None:
-    """Adds the types of one document's fields. The values end here."""
-    present = set()
+_UNPLAIN = {"timestamp", "reference", "geopoint", "vector", "bytes"}
+
+
+def _is_unplain(value: Any) -> bool:
+    """Whether a map or array holds what JSON has no form for."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(_kind(v) in _UNPLAIN or _is_unplain(v) for v in inner)
+
+
+def add(shape: Shape, document_id: str, fields: dict[str, Any], maps: dict[tuple[str, Names], _Maps]) -> None:
+    """Adds the kinds of one document's fields to a shape."""
     for names, value in _flat(fields):
-        if not all(is_field_path(name) and "." not in name for name in names):
-            shape.unsayable.add(names)
-            continue
-        name = ".".join(names)
-        present.add(name)
-        shape.fields.setdefault(name, set()).add(_type(value))
+        seen, kind = shape.fields.setdefault(names, Seen()), _kind(value)
+        seen.kinds.add(kind)
+        seen.documents += kind != "null"
+        seen.unplain |= _is_unplain(value)
+        if isinstance(value, str):
+            seen.texts.add(value)
+        if isinstance(value, firestore.DocumentReference):
+            seen.refers.add(value.path.split("/")[-2])
+        if isinstance(value, list):
+            seen.elements.update(map(_kind, value))
+            for inner in value:
+                if isinstance(inner, dict):
+                    shape.holds.setdefault(names, set()).update(inner)
         if isinstance(value, dict):
-            seen = maps.setdefault((shape.path, name), _Maps())
-            seen.keys.append(set(value))
-            seen.types.update(map(_type, value.values()))
-        if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
-            shape.lists.add(name)
-    shape.always = present if shape.sampled == 0 else shape.always & present
+            entries = maps.setdefault((shape.path, names), _Maps())
+            entries.keys.append(set(value))
+            entries.kinds.update(map(_kind, value.values()))
+    shape.ids.add(document_id)
     shape.sampled += 1
 
 
-def _flat(fields: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _flat(fields: dict[str, Any], above: Names = ()) -> Iterator[tuple[Names, Any]]:
     for name, value in fields.items():
         yield (*above, name), value
         if isinstance(value, dict) and len(above) < 2:
             yield from _flat(value, (*above, name))
 
 
-def _open_map(shape: Shape, name: str, seen: _Maps, ids: set[str]) -> None:
-    """A map holds entries, one a key, where its keys are ids of documents or differ from document to document; they
-    leave the shape."""
+_SCALARS = {"boolean", *NUMBERS, *TEXTS}
+
+
+def _open_map(shape: Shape, names: Names, seen: _Maps, ids: set[str]) -> None:
+    """A map holds entries, one a key, if its keys are ids of documents or differ from document to document; they leave the
+    shape."""
     filled = [keys for keys in seen.keys if keys]
     keyed_by_ids = bool(filled) and set.union(*filled) <= ids
     differing = len(filled) > 1 and not set.intersection(*filled)
-    if (keyed_by_ids or differing) and len(seen.types) == 1 and seen.types & {"str", "bool", "int"}:
-        shape.open_maps[name] = next(iter(seen.types))
-        for key in [key for key in shape.fields if key.startswith(f"{name}.")]:
+    kind = Seen(seen.kinds).kind
+    if (keyed_by_ids or differing) and kind in _SCALARS:
+        shape.open_maps[names] = kind
+        for key in [key for key in shape.fields if key[: len(names)] == names and key != names]:
             del shape.fields[key]
-        above = tuple(name.split("."))
-        shape.unsayable = {names for names in shape.unsayable if names[: len(above)] != above}
 
 
 # --- Postgres -----------------------------------------------------------------------------------------------------------
 
+_TABLES = """
+SELECT c.oid, c.relname::text FROM pg_catalog.pg_class c
+WHERE c.relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(%s)) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+ORDER BY 2
+"""
+_COLUMNS = """
+SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attidentity <> ''
+FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_KEYS = """
+SELECT i.indisprimary, ARRAY(
+         SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY AS k (n, place)
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n
+         WHERE k.place <= i.indnkeyatts ORDER BY k.place
+       ), pg_catalog.pg_get_expr(i.indpred, i.indrelid)
+FROM pg_catalog.pg_index i
+WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indexprs IS NULL ORDER BY i.indexrelid
+"""
+_FOREIGN = """
+SELECT ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS c (n, place)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.n ORDER BY c.place),
+       n.nspname::text, r.relname::text,
+       ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY AS c (n, place)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = c.n ORDER BY c.place),
+       CASE k.confdeltype WHEN 'c' THEN 'cascade' WHEN 'n' THEN 'set null' WHEN 'd' THEN 'set default' WHEN 'r' THEN 'restrict'
+                          ELSE 'no action' END
+FROM pg_catalog.pg_constraint k
+JOIN pg_catalog.pg_class r ON r.oid = k.confrelid JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+WHERE k.conrelid = %s AND k.contype = 'f' AND k.conparentid = 0 ORDER BY k.oid
+"""
+_TRIGGERS = """
+SELECT t.tgname::text, p.proname::text, p.prosrc, pg_catalog.encode(t.tgargs, 'escape')
+FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+WHERE t.tgrelid = %s AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0
+ORDER BY 1
+"""
+"""Before each row that is inserted or updated."""
+
+_SETS = re.compile(
+    r"""(?:^|;|\b(?:begin|then|else|loop|into)\b)\s*new\s*\.\s*(?:"((?:[^"]|"")+)"|([a-z_][a-z0-9_$]*))\s*(?::?=|\bfrom\b|;|,)""",
+    re.IGNORECASE,
+)
+
+
+def set_by(proname: str, source: str, arguments: str) -> list[str]:
+    """The columns that a trigger's function sets, as far as its text tells."""
+    if proname == "moddatetime":
+        return [arguments.split("\\000")[0]]
+    text = re.sub(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", " ", source, flags=re.DOTALL)
+    return [quoted.replace('""', '"') if quoted else plain.lower() for quoted, plain in _SETS.findall(text)]
+
 
 def tables(connection: psycopg.Connection[Any], schema: str) -> list[LiveTable]:
-    """The tables of a schema with their keys, from the catalog alone."""
+    """The tables of a schema, from the catalog alone; those without a unique key too."""
     prefix = "" if schema == "public" else f"{schema}."
+    there = connection.execute(_TABLES, (schema,)).fetchall()
+    found_types = live_types.read(connection.execute, [prefix + name for _, name in there])
+    live = {(table, column): type_ for table, column, type_ in found_types}
     found = []
-    for oid, name in connection.execute(
-        "SELECT c.oid, c.relname::text FROM pg_class c WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind IN ('r', 'p') "
-        "ORDER BY 2",
-        (schema,),
-    ).fetchall():
-        columns = connection.execute(
-            "SELECT a.attname::text, format_type(a.atttypid, NULL), a.attnotnull, pg_get_expr(d.adbin, d.adrelid) "
-            "FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum "
-            "WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum",
-            (oid,),
-        ).fetchall()
-        keys = connection.execute(
-            "SELECT i.indisprimary, ARRAY(SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY AS k (n, place) "
-            "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.n ORDER BY k.place) FROM pg_index i "
-            "WHERE i.indrelid = %s AND i.indisunique AND i.indexprs IS NULL ORDER BY i.indexrelid",
-            (oid,),
-        ).fetchall()
-        foreign = connection.execute(
-            "SELECT a.attname::text, n.nspname::text, r.relname::text FROM pg_constraint k "
-            "JOIN pg_class r ON r.oid = k.confrelid JOIN pg_namespace n ON n.oid = r.relnamespace "
-            "JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1] "
-            "WHERE k.conrelid = %s AND k.contype = 'f' AND cardinality(k.conkey) = 1",
-            (oid,),
-        ).fetchall()
+    for oid, name in there:
+        columns = [
+            LiveColumn(column, live.get((prefix + name, column), LiveType(shown, shown, shown)), *described)
+            for column, shown, *described in connection.execute(_COLUMNS, (oid,)).fetchall()
+        ]
+        keys = [(primary, tuple(key), pred) for primary, key, pred in connection.execute(_KEYS, (oid,)).fetchall()]
+        foreign = [
+            ForeignKey(tuple(own), r if s == "public" else f"{s}.{r}", tuple(to), on_delete)
+            for own, s, r, to, on_delete in connection.execute(_FOREIGN, (oid,)).fetchall()
+        ]
+        triggers = {
+            column: trigger
+            for trigger, *function in connection.execute(_TRIGGERS, (oid,)).fetchall()
+            for column in set_by(*function)
+        }
+        not_null = {c.name for c in columns if c.not_null}
         found.append(
             LiveTable(
                 prefix + name,
-                tuple(LiveColumn(*column) for column in columns),
-                next((tuple(key) for primary, key in keys if primary), ()),
-                tuple(tuple(key) for primary, key in keys if not primary),
-                {column: (r if s == "public" else f"{s}.{r}") for column, s, r in foreign},
+                tuple(columns),
+                next((key for primary, key, _ in keys if primary), ()),
+                tuple(key for primary, key, pred in keys if not primary and pred is None and set(key) <= not_null),
+                tuple(foreign),
+                tuple(key for primary, key, pred in keys if not primary and _may_be_null(pred, key)),
+                triggers,
                 "." in name or "." in schema,
             )
         )
-    return [table for table in found if table.primary or table.unique]
+    return found
 
 
-def draft(client: firestore.Client, connection: psycopg.Connection[Any], schema: str) -> str:
+def _may_be_null(predicate: str | None, key: tuple[str, ...]) -> bool:
+    """Whether a unique index is whole, or leaves out only rows with a null in a column of its own."""
+    tests = {f"{name} IS NOT NULL" for column in key for name in (column, f'"{column}"')}
+    return predicate is None or all(part.strip("() ") in tests for part in predicate.split(" AND "))
+
+
+def draft(client: firestore.Client, connection: postgres.Connection, schema: str) -> str:
     """The text of a catalog.py."""
-    matches, tables_left, shapes_left = match(sample(client), tables(connection, schema))
-    return render(matches, tables_left, shapes_left, datetime.now(UTC).isoformat(timespec="seconds"))
+    matches, left = match(sample(client), tables(connection, schema))
+    text = render(matches, left, datetime.now(UTC).isoformat(timespec="seconds"))
+    catalog = load(text)
+    return with_faults(text, target_faults(connection, catalog, list(catalog), writes=False))
 
 
 def main() -> int:

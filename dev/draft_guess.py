@@ -1,105 +1,138 @@
-"""Guesses a catalog from the shape of two databases. Pure: shapes in, the text of a catalog.py out, each guess marked.
+"""Guesses a catalog from the shape of two databases. Pure: shapes and tables in, declarations out, each guess with its ground.
 
-Names are data: whatever a collection, a field, a table or a column is called, it stands in the text as a string or, in a
-comment, as one; what can't be declared is named in a comment.
-
-What it is sure of comes from the target: tables, types, NOT NULL, keys, foreign keys. What it guesses is which collection
-fills which table and which field which column, by their names; a person reads every line marked GUESS or TODO.
+What it is sure of comes from the target: tables, types, NOT NULL, keys, foreign keys, triggers. What it guesses, by names, types
+and formats, is which collection fills which table and which field which column; a person reads every line marked GUESS or TODO.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from dev.draft_shapes import (
+    NUMBERS,
+    TEXTS,
+    LiveColumn,
+    LiveTable,
+    Names,
+    Seen,
+    Shape,
+    likeness,
+    tells_creation,
+    tells_writing,
+    time_likeness,
+    words,
+)
 from dualwrite.model.declaration import is_field_path, is_template
+from dualwrite.model.live import INTEGERS, LiveType, can_be_key, fits, is_key
+from dualwrite.model.live import TEXTS as TEXT_COLUMNS
 
-
-@dataclass
-class Shape:
-    """What a sample of one collection shows: ids and types, no content.
-
-    `path` is a template. `fields`: dotted path -> the types seen. `always`: fields that every sampled document has.
-    `open_maps`: map fields whose keys differ between documents, with the type of their values. `lists`: array fields
-    of strings. `unsayable`: fields whose own names hold a dot or a backtick, by the names on their way.
-    """
-
-    path: str
-    fields: dict[str, set[str]] = field(default_factory=dict)
-    always: set[str] = field(default_factory=set)
-    open_maps: dict[str, str] = field(default_factory=dict)
-    lists: set[str] = field(default_factory=set)
-    unsayable: set[tuple[str, ...]] = field(default_factory=set)
-    sampled: int = 0
-
-    @property
-    def id(self) -> str:
-        return self.path.split("/")[-2]
-
-    @property
-    def variables(self) -> list[str]:
-        return [part[1:-1] for part in self.path.split("/")[1::2]]
-
-
-@dataclass(frozen=True)
-class LiveColumn:
-    """A column of the target. `default` is its SQL, None where it has none."""
-
-    name: str
-    type: str
-    not_null: bool
-    default: str | None
-
-
-@dataclass(frozen=True)
-class LiveTable:
-    """A table of the target. `foreign` maps a column to the table that it references (one-column keys only)."""
-
-    name: str
-    columns: tuple[LiveColumn, ...]
-    primary: tuple[str, ...]
-    unique: tuple[tuple[str, ...], ...]
-    foreign: Mapping[str, str]
-    odd: bool = False
-    """Its own name holds a dot, so it can't be declared."""
-
-    @property
-    def bare(self) -> str:
-        return self.name.rsplit(".", 1)[-1]
-
-
-_TYPES = {
-    "text": "text", "character varying": "text", "integer": "integer", "bigint": "integer", "smallint": "integer",
-    "numeric": "numeric", "boolean": "boolean", "timestamp with time zone": "timestamp", "jsonb": "json",
-}  # fmt: skip
-_FITS = {
-    "text": {"str"}, "integer": {"int", "float"}, "numeric": {"int", "float"}, "boolean": {"bool"},
-    "timestamp": {"datetime"}, "json": {"dict", "list"},
-}  # fmt: skip
-_CREATED = ("created_at", "timestamp", "saved_at", "placed_at", "added_at", "joined_at", "created", "time", "date")
-_UPDATED = ("updated_at", "changed_at", "modified_at", "updated", "changed", "modified")
+_TIMES = {"timestamptz", "timestamp", "date"}
+_DECIMALS = {"numeric", "float4", "float8"}
 _COUNTER = re.compile(r"(^|_)(counts?|counter|score|total_of|number_of)(_|$)|^(count|number)_of_")
+_DOCUMENTS = {("data",), ("document",), ("doc",), ("raw",), ("payload",), ("field",), ("source",)}
 
 
-def words(name: str) -> tuple[str, ...]:
-    """`waitingUsersIds`, `waiting_users` and `WaitingUser` as the same singular words: waiting, user."""
-    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower().split("_")
-    stems = [_singular(part) for part in parts if part]
-    return tuple(stem for stem in stems if stem not in ("id", "uid")) or tuple(stems)
+# --- what a field's values can be in a column ---------------------------------------------------------------------------
 
 
-def _singular(word: str) -> str:
-    for ending, singular in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x")):
-        if word.endswith(ending):
-            return word.removesuffix(ending) + singular
-    return word.removesuffix("s") if not word.endswith(("ss", "us")) else word
+@dataclass(frozen=True)
+class Reading:
+    """How a column takes a field's values: the conversion's text, or '' for none; what comes out of it."""
+
+    conversion: str
+    type: str
 
 
-def likeness(one: str, other: str) -> float:
-    """How alike two names are: shared words against all words; 1 for equal ones."""
-    a, b = set(words(one)), set(words(other))
-    return len(a & b) / len(a | b) if a | b else 0.0
+def reading(seen: Seen, column: LiveColumn, names: Names, *, refers: bool = False) -> Reading | None:
+    """How the column could take what the sample shows; None if it can't. `refers`: it is a foreign key."""
+    kind, kinds, live = seen.kind, seen.kinds - {"null"}, column.live
+    if not kinds:
+        return None
+    found = _reading(kind, kinds, seen, column, names, refers)
+    if found is None or not fits(found.type, live, is_id=bool(found.conversion)):  # type: ignore[arg-type]
+        return None
+    return found
+
+
+_MOMENTS = {
+    "timestamp": "", "ISO time": "iso_time", "HTTP date": "http_date", "epoch milliseconds": "epoch_milliseconds",
+    "epoch seconds": "epoch_seconds", "timestamp map": "timestamp_map",
+}  # fmt: skip
+
+
+def _reading(
+    kind: str | None, kinds: set[str], seen: Seen, column: LiveColumn, names: Names, refers: bool
+) -> Reading | None:
+    live = column.live
+    if live.kind in _TIMES:
+        if kind == "ISO date" and live.kind == "date":
+            return Reading("", "text")
+        return Reading(_MOMENTS[kind], "timestamp") if kind in _MOMENTS else None
+    if live.kind in ("json", "jsonb"):
+        if kind == "JSON as text":
+            return Reading("json_text", "json")
+        if kinds & {"bytes"} or (not kinds & {"map", "array", "timestamp map"} and not kinds <= TEXTS):
+            return None
+        plain = not seen.unplain and not kinds & {"timestamp", "reference", "geopoint", "vector"}
+        return Reading("" if plain else "plain_json", "json")
+    if kind == "reference":
+        return Reading("reference_id", "text") if refers or live.kind in TEXT_COLUMNS | {"uuid"} else None
+    if refers and kinds <= NUMBERS | TEXTS and live.kind in INTEGERS:
+        return Reading("text", "text")
+    if live.kind in INTEGERS:
+        return _whole(kind, kinds, column)
+    if live.kind in _DECIMALS:
+        return _decimal(kind, kinds, column, names)
+    if live.kind == "bool":
+        if kind == "boolean":
+            return Reading("", "boolean")
+        return Reading("boolean", "boolean") if kinds <= {"boolean", "boolean as text"} else None
+    if live.kind == "array":
+        if kind != "array" or seen.elements & {"map", "array", "geopoint", "bytes", "vector", "timestamp map"}:
+            return None
+        references = "reference" in seen.elements
+        if references and seen.elements != {"reference"}:
+            return None
+        return Reading("each(reference_id)" if references else "array", "array")
+    if kind == "geopoint":
+        return Reading("point_text", "text") if live.kind in ("geography", "geometry") else None
+    if kind == "vector":
+        return Reading("vector_text", "text") if live.kind == "vector" else None
+    if kinds <= TEXTS:
+        return Reading("", "text")
+    if live.kind in TEXT_COLUMNS - {"enum"}:
+        if kind == "timestamp":
+            return Reading("iso_text", "text")
+        if kinds <= TEXTS | NUMBERS | {"boolean"}:
+            return Reading("text", "text")
+    return None
+
+
+def _whole(kind: str | None, kinds: set[str], column: LiveColumn) -> Reading | None:
+    if kind in NUMBERS - {"number"}:
+        return Reading("", "integer")
+    if kinds <= {"number as text", *NUMBERS} - {"number"}:
+        return Reading("integer", "integer")
+    return Reading("count", "integer") if kind in ("array", "map") and _COUNTER.search(column.name) else None
+
+
+def _decimal(kind: str | None, kinds: set[str], column: LiveColumn, names: Names) -> Reading | None:
+    if kind == "geopoint":
+        for axis, called in (
+            ("latitude", {"lat", "latitude"}),
+            ("longitude", {"lng", "lon", "long", "longitude"}),
+        ):
+            if called & set(words(column.name)):
+                return Reading(axis, "numeric")
+        return None
+    if kinds <= NUMBERS:
+        cents = "cent" in words(names[-1]) and "cent" not in words(column.name)
+        return Reading("scaled(-2)" if cents else "", "numeric")
+    return Reading("number", "numeric") if kinds <= NUMBERS | {"number as text"} else None
 
 
 # --- which collection fills which table ---------------------------------------------------------------------------------
@@ -107,157 +140,398 @@ def likeness(one: str, other: str) -> float:
 
 @dataclass(frozen=True)
 class Match:
-    """A table and where its rows come from: the paths of one collection id, or entries of one of its fields."""
+    """A table and where its rows come from: paths of one collection id, or entries of one of their fields. `ground`: why."""
 
     table: LiveTable
     shapes: tuple[Shape, ...]
-    entries: str | None = None
+    entries: Names | None = None
+    ground: str = "its name"
+
+    @property
+    def fields(self) -> dict[Names, Seen]:
+        """The fields of all its paths."""
+        if len(self.shapes) == 1:
+            return self.shapes[0].fields
+        found: dict[Names, Seen] = {}
+        for shape in self.shapes:
+            for names, seen in shape.fields.items():
+                had = found.get(names, Seen())
+                found[names] = Seen(
+                    had.kinds | seen.kinds,
+                    had.elements | seen.elements,
+                    had.refers | seen.refers,
+                    had.unplain or seen.unplain,
+                    had.documents + seen.documents,
+                    had.texts | seen.texts,
+                )
+        return found
+
+    @property
+    def sampled(self) -> int:
+        return sum(shape.sampled for shape in self.shapes)
 
 
-def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Match], list[LiveTable], list[Shape]]:
-    """The likeliest pairs, each table and each shape once; then the tables and the shapes that are left."""
-    grouped: dict[str, list[Shape]] = {}
+@dataclass(frozen=True)
+class Left:
+    """What no match was found for, with the nearest that there is."""
+
+    tables: tuple[tuple[LiveTable, str], ...]
+    shapes: tuple[Shape, ...]
+
+
+def groups_of(shapes: Sequence[Shape]) -> list[tuple[Shape, ...]]:
+    """Shapes of one collection id and with like fields, and each shape alone."""
+    by_id: dict[str, list[list[Shape]]] = {}
     for shape in shapes:
-        if is_template(shape.path):
-            grouped.setdefault(shape.id, []).append(shape)
-    scored: list[tuple[float, int, LiveTable, tuple[Shape, ...], str | None]] = []
-    for table in tables:
-        if table.odd:
+        if not is_template(shape.path) or not shape.sampled:
             continue
-        for group in grouped.values():
-            scored.append((_score(table, group), len(scored), table, tuple(group), None))
-            for shape in group:
-                parent = shape.id
-                for name in filter(is_field_path, [*shape.open_maps, *shape.lists]):
-                    value = max(likeness(table.bare, f"{parent}_{name}"), likeness(table.bare, name) - 0.01)
-                    if len(table.foreign) >= 1:
-                        scored.append((value, len(scored), table, (shape,), name))
+        clusters = by_id.setdefault(shape.id, [])
+        for cluster in clusters:
+            if _alike(cluster[0], shape) >= 0.5:
+                cluster.append(shape)
+                break
+        else:
+            clusters.append([shape])
+    found = [tuple(cluster) for clusters in by_id.values() for cluster in clusters]
+    return found + [(shape,) for cluster in found if len(cluster) > 1 for shape in cluster]
+
+
+def _alike(one: Shape, other: Shape) -> float:
+    a, b = ({names for names in shape.fields if len(names) == 1} for shape in (one, other))
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Match], Left]:
+    """The likeliest pairs, each table and each path once; then what is left."""
+    known = [table for table in tables if not table.odd and table.columns]
+    often: dict[tuple[str, ...], int] = {}
+    for table in known:
+        for name in {words(c.name) for c in table.columns}:
+            often[name] = often.get(name, 0) + 1
+    scored: list[tuple[float, Match]] = []
+    groups = groups_of(shapes)
+    for table in known:
+        scored += [_score(table, group, often) for group in groups]
+        for shape in shapes:
+            if not is_template(shape.path) or not table.foreign:
+                continue
+            for names in dict.fromkeys([*shape.open_maps, *shape.lists]):
+                if text_path(names) is None:
+                    continue
+                value = max(likeness(table.bare, f"{shape.id}_{names[-1]}"), likeness(table.bare, names[-1]) - 0.01)
+                scored.append((value, Match(table, (shape,), names, "the names of collection and field")))
+    ordered = sorted(enumerate(scored), key=lambda s: (-round(s[1][0], 6), -len(s[1][1].shapes), s[0]))
     found: list[Match] = []
-    used_tables: set[str] = set()
-    used: set[tuple[str, str | None]] = set()
-    for value, _, table, chosen, entries in sorted(scored, key=lambda s: (-s[0], s[1])):
-        if value >= 0.5 and table.name not in used_tables and (chosen[0].id, entries) not in used:
-            found.append(Match(table, chosen, entries))
-            used_tables.add(table.name)
-            used.add((chosen[0].id, entries))
-    left = [shape for shape in shapes if (shape.id, None) not in used or not is_template(shape.path)]
-    return found, [t for t in tables if t.name not in used_tables], left
+    used: set[tuple[str, Names | None]] = set()
+    for _, (value, match_) in ordered:
+        ways = {(shape.path, match_.entries) for shape in match_.shapes}
+        if value >= 0.5 and match_.table not in [m.table for m in found] and not ways & used:
+            found.append(match_)
+            used |= ways
+    left = []
+    for table in tables:
+        if table not in [m.table for m in found]:
+            near = max(((v, m) for v, m in scored if m.table is table), key=lambda s: s[0], default=None)
+            told = f"{near[1].shapes[0].path} is nearest, by {near[1].ground}" if near and near[0] >= 0.25 else ""
+            left.append((table, _rows_within(table, shapes) or told))
+    paths = {path for path, entries in used if entries is None}
+    return found, Left(tuple(left), tuple(shape for shape in shapes if shape.path not in paths))
 
 
-def _score(table: LiveTable, group: Sequence[Shape]) -> float:
-    """By name, alone or behind the parent's (`order_lines` for orders/{o}/lines), and a little by columns."""
-    shape = group[0]
-    segments = shape.path.split("/")[0::2]
-    names = [shape.id] + ([f"{segments[-2]}_{shape.id}"] if len(segments) > 1 else [])
-    fields = {words(name.rsplit(".", 1)[-1]) for s in group for name in s.fields}
-    own = [c for c in table.columns if c.name not in table.foreign and c.name not in table.primary]
-    shared = sum(words(c.name) in fields for c in own) / max(1, len(own))
-    return max(likeness(table.bare, name) for name in names) * 0.8 + shared * 0.2
+def _rows_within(table: LiveTable, shapes: Sequence[Shape]) -> str:
+    """The array of maps whose fields are like the table's columns."""
+    for shape in shapes:
+        for names, fields in shape.holds.items():
+            shared = sum(any(likeness(c.name, f) == 1 for f in fields) for c in table.columns)
+            if shared >= 2 or likeness(table.bare, f"{shape.id}_{names[-1]}") == 1:
+                return f"the maps in array {'.'.join(names)!r} of {shape.path} look like its rows, by {shared} of their fields"
+    return ""
+
+
+def _score(table: LiveTable, group: tuple[Shape, ...], often: Mapping[tuple[str, ...], int]) -> tuple[float, Match]:
+    """How likely a table's rows are these documents: by name, alone or behind the parent's (`order_lines` for
+    orders/{o}/lines), and by columns; a column that every table has says little."""
+    named = min(
+        max(
+            likeness(table.bare, name)
+            for name in (shape.id, *([f"{shape.collections[-2]}_{shape.id}"] if len(shape.collections) > 1 else []))
+        )
+        for shape in group
+    )
+    found = Match(table, group)
+    own = [
+        c for c in table.columns if not c.live.generated and c.name not in table.primary and not table.key_to(c.name)
+    ]
+    weights = {c.name: 1 / max(1, often.get(words(c.name), 1)) for c in own}
+    fields = found.fields
+    hits = {c.name: best for c in own for best in _candidates(fields, table, c)[:1]}
+    covered = sum(weights[name] for name in hits) / sum(weights.values()) if own else 0.0
+    tops = {names[:1] for names in fields}
+    filled = len({names[:1] for _, names, _ in hits.values()}) / len(tops) if tops else 0.0
+    columns = 0.6 * covered + 0.4 * filled
+    above = {name for shape in group for name in shape.collections[:-1]}
+    value = 0.65 * named + 0.35 * covered
+    if any(likeness(key.table.rsplit(".", 1)[-1], name) == 1 for key in table.foreign for name in above):
+        value += 0.05
+    if len(hits) >= 2 and sum(weights[name] for name in hits) >= 1.5:
+        value = max(value, 0.2 * named + 0.8 * columns)
+    if len(group) > 1:  # all paths of like documents before one of them, unless a name says otherwise
+        value += 0.1
+    ground = f"{len(hits)} of {len(own)} columns"
+    return value, replace(found, ground=f"its name and {ground}" if named >= 0.5 else ground)
 
 
 # --- columns ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
+class Declared:
+    """A column's declaration, each part as it stands in the file."""
+
+    role: str
+    origin: str
+    type: str = "text"
+    required: bool = False
+    absent: str | None = None
+    references: str | None = None
+    to_table: str | None = None
+    """The table that it references; by its name, `references` is found."""
+
+    def text(self, name: str) -> str:
+        parts = [repr(name), repr(self.role), self.origin]
+        if self.type != "text" and ">>" not in self.origin and self.origin != "CreateTime()":
+            parts.append(repr(self.type))
+        if self.required:
+            parts.append("required=True")
+        if self.absent is not None:
+            parts.append(f"absent={self.absent}")
+        if self.references is not None:
+            parts.append(f"references={self.references!r}")
+        return f"Column({', '.join(parts)})"
+
+
+@dataclass(frozen=True)
 class Guess:
-    """One line of a draft: the column's declaration, or None where it is left out; and what a person should know."""
+    """One line of a draft: a column's declaration, or None if it is left out; what a person should know. `certain`: the schema
+    says so."""
 
     column: LiveColumn
-    text: str | None
+    declared: Declared | None
     remark: str = ""
+    certain: bool = False
 
 
-def _key(found: Match) -> tuple[str, ...]:
-    """The columns that tell the document: the primary key, unless it is a default that no document knows."""
+def key_of(found: Match) -> tuple[str, ...]:
+    """The columns that tell the document: the primary key, unless Postgres gives it a value that no document knows."""
     table = found.table
-    defaults = {c.name for c in table.columns if c.default is not None}
-    if not set(table.primary) & defaults and (found.entries is None or len(table.primary) > 1):
+    own = {c.name for c in table.columns if c.default is not None or c.identity or c.live.generated}
+    if table.primary and not set(table.primary) & own and (found.entries is None or len(table.primary) > 1):
         return table.primary
-    natural = [u for u in table.unique if not set(u) & defaults]
+    natural = [u for u in table.unique if not set(u) & own]
     return natural[0] if natural else table.primary
 
 
+def text_path(names: Names) -> str | None:
+    """The field as names joined by dots; None if a name holds a dot or a backtick."""
+    return ".".join(names) if all("." not in n and "`" not in n for n in names) and all(names) else None
+
+
+def spelled(names: Names) -> str:
+    """The field as it stands in a declaration."""
+    path = text_path(names)
+    return repr(names if path is None or not is_field_path(path) else path)
+
+
 def guess_columns(found: Match, by_table: Mapping[str, Match]) -> list[Guess]:
-    """A declaration for each column of a table."""
-    key = _key(found)
-    taken: set[str] = set()
-    guesses = []
-    for column in found.table.columns:
-        kind = _TYPES.get(column.type)
-        if kind is None:
-            guesses.append(Guess(column, None, f"TODO {column.type!r} is no type that can be declared"))
-            continue
-        if column.name in found.table.primary and column.name not in key:
-            continue  # left to its default
-        origin, remark = _origin(found, column, kind, by_table, key, taken)
-        if origin is None:
-            needs = column.not_null and column.default is None
-            told = "TODO it is NOT NULL and needs a value" if needs else "no field looks like it"
-            alike = sorted(
-                ".".join(map(repr, names))
-                for shape in found.shapes
-                for names in shape.unsayable
-                if likeness(column.name, re.sub(r"[.`]", "_", names[-1])) >= 0.5
-            )
-            if alike:
-                told = f"TODO field {alike[0]} looks like it, and can't be declared: a dot or a backtick is in its own name"
-            guesses.append(Guess(column, None, told))
-            continue
-        if kind == "json" and origin.startswith("Field") and column.default is not None:
-            remark = f"{remark} TODO an absent field doesn't become its default, {column.default!r}".strip()
-        guesses.append(Guess(column, _declaration(found, column, kind, origin, key, by_table), remark))
-    return guesses
+    """A guess for each column of a table."""
+    key = key_of(found)
+    taken: set[object] = set()
+    return [_guess(found, column, by_table, key, taken) for column in found.table.columns]
 
 
-def _origin(
-    found: Match,
-    column: LiveColumn,
-    kind: str,
-    by_table: Mapping[str, Match],
-    key: tuple[str, ...],
-    taken: set[str],
-) -> tuple[str | None, str]:
-    shape = found.shapes[0]
-    parent = by_table.get(found.table.foreign.get(column.name, ""))
+def _guess(
+    found: Match, column: LiveColumn, by_table: Mapping[str, Match], key: tuple[str, ...], taken: set[object]
+) -> Guess:
+    table, live, is_key_ = found.table, column.live, column.name in key
+    if live.generated:
+        return Guess(column, None, "left out: Postgres makes it (identity or generated)", certain=True)
+    if column.name in table.primary and not is_key_:
+        return Guess(column, None, f"left to its default, {column.default or 'identity'}", certain=True)
+    if (is_key_ or table.key_to(column.name)) and not can_be_key(live):
+        return Guess(column, None, f"TODO a key of type {live.name} can't be declared")
+    by_path = _from_path(found, column, by_table, key, taken)
+    if by_path is not None:
+        origin, type_, remark = by_path
+        role = "key" if is_key_ else "insert_only" if origin == "CreateTime()" else "compared"
+        required = column.not_null and not (is_key_ and origin.startswith(("DocumentId", "Segment", "EntryKey")))
+        return _with_reference(
+            found, Guess(column, Declared(role, origin, type_, required), remark, not remark), by_table
+        )
+    if found.entries is not None:
+        return _uncovered(found, column)
+    refers = table.key_to(column.name)
+    fields = found.fields
+    candidates = [c for c in _candidates(fields, table, column) if _use(c) not in taken]
+    if not candidates and refers is not None:
+        candidates = [c for c in _by_target(found, column, by_table) if _use(c) not in taken]
+    if candidates:
+        alike, names, way = candidates[0]
+        taken.add(_use(candidates[0]))
+        return _with_reference(found, _from_field(found, column, names, way, alike, is_key_), by_table)
+    if live.kind == "jsonb" and words(column.name) in _DOCUMENTS and not is_key_:
+        origin = "WholeDocument() >> plain_json"
+        return Guess(column, Declared("compared", origin, "json"), "GUESS from its name: the whole document")
+    if live.kind in _TIMES and not is_key_ and (column.not_null or tells_writing(column.name)):
+        created = [n for n in check_fields(found.shapes) if tells_creation(n)][:1]
+        origin = f"Field({created[0]!r}, CreateTime())" if created else "CreateTime()"
+        remark = "GUESS no field looks like it: set on insert, never compared"
+        if column.name in table.triggers:
+            remark += f"; trigger {table.triggers[column.name]} sets it"
+        return Guess(column, Declared("insert_only", origin, "timestamp", column.not_null), remark)
+    return _uncovered(found, column)
+
+
+def _from_field(found: Match, column: LiveColumn, names: Names, way: Reading, alike: float, is_key_: bool) -> Guess:
+    """A column that a field fills."""
+    seen, sampled = found.fields[names], found.sampled
+    shown = text_path(names) or str(names)
+    remarks = [f"GUESS from {'its name' if alike == 1 else f'field {shown!r}'}"]
+    if alike == 0:
+        remarks = [f"GUESS from field {shown!r}: its references lead there"]
+    kind = seen.kind or " and ".join(sorted(seen.kinds - {"null"}))
+    if way.type in ("integer", "numeric") and kind in NUMBERS:
+        kind = "number" if kind == "number" else "integer"  # no time here
+    remarks.append(f"{seen.documents} of {sampled} sampled, {kind}")
+    origin = f"Field({spelled(names)})" + (f" >> {way.conversion}" if way.conversion else "")
+    absent = _absent(column, way.type) if not is_key_ and not found.table.key_to(column.name) else None
+    role = "key" if is_key_ else "compared"
+    if column.name in found.table.triggers and not is_key_:
+        role = "insert_only"
+        remarks.append(f"trigger {found.table.triggers[column.name]} sets it, so it is never compared")
+    elif way.type in ("integer", "numeric") and _COUNTER.search(column.name) and not is_key_:
+        role = "derived"
+        remarks.append("GUESS a counter, by its name: it may lag")
+    if way.type == "timestamp" and not way.conversion and column.not_null and not is_key_:
+        origin = f"Field({spelled(names)}, CreateTime())"
+    elif column.not_null and absent is None and seen.documents < sampled:
+        remarks.append("TODO a document without it is rejected, because the column is NOT NULL")
+    if wrong := _refused_texts(seen, column.live):
+        remarks.append(f"TODO {wrong}")
+    if column.default is not None and absent is None and way.type not in ("timestamp",) and role != "key":
+        remarks.append("TODO an absent field doesn't become the column's default")
+    return Guess(column, Declared(role, origin, way.type, column.not_null, absent), ", ".join(remarks))
+
+
+def _refused_texts(seen: Seen, live: LiveType) -> str:
+    """How many of the sampled texts the column's type has no value for, as far as that is known here."""
+    if live.kind == "enum" and (bad := len(seen.texts - set(live.labels))):
+        labels = ", ".join(map(repr, live.labels))
+        return f"{bad} of {len(seen.texts)} sampled texts are no label of {live.name} ({labels}): one_of({{...}}) maps them"
+    if live.kind == "uuid" and (bad := sum(not _is_uuid(text) for text in seen.texts)):
+        return f"{bad} of {len(seen.texts)} sampled texts are no uuid"
+    return ""
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _uncovered(found: Match, column: LiveColumn) -> Guess:
+    """Why nothing fills a column."""
+    by_trigger = found.table.triggers.get(column.name)
+    if by_trigger is not None:
+        return Guess(column, None, f"left out: trigger {by_trigger} sets it", certain=True)
+    told = (
+        "no field looks like it" if column.filled else "TODO it is NOT NULL and needs a value: no field looks like it"
+    )
+    alike = [n for n in found.fields if _likeness(found.table, column, n) >= 0.5] if found.entries is None else []
+    for names in alike[:1]:
+        seen = found.fields[names]
+        kinds = " and ".join(sorted(seen.kinds - {"null"})) or "null alone"
+        if seen.elements:
+            kinds += f" of {' and '.join(sorted(seen.elements))}"
+        told = f"TODO field {text_path(names) or str(names)!r} looks like it and holds {kinds}: no conversion makes {column.live.name} of that"
+        if len(seen.kinds - {"null"}) > 1:
+            told += ", but one of your own can"
+    if told.startswith("no") and column.default is not None:
+        told += f"; it gets its default, {column.default}"
+    return Guess(column, None, told)
+
+
+def _with_reference(found: Match, guess: Guess, by_table: Mapping[str, Match]) -> Guess:
+    """The guess with what its foreign key says."""
+    key = found.table.key_to(guess.column.name)
+    declared = guess.declared
+    if declared is None:
+        return guess
+    if key is None:
+        several = [k for k in found.table.foreign if len(k.columns) > 1 and guess.column.name in k.columns]
+        told = [f"TODO its foreign key ({', '.join(k.columns)}) to {k.table} can't be declared" for k in several]
+        return replace(guess, remark=", ".join(filter(None, [guess.remark, *told])))
+    parent = by_table.get(key.table)
+    remarks = [guess.remark] if guess.remark else []
+    if parent is None:
+        remarks.append(f"TODO it references {key.table}, which no collection fills")
+    elif key.to and key.to != key_of(parent) and len(key_of(parent)) == 1:
+        why = f"TODO it references {key.table} ({', '.join(key.to)}), whose documents are told by {', '.join(key_of(parent))}"
+        return Guess(guess.column, None, why)
+    else:
+        declared = replace(declared, references=key.table, to_table=key.table, absent=None)
+        remarks.append(f"foreign key, on delete {key.on_delete}")
+    return replace(guess, declared=declared, remark=", ".join(remarks))
+
+
+def _from_path(
+    found: Match, column: LiveColumn, by_table: Mapping[str, Match], key: tuple[str, ...], taken: set[object]
+) -> tuple[str, str, str] | None:
+    """An origin that needs no field: from the document's path, or its entry. Its type, and the remark on it."""
+    shape, live = found.shapes[0], column.live
+    foreign = found.table.key_to(column.name)
+    parent = by_table.get(foreign.table) if foreign else None
     if parent is not None:
         segment = _segment(found, parent, nullable=not column.not_null)
         if segment is not None and segment not in taken:  # a second reference to the same table is a field's
             taken.add(segment)
-            return segment, ""
+            return segment, "text", ""
     if found.entries is not None:
         if column.name in key:
-            return "EntryKey()", "GUESS"
-        if found.entries in shape.open_maps and kind != "timestamp":
-            return "EntryValue()", "GUESS"
-        return ("CreateTime()", "") if kind == "timestamp" else (None, "")
+            return "EntryKey()", "text", "GUESS from the entries' keys or elements"
+        if live.kind in _TIMES:
+            return "CreateTime()", "timestamp", "GUESS of its document"
+        kind = shape.open_maps.get(found.entries)
+        if kind is not None and "EntryValue" not in taken:
+            way = reading(Seen({kind}), column, found.entries)
+            if way is not None and not way.conversion:
+                taken.add("EntryValue")
+                return "EntryValue()", way.type, "GUESS from the entries' values"
+        return None
     if key == (column.name,) or (column.name in key and column.name.removesuffix("_id") == shape.variables[-1]):
-        return "DocumentId()", ""
-    if column.name in key and len(found.shapes) == 1 and "DocumentId" not in taken and not _fields(found, column, kind):
+        if not all(is_key(live, id_) for s in found.shapes for id_ in s.ids):
+            return None
         taken.add("DocumentId")
-        return "DocumentId()", "GUESS the document's id"
+        return "DocumentId()", "text", ""
+    has_field = bool(_candidates(found.fields, found.table, column))
+    if column.name in key and len(found.shapes) == 1 and "DocumentId" not in taken and not has_field:
+        taken.add("DocumentId")
+        return "DocumentId()", "text", "GUESS no field looks like it: the document's id"
     variables = set.intersection(*(set(s.variables[:-1]) for s in found.shapes))
-    named = [v for v in variables if words(v) == words(column.name) and column.name.endswith("_id")]
-    if named and not _fields(found, column, kind):
-        return f"Segment({named[0]!r})", "GUESS by name: there is no foreign key"
-    candidates = [name for name in _fields(found, column, kind) if name not in taken]
-    if candidates:
-        best = candidates[0]
-        taken.add(best)
-        exact = words(best.rsplit(".", 1)[-1]) == words(column.name)
-        remark = "" if exact and len(candidates) == 1 else f"GUESS field {best!r}"
-        if kind == "timestamp" and column.not_null:
-            return f"Field({best!r}, CreateTime())", remark
-        return f"Field({best!r})", remark
-    if kind == "timestamp":
-        created = _check_fields(shape)[:1]
-        stand_in = f"Field({created[0]!r}, CreateTime())" if created else "CreateTime()"
-        return stand_in, "GUESS no field looks like it: set on insert, never compared"
-    return None, ""
+    named = sorted(v for v in variables if words(v) == words(column.name) and column.name.endswith("_id"))
+    if named and not has_field and live.kind in TEXT_COLUMNS | {"uuid"}:
+        return f"Segment({named[0]!r})", "text", "GUESS from the path, by name: there is no foreign key"
+    return None
 
 
 def _segment(found: Match, parent: Match, *, nullable: bool) -> str | None:
     """Where the referenced document stands in the path. One that may be null, of several paths, is the document above."""
-    if nullable and len(found.shapes) > 1 and any(s.path.split("/")[-4] == parent.shapes[0].id for s in found.shapes):
+    if (
+        nullable
+        and len(found.shapes) > 1
+        and any(s.path.split("/")[-4:-3] == [parent.shapes[0].id] for s in found.shapes)
+    ):
         return f"ParentId({parent.shapes[0].id!r})"
     heads = {shape.path for shape in parent.shapes}
     if found.entries is not None and found.shapes[0].path in heads:
@@ -272,183 +546,98 @@ def _segment(found: Match, parent: Match, *, nullable: bool) -> str | None:
     return None
 
 
-def _fields(found: Match, column: LiveColumn, kind: str) -> list[str]:
-    """Fields of a fitting type whose name is like the column's, the likeliest first."""
-    seen: dict[str, set[str]] = {}
-    for shape in found.shapes:
-        for name, types in shape.fields.items():
-            seen.setdefault(name, set()).update(types - {"NoneType"})
-    scored = []
-    for name, types in seen.items():
-        if not types or not types <= _FITS[kind]:
+Candidate = tuple[float, Names, Reading]
+
+
+def _use(candidate: Candidate) -> object:
+    """What no second column takes: a field, or a part of it."""
+    _, names, way = candidate
+    return (names, way.conversion if way.conversion in ("latitude", "longitude") else "")
+
+
+def _likeness(table: LiveTable, column: LiveColumn, names: Names) -> float:
+    like = time_likeness if column.live.kind in _TIMES else likeness
+    value = max(like(column.name, names[-1]), like(column.name, "_".join(names)))
+    bare = [word for word in words(column.name) if word not in words(table.bare)]
+    if bare and len(bare) < len(words(column.name)):  # posts.post_title
+        value = max(value, like("_".join(bare), names[-1]) - 0.1)
+    axis = set(words(column.name)) & {"lat", "latitude", "lng", "lon", "longitude"}
+    if axis and column.live.kind in _DECIMALS:
+        rest = "_".join(word for word in words(column.name) if word not in axis)
+        value = max(value, like(rest, names[-1]) if rest else 0.5)
+    if column.live.kind in _DECIMALS and "cent" in words(names[-1]):
+        value = max(value, like(column.name, "_".join(w for w in words(names[-1]) if w != "cent")) - 0.1)
+    return value
+
+
+def _candidates(fields: Mapping[Names, Seen], table: LiveTable, column: LiveColumn) -> list[Candidate]:
+    """Fields that the column can take and whose name is like its own, the likeliest first."""
+    refers = table.key_to(column.name) is not None
+    axis = column.live.kind in _DECIMALS and set(words(column.name)) & {"lat", "latitude", "lng", "lon", "longitude"}
+    found = []
+    for names, seen in fields.items():
+        value = _likeness(table, column, names)
+        if value < 0.5 or (axis and value == 0.5 and seen.kind != "geopoint"):
             continue
-        value = max(likeness(column.name, name.rsplit(".", 1)[-1]), likeness(column.name, name.replace(".", "_")))
-        if kind == "timestamp":
-            for group in (_CREATED, _UPDATED):
-                if column.name in group and "_".join(words(name)) in {"_".join(words(g)) for g in group}:
-                    value = max(value, 0.6)
-        if value >= 0.5:
-            scored.append((-value, name.count("."), name))
-    return [name for _, _, name in sorted(scored)]
+        way = reading(seen, column, names, refers=refers)
+        if way is not None:
+            found.append((value, names, way))
+    return sorted(found, key=lambda c: (-c[0], len(c[1]), c[1]))
 
 
-def _declaration(
-    found: Match,
-    column: LiveColumn,
-    kind: str,
-    origin: str,
-    key: tuple[str, ...],
-    by_table: Mapping[str, Match],
-) -> str:
-    insert_only = kind == "timestamp" and (
-        origin == "CreateTime()" or ("CreateTime" in origin and not _fields(found, column, kind))
-    )
-    role = "key" if column.name in key else "insert_only" if insert_only else "compared"
-    if kind in ("integer", "numeric") and _COUNTER.search(column.name):
-        role = "derived"
-    parts = [repr(column.name), repr(role), origin]
-    if kind != "text":
-        parts.append(repr(kind))
-    path_given = origin.startswith(("DocumentId", "Segment", "EntryKey"))
-    if column.not_null and not (role == "key" and path_given):
-        parts.append("required=True")
-    absent = _absent(column, kind)
-    target = found.table.foreign.get(column.name)
-    if absent is not None and origin.startswith("Field") and target not in by_table:
-        parts.append(f"absent={absent}")
-    if target in by_table:
-        parts.append(f"references={by_table[str(target)].table.bare!r}")
-    return f"Column({', '.join(parts)})"
+def _by_target(found: Match, column: LiveColumn, by_table: Mapping[str, Match]) -> list[Candidate]:
+    """The field whose references lead to the collection that fills the referenced table, if there is just one."""
+    key = found.table.key_to(column.name)
+    parent = by_table.get(key.table) if key else None
+    if parent is None:
+        return []
+    ids = {shape.id for shape in parent.shapes}
+    leading = [n for n, seen in found.fields.items() if seen.kind == "reference" and seen.refers <= ids and seen.refers]
+    ways = [(0.0, names, reading(found.fields[names], column, names, refers=True)) for names in leading[:2]]
+    return [(v, n, w) for v, n, w in ways if w is not None] if len(leading) == 1 else []
 
 
-def _absent(column: LiveColumn, kind: str) -> str | None:
-    """A column's default as Python, where it is a plain value that catalog.py can write for this type."""
+def _absent(column: LiveColumn, type_: str) -> str | None:
+    """A column's default as Python, if it is a plain value that catalog.py can write for this type."""
     default = column.default or ""
-    if kind == "text" and (literal := re.fullmatch(r"'((?:[^']|'')*)'(?:::[\w ]+)?", default)):
-        return repr(literal[1].replace("''", "'"))
-    if kind in ("integer", "numeric") and (number := re.fullmatch(r"'?(-?\d+)'?(?:::[\w ]+)?", default)):
+    literal = re.fullmatch(r"'((?:[^']|'')*)'(?:::.*)?", default, re.DOTALL)
+    inner = literal[1].replace("''", "'") if literal else None
+    if type_ == "text":
+        return None if inner is None else repr(inner)
+    if type_ == "array":
+        return "[]" if inner == "{}" or default.startswith("ARRAY[]::") else None
+    if type_ == "json" and inner is not None:
+        try:
+            value = json.loads(inner)
+        except (ValueError, RecursionError):
+            return None
+        return (
+            repr(value)
+            if isinstance(value, dict | list) and "inf" not in repr(value) and "nan" not in repr(value)
+            else None
+        )
+    if type_ in ("integer", "numeric") and (number := re.fullmatch(r"'?\(?(-?\d{1,18})\)?'?(?:::.*)?", default)):
         value = int(number[1])
-        return str(value) if kind == "numeric" or -(2**31) <= value < 2**31 else None
-    return {"true": "True", "false": "False"}.get(default) if kind == "boolean" else None
+        size = INTEGERS.get(column.live.kind, 8)
+        return str(value) if -(2 ** (8 * size - 1)) <= value < 2 ** (8 * size - 1) else None
+    return {"true": "True", "false": "False"}.get(default) if type_ == "boolean" else None
 
 
-def _check_fields(shape: Shape) -> list[str]:
-    """Timestamp fields that say when a document was written; those that every sampled document has come first."""
-    names = {"_".join(words(n)): rank for group in ((*_UPDATED,), (*_CREATED,)) for rank, n in enumerate(group)}
-    found = [
-        n
-        for n, t in shape.fields.items()
-        if is_field_path(n) and t - {"NoneType"} == {"datetime"} and "_".join(words(n)) in names
+def check_fields(shapes: Sequence[Shape]) -> list[str]:
+    """Timestamp fields that say when a document was written, of all the paths; those that every document has come first."""
+    found = []
+    for names in shapes[0].fields:
+        path = text_path(names)
+        everywhere = all(s.fields[names].kind == "timestamp" if names in s.fields else not s.sampled for s in shapes)
+        if path is not None and is_field_path(path) and everywhere and tells_writing(path):
+            found.append((not all(s.always(names) for s in shapes), path))
+    return [path for _, path in sorted(found)]
+
+
+def other_times(shapes: Sequence[Shape]) -> list[tuple[str, str]]:
+    """Fields that say when a document was written and hold no timestamps, with what they hold."""
+    return [
+        (path, seen.kind)
+        for names, seen in shapes[0].fields.items()
+        if (path := text_path(names)) and tells_writing(path) and seen.kind in {*_MOMENTS} - {"timestamp"}
     ]
-    return sorted(found, key=lambda n: (n not in shape.always, n))
-
-
-# --- the text -----------------------------------------------------------------------------------------------------------
-
-
-def render(
-    matches: Iterable[Match], tables_left: Iterable[LiveTable], shapes_left: Iterable[Shape], export_time: str
-) -> str:
-    """The text of a catalog.py that imports as it stands, with what a person must look at marked."""
-    matches = list(matches)
-    by_table = {m.table.name: m for m in matches}
-    variables = _variables(matches)
-    out = [
-        '"""DRAFT, made from a sample: which documents become which rows.',
-        "",
-        "Read every line that says GUESS or TODO, correct it, and remove the mark. docs/catalog.md explains the words.",
-        '"""',
-        "",
-        "from __future__ import annotations",
-        "",
-        "from dualwrite.model.declaration import (  # noqa: F401",
-        "    ArrayElements, Catalog, Collection, Column, CreateTime, DocumentId, EntryKey, EntryValue, Field, MapEntries,",
-        "    Operations, ParentId, Segment,",
-        ")  # fmt: skip",
-        "",
-        f"EXPORT_TIME = {export_time!r}  # TODO when the export was taken that first filled the target, with its offset",
-        "",
-    ]
-    for found in matches:
-        out += _collection(found, by_table, variables[found.table.name])
-    for table in tables_left:
-        if table.odd:
-            out.append(f"# TODO table {table.name!r} can't be declared: a dot is in its own name.")
-        else:
-            out.append(f"# No collection looks like table {_said(table.name)}.")
-    for shape in shapes_left:
-        if not is_template(shape.path):
-            out.append(f"# TODO {_said(shape.path)} can't be declared: braces are in its collections' names.")
-        else:
-            out.append(f"# No table looks like {_said(shape.path)} ({shape.sampled} sampled).")
-    names = ", ".join(variables[m.table.name] for m in matches)
-    out += ["", f"CATALOG = Catalog(({names}{',' if names else ''}))", ""]
-    return "\n".join(out)
-
-
-def _said(name: str) -> str:
-    """A name in a comment: as it is if it is plain, else as a string, in which no line ends."""
-    return name if re.fullmatch(r"[\w{}/.-]+", name) else repr(name)
-
-
-def _variables(matches: Sequence[Match]) -> dict[str, str]:
-    """What each table's collection is called in Python. Tables are called what they like."""
-    found: dict[str, str] = {}
-    for match_ in matches:
-        name = re.sub(r"\W", "_", match_.table.bare, flags=re.ASCII).upper()
-        if not name.isidentifier() or name in ("CATALOG", "EXPORT_TIME", *found.values()):
-            name = f"TABLE_{len(found) + 1}"
-        found[match_.table.name] = name
-    return found
-
-
-def _collection(found: Match, by_table: Mapping[str, Match], variable: str) -> list[str]:
-    name, shape = found.table.bare, found.shapes[0]
-    checks = (
-        _check_fields(shape) if all(set(_check_fields(s)) == set(_check_fields(shape)) for s in found.shapes) else []
-    )
-    guesses = guess_columns(found, by_table)
-    declared = [g.column.name for g in guesses if g.text is not None]
-    times = {c.name for c in found.table.columns if _TYPES.get(c.type) == "timestamp"}
-    written = [n for n in declared if n in times and n in (*_CREATED, *_UPDATED)]
-    key = _key(found)
-    unique = [u for u in found.table.unique if set(u) != set(key) and set(u) <= set(declared)]
-    lines = [
-        f"{variable} = Collection(",
-        f"    name={name!r},",
-        f"    table={found.table.name!r},",
-        f"    paths=({', '.join(map(repr, (s.path for s in found.shapes)))},),  # GUESS by name, {shape.sampled} sampled",
-    ]
-    if found.entries is not None:
-        kind = "MapEntries" if found.entries in shape.open_maps else "ArrayElements"
-        lines.append(f"    entries={kind}({found.entries!r}),  # GUESS")
-    if checks:
-        rare = [c for c in checks if c not in shape.always]
-        lines.append(f"    check_fields=({', '.join(map(repr, checks))},),  # GUESS{_rare(rare)}")
-    else:
-        lines.append("    # No check field: it is read whole every time. GUESS")
-    if written:
-        lines.append(f"    written_columns=({', '.join(map(repr, written))},),")
-    if unique:
-        lines.append(f"    unique=({', '.join(map(repr, unique))},),")
-    lines.append(
-        "    # TODO operations=(Operations('entity of write_ops', ('column', ...)),), if the app logs its writes"
-    )
-    lines.append("    selected=True,")
-    lines.append("    columns=(")
-    for guess in guesses:
-        if guess.text is not None:
-            lines.append(f"        {guess.text},{f'  # {guess.remark}' if guess.remark else ''}")
-        else:
-            lines.append(f"        # {_said(guess.column.name)} ({_said(guess.column.type)}): {guess.remark}.")
-    told = sorted({".".join(map(repr, names)) for s in found.shapes for names in s.unsayable})
-    lines += [f"    # TODO field {name} can't be declared: a dot or a backtick is in its own name." for name in told]
-    return [*lines, "    ),", ")", ""]
-
-
-def _rare(names: Sequence[str]) -> str:
-    return (
-        f": not every document has {', '.join(map(_said, names))}, and those without are seen by sweeps alone"
-        if names
-        else ""
-    )

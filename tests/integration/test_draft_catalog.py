@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import types
+import os
+import subprocess
+import sys
 
 import psycopg
 import pytest
 
 from dev import airflow_home, seed
-from dev.draft_catalog import draft
-from dev.draft_guess import likeness, words
+from dev.draft_catalog import draft, set_by
+from dev.draft_shapes import likeness, words
+from dev.draft_text import load
 from dualwrite.catalog import CATALOG
-from dualwrite.model.declaration import Catalog, DocumentId, EntryKey, Field, MapEntries, ParentId, Segment
+from dualwrite.engine.preflight import target_faults
+from dualwrite.model.declaration import DocumentId, EntryKey, Field, MapEntries, ParentId, Segment
 from dualwrite.runs import backfill
 from tests import world2
+from tests.draft_worlds import WORLDS
 from tests.support import gap_run, nonzero, one, reconciled
-
-
-def _load(text: str) -> Catalog:
-    module = types.ModuleType("a_draft")
-    exec(compile(text, "draft.py", "exec"), module.__dict__)
-    return module.__dict__["CATALOG"]
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def _draft(firestore, dsn: str, schema: str) -> str:
 
 def test_a_draft_finds_tables_keys_parents_entries_and_says_what_it_guessed(firestore, shop):
     text = _draft(firestore, shop, "shop")
-    catalog = _load(text)
+    catalog = load(text)
     assert set(catalog.names) == {"stores", "customers", "customer_store_roles", "orders", "order_lines", "coupons"}
     assert catalog["order_lines"].paths == ("customers/{customer}/orders/{order}/lines/{line}",)
     assert catalog["order_lines"].column("order_id").origin == Segment("order")
@@ -69,7 +68,7 @@ def test_a_draft_holds_no_content(firestore, shop):
 
 
 def test_the_draft_goes_through_backfill_reconciliation_and_repair(firestore, emulator, shop):
-    catalog = _load(_draft(firestore, shop, "shop"))
+    catalog = load(_draft(firestore, shop, "shop"))
     everything = {
         "catalog": catalog,
         "collections": list(catalog.names),
@@ -109,7 +108,7 @@ def test_of_this_apps_own_world_most_is_guessed_right(firestore, target_dsn):
     """How good the guesses are, on a catalog that people finished: a floor, so that a change for the worse is seen."""
     world = seed.small()
     world.load_source(firestore)
-    found = _load(_draft(firestore, target_dsn, "public"))
+    found = load(_draft(firestore, target_dsn, "public"))
     right = wrong = 0
     for collection in CATALOG:
         if collection.name not in found.names:
@@ -132,7 +131,7 @@ def _origin(column) -> object:
 
 def test_several_kinds_of_parent_and_names_without_a_foreign_key(firestore, target_dsn):
     seed.small().load_source(firestore)
-    found = _load(_draft(firestore, target_dsn, "public"))
+    found = load(_draft(firestore, target_dsn, "public"))
     assert found["reactions"].column("comment_id").origin == ParentId("comments")
     assert found["reactions"].column("reply_id").origin == ParentId("replies")
     assert found["replies"].column("post_id").origin == Segment("post")
@@ -144,3 +143,37 @@ def test_names_are_compared_by_their_singular_words():
     assert words("searches") == ("search",)
     assert likeness("order_lines", "orders_lines") == 1
     assert likeness("orders", "customers") == 0
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+def test_another_apps_draft_imports_and_names_what_it_lacks(firestore, empty_dsn, tmp_path, world):
+    """Both drafts of two apps failed at import, and said little of what there was to find."""
+    with psycopg.connect(empty_dsn) as connection:
+        connection.execute(world.schema)
+    for path, fields in world.documents(firestore).items():
+        firestore.document(path).set(fields)
+    text = _draft(firestore, empty_dsn, "public")
+    (tmp_path / "draft.py").write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(airflow_home.ROOT / "dags")}
+    subprocess.run([sys.executable, str(tmp_path / "draft.py")], check=True, env=environment, timeout=60)
+    catalog = load(text)
+    for name, paths in world.paths.items():
+        assert catalog[name].paths == paths
+    lines = {line.split("),  #")[0].strip().removesuffix(",") + ("" if line.rstrip().endswith("),") else ")")
+             for line in text.splitlines() if line.lstrip().startswith("Column(")}  # fmt: skip
+    for name, declaration in world.columns.items():
+        assert declaration in lines, f"{name}:\n{text}"
+    for told in world.comments:
+        assert told in text, f"{told}\n{text}"
+    assert "Secret" not in text
+    with psycopg.connect(empty_dsn) as connection:
+        faults = target_faults(connection, catalog, list(catalog), writes=False)
+    assert all(f"# - {fault}" in text for fault in faults)
+
+
+def test_what_a_trigger_sets_is_read_from_its_function():
+    source = """BEGIN -- NEW.no := 1
+      IF NEW.status = OLD.status THEN NEW."Odd name" := now(); END IF;
+      NEW.updated_at = now(); SELECT 1 INTO NEW.n FROM t; RETURN NEW; END"""
+    assert set_by("touch", source, "") == ["Odd name", "updated_at", "n"]
+    assert set_by("moddatetime", "moddatetime", "changed\\000") == ["changed"]

@@ -1,0 +1,228 @@
+"""What a draft of a catalog is made from: shapes of collections, tables, and how alike two names are. Pure.
+
+Names are data: whatever a collection, a field, a table or a column is called, it is never code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import date
+from functools import lru_cache
+
+from dualwrite.model.conversions import http_date, iso_time
+from dualwrite.model.live import LiveType
+
+Names = tuple[str, ...]
+"""A field, as the names on its way: `("address", "city")`."""
+
+TEXTS = frozenset({"text", "ISO time", "HTTP date", "ISO date", "number as text", "boolean as text", "JSON as text"})
+NUMBERS = frozenset({"integer", "number", "epoch milliseconds", "epoch seconds"})
+_SECONDS = (946_684_800, 4_102_444_800)
+"""2000 to 2100: numbers in between may be times."""
+
+
+@dataclass
+class Seen:
+    """What a sample shows of one field.
+
+    `kinds`: what its values are (see `kind_of_text` and `kind_of_number`; also null, boolean, timestamp, reference, geopoint,
+    vector, bytes, array, map, timestamp map). `elements`: the kinds of an array's elements. `refers`: ids of the collections that
+    references lead to. `unplain`: a map or array of it holds what JSON has no form for. `documents`: how many have a value of it. `texts` are its
+    texts, to be held against an enum's labels; none of them leaves this process.
+    """
+
+    kinds: set[str] = field(default_factory=set)
+    elements: set[str] = field(default_factory=set)
+    refers: set[str] = field(default_factory=set)
+    unplain: bool = False
+    documents: int = 0
+    texts: set[str] = field(default_factory=set, repr=False)
+
+    @property
+    def kind(self) -> str | None:
+        """The one kind that all values are of, as narrow as it holds for all; None for none, or several."""
+        kinds = self.kinds - {"null"}
+        if len(kinds) == 1:
+            return next(iter(kinds))
+        if kinds and kinds <= TEXTS:
+            return "text"
+        if kinds and kinds <= NUMBERS:
+            return "number" if "number" in kinds else "integer"
+        return None
+
+
+@dataclass
+class Shape:
+    """What a sample of one collection shows. `path` is a template. `open_maps`: map fields whose keys differ between documents,
+    with the kind of their values. `ids`: those of its sampled documents. `holds`: the fields of the maps in an array field."""
+
+    path: str
+    fields: dict[Names, Seen] = field(default_factory=dict)
+    open_maps: dict[Names, str] = field(default_factory=dict)
+    holds: dict[Names, set[str]] = field(default_factory=dict)
+    ids: set[str] = field(default_factory=set, repr=False)
+    sampled: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.path.split("/")[-2]
+
+    @property
+    def collections(self) -> list[str]:
+        return self.path.split("/")[0::2]
+
+    @property
+    def variables(self) -> list[str]:
+        return [part[1:-1] for part in self.path.split("/")[1::2]]
+
+    @property
+    def lists(self) -> list[Names]:
+        """Array fields of texts."""
+        return [names for names, seen in self.fields.items() if seen.elements and seen.elements <= TEXTS]
+
+    def always(self, names: Names) -> bool:
+        return names in self.fields and self.fields[names].documents >= self.sampled
+
+
+@dataclass(frozen=True)
+class LiveColumn:
+    """A column of the target. `default` is its SQL, None if it has none. `identity`: Postgres gives it a number by default."""
+
+    name: str
+    live: LiveType
+    not_null: bool
+    default: str | None
+    identity: bool = False
+
+    @property
+    def filled(self) -> bool:
+        """Whether a row may leave it out."""
+        return not self.not_null or self.default is not None or self.identity or self.live.generated
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    columns: tuple[str, ...]
+    table: str
+    to: tuple[str, ...]
+    on_delete: str
+
+
+@dataclass(frozen=True)
+class LiveTable:
+    """A table of the target. `partial`: unique indexes that leave out rows with nulls. `triggers`: column -> the trigger that
+    sets it. `odd`: its own name holds a dot, so it can't be declared."""
+
+    name: str
+    columns: tuple[LiveColumn, ...]
+    primary: tuple[str, ...]
+    unique: tuple[tuple[str, ...], ...] = ()
+    foreign: tuple[ForeignKey, ...] = ()
+    partial: tuple[tuple[str, ...], ...] = ()
+    triggers: Mapping[str, str] = field(default_factory=dict)
+    odd: bool = False
+
+    @property
+    def bare(self) -> str:
+        return self.name.rsplit(".", 1)[-1]
+
+    def key_to(self, column: str) -> ForeignKey | None:
+        """The foreign key of just this column."""
+        return next((k for k in self.foreign if k.columns == (column,)), None)
+
+
+# --- kinds of values ----------------------------------------------------------------------------------------------------
+
+
+def kind_of_text(value: str) -> str:
+    for kind, conversion in (("ISO time", iso_time), ("HTTP date", http_date)):
+        with suppress(Exception):  # whatever it raises, it is not that
+            conversion.convert(value)
+            return kind
+    if re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", value):
+        return "number as text"
+    if value.lower() in ("true", "false"):
+        return "boolean as text"
+    try:
+        if date.fromisoformat(value).isoformat() == value:
+            return "ISO date"
+    except ValueError:
+        pass
+    try:
+        return "JSON as text" if isinstance(json.loads(value), dict | list) else "text"
+    except (ValueError, RecursionError):
+        return "text"
+
+
+def kind_of_number(value: float) -> str:
+    if not math.isfinite(value):
+        return "number"
+    if _SECONDS[0] * 1000 <= value < _SECONDS[1] * 1000:
+        return "epoch milliseconds"
+    if _SECONDS[0] <= value < _SECONDS[1]:
+        return "epoch seconds"
+    return "integer" if float(value).is_integer() else "number"
+
+
+# --- names --------------------------------------------------------------------------------------------------------------
+
+_OF_TIME = {"at", "on", "time", "date", "timestamp", "ts", "ms", "utc", "datetime"}
+_CREATED = {("created",), ("creation",), ("create",), ("saved",), ("placed",), ("added",), ("joined",), ("inserted",),
+            ("posted",), ("submitted",), ("timestamp",), ("time",), ("date",), ("registered",)}  # fmt: skip
+_UPDATED = {("updated",), ("update",), ("changed",), ("modified",), ("edited",), ("last", "updated"), ("last", "modified"),
+            ("last", "changed"), ("last", "edited"), ("modification",)}  # fmt: skip
+
+
+@lru_cache(maxsize=100_000)
+def words(name: str) -> tuple[str, ...]:
+    """`waitingUsersIds`, `waiting_users` and `WaitingUser` as the same singular words: waiting, user. Without ids, and without
+    versions: `v3_users` is user."""
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    stems = [_singular(part) for part in re.split(r"[\W_]+", parts.lower()) if part]
+    for dropped in (r"id|uid|ref|reference", r"v?[0-9]+|rev[0-9]*|ver[0-9]*"):
+        stems = [stem for stem in stems if not re.fullmatch(dropped, stem)] or stems
+    return tuple(stems)
+
+
+def _singular(word: str) -> str:
+    for ending, singular in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x")):
+        if word.endswith(ending):
+            return word.removesuffix(ending) + singular
+    return word.removesuffix("s") if not word.endswith(("ss", "us")) else word
+
+
+@lru_cache(maxsize=500_000)
+def likeness(one: str, other: str) -> float:
+    """How alike two names are: shared words against all words; 1 for equal ones, also if joined otherwise (fullname)."""
+    a, b = words(one), words(other)
+    if not a or not b:
+        return 0.0
+    if "".join(a) == "".join(b):
+        return 1.0
+    return len({*a} & {*b}) / len({*a} | {*b})
+
+
+def _moment(name: str) -> tuple[str, ...]:
+    found = words(name)
+    return tuple(word for word in found if word not in _OF_TIME) or found
+
+
+def time_likeness(one: str, other: str) -> float:
+    """How alike two names of times are: `_created`, `createdOn` and `created_at` are one, `placed_at` is nearly that."""
+    a, b = _moment(one), _moment(other)
+    if a == b:
+        return 1.0
+    return max(likeness(one, other), 0.6 if any(a in group and b in group for group in (_CREATED, _UPDATED)) else 0.0)
+
+
+def tells_creation(name: str) -> bool:
+    return _moment(name) in _CREATED
+
+
+def tells_writing(name: str) -> bool:
+    return _moment(name) in _CREATED | _UPDATED

@@ -1,0 +1,342 @@
+"""The text of a drafted catalog.py, which imports as it stands: each declaration in it has been made before it is written, and
+what the declaration's own checks refuse stands in a comment with their reason.
+
+Names are data: each stands in the text as a string or, in a comment, without anything that could end the line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dev.draft_guess import (
+    Declared,
+    Guess,
+    Left,
+    Match,
+    check_fields,
+    guess_columns,
+    key_of,
+    other_times,
+    spelled,
+)
+from dev.draft_shapes import LiveTable, Shape, tells_writing
+from dualwrite.model import conversions, declaration
+from dualwrite.model.declaration import Catalog, Collection, Column, is_template
+from dualwrite.model.errors import CatalogError
+
+_WORDS: dict[str, Any] = {**vars(conversions), **vars(declaration)}
+
+
+@dataclass
+class Part:
+    """What is drafted of one table. `columns`: the declarations that hold. `refused`: why the collection can't be declared."""
+
+    found: Match
+    variable: str
+    guesses: list[Guess]
+    columns: dict[str, Column] = field(default_factory=dict)
+    options: list[tuple[str, str]] = field(default_factory=list)
+    """Further arguments of the collection, each with a remark."""
+    notes: list[str] = field(default_factory=list)
+    refused: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.found.table.bare
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        paths = tuple(shape.path for shape in self.found.shapes)
+        given = {"name": self.name, "table": self.found.table.name, "paths": paths}
+        if self.found.entries is not None:
+            given["entries"] = eval(_entries(self.found), dict(_WORDS))
+        return given
+
+    def collection(self, columns: Mapping[str, Column], **options: Any) -> Collection:
+        ordered = (columns[g.column.name] for g in self.guesses if g.column.name in columns)
+        return Collection(**{**self.arguments, "columns": tuple(ordered), **options})
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """A column becomes a comment with its reason."""
+        self.columns.pop(name, None)
+        self.guesses = [Guess(g.column, None, f"TODO {reason}") if g.column.name == name else g for g in self.guesses]
+
+
+def load(text: str) -> Catalog:
+    """The catalog of a draft. Raises whatever its import raises."""
+    module = types.ModuleType("a_draft")
+    exec(compile(text, "draft.py", "exec"), module.__dict__)
+    catalog: Catalog = module.__dict__["CATALOG"]
+    return catalog
+
+
+def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
+    """The text of a catalog.py, with what a person must look at marked."""
+    matches = list(matches)
+    by_table = {m.table.name: m for m in matches}
+    variables = _variables(matches)
+    parts = [Part(m, variables[m.table.name], guess_columns(m, by_table)) for m in matches]
+    for part in parts:
+        _prove_columns(part)
+    _prove_references(parts)
+    for part in parts:
+        if not part.refused:
+            _prove_options(part)
+    out = [
+        '"""DRAFT, made from a sample: which documents become which rows.',
+        "",
+        "Read every line that says GUESS or TODO, correct it, and remove the mark. docs/catalog.md explains the words.",
+        '"""',
+        "",
+        "from __future__ import annotations",
+        "",
+        "from dualwrite.model.conversions import (  # noqa: F401",
+        "    array, boolean, count, each, epoch_milliseconds, epoch_seconds, http_date, integer, iso_text, iso_time, json_text,",
+        "    latitude, longitude, number, one_of, plain_json, point_text, reference_id, scaled, text, timestamp_map, vector_text,",
+        ")  # fmt: skip",
+        "from dualwrite.model.declaration import (  # noqa: F401",
+        "    ArrayElements, Catalog, Collection, Column, Computed, Constant, CreateTime, DocumentId, EntryKey, EntryValue, Field,",
+        "    FirstOf, MapEntries, Operations, ParentId, Segment, WholeDocument,",
+        ")  # fmt: skip",
+        "",
+        f"EXPORT_TIME = {export_time!r}  # TODO when the export was taken that first filled the target, with its offset",
+        "",
+    ]
+    for part in parts:
+        out += _collection(part)
+    out += [_table_left(table, told) for table, told in left.tables]
+    out += [_shape_left(shape) for shape in left.shapes]
+    names = ", ".join(part.variable for part in parts if not part.refused)
+    out += ["", f"CATALOG = Catalog(({names}{',' if names else ''}))", ""]
+    return "\n".join([*out, *_summary(parts, left), ""])
+
+
+def with_faults(text: str, faults: Sequence[str]) -> str:
+    """The draft, which ends with what preflight would refuse."""
+    if not faults:
+        return text + comment("Preflight finds nothing else to mend in the target.") + "\n"
+    return text + "\n".join(
+        [comment("TODO Preflight would refuse this catalog:"), *(comment(f"- {f}") for f in faults), ""]
+    )
+
+
+# --- the proof: everything is made before it is written ---------------------------------------------------------------------
+
+
+def _made(name: str, declared: Declared) -> Column:
+    """The column that a declaration's text makes, without its reference. Raises CatalogError."""
+    made: Column = eval(replace(declared, references=None).text(name), dict(_WORDS))
+    return made
+
+
+def _prove_columns(part: Part) -> None:
+    """Keeps of the columns what makes a collection; without its key there is none."""
+    key = key_of(part.found)
+    ordered = sorted(part.guesses, key=lambda g: g.column.name not in key)
+    for guess in ordered:
+        name = guess.column.name
+        if guess.declared is None:
+            continue
+        reason = ""
+        for declared in dict.fromkeys((guess.declared, replace(guess.declared, absent=None))):
+            try:
+                column = _made(name, declared)
+                part.collection({**part.columns, name: column})
+            except CatalogError as error:
+                reason = reason or str(error)
+                continue
+            part.columns[name] = column
+            if declared != guess.declared:
+                kept = replace(guess, declared=declared, remark=f"{guess.remark}, TODO no absent: {reason}")
+                part.guesses = [kept if g is guess else g for g in part.guesses]
+            break
+        else:
+            part.leave_out(name, reason)
+    lacking = [name for name in key if name not in part.columns]
+    if lacking or not key:
+        part.refused = f"its key column {lacking[0]!r} isn't known" if lacking else "the table has no unique key"
+
+
+def _prove_references(parts: Sequence[Part]) -> None:
+    """Adds one reference after another, those of keys first, as long as the whole is a catalog."""
+    there = {part.found.table.name: part for part in parts if not part.refused}
+    todo = [
+        (part, g) for part in there.values() for g in part.guesses if g.declared is not None and g.declared.to_table
+    ]
+    for part, guess in sorted(todo, key=lambda t: t[0].columns[t[1].column.name].role != "key"):
+        assert guess.declared is not None
+        name, parent = guess.column.name, there.get(str(guess.declared.to_table))
+        if parent is None:
+            reason = f"TODO it references {guess.declared.to_table}, which isn't declared here"
+            _without_reference(part, guess, reason)
+            continue
+        before = part.columns[name]
+        try:
+            part.columns[name] = replace(before, references=parent.name)
+            Catalog(tuple(p.collection(p.columns) for p in there.values()))
+        except CatalogError as error:
+            part.columns[name] = before
+            if before.role == "key":
+                _without_reference(part, guess, f"TODO references={parent.name!r} is refused: {error}")
+            else:
+                own = "a reference to its own table can't be declared" if parent is part else ""
+                part.leave_out(name, own or str(error))
+        else:
+            kept = replace(guess, declared=replace(guess.declared, references=parent.name))
+            part.guesses = [kept if g is guess else g for g in part.guesses]
+
+
+def _without_reference(part: Part, guess: Guess, reason: str) -> None:
+    assert guess.declared is not None
+    kept = replace(guess, declared=replace(guess.declared, references=None), remark=f"{guess.remark}, {reason}")
+    part.guesses = [kept if g is guess else g for g in part.guesses]
+
+
+def _prove_options(part: Part) -> None:
+    """Check fields, written columns and unique keys, each as far as the collection takes it."""
+    found, key = part.found, key_of(part.found)
+    rare = [n for n in check_fields(found.shapes) if not all(s.always(tuple(n.split("."))) for s in found.shapes)]
+    checks = check_fields(found.shapes)
+    written = [
+        g.column.name
+        for g in part.guesses
+        if g.column.name in part.columns and g.column.live.kind == "timestamptz" and tells_writing(g.column.name)
+    ]
+    table = found.table
+    unique = [u for u in (*table.unique, *table.partial) if set(u) != set(key) and set(u) <= set(part.columns)]
+    told = "GUESS from its fields' names and types"
+    if rare:
+        told += f": not every document has {', '.join(rare)}, and those without are seen by sweeps alone"
+    for name, values, remark in (
+        ("check_fields", checks, told),
+        ("written_columns", written, "GUESS from their names"),
+        ("unique", list(dict.fromkeys(unique)), ""),
+    ):
+        kept: list[Any] = []
+        for value in values:
+            try:
+                part.collection(part.columns, **{name: (*kept, value)})
+            except CatalogError as error:
+                part.notes.append(f"TODO {value!r} can't be in {name}: {error}")
+            else:
+                kept.append(value)
+        if kept:
+            part.options.append((f"{name}=({', '.join(map(repr, kept))},)", remark))
+        elif name == "check_fields":
+            part.notes.append("No check field: it is read whole every time. GUESS")
+            part.notes += [
+                f"GUESS {path!r} says when it was written, as {kind}" for path, kind in other_times(found.shapes)
+            ]
+
+
+# --- the text -----------------------------------------------------------------------------------------------------------
+
+
+def comment(text: str, indent: str = "") -> str:
+    """A line of comment, whatever the text holds."""
+    return f"{indent}# {_line(text)}"
+
+
+def _line(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split(" ")))
+
+
+def _said(name: str) -> str:
+    """A name in a comment: as it is if it is plain, else as a string."""
+    return name if re.fullmatch(r"[\w{}/.-]+", name) else repr(name)
+
+
+def _variables(matches: Sequence[Match]) -> dict[str, str]:
+    """What each table's collection is called in Python. Tables are called what they like."""
+    found: dict[str, str] = {}
+    for match_ in matches:
+        name = re.sub(r"\W", "_", match_.table.bare, flags=re.ASCII).upper()
+        taken = {"CATALOG", "EXPORT_TIME", *found.values()}
+        if not name.isidentifier() or name in taken:
+            name = next(n for n in (f"TABLE_{i}" for i in itertools.count(1)) if n not in taken)
+        found[match_.table.name] = name
+    return found
+
+
+def _entries(found: Match) -> str:
+    assert found.entries is not None
+    kind = "MapEntries" if found.entries in found.shapes[0].open_maps else "ArrayElements"
+    return f"{kind}({spelled(found.entries)})"
+
+
+def _collection(part: Part) -> list[str]:
+    found = part.found
+    paths = ", ".join(repr(shape.path) for shape in found.shapes)
+    lines = [
+        f"{part.variable} = Collection(",
+        f"    name={part.name!r},",
+        f"    table={found.table.name!r},",
+        f"    paths=({paths},),  # {_line(f'GUESS from {found.ground}, {found.sampled} sampled')}",
+    ]
+    if found.entries is not None:
+        lines.append(f"    entries={_entries(found)},  # GUESS from {found.ground}")
+    for option, remark in part.options:
+        lines.append(f"    {option},{f'  # {_line(remark)}' if remark else ''}")
+    lines += [comment(note, "    ") for note in part.notes]
+    lines.append(
+        "    # TODO operations=(Operations('entity of write_ops', ('column', ...)),), if the app logs its writes"
+    )
+    lines += ["    selected=True,", "    columns=("]
+    for guess in part.guesses:
+        if guess.declared is not None:
+            remark = f"  # {_line(guess.remark)}" if guess.remark else ""
+            lines.append(f"        {guess.declared.text(guess.column.name)},{remark}")
+        else:
+            column = guess.column
+            lines.append(comment(f"{_said(column.name)} ({column.live.name}): {guess.remark}", "        "))
+    lines += ["    ),", ")"]
+    if part.refused:
+        why = comment(f"TODO {_said(part.found.table.name)} can't be declared: {part.refused}. What is known of it:")
+        lines = [why, *(comment(line) for line in lines)]
+    return [*lines, ""]
+
+
+def _table_left(table: LiveTable, told: str) -> str:
+    if table.odd:
+        return comment(f"TODO table {table.name!r} can't be declared: a dot is in its own name.")
+    return comment(f"No collection looks like table {_said(table.name)}{f': {told}' if told else ''}.")
+
+
+def _shape_left(shape: Shape) -> str:
+    if not is_template(shape.path):
+        return comment(f"TODO {_said(shape.path)} can't be declared: braces are in its collections' names.")
+    if not shape.sampled:
+        return comment(f"{_said(shape.path)}: no document is there itself, only collections below.")
+    return comment(f"No table looks like {_said(shape.path)} ({shape.sampled} sampled).")
+
+
+def _summary(parts: Sequence[Part], left: Left) -> list[str]:
+    """What is certain, guessed and not covered, a line for each collection."""
+    rows = [("collection", "table", "certain", "guessed", "not covered")]
+    for part in parts:
+        more = f" and {len(part.found.shapes) - 1} more" if len(part.found.shapes) > 1 else ""
+        paths = _said(part.found.shapes[0].path) + more
+        if part.refused:
+            rows.append((paths, _said(part.found.table.name), "0", "0", "all: can't be declared"))
+            continue
+        lacking = [g.column.name for g in part.guesses if g.declared is None and not g.certain]
+        certain = sum(g.certain for g in part.guesses)
+        guessed = sum(g.declared is not None and not g.certain for g in part.guesses)
+        rows.append((paths, _said(part.found.table.name), str(certain), str(guessed), _counted(lacking)))
+    rows += [("-", _said(table.name), "0", "0", "all") for table, _ in left.tables]
+    rows += [(_said(shape.path), "-", "", "", "") for shape in left.shapes if shape.sampled]
+    cells = [[_line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[n]) for row in cells) for n in range(4)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in cells
+    ]
+    return ["# What is known of each table's columns:", *(f"#   {line}".rstrip() for line in lines)]
+
+
+def _counted(names: Sequence[str]) -> str:
+    return f"{len(names)}: {', '.join(map(_said, names))}" if names else "0"

@@ -1,0 +1,200 @@
+"""Two apps whose catalogs are drafted: their schemas, their documents, and what a draft must find in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.cloud import firestore
+
+AT = datetime(2026, 3, 1, 8, 30, 0, 123000, tzinfo=UTC)
+ISO = "2026-03-01T08:30:00.123Z"
+MILLISECONDS = 1_772_353_800_123
+UUIDS = [f"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1{n}" for n in range(4)]
+
+
+@dataclass(frozen=True)
+class World:
+    """`columns`: `table.column` -> its declaration as the draft writes it. `comments`: what stands in comments."""
+
+    name: str
+    schema: str
+    documents: Callable[[Any], dict[str, dict[str, Any]]]
+    columns: dict[str, str]
+    paths: dict[str, tuple[str, ...]]
+    comments: tuple[str, ...]
+
+
+# --- a clinic: generated ids, ISO and epoch times, enums, arrays, names that differ, triggers ---------------------------------
+
+CLINIC = """
+CREATE TYPE state AS ENUM ('open', 'done');
+CREATE DOMAIN short_text AS varchar(40) CHECK (VALUE <> '');
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.updated_at := now(); RETURN NEW; END $$;
+CREATE TABLE profiles (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, legacy_id text NOT NULL UNIQUE, full_name text NOT NULL DEFAULT '',
+  nick_name short_text, email text, weight double precision, score_points bigint NOT NULL DEFAULT 0, born_on date,
+  last_seen_at timestamptz, search text GENERATED ALWAYS AS (lower(full_name)) STORED, is_vip boolean NOT NULL DEFAULT false,
+  settings jsonb NOT NULL DEFAULT '{}', created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TRIGGER touched BEFORE UPDATE ON profiles FOR EACH ROW EXECUTE FUNCTION touch();
+CREATE TABLE visits (
+  id uuid PRIMARY KEY, status state NOT NULL DEFAULT 'open', tags text[] NOT NULL DEFAULT '{}', minutes integer[],
+  starts_at timestamptz NOT NULL, ends_at timestamp, price numeric(10,2), duration_label text, notes jsonb, ip inet,
+  visit_count integer, attachment bytea, paid boolean, code text, mixed_at timestamptz
+);
+CREATE TABLE questions (
+  id text PRIMARY KEY, title text NOT NULL, body text NOT NULL, profile_id bigint REFERENCES profiles (id) ON DELETE SET NULL
+);
+CREATE TABLE audit (what text);
+"""
+
+
+def clinic(client: Any) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for n in range(3):
+        found[f"v3_users/user{n}"] = {
+            "fullname": f"Secret Name {n}", "nickName": f"nick{n}", "email": f"u{n}@example.org", "weight": 70.5 + n,
+            "scorePoints": 2**40 + n, "bornOn": "1990-02-0" + str(n + 1), "lastSeen": MILLISECONDS + n, "isVip": n == 1,
+            "settings": {"since": AT, "theme": "dark"}, "createdAt": AT, "updatedAt": AT,
+        }  # fmt: skip
+        found[f"visits/{UUIDS[n]}"] = {
+            "status": "open" if n else "cancelled", "tags": ["a", "b"], "minutes": [5, 10], "startsAt": ISO, "endsAt": 1_772_353_800 + n,
+            "priceCents": 1999 + n, "durationLabel": 5 + n if n else "five", "notes": [{"by": "x"}], "ip": "10.0.0.1",
+            "visitCount": str(n), "attachment": b"x", "paid": "true", "code": AT, "mixedAt": ISO if n else AT,
+        }  # fmt: skip
+        found[f"questions_rev20230926/q{n}"] = {"title": f"title {n}", "body": "a body", "profile": f"user{n}"}
+    return found
+
+
+# --- a market: references, geopoints, trees, keys of columns, odd names, parents that don't exist ------------------------------
+
+MARKET = """
+CREATE TABLE categories (
+  id text PRIMARY KEY, name text NOT NULL, parent_id text REFERENCES categories (id)
+);
+CREATE TABLE sellers (
+  id text PRIMARY KEY, display_name text NOT NULL, lat double precision, lng double precision, place_path text,
+  joined_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE offers (
+  id text PRIMARY KEY, seller_id text NOT NULL REFERENCES sellers (id) ON DELETE CASCADE,
+  category_id text REFERENCES categories (id) ON DELETE SET NULL, label text, follower_ids text[], extra jsonb,
+  updated_at timestamptz
+);
+CREATE TABLE seller_ratings (
+  seller_id text NOT NULL REFERENCES sellers (id), buyer_id text NOT NULL, stars integer NOT NULL,
+  PRIMARY KEY (seller_id, buyer_id)
+);
+CREATE TABLE rating_flags (
+  id text PRIMARY KEY, seller_id text NOT NULL, buyer_id text NOT NULL, flag_reason text NOT NULL,
+  FOREIGN KEY (seller_id, buyer_id) REFERENCES seller_ratings (seller_id, buyer_id)
+);
+CREATE TABLE "2nd-hand items" (id text PRIMARY KEY, "shelf mark" text, item_size integer);
+CREATE TABLE order_lines (order_id text NOT NULL, position smallint NOT NULL, sku text NOT NULL, quantity integer NOT NULL,
+                          PRIMARY KEY (order_id, position));
+CREATE TABLE team_settings (id text PRIMARY KEY, quota integer NOT NULL, region text);
+CREATE TABLE seller_settings (id text PRIMARY KEY, currency text NOT NULL, holiday boolean NOT NULL);
+CREATE TABLE parcels (id text PRIMARY KEY, courier text NOT NULL, tracking_code text);
+"""
+
+
+def market(client: Any) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for n in range(3):
+        seller = client.document(f"sellers/s{n}")
+        found[f"categories/c{n}"] = {
+            "name": f"category {n}",
+            "parent": client.document(f"categories/c{n - 1}") if n else None,
+        }
+        found[f"sellers/s{n}"] = {
+            "displayName": f"Secret Seller {n}",
+            "location": firestore.GeoPoint(37.5, 127.0 + n),
+            "joined": AT - timedelta(days=n),
+        }
+        found[f"offers/o{n}"] = {
+            "owner": seller, "category": client.document(f"categories/c{n}"), "offer.label": f"label {n}",
+            "followerIds": [seller], "extra": {"home": firestore.GeoPoint(1.0, 2.0)}, "updatedAt": AT,
+        }  # fmt: skip
+        found[f"sellers/s{n}/ratings/b{n}"] = {"stars": n}
+        found[f"sellers/s{n}/settings/main"] = {"currency": "KRW", "holiday": False}
+        found[f"teams/t{n}/settings/main"] = {"quota": n, "region": "east"}  # no team exists
+        found[f"flags/f{n}"] = {"sellerId": f"s{n}", "buyerId": f"b{n}", "flagReason": "x"}
+        found[f"2nd-hand items/i{n}"] = {"shelf mark": f"m{n}", "itemSize": n}
+        found[f"orders/r{n}"] = {"lines": [{"sku": "x", "quantity": n, "position": n}]}
+        found[f"years/2026/parcels/p{n}"] = {"courier": "fast", "trackingCode": f"t{n}"}
+    return found
+
+
+WORLDS = [
+    World(
+        "clinic", CLINIC, clinic,
+        {
+            "profiles.legacy_id": "Column('legacy_id', 'key', DocumentId())",
+            "profiles.full_name": "Column('full_name', 'compared', Field('fullname'), required=True, absent='')",
+            "profiles.nick_name": "Column('nick_name', 'compared', Field('nickName'))",
+            "profiles.weight": "Column('weight', 'compared', Field('weight'), 'numeric')",
+            "profiles.score_points": "Column('score_points', 'derived', Field('scorePoints'), 'integer', required=True, absent=0)",
+            "profiles.born_on": "Column('born_on', 'compared', Field('bornOn'))",
+            "profiles.last_seen_at": "Column('last_seen_at', 'compared', Field('lastSeen') >> epoch_milliseconds)",
+            "profiles.settings": "Column('settings', 'compared', Field('settings') >> plain_json, required=True, absent={})",
+            "profiles.updated_at": "Column('updated_at', 'insert_only', Field('updatedAt', CreateTime()), 'timestamp', required=True)",
+            "visits.id": "Column('id', 'key', DocumentId())",
+            "visits.status": "Column('status', 'compared', Field('status'), required=True, absent='open')",
+            "visits.tags": "Column('tags', 'compared', Field('tags') >> array, required=True, absent=[])",
+            "visits.minutes": "Column('minutes', 'compared', Field('minutes') >> array)",
+            "visits.starts_at": "Column('starts_at', 'compared', Field('startsAt') >> iso_time, required=True)",
+            "visits.ends_at": "Column('ends_at', 'compared', Field('endsAt') >> epoch_seconds)",
+            "visits.price": "Column('price', 'compared', Field('priceCents') >> scaled(-2))",
+            "visits.duration_label": "Column('duration_label', 'compared', Field('durationLabel') >> text)",
+            "visits.notes": "Column('notes', 'compared', Field('notes'), 'json')",
+            "visits.ip": "Column('ip', 'compared', Field('ip'))",
+            "visits.visit_count": "Column('visit_count', 'derived', Field('visitCount') >> integer)",
+            "visits.paid": "Column('paid', 'compared', Field('paid') >> boolean)",
+            "visits.code": "Column('code', 'compared', Field('code') >> iso_text)",
+            "questions.title": "Column('title', 'compared', Field('title'), required=True)",
+        },
+        {"profiles": ("v3_users/{user}",), "questions": ("questions_rev20230926/{question}",)},
+        (
+            "id (bigint): left out: Postgres makes it",
+            "search (text): left out: Postgres makes it",
+            "trigger touched sets it, so it is never compared",
+            "1 of 2 sampled texts are no label of state ('open', 'done'): one_of({...}) maps them",
+            "attachment (bytea): TODO field 'attachment' looks like it and holds bytes",
+            "mixed_at (timestamp with time zone): TODO field 'mixedAt' looks like it and holds ISO time and timestamp",
+            "profile_id (bigint): TODO it references profiles (id), whose documents are told by legacy_id",
+            "No collection looks like table audit",
+        ),
+    ),
+    World(
+        "market", MARKET, market,
+        {
+            "sellers.lat": "Column('lat', 'compared', Field('location') >> latitude)",
+            "sellers.lng": "Column('lng', 'compared', Field('location') >> longitude)",
+            "sellers.joined_at": "Column('joined_at', 'compared', Field('joined', CreateTime()), 'timestamp', required=True)",
+            "offers.seller_id": "Column('seller_id', 'compared', Field('owner') >> reference_id, required=True, references='sellers')",
+            "offers.category_id": "Column('category_id', 'compared', Field('category') >> reference_id, references='categories')",
+            "offers.label": "Column('label', 'compared', Field(('offer.label',)))",
+            "offers.follower_ids": "Column('follower_ids', 'compared', Field('followerIds') >> each(reference_id))",
+            "offers.extra": "Column('extra', 'compared', Field('extra') >> plain_json)",
+            "seller_ratings.seller_id": "Column('seller_id', 'key', Segment('seller'), references='sellers')",
+            "seller_ratings.buyer_id": "Column('buyer_id', 'key', DocumentId())",
+            "2nd-hand items.shelf mark": "Column('shelf mark', 'compared', Field('shelf mark'))",
+            "rating_flags.flag_reason": "Column('flag_reason', 'compared', Field('flagReason'), required=True)",
+        },
+        {
+            "team_settings": ("teams/{team}/settings/{setting}",),
+            "seller_settings": ("sellers/{seller}/settings/{setting}",),
+            "parcels": ("years/{year}/parcels/{parcel}",),
+            "rating_flags": ("flags/{flag}",),
+        },
+        (
+            "foreign key, on delete set null",
+            "TODO its foreign key (seller_id, buyer_id) to seller_ratings can't be declared",
+            "the maps in array 'lines' of orders/{order} look like its rows",
+            "teams/{team}: no document is there itself, only collections below",
+        ),
+    ),
+]  # fmt: skip
