@@ -25,6 +25,7 @@ from dualwrite.engine.seen import Keys, Seen
 from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.firestore.values import document_of, is_anothers
+from dualwrite.model.check_fields import begun
 from dualwrite.model.declaration import Catalog, Collection, Segment
 from dualwrite.model.documents import Document
 from dualwrite.model.errors import IdentityError
@@ -145,8 +146,9 @@ class Examiner:
                 if scan is not parts[0]:
                     messages = [m for m in messages if m.name not in seen]
                 if part is not None and window is not None and n:
-                    earlier = self.collection.check_fields[:n]
-                    messages = [m for m in messages if not is_anothers(m, earlier, window, part.cut_at)]
+                    checks = self.collection.checks
+                    cut = begun(checks, window)
+                    messages = [m for m in messages if not is_anothers(m, checks[:n], cut, part.cut_at)]
                 if not last:
                     seen.update(m.name for m in messages)
                 self.report.documents_read += len(page.messages)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from dualwrite.firestore.source import Scan
+from dualwrite.model.check_fields import begun
 from dualwrite.model.declaration import Collection
 from dualwrite.model.slices import Slice
 from dualwrite.model.windows import Window
@@ -20,7 +21,9 @@ def scans(collection: Collection, window: Window | None, part: Slice | None = No
     elif window is None or not collection.check_fields:
         yield base
     else:
+        window = begun(collection.checks, window)
         if part is not None:  # and what tells whether another slice has the document
-            base = replace(base, fields=tuple(dict.fromkeys([*base.fields, *collection.check_fields])))
-        for name in collection.check_fields:
-            yield replace(base, check_field=name, window=window if part is None else part.window)
+            window = part.window
+            base = replace(base, fields=tuple(dict.fromkeys([*base.fields, *(c.field for c in collection.checks)])))
+        for check in collection.checks:
+            yield replace(base, check_field=check.field, check_format=check.format, window=window)

@@ -23,6 +23,7 @@ from typing import Any
 
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.check_fields import begun
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.documents import is_valid_id
 from dualwrite.model.slices import Interval, Slice, cut, name_order, size, slices_of
@@ -84,13 +85,17 @@ class Cutter:
 
         parts: list[tuple[Interval[Any], int]]
         if window is not None and collection.check_fields:
-            number = count([list(scans(collection, window))])[0]  # the count that chose the moment may be one off
+            whole_window = list(scans(collection, window))
+            number = count([whole_window])[0]  # the count that chose the moment may be one off
+            window = begun(collection.checks, window)
             parts = cut(
                 (window.start, window.end),
                 number,
                 most,
                 _split_time,
-                lambda intervals: count([list(scans(collection, Window(*map(_sure, i)))) for i in intervals]),
+                lambda intervals: count(
+                    [[replace(scan, window=Window(*map(_sure, i))) for scan in whole_window] for i in intervals]
+                ),
             )
             found = slices_of(collection.name, "time", parts, moment)
         else:

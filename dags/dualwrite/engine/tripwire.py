@@ -40,7 +40,6 @@ from typing import Any
 from dualwrite.engine.compare import Examiner
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.baseline import (
-    END_OF_TIME,
     MOST_SLICES,
     SLICE,
     Baseline,
@@ -49,6 +48,7 @@ from dualwrite.model.baseline import (
     same_kind,
     whole_millisecond,
 )
+from dualwrite.model.check_fields import END_OF_TIME
 from dualwrite.model.declaration import Collection, FieldPath
 from dualwrite.model.verdicts import Verdict
 from dualwrite.model.windows import LONG_AGO, Window
@@ -312,7 +312,13 @@ class Tripwire:
         return self._source.count(self._slice(window), read_time)[0]
 
     def _slice(self, window: Window, fields: tuple[FieldPath, ...] = ()) -> Scan:
-        return replace(self._all, fields=fields, check_field=self._at.field, window=window)
+        return replace(
+            self._all,
+            fields=fields,
+            check_field=self._at.check.field,
+            check_format=self._at.check.format,
+            window=window,
+        )
 
     def _rows(self, edges: Sequence[datetime]) -> list[int]:
         return self._target.counts_by_time(self._collection, self._at.column, edges)

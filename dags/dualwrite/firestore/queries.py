@@ -10,8 +10,10 @@ from typing import Any
 
 from google.cloud.firestore_v1.types import query as query_types
 
+from dualwrite.model.check_fields import END_OF_TIME, Asked, Check
+from dualwrite.model.conversions import Conversion
 from dualwrite.model.declaration import ALL_FIELDS, FieldPath, names_of, other_spellings
-from dualwrite.model.windows import Window
+from dualwrite.model.windows import LONG_AGO, Window
 
 _Query = query_types.StructuredQuery.pb()
 _Cursor = query_types.Cursor.pb()
@@ -23,7 +25,7 @@ _SIMPLE_FIELD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 class Scan:
     """What to read: all documents of a collection id, anywhere or (`top_level`) at the root only.
 
-    With a check field, those whose field lies in the window, ordered by it; without, all, ordered by name, from the path
+    With a check field, those whose field lies in the window (in its format), ordered by it; without, all, ordered by name, from the path
     `start` (included) to the path `end` (excluded).
     """
 
@@ -31,6 +33,7 @@ class Scan:
     fields: tuple[FieldPath, ...]
     top_level: bool = False
     check_field: str | None = None
+    check_format: Conversion | None = None
     window: Window | None = None
     start: str | None = None
     end: str | None = None
@@ -46,11 +49,11 @@ def scan_query(scan: Scan, root: str) -> Any:
         assert scan.window is not None
         composite = structured.where.composite_filter
         composite.op = composite.Operator.Value("AND")
-        for operator, moment in (("GREATER_THAN_OR_EQUAL", scan.window.start), ("LESS_THAN", scan.window.end)):
+        for operator, value in _range(Check(scan.check_field, scan.check_format), scan.window):
             condition = composite.filters.add().field_filter
             condition.field.field_path = quoted(scan.check_field)
             condition.op = condition.Operator.Value(operator)
-            condition.value.timestamp_value.FromDatetime(moment)
+            _set(condition.value, value)
         structured.order_by.add(direction="ASCENDING").field.field_path = quoted(scan.check_field)
     structured.order_by.add(direction="ASCENDING").field.field_path = "__name__"
     # Paths of any documents, whatever their collection and whether they exist: names are compared segment by segment.
@@ -61,6 +64,28 @@ def scan_query(scan: Scan, root: str) -> Any:
     return structured
 
 
+def _range(check: Check, window: Window) -> list[tuple[str, Asked | datetime]]:
+    bounds = check.bounds(window)
+    if bounds is None:
+        return [("GREATER_THAN_OR_EQUAL", window.start), ("LESS_THAN", window.end)]
+    return [
+        ("GREATER_THAN_OR_EQUAL" if bounds.is_lowest_in else "GREATER_THAN", bounds.lowest),
+        ("LESS_THAN_OR_EQUAL" if bounds.is_highest_in else "LESS_THAN", bounds.highest),
+    ]
+
+
+def _set(value: Any, to: Asked | datetime) -> None:
+    match to:
+        case datetime():
+            value.timestamp_value.FromDatetime(to)
+        case str():
+            value.string_value = to
+        case int():
+            value.integer_value = to
+        case float():
+            value.double_value = to
+
+
 _BEFORE_TIMES, _AFTER_TIMES = _Cursor(before=True), _Cursor(before=False)
 _BEFORE_TIMES.values.add().timestamp_value.FromDatetime(datetime.min.replace(tzinfo=UTC))
 _AFTER_TIMES.values.add().timestamp_value.FromDatetime(datetime.max.replace(tzinfo=UTC))
@@ -68,18 +93,24 @@ _AFTER_NULL = _Cursor(before=False)
 _AFTER_NULL.values.add().null_value = 0
 
 
-def other_types_queries(collection_id: str, check_field: str, top_level: bool) -> tuple[Any, Any]:
-    """The documents whose check field holds something else than a timestamp or null, in two queries.
+def other_types_queries(collection_id: str, check: Check, top_level: bool) -> tuple[Any, Any]:
+    """The documents whose check field holds what no window could match, nor null, in two queries: what Firestore sorts before
+    all timestamps (or before all times of its format), and after them.
 
-    Firestore sorts values by type: null, booleans and numbers, timestamps, and all else. A window's filter matches
-    timestamps alone, and a cursor takes any type; so no further index is needed.
+    It sorts values by type: null, booleans, numbers, timestamps, strings, and all else. A window's filter matches one type
+    alone, and a cursor takes any; so no further index is needed.
     """
+    before, after = _BEFORE_TIMES, _AFTER_TIMES
+    if (bounds := check.bounds(Window(LONG_AGO, END_OF_TIME))) is not None:
+        before, after = _Cursor(before=bounds.is_lowest_in), _Cursor(before=not bounds.is_highest_in)
+        _set(before.values.add(), bounds.lowest)
+        _set(after.values.add(), bounds.highest)
     found = []
-    for start, end in ((_AFTER_NULL, _BEFORE_TIMES), (_AFTER_TIMES, None)):
+    for start, end in ((_AFTER_NULL, before), (after, None)):
         structured = _Query()
         structured.from_.add(collection_id=collection_id, all_descendants=not top_level)
-        _select(structured, [check_field])
-        structured.order_by.add(direction="ASCENDING").field.field_path = quoted(check_field)
+        _select(structured, [check.field])
+        structured.order_by.add(direction="ASCENDING").field.field_path = quoted(check.field)
         structured.start_at.CopyFrom(start)
         if end is not None:
             structured.end_at.CopyFrom(end)

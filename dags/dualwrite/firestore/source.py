@@ -41,6 +41,7 @@ from dualwrite.firestore.queries import (
 )
 from dualwrite.firestore.read_ahead import Put, read_ahead
 from dualwrite.firestore.values import document_of, moment, path_of
+from dualwrite.model.check_fields import Check
 from dualwrite.model.declaration import FieldPath
 from dualwrite.model.documents import UNASKED, Answer, Document, Unasked, can_be_asked
 from dualwrite.model.errors import IncompleteRead, SourceError
@@ -213,27 +214,38 @@ class Source:
         """
         return self._count(scan_query(scan, self._root), scan.collection_id, read_time)
 
-    def other_types(
-        self, collection_id: str, check_field: str, top_level: bool, most: int
-    ) -> tuple[int, list[Document]]:
-        """How many documents have something else than a timestamp or null in a check field, and a few of them (up to
-        `most` of either kind: what Firestore sorts before timestamps, and after them).
+    def other_types(self, collection_id: str, check: Check, top_level: bool, most: int) -> tuple[int, list[Document]]:
+        """How many documents have in a check field what no window could match (null apart), and a few of them (up to
+        `most` of either kind: what Firestore sorts before timestamps, or the format's times, and after them).
 
         Billed: two counts, and one read a document.
         """
         number, documents = 0, []
-        for structured in other_types_queries(collection_id, check_field, top_level):
-            counted, _ = self._count(structured, collection_id, None)
+        for structured in other_types_queries(collection_id, check, top_level):
+            counted, few = self._few(
+                structured, collection_id, most, f"looking at the types of {collection_id}.{check.field}"
+            )
             number += counted
-            if not counted:
-                continue
-            structured.limit.value = min(most, counted)
-            request = _RunQueryRequest(parent=self._root, structured_query=structured)
-            what = f"looking at the types of {collection_id}.{check_field}"
-            self.budget.reserve(structured.limit.value, what)
-            documents += self._retry(lambda request=request: self._documents_of(request), what)  # type: ignore[misc]
-            self._bill(structured.limit.value, reserved=True)
+            documents += few
         return number, documents
+
+    def first(self, scan: Scan, most: int) -> tuple[int, list[Document]]:
+        """How many documents a scan would deliver, and the first of them, up to `most`. Billed: a count, and one read a
+        document."""
+        return self._few(
+            scan_query(scan, self._root), scan.collection_id, most, f"looking at a few of {scan.collection_id}"
+        )
+
+    def _few(self, structured: Any, collection_id: str, most: int, what: str) -> tuple[int, list[Document]]:
+        counted, _ = self._count(structured, collection_id, None)
+        if not counted:
+            return 0, []
+        structured.limit.value = min(most, counted)
+        request = _RunQueryRequest(parent=self._root, structured_query=structured)
+        self.budget.reserve(structured.limit.value, what)
+        documents = self._retry(lambda: self._documents_of(request), what)
+        self._bill(structured.limit.value, reserved=True)
+        return counted, documents
 
     def _documents_of(self, request: Any) -> list[Document]:
         answers = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from dualwrite.model.check_fields import Check
 from dualwrite.model.documents import Document, GeoPoint, Reference, Value, Vector
 from dualwrite.model.windows import Window
 
@@ -71,23 +72,28 @@ _CONVERT: dict[str | None, Callable[[Any], Value]] = {
 }
 
 
-def is_anothers(message: Any, earlier: Iterable[str], window: Window, cut_at: datetime) -> bool:
+def is_anothers(message: Any, earlier: Iterable[Check], window: Window, cut_at: datetime) -> bool:
     """Whether another slice of the window has this document: by a check field that is looked at before this one, and that
     surely still says the same there. One that was written since the slices were cut is nobody else's for sure."""
     if moment(message.update_time) > cut_at:
         return False
-    for path in earlier:
-        first, *rest = path.split(".")
+    for check in earlier:
+        first, *rest = check.field.split(".")
         value = message.fields.get(first)
         for name in rest:
             if value is None or name not in value.map_value.fields:
                 value = None
                 break
             value = value.map_value.fields[name]
-        if (
-            value is not None
-            and value.WhichOneof("value_type") == "timestamp_value"
-            and moment(value.timestamp_value) in window
-        ):
+        if value is not None and _lies_in(value, check, window):
             return True
     return False
+
+
+def _lies_in(value: Any, check: Check, window: Window) -> bool:
+    """Whether a window's query matches this value."""
+    kind = value.WhichOneof("value_type")
+    bounds = check.bounds(window)
+    if bounds is None:
+        return kind == "timestamp_value" and moment(value.timestamp_value) in window
+    return kind in ("string_value", "integer_value", "double_value") and value_of(value) in bounds

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import Any, Self
 
-from dualwrite.model.declaration import Collection, Field
+from dualwrite.model.check_fields import Check
+from dualwrite.model.declaration import Collection
 from dualwrite.model.windows import LONG_AGO, Window
-
-END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 
 SLICE = 1_000
 """Rows in a slice. Finding a deviation costs about one read for so many documents, and then these."""
@@ -35,8 +34,13 @@ rows is counted in less than a second, and so in every run; where a hundred mill
 class TimeColumn:
     """Where a document states its time of creation, and the column that holds it."""
 
-    field: str
+    check: Check
     column: str
+
+    @property
+    def field(self) -> str:
+        """By which a baseline is known: with another format, other documents are counted."""
+        return str(self.check)
 
 
 def time_column(collection: Collection) -> TimeColumn | None:
@@ -45,11 +49,9 @@ def time_column(collection: Collection) -> TimeColumn | None:
     if collection.entries is not None:
         return None
     for column in collection.columns:
-        origin = column.origin
-        if column.type != "timestamp" or column.role != "compared":
-            continue
-        if isinstance(origin, Field) and origin.path in collection.check_fields:
-            return TimeColumn(origin.path, column.name)
+        check = collection.has_instant_of(column)
+        if check is not None and column.role == "compared":
+            return TimeColumn(check, column.name)
     return None
 
 

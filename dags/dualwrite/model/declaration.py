@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
 from typing import Any, Literal, get_args
 
+from dualwrite.model.check_fields import Check, checks_of
 from dualwrite.model.conversions import Conversion
 from dualwrite.model.documents import is_valid_id
 from dualwrite.model.errors import CatalogError
@@ -308,7 +309,8 @@ class Collection:
     """One unit of the move: documents of one collection id, and the table that holds their rows.
 
     `paths` are templates such as `boards/{board}/posts/{id}`; a document of the same collection id on any other
-    path is a stray. `check_fields` are the timestamp fields that say when a document was written; with none, the
+    path is a stray. `check_fields` are the fields that say when a document was written: a name holds timestamps,
+    `Check("updated", iso_time)` holds times in a format; with none, the
     collection is read whole every time (for small ones that carry no such field). `written_columns` are the columns
     that say when a row was written. `unique` lists further unique keys of the table. `entries` makes rows out of
     a map or an array inside the documents.
@@ -318,7 +320,7 @@ class Collection:
     table: str
     paths: tuple[str, ...]
     columns: tuple[Column, ...]
-    check_fields: tuple[str, ...] = ()
+    check_fields: tuple[str | Check, ...] = ()
     written_columns: tuple[str, ...] = ()
     unique: tuple[tuple[str, ...], ...] = ()
     entries: MapEntries | ArrayElements | None = None
@@ -350,6 +352,29 @@ class Collection:
     def top_level(self) -> bool:
         """Whether its documents lie at the root of the database."""
         return all(len(t.variables) == 1 for t in self.templates)
+
+    @cached_property
+    def checks(self) -> tuple[Check, ...]:
+        """The check fields, each with its format."""
+        return checks_of(self.check_fields)
+
+    def check_of(self, column: Column) -> Check | None:
+        """The check field whose value a column holds, converted or not."""
+        origin = column.origin.origin if isinstance(column.origin, Converted) else column.origin
+        if not isinstance(origin, Field):
+            return None
+        return next((check for check in self.checks if check.field == origin.path), None)
+
+    def has_instant_of(self, column: Column) -> Check | None:
+        """The check field whose instant a column holds, as a window asks for it."""
+        check = self.check_of(column)
+        form = column.origin.conversion if isinstance(column.origin, Converted) else None
+        return check if check is not None and column.type == "timestamp" and form == check.format else None
+
+    def _is_time_of_writing(self, column: Column) -> bool:
+        if isinstance(column.origin, FirstOf):
+            return all(self._is_time_of_writing(replace(column, origin=inner)) for inner in column.origin.origins)
+        return self.check_of(column) is not None
 
     @cached_property
     def key(self) -> tuple[Column, ...]:
@@ -394,10 +419,7 @@ class Collection:
         """The columns that tell whether a difference is still the same one: what is compared, but for the times of
         writing, which counters move all day."""
         return tuple(
-            c
-            for c in self.columns
-            if c.role in ("key", "compared")
-            and not (isinstance(c.origin, Field) and c.origin.path in self.check_fields and c.type == "timestamp")
+            c for c in self.columns if c.role == "key" or (c.role == "compared" and not self._is_time_of_writing(c))
         )
 
     @cached_property
@@ -580,8 +602,22 @@ def _check_collection(collection: Collection) -> None:
         if (declared := collection.column(name).type) != "timestamp":
             rule = "A written column holds timestamps: windows compare it with instants"
             _refuse(collection, rule, f"column {name!r} is {declared}", "Name another column, or none.")
-    for path in (*collection.check_fields, *([collection.entries.field] if collection.entries else [])):
+    for path in (*(c.field for c in collection.checks), *([collection.entries.field] if collection.entries else [])):
         _check_field_path(collection, path, "check_fields or entries")
+    asked = [check.field for check in collection.checks]
+    for field_path in asked:
+        if asked.count(field_path) > 1:
+            rule = "A check field is declared once, in one format"
+            remedy = "Keep one of them; if documents hold both, take the field out of check_fields."
+            _refuse(collection, rule, f"check_fields names {field_path!r} twice", remedy)
+    for check in collection.checks:
+        if (fault := check.fault()) is not None:
+            rule = "The format of a check field goes back to what documents hold, in the order of time"
+            _refuse(
+                collection, rule, f"Check({check.field!r}): {fault}",
+                "Use iso_time, epoch_seconds, epoch_milliseconds or a Conversion with back= and ordered=True; or take the field "
+                "out of check_fields: without one, the collection is read whole each time.",
+            )  # fmt: skip
 
 
 def _check_field_path(collection: Collection, path: FieldPath, place: str) -> None:
@@ -653,10 +689,20 @@ def _check_column(collection: Collection, column: Column) -> None:
             _check_field_path(collection, path, place)
     origin: Origin | None = column.origin
     while isinstance(origin, Field):
-        if origin.path in collection.check_fields and column.type != "timestamp":
-            rule = "A check field holds timestamps: windows ask for nothing else"
+        check = next((c for c in collection.checks if c.field == origin.path), None)
+        if check is not None and check.format is None and column.type != "timestamp":
+            rule = "A check field holds timestamps, unless its format is declared"
             where = f"{place} takes {origin.path!r}, a check field, as {column.type}"
-            _refuse(collection, rule, where, "Declare the column as timestamp, or choose another check field.")
+            remedy = (
+                "Declare the column as timestamp, or the field as Check(field, format), or choose another check field."
+            )
+            _refuse(collection, rule, where, remedy)
+        if check is not None and check.format is not None and column.type == "timestamp":
+            rule = "A check field with a format holds no timestamps"
+            where = f"{place} takes {origin.path!r} as timestamp, and check_fields reads it as {check.format.name}"
+            _refuse(
+                collection, rule, where, f"Write Field({origin.path!r}) >> {check.format.name}, or remove the format."
+            )
         origin = origin.otherwise
     if column.absent is not None and not _absent_fits(column):
         rule, remedy = "absent is a value that a field of this column could have", "Correct it."

@@ -114,7 +114,7 @@ def _written(run: Run, collection: Collection, window: Window) -> _Written:
     creations = _creation_fields(collection)
     created = max((number[name] for name in creations), default=0)
     # A server function that updates counters moves updatedAt: only creations are evidence against one collection.
-    times = _time_columns(collection, collection.check_fields)
+    times = _time_columns(collection, [check.field for check in collection.checks])
     rows, rows_created = 0, 0
     if documents and times:
         # A row's time is its document's, cut to milliseconds.
@@ -168,7 +168,7 @@ def _time_columns(collection: Collection, fields: Iterable[str]) -> list[str]:
     return [
         c.name
         for c in collection.columns
-        if c.type == "timestamp" and c.role == "compared" and isinstance(c.origin, Field) and c.origin.path in wanted
+        if c.role == "compared" and (check := collection.has_instant_of(c)) is not None and check.field in wanted
     ]
 
 
@@ -176,4 +176,4 @@ def _creation_fields(collection: Collection) -> list[str]:
     """The check fields that say when a document was created, not when it was last touched."""
     stated = [c.origin for c in collection.columns if isinstance(c.origin, Field)]
     created = {origin.path for origin in stated if isinstance(origin.otherwise, CreateTime)}
-    return [name for name in collection.check_fields if name in created]
+    return [check.field for check in collection.checks if check.field in created]
