@@ -64,6 +64,12 @@ def approval_of(context: Mapping[str, Any], params: GapParams) -> Approval | Non
     return "approved" if APPROVE in found["chosen"] else "rejected"
 
 
+def _covered(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Which columns are compared, as preflight found it (one of an earlier version found nothing)."""
+    plan = context["ti"].xcom_pull(task_ids="preflight", key="plan") or {}
+    return dict(plan.get("coverage", {}))
+
+
 def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Leaves the plan as XCom `plan`, and returns the gap's slices: Airflow maps a task over nothing but a returned list."""
     with clearly_run(context):
@@ -108,7 +114,9 @@ def examine_for_review(context: Mapping[str, Any]) -> str:
         small = [name for name in run.params.names if name not in found]
         found |= {name: backfill.examine(run, name, dry=True, record=False) for name in small}
         counted = {name: backfill.verify(run, name, counts_only=True, record=False) for name in run.params.names}
-    whole = backfill.build_report(run.run_id, run.params, found, counted, dry=True, preflight_reads=before)
+    whole = backfill.build_report(
+        run.run_id, run.params, found, counted, dry=True, preflight_reads=before, covered=_covered(context)
+    )
     context["ti"].xcom_push(key="billed_reads", value=whole["billed_reads"] - before)
     context["ti"].xcom_push(
         key="found", value={c["collection"]: c for c in whole["collections"] if c["phase"] == "gap"}
@@ -204,6 +212,7 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
             approval=approval_of(context, params),
             answer=answer(context, "decision"),
             preflight_reads=_unlogged_reads(context),
+            covered=_covered(context),
         )
     log.info("\n%s", as_text(backfill.described(whole)))
     faults = backfill.failures(whole)

@@ -16,6 +16,7 @@ from dualwrite import postgres
 from dualwrite.engine import check_fields
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Source
+from dualwrite.model.coverage import Coverage, coverage_of
 from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, EntryValue, Field
 from dualwrite.model.errors import PreflightError
 from dualwrite.model.live import can_be_key, fits
@@ -207,6 +208,14 @@ def _shown(connection: Connection, reference: Reference, role: str) -> str:
             f"ALTER ROLE {role} BYPASSRLS; or CREATE POLICY dualwrite_sees ON {table} FOR SELECT TO {role} USING (true);"
         )
     return " ".join(statements)
+
+
+def coverage(connection: Connection, collections: Sequence[Collection]) -> dict[str, Coverage]:
+    """By collection, which columns of its table are compared. A table that isn't there, or can't be seen, has none."""
+    live: dict[str, dict[str, bool]] = {}
+    for table, column, kind in live_types.read(connection.execute, [c.table for c in collections]):
+        live.setdefault(table, {})[column] = kind.generated
+    return {c.name: coverage_of(c, live[c.table]) for c in collections if c.table in live}
 
 
 def triggers(connection: Connection, collections: Sequence[Collection]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from dualwrite.engine.compare import Examiner
 from dualwrite.engine.scans import scans
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.budget import Budget
-from dualwrite.model import cost, report
+from dualwrite.model import cost, coverage, report
 from dualwrite.model.baseline import Baseline
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import Block, Heading, Paragraph, Table, moment
@@ -75,12 +75,15 @@ def preflight(run: Run, *, by: str) -> dict[str, Any]:
         f"{sum(checked.estimated_reads.values()):,}",
     )
     _keep_excuses(run, by)
+    with run.target.transaction() as connection:
+        covered = checks.coverage(connection, [run.declared[name] for name in params.names])
     if params.mode != "dry_run":
         with run.target.transaction() as connection:
             journal.prune(connection, JOURNAL_DAYS)
     return {
         "params": params.model_dump(mode="json"),
         "preflight": checked.as_json(),
+        "coverage": {name: found.as_json() for name, found in covered.items()},
         "billed_reads": run.source.billed_reads,
     }
 
@@ -210,9 +213,10 @@ def build_report(
     approval: Approval | None = None,
     answer: Mapping[str, Any] | None = None,
     preflight_reads: int = 0,
+    covered: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole run's report. `found` and `verified` hold each collection's, or None where there is none; `approval` is
-    None where nobody was asked, `answer` who answered and why."""
+    None where nobody was asked, `answer` who answered and why; `covered` which columns are compared, as preflight found it."""
     why = "its task failed or did not run; see its log"
     if approval in ("rejected", "unanswered"):
         why = "nothing was approved, so nothing was written"
@@ -230,6 +234,7 @@ def build_report(
         "answer": answer,
         "billed_reads": preflight_reads + sum(c["billed_reads"] for c in [*gap, *checked]),
         "collections": [*gap, *checked],
+        "coverage": dict(covered or {}),
     }
     if dry and checked:
         whole["estimated_reads"] = estimated_reads(gap, checked)
@@ -308,9 +313,15 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
         blocks.append(
             Paragraph(f"An apply would bill about {reads:,} reads ({cost.dollars(reads)}), verification included.")
         )
+    blocks += _left_out(whole)
     blocks += report.samples(gap)
     blocks += report.samples(checked)
     return blocks
+
+
+def _left_out(whole: Mapping[str, Any]) -> list[Block]:
+    found = [coverage.Coverage.from_json(name, given) for name, given in whole.get("coverage", {}).items()]
+    return coverage.described(found, inserts=whole["mode"] == "dry_run")
 
 
 _WRITTEN = ("missing", "stale")
@@ -335,6 +346,7 @@ def asked(whole: Mapping[str, Any]) -> list[Block]:
         Paragraph(verdict(whole), strong=True),
         question,
         report.table([c for c in gap if c["not_examined"] or any(c["counts"][v] for v in (*_WRITTEN, "rejected"))]),
+        *_left_out(whole),
         *report.samples(would_be_written),
         Paragraph("Documents and rows now:"),
         Table(["collection", "documents", "rows"], now),

@@ -15,6 +15,7 @@ from dualwrite import migrations, postgres
 from dualwrite.engine import check_fields, op_log, preflight
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.coverage import Coverage
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import DualWriteError, PreflightError
 from dualwrite.model.windows import LONG_AGO, Window
@@ -226,10 +227,12 @@ def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:
     """Each collection's table: there, as declared, visible, writable; and what its triggers would do."""
     for collection in catalog:
         writing: list[str] = []
+        covered: Mapping[str, Coverage] = {}
         try:
             with postgres.transaction(connection, read_only=True):
                 faults = preflight.target_faults(connection, catalog, [collection], writes=False)
                 writing = preflight.target_faults(connection, catalog, [collection], writes=True) if not faults else []
+                covered = preflight.coverage(connection, [collection])
         except postgres.Error as error:
             faults = [f"{postgres.condition(error)}. Grant the role what sql/roles/data.sql says."]
         for fault in faults:
@@ -237,6 +240,7 @@ def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:
         note = "read only: " + " ".join(writing) if writing else ""
         if not faults:
             yield Line(f"table {collection.table}", note=note)
+            yield Line(f"columns of {collection.name}", note=covered[collection.name].sentence())
     with postgres.transaction(connection, read_only=True):
         fired = preflight.triggers(connection, list(catalog))
         unseen = preflight.unseen_references(connection, list(catalog))

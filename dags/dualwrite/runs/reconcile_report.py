@@ -18,7 +18,7 @@ from urllib.parse import quote
 from dualwrite import migrations
 from dualwrite.engine import preflight
 from dualwrite.engine.second_look import PATIENCE
-from dualwrite.model import cost, report
+from dualwrite.model import cost, coverage, report
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.problems import ProblemKind
 from dualwrite.model.render import Block, Heading, Paragraph, Table, moment
@@ -128,6 +128,10 @@ def build_report(
         "excuses": excuses.latest(connection, EXCUSES),
         "clean_days": clean_streak(run_log.clean_days(connection, DAG_ID), plan.now.date()),
         "migrations": migrations.standing(connection),
+        "coverage": {
+            name: found.as_json()
+            for name, found in preflight.coverage(connection, [catalog[n] for n in plan.params.collections]).items()
+        },
     }
     whole_report["references"] = _references(connection, catalog, whole_report["open"])
     derived = [c.name for c in catalog if c.entries is not None]
@@ -485,5 +489,7 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
     says = "is updated: nothing differs" if found["equal"] else f"isn't updated: {'; '.join(found['why_not'])}"
     blocks.append(Paragraph(f"Asset dual-write-parity {says}."))
     blocks.append(Paragraph(cost.billed(whole["billed_reads"])))
+    covered = whole.get("coverage", {})
+    blocks += coverage.described(coverage.Coverage.from_json(name, given) for name, given in covered.items())
     blocks += report.samples(whole["collections"])
     return blocks
