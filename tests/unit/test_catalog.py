@@ -20,10 +20,13 @@ from dualwrite.model.declaration import (
     Constant,
     CreateTime,
     DocumentId,
+    EntryField,
+    EntryIndex,
     EntryKey,
     EntryValue,
     Field,
     FirstOf,
+    MapEntries,
     ParentId,
     Segment,
 )
@@ -55,6 +58,25 @@ BAD = {
         ),
         "no value beside themselves",
     ),
+    "a field of an entry without entries": (
+        lambda: _collection(columns=(KEY, Column("a", "compared", FirstOf(Field("b"), EntryField("a") >> lower)))), "entry origins"),
+    "entries without a key": (
+        lambda: _collection(columns=(KEY, Column("a", "compared", EntryField("a"))), entries=ArrayElements("x")),
+        "0 key columns come from the entry"),
+    "entries with two keys": (
+        lambda: _collection(columns=(KEY, Column("a", "key", EntryField("a")), Column("n", "key", EntryIndex())), entries=ArrayElements("x")),
+        "2 key columns come from the entry, 'a', 'n'"),
+    "entries without their document": (
+        lambda: _collection(columns=(Column("a", "key", EntryField("a")),), entries=ArrayElements("x")),
+        "Declare the column of DocumentId() or Segment('thing')"),
+    "a place in a map": (
+        lambda: _collection(columns=(KEY, Column("n", "key", EntryIndex())), entries=MapEntries("x")), "A map has no order"),
+    "an element that is both text and map": (
+        lambda: _collection(
+            columns=(KEY, Column("n", "key", EntryKey()), Column("a", "compared", EntryField("a"))), entries=ArrayElements("x")),
+        "Key it by EntryField(...) or EntryIndex()"),
+    "a field of an entry without a name": (
+        lambda: _collection(columns=(KEY, Column("n", "key", EntryField("a."))), entries=ArrayElements("x")), "names 'a.'"),
     "a key that is no text": (lambda: _collection(columns=(Column("id", "key", DocumentId(), "integer"),)), "A key comes from an id or a text"),
     "a key that is converted": (
         lambda: _collection(columns=(Column("id", "key", DocumentId() >> lower),)), "or its row leads back to no document"),

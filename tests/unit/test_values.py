@@ -314,7 +314,11 @@ def test_a_refusal_says_where_the_value_was_looked_for(origin, kind, reason):
         table="things",
         paths=("boards/{board}/posts/{post}/things/{thing}", "boards/{board}/things/{thing}"),
         entries=MapEntries("entries"),
-        columns=(Column("id", "key", EntryKey()), Column("x", "compared", origin, kind, required=True)),
+        columns=(
+            Column("id", "key", EntryKey()),
+            Column("thing_id", "compared", DocumentId()),
+            Column("x", "compared", origin, kind, required=True),
+        ),
     )
     fields = {"entries": {"e": "value"}, "a": {"b": "text"}}
     [unit] = map_document(things, Document("boards/b/posts/p/things/t", fields, CREATED, CREATED)) or []
@@ -389,7 +393,11 @@ def test_a_label_of_an_entry_is_the_variables_of_the_path_and_the_entry():
         table="things",
         paths=("boards/{board}/things/{thing}",),
         entries=MapEntries("entries"),
-        columns=(Column("k", "key", Field("k")), Column("e", "key", EntryKey())),
+        columns=(
+            Column("k", "key", Field("k")),
+            Column("e", "key", EntryKey()),
+            Column("t", "compared", Segment("thing")),
+        ),
     )
     assert label_of(things, {"board": "b", "thing": "t"}, "e") == "b/t/~3f79bb7b435b0532", (
         "an entry that is no id is content"

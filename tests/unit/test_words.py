@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dualwrite.firestore.staging import Stager
@@ -44,20 +44,26 @@ from dualwrite.model.conversions import (
     vector_text,
 )
 from dualwrite.model.declaration import (
+    ArrayElements,
     Collection,
     Column,
     Computed,
     Constant,
     CreateTime,
     DocumentId,
+    EntryField,
+    EntryIndex,
+    EntryKey,
+    EntryValue,
     Field,
     FirstOf,
+    MapEntries,
     Segment,
     WholeDocument,
 )
 from dualwrite.model.documents import Document, GeoPoint, Reference, Vector
-from dualwrite.model.mapping import Json, Rejection, Row, map_document, staged
-from tests.arbitrary import CREATED, document_at, fields_of, ids, message_of
+from dualwrite.model.mapping import Json, Rejection, Row, key_of_path, map_document, staged
+from tests.arbitrary import CREATED, document_at, fields_of, ids, message_of, values
 
 AT = datetime(2026, 1, 15, 12, 52, 0, 123000, tzinfo=UTC)
 USER = Reference("projects/p/databases/(default)/documents/tenants/t1/users/u1")
@@ -218,3 +224,130 @@ EVERY = Collection(
 def test_any_document_becomes_the_same_row_or_rejection_either_way(data):
     names = data.draw(st.lists(ids, min_size=5, max_size=5))
     _short(EVERY, document_at(EVERY, names, data.draw(fields_of(EVERY))))
+
+
+# --- entries with fields --------------------------------------------------------------------------------------------
+
+
+def entries_of(entries: ArrayElements | MapEntries, key: Column, *columns: Column) -> Collection:
+    return Collection("lines", "lines", ("orders/{order}",), (Column("order_id", "key", Segment("order")), key, *columns),
+                      entries=entries)  # fmt: skip
+
+
+def units(collection: Collection, fields: dict) -> list[tuple]:
+    """Of each unit its cells without the order's id, or its entry, the last part of its label and its reason."""
+    return [
+        unit.cells[1:] if isinstance(unit, Row) else (unit.entry, unit.label.rsplit("/", 1)[-1], unit.reason)
+        for unit in map_document(collection, Document("orders/o1", fields, CREATED, CREATED)) or []
+    ]
+
+
+BY_SKU = entries_of(
+    ArrayElements("items"), Column("sku", "key", EntryField("sku")), Column("place", "compared", EntryIndex()),
+    Column("n", "compared", EntryField("q.n"), "integer"),
+)  # fmt: skip
+BY_PLACE = entries_of(
+    ArrayElements("items"), Column("line", "key", EntryIndex(1)), Column("sku", "compared", EntryField("sku"))
+)
+
+
+def test_elements_are_rows_by_their_place_or_by_one_of_their_fields():
+    items = {"items": [{"sku": "a", "q": {"n": 2}}, {"sku": "b"}]}
+    assert units(BY_SKU, items) == [("a", 0, 2), ("b", 1, None)]
+    assert units(BY_PLACE, items) == [("1", "a"), ("2", "b")]
+    assert BY_SKU.column("place").type == "integer"
+    assert BY_PLACE.column("line").type == "text"
+
+
+def test_a_map_of_maps_gives_a_row_for_each_key():
+    members = entries_of(
+        MapEntries("members"), Column("user_id", "key", EntryKey(), references="users"),
+        Column("role", "compared", FirstOf(EntryField("role"), EntryField(("old.role",)) >> lower)),
+        Column("all", "compared", EntryValue() >> plain_json),
+    )  # fmt: skip
+    found = units(members, {"members": {"u1": {"role": "owner"}, "u2": {"old.role": "GUEST"}, "u3": "x"}})
+    assert found == [
+        ("u1", "owner", Json('{"role":"owner"}')),
+        ("u2", "guest", Json('{"old.role":"GUEST"}')),
+        ("u3", "u3", "wrong_type: members[2] is a string, a map is expected"),
+    ]
+
+
+def test_an_element_that_is_no_map_is_rejected_alone_and_keeps_its_place():
+    items = {"items": [{"sku": "a"}, "b", None, {"sku": "c"}]}
+    assert units(BY_PLACE, items) == [
+        ("1", "a"),
+        ("2", "2", "wrong_type: items[1] is a string, a map is expected"),
+        ("3", "3", "wrong_type: items[2] is null, a map is expected"),
+        ("4", "c"),
+    ]
+    assert [u for u in units(BY_SKU, items) if u[0] is None] == [
+        (None, "items[1]", "wrong_type: items[1] is a string, a map is expected"),
+        (None, "items[2]", "wrong_type: items[2] is null, a map is expected"),
+    ]
+
+
+def test_an_element_without_its_key_or_with_anothers_is_rejected_alone():
+    """Which of two rows of one key is right nobody can say: the first counts, and the second is told."""
+    found = units(BY_SKU, {"items": [{"q": {"n": 1}}, {"sku": "a"}, {"sku": "a"}, {"sku": 5}, {"sku": "b"}]})
+    assert found == [
+        (None, "items[0]", "missing_value: sku is a key and entry's field sku is absent"),
+        ("a", 1, None),
+        (None, "items[2]", "duplicate_entry: an earlier entry of items has the same key"),
+        (None, "items[3]", "wrong_type: sku (entry's field sku) is an integer, a string is expected"),
+        ("b", 4, None),
+    ]
+
+
+@pytest.mark.parametrize(("items", "unknown"), [
+    ([{"sku": 5}], True), (["a"], True), ([{"n": 1}], False), ([None], False), ([{"sku": "a"}, {"sku": "a"}], False),
+])  # fmt: skip
+def test_a_key_that_cant_be_read_may_be_any_row_of_its_document(items, unknown):
+    """`{sku: 5}` may well be the row of sku 5: a row that no other element accounts for isn't extra then."""
+    found = map_document(BY_SKU, Document("orders/o1", {"items": items}, CREATED, CREATED)) or []
+    assert [unit.entire for unit in found if isinstance(unit, Rejection)] == [unknown]
+
+
+def test_a_key_of_an_entry_may_be_converted_because_all_entries_are_read():
+    by_number = entries_of(ArrayElements("items"), Column("line", "key", EntryField("line") >> text))
+    assert units(by_number, {"items": [{"line": 7.0}, {"line": 7}]}) == [
+        ("7",), (None, "items[1]", "duplicate_entry: an earlier entry of items has the same key"),
+    ]  # fmt: skip
+    by_user = entries_of(
+        ArrayElements("users"), Column("user_id", "key", EntryKey() >> reference_id, references="users")
+    )
+    assert units(by_user, {"users": [USER, USER, Reference("projects/p/databases/d/documents/admins/u1"), "u2"]}) == [
+        ("u1",), (None, "users[2]", "duplicate_entry: an earlier entry of users has the same key"),
+        (None, "users[3]", "not_converted: user_id (entry) is a string, which reference_id can't take (TypeError)"),
+    ]  # fmt: skip
+
+
+def test_a_function_may_take_fields_of_the_document_and_of_its_entry():
+    priced = entries_of(
+        ArrayElements("items"), Column("line", "key", EntryIndex()),
+        Column("price", "compared", Computed(full_name, EntryField("price"), "currency")),
+    )  # fmt: skip
+    assert priced.fields == ("items", "currency")
+    assert units(priced, {"items": [{"price": "5"}], "currency": "EUR"}) == [("0", "5 EUR")]
+
+
+def test_a_label_tells_an_entrys_place_and_never_its_content():
+    document = Document("orders/o1", {"items": [{"sku": "secret"}]}, CREATED, CREATED)
+    [by_sku], [by_place] = map_document(BY_SKU, document) or [], map_document(BY_PLACE, document) or []
+    assert by_sku.label.startswith("o1/~")
+    assert "secret" not in by_sku.label
+    assert by_place.label == "o1/1"
+
+
+@pytest.mark.parametrize("collection", [BY_SKU, BY_PLACE], ids=["by sku", "by place"])
+@given(items=st.one_of(values, st.lists(st.one_of(values, st.fixed_dictionaries({"sku": values})))))
+@example([{"sku": "\x00"}, {"sku": ""}, {"sku": "a" * 2000}, {"sku": "/"}])
+def test_whatever_an_array_holds_each_element_ends_once(collection, items):
+    document = Document("orders/o1", {"items": items}, CREATED, CREATED)
+    found = map_document(collection, document_of(message_of(document))) or []
+    if isinstance(items, list):
+        assert len(found) == len(items)
+    assert len({unit.label for unit in found}) == len(found)
+    keys = [unit.key for unit in found if isinstance(unit, Row)]
+    assert len(set(keys)) == len(keys)
+    assert [key_of_path(collection, unit.path, unit.entry) for unit in found if isinstance(unit, Row)] == keys

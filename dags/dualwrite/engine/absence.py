@@ -2,21 +2,24 @@
 
 The path that a row tells may be wrong (a denormalised column, a document that an admin moved under its id), so finding
 nothing there proves nothing. Where the key gives the whole path, a read at that path is the proof. Elsewhere it takes
-a complete read of the collection's names, in this run: one billed read a document, counted beforehand and capped.
+a complete read of the collection's names (of the documents, if rows come from their entries), in this run: one billed read a
+document, counted beforehand and capped.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.declaration import Collection
-from dualwrite.model.mapping import Key, key_of_path
+from dualwrite.model.documents import Document
+from dualwrite.model.mapping import Key, Row, key_of_path, map_document
 
 log = logging.getLogger(__name__)
 
 _PAGE = 10_000
+_DOCUMENTS = 1_000
 
 
 class Absence:
@@ -33,9 +36,10 @@ class Absence:
         """Reads all names of a collection and keeps where these keys are; not if that is impossible, or would read more
         than `max_reads`: then `paths` answers None."""
         wanted = set(keys)
-        if not collection.keyed_by_path or collection.entries is not None:
+        if not collection.keyed_by_path:
             return
-        scan = Scan(collection.collection_id, (), collection.top_level)
+        of_names = collection.entries is None
+        scan = Scan(collection.collection_id, () if of_names else collection.fields, collection.top_level)
         number, _ = self._source.count(scan)
         if number > self._max_reads:
             log.warning(
@@ -46,15 +50,40 @@ class Absence:
             )
             return
         self.reads += number
-        log.info("%s: reading %s names, to prove that no document has a key", collection.name, f"{number:,}")
+        what = "names" if of_names else "documents"
+        log.info("%s: reading %s %s, to prove that no document has a key", collection.name, f"{number:,}", what)
         found: dict[Key, list[str]] = {key: [] for key in wanted}
-        for page in self._source.pages(scan, _PAGE):
+        alike: dict[Key, list[Key]] = {}
+        """By a key without its entry."""
+        for key in wanted:
+            alike.setdefault(_without_entry(collection, key), []).append(key)
+        for page in self._source.pages(scan, _PAGE if of_names else _DOCUMENTS):
             for document in page.documents:
-                key = key_of_path(collection, document.path)
-                if key in found:
-                    found[key].append(document.path)
+                for there in dict.fromkeys(_keys_of(collection, document, alike)):
+                    if there in found:
+                        found[there].append(document.path)
         self._paths.update({(collection.name, key): paths for key, paths in found.items()})
 
     def paths(self, collection: Collection, key: Key) -> list[str] | None:
         """Where documents with this key are; None where nobody could look."""
         return self._paths.get((collection.name, key))
+
+
+def _without_entry(collection: Collection, key: Key) -> Key:
+    return tuple(
+        None if column is collection.entry_column else part for column, part in zip(collection.key, key, strict=True)
+    )
+
+
+def _keys_of(collection: Collection, document: Document, alike: Mapping[Key, Iterable[Key]]) -> Iterator[Key | None]:
+    """The keys of a document. Of one whose entries can't be told, all that it could have: its rows stay."""
+    if collection.entries is None:
+        yield key_of_path(collection, document.path)
+        return
+    for unit in map_document(collection, document) or ():
+        if isinstance(unit, Row):
+            yield unit.key
+        elif unit.entry is not None:
+            yield key_of_path(collection, document.path, unit.entry)
+        elif unit.entire:
+            yield from alike.get(key_of_path(collection, document.path) or (), ())

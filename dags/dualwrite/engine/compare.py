@@ -26,10 +26,10 @@ from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.firestore.values import document_of, is_anothers
 from dualwrite.model.check_fields import begun
-from dualwrite.model.declaration import Catalog, Collection, Segment
+from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.documents import Document
 from dualwrite.model.errors import IdentityError
-from dualwrite.model.mapping import Key, Row, joined_label, map_document
+from dualwrite.model.mapping import Key, Row, joined_label, key_of_path, map_document
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import (
@@ -400,15 +400,31 @@ class Examiner:
 
     def _entries_gone(self, entries: dict[str, set[str]]) -> None:
         """Rows of documents that none of their entries (labels by path) accounts for: examined by themselves."""
-        column = next(c for c in self.collection.key if isinstance(c.origin, Segment))
-        index = self.collection.key.index(column)
-        by_id = {path.split("/")[-1]: path for path in entries}
-        keys = self.target.keys_where(self.collection, column.name, by_id)
-        units = [unit_of(self.collection, key, by_id[str(key[index])]) for key in keys]
-        gone = [u for u in units if u.label not in entries[str(u.path)]]
+        there = set().union(*entries.values())
+        gone = [u for u in self.rows_of(entries) if u.label not in there]
         if self._seen_keys is not None:
             self._seen_keys.update(u.key for u in gone)
         self.examine_units(gone)
+
+    def rows_of(self, paths: Iterable[str]) -> list[Unit]:
+        """The rows that are of entries of these documents, as far as the rows tell."""
+        column = self.collection.document_column
+        if column is None:
+            return []
+        by_id: dict[str, list[str]] = {}
+        for path in paths:
+            by_id.setdefault(path.rsplit("/", 1)[-1], []).append(path)
+        found: list[Unit] = []
+        for value, key in self.target.dependents(self.collection, column.name, by_id):
+            unit = unit_of(self.collection, key, None)
+            # Documents of one id lie below several parents; a key that names another parent is another document's.
+            at = next((p for p in by_id[value] if self._could_be_at(unit, p)), None)
+            if at is not None:
+                found.append(replace(unit, path=at))
+        return found
+
+    def _could_be_at(self, unit: Unit, path: str) -> bool:
+        return not self.collection.keyed_by_path or key_of_path(self.collection, path, unit.entry) == unit.key
 
     def units_of(self, keys: Sequence[Key]) -> list[Unit]:
         """The units of rows by key, their documents' paths told by the rows."""
@@ -427,13 +443,7 @@ class Examiner:
             there = [d for d in documents.values() if isinstance(d, Document)]
             self._documents([d for d in there if d.path not in self._seen_paths])
             gone += [path for path, document in documents.items() if document is None]
-        column = next((c for c in self.collection.key if isinstance(c.origin, Segment)), None)
-        if not gone or column is None:
-            return []
-        ids = {path.rsplit("/", 1)[-1]: path for path in gone}
-        index = self.collection.key.index(column)
-        keys = self.target.keys_where(self.collection, column.name, ids)
-        return self.fresh([unit_of(self.collection, key, ids[str(key[index])]) for key in keys])
+        return self.fresh(self.rows_of(gone)) if gone else []
 
     # --- by key ---------------------------------------------------------------------------------------------------------
 

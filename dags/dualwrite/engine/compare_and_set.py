@@ -480,7 +480,8 @@ def _mapped_of(unit: Unit, entries: Entries) -> Mapped:
     """The unit's own part of its document. A document whose entries can't be read at all says the same of each."""
     if isinstance(entries, Unasked):
         return entries
-    return next((m for m in entries if m.entry == unit.entry or (isinstance(m, Rejection) and m.entire)), None)
+    own = next((m for m in entries if m.entry == unit.entry), None)
+    return own or next((m for m in entries if isinstance(m, Rejection) and m.entire), None)
 
 
 def _asked_for(entries: Sequence[Row | Rejection], units: Sequence[Unit]) -> list[Row | Rejection]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from dualwrite.engine.units import Unit
-from dualwrite.model.declaration import Collection, DocumentId, EntryKey, Segment
+from dualwrite.engine.units import Unit, entry_of_key
+from dualwrite.model.declaration import Collection, DocumentId, Segment
 from dualwrite.model.documents import can_be_asked
 from dualwrite.model.mapping import label_of_key
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
@@ -253,7 +253,7 @@ def locate(target: Target, collection: Collection, found: Sequence[tuple[str, st
         where = path or next(iter(at.get(key, ())), None)
         label = label_of_key(collection, key)
         if where:
-            units[label] = Unit(label, key, where, _entry(collection, key))
+            units[label] = Unit(label, key, where, entry_of_key(collection, key))
         elif label not in seen.labels and label not in seen.last_ids:
             unlocatable += 1
     return Located(tuple(paths), tuple(units.values()), unlocatable)
@@ -262,11 +262,7 @@ def locate(target: Target, collection: Collection, found: Sequence[tuple[str, st
 def _units(target: Target, collection: Collection, keys: Sequence[tuple[object, ...]]) -> list[Unit]:
     texts = [tuple(str(part) for part in key) for key in keys]
     told = target.paths(collection, list(texts))
-    return [Unit(label_of_key(collection, k), k, told[k][0], _entry(collection, k)) for k in texts if told.get(k)]
-
-
-def _entry(collection: Collection, key: Sequence[str]) -> str | None:
-    return next((key[i] for i, c in enumerate(collection.key) if isinstance(c.origin, EntryKey)), None)
+    return [Unit(label_of_key(collection, k), k, told[k][0], entry_of_key(collection, k)) for k in texts if told.get(k)]
 
 
 def _values(collection: Collection, entity: str, entity_id: str) -> dict[str, str] | None:

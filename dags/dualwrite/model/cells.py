@@ -22,6 +22,8 @@ from dualwrite.model.declaration import (
     Converted,
     CreateTime,
     DocumentId,
+    EntryField,
+    EntryIndex,
     EntryKey,
     EntryValue,
     Field,
@@ -104,6 +106,8 @@ def _make(column: Column, origin: Origin, template: Template, look: Look, offset
     if isinstance(origin, Field):
         return _field(column, origin, template, look, offset, bits)
     find, exact, absent = _find(origin, template, look, offset), exact_converter(column), _absent(column)
+    if isinstance(origin, EntryIndex) and column.type == "text":
+        find = _written(find)
 
     def made(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
         value = find(segments, fields, of)
@@ -150,6 +154,18 @@ def _field(column: Column, origin: Field, template: Template, look: Look, offset
     return top
 
 
+def compile_entry(column: Column, template: Template, look: Look) -> Callable[[Any], Value]:
+    """From an entry to what tells it from the others of its document, the value of `Collection.entry_column`. Raises Refused."""
+    find = _find(column.origin, template, look, 0)
+    if isinstance(column.origin, EntryIndex):
+        find = _written(find)
+    return lambda of: find((), {}, of)
+
+
+def _written(find: _Find) -> _Find:
+    return lambda segments, fields, of: str(find(segments, fields, of))
+
+
 def _find(origin: Origin, template: Template, look: Look, offset: int) -> _Find:
     match origin:
         case DocumentId():
@@ -162,9 +178,14 @@ def _find(origin: Origin, template: Template, look: Look, offset: int) -> _Find:
         case CreateTime():
             return lambda segments, fields, of: look.created(of)
         case EntryKey():
-            return lambda segments, fields, of: of.entry
+            return lambda segments, fields, of: of.key
         case EntryValue():
             return lambda segments, fields, of: of.value
+        case EntryIndex(start=start):
+            return lambda segments, fields, of: of.index + start
+        case EntryField(path=path):
+            within = _value_at(path, look)
+            return lambda segments, fields, of: within(segments, of.value, of) if isinstance(of.value, dict) else None
         case Constant(value=value):
             return lambda segments, fields, of: value
         case WholeDocument():
@@ -172,7 +193,11 @@ def _find(origin: Origin, template: Template, look: Look, offset: int) -> _Find:
         case Field(path=path):
             return _value_at(path, look)
         case Computed(function=function, paths=paths):
-            return _computed(function, [_value_at(path, look) for path in paths])
+            finds = [
+                _find(path, template, look, offset) if isinstance(path, EntryField) else _value_at(path, look)
+                for path in paths
+            ]
+            return _computed(function, finds)
         case FirstOf(origins=origins):
             return _first([_find(inner, template, look, offset) for inner in origins])
         case Converted(origin=inner, conversion=conversion):
@@ -282,6 +307,10 @@ def origin_name(origin: Origin) -> str:
             return "entry"
         case EntryValue():
             return "entry's value"
+        case EntryIndex():
+            return "entry's place"
+        case EntryField(names=names):
+            return "entry's field " + ".".join(names)
         case CreateTime():
             return "create_time"
         case WholeDocument():
@@ -291,7 +320,8 @@ def origin_name(origin: Origin) -> str:
         case FirstOf(origins=origins):
             return "the first of " + ", ".join(map(origin_name, origins))
         case Computed(paths=paths):
-            return "computed of " + ", ".join(".".join(names_of(path)) for path in paths)
+            told = [origin_name(p) if isinstance(p, EntryField) else ".".join(names_of(p)) for p in paths]
+            return "computed of " + ", ".join(told)
         case Converted(origin=inner):
             return origin_name(inner)
 

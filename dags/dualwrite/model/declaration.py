@@ -101,6 +101,25 @@ class EntryValue(_Origin):
 
 
 @dataclass(frozen=True, slots=True)
+class EntryIndex(_Origin):
+    """The place of an array's element, counted from `start`: `EntryIndex()`, or `EntryIndex(1)` for a position that begins at 1.
+    As a key it is written as text, whatever the column is."""
+
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EntryField(_Origin):
+    """A field of an entry that is a map: `EntryField("sku")`. The path is written as a Field's."""
+
+    path: FieldPath
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return names_of(self.path)
+
+
+@dataclass(frozen=True, slots=True)
 class WholeDocument(_Origin):
     """All fields of the document, as a map: for a jsonb column, mostly `WholeDocument() >> plain_json`."""
 
@@ -125,16 +144,17 @@ class FirstOf(_Origin):
 
 @dataclass(frozen=True, slots=True, init=False)
 class Computed(_Origin):
-    """What a pure Python function makes of some fields' values (None where absent): `Computed(full_name, "first", "last")`.
+    """What a pure Python function makes of some fields' values (None where absent): `Computed(full_name, "first", "last")`. A
+    field of an entry is named as `EntryField("price")`.
 
     It returns a value of the column's `type`, or None. It may see nothing but its arguments: the same fields must give the same
     value in each run. Where it raises, the document is rejected, with the function's name.
     """
 
     function: Callable[..., Any]
-    paths: tuple[FieldPath, ...]
+    paths: tuple[FieldPath | EntryField, ...]
 
-    def __init__(self, function: Callable[..., Any], *paths: FieldPath) -> None:
+    def __init__(self, function: Callable[..., Any], *paths: FieldPath | EntryField) -> None:
         object.__setattr__(self, "function", function)
         object.__setattr__(self, "paths", paths)
 
@@ -158,6 +178,8 @@ Origin = (
     | CreateTime
     | EntryKey
     | EntryValue
+    | EntryIndex
+    | EntryField
     | WholeDocument
     | Constant
     | FirstOf
@@ -177,7 +199,7 @@ def fields_of(origin: Origin) -> Iterator[FieldPath]:
             if otherwise is not None:
                 yield from fields_of(otherwise)
         case Computed(paths=paths):
-            yield from paths
+            yield from (path for path in paths if not isinstance(path, EntryField))
         case Converted(origin=inner):
             yield from fields_of(inner)
         case FirstOf(origins=origins):
@@ -185,6 +207,23 @@ def fields_of(origin: Origin) -> Iterator[FieldPath]:
                 yield from fields_of(inner)
         case WholeDocument():
             yield ALL_FIELDS
+
+
+EntryOrigin = EntryKey | EntryValue | EntryIndex | EntryField
+
+
+def entry_parts(origin: Origin) -> Iterator[EntryOrigin]:
+    """What an origin looks at of an entry."""
+    match origin:
+        case EntryKey() | EntryValue() | EntryIndex() | EntryField():
+            yield origin
+        case Computed(paths=paths):
+            yield from (path for path in paths if isinstance(path, EntryField))
+        case Converted(origin=inner):
+            yield from entry_parts(inner)
+        case FirstOf(origins=origins):
+            for inner in origins:
+                yield from entry_parts(inner)
 
 
 # --- columns ----------------------------------------------------------------------------------------------------
@@ -215,6 +254,8 @@ class Column:
 
     def __post_init__(self) -> None:
         told = _type_told_by(self.origin)
+        if self.role == "key" and isinstance(self.origin, EntryIndex):
+            told = None  # keys are known by their text
         if told is not None and self.type == "text":
             object.__setattr__(self, "type", told)
 
@@ -222,6 +263,11 @@ class Column:
     def live(self) -> LiveType:
         """What the column is in the target; what the catalog makes it look like until the target was asked."""
         return self.read or DEFAULT[self.type]
+
+    @property
+    def source(self) -> Origin:
+        """The origin before it is converted."""
+        return self.origin.origin if isinstance(self.origin, Converted) else self.origin
 
     @property
     def may_become_null(self) -> bool:
@@ -239,6 +285,8 @@ def _type_told_by(origin: Origin) -> Type | None:
             return told.pop() if len(told) == 1 else None
         case CreateTime():
             return "timestamp"
+        case EntryIndex():
+            return "integer"
         case Constant(value=bool()):
             return "boolean"
         case Constant(value=int()):
@@ -253,14 +301,15 @@ def _type_told_by(origin: Origin) -> Type | None:
 class MapEntries:
     """Rows come from the entries of a map field, one a key."""
 
-    field: str
+    field: FieldPath
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayElements:
-    """Rows come from the elements of an array field, one a distinct element."""
+    """Rows come from the elements of an array field: one a distinct element (its key is `EntryKey()`), place (`EntryIndex()`), or
+    value of a field (`EntryField("sku")`)."""
 
-    field: str
+    field: FieldPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,14 +454,40 @@ class Collection:
         return len(self.templates) == 1 and self.keyed_by_path and known >= set(self.templates[0].variables)
 
     @cached_property
+    def entry_column(self) -> Column | None:
+        """The column of the key that tells an entry from the others of its document. None: no entries."""
+        return next((c for c in self.key if any(entry_parts(c.origin))), None)
+
+    @cached_property
+    def document_column(self) -> Column | None:
+        """The column that holds the id of a row's document, of the key if one there does."""
+        last = {t.variables[-1] for t in self.templates}
+        found = [
+            c
+            for c in self.columns
+            if isinstance(c.origin, DocumentId) or (isinstance(c.origin, Segment) and last == {c.origin.variable})
+        ]
+        return next((c for c in found if c.role == "key"), next(iter(found), None))
+
+    @cached_property
     def entries_are_ids(self) -> bool:
-        """Whether the entries' keys name documents of another collection."""
-        return any(isinstance(c.origin, EntryKey) and c.references is not None for c in self.columns)
+        """Whether what tells entries apart names documents of another collection."""
+        told = self.entry_column
+        return told is not None and any(c.origin == told.origin and c.references is not None for c in self.columns)
+
+    @cached_property
+    def entries_are_maps(self) -> bool:
+        return any(isinstance(part, EntryField) for c in self.columns for part in entry_parts(c.origin))
 
     @cached_property
     def key_is_ids(self) -> tuple[bool, ...]:
         """Of each key column whether it holds documents' ids, which may be told to people; else it holds content."""
-        return tuple(not isinstance(c.origin, Field | EntryKey) or c.references is not None for c in self.key)
+        return tuple(
+            c.references is not None
+            or isinstance(c.origin, EntryIndex)
+            or not (isinstance(c.origin, Field) or any(entry_parts(c.origin)))
+            for c in self.key
+        )
 
     @cached_property
     def fingerprinted(self) -> tuple[Column, ...]:
@@ -602,8 +677,9 @@ def _check_collection(collection: Collection) -> None:
         if (declared := collection.column(name).type) != "timestamp":
             rule = "A written column holds timestamps: windows compare it with instants"
             _refuse(collection, rule, f"column {name!r} is {declared}", "Name another column, or none.")
-    for path in (*(c.field for c in collection.checks), *([collection.entries.field] if collection.entries else [])):
-        _check_field_path(collection, path, "check_fields or entries")
+    named = [*(c.field for c in collection.checks), *([collection.entries.field] if collection.entries else [])]
+    for each in named:
+        _check_field_path(collection, each, "check_fields or entries")
     asked = [check.field for check in collection.checks]
     for field_path in asked:
         if asked.count(field_path) > 1:
@@ -618,6 +694,33 @@ def _check_collection(collection: Collection) -> None:
                 "Use iso_time, epoch_seconds, epoch_milliseconds or a Conversion with back= and ordered=True; or take the field "
                 "out of check_fields: without one, the collection is read whole each time.",
             )  # fmt: skip
+    if collection.entries is not None:
+        _check_entries(collection, collection.entries)
+
+
+def _check_entries(collection: Collection, entries: MapEntries | ArrayElements) -> None:
+    """Whether a row leads back to its document, and there to its entry."""
+    told = [c for c in collection.key if any(entry_parts(c.origin))]
+    if len(told) != 1:
+        _refuse(
+            collection,
+            "One column of the key tells an entry from the others of its document",
+            f"{len(told)} key columns come from the entry" + "".join(f", {c.name!r}" for c in told),
+            "Give the role key to one column of EntryKey(), EntryIndex() or EntryField(...).",
+        )
+    if collection.document_column is None:
+        _refuse(
+            collection,
+            "Rows of entries hold their document's id, or a removed entry's row can't be found",
+            "no column comes from it",
+            f"Declare the column of DocumentId() or Segment({collection.templates[0].variables[-1]!r}).",
+        )
+    parts = {type(part) for column in collection.columns for part in entry_parts(column.origin)}
+    if EntryIndex in parts and isinstance(entries, MapEntries):
+        _refuse(collection, "A map has no order", "EntryIndex()", "Use EntryKey(), or EntryField(...).")
+    if collection.entries_are_maps and isinstance(entries, ArrayElements) and isinstance(told[0].origin, EntryKey):
+        rule = "An array's element is a text, which is the key, or a map, which has fields"
+        _refuse(collection, rule, f"key {told[0].name!r} is EntryKey()", "Key it by EntryField(...) or EntryIndex().")
 
 
 def _check_field_path(collection: Collection, path: FieldPath, place: str) -> None:
@@ -680,10 +783,14 @@ def _check_column(collection: Collection, column: Column) -> None:
                 f"{place} names {column.origin.collection_id!r}",
                 "Correct the name.",
             )
-    if isinstance(column.origin, EntryKey | EntryValue) and collection.entries is None:
+    parts = list(entry_parts(column.origin))
+    if parts and collection.entries is None:
         _refuse(collection, "Only a collection with entries has entry origins", place, "Declare entries=.")
-    if isinstance(column.origin, EntryValue) and isinstance(collection.entries, ArrayElements):
+    if any(isinstance(part, EntryValue) for part in parts) and isinstance(collection.entries, ArrayElements):
         _refuse(collection, "Array elements have no value beside themselves", place, "Use EntryKey.")
+    for part in parts:
+        if isinstance(part, EntryField):
+            _check_field_path(collection, part.path, place)
     for path in fields_of(column.origin):
         if path != ALL_FIELDS:
             _check_field_path(collection, path, place)
@@ -742,17 +849,24 @@ def _check_column(collection: Collection, column: Column) -> None:
 def _check_origin(collection: Collection, column: Column) -> None:
     """What a column's origin can't be, by its role and beside other settings."""
     place, origin = f"column {column.name!r}", column.origin
-    if isinstance(origin, Converted | FirstOf | Computed | WholeDocument) and column.role == "key":
+    # An entry may be converted: it is looked for among all entries of its document.
+    of_entry = isinstance(column.source, EntryOrigin)
+    if isinstance(origin, Converted | FirstOf | Computed | WholeDocument) and column.role == "key" and not of_entry:
         _refuse(
             collection,
-            "A key is an id, a path segment, a field, an entry or a constant as it is, or its row leads back to no document",
+            "A key is an id, a path segment, a field or a constant as it is, or an entry, or its row leads back to no document",
             f"{place} has {type(origin).__name__}",
             "Choose another key.",
         )
     if isinstance(origin, FirstOf) and (
-        len(origin.origins) < 2 or not all(isinstance(o, Field | Converted) for o in origin.origins)
+        len(origin.origins) < 2 or not all(isinstance(o, Field | EntryField | Converted) for o in origin.origins)
     ):
-        _refuse(collection, "FirstOf takes two or more fields", place, "Name each as Field(...), converted or not.")
+        _refuse(
+            collection,
+            "FirstOf takes two or more fields",
+            place,
+            "Name each as Field(...) or EntryField(...), converted or not.",
+        )
     for inner in _fields_within(origin):
         if inner is not origin and inner.otherwise is not None:
             _refuse(

@@ -13,7 +13,16 @@ from datetime import datetime
 from functools import cache
 from typing import Any, NewType
 
-from dualwrite.model.cells import DOTTED_NAME, Make, Refused, cell_or_none, compile_column, exact_converter, origin_name
+from dualwrite.model.cells import (
+    DOTTED_NAME,
+    Make,
+    Refused,
+    cell_or_none,
+    compile_column,
+    compile_entry,
+    exact_converter,
+    origin_name,
+)
 from dualwrite.model.cells import Cell as Cell
 from dualwrite.model.cells import Json as Json
 from dualwrite.model.cells import truncate_to_milliseconds as truncate_to_milliseconds
@@ -25,7 +34,6 @@ from dualwrite.model.declaration import (
     Field,
     FieldPath,
     MapEntries,
-    Origin,
     Segment,
     Template,
     names_of,
@@ -43,7 +51,8 @@ class Row:
 
     `cells` stand in the order of the collection's columns. `stand_ins` are the indexes of those that no field of the
     document states (an absent createdAt): they are inserted and never compared. `label` names the unit to people,
-    in reports and in excuses; `entry` is the map key or array element it came from.
+    in reports and in excuses; `entry` is what tells the entry that it came from (a map's key, an array's element or its place, or
+    a field of it) from the others of the document.
     """
 
     label: str
@@ -88,8 +97,9 @@ never a value."""
 class Rejection:
     """A unit that can't become a row.
 
-    `entry` is the map key or array element it concerns. Where that is no id, the label tells its place instead, and
-    `entry` is None. `entire`: the document's whole list of entries is unknown, and not one of them.
+    `entry` is as in `Row`. If it can't be one, the label tells its place instead, and `entry` is None. `entire`: which entries the
+    document has isn't known, because its list is none or an entry's key can't be read. A row of the document's that no other entry
+    accounts for may be of it, so it isn't extra.
     """
 
     label: str
@@ -114,40 +124,88 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
         )
         return [Rejection(label, document.path, None, reason, entire=True)]
     if collection.entries is None:
-        return [_map_unit(collection, document, variables, None, None)]
-    name = collection.entries.field
-    found = value_at(document.fields, name)
+        return [_map_unit(collection, document, variables, None, _Unit(document.create_time))]
+    path = collection.entries.field
+    found, name = value_at(document.fields, path), ".".join(names_of(path))
     parent_label = joined_label(variables.values())
     if found is None:
-        if not any(value_at(document.fields, names) is not None for names in other_spellings(name)):
+        if not any(value_at(document.fields, names) is not None for names in other_spellings(path)):
             return []
         return [Rejection(parent_label, document.path, None, Refusal(DOTTED_NAME.format(name)), entire=True)]
 
-    def refused(reason: str, place: str | None = None) -> Rejection:
+    def refused(reason: str, place: str | None = None, *, entire: bool = False) -> Rejection:
         label = parent_label if place is None else f"{parent_label}/{place}"
-        return Rejection(label, document.path, None, Refusal(reason), entire=place is None)
+        return Rejection(label, document.path, None, Refusal(reason), entire=entire or place is None)
 
     wrong = f"wrong_type: {name} is {type_name(found)}"
     if isinstance(collection.entries, MapEntries):
         if not isinstance(found, dict):
             return [refused(f"{wrong}, a map is expected")]
-        entries: list[tuple[Value, Value, str]]
-        entries = [(key, value, f"{name}[{i}]") for i, (key, value) in enumerate(sorted(found.items()))]
+        entries = [_Unit(document.create_time, key, value, i) for i, (key, value) in enumerate(sorted(found.items()))]
     else:
         if not isinstance(found, list):
             return [refused(f"{wrong}, an array is expected")]
-        entries = [(element, None, f"{name}[{i}]") for i, element in enumerate(found)]
+        entries = [_Unit(document.create_time, element, element, i) for i, element in enumerate(found)]
     units: list[Row | Rejection] = []
-    seen: set[str] = set()
-    for entry, value, place in entries:
-        if not isinstance(entry, str):
-            units.append(refused(f"wrong_type: {name} holds {type_name(entry)}, a string is expected", place))
-        elif not is_valid_id(entry) and collection.entries_are_ids:
-            units.append(refused(f"not_an_id: {name} holds what no document could have as its id", place))
-        elif entry not in seen:  # the same person waiting twice is one row
-            seen.add(entry)
-            units.append(_map_unit(collection, document, variables, entry, value))
+    seen: dict[str, Value] = {}
+    for of in entries:
+        place = f"{name}[{of.index}]"
+        not_a_map = None
+        if collection.entries_are_maps and not isinstance(of.value, dict):
+            not_a_map = f"wrong_type: {place} is {type_name(of.value)}, a map is expected"
+        entry = _entry_of(collection, of, name)
+        if isinstance(entry, _NoEntry):
+            unreadable = entry.unreadable or (not_a_map is not None and of.value is not None)
+            units.append(refused(not_a_map or entry.why, place, entire=unreadable))
+        elif entry in seen:
+            # The same person waiting twice is one row. Two maps of one key can't both be it.
+            if not (isinstance(_entry_column(collection).source, EntryKey) and seen[entry] == of.key):
+                units.append(refused(f"duplicate_entry: an earlier entry of {name} has the same key", place))
+        else:
+            seen[entry] = of.key
+            if not_a_map is not None:
+                label = label_of(collection, variables, entry)
+                units.append(Rejection(label, document.path, entry, Refusal(not_a_map)))
+            else:
+                units.append(_map_unit(collection, document, variables, entry, of))
     return units
+
+
+@dataclass(frozen=True, slots=True)
+class _NoEntry:
+    """Why nothing tells an entry from the others. `unreadable`: it has something that does, in a form that isn't declared."""
+
+    why: str
+    unreadable: bool = False
+
+
+def _entry_column(collection: Collection) -> Column:
+    assert collection.entry_column is not None, "checked at import"
+    return collection.entry_column
+
+
+@cache
+def _entry_finder(collection: Collection) -> Callable[[_Unit], Value]:
+    return compile_entry(_entry_column(collection), collection.templates[0], _Plain())
+
+
+def _entry_of(collection: Collection, of: _Unit, name: str) -> str | _NoEntry:
+    """What tells an entry from the others of the field `name`."""
+    column = _entry_column(collection)
+    called = f"{column.name} ({origin_name(column.origin)})"
+    try:
+        found = _entry_finder(collection)(of)
+    except Refused as refused:
+        return _NoEntry(refused.args[0].replace("{}", called, 1), unreadable=True)
+    is_itself = isinstance(column.origin, EntryKey)
+    if found is None and not is_itself:
+        return _NoEntry(f"missing_value: {column.name} is a key and {origin_name(column.origin)} is absent")
+    if not isinstance(found, str):
+        holds = f"{name} holds" if is_itself else f"{called} is"
+        return _NoEntry(f"wrong_type: {holds} {type_name(found)}, a string is expected", unreadable=not is_itself)
+    if not is_valid_id(found) and collection.entries_are_ids:
+        return _NoEntry(f"not_an_id: {name} holds what no document could have as its id")
+    return found
 
 
 def is_odd(name: str) -> bool:
@@ -201,7 +259,7 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
         origin = column.origin
         if isinstance(origin, Segment):
             parts.append(variables[origin.variable])
-        elif isinstance(origin, EntryKey):
+        elif column is collection.entry_column:
             parts.append(entry or "")
         elif isinstance(origin, Constant):
             parts.append(str(origin.value))
@@ -217,14 +275,15 @@ def key_of_path(collection: Collection, path: str, entry: str | None = None) -> 
         return None
     last = path.rsplit("/", 1)[-1]
 
-    def part(origin: Origin) -> Cell:
+    def part(column: Column) -> Cell:
+        origin = column.origin
         if isinstance(origin, Segment):
             return variables[origin.variable]
-        if isinstance(origin, EntryKey):
+        if column is collection.entry_column:
             return entry
         return origin.value if isinstance(origin, Constant) else last
 
-    return tuple(part(column.origin) for column in collection.key)
+    return tuple(part(column) for column in collection.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +314,12 @@ def question_of(collection: Collection, key: Key) -> Question:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """A document, and the entry of it that a row is made of."""
+    """A document, and the entry of it that a row is made of: a map's key and value, or an array's element (both) and its place."""
 
     create_time: datetime
-    entry: str | None
-    value: Value
+    key: Value = None
+    value: Value = None
+    index: int = 0
 
 
 class _Plain:
@@ -300,12 +360,11 @@ def _compiled(collection: Collection, template: Template) -> tuple[tuple[Column,
 
 
 def _map_unit(
-    collection: Collection, document: Document, variables: dict[str, str], entry: str | None, value: Value
+    collection: Collection, document: Document, variables: dict[str, str], entry: str | None, of: _Unit
 ) -> Row | Rejection:
     label = label_of(collection, variables, entry)
     segments = document.path.split("/")
     template = next(t for t in collection.templates if t.match(segments) is not None)
-    of = _Unit(document.create_time, entry, value)
     cells: list[Cell] = []
     marks: list[int] = []
     for column, make in _compiled(collection, template):

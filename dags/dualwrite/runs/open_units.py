@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dualwrite.engine.compare import Examiner
-from dualwrite.engine.units import Unit, is_of_another_key, unit_of, unit_of_finding, unit_of_row
-from dualwrite.model.declaration import Segment
+from dualwrite.engine.units import Unit, is_of_another_key, unit_of_finding, unit_of_row
 from dualwrite.model.documents import Unasked
 from dualwrite.model.mapping import Rejection, Row, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Verdict, rejected
@@ -75,12 +74,8 @@ def _rows_left(examiner: Examiner, ended: Sequence[Finding]) -> list[Unit]:
     collection = examiner.collection
     if not collection.keyed_by_path:
         return []
-    parent = next((c for c in collection.key if isinstance(c.origin, Segment)), None)
-    if collection.entries is not None and parent is not None:
-        paths = {f.path.rsplit("/", 1)[-1]: f.path for f in ended if f.path and "\x00" not in f.path}
-        index = collection.key.index(parent)
-        keys = examiner.target.keys_where(collection, parent.name, paths)
-        return [unit_of(collection, key, paths[str(key[index])]) for key in keys]
+    if collection.entries is not None:
+        return examiner.rows_of(dict.fromkeys(f.path for f in ended if f.path and "\x00" not in f.path))
     # No row's key can hold U+0000.
     keyed = ((f, key_of_path(collection, f.path)) for f in ended if f.path and "\x00" not in f.path)
     return [unit_of_finding(collection, replace(f, key=key)) for f, key in keyed if key is not None]
