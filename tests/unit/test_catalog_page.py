@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dualwrite.model import conversions, declaration
+from dualwrite.model import check_fields, conversions, declaration
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "catalog.md"
 EXAMPLES = re.findall(r"^\| `(Column\(.*?\))` \|", PAGE.read_text(), re.MULTILINE)
@@ -27,3 +27,11 @@ def test_each_conversion_and_origin_stands_on_the_page():
     assert [n for n in [*names, "scaled", "one_of", "each", "segment"] if f"{n}" not in text] == []
     origins = [kind.__name__ for kind in declaration.Origin.__args__]
     assert [n for n in origins if f"{n}(" not in text and n != "Converted"] == []
+
+
+def test_the_check_fields_of_the_page_can_be_declared():
+    [example] = re.findall(r"^check_fields = (\(.*\))$", PAGE.read_text(), re.MULTILINE)
+    declared = eval(example, {**vars(conversions), "Check": check_fields.Check})
+    key = declaration.Column("id", "key", declaration.DocumentId())
+    found = declaration.Collection("notes", "notes", ("notes/{note}",), (key,), check_fields=declared)
+    assert [str(c) for c in found.checks] == ["updated as iso_time", "created as epoch_milliseconds", "seenAt"]
