@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # What is given on the command line reaches our programs as it is, through the environment: as a part of a recipe's text, or
 # expanded by make, it would be executed.
-GIVEN := DETAILS LOCAL PORT PROJECT SCHEMA TARGET WORKERS module name sample
+GIVEN := DETAILS DUALWRITE_CATALOG DUALWRITE_MIGRATIONS LOCAL PORT PROJECT SCHEMA TARGET WORKERS module name sample
 $(foreach given,$(GIVEN),$(eval override $(given) := $$(value $(given))))
 export $(GIVEN)
 
@@ -70,7 +70,7 @@ check: install
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy
-	@$(BIN)/squawk sql/migrations/*.sql sql/optional/*.sql sql/roles/*.sql
+	@$(BIN)/squawk sql/migrations/*.sql sql/shipped_app/*.sql sql/optional/*.sql sql/roles/*.sql
 
 ## format the code and fix what ruff can fix
 format: install
@@ -81,7 +81,7 @@ format: install
 migration: install
 	@$(RUN) -m dev.new_migration "$$name"
 
-## rewrite sql/snapshot.json: what the migrations promise
+## rewrite snapshot.json, in sql/ or in your own folder: what the migrations promise
 snapshot: install
 	@$(RUN) -m dev.schema_snapshot
 
@@ -97,7 +97,7 @@ doctor: install
 env: install
 	@$(RUN) -m dev.dotenv
 
-## rewrite docs/firestore.indexes.json: what the catalog's queries need
+## rewrite firestore.indexes.json, in docs/ or beside your own catalog: what its queries need
 indexes: install
 	@$(RUN) -m dev.firestore_indexes
 

@@ -21,6 +21,7 @@ from dev import seed
 from dev.emulator import emulator
 from dev.postgres_server import server
 from dualwrite.catalog import CATALOG
+from dualwrite.migrations.files import folders, list_folders
 from dualwrite.runs import backfill
 from tests.support import examine_all, gap_run, reconciled, verify_all
 
@@ -57,7 +58,7 @@ def main() -> None:
         world.load_source(firestore.Client(project="bench"))
         with psycopg.connect(uri, autocommit=True) as connection:
             connection.execute((ROOT / "sql/local/phase1.sql").read_text())
-            for file in sorted((ROOT / "sql/migrations").glob("*.sql")):
+            for file in (f.path for f in list_folders(folders())):
                 connection.execute(file.read_text())
             world.load_target(connection)
         print(f"{len(world.documents):,} documents, {sum(map(len, world.rows.values())):,} rows")

@@ -20,6 +20,7 @@ from dev.postgres_server import server
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.firestore.source import Scan, Source
+from dualwrite.migrations.files import folders, list_folders
 from dualwrite.postgres.target import Target
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +86,7 @@ def empty_stack(heap_mib: int = 4096) -> Iterator[Stack]:
         os.environ["FIRESTORE_EMULATOR_HOST"] = host
         with psycopg.connect(uri, autocommit=True) as connection:
             connection.execute((ROOT / "sql/local/phase1.sql").read_text())
-            for file in sorted((ROOT / "sql/migrations").glob("*.sql")):
+            for file in (f.path for f in list_folders(folders())):
                 connection.execute(file.read_text())
         yield Stack(host, uri, 0)
 

@@ -1,7 +1,7 @@
 """# apply_migrations
 
-Applies the files of `sql/migrations` to Supabase, in order, each with its line in `dualwrite.migrations` in one
-transaction.
+Applies the bundle's migrations and the app's to Supabase, in one order, each with its line in `dualwrite.migrations` in one
+transaction. The bundle's are in `sql/migrations`; the app's are in the folder that `DUALWRITE_MIGRATIONS` names.
 
 **When:** first of all, before [backfill_gap](/dags/backfill_gap) and
 [reconcile_dual_writes](/dags/reconcile_dual_writes), which need the schema `dualwrite` that it creates; and again whenever a
@@ -33,7 +33,7 @@ log = logging.getLogger("dualwrite")
 
 
 @dag(
-    description="Applies the files of sql/migrations to Supabase while the app is live, and verifies the tables.",
+    description="Applies the bundle's and the app's migrations to Supabase while the app is live, and verifies the tables.",
     schedule=None,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=3),

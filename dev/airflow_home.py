@@ -49,6 +49,8 @@ def environment(home: Path, *, emulator: str, project: str, target: str, port: i
         ),
         "AIRFLOW_CONN_SUPABASE_DEFAULT": connection(target),
         "FIRESTORE_EMULATOR_HOST": emulator,
+        "DUALWRITE_CATALOG": "",  # the shipped one, whatever the caller's environment names
+        "DUALWRITE_MIGRATIONS": "",
         "PATH": f"{BIN}:/usr/bin:/bin:/usr/sbin:/sbin",
         "PYTHONPATH": "",
         "NO_COLOR": "1",

@@ -22,11 +22,11 @@ from dev.accept import rejected
 from dev.live_app import LiveApp
 from dev.run_dag import DagRun, run_dag
 from dualwrite import migrations
-from dualwrite.catalog import CATALOG
 from dualwrite.model import report
 from dualwrite.model.render import as_text
 from dualwrite.model.verdicts import DRIFT
 from dualwrite.runs import backfill, reconcile_plan, reconcile_report
+from dualwrite.shipped_catalog import CATALOG
 
 ALL = list(CATALOG.names)
 WIDTH = 108

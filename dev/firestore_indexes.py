@@ -1,23 +1,25 @@
-"""`make indexes`: writes docs/firestore.indexes.json, the collection-group indexes that the catalog's queries need."""
+"""`make indexes`: writes firestore.indexes.json, the collection-group indexes that the catalog's queries need: into docs/, or
+beside the catalog that DUALWRITE_CATALOG names."""
 
 from __future__ import annotations
 
 import json
 
 from dev.airflow_home import ROOT
-from dualwrite.catalog import CATALOG
+from dualwrite import catalog, settings
 from dualwrite.engine.scans import scans
+from dualwrite.model.declaration import Catalog
 from dualwrite.model.windows import LONG_AGO, Window
 
 FILE = ROOT / "docs/firestore.indexes.json"
 
 
-def indexes() -> str:
+def indexes(of: Catalog) -> str:
     """One override a queried field. An entry replaces the field's default indexes, so those are listed again."""
     overrides = []
     wanted = {
         (scan.collection_id, scan.check_field)
-        for collection in CATALOG
+        for collection in of
         for scan in scans(collection, Window(LONG_AGO, LONG_AGO))
         if scan.check_field is not None and not scan.top_level
     }
@@ -37,5 +39,6 @@ def indexes() -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(indexes())
-    print(f"indexes: wrote {FILE.relative_to(ROOT)}")
+    file = FILE if settings.named_catalog() is None else catalog.FILE.with_name(FILE.name)
+    file.write_text(indexes(catalog.CATALOG))
+    print(f"indexes: wrote {file}")

@@ -1,4 +1,5 @@
-"""`make migration name=add_something`: an empty, correctly named file in sql/migrations."""
+"""`make migration name=add_something`: an empty, correctly named file in the folder that DUALWRITE_MIGRATIONS names, or in
+sql/migrations."""
 
 from __future__ import annotations
 
@@ -7,7 +8,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parents[1] / "sql" / "migrations"
+from dualwrite import settings
+
+FOLDER = settings.own_migrations() or Path(__file__).resolve().parents[1] / "sql" / "migrations"
 
 
 def create(name: str, folder: Path = FOLDER, now: datetime | None = None) -> Path:

@@ -1,4 +1,8 @@
-"""`make snapshot`: sql/snapshot.json, what each migration promises, taken from an empty database of a server of ours."""
+"""`make snapshot`: what each migration promises, taken from an empty database of a server of ours.
+
+Writes sql/snapshot.json. If DUALWRITE_MIGRATIONS names a folder of the app's own: that folder's snapshot.json, of its own files;
+the tables that they build on, which production already has, are made by its local/phase1.sql, if there is one.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dev import postgres_server
-from dualwrite import postgres
+from dualwrite import postgres, settings
 from dualwrite.migrations import picture, promise
 from dualwrite.migrations.execution import SEARCH_PATH
-from dualwrite.migrations.files import list_folder, read_text
+from dualwrite.migrations.files import folders, list_folders, read_text
 from dualwrite.migrations.promise import Snapshot
 from dualwrite.migrations.statements import Statement, split
+from dualwrite.migrations.verify import own_snapshot
 
 SQL = Path(__file__).resolve().parents[1] / "sql"
+SHIPPED = (SQL / "migrations", SQL / "shipped_app")
+PHASE1 = SQL / "local/phase1.sql"
 
 
-def take(uri: str, folder: Path = SQL / "migrations", optional: Path | None = SQL / "optional") -> Snapshot:
-    """Executes Phase 1 in an empty database, then one migration after another, then the optional files; what each of
+def take(
+    uri: str,
+    among: Sequence[Path] = SHIPPED,
+    optional: Path | None = SQL / "optional",
+    before: Sequence[Path] = (PHASE1,),
+) -> Snapshot:
+    """Executes the files `before` in an empty database, then one migration after another, then the optional files; what each of
     them changed. Without the migrator, whose ledger no file promises."""
 
     def changed_by(statements: Sequence[Statement]) -> promise.Promise:
@@ -32,14 +44,30 @@ def take(uri: str, folder: Path = SQL / "migrations", optional: Path | None = SQ
     def of(path: Path) -> Sequence[Statement]:
         return split(read_text(path), path.name)
 
-    changed_by(of(SQL / "local/phase1.sql"))
-    files = {file.label: changed_by(of(file.path)) for file in list_folder(folder)}
+    for path in before:
+        changed_by(of(path))
+    files = {file.label: changed_by(of(file.path)) for file in list_folders(among)}
     choices = [optional / f"web_client_{name}.sql" for name in ("anon", "closed")] if optional else []
     return Snapshot(files, {path.stem: changed_by(of(path)) for path in choices if path.is_file()})
 
 
-if __name__ == "__main__":
+def take_own(uri: str, own: Path) -> Snapshot:
+    """What the files of a folder of the app's own promise, beside the bundle's."""
+    before = [*([PHASE1] if settings.named_catalog() is None else []), own / "local/phase1.sql"]
+    taken = take(uri, folders(), None, [path for path in before if path.is_file()])
+    labels = {file.label for file in list_folders([own])}
+    return Snapshot({label: made for label, made in taken.files.items() if label in labels}, {})
+
+
+def main() -> Path:
+    """Returns the file that was written."""
+    own = settings.own_migrations()
     with postgres_server.server() as uri:
-        text = json.dumps(take(uri).as_json(), indent=2, sort_keys=True, ensure_ascii=False)
-        (SQL / "snapshot.json").write_text(text + "\n")
-    print("sql/snapshot.json written")
+        taken = take(uri) if own is None else take_own(uri, own)
+    path = SQL / "snapshot.json" if own is None else own_snapshot(own)
+    path.write_text(json.dumps(taken.as_json(), indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    print(f"{main()} written")

@@ -27,7 +27,7 @@ from google.cloud import firestore
 from dev import airflow_api, airflow_home, processes, ready, stack
 from dev.accept import rejected
 from dev.live_app import LiveApp
-from dualwrite.catalog import CATALOG
+from dualwrite.shipped_catalog import CATALOG
 
 STATE = airflow_home.ROOT / ".stack.json"
 MARK = "DUALWRITE_STACK"

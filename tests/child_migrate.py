@@ -23,7 +23,7 @@ if __name__ == "__main__":
         lambda: postgres.connect(dsn),
         migrations.MigrationParams(mode="apply"),
         "child",
-        folder=folder,
+        among=[folder],
         checkpoint=checkpoint,
     ).run()
     sys.exit(7)  # it got to the end

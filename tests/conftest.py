@@ -22,6 +22,7 @@ from dev import emulator as emulator_module
 from dev import postgres_server as server_module
 from dev import processes
 from dualwrite.firestore.source import Source
+from dualwrite.migrations.files import folders, list_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 _numbers = itertools.count(1)
@@ -131,7 +132,7 @@ def administrated(uri: str) -> Iterator[str]:
 
 def prepare(uri: str) -> str:
     _template(uri, "phase1", ROOT / "sql/local/phase1.sql")
-    _template(uri, "migrated", ROOT / "sql/local/phase1.sql", *sorted((ROOT / "sql/migrations").glob("*.sql")))
+    _template(uri, "migrated", ROOT / "sql/local/phase1.sql", *(f.path for f in list_folders(folders())))
     return uri
 
 

@@ -16,14 +16,15 @@ import pytest
 from dev import processes
 from dualwrite import postgres
 from dualwrite.migrations import MigrationParams, Migrator, Step
+from dualwrite.migrations.files import folders, list_folders
 
-NUMBER = len(list((Path(__file__).resolve().parents[1] / "sql/migrations").glob("*.sql")))
-"""Files in sql/migrations."""
+NUMBER = len(list_folders(folders()))
+"""Migrations of the bundle and of the shipped app."""
 NO_TRANSACTION = "-- dualwrite: no-transaction\n"
 
 
 def migrator(dsn: str, folder: Path | None = None, mode: str = "apply", **changes) -> Migrator:
-    options = {} if folder is None else {"folder": folder}
+    options = {} if folder is None else {"among": [folder]}
     return Migrator(lambda: postgres.connect(dsn), MigrationParams(mode=mode, **changes), "run", **options)
 
 

@@ -1,324 +1,123 @@
-"""THE declaration: which documents become which rows. The one file to edit to point this bundle at another app.
+"""The catalog that this installation uses: the one that DUALWRITE_CATALOG names, or else the shipped one.
 
-Each collection names its path, its table, the fields that say when a document was written (check fields), and for
-each column where its value comes from and what a difference in it means:
-
-- key: identifies the row.
-- compared: a difference is drift.
-- insert_only: set when the row is inserted, never compared.
-- derived: counters that lag by design; their lag is counted apart and is no drift.
-
-The words are defined in `declaration.py`, which also checks this file at import. `preflight` checks it against the
-live target before anything is read.
+Everybody imports it from here, so DAGs, tasks, doctor and helper have the same. Whatever is wrong with a catalog is raised by this
+import, as one CatalogError; Airflow shows it as the import error of each DAG. Such an error says what kind of error the file
+raised and at which line. It never repeats the error's own words, which may quote what the file holds.
 """
 
 from __future__ import annotations
 
-from dualwrite.model.declaration import (
-    ArrayElements,
-    Catalog,
-    Collection,
-    Column,
-    CreateTime,
-    DocumentId,
-    EntryKey,
-    EntryValue,
-    Field,
-    MapEntries,
-    Operations,
-    ParentId,
-    Segment,
-)
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
 
-EXPORT_TIME = "2026-01-15T21:52:00+00:00"
-"""When the export was taken that the target was first filled from: where a backfill's window begins by default."""
+from dualwrite import settings
+from dualwrite.model.declaration import Catalog
+from dualwrite.model.errors import CatalogError, ParameterError
+from dualwrite.model.windows import instant
 
-BOARDS = Collection(
-    name="boards",
-    table="boards",
-    paths=("boards/{board}",),
-    # No check field: a change of the waiting list moves none, and there are few boards. They are read whole.
-    written_columns=("created_at", "updated_at"),
-    columns=(
-        Column("id", "key", DocumentId()),
-        Column("title", "compared", Field("title"), required=True, absent=""),
-        Column("description", "compared", Field("description")),
-        Column("first_day", "compared", Field("firstDay"), "timestamp"),
-        Column("last_day", "compared", Field("lastDay"), "timestamp"),
-        Column("cohort", "compared", Field("cohort"), "integer"),
-        Column("created_at", "compared", Field("createdAt", CreateTime()), "timestamp", required=True),
-        Column("updated_at", "insert_only", Field("createdAt", CreateTime()), "timestamp", required=True),
-    ),
-)
+_LOADED_AS = "dualwrite_own_catalog"
+"""The name in sys.modules of a catalog that was loaded from a path."""
 
-USERS = Collection(
-    name="users",
-    table="users",
-    paths=("users/{user}",),
-    check_fields=("updatedAt", "createdAt"),
-    written_columns=("created_at", "updated_at"),
-    operations=(Operations("user", ("id",)),),
-    selected=True,
-    sentinel=True,
-    columns=(
-        Column("id", "key", DocumentId()),
-        Column("real_name", "compared", Field("realName")),
-        Column("nickname", "compared", Field("nickname")),
-        Column("email", "compared", Field("email")),
-        Column("profile_photo_url", "compared", Field("profilePhotoURL")),
-        Column("bio", "compared", Field("bio")),
-        Column("phone_number", "compared", Field("phoneNumber")),
-        Column("referrer", "compared", Field("referrer")),
-        Column("recovery_status", "compared", Field("recoveryStatus")),
-        Column("timezone", "compared", Field("profile.timezone")),
-        Column("known_buddy_uid", "compared", Field("knownBuddy.uid")),
-        Column("created_at", "compared", Field("createdAt", CreateTime()), "timestamp", required=True),
-        Column(
-            "updated_at", "compared", Field("updatedAt", Field("createdAt", CreateTime())), "timestamp", required=True
-        ),
-    ),
-)
 
-USER_BOARD_PERMISSIONS = Collection(
-    name="user_board_permissions",
-    table="user_board_permissions",
-    paths=("users/{user}",),
-    entries=MapEntries("boardPermissions"),
-    check_fields=("updatedAt", "createdAt"),
-    written_columns=("created_at",),
-    operations=(Operations("user", ("user_id",)),),
-    columns=(
-        Column("user_id", "key", Segment("user"), references="users"),
-        Column("board_id", "key", EntryKey(), references="boards"),
-        Column("permission", "compared", EntryValue(), required=True),
-        Column("created_at", "insert_only", CreateTime(), "timestamp", required=True),
-    ),
-)
+def _own(named: str) -> ModuleType:
+    """Raises CatalogError, without the words of the error that it stands for."""
+    path = (settings.ROOT / named).resolve() if "/" in named or named.endswith(".py") else None
+    if path is not None and not path.is_file():
+        raise CatalogError(
+            f"{settings.CATALOG} names a module or a Python file: {path} is no file. Correct the setting, or deploy the file to "
+            "each machine on which a component of Airflow runs."
+        )
+    try:
+        return importlib.import_module(named) if path is None else _from_file(path)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a file of yours raises is told as one kind
+        problem = _problem(named if path is None else str(path), error, path)
+    raise CatalogError(problem)  # out of the except clause: the first error isn't shown with it
 
-BOARD_WAITING_USERS = Collection(
-    name="board_waiting_users",
-    table="board_waiting_users",
-    paths=("boards/{board}",),
-    entries=ArrayElements("waitingUsersIds"),
-    written_columns=("created_at",),
-    operations=(Operations("board_waiting_users", ("board_id", "user_id")),),
-    columns=(
-        Column("board_id", "key", Segment("board"), references="boards"),
-        Column("user_id", "key", EntryKey(), references="users"),
-        Column("created_at", "insert_only", CreateTime(), "timestamp", required=True),
-    ),
-)
 
-POSTS = Collection(
-    name="posts",
-    table="posts",
-    paths=("boards/{board}/posts/{post}",),
-    check_fields=("createdAt", "updatedAt"),
-    written_columns=("created_at", "updated_at"),
-    operations=(Operations("post", ("id",)),),
-    selected=True,
-    columns=(
-        Column("id", "key", DocumentId()),
-        Column("board_id", "compared", Segment("board"), required=True, references="boards"),
-        Column("author_id", "compared", Field("authorId"), required=True, references="users"),
-        Column("author_name", "compared", Field("authorName"), required=True, absent=""),
-        Column("title", "compared", Field("title"), required=True, absent=""),
-        Column("content", "compared", Field("content"), required=True, absent=""),
-        Column("content_json", "compared", Field("contentJson"), "json"),
-        Column("thumbnail_image_url", "compared", Field("thumbnailImageURL")),
-        Column("visibility", "compared", Field("visibility"), absent="public"),
-        Column("count_of_comments", "derived", Field("countOfComments"), "integer", required=True, absent=0),
-        Column("count_of_replies", "derived", Field("countOfReplies"), "integer", required=True, absent=0),
-        Column("count_of_likes", "derived", Field("countOfLikes"), "integer", required=True, absent=0),
-        Column("engagement_score", "derived", Field("engagementScore"), "numeric", required=True, absent=0),
-        Column("week_days_from_first_day", "compared", Field("weekDaysFromFirstDay"), "integer"),
-        Column("created_at", "compared", Field("createdAt", CreateTime()), "timestamp", required=True),
-        Column(
-            "updated_at", "compared", Field("updatedAt", Field("createdAt", CreateTime())), "timestamp", required=True
-        ),
-    ),
-)
+def _from_file(path: Path) -> ModuleType:
+    """Its folder need not be on sys.path."""
+    spec = importlib.util.spec_from_file_location(_LOADED_AS, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_LOADED_AS] = module  # dataclasses look their own module up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[_LOADED_AS]
+        raise
+    return module
 
-# A comment's or reply's row leaves updated_at to NOW() when the app writes it, so it equals no field of the document.
-COMMENTS = Collection(
-    name="comments",
-    table="comments",
-    paths=("boards/{board}/posts/{post}/comments/{comment}",),
-    check_fields=("createdAt",),
-    written_columns=("created_at", "updated_at"),
-    operations=(Operations("comment", ("id",)),),
-    selected=True,
-    columns=(
-        Column("id", "key", DocumentId()),
-        Column("post_id", "compared", Segment("post"), required=True, references="posts"),
-        Column("user_id", "compared", Field("userId"), required=True, references="users"),
-        Column("user_name", "compared", Field("userName"), required=True, absent=""),
-        Column("user_profile_image", "compared", Field("userProfileImage")),
-        Column("content", "compared", Field("content"), required=True, absent=""),
-        Column("created_at", "compared", Field("createdAt", CreateTime()), "timestamp", required=True),
-        Column("updated_at", "insert_only", Field("createdAt", CreateTime()), "timestamp", required=True),
-    ),
-)
 
-REPLIES = Collection(
-    name="replies",
-    table="replies",
-    paths=("boards/{board}/posts/{post}/comments/{comment}/replies/{reply}",),
-    check_fields=("createdAt",),
-    written_columns=("created_at", "updated_at"),
-    operations=(Operations("reply", ("id",)),),
-    selected=True,
-    columns=(
-        Column("id", "key", DocumentId()),
-        Column("comment_id", "compared", Segment("comment"), required=True, references="comments"),
-        # Denormalised and NOT NULL, without a foreign key: it comes from the path, no field holds it.
-        Column("post_id", "compared", Segment("post"), required=True),
-        Column("user_id", "compared", Field("userId"), required=True, references="users"),
-        Column("user_name", "compared", Field("userName"), required=True, absent=""),
-        Column("user_profile_image", "compared", Field("userProfileImage")),
-        Column("content", "compared", Field("content"), required=True, absent=""),
-        Column("created_at", "compared", Field("createdAt", CreateTime()), "timestamp", required=True),
-        Column("updated_at", "insert_only", Field("createdAt", CreateTime()), "timestamp", required=True),
-    ),
-)
-
-LIKES = Collection(
-    name="likes",
-    table="likes",
-    paths=("boards/{board}/posts/{post}/likes/{like}",),
-    check_fields=("createdAt",),
-    written_columns=("created_at",),
-    unique=(("post_id", "user_id"),),
-    operations=(Operations("like", ("id",)),),
-    selected=True,
-    columns=(
-        Column("id", "key", DocumentId()),
-        Column("post_id", "compared", Segment("post"), required=True, references="posts"),
-        Column("user_id", "compared", Field("userId"), required=True, references="users"),
-        Column("user_name", "compared", Field("userName"), required=True, absent=""),
-        Column("user_profile_image", "compared", Field("userProfileImage")),
-        Column("created_at", "compared", Field("createdAt", CreateTime()), "timestamp", required=True),
-    ),
-)
-
-REACTIONS = Collection(
-    name="reactions",
-    table="reactions",
-    paths=(
-        "boards/{board}/posts/{post}/comments/{comment}/reactions/{reaction}",
-        "boards/{board}/posts/{post}/comments/{comment}/replies/{reply}/reactions/{reaction}",
-    ),
-    check_fields=("createdAt",),
-    written_columns=("created_at",),
-    unique=(("comment_id", "user_id"), ("reply_id", "user_id")),
-    operations=(Operations("reaction", ("id",)),),
-    selected=True,
-    columns=(
-        Column("id", "key", DocumentId()),
-        Column("comment_id", "compared", ParentId("comments"), references="comments"),
-        Column("reply_id", "compared", ParentId("replies"), references="replies"),
-        Column("user_id", "compared", Field("reactionUser.userId"), required=True, references="users"),
-        Column("reaction_type", "compared", Field("content"), required=True, absent=""),
-        Column("user_name", "compared", Field("reactionUser.userName"), required=True, absent=""),
-        Column("user_profile_image", "compared", Field("reactionUser.userProfileImage")),
-        Column("created_at", "compared", Field("createdAt", CreateTime()), "timestamp", required=True),
-    ),
-)
-
-BLOCKS = Collection(
-    name="blocks",
-    table="blocks",
-    paths=("users/{blocker}/blockedUsers/{blocked}",),
-    check_fields=("blockedAt",),
-    written_columns=("created_at",),
-    operations=(Operations("block", ("blocker_id", "blocked_id")),),
-    selected=True,
-    columns=(
-        # The natural key: the row's own id is a default that no document knows.
-        Column("blocker_id", "key", Segment("blocker"), references="users"),
-        Column("blocked_id", "key", DocumentId(), references="users"),
-        Column("created_at", "compared", Field("blockedAt", CreateTime()), "timestamp", required=True),
-    ),
-)
-
-DRAFTS = Collection(
-    name="drafts",
-    table="drafts",
-    paths=("users/{user}/drafts/{draft}",),
-    check_fields=("savedAt",),
-    written_columns=("saved_at",),
-    operations=(Operations("draft", ("id",)),),
-    columns=(
-        Column("id", "key", DocumentId()),
-        Column("user_id", "compared", Segment("user"), required=True, references="users"),
-        Column("board_id", "compared", Field("boardId"), required=True, references="boards"),
-        Column("title", "compared", Field("title"), required=True, absent=""),
-        Column("content", "compared", Field("content"), required=True, absent=""),
-        Column("saved_at", "compared", Field("savedAt", CreateTime()), "timestamp", required=True),
-    ),
-)
-
-REVIEWS = Collection(
-    name="reviews",
-    table="reviews",
-    paths=("boards/{board}/reviews/{reviewer}",),
-    check_fields=("createdAt",),
-    written_columns=("created_at",),
-    operations=(Operations("review", ("reviewer_id",)),),
-    columns=(
-        # The natural key: the app writes id = the reviewer's uid, so a person's second review overwrites the first.
-        Column("board_id", "key", Segment("board"), references="boards"),
-        Column("reviewer_id", "key", DocumentId(), references="users"),
-        Column("reviewer_nickname", "compared", Field("reviewer.nickname")),
-        Column("keep_text", "compared", Field("keep")),
-        Column("problem_text", "compared", Field("problem")),
-        Column("try_text", "compared", Field("try")),
-        Column("nps", "compared", Field("nps"), "integer"),
-        Column("will_continue", "compared", Field("willContinue"), "boolean"),
-        Column("created_at", "compared", Field("createdAt", CreateTime()), "timestamp", required=True),
-    ),
-)
-
-NOTIFICATIONS = Collection(
-    name="notifications",
-    table="notifications",
-    paths=("users/{user}/notifications/{notification}",),
-    check_fields=("timestamp",),
-    written_columns=("created_at",),
-    operations=(Operations("notification"),),
-    columns=(
-        # The unique index that keeps notifications idempotent is the key; several documents may share it. The row's
-        # own id is left to its default.
-        Column("recipient_id", "key", Segment("user"), references="users"),
-        Column("type", "key", Field("type"), required=True),
-        Column("post_id", "key", Field("postId"), required=True, absent=""),
-        Column("comment_id", "key", Field("commentId"), required=True, absent=""),
-        Column("reply_id", "key", Field("replyId"), required=True, absent=""),
-        Column("actor_id", "key", Field("fromUserId"), required=True, references="users"),
-        Column("actor_profile_image", "compared", Field("fromUserProfileImage")),
-        Column("board_id", "compared", Field("boardId"), required=True, absent=""),
-        Column("reaction_id", "compared", Field("reactionId")),
-        Column("like_id", "compared", Field("likeId")),
-        Column("message", "compared", Field("message"), required=True, absent=""),
-        Column("read", "compared", Field("read"), "boolean", required=True, absent=False),
-        Column("created_at", "compared", Field("timestamp", CreateTime()), "timestamp", required=True),
-    ),
-)
-
-CATALOG = Catalog(
-    (
-        BOARDS,
-        USERS,
-        USER_BOARD_PERMISSIONS,
-        BOARD_WAITING_USERS,
-        POSTS,
-        COMMENTS,
-        REPLIES,
-        LIKES,
-        REACTIONS,
-        BLOCKS,
-        DRAFTS,
-        REVIEWS,
-        NOTIFICATIONS,
+def _problem(place: str, error: BaseException, path: Path | None) -> str:
+    """What a catalog raised: rule, place, remedy."""
+    if isinstance(error, CatalogError):  # our own words, of the declaration
+        return f"{error} (It was loaded from {place}.)"
+    if isinstance(error, ModuleNotFoundError) and path is None and f"{place}.".startswith(f"{error.name}."):
+        return (
+            f"{settings.CATALOG} names a module that Python finds: it finds no {error.name}. Correct the setting, put the "
+            "module's folder on PYTHONPATH of each component, or name the file's path instead."
+        )
+    said = type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and error.name and all(map(str.isidentifier, error.name.split("."))):
+        said += f" (module {error.name})"
+    file = path or _file_of(place)
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if file and Path(frame.filename) == file
+    ]
+    if isinstance(error, SyntaxError) and file and error.filename and Path(error.filename) == file:
+        lines.append(error.lineno)
+    where = f"{place}, line {lines[-1]}" if lines else place
+    return (
+        f"A catalog must import without an error: {where}, raised {said}. Correct the file; `python {file or '...'}`, with "
+        "dags/ on PYTHONPATH, shows the whole error."
     )
-)
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module that can't be imported; None where Python can't tell."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (Exception, SystemExit):  # noqa: BLE001 - a parent of it, which raises as well
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def _checked(module: ModuleType, named: str | None) -> ModuleType:
+    """Raises CatalogError where a module doesn't say what a catalog must say."""
+    if not isinstance(getattr(module, "CATALOG", None), Catalog):
+        fault = "has no CATALOG" if not hasattr(module, "CATALOG") else "has a CATALOG that is no Catalog"
+        raise CatalogError(
+            f"A catalog says CATALOG = Catalog((...)): {named} {fault}. Add it, or correct {settings.CATALOG}."
+        )
+    try:
+        instant(module.EXPORT_TIME, "EXPORT_TIME")
+    except (AttributeError, ParameterError):
+        problem = (
+            "A catalog says EXPORT_TIME, a text with date, time and offset from UTC, such as '2026-01-15T21:52:00+00:00': "
+            f"{named} doesn't. Add it: when the export was taken from which the target was first filled."
+        )
+    else:
+        return module
+    raise CatalogError(problem)
+
+
+def _load() -> ModuleType:
+    named = settings.named_catalog()
+    if named is None:
+        from dualwrite import shipped_catalog
+
+        return shipped_catalog
+    return _checked(_own(named), named)
+
+
+_module = _load()
+CATALOG: Catalog = _module.CATALOG
+EXPORT_TIME: str = _module.EXPORT_TIME
+"""When the export was taken that the target was first filled from: where a backfill's window begins by default."""
+FILE = Path(str(_module.__file__))
+"""Where the catalog was loaded from."""

@@ -1,39 +1,61 @@
-"""The bundle with another app's catalog: a copy of dags/ and sql/ with two changes, the catalog and a migration."""
+"""The bundle as it is, with another app's files beside it: the settings name a catalog and a folder of migrations."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
+import pytest
 
-from dev import airflow_home
+from dev import airflow_home, schema_snapshot
 from dev.draft_catalog import draft
 from dev.run_dag import run_dag
+from dualwrite import settings
 from tests import world2
+from tests.conftest import clone
 from tests.support import one
 
+WISHES = "CREATE TABLE shop.wishes (id TEXT PRIMARY KEY, said TEXT NOT NULL DEFAULT '');\n"
+PARSE = """
+import json, os
+from airflow.dag_processing.dagbag import BundleDagBag
+folder = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
+bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
+print("RESULT " + json.dumps({"errors": bag.import_errors, "dags": {n: list(d.task_dict) for n, d in bag.dags.items()}}))
+"""
 
-def test_the_bundle_with_a_drafted_catalog_runs_in_airflow(
-    firestore, emulator, empty_dsn, home, warm_airflow, tmp_path: Path
+
+def _own(folder: Path, catalog: str) -> dict[str, str]:
+    """A folder of the app's own files, and the settings that name them."""
+    (folder / "migrations/local").mkdir(parents=True)
+    (folder / "catalog.py").write_text(catalog)
+    (folder / "migrations/20260301120000_wishes.sql").write_text(WISHES)
+    (folder / "migrations/local/phase1.sql").write_text(world2.SCHEMA)
+    return {settings.CATALOG: str(folder / "catalog.py"), settings.MIGRATIONS: str(folder / "migrations")}
+
+
+def test_another_apps_files_beside_the_bundle_run_in_airflow(
+    firestore, emulator, empty_dsn, home, warm_airflow, tmp_path: Path, monkeypatch, postgres_server
 ):
+    """Not a line of the bundle is changed."""
     world2.load(firestore, empty_dsn)
-    bundle = tmp_path / "bundle"
-    for name in ("dags", "sql"):
-        shutil.copytree(airflow_home.ROOT / name, bundle / name, ignore=shutil.ignore_patterns("__pycache__"))
     with psycopg.connect(empty_dsn) as connection:
-        (bundle / "dags/dualwrite/catalog.py").write_text(draft(firestore, connection, "shop"))
-    for file in (bundle / "sql/migrations").glob("*_add_drafts_reviews.sql"):  # it belongs to the first app
-        file.unlink()
-    snapshot = json.loads((bundle / "sql/snapshot.json").read_text())
-    own = {name: part for name, part in snapshot["files"].items() if not name.endswith("_add_drafts_reviews")}
-    (bundle / "sql/snapshot.json").write_text(json.dumps({"files": own, "optional": {}}))
+        named = _own(tmp_path / "own", draft(firestore, connection, "shop"))
+    with monkeypatch.context() as patched:
+        for name, value in named.items():
+            patched.setenv(name, value)
+        for dsn in clone(postgres_server, "template1"):
+            taken = schema_snapshot.take_own(dsn, Path(named[settings.MIGRATIONS]))
+    (tmp_path / "own/migrations/snapshot.json").write_text(json.dumps(taken.as_json()))
 
-    environment = airflow_home.environment(home, emulator=emulator, project=firestore.project, target=empty_dsn)
-    environment["AIRFLOW__CORE__DAGS_FOLDER"] = str(bundle / "dags")
+    environment = airflow_home.environment(home, emulator=emulator, project=firestore.project, target=empty_dsn) | named
     migrated = run_dag(environment, "apply_migrations", {"mode": "apply"}, python=warm_airflow)
     assert migrated.state == "success", migrated.log[-3000:]
+    assert one(empty_dsn, "SELECT count(*) FROM shop.wishes") == 0
+    assert one(empty_dsn, "SELECT to_regclass('public.drafts')") is None, "it is the shipped app's"
     conf = {"mode": "apply", "scope": "all", "since": world2.EXPORTED.isoformat(), "grace_seconds": 0.5}
     filled = run_dag(environment, "backfill_gap", conf, python=warm_airflow)
     assert filled.state == "success", filled.log[-3000:]
@@ -41,3 +63,49 @@ def test_the_bundle_with_a_drafted_catalog_runs_in_airflow(
     assert one(empty_dsn, "SELECT count(*) FROM shop.order_lines") == 24
     green = run_dag(environment, "reconcile_dual_writes", {"grace_seconds": 1}, python=warm_airflow)
     assert green.state == "success", green.log[-3000:]
+
+
+def _parsed(environment: dict[str, str], python) -> dict:
+    done = python(["-c", PARSE], environment)
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")] or [done.stderr[-3000:]]
+    return json.loads(line.removeprefix("RESULT "))
+
+
+@pytest.fixture
+def environment(home) -> dict[str, str]:
+    return airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
+
+
+def test_airflow_parses_the_three_dags_with_the_catalog_named(
+    firestore, empty_dsn, environment, warm_airflow, tmp_path
+):
+    """A real parse of the folder, by the file's path."""
+    world2.load(firestore, empty_dsn)
+    with psycopg.connect(empty_dsn) as connection:
+        named = _own(tmp_path / "own", draft(firestore, connection, "shop"))
+    found = _parsed(environment | named, warm_airflow)
+    assert found["errors"] == {}
+    assert set(found["dags"]) == {"apply_migrations", "backfill_gap", "reconcile_dual_writes"}
+    assert any("order_lines" in task for task in found["dags"]["backfill_gap"])
+    assert not any("boards" in task for task in found["dags"]["backfill_gap"])
+
+
+def test_a_bad_catalog_is_the_import_error_of_each_dag(environment, warm_airflow, tmp_path):
+    """Nothing that the file holds is shown, not even in the traceback."""
+    named = _own(tmp_path / "own", "\nSECRET = 'hunter2'\nint(SECRET)\n")
+    found = _parsed(environment | named, warm_airflow)
+    assert found["dags"] == {}
+    assert len(found["errors"]) == 3
+    for text in found["errors"].values():
+        assert f"{tmp_path}/own/catalog.py, line 3, raised ValueError. Correct the file" in text
+        assert "hunter2" not in text
+        assert "SECRET" not in text
+
+
+def test_the_doctor_says_what_is_wrong_with_the_catalog(environment):
+    command = [sys.executable, "-m", "dualwrite.edge.doctor"]
+    given = {**environment, "DUALWRITE_CATALOG": "/nowhere.py", "PYTHONPATH": str(airflow_home.ROOT / "dags")}
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert "TO DO  catalog: DUALWRITE_CATALOG names a module or a Python file: /nowhere.py is no file." in done.stdout
+    assert "Traceback" not in done.stderr

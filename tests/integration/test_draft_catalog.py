@@ -28,8 +28,7 @@ def shop(firestore, empty_dsn) -> str:
     world2.load(firestore, empty_dsn)
     with psycopg.connect(empty_dsn) as connection:
         for file in sorted((airflow_home.ROOT / "sql/migrations").glob("*.sql")):
-            if not file.name.endswith("_add_drafts_reviews.sql"):  # of the other app
-                connection.execute(file.read_text())
+            connection.execute(file.read_text())
     return empty_dsn
 
 

@@ -205,7 +205,7 @@ def test_a_migrations_statement_may_take_longer_than_others_are_waited_for(dsn, 
     concurrently = "CONCURRENTLY" if header else ""
     (tmp_path / "20260101000001_index.sql").write_text(f"{header}CREATE INDEX {concurrently} t_a ON t (slow(a));\n")
     params = MigrationParams(mode="apply")
-    found = Migrator(lambda: postgres.connect(dsn, answer_within=1), params, "run", folder=tmp_path)
+    found = Migrator(lambda: postgres.connect(dsn, answer_within=1), params, "run", among=[tmp_path])
     assert states(found.run()) == ["applied"]
 
 

@@ -132,7 +132,7 @@ def test_a_global_default_privilege_reaches_none_of_the_bundles_tables(dsn):
 
 def test_a_default_privilege_that_reaches_a_later_table_is_seen(dsn, tmp_path, empty_dsn):
     write(tmp_path, "CREATE SCHEMA own;\nCREATE TABLE own.secrets (a INT);\n")
-    snapshot = snapshot_maker.take(empty_dsn, tmp_path, optional=None)
+    snapshot = snapshot_maker.take(empty_dsn, [tmp_path], optional=None)
     execute(dsn, "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO anon")
     steps = migrator(dsn, tmp_path).run()
     assert _verified(dsn, steps, snapshot) == ["own.secrets: anon may SELECT, promised nothing"]
@@ -146,7 +146,7 @@ def test_what_a_file_alters_of_a_table_of_the_apps_is_promised_and_nothing_else_
         "CREATE VIEW titles WITH (security_invoker = true) AS SELECT id, title FROM posts;\n",
         "ALTER TABLE posts ALTER COLUMN slug SET DEFAULT 'none';\nDROP TABLE blocks;\n",
     )
-    snapshot = snapshot_maker.take(empty_dsn, tmp_path, optional=None)
+    snapshot = snapshot_maker.take(empty_dsn, [tmp_path], optional=None)
     first = migrator(dsn, tmp_path, target_version="20260101000001").run()
     assert _verified(dsn, first, snapshot) == [], "a later file's promise isn't kept yet, and not expected"
     steps = migrator(dsn, tmp_path).run()
@@ -177,9 +177,7 @@ def test_what_a_file_alters_of_a_table_of_the_apps_is_promised_and_nothing_else_
 def test_a_file_that_the_snapshot_does_not_know_is_said_to_be_unverified(dsn, tmp_path):
     write(tmp_path, "CREATE TABLE t (a INT);\n")
     steps = migrator(dsn, tmp_path).run()
-    assert _verified(dsn, steps) == [
-        "20260101000001_t1: sql/snapshot.json doesn't say what it promises; run `make snapshot`"
-    ]
+    assert _verified(dsn, steps) == ["20260101000001_t1: no snapshot.json says what it promises; run `make snapshot`"]
 
 
 def test_the_web_clients_state_is_told_from_the_files_that_change_it(dsn):

@@ -242,7 +242,7 @@ def test_what_supabases_cli_applied_counts_and_its_history_is_never_written(phas
             "CREATE TABLE supabase_migrations.schema_migrations (version text PRIMARY KEY, statements text[], name text)"
         )
         connection.execute("INSERT INTO supabase_migrations.schema_migrations (version) VALUES ('20260115000000')")
-        connection.execute((ROOT / "sql/migrations/20260115000000_add_drafts_reviews.sql").read_text())
+        connection.execute((ROOT / "sql/shipped_app/20260115000000_add_drafts_reviews.sql").read_text())
         connection.execute(
             "ALTER TABLE drafts ALTER COLUMN title DROP DEFAULT"
         )  # what it left is verified all the same

@@ -12,7 +12,7 @@ from dev import postgres_server, seed
 from dualwrite import migrations, postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.engine import op_log
-from dualwrite.migrations.files import sql_folder
+from dualwrite.migrations.files import folders, list_folders
 from dualwrite.migrations.verify import web_client_state
 from dualwrite.model.errors import PreflightError
 from dualwrite.runs import backfill
@@ -58,7 +58,7 @@ def test_the_migrations_role_plans_tries_applies_and_verifies(server):
     for admin in ADMINS:
         with secured(server, admin) as target:
             target.run("migrations.sql")
-            files = len(list((sql_folder() / "migrations").glob("*.sql")))
+            files = len(list_folders(folders()))
             assert target.migrate("dry_run") == ["pending"] * files
             assert (
                 one(target.superuser, "SELECT count(*) FROM pg_class WHERE relnamespace = 'dualwrite'::regnamespace")

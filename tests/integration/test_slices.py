@@ -24,6 +24,7 @@ from dualwrite.catalog import CATALOG
 from dualwrite.engine.scans import scans
 from dualwrite.engine.slicing import Cutter
 from dualwrite.firestore.source import Source
+from dualwrite.migrations.files import folders, list_folders
 from dualwrite.model.errors import TargetError
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.slices import Slice
@@ -363,11 +364,8 @@ def test_a_crash_between_slices_is_noticed_by_the_last_step():
     """A counter begins again after a crash: the look of a later slice then answered for that of an earlier one."""
     with server() as dsn:
         with psycopg.connect(dsn, autocommit=True) as connection:
-            for file in (
-                "local/phase1.sql",
-                *sorted(f"migrations/{f.name}" for f in (ROOT / "sql/migrations").iterdir()),
-            ):
-                connection.execute((ROOT / "sql" / file).read_text())
+            for file in (ROOT / "sql/local/phase1.sql", *(f.path for f in list_folders(folders()))):
+                connection.execute(file.read_text())
         with Target(lambda: postgres.connect(dsn), CATALOG) as target:
             looks = []
             for crashes in (True, False):

@@ -22,7 +22,8 @@ ALONE = {
 }
 FLOORS = [
     {"model"},
-    {"catalog", "firestore", "postgres", "alerts"},
+    {"settings", "shipped_catalog", "firestore", "postgres", "alerts"},
+    {"catalog"},
     {"engine", "migrations", "dual_write"},
     {"runs"},
     {"edge"},

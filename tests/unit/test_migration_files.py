@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dev.new_migration import create
-from dualwrite.migrations.files import read_file, read_folder, sql_folder
+from dualwrite.migrations.files import read_file, read_folders, sql_folder
 from dualwrite.migrations.rules import created_objects
 from dualwrite.migrations.statements import split
 from dualwrite.model.errors import MigrationError
@@ -39,7 +39,7 @@ def test_a_bad_file_is_refused_by_name_and_rule(tmp_path, name):
     text, message = REFUSED[name]
     (tmp_path / name).write_text(text)
     with pytest.raises(MigrationError) as refused:
-        read_folder(tmp_path)
+        read_folders([tmp_path])
     assert name in str(refused.value)
     assert message in str(refused.value)
 
@@ -47,14 +47,14 @@ def test_a_bad_file_is_refused_by_name_and_rule(tmp_path, name):
 def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path):
     (tmp_path / "20260101000000_latin.sql").write_bytes(b"SELECT 1;\nSELECT '\xe9';\n")
     with pytest.raises(MigrationError, match=r"latin\.sql, line 2"):
-        read_folder(tmp_path)
+        read_folders([tmp_path])
 
 
 def test_two_files_of_one_version_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"20260101000000_{name}.sql").write_text("SELECT 1;")
-    with pytest.raises(MigrationError, match="_a.sql and 20260101000000_b.sql"):
-        read_folder(tmp_path)
+    with pytest.raises(MigrationError, match=r"_a\.sql and \S+/20260101000000_b\.sql"):
+        read_folders([tmp_path])
 
 
 def test_semicolons_in_quotes_comments_and_functions_end_nothing():
@@ -122,7 +122,7 @@ def test_line_ends_and_a_byte_order_mark_do_not_change_the_sha256(tmp_path):
 def test_git_keeps_line_ends_as_they_are(tmp_path):
     root = Path(__file__).resolve().parents[2]
     said = subprocess.run(
-        ["git", "check-attr", "eol", "sql/migrations/20260115000000_add_drafts_reviews.sql"],
+        ["git", "check-attr", "eol", "sql/shipped_app/20260115000000_add_drafts_reviews.sql"],
         cwd=root, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert said.strip().endswith("eol: lf")
@@ -133,10 +133,10 @@ def test_what_other_programs_leave_in_the_folder_blocks_nothing(tmp_path):
     (tmp_path / ".DS_Store").write_bytes(b"\x00\xff")
     (tmp_path / "._20260101000000_a.sql").write_bytes(b"\x00\xff")
     (tmp_path / "README.md").write_text("what these are")
-    assert [f.path.name for f in read_folder(tmp_path)] == ["20260101000000_a.sql"]
+    assert [f.path.name for f in read_folders([tmp_path])] == ["20260101000000_a.sql"]
     (tmp_path / "20260101000001_b.SQL").write_text("SELECT 1;")
     with pytest.raises(MigrationError, match=r"b\.SQL is not named"):
-        read_folder(tmp_path)
+        read_folders([tmp_path])
 
 
 def test_what_a_file_creates_is_told_by_kind_and_place():

@@ -10,17 +10,26 @@ import os
 import sys
 from itertools import chain
 
+from dualwrite import settings
+from dualwrite.model.errors import CatalogError
+
 
 def main() -> int:
     # So that Airflow looks into its own database too: a connection may have been made in the UI.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    from dualwrite.catalog import CATALOG
-    from dualwrite.edge import roles
-    from dualwrite.edge.airflow import source, target_connection
     from dualwrite.runs import doctor
 
+    try:
+        from dualwrite.catalog import CATALOG
+    except CatalogError as error:
+        sys.stdout.write(f"{doctor.Line('catalog', str(error))}\n\n1 to do\n")
+        return 1
+    from dualwrite.edge import roles
+    from dualwrite.edge.airflow import source, target_connection
+
     todo = 0
-    for line in chain(doctor.examine(source, target_connection, CATALOG), roles.lines()):
+    catalog = doctor.Line("catalog", note=settings.named_catalog() or "the shipped one")
+    for line in chain([catalog], doctor.examine(source, target_connection, CATALOG), roles.lines()):
         todo += line.fault is not None
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()

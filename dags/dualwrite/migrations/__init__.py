@@ -1,4 +1,4 @@
-"""Applies sql/migrations: files and their rules, the plan, the migrator, and what the files promise."""
+"""Applies the migrations: files and their rules, the plan, the migrator, and what the files promise."""
 
 from dualwrite.migrations.migrator import Migrator
 from dualwrite.migrations.plan import Step, make_plan

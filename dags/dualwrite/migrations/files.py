@@ -1,15 +1,15 @@
-"""Pure but for reading the folder: files in sql/migrations become migrations, or are refused by file and line before
-anything runs."""
+"""Pure but for reading the folders: their files become migrations, or are refused by file and line before anything runs."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from dualwrite import settings
 from dualwrite.migrations.rules import Created, created_objects, refuse
 from dualwrite.migrations.statements import Statement, header, split
 from dualwrite.model.errors import MigrationError
@@ -60,6 +60,11 @@ class MigrationFile:
         return f"{self.version}_{self.name}"
 
     @property
+    def place(self) -> str:
+        """The file's name, and the folder's."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    @property
     def creates(self) -> tuple[Created, ...]:
         """What must not exist before the file is applied."""
         return created_objects(self.statements)
@@ -78,30 +83,44 @@ def sql_folder(package: Path = Path(__file__)) -> Path:
     )
 
 
-def read_folder(folder: Path, held: Container[str] = ()) -> list[MigrationFile]:
-    """All migrations of a folder in the order of their versions. Raises MigrationError for the first bad file.
+def folders() -> tuple[Path, ...]:
+    """Whose files are applied: the bundle's own, the shipped app's beside the shipped catalog, and what the setting names."""
+    sql = sql_folder()
+    found = [sql / "migrations"]
+    if settings.named_catalog() is None:
+        found.append(sql / "shipped_app")
+    own = settings.own_migrations()
+    return tuple(found if own is None or own in found else [*found, own])
+
+
+def read_folders(folders: Sequence[Path], held: Container[str] = ()) -> list[MigrationFile]:
+    """All migrations of some folders in the order of their versions. Raises MigrationError for the first bad file.
 
     Those that a ledger holds (`held`: versions) are not checked: the Supabase CLI applied them by its own rules, or we did by
     earlier ones, and nobody may edit them any more.
     """
-    files = list_folder(folder)
+    files = list_folders(folders)
     for file in files:
         if file.version not in held:
             file.check()
     return files
 
 
-def list_folder(folder: Path) -> list[MigrationFile]:
-    """All migrations of a folder by name, unread.
+def list_folders(folders: Sequence[Path]) -> list[MigrationFile]:
+    """All migrations of some folders in one order, by name, unread.
 
     Hidden files, and those that have no `.sql` in their name, are left alone. All others must be migrations: one that
     was misnamed must not be left out in silence.
     """
-    if not folder.is_dir():
-        raise MigrationError(f"The folder {folder} is missing. Restore it from the repository.")
+    for folder in folders:
+        if not folder.is_dir():
+            raise MigrationError(
+                f"The folder {folder} is missing. Restore it from its repository, or, if {settings.MIGRATIONS} names it, correct "
+                "that."
+            )
     files = [
         _listed(path)
-        for path in sorted(folder.iterdir())
+        for path in sorted((p for folder in folders for p in folder.iterdir()), key=lambda p: (p.name, p))
         if not path.name.startswith(".") and ".sql" in path.name.lower()
     ]
     by_version: dict[str, MigrationFile] = {}
@@ -109,7 +128,7 @@ def list_folder(folder: Path) -> list[MigrationFile]:
         other = by_version.setdefault(file.version, file)
         if other is not file:
             raise MigrationError(
-                f"Two files have the same version: {other.path.name} and {file.path.name}. Rename the newer one."
+                f"Two files have the same version: {other.place} and {file.place}. Rename the newer one."
             )
     return files
 

@@ -1,4 +1,4 @@
-"""Applies sql/migrations to the target, or tries them and rolls back.
+"""Applies the migrations to the target, or tries them and rolls back.
 
 Interleavings considered:
 
@@ -19,8 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from dualwrite import settings
 from dualwrite.migrations.execution import FileTransaction, OutOfTime, StatementFailed, committing
-from dualwrite.migrations.files import MigrationFile, list_folder, read_text, sql_folder
+from dualwrite.migrations.files import MigrationFile, folders, list_folders, read_text, sql_folder
 from dualwrite.migrations.ledger import create_ledger, finish_file, is_applied
 from dualwrite.migrations.locks import Watcher, lock_out_other_runs, tried_again
 from dualwrite.migrations.outside import apply_outside, require_session
@@ -42,8 +43,8 @@ _UNSAFE_NEW_ENUM_VALUE = "55P04"
 
 
 class Migrator:
-    """Applies migrations over connections that `connect` makes. `folder` holds migrations/ and optional/ (by default the
-    bundle's sql folder). `checkpoint` is told each step, for tests that stop at it."""
+    """Applies migrations over connections that `connect` makes. `among` are the folders of migrations, `optional` that
+    of the optional files (by default the installation's). `checkpoint` is told each step, for tests that stop at it."""
 
     def __init__(
         self,
@@ -51,14 +52,14 @@ class Migrator:
         params: MigrationParams,
         run_id: str,
         *,
-        folder: Path | None = None,
+        among: Sequence[Path] | None = None,
         optional: Path | None = None,
         checkpoint: Callable[[str], None] = lambda step: None,
     ) -> None:
         self._connect = connect
         self._params = params
         self._run_id = run_id
-        self._folder = folder or sql_folder() / "migrations"
+        self._among = among or folders()
         self._optional = optional
         self._checkpoint = checkpoint
 
@@ -69,10 +70,11 @@ class Migrator:
         Raises MigrationError before anything runs where a file is refused, and at the first file that fails; what was
         applied before it is kept.
         """
+        self._optional_file()  # refused before anything runs
         with self._connect() as connection:
-            steps = make_plan(connection, self._params, self._folder)
+            steps = make_plan(connection, self._params, self._among)
             check(steps)
-            files = {f.version: f for f in list_folder(self._folder)}
+            files = {f.version: f for f in list_folders(self._among)}
             due = [files[s.version] for s in steps if s.state in ("pending", "interrupted")]
             if not all(f.transactional for f in due):
                 require_session(self._connect)
@@ -130,6 +132,11 @@ class Migrator:
     def _optional_file(self) -> tuple[str, Sequence[Statement]] | None:
         if self._params.web_client == "leave":
             return None
+        if self._optional is None and settings.named_catalog() is not None:
+            raise MigrationError(
+                f"web_client opens and closes tables of the shipped catalog: {settings.CATALOG} names another. Choose web_client = "
+                "leave, and put the grants of your own tables into a migration."
+            )
         path = (self._optional or sql_folder() / "optional") / f"web_client_{self._params.web_client}.sql"
         if not path.is_file():
             raise MigrationError(f"{path} is missing. Restore it from the repository, or choose web_client = leave.")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dualwrite import postgres
-from dualwrite.migrations.files import MigrationFile, read_folder, sql_folder
+from dualwrite import postgres, settings
+from dualwrite.migrations.files import MigrationFile, folders, read_folders
 from dualwrite.migrations.ledger import Ledger, read_ledger
 from dualwrite.migrations.rules import Created
 from dualwrite.model.errors import MigrationError, ParameterError
@@ -37,13 +37,17 @@ class Step:
 def plan(
     files: Sequence[MigrationFile], found: Ledger, exists: Callable[[Created], bool], target: str | None
 ) -> list[Step]:
-    """Where each file stands. Pure but for `exists`, which says whether the target has an object."""
+    """Where each file stands. Pure but for `exists`, which says whether the target has an object.
+
+    Files that build on each other lie in one folder, so what is too old is told by folder: a new file of the bundle may be older
+    than the app's newest.
+    """
     if target is not None and target not in {f.version for f in files}:
         raise ParameterError(
             f"target_version must be the version of a file: {target} is not. Versions: {', '.join(f.version for f in files)}."
         )
     finished = {version for version, entry in found.ours.items() if entry.finished}
-    last = max((f.version for f in files if f.version in finished | found.supabase), default="")
+    last = {f.path.parent: f.version for f in files if f.version in finished | found.supabase}
     steps = []
     for file in files:
         step = Step(file.version, file.name, "pending")
@@ -61,8 +65,8 @@ def plan(
             step = replace(step, state="beyond_target")
         elif file.version in found.ours:
             step = replace(step, state="interrupted")
-        elif file.version < last:
-            reason = f"it is older than {last}, which is applied already. Give it a newer version"
+        elif file.version < (newest := last.get(file.path.parent, "")):
+            reason = f"it is older than {newest}, which is applied already. Give it a newer version"
             step = replace(step, state="refused", reason=reason)
         elif there := [str(created) for created in file.creates if exists(created)]:
             reason = (
@@ -73,16 +77,19 @@ def plan(
         steps.append(step)
     on_disk = {f.version for f in files}
     for version in sorted(finished - on_disk):
-        reason = "it was applied, but its file is gone. Restore the file from the repository's history"
+        reason = (
+            "it was applied, but its file is gone. Restore the file from the repository's history; if it lies in a folder of your "
+            f"own, name that in {settings.MIGRATIONS}"
+        )
         steps.append(Step(version, found.ours[version].name, "refused", reason))
     return sorted(steps, key=lambda s: s.version)
 
 
-def make_plan(connection: Connection, params: MigrationParams, folder: Path | None = None) -> list[Step]:
-    """Reads files and ledger and compares them. Writes nothing."""
+def make_plan(connection: Connection, params: MigrationParams, among: Sequence[Path] | None = None) -> list[Step]:
+    """Reads files and ledger and compares them. Writes nothing. `among`: the folders, by default the installation's."""
     with postgres.transaction(connection, read_only=True):
         found = read_ledger(connection)
-        files = read_folder(folder or sql_folder() / "migrations", found.held)
+        files = read_folders(among or folders(), found.held)
         created = [made.relation for file in files if file.version not in found.held for made in file.creates]
         there = privileges.relations(connection, created)
         return plan(files, found, lambda created: created.relation in there, params.target_version)

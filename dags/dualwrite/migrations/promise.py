@@ -21,7 +21,7 @@ Promise = dict[str, dict[str, dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """sql/snapshot.json: the promise of each file of sql/migrations, by <version>_<name>, and of the optional files."""
+    """A snapshot.json: the promise of each migration, by <version>_<name>, and of the optional files."""
 
     files: Mapping[str, Promise]
     optional: Mapping[str, Promise]

@@ -20,7 +20,7 @@ _WOULD_BE = {"pending": "would be applied", "interrupted": "would be finished"}
 
 
 def standing(connection: Connection) -> dict[str, Any]:
-    """How the target stands to sql/migrations now: what is applied, pending, and differs; `unknown` says why nothing
+    """How the target stands to the migrations now: what is applied, pending, and differs; `unknown` says why nothing
     can be told."""
     found: dict[str, Any] = {"applied": 0, "pending": [], "differences": 0, "unknown": None}
     try:

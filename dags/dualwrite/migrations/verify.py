@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from dualwrite import postgres
+from dualwrite import postgres, settings
 from dualwrite.migrations.files import sql_folder
 from dualwrite.migrations.picture import Picture, invalid_indexes, take_picture
 from dualwrite.migrations.plan import Step
@@ -24,12 +25,25 @@ def snapshot_path() -> Path:
     return path
 
 
+def own_snapshot(folder: Path) -> Path:
+    """Where the promises of a folder of the app's own are."""
+    return folder / "snapshot.json"
+
+
+def installed_snapshot() -> Snapshot:
+    """What the files of this installation promise: the bundle's, and those of the folder of one's own."""
+    found, own = Snapshot.load(snapshot_path()), settings.own_migrations()
+    if own is not None and own_snapshot(own).is_file():
+        found = replace(found, files={**found.files, **Snapshot.load(own_snapshot(own)).files})
+    return found if settings.named_catalog() is None else replace(found, optional={})
+
+
 def verify(connection: Connection, steps: Sequence[Step], snapshot: Snapshot | None = None) -> list[str]:
     """Compares the live database with what the applied files promise. Returns the differences, one a line."""
-    snapshot = snapshot or Snapshot.load(snapshot_path())
+    snapshot = snapshot or installed_snapshot()
     applied = [s.label for s in steps if s.state.startswith("applied")]
     unknown = [
-        f"{label}: sql/snapshot.json doesn't say what it promises; run `make snapshot`"
+        f"{label}: no snapshot.json says what it promises; run `make snapshot`"
         for label in applied
         if label not in snapshot.files
     ]
@@ -46,7 +60,7 @@ def verify(connection: Connection, steps: Sequence[Step], snapshot: Snapshot | N
 
 def web_client_state(connection: Connection, snapshot: Snapshot | None = None) -> str:
     """Whether the web client is let in: which optional file the live tables resemble most, "closed" or "anon"."""
-    snapshot = snapshot or Snapshot.load(snapshot_path())
+    snapshot = snapshot or installed_snapshot()
     return _state(take_picture(connection, web_client_tables(snapshot)), snapshot)
 
 
@@ -57,7 +71,7 @@ def _state(live: Picture, snapshot: Snapshot) -> str:
 
 def web_client_tables(snapshot: Snapshot | None = None) -> list[str]:
     """The tables that the optional files open and close, as schema.table."""
-    snapshot = snapshot or Snapshot.load(snapshot_path())
+    snapshot = snapshot or installed_snapshot()
     return sorted({relation for found in snapshot.optional.values() for relation in found})
 
 

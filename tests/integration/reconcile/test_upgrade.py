@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from dev.airflow_home import ROOT
+from dualwrite.migrations.files import folders, list_folders
 from dualwrite.model.errors import PreflightError
 from dualwrite.model.verdicts import Excuse
 from dualwrite.postgres import connect
 from dualwrite.postgres.remembered import differences, excuses, schema
 from tests.integration.reconcile.world import execute
 
-MIGRATIONS = sorted((ROOT / "sql/migrations").glob("*.sql"))
+MIGRATIONS = [f.path for f in list_folders(folders())]
 BEFORE = [f for f in MIGRATIONS if f.name < "20260116000000"]
 UPGRADE = MIGRATIONS[len(BEFORE) :]
 OPEN = (
