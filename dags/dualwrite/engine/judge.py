@@ -41,6 +41,7 @@ from dualwrite.postgres.target import Comparison, Difference, Target, Write
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 10
+_WHAT_TO_SEE = "See who holds locks (pg_stat_activity), or whether the server is up, and run again."
 Required = list[tuple[str, str]]
 """Collections and paths of documents."""
 
@@ -145,8 +146,8 @@ class Judge:
             raise error
         if attempt + 1 >= ATTEMPTS:
             raise TargetError(
-                f"Writing {self.collection.name} failed {attempt + 1} times with {postgres.condition(error)}. See who holds "
-                "locks (pg_stat_activity), or whether the server is up, and run again."
+                f"Writing {self.collection.name} failed {attempt + 1} times with {postgres.condition(error)}. "
+                f"{postgres.remedy(error) or _WHAT_TO_SEE}"
             ) from None
         log.info("%s: %s, trying again", self.collection.name, postgres.condition(error))
         time.sleep(random.uniform(0.5, 1.0) * min(5.0, 0.1 * 2**attempt))

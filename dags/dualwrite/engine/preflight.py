@@ -18,7 +18,7 @@ from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Source
 from dualwrite.model.coverage import Coverage, coverage_of
 from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, EntryValue, Field
-from dualwrite.model.errors import PreflightError
+from dualwrite.model.errors import PreflightError, TargetError
 from dualwrite.model.live import can_be_key, fits
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection, live_types, privileges
@@ -87,10 +87,12 @@ def check(
     try:
         connection = target.connection
     except postgres.ConnectError as error:
-        raise PreflightError(
+        message = (
             f"Can't connect to Postgres: {error}. Check host, port, user and password of connection supabase_default, "
             "and that the server is up."
-        ) from None
+        )
+        # A server that is full or starts up is worth the task's retry.
+        raise (TargetError(message) if error.passing else PreflightError(message)) from None
     with postgres.transaction(connection, statement_timeout="30s"):
         faults = []
         if not schema_is_checked:

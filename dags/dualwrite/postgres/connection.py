@@ -570,6 +570,8 @@ READ_ONLY = "25006"
 
 def remedy(error: psycopg.Error) -> str:
     """What to do about a condition that has one cause; empty where it may have several."""
+    if isinstance(error, errors.DiskFull):
+        return "The server's disk is full. Give it room, then run again: what was not committed is written then."
     if error.sqlstate == READ_ONLY:
         return (
             "The server takes no writes: it is a replica, or default_transaction_read_only is on, as on Supabase where the disk is "

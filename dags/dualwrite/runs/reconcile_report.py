@@ -36,6 +36,10 @@ EXCUSES = 20
 """How many excused differences a report lists; the counts beside them are exact."""
 NO_GATE = "Whether dual-write is alive is unknown: the task look_again failed or did not run; see its log."
 NOT_RUN = "it failed or did not run; see the task's log"
+LOST = (
+    "the target lost what this run had committed there: it failed over to a server that lagged, or was restored. The next run "
+    "looks again from where the target's watermark is now; scope sweep also finds edits and deletes that no window shows"
+)
 NO_WRITE_OPS = "write_ops is missing or may not be read: why a row differs is unknown."
 NO_OPERATIONS = (
     "The catalog declares no operations, so write_ops isn't read. What that leaves unseen: why a row differs; whether dual-write is "
@@ -98,7 +102,9 @@ def build_report(
     planned = gate.get("planned") or {}
     done = {(part["collection"], part["phase"]) for part in parts.repaired}
     due = [] if gate["problem"] else [(name, step) for name in planned for step in steps(planned[name])]
-    collections = [_collection(name, plan, parts) for name in plan.params.collections]
+    looked = [name for name in plan.params.collections if parts.compared.get(name) is not None]
+    lost = watermarks.lost(connection, looked, plan.now, run_id)
+    collections = [_collection(name, plan, parts, is_lost=name in lost) for name in plan.params.collections]
     whole_report = {
         "version": report.VERSION,
         "dag_id": DAG_ID,
@@ -149,8 +155,8 @@ def _billed(collections: Sequence[Mapping[str, Any]], gate: Mapping[str, Any], p
     return int(own + gate.get("billed_reads", 0) + plan.billed_reads + parts.billed_reads)
 
 
-def _collection(name: str, plan: Plan, parts: Parts) -> dict[str, Any]:
-    """The looks at one collection as one, with what was written there."""
+def _collection(name: str, plan: Plan, parts: Parts, *, is_lost: bool) -> dict[str, Any]:
+    """The looks at one collection as one, with what was written there. `is_lost`: the target has forgotten the first look."""
     compared = parts.compared.get(name)
     looked = (parts.looked or {}).get(name)
     if compared is None:
@@ -161,6 +167,8 @@ def _collection(name: str, plan: Plan, parts: Parts) -> dict[str, Any]:
     if looked is None and compared.get("pending"):
         why = parts.errors.get(f"look_again.{name}") or parts.errors.get("look_again") or NOT_RUN
         whole.not_examined = f"its second look: {why}"
+    if is_lost:  # nothing is open there, but only because nobody knows of it any more
+        whole.not_examined = LOST
     for written in parts.repaired:
         if written["collection"] == name:
             whole.add_work(CollectionReport.from_json(written))

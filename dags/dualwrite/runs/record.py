@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
+from dualwrite import postgres
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.sliced import SliceExaminer
 from dualwrite.engine.units import Policy
@@ -26,6 +28,8 @@ from dualwrite.postgres import Connection
 from dualwrite.postgres.pressure import Pressure
 from dualwrite.postgres.remembered import run_log
 from dualwrite.postgres.target import Target
+
+log = logging.getLogger(__name__)
 
 _budgets: WeakValueDictionary[tuple[object, ...], Budget] = WeakValueDictionary()
 """The threads of a run that share this process share its budget; each has a Source of its own."""
@@ -162,9 +166,12 @@ def recorded(
     except Exception as error:
         found.not_examined = type(error).__name__
         tally()
-        if line():
-            with run.target.transaction() as connection:
-                record(connection)
+        try:
+            if line():
+                with run.target.transaction() as connection:
+                    record(connection)
+        except postgres.Error as second:  # what took the look's disk or connection takes its line too: tell the first
+            log.warning("%s: its failure could not be recorded: %s", found.collection, postgres.condition(second))
         raise
     return found.as_json()
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dualwrite.model.errors import TargetError
 from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.text import restored
 
@@ -36,14 +37,26 @@ def unconfirmed(connection: Connection, collection: str) -> list[JournalEntry]:
 
 
 def confirm(connection: Connection, ids: Sequence[int]) -> None:
-    """Marks journal rows as confirmed: the documents behind them were read again after the write and had not moved."""
-    connection.execute(
+    """Marks journal rows as confirmed: the documents behind them were read again after the write and had not moved.
+
+    Raises TargetError if one of them is gone: so is its write then, and nothing was confirmed.
+    """
+    row = connection.execute(
         """
-        UPDATE dualwrite.repair_journal SET confirmed_at = clock_timestamp()
-        WHERE id = ANY(%s) AND confirmed_at IS NULL
+        WITH confirmed AS (
+          UPDATE dualwrite.repair_journal SET confirmed_at = clock_timestamp()
+          WHERE id = ANY(%(ids)s) AND confirmed_at IS NULL
+        )
+        SELECT count(*) FROM dualwrite.repair_journal WHERE id = ANY(%(ids)s)
         """,
-        (list(ids),),
-    )
+        {"ids": list(ids)},
+    ).fetchone()
+    assert row is not None
+    if gone := len(set(ids)) - row[0]:
+        raise TargetError(
+            f"The target lost {gone:,} writes that this run had committed, with their rows in dualwrite.repair_journal: it failed "
+            "over to a server that lagged, or was restored. Run again: what is missing there now is found and written."
+        )
 
 
 def written_by(connection: Connection, run_id: str) -> Counter[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -46,6 +47,22 @@ def advance(
         """,
         {"collection": collection, "until": until, "swept": swept_at, "run": run_id, "apart": CLOCKS_APART},
     )
+
+
+def lost(connection: Connection, collections: Sequence[str], until: datetime, run_id: str) -> set[str]:
+    """Those of the collections whose mark neither this run set nor reaches as far as it did: a run that has moved it, and sees
+    this, is connected to a server that has lost the run's commits (a failover to a replica that lagged, a restored backup)."""
+    rows = connection.execute(
+        """
+        SELECT name FROM unnest(%(names)s::text[]) AS name
+        WHERE NOT EXISTS (
+          SELECT 1 FROM dualwrite.watermarks w
+          WHERE w.collection = name AND (w.run_id = %(run)s OR w.examined_until >= %(until)s)
+        )
+        """,
+        {"names": list(collections), "run": run_id, "until": until},
+    ).fetchall()
+    return {name for (name,) in rows}
 
 
 def ages(connection: Connection) -> dict[str, dict[str, Any]]:
