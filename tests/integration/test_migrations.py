@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _migrator(dsn: str, folder: Path | None = None, mode: str = "apply", **changes) -> Migrator:
-    options = {} if folder is None else {"folder": folder}
+    options = {} if folder is None else {"among": [folder]}
     return Migrator(lambda: postgres.connect(dsn), MigrationParams(mode=mode, **changes), "run", **options)
 
 
