@@ -339,8 +339,10 @@ def asked(whole: Mapping[str, Any]) -> list[Block]:
     gap = [c for c in whole["collections"] if c["phase"] == "gap"]
     checked = [c for c in whole["collections"] if c["phase"] == "verify"]
     now = [
-        [c["collection"], f"{c['source_count']:,}", f"{c['target_count']:,}"] for c in checked if not c["not_examined"]
-    ]
+        [c["collection"], *("-" if n is None else f"{n:,}" for n in (c["source_count"], c["target_count"]))]
+        for c in checked
+        if not c["not_examined"]
+    ]  # of entries, no documents are counted: several may come from one
     would_be_written = [{**c, "samples": {v: c["samples"][v] for v in _WRITTEN if v in c["samples"]}} for c in gap]
     return [
         Paragraph(verdict(whole), strong=True),
