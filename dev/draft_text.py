@@ -137,10 +137,12 @@ def _made(name: str, declared: Declared) -> Column:
 def _prove_columns(part: Part) -> None:
     """Keeps of the columns what makes a collection; without its key there is none."""
     key = key_of(part.found)
+    if part.found.entries is not None:
+        _prove_key_of_entries(part, key)
     ordered = sorted(part.guesses, key=lambda g: g.column.name not in key)
     for guess in ordered:
         name = guess.column.name
-        if guess.declared is None:
+        if guess.declared is None or name in part.columns:
             continue
         reason = ""
         for declared in dict.fromkeys((guess.declared, replace(guess.declared, absent=None))):
@@ -160,6 +162,17 @@ def _prove_columns(part: Part) -> None:
     lacking = [name for name in key if name not in part.columns]
     if lacking or not key:
         part.refused = f"its key column {lacking[0]!r} isn't known" if lacking else "the table has no unique key"
+
+
+def _prove_key_of_entries(part: Part, key: Sequence[str]) -> None:
+    """Of entries, no column of the key makes a collection without the others: one names the document, one the entry."""
+    declared = {g.column.name: g.declared for g in part.guesses if g.column.name in key and g.declared is not None}
+    try:
+        made = {name: _made(name, told) for name, told in declared.items()}
+        part.collection(made)
+    except CatalogError:
+        return  # then each is refused by itself, with its reason
+    part.columns.update(made)
 
 
 def _prove_references(parts: Sequence[Part]) -> None:
