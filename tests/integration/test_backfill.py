@@ -169,7 +169,7 @@ def test_a_loss_that_is_edited_between_the_looks_is_not_verified(
     found = checked["posts"]
     assert found["verification"] == "not_verified"
     assert (found["counts"]["missing"], found["counts"]["in_flight"]) == ((1, 0) if edits == 1 else (0, 1))
-    why = "1 missing, 0 of them excused" if edits == 1 else "1 changed at every look"
+    why = "1 missing; trigger backfill_gap again" if edits == 1 else "1 changed at every look"
     assert f"posts is not verified: {why}" in "; ".join(backfill.failures(whole))
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.watermarks WHERE collection = 'posts'") == 0
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.count_baselines WHERE collection = 'posts'") == 0

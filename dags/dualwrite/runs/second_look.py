@@ -215,8 +215,9 @@ def _with_causes(run: Run, collection: Collection, findings: Sequence[Finding]) 
     return [replace(f, cause=causes.get(f.label)) for f in findings]
 
 
-_TRIED = (Reason.DELETE_REFUSED, Reason.ABSENCE_NOT_PROVED)
-"""What only an attempt, or a costly proof, tells: kept from one look to the next, until a repair tries again."""
+_TRIED = (Reason.DELETE_REFUSED,)
+"""Told by an attempt alone: kept from one look to the next, until a repair tries again. (An absence that was not proved is
+proved anew by each look, or is not.)"""
 
 
 def _with_obstacles(
