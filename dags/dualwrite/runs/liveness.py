@@ -22,7 +22,7 @@ from dualwrite.model.baseline import whole_millisecond
 from dualwrite.model.declaration import Collection, CreateTime, Field
 from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.windows import Window
-from dualwrite.postgres.remembered import differences
+from dualwrite.postgres.remembered import differences, run_log
 from dualwrite.runs.reconcile_plan import Run
 
 
@@ -101,6 +101,10 @@ def _alive(run: Run, window: Window) -> Liveness:
         missed = differences.missed_while_off(run.target, window.start - 3 * operations.AROUND)
         written = [w.without(missed.get(w.collection.name, 0)) for w in written]
         problem = _problem(written, activity, run.params.liveness_minimum, window.start)
+        if problem is not None:  # asked only then
+            rowless = run_log.without_rows(run.target, run.dag_id, run.run_id)
+            written = [w.without(rowless.get(w.collection.name, 0)) for w in written]
+            problem = _problem(written, activity, run.params.liveness_minimum, window.start)
     minutes = (window.end - window.start).total_seconds() / 60
     return Liveness(
         minutes, activity, documents, arrived, Problem(ProblemKind.DUAL_WRITE_OFF, problem) if problem else None

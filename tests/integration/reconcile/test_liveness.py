@@ -301,7 +301,10 @@ def test_parents_that_a_scheduled_repair_inserts_count_towards_its_limits(world,
     world.document("boards/b1/posts/old9/comments/c9").set(comment(createdAt=now()))
     attempted(target_dsn, "comment:create:c9")
     alerts = run(**changes).alerts
-    assert any("for reasons that no operation tells; scheduled runs repaired 5 such rows in 24 hours (posts 5)" in a for a in alerts)
+    assert any(
+        "for reasons that no operation tells; scheduled runs repaired 5 such rows in 24 hours (posts 5)" in a
+        for a in alerts
+    )
 
 
 def test_repaired_rows_are_told_by_cause_though_the_run_died_before_it_could(world, emulator, target_dsn, run):

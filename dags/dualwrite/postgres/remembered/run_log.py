@@ -92,6 +92,18 @@ def proof_reads(session: Session, dag_id: str) -> int:
     return int(reads)
 
 
+def without_rows(session: Session, dag_id: str, run_id: str) -> dict[str, int]:
+    """How many documents that this run compared can have no row of their own, by collection: orphans (a comment below a deleted
+    post) and duplicates. Of a sweep these are of any age, so it may take a dead dual-write for explained; the next window doesn't."""
+    return dict(session.fetch(_WITHOUT_ROWS, {"dag": dag_id, "run": run_id}))
+
+
+_WITHOUT_ROWS = sql.SQL("""
+    SELECT collection, sum((counts ->> 'orphan')::int8 + (counts ->> 'duplicate')::int8)::int8 FROM dualwrite.runs
+    WHERE dag_id = %(dag)s AND run_id = %(run)s AND phase = 'compare' GROUP BY 1
+""")
+
+
 def prune(connection: Connection, days: int) -> int:
     """Drops runs older than `days`; returns how many lines."""
     return connection.execute(
