@@ -51,7 +51,7 @@ def _schedules(base, emulator, dsn: str, number: int, **params: int) -> None:
         "liveness_minimum": 10**6,
         **params,
     }
-    clients = [Client(base, dsn, first + i, failing=0.25, pause=0.1) for i in range(number)]
+    clients = [Client(base, dsn, first + i, failing=0.25, pause=0.2) for i in range(number)]
     turn = iter(range(10**6))
 
     def live() -> None:
