@@ -231,7 +231,7 @@ def test_the_sessions_settings_are_taken_back(dsn):
     with postgres.connect(dsn) as connection:
         before = connection.execute(settings).fetchone()
         with limits(connection, 1, 2):
-            assert connection.execute(settings).fetchone() == ("1s", "2s", "public, extensions")
+            assert connection.execute(settings).fetchone() == ("1s", "2s", "public, extensions, pg_temp")
         with pytest.raises(MigrationError), limits(connection, 1, 2):
             raise MigrationError
         assert connection.execute(settings).fetchone() == before
