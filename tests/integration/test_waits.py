@@ -56,7 +56,7 @@ def connection(hole, target_dsn) -> Iterator[postgres.Connection]:
 def people(target_dsn) -> None:
     with psycopg.connect(target_dsn) as connection:
         connection.execute(
-            "INSERT INTO users (id, created_at, updated_at) VALUES ('u1', %s, %s), ('u2', %s, %s)", [T] * 4
+            "INSERT INTO public.users (id, created_at, updated_at) VALUES ('u1', %s, %s), ('u2', %s, %s)", [T] * 4
         )
 
 
@@ -87,9 +87,9 @@ def test_each_part_of_a_transaction_ends_when_the_pooler_falls_silent(hole, conn
         hole.mute() if when == "begin" else None
         with postgres.transaction(connection, statement_timeout="1s"):
             hole.mute() if when == "statement" else None
-            connection.execute("UPDATE users SET bio = 'x'")
+            connection.execute("UPDATE public.users SET bio = 'x'")
             hole.mute() if when == "copy" else None
-            with connection.cursor() as cursor, cursor.copy("COPY write_ops (op_id) FROM STDIN") as copy:
+            with connection.cursor() as cursor, cursor.copy("COPY public.write_ops (op_id) FROM STDIN") as copy:
                 copy.write_row(["post:create:x:1"])
             hole.mute() if when == "commit" else None
 
@@ -124,17 +124,17 @@ def test_a_transaction_begins_with_its_settings_and_leaves_none_behind(connectio
 def test_a_transaction_whose_block_raises_is_undone_and_one_inside_another_alone(connection, people):
     def deleted(name: str) -> None:
         with postgres.transaction(connection):
-            connection.execute("DELETE FROM users WHERE id = %s", (name,))
+            connection.execute("DELETE FROM public.users WHERE id = %s", (name,))
             connection.execute("SELECT 1 / 0")
 
     with pytest.raises(psycopg.errors.DivisionByZero):
         deleted("u1")
-    assert connection.execute("SELECT count(*) FROM users").fetchone() == (2,)
+    assert connection.execute("SELECT count(*) FROM public.users").fetchone() == (2,)
     with postgres.transaction(connection):
-        connection.execute("DELETE FROM users WHERE id = 'u2'")
+        connection.execute("DELETE FROM public.users WHERE id = 'u2'")
         with pytest.raises(psycopg.errors.DivisionByZero):
             deleted("u1")
-    assert connection.execute("SELECT array_agg(id) FROM users").fetchone() == (["u1"],)
+    assert connection.execute("SELECT array_agg(id) FROM public.users").fetchone() == (["u1"],)
 
 
 def test_a_connection_that_cannot_roll_back_is_closed(connection):
@@ -277,7 +277,7 @@ def test_a_page_is_compared_in_seven_waits(target, waits, name, path, fields):
 
 def test_a_read_writes_nothing(target):
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        target.fetch(SQL("INSERT INTO write_ops (op_id) VALUES ('post:create:x:1')").format(), {})
+        target.fetch(SQL("INSERT INTO public.write_ops (op_id) VALUES ('post:create:x:1')").format(), {})
 
 
 def test_a_read_behind_a_connection_that_fell_silent_is_repeated_on_a_new_one(hole, target_dsn, people):
@@ -290,8 +290,8 @@ def test_a_read_behind_a_connection_that_fell_silent_is_repeated_on_a_new_one(ho
 def test_a_write_begins_on_a_new_connection_where_the_old_one_is_gone(target, target_dsn):
     _terminate(target_dsn)
     with target.transaction() as connection:
-        connection.execute("UPDATE users SET bio = 'new' WHERE id = 'u1'")
-    assert one(target_dsn, "SELECT bio FROM users WHERE id = 'u1'") == "new"
+        connection.execute("UPDATE public.users SET bio = 'new' WHERE id = 'u1'")
+    assert one(target_dsn, "SELECT bio FROM public.users WHERE id = 'u1'") == "new"
 
 
 @pytest.mark.parametrize("when", ["in the block", "at the commit"])
@@ -301,7 +301,7 @@ def test_a_write_that_has_begun_is_never_repeated(target, target_dsn, when):
 
     def write() -> None:
         with target.transaction() as connection:
-            bodies.append(connection.execute("INSERT INTO write_ops (op_id) VALUES ('post:create:x:1')"))
+            bodies.append(connection.execute("INSERT INTO public.write_ops (op_id) VALUES ('post:create:x:1')"))
             _terminate(target_dsn)
             if when == "in the block":
                 connection.execute("SELECT 1")
@@ -309,7 +309,7 @@ def test_a_write_that_has_begun_is_never_repeated(target, target_dsn, when):
     with pytest.raises(postgres.Error):
         write()
     assert len(bodies) == 1
-    assert one(target_dsn, "SELECT count(*) FROM write_ops") == 0
+    assert one(target_dsn, "SELECT count(*) FROM public.write_ops") == 0
 
 
 def test_a_server_that_is_down_for_a_moment_is_waited_for(target_dsn, people):
