@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Frame, FrameLocator, Page, sync_playwright
+from playwright.sync_api import Browser, Frame, FrameLocator, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")  # the first takes half the CPU
 FLAGS = [
@@ -20,6 +20,7 @@ FLAGS = [
     "--no-first-run",
     "--js-flags=--no-opt --single-threaded",  # no page lives long enough to earn its optimized code: a fifth less CPU
 ]
+expect.set_options(timeout=30_000)  # its five seconds are too few for the first page of a busy machine
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium-headless-shell")
 
 # Without a GPU each frame of a spinner is drawn by the CPU: an open page took a fifth of a core, and takes a thirtieth.
