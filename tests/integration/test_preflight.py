@@ -12,7 +12,7 @@ from dualwrite.catalog import CATALOG
 from dualwrite.firestore.source import Source
 from dualwrite.model import gap_params
 from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId
-from dualwrite.model.errors import CatalogError, ParameterError, PreflightError
+from dualwrite.model.errors import CatalogError, ParameterError, PreflightError, TargetError
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
 from tests.support import DEFAULTS, gap_run, params
@@ -188,7 +188,8 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(firestore, 
     target = Target(lambda: postgres.connect("postgresql://u:secret@127.0.0.1:1/db"), CATALOG)
     with Source(firestore.project, emulator_host=emulator) as source:
         run = backfill.Run(source, target, CATALOG, "run", params())
-        with pytest.raises(PreflightError, match="Can't connect.*127.0.0.1:1.*connection supabase_default") as refused:
+        # A TargetError, which is worth a retry: the port may only be closed for a moment.
+        with pytest.raises(TargetError, match="Can't connect.*127.0.0.1:1.*connection supabase_default") as refused:
             backfill.preflight(run, by="test")
     assert "secret" not in str(refused.value)
 
