@@ -82,9 +82,10 @@ class DualWriteParity(AirflowPlugin):
         base = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/") + PREFIX
         return [
             {"name": "Parity", "href": f"{base}/", "destination": "nav", "url_route": "parity", "nav_top_level": True},
-            # Airflow shows a view on every DAG's runs; for other DAGs the page says that it isn't about them.
+            # Airflow shows a view on every DAG's runs; for other DAGs the page says that it isn't about them. Its name differs
+            # from the page's: both are links on the page of a run.
             {
-                "name": "Parity",
+                "name": "Report",
                 "href": f"{base}/?dag_id={{DAG_ID}}&run_id={{RUN_ID}}",
                 "destination": "dag_run",
                 "url_route": "parity-run",

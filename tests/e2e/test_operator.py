@@ -107,9 +107,9 @@ def test_a_failed_scheduled_run_is_repaired_from_the_page_in_three_clicks_and_al
 
     began = time.monotonic()
     page.goto(f"{airflow.url}/dags/{RECONCILE}/runs/{run}")
-    page.get_by_role("link", name="Parity").first.click()  # 1: from the failed run to the page
+    page.get_by_role("link", name="Parity", exact=True).click()  # 1: from the failed run to the page
     frame = page.frame_locator("iframe[title=Parity]")
-    expect(frame.locator(".hero.bad h2")).to_contain_text("1 difference is open", timeout=SLOW)
+    expect(frame.locator(".hero.bad h2")).to_contain_text("1 difference is open", timeout=60_000)
     picture(page, "parity-drift")
     [inside] = [f for f in page.frames if f.url.startswith(f"{airflow.url}/parity/")]
     assert serious(inside) == []
@@ -193,8 +193,8 @@ def test_each_run_of_the_three_dags_has_a_tab_with_its_own_report(airflow, page)
         ]
         run = runs[0]["dag_run_id"]
         page.goto(f"{airflow.url}/dags/{dag}/runs/{run}")
-        page.locator("a[href$='/plugin/parity-run']").first.click()
-        frame = page.frame_locator("iframe[title=Parity]")
+        page.get_by_role("link", name="Report", exact=True).click()
+        frame = page.frame_locator("iframe[title=Report]")
         expect(frame.get_by_role("heading", name=heading, exact=True)).to_be_visible()
 
 
