@@ -7,12 +7,14 @@ import itertools
 import os
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 
 import psycopg
 import pytest
+from _pytest.terminal import TerminalReporter
 from google.cloud import firestore as firestore_library
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
@@ -41,6 +43,36 @@ def pytest_configure(config: pytest.Config) -> None:
         folder = parts.enter_context(tempfile.TemporaryDirectory(prefix="dualwrite-emulator-"))
         os.environ["DUALWRITE_TEST_EMULATOR"] = parts.enter_context(emulator_module.emulator(Path(folder)))
         config.add_cleanup(parts.close)
+
+
+MAY_BE_LEFT_OUT = {
+    "mounting a tiny file system is not allowed here": "a container without the right to mount",
+    "this machine has only its loopback address": "a container without a network",
+}
+"""By its reason: a test that `.ci/run` may leave out, and where. Whatever else is left out fails it (DUALWRITE_TEST_SKIPS)."""
+
+
+def _left_out(config: pytest.Config) -> Counter[str]:
+    """How many tests were left out, by reason."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("skipped", []) if reporter else []
+    return Counter(str(r.longrepr[2] if isinstance(r.longrepr, tuple) else r.longrepr) for r in reports)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a run that had to be complete and wasn't."""
+    if os.environ.get("DUALWRITE_TEST_SKIPS") != "refused" or hasattr(session.config, "workerinput"):
+        return
+    reasons = [reason.removeprefix("Skipped: ") for reason in _left_out(session.config)]
+    if session.exitstatus == 0 and any(reason not in MAY_BE_LEFT_OUT for reason in reasons):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
+    """What was left out, and why: a green run says what it didn't look at."""
+    for reason, tests in _left_out(config).items():
+        terminalreporter.write_line(f"left out: {tests} of the tests, {reason.removeprefix('Skipped: ')}")
 
 
 def pytest_collection_finish() -> None:
