@@ -2,5 +2,5 @@
 # DAGs, engine, SQL and plugins are mounted (docker-compose.yaml) or come as a Git bundle; only packages are baked in.
 # They are compiled here: else each pod of a KubernetesExecutor compiles what its task imports, for seconds.
 FROM apache/airflow:slim-3.3.2-python3.12
-COPY --chown=airflow:0 requirements.txt requirements-image.txt constraints.txt /tmp/requirements/
-RUN uv pip install --no-cache --compile-bytecode -r /tmp/requirements/requirements-image.txt -c /tmp/requirements/constraints.txt
+COPY --chown=airflow:0 requirements.txt requirements-image.txt constraints-image.txt /tmp/requirements/
+RUN uv pip install --no-cache --compile-bytecode -r /tmp/requirements/requirements-image.txt -c /tmp/requirements/constraints-image.txt

@@ -110,6 +110,7 @@ bench: install
 	@$(RUN) -m benchmarks.throughput
 	@$(RUN) -m benchmarks.real_size
 
-## pin exact versions in constraints.txt again
-constraints:
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes requirements-dev.txt requirements-image.txt -o constraints.txt
+## pin exact versions in constraints.txt and constraints-image.txt again
+constraints: install
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes requirements-dev.txt -o constraints.txt
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes requirements-image.txt -o constraints-image.txt

@@ -1,6 +1,6 @@
 """`make licences`: docs/licences.md, the licences of the Python packages that the image of docker-compose.yaml installs.
 
-Run by the Python of an environment that has them: uv venv v; uv pip install -r requirements-image.txt -c constraints.txt.
+Run by the Python of an environment that has them: uv venv v; uv pip install -r requirements-image.txt -c constraints-image.txt.
 """
 
 from __future__ import annotations
@@ -28,19 +28,8 @@ and the right to replace it, and both are given by installing it as a package of
 
 
 def installed_in_the_image(constraints: str) -> dict[str, str]:
-    """Name and version of each package of constraints.txt that requirements-image.txt needs, by the lock's own comments."""
-    pins = list(_PIN.finditer(constraints))
-    parents: dict[str, set[str]] = {}
-    for pin, following in zip(pins, [*pins[1:], None], strict=True):
-        said = constraints[pin.end() : following.start() if following else None]
-        via = said[said.index("# via") + 5 :] if "# via" in said else ""
-        parents[pin["name"]] = set(re.findall(r"-r [\w.-]+|[a-z0-9][\w.-]*", re.sub(r"[#(),]", " ", via)))
-    found: set[str] = set()
-    wanted = {"-r requirements-image.txt", "-r requirements.txt"}
-    while wanted:
-        wanted = {name for name, of in parents.items() if of & wanted} - found
-        found |= wanted
-    return {pin["name"]: pin["version"] for pin in pins if pin["name"] in found}
+    """Name and version of each package that the image's lock pins."""
+    return {pin["name"]: pin["version"] for pin in _PIN.finditer(constraints)}
 
 
 def licence(name: str) -> str:
@@ -59,7 +48,7 @@ def licence(name: str) -> str:
 def main() -> int:
     by_licence: dict[str, list[str]] = defaultdict(list)
     missing = []
-    for name, version in installed_in_the_image((ROOT / "constraints.txt").read_text()).items():
+    for name, version in installed_in_the_image((ROOT / "constraints-image.txt").read_text()).items():
         try:
             by_licence[licence(name)].append(f"{name} {version}")
         except metadata.PackageNotFoundError:

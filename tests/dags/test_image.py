@@ -89,7 +89,7 @@ class Image:
         ]
         for command in (
             ["venv", "-q", "--python", sys.executable, str(folder / "venv")],
-            [*install, "-c", str(ROOT / "constraints.txt")],
+            [*install, "-c", str(ROOT / "constraints-image.txt")],
         ):
             links = {"UV_LINK_MODE": "symlink"}  # the cache may lie on another disk
             subprocess.run([uv, *command], check=True, capture_output=True, timeout=600, env={**os.environ, **links})

@@ -119,7 +119,7 @@ def test_images_and_actions_are_pinned():
 
 def test_the_licences_of_all_that_the_image_installs_are_listed():
     listed = set(re.findall(r"[ |]([a-z0-9][\w.-]*) [\w.]+(?=[, ])", (ROOT / "docs/licences.md").read_text()))
-    needed = licences.installed_in_the_image((ROOT / "constraints.txt").read_text())
+    needed = licences.installed_in_the_image((ROOT / "constraints-image.txt").read_text())
     assert len(needed) > 150
     assert {"psycopg", "celery", "apache-airflow-providers-fab"} <= needed.keys()
     assert needed.keys() - listed == set(), "run make licences"
@@ -274,10 +274,10 @@ def test_airflow_knows_every_command_and_every_setting(tmp_path):
 
 def test_the_image_is_the_version_that_the_local_stack_runs_and_takes_the_locked_packages():
     text = (ROOT / "Dockerfile").read_text()
-    locked = (ROOT / "constraints.txt").read_text()
+    locked = (ROOT / "constraints-image.txt").read_text()
     assert f"slim-{version('apache-airflow')}-" in text
     assert AIRFLOW["scheduler"]["image"].endswith(f":{version('apache-airflow')}")
-    assert "-c /tmp/requirements/constraints.txt" in text
+    assert "-c /tmp/requirements/constraints-image.txt" in text
     for name in re.search(r"^COPY (.*) /tmp", text, re.M)[1].split()[1:]:
         assert (ROOT / name).is_file()
     for requirement in (ROOT / "requirements-image.txt").read_text().splitlines():
