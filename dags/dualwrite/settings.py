@@ -19,6 +19,11 @@ def named_catalog() -> str | None:
     return os.environ.get(CATALOG, "").strip() or None
 
 
+def catalog_file() -> str:
+    """What messages call the catalog: the file or module that a person would correct."""
+    return named_catalog() or "shipped_catalog.py"
+
+
 def own_migrations() -> Path | None:
     """The folder of the app's own migrations, which may be missing on this machine; None: there is none."""
     named = os.environ.get(MIGRATIONS, "").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -113,3 +114,20 @@ def test_the_tests_use_their_own_catalogs_whatever_the_environment_names():
     )
     done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "shipped_catalog.py None\n", done.stderr
+
+
+def test_a_faulty_declaration_names_the_configured_file(load, tmp_path):
+    """A message that says catalog.py sends a person to the bundle's own loader, which declares nothing."""
+    with pytest.raises(CatalogError) as told:
+        load(GOOD.replace('"key", DocumentId()', '"keys", DocumentId()'))
+    assert f"column 'id' has 'keys' of collection 'things' in {tmp_path / 'my_catalog.py'}." in str(told.value)
+
+
+def test_no_message_names_a_file_that_may_not_be_the_catalog():
+    """settings.catalog_file() is the one place that knows how to call it."""
+    texts = {path.name: path.read_text() for path in (ROOT / "dags").rglob("*.py")}
+    said = {
+        name: [line for line in text.splitlines() if re.search(r"(?<![_/\w])catalog\.py", line)]
+        for name, text in texts.items()
+    }
+    assert not {name: lines for name, lines in said.items() if lines}

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from dualwrite import settings
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.check_fields import END_OF_TIME, Check
@@ -77,7 +78,7 @@ def _look(source: Source, collection: Collection, check: Check) -> Told | None:
             return None
         times, _ = source.count(_scan(collection, check, LONG_AGO))
         style, are = "a timestamp", "timestamps"
-        remedy = "Have the app store timestamps there, or declare their format in catalog.py (Check), "
+        remedy = f"Have the app store timestamps there, or declare their format in {settings.catalog_file()} (Check), "
     else:
         times, sampled, odd = _sample(source, collection, check)
         if not number and not odd:
@@ -96,7 +97,8 @@ def _look(source: Source, collection: Collection, check: Check) -> Told | None:
         "without a word, and only sweeps would find them. "
     )
     remedy += (
-        "or take the field out of check_fields in catalog.py: without one, the collection is read whole each time."
+        f"or take the field out of check_fields in {settings.catalog_file()}: without one, the collection is read whole each "
+        "time."
     )
     return Told(text + remedy, blind)
 

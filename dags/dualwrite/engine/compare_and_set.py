@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from dualwrite import settings
 from dualwrite.engine.classify import duplicate, finding_of, still_to_write
 from dualwrite.engine.deletes import Deletes, takes_names
 from dualwrite.engine.judge import Judge
@@ -421,10 +422,11 @@ class Protocol:
         """Finishes writes whose key is of another kind than the catalog declares now: by their documents, wherever these are
         in line with their rows now. Without a document nobody can tell any more which row it was."""
         log.warning(
-            "%s: %d writes that an earlier run left unconfirmed are of another key than catalog.py declares now. Their "
+            "%s: %d writes that an earlier run left unconfirmed are of another key than %s declares now. Their "
             "documents are looked at by path; the next sweep compares every row",
             self._collection.name,
             len(entries),
+            settings.catalog_file(),
         )
         asked: set[str] = set()
         units: dict[str, Unit] = {}

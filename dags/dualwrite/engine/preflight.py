@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from dualwrite import postgres
+from dualwrite import postgres, settings
 from dualwrite.engine import check_fields
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Source
@@ -116,8 +116,9 @@ def check(
     if unknown and writes:
         log.warning(
             "The catalog doesn't know these constraints, which may refuse rows: %s. Declare unique= or references= in "
-            "catalog.py where it can say them; a document that one refuses is rejected, with its name",
+            "%s where it can say them; a document that one refuses is rejected, with its name",
             "; ".join(f"{table}: {', '.join(names)}" for table, names in unknown.items()),
+            settings.catalog_file(),
         )
     if faults:
         raise PreflightError("The target is not fit for this run:\n" + "\n".join(f"- {fault}" for fault in faults))
@@ -374,22 +375,22 @@ def _table_faults(
     uniques: Sequence[tuple[Sequence[str], str | None]],
 ) -> list[str]:
     """Where the live table, its columns and unique indexes, is not as the catalog declares it."""
-    table = collection.table
+    table, catalog = collection.table, settings.catalog_file()
     if not live:
         return [
             f"Table {table} is missing, or the role can't see it: the role may lack USAGE on its schema. Run the "
-            "DAG apply_migrations, grant USAGE, or correct the table's name in catalog.py (without a schema it is public)."
+            f"DAG apply_migrations, grant USAGE, or correct the table's name in {catalog} (without a schema it is public)."
         ]
     faults = []
     for column in collection.columns:
         if column.name not in live:
-            faults.append(f"Column {table}.{column.name} is missing. Add it, or correct catalog.py.")
+            faults.append(f"Column {table}.{column.name} is missing. Add it, or correct {catalog}.")
         else:
             faults += _type_faults(table, column, is_written=column.name in collection.written_columns)
     faults += [
         f"Column {table}.{column.name} is part of the key and not NOT NULL (or NOT VALID): a row with NULL there has no key, so "
         f"nothing could compare it, and no verdict would tell it. Mend such rows, then ALTER TABLE {table} ALTER COLUMN "
-        f"{column.name} SET NOT NULL; or choose another key in catalog.py."
+        f"{column.name} SET NOT NULL; or choose another key in {catalog}."
         for column in collection.key
         if column.name in live and not live[column.name][1]
     ]
@@ -397,12 +398,12 @@ def _table_faults(
     for name, (_, not_null, has_default) in live.items():
         if not_null and not has_default and name not in declared:
             faults.append(
-                f"Column {table}.{name} is NOT NULL without a default, and catalog.py doesn't declare it. "
+                f"Column {table}.{name} is NOT NULL without a default, and {catalog} doesn't declare it. "
                 "Declare it there, or give it a default if no document holds its value."
             )
     faults += [
         f"Columns ({', '.join(unique)}) of {table} need a unique index: on exactly these, without WHERE, not "
-        "deferrable. Create it, or correct the key in catalog.py."
+        f"deferrable. Create it, or correct the key in {catalog}."
         for unique, whole in [(tuple(c.name for c in collection.key), True), *((u, False) for u in collection.unique)]
         if not _has_unique(uniques, unique, whole=whole)
     ]
@@ -411,13 +412,13 @@ def _table_faults(
 
 def _type_faults(table: str, column: Column, *, is_written: bool) -> list[str]:
     """What the column's live type can't take of what the catalog says that documents hold."""
-    place, live = f"Column {table}.{column.name}", column.live
+    place, live, catalog = f"Column {table}.{column.name}", column.live, settings.catalog_file()
     if live.generated:
-        return [f"{place} is made by Postgres itself (identity or generated). Remove it from catalog.py."]
+        return [f"{place} is made by Postgres itself (identity or generated). Remove it from {catalog}."]
     if not fits(column.type, live, is_id=not isinstance(column.origin, Field | CreateTime | EntryValue)):
         return [
-            f"{place} is of type {live.name}, and catalog.py says that documents hold {column.type}, which can't be given to it. "
-            "Correct type= in catalog.py."
+            f"{place} is of type {live.name}, and {catalog} says that documents hold {column.type}, which can't be given to it. "
+            f"Correct type= in {catalog}."
         ]
     if (column.role == "key" or column.references) and not can_be_key(live):
         return [
@@ -426,7 +427,7 @@ def _type_faults(table: str, column: Column, *, is_written: bool) -> list[str]:
         ]
     if is_written and live.kind != "timestamptz":
         return [
-            f"{place} is of type {live.name}, and written_columns of catalog.py name it: windows compare it with instants, so it "
+            f"{place} is of type {live.name}, and written_columns of {catalog} name it: windows compare it with instants, so it "
             f"must be timestamptz. ALTER TABLE {table} ALTER COLUMN {column.name} TYPE timestamptz, or take it out of written_columns."
         ]
     return []

@@ -210,7 +210,7 @@ def _at(index: int) -> _Find:
 
 DOTTED_NAME = (
     "dotted_name: nothing is at {}, and the document has a field whose own name holds that dot. If that is meant, write the path "
-    "as a tuple of names in catalog.py"
+    "as a tuple of names in the catalog"
 )
 
 

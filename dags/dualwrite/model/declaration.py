@@ -1,7 +1,7 @@
-"""The words in which `catalog.py` declares collections, and the checks that a declaration must pass at import.
+"""The words in which a catalog declares collections, and the checks that a declaration must pass at import.
 
 A `Collection` says where documents live, which table holds their rows, and for each column where its value comes from
-(its origin) and what a difference in it means (its role). Nothing here knows any collection's name.
+(its origin, see origins.py) and what a difference in it means (its role). Nothing here knows any collection's name.
 """
 
 from __future__ import annotations
@@ -11,290 +11,81 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, lru_cache
-from typing import Any, Literal, get_args
+from functools import cached_property, lru_cache
+from typing import get_args
 
+from dualwrite import settings
 from dualwrite.model.check_fields import Check, checks_of
-from dualwrite.model.conversions import Conversion
+from dualwrite.model.columns import ROLES, TYPES, WHEN_GONE, Column, Role
 from dualwrite.model.documents import is_valid_id
 from dualwrite.model.errors import CatalogError
-from dualwrite.model.live import DEFAULT, DocumentType, LiveType
-
-Role = Literal["key", "compared", "insert_only", "derived"]
-Type = DocumentType
-ROLES = ("key", "compared", "insert_only", "derived")
-WHEN_GONE = ("row_goes", "null")
-TYPES = get_args(DocumentType)
-
-
-# --- origins: where a column's value comes from -----------------------------------------------------------------
-
-
-class _Origin:
-    __slots__ = ()
-
-    def __rshift__(self, conversion: Conversion) -> Converted:
-        """This value, converted: `Field("created") >> iso_time`. Several are done in their order."""
-        return Converted(self, conversion)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True, slots=True)
-class DocumentId(_Origin):
-    """The last segment of the document's path."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segment(_Origin):
-    """The path segment at a variable of the template: `Segment("board")` of `boards/{board}/posts/{id}`."""
-
-    variable: str
-
-
-@dataclass(frozen=True, slots=True)
-class ParentId(_Origin):
-    """The id of the document directly above, when that is in the collection with this id; null otherwise.
-
-    For collections that hang below two kinds of parent (reactions on a comment, reactions on a reply).
-    """
-
-    collection_id: str
-
-
-FieldPath = str | tuple[str, ...]
-"""Where a value is in a document: names joined by dots for nested maps, or a tuple of names, which may hold dots."""
-
-
-def names_of(path: FieldPath) -> tuple[str, ...]:
-    return tuple(path.split(".")) if isinstance(path, str) else path
-
-
-@dataclass(frozen=True, slots=True)
-class Field(_Origin):
-    """A field of the document, dots for nested maps: `Field("address.city")`. Absent and null are one. A name that holds a dot
-    itself stands in a tuple: `Field(("project.name",))`.
-
-    `otherwise` names what an absent field becomes when the row is inserted; such a value is a stand-in, not a
-    statement of the document's, so it is never compared.
-    """
-
-    path: FieldPath
-    otherwise: Field | CreateTime | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return names_of(self.path)
-
-
-@dataclass(frozen=True, slots=True)
-class CreateTime(_Origin):
-    """The server's create_time: the same in every run, unlike the time of the run."""
-
-
-@dataclass(frozen=True, slots=True)
-class EntryKey(_Origin):
-    """The key of a map entry, or the element of an array, for collections with `entries`."""
-
-
-@dataclass(frozen=True, slots=True)
-class EntryValue(_Origin):
-    """The value of a map entry, for collections with `entries`."""
-
-
-@dataclass(frozen=True, slots=True)
-class EntryIndex(_Origin):
-    """The place of an array's element, counted from `start`: `EntryIndex()`, or `EntryIndex(1)` for a position that begins at 1.
-    As a key it is written as text, whatever the column is."""
-
-    start: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class EntryField(_Origin):
-    """A field of an entry that is a map: `EntryField("sku")`. The path is written as a Field's."""
-
-    path: FieldPath
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return names_of(self.path)
-
-
-@dataclass(frozen=True, slots=True)
-class WholeDocument(_Origin):
-    """All fields of the document, as a map: for a jsonb column, mostly `WholeDocument() >> plain_json`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Constant(_Origin):
-    """The same value in each row: `Constant("project")`."""
-
-    value: str | int | bool
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class FirstOf(_Origin):
-    """The first of some origins that has a value: `FirstOf(Field("displayName"), Field("userName"))`. Compared, unlike a
-    stand-in: for a field that got another name in a version of the app."""
-
-    origins: tuple[Origin, ...]
-
-    def __init__(self, *origins: Origin) -> None:
-        object.__setattr__(self, "origins", origins)
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class Computed(_Origin):
-    """What a pure Python function makes of some fields' values (None where absent): `Computed(full_name, "first", "last")`. A
-    field of an entry is named as `EntryField("price")`.
-
-    It returns a value of the column's `type`, or None. It may see nothing but its arguments: the same fields must give the same
-    value in each run. Where it raises, the document is rejected, with the function's name.
-    """
-
-    function: Callable[..., Any]
-    paths: tuple[FieldPath | EntryField, ...]
-
-    def __init__(self, function: Callable[..., Any], *paths: FieldPath | EntryField) -> None:
-        object.__setattr__(self, "function", function)
-        object.__setattr__(self, "paths", paths)
-
-
-@dataclass(frozen=True, slots=True)
-class Converted(_Origin):
-    """An origin's value, converted (see conversions.py)."""
-
-    origin: Origin
-    conversion: Conversion
-
-    def __rshift__(self, conversion: Conversion) -> Converted:
-        return Converted(self.origin, self.conversion >> conversion)
-
-
-Origin = (
-    DocumentId
-    | Segment
-    | ParentId
-    | Field
-    | CreateTime
-    | EntryKey
-    | EntryValue
-    | EntryIndex
-    | EntryField
-    | WholeDocument
-    | Constant
-    | FirstOf
-    | Computed
-    | Converted
+from dualwrite.model.live import LiveType
+from dualwrite.model.origins import (
+    ALL_FIELDS,
+    Computed,
+    Constant,
+    Converted,
+    CreateTime,
+    DocumentId,
+    EntryField,
+    EntryIndex,
+    EntryKey,
+    EntryOrigin,
+    EntryValue,
+    Field,
+    FieldPath,
+    FirstOf,
+    Origin,
+    ParentId,
+    Segment,
+    Type,
+    WholeDocument,
+    entry_parts,
+    fields_of,
+    is_field_path,
+    names_of,
+    other_spellings,
 )
 
-ALL_FIELDS = ""
-"""Stands among the fields of a query that reads documents whole."""
-
-
-def fields_of(origin: Origin) -> Iterator[FieldPath]:
-    """The fields of the document that an origin looks at."""
-    match origin:
-        case Field(path=path, otherwise=otherwise):
-            yield path
-            if otherwise is not None:
-                yield from fields_of(otherwise)
-        case Computed(paths=paths):
-            yield from (path for path in paths if not isinstance(path, EntryField))
-        case Converted(origin=inner):
-            yield from fields_of(inner)
-        case FirstOf(origins=origins):
-            for inner in origins:
-                yield from fields_of(inner)
-        case WholeDocument():
-            yield ALL_FIELDS
-
-
-EntryOrigin = EntryKey | EntryValue | EntryIndex | EntryField
-
-
-def entry_parts(origin: Origin) -> Iterator[EntryOrigin]:
-    """What an origin looks at of an entry."""
-    match origin:
-        case EntryKey() | EntryValue() | EntryIndex() | EntryField():
-            yield origin
-        case Computed(paths=paths):
-            yield from (path for path in paths if isinstance(path, EntryField))
-        case Converted(origin=inner):
-            yield from entry_parts(inner)
-        case FirstOf(origins=origins):
-            for inner in origins:
-                yield from entry_parts(inner)
-
-
-# --- columns ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of the target table. Columns that are not declared are left to their defaults and never looked at.
-
-    `type` is what the *document* holds, or what a conversion makes of it, which tells it; the column's own type in the target is
-    read from there. `required` says the column is NOT NULL: a document without a value for it is rejected. `absent` is the value
-    that an absent or null field becomes (compared, because the first export wrote it): a dict or a list for JSON. A timestamp
-    can have none. `references` names the collection whose row must exist first (a foreign key). `when_gone` says what that
-    document's end means for the row: `row_goes`, or the column is `null` from then on; None: what the live foreign key says
-    (ON DELETE SET NULL is `null`).
-    """
-
-    name: str
-    role: Role
-    origin: Origin
-    type: Type = "text"
-    required: bool = False
-    absent: Any = field(default=None, hash=False)
-    references: str | None = None
-    when_gone: Literal["row_goes", "null"] | None = None
-    read: LiveType | None = None
-    """Not declared: what the target said that the column is (see `Catalog.with_live`)."""
-
-    def __post_init__(self) -> None:
-        told = _type_told_by(self.origin)
-        if self.role == "key" and isinstance(self.origin, EntryIndex):
-            told = None  # keys are known by their text
-        if told is not None and self.type == "text":
-            object.__setattr__(self, "type", told)
-
-    @property
-    def live(self) -> LiveType:
-        """What the column is in the target; what the catalog makes it look like until the target was asked."""
-        return self.read or DEFAULT[self.type]
-
-    @property
-    def source(self) -> Origin:
-        """The origin before it is converted."""
-        return self.origin.origin if isinstance(self.origin, Converted) else self.origin
-
-    @property
-    def may_become_null(self) -> bool:
-        """Whether a row could stay without what the column refers to."""
-        return self.references is not None and not self.required and self.role != "key" and self.when_gone != "row_goes"
-
-
-def _type_told_by(origin: Origin) -> Type | None:
-    """The type of an origin that can have but one."""
-    match origin:
-        case Converted(conversion=conversion):
-            return conversion.type
-        case FirstOf(origins=origins):
-            told = {_type_told_by(inner) for inner in origins}
-            return told.pop() if len(told) == 1 else None
-        case CreateTime():
-            return "timestamp"
-        case EntryIndex():
-            return "integer"
-        case Constant(value=bool()):
-            return "boolean"
-        case Constant(value=int()):
-            return "integer"
-        case WholeDocument():
-            return "json"
-        case _:
-            return None
+__all__ = [
+    "ALL_FIELDS",
+    "ROLES",
+    "TYPES",
+    "WHEN_GONE",
+    "ArrayElements",
+    "Catalog",
+    "Collection",
+    "Column",
+    "Computed",
+    "Constant",
+    "Converted",
+    "CreateTime",
+    "DocumentId",
+    "EntryField",
+    "EntryIndex",
+    "EntryKey",
+    "EntryOrigin",
+    "EntryValue",
+    "Field",
+    "FieldPath",
+    "FirstOf",
+    "MapEntries",
+    "Operations",
+    "Origin",
+    "ParentId",
+    "Role",
+    "Segment",
+    "Template",
+    "Type",
+    "WholeDocument",
+    "entry_parts",
+    "fields_of",
+    "is_field_path",
+    "is_template",
+    "names_of",
+    "other_spellings",
+    "two_on_one_table",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,27 +121,6 @@ def is_template(path: str) -> bool:
     """Whether a path can be declared: collection ids and {variables} in turn, each variable once."""
     variables = path.split("/")[1::2]
     return _TEMPLATE.fullmatch(path) is not None and len(set(variables)) == len(variables)
-
-
-def is_field_path(path: FieldPath) -> bool:
-    """Whether a path names a field: names joined by dots, or a tuple of names. A field whose own name holds a dot or a
-    backtick can only stand in a tuple; read as joined names it would be another field, and its column null."""
-    names = names_of(path)
-    return bool(names) and all(names) and (not isinstance(path, str) or "`" not in path)
-
-
-@cache
-def other_spellings(path: FieldPath) -> tuple[tuple[str, ...], ...]:
-    """The fields, each as the names on its way, that look like a dotted path and are none: one or more of its dots stand
-    inside a name. A document that has one of them, and nothing at the path, says what the catalog doesn't. A tuple of names
-    can't be mistaken."""
-    if not isinstance(path, str):
-        return ()
-    names = path.split(".")
-    found: list[tuple[str, ...]] = [(names[0],)]
-    for name in names[1:]:
-        found = [s for before in found for s in ((*before, name), (*before[:-1], f"{before[-1]}.{name}"))]
-    return tuple(spelling for spelling in found if list(spelling) != names)
 
 
 @dataclass(frozen=True, eq=False)  # itself and no other: hashing its columns for each document would cost a fifth
@@ -637,7 +407,7 @@ def _with_live(catalog: Catalog, types: frozenset[tuple[str, str, LiveType]]) ->
 
 
 def _refuse(collection: Collection, rule: str, place: str, remedy: str) -> None:
-    raise CatalogError(f"{rule}: {place} of collection {collection.name!r} in catalog.py. {remedy}")
+    raise CatalogError(f"{rule}: {place} of collection {collection.name!r} in {settings.catalog_file()}. {remedy}")
 
 
 def _check_collection(collection: Collection) -> None:
@@ -899,7 +669,7 @@ def _reachable(child: Collection, parent: Collection) -> bool:
 def two_on_one_table(one: str, other: str, table: str) -> str:
     """What to say of two collections that share a table."""
     return (
-        f"A table holds the rows of one collection: {one} and {other} share table {table} in catalog.py, and each would take "
+        f"A table holds the rows of one collection: {one} and {other} share table {table} in {settings.catalog_file()}, and each would take "
         "the other's rows for extra. Keep one of them, or give the other a table of its own."
     )
 
@@ -909,7 +679,9 @@ def _topological(collections: tuple[Collection, ...]) -> Iterator[Collection]:
     if len(by_name) != len(collections):
         names = [c.name for c in collections]
         twice = sorted({n for n in names if names.count(n) > 1})
-        raise CatalogError(f"Collection names are unique: {', '.join(twice)} stands twice in catalog.py. Rename one.")
+        raise CatalogError(
+            f"Collection names are unique: {', '.join(twice)} stands twice in {settings.catalog_file()}. Rename one."
+        )
     by_table: dict[str, str] = {}
     for collection in collections:
         other = by_table.setdefault(collection.table.removeprefix("public."), collection.name)
@@ -944,6 +716,8 @@ def _topological(collections: tuple[Collection, ...]) -> Iterator[Collection]:
         ready = [c for c in collections if c.name not in done and all(p in done for p in c.parents)]
         if not ready:
             rest = ", ".join(c.name for c in collections if c.name not in done)
-            raise CatalogError(f"Parents form no cycle: {rest} need each other in catalog.py. Drop a references=.")
+            raise CatalogError(
+                f"Parents form no cycle: {rest} need each other in {settings.catalog_file()}. Drop a references=."
+            )
         done.append(ready[0].name)
         yield ready[0]

@@ -12,7 +12,7 @@ class DualWriteError(Exception):
 
 
 class CatalogError(DualWriteError):
-    """The declaration in catalog.py contradicts itself."""
+    """The declaration in a catalog contradicts itself."""
 
 
 class ParameterError(DualWriteError):

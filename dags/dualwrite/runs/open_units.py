@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from dualwrite import settings
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.units import Unit, is_of_another_key, unit_of_finding, unit_of_row
 from dualwrite.model.documents import Unasked
@@ -35,10 +36,11 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
             units[finding.label] = unit_of_finding(collection, finding)
     if outdated := sum(finding.key is not None for finding in keyless):
         log.warning(
-            "%s: %d open differences are of another key than catalog.py declares now. They end, and their documents are looked "
+            "%s: %d open differences are of another key than %s declares now. They end, and their documents are looked "
             "at by path; the next sweep compares every row",
             collection.name,
             outdated,
+            settings.catalog_file(),
         )
     ended: list[Finding] = [f for f in keyless if not f.path]
     at: dict[str, list[Finding]] = {}

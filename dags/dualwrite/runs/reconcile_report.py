@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from dualwrite import migrations
+from dualwrite import migrations, settings
 from dualwrite.engine import preflight
 from dualwrite.engine.second_look import PATIENCE
 from dualwrite.model import cost, coverage, report
@@ -65,7 +65,7 @@ _BLOCKED: dict[str, str] = {
     "see, or excuse it",
     Reason.DELETE_REFUSED: "see which trigger or policy of the table keeps the row, because Postgres didn't delete it, or excuse it",
     Reason.CHANGED_BY_TABLE: "a trigger of the table makes something else of what is written there: declare the columns insert_only "
-    "in catalog.py if that is meant, or correct the trigger, or excuse it",
+    f"in {settings.catalog_file()} if that is meant, or correct the trigger, or excuse it",
 }
 """What to do where the repair that the verdict suggests can't help, by the difference's reason."""
 _HELPS: dict[str, str] = {

@@ -1,0 +1,60 @@
+"""A column of a table, as a catalog declares it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from dualwrite.model.live import DEFAULT, DocumentType, LiveType
+from dualwrite.model.origins import Converted, EntryIndex, Origin, Type, type_told_by
+
+Role = Literal["key", "compared", "insert_only", "derived"]
+ROLES = get_args(Role)
+WHEN_GONE = ("row_goes", "null")
+TYPES = get_args(DocumentType)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the target table. Columns that are not declared are left to their defaults and never looked at.
+
+    `type` is what the *document* holds, or what a conversion makes of it, which tells it; the column's own type in the target is
+    read from there. `required` says the column is NOT NULL: a document without a value for it is rejected. `absent` is the value
+    that an absent or null field becomes (compared, because the first export wrote it): a dict or a list for JSON. A timestamp
+    can have none. `references` names the collection whose row must exist first (a foreign key). `when_gone` says what that
+    document's end means for the row: `row_goes`, or the column is `null` from then on; None: what the live foreign key says
+    (ON DELETE SET NULL is `null`).
+    """
+
+    name: str
+    role: Role
+    origin: Origin
+    type: Type = "text"
+    required: bool = False
+    absent: Any = field(default=None, hash=False)
+    references: str | None = None
+    when_gone: Literal["row_goes", "null"] | None = None
+    read: LiveType | None = None
+    """Not declared: what the target said that the column is (see `Catalog.with_live`)."""
+
+    def __post_init__(self) -> None:
+        told = type_told_by(self.origin)
+        if self.role == "key" and isinstance(self.origin, EntryIndex):
+            told = None  # keys are known by their text
+        if told is not None and self.type == "text":
+            object.__setattr__(self, "type", told)
+
+    @property
+    def live(self) -> LiveType:
+        """What the column is in the target; what the catalog makes it look like until the target was asked."""
+        return self.read or DEFAULT[self.type]
+
+    @property
+    def source(self) -> Origin:
+        """The origin before it is converted."""
+        return self.origin.origin if isinstance(self.origin, Converted) else self.origin
+
+    @property
+    def may_become_null(self) -> bool:
+        """Whether a row could stay without what the column refers to."""
+        return self.references is not None and not self.required and self.role != "key" and self.when_gone != "row_goes"
