@@ -17,19 +17,20 @@ means: `docs/operating.md` and `docs/migrations.md` in the repository.
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from airflow.sdk import TriggerRule, dag, task
 
 from dualwrite.edge import forms
-from dualwrite.edge.airflow import FAILS_AT_ONCE, clearly, fail, migration_params, migrations_connection, told_in_full
+from dualwrite.edge.errors import FAILS_AT_ONCE
 from dualwrite.edge.lazy import LazyModule
 from dualwrite.edge.pools import TARGET_POOL
-from dualwrite.model.render import as_text
 
-migrations = LazyModule("dualwrite.migrations")
-log = logging.getLogger("dualwrite")
+if TYPE_CHECKING:
+    from dualwrite.edge import migrations as tasks
+else:
+    tasks = LazyModule("dualwrite.edge.migrations")
 
 
 @dag(
@@ -52,45 +53,22 @@ def apply_migrations():
     @task
     def plan(**context) -> list[dict]:
         """Each file: applied, pending, or refused with the reason."""
-        with clearly(), migrations_connection() as connection:
-            steps = migrations.make_plan(connection, migration_params(context))
-        for step in steps:
-            log.info("%s: %s%s", step.label, step.state, f", {step.reason}" if step.reason else "")
-        return [step.as_json() for step in steps]
+        return tasks.plan(context)
 
     @task
     def apply(**context) -> list[dict]:
         """The pending files, executed (dry run: and rolled back)."""
-        with clearly():
-            migrator = migrations.Migrator(migrations_connection, migration_params(context), context["run_id"])
-            steps = migrator.run()
-            migrator.set_web_client()
-        return [step.as_json() for step in steps]
+        return tasks.apply(context)
 
     @task
     def verify(steps: list[dict], **context) -> list[str]:
         """The live tables against what the files promise."""
-        with clearly(), migrations_connection() as connection:
-            if migration_params(context).mode == "dry_run":
-                return []
-            return migrations.verify(connection, [migrations.Step(**step) for step in steps])
+        return tasks.verify(context, steps)
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE, multiple_outputs=False)
     def report(**context) -> dict:
-        """The run in one table. Fails where a file was refused or failed, or where the tables differ."""
-        pull = context["ti"].xcom_pull
-        planned, applied, differences = pull(task_ids="plan"), pull(task_ids="apply"), pull(task_ids="verify")
-        with told_in_full(context), clearly(), migrations_connection() as connection:
-            whole = migrations.build_report(
-                connection, migration_params(context), context["run_id"], applied or planned or [], differences
-            )
-        log.info("\n%s", as_text(migrations.described(whole)))
-        context["ti"].xcom_push(key="return_value", value=whole)  # before failing: it is wanted most then
-        if applied is None or differences is None:
-            fail(["The migrations were only partly applied: see the task that failed, plan or apply."])
-        if differences:
-            fail(["The target is not as the migrations promise: " + "; ".join(differences)])
-        return whole
+        """The run in one table. Fails if a file was refused or failed, or if the tables differ."""
+        return tasks.report(context)
 
     planned, applied = plan(), apply()
     checked = verify(applied)

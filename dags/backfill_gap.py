@@ -19,18 +19,22 @@ would do; then with mode `apply`, or `review`, which asks a person before it wri
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import TaskGroup, TriggerRule, dag, task
 
 from dualwrite.catalog import CATALOG
 from dualwrite.edge import forms
-from dualwrite.edge.airflow import FAILS_AT_ONCE
+from dualwrite.edge.errors import FAILS_AT_ONCE
 from dualwrite.edge.lazy import LazyModule
 from dualwrite.edge.pools import SOURCE_POOL, TARGET_POOL
 from dualwrite.model.choices import APPROVE, REJECT
 
-tasks = LazyModule("dualwrite.edge.gap")
+if TYPE_CHECKING:
+    from dualwrite.edge import gap as tasks
+else:
+    tasks = LazyModule("dualwrite.edge.gap")
 SLICE = "{{ task.op_kwargs['part']['name'] }}"  # what the grid calls an instance: collection and interval
 
 

@@ -19,17 +19,22 @@ Params explain themselves in the form. What each message means: `docs/operating.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from airflow.sdk import TriggerRule, chain, dag, task
 
 from dualwrite.edge import forms
-from dualwrite.edge.airflow import FAILS_AT_ONCE, GREEN, PARITY_IF_EQUAL
+from dualwrite.edge.assets import GREEN, PARITY_IF_EQUAL
+from dualwrite.edge.errors import FAILS_AT_ONCE
 from dualwrite.edge.lazy import LazyModule
 from dualwrite.edge.overdue import CALLBACK
 from dualwrite.edge.pools import SOURCE_POOL, TARGET_POOL
 from dualwrite.model.choices import MAX_PLAN_AGE, STAGES
 
-tasks = LazyModule("dualwrite.edge.reconciliation")
+if TYPE_CHECKING:
+    from dualwrite.edge import reconciliation as tasks
+else:
+    tasks = LazyModule("dualwrite.edge.reconciliation")
 
 
 @dag(

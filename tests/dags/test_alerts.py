@@ -128,7 +128,7 @@ import sys
 from types import SimpleNamespace
 import sentry_sdk
 sentry_sdk.init(dsn=sys.argv[1], include_local_variables=True)
-from dualwrite.edge import airflow as edge
+from dualwrite.edge import errors as edge
 from dualwrite.model.errors import SourceError
 def attempt(try_number, error):
     secret = "nobody may read this"
@@ -168,7 +168,7 @@ STOPPED = """
 import sys
 from types import SimpleNamespace
 from dualwrite import postgres
-from dualwrite.edge import airflow as edge
+from dualwrite.edge import errors as edge
 from dualwrite.model.errors import TargetError
 def attempt(try_number, error):
     pushed = {}

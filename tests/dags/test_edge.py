@@ -34,9 +34,10 @@ except Exception as error:
 
 SOURCE_SCRIPT = """
 import json
-from dualwrite.edge import airflow as edge
+from dualwrite.edge import connections as edge
+from dualwrite.edge.errors import clearly
 try:
-    with edge.clearly(), edge.source() as source:
+    with clearly(), edge.source() as source:
         print("RESULT", json.dumps({"database": source._database}))
 except Exception as error:
     print("RESULT", json.dumps({"error": f"{type(error).__name__}: {error}"}))
@@ -92,10 +93,11 @@ def firestore_of(edge):
 
 CONNECTING = """
 import json, os, sys
-from dualwrite.edge import airflow as edge
+from dualwrite.edge import connections as edge
+from dualwrite.edge.errors import clearly
 def attempt(side):
     try:
-        with edge.clearly(), getattr(edge, side)() as opened:
+        with clearly(), getattr(edge, side)() as opened:
             return opened._database if side == "source" else "connected"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
@@ -188,12 +190,13 @@ BLIP_SCRIPT = """
 import json, sys
 from types import SimpleNamespace
 from dualwrite import alerts
-from dualwrite.edge import airflow as edge
+from dualwrite.edge.connections import target
+from dualwrite.edge.errors import clearly_run
 told = {}
 ti = SimpleNamespace(try_number=int(sys.argv[1]), max_tries=2, xcom_push=lambda key, value: told.update({key: value}))
 context = {"dag": SimpleNamespace(dag_id="reconcile_dual_writes"), "run_id": "r", "ti": ti}
 try:
-    with edge.clearly_run(context), edge.target() as target, target.transaction():
+    with clearly_run(context), target() as opened, opened.transaction():
         pass
 except Exception as error:
     print("RESULT", json.dumps({"kind": type(error).__name__, "muted": alerts._state["muted"], **told}))

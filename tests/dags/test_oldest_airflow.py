@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dev import airflow_home
-from tests.dags.test_policy import FILES, LOOK, PRELOAD
+from tests.dags.test_policy import FILES, LOOK, PRELOAD, banned
 
 
 @pytest.mark.timeout(900)  # downloads and installs an Airflow of its own, where uv's cache has none
@@ -47,7 +47,7 @@ def test_every_dag_imports_with_the_lower_bounds_of_the_requirements(tmp_path: P
         assert lines, done.stderr[-3000:]
         return json.loads(lines[-1].removeprefix("RESULT "))
 
-    found = result_of(LOOK)
+    found = result_of(LOOK, banned())
     assert found["errors"] == {}
     assert set(found["dags"]) == {file.stem for file in FILES}
     preloaded = result_of(PRELOAD, str(airflow_home.ROOT / "plugins/dual_write_preload.py"))

@@ -25,7 +25,7 @@ def main() -> int:
         sys.stdout.write(f"{doctor.Line('catalog', str(error))}\n\n1 to do\n")
         return 1
     from dualwrite.edge import roles
-    from dualwrite.edge.airflow import source, target_connection
+    from dualwrite.edge.connections import source, target_connection
 
     todo = 0
     catalog = doctor.Line("catalog", note=settings.named_catalog() or "the shipped one")

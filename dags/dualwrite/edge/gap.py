@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
 from dualwrite.catalog import CATALOG
-from dualwrite.edge.airflow import (
-    answer,
-    clearly_run,
-    fail,
-    gap_params,
-    gap_run,
-    nothing_examined,
-    told_in_full,
-    triggered_by,
-)
+from dualwrite.edge.connections import source, target
+from dualwrite.edge.contexts import answer, given, triggered_by
+from dualwrite.edge.errors import clearly_run, fail, nothing_examined, told_in_full
+from dualwrite.model import gap_params
 from dualwrite.model.choices import APPROVE
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import as_markdown, as_text
@@ -27,6 +22,7 @@ from dualwrite.model.slices import Slice
 from dualwrite.runs import backfill, slices
 from dualwrite.runs import backfill_slices as sliced
 from dualwrite.runs.backfill import Approval
+from dualwrite.runs.record import paced
 
 log = logging.getLogger("dualwrite")
 
@@ -37,6 +33,14 @@ def plan_of(context: Mapping[str, Any]) -> GapParams:
     if plan is None:
         raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
     return GapParams.model_validate(plan["params"])
+
+
+@contextmanager
+def gap_run(context: Mapping[str, Any], params: GapParams, unlogged_reads: int = 0) -> Iterator[backfill.Run]:
+    """Both sides open, and what fails between told as a task tells it."""
+    with clearly_run(context), source() as firestore, target() as postgres_target:
+        paced(params)(firestore, postgres_target)
+        yield backfill.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), params, unlogged_reads)
 
 
 def run_of(context: Mapping[str, Any], reads_beside: int = 0) -> AbstractContextManager[backfill.Run]:
@@ -73,7 +77,7 @@ def _covered(context: Mapping[str, Any]) -> dict[str, Any]:
 def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Leaves the plan as XCom `plan`, and returns the gap's slices: Airflow maps a task over nothing but a returned list."""
     with clearly_run(context):
-        params = gap_params(context)
+        params = gap_params.parse(given(context), CATALOG, datetime.now(UTC))
     with gap_run(context, params) as run:
         plan = backfill.preflight(run, by=triggered_by(context))
         parts = sliced.cut_gap(run, plan["preflight"]["estimated_reads"])

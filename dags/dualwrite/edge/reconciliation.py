@@ -17,22 +17,16 @@ from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipExcept
 from dualwrite import alerts
 from dualwrite.catalog import CATALOG
 from dualwrite.edge import overdue
-from dualwrite.edge.airflow import (
-    PARITY,
-    PARITY_IF_EQUAL,
+from dualwrite.edge.assets import PARITY, PARITY_IF_EQUAL
+from dualwrite.edge.connections import source, source_maker, target, target_connector
+from dualwrite.edge.contexts import given, page_link, triggered_by
+from dualwrite.edge.errors import (
     cleared,
     clearly_run,
     fail,
-    given,
     has_tries_left,
     nothing_examined,
-    page_link,
-    source,
-    source_maker,
-    target,
-    target_connector,
     told_in_full,
-    triggered_by,
     worth_a_retry,
 )
 from dualwrite.model.errors import DualWriteError, ParameterError

@@ -1,0 +1,203 @@
+"""Source and target by Airflow's connections, each refused with the rule, the place and the remedy.
+
+What brings Google's client or psycopg is imported by the functions that use it: they take a second that only a task needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.bases.hook import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from dualwrite.catalog import CATALOG
+from dualwrite.model.errors import PreflightError
+
+if TYPE_CHECKING:
+    from dualwrite.firestore.source import Source
+    from dualwrite.postgres import Connection
+    from dualwrite.postgres.target import Target
+
+SOURCE_CONNECTION = "firestore_default"
+TARGET_CONNECTION = "supabase_default"
+MIGRATIONS_CONNECTION = "supabase_migrations"
+
+_MIGRATION_SECONDS = 3600.0
+"""After which a migration's statement counts as hung: building an index may take its time."""
+
+_LIBPQ = {
+    "application_name", "channel_binding", "connect_timeout", "gssencmode", "keepalives", "keepalives_count",
+    "keepalives_idle", "keepalives_interval", "options", "sslcert", "sslcrl", "sslkey", "sslmode", "sslpassword",
+    "sslrootcert", "target_session_attrs", "tcp_user_timeout",
+}  # fmt: skip
+
+
+def _connection(conn_id: str, kind: str) -> tuple[Any, dict[str, Any]]:
+    """The connection, and its extra as a dict. Raises PreflightError, which quotes nothing of it."""
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        if os.environ.get(variable):  # Airflow treats an unreadable connection as a missing one
+            raise PreflightError(
+                f"Connection {conn_id} is unreadable: the value of {variable} is neither JSON nor a URI. Write it as "
+                f'{{"conn_type": "{kind}", "host": ..., "login": ..., "password": ..., "extra": {{}}}}, or %-encode the '
+                "special characters of the URI. (The value is withheld.)"
+            ) from None
+        raise PreflightError(
+            f"Connection {conn_id} ({kind}) is missing. Add it under Admin, Connections, or set {variable}."
+        ) from None
+    return connection, _extra(conn_id, connection)
+
+
+def _extra(conn_id: str, connection: Any) -> dict[str, Any]:
+    try:
+        extra = json.loads(connection.extra or "{}")
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise PreflightError(
+            f"The extra of connection {conn_id} is unreadable: it is not a JSON object. Correct it under Admin, "
+            "Connections. (The value is withheld.)"
+        )
+    return extra
+
+
+def source() -> Source:
+    """The Firestore database of connection firestore_default; see source_maker."""
+    return source_maker()()
+
+
+def source_maker() -> Callable[[], Source]:
+    """Makes the Firestore database of connection firestore_default (google_cloud_platform). Airflow is asked here, once:
+    what is returned may be called in any thread.
+
+    Its extra may name `project` and `database`. With FIRESTORE_EMULATOR_HOST set no credentials are asked for, and the
+    target must be on this machine too: a variable that was forgotten would make the emulator the source of production.
+    """
+    from dualwrite import postgres
+    from dualwrite.firestore.source import Source
+
+    _, extra = _connection(SOURCE_CONNECTION, "google_cloud_platform")
+    project = extra.get("project") or extra.get("extra__google_cloud_platform__project")
+    database = extra.get("database") or "(default)"
+    emulator = os.environ.get("FIRESTORE_EMULATOR_HOST")
+    if emulator:
+        connection, _ = _connection(TARGET_CONNECTION, "postgres")
+        host = connection.host
+        if not postgres.is_local(host):
+            if not connection.login:
+                raise _torn(TARGET_CONNECTION)
+            raise PreflightError(
+                f"FIRESTORE_EMULATOR_HOST is set ({emulator}), and the target is not on this machine ({host}): the "
+                "emulator would become the source of a real target. Unset it; or, to test, point connection "
+                f"{TARGET_CONNECTION} at a Postgres on localhost."
+            )
+        if not project:
+            raise PreflightError(
+                f"No project is named in the extra of connection {SOURCE_CONNECTION}. "
+                'Add {"project": "..."}; the emulator takes any name.'
+            )
+        return partial(Source, project, database=database, emulator_host=emulator)
+    from airflow.providers.google.common.hooks.base_google import GoogleBaseHook  # seconds of imports, so only here
+
+    try:
+        credentials, default_project = GoogleBaseHook(gcp_conn_id=SOURCE_CONNECTION).get_credentials_and_project_id()
+    except Exception as error:  # noqa: BLE001 - the Google library lets through whatever a key can do wrong
+        raise PreflightError(
+            f"The key of connection {SOURCE_CONNECTION} can't be used: reading it failed with {type(error).__name__} (the "
+            "message is withheld, because it may quote the key). Set Keyfile Path to a file that the worker can read, or "
+            "Keyfile JSON to the complete key of a service account, or neither to use the worker's own account (application "
+            "default credentials)."
+        ) from None
+    project = project or default_project
+    if not project:
+        raise PreflightError(
+            f"No project is named, neither in connection {SOURCE_CONNECTION} nor in its key. "
+            "Set Project Id in the connection."
+        )
+    return partial(Source, str(project), database=database, credentials=credentials)
+
+
+def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None) -> Connection:
+    """A connection to the target; see target_connector. Raises PreflightError, or postgres.ConnectError where Postgres isn't
+    reached. `answer_within`: see postgres.connect.
+    """
+    return target_connector(conn_id, answer_within=answer_within)()
+
+
+def target_connector(
+    conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None
+) -> Callable[[], Connection]:
+    """Makes connections to the target, from a connection of type postgres. The extra's keys are libpq's. Airflow is asked
+    here, once: what is returned may be called in any thread."""
+    from dualwrite import postgres
+
+    connection, extra = _connection(conn_id, "postgres")
+    unknown = sorted(set(extra) - _LIBPQ)
+    if unknown:
+        if not all(re.fullmatch("[A-Za-z_]{1,40}", name) for name in unknown):
+            raise _torn(conn_id)
+        raise PreflightError(
+            f"The extra of connection {conn_id} takes libpq's parameters only: {', '.join(unknown)} is not supported. "
+            "Remove it, or correct its name (sslmode, sslrootcert, ...)."
+        )
+    if not connection.host:
+        raise PreflightError(
+            f"Connection {conn_id} names no host. Set host, port, schema (the database), login and password."
+        )
+    if not connection.login or any("@" in str(part or "")[1:] for part in (connection.host, connection.schema)):
+        raise _torn(conn_id)
+    return partial(
+        postgres.connect,
+        host=connection.host,
+        port=connection.port,
+        user=connection.login,
+        password=connection.password,
+        dbname=connection.schema,
+        answer_within=answer_within,
+        **extra,
+    )
+
+
+def _torn(conn_id: str) -> PreflightError:
+    """Of a URI whose password isn't encoded: a part of it has become the host, the port, the database or a parameter."""
+    return PreflightError(
+        f"Connection {conn_id} names no login, or its parts don't look like a host, a database and libpq's parameters, as where a "
+        "URI's password isn't %-encoded (nothing of it is quoted, because it may hold a part of the password). Set host, port, "
+        "schema (the database), login and password; in a URI write / as %2F, ? as %3F, # as %23 and @ as %40."
+    )
+
+
+def migrations_connection() -> Connection:
+    """A connection for apply_migrations: supabase_migrations where there is one, so that the role that moves rows need
+    not be one that makes tables; else supabase_default."""
+    conn_id = MIGRATIONS_CONNECTION
+    try:
+        BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        if not os.environ.get(f"AIRFLOW_CONN_{conn_id.upper()}"):  # else it is there, and unreadable
+            conn_id = TARGET_CONNECTION
+    from dualwrite import postgres
+
+    try:
+        return target_connection(conn_id, answer_within=_MIGRATION_SECONDS)
+    except postgres.ConnectError as error:
+        if error.passing:
+            raise
+        raise PreflightError(
+            f"Can't connect to Postgres: {error}. Check connection {conn_id}. Between rounds of migrations sql/roles/data.sql "
+            "keeps dualwrite_migrations closed; sql/roles/migrations.sql opens it."
+        ) from None
+
+
+def target() -> Target:
+    """The target of connection supabase_default; it connects when it is first used."""
+    from dualwrite.postgres.target import Target
+
+    return Target(target_connection, CATALOG)

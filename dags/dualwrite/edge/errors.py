@@ -1,0 +1,187 @@
+"""How a task ends: which errors are worth a retry, what of them may be told, and where a person finds it."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+
+from dualwrite import alerts
+from dualwrite.edge.connections import TARGET_CONNECTION
+from dualwrite.model.errors import (
+    Defect,
+    DualWriteError,
+    IncompleteRead,
+    PreflightError,
+    SourceError,
+    TargetError,
+)
+from dualwrite.model.render import wrapped
+
+log = logging.getLogger("dualwrite")
+
+alerts.install()  # at import, so that every later failure is reported without content, bad form parameters included
+
+_WORTH_A_RETRY = (SourceError, TargetError, IncompleteRead)
+
+
+@contextmanager
+def clearly() -> Iterator[None]:
+    """Lets an error of ours through with its message alone, and fails the task at once where a retry can't help.
+
+    What other libraries say may quote a row ("Failing row contains ..."), so of their errors only the kind and the
+    place are told: nothing else of them reaches the log, or Sentry.
+    """
+
+    failure: Exception | None = None
+    try:
+        yield
+    except AirflowException:
+        raise
+    except Exception as error:  # noqa: BLE001
+        clear = cleared(error)
+        failure = clear if worth_a_retry(clear) else AirflowFailException(str(clear))
+    if failure is not None:
+        raise failure from None  # the first error must not go along as this one's context
+
+
+def cleared(error: Exception) -> Exception:
+    """An error of ours as it is; of any other the kind and the place, without its own words."""
+    from dualwrite import postgres
+
+    if isinstance(error, DualWriteError | AirflowException):
+        return error
+    if isinstance(error, postgres.ConnectError):
+        message = (
+            f"Can't connect to Postgres: {error}. Check connection {TARGET_CONNECTION}, and that the server is up."
+        )
+        return TargetError(message) if error.passing else PreflightError(message)
+    if isinstance(error, postgres.AnswerTimeout):
+        return TargetError(
+            f"Postgres, or the pooler in front of it, gave {error}, at {_place(error)}. The connection was closed. Check "
+            "whether the server is overloaded or unreachable, and run again."
+        )
+    if isinstance(error, postgres.Error):
+        message = (
+            f"Postgres rejected a statement: {postgres.condition(error)}, at {_place(error)}. "
+            f"{postgres.remedy(error) or 'Look the condition up, fix the cause, and run again.'}"
+        )
+        transient = postgres.is_transient(error) or postgres.is_disconnect(error)
+        return TargetError(message) if transient else PreflightError(message)
+    return Defect(
+        f"{type(error).__name__} at {_place(error)}. This is a defect of the bundle. Its message is withheld, "
+        "because it may quote a document. Report it with this line."
+    )
+
+
+def worth_a_retry(error: Exception) -> bool:
+    """Whether the same task may end well a little later."""
+    return isinstance(error, (*_WORTH_A_RETRY, Defect))
+
+
+def has_tries_left(context: Mapping[str, Any]) -> bool:
+    instance = context["ti"]
+    return bool(instance.try_number <= (getattr(instance, "max_tries", 0) or 0))
+
+
+class ReportFailed(SystemExit):
+    """Ends a task as failed. `str()` is what a notifier shows: all problems in one line.
+
+    Airflow logs a traceback of its own frames around every exception but SystemExit, and what must be read drowns in it.
+    It also retries a SystemExit where it may: a task that ends so takes FAILS_AT_ONCE among its arguments.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code = 1  # shown beside "Task exited"; the text stands above it already
+
+
+try:
+    from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+except ImportError:  # Airflow 3.2 has no retry policies: there the traceback stays
+    FAILS_AT_ONCE: dict[str, Any] = {}
+else:
+    FAILS_AT_ONCE = {"retry_policy": ExceptionRetryPolicy([RetryRule(ReportFailed, RetryAction.FAIL)])}
+
+
+def fail(problems: Sequence[str]) -> NoReturn:
+    """Ends the task as failed, with each problem whole, wrapped, and last in the log."""
+    log.error("This run fails:\n\n%s\n", "\n\n".join(wrapped(problem) for problem in problems))
+    text = "; ".join(problems)
+    raise ReportFailed(text) if FAILS_AT_ONCE else AirflowFailException(text)
+
+
+def nothing_examined(context: Mapping[str, Any]) -> NoReturn:
+    """Ends a report whose run did not get past its preflight."""
+    why = context["ti"].xcom_pull(task_ids="preflight", key="error")
+    if why:
+        alerts.mute()  # told by preflight
+    why = why or "it did not run, or was killed; see its log."
+    _stop(context, f"Nothing was examined, because preflight did not pass: {why}")
+
+
+@contextmanager
+def told_in_full(context: Mapping[str, Any]) -> Iterator[None]:
+    """Around what a report needs to be made: an error that ends the task there is shown as a drift is, in the log without a
+    traceback, on the page and in the run's tab."""
+    try:
+        yield
+    except AirflowSkipException:
+        raise
+    except Exception as error:
+        clear = cleared(error)
+        if worth_a_retry(clear) and has_tries_left(context):
+            raise
+        why = f"There is no report: {clear}"
+    else:
+        return
+    _stop(context, why)
+
+
+def _stop(context: Mapping[str, Any], why: str) -> NoReturn:
+    """Ends a report that has nothing but a sentence. It is left where reports are, for the page."""
+    about = {
+        "dag_id": str(context["dag"].dag_id),
+        "run_id": str(context["run_id"]),
+        "at": datetime.now(UTC).isoformat(),
+    }
+    context["ti"].xcom_push(key="return_value", value={**about, "stopped": why, "verdict": why, "alerts": [why]})
+    fail([why])
+
+
+@contextmanager
+def clearly_run(context: Mapping[str, Any]) -> Iterator[None]:
+    """Like `clearly`; also tags Sentry events with the run, and mutes them while a retry may still succeed.
+
+    The error that ends the task becomes its XCom `error`, for the report: the last task is where people look.
+    """
+    alerts.begin(dag_id=str(context["dag"].dag_id), run_id=str(context["run_id"]))
+    instance = context["ti"]
+    try:
+        with clearly():
+            yield
+    except AirflowTaskTimeout:  # no Exception: it passes through what handles those
+        instance.xcom_push(key="error", value="it took longer than its execution_timeout, and was ended")
+        raise
+    except AirflowSkipException:
+        raise
+    except AirflowFailException as error:
+        instance.xcom_push(key="error", value=str(error))
+        raise
+    except Exception as error:
+        instance.xcom_push(key="error", value=str(error))
+        if has_tries_left(context):
+            alerts.mute()
+        raise
+
+
+def _place(error: BaseException) -> str:
+    """The innermost lines of this package that an error passed through."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "dualwrite" in f.filename]
+    return " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames[-3:])) or "an unknown line"

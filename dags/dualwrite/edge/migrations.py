@@ -1,0 +1,60 @@
+"""The tasks of apply_migrations: what each takes from Airflow, and what it gives back. What they do is in migrations/."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from dualwrite import migrations
+from dualwrite.edge.connections import migrations_connection
+from dualwrite.edge.contexts import given
+from dualwrite.edge.errors import clearly, fail, told_in_full
+from dualwrite.migrations import MigrationParams, Migrator, Step
+from dualwrite.model.render import as_text
+
+log = logging.getLogger("dualwrite")
+
+
+def params_of(context: Mapping[str, Any]) -> MigrationParams:
+    return MigrationParams.checked(given(context))
+
+
+def plan(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+    with clearly(), migrations_connection() as connection:
+        steps = migrations.make_plan(connection, params_of(context))
+    for step in steps:
+        log.info("%s: %s%s", step.label, step.state, f", {step.reason}" if step.reason else "")
+    return [step.as_json() for step in steps]
+
+
+def apply(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+    with clearly():
+        migrator = Migrator(migrations_connection, params_of(context), context["run_id"])
+        steps = migrator.run()
+        migrator.set_web_client()
+    return [step.as_json() for step in steps]
+
+
+def verify(context: Mapping[str, Any], steps: list[dict[str, Any]]) -> list[str]:
+    with clearly(), migrations_connection() as connection:
+        if params_of(context).mode == "dry_run":
+            return []
+        return migrations.verify(connection, [Step(**step) for step in steps])
+
+
+def report(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises if a file was refused or failed, or if the tables differ."""
+    pull = context["ti"].xcom_pull
+    planned, applied, differences = pull(task_ids="plan"), pull(task_ids="apply"), pull(task_ids="verify")
+    with told_in_full(context), clearly(), migrations_connection() as connection:
+        whole = migrations.build_report(
+            connection, params_of(context), context["run_id"], applied or planned or [], differences
+        )
+    log.info("\n%s", as_text(migrations.described(whole)))
+    context["ti"].xcom_push(key="return_value", value=whole)  # before failing: it is wanted most then
+    if applied is None or differences is None:
+        fail(["The migrations were only partly applied: see the task that failed, plan or apply."])
+    if differences:
+        fail(["The target is not as the migrations promise: " + "; ".join(differences)])
+    return whole
