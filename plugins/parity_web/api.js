@@ -1,5 +1,7 @@
 // What the page knows comes from Airflow's REST API with the viewer's session.
 
+import { overlaid } from "./facts.js";
+
 export const RECONCILE = "reconcile_dual_writes";
 export const BACKFILL = "backfill_gap";
 export const MIGRATIONS = "apply_migrations";
@@ -84,13 +86,17 @@ export async function report(dagId, runId) {
 export const ended = (r) => r.state === "success" || r.state === "failed";
 
 // The newest whole report among the last runs, with its run; and the sentence that the newest run left instead, if it did.
+// A run that compared nothing has only changed what is open.
 export async function newest(dagId, among) {
   let stopped = null;
+  const later = [];
   for (const candidate of among.filter(ended).slice(0, 10)) {
     const found = await report(dagId, candidate.dag_run_id);
     if (found?.stopped) stopped ??= found.stopped;
-    else if (found) return { run: candidate, report: found, stopped };
+    else if (found?.compares === false) later.push({ run: candidate, report: found });
+    else if (found) return { run: candidate, report: overlaid(found, later), stopped, since: later[0]?.run };
   }
+  if (later.length) return { ...later[0], stopped };
   return stopped && { run: among.find(ended), report: null, stopped };
 }
 

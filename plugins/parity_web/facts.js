@@ -36,6 +36,29 @@ export function repairOf(found) {
   return repair === "all" ? { repair } : { repair, collections: [...new Set(repairable.map((f) => f.collection))] };
 }
 
+// One line names what is meant: a key, a verdict, or * for all that is open in the collection.
+const meant = (line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1)];
+export const lineOf = (collection, key) => `${collection}:${key}`;
+
+// What a row needs before it can be written, or deleted, of what is open: the missing rows above it, the rows that go with it.
+export function neededBy(collection, sample, all) {
+  const others = all.flatMap((l) => l.samples.map((s) => ({ collection: l.name, ...s }))).filter((s) => !s.excused && nameable(s.key));
+  const above = (s) => sample.verdict === "missing" && s.verdict === "missing" && s.path && sample.path?.startsWith(`${s.path}/`);
+  const with_ = (s) => sample.verdict === "extra" && s.verdict === "extra" && s.requires && s.requires === sample.path;
+  return others.filter((s) => above(s) || with_(s)).map((s) => lineOf(s.collection, s.key));
+}
+
+// The conf that repairs exactly these differences, what they need first; null where no repair can. `chosen`: [{collection, ...sample}].
+export function repairTheseOf(chosen, all) {
+  const repairable = chosen.filter((s) => REPAIR_OF[s.verdict] && nameable(s.key));
+  if (!repairable.length) return null;
+  const repair = REPAIRS[Math.max(...repairable.map((s) => REPAIRS.indexOf(REPAIR_OF[s.verdict])))];
+  const needed = repairable.flatMap((s) => neededBy(s.collection, s, all));
+  return { repair, keys: [...new Set([...needed, ...repairable.map((s) => lineOf(s.collection, s.key))])] };
+}
+
+export const excuseTheseOf = (chosen) => ({ excuse: chosen.map((s) => lineOf(s.collection, s.key)), excuse_reason: "" });
+
 export const excuseOf = (collection, key) => ({ excuse: [`${collection}:${key}`], excuse_reason: "" });
 
 // The conf that excuses a line's differences and nothing else, each by its key; null where the report doesn't show them all.
@@ -51,8 +74,9 @@ const ACTION = { missing: "insert", stale: "update", extra: "delete" };
 const ALLOWED = { off: [], missing: ["insert"], missing_and_stale: ["insert", "update"], all: ["insert", "update", "delete"] };
 
 // What a repair would write of what is open now: [{collection, action, number, keys}]. A row that is deleted may have
-// dependents, which are open too, or found by the run.
-export function planned(repair, collections, found, all) {
+// dependents, which are open too, or found by the run. `named`: the lines that it is limited to.
+export function planned(repair, collections, found, all, named = []) {
+  if (named.length) return plannedOf(repair, found, all, named);
   return found
     .filter((f) => (ALLOWED[repair] ?? []).includes(ACTION[f.verdict]) && collections.includes(f.collection))
     .map((f) => ({
@@ -63,38 +87,80 @@ export function planned(repair, collections, found, all) {
     }));
 }
 
+function plannedOf(repair, found, all, named) {
+  const groups = new Map();
+  const add = (collection, verdict, number, keys) => {
+    if (!(ALLOWED[repair] ?? []).includes(ACTION[verdict])) return;
+    const id = JSON.stringify([collection, verdict]);
+    const group = groups.get(id) ?? { collection, action: ACTION[verdict], number: 0, keys: [] };
+    groups.set(id, { ...group, number: group.number + number, keys: [...group.keys, ...keys] });
+  };
+  for (const [collection, key] of named.map(meant)) {
+    const shown = (all.find((l) => l.name === collection)?.samples ?? []).filter((s) => !s.excused);
+    if (key === "*" || DRIFT.includes(key))
+      for (const f of found.filter((f) => f.collection === collection && (key === "*" || f.verdict === key)))
+        add(collection, f.verdict, f.number, shown.filter((s) => s.verdict === f.verdict).map((s) => s.key));
+    else for (const s of shown.filter((s) => s.key === key)) add(collection, s.verdict, 1, [s.key]);
+  }
+  return [...groups.values()];
+}
+
 const rows = (n) => `${n.toLocaleString("en")} row${n === 1 ? "" : "s"}`;
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const listed = (names, of) => (names.length === of ? `all ${of} collections` : names.length > 3 ? `${names.length} collections` : names.join(", "));
 
 // What a run with these values will do: a sentence, the verb for the button, and whether rows may be deleted.
 export function effect(values, declared, plan) {
-  const { repair = "off", scope = "recent", excuse, unexcuse } = values;
+  const { repair = "off", scope = "recent", excuse, unexcuse, keys } = values;
   const where = listed(values.collections ?? declared, declared.length);
   const says = [
-    scope === "sweep" ? `Compares every document with every row in ${where}: one billed read for each document.` : `Compares what was written since the last run in ${where}.`,
+    keys?.length ? `Looks at ${differences(keys)} and compares nothing else.` : scope === "none" ? "Compares nothing." : scope === "sweep" ? `Compares every document with every row in ${where}: one billed read for each document.` : `Compares what was written since the last run in ${where}.`,
   ];
-  if (excuse?.length) says.push(`Excuses ${count(excuse)}: what stays open there is reported, and fails no run.`);
+  if (excuse?.length) says.push(`Excuses ${differences(excuse)}${scope === "none" ? ", at once" : ""}: what stays open there is reported, and fails no run.`);
   if (unexcuse?.length) says.push(`Takes ${unexcuse.length === 1 ? "an excuse" : `${unexcuse.length} excuses`} back: these count as open again.`);
   if (repair === "off") says.push("Writes nothing to your tables.");
   else {
     const may = { missing: "inserts missing rows", missing_and_stale: "inserts missing rows and updates stale ones", all: "inserts missing rows, updates stale ones and DELETES rows whose documents are gone" };
-    says.push(`Then ${may[repair]}, also those that this run finds; the journal keeps every previous row.`);
+    says.push(keys?.length ? `Then ${may[repair]}, of these only: a row that one of them needs and that isn't named is told, not written. The journal keeps every previous row.`
+      : `Then ${may[repair]}, also those that this run finds; the journal keeps every previous row.`);
   }
   const numbers = {};
   for (const p of plan) numbers[p.action] = (numbers[p.action] ?? 0) + p.number;
   const parts = ["delete", "insert", "update"].filter((a) => numbers[a]).map((a, i) => (i ? `${a} ${numbers[a].toLocaleString("en")}` : `${a} ${rows(numbers[a])}`));
   const writes = parts.length ? capital(parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts[0]) : repair === "all" ? "Repair, with deletes" : "Repair";
-  const verb = repair !== "off" ? writes : excuse?.length ? `Excuse ${count(excuse)}` : unexcuse?.length ? "Take back" : scope === "sweep" ? "Sweep" : "Look now";
+  const verb = repair !== "off" ? writes : excuse?.length ? `Excuse ${differences(excuse)}` : unexcuse?.length ? "Take back" : keys?.length ? "Look at these" : scope === "sweep" ? "Sweep" : "Look now";
   return { says: says.join(" "), verb, deletes: repair === "all" };
 }
 
-function count(excuse) {
-  const whole = excuse.filter((line) => line.endsWith(":*")).map((line) => line.slice(0, -2));
-  const keys = excuse.length - whole.length;
-  const parts = whole.map((name) => `everything open in ${name}`);
+function differences(lines) {
+  const found = lines.map(meant);
+  const keys = found.filter(([, key]) => key !== "*" && !DRIFT.includes(key)).length;
+  const parts = found.filter(([, key]) => key === "*").map(([name]) => `everything open in ${name}`);
+  parts.push(...found.filter(([, key]) => DRIFT.includes(key)).map(([name, key]) => `all that is ${key} in ${name}`));
   if (keys) parts.push(`${keys} difference${keys === 1 ? "" : "s"}`);
   return parts.join(" and ");
+}
+
+// A run that compared nothing (an excuse, a repair by key) tells what is open since then: the rest is of the run that
+// compared. `later`: [{run, report}], the newest first.
+export function overlaid(base, later) {
+  if (!later.length) return base;
+  const newest = later[0].report;
+  const kept = Object.fromEntries(["open", "excuses", "ages", "history", "clean_days"].map((name) => [name, newest[name] ?? base[name]]));
+  const asked = later.flatMap(({ run }) => [...(run.conf?.keys ?? []), ...(run.conf?.excuse ?? [])]);
+  const touched = (collection, verdict, key) => ["*", verdict, key].some((word) => asked.includes(lineOf(collection, word)));
+  const again = new Map(newest.collections.map((c) => [c.collection, c]));
+  const collections = base.collections.map((c) => {
+    const samples = Object.fromEntries(Object.entries(c.samples ?? {}).map(([verdict, found]) => [verdict, [
+      ...found.filter((s) => !touched(c.collection, verdict, s.key)), ...(again.get(c.collection)?.samples?.[verdict] ?? []),
+    ]]));
+    return { ...c, samples };
+  });
+  const known = Object.fromEntries((newest.ready?.checks ?? []).map((check) => [check.name, check]));
+  const checks = (base.ready?.checks ?? []).map((check) => (["drift", "rejected", "clean", "derived"].includes(check.name) ? (known[check.name] ?? check) : check));
+  const drifts = (text) => DRIFT.some((verdict) => text.includes(` ${verdict} since `));
+  const alerts = [...new Set([...(base.alerts ?? []).filter((text) => !drifts(text)), ...(newest.alerts ?? [])])];
+  return { ...base, ...kept, collections, alerts, ready: base.ready && { answer: checks.every((c) => c.ok), checks } };
 }
 
 // A link opens the form with values, and whoever made it isn't whoever presses. What would let a run write more than usual
@@ -112,7 +178,8 @@ export function outcome(report) {
   const where = new Set();
   for (const c of report.collections ?? []) for (const what of Object.keys(wrote)) if (c[what]) { wrote[what] += c[what]; where.add(c.collection); }
   const parts = Object.entries(wrote).filter(([, n]) => n).map(([what, n]) => `${rows(n)} ${what}`);
-  return `${parts.length ? `${capital(parts.join(", "))} in ${[...where].join(", ")}. ` : ""}${report.verdict ?? ""}`;
+  const stopped = report.problem && !report.verdict?.includes(report.problem) ? `${report.problem} ` : "";
+  return `${stopped}${parts.length ? `${capital(parts.join(", "))} in ${[...where].join(", ")}. ` : ""}${report.verdict ?? ""}`;
 }
 
 const STEPS = { preflight: "preflight", compare: "compare", grace: "wait for the second look", look_again: "second look", repair: "repair", report: "report" };

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { chart } from "./chart.js";
 import { age, ago, breakable, clock, code, count, el, followTheme, link, named, nameOf, number, runLink, say, span, when } from "./dom.js";
-import { DRIFT, excuseAllOf, excuseOf, findings, fromLink, history, lines, nameable, neverSwept, outcome, plain, repairOf, standing, steps, sweepOf, unexcuseOf } from "./facts.js";
+import { DRIFT, excuseAllOf, excuseOf, excuseTheseOf, findings, fromLink, history, lines, nameable, neverSwept, outcome, lineOf, plain, repairOf, repairTheseOf, standing, steps, sweepOf, unexcuseOf } from "./facts.js";
 import { openForm, started } from "./trigger.js";
 
 const EVERY = 30_000;
@@ -11,6 +11,7 @@ const WHILE_RUNNING = 5_000;
 const asked = new URLSearchParams(location.search);
 const page = document.getElementById("page");
 const SIGNS = { good: "✓", bad: "✕", unknown: "?" };
+const chosen = new Set(); // samples whose box is checked, as collection:key: kept over a refresh
 const opened = new Set(); // collections whose samples are shown: kept over a refresh
 let timer = 0;
 let note = null;
@@ -40,6 +41,7 @@ function formButton(text, title, form, kind, of) {
 }
 
 const OFF = { repair: "off" };
+const ALONE = { repair: "off", scope: "none" }; // an excuse takes effect at once: nothing has to be compared for it
 
 const repairButton = (found, kind) => {
   const conf = repairOf(found);
@@ -49,15 +51,13 @@ const repairButton = (found, kind) => {
 };
 
 const excuseButton = (collection, key) =>
-  formButton("Excuse…", "Excuse a difference", { preset: excuseOf(collection, key) }, null, `${collection} ${key}`);
+  formButton("Excuse…", "Excuse a difference", { preset: excuseOf(collection, key), fixed: ALONE }, null, `${collection} ${key}`);
 
-// A line's differences, by key. Where the report doesn't show them all, the form says what it would excuse besides.
+// A line's differences: by key, or by their verdict where the report doesn't show them all.
 function excuseLineButton(found, samples) {
   const exact = excuseAllOf(found, samples);
-  const open = known.problems.filter((f) => f.collection === found.collection);
-  const warns = exact ? null : `The report doesn't show all of these keys: this excuses everything that is open in ${found.collection}: ${open.map((f) => `${number(f.number)} ${f.verdict}`).join(", ")}. To excuse fewer, name keys instead of *.`;
-  return formButton("Excuse…", `Excuse ${count(exact ? found.number : open.reduce((sum, f) => sum + f.number, 0), "difference")} in ${found.collection}`,
-    { preset: exact ?? excuseOf(found.collection, "*"), warns }, null, `${found.verdict} ${found.collection}`);
+  return formButton("Excuse…", `Excuse ${count(found.number, "difference")} in ${found.collection}`,
+    { preset: exact ?? excuseOf(found.collection, found.verdict), fixed: ALONE }, null, `${found.verdict} ${found.collection}`);
 }
 
 const sweepButton = (collection) => formButton("Sweep…", `Sweep ${collection}`, { preset: sweepOf(collection), fixed: OFF }, null, collection);
@@ -119,7 +119,7 @@ function hero({ latest, dag, runs, running, stopped }, problems) {
   const until = Object.values(report.ages ?? {}).map((a) => a.examined_until).sort()[0];
   const swept = Object.values(report.ages ?? {}).map((a) => a.swept_at ?? "").sort()[0];
   const never = neverSwept(report);
-  const silent = newest && newest.dag_run_id !== run.dag_run_id;
+  const silent = newest && newest.dag_run_id !== (latest.since ?? run).dag_run_id;
   return el("section", { class: `card hero ${tone}${running ? " past" : ""}`, "aria-labelledby": "standing" },
     el("h2", { id: "standing" }, el("span", { class: "sign", "aria-hidden": "true" }, SIGNS[tone]), says),
     running && el("p", {}, "As it was before the run in progress."),
@@ -254,14 +254,42 @@ function collectionRows(line, counted, at) {
 }
 
 function samples(line) {
-  return el("ul", { class: "bare" }, line.samples.map((s) =>
+  const acts = (s) => DRIFT.includes(s.verdict) && !s.excused && nameable(s.key) && may.trigger;
+  const about = line.samples.filter(acts).map((s) => ({ collection: line.name, ...s }));
+  const bar = el("p", { class: "buttons chosen" });
+  const fill = () => bar.replaceChildren(...chosenButtons(about.filter((s) => chosen.has(lineOf(line.name, s.key)))));
+  const box = (s) => {
+    const id = lineOf(line.name, s.key);
+    const made = el("input", { type: "checkbox", "aria-label": `Choose ${line.name} ${s.key}`, checked: chosen.has(id), onchange: () => { made.checked ? chosen.add(id) : chosen.delete(id); fill(); } });
+    return made;
+  };
+  fill();
+  return el("div", {}, el("ul", { class: "bare" }, line.samples.map((s) =>
     el("li", { class: "finding" },
-      el("div", {}, el("span", { class: `chip ${s.verdict}` }, plain(s.verdict)), " ", code(s.key),
+      el("div", {}, acts(s) && about.length > 1 && [box(s), " "], el("span", { class: `chip ${s.verdict}` }, plain(s.verdict)), " ", code(s.key),
         s.path && el("p", { class: "quiet" }, code(s.path)),
         el("p", { class: "quiet" }, [
           s.columns && `differs in ${s.columns.join(", ")}`, s.reason && plain(s.reason), s.cause && plain(s.cause), s.excused && "excused",
         ].filter(Boolean).join(" · "))),
-      DRIFT.includes(s.verdict) && !s.excused && nameable(s.key) && el("p", { class: "buttons" }, excuseButton(line.name, s.key)))));
+      acts(s) && el("p", { class: "buttons" }, onlyThisButton(line.name, s), excuseButton(line.name, s.key))))), bar);
+}
+
+function onlyThisButton(collection, sample) {
+  const conf = repairTheseOf([{ collection, ...sample }], known.lines);
+  const needed = conf ? conf.keys.length - 1 : 0;
+  return conf && formButton("Only this one…", `Repair one difference in ${collection}`,
+    { preset: conf, warns: needed ? `It needs ${count(needed, "other row")} first, named below before it.` : null }, null, `${sample.verdict} ${collection} ${sample.key}`);
+}
+
+// What is done to exactly the differences whose boxes are checked.
+function chosenButtons(these) {
+  if (!these.length) return [];
+  const conf = repairTheseOf(these, known.lines);
+  const says = count(these.length, "difference");
+  return [
+    conf && formButton(`Repair ${number(these.length)} chosen…`, `Repair ${says}`, { preset: conf }),
+    formButton(`Excuse ${number(these.length)} chosen…`, `Excuse ${says}`, { preset: excuseTheseOf(these), fixed: ALONE }),
+  ].filter(Boolean);
 }
 
 function excusesCard(report) {
@@ -270,7 +298,7 @@ function excusesCard(report) {
     el("li", { class: "finding" },
       el("div", {}, el("strong", {}, e.collection), " ", el("span", { class: "chip" }, plain(e.verdict)), " ", code(e.key),
         el("p", {}, el("q", {}, e.reason ?? "")), el("p", { class: "quiet" }, "by ", e.by, ", ", ago(e.since))),
-      nameable(e.key) && el("p", { class: "buttons" }, formButton("Take back…", "Take an excuse back", { preset: unexcuseOf(e.collection, e.key), }, null, `${e.collection} ${e.key}`))));
+      nameable(e.key) && el("p", { class: "buttons" }, formButton("Take back…", "Take an excuse back", { preset: unexcuseOf(e.collection, e.key), fixed: ALONE }, null, `${e.collection} ${e.key}`))));
   return el("section", { class: "card" }, el("h2", {}, "Excuses"),
     el("details", {}, el("summary", {}, total > items.length ? `${number(total)} excused, the latest ${items.length} shown` : `${number(total)} excused`),
       el("ul", { class: "bare" }, items)));

@@ -27,11 +27,11 @@ export async function openForm(title, { preset = {}, fixed = {}, warns = null, k
   }
 }
 
-const REPAIRING = ["repair", "max_repairs", "max_share", "max_proof_reads", "excuse", "excuse_reason", "unexcuse"];
+const REPAIRING = ["repair", "max_repairs", "max_share", "max_proof_reads", "keys", "excuse", "excuse_reason", "unexcuse"];
 
 function form(about, preset, fixed, { close, known, may, unpause, onDone }) {
   fields = {};
-  const params = Object.entries(about.params ?? {}).filter(([name]) => !(name in fixed) && !(fixed.repair === "off" && REPAIRING.includes(name)));
+  const params = Object.entries(about.params ?? {}).filter(([name]) => name in preset || !(name in fixed || (fixed.repair === "off" && (fixed.scope === "none" || REPAIRING.includes(name)))));
   const chosen = params.filter(([name]) => name in preset);
   const others = params.filter(([name]) => !(name in preset));
   const box = el("input", { type: "checkbox", id: "unpause", checked: unpause });
@@ -51,7 +51,7 @@ function form(about, preset, fixed, { close, known, may, unpause, onDone }) {
   const show = () => {
     const now = values();
     const declared = about.params?.collections?.value ?? [];
-    const plan = planned(now.repair, now.collections ?? declared, known?.problems ?? [], known?.lines ?? []);
+    const plan = planned(now.repair, now.collections ?? declared, known?.problems ?? [], known?.lines ?? [], now.keys ?? []);
     const { says, verb, deletes } = effect(now, declared, plan);
     sentence.textContent = about.is_paused && !box.checked ? `${says} The DAG is paused: the run waits until somebody unpauses it.` : says;
     sentence.classList.toggle("danger", deletes);

@@ -16,6 +16,7 @@ from dualwrite.model.mapping import Refusal
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
 from tests.e2e.browser import chromium, needs_chromium, serious
+from tests.e2e.conftest import picture
 from tests.e2e.parity_stub import NOW, RUN, Stub, about, report_of, serve
 
 pytestmark = needs_chromium
@@ -32,6 +33,12 @@ DETAILS = {
             "value": ["posts", "comments"], "description": "Which.",
             "schema": {"type": "array", "items": {"type": "string", "enum": ["posts", "comments"]}, "title": "Collections"},
         },
+        "scope": {
+            "value": "recent", "description": "How far.",
+            "schema": {"enum": ["recent", "sweep", "none"], "title": "Scope", "values_display": {"none": "none: compare nothing"}},
+        },
+        "keys": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Only these"}},
+        "unexcuse": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Take back"}},
         "excuse": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Excuse"}},
         "excuse_reason": {"value": None, "description": "Why.", "schema": {"type": ["null", "string"], "title": "Reason"}},
         "max_billed_reads": {
@@ -329,7 +336,8 @@ def test_an_excuse_needs_a_reason_and_names_one_key(page, stub):
     dialog.get_by_label("Reason").fill("known")
     dialog.get_by_role("button", name="Excuse 1 difference").click()
     expect(page.locator(".note")).to_contain_text("Asked for")
-    assert stub.posted[-1][1]["conf"] == {"excuse": ["posts:Def456"], "excuse_reason": "known"}
+    excuse = {"excuse": ["posts:Def456"], "excuse_reason": "known"}
+    assert stub.posted[-1][1]["conf"] == {"repair": "off", "scope": "none", **excuse}, "nothing is compared for it"
 
 
 def test_an_excuse_is_of_its_line_alone(page, stub):
@@ -345,14 +353,14 @@ def test_an_excuse_is_of_its_line_alone(page, stub):
     expect(dialog.locator("button[type=submit]")).to_have_text("Excuse 7 differences")
 
 
-def test_a_wider_excuse_says_what_it_covers(page, stub):
-    """The report holds twenty samples of a verdict: more can't be named by key."""
+def test_an_excuse_of_many_is_of_their_verdict_alone(page, stub):
+    """The report holds twenty samples of a verdict, and posts:* excused the other verdicts too."""
     many = [Finding(Verdict.MISSING, f"k{i}") for i in range(25)]
     _open(page, stub, report_of(_collection("posts", *many, STALE)))
     page.get_by_role("button", name="Excuse… missing posts").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog.locator(".problem").first).to_contain_text("everything that is open in posts: 25 missing, 1 stale")
-    expect(dialog.locator("button[type=submit]")).to_have_text("Excuse everything open in posts")
+    expect(dialog.get_by_label("Excuse", exact=True)).to_have_value("posts:missing")
+    expect(dialog.locator("button[type=submit]")).to_have_text("Excuse all that is missing in posts")
 
 
 def test_a_link_opens_the_form_with_its_values_and_sends_nothing_by_itself(page, stub):
@@ -544,3 +552,79 @@ def test_axe_finds_nothing_serious_in_either_theme_on_a_desk_or_a_phone(browser,
         summary.click()
     assert serious(page) == []
     page.close()
+
+
+# --- exactly these ------------------------------------------------------------------------------------------------------
+
+POST = Finding(Verdict.EXTRA, "p9", "boards/b/posts/p9")
+BELOW = Finding(Verdict.EXTRA, "c9", "boards/b/posts/p9/comments/c9", requires="boards/b/posts/p9")
+
+
+def test_only_this_one_repairs_one_key_and_says_so(page, stub):
+    """A repair of one row was a repair of its collection, at the least."""
+    many = [Finding(Verdict.MISSING, f"k{i}", f"boards/b/posts/k{i}") for i in range(3)]
+    _open(page, stub, report_of(_collection("posts", *many, STALE), _collection("comments")))
+    page.locator("#open summary").first.click()
+    page.get_by_role("button", name="Only this one… missing posts k1").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Only these")).to_have_value("posts:k1")
+    expect(dialog.locator(".effect")).to_contain_text(
+        "Looks at 1 difference and compares nothing else. Then inserts missing rows, of these only"
+    )
+    expect(dialog.locator(".plan")).to_contain_text("posts, insert: k1")
+    picture(page, "only-this-one")
+    dialog.get_by_role("button", name="Insert 1 row").click()
+    expect(page.locator(".note")).to_contain_text("Asked for")
+    assert stub.posted[-1][1]["conf"] == {"repair": "missing", "keys": ["posts:k1"]}
+
+
+def test_what_a_row_needs_first_is_named_before_it(page, stub):
+    """A post is deleted after its comments; the form names them, so that nobody is surprised."""
+    _open(page, stub, report_of(_collection("posts", POST), _collection("comments", BELOW)))
+    page.locator("#open summary").first.click()
+    page.get_by_role("button", name="Only this one… extra posts p9").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Only these")).to_have_value("comments:c9\nposts:p9")
+    expect(dialog.locator(".problem").first).to_contain_text("It needs 1 other row first")
+    expect(dialog.locator("button[type=submit]")).to_have_text("Delete 2 rows")
+    dialog.get_by_label("Only these").fill("posts:p9")
+    expect(dialog.locator("button[type=submit]")).to_have_text("Delete 1 row")
+
+
+def test_checked_samples_are_repaired_or_excused_together(page, stub):
+    many = [Finding(Verdict.MISSING, f"k{i}", f"boards/b/posts/k{i}") for i in range(4)]
+    _open(page, stub, report_of(_collection("posts", *many), _collection("comments")))
+    page.locator("#open summary").first.click()
+    for key in ("k0", "k2"):
+        page.locator("#open").get_by_label(f"Choose posts {key}").check()
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.locator("#open").get_by_label("Choose posts k2")).to_be_checked()
+    picture(page, "chosen")
+    page.locator("#open").get_by_role("button", name="Excuse 2 chosen…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading")).to_have_text("Excuse 2 differences")
+    expect(dialog.locator(".effect")).to_contain_text("Compares nothing. Excuses 2 differences, at once")
+    dialog.get_by_label("Reason").fill("test accounts")
+    dialog.get_by_role("button", name="Excuse 2 differences").click()
+    expect(dialog).to_be_hidden()
+    assert stub.posted[-1][1]["conf"]["excuse"] == ["posts:k0", "posts:k2"]
+    assert serious(page) == []
+
+
+def test_an_excuse_shows_at_once_beside_what_was_compared(page, stub):
+    """Its run compares nothing: what the last comparison found stays, without what is excused now."""
+    many = [Finding(Verdict.MISSING, f"k{i}", f"boards/b/posts/k{i}") for i in range(3)]
+    stub.answers |= about(DAG, report_of(_collection("posts", *many), _collection("comments")))
+    [old] = stub.answers[f"dags/{DAG}/dagRuns"][1]["dag_runs"]
+    new = {**old, "dag_run_id": "excusing", "conf": {"excuse": ["posts:k0"], "scope": "none"}}
+    stub.answers[f"dags/{DAG}/dagRuns"] = (200, {"dag_runs": [new, old]})
+    later = report_of(_collection("posts", *many[1:]))
+    later |= {"compares": False, "collections": [], "verdict": "2 differences are open: 2 missing. 1 excused."}
+    path = f"dags/{DAG}/dagRuns/excusing/taskInstances/report/xcomEntries/return_value"
+    stub.answers[path] = (200, {"value": later})
+    page.goto(stub.url)
+    expect(page.locator(".hero h2")).to_contain_text("2 differences are open")
+    expect(page.locator("#open .chip").first).to_have_text("2 missing")
+    expect(page.locator("#open summary")).to_contain_text("2 samples")
+    expect(page.locator("#collections")).to_contain_text("comments")
+    expect(page.locator(".hero")).not_to_contain_text("A later run")

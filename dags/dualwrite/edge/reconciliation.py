@@ -63,10 +63,14 @@ def params_of(context: Mapping[str, Any]) -> ReconcileParams:
                 continue
             if name in BY_A_PERSON:
                 raise ParameterError(
-                    f"Only a person excuses, and only what is open then: Variable {variable} would hide everything found "
-                    f"from now on. Delete it, and trigger a run with {name} instead."
+                    f"Only a person gives {name}, and only for what is open then: Variable {variable} would hold for everything "
+                    f"found from now on. Delete it, and trigger a run with {name} instead."
                 )
             changed = {**found, name: _from_variable(text)}
+            if changed.get("scope") == "none":
+                raise ParameterError(
+                    f"A scheduled run compares: Variable {variable} = none would leave everything unseen. Delete it."
+                )
             try:
                 ReconcileParams.checked(changed, CATALOG)
             except DualWriteError as error:

@@ -76,7 +76,7 @@ def still_to_write(finding: Finding, policy: Policy) -> bool:
     """A difference that the policy allows and nothing blocks."""
     if finding.excused:
         return False
-    if finding.reason is not None and finding.reason != Reason.PARENT_MISSING:
+    if finding.reason is not None and not (finding.reason is Reason.PARENT_MISSING and policy.parents):
         return False
     return (finding.verdict is Verdict.MISSING and policy.insert) or (
         finding.verdict is Verdict.STALE and policy.update

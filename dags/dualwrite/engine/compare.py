@@ -98,7 +98,9 @@ class Examiner:
         """Drift that a person had excused before it was found; kept for `first_look` alone."""
         self.obstructed: list[Finding] = []
         """Extra rows that were to be deleted and are still there, each with the reason."""
-        self.parents = Parents(source, target, catalog, run_id=run_id, insert=policy.insert, report=report)
+        self.parents = Parents(
+            source, target, catalog, run_id=run_id, insert=policy.insert and policy.parents, report=report
+        )
         self.judge = Judge(source, target, catalog, collection, report=report, run_id=run_id, parents=self.parents)
         self.protocol = Protocol(self.judge, policy)
         self._unresolved: list[tuple[Unit, Finding]] = []

@@ -19,12 +19,13 @@ class Policy:
     """What a run may write. Nothing, by default.
 
     `max_proof_reads`: how many names of documents may be read to prove that no document has a row's key, before that row
-    is deleted (see engine/absence.py).
+    is deleted (see engine/absence.py). `parents`: whether rows that an inserted one needs may be inserted along.
     """
 
     insert: bool = False
     update: bool = False
     delete: bool = False
+    parents: bool = True
     max_proof_reads: int = MAX_PROOF_READS
 
     @property

@@ -14,8 +14,8 @@ from dualwrite.model.parameters import (
     EACH_DIFFERENCE,
     FINE_TUNING,
     MAX_BILLED_READS,
+    Accepted,
     Collections,
-    Differences,
     ExcuseReason,
     Instant,
     MaxBilledReads,
@@ -71,7 +71,7 @@ class GapParams(Params):
     until: Instant | None = Field(None, title="Until", description="With an offset from UTC; empty means now.")
     """Settled in a running run: never later than its beginning, and the same moment in all its tasks."""
     max_billed_reads: MaxBilledReads = None
-    excuse: Differences = Field(
+    excuse: Accepted = Field(
         (), title="Excuse", description=EACH_DIFFERENCE + "all that an earlier verification left open in it."
     )
     excuse_reason: ExcuseReason = None

@@ -114,7 +114,7 @@ def _with_reason(value: str | None, info: ValidationInfo) -> str | None:
 
 
 DIFFERENCE = "^[^:]+:.+$"
-EACH_DIFFERENCE = "One difference a line, as collection:key ({collection}:AbC123); collection:* means "
+EACH_DIFFERENCE = "One a line, as collection:key ({collection}:AbC123), or collection:verdict ({collection}:missing); collection:* means "
 """The form puts the name of a collection in place of {collection}."""
 
 Instant = Annotated[datetime, BeforeValidator(_instant)]
@@ -122,12 +122,13 @@ Instant = Annotated[datetime, BeforeValidator(_instant)]
 
 Collections = Annotated[tuple[str, ...], BeforeValidator(_declared), Field(title="Collections")]
 
-Differences = Annotated[
+_Listed = Annotated[
     tuple[Annotated[str, Field(pattern=DIFFERENCE)], ...],
     BeforeValidator(lambda value: () if value is None else value),  # so does the form send an empty list
-    Field(strict=False, json_schema_extra={**EXCUSES, "type": ["null", "array"]}),
 ]
-"""Each as collection:key, or collection:* for all of a collection."""
+Differences = Annotated[_Listed, Field(strict=False, json_schema_extra={"type": ["null", "array"]})]
+Accepted = Annotated[_Listed, Field(strict=False, json_schema_extra={**EXCUSES, "type": ["null", "array"]})]
+"""Each as collection:key, collection:verdict, or collection:* for all of a collection (see named.py)."""
 
 ExcuseReason = Annotated[
     str | None,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
+from dualwrite.model.errors import ParameterError
+from dualwrite.model.named import Named, by_collection
 from dualwrite.model.parameters import (
     ALARMS,
     EACH_DIFFERENCE,
     FINE_TUNING,
     MAX_BILLED_READS,
+    Accepted,
     Collections,
     Differences,
     ExcuseReason,
@@ -22,13 +27,27 @@ from dualwrite.model.parameters import (
     pairs,
 )
 
-BY_A_PERSON = ("excuse", "excuse_reason", "unexcuse")
-"""Parameters that only a person gives: a Variable would excuse whatever is found from now on."""
+BY_A_PERSON = ("keys", "excuse", "excuse_reason", "unexcuse")
+"""Parameters that only a person gives, for what is open at that moment: a Variable would hold for whatever is found from now on."""
 
 
 SCHEDULED_MAX_BILLED_READS = 2_000_000
 """The cap of a scheduled run that nobody gave one, $1.20: what makes it read may be a client's doing. A sweep of more documents
 needs Variable reconcile_max_billed_reads; null there means no cap."""
+
+
+def _looks_at_these(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    chosen: tuple[str, ...] = info.data.get("collections") or ()
+    if value and info.data.get("scope") == "sweep":
+        raise ParameterError(
+            "A run with keys looks at these and compares nothing else: leave scope = sweep out, or keys."
+        )
+    for name, key in pairs(value) if chosen else ():
+        if name not in chosen:
+            raise ParameterError(
+                f"keys names {name}:{key}, but collections leaves {name} out. Choose from {', '.join(chosen)}."
+            )
+    return value
 
 
 class ReconcileParams(Params):
@@ -47,7 +66,7 @@ class ReconcileParams(Params):
             ]
         },
     )
-    scope: Literal["recent", "sweep"] = Field(
+    scope: Literal["recent", "sweep", "none"] = Field(
         "recent",
         title="Scope",
         description="A sweep also finds what no window shows; it costs one read for each document.",
@@ -55,11 +74,19 @@ class ReconcileParams(Params):
             "words": [
                 "recent: what was written since the last run (and a sweep where one is due)",
                 "sweep: every document and every row",
+                "none: compare nothing; excuses take effect at once, and only keys are looked at",
             ]
         },
     )
     collections: Collections = Field(
         description="The others keep their watermark: the next run that selects them starts there."
+    )
+    keys: Annotated[Differences, AfterValidator(_looks_at_these)] = Field(
+        (),
+        title="Only these",
+        description=EACH_DIFFERENCE
+        + "all that is open in it. The run looks at these open differences, repairs no others, and "
+        "compares nothing else. A row that one of them needs and that isn't named here is told, not written.",
     )
     max_repairs: int = Field(
         500,
@@ -94,9 +121,9 @@ class ReconcileParams(Params):
         "would have to prove stays open as absence_not_proved, and the run says so. Any client can make a row that needs a proof.",
         json_schema_extra=FINE_TUNING,
     )
-    excuse: Differences = Field((), title="Excuse", description=EACH_DIFFERENCE + "all that is open in it now.")
+    excuse: Accepted = Field((), title="Excuse", description=EACH_DIFFERENCE + "all that is open in it now.")
     excuse_reason: ExcuseReason = None
-    unexcuse: Differences = Field(
+    unexcuse: Accepted = Field(
         (),
         title="Take an excuse back",
         description="One a line, as collection:key or collection:*; the difference counts as open again.",
@@ -207,6 +234,23 @@ class ReconcileParams(Params):
         "of the window does. The others are counted in the report, fail the run, and are left to the sweep.",
         json_schema_extra=FINE_TUNING,
     )
+
+    @property
+    def compares(self) -> bool:
+        """Whether the run looks at what was written, or at everything; else only at what `keys` names."""
+        return self.scope != "none" and not self.keys
+
+    @cached_property
+    def named(self) -> Mapping[str, Named]:
+        """What `keys` names, by collection."""
+        return by_collection(pairs(self.keys))
+
+    def repairs_key(self, collection: str, label: str, verdict: str) -> bool:
+        """Whether a repair may touch this difference: any, unless some are named."""
+        if not self.keys:
+            return True
+        named = self.named.get(collection)
+        return named is not None and named.names(label, verdict)
 
     @property
     def excuses(self) -> tuple[tuple[str, str], ...]:

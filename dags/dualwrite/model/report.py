@@ -15,7 +15,7 @@ from typing import Any, Self
 from dualwrite.model import cost
 from dualwrite.model.errors import IdentityError
 from dualwrite.model.render import Block, Code, Items, Paragraph, Table, number
-from dualwrite.model.verdicts import DRIFT, VERDICTS, Finding, Verdict
+from dualwrite.model.verdicts import DRIFT, VERDICTS, Finding, Verdict, printable
 
 VERSION = 1
 SAMPLES = 20
@@ -290,6 +290,12 @@ def _by_reason(
 def listed(counts: Mapping[str, int], verdicts: Iterable[str] = VERDICTS) -> str:
     """Counts that are not zero, as "2 missing, 1 stale"."""
     return ", ".join(f"{counts[v]:,} {str(v).replace('_', ' ')}" for v in verdicts if counts.get(v))
+
+
+def few(names: Sequence[str], most: int = 10) -> str:
+    """Names for people to read, and how many are left out."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(map(printable, names[:most])) + more
 
 
 def total(collections: Iterable[Mapping[str, Any]]) -> Counter[str]:

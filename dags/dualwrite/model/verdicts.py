@@ -155,6 +155,8 @@ class Finding:
             sample["reason"] = self.reason
         if self.cause:
             sample["cause"] = str(self.cause.why)
+        if self.requires is not None:
+            sample["requires"] = _short(self.requires, 2 * longest)
         if self.excused:
             sample["excused"] = True
         return sample

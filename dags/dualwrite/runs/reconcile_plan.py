@@ -13,7 +13,7 @@ from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.errors import ParameterError, PreflightError
-from dualwrite.model.parameters import refuse_unknown_collections
+from dualwrite.model.parameters import pairs, refuse_unknown_collections
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.windows import Window, recent_window
@@ -48,6 +48,13 @@ class Plan:
     """The last run before this one that left something in the target."""
     hung: tuple[str, ...] = ()
     """Runs before this one that were cut off without a report: this one tells of them."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The collections that this run looks at: where keys are named, only theirs."""
+        if self.params.compares:
+            return self.params.collections
+        return tuple(name for name in self.params.collections if name in self.params.named)
 
     @property
     def repairs(self) -> bool:
@@ -124,6 +131,7 @@ class Run(BaseRun):
             insert=repair != "off",
             update=repair in ("missing_and_stale", "all"),
             delete=repair == "all",
+            parents=not self.params.keys,
             max_proof_reads=self.params.max_proof_reads,
         )
 
@@ -170,6 +178,8 @@ def preflight(
 ) -> Plan:
     """Checks both sides, keeps excuses, and fixes the windows: from each collection's watermark on.
 
+    Where no collection is looked at, the rest is left out.
+
     `by` is who asks and `asked_at` when they did (None: just now), `clock` the worker's own. `now`: where the windows end
     (None: now).
     """
@@ -187,6 +197,7 @@ def preflight(
         # Excuses may name a collection that is no longer declared, and has differences open from when it was.
         known = {*catalog.names, *(line["collection"] for line in differences.open_counts(connection))}
         refuse_unknown_collections([*params.excuses, *params.unexcuses], known)
+        excuses.refuse_ambiguous(connection, pairs(params.keys))
         if (params.excuses or params.unexcuses) and asked_at is not None and clock() - asked_at > MAX_ASKED_AGE:
             raise ParameterError(
                 f"This run was asked for at {asked_at.isoformat(timespec='minutes')} and excuses differences: what is open "
@@ -199,7 +210,8 @@ def preflight(
         moment = target_clock.now(connection)
         called = baselines.called_sweeps(connection)
         known_marks = watermarks.watermarks(connection)
-        marks = {name: _believed(known_marks.get(name), moment) for name in params.collections}
+        compared = params.collections if params.compares else ()
+        marks = {name: _believed(known_marks.get(name), moment) for name in compared}
     windows, instead = {}, {}
     for name, mark in marks.items():
         recent = None if mark is None else recent_window(mark[0], params.minutes, now)
@@ -208,6 +220,8 @@ def preflight(
         if sweep and recent is not None and params.scope != "sweep" and catalog[name].check_fields:
             instead[name] = recent
     plan = Plan(params, now, dual_write_enabled, windows, instead, unattended, before=before)
+    if not plan.names:  # excuses alone: they are kept, and nothing is looked at
+        return replace(plan, billed_reads=source.billed_reads)
     # A repair also writes the parents that a missing row needs.
     examined = dict.fromkeys(catalog.with_parents(params.collections))
     checked = checks.check(

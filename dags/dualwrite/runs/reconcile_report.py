@@ -102,15 +102,17 @@ def build_report(
     planned = gate.get("planned") or {}
     done = {(part["collection"], part["phase"]) for part in parts.repaired}
     due = [] if gate["problem"] else [(name, step) for name in planned for step in steps(planned[name])]
-    looked = [name for name in plan.params.collections if parts.compared.get(name) is not None]
+    looked = [name for name in plan.windows if parts.compared.get(name) is not None]
     lost = watermarks.lost(connection, looked, plan.now, run_id)
-    collections = [_collection(name, plan, parts, is_lost=name in lost) for name in plan.params.collections]
+    collections = [_collection(name, plan, parts, is_lost=name in lost) for name in _examined(plan, parts)]
     whole_report = {
         "version": report.VERSION,
         "dag_id": DAG_ID,
         "run_id": run_id,
         "at": plan.now.isoformat(),
         "repair": plan.params.repair,
+        "compares": plan.params.compares,
+        "named": gate.get("named"),
         "dual_write_enabled": plan.dual_write_enabled,
         "windows": plan.as_json()["windows"],
         "problem": gate["problem"],
@@ -155,10 +157,18 @@ def _billed(collections: Sequence[Mapping[str, Any]], gate: Mapping[str, Any], p
     return int(own + gate.get("billed_reads", 0) + plan.billed_reads + parts.billed_reads)
 
 
+def _examined(plan: Plan, parts: Parts) -> list[str]:
+    """The collections that the report has a line for: where keys are named, theirs, and those of rows that go with them."""
+    also = {name for name, look in (parts.looked or {}).items() if look["examined"] and not plan.params.compares}
+    return [name for name in plan.params.collections if name in plan.names or name in also]
+
+
 def _collection(name: str, plan: Plan, parts: Parts, *, is_lost: bool) -> dict[str, Any]:
     """The looks at one collection as one, with what was written there. `is_lost`: the target has forgotten the first look."""
     compared = parts.compared.get(name)
     looked = (parts.looked or {}).get(name)
+    if not plan.params.compares:
+        return _named_in(name, parts)
     if compared is None:
         why = parts.errors.get(f"compare.{name}") or parts.errors.get("compare") or NOT_RUN
         missing = CollectionReport(name, "compare", not_examined=why).as_json()
@@ -180,6 +190,21 @@ def _collection(name: str, plan: Plan, parts: Parts, *, is_lost: bool) -> dict[s
         "sweep_failed": compared.get("sweep_failed"),
         **{n: (looked or {}).get(n, 0) for n in ("not_looked_at", "undecided")},
     }
+
+
+def _named_in(name: str, parts: Parts) -> dict[str, Any]:
+    """The look at what was named in one collection, with what was written there."""
+    looked = (parts.looked or {}).get(name)
+    if looked is None:
+        why = parts.errors.get(f"look_again.{name}") or parts.errors.get("look_again") or NOT_RUN
+        looked = CollectionReport(name, "second_look", not_examined=why).as_json()
+    whole = CollectionReport.from_json(looked)
+    for written in parts.repaired:
+        if written["collection"] == name:
+            whole.add_work(CollectionReport.from_json(written))
+    if parts.re_examined and name in parts.re_examined:
+        whole.billed_reads += parts.re_examined[name]["billed_reads"]
+    return {**whole.as_json(), "scope": "none", "sweep_failed": None, "not_looked_at": 0, "undecided": 0}
 
 
 def _references(
@@ -238,6 +263,12 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
         )
         for run in plan.hung
     ]
+    for key, needed in ((whole["named"] or {}).get("needs") or {}).items():
+        text = (
+            f"{key} was not repaired: it needs {report.few(needed)}, which keys doesn't name. Name {'it' if len(needed) == 1 else 'them'} too: "
+            "nothing is written that isn't named"
+        )
+        found.append(Alert(text, key.partition(":")[0], "not_repaired"))
     found += _undecided(whole, plan)
     found += _drift(whole, catalog, link)
     return [*found, *_quiet_repairs(whole, plan), *_blind(whole, catalog, plan)]
@@ -372,7 +403,7 @@ def _blind(whole: Mapping[str, Any], catalog: Catalog, plan: Plan) -> list[Alert
     if limits["swept"]:
         limits["swept"] = max(limits["swept"], 2 * plan.params.sweep_every_hours)
     # A person who selects a few knows that; what nobody selects any more, scheduled runs tell.
-    names = catalog.names if plan.unattended else plan.params.collections
+    names = catalog.names if plan.unattended else tuple(plan.windows)
     for what, most in limits.items():
         ages = {name: whole["ages"].get(name, {}).get(f"{what}_hours") for name in names}
         old = {name: age for name, age in ages.items() if most and (age is None or age > most)}
@@ -430,6 +461,8 @@ def verdict(whole: Mapping[str, Any]) -> str:
         return f"Not proved: {', '.join(lost)} could not be examined.{also}"
     if whole["problem"]:
         return f"Nothing differs, but: {whole['problem']}"
+    if not whole["compares"]:
+        return f"No difference is open. This run compared nothing, but for {examined:,} named keys.{also}"
     return f"No difference is open: {examined:,} keys compared in {len(whole['collections'])} collections.{also}"
 
 
@@ -452,6 +485,8 @@ def described(whole: Mapping[str, Any]) -> list[Block]:
             [r["collection"], r["cause"], f"{r['number']:,}", f"{r['unattended']:,}"] for r in whole["repaired_lately"]
         ]
         blocks.append(Table(["repaired in the last 24 hours", "cause", "rows", "by scheduled runs"], lines, left=2))
+    if left := (whole["named"] or {}).get("not_open"):
+        blocks.append(Paragraph(f"Named in keys and not open (any more), or excused: {report.few(left)}."))
     if waiting := {c["collection"]: c["not_looked_at"] for c in whole["collections"] if c["not_looked_at"]}:
         listed = ", ".join(f"{name} {number:,}" for name, number in waiting.items())
         blocks.append(

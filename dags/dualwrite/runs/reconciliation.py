@@ -62,9 +62,9 @@ def compare(
     """
     kept = {} if kept is None else kept
     sweeps = sweeps or Sweeps()
-    found = Stage({name: kept[name] for name in plan.params.collections if name in kept})
+    found = Stage({name: kept[name] for name in plan.windows if name in kept})
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
-    waiting = [name for name in plan.params.collections if name not in found.reports]
+    waiting = [name for name in plan.windows if name not in found.reports]
     for name in waiting:
         todo.put(name)
     done: queue.SimpleQueue[tuple[str, dict[str, Any] | Exception]] = queue.SimpleQueue()
@@ -91,7 +91,7 @@ def compare(
         threading.Thread(target=work, name=f"compare-{n}", daemon=True).start()
     deadline = time.monotonic() + seconds
     try:
-        while len(found.reports) + len(found.errors) < len(plan.params.collections):
+        while len(found.reports) + len(found.errors) < len(plan.windows):
             name, result = done.get(timeout=max(0.001, deadline - time.monotonic()))
             if isinstance(result, Exception):
                 log.warning("%s: its look failed with %s", name, type(result).__name__)
@@ -99,7 +99,7 @@ def compare(
             else:
                 kept[name] = found.reports[name] = result
     except queue.Empty:
-        for name in plan.params.collections:
+        for name in plan.windows:
             if name not in found.reports and name not in found.errors:
                 found.errors[name] = TargetError(
                     f"It did not end within {seconds / 60:g} minutes. See what it waits for."
@@ -128,6 +128,8 @@ def look_again_at(plan: Plan, compared: Mapping[str, Mapping[str, Any]]) -> date
 
 def look_again(run: Run) -> Stage:
     """The second look at what is open, by key."""
+    if not run.plan.names:
+        return Stage()
     sweep.forget_looks(run)
     found = Stage()
     second_look.look_again(run, found.reports, found.errors)

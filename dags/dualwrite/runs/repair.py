@@ -12,7 +12,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,11 +77,11 @@ def plan(run: Run) -> dict[str, Planned]:
         written = journal.written_by(connection, run.run_id)
         for name in run.catalog.with_parents(run.params.collections):
             planned = {"insert": 0, "update": 0, "delete": 0}
-            selected = name in run.params.collections
+            selected = name in run.plan.names
             for page in in_pages(lambda: nullcontext(connection), name) if selected else ():
                 done = journal.written_among(connection, run.run_id, name, [d.label for d in page])
                 for difference in page:
-                    if is_ours(difference, run.policy) and difference.label not in done:
+                    if is_asked_for(run, name, difference) and difference.label not in done:
                         planned[_WRITTEN_BY[difference.finding.verdict]] += 1
                         if difference.finding.reason is Reason.PARENT_MISSING and len(waiting) < most:
                             waiting.append((name, difference))
@@ -94,7 +94,8 @@ def plan(run: Run) -> dict[str, Planned]:
             )
             if part.unfinished or part.total:
                 found[name] = part
-    if sum(part.total for part in found.values()) <= run.params.max_repairs:  # else it is refused whatever they need
+    # If it is refused anyway, whatever they need doesn't matter; and if keys are named, only those are written.
+    if run.policy.parents and sum(part.total for part in found.values()) <= run.params.max_repairs:
         for name, number in _parents(run, waiting).items():
             if number:
                 found[name] = replace(found.get(name, Planned()), parents=number)
@@ -102,8 +103,13 @@ def plan(run: Run) -> dict[str, Planned]:
 
 
 def _parents(run: Run, waiting: Sequence[tuple[str, OpenDifference]]) -> Counter[str]:
-    """How many rows a repair of these differences would insert only because they need them, by collection. Asked anew on both
-    sides; what is to be repaired for its own sake is left out."""
+    """How many rows a repair of these differences would insert only because they need them, by collection."""
+    return Counter(name for name, _ in _needed(run, waiting))
+
+
+def _needed(run: Run, waiting: Sequence[tuple[str, OpenDifference]]) -> list[tuple[str, str]]:
+    """Collections and labels of the rows that are missing and that these differences need. Asked anew on both sides; what is to
+    be repaired for its own sake is left out."""
     required: dict[str, dict[str, None]] = {}
     for name in dict.fromkeys(name for name, _ in waiting):
         with run.examiner(CollectionReport(name, "write"), Policy()) as examiner:
@@ -111,17 +117,59 @@ def _parents(run: Run, waiting: Sequence[tuple[str, OpenDifference]]) -> Counter
             examiner.protocol.run(units, Policy())
             for parent, path in examiner.missing_parents:
                 required.setdefault(parent, {})[path] = None
-    number: Counter[str] = Counter()
+    found: list[tuple[str, str]] = []
     for parent, paths in required.items():
         keys = (key_of_path(run.catalog[parent], path) for path in paths)
         labels = [joined_label(key) for key in keys if key is not None]
         with run.target.transaction() as connection:
             own = differences_at(connection, parent, labels) if parent in run.params.collections else {}
             done = journal.written_among(connection, run.run_id, parent, labels)
-        number[parent] += sum(
-            label not in done and not (label in own and is_ours(own[label], run.policy)) for label in labels
-        )
-    return number
+        found += [
+            (parent, label)
+            for label in labels
+            if label not in done and not (label in own and is_asked_for(run, parent, own[label]))
+        ]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What became of the keys that a run names: those that aren't open (any more), or are excused, and those that need rows
+    which aren't named, each with these rows. Each as collection:key."""
+
+    not_open: tuple[str, ...] = ()
+    needs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"not_open": list(self.not_open), "needs": dict(self.needs)}
+
+
+MOST_NAMED = 100
+"""Keys that a report tells of."""
+
+
+def named(run: Run) -> Named:
+    """What the protocol must know of the named keys before it writes: a row that one of them needs is told, and not written
+    along. Missing rows need the rows that they reference; extra rows stay while rows that go with them are there."""
+    if not run.params.keys:
+        return Named()
+    not_open: list[str] = []
+    needs: dict[str, list[str]] = {}
+    for name in run.plan.names:
+        what = run.params.named[name]
+        with run.target.transaction() as connection:
+            found = differences.named(connection, name, what)
+        not_open += [f"{name}:{label}" for label in sorted(what.keys - {d.label for d in found})]
+        lacking = [d for d in found if d.finding.reason is Reason.PARENT_MISSING and is_asked_for(run, name, d)]
+        for difference in lacking[:MOST_NAMED]:
+            for parent, label in _needed(run, [(name, difference)]):
+                needs.setdefault(f"{name}:{difference.label}", []).append(f"{parent}:{label}")
+        gone = {str(d.finding.path): d.label for d in found if d.finding.verdict is Verdict.EXTRA and d.finding.path}
+        with run.target.transaction() as connection:
+            for path, child, label in differences.going_with(connection, list(gone)):
+                if not run.params.repairs_key(child, label, Verdict.EXTRA):
+                    needs.setdefault(f"{name}:{gone[str(path)]}", []).append(f"{child}:{label}")
+    return Named(tuple(not_open[:MOST_NAMED]), dict(list(needs.items())[:MOST_NAMED]))
 
 
 def steps(planned: Mapping[str, int] | None) -> tuple[str, ...]:
@@ -140,15 +188,22 @@ def is_ours(difference: OpenDifference, policy: Policy) -> bool:
     return bool(getattr(policy, _WRITTEN_BY[verdict]))
 
 
+def is_asked_for(run: Run, name: str, difference: OpenDifference, policy: Policy | None = None) -> bool:
+    """Whether the run is to write this difference, by its policy or the one that is given: where it names keys, one of them."""
+    named = run.params.repairs_key(name, difference.label, difference.finding.verdict)
+    return named and is_ours(difference, policy or run.policy)
+
+
 def gate(run: Run) -> dict[str, Any]:
     """Decides what happens after the second look: whether dual-write is alive, and what may be repaired.
 
-    Returns `problem` (the sentence to fail with, or None), `problem_kind`, `planned` (rows by collection) and `operations`.
-    With a problem nothing is repaired.
+    Returns `problem` (the sentence to fail with, or None), `problem_kind`, `planned` (rows by collection), `operations`, and
+    `named`: what is to be told of the keys that the run names. With a problem nothing is repaired. A run that neither
+    compares nor repairs doesn't ask whether dual-write is alive.
     """
     billed = run.source.billed_reads
-    alive = liveness(run)
-    problem = alive.problem
+    alive = liveness(run) if run.params.compares or run.plan.repairs else None
+    problem = alive.problem if alive else None
     planned = plan(run) if run.plan.repairs else {}
     if planned and problem is None:
         try:
@@ -159,7 +214,8 @@ def gate(run: Run) -> dict[str, Any]:
         "problem": problem.text if problem else None,
         "problem_kind": str(problem.kind) if problem else None,
         "planned": {name: dataclasses.asdict(part) for name, part in planned.items()},
-        "operations": alive.as_json(),
+        "operations": alive.as_json() if alive else None,
+        "named": named(run).as_json(),
         "billed_reads": run.source.billed_reads - billed,
     }
 
@@ -208,7 +264,7 @@ def may_write(run: Run) -> None:
 
 def re_examine(run: Run, planned: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Looks once more at what was repaired; see second_look.re_examine."""
-    return second_look.re_examine(run, planned, lambda difference: is_ours(difference, run.policy))
+    return second_look.re_examine(run, planned, lambda name, difference: is_asked_for(run, name, difference))
 
 
 def delete(run: Run, name: str) -> dict[str, Any]:
@@ -226,7 +282,7 @@ def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     policy = replace(policy, max_proof_reads=run.max_proof_reads())
     found = CollectionReport(name, "delete" if policy.delete else "write")
     # What is deleted is proved in one complete read of names before the first delete, and one after the last: all at once.
-    pages = ([d for d in page if is_ours(d, policy)] for page in in_pages(run.target.transaction, name))
+    pages = ([d for d in page if is_asked_for(run, name, d, policy)] for page in in_pages(run.target.transaction, name))
     parts = iter([[d for page in pages for d in page]]) if policy.delete else pages
     with run.examiner(found, policy) as examiner:
 

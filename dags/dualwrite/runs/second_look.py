@@ -26,7 +26,7 @@ from dualwrite.model.verdicts import DRIFT, OBSTACLES, SETTLED_BY_WRITING, Cause
 from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.references import why_kept
 from dualwrite.postgres.remembered import differences, journal
-from dualwrite.postgres.remembered.differences import OpenDifference, differences_at
+from dualwrite.postgres.remembered.differences import Due, OpenDifference, differences_at
 from dualwrite.runs.open_units import units_of
 from dualwrite.runs.reconcile_plan import Run, measured
 
@@ -43,7 +43,7 @@ def look_again(run: Run, reports: dict[str, dict[str, Any]], errors: dict[str, E
     """
     names = [n for n in run.catalog.names if n in run.params.collections]
     with run.target.transaction() as connection:
-        due = differences.due(connection, names, run.run_id, run.params.max_open_looks)
+        due = _named(run, connection) or differences.due(connection, names, run.run_id, run.params.max_open_looks)
     looks = _Looks(run.params.max_open_looks - sum(map(len, due.differences.values())))
     for name in names:
         found = CollectionReport(name, "second_look")
@@ -60,6 +60,13 @@ def look_again(run: Run, reports: dict[str, dict[str, Any]], errors: dict[str, E
         reports[name] = {**part, "not_looked_at": waiting, "undecided": due.undecided.get(name, 0)}
 
 
+def _named(run: Run, connection: Connection) -> Due | None:
+    """What `keys` names, and nothing else; None where it names nothing. The rows that hang on those are looked at too."""
+    if not run.params.keys:
+        return None
+    return Due({n: differences.named(connection, n, run.params.named[n]) for n in run.plan.names}, {}, {})
+
+
 @dataclass
 class _Looks:
     """What a second look has left to spend, and the rows that hang on rows whose documents are gone, by collection."""
@@ -69,7 +76,9 @@ class _Looks:
     waiting: dict[str, int] = field(default_factory=dict)
 
 
-def re_examine(run: Run, repaired: Iterable[str], ours: Callable[[OpenDifference], bool]) -> dict[str, dict[str, Any]]:
+def re_examine(
+    run: Run, repaired: Iterable[str], ours: Callable[[str, OpenDifference], bool]
+) -> dict[str, dict[str, Any]]:
     """Looks once more at what a repair of these collections was for (`ours`) and at whatever else it wrote, the parents
     that missing rows needed included: what is repaired is open no more.
 
@@ -89,7 +98,7 @@ def re_examine(run: Run, repaired: Iterable[str], ours: Callable[[OpenDifference
                 known += [
                     d
                     for d in page
-                    if d.excuse is None and (d.label in written or (name in run.params.collections and ours(d)))
+                    if d.excuse is None and (d.label in written or (name in run.params.collections and ours(name, d)))
                 ]
                 everything |= written
         found = CollectionReport(name, "re_examine")

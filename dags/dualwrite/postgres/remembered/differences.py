@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from dualwrite.model.named import Named
 from dualwrite.model.verdicts import OBSTACLES, Excuse, Finding, Verdict, reason_of
 from dualwrite.postgres.connection import Connection, Jsonb, sql
 from dualwrite.postgres.session import Session
@@ -201,6 +202,30 @@ def due(connection: Connection, collections: Sequence[str], run_id: str, limit: 
     for name, *row in rows:
         found.differences.setdefault(name, []).append(_difference_of(row))
     return found
+
+
+def named(connection: Connection, collection: str, what: Named) -> list[OpenDifference]:
+    """What is open in a collection, not excused, and named."""
+    rows = connection.execute(
+        f"""
+        SELECT {_DIFFERENCE} FROM dualwrite.open_differences
+        WHERE collection = %s AND excused_by IS NULL AND (key = ANY(%s) OR verdict = ANY(%s)) ORDER BY first_seen, key
+        """,
+        (collection, list(what.keys), list(what.verdicts)),
+    ).fetchall()
+    return [_difference_of(row) for row in rows]
+
+
+def going_with(connection: Connection, paths: Sequence[str]) -> list[tuple[str | None, str, str]]:
+    """What is open, and not excused, only because a document at one of these paths is gone: that path, collection and label."""
+    rows = connection.execute(
+        """
+        SELECT requires, collection, key FROM dualwrite.open_differences
+        WHERE requires = ANY(%s) AND excused_by IS NULL ORDER BY collection, key
+        """,
+        ([stored(path) for path in paths],),
+    ).fetchall()
+    return [(restored(path), name, label) for path, name, label in rows]
 
 
 def remember(connection: Connection, collection: str, findings: Iterable[Finding], run_id: str) -> None:

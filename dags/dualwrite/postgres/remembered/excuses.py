@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from dualwrite.model.errors import ParameterError
+from dualwrite.model.named import VERDICTS
 from dualwrite.model.verdicts import DRIFT, Excuse
 from dualwrite.postgres.connection import Connection
 
@@ -48,9 +50,11 @@ def excuse(
     which run; `asked_at` when they asked: what was first seen after that, nobody can have meant (a run may be cleared and
     run again weeks later).
 
-    The key `*` stands for all drift that is open in the collection. A key that isn't open, or that is in flight, is
-    excused for the first drift that is found there.
+    The key `*` stands for all drift that is open in the collection, a verdict for all with that one (see model/named.py). A
+    key that isn't open, or that is in flight, is excused for the first drift that is found there.
     """
+    named = list(named)
+    refuse_ambiguous(connection, named)
     for collection, key in named:
         parameters = {
             "collection": collection,
@@ -59,9 +63,21 @@ def excuse(
             "why": reason,
             "run": run_id,
             "asked": asked_at,
-            "drift": [str(v) for v in DRIFT],
+            "drift": [key] if key in VERDICTS else [str(v) for v in DRIFT],
         }
-        connection.execute(_EXCUSE_ALL if key == "*" else _EXCUSE, parameters)
+        connection.execute(_EXCUSE_ALL if key == "*" or key in VERDICTS else _EXCUSE, parameters)
+
+
+def refuse_ambiguous(connection: Connection, named: Iterable[tuple[str, str]]) -> None:
+    """Raises ParameterError where a word that stands for a verdict is also the key of what is open: one would do more than was
+    meant."""
+    for collection, word in named:
+        asked = "SELECT 1 FROM dualwrite.open_differences WHERE collection = %s AND key = %s"
+        if word in VERDICTS and connection.execute(asked, (collection, word)).fetchone():
+            raise ParameterError(
+                f"{collection}:{word} could mean all that is {word}, or the open difference whose key is {word}. Name the "
+                f"others by key, or all with {collection}:*."
+            )
 
 
 _EXCUSE_ALL = """
@@ -84,8 +100,10 @@ WHERE d.first_seen <= coalesce(%(asked)s::timestamptz, d.first_seen)
 
 
 def unexcuse(connection: Connection, named: Iterable[tuple[str, str]]) -> None:
-    """Takes excuses back (`*`: all of a collection). The differences are drift again; an excuse of something that was
+    """Takes excuses back (`*`: all of a collection; a verdict: all of those given for it). The differences are drift again; an excuse of something that was
     never found leaves nothing behind."""
+    named = list(named)
+    refuse_ambiguous(connection, named)
     for collection, key in named:
         parameters = {"collection": collection, "key": key}
         connection.execute(_FORGET_EXCUSED_IN_ADVANCE, parameters)
@@ -100,7 +118,7 @@ WHERE collection = %(collection)s AND (key = %(key)s OR %(key)s = '*') AND excus
 _UNEXCUSE = """
 UPDATE dualwrite.open_differences
 SET excused_by = NULL, excuse_reason = NULL, excused_at = NULL, excused_verdict = NULL, excused_finding_reason = NULL
-WHERE collection = %(collection)s AND (key = %(key)s OR %(key)s = '*') AND excused_by IS NOT NULL
+WHERE collection = %(collection)s AND (key = %(key)s OR %(key)s = '*' OR excused_verdict = %(key)s) AND excused_by IS NOT NULL
 """
 
 
