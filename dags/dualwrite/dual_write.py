@@ -31,15 +31,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
 
 from dualwrite import alerts, postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.model.change import Delete, Kept, Name, Operation, Upsert, change_of, owner_of
+from dualwrite.model.change import Change, Delete, Kept, Name, Operation, Upsert, change_of, owner_of
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.documents import Document, Unasked, Value
 from dualwrite.model.mapping import Question, Row, question_of
-from dualwrite.postgres import Connection
+from dualwrite.postgres import Connection, live_types
 from dualwrite.postgres.mirrored import Mirrored, Statement
 
 log = logging.getLogger(__name__)
@@ -55,6 +54,7 @@ _LOCK_TRIES = 10
 
 _NOT_ITS_ROW = "left: the row tells another path than the document's, or another birth"
 _NOT_WRITTEN = "left: the row tells another path than the document's, or a trigger skipped the write"
+_NO_PARENT = "left: a document that it references has no row, so the value that it holds isn't known"
 _HIDDEN = "left: no row can be seen, and row-level security may hide it"
 _SHARED = "left: other documents may have its key, and Firestore could not be asked (configure siblings=)"
 _REFUSED_SIBLING = "left: a document that may have its key can't become a row"
@@ -108,6 +108,20 @@ class LocksTaken(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class _Live:
+    """The catalog with what the tables' columns are, and when they were asked (time.monotonic)."""
+
+    catalog: Catalog
+    asked_at: float
+
+
+_TYPES_HOLD = 60.0
+"""Seconds after which a value that can't become a cell is a reason to ask again what the columns are."""
+_OF_TYPES = ("22", "42")
+"""Classes of SQLSTATE that say that a value or a statement doesn't fit a column's type."""
+
+
+@dataclass(slots=True)
 class _OfProcess:
     """What belongs to one process, and would break if another used or closed it."""
 
@@ -116,6 +130,7 @@ class _OfProcess:
     )
     connections: dict[int, Connection] = field(default_factory=dict)
     """By thread; each thread touches only its own."""
+    live: _Live | None = None
 
 
 _Doing = Callable[[Connection, float], Sequence[Kept]]
@@ -196,11 +211,58 @@ class DualWriter:
         """
 
         def plan_and_do() -> Outcome:
-            change = change_of(self.catalog, path, before, after, create_time or datetime.now(UTC))
-            do = partial(self._write, change.operations)
-            return self._done(change.names, do, len(change.operations), change.kept)
+            created = create_time or datetime.now(UTC)
+            return self._planned(path, lambda catalog: change_of(catalog, path, before, after, created))
 
         return self._guarded([Name("unknown", "mirror", path)], plan_and_do)
+
+    def _planned(self, path: str, plan: Callable[[Catalog], Change]) -> Outcome:
+        """Plans by the tables' live types, and does it. Where Postgres, or the plan, refuses a value, they may have changed."""
+        deadline = time.monotonic() + self.timeout
+        change, known = plan(self._known), self._own.live
+        stale = known is None or (change.kept and time.monotonic() - known.asked_at > _TYPES_HOLD)
+        if stale and (change.operations or change.kept):
+            try:
+                known = self._ask_within(deadline)
+                change = plan(known.catalog)
+            except FutureTimeout:
+                return _failed(change.names, Outcome.TIMED_OUT, f"no answer within {self.timeout:g} s")
+            except Exception as error:  # noqa: BLE001
+                if change.operations:
+                    why = postgres.condition(error) if isinstance(error, postgres.Error) else type(error).__name__
+                    return _failed(change.names, Outcome.FAILED, why)
+
+        def do(connection: Connection, deadline: float) -> Sequence[Kept]:
+            try:
+                return self._write(change.operations, connection, deadline)
+            except postgres.Error as error:
+                if not (error.sqlstate or "").startswith(_OF_TYPES):
+                    raise
+                now = self._ask(connection, deadline)
+                if known is not None and now.catalog is known.catalog:
+                    raise
+            return self._write(plan(now.catalog).operations, connection, deadline)
+
+        return self._done(change.names, do, len(change.operations), change.kept)
+
+    def _ask_within(self, deadline: float) -> _Live:
+        """As `_ask`, in a thread of ours, within the caller's patience."""
+        asked = self._own.threads.submit(lambda: self._ask(self._connection(), deadline))
+        try:
+            return asked.result(timeout=_left(deadline))
+        finally:
+            asked.cancel()
+
+    def _ask(self, connection: Connection, deadline: float) -> _Live:
+        """What the tables' columns are: asked once a process, and again after a refusal."""
+        try:
+            with _transaction(connection, deadline):
+                types = live_types.read(connection.execute, [c.table for c in self.catalog])
+        except BaseException:
+            self._drop_connection()
+            raise
+        self._own.live = _Live(self.catalog.with_live(types), time.monotonic())
+        return self._own.live
 
     def _guarded(self, names: Sequence[Name], do: Callable[[], Outcome]) -> Outcome:
         """Never raises, and does nothing while the flag is off."""
@@ -267,14 +329,16 @@ class DualWriter:
         with _transaction(connection, deadline):
             answers = postgres.at_once(connection, [self._statement(operation) for operation in operations])
             _left(deadline)
-        for operation, (touched, rows) in zip(operations, answers, strict=True):
+        for operation, (_, rows) in zip(operations, answers, strict=True):
             if isinstance(operation, Delete):
                 [(deleted, there, hidden)] = rows
                 why = None if deleted else _NOT_ITS_ROW if there else _HIDDEN if hidden else None
-                if why is not None:
-                    left.append(_kept(operation, why))
-            elif touched == 0 and self._sql(operation).updates(operation.row):
-                left.append(_kept(operation, _NOT_WRITTEN))
+            else:
+                [(written, complete)] = rows
+                skipped = written == 0 and self._sql(operation).updates(operation.row)
+                why = _NO_PARENT if not complete else _NOT_WRITTEN if skipped else None
+            if why is not None:
+                left.append(_kept(operation, why))
         return left
 
     def _settled(
@@ -282,19 +346,19 @@ class DualWriter:
     ) -> tuple[list[Operation], list[Kept]]:
         """Deletes of keys that several documents may share become what the others make of them: the row's version is read,
         only then the source is asked, and the row is written if it is still of that version (docs/protocol.md)."""
-        shared = [o for o in operations if isinstance(o, Delete) and o.shared]
-        versions: dict[Operation, tuple[str | None, bool]] = {}
+        shared = {n: o for n, o in enumerate(operations) if isinstance(o, Delete) and o.shared}
+        versions: dict[int, tuple[str | None, bool]] = {}
         if shared:
             with _transaction(connection, deadline):
-                answers = postgres.at_once(connection, [self._sql(o).version(o.key) for o in shared])
-            versions = {o: rows[0] for o, (_, rows) in zip(shared, answers, strict=True)}
+                answers = postgres.at_once(connection, [self._sql(o).version(o.key) for o in shared.values()])
+            versions = {n: rows[0] for n, (_, rows) in zip(shared, answers, strict=True)}
         settled: list[Operation] = []
         left: list[Kept] = []
-        for operation in operations:
-            if operation not in versions:
+        for n, operation in enumerate(operations):
+            if n not in versions:
                 settled.append(operation)
                 continue
-            found = self._whose(operation, *versions[operation])
+            found = self._whose(operation, *versions[n])
             if isinstance(found, str):
                 left.append(_kept(operation, found))
             elif found is not None:
@@ -326,11 +390,16 @@ class DualWriter:
         if isinstance(operation, Upsert):
             path = None if operation.created else operation.row.path
             return statements.upsert(operation.row, path=path, version=operation.version)
-        births = [(Mirrored.of(self.catalog, b.collection), b.key, b.column, b.at) for b in operation.births]
+        births = [(Mirrored.of(self._known, b.collection), b.key, b.column, b.at) for b in operation.births]
         return statements.delete(operation.key, path=operation.path, births=births, version=operation.version)
 
     def _sql(self, operation: Operation) -> Mirrored:
-        return Mirrored.of(self.catalog, operation.collection)
+        return Mirrored.of(self._known, operation.collection)
+
+    @property
+    def _known(self) -> Catalog:
+        """The catalog, as far as the tables were asked."""
+        return self._own.live.catalog if self._own.live is not None else self.catalog
 
 
 def _kept(operation: Operation, why: str) -> Kept:

@@ -26,6 +26,7 @@ from dualwrite.model.declaration import (
     Field,
     FirstOf,
     MapEntries,
+    Parent,
     ParentId,
     Segment,
 )
@@ -120,6 +121,17 @@ BAD = {
         "A table holds the rows of one collection: a and b share table public.a",
     ),
     "a name twice": (lambda: Catalog((_collection(), _collection())), "things stands twice"),
+    "a reference that is none": (
+        lambda: _collection(columns=(KEY, Column("a", "compared", Field("a"), references=5))), "A reference names a collection",
+    ),
+    "a held column without a name": (
+        lambda: _collection(columns=(KEY, Column("a", "compared", Field("a"), references=Parent("others", holds="")))),
+        "A column holds a column",
+    ),
+    "a table outside the catalog": (
+        lambda: Catalog((_collection(columns=(KEY, Column("a", "compared", Field("a"), references=Parent("auth.users", "id")))),)),
+        "nobody could tell a parent that is missing from one that is gone",
+    ),
 }  # fmt: skip
 
 

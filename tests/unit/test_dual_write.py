@@ -12,7 +12,7 @@ import pytest
 
 from dualwrite import alerts, dual_write
 from dualwrite.catalog import CATALOG
-from dualwrite.dual_write import DualWriter, Outcome, Write
+from dualwrite.dual_write import DualWriter, Outcome, Write, _Live
 from dualwrite.model.change import Delete, change_of
 from dualwrite.postgres import Connection
 from dualwrite.postgres.mirrored import Mirrored
@@ -133,7 +133,9 @@ def test_what_cannot_become_a_row_is_kept_and_its_neighbours_written():
 
 def test_a_document_without_a_time_of_its_own_has_the_one_that_the_server_gave_it(writer, monkeypatch):
     planned: list = []
-    monkeypatch.setattr(DualWriter, "_done", lambda self, names, do, number, kept: planned.extend(do.args[0]))
+    monkeypatch.setattr(DualWriter, "_ask_within", lambda self, deadline: _Live(CATALOG, 0.0))
+    monkeypatch.setattr(DualWriter, "_done", lambda self, names, do, number, kept: do(None, 0.0))
+    monkeypatch.setattr(DualWriter, "_write", lambda self, operations, *_: planned.extend(operations))
     without = {k: v for k, v in POST.items() if k not in ("createdAt", "updatedAt")}
 
     def created(**given) -> datetime:

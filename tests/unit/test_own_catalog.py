@@ -119,8 +119,8 @@ def test_the_tests_use_their_own_catalogs_whatever_the_environment_names():
 def test_a_faulty_declaration_names_the_configured_file(load, tmp_path):
     """A message that says catalog.py sends a person to the bundle's own loader, which declares nothing."""
     with pytest.raises(CatalogError) as told:
-        load(GOOD.replace('"key", DocumentId()', '"keys", DocumentId()'))
-    assert f"column 'id' has 'keys' of collection 'things' in {tmp_path / 'my_catalog.py'}." in str(told.value)
+        load(GOOD.replace("DocumentId()),)", "DocumentId()), Column('a', 'keys', DocumentId()))"))
+    assert f"column 'a' has 'keys' of collection 'things' in {tmp_path / 'my_catalog.py'}." in str(told.value)
 
 
 def test_no_message_names_a_file_that_may_not_be_the_catalog():

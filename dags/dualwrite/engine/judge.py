@@ -91,9 +91,10 @@ class Judge:
         self._parents = parents
         self.stager = Stager(collection)
         self._references = [
-            (c.name, collection.columns.index(c), str(c.references), catalog.ancestor_path(collection, c))
+            (c.name, collection.columns.index(c), c.parent.collection, catalog.ancestor_path(collection, c))
             for c in collection.references
         ]
+        self._held = {c.name for c in collection.columns if c.via is not None}
         self._claims = Claims(self.owners)
         self._promises = Promises()
 
@@ -331,7 +332,11 @@ class Judge:
         that a dry run, an apply and a verification agree."""
         if not policy.update:
             return self._try(connection, stale, stale=True)
-        unchanged = [d for d in stale if expected is not None and d.xmin == expected.get(d.row.key)]
+        unchanged = [
+            d
+            for d in stale
+            if expected is not None and d.xmin == expected.get(d.row.key) and not self._held & set(d.lacks)
+        ]  # whose value comes through a row that vanished this moment is looked at again
         return self.target.update(connection, self.collection, unchanged, self.run_id) if unchanged else Write()
 
     def _try(self, connection: postgres.Connection, differences: Sequence[Difference], *, stale: bool) -> Write:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dualwrite import postgres, settings
-from dualwrite.engine import check_fields
+from dualwrite.engine import check_fields, held
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Source
 from dualwrite.model.coverage import Coverage, coverage_of
@@ -161,6 +161,12 @@ def target_faults(
     for collection in collections:
         oid = oids.get(collection.table, 0)
         faults += _table_faults(collection, columns.get(oid, {}), uniques.get(oid, []))
+    if any(column.via for collection in collections for column in collection.columns):
+        by_table = {table: columns.get(oid, {}) for table, oid in oids.items()}
+        on_table = {table: uniques.get(oid, []) for table, oid in oids.items()}
+        validated = held.validated_keys(connection, oids)
+        for collection in collections:
+            faults += held.faults(catalog, collection, by_table, on_table, validated)
     return faults
 
 
@@ -415,12 +421,12 @@ def _type_faults(table: str, column: Column, *, is_written: bool) -> list[str]:
     place, live, catalog = f"Column {table}.{column.name}", column.live, settings.catalog_file()
     if live.generated:
         return [f"{place} is made by Postgres itself (identity or generated). Remove it from {catalog}."]
-    if not fits(column.type, live, is_id=not isinstance(column.origin, Field | CreateTime | EntryValue)):
+    if not fits(column.type, column.named, is_id=not isinstance(column.origin, Field | CreateTime | EntryValue)):
         return [
             f"{place} is of type {live.name}, and {catalog} says that documents hold {column.type}, which can't be given to it. "
             f"Correct type= in {catalog}."
         ]
-    if (column.role == "key" or column.references) and not can_be_key(live):
+    if (column.role == "key" or column.references) and not can_be_key(column.named):
         return [
             f"{place} is of type {live.name}. A key, or a column that references one, is text, a whole number, a uuid, a date, "
             "a boolean or an enum, because a row's key must lead back to its document."

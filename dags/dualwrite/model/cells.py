@@ -334,15 +334,15 @@ Converter = Callable[[Value], Cell]
 def exact_converter(column: Column) -> Converter:
     """From a plain value (any but null) to the column's cell. Raises Refused."""
     if column.type == "integer":
-        return _integer_of(INTEGERS.get(column.live.kind))
+        return _integer_of(INTEGERS.get(column.named.kind))
     convert: Converter = _id if column.references else _CONVERTERS[column.type]
     if not stands_for_key(column):
         return convert
 
     def key(value: Value) -> Cell:
         text = convert(value)
-        if not is_key(column.live, str(text)):
-            raise Refused(f"not_a_key: {{}} is not written as a value of type {column.live.name} is")
+        if not is_key(column.named, str(text)):
+            raise Refused(f"not_a_key: {{}} is not written as a value of type {column.named.name} is")
         return text
 
     return key
@@ -363,7 +363,7 @@ def cell_or_none(column: Column) -> Converter:
 
 def stands_for_key(column: Column) -> bool:
     """Whether its texts must be just those that the target's type writes: a row's key leads back to its document."""
-    return (column.role == "key" or column.references is not None) and column.live.kind not in ("text", "varchar")
+    return (column.role == "key" or column.references is not None) and column.named.kind not in ("text", "varchar")
 
 
 def _text(value: Value) -> str:

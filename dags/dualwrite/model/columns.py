@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from dualwrite.model.live import DEFAULT, DocumentType, LiveType
 from dualwrite.model.origins import Converted, EntryIndex, Origin, Type, type_told_by
+from dualwrite.model.references import Parent
 
 Role = Literal["key", "compared", "insert_only", "derived"]
 ROLES = get_args(Role)
@@ -21,7 +22,7 @@ class Column:
     `type` is what the *document* holds, or what a conversion makes of it, which tells it; the column's own type in the target is
     read from there. `required` says the column is NOT NULL: a document without a value for it is rejected. `absent` is the value
     that an absent or null field becomes (compared, because the first export wrote it): a dict or a list for JSON. A timestamp
-    can have none. `references` names the collection whose row must exist first (a foreign key). `when_gone` says what that
+    can have none. `references` names the collection whose row must exist first (a foreign key), as a name or a `Parent`. `when_gone` says what that
     document's end means for the row: `row_goes`, or the column is `null` from then on; None: what the live foreign key says
     (ON DELETE SET NULL is `null`).
     """
@@ -32,10 +33,12 @@ class Column:
     type: Type = "text"
     required: bool = False
     absent: Any = field(default=None, hash=False)
-    references: str | None = None
+    references: str | Parent | None = None
     when_gone: Literal["row_goes", "null"] | None = None
     read: LiveType | None = None
     """Not declared: what the target said that the column is (see `Catalog.with_live`)."""
+    via: Via | None = None
+    """Not declared: through which row it gets its value, if that isn't what the document names (see `Catalog`)."""
 
     def __post_init__(self) -> None:
         told = type_told_by(self.origin)
@@ -50,6 +53,17 @@ class Column:
         return self.read or DEFAULT[self.type]
 
     @property
+    def named(self) -> LiveType:
+        """The type of what the document names: the column's own, or that of the referenced row's key."""
+        return self.live if self.via is None else self.via.key.named
+
+    @property
+    def parent(self) -> Parent:
+        """What it references; only of a column that does."""
+        assert self.references is not None
+        return Parent(self.references) if isinstance(self.references, str) else self.references
+
+    @property
     def source(self) -> Origin:
         """The origin before it is converted."""
         return self.origin.origin if isinstance(self.origin, Converted) else self.origin
@@ -58,3 +72,13 @@ class Column:
     def may_become_null(self) -> bool:
         """Whether a row could stay without what the column refers to."""
         return self.references is not None and not self.required and self.role != "key" and self.when_gone != "row_goes"
+
+
+@dataclass(frozen=True, slots=True)
+class Via:
+    """Through which row a column gets what it holds: the value of `holds` in the row of `table` (schema, name) whose `key` is
+    what the document names. The key may be held itself."""
+
+    table: tuple[str, str]
+    key: Column
+    holds: str

@@ -16,7 +16,7 @@ from typing import get_args
 
 from dualwrite import settings
 from dualwrite.model.check_fields import Check, checks_of
-from dualwrite.model.columns import ROLES, TYPES, WHEN_GONE, Column, Role
+from dualwrite.model.columns import ROLES, TYPES, WHEN_GONE, Column, Role, Via
 from dualwrite.model.documents import is_valid_id
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.live import LiveType
@@ -46,6 +46,7 @@ from dualwrite.model.origins import (
     names_of,
     other_spellings,
 )
+from dualwrite.model.references import Parent
 
 __all__ = [
     "ALL_FIELDS",
@@ -72,6 +73,7 @@ __all__ = [
     "MapEntries",
     "Operations",
     "Origin",
+    "Parent",
     "ParentId",
     "Role",
     "Segment",
@@ -206,7 +208,7 @@ class Collection:
     @cached_property
     def parents(self) -> frozenset[str]:
         """Names of the collections that this one's rows need first."""
-        return frozenset(c.references for c in self.references if c.references is not None)
+        return frozenset(c.parent.collection for c in self.references)
 
     @cached_property
     def keyed_by_path(self) -> bool:
@@ -330,7 +332,11 @@ class Catalog:
     """Parents before children; among equals as declared."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "order", tuple(_topological(self.collections)))
+        found = {c.name: c for c in _topological(self.collections)}
+        for name, collection in found.items():  # a parent's columns are made before those that get a value through them
+            found[name] = _with_vias(collection, found)
+        object.__setattr__(self, "collections", tuple(found[c.name] for c in self.collections))
+        object.__setattr__(self, "order", tuple(found.values()))
 
     def __iter__(self) -> Iterator[Collection]:
         return iter(self.order)
@@ -359,7 +365,7 @@ class Catalog:
 
     def children(self, name: str) -> tuple[tuple[Collection, Column], ...]:
         """The collections whose rows reference this one's, each with the column that does."""
-        return tuple((c, column) for c in self.order for column in c.references if column.references == name)
+        return tuple((c, column) for c in self.order for column in c.references if column.parent.collection == name)
 
     def with_parents(self, names: Iterable[str]) -> tuple[str, ...]:
         """The named collections and everything that they need first, in an order fit for inserting."""
@@ -378,8 +384,7 @@ class Catalog:
         That is found in the child's own path where the parent's template begins it; otherwise the parent's template has one
         variable, and that is the value.
         """
-        assert column.references is not None
-        parent = self[column.references]
+        parent = self[column.parent.collection]
         shapes = [(len(template.segments), template.segments[0::2]) for template in parent.templates]
         alone = parent.templates[0]
 
@@ -589,6 +594,15 @@ def _check_column(collection: Collection, column: Column) -> None:
             rule = "A timestamp column has no absent: it would be the same moment for all documents"
             remedy = "Remove it. An absent field stays null, or its document is rejected where the column is required."
         _refuse(collection, rule, f"{place} has absent={column.absent!r}", remedy)
+    if column.references is not None:
+        if not isinstance(column.references, str | Parent) or not column.parent.collection:
+            rule, remedy = (
+                "A reference names a collection",
+                'Write references="profiles", or references=Parent("profiles").',
+            )
+            _refuse(collection, rule, f"{place} has references={column.references!r}", remedy)
+        if column.parent.holds == "":
+            _refuse(collection, "A column holds a column", f"{place} has holds=''", "Name it, or remove holds=.")
     if column.when_gone not in (None, *WHEN_GONE):
         _refuse(
             collection,
@@ -660,6 +674,19 @@ def _fields_within(origin: Origin) -> Iterator[Field]:
                 yield from _fields_within(inner)
 
 
+def _with_vias(collection: Collection, made: Mapping[str, Collection]) -> Collection:
+    """The collection, whose columns know through which rows they get their values. The same one if all are what is named."""
+    vias: dict[str, Via | None] = {}
+    for column in collection.references:
+        parent = made[column.parent.collection]
+        holds = column.parent.holds or parent.key[0].name
+        direct = holds == parent.key[0].name and parent.key[0].via is None
+        vias[column.name] = None if direct else Via(parent.place, parent.key[0], holds)
+    if all(c.via == vias.get(c.name) for c in collection.columns):
+        return collection
+    return replace(collection, columns=tuple(replace(c, via=vias.get(c.name)) for c in collection.columns))
+
+
 def _reachable(child: Collection, parent: Collection) -> bool:
     return len(parent.templates[0].variables) == 1 or any(
         c.segments[: len(p.segments)][0::2] == p.segments[0::2] for c in child.templates for p in parent.templates
@@ -689,26 +716,27 @@ def _topological(collections: tuple[Collection, ...]) -> Iterator[Collection]:
             raise CatalogError(two_on_one_table(other, collection.name, collection.table))
     for collection in collections:
         for column in collection.references:
-            parent = by_name.get(str(column.references))
+            parent = by_name.get(column.parent.collection)
             if parent is None:
                 _refuse(
                     collection,
-                    "A reference names a declared collection",
-                    f"column {column.name!r} references {column.references!r}",
-                    "Declare it or correct the name.",
+                    "A reference names a declared collection, not a table",
+                    f"column {column.name!r} references {column.parent.collection!r}",
+                    "Declare it or correct the name. A table that no collection fills can't be one: nobody could tell a parent that is "
+                    "missing from one that is gone.",
                 )
             elif len(parent.key) != 1:
                 _refuse(
                     collection,
                     "A referenced collection has a key of one column",
-                    f"column {column.name!r} references {column.references!r}",
+                    f"column {column.name!r} references {column.parent.collection!r}",
                     "Reference another collection.",
                 )
             elif not _reachable(collection, parent):
                 _refuse(
                     collection,
                     "A referenced document can be found: it stands in the path, or one id is its path",
-                    f"column {column.name!r} references {column.references!r}",
+                    f"column {column.name!r} references {column.parent.collection!r}",
                     "Reference another collection.",
                 )
     done: list[str] = []

@@ -143,11 +143,11 @@ def _is_declared(collection: Collection, index: Index) -> bool:
 
 def _declares(catalog: Catalog, collection: Collection, foreign_key: ForeignKey) -> bool:
     for column in collection.references:
-        parent = catalog[str(column.references)]
+        parent = catalog[column.parent.collection]
         schema, _, table = parent.table.rpartition(".")
         if (
             foreign_key.columns == (column.name,)
-            and foreign_key.referenced == (parent.key[0].name,)
+            and foreign_key.referenced == (column.via.holds if column.via else parent.key[0].name,)
             and foreign_key.table == table
             and schema in ("", foreign_key.schema)
         ):

@@ -51,15 +51,83 @@ def table_of(collection: Collection) -> sql.Composable:
 
 
 def as_text(column: Column, alias: str | None = None) -> sql.Composable:
-    """A key column's value as text; it is left as it is where it is one, for an index's sake."""
+    """A key column's value as text, or of one that gets it through another row, what names that row; it is left as it is where
+    it is one, for an index's sake."""
+    if column.via is not None:
+        above = f"{alias or ''}_p"
+        return sql.SQL("(SELECT {} FROM {} {} WHERE {})").format(
+            as_text(column.via.key, above),
+            column_name(column.via.table[1], column.via.table[0]),
+            sql.Identifier(above),
+            _is_held(column, above, column_name(column.name, alias)),
+        )
+    return raw_text(column, alias)
+
+
+def raw_text(column: Column, alias: str | None = None) -> sql.Composable:
+    """A column's own value as text."""
     name = column_name(column.name, alias)
     return name if column.live.kind in ("text", "varchar") else sql.SQL("{}::text").format(name)
 
 
-def cast_to(column: Column, text: sql.Composable, suffix: str = "") -> sql.Composable:
-    """A text as a value that the column can be compared with; `suffix` [] makes an array of them."""
+def _is_held(column: Column, above: str, value: sql.Composable) -> sql.Composed:
+    """Whether the row `above`, through which a column gets its value, is the one that gives this value."""
+    assert column.via is not None
+    return column_name(column.via.holds, above) + operator(column, "=") + value
+
+
+def value_of(column: Column, named: sql.Composable) -> sql.Composable:
+    """From what a document names, in the type that it is staged in, to what the column holds: null if that row isn't there."""
+    if column.via is None:
+        return named
+    key = column.via.key
+    return sql.SQL("(SELECT {holds} FROM {table} p WHERE {key}{equals}{value})").format(
+        holds=column_name(column.via.holds, "p"),
+        table=column_name(column.via.table[1], column.via.table[0]),
+        key=column_name(key.name, "p"),
+        equals=operator(key, "="),
+        value=value_of(key, named),
+    )
+
+
+def cast_to(column: Column, text: sql.Composable) -> sql.Composable:
+    """A text as a value that the column can be compared with. If it gets its value through another row, the text names that."""
+    inmost = column
+    while inmost.via is not None:
+        inmost = inmost.via.key
+    return value_of(column, raw_cast(inmost, text))
+
+
+def is_among(column: Column, alias: str, texts: sql.Composable) -> sql.Composed:
+    """Whether a row's column is one of these (text[]), or names a row that is."""
+    name = column_name(column.name, alias)
+    if column.via is None:
+        return sql.SQL("{}{}ANY ({})").format(name, operator(column, "="), raw_cast(column, texts, "[]"))
+    above = f"{alias}_p"
+    return sql.SQL("{} IN (SELECT {} FROM {} {} WHERE {})").format(
+        name,
+        column_name(column.via.holds, above),
+        column_name(column.via.table[1], column.via.table[0]),
+        sql.Identifier(above),
+        is_among(column.via.key, above, texts),
+    )
+
+
+def raw_cast(column: Column, text: sql.Composable, suffix: str = "") -> sql.Composable:
+    """A text of the column's own value as that; `suffix` [] makes an array of them."""
     kind = column.live.base if column.live.kind not in ("text", "varchar") else "text"
     return sql.SQL("{}::{}").format(text, sql.SQL(kind + suffix)) if kind != "text" or suffix else text
+
+
+STAGED_AS = "dualwrite_names_{}"
+"""The column of the stage that holds what a document names, beside the one that holds what the table's does."""
+
+
+def named_column(collection: Collection, column: Column, alias: str | None = None) -> sql.Composable:
+    """The column of the stage into which a document's value is copied."""
+    if column.via is None:
+        return column_name(column.name, alias)
+    return column_name(STAGED_AS.format([c.name for c in collection.columns].index(column.name)), alias)
 
 
 def _as_staged(column: Column) -> sql.Composable:
@@ -76,9 +144,9 @@ def operator(column: Column, name: str) -> sql.Composable:
 
 
 def key_after(collection: Collection, alias: str, after: sql.Composable) -> sql.Composable:
-    """Whether a row's key comes after another one, in the order of ORDER BY. `after`: its texts, as an array."""
+    """Whether a row's key comes after another one, in the order of ORDER BY. `after`: its own values' texts, as an array."""
     names = [column_name(c.name, alias) for c in collection.key]
-    lasts = [cast_to(c, after + sql.SQL(f"[{n + 1}]")) for n, c in enumerate(collection.key)]
+    lasts = [raw_cast(c, after + sql.SQL(f"[{n + 1}]")) for n, c in enumerate(collection.key)]
     greater = [operator(c, ">") for c in collection.key]
     if len({g.as_string(None) for g in greater}) == 1:  # an index serves it
         return sql.SQL("({})").format(COMMA.join(names)) + greater[0] + sql.SQL("({})").format(COMMA.join(lasts))
@@ -141,6 +209,11 @@ class Fragments:
             column_name(c.name, left) + operator(c, "=") + column_name(c.name, right) for c in self._collection.key
         )
 
+    @cached_property
+    def has_held_key(self) -> bool:
+        """Whether a part of the key comes through another row."""
+        return any(c.via is not None for c in self._collection.key)
+
     def key_texts(self, alias: str) -> sql.Composed:
         """A row's key as it is known everywhere but in its table: as texts."""
         return COMMA.join(as_text(column, alias) for column in self._collection.key)
@@ -176,8 +249,24 @@ class Fragments:
         return "int8" if len(self._collection.columns) <= _BITS else "numeric"
 
     def differs(self, column: Column) -> sql.Composed:
-        return sql.SQL("({} AND {} IS DISTINCT FROM {})").format(
-            self.stated(column), _as_staged(column), self.as_compared(column, "t")
+        differ = sql.SQL("{} IS DISTINCT FROM {}").format(_as_staged(column), self.as_compared(column, "t"))
+        if column.via is not None:  # what isn't there equals nothing
+            differ = sql.SQL("({} OR {})").format(differ, self.lacks_parent(column))
+        return sql.SQL("({} AND {})").format(self.stated(column), differ)
+
+    def lacks_parent(self, column: Column) -> sql.Composed:
+        """Whether the row that a staged row's column refers to isn't there. If the value comes through it: wasn't there when the
+        stage was filled, so that this and what is written agree."""
+        if column.via is not None:
+            return sql.SQL("({} IS NOT NULL AND {} IS NULL)").format(
+                named_column(self._collection, column, "s"), column_name(column.name, "s")
+            )
+        parent = self._catalog[column.parent.collection]
+        return sql.SQL("{value} IS NOT NULL AND NOT EXISTS (SELECT FROM {parent} p WHERE {key}{equals}{value})").format(
+            value=column_name(column.name, "s"),
+            parent=table_of(parent),
+            key=column_name(parent.key[0].name, "p"),
+            equals=operator(parent.key[0], "="),
         )
 
     def names_where(self, cases: list[tuple[sql.Composable, str]]) -> sql.Composable:

@@ -17,8 +17,10 @@ from dualwrite.postgres.fragments import (
     as_text,
     cast_to,
     column_name,
+    is_among,
     key_after,
     operator,
+    raw_text,
     statement,
 )
 from dualwrite.postgres.references import Reference
@@ -35,34 +37,32 @@ class Lookups(Fragments):
         )
 
     def keys_after(self, *, first: bool) -> sql.Composed:
-        """A page of keys in key order. Parameters: after (the last key of the page before), limit."""
+        """A page of keys in key order. Parameters: after (the last line of the page before, its last columns), limit."""
         columns = self.names(self._collection.key, "t")
+        texts = self.key_texts("t")
+        if self.has_held_key:  # its own values are the order's
+            texts = COMMA.join([texts, *(raw_text(c, "t") for c in self._collection.key)])
         after = sql.SQL("WHERE ") + key_after(self._collection, "t", sql.SQL("(%(after)s::text[])"))
         return sql.SQL("SELECT {texts} FROM {table} t {after} ORDER BY {columns} LIMIT %(limit)s").format(
-            texts=self.key_texts("t"), columns=columns, table=self.table, after=sql.SQL("") if first else after
+            texts=texts, columns=columns, table=self.table, after=sql.SQL("") if first else after
         )
 
     def keys_where(self, column: str) -> sql.Composed:
         """The keys of rows with one of these values in a column. Parameters: values (text[])."""
-        declared = self._collection.column(column)
-        return sql.SQL("SELECT {} FROM {} t WHERE {}{}ANY ({})").format(
+        return sql.SQL("SELECT {} FROM {} t WHERE {}").format(
             self.key_texts("t"),
             self.table,
-            column_name(column, "t"),
-            operator(declared, "="),
-            cast_to(declared, sql.SQL("%(values)s"), "[]"),
+            is_among(self._collection.column(column), "t", sql.SQL("%(values)s::text[]")),
         )
 
     def dependents(self, column: str) -> sql.Composed:
         """For rows with one of these values in a column: that value, then the key. Parameters: values (text[])."""
         declared = self._collection.column(column)
-        return sql.SQL("SELECT {}, {} FROM {} t WHERE {}{}ANY ({})").format(
+        return sql.SQL("SELECT {}, {} FROM {} t WHERE {}").format(
             as_text(declared, "t"),
             self.key_texts("t"),
             self.table,
-            column_name(column, "t"),
-            operator(declared, "="),
-            cast_to(declared, sql.SQL("%(values)s"), "[]"),
+            is_among(declared, "t", sql.SQL("%(values)s::text[]")),
         )
 
     def referenced(self, references: Sequence[Reference]) -> sql.Composed:
@@ -237,7 +237,7 @@ class Lookups(Fragments):
         for number, column in enumerate(self._collection.references):
             if not isinstance(column.origin, Segment | ParentId):
                 continue
-            parent = self._catalog[str(column.references)]
+            parent = self._catalog[column.parent.collection]
             other = f"{alias}_{number}"
             above = Lookups(self._catalog, parent)
             inner_joins, inner = above._variables(other, referenced_first=True)
@@ -245,7 +245,7 @@ class Lookups(Fragments):
                 sql.SQL("LEFT JOIN {} {} ON {} = {} ").format(
                     above.table,
                     sql.Identifier(other),
-                    column_name(parent.key[0].name, other),
+                    column_name(column.via.holds if column.via else parent.key[0].name, other),
                     column_name(column.name, alias),
                 )
                 + inner_joins

@@ -1,17 +1,19 @@
 """The SQL of single rows as a client writes them, for the dual-write helper. Each says in one statement whose row it may touch.
 
 The names are those of fragments.py. A statement comes with its parameters, which are written into it (`postgres.at_once`): as a
-literal, a value takes the type of the column that it goes into or is compared with.
+literal, a value takes the type of the column that it goes into or is compared with. A cell is written in the text form in which
+COPY takes it, so it becomes just what the engine would make of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from dualwrite.model.declaration import Column
 from dualwrite.model.mapping import Cell, Json, Key, Row
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, Fragments, column_name, operator
+from dualwrite.postgres.fragments import AND, COMMA, Fragments, column_name, operator, value_of
 from dualwrite.postgres.lookups import Lookups
 from dualwrite.postgres.visibility import hides_rows
 
@@ -20,14 +22,42 @@ Told = tuple[Fragments, Key, Column, Cell]
 """What the row of this key must tell in a column, if there is one."""
 
 
+_PARAMETER = sql.SQL("%s")
+
+
+def as_copied(cell: Cell) -> str | None:
+    """A cell in the text form in which COPY takes it."""
+    if cell is None or isinstance(cell, str):
+        return cell
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, Json):
+        return cell.text
+    if isinstance(cell, datetime):
+        return cell.isoformat(sep=" ")
+    if isinstance(cell, list):
+        return "{" + ",".join("NULL" if part is None else _quoted(part) for part in cell) + "}"
+    return str(cell)
+
+
+def _quoted(element: str) -> str:
+    return '"' + element.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 class Mirrored(Lookups):
     """What writes single rows of one collection."""
 
     def upsert(self, row: Row, *, path: str | None = None, version: str | None = None) -> Statement:
         """Inserts a row, or sets its compared columns; a stand-in leaves what is there. No row is written where the one that
-        has the key tells other paths than `path`, or is no longer of this `version`."""
+        has the key tells other paths than `path`, or is no longer of this `version`, or where a row isn't there that one of its
+        values comes through. Returns one line: how many rows were written, and whether those are there."""
         columns = self._collection.columns
-        parameters: list[Cell] = [cell.text if isinstance(cell, Json) else cell for cell in row.cells]
+        parameters: list[Cell] = [as_copied(cell) for cell in row.cells]
+        through = [(c, cell) for c, cell in zip(columns, row.cells, strict=True) if c.via and cell is not None]
+        there = AND.join(
+            [sql.SQL("true"), *(sql.SQL("{} IS NOT NULL").format(value_of(c, _PARAMETER)) for c, _ in through)]
+        )
+        parameters += [as_copied(cell) for _, cell in through]
         updated = [c for i, c in enumerate(columns) if c.role == "compared" and i not in row.stand_ins]
         action: sql.Composable = sql.SQL("DO NOTHING")
         if updated:
@@ -47,15 +77,22 @@ class Mirrored(Lookups):
                 condition,
             )
         statement = sql.SQL(
-            "INSERT INTO {table} AS t ({columns}) VALUES ({values}) ON CONFLICT ({key}) {action}"
+            """
+            WITH written AS (
+              INSERT INTO {table} AS t ({columns}) SELECT {values} FROM (SELECT) nothing WHERE {there}
+              ON CONFLICT ({key}) {action} RETURNING 1
+            )
+            SELECT (SELECT pg_catalog.count(*) FROM written), {there}
+            """
         ).format(
             table=self.table,
             columns=self.names(columns),
-            values=COMMA.join([sql.SQL("%s")] * len(columns)),
+            values=COMMA.join(value_of(c, _PARAMETER) for c in columns),
+            there=there,
             key=self.names(self._collection.key),
             action=action,
         )
-        return statement, parameters
+        return statement, [*parameters, *(as_copied(cell) for _, cell in through)]
 
     def updates(self, row: Row) -> bool:
         """Whether an upsert of the row would update one that is there."""
@@ -102,4 +139,4 @@ class Mirrored(Lookups):
 
 
 def _key_is(fragments: Fragments, alias: str) -> sql.Composed:
-    return AND.join(column_name(c.name, alias) + operator(c, "=") + sql.SQL("%s") for c in fragments.key)
+    return AND.join(column_name(c.name, alias) + operator(c, "=") + value_of(c, _PARAMETER) for c in fragments.key)

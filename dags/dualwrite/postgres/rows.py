@@ -83,11 +83,12 @@ class Rows(Session):
         while True:
             parameters = {"after": after, "limit": _KEYS_AT_ONCE}
             page = self.fetch(statement, parameters)
+            number = len(collection.key)
             if page:
-                yield [tuple(key) for key in page]
+                yield [tuple(line[:number]) for line in page]
             if len(page) < _KEYS_AT_ONCE:
                 return
-            statement, after = lookups.keys_after(first=False), list(page[-1])
+            statement, after = lookups.keys_after(first=False), list(page[-1][-number:])
 
     def counts_by_time(self, collection: Collection, column: str, edges: Sequence[datetime]) -> list[int]:
         """How many rows lie between these edges (ascending), all in one snapshot: before the first, from each on. It reads
@@ -123,7 +124,7 @@ class Rows(Session):
 
     def _values(self, collection: Collection, column: str, values: Iterable[str]) -> dict[str, list[str]]:
         """Without those that the column's type could never hold: no row has them, and Postgres would refuse the question."""
-        live = self.catalog[collection.name].column(column).live
+        live = self.catalog[collection.name].column(column).named
         return {"values": [v for v in values if not can_be_key(live) or is_key(live, v)]}
 
     def written_between(self, collection: Collection, start: object, end: object) -> list[Key]:

@@ -23,7 +23,7 @@ from dualwrite.model.declaration import Collection
 from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Cell, Key
 from dualwrite.postgres.connection import Connection, Error, is_transient, sql
-from dualwrite.postgres.fragments import as_text, key_after, table_of
+from dualwrite.postgres.fragments import as_text, key_after, raw_text, table_of
 from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def label_digest(label: str) -> UUID:
 def _digest_of(collection: Collection) -> sql.Composed:
     """The digest of a row `t`, as Postgres computes it."""
     parts = [
-        sql.SQL("octet_length({column}::text) || ':' || {column}::text").format(column=sql.Identifier("t", c.name))
+        sql.SQL("octet_length({column}::text) || ':' || {column}::text").format(column=as_text(c, "t"))
         for c in collection.key
     ]
     return sql.SQL("md5({})::uuid").format(sql.SQL(" || ").join(parts))
@@ -100,9 +100,10 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
     Raises TargetError where a look is gone: the server crashed meanwhile, or a later run has begun.
     """
     names = sql.SQL(", ").join(sql.Identifier("t", c.name) for c in collection.key)
-    texts = sql.SQL(", ").join(as_text(c, "t") for c in collection.key)
+    texts = sql.SQL(", ").join([as_text(c, "t") for c in collection.key] + [raw_text(c, "t") for c in collection.key])
     beyond = sql.SQL("WHERE ") + key_after(collection, "t", sql.SQL("(%(after)s::text[])"))
     after: list[Cell] = []
+    number = len(collection.key)
     while True:
         where = beyond if after else sql.SQL("")
         # OFFSET 0: first a page by the key's index, then one look into the other for each of its rows.
@@ -121,12 +122,12 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
             found = connection.execute(
                 statement, {"after": after, "looks": list(looks), "limit": _KEYS_AT_ONCE}
             ).fetchall()
-        page = [tuple(key) for *key, is_unseen in found if is_unseen]
+        page = [tuple(key[:number]) for *key, is_unseen in found if is_unseen]
         if page:
             yield page
         if len(found) < _KEYS_AT_ONCE:
             return
-        after = list(found[-1][:-1])
+        after = list(found[-1][number:-1])
 
 
 def seen_labels(target: Target, labels: Sequence[str], looks: Sequence[int]) -> set[str]:

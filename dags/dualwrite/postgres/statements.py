@@ -11,7 +11,17 @@ from functools import cached_property
 from dualwrite.model.declaration import Catalog, Collection, Column
 from dualwrite.model.live import copied_as
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, operator, statement, table_of
+from dualwrite.postgres.fragments import (
+    AND,
+    COMMA,
+    OR,
+    Fragments,
+    column_name,
+    named_column,
+    operator,
+    statement,
+    value_of,
+)
 
 STAGE = sql.Identifier("pg_temp", "dualwrite_stage")
 
@@ -29,9 +39,13 @@ class Statements(Fragments):
     @statement
     def create_stage(self) -> sql.Composed:
         """A staged row: its number in the page, its stand-ins as a bit mask, its columns in the table's own types, so that
-        it is compared as the table would keep it. With a savepoint, for a COPY that fails; `compare_stage` releases it."""
+        it is compared as the table would keep it. What gets its value through another row has a second column, for what names
+        that row. With a savepoint, for a COPY that fails; `compare_stage` releases it."""
         columns = COMMA.join(
-            sql.SQL("{} {}").format(column_name(c.name), sql.SQL(c.live.name)) for c in self._collection.columns
+            [
+                *(sql.SQL("{} {}").format(column_name(c.name), sql.SQL(c.live.name)) for c in self._collection.columns),
+                *(sql.SQL("{} {}").format(self._named(c), sql.SQL(c.named.name)) for c in self.held),
+            ]
         )
         return sql.SQL(
             """
@@ -40,25 +54,49 @@ class Statements(Fragments):
             """
         ).format(sql.SQL(self.stand_ins_type), columns)
 
+    @cached_property
+    def held(self) -> list[Column]:
+        """The columns that get their value through another row."""
+        return [c for c in self._collection.columns if c.via is not None]
+
+    def _named(self, column: Column, alias: str | None = None) -> sql.Composable:
+        return named_column(self._collection, column, alias)
+
     @statement
     def copy_stage(self) -> sql.Composed:
         """In binary form, which takes a third of the time, if each column's type shares it with the document's."""
         return sql.SQL("COPY {} (dualwrite_n, dualwrite_stand_ins, {}) FROM STDIN (FORMAT {})").format(
-            STAGE, self.names(self._collection.columns), sql.SQL("BINARY" if self.copy_types else "TEXT")
+            STAGE,
+            COMMA.join(map(self._named, self._collection.columns)),
+            sql.SQL("BINARY" if self.copy_types else "TEXT"),
         )
 
     @cached_property
     def copy_types(self) -> list[str] | None:
         """In whose binary form the columns are copied; None: as text."""
-        types = [copied_as(c.type, c.live) for c in self._collection.columns]
+        types = [copied_as(c.type, c.named) for c in self._collection.columns]
         known = [t for t in types if t is not None]
         return ["int4", self.stand_ins_type, *known] if len(known) == len(types) else None
 
     @statement
     def compare_stage(self) -> sql.Composed:
-        """The two looks at a stage in one message, which is a round trip: `_differing`, then `_derived_lag`."""
-        return sql.SQL("RELEASE SAVEPOINT dualwrite_staging; {}; {}").format(
-            self._differing, self._derived_lag or sql.SQL("SELECT 0")
+        """The two looks at a stage in one message, which is a round trip: `_differing`, then `_derived_lag`. Before them, what
+        comes through other rows is looked up: once, for all statements that use the stage."""
+        return sql.SQL("RELEASE SAVEPOINT dualwrite_staging; {}; {}; {}").format(
+            self._look_up if self.held else sql.SQL("SELECT"),
+            self._differing,
+            self._derived_lag or sql.SQL("SELECT 0"),
+        )
+
+    @cached_property
+    def _look_up(self) -> sql.Composed:
+        """Gives the staged rows what other rows hold; null where these aren't there."""
+        return sql.SQL("UPDATE {} s SET {} WHERE {}").format(
+            STAGE,
+            COMMA.join(
+                sql.SQL("{} = {}").format(column_name(c.name), value_of(c, self._named(c, "s"))) for c in self.held
+            ),
+            OR.join(sql.SQL("{} IS NOT NULL").format(self._named(c, "s")) for c in self.held),
         )
 
     @cached_property
@@ -71,7 +109,7 @@ class Statements(Fragments):
         """
         differs = self.names_where([(self.differs(c), c.name) for c in self._compared])
         changed = OR.join(self.differs(c) for c in self._compared) if self._compared else sql.SQL("false")
-        parents = self.names_where([(self._lacks_parent(c), c.name) for c in self._collection.references])
+        parents = self.names_where([(self.lacks_parent(c), c.name) for c in self._collection.references])
         holders = COMMA.join(self._holder(unique) for unique in self._collection.unique)
         # A row is found when it has a place; its columns say nothing, they may all be null.
         return sql.SQL(
@@ -95,15 +133,6 @@ class Statements(Fragments):
             table=self.table,
             same_key=self.same_key("t", "s"),
             changed=changed,
-        )
-
-    def _lacks_parent(self, column: Column) -> sql.Composed:
-        parent = self._catalog[str(column.references)]
-        return sql.SQL("{value} IS NOT NULL AND NOT EXISTS (SELECT FROM {parent} p WHERE {key}{equals}{value})").format(
-            value=column_name(column.name, "s"),
-            parent=table_of(parent),
-            key=column_name(parent.key[0].name, "p"),
-            equals=operator(parent.key[0], "="),
         )
 
     def _holder(self, unique: tuple[str, ...]) -> sql.Composed:

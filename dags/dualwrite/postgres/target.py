@@ -117,7 +117,8 @@ class Target(Rows):
         asked only for those that differ or are refused."""
         refused = self._stage(connection, collection, page)
         looks = connection.execute(self.statements(collection).compare_stage)
-        looks.nextset()  # the first is the savepoint's
+        looks.nextset()  # the first is the savepoint's, the second looks up
+        looks.nextset()
         differences = [
             Difference(
                 n,

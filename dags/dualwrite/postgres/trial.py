@@ -19,7 +19,7 @@ from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.postgres.bad_rows import Refused, bisect, by_constraint, may_be_a_rows
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.enforced import Check, Enforced, ForeignKey, Index
-from dualwrite.postgres.fragments import AND, COMMA, column_name
+from dualwrite.postgres.fragments import AND, COMMA, column_name, named_column
 from dualwrite.postgres.statements import STAGE, Statements
 
 TRIAL = sql.Identifier("pg_temp", "dualwrite_trial")
@@ -63,6 +63,11 @@ class Trial:
 
     def _create(self, told: set[str]) -> None:
         names = [c.name for c in self._collection.columns]
+        # What comes through a row that an apply would insert first isn't known yet.
+        held = {c.name for c in self._statements.held}
+        self._needed = [
+            c for c in self._statements.held if c.name in {n.name for n in self._live.columns if n.not_null}
+        ]
         plain = [c for c in self._others if c.generated is None]
         table = sql.SQL(
             "CREATE TEMPORARY TABLE dualwrite_trial ON COMMIT DROP AS SELECT NULL::int4 AS {}, {} FROM {} t WITH NO DATA"
@@ -73,7 +78,7 @@ class Trial:
             *(
                 sql.SQL("ALTER COLUMN {} SET NOT NULL").format(column_name(c.name))
                 for c in self._live.columns
-                if c.not_null and c.name in names
+                if c.not_null and c.name in names and c.name not in held
             ),
             *(
                 sql.SQL("ALTER COLUMN {} SET DEFAULT ").format(column_name(c.name)) + sql.SQL(c.default)
@@ -107,6 +112,7 @@ class Trial:
         self._connection.execute("SAVEPOINT dualwrite_look; SET LOCAL transaction_read_only = on")
         found = Tried(has_own_references=bool(self._own))
         self._insert(ns, found, stale=stale)
+        self._look_for_nulls(self._left(ns, found), found)
         self._check(self._left(ns, found), found)
         self._look_outside(self._left(ns, found), found)
         self._look_for_rivals(self._left(ns, found), found)
@@ -169,6 +175,15 @@ class Trial:
             self._statements.table,
             self._statements.same_key("t", "s"),
         )
+
+    def _look_for_nulls(self, ns: list[int], found: Tried) -> None:
+        """NULLs in NOT NULL columns that get their value through another row, and name none."""
+        for column in self._needed if ns else ():
+            statement = sql.SQL(
+                "SELECT s.dualwrite_n FROM {} s WHERE s.dualwrite_n = ANY(%(n)s) AND {} IS NULL"
+            ).format(STAGE, named_column(self._collection, column, "s"))
+            for (n,) in self._connection.execute(statement, {"n": ns}).fetchall():
+                self._refuse(found, n, Refused(f"NotNullViolation 23502 (column {column.name})", "23502"))
 
     # --- CHECKs ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,94 @@
+"""Preflight of columns that get their value through another row: `references=Parent("profiles", holds="id")`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dualwrite import settings
+from dualwrite.model.declaration import Catalog, Collection, Column
+from dualwrite.postgres import Connection
+
+_ALIKE = ({"smallint", "integer", "bigint"}, {"text", "character varying"})
+"""Types whose values are each other's."""
+
+Columns = Mapping[str, tuple[str, bool, bool]]
+"""Of a table by name: type, whether NOT NULL, whether the server fills it in."""
+
+
+def faults(
+    catalog: Catalog,
+    collection: Collection,
+    columns: Mapping[str, Columns],
+    uniques: Mapping[str, Sequence[tuple[Sequence[str], str | None]]],
+    validated: frozenset[tuple[str, str, str, str]],
+) -> list[str]:
+    """Where the live tables don't let a value be told from the row that it comes through, and back. `columns`, `uniques`: by the
+    table's name in the catalog; `validated`: see `validated_keys`."""
+    found = []
+    for column in collection.columns:
+        if column.via is not None:
+            parent = catalog[column.parent.collection]
+            is_validated = (collection.table, column.name, parent.table, column.via.holds) in validated
+            found += _faults(collection, column, parent, columns, uniques.get(parent.table, ()), is_validated)
+    return found
+
+
+def _faults(
+    collection: Collection,
+    column: Column,
+    parent: Collection,
+    columns: Mapping[str, Columns],
+    uniques: Sequence[tuple[Sequence[str], str | None]],
+    is_validated: bool,
+) -> list[str]:
+    assert column.via is not None
+    holds, file = column.via.holds, settings.catalog_file()
+    place, there = f"Column {collection.table}.{column.name}", columns.get(parent.table, {})
+    if not there or column.name not in columns.get(collection.table, {}):
+        return []  # told elsewhere
+    if holds not in there:
+        return [f"{place} holds {parent.table}.{holds}, which is missing. Add it, or correct holds= in {file}."]
+    found = []
+    if not there[holds][1]:
+        found.append(
+            f"Column {parent.table}.{holds} is not NOT NULL (or NOT VALID), and {collection.table}.{column.name} holds it: a NULL "
+            f"there could not be told from a row that is missing. ALTER TABLE {parent.table} ALTER COLUMN {holds} SET NOT NULL, or "
+            f"hold another column in {file}."
+        )
+    if not any(list(on) == [holds] and predicate is None for on, predicate in uniques):
+        found.append(
+            f"Column {parent.table}.{holds} needs a unique index: on exactly this, without WHERE, not deferrable. "
+            f"{collection.table}.{column.name} holds it, and must lead back to one row. Create it, or hold another column in {file}."
+        )
+    here, other = columns[collection.table][column.name][0], there[holds][0]
+    if here != other and not any({here, other} <= alike for alike in _ALIKE):
+        found.append(
+            f"{place} is of type {here}, and {parent.table}.{holds}, which it holds in {file}, of type {other}. Make them alike, or "
+            "hold another column."
+        )
+    if column.role == "key" and not is_validated:
+        found.append(
+            f"{place} is part of the key and gets its value through {parent.table}, so it needs a foreign key to {holds} there, "
+            "validated: else a row could hold what leads to no document, and no verdict would tell it. Add it, or choose another "
+            f"key in {file}."
+        )
+    return found
+
+
+def validated_keys(connection: Connection, oids: Mapping[str, int]) -> frozenset[tuple[str, str, str, str]]:
+    """(table, column, referenced table, its column) of the foreign keys of one column that hold for each row, by the names that
+    the tables' oids are given under."""
+    names = {oid: name for name, oid in oids.items()}
+    rows = connection.execute(
+        """
+        SELECT k.conrelid, a.attname::text, k.confrelid, f.attname::text
+        FROM pg_catalog.pg_constraint k
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[1]
+        JOIN pg_catalog.pg_attribute f ON f.attrelid = k.confrelid AND f.attnum = k.confkey[1]
+        WHERE k.contype = 'f' AND cardinality(k.conkey) = 1 AND k.convalidated
+          AND coalesce((to_jsonb(k) ->> 'conenforced')::bool, true)
+          AND k.conrelid = ANY(%(tables)s::oid[]) AND k.confrelid = ANY(%(tables)s::oid[])
+        """,
+        {"tables": list(names)},
+    ).fetchall()
+    return frozenset((names[table], column, names[other], to) for table, column, other, to in rows)
