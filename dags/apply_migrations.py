@@ -12,7 +12,7 @@ file is added. The default is a dry run: everything is executed and rolled back.
 - Versions in the Supabase CLI's history count as applied. That history is read, never written.
 
 [Parity](/plugin/parity) shows whether every migration is verified. Params explain themselves in the form. What each message
-means: `docs/operating.md` and `docs/migrations.md` in the repository.
+means: `docs/runbook.md` and `docs/migrations.md` in the repository.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ would do; then with mode `apply`, or `review`, which asks a person before it wri
 - Airflow's form also offers "Backfill": a run for each of past dates. It isn't meant for this DAG, which has no schedule.
 
 [Parity](/plugin/parity) shows the last run. Params explain themselves in the form. What each message means:
-`docs/operating.md` in the repository.
+`docs/runbook.md` in the repository.
 """
 
 from __future__ import annotations

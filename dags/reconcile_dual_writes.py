@@ -13,7 +13,7 @@ sweep, open [Parity](/plugin/parity): its buttons open the form with the right v
 - Variable `dual_write_enabled` = `false` says that dual-write is off on purpose: then differences are expected.
 - The asset `dual-write-parity` is updated by a run that finds both equal, nothing excused; `dual-write-green` by each green run.
 
-Params explain themselves in the form. What each message means: `docs/operating.md` and `docs/runbook.md` in the repository.
+Params explain themselves in the form. What each message means: `docs/runbook.md` in the repository.
 """
 
 from __future__ import annotations
