@@ -14,9 +14,9 @@ from dualwrite.catalog import CATALOG
 from dualwrite.engine import op_log
 from dualwrite.model.errors import MigrationError, PreflightError
 from dualwrite.model.windows import Window
-from dualwrite.postgres.connection import STATED
 from dualwrite.postgres.remembered import run_log, watermarks
 from dualwrite.postgres.target import Target
+from dualwrite.postgres.transactions import STATED
 from dualwrite.runs import backfill
 from tests.conftest import clone
 from tests.migrating import execute, migrator, transaction_pooler
@@ -286,9 +286,9 @@ def test_an_id_that_is_sql_stays_an_id_in_a_literal(target_dsn):
         assert postgres.fetch(connection, postgres.sql.SQL("SELECT %(ids)s::text[]").format(), given) == [(ids,)]
         with connection.transaction():
             asked = ["SELECT %(ids)s::text[]", "SELECT %(ids)s::text[]"]
-            assert postgres.connection.answers(connection, asked, given) == [[(ids,)]] * 2
+            assert postgres.answers(connection, asked, given) == [[(ids,)]] * 2
             statement = postgres.sql.SQL("SELECT %s::text[]").format()
-            assert postgres.connection.at_once(connection, [(statement, [ids])] * 2) == [(1, [(ids,)])] * 2
+            assert postgres.at_once(connection, [(statement, [ids])] * 2) == [(1, [(ids,)])] * 2
 
 
 @pytest.mark.parametrize("mode", ["dry_run", "apply"])

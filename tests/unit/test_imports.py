@@ -16,7 +16,7 @@ ALONE = {
     # edge/connections.py: the provider's hook, for credentials
     "google": ("firestore/source.py", "firestore/queries.py", "edge/connections.py"),
     "grpc": ("firestore/source.py", "firestore/failures.py"),
-    "psycopg": ("postgres/connection.py",),
+    "psycopg": tuple(f"postgres/{name}.py" for name in ("adapters", "conditions", "connection", "transactions")),
     "sentry_sdk": ("alerts.py",),
     "airflow": ("edge/",),
 }

@@ -17,7 +17,7 @@ from dualwrite.migrations.rules import created_schema
 from dualwrite.migrations.statements import Statement
 from dualwrite.model.errors import MigrationError
 from dualwrite.postgres import Connection
-from dualwrite.postgres.connection import CLIENTS_PATH, stating
+from dualwrite.postgres.transactions import CLIENTS_PATH, stating
 
 SEARCH_PATH = ", ".join(CLIENTS_PATH)
 """Where a name without a schema is looked for, whoever runs: the role's own path may begin with a schema of its name.

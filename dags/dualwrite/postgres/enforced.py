@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualwrite.model.declaration import Catalog, Collection
-from dualwrite.postgres.connection import Connection, answers
+from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.transactions import answers
 
 
 @dataclass(frozen=True, slots=True)

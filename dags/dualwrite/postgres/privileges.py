@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from dualwrite.postgres.connection import Connection, answers
+from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.transactions import answers
 
 
 def relation(connection: Connection, name: str) -> int | None:

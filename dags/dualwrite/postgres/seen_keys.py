@@ -22,7 +22,8 @@ from uuid import UUID
 from dualwrite.model.declaration import Collection
 from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Cell, Key
-from dualwrite.postgres.connection import Connection, Error, is_transient, sql
+from dualwrite.postgres.conditions import Error, is_transient
+from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.fragments import as_text, key_after, raw_text, table_of
 from dualwrite.postgres.target import Target
 
