@@ -1,4 +1,4 @@
-"""What a person would look at in a backfill's report and accept, in the form's notation."""
+"""The differences in a backfill's report that a person would accept, in the form's notation."""
 
 from __future__ import annotations
 

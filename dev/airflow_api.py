@@ -1,4 +1,4 @@
-"""A running Airflow, spoken to through its REST API: the demo and the end-to-end tests use it alike."""
+"""A client of a running Airflow's REST API, for the demo and the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Airflow:
         path, body = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}", ""
         deadline = time.monotonic() + seconds
         while self.call("GET", path)["state"] not in ENDED:
-            # An answer that comes too soon ends in a state mismatch of Airflow's; then the retried task asks once more.
+            # An answer that comes too soon causes Airflow's "state mismatch"; then the retried task asks again.
             for asked in self.call("GET", f"{path}/hitlDetails?response_received=false")["hitl_details"]:
                 task = asked["task_instance"]["task_id"]
                 if self.states(dag_id, run_id)[task] == "awaiting_input":

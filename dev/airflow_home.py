@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 USERS = {"admin": "admin", "viewer": "viewer", "stranger": ""}
-"""Users of the local stack and their roles: who may do all, who may look, and who may log in and nothing else."""
+"""Users of the local stack and their roles: one may do everything, one may look, one may only log in."""
 
 
 def connection(target: str) -> str:
@@ -30,7 +30,7 @@ def connection(target: str) -> str:
 
 
 def environment(home: Path, *, emulator: str, project: str, target: str, port: int | None = None) -> dict[str, str]:
-    """Variables for all of Airflow's components. Secrets are made anew: components started with one result agree."""
+    """Variables for all of Airflow's components. Secrets are new in each result, so start all components with the same one."""
     found = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),

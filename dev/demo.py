@@ -46,7 +46,7 @@ def line(text: str, indent: str = "  ") -> None:
 
 @contextlib.contextmanager
 def seconds_shown() -> Iterator[None]:
-    """Counts seconds in a terminal, in one line that is gone afterwards; elsewhere nothing."""
+    """Counts seconds in a terminal, in one line that is erased afterwards; elsewhere prints nothing."""
     done = threading.Event()
 
     def count() -> None:
@@ -111,7 +111,7 @@ def written(run: DagRun) -> int:
 
 
 def reconcile_beside_an_app(running: stack.Stack) -> None:
-    """An app writes for a minute and loses some; reconciliation finds what its windows show, a sweep repairs all of it."""
+    """An app writes for a minute and loses some writes; a reconciliation finds those in its windows, a sweep repairs all."""
     say("An app writes with the dual-write helper for a minute; some writes are lost on purpose")
     logging.getLogger("dualwrite").addHandler(
         logging.NullHandler()
@@ -129,9 +129,9 @@ def reconcile_beside_an_app(running: stack.Stack) -> None:
     assert drifted.report is not None
     for text in as_text(report.samples(drifted.report["collections"])[:2]).splitlines()[:12]:
         print(f"    {text[:WIDTH]}")
-    line("It fails, as it should: the failed run is the alert. It saw what its windows show; a sweep finds the rest.")
+    line("It fails, as it should: the failed run is the alert. It saw only its windows; a sweep finds the rest.")
     repair = {**quick, "scope": "sweep", "repair": "all"}
-    step(running, reconcile_plan.DAG_ID, repair, "every document and every row; what was lost is repaired")
+    step(running, reconcile_plan.DAG_ID, repair, "every document and every row; lost writes are repaired")
     green = step(running, reconcile_plan.DAG_ID, {**quick, "scope": "sweep"}, "the next run is green", rows=False)
     if green.state != "success":
         raise SystemExit("demo: after the repair the next run must succeed")

@@ -88,7 +88,7 @@ def _variable(collection_id: str, head: str) -> str:
 
 @dataclass
 class _Maps:
-    """What one map field of a collection's documents holds: the keys in each document, the kinds of all values."""
+    """The content of one map field of a collection's documents: the keys in each document, the kinds of all values."""
 
     keys: list[set[str]] = field(default_factory=list)
     kinds: set[str] = field(default_factory=set)
@@ -117,7 +117,7 @@ _UNPLAIN = {"timestamp", "reference", "geopoint", "vector", "bytes"}
 
 
 def _is_unplain(value: Any) -> bool:
-    """Whether a map or array holds what JSON has no form for."""
+    """Whether a map or array holds a value that JSON can't represent."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return any(_kind(v) in _UNPLAIN or _is_unplain(v) for v in inner)
 
@@ -218,7 +218,7 @@ _SETS = re.compile(
 
 
 def set_by(proname: str, source: str, arguments: str) -> list[str]:
-    """The columns that a trigger's function sets, as far as its text tells."""
+    """The columns that a trigger's function sets, judging by its text."""
     if proname == "moddatetime":
         return [arguments.split("\\000")[0]]
     text = re.sub(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", " ", source, flags=re.DOTALL)

@@ -1,7 +1,7 @@
-"""Guesses a catalog from the shape of two databases. Pure: shapes and tables in, declarations out, each guess with its ground.
+"""Guesses a catalog from the shape of two databases. Pure: shapes and tables in, declarations out, each guess with its reason.
 
-What it is sure of comes from the target: tables, types, NOT NULL, keys, foreign keys, triggers. What it guesses, by names, types
-and formats, is which collection fills which table and which field which column; a person reads every line marked GUESS or TODO.
+Tables, types, NOT NULL, keys, foreign keys and triggers come from the target, so they are certain. It guesses, by names, types
+and formats, which collection fills which table and which field which column; a person reads every line marked GUESS or TODO.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _DOCUMENTS = {("data",), ("document",), ("doc",), ("raw",), ("payload",), ("fiel
 
 @dataclass(frozen=True)
 class Reading:
-    """How a column takes a field's values: the conversion's text, or '' for none; what comes out of it."""
+    """How a column takes a field's values: the conversion's text, or '' for none; the resulting type."""
 
     conversion: str
     type: str
@@ -173,7 +173,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Left:
-    """What no match was found for, with the nearest that there is."""
+    """Tables and collections without a match, with the nearest one."""
 
     tables: tuple[tuple[LiveTable, str], ...]
     shapes: tuple[Shape, ...]
@@ -202,7 +202,7 @@ def _alike(one: Shape, other: Shape) -> float:
 
 
 def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Match], Left]:
-    """The likeliest pairs, each table and each path once; then what is left."""
+    """The likeliest pairs, each table and each path once; then the rest."""
     known = [table for table in tables if not table.odd and table.columns]
     often: dict[tuple[str, ...], int] = {}
     for table in known:
@@ -322,7 +322,7 @@ class Guess:
 
 
 def key_of(found: Match) -> tuple[str, ...]:
-    """The columns that tell the document: the primary key, unless Postgres gives it a value that no document knows."""
+    """The columns that identify the document: the primary key, unless Postgres generates its value."""
     table = found.table
     own = {c.name for c in table.columns if c.default is not None or c.identity or c.live.generated}
     if table.primary and not set(table.primary) & own and (found.entries is None or len(table.primary) > 1):
@@ -423,7 +423,7 @@ def _from_field(found: Match, column: LiveColumn, names: Names, way: Reading, al
 
 
 def _refused_texts(seen: Seen, live: LiveType) -> str:
-    """How many of the sampled texts the column's type has no value for, as far as that is known here."""
+    """How many of the sampled texts the column's type can't hold, as far as that is known here."""
     if live.kind == "enum" and (bad := len(seen.texts - set(live.labels))):
         labels = ", ".join(map(repr, live.labels))
         return f"{bad} of {len(seen.texts)} sampled texts are no label of {live.name} ({labels}): one_of({{...}}) maps them"
@@ -550,7 +550,7 @@ Candidate = tuple[float, Names, Reading]
 
 
 def _use(candidate: Candidate) -> object:
-    """What no second column takes: a field, or a part of it."""
+    """What only one column may take: a field, or a part of it."""
     _, names, way = candidate
     return (names, way.conversion if way.conversion in ("latitude", "longitude") else "")
 

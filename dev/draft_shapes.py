@@ -1,6 +1,6 @@
-"""What a draft of a catalog is made from: shapes of collections, tables, and how alike two names are. Pure.
+"""The input of a catalog's draft: shapes of collections, tables, and how alike two names are. Pure.
 
-Names are data: whatever a collection, a field, a table or a column is called, it is never code.
+Names are data, never code, whatever a collection, a field, a table or a column is called.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _SECONDS = (946_684_800, 4_102_444_800)
 
 @dataclass
 class Seen:
-    """What a sample shows of one field.
+    """One field as a sample shows it.
 
     `kinds`: what its values are (see `kind_of_text` and `kind_of_number`; also null, boolean, timestamp, reference, geopoint,
     vector, bytes, array, map, timestamp map). `elements`: the kinds of an array's elements. `refers`: ids of the collections that
-    references lead to. `unplain`: a map or array of it holds what JSON has no form for. `documents`: how many have a value of it. `texts` are its
+    references lead to. `unplain`: a map or array of it holds a value that JSON can't represent. `documents`: how many have a value of it. `texts` are its
     texts, to be held against an enum's labels; none of them leaves this process.
     """
 
@@ -45,7 +45,7 @@ class Seen:
 
     @property
     def kind(self) -> str | None:
-        """The one kind that all values are of, as narrow as it holds for all; None for none, or several."""
+        """The narrowest kind that all values have; None if there is none, or several."""
         kinds = self.kinds - {"null"}
         if len(kinds) == 1:
             return next(iter(kinds))
@@ -58,7 +58,7 @@ class Seen:
 
 @dataclass
 class Shape:
-    """What a sample of one collection shows. `path` is a template. `open_maps`: map fields whose keys differ between documents,
+    """One collection as a sample shows it. `path` is a template. `open_maps`: map fields whose keys differ between documents,
     with the kind of their values. `ids`: those of its sampled documents. `holds`: the fields of the maps in an array field."""
 
     path: str

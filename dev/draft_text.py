@@ -1,7 +1,7 @@
-"""The text of a drafted catalog.py, which imports as it stands: each declaration in it has been made before it is written, and
-what the declaration's own checks refuse stands in a comment with their reason.
+"""The text of a drafted catalog.py, which imports as it stands: each declaration in it was tried before it is written, and
+one that the declaration's own checks refuse is in a comment with their reason.
 
-Names are data: each stands in the text as a string or, in a comment, without anything that could end the line.
+Names are data: each is in the text as a string or, in a comment, without anything that could end the line.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def load(text: str) -> Catalog:
 
 
 def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
-    """The text of a catalog.py, with what a person must look at marked."""
+    """The text of a catalog.py, with marks at the lines that a person must read."""
     matches = list(matches)
     by_table = {m.table.name: m for m in matches}
     variables = _variables(matches)
@@ -135,7 +135,7 @@ def _made(name: str, declared: Declared) -> Column:
 
 
 def _prove_columns(part: Part) -> None:
-    """Keeps of the columns what makes a collection; without its key there is none."""
+    """Keeps the columns that a collection accepts; without its key there is none."""
     key = key_of(part.found)
     if part.found.entries is not None:
         _prove_key_of_entries(part, key)
@@ -265,7 +265,7 @@ def _said(name: str) -> str:
 
 
 def _variables(matches: Sequence[Match]) -> dict[str, str]:
-    """What each table's collection is called in Python. Tables are called what they like."""
+    """The Python name of each table's collection; a table may have any name."""
     found: dict[str, str] = {}
     for match_ in matches:
         name = re.sub(r"\W", "_", match_.table.bare, flags=re.ASCII).upper()

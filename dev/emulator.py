@@ -66,8 +66,8 @@ def _answers(host: str) -> bool:
 def emulator(folder: Path, port: int | None = None, *, heap_mib: int = 4096, optimised: bool = False) -> Iterator[str]:
     """Runs the emulator until the block ends. Yields host:port. A project id is a database of its own in it.
 
-    `optimised` is for benchmarks: Java's second compiler takes a minute of CPU and makes up for it after some minutes, and
-    its usual garbage collector works beside the program, on cores that are taken here.
+    `optimised` is for benchmarks: Java's second compiler costs a minute of CPU, which pays only after some minutes, and
+    its usual garbage collector runs beside the program, on cores that are busy here.
     """
     program, jar = java(), find_jar()
     if port is not None and processes.port_is_taken(port):

@@ -1,5 +1,5 @@
-"""Fills an emulator and a Postgres with the small world, as the two are after the export. Once: a target that has its
-tables is left as it is.
+"""Fills an emulator and a Postgres with the small world, in their state after the export. Once: a target that has its tables
+is left alone.
 
 As a command it serves docker-compose.yaml's profile local; FIRESTORE_EMULATOR_HOST and DUALWRITE_TARGET say where.
 """
@@ -15,7 +15,7 @@ from dev import seed
 from dev.airflow_home import ROOT
 
 PROJECT = "demo-writing-club"
-"""An emulator takes any project; the name demo-... is Firebase's for one that exists nowhere else."""
+"""An emulator takes any project; Firebase uses demo-... for one that exists only there."""
 
 
 def fill(target: str) -> seed.World:

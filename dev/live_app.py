@@ -18,7 +18,7 @@ from dualwrite.dual_write import DualWriter, Outcome
 
 
 class LiveApp:
-    """People who write posts and comments for a while. `losses` says what was lost, by class of docs/verification.md."""
+    """People who write posts and comments for a while. `losses` counts lost writes, by class of docs/verification.md."""
 
     def __init__(self, client: firestore.Client, dsn: str, seed: int = 3) -> None:
         self.client = client
@@ -43,7 +43,7 @@ class LiveApp:
 
     def live(self, stop: threading.Event, loses: threading.Event, every: float, told: Callable[[str], None]) -> None:
         """Writes every few seconds until `stop`. While `loses` is set, one write is lost every so many seconds, each of
-        another kind than the last; `told` is called with what it was."""
+        another kind than the last; `told` is called with its description."""
         ways = itertools.cycle(self._ways_to_lose())
         self._post()
         next_loss: float | None = None

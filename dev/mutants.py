@@ -1,16 +1,16 @@
-"""Which lines do the tests not hold? Breaks modules one expression at a time and runs the tests that reach the break.
+"""Finds lines that no test checks: breaks modules one expression at a time and runs the tests that reach the break.
 
     make mutants                                   all modules below
     make mutants module=classify                   one of them
     make mutants module=judge sample=50            fifty of its mutants, always the same ones
 
-A mutant that no test notices survives: either a test is missing, or the change changes nothing. docs/development.md has
-the figures of the last run, and why what survives may.
+A mutant that no test notices survives: either a test is missing, or the change changes nothing. docs/development.md says
+which survivors are expected.
 
-The tests run once unchanged, which tells the lines that each reaches. A mutant then meets those that reach its statement:
-first those that have noticed most others, then the fastest. Each runs in a fork of this process, which has imported what
-is slow and nothing of the bundle; the module is replaced while it is imported, and no file is touched. A process that
-a test starts has the module as it is. dev/mutations.py makes the changes.
+The tests run once unchanged, to learn the lines that each reaches. For a mutant, the tests that reach its statement run: first
+those that have noticed most others, then the fastest. Each runs in a fork of this process, which has imported slow libraries
+and nothing of the bundle; the module is replaced while it is imported, and no file is changed. A process that a test starts
+has the original module. dev/mutations.py makes the changes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from dev.mutations import Mutant, mutants
 
 ROOT = Path(__file__).resolve().parents[1]
 BUDGET_SECONDS = 120.0
-"""Of tests for one mutant, by the seconds that they took unchanged. What survives that survives."""
+"""Limit on the tests for one mutant, by the seconds that they took unchanged; a mutant that outlasts it survives."""
 
 RECORDING_SECONDS = 1800.0
 SEED = 20_260_101
@@ -50,7 +50,7 @@ SEED = 20_260_101
 
 @dataclass(frozen=True)
 class Subject:
-    """A module that is mutated, the files and folders of tests/ that must notice, and whether these need databases."""
+    """A module to mutate, the files and folders of tests/ that must notice, and whether these need databases."""
 
     module: str
     tests: tuple[str, ...]
@@ -143,7 +143,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 @dataclass
 class _Recording:
-    """What one run of a module's tests, unchanged, has shown of each: the lines it reaches, the seconds it takes."""
+    """For each of a module's tests, from one run of the unchanged module: the lines it reaches, the seconds it takes."""
 
     module: str
     lines: dict[str, set[int]]
@@ -203,7 +203,7 @@ class _Recorder:
 
 
 class _Chosen:
-    """A pytest plugin: runs these tests alone, in this order, and tells the one that failed."""
+    """A pytest plugin: runs only these tests, in this order, and reports the one that failed."""
 
     def __init__(self, tests: Sequence[str], answer: Path) -> None:
         self._tests, self._answer = tests, answer
@@ -220,7 +220,7 @@ class _Chosen:
 def _status(
     subject: Subject, tree: ast.Module | None, files: Sequence[str], plugin: object, limit: float
 ) -> int | None:
-    """How pytest ends, None where it doesn't. In a fork, so that each run starts from nothing of the bundle."""
+    """pytest's exit code, None if it doesn't end. In a fork, so that each run starts without the bundle imported."""
     child = os.fork()
     if child == 0:
         _run_tests(subject, tree, files, plugin)
@@ -240,7 +240,7 @@ def _run_tests(subject: Subject, tree: ast.Module | None, files: Sequence[str], 
 
     status = 1
     try:
-        os.setpgid(0, 0)  # what a test started ends with it
+        os.setpgid(0, 0)  # ends what a test started, too
         nowhere = os.open(os.devnull, os.O_WRONLY)
         log = os.environ.get("MUTANTS_LOG")
         nowhere = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else nowhere
@@ -257,7 +257,7 @@ def _run_tests(subject: Subject, tree: ast.Module | None, files: Sequence[str], 
 
 
 def _recorded(subject: Subject, folder: Path) -> _Recording | None:
-    """The tests as they are, or None where they fail. Modules that have the same tests share a run of them."""
+    """The tests of the unchanged module, or None if they fail. Modules that have the same tests share a run of them."""
     answer = folder / f"recording-{hash(subject.tests)}"
     if not answer.exists():
         paths = [other.path for other in SUBJECTS.values() if other.tests == subject.tests]
@@ -327,7 +327,7 @@ def _measured(short: str, folder: Path, sample: int, jobs: int) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the survivors and the share that was noticed; 1 where a module is below 90 percent."""
+    """Prints the survivors and the share that was noticed; returns 1 if a module is below 90 percent."""
     # Slow, and not ours: imported once, before the forks.
     import google.cloud.firestore_v1  # noqa: F401
     import hypothesis
@@ -343,7 +343,7 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"{', '.join(unknown)}: no such module here. Give some of {', '.join(SUBJECTS)}.")
     os.chdir(ROOT)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    slow = [hypothesis.HealthCheck.too_slow]  # no fault of a mutant's
+    slow = [hypothesis.HealthCheck.too_slow]  # not a mutant's fault
     quick = hypothesis.settings(
         derandomize=True, database=None, deadline=None, max_examples=20, suppress_health_check=slow
     )

@@ -1,4 +1,4 @@
-"""The changes of a module's source that `dev.mutants` asks about, one at a time.
+"""The changes of a module's source that `dev.mutants` tries, one at a time.
 
 Comparisons, arithmetic, `and`/`or`, `not`, conditions, constants, what is returned, statements left out, `min`/`max`,
 `any`/`all`. Not changed: annotations, decorators, docstrings, the words of error messages, names and sizes at the top of a
@@ -54,8 +54,8 @@ def mutants(source: str) -> Iterator[Mutant]:
 
 
 def _only_names(statement: ast.stmt) -> bool:
-    """`__all__`, a TypeVar, or a number with a name at the top of the module: a size or a patience, whose exact value is a
-    choice that no test should pin."""
+    """`__all__`, a TypeVar, or a number with a name at the top of the module: a size or a time limit, whose exact value no
+    test should pin."""
     match statement:
         case (
             ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=value)
@@ -81,7 +81,7 @@ class _Replacing(ast.NodeTransformer):
 
 
 def _mutable(node: ast.AST, lines: frozenset[int]) -> Iterator[tuple[ast.AST, frozenset[int]]]:
-    """The nodes below one that say what the module does, and the lines of the statement that each is part of."""
+    """The nodes below one that affect the module's behaviour, and the lines of the statement that each is part of."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue
@@ -92,7 +92,7 @@ def _mutable(node: ast.AST, lines: frozenset[int]) -> Iterator[tuple[ast.AST, fr
                 continue
             around = _lines_of(child) if isinstance(child, ast.stmt) else lines
             yield child, around
-            if not isinstance(child, ast.Raise):  # left out as a whole; its words are its own affair
+            if not isinstance(child, ast.Raise):  # removed as a whole; its message isn't mutated
                 yield from _mutable(child, around)
 
 

@@ -36,7 +36,7 @@ def embedded_binaries() -> Path:
 
 
 def unprivileged() -> pwd.struct_passwd | None:
-    """Postgres refuses to run as root: the user to run it as then. None where we aren't root."""
+    """Postgres refuses to run as root: the user to run it as then. None if we aren't root."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -46,7 +46,7 @@ def unprivileged() -> pwd.struct_passwd | None:
 
 
 def _reachable(binaries: Path, user: pwd.struct_passwd, folder: Path) -> Path:
-    """The binaries, copied where they lie below a folder that the user can't enter (a home of root's)."""
+    """The binaries, copied if they lie below a folder that the user can't enter (root's home)."""
     probe = (
         subprocess.run(
             [binaries / "postgres", "--version"], user=user.pw_uid, group=user.pw_gid, capture_output=True, check=False
@@ -120,7 +120,7 @@ def server(
             "log_min_messages": "fatal",
             "log_min_error_statement": "fatal",
         }
-        if data is None:  # nobody will want it back
+        if data is None:  # its data is thrown away
             settings |= {"full_page_writes": "off", "wal_level": "minimal", "max_wal_senders": "0", "autovacuum": "off"}
         command = [str(binaries / "postgres"), "-D", str(cluster)]
         for name, value in settings.items():

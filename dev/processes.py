@@ -22,14 +22,14 @@ _MEMORY_NEEDED = 4 << 30
 
 
 class Missing(SystemExit):
-    """Something the stack needs isn't there. The message is one line: what is missing, and how to get it."""
+    """Something that the stack needs is missing. The message is one line: what, and how to get it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(f"dev: {message}")
 
 
 def keep_temporary_files_in_memory() -> None:
-    """Temporary files of this process and its children go to memory, where there is room for them and nobody chose a place.
+    """Temporary files of this process and its children go to memory, if there is room for them and no other place was chosen.
     Each test has a database of its own, some 400 files: copying them takes 0.02 s of CPU there, 0.3 s on ext4.
 
     A container's is often mounted noexec: Postgres's binaries and a test's virtual environment could not run there.
@@ -88,7 +88,7 @@ def start(
 
 
 def stop(*group: subprocess.Popen[bytes], seconds: float = 10.0) -> None:
-    """Ends processes and the groups that they lead, all at once: politely, and after `seconds` not."""
+    """Ends processes and the groups that they lead, all at once: with SIGTERM, and after `seconds` with SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in group:
             with contextlib.suppress(ProcessLookupError):
@@ -107,8 +107,7 @@ def stop(*group: subprocess.Popen[bytes], seconds: float = 10.0) -> None:
 def wait_until(
     answers: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path, seconds: float = 60.0
 ) -> None:
-    """Waits until `answers()` is true. Raises Missing with the end of the log where the process dies or it takes too
-    long."""
+    """Waits until `answers()` is true. Raises Missing with the end of the log if the process dies or it takes too long."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:

@@ -1,4 +1,4 @@
-"""What the local stack needs and `make` can't install: looked for first, before anything is installed for minutes.
+"""Checks for what the local stack needs and `make` can't install, before an installation that takes minutes.
 
 Runs with the Python that `make` was given, before there is a virtual environment. `make up` names its port.
 """
@@ -12,7 +12,7 @@ from dev import emulator, processes
 
 
 def check(port: str | None = None) -> None:
-    """Raises Missing with the first thing that isn't there, and how to get it."""
+    """Raises Missing with the first thing that is missing, and how to get it."""
     emulator.java()
     emulator.find_jar()
     if port is not None:

@@ -21,8 +21,7 @@ _MARK = "RESULT "
 
 @dataclass(frozen=True)
 class DagRun:
-    """How a run ended: the run's state, each task's, the report, what other tasks returned, and everything that was
-    logged."""
+    """How a run ended: the run's state, each task's, the report, the other tasks' results, and the whole log."""
 
     state: str
     run_id: str
@@ -57,7 +56,7 @@ def main(dag_id: str, conf: str, marked: str | None = None) -> None:
     bag = BundleDagBag(f"{folder}/{dag_id}.py", bundle_path=folder, bundle_name="dags-folder")
     dag = bag.dags[dag_id]
     for task in dag.tasks:
-        task.retry_delay = timedelta(0)  # each attempt is made; nobody waits half a minute for it
+        task.retry_delay = timedelta(0)  # each attempt is made, without the half minute before it
     run = dag.test(run_conf=json.loads(conf), mark_success_pattern=marked)
     instances = run.get_task_instances()
     result = {

@@ -1,7 +1,7 @@
-"""Worlds to work on: documents in the emulator, and the rows that Phase 1 left in Postgres.
+"""Worlds to work on: documents in the emulator, and the rows that the first export left in Postgres.
 
-It knows nothing of the engine's catalog or mapping: rows are written here as Phase 1 wrote them, and each document is
-put in with the verdict that it must get. So a world is also an oracle for the tests.
+It knows nothing of the engine's catalog or mapping: rows are written here as the export wrote them, and each document comes
+with the verdict that it must get. So a world is also an oracle for the tests.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class World:
         windowed: bool,
         row: dict[str, Any] | None = None,
     ) -> None:
-        """A document, its row if Phase 1 made one, and its verdict. `windowed`: whether the gap's window shows it."""
+        """A document, its row if the export made one, and its verdict. `windowed`: whether the gap's window shows it."""
         self.documents.setdefault(path, {}).update(fields)
         self.over_all[collection][verdict] += 1
         if windowed:
@@ -311,7 +311,7 @@ class World:
             list(pool.map(write, _parts(list(self.documents.items()), 400)))
 
     def load_target(self, connection: psycopg.Connection[Any]) -> None:
-        """Inserts all rows as Phase 1 left them, parents first."""
+        """Inserts all rows as the export left them, parents first."""
         for table in _ORDER:
             for part in _parts(self.rows[table], 2000):
                 columns = list(part[0])

@@ -1,4 +1,4 @@
-"""The whole local stack: emulator, Postgres with a seeded world, and, where asked for, Airflow with its UI on loopback.
+"""The whole local stack: emulator, Postgres with a seeded world, and, if asked for, Airflow with its UI on loopback.
 
 `make demo`, `make up` and the end-to-end tests start it alike.
 """
@@ -26,7 +26,7 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack: where its parts are, and the environment that Airflow's commands need."""
+    """A running stack: its addresses, and the environment that Airflow's commands need."""
 
     folder: Path
     emulator: str
@@ -61,7 +61,7 @@ def databases(
 
 @contextlib.contextmanager
 def _emulator_host(host: str) -> Iterator[None]:
-    """Clients of this process find this emulator, and afterwards the one they found before."""
+    """Points clients of this process at this emulator until the block ends."""
     before = os.environ.get("FIRESTORE_EMULATOR_HOST")
     os.environ["FIRESTORE_EMULATOR_HOST"] = host
     try:
@@ -73,7 +73,7 @@ def _emulator_host(host: str) -> Iterator[None]:
 
 
 def airflow(environment: dict[str, str], *arguments: str) -> str:
-    """One of Airflow's commands; raises Missing with its last line where it fails."""
+    """Runs one of Airflow's commands; raises Missing with its last line if it fails."""
     done = subprocess.run(
         [str(airflow_home.BIN / "airflow"), *arguments],
         env={**os.environ, **environment},

@@ -1,8 +1,8 @@
 """`make up`: the local stack with Airflow's UI on loopback, and an app that writes and loses, until Ctrl-C or `make down`.
 
-Leaves no process behind: children die with this one, however it dies (on Linux; on macOS, where the kernel offers no
-such thing, after a crash of this one `make down` ends them). What a crash may still leave carries a mark in its
-environment, which the next `make up` or `make down` knows from a file.
+Leaves no process behind: on Linux, children die with this one, however it dies. (macOS can't do that: run `make down` after a
+crash.) Processes that a crash leaves carry a mark in their environment, which the next `make up` or `make down` reads from
+a file.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ def _state() -> dict[str, Any]:
 
 
 def _keep(state: dict[str, Any]) -> None:
-    """For other commands of the same user alone: the connections hold a password."""
+    """Only for other commands of the same user: the connections hold a password."""
     STATE.touch(mode=0o600)
     STATE.chmod(0o600)
     STATE.write_text(json.dumps(state))
 
 
 def _running() -> int | None:
-    """The pid of a `make up` that is still there."""
+    """The pid of a `make up` that is still running."""
     state = _state()
     return int(state["pid"]) if state and _started(int(state["pid"])) == state["started"] else None
 
 
 def connections() -> dict[str, str]:
-    """The connections of a running `make up`, as variables of the environment; empty where none runs."""
+    """The connections of a running `make up`, as variables of the environment; empty if none runs."""
     return dict(_state().get("connections", {})) if _running() is not None else {}
 
 
@@ -78,7 +78,7 @@ def _left() -> list[int]:
 
 
 def down() -> None:
-    """Ends a running stack, and whatever a crashed one left."""
+    """Ends a running stack, and what a crashed one left."""
     pid, left = _running(), _left()
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
@@ -149,8 +149,8 @@ def _live_app(running: stack.Stack) -> Iterator[threading.Event]:
 
 
 def _prepare(port: int, password: str, loses: threading.Event) -> None:
-    """What an operator does first: migrate, look at the gap, accept what can't become a row, backfill. Then the app begins to
-    lose."""
+    """An operator's first steps: migrate, look at the gap, excuse documents that can't become rows, backfill. Then the app
+    begins to lose writes."""
     try:
         airflow = airflow_api.login(f"http://127.0.0.1:{port}", "admin", password)
         airflow.wait_for_dags(3)

@@ -1,9 +1,8 @@
-"""Programs beside Airflow, in a process each: started afresh, or forked from one that has imported Airflow before.
+"""Runs programs that use Airflow, in a process each: started afresh, or forked from one that has already imported Airflow.
 
-Importing Airflow and building its execution API takes ten seconds, and a test is about what comes after. So one process
-pays for it and forks for each program. A program still has a process, an environment, connections and Variables of its
-own; what it imports of ours, it imports itself. What Airflow reads only while it is imported is the warm process's, except
-for whether Sentry is on: the two modules that read it are executed again.
+Importing Airflow and building its execution API takes ten seconds. So one process does it once and forks for each program. A program still has a process, an environment, connections and Variables of its
+own; it imports our modules itself. Settings that Airflow reads only while it is imported are the warm process's, except for
+whether Sentry is on: the two modules that read it are executed again.
 """
 
 from __future__ import annotations
@@ -128,7 +127,7 @@ class WarmAirflow:
 
 
 def _warm_up() -> None:
-    """Does once what every run of a DAG needs of other people's, and nothing of ours. Leaves no thread behind: threads
+    """Imports once the libraries that every run of a DAG needs, and nothing of ours. Leaves no thread behind: threads
     don't survive a fork, and a lock that one of them holds never opens again in the child."""
     import httpx
     from airflow._shared.observability.metrics import stats
@@ -156,7 +155,7 @@ def _warm_up() -> None:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what Airflow prints is no answer
+    os.dup2(2, 1)  # Airflow's output isn't the answer
     _warm_up()
     for line in sys.stdin:
         sys.stdout.flush()
@@ -173,7 +172,7 @@ def main() -> None:
 
 
 def _become(arguments: list[str], environment: dict[str, str], stdout: str, stderr: str) -> None:
-    """What this process would be, had it been started with these arguments in this environment."""
+    """Makes this process look as if it had been started with these arguments in this environment."""
     from airflow import settings
     from airflow.sdk.execution_time import sentry, task_runner
 

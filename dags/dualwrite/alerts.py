@@ -1,9 +1,9 @@
 """Sentry, through Airflow's own integration: without a DSN everything here is silent. The only module that imports
 sentry_sdk.
 
-What goes out is made of a list of parts that can't hold a document's content. Left out are local variables, extra data,
-breadcrumbs, user, request, contexts of others, and the words of other libraries' errors, log records and messages.
-Airflow's option `before_send` can't do that: with its path set, every event is dropped.
+An event is rebuilt from a list of parts that can't hold a document's content. Dropped are local variables, extra data,
+breadcrumbs, user, request, foreign contexts, and the messages of other libraries' errors and log records. Airflow's option
+`before_send` can't do that: if it is set, every event is dropped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OURS = (
     "airflow.sdk.exceptions.AirflowFailException",
     "airflow.sdk.exceptions.AirflowTaskTimeout",
 )
-"""Whose errors say what they say without quoting a document. Not all of Airflow's: some quote a connection's URI."""
+"""Errors of these modules never quote a document. Not all of Airflow's: some quote a connection's URI."""
 
 _KEPT = ("event_id", "timestamp", "start_timestamp", "type", "level", "platform", "logger", "transaction", "fingerprint",
          "tags", "release", "dist", "environment", "server_name", "modules", "sdk")  # fmt: skip
@@ -41,12 +41,12 @@ _state = {"muted": False}
 
 @lru_cache(maxsize=1)
 def install() -> None:
-    """Clears whatever this process sends from now on: for processes that are ours, Airflow's tasks and parsers."""
+    """Removes content from all that this process sends from now on: for our own processes, Airflow's tasks and parsers."""
     add_global_event_processor(_cleared_or_muted)
 
 
 def begin(*, dag_id: str, run_id: str) -> None:
-    """Names the run in whatever this process reports from now on."""
+    """Tags all events of this process with the run, from now on."""
     install()
     _state["muted"] = False
     sentry_sdk.set_tag("dag_id", dag_id)
@@ -54,14 +54,14 @@ def begin(*, dag_id: str, run_id: str) -> None:
 
 
 def mute() -> None:
-    """From now on nothing is sent by this process: the failure is told already, or a retry may still end well."""
+    """Sends nothing from this process any more: the failure is reported already, or a retry may still succeed."""
     _state["muted"] = True
 
 
 def tell(alerts: Iterable[Alert]) -> None:
-    """Sends one event for each alert, then mutes: the task's own failure says the same once more.
+    """Sends one event for each alert, then mutes: the task's own failure would repeat them.
 
-    The fingerprint is the collection and the kind of problem, so a drift that stands for a week is one issue.
+    The fingerprint is the collection and the kind of problem, so a drift that lasts a week is one issue.
     """
     for alert in alerts:
         with sentry_sdk.new_scope() as scope:
@@ -80,7 +80,7 @@ def tell(alerts: Iterable[Alert]) -> None:
 
 
 def write_failed(text: str, *, entity_type: str, operation_type: str, entity_id: str, operations: int = 1) -> None:
-    """Sends what a dual-write that failed is known by; `text` names the error's kind, never its words. Of several
+    """Reports a failed dual-write by its ids; `text` names the error's kind, never its message. Of several
     `operations` that failed alike, one event names the first.
 
     The process is the app's: only this event is cleared, the app's own go out as they are.
@@ -101,7 +101,7 @@ def _cleared_or_muted(event: Any, hint: Any) -> Any:
 
 
 def _cleared(event: Any, hint: Any) -> Any:
-    """The event made anew of what can't hold a document's content."""
+    """The event, rebuilt from parts that can't hold a document's content."""
     hint.pop("attachments", None)
     clean: dict[str, Any] = {name: event[name] for name in _KEPT if name in event}
     try:
@@ -112,7 +112,7 @@ def _cleared(event: Any, hint: Any) -> Any:
 
 
 def _told(event: Any) -> dict[str, Any]:
-    """What happened, in words of ours alone."""
+    """What happened, without any other library's text."""
     told: dict[str, Any] = {}
     contexts = event.get("contexts") or {}
     told["contexts"] = {

@@ -1,17 +1,17 @@
-"""The dual-write itself, for servers in Python: the app's own order (document, lock, row), and never in its way.
+"""The dual-write itself, for servers in Python: in the app's own order (document, lock, row), and without delaying or failing the app.
 
     dual_write.configure(lambda: postgres.connect(os.environ["SUPABASE_URL"], connect_timeout=3))
     dual_write.mirror("boards/b1/posts/p1", before=None, after={...})      # in a function triggered by Firestore
     dual_write.dual_write(entity_type="post", operation_type="create", entity_id="p1", supabase_write=insert_the_row)
 
-Nothing here raises into the caller or keeps it longer than the timeout. What fails is told to Sentry by kind, with the
+Nothing here raises into the caller or keeps it longer than the timeout. A failure is reported to Sentry by kind, with the
 tags dual_write.entity_type, .operation_type and .entity_id, and is found by reconcile_dual_writes, which knows from the
 lock in write_ops that it was attempted.
 
-Considered: a caller that was told TIMED_OUT goes on, so a write that has not begun by then is dropped, never done late
+Considered: a caller that got TIMED_OUT goes on, so a write that has not begun by then is dropped, never done late
 over a newer row; nor does it keep a later write waiting. A process may be frozen between two statements (Cloud Functions
 are, once they have answered): the server then ends the transaction, so that no row stays locked. A lock is committed
-before its write, as in the app: a write that fails leaves the lock, which is what tells attempted_failed from
+before its write, as in the app: a write that fails leaves the lock, which distinguishes attempted_failed from
 never_attempted. A process may be forked at any moment (gunicorn, uWSGI, Celery): the child makes threads and connections
 of its own. Events that arrive twice or out of order (Cloud Functions promise neither) can leave an older value in the
 row: that is stale, and reconciliation sees it. Whose row may be deleted: model/change.py, and docs/dual-write.md.
@@ -48,7 +48,7 @@ TIMEOUT = 3.0
 """Seconds that a caller is kept at most."""
 
 _IDLE = 1.0
-"""Seconds that our transaction may lie idle between two statements before the server ends it, and with it its locks."""
+"""Seconds that our transaction may be idle between two statements before the server ends it and frees its locks."""
 
 _LOCK_TRIES = 10
 
@@ -71,16 +71,16 @@ class Outcome(StrEnum):
     """Committed, all of it: the rows are as the change means them."""
     PARTLY = "partly"
     """A part is committed. The rest was refused (it can't become a row, and keeps the one that it has) or left (the row
-    doesn't show that it is the document's), and told."""
+    doesn't show that it is the document's), and reported."""
     REFUSED = "refused"
-    """Nothing was written: all of it was refused or left, and told."""
+    """Nothing was written: all of it was refused or left, and reported."""
     NOTHING = "nothing"
     """The change means nothing to the target."""
     OFF = "off"
     FAILED = "failed"
-    """Not committed; where the connection broke during COMMIT, nobody knows."""
+    """Not committed; if the connection broke during COMMIT, that is unknown."""
     TIMED_OUT = "timed_out"
-    """Nobody waited for the end: begun, it is committed or not; not begun, it won't be."""
+    """The caller didn't wait for the end: a write that had begun may be committed or not; one that hadn't is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class Write:
 
 
 def is_enabled() -> bool:
-    """The flag, from the environment. Absent means on: a flag that was forgotten in a build switched dual-write off for
-    three weeks once, and nobody noticed."""
+    """The flag, from the environment. Absent means on: a flag that was forgotten in a build once switched dual-write
+    off for three weeks, unnoticed."""
     return os.environ.get(FLAG, "true").strip().lower() != "false"
 
 
@@ -116,9 +116,9 @@ class _Live:
 
 
 _TYPES_HOLD = 60.0
-"""Seconds after which a value that can't become a cell is a reason to ask again what the columns are."""
+"""Seconds after which a value that can't become a cell makes us ask for the columns again."""
 _OF_TYPES = ("22", "42")
-"""Classes of SQLSTATE that say that a value or a statement doesn't fit a column's type."""
+"""Classes of SQLSTATE for a value or a statement that doesn't fit a column's type."""
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ class _OfProcess:
 
 
 _Doing = Callable[[Connection, float], Sequence[Kept]]
-"""Writes, in a transaction of its own, before a deadline (of time.monotonic); returns what was left, all else is committed."""
+"""Writes, in a transaction of its own, before a deadline (of time.monotonic); returns what was left; the rest is committed."""
 
 
 @dataclass
@@ -151,11 +151,11 @@ class DualWriter:
     catalog: Catalog = CATALOG
     siblings: Siblings | None = None
     _processes: dict[int, _OfProcess] = field(default_factory=dict, repr=False)
-    """By process id. A forked child inherits what is its parent's, and keeps it here: collected, it might be closed."""
+    """By process id. A forked child inherits its parent's and keeps it here: if it were collected, it might be closed."""
 
     @property
     def _own(self) -> _OfProcess:
-        """This process's. No lock guards it: one that was held at a fork would stay held in the child for ever."""
+        """This process's. Without a lock: one that was held at a fork would stay held in the child for ever."""
         pid = os.getpid()
         return self._processes.get(pid) or self._processes.setdefault(pid, _OfProcess())
 
@@ -178,8 +178,8 @@ class DualWriter:
         supabase_write: Callable[[Connection], object],
     ) -> Outcome:
         """One operation. `supabase_write` gets a connection inside a transaction, and may raise. It doesn't pause: the
-        server ends the transaction after a second without a statement. It neither commits nor rolls back, and a statement
-        that may fail and be gone over is put into a savepoint (`with connection.transaction()`)."""
+        server ends the transaction after a second without a statement. It neither commits nor rolls back, and puts a
+        statement that may fail without harm into a savepoint (`with connection.transaction()`)."""
         return self.dual_write_batch([Write(entity_type, operation_type, entity_id, supabase_write)])
 
     def dual_write_batch(self, writes: Sequence[Write]) -> Outcome:
@@ -205,9 +205,9 @@ class DualWriter:
     ) -> Outcome:
         """Writes what a change of the document at `path` means for its rows, by the catalog.
 
-        `before` and `after` are its fields, None where it wasn't there. `create_time` is the server's, which stands in
-        for an absent createdAt. Collections whose operations the catalog doesn't name are left alone. What can't become
-        a row keeps the row that it has; a row that doesn't show that it is the document's is left; both are told.
+        `before` and `after` are its fields, None if it didn't exist. `create_time` is the server's, which stands in for an
+        absent createdAt. Collections without operations in the catalog are left alone. A document that can't become a row
+        keeps the row that it has; a row that doesn't show that it is the document's is left; both are reported.
         """
 
         def plan_and_do() -> Outcome:
@@ -217,7 +217,7 @@ class DualWriter:
         return self._guarded([Name("unknown", "mirror", path)], plan_and_do)
 
     def _planned(self, path: str, plan: Callable[[Catalog], Change]) -> Outcome:
-        """Plans by the tables' live types, and does it. Where Postgres, or the plan, refuses a value, they may have changed."""
+        """Plans with the tables' live types, and writes. If Postgres, or the plan, refuses a value, they may have changed."""
         deadline = time.monotonic() + self.timeout
         change, known = plan(self._known), self._own.live
         stale = known is None or (change.kept and time.monotonic() - known.asked_at > _TYPES_HOLD)
@@ -272,8 +272,8 @@ class DualWriter:
             return _failed(names, Outcome.FAILED, type(error).__name__)
 
     def _done(self, names: Sequence[Name], do: _Doing, number: int, kept: Sequence[Kept]) -> Outcome:
-        """Takes the locks and does a number of writes, in a thread of ours, within the caller's patience. What was kept
-        beforehand is told with what was left."""
+        """Takes the locks and does a number of writes, in a thread of ours, within the caller's patience. What was refused
+        beforehand is reported with what was left."""
         future: Future[Sequence[Kept]] | None = None
         left: Sequence[Kept] = ()
         try:
@@ -283,7 +283,7 @@ class DualWriter:
                 left = future.result(timeout=self.timeout)
         except FutureTimeout:
             if future is not None:
-                future.cancel()  # still queued: its turn goes to a write that somebody waits for
+                future.cancel()  # still queued: its turn goes to a write whose caller still waits
             return _failed(names, Outcome.TIMED_OUT, f"no answer within {self.timeout:g} s")
         except postgres.Error as error:
             return _failed(names, Outcome.FAILED, postgres.condition(error))
@@ -296,8 +296,8 @@ class DualWriter:
         return Outcome.PARTLY if kept or left else Outcome.WRITTEN
 
     def _attempt(self, names: Sequence[Name], do: _Doing, deadline: float) -> Sequence[Kept]:
-        """In a thread of ours: locks, then one transaction. Gives up where the caller has gone on already."""
-        _left(deadline)  # connecting for nobody would take the time of the next write
+        """In a thread of ours: locks, then one transaction. Gives up if the caller has gone on already."""
+        _left(deadline)  # a connection that no caller waits for would delay the next write
         try:
             connection = self._connection()
             _lock(connection, names, deadline)
@@ -344,8 +344,8 @@ class DualWriter:
     def _settled(
         self, operations: Sequence[Operation], connection: Connection, deadline: float
     ) -> tuple[list[Operation], list[Kept]]:
-        """Deletes of keys that several documents may share become what the others make of them: the row's version is read,
-        only then the source is asked, and the row is written if it is still of that version (docs/protocol.md)."""
+        """A delete of a key that several documents may share becomes what the others make of it: the row's version is read, then
+        the source is asked, and the row is written if it still has that version (docs/protocol.md)."""
         shared = {n: o for n, o in enumerate(operations) if isinstance(o, Delete) and o.shared}
         versions: dict[int, tuple[str | None, bool]] = {}
         if shared:
@@ -367,8 +367,8 @@ class DualWriter:
         return settled, left
 
     def _whose(self, operation: Operation, version: str | None, hidden: bool) -> Operation | str | None:
-        """What becomes of the row of a key that a document no longer has: an operation, why it is left, or None where there
-        is no row."""
+        """What becomes of the row of a key that a document no longer has: an operation, why it is left, or None if there is
+        no row."""
         assert isinstance(operation, Delete)
         if version is None:
             return _HIDDEN if hidden else None
@@ -408,8 +408,8 @@ def _kept(operation: Operation, why: str) -> Kept:
 
 
 def _lock(connection: Connection, names: Sequence[Name], deadline: float) -> None:
-    """Takes the lock of each operation, all in one transaction. An op id holds the millisecond; where another write of the
-    same entity has that, this one, which is a write of its own, takes the next that is free."""
+    """Takes the lock of each operation, all in one transaction. An op id holds the millisecond; if another write of the
+    same entity has it, this one takes the next free one."""
     used: Counter[Name] = Counter()
     now = time.time_ns() // 1_000_000
     todo = list(names)
@@ -456,7 +456,7 @@ def _tell(told: Iterable[tuple[str, Name]]) -> list[str]:
 
 
 def _left(deadline: float) -> float:
-    """The seconds left of the caller's patience. Raises TimeoutError where it is over."""
+    """The seconds left of the caller's patience. Raises TimeoutError if it is over."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
@@ -464,13 +464,13 @@ def _left(deadline: float) -> float:
 
 
 def _transaction(connection: Connection, deadline: float) -> AbstractContextManager[Connection]:
-    """One that outlives the caller's patience neither here nor on the server."""
+    """A connection whose statements end with the caller's patience, here and on the server."""
     left = _left(deadline)
     return postgres.transaction(
         connection,
         statement_timeout=_milliseconds(left),
         idle_timeout=_milliseconds(min(left, _IDLE)),
-        answer_within=left + 0.5,  # a server that is only slow says so itself
+        answer_within=left + 0.5,  # a server that is only slow ends its statement itself
         clients_path=True,  # the caller's statements, and the triggers of the app's tables
     )
 
@@ -496,7 +496,7 @@ def configure(
     timeout: float = TIMEOUT,
     siblings: Siblings | None = None,
 ) -> None:
-    """Says once, at the process's start, how to reach the target, and how to ask the source who shares a natural key."""
+    """Call once, at the process's start: how to reach the target, and how to ask the source who shares a natural key."""
     global _writer
     _writer = DualWriter(connect, enabled, timeout, siblings=siblings)
 

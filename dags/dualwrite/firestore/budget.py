@@ -29,15 +29,15 @@ class Budget:
 
     @property
     def left(self) -> int | None:
-        """What may still be spent; None: any number."""
+        """The reads that may still be spent; None: any number."""
         return None if self.limit is None else self.limit - self._spent
 
     @contextmanager
     def asking(self, least: int, what: str, *, all_that_is_left: bool = False) -> Iterator[int | None]:
-        """Around a call that bills at least so many reads: yields how many it may bill, None for any number. With a cap it is
-        lent so many: calls run side by side as long as there is enough for each, else they wait for one another.
+        """Around a call that bills at least `reads`: yields how many it may bill, None for any number. With a cap, these reads are
+        reserved during the call: calls run side by side while there is enough for each, else they wait for one another.
 
-        Raises BudgetError, before the call, where there aren't so many left.
+        Raises BudgetError, before the call, if there aren't so many left.
         """
         if self.limit is None:
             yield None
@@ -58,7 +58,7 @@ class Budget:
                 self._changed.notify_all()
 
     def reserve(self, reads: int, what: str) -> None:
-        """Takes the reads of a scan whose size is known. Raises BudgetError where there aren't so many left."""
+        """Takes the reads of a scan whose size is known. Raises BudgetError if there aren't so many left."""
         with self._changed:
             if self.limit is not None and self._spent + self._lent + reads > self.limit and self._lent:
                 self._changed.wait_for(lambda: not self._lent)
@@ -67,7 +67,7 @@ class Budget:
             self._spent += reads
 
     def spend(self, reads: int) -> None:
-        """Counts what was billed; less than nothing gives back what a scan had reserved and did not read."""
+        """Counts billed reads; a negative number returns reads that a scan had reserved and did not use."""
         with self._changed:
             self._spent += reads
 

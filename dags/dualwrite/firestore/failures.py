@@ -1,4 +1,4 @@
-"""What a failed call to Firestore means: whether to try again, and what to do where that doesn't help."""
+"""What a failed call to Firestore means: whether to try again, and what to do if that doesn't help."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATIENCE_SECONDS = 30.0
 class Retries:
     """Failures of one read since it last made progress, and how long to wait after each.
 
-    By hand, because progress in the middle of a stream starts it anew: a library's loop wraps whole calls.
+    Not a library's retry loop, which wraps whole calls: progress in the middle of a stream starts the count anew.
     """
 
     def __init__(self, what: str) -> None:
@@ -35,7 +35,7 @@ class Retries:
         self._failures = 0
 
     def give_up_or_wait(self, error: grpc.RpcError) -> None:
-        """Sleeps, or raises SourceError where no retry helps, or none has helped for _PATIENCE_SECONDS."""
+        """Sleeps, or raises SourceError if no retry helps, or none has helped for _PATIENCE_SECONDS."""
         now = time.monotonic()
         self._first = self._first if self._failures else now
         if error.code() not in _RETRIED or now - self._first >= _PATIENCE_SECONDS:
@@ -62,7 +62,7 @@ def explained(error: grpc.RpcError, what: str) -> SourceError:
 
 
 def _precondition(details: str) -> str:
-    """What to do about a FAILED_PRECONDITION, which stands for several things that only its words tell apart."""
+    """What to do about a FAILED_PRECONDITION, which has several causes that only its message distinguishes."""
     words = details.lower()
     if "currently building" in words:
         return "The index that this query needs is being built. Run again when it is ready."

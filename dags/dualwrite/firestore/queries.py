@@ -25,8 +25,8 @@ _SIMPLE_FIELD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 class Scan:
     """What to read: all documents of a collection id, anywhere or (`top_level`) at the root only.
 
-    With a check field, those whose field lies in the window (in its format), ordered by it; without, all, ordered by name, from the path
-    `start` (included) to the path `end` (excluded).
+    With a check field, those whose field lies in the window (in its format), ordered by it; without one, all, ordered by name, from the
+    path `start` (included) to the path `end` (excluded).
     """
 
     collection_id: str
@@ -94,8 +94,8 @@ _AFTER_NULL.values.add().null_value = 0
 
 
 def other_types_queries(collection_id: str, check: Check, top_level: bool) -> tuple[Any, Any]:
-    """The documents whose check field holds what no window could match, nor null, in two queries: what Firestore sorts before
-    all timestamps (or before all times of its format), and after them.
+    """The documents whose check field holds a value that no window matches and that isn't null, in two queries: values that
+    Firestore sorts before all timestamps (or all times of its format), and after them.
 
     It sorts values by type: null, booleans, numbers, timestamps, strings, and all else. A window's filter matches one type
     alone, and a cursor takes any; so no further index is needed.
@@ -159,8 +159,8 @@ def _select(structured: Any, names: Sequence[FieldPath]) -> None:
 
 
 def masked(paths: Sequence[FieldPath]) -> list[str]:
-    """What a read asks for: these fields, and those that a dotted path could be mistaken for, so that a document that has
-    one of them doesn't look as if it had nothing. None: names and times alone. An empty list: whole documents."""
+    """The fields that a read asks for: these, and fields whose names equal a dotted path, so that a document that has only such
+    a field doesn't look empty. None: names and times alone. An empty list: whole documents."""
     if ALL_FIELDS in paths:
         return []
     found = [quoted(path) for path in paths]
@@ -169,7 +169,7 @@ def masked(paths: Sequence[FieldPath]) -> list[str]:
 
 
 def quoted(path: FieldPath) -> str:
-    """A field path as Firestore reads it: names that are no plain identifier stand in backticks."""
+    """A field path as Firestore reads it: a name that isn't a plain identifier is in backticks."""
     return _joined(names_of(path))
 
 

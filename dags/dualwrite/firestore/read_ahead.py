@@ -1,4 +1,4 @@
-"""Drains a stream in a thread of its own, a few items ahead of who works on them, so that the stream never waits long."""
+"""Drains a stream in a thread of its own, a few items ahead of the consumer, so that the stream never waits long."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 Put = Callable[[T], bool]
-"""Takes the next item; False where nobody wants any more."""
+"""Takes the next item; False if the consumer has stopped."""
 
 _AHEAD = 2
 
 
 def read_ahead(name: str, read: Callable[[Put[T], threading.Event], None]) -> Iterator[T]:
-    """What `read` puts, in its order; what it raises is raised here. `read` looks at the event while it waits: closing the
-    iterator sets it, and ends the thread."""
+    """Yields the items that `read` puts, in order, and raises what it raises. `read` watches the event while it waits: closing
+    the iterator sets it, and ends the thread."""
     ahead: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=_AHEAD)
     stop = threading.Event()
 

@@ -3,7 +3,7 @@
 It speaks the service's own protobuf messages over gRPC: the client library's `stream()` and `to_dict()` reach about a
 quarter of this speed. Every read is counted as Firestore bills it (`Source.billed_reads`).
 
-What a long read must survive, and how:
+How a long read survives:
 
 1. A stream ends early with UNAVAILABLE (they last about a minute), the network breaks, or nothing comes any more (each
    call has a deadline): it goes on after the last document delivered, at the same read_time.
@@ -62,15 +62,15 @@ _GETS_AT_ONCE = 4
 _QUESTIONS_AT_ONCE = 64
 _PROOFS = 3
 _CALL_SECONDS = 90.0
-"""How long one call may last, whatever it delivers. A stream that fell silent ends with it, and so does a healthy long
+"""How long one call may last. A stream that fell silent ends then, and so does a healthy long
 one (Firestore itself ends them after about a minute): both go on after the last document delivered."""
 
 _PAGE_BYTES = 8 * 1024 * 1024
-"""Of documents that are held in one piece, as they are in memory (see `held_bytes`)."""
+"""The size in memory of documents that are held together (see `held_bytes`)."""
 
 _FEW_PATHS = 8
 _FEW_QUESTIONS = 2
-"""Asked for at first, before it is known how large the documents are. Those of questions are held whole."""
+"""How many are asked for at first, before it is known how large the documents are. Answers to questions are held whole."""
 
 _LARGE = 64 * 1024
 _OF_FOUR_BYTES = tuple(bytes([lead]) for lead in range(0xF0, 0xF5))
@@ -82,8 +82,8 @@ __all__ = ["Page", "Scan", "Source"]
 
 
 def held_bytes(raw: bytes) -> int:
-    """How much memory the texts of an answer take at most: with one emoji in it, Python keeps each character of a text in
-    four bytes, with one of most other alphabets in two. Small ones are taken as they are: a page of them is small."""
+    """The most memory that the texts of an answer take: with one emoji in a text, Python keeps each of its characters in four
+    bytes, with a letter of most other alphabets in two. Small answers are not inspected: a page of them is small."""
     if len(raw) < _LARGE:
         return len(raw)
     return len(raw) * (4 if any(lead in raw for lead in _OF_FOUR_BYTES) else 2)
@@ -93,7 +93,7 @@ def held_bytes(raw: bytes) -> int:
 class Page:
     """Consecutive documents of a scan, and how many the whole scan will deliver.
 
-    `messages` are Firestore's own (protobuf Documents): a document that matches its row needs no more than that.
+    `messages` are Firestore's own (protobuf Documents): a document that matches its row needs nothing else.
     """
 
     messages: list[Any]
@@ -107,8 +107,8 @@ class Page:
 
 @dataclass
 class _Answer:
-    """The documents of one question, and what the last part of its stream said: of which instant it is, and whether it was
-    the last."""
+    """The documents of one question, and what the last part of its stream said: its read_time, and whether the answer is
+    complete."""
 
     documents: list[Document] = field(default_factory=list)
     read_time: datetime | None = None
@@ -121,7 +121,7 @@ class _Progress:
     """How far a scan has come."""
 
     last: Any = None
-    """The last document delivered, as its protobuf message: what a cursor is made of."""
+    """The last document delivered, as its protobuf message; a cursor is made of it."""
     delivered: int = 0
     billed: int = 0
     empty: int = 0
@@ -135,7 +135,7 @@ class _Progress:
 class Source:
     """One Firestore database, read only. Threads may share it.
 
-    `emulator_host` ("host:port") goes to the emulator without credentials; else `credentials` are google.auth's.
+    With `emulator_host` ("host:port") it uses the emulator, without credentials; else `credentials` are google.auth's.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class Source:
 
     @property
     def billed_reads(self) -> int:
-        """Reads that Firestore will bill for what this object did so far."""
+        """Reads that Firestore bills for the calls of this object so far."""
         return self._billed
 
     def _bill(self, reads: int, *, reserved: bool = False) -> None:
@@ -203,7 +203,7 @@ class Source:
         if not reserved:
             self.budget.spend(reads)
         if (wait := self.pace.delay(reads, time.monotonic())) > 0:
-            time.sleep(wait)  # a reader's thread: what it would read meanwhile waits in Firestore
+            time.sleep(wait)  # in a reader's thread: the stream waits in Firestore meanwhile
 
     # --- one answer -----------------------------------------------------------------------------------------------
 
@@ -215,8 +215,8 @@ class Source:
         return self._count(scan_query(scan, self._root), scan.collection_id, read_time)
 
     def other_types(self, collection_id: str, check: Check, top_level: bool, most: int) -> tuple[int, list[Document]]:
-        """How many documents have in a check field what no window could match (null apart), and a few of them (up to
-        `most` of either kind: what Firestore sorts before timestamps, or the format's times, and after them).
+        """How many documents have a value in a check field that no window matches (null apart), and a few of them (up to `most`
+        of either kind: values that Firestore sorts before timestamps, or the format's times, and after them).
 
         Billed: two counts, and one read a document.
         """
@@ -268,7 +268,7 @@ class Source:
 
         what = f"count() of {collection_id}"
         for all_that_is_left in (False, True):
-            # Nobody knows beforehand what a count costs: it is told where to stop.
+            # The cost of a count isn't known beforehand, so it is limited.
             with self.budget.asking(1, what, all_that_is_left=all_that_is_left) as most:
                 if most is not None:
                     count.up_to.value = most * 1000
@@ -284,8 +284,8 @@ class Source:
     def get(self, paths: Iterable[str], fields: Sequence[FieldPath] = ()) -> dict[str, Answer]:
         """The documents at these paths as of now, with these fields (none: only that they exist, and their times).
 
-        None: it is gone. UNASKED: nobody can know, because Firestore refuses to be asked for such a path (a row's id may
-        be none that it allows). Billed: one read a path that can be asked.
+        None: it is gone. UNASKED: unknown, because Firestore refuses such a path (a row's id may be one that it doesn't
+        allow). Billed: one read a path that can be asked.
         """
         found: dict[str, Answer] = dict.fromkeys(paths, UNASKED)
         found.update((path, document) for _, path, document in self._answers(found, fields))
@@ -295,7 +295,8 @@ class Source:
         self, paths: Iterable[str], fields: Sequence[FieldPath] = (), most_bytes: int = _PAGE_BYTES
     ) -> Iterator[dict[str, Answer]]:
         """As `get`, in parts whose documents take up to `most_bytes` together, or of one document that takes more. Each path
-        is in one part. As many are asked for at a time as take about `most_bytes`, by those before: gRPC holds what was asked for.
+        is in one part. As many are asked for at a time as should take about `most_bytes`, judged by the part before: gRPC holds whole
+        answers.
         """
         wanted = list(dict.fromkeys(paths))
         part: dict[str, Answer] = {path: UNASKED for path in wanted if not can_be_asked(path)}
@@ -339,7 +340,7 @@ class Source:
     def _answers_of(
         self, paths: list[str], fields: Sequence[FieldPath], call: Any
     ) -> Iterator[tuple[int, str, Document | None]]:
-        """The answers of one call. Where it breaks, or waited too long for us, what is left is asked for again."""
+        """The answers of one call. If it breaks, or waited too long for us, the rest is asked for again."""
         left = dict.fromkeys(paths)
         retries = Retries(f"reading {len(paths)} documents by path")
         while True:
@@ -370,12 +371,12 @@ class Source:
         self, questions: Sequence[tuple[str, Mapping[FieldPath, str]]], collection_id: str, fields: Sequence[FieldPath]
     ) -> list[list[Document] | Unasked]:
         """For each question (a document's path, and values of fields) the documents directly below it in one collection
-        whose fields have these values, as of now; UNASKED where Firestore can't be asked.
+        whose fields have these values, as of now; UNASKED if Firestore can't be asked.
 
-        An answer that was cut short looks like a short one. So its last part must say that it is `done`; where it doesn't,
-        and where the answer is that there is none (a row may be deleted for that), a count() at its read_time must agree,
-        or IncompleteRead is raised. Equalities alone need no index of their own. Billed: one read a document, at least one
-        a question, and the count where there is one.
+        A truncated answer looks like a short one. So its last part must say that it is `done`; if it doesn't, or if the
+        answer is that there is none (a row may be deleted for that), a count() at its read_time must agree, or
+        IncompleteRead is raised. Equalities alone need no index of their own. Billed: one read a document, at least one
+        a question, and the count if one is made.
         """
         found: list[list[Document] | Unasked] = [UNASKED for _ in questions]
         for part in self.children_in_parts(questions, collection_id, fields):
@@ -475,7 +476,7 @@ class Source:
         return self._run_count(counted, metadata=self._metadata, timeout=_CALL_SECONDS)
 
     def _finish_count_children(self, request: Any, instant: datetime | None, call: Any) -> int | None:
-        """What count() says; None where its own answer was cut short."""
+        """The count(); None if its own answer was truncated."""
         calls = [call]
 
         def ask() -> int | None:
@@ -499,11 +500,11 @@ class Source:
     # --- a long read ----------------------------------------------------------------------------------------------
 
     def pages(self, scan: Scan, page_size: int) -> Iterator[Page]:
-        """The documents of a scan in order, in pages of up to `page_size` (fewer where documents are large).
+        """The documents of a scan in order, in pages of up to `page_size` (fewer if documents are large).
 
-        A thread of its own reads ahead by a few pages. Raises IncompleteRead at the end where documents are missing,
-        SourceError where Firestore doesn't answer; what was yielded before is right, but not all. Closing the
-        iterator ends the thread. Billed: one read a document (one where there is none), and the count.
+        A thread of its own reads ahead by a few pages. Raises IncompleteRead at the end if documents are missing,
+        SourceError if Firestore doesn't answer; the pages yielded before are right, but not complete. Closing the
+        iterator ends the thread. Billed: one read a document (one if there is none), and the count.
         """
         return read_ahead(f"read {scan.collection_id}", lambda put, stop: self._read(scan, page_size, put, stop))
 
@@ -534,7 +535,7 @@ class Source:
                 progress.billed += 1
                 progress.empty += 1
             if not ended:
-                # The pin grows old. What it delivered is proved by a count up to the last document, at the same pin.
+                # The pin grows old. The part that it delivered is proved by a count up to the last document, at the same pin.
                 expected, _ = self._count(up_to(structured, scan, progress.last), scan.collection_id, pinned)
             elif progress.delivered - start != expected:
                 # The first count chose the instant, and a write committing in that very moment may or may not have been

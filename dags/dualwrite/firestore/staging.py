@@ -1,8 +1,8 @@
 """The short way from a document to its staged row: Firestore's message straight to the tuple that COPY takes.
 
 Nearly every document matches, and then needs no `Document`, no `Row` and no label. Columns are compiled as everywhere
-(model/cells.py), to look into the message itself. What is refused, a stray and a document with entries are left to
-`map_document`, which says why.
+(model/cells.py), but read from the message itself. Rejected documents, strays and documents with entries are left to
+`map_document`, which gives the reason.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Stager:
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
         self._by_shape: dict[tuple[str, ...], list[Make]] = {}
-        # Columns that say the same (created_at and updated_at of a comment) are made once and put in each place.
+        # Columns with the same origin (created_at and updated_at of a comment) are converted once.
         same: dict[Column, list[int]] = {}
         for index, column in enumerate(collection.columns):
             role = column.role if column.role in ("key", "derived") else "compared"
@@ -78,7 +78,7 @@ def _picker(indexes: list[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
 
 
 class _Messages:
-    """Looks into a document's protobuf message, with short ways to an ordinary text and time."""
+    """Reads a document's protobuf message, with short ways to an ordinary text and time."""
 
     def nested(self, names: tuple[str, ...]) -> Callable[[Any], Any]:
         *above, last = names

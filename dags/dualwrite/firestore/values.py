@@ -1,6 +1,6 @@
 """Firestore's protobuf messages as plain Python: values, times, whole documents.
 
-The messages are only looked at (duck-typed), so no library is imported here.
+The messages are duck-typed, so no library is imported here.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ _CONVERT: dict[str | None, Callable[[Any], Value]] = {
 
 
 def is_anothers(message: Any, earlier: Iterable[Check], window: Window, cut_at: datetime) -> bool:
-    """Whether another slice of the window has this document: by a check field that is looked at before this one, and that
-    surely still says the same there. One that was written since the slices were cut is nobody else's for sure."""
+    """Whether another slice of the window has this document, by a check field that is read before this one. Only if it was not
+    written since the slices were cut: until then that field had the same value."""
     if moment(message.update_time) > cut_at:
         return False
     for check in earlier:

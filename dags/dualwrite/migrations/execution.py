@@ -1,7 +1,7 @@
-"""Executes statements of a file one by one, and makes sure that they run where they should: in the one transaction that
-was begun for them, with the time limits that were set for them.
+"""Executes statements of a file one by one, and makes sure that they run in the one transaction that was begun for them, with
+the time limits that were set for them.
 
-What Postgres says of a failure is told as condition, file and line only: its message quotes rows.
+A failure is reported as condition, file and line only, because Postgres's message quotes rows.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dualwrite.postgres import Connection
 from dualwrite.postgres.transactions import CLIENTS_PATH, stating
 
 SEARCH_PATH = ", ".join(CLIENTS_PATH)
-"""Where a name without a schema is looked for, whoever runs: the role's own path may begin with a schema of its name.
-Supabase keeps extensions in `extensions`; elsewhere that is no schema, and does no harm. Named last, pg_temp isn't searched
+"""Where a name without a schema is looked for, for every role: the role's own path may begin with a schema of its name.
+Supabase keeps extensions in `extensions`; elsewhere that schema is absent, which is harmless. Named last, pg_temp isn't searched
 first."""
 
 ROLLED_BACK = "Everything of this file was rolled back; correct it and run again."
@@ -44,8 +44,8 @@ class OutOfTime(Exception):
 
 
 def execute(connection: Connection, file: str, statement: Statement, consequence: str) -> None:
-    """Executes one statement. Raises StatementFailed with condition, file and line, and with what follows from it;
-    errors that another try may cure go through as they are."""
+    """Executes one statement. Raises StatementFailed with condition, file, line and remedy; errors that another
+    try may cure go through as they are."""
     try:
         # Binary results make it the extended protocol, in which Postgres refuses a second command in one text: what
         # the rules saw as the beginning of a statement is all that there is.
@@ -63,24 +63,24 @@ def told(error: postgres.Error) -> str:
     """The condition's name and SQLSTATE, and nothing that a file's RAISE could have put there."""
     name = f"{type(error).__name__} {error.sqlstate}" if error.sqlstate else type(error).__name__
     if error.sqlstate == _CANCELLED:
-        return f"{name} (it ran into statement_timeout, or somebody cancelled it)"
+        return f"{name} (it ran into statement_timeout, or was cancelled)"
     remedy = postgres.remedy(error)
     return f"{name} ({remedy.rstrip('.')})" if remedy else name
 
 
 def _is_about_the_connection(error: postgres.Error) -> bool:
-    """Worth a retry, and nothing about the file."""
+    """Worth a retry, and not the file's fault."""
     return postgres.is_disconnect(error) or isinstance(error, postgres.AnswerTimeout | postgres.ConnectError)
 
 
 def wait_for_answers(connection: Connection, statement_timeout: float) -> None:
-    """Lets a statement take as long as the server lets it."""
+    """Lets a statement take as long as statement_timeout allows."""
     connection.answer_within = max(connection.answer_within, statement_timeout + _SLACK)
 
 
 @contextmanager
 def committing(file: str) -> Iterator[None]:
-    """Around a file's transaction: what Postgres refuses between its statements, or when it is committed."""
+    """Around a file's transaction: reports an error of Postgres's between its statements, or at its COMMIT."""
     try:
         yield
     except GIVES_WAY:
@@ -137,8 +137,8 @@ class FileTransaction:
             if self._ask() != self._id:
                 raise MigrationError(
                     f"{file}, line {statement.line} ended the transaction that the file is applied in: the file is not "
-                    "recorded as applied, and what stands before that line may have been committed. Remove the "
-                    "statement, check what was left behind, and run again."
+                    "recorded as applied, and the statements before that line may have been committed. Remove the "
+                    "statement, check what they changed, and run again."
                 )
         self._connection.execute(
             "RESET ROLE"
@@ -148,7 +148,7 @@ class FileTransaction:
         return self._until is not None and time.monotonic() > self._until
 
     def _ask(self) -> str | None:
-        """The transaction's id, None where there is none any more. Sets the limits again, in the same round trip."""
+        """The transaction's id, None if it has ended. Sets the limits again, in the same round trip."""
         if self._connection.info.transaction_status.name != "INTRANS":
             return None
         timeout = self._statement_timeout

@@ -1,4 +1,4 @@
-"""Pure but for reading the folders: their files become migrations, or are refused by file and line before anything runs."""
+"""Reads the folders: their files become migrations, or are refused by file and line before anything runs. Otherwise pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OUTSIDE = re.compile(r"^--\s*dualwrite:\s*no-transaction\s*$", re.IGNORECASE | 
 
 @dataclass(frozen=True)
 class MigrationFile:
-    """A migration as it lies on disk. It is read when it is asked for: of one that was applied long ago nothing is."""
+    """A migration on disk. Its text is read lazily, because an applied one isn't needed."""
 
     path: Path
     version: str
@@ -33,7 +33,7 @@ class MigrationFile:
 
     @property
     def statements(self) -> tuple[Statement, ...]:
-        """Raises MigrationError where they break a rule, as `transactional` does."""
+        """Raises MigrationError if they break a rule, as `transactional` does."""
         return _checked(self.path.name, self.text)[0]
 
     @property
@@ -41,7 +41,7 @@ class MigrationFile:
         return _checked(self.path.name, self.text)[1]
 
     def check(self) -> None:
-        """Raises MigrationError, with the file's name and the line, where it may not be applied as it is."""
+        """Raises MigrationError, with the file's name and the line, if it may not be applied as it is."""
         if _NAME.match(self.path.name) is None:
             raise MigrationError(
                 f"{self.path.name} is not named <14 digits>_<name>.sql, in lower case. "
@@ -79,7 +79,7 @@ def sql_folder(package: Path = Path(__file__)) -> Path:
             return folder
     raise MigrationError(
         f"The folder sql/migrations is missing: it is neither in {candidates[0]} nor in {candidates[1]}. Deploy the "
-        f"repository's sql folder, or, where only the DAGs folder is synced, put a copy of it or a link to it at {candidates[1]}."
+        f"repository's sql folder, or, if only the DAGs folder is synced, put a copy of it or a link to it at {candidates[1]}."
     )
 
 
@@ -96,8 +96,8 @@ def folders() -> tuple[Path, ...]:
 def read_folders(folders: Sequence[Path], held: Container[str] = ()) -> list[MigrationFile]:
     """All migrations of some folders in the order of their versions. Raises MigrationError for the first bad file.
 
-    Those that a ledger holds (`held`: versions) are not checked: the Supabase CLI applied them by its own rules, or we did by
-    earlier ones, and nobody may edit them any more.
+    Those that a ledger holds (`held`: versions) are not checked: they were applied by the Supabase CLI's rules, or by earlier ones
+    of ours, and may not be edited any more.
     """
     files = list_folders(folders)
     for file in files:
@@ -109,8 +109,8 @@ def read_folders(folders: Sequence[Path], held: Container[str] = ()) -> list[Mig
 def list_folders(folders: Sequence[Path]) -> list[MigrationFile]:
     """All migrations of some folders in one order, by name, unread.
 
-    Hidden files, and those that have no `.sql` in their name, are left alone. All others must be migrations: one that
-    was misnamed must not be left out in silence.
+    Ignores hidden files and those without `.sql` in their name. All others must be migrations: a misnamed one must not be
+    skipped silently.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -141,7 +141,7 @@ def read_file(path: Path) -> MigrationFile:
 
 
 def _listed(path: Path) -> MigrationFile:
-    """By the Supabase CLI's rule of names, which is wider than ours."""
+    """By the Supabase CLI's naming rule, which is wider than ours."""
     named = _CLI_NAME.match(path.name)
     file = MigrationFile(path, *(named.groups() if named else ("", path.name)))
     if named is None:

@@ -1,5 +1,5 @@
-"""What the target says was applied: our own ledger dualwrite.migrations, and the history of Supabase's CLI, which is
-read and never written."""
+"""What was applied to the target: our own ledger dualwrite.migrations, and the history of Supabase's CLI, which is read and
+never written."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Ledger:
 
 
 def read_ledger(connection: Connection) -> Ledger:
-    """Raises MigrationError where a ledger is there and the role may not read it: taken for empty, everything in it
-    would be applied once more."""
+    """Raises MigrationError if a ledger exists and the role may not read it: if it were treated as empty, everything in it
+    would be applied again."""
     ours: dict[str, Entry] = {}
     if _readable(connection, _OURS):
         for version, name, sha256, finished in connection.execute(
@@ -61,8 +61,8 @@ def _readable(connection: Connection, table: str) -> bool:
 
 
 def create_ledger(connection: Connection) -> None:
-    """Makes the ledger where it isn't there. (CREATE ... IF NOT EXISTS asks for CREATE even where the object exists.)
-    Raises MigrationError where the role may not."""
+    """Makes the ledger if it isn't there. (CREATE ... IF NOT EXISTS needs CREATE even if the object exists.)
+    Raises MigrationError if the role may not."""
     if privileges.relation(connection, _OURS) is not None:
         return
     if not schema_exists(connection, "dualwrite"):
@@ -107,7 +107,7 @@ def begin_file(connection: Connection, file: MigrationFile, run_id: str) -> Entr
 
 
 def finish_file(connection: Connection, file: MigrationFile, run_id: str) -> None:
-    """Notes that a file is applied. In the same transaction as the file, where it has one."""
+    """Notes that a file is applied. In the same transaction as the file, if it has one."""
     connection.execute(
         """
         INSERT INTO dualwrite.migrations AS m (version, name, sha256, run_id) VALUES (%s, %s, %s, %s)
@@ -121,6 +121,6 @@ def finish_file(connection: Connection, file: MigrationFile, run_id: str) -> Non
 
 
 def is_applied(connection: Connection, file: MigrationFile) -> bool:
-    """Under the lock: another run may have been faster."""
+    """Called under the lock: another run may have been faster."""
     entry = read_ledger(connection).ours.get(file.version)
     return entry is not None and entry.finished

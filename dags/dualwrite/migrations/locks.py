@@ -1,6 +1,6 @@
-"""Giving way: to another run of ours, and to whoever holds a lock that a migration needs.
+"""Giving way: to another run of ours, and to a session that holds a lock that a migration needs.
 
-A statement that waits for a lock makes everybody wait who comes after it. So it gives up after lock_timeout, everything
+A statement that waits for a lock makes all later ones wait too. So it gives up after lock_timeout, everything
 is rolled back, and the work is tried again with back-off until wait_for_lock is over.
 """
 
@@ -32,7 +32,7 @@ class _AnotherRun(Exception):
 
 
 def lock_out_other_runs(connection: Connection) -> None:
-    """Takes the lock that one run holds at a time, until the transaction ends. `tried_again` waits where another has it.
+    """Takes the lock that one run holds at a time, until the transaction ends. `tried_again` waits if another has it.
 
     A transaction-level lock, polled, so that a transaction pooler will do.
     """
@@ -45,7 +45,7 @@ def lock_out_other_runs(connection: Connection) -> None:
 
 def tried_again(connect: Callable[[], Connection], what: str, seconds: float, work: Callable[[Watcher], T]) -> T:
     """Does the work, again and again while it can't have its locks, for at most so many seconds. The work must be in
-    transactions of its own, and tells the watcher which backend it runs on.
+    transactions of its own, and tell the watcher which backend it runs on.
 
     Raises MigrationError with who held the lock.
     """

@@ -8,7 +8,7 @@ Interleavings considered:
    transaction: see outside.py.)
 3. The app holds a table: lock_timeout makes us give way, see locks.py.
 4. The Supabase CLI applied a file: its history counts, and is never written.
-5. A file changes its session all the same: each file has a connection of its own.
+5. A file changes its session despite the rules: each file has a connection of its own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _UNSAFE_NEW_ENUM_VALUE = "55P04"
 
 class Migrator:
     """Applies migrations over connections that `connect` makes. `among` are the folders of migrations, `optional` that
-    of the optional files (by default the installation's). `checkpoint` is told each step, for tests that stop at it."""
+    of the optional files (by default the installation's). `checkpoint` is called at each step, for tests that stop there."""
 
     def __init__(
         self,
@@ -67,8 +67,8 @@ class Migrator:
         """Dry run or apply, as the params say. Returns the steps as they stand afterwards (in a dry run: as they would,
         and what it couldn't try as not_tried).
 
-        Raises MigrationError before anything runs where a file is refused, and at the first file that fails; what was
-        applied before it is kept.
+        Raises MigrationError before anything runs if a file is refused, and at the first file that fails; files applied
+        before it stay applied.
         """
         self._optional_file()  # refused before anything runs
         with self._connect() as connection:
@@ -114,7 +114,7 @@ class Migrator:
         apply_outside(self._connect, file, self._params, self._run_id, watcher, self._checkpoint)
 
     def set_web_client(self) -> None:
-        """Lets the web client in or shuts it out, as the params say; the optional file is fit to be run again."""
+        """Lets the web client in or shuts it out, as the params say; the optional file may be run again."""
         optional = self._optional_file()
         if optional is None or self._params.mode == "dry_run":
             return
@@ -178,7 +178,7 @@ class Migrator:
 
 
 class _Trial:
-    """A dry run's way through the files: which were tried, and why the others couldn't be."""
+    """A dry run's progress: which files were tried, and why the others couldn't be."""
 
     def __init__(self, transaction: FileTransaction) -> None:
         self._transaction = transaction
@@ -197,7 +197,7 @@ class _Trial:
         return step if why is None else replace(step, state="not_tried", reason=why)
 
     def execute(self, name: str, statements: Sequence[Statement]) -> str | None:
-        """Why the file couldn't be tried; None where it was executed. Raises StatementFailed where it fails for sure."""
+        """Why the file couldn't be tried; None if it was executed. Raises StatementFailed if it would fail in an apply too."""
         if self._stopped is not None:
             return self._stopped
         try:

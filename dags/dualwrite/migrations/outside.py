@@ -1,6 +1,6 @@
 """A file outside a transaction: one statement that Postgres refuses inside one (CREATE INDEX CONCURRENTLY).
 
-Nothing is rolled back here, so everything must be limited and repeatable. Interleavings considered:
+Nothing is rolled back here, so each step has a time limit and can be repeated. Interleavings considered:
 
 1. Killed between any two steps: the ledger's line without applied_at says that the file is begun; the next run executes
    the statement once more. An invalid index of that name is a half-built one of ours: it is dropped and built again.
@@ -8,8 +8,8 @@ Nothing is rolled back here, so everything must be limited and repeatable. Inter
 3. A server's or a role's own statement_timeout would end the build, and then its DROP, again and again: the session has
    limits of its own. They are set for the session, so through a transaction pooler they would reach other clients and
    not us: refused there.
-4. A long transaction of the app: an index built concurrently waits for it, and nobody waits behind the build; so it may
-   wait for as long as wait_for_lock. The others give way after lock_timeout.
+4. A long transaction of the app: an index built concurrently waits for it, and nothing waits behind the build; so it may
+   wait for wait_for_lock. The other statements give way after lock_timeout.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def apply_outside(
 
 
 def require_session(connect: Callable[[], Connection]) -> None:
-    """Raises MigrationError where a connection isn't one session but a transaction pooler's.
+    """Raises MigrationError if a connection isn't one session but a transaction pooler's.
 
     A mark is set for the session, and then another client begins a transaction. A pooler that hands out the server
     connection used last gives it the marked one; one that hands them round gives it another, and the first client, which
@@ -125,7 +125,7 @@ def limits(connection: Connection, lock_timeout: float, statement_timeout: float
             connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (name, value))
         if _setting(connection, "search_path") != SEARCH_PATH:
             raise MigrationError(
-                "The session's settings were lost, as behind a pooler in transaction mode. Use the direct connection, or the "
+                "The session's settings were lost, which happens behind a pooler in transaction mode. Use the direct connection, or the "
                 "pooler in session mode (port 5432)."
             )
         yield
@@ -139,7 +139,7 @@ def limits(connection: Connection, lock_timeout: float, statement_timeout: float
 
 
 def _find(connection: Connection, build: IndexBuild) -> tuple[str, str, bool] | None:
-    """Schema, name and validity of the index, which lies in its table's schema; None where it isn't there."""
+    """Schema, name and validity of the index, which lies in its table's schema; None if it isn't there."""
     row = connection.execute(
         """
         SELECT n.nspname::text, i.relname::text, x.indisvalid
@@ -170,8 +170,8 @@ def _shown(connection: Connection, build: IndexBuild) -> str:
 
 
 def _is_built(connection: Connection, file: MigrationFile, build: IndexBuild, *, begun: bool, same: bool) -> bool:
-    """Whether an interrupted run of ours built the index already. A half-built one of ours is dropped; what we never
-    began is left to Postgres, and to its owner."""
+    """Whether an interrupted run of ours built the index already. A half-built one of ours is dropped; an index that we
+    never began is left to its owner."""
     found = _find(connection, build)
     if found is None or not begun:
         return False

@@ -1,5 +1,5 @@
-"""What is in a database, as a comparable picture: schemas, tables, views and sequences with what they consist of and who
-may do what with them. Read from Postgres's catalog, which any role can read.
+"""A database's schemas, tables, views and sequences as a comparable picture, with their parts and privileges. Read from
+Postgres's catalog, which any role can read.
 
 A picture is relation (schema.name, or a schema's name) -> part -> name -> value, all text and truth values.
 """
@@ -15,13 +15,13 @@ Relation = dict[str, dict[str, Any]]
 Picture = dict[str, Relation]
 
 API_ROLES = ("public", "anon", "authenticated", "service_role")
-"""Supabase's. What they may do is said even where it is nothing."""
+"""Supabase's. Their privileges are listed even if they have none."""
 
 _MIGRATING_ROLE = "the migrating role"
 _OWN_ROLES = "dualwrite\\_%"
-"""Roles of the bundle's own: the operator grants them what they need, and no file says it."""
+"""The bundle's own roles: the operator grants them what they need, so no file promises it."""
 
-# Only those that are looked for; all of them where nothing is (the snapshot, which is of a small database).
+# Only the named ones; all of them if none are named (the snapshot, which is of a small database).
 _FOUND = """
 SELECT c.oid, n.nspname || '.' || c.relname, c.relkind::text, c.relrowsecurity
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -151,7 +151,7 @@ _PARTS = {
 
 
 def take_picture(connection: Connection, names: Iterable[str] | None = None) -> Picture:
-    """The picture of some relations and schemas, or of all. One that doesn't exist is left out. Names in it have their schema,
+    """The picture of some relations and schemas, or of all. Missing ones are omitted. Names in it have their schema,
     because the search path of our transactions reaches none."""
     wanted = None if names is None else sorted(names)
     found: Picture = {}

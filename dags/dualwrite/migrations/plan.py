@@ -1,4 +1,4 @@
-"""Planning, apart from applying: where each file stands."""
+"""Planning, apart from applying: each file's state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dualwrite.postgres import Connection, privileges
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One file and where it stands: applied, applied_by_supabase, interrupted, pending, beyond_target, refused; after a
+    """One file and its state: applied, applied_by_supabase, interrupted, pending, beyond_target, refused; after a
     dry run also not_tried."""
 
     version: str
@@ -37,9 +37,9 @@ class Step:
 def plan(
     files: Sequence[MigrationFile], found: Ledger, exists: Callable[[Created], bool], target: str | None
 ) -> list[Step]:
-    """Where each file stands. Pure but for `exists`, which says whether the target has an object.
+    """Each file's state. Pure except for `exists`, which asks whether the target has an object.
 
-    Files that build on each other lie in one folder, so what is too old is told by folder: a new file of the bundle may be older
+    Files that build on each other lie in one folder, so a file is too old only within its folder: a new file of the bundle may be older
     than the app's newest.
     """
     if target is not None and target not in {f.version for f in files}:
@@ -96,7 +96,7 @@ def make_plan(connection: Connection, params: MigrationParams, among: Sequence[P
 
 
 def check(steps: Sequence[Step]) -> None:
-    """Raises MigrationError where a file is refused."""
+    """Raises MigrationError if a file is refused."""
     refused = [s for s in steps if s.state == "refused"]
     if refused:
         raise MigrationError(

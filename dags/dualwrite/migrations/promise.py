@@ -1,8 +1,8 @@
 """Pure: what the files promise, and how a live database differs from it.
 
-Each file promises what it changes: the difference between the pictures before and after it. What it creates, it promises
-whole; of what it alters, only what it altered, so that the app's own tables stay the app's. The promises of the files
-that are applied, one after another, are what the live database must show.
+Each file promises what it changes: the difference between the pictures before and after it. It promises objects
+that it creates completely, and of objects that it alters only the altered parts, so that the app's own tables stay the app's.
+The live database must fulfil the promises of the applied files, a later one overriding an earlier one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Snapshot:
 
 
 def changes(before: Mapping[str, Relation], after: Mapping[str, Relation]) -> Promise:
-    """What was done between two pictures."""
+    """The difference between two pictures."""
     found: Promise = {}
     for relation in sorted({*before, *after}):
         old, new = before.get(relation, {}), after.get(relation, {})
@@ -71,7 +71,7 @@ def differences(promised: Promise, live: Picture) -> list[str]:
         if relation not in live:
             lines.append(f"{relation}: {kind} missing")
             continue
-        made = "relation" in parts  # then what is there beyond the promise is a difference too
+        made = "relation" in parts  # then anything beyond the promise is a difference too
         for part in sorted({*parts, *live[relation]}) if made else parts:
             entries, there = parts.get(part, {}), live[relation].get(part, {})
             for name in sorted({*entries, *there}) if made else entries:
@@ -86,7 +86,7 @@ def _difference(relation: str, part: str, name: str, promised: Any, live: Any) -
         return None
     match part:
         case "default":
-            if live in (None, "none"):  # where the column is missing or promised to be gone, its own line says so
+            if live in (None, "none"):  # if the column is missing or promised to be gone, its own line says so
                 return (
                     None
                     if live is None or promised is None

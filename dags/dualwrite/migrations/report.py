@@ -20,8 +20,8 @@ _WOULD_BE = {"pending": "would be applied", "interrupted": "would be finished"}
 
 
 def standing(connection: Connection) -> dict[str, Any]:
-    """How the target stands to the migrations now: what is applied, pending, and differs; `unknown` says why nothing
-    can be told."""
+    """The target compared with the migrations now: applied, pending and differing ones; `unknown` says why that can't be
+    told."""
     found: dict[str, Any] = {"applied": 0, "pending": [], "differences": 0, "unknown": None}
     try:
         steps = make_plan(connection, MigrationParams())

@@ -1,8 +1,8 @@
-"""Pure: what a migration may not contain, told by file and line; and what its statements create.
+"""Pure: finds what a migration may not contain, by file and line, and what its statements create.
 
 A file is applied in one transaction that is not its own, over a connection that it does not own: another file, or
 through a pooler another client, uses the same session next. So it may neither end the transaction nor change the
-session. Postgres is asked the same again while a file runs (execution.py); what is refused here never begins.
+session. Postgres is asked the same again while a file runs (execution.py); a file refused here never begins.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Created:
 
 
 def refuse(file: str, statements: Sequence[Statement], *, transactional: bool) -> None:
-    """Raises MigrationError for the first statement that doesn't belong into a migration."""
+    """Raises MigrationError for the first statement that doesn't belong in a migration."""
     if not transactional and len(statements) > 1:
         raise MigrationError(
             f"A file outside a transaction holds one statement: {file} has another on line {statements[1].line}. "
@@ -113,8 +113,8 @@ def _changes_session(statement: Statement) -> bool:
 
 
 def _session_changes(tokens: Sequence[Token], depth: int = 0) -> Iterator[bool]:
-    """True for each place that sets something for longer than the transaction. Looks into the body of a DO, too; what
-    that puts together as text and executes can't be seen."""
+    """True for each place that sets something for longer than the transaction. Looks into the body of a DO, too, but
+    not into SQL that it composes as text and executes."""
     begins = True
     for i, token in enumerate(tokens):
         following = tokens[i + 1].text if i + 1 < len(tokens) else ""
@@ -152,7 +152,7 @@ def _is_local(arguments: Sequence[Token]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class IndexBuild:
-    """A CREATE INDEX: the index's name ("" where Postgres is to choose) and the table's."""
+    """A CREATE INDEX: the index's name ("" if Postgres chooses it) and the table's."""
 
     name: str
     table: Name
@@ -160,7 +160,7 @@ class IndexBuild:
 
 
 def index_build(statement: Statement) -> IndexBuild | None:
-    """What a CREATE INDEX builds; None where the statement is another one. The index lies in its table's schema."""
+    """The index that a CREATE INDEX builds; None for any other statement. The index lies in its table's schema."""
     i, seen = skip(statement.tokens, 0, "create", "unique", "index", "concurrently", "if not exists")
     if not {"create", "index"} <= seen:
         return None
@@ -208,7 +208,7 @@ def _created(statement: Statement, default: str) -> Created | None:
 
 
 def created_schema(statement: Statement) -> str | None:
-    """The schema of a CREATE SCHEMA IF NOT EXISTS that does nothing else; None where the statement is another one."""
+    """The schema of a CREATE SCHEMA IF NOT EXISTS that does nothing else; None for any other statement."""
     i, seen = skip(statement.tokens, 0, "create", "schema", "if not exists")
     if len(seen) < 3:
         return None

@@ -1,8 +1,8 @@
-"""Pure: SQL text becomes statements, and each statement the tokens that say what it is.
+"""Pure: splits SQL text into statements, and each statement into tokens.
 
 Splits where psql would: at a semicolon outside quotes, comments, parentheses (CREATE RULE) and BEGIN ATOMIC bodies.
-What a statement means stays Postgres's business, and it is asked to accept one command at a time (see execution.py), so
-that a wrong split is an error and never a second command in silence.
+Postgres accepts one command at a time (see execution.py), so a wrong split is an error, never a second command that runs
+unnoticed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LONGEST_NAME = 63  # bytes; Postgres cuts off the rest
 
 Kind = Literal["word", "name", "string", "number", "symbol"]
 Name = tuple[str, ...]
-"""An identifier as Postgres stores it, its schema before it where one is written."""
+"""An identifier as Postgres stores it, with its schema if one is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class Statement:
 
 
 def split(text: str, file: str) -> list[Statement]:
-    """The statements of a file. Raises MigrationError where the text ends inside a statement, a quote or a comment, and
-    at a command of psql's."""
+    """The statements of a file. Raises MigrationError if the text ends inside a statement, a quote or a comment, and at
+    a command of psql's."""
     statements: list[Statement] = []
     tokens: list[Token] = []
     parentheses = bodies = 0
@@ -114,7 +114,7 @@ def _bodies(open_bodies: int, token: Token, before: list[Token]) -> int:
 
 
 def header(text: str, file: str) -> str:
-    """What stands before the first statement: the file's leading comments."""
+    """The text before the first statement: the file's leading comments."""
     first = next(tokenize(text, file), None)
     return text if first is None else text[: first.position]
 
@@ -155,7 +155,7 @@ def tokenize(text: str, file: str) -> Iterator[Token]:
 
 
 def name_at(tokens: tuple[Token, ...], index: int) -> tuple[Name, int]:
-    """The name that begins at a token, and the index of the token after it. Empty where there is none."""
+    """The name that begins at a token, and the index of the token after it. Empty if there is none."""
     parts: list[str] = []
     while index < len(tokens) and tokens[index].kind in ("word", "name"):
         parts.append(tokens[index].text.encode()[:_LONGEST_NAME].decode(errors="ignore"))
@@ -167,7 +167,7 @@ def name_at(tokens: tuple[Token, ...], index: int) -> tuple[Name, int]:
 
 
 def skip(tokens: tuple[Token, ...], index: int, *phrases: str) -> tuple[int, frozenset[str]]:
-    """Steps over whichever of these phrases stand here, in this order; says where it got to, and which they were."""
+    """Skips whichever of these phrases come next, in this order; returns the place after them, and which they were."""
     seen = set()
     for phrase in phrases:
         wanted = phrase.split()

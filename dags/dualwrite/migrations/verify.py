@@ -18,7 +18,7 @@ _OPTIONAL = "web_client_"
 
 
 def snapshot_path() -> Path:
-    """Raises MigrationError where the file is missing."""
+    """Raises MigrationError if the file is missing."""
     path = sql_folder() / "snapshot.json"
     if not path.is_file():
         raise MigrationError(f"{path} is missing. Restore it from the repository, or run `make snapshot`.")
@@ -26,12 +26,12 @@ def snapshot_path() -> Path:
 
 
 def own_snapshot(folder: Path) -> Path:
-    """Where the promises of a folder of the app's own are."""
+    """The file with the promises of the app's own folder."""
     return folder / "snapshot.json"
 
 
 def installed_snapshot() -> Snapshot:
-    """What the files of this installation promise: the bundle's, and those of the folder of one's own."""
+    """The promises of this installation's files: the bundle's, and those of the app's own folder."""
     found, own = Snapshot.load(snapshot_path()), settings.own_migrations()
     if own is not None and own_snapshot(own).is_file():
         found = replace(found, files={**found.files, **Snapshot.load(own_snapshot(own)).files})
@@ -59,7 +59,7 @@ def verify(connection: Connection, steps: Sequence[Step], snapshot: Snapshot | N
 
 
 def web_client_state(connection: Connection, snapshot: Snapshot | None = None) -> str:
-    """Whether the web client is let in: which optional file the live tables resemble most, "closed" or "anon"."""
+    """Whether the web client has access: the optional file that the live tables resemble most, "closed" or "anon"."""
     snapshot = snapshot or installed_snapshot()
     return _state(take_picture(connection, web_client_tables(snapshot)), snapshot)
 

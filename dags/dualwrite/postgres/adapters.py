@@ -23,7 +23,7 @@ class _TimeLoader(Loader):
     """`2026-01-15 21:52:00.123456+00`, as it is written under STATED.
 
     Before year 1 and after year 9999 (infinity too) it is the first or last instant that Python, and a document, can have: a
-    client may write such a time, and it must cost nobody the rest. Order is kept.
+    client may write such a time, and the other rows must still be read. Order is kept.
     """
 
     def load(self, data: Buffer) -> datetime:

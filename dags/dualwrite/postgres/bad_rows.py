@@ -9,8 +9,8 @@ from dualwrite import postgres
 from dualwrite.postgres.connection import Connection
 
 _SURELY_A_ROWS = ("21", "22", "23", "44", "54", "P0")
-"""Classes of SQLSTATE that no statement over no rows can end in: values, constraints, limits, PL/pgSQL's RAISE. Known only
-to save asking; of all others `bisect` asks."""
+"""Classes of SQLSTATE that a statement over no rows can't raise: values, constraints, limits, PL/pgSQL's RAISE. For all others
+`bisect` asks the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,13 @@ class Refused:
 
     text: str
     sqlstate: str | None = None
-    """None: there was no error. A trigger or a policy left the row out."""
+    """None: there was no error; a trigger or a policy skipped the row."""
     constraint: str | None = None
     table: tuple[str, str] | None = None
     """The schema and name of the constraint's table: a trigger's own statements may fail elsewhere."""
     passing: bool = False
-    """The catalog declares the constraint, so the comparison saw nothing in the way: that changed this moment, or the row
-    isn't what the comparison took it for."""
+    """The catalog declares the constraint, so the comparison saw no conflict: there is one since, or the row differs from
+    the one that was compared."""
     own_table: bool = False
     """Another row of the same table must be there first."""
 
@@ -39,7 +39,7 @@ def refused_by(error: postgres.Error) -> Refused:
 
 
 def by_constraint(name: str, sqlstate: str) -> Refused:
-    """What Postgres will say of a constraint, as `refused_by` would tell it."""
+    """The refusal that a constraint would cause, as `refused_by` reports it."""
     return Refused(f"{_NAMES[sqlstate]} {sqlstate} (constraint {name})", sqlstate, name)
 
 
@@ -68,9 +68,9 @@ def bisect(
     """Runs `write` on all numbers, halving on each error that isn't transient, until only the bad ones are left out: those
     go to `refuse`.
 
-    Whose fault an error is, no list of SQLSTATEs can say: a trigger raises its own, and row-level security refuses a row
-    with the condition of a missing grant. So the statement is asked: what it raises over no rows at all is the table's
-    fault, and is raised. `schema`: the table's, whose own code runs in `write` (see as_a_client).
+    No list of SQLSTATEs tells whether a row or the table causes an error: a trigger raises its own, and row-level security
+    refuses a row with the condition of a missing grant. So the statement is tried over no rows: an error that it raises then
+    is the table's, and is raised. `schema`: the table's, whose own code runs in `write` (see as_a_client).
     """
     todo = [ns] if ns else []
     asked = False

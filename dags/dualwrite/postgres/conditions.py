@@ -1,4 +1,4 @@
-"""What went wrong in Postgres, told without a word of Postgres's own, and whether another try may end better."""
+"""What went wrong in Postgres, without Postgres's own message, and whether another try may succeed."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def condition(error: psycopg.Error) -> str:
     """What went wrong, in Postgres's terms: the condition's name and SQLSTATE, and the constraint and column that it
     names ("UniqueViolation 23505 (constraint likes_pkey)").
 
-    Never the message itself: Postgres quotes values in it ("Failing row contains ..."). But for one: a missing grant is told
-    by Postgres's own code (and no trigger's) with nothing but the name of what is closed, which stands nowhere else.
+    Never the message itself: Postgres quotes values in it ("Failing row contains ..."). One exception: the message of a missing grant
+    comes from Postgres's own code (no trigger's) and holds only the relation's name, which is nowhere else.
     """
     name = f"{type(error).__name__} {error.sqlstate}" if error.sqlstate else type(error).__name__
     details = [
@@ -75,12 +75,12 @@ READ_ONLY = "25006"
 
 
 def remedy(error: psycopg.Error) -> str:
-    """What to do about a condition that has one cause; empty where it may have several."""
+    """What to do about a condition that has one cause; empty if it may have several."""
     if isinstance(error, errors.DiskFull):
         return "The server's disk is full. Give it room, then run again: what was not committed is written then."
     if error.sqlstate == READ_ONLY:
         return (
-            "The server takes no writes: it is a replica, or default_transaction_read_only is on, as on Supabase where the disk is "
+            "The server takes no writes: it is a replica, or default_transaction_read_only is on, as on Supabase if the disk is "
             "nearly full. Point the connection at the primary, or give the disk room."
         )
     return ""
@@ -88,7 +88,7 @@ def remedy(error: psycopg.Error) -> str:
 
 def is_transient(error: psycopg.Error) -> bool:
     """Whether the same statement may succeed when it is tried again: a lock, a deadlock, a lost connection, a server that
-    restarts or is short of something. A limit that a row exceeds (class 54) is none, though psycopg's class says so."""
+    restarts or is short of something. Not if a row exceeds a limit (class 54), though psycopg's class says so."""
     state = error.sqlstate
     if state is None:  # the connection broke, or was never made
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
@@ -109,11 +109,11 @@ _LASTS = (
 
 def may_pass(error: psycopg.Error) -> bool:
     """Whether another try to connect may succeed. A failed connect has no SQLSTATE, and the server speaks its
-    administrator's language, so this rests on what libpq tells without words: whether a password was asked for.
+    administrator's language, so this rests on what libpq knows without reading the message: whether a password was asked for.
 
-    Where none was, it may: nothing answers, or the server starts up, stops or is full. Where one was, it may be wrong, and
-    Supabase bans an address that tries a wrong one again: it may not. Words, where they are English, only improve on that: a
-    server that was full after the login passes, and one that knows no such role or database does not.
+    If none was, another try may succeed: nothing answers, or the server starts up, stops or is full. If one was, it may be
+    wrong, and Supabase bans an address that tries a wrong one again: no. An English message refines that: a server that was
+    full after the login is worth a retry, a role or database that doesn't exist is not.
     """
     words = str(error).lower()
     tried = error.pgconn

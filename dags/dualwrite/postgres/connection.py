@@ -1,4 +1,4 @@
-"""Opening connections to Postgres, whose every wait has an end.
+"""Opens connections to Postgres; every wait on one has a time limit.
 
 Connecting ends after `connect_timeout`, a network that swallows packets after `tcp_user_timeout`, and a server (or a pooler
 that keeps its TCP connection open) that answers nothing after `answer_within`. The last is measured here, because nothing else
@@ -57,8 +57,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """What psycopg calls for each statement, each BEGIN and COMMIT, and each buffer of a COPY.
 
-        `gen` says what it waits for (to read, to write) and is told what there is. Psycopg's own waits take a timeout
-        since 3.3.6, and Airflow's constraints hold older ones. This costs some microseconds a statement, not a row.
+        `gen` yields what it waits for (to read, to write) and is sent what is ready. Psycopg's own waits take a timeout only
+        since 3.3.6, and Airflow's constraints pin older versions. Costs some microseconds a statement, not a row.
         """
         limit = self.answer_within if timeout is None else timeout
         deadline = time.monotonic() + limit
@@ -88,7 +88,7 @@ def connect(
     """Opens a connection (autocommit: transactions are explicit). `conninfo` is a libpq string or URI; `answer_within`
     is how many seconds each statement may take to be answered.
 
-    Raises ConnectError. Warns where the connection is not encrypted and leaves this machine; `sslmode=require`, or
+    Raises ConnectError. Warns if the connection leaves this machine unencrypted; `sslmode=require`, or
     better `verify-full` with `sslrootcert`, refuses such a connection instead.
     """
     defaults: Mapping[str, Any] = {
@@ -119,7 +119,7 @@ def connect(
     except psycopg.Error as error:
         if any("@" in str(merged.get(part) or "")[1:] for part in ("host", "port", "dbname")):
             raise ConnectError(
-                "host, port or database hold an @, as where a URI's password isn't %-encoded. Nothing of them is quoted, because "
+                "host, port or database hold an @, probably because a URI's password isn't %-encoded. None of them is quoted, because "
                 "they may hold a part of it. Encode its special characters (/ is %2F, @ is %40)",
                 passing=False,
             ) from None
@@ -146,8 +146,8 @@ def connect(
 
 
 def _parameter_names(uri: str) -> list[str]:
-    """Of the query of a URI. None where an @ stands in it: then a password was not encoded, and what looks like a name may be
-    a part of it."""
+    """Names in the query of a URI. None if it holds an @: then a password was not encoded, and an apparent name may be a part
+    of it."""
     head, _, query = uri.partition("?")
     return [] if "://" not in head or "@" in query else [part.partition("=")[0] for part in query.split("&") if part]
 
@@ -167,7 +167,7 @@ def _foreign(unknown: Iterable[str]) -> ConnectError:
 
 
 def _without(words: str, secret: object) -> str:
-    """libpq's words without a password that stands in them."""
+    """libpq's message, without the password if it holds one."""
     return words.replace(str(secret), "***") if secret else words
 
 

@@ -1,5 +1,4 @@
-"""What the live tables enforce by themselves, and what fires on a write: constraints and triggers that the catalog knows,
-and those that it doesn't.
+"""The live tables' constraints and triggers: those that the catalog knows, and those that it doesn't.
 
 The catalog says what the app means; only Postgres knows what it will refuse. A refusal is named by its constraint, and a
 constraint that the catalog doesn't know is no race that another look would settle.
@@ -18,7 +17,7 @@ from dualwrite.postgres.transactions import answers
 
 @dataclass(frozen=True, slots=True)
 class LiveColumn:
-    """A column as it is. `default`: what an insert that leaves it out puts there, as SQL, where that is a constant (None: a
+    """A column as it is. `default`: what an insert that leaves it out puts there, as SQL, if that is a constant (None: a
     null); without `constant`, only an insert can tell: a default may call a sequence, or a function that writes.
     `generated`: its definition, if it is computed from others."""
 
@@ -31,7 +30,7 @@ class LiveColumn:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A CHECK that is enforced. `columns` are those that it looks at; None where it looks at the row as a whole, or at none."""
+    """A CHECK that is enforced. `columns` are those that it looks at; None if it looks at the row as a whole, or at no column."""
 
     name: str
     expression: str
@@ -44,7 +43,7 @@ class Index:
 
     name: str
     made_with: str | None
-    """The end of the CREATE INDEX that makes it, from USING on; None where it can't be told."""
+    """The end of the CREATE INDEX that makes it, from USING on; None if it can't be recreated."""
     unique: bool
     exclusion: bool
     immediate: bool
@@ -53,7 +52,7 @@ class Index:
     """Of an exclusion constraint, one for each element."""
     predicate: str | None
     columns: tuple[str, ...] | None
-    """Of the elements; None where one of them is an expression."""
+    """Of the elements; None if one of them is an expression."""
     reads: frozenset[str]
     """All columns that it needs, those of its predicate and those that it only includes, too."""
     nulls_collide: bool
@@ -65,7 +64,7 @@ class Index:
     def is_on(self, columns: Sequence[str], *, whole: bool) -> bool:
         """Whether it is on just these columns, whatever their order.
 
-        A partial index isn't, because it lets two rows share a key; except, unless `whole`, one that leaves out rows where
+        A partial index isn't, because it lets two rows share a key; except, unless `whole`, one that leaves out rows in which
         a column of its own is null: nulls are never equal to each other.
         """
         return (
@@ -254,7 +253,7 @@ _CHECKS = """
     ORDER BY k.conname
 """
 
-# What an index's definition begins with is cut off by its length: a name may hold anything.
+# The definition's beginning is cut off by length: a name may hold anything.
 _INDEXES = """
     SELECT i.indrelid, c.relname::text,
       CASE WHEN starts_with(d.def, d.head) THEN substr(d.def, length(d.head) + 1) END,

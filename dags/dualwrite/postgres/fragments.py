@@ -1,8 +1,8 @@
-"""The parts that statements over a collection's table are composed of.
+"""The building blocks of the statements over a collection's table.
 
 Composed, never concatenated: names come from the catalog as identifiers, values are parameters, which a message of several
-statements carries as literals that psycopg escapes (see `connection.fetch`). Names used throughout: `t` the target table, `s` the staged page, `c` the candidates of one write or look. What a writing statement is
-made of names pg_catalog, see `connection.as_a_client` (unnest of several arrays is always Postgres's own).
+statements carries as literals that psycopg escapes (see `connection.fetch`). Names used throughout: `t` the target table, `s` the staged page, `c` the candidates of one write or look. Writing statements
+qualify names with pg_catalog, see `connection.as_a_client` (unnest of several arrays is always Postgres's own).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def column_name(name: str, alias: str | None = None) -> sql.Composable:
 
 
 def _identifier(name: str) -> sql.Composable:
-    """A name. A percent sign would be taken for a parameter's in a statement that has some, and is doubled in none."""
+    """A name. A percent sign is escaped, because a statement with parameters would read it as one, and one without parameters
+    wouldn't undo a doubled one."""
     if "%" not in name:
         return sql.Identifier(name)
     escaped = name.replace("\\", "\\\\").replace('"', '""').replace("%", "\\0025")
@@ -51,8 +52,8 @@ def table_of(collection: Collection) -> sql.Composable:
 
 
 def as_text(column: Column, alias: str | None = None) -> sql.Composable:
-    """A key column's value as text, or of one that gets it through another row, what names that row; it is left as it is where
-    it is one, for an index's sake."""
+    """A key column's value as text (left alone if it is text already, so that an index serves); of a column that gets its value
+    through another row, the value that names that row."""
     if column.via is not None:
         above = f"{alias or ''}_p"
         return sql.SQL("(SELECT {} FROM {} {} WHERE {})").format(
@@ -223,7 +224,7 @@ class Fragments:
 
     @staticmethod
     def as_compared(column: Column, alias: str) -> sql.Composable:
-        """A column of the target as it is compared: timestamps cut off at milliseconds; '' for null where they are one."""
+        """A column of the target as it is compared: timestamps cut off at milliseconds, null as '' if the column says they are equal."""
         name = column_name(column.name, alias)
         if column.live.kind in ("timestamptz", "timestamp"):
             return sql.SQL("pg_catalog.date_trunc('milliseconds', {})").format(name)
@@ -233,7 +234,7 @@ class Fragments:
         return name if equal is None else sql.SQL("{}::{}").format(name, sql.SQL(equal))
 
     def stated(self, column: Column) -> sql.Composed:
-        """True where the document states the column, false where the staged value is a stand-in."""
+        """True if the document states the column, false if the staged value is a stand-in."""
         bit = 1 << [c.name for c in self._collection.columns].index(column.name)
         if not (isinstance(column.origin, Field) and column.origin.otherwise is not None):
             return sql.SQL("{}").format(sql.SQL("true"))

@@ -1,4 +1,4 @@
-"""The SQL that looks at rows of a collection by key, by a column's value or by time, and tells where their documents are.
+"""The SQL that looks at rows of a collection by key, by a column's value or by time, and finds where their documents are.
 
 The names are those of fragments.py.
 """
@@ -27,7 +27,7 @@ from dualwrite.postgres.references import Reference
 
 
 class Lookups(Fragments):
-    """What looks at the rows of one collection."""
+    """The statements that look at the rows of one collection."""
 
     @statement
     def versions(self) -> sql.Composed:
@@ -69,8 +69,8 @@ class Lookups(Fragments):
         """Of rows by key, those that other rows reference, or could: n, and the places of the foreign keys in `references`.
         Parameters: n, keys.
 
-        A key all of whose rows we see says whether one references. Of one that we can't see all rows of, a row could
-        reference whatever has a value in all referenced columns; unless Postgres itself refuses the delete.
+        If we see all rows of the referencing table, the answer is exact. If not, any row with values in all referenced
+        columns could be referenced, unless Postgres itself refuses the delete.
         """
         cases = []
         for place, reference in enumerate(references):
@@ -125,14 +125,14 @@ class Lookups(Fragments):
         ).format(at=column_name(column, "t"), table=self.table)
 
     def keys_between(self, column: str) -> sql.Composed:
-        """The keys of rows with a time in a stretch. Parameters: start, end."""
+        """The keys of rows whose time lies in an interval. Parameters: start, end."""
         return sql.SQL("SELECT {keys} FROM {table} t WHERE {at} >= %(start)s AND {at} < %(end)s").format(
             keys=self.key_texts("t"), table=self.table, at=column_name(column, "t")
         )
 
     @statement
     def written_between(self) -> sql.Composed:
-        """The keys of rows written in a stretch of time. Parameters: start, end."""
+        """The keys of rows written in an interval. Parameters: start, end."""
         inside = OR.join(
             sql.SQL("({name} >= %(start)s AND {name} < %(end)s)").format(name=column_name(n, "t"))
             for n in self._collection.written_columns
@@ -140,7 +140,7 @@ class Lookups(Fragments):
         return sql.SQL("SELECT {} FROM {} t WHERE {}").format(self.key_texts("t"), self.table, inside)
 
     def arrived(self, columns: Sequence[str], created: Sequence[str]) -> sql.Composed:
-        """How many rows have one of the times `columns` in a stretch, and how many one of `created`. Those that this bundle
+        """How many rows have one of the times `columns` in an interval, and how many one of `created`. Rows that this bundle
         has written since it began are left out: they did not arrive by themselves. Parameters: collection, start, end, since.
         """
 

@@ -1,4 +1,4 @@
-"""The SQL of single rows as a client writes them, for the dual-write helper. Each says in one statement whose row it may touch.
+"""The SQL of single rows as a client writes them, for the dual-write helper. Each statement checks itself whose row it touches.
 
 The names are those of fragments.py. A statement comes with its parameters, which are written into it (`postgres.at_once`): as a
 literal, a value takes the type of the column that it goes into or is compared with. A cell is written in the text form in which
@@ -19,7 +19,7 @@ from dualwrite.postgres.visibility import hides_rows
 
 Statement = tuple[sql.Composed, list[Cell]]
 Told = tuple[Fragments, Key, Column, Cell]
-"""What the row of this key must tell in a column, if there is one."""
+"""The value that a row of this key must have in a column."""
 
 
 _PARAMETER = sql.SQL("%s")
@@ -45,12 +45,12 @@ def _quoted(element: str) -> str:
 
 
 class Mirrored(Lookups):
-    """What writes single rows of one collection."""
+    """Statements that write single rows of one collection."""
 
     def upsert(self, row: Row, *, path: str | None = None, version: str | None = None) -> Statement:
-        """Inserts a row, or sets its compared columns; a stand-in leaves what is there. No row is written where the one that
-        has the key tells other paths than `path`, or is no longer of this `version`, or where a row isn't there that one of its
-        values comes through. Returns one line: how many rows were written, and whether those are there."""
+        """Inserts a row, or sets its compared columns; a stand-in keeps the row's value. Nothing is written if the row that
+        has the key gives other paths than `path` or no longer has this `version`, or if a row through which one of its values
+        comes is absent. Returns one line: how many rows were written, and whether those are there."""
         columns = self._collection.columns
         parameters: list[Cell] = [as_copied(cell) for cell in row.cells]
         through = [(c, cell) for c, cell in zip(columns, row.cells, strict=True) if c.via and cell is not None]
@@ -99,8 +99,8 @@ class Mirrored(Lookups):
         return any(c.role == "compared" and i not in row.stand_ins for i, c in enumerate(self._collection.columns))
 
     def delete(self, key: Key, *, path: str, births: Iterable[Told] = (), version: str | None = None) -> Statement:
-        """Deletes a row that tells `path` and no other, unless a row of `births` tells another birth; or, where a `version`
-        is given, a row that is still of that. Returns one line: whether it was deleted, whether it was there, whether
+        """Deletes a row that gives `path` and no other, unless a row of `births` gives another birth; or, if a `version` is given,
+        a row that still has it. Returns one line: whether it was deleted, whether it was there, whether
         row-level security may have hidden it."""
         parameters: list[Cell] = list(key)
         condition: list[sql.Composable]

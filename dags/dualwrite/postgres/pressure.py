@@ -1,7 +1,7 @@
-"""Keeps a run from pressing a target that is slow, or busy with the app's own work.
+"""Slows a run down if the target is slow, or busy with the app's own work.
 
-A page's transactions are timed, what they wait for locks included. Where one takes long, pages get smaller and as much
-time is left to the app as the page took; the reader waits meanwhile, because only a few pages are read ahead. When pages
+A page's transactions are timed, waits for locks included. If one takes long, pages get smaller and the run pauses for as long
+as the page took; the reader waits meanwhile, because only a few pages are read ahead. When pages
 are quick again they grow back. The log says when this begins and when it ends.
 """
 
@@ -23,7 +23,7 @@ _LONGEST_REST = 10.0
 
 
 class Pressure:
-    """What one connection asks of the target. `pace`: how many rows a second; those of one process share it."""
+    """How much one connection asks of the target. `pace`: how many rows a second; those of one process share it."""
 
     def __init__(self, pace: Pace | None = None) -> None:
         self._pace = pace or Pace()
@@ -31,11 +31,11 @@ class Pressure:
 
     @property
     def most_rows(self) -> int | None:
-        """How many rows a page may have now; None while the target is quick."""
+        """The most rows that a page may have now; None while the target is fast."""
         return self._most
 
     def after(self, name: str, rows: int, seconds: float) -> None:
-        """To be called after a page of a collection, outside of any transaction: waits where that is due."""
+        """Call after each page of a collection, outside of any transaction: waits if the target is slow."""
         rest = self._pace.delay(rows, time.monotonic())
         if seconds >= SLOW_SECONDS:
             if self._most is None:

@@ -1,5 +1,5 @@
-"""What the connected role may do, asked without an error: looking a table up with to_regclass raises where the role
-lacks USAGE on its schema, and pg_class can always be read.
+"""What the connected role may do, asked without an error: to_regclass raises if the role lacks USAGE on the table's schema,
+whereas pg_class can always be read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dualwrite.postgres.transactions import answers
 
 
 def relation(connection: Connection, name: str) -> int | None:
-    """The oid of one relation, see `relations`; None where there is none."""
+    """The oid of one relation, see `relations`; None if there is none."""
     return relations(connection, [name]).get(name)
 
 
@@ -46,8 +46,8 @@ def missing_grants(
     connection: Connection, needed: Mapping[str, Sequence[str]], tables: Mapping[str, int] | None = None
 ) -> list[str]:
     """What the role lacks on some tables (name -> privileges), a sentence each with the GRANT that gives it: on the
-    tables themselves, on their schemas, and on the sequences that an INSERT takes its defaults from. A table that
-    isn't there isn't told. `tables`: their oids, where they are known."""
+    tables themselves, on their schemas, and on the sequences that an INSERT takes its defaults from. Missing tables
+    are omitted. `tables`: their oids, if known."""
     tables = relations(connection, needed) if tables is None else tables
     asked = [(tables[name], privilege) for name in needed if name in tables for privilege in needed[name]]
     schemas, lines, sequences = answers(

@@ -2,7 +2,7 @@
 
 What a delete does through a foreign key (CASCADE, SET NULL, SET DEFAULT) happens as the referencing table's owner: no
 missing grant and no row-level security stops it, but both keep those rows from a query. So a query that finds no
-referencing row proves that there is none only where nothing is hidden from it. NO ACTION and RESTRICT need no proof of
+referencing row proves that there is none only if nothing is hidden from it. NO ACTION and RESTRICT need no proof of
 ours: Postgres itself refuses the delete, for rows that we can't see too.
 """
 
@@ -36,7 +36,7 @@ class Reference:
     """What the key compares them with, the referenced column first; with its schema, as SQL writes it."""
     on_delete: str
     enforced: bool
-    """Whether Postgres acts on a delete. Not where its triggers are switched off, or the constraint is NOT ENFORCED."""
+    """Whether Postgres acts on a delete. Not if its triggers are switched off, or the constraint is NOT ENFORCED."""
     granted: bool
     """Whether the role may read the columns."""
     filtered: bool
@@ -53,7 +53,7 @@ class Reference:
 
     @property
     def unproved(self) -> bool:
-        """Whether nobody can say that a row isn't referenced through this key."""
+        """Whether we can't prove that a row isn't referenced through this key."""
         return not (self.seen or self.refused_by_postgres)
 
     @property
@@ -137,7 +137,7 @@ def columns_set_null(connection: Connection, table: int) -> frozenset[str]:
 
 
 def why_kept(by: Iterable[Reference]) -> Reason | None:
-    """Why a row stays that is referenced, or could be, through these keys; None where it is through none."""
+    """Why a row that these keys reference, or could, isn't deleted; None if none does."""
     found = list(by)
     if any(reference.seen for reference in found):
         return Reason.STILL_REFERENCED

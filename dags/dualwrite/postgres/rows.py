@@ -102,7 +102,7 @@ class Rows(Session):
         return [found.get(n, 0) for n in range(len(edges) + 1)]
 
     def time_edges(self, collection: Collection, column: str, before: datetime, every: int) -> list[datetime]:
-        """Times, in whole milliseconds and ascending, that cut the rows before a moment into slices of `every`."""
+        """Times, in whole milliseconds and ascending, that cut the rows before a moment into groups of `every`."""
         statement, parameters = self.lookups(collection).time_edges(column), {"before": before, "every": every}
         return [at for (at,) in self.fetch(statement, parameters)]
 
@@ -123,7 +123,7 @@ class Rows(Session):
         return [(value, tuple(key)) for value, *key in self.fetch(statement, parameters)]
 
     def _values(self, collection: Collection, column: str, values: Iterable[str]) -> dict[str, list[str]]:
-        """Without those that the column's type could never hold: no row has them, and Postgres would refuse the question."""
+        """Drops values that the column's type can't hold: no row has them, and Postgres would refuse the query."""
         live = self.catalog[collection.name].column(column).named
         return {"values": [v for v in values if not can_be_key(live) or is_key(live, v)]}
 

@@ -9,11 +9,11 @@ from dualwrite.postgres.fragments import as_text, table_of
 from dualwrite.postgres.target import Target
 
 _READ_WHOLE = 1_000_000
-"""Rows up to which each is asked; of a larger table whole blocks are taken, so that it isn't read through."""
+"""Up to so many rows each is read; a larger table is sampled by blocks, so that it isn't read through."""
 
 
 def sample_keys(target: Target, collection: Collection, number: int, rows: int) -> list[tuple[Cell, ...]]:
-    """About so many keys of a table with so many rows, from all over it; all where there are fewer."""
+    """About so many keys of a table with so many rows, from all over it; all if there are fewer."""
     if rows == 0:
         return []
     statement = sql.SQL("SELECT {keys} FROM {table} t TABLESAMPLE {method} ({percent}) LIMIT {most}").format(

@@ -40,7 +40,7 @@ def digest(key: Iterable[object]) -> UUID:
 
 
 def label_digest(label: str) -> UUID:
-    """As `digest`, for what has no key. No key's digest is one of these: its text begins with a number."""
+    """As `digest`, for a label without a key. It never equals a key's digest, whose text begins with a number."""
     return UUID(bytes=hashlib.md5(b"label:" + label.encode(), usedforsecurity=False).digest())
 
 
@@ -71,7 +71,7 @@ class Look:
         self._add(map(digest, keys))
 
     def update_labels(self, labels: Iterable[str]) -> None:
-        """Adds labels of what was counted and is no row's key."""
+        """Adds labels that were counted and are no row's key (rejections)."""
         self._add(map(label_digest, labels))
 
     def _add(self, digests: Iterable[UUID]) -> None:
@@ -80,7 +80,7 @@ class Look:
             self.flush()
 
     def flush(self) -> None:
-        """Gives the target what is still here. A page may arrive twice, where a commit's answer is lost: that does no harm."""
+        """Gives the target what is still here. If a commit's answer is lost, a page arrives twice; that is harmless."""
         if not self._waiting:
             return
         statement = "COPY dualwrite.seen_keys (look, key) FROM STDIN (FORMAT BINARY)"
@@ -98,7 +98,7 @@ class Look:
 def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iterator[list[Key]]:
     """The keys of rows that none of these looks saw, in pages by key order, each in a transaction of its own.
 
-    Raises TargetError where a look is gone: the server crashed meanwhile, or a later run has begun.
+    Raises TargetError if a look is gone: the server crashed meanwhile, or a later run has begun.
     """
     names = sql.SQL(", ").join(sql.Identifier("t", c.name) for c in collection.key)
     texts = sql.SQL(", ").join([as_text(c, "t") for c in collection.key] + [raw_text(c, "t") for c in collection.key])
@@ -167,7 +167,7 @@ def _require(connection: Connection, looks: Sequence[int]) -> None:
 
 
 _LONGEST_RUN = timedelta(days=2)
-"""No run lives longer (see the DAGs' dagrun_timeout): a look that is older is a killed run's, whatever DAG's that was."""
+"""No run lives longer (see the DAGs' dagrun_timeout), so an older look is a killed run's, of whatever DAG."""
 
 _DELETED_AT_ONCE = 500_000
 """Keys. A statement may take two minutes."""
@@ -189,9 +189,9 @@ def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
     """Ends the looks of a DAG's runs, those of the run `but` excepted, and what a killed run of another DAG left; then their
     keys go.
 
-    Mostly there is nothing to forget, and no lock is taken to see that. A look that begins at this moment waits for us, or
-    is seen: its keys are not lost. Where nobody's look is left, the table of keys is emptied at once; beside another run's
-    looks, keys without a look are deleted. Where the tables are busy, the next run does it.
+    Usually there is nothing to forget, and no lock is taken to see that. A look that begins at this moment waits for us, or
+    is seen: its keys are not lost. If no look is left, the table of keys is truncated; beside another run's looks, only keys
+    without a look are deleted. If the tables are busy, the next run does it.
     """
     given = {"dag": dag_id, "but": but, "longest": _LONGEST_RUN}
     try:

@@ -1,4 +1,4 @@
-"""One connection to the target, made again when it is lost, and the short transactions that everything runs in."""
+"""One connection to the target, reopened when it is lost, and the short transactions that everything runs in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOCK_TIMEOUT = "2s"
 
 _STATEMENT_TIMEOUT = "120s"
 _RECONNECT_SECONDS = 30.0
-"""How long a lost connection is made again and again before a call gives up."""
+"""How long a call tries to reopen a lost connection."""
 
 
 class Session:
@@ -57,11 +57,11 @@ class Session:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction with this module's timeouts. Rolled back where the block raises.
+        """A transaction with this module's timeouts. Rolled back if the block raises.
 
-        Where the connection was lost since its last use, BEGIN says so: nothing has happened yet, so it is begun on a
-        new one. Once begun it is never repeated here: of a COMMIT whose answer was lost nobody knows whether it
-        happened. (A write of ours is finished through its journal row, see docs/protocol.md.)
+        If the connection was lost since its last use, BEGIN fails; nothing has happened yet, so it is begun on a new one.
+        Once begun it is never repeated here: if a COMMIT's answer was lost, it is unknown whether it took effect. (A write of
+        ours is finished through its journal row, see docs/protocol.md.)
         """
         with ExitStack() as stack:
             connection = self._reconnecting(lambda: stack.enter_context(self._begin()))
@@ -81,8 +81,8 @@ class Session:
         )
 
     def fetch(self, statement: sql.SQL | sql.Composed, parameters: Mapping[str, object]) -> list[Any]:
-        """All rows of one statement that only reads, in a transaction of its own. It takes one round trip, and is repeated,
-        on a new connection, where the connection is lost."""
+        """All rows of one statement that only reads, in a transaction of its own. It takes one round trip; if
+        the connection is lost, it is repeated on a new one."""
         return self._reconnecting(
             lambda: postgres.fetch(
                 self.connection,

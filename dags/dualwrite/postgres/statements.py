@@ -27,7 +27,7 @@ STAGE = sql.Identifier("pg_temp", "dualwrite_stage")
 
 
 class Statements(Fragments):
-    """What stages, compares and writes the rows of one collection."""
+    """The statements that stage, compare and write the rows of one collection."""
 
     def __init__(self, catalog: Catalog, collection: Collection) -> None:
         super().__init__(catalog, collection)
@@ -39,8 +39,8 @@ class Statements(Fragments):
     @statement
     def create_stage(self) -> sql.Composed:
         """A staged row: its number in the page, its stand-ins as a bit mask, its columns in the table's own types, so that
-        it is compared as the table would keep it. What gets its value through another row has a second column, for what names
-        that row. With a savepoint, for a COPY that fails; `compare_stage` releases it."""
+        it is compared as the table would keep it. A column that gets its value through another row has a second one, for the value that
+        names that row. With a savepoint, for a COPY that fails; `compare_stage` releases it."""
         columns = COMMA.join(
             [
                 *(sql.SQL("{} {}").format(column_name(c.name), sql.SQL(c.live.name)) for c in self._collection.columns),
@@ -80,8 +80,8 @@ class Statements(Fragments):
 
     @statement
     def compare_stage(self) -> sql.Composed:
-        """The two looks at a stage in one message, which is a round trip: `_differing`, then `_derived_lag`. Before them, what
-        comes through other rows is looked up: once, for all statements that use the stage."""
+        """The two looks at a stage in one message, which is a round trip: `_differing`, then `_derived_lag`. Before them, the
+        values that come through other rows are looked up, once for all statements that use the stage."""
         return sql.SQL("RELEASE SAVEPOINT dualwrite_staging; {}; {}; {}").format(
             self._look_up if self.held else sql.SQL("SELECT"),
             self._differing,
@@ -90,7 +90,7 @@ class Statements(Fragments):
 
     @cached_property
     def _look_up(self) -> sql.Composed:
-        """Gives the staged rows what other rows hold; null where these aren't there."""
+        """Gives the staged rows the values that other rows hold; null if these are absent."""
         return sql.SQL("UPDATE {} s SET {} WHERE {}").format(
             STAGE,
             COMMA.join(
@@ -155,7 +155,7 @@ class Statements(Fragments):
     # --- writing --------------------------------------------------------------------------------------------------
 
     def updated(self, column: Column) -> sql.Composed:
-        """What an update makes of a compared column: a stand-in keeps the row's own value."""
+        """The value that an update gives a compared column: a stand-in keeps the row's own."""
         return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(
             self.stated(column), column_name(column.name, "s"), column_name(column.name, "t")
         )
@@ -169,7 +169,7 @@ class Statements(Fragments):
 
     @statement
     def insert_or_fail(self) -> sql.Composed:
-        """As `insert`; a key that isn't free is an error too. What this leaves out, a trigger left out."""
+        """As `insert`, but a key that isn't free is an error too; a row that this leaves out was skipped by a trigger."""
         return self._insert(sql.SQL(""))
 
     @statement
@@ -241,7 +241,7 @@ class Statements(Fragments):
     def update(self) -> sql.Composed:
         """Updates candidates whose row is still the one that was read (xmin), and journals the rows as they were.
 
-        `old` is the version that the statement's snapshot sees. Where a client changed the row meanwhile, Postgres
+        `old` is the version that the statement's snapshot sees. If a client changed the row meanwhile, Postgres
         checks the condition again on the new version, finds another xmin, and writes nothing. A stand-in keeps the
         row's own value. Parameters: as insert, and xmin (text[]).
         """

@@ -46,7 +46,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A page compared: what differs, what could not even be staged, whose counters lag."""
+    """The result of comparing a page: differences, rows that could not be staged, rows whose counters lag."""
 
     differences: list[Difference]
     refused: list[tuple[int, Refused]]
@@ -55,14 +55,13 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What a write did, by numbers in the page: journal ids of rows written, and why Postgres refused others. What stands
-    in neither a client moved meanwhile: that is known, not supposed."""
+    """The result of a write, by numbers in the page: journal ids of rows written, and why Postgres refused others. A row in
+    neither was changed by a client meanwhile; that was checked, not assumed."""
 
     journal: dict[int, int] = field(default_factory=dict)
     refused: dict[int, Refused] = field(default_factory=dict)
     unmade: set[int] = field(default_factory=set)
-    """Rows that were not written because the table makes of the update what was there: no column that differed would be
-    right afterwards."""
+    """Rows that were not written because the table undoes the update: no column that differed would be right afterwards."""
 
     def has(self, n: int) -> bool:
         return n in self.journal or n in self.refused or n in self.unmade
@@ -78,15 +77,15 @@ class _Unmade(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What became of rows to be deleted, by label: journal ids of those that were, and why others are kept. What stands in
-    neither was moved by a client since it was read."""
+    """The result of a delete, by label: journal ids of deleted rows, and why others are kept. A row in neither was changed by a
+    client since it was read."""
 
     journal: dict[str, int] = field(default_factory=dict)
     kept: dict[str, Reason] = field(default_factory=dict)
 
 
 class _ReferencesChanged(Exception):
-    """The foreign keys to a table, or what we see through them, changed in the middle of a delete."""
+    """The foreign keys to a table, or our view of their rows, changed in the middle of a delete."""
 
 
 class Target(Rows):
@@ -113,7 +112,7 @@ class Target(Rows):
     def compare_staged(
         self, connection: Connection, collection: Collection, page: Sequence[Staged], row: Callable[[int], Row]
     ) -> Comparison:
-        """As `compare`, with rows that were never made: each of `page` is numbered by its place in it, and `row(n)` is
+        """As `compare`, without `Row` objects: each of `page` is numbered by its place in it, and `row(n)` is
         asked only for those that differ or are refused."""
         refused = self._stage(connection, collection, page)
         looks = connection.execute(self.statements(collection).compare_stage)
@@ -191,7 +190,7 @@ class Target(Rows):
         self._write_good(connection, collection, ns, write(statements.insert), refuse, found)
         left = [n for n in ns if n not in found.journal and n not in found.refused]
         if left:
-            # No row was written, and there was no error: somebody was faster, or a trigger left the row out.
+            # No row was written, and there was no error: a client was faster, or a trigger skipped the row.
             absent = [n for (n,) in connection.execute(statements.absent, {"n": left}).fetchall()]
             bisect(connection, sorted(absent), write(statements.insert_or_fail), refuse, collection.place[0])
             for n in absent:
@@ -208,7 +207,7 @@ class Target(Rows):
         refuse: Callable[[int, Refused], None],
         found: Write,
     ) -> None:
-        """Inserts all rows but the bad ones. Where a CHECK fails and no trigger may put the row right, those that fail one are
+        """Inserts all rows but the bad ones. If a CHECK fails and no trigger could correct the row, the rows that fail one are
         found on the trial first: thousands of them would make the bisection long."""
         if not ns:
             return
@@ -244,7 +243,7 @@ class Target(Rows):
         def write(part: list[int]) -> None:
             versions = [by_number[n].xmin for n in part]
             written = self._journaled(connection, collection, statements.update, rows, part, run_id, xmin=versions)
-            if written and changing:  # triggers, which may put back what we write
+            if written and changing:  # triggers, which may undo what we write
                 left = dict(connection.execute(statements.left_differing, {"n": list(written)}).fetchall())
                 unmade = {n for n in written if set(by_number[n].columns) <= set(left.get(n, ()))}
                 if unmade:
@@ -263,7 +262,7 @@ class Target(Rows):
                 found.unmade.update(unmade.ns)
         left = [n for n in by_number if not found.has(n)]
         if left:
-            # Still the version that was read, so nobody was faster.
+            # Still the version that was read, so no client was faster.
             versions = {"n": left, "xmin": [by_number[n].xmin for n in left]}
             for (n,) in connection.execute(statements.unmoved, versions).fetchall():
                 found.refused[n] = self._left_out(connection, collection, "update")
@@ -283,7 +282,7 @@ class Target(Rows):
         )
 
     def _left_out(self, connection: Connection, collection: Collection, event: str) -> Refused:
-        """Why a row was not written though nothing raised and nobody was faster."""
+        """Why a row was not written, though nothing raised and no client was faster."""
         names = self.enforced(connection, collection).firing(event, before=True)
         by = f"trigger {', '.join(names)}" if names else "a policy or a rule"
         return Refused(f"LeftOut ({by})")
@@ -406,8 +405,8 @@ class Target(Rows):
         return references_to(connection, [oid] if oid is not None else [])
 
     def referenced(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, list[Reference]]:
-        """The foreign keys through which rows reference those at these keys, or could: rows that we may not see. Keys that
-        nothing references give no entry."""
+        """The foreign keys through which rows reference those at these keys, or could: rows that we may not see. Keys without
+        such a row are omitted."""
         found: dict[Key, list[Reference]] = {}
         with self.transaction() as connection:
             references = self._references(connection, collection)

@@ -1,4 +1,4 @@
-"""The target's clock: what grace, ages and marks are measured by, whichever worker asks."""
+"""The target's clock, by which grace, ages and watermarks are measured, on whatever worker."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Transactions and reads, fit for a pooler in transaction mode: no prepared statements, no session state; whatever must be
-set is set with SET LOCAL inside a transaction.
+"""Transactions and reads, fit for a pooler in transaction mode: no prepared statements, no session state; settings are
+made with SET LOCAL inside a transaction.
 
 A statement of ours relies on no setting that a role, a database or the environment may set otherwise: each transaction
 begins by stating them (STATED), in its first message. Names without a schema are looked for in pg_catalog alone, so that
-nobody's function or operator of a better fit comes first; tables are named with their schema. Only the app's own code (a
+no other function or operator that fits better comes first; tables are named with their schema. Only the app's own code (a
 default, a CHECK, a trigger of its tables) runs with what its database gives every client: see `as_a_client`.
 """
 
@@ -43,9 +43,9 @@ STATED: Mapping[str, str] = {
     "temp_tablespaces": "",
     "default_table_access_method": "heap",
 }
-"""What our statements rely on, all of it open to any role. Left as it is: `default_transaction_read_only`, with which Supabase
-protects a disk that is nearly full, and what only a superuser may set (lc_messages: no words of Postgres's decide anything
-here)."""
+"""The settings that our statements rely on; any role may set them. Left as it is: `default_transaction_read_only`, with which Supabase
+protects a disk that is nearly full, and what only a superuser may set (lc_messages: nothing here depends on Postgres's
+messages)."""
 
 _ISOLATION = "ISOLATION LEVEL READ COMMITTED"
 """docs/protocol.md relies on it: a condition is checked again on the row's newest version."""
@@ -54,8 +54,8 @@ _OF_CLIENTS = ("TimeZone", "DateStyle", "IntervalStyle")
 """What a default or a trigger of the app's may depend on."""
 
 CLIENTS_PATH = ("public", "extensions", "pg_temp")
-"""Where the app's code finds names without a schema. Supabase keeps extensions in `extensions`; elsewhere that is no schema,
-and does no harm. Named last, pg_temp isn't searched first."""
+"""Where the app's code finds names without a schema. Supabase keeps extensions in `extensions`; elsewhere that schema is
+absent, which is harmless. Named last, pg_temp isn't searched first."""
 
 
 @contextmanager
@@ -70,14 +70,13 @@ def transaction(
     check_at_once: bool = False,
     clients_path: bool = False,
 ) -> Iterator[Connection]:
-    """One transaction with settings of its own. Rolled back where the block raises. Where it returns, it is committed, or
-    that raises: of a transaction in which a statement failed, Postgres takes a COMMIT for a ROLLBACK, and says so in the
-    command's tag alone.
+    """One transaction with settings of its own. Rolled back if the block raises. If it returns, it is committed, or
+    this raises: if a statement failed, Postgres answers a COMMIT with a ROLLBACK, and says so only in the command's tag.
 
     The server's settings are in Postgres's notation ("2s"). `idle_timeout` ends a transaction that we leave lying, with
     its locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included. `check_at_once`: constraints
     that are deferred to the COMMIT are checked after each statement, so that they refuse a row and not the transaction.
-    `clients_path`: names are looked for where the connection's own search_path says, for statements that aren't ours.
+    `clients_path`: names are looked for where the connection's own search_path says, for the app's statements.
 
     BEGIN and the settings go in one message: a run has a hundred transactions, and the target may be an ocean away.
     (psycopg's own block sends BEGIN alone.) Inside another transaction it is a savepoint of that.
@@ -110,11 +109,11 @@ def transaction(
 
 
 def _check_open(connection: Connection) -> None:
-    """Raises where a transaction can't be committed: the block caught a failed statement's error, or ended it itself."""
+    """Raises if a transaction can't be committed: the block caught a failed statement's error, or ended it itself."""
     status = connection.info.transaction_status
     if status == TransactionStatus.INERROR:
         raise errors.InFailedSqlTransaction(
-            "a statement failed and its error was caught, so nothing of the transaction can be committed; "
+            "a statement failed and its error was caught, so the transaction can't be committed; "
             "try such a statement in a savepoint: with connection.transaction()"
         )
     if status == TransactionStatus.IDLE:
@@ -127,7 +126,7 @@ def _check_open(connection: Connection) -> None:
 def as_a_client(connection: Connection, schema: str = "public") -> Iterator[None]:
     """A savepoint for a statement that writes a table of `schema`: its defaults, CHECKs and triggers run in it with the
     time zone and the like that their database gives every client, and find names without a schema where PostgREST's
-    requests find them. Rolled back where the block raises. It takes no round trip more than any savepoint.
+    requests find them. Rolled back if the block raises. It takes no more round trips than any savepoint.
 
     A statement in it names pg_catalog before each function, and before each operator whose operands don't fit exactly.
     """
@@ -227,7 +226,7 @@ def _settings(statement: str | None, lock: str | None, idle: str | None, read_on
 
 
 def _roll_back(connection: Connection) -> None:
-    """Ends a transaction, whatever state it is in. A connection that can't is closed, so that nothing else runs in it."""
+    """Ends a transaction, whatever state it is in. If that fails, the connection is closed, so that nothing else runs in it."""
     if connection.closed:
         return
     try:
@@ -243,7 +242,7 @@ def in_transaction(connection: Connection) -> bool:
 
 
 def was_hung_up(connection: Connection) -> bool:
-    """Whether an idle connection has something to read, which only a server that hung up sends. Asks nobody."""
+    """Whether an idle connection has something to read, which only a server that hung up sends. Without a round trip."""
     poll = select.poll()  # select() refuses a descriptor from 1,024 on, which a busy server has
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -1,11 +1,12 @@
-"""What the target would refuse of a staged page, found without writing to it: a dry run's numbers are an apply's.
+"""Finds the rows of a staged page that the target would refuse, without writing to it, so that a dry run's numbers are an
+apply's.
 
-The rows go into a temporary table of the live columns' types, NOT NULLs and indexes, and are asked about there: the CHECKs,
-the unique keys and exclusion constraints and the foreign keys that the catalog doesn't know. No default is evaluated but a
-constant: those call sequences, and functions that write. And what a CHECK or an index calls can't write either, because all of it runs in a
-part of the transaction that only reads, which Postgres itself sees to (temporary tables excepted).
+The rows go into a temporary table of the live columns' types, NOT NULLs and indexes, and are checked there against
+the CHECKs, and the unique keys, exclusion constraints and foreign keys that the catalog doesn't know. Only constant defaults
+are evaluated: others call sequences, and functions that write. Nor can a CHECK's or an index's function write, because Postgres
+makes that part of the transaction read-only (except for temporary tables).
 
-What can't be told here: triggers, constraints that need a column whose default calls something, foreign keys to tables
+Not covered: triggers, constraints that need a column whose default calls something, foreign keys to tables
 that this role doesn't see. Preflight names them.
 """
 
@@ -122,8 +123,8 @@ class Trial:
         return found
 
     def failing_checks(self, ns: Sequence[int]) -> dict[int, Refused]:
-        """Of rows to be inserted, those that fail a CHECK, or whose values don't fit: an insert that fails one for thousands of
-        rows would be halved for long."""
+        """Of rows to be inserted, those that fail a CHECK, or whose values don't fit. Bisecting an insert with thousands of such
+        rows would take long."""
         self._connection.execute("SAVEPOINT dualwrite_look; SET LOCAL transaction_read_only = on")
         found = Tried()
         self._insert(ns, found, stale=False)
@@ -136,7 +137,7 @@ class Trial:
         return [n for n in ns if n not in found.refused]
 
     def _refuse(self, found: Tried, n: int, refusal: Refused) -> None:
-        if refusal.sqlstate != _READ_ONLY:  # what a CHECK or an index calls would write: only an apply can tell
+        if refusal.sqlstate != _READ_ONLY:  # a CHECK's or an index's function would write: only an apply can tell
             found.refused.setdefault(n, refusal)
 
     # --- the rows -------------------------------------------------------------------------------------------------
@@ -294,7 +295,7 @@ class Trial:
         )
 
     def _look_outside(self, ns: list[int], found: Tried) -> None:
-        """References that the catalog doesn't know, to rows that aren't there."""
+        """References that the catalog doesn't know, to absent rows."""
         for foreign_key in self._outside if ns else ():
             statement = sql.SQL("SELECT r.{} FROM {} r WHERE r.{} = ANY(%(n)s) AND {}").format(
                 _N, TRIAL, _N, _dangling(foreign_key)
@@ -303,7 +304,7 @@ class Trial:
                 self._refuse(found, n, by_constraint(foreign_key.name, "23503"))
 
     def _look_at_own(self, ns: list[int], found: Tried) -> None:
-        """References to rows of the same table that aren't there, unless others of this page are to be."""
+        """References to absent rows of the same table, unless other rows of this page will be these."""
         for foreign_key in self._own if ns else ():
             key = COMMA.join(sql.SQL("{}::text").format(column_name(name, "r")) for name in foreign_key.columns)
             statement = sql.SQL("SELECT r.{}, ARRAY[{}]::text[] FROM {} r WHERE r.{} = ANY(%(n)s) AND {}").format(
@@ -319,7 +320,7 @@ def _expression(text: str) -> sql.SQL:
 
 
 def _dangling(foreign_key: ForeignKey) -> sql.Composed:
-    """True where a row `r` references what isn't there."""
+    """True if a row `r` references an absent row."""
     pairs = list(zip(foreign_key.columns, foreign_key.referenced, strict=True))
     return sql.SQL("{} AND NOT EXISTS (SELECT FROM {} f WHERE {})").format(
         AND.join(sql.SQL("{} IS NOT NULL").format(column_name(here, "r")) for here, _ in pairs),

@@ -1,4 +1,4 @@
-"""Whether row-level security hides rows from the role that we are. A hidden row gives no error: it looks missing."""
+"""Whether row-level security hides rows from our role. A hidden row raises no error: it looks missing."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ HIDING = """
 
 
 def tables_hiding_rows(connection: Connection, tables: Iterable[int]) -> set[int]:
-    """Of tables, by oid, those of which some rows may be invisible to this role.
+    """The tables, by oid, of which some rows may be invisible to this role.
 
-    Nothing is hidden from a role that bypasses row-level security or owns the table, nor where a policy for the role
-    shows every row (`USING (true)`) and no restrictive one narrows it.
+    Nothing is hidden from a role that bypasses row-level security or owns the table, nor if a policy for the role shows
+    every row (`USING (true)`) and no restrictive one narrows it.
     """
     hiding = HIDING.format(tables="unnest(%(tables)s::oid[])")
     return {oid for (oid,) in connection.execute(hiding, {"tables": list(tables)}).fetchall()}

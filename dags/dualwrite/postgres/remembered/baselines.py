@@ -1,4 +1,4 @@
-"""What the tripwire remembers of each collection, in `dualwrite.count_baselines`: documents minus rows, slice by slice
+"""What the tripwire remembers of each collection, in `dualwrite.count_baselines`: documents minus rows, by interval
 (see model/baseline.py)."""
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def save(connection: Connection, collection: str, baseline: Baseline, run_id: st
 
 
 def swept(connection: Connection, collection: str, baseline: Baseline | None, run_id: str) -> None:
-    """What a complete comparison leaves: its baseline, or, where that could not be measured, the older one, whose call for a
-    sweep has been answered."""
+    """Keeps the baseline of a complete comparison, or, if that could not be measured, the older one without its request for a
+    sweep."""
     if baseline is not None:
         save(connection, collection, baseline, run_id)
         return
@@ -71,7 +71,7 @@ def swept(connection: Connection, collection: str, baseline: Baseline | None, ru
 
 
 def counted(connection: Connection, collection: str, at: datetime, seconds: float) -> None:
-    """That counts were tried in vain, and how long that took: the next try waits accordingly."""
+    """Records that counts failed, and how long they took: the next try waits accordingly."""
     connection.execute(
         "UPDATE dualwrite.count_baselines SET counted_at = %s, counted_seconds = %s WHERE collection = %s",
         (at, seconds, collection),
@@ -79,6 +79,6 @@ def counted(connection: Connection, collection: str, at: datetime, seconds: floa
 
 
 def called_sweeps(connection: Connection) -> frozenset[str]:
-    """The collections whose counts call for a sweep. A sweep replaces the baseline, and so the call."""
+    """The collections whose counts request a sweep. A sweep replaces the baseline, and so the request."""
     rows = connection.execute("SELECT collection FROM dualwrite.count_baselines WHERE sweep_due").fetchall()
     return frozenset(name for (name,) in rows)

@@ -25,7 +25,7 @@ class OpenDifference:
     last_seen: datetime
     """When a look last kept it; `finding` is what that look saw."""
     excuse: Excuse | None
-    """What a person accepted; None where nobody did."""
+    """What a person accepted; None if it isn't excused."""
 
     @property
     def label(self) -> str:
@@ -79,8 +79,8 @@ def differences_at(connection: Connection, collection: str, labels: Sequence[str
 def in_pages(
     transaction: Callable[[], AbstractContextManager[Connection]], collection: str, size: int | None = None
 ) -> Iterator[list[OpenDifference]]:
-    """All that is open in a collection, by label, in pages of AT_ONCE, each in a transaction of its own. Of what is
-    added meanwhile, only what lies after the last label is seen."""
+    """All that is open in a collection, by label, in pages of AT_ONCE, each in a transaction of its own. Of those
+    added meanwhile, only those after the last label are seen."""
     size, after = size or AT_ONCE, ""
     while True:
         with transaction() as connection:
@@ -97,7 +97,7 @@ def in_pages(
 
 
 def excused_differences(connection: Connection, collection: str) -> list[OpenDifference]:
-    """What a person accepted, as it was last seen."""
+    """The excused differences, as they were last seen."""
     rows = connection.execute(
         f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s AND excused_by IS NOT NULL ORDER BY key",
         (collection,),
@@ -112,7 +112,7 @@ class Known:
     excuses: dict[str, Excuse]
     """The keys whose difference a person accepted, and what the excuse holds for."""
     own_labels: frozenset[str]
-    """Labels of all that is open, but for what is extra only through another document that is gone."""
+    """Labels of all that is open, except rows that are extra only because another document is gone."""
     unsettled: tuple[str, ...]
     """Labels of what was in flight or rejected at the last look and isn't excused, those seen longest ago first."""
 
@@ -126,8 +126,8 @@ _KNOWN = sql.SQL("""
 
 
 def known(session: Session, collection: str, *, but: str | None = None) -> Known:
-    """What is open in a collection before a look at it, in one round trip. `but`: a run whose own looks have settled as much
-    as they can."""
+    """What is open in a collection before a look at it, in one round trip. `but`: a run to leave out, whose own looks have
+    settled all that they can."""
     rows = session.fetch(_KNOWN, {"collection": collection, "but": but})
     return Known(
         {label: Excuse(*accepted) for label, _, _, excused, *accepted in rows if excused},
@@ -149,8 +149,8 @@ _MISSED_WHILE_OFF = sql.SQL("""
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How many differences wait for a second look, and of how many the first was less than a grace period ago. Drift is
-    waited for by nobody: it stays drift until it is gone."""
+    """How many differences wait for a second look, and of how many the first was less than a grace period ago. Drift
+    needs no wait: it stays drift until it is gone."""
 
     number: int
     young: int
@@ -170,7 +170,7 @@ def waiting(connection: Connection, collection: str, run_id: str, grace: timedel
 @dataclass(frozen=True, slots=True)
 class Due:
     """The open differences that a run looks at, by collection, and how many must wait for a later one. `undecided` are
-    those among the waiting ones that nobody has looked at twice, so that they are no drift yet."""
+    those among the waiting ones that were not looked at twice, so they are no drift yet."""
 
     differences: dict[str, list[OpenDifference]]
     waiting: dict[str, int]
@@ -178,8 +178,8 @@ class Due:
 
 
 def due(connection: Connection, collections: Sequence[str], run_id: str, limit: int) -> Due:
-    """At most `limit` differences that nobody excused: those that are no verdict yet, of these first what this run has looked at
-    once (two looks of one run decide), then those seen longest ago.
+    """At most `limit` differences that aren't excused: first those without a final verdict (of these first the ones that this run
+    has looked at once, because two looks of one run decide), then those seen longest ago.
 
     Rejections that this run has found itself need no second look.
     """
@@ -229,10 +229,10 @@ def going_with(connection: Connection, paths: Sequence[str]) -> list[tuple[str |
 
 
 def remember(connection: Connection, collection: str, findings: Iterable[Finding], run_id: str) -> None:
-    """Keeps differences open: new ones from now on, known ones with what is known of them now.
+    """Records open differences: adds new ones, updates known ones.
 
-    An excuse stays while verdict and reason are those that it was given for; one given in advance is for these from now
-    on. Where it ends, another difference begins.
+    An excuse stays while verdict and reason are those that it was given for; one given in advance holds for these from now
+    on. When it ends, another difference begins.
     """
     if rows := [_remembered(collection, finding, run_id) for finding in findings]:
         with connection.cursor() as cursor:
@@ -316,7 +316,7 @@ def close(connection: Connection, collection: str, labels: Iterable[str]) -> int
 
 def _close(connection: Connection, collection: str, labels: list[str]) -> int:
     # The journal's rows look their difference up one by one, through its key. As a join, the planner is free to compare each
-    # with each, and does where the tables have no statistics yet: after an outage, in the run that repairs it.
+    # with each, and does if the tables have no statistics yet: after an outage, in the run that repairs it.
     return connection.execute(
         """
         WITH told AS (

@@ -25,8 +25,8 @@ def excuses_of(connection: Connection, collection: str) -> dict[str, Excuse]:
 
 
 def excuses_among(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, Excuse]:
-    """What a person accepted of these keys. Whatever writes asks here, in the transaction that writes: what is accepted is
-    never repaired, and it may have been accepted since the run began."""
+    """What a person accepted of these keys. To be asked in each writing transaction: an excused difference is
+    never repaired, and it may have been excused since the run began."""
     rows = connection.execute(
         """
         SELECT key, excused_verdict, excused_finding_reason FROM dualwrite.open_differences
@@ -47,8 +47,8 @@ def excuse(
     asked_at: datetime | None = None,
 ) -> None:
     """Accepts differences: while verdict and reason stay, they are counted as excused and are no drift. `by` is who, or
-    which run; `asked_at` when they asked: what was first seen after that, nobody can have meant (a run may be cleared and
-    run again weeks later).
+    which run; `asked_at` when they asked: a difference that was first seen later can't have been meant (a run may be cleared
+    and run again weeks later).
 
     The key `*` stands for all drift that is open in the collection, a verdict for all with that one (see model/named.py). A
     key that isn't open, or that is in flight, is excused for the first drift that is found there.
@@ -69,7 +69,7 @@ def excuse(
 
 
 def refuse_ambiguous(connection: Connection, named: Iterable[tuple[str, str]]) -> None:
-    """Raises ParameterError where a word that stands for a verdict is also the key of what is open: one would do more than was
+    """Raises ParameterError if a verdict's name is also the key of an open difference: the excuse would cover more than was
     meant."""
     for collection, word in named:
         asked = "SELECT 1 FROM dualwrite.open_differences WHERE collection = %s AND key = %s"
@@ -100,8 +100,8 @@ WHERE d.first_seen <= coalesce(%(asked)s::timestamptz, d.first_seen)
 
 
 def unexcuse(connection: Connection, named: Iterable[tuple[str, str]]) -> None:
-    """Takes excuses back (`*`: all of a collection; a verdict: all of those given for it). The differences are drift again; an excuse of something that was
-    never found leaves nothing behind."""
+    """Takes excuses back (`*`: all of a collection; a verdict: all of those given for it). The differences are drift again; an excuse of a difference that
+    was never found is removed."""
     named = list(named)
     refuse_ambiguous(connection, named)
     for collection, key in named:

@@ -2,7 +2,7 @@
 
 Documents whose required document is gone stay for ever, and a collection that is read whole in every run meets them all
 each time: a waiting list with people who left asked for each of them every 15 minutes. What is kept here is asked for
-again after a while, and at once where the required row is there.
+again after a while, and at once if the required row is there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def known(session: Session, documents: Sequence[tuple[str, str]], within: timede
 
 
 def remember(connection: Connection, documents: Iterable[tuple[str, str]]) -> None:
-    """Keeps documents that were just asked for, and forgets those that nobody has asked for lately."""
+    """Records documents that were just asked for, and forgets those that weren't lately."""
     keys = [_digest(*document) for document in documents]
     if not keys:
         return

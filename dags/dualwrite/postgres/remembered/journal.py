@@ -39,7 +39,7 @@ def unconfirmed(connection: Connection, collection: str) -> list[JournalEntry]:
 def confirm(connection: Connection, ids: Sequence[int]) -> None:
     """Marks journal rows as confirmed: the documents behind them were read again after the write and had not moved.
 
-    Raises TargetError if one of them is gone: so is its write then, and nothing was confirmed.
+    Raises TargetError if one of them is gone: then so is its write, and nothing was confirmed.
     """
     row = connection.execute(
         """
@@ -89,8 +89,7 @@ def written_among(connection: Connection, run_id: str, collection: str, labels: 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """Rows that repairs of the last 24 hours wrote in one collection, for one cause. `unattended`: by scheduled runs,
-    which nobody watched; `by_this_run`: how many of all were this run's."""
+    """Rows that repairs of the last 24 hours wrote in one collection, for one cause. `unattended`: by scheduled runs; `by_this_run`: how many of all were this run's."""
 
     collection: str
     cause: str
@@ -122,9 +121,8 @@ def repaired_lately(connection: Connection, dag_id: str, run_id: str) -> list[Re
 
 
 def prune(connection: Connection, days: int) -> int:
-    """Forgets how rows were before our writes, `days` after the write: the promise of personal data's end holds for every
-    row. Confirmed journal rows go; returns how many. One that no run has confirmed keeps its key and path, which the next
-    run needs to finish it, and loses its before-image.
+    """Deletes before-images `days` after the write, of every row, because they hold personal data. Confirmed journal rows are
+    deleted; returns how many. An unconfirmed one keeps its key and path, which the next run needs to finish it.
 
     sql/optional/prune.sql is the same for a time in which no DAG runs.
     """

@@ -14,7 +14,7 @@ from dualwrite.postgres.session import Session
 
 
 def can_record(connection: Connection) -> bool:
-    """Whether the role may keep a run's counts: a dry run does where it may, and needs no right to."""
+    """Whether the role may keep a run's counts: a dry run does so if it may."""
     return not privileges.missing_grants(connection, {"dualwrite.runs": ("INSERT", "UPDATE")})
 
 
@@ -93,8 +93,8 @@ def proof_reads(session: Session, dag_id: str) -> int:
 
 
 def without_rows(session: Session, dag_id: str, run_id: str) -> dict[str, int]:
-    """How many documents that this run compared can have no row of their own, by collection: orphans (a comment below a deleted
-    post) and duplicates. Of a sweep these are of any age, so it may take a dead dual-write for explained; the next window doesn't."""
+    """How many documents that this run compared can have no row, by collection: orphans (a comment below a deleted post) and
+    duplicates. A sweep's are of any age, so it may overlook that dual-write is off; the next window doesn't."""
     return dict(session.fetch(_WITHOUT_ROWS, {"dag": dag_id, "run": run_id}))
 
 
@@ -112,7 +112,7 @@ def prune(connection: Connection, days: int) -> int:
 
 
 def last_run(connection: Connection, dag_id: str, *, but: str) -> str | None:
-    """The run that left the last line, apart from this one; None where there is none."""
+    """The run that left the last line, apart from this one; None if there is none."""
     row = connection.execute(
         "SELECT run_id FROM dualwrite.runs WHERE dag_id = %s AND run_id <> %s ORDER BY id DESC LIMIT 1", (dag_id, but)
     ).fetchone()

@@ -1,4 +1,4 @@
-"""Whether the schema `dualwrite` is there, as young as this bundle, and open to the role that works."""
+"""Whether the schema `dualwrite` exists, is as new as this bundle, and is open to our role."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NEEDED = {
     ("watermarks", "swept_at"),
     ("open_differences", "excused_verdict"),
 }
-"""For each table of ours its youngest column."""
+"""The newest column of each of our tables."""
 
 _WRITTEN = {
     "dualwrite.runs": ("SELECT", "INSERT", "UPDATE", "DELETE"),
@@ -31,7 +31,7 @@ _WRITTEN = {
 
 
 def require(connection: Connection) -> None:
-    """Raises PreflightError where the schema isn't there yet, or the role may not write what a run must remember."""
+    """Raises PreflightError if the schema isn't there yet, or the role may not write what a run must remember."""
     require_tables(connection)
     faults = missing_grants(connection, writes=True)
     if faults:
@@ -41,7 +41,7 @@ def require(connection: Connection) -> None:
 
 
 def require_tables(connection: Connection) -> None:
-    """Raises PreflightError where the schema isn't there yet, or is an older one."""
+    """Raises PreflightError if the schema isn't there yet, or is an older one."""
     found = connection.execute(
         """
         SELECT c.relname::text, a.attname::text

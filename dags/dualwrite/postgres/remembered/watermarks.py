@@ -1,4 +1,4 @@
-"""The watermarks, `dualwrite.watermarks`: up to when each collection was examined whole, and when it was last swept."""
+"""The watermarks, `dualwrite.watermarks`: up to when each collection was examined completely, and when it was last swept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dualwrite.postgres.target_clock import CLOCKS_APART
 
 
 def watermarks(connection: Connection) -> dict[str, tuple[datetime, datetime | None]]:
-    """For each collection, up to when it was examined whole, and when it was last swept (UTC; None for never)."""
+    """For each collection, up to when it was examined completely, and when it was last swept (UTC; None for never)."""
     rows = connection.execute("SELECT collection, examined_until, swept_at FROM dualwrite.watermarks").fetchall()
     return {name: (until, swept) for name, until, swept in rows}
 
@@ -50,8 +50,8 @@ def advance(
 
 
 def lost(connection: Connection, collections: Sequence[str], until: datetime, run_id: str) -> set[str]:
-    """Those of the collections whose mark neither this run set nor reaches as far as it did: a run that has moved it, and sees
-    this, is connected to a server that has lost the run's commits (a failover to a replica that lagged, a restored backup)."""
+    """The collections whose mark isn't this run's and lies before `until`, which this run had committed: then the server has lost
+    the run's commits (a failover to a replica that lagged, a restored backup)."""
     rows = connection.execute(
         """
         SELECT name FROM unnest(%(names)s::text[]) AS name
@@ -66,7 +66,7 @@ def lost(connection: Connection, collections: Sequence[str], until: datetime, ru
 
 
 def ages(connection: Connection) -> dict[str, dict[str, Any]]:
-    """For each collection, up to when it was examined whole and when it was last swept (UTC), and how many hours ago that
+    """For each collection, up to when it was examined completely and when it was last swept (UTC), and how many hours ago that
     is by the target's clock."""
     rows = connection.execute(
         """
