@@ -85,7 +85,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One operation: what it is called in write_ops, and the statements it makes on a connection (in a transaction)."""
+    """One operation: its name in write_ops, and the statements that it makes on a connection (in a transaction)."""
 
     entity_type: str
     operation_type: str
@@ -123,7 +123,7 @@ _OF_TYPES = ("22", "42")
 
 @dataclass(slots=True)
 class _OfProcess:
-    """What belongs to one process, and would break if another used or closed it."""
+    """Threads and connections of one process, which would break if another used or closed them."""
 
     threads: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(max_workers=4, thread_name_prefix="dual-write")
@@ -254,7 +254,7 @@ class DualWriter:
             asked.cancel()
 
     def _ask(self, connection: Connection, deadline: float) -> _Live:
-        """What the tables' columns are: asked once a process, and again after a refusal."""
+        """The tables' columns: asked once a process, and again after a refusal."""
         try:
             with _transaction(connection, deadline):
                 types = live_types.read(connection.execute, [c.table for c in self.catalog])
@@ -437,7 +437,7 @@ def _failed(names: Sequence[Name], outcome: Outcome, why: str) -> Outcome:
 
 
 def _tell(told: Iterable[tuple[str, Name]]) -> list[str]:
-    """To Sentry, what went alike in one event. Returns a line for each."""
+    """Reports to Sentry, alike failures in one event. Returns a line for each."""
     alike: dict[str, list[Name]] = {}
     for text, name in told:
         alike.setdefault(text, []).append(name)

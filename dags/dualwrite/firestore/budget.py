@@ -24,7 +24,7 @@ class Budget:
 
     @property
     def spent(self) -> int:
-        """What was read, and what the scans under way will read."""
+        """Reads so far, and those reserved by the scans under way."""
         return self._spent
 
     @property

@@ -45,7 +45,7 @@ class Retries:
 
 
 def explained(error: grpc.RpcError, what: str) -> SourceError:
-    """Firestore's own words, and what to do about them. Its messages name indexes and projects, not content."""
+    """Firestore's own message, and the remedy. Its messages name indexes and projects, not content."""
     code = error.code()
     details = (error.details() or "").strip()
     remedies = {

@@ -1,4 +1,4 @@
-"""What to read, as Firestore's query messages: scans, their cursors, field paths."""
+"""Firestore's query messages: scans, their cursors, field paths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SIMPLE_FIELD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What to read: all documents of a collection id, anywhere or (`top_level`) at the root only.
+    """A read of all documents of a collection id, anywhere or (`top_level`) at the root only.
 
     With a check field, those whose field lies in the window (in its format), ordered by it; without one, all, ordered by name, from the
     path `start` (included) to the path `end` (excluded).

@@ -7,8 +7,8 @@ How a long read survives:
 
 1. A stream ends early with UNAVAILABLE (they last about a minute), the network breaks, or nothing comes any more (each
    call has a deadline): it goes on after the last document delivered, at the same read_time.
-2. A stream ends early *without* an error (slow consumers have seen that): what was delivered must equal a count() at
-   the same read_time, or IncompleteRead is raised.
+2. A stream ends early *without* an error (slow consumers have seen that): the number delivered must equal a count()
+   at the same read_time, or IncompleteRead is raised.
 3. A slow consumer: a thread of its own drains the stream into a few pages, so the stream never waits long.
 4. Documents come, go and change meanwhile: all of it is pinned to one read_time. That lasts an hour, so a longer read
    proves the part that it has and pins a new one for what is left.

@@ -51,7 +51,7 @@ class Stager:
         self.key = _picker([2 + collection.columns.index(column) for column in collection.key])
 
     def stage(self, number: int, message: Any) -> Staged | None:
-        """The staged row of a document, or None where `map_document` must look at it."""
+        """The staged row of a document, or None if `map_document` must look at it."""
         segments = message.name.split("/")
         cells = self._by_shape.get(tuple(segments[NAME_SEGMENTS::2]))
         if cells is None or is_odd(message.name):

@@ -66,7 +66,7 @@ class MigrationFile:
 
     @property
     def creates(self) -> tuple[Created, ...]:
-        """What must not exist before the file is applied."""
+        """The objects that must not exist before the file is applied."""
         return created_objects(self.statements)
 
 
@@ -84,7 +84,7 @@ def sql_folder(package: Path = Path(__file__)) -> Path:
 
 
 def folders() -> tuple[Path, ...]:
-    """Whose files are applied: the bundle's own, the shipped app's beside the shipped catalog, and what the setting names."""
+    """The folders whose files are applied: the bundle's, the shipped app's with the shipped catalog, and the one of the setting."""
     sql = sql_folder()
     found = [sql / "migrations"]
     if settings.named_catalog() is None:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 GIVES_WAY = (errors.LockNotAvailable, errors.DeadlockDetected)
-"""What Postgres says when another try may succeed."""
+"""Errors after which another try may succeed."""
 
 _KEY = 7_305_148_912_604_431  # any constant: this bundle's migrations
 
@@ -70,7 +70,7 @@ def tried_again(connect: Callable[[], Connection], what: str, seconds: float, wo
 
 
 def _why(state: tenacity.RetryCallState) -> str:
-    """What the last attempt ended with."""
+    """The last attempt's error."""
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, postgres.Error):
         return f"Postgres answered {postgres.condition(error)}."

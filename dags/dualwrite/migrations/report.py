@@ -1,4 +1,4 @@
-"""The report of one run: small JSON, a sentence, and what a person reads."""
+"""The report of one run: small JSON, a sentence, and text for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Postgres: connections here at the package's front door, the target's tables and what the bundle remembers below it."""
+"""Postgres: connections at the package's front door; the target's tables and the bundle's own in its modules."""
 
 from dualwrite.postgres.adapters import register_binary_text, register_text
 from dualwrite.postgres.conditions import (

@@ -34,7 +34,7 @@ class _TimeLoader(Loader):
             return _LATEST
         try:
             return datetime.fromisoformat(text).astimezone(UTC)
-        except OverflowError:  # near the ends, told in another zone
+        except OverflowError:  # near the ends, in another time zone
             return _EARLIEST if text.startswith("0001") else _LATEST
 
 

@@ -42,7 +42,7 @@ ANSWER_SECONDS = 150.0
 _EITHER = select.POLLIN | select.POLLOUT
 _POLLED = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: _EITHER}
 _READY = {0: Ready.RW, select.POLLIN: Ready.R, select.POLLOUT: Ready.W, _EITHER: Ready.RW}
-"""What poll() says, to psycopg. An error or hang-up is neither; libpq notices it on the next read."""
+"""psycopg's name for each result of poll(). An error or hang-up is neither; libpq notices it on the next read."""
 
 _ENCODING = "UTF8"
 
@@ -52,10 +52,10 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     answer_within: float = ANSWER_SECONDS
     ends_as_a_client: str = ""
-    """What the transaction says before its COMMIT, when constraints and triggers that the app deferred run."""
+    """Settings that the transaction makes before its COMMIT, when the app's deferred constraints and triggers run."""
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """What psycopg calls for each statement, each BEGIN and COMMIT, and each buffer of a COPY.
+        """psycopg calls this for each statement, each BEGIN and COMMIT, and each buffer of a COPY.
 
         `gen` yields what it waits for (to read, to write) and is sent what is ready. Psycopg's own waits take a timeout only
         since 3.3.6, and Airflow's constraints pin older versions. Costs some microseconds a statement, not a row.

@@ -17,7 +17,7 @@ from dualwrite.postgres.transactions import answers
 
 @dataclass(frozen=True, slots=True)
 class LiveColumn:
-    """A column as it is. `default`: what an insert that leaves it out puts there, as SQL, if that is a constant (None: a
+    """A column as it is. `default`: the value if an insert leaves it out, as SQL, if that is a constant (None: a
     null); without `constant`, only an insert can tell: a default may call a sequence, or a function that writes.
     `generated`: its definition, if it is computed from others."""
 
@@ -39,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index: what it is on, as SQL over the table's columns, and how two rows collide in it."""
+    """An index: its columns and expressions, as SQL, and when two rows collide in it."""
 
     name: str
     made_with: str | None
@@ -49,10 +49,10 @@ class Index:
     immediate: bool
     elements: tuple[str, ...]
     operators: tuple[str, ...]
-    """Of an exclusion constraint, one for each element."""
+    """One for each element of an exclusion constraint."""
     predicate: str | None
     columns: tuple[str, ...] | None
-    """Of the elements; None if one of them is an expression."""
+    """The elements' columns; None if one of them is an expression."""
     reads: frozenset[str]
     """All columns that it needs, those of its predicate and those that it only includes, too."""
     nulls_collide: bool
@@ -105,7 +105,7 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Enforced:
-    """What one table enforces."""
+    """The constraints and triggers of one table."""
 
     schema: str
     table: str
@@ -162,7 +162,7 @@ def _only_leaves_nulls_out(predicate: str, columns: Sequence[str]) -> bool:
 
 
 def enforced(connection: Connection, tables: Mapping[str, int]) -> dict[str, Enforced]:
-    """What tables enforce, by the names that their oids are given under. One round trip."""
+    """The constraints and triggers of tables, by the names under which their oids are given. One round trip."""
     oids = list(tables.values())
     named, columns, checks, indexes, foreign_keys, triggers = answers(
         connection, [_TABLES, _COLUMNS, _CHECKS, _INDEXES, _FOREIGN_KEYS, _TRIGGERS], {"tables": oids}

@@ -16,7 +16,7 @@ from dualwrite.model.live import TEXTS, equal_as
 from dualwrite.postgres.connection import sql
 
 _BITS = 63
-"""Of an int8 that is not negative."""
+"""How many bits an int8 has that is not negative."""
 
 COMMA = sql.SQL(", ")
 AND = sql.SQL(" AND ")
@@ -246,7 +246,7 @@ class Fragments:
 
     @cached_property
     def stand_ins_type(self) -> str:
-        """What holds a bit for each column."""
+        """The type of the bit mask, with a bit for each column."""
         return "int8" if len(self._collection.columns) <= _BITS else "numeric"
 
     def differs(self, column: Column) -> sql.Composed:
@@ -279,7 +279,7 @@ class Fragments:
         )
 
     def digest(self, alias: str) -> sql.Composed:
-        """Of the fingerprinted columns, the same in every session: a time's text depends on TimeZone and DateStyle."""
+        """The digest of the fingerprinted columns, the same in every session: a time's text depends on TimeZone and DateStyle."""
         columns = (
             sql.SQL("extract(epoch FROM {})").format(self.as_compared(c, alias))
             if c.live.kind in ("timestamptz", "timestamp")

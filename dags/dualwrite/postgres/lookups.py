@@ -66,7 +66,7 @@ class Lookups(Fragments):
         )
 
     def referenced(self, references: Sequence[Reference]) -> sql.Composed:
-        """Of rows by key, those that other rows reference, or could: n, and the places of the foreign keys in `references`.
+        """Those of some keys whose rows other rows reference, or could: n, and the places of the foreign keys in `references`.
         Parameters: n, keys.
 
         If we see all rows of the referencing table, the answer is exact. If not, any row with values in all referenced
@@ -161,7 +161,7 @@ class Lookups(Fragments):
 
     @statement
     def untouched(self) -> sql.Composed:
-        """Keys of journaled inserts whose row nobody has written since. Parameters: ids."""
+        """Keys of journaled inserts whose row no one has written since. Parameters: ids."""
         same = AND.join(
             column_name(c.name, "t")
             + operator(c, "=")

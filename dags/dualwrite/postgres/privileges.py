@@ -45,7 +45,7 @@ def relations(connection: Connection, names: Iterable[str]) -> dict[str, int]:
 def missing_grants(
     connection: Connection, needed: Mapping[str, Sequence[str]], tables: Mapping[str, int] | None = None
 ) -> list[str]:
-    """What the role lacks on some tables (name -> privileges), a sentence each with the GRANT that gives it: on the
+    """The privileges that the role lacks on some tables (name -> privileges), a sentence each with the GRANT that gives it: on the
     tables themselves, on their schemas, and on the sequences that an INSERT takes its defaults from. Missing tables
     are omitted. `tables`: their oids, if known."""
     tables = relations(connection, needed) if tables is None else tables

@@ -33,7 +33,7 @@ class Reference:
     columns: tuple[str, ...]
     referenced: tuple[str, ...]
     operators: tuple[str, ...]
-    """What the key compares them with, the referenced column first; with its schema, as SQL writes it."""
+    """The operators with which the key compares them, the referenced column first; with its schema, as SQL writes it."""
     on_delete: str
     enforced: bool
     """Whether Postgres acts on a delete. Not if its triggers are switched off, or the constraint is NOT ENFORCED."""

@@ -161,7 +161,7 @@ def _require(connection: Connection, looks: Sequence[int]) -> None:
     assert row is not None
     if row[0] != len(set(looks)):
         raise TargetError(
-            "What the slices saw is kept until their run is over: a part of it is gone, because the server crashed or a later "
+            "The slices' seen keys are kept until their run is over, and a part of them is gone, because the server crashed or a later "
             "run began. Trigger a new run."
         )
 
@@ -186,8 +186,7 @@ DELETE FROM dualwrite.seen_keys WHERE ctid = ANY(ARRAY(
 
 
 def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
-    """Ends the looks of a DAG's runs, those of the run `but` excepted, and what a killed run of another DAG left; then their
-    keys go.
+    """Deletes the looks of a DAG's runs, except the run `but`, and those that a killed run of another DAG left; then their keys.
 
     Usually there is nothing to forget, and no lock is taken to see that. A look that begins at this moment waits for us, or
     is seen: its keys are not lost. If no look is left, the table of keys is truncated; beside another run's looks, only keys
@@ -204,7 +203,7 @@ def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
             if others is None and connection.execute("SELECT 1 FROM dualwrite.seen_keys LIMIT 1").fetchone():
                 connection.execute("TRUNCATE dualwrite.seen_keys")
         while others is not None:
-            # A look's line is there before its keys are, so keys without one are nobody's.
+            # A look's line is there before its keys are, so keys without one belong to no look.
             with target.transaction() as connection:
                 deleted = connection.execute(_DELETE_KEYS, {"limit": _DELETED_AT_ONCE}).rowcount
             if deleted < _DELETED_AT_ONCE:

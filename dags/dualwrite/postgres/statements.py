@@ -174,7 +174,7 @@ class Statements(Fragments):
 
     @statement
     def left_differing(self) -> sql.Composed:
-        """Of staged rows, which compared columns of their rows still differ: n, names. Parameters: n (int[])."""
+        """The compared columns of staged rows that still differ from the table's: n, names. Parameters: n (int[])."""
         return sql.SQL("SELECT s.dualwrite_n, {} FROM {} s JOIN {} t ON {} WHERE s.dualwrite_n = ANY(%(n)s)").format(
             self.names_where([(self.differs(c), c.name) for c in self._compared]),
             STAGE,
@@ -206,7 +206,7 @@ class Statements(Fragments):
         """Inserts candidates and journals what it inserted, in one statement.
 
         The journal row is written by the same (sub)transaction as the row, so both carry the same xmin: that is how
-        a later run knows a row of ours that nobody has touched since. Parameters: n (int[]), label, path (text[]),
+        a later run knows a row of ours that no one has touched since. Parameters: n (int[]), label, path (text[]),
         run, collection, table. Returns the journal's id and the label of each row inserted.
         """
         return sql.SQL(

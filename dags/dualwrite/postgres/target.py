@@ -29,8 +29,7 @@ _KEYS_AT_ONCE = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A staged row that does not match: its number in the page, and what the target had at its key when the page was
-    compared."""
+    """A staged row that does not match: its number in the page, and the target's row at its key when the page was compared."""
 
     n: int
     row: Row
@@ -95,7 +94,7 @@ class Target(Rows):
         super().__init__(connect, catalog)
         self._enforced: dict[str, Enforced] = {}
         self._trial: Trial | None = None
-        """Of the page that is staged."""
+        """The trial of the page that is staged."""
         self._nulling: dict[str, frozenset[str]] = {}
 
     def statements(self, collection: Collection) -> Statements:
@@ -166,7 +165,7 @@ class Target(Rows):
                 copy.write_row(page[n])
 
     def enforced(self, connection: Connection, collection: Collection) -> Enforced:
-        """What the collection's table enforces, asked once."""
+        """The constraints and triggers of the collection's table, asked once."""
         name = ".".join(collection.place)
         if name not in self._enforced:
             self._enforced.update(enforced(connection, privileges.relations(connection, [name])))
@@ -222,8 +221,8 @@ class Target(Rows):
             bisect(connection, [n for n in ns if n not in found.refused], write, refuse, collection.place[0])
 
     def try_write(self, connection: Connection, collection: Collection, ns: list[int], *, stale: bool) -> Tried:
-        """What the table would refuse of staged rows: of inserting them, or of updating the rows at their keys. Writes
-        nothing but a temporary table."""
+        """The staged rows that the table would refuse, if they were inserted, or the rows at their keys updated. Writes only a
+        temporary table."""
         return self._trial_of(connection, collection).rows(ns, stale=stale) if ns else Tried()
 
     def _trial_of(self, connection: Connection, collection: Collection) -> Trial:

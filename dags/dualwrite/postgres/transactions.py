@@ -51,7 +51,7 @@ _ISOLATION = "ISOLATION LEVEL READ COMMITTED"
 """docs/protocol.md relies on it: a condition is checked again on the row's newest version."""
 
 _OF_CLIENTS = ("TimeZone", "DateStyle", "IntervalStyle")
-"""What a default or a trigger of the app's may depend on."""
+"""Settings that a default or a trigger of the app's may depend on."""
 
 CLIENTS_PATH = ("public", "extensions", "pg_temp")
 """Where the app's code finds names without a schema. Supabase keeps extensions in `extensions`; elsewhere that schema is

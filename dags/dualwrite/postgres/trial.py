@@ -33,7 +33,7 @@ Place = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What trying a page found, by numbers in it. `takes`: the places that the others would take in unique keys that the
+    """The result of trying a page, by numbers in it. `takes`: the places that the others would take in unique keys that the
     catalog doesn't know. `needs`: the keys of rows of the same table that they reference and that aren't there."""
 
     refused: dict[int, Refused] = field(default_factory=dict)
@@ -229,7 +229,7 @@ class Trial:
 
     def _look_for_rivals(self, ns: list[int], found: Tried) -> None:
         """Rows of the target that hold what a row wants in a unique key or an exclusion constraint that the catalog doesn't
-        know; and what the others would hold."""
+        know; and the places that the others would take."""
         for index in self._rivals:
             left = self._left(ns, found)
             for hashed in (not index.exclusion, False) if left else ():

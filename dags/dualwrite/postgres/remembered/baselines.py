@@ -1,4 +1,4 @@
-"""What the tripwire remembers of each collection, in `dualwrite.count_baselines`: documents minus rows, by interval
+"""The tripwire's baseline of each collection, `dualwrite.count_baselines`: documents minus rows, by interval
 (see model/baseline.py)."""
 
 from __future__ import annotations

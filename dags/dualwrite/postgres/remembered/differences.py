@@ -65,7 +65,7 @@ def open_differences(connection: Connection, collection: str) -> list[OpenDiffer
 
 
 def differences_at(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, OpenDifference]:
-    """What is open at these labels."""
+    """The open differences at these labels."""
     found: dict[str, OpenDifference] = {}
     for start in range(0, len(labels), AT_ONCE):
         rows = connection.execute(
@@ -107,7 +107,7 @@ def excused_differences(connection: Connection, collection: str) -> list[OpenDif
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a first look must know of what is open in its collection."""
+    """The open differences of a collection, as a first look needs them."""
 
     excuses: dict[str, Excuse]
     """The keys whose difference a person accepted, and what the excuse holds for."""
@@ -126,7 +126,7 @@ _KNOWN = sql.SQL("""
 
 
 def known(session: Session, collection: str, *, but: str | None = None) -> Known:
-    """What is open in a collection before a look at it, in one round trip. `but`: a run to leave out, whose own looks have
+    """The open differences of a collection before a look at it, in one round trip. `but`: a run to leave out, whose own looks have
     settled all that they can."""
     rows = session.fetch(_KNOWN, {"collection": collection, "but": but})
     return Known(
@@ -157,7 +157,7 @@ class Waiting:
 
 
 def waiting(connection: Connection, collection: str, run_id: str, grace: timedelta) -> Waiting:
-    """What is open and not excused; rejections that this run has counted already are left out."""
+    """The open differences that aren't excused, without rejections that this run has counted already."""
     row = connection.execute(
         "SELECT count(*), count(*) FILTER (WHERE verdict = 'in_flight' AND last_seen > clock_timestamp() - %(grace)s) "
         "FROM dualwrite.open_differences WHERE collection = %(name)s AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)",
@@ -205,7 +205,7 @@ def due(connection: Connection, collections: Sequence[str], run_id: str, limit: 
 
 
 def named(connection: Connection, collection: str, what: Named) -> list[OpenDifference]:
-    """What is open in a collection, not excused, and named."""
+    """A collection's open differences that are named and not excused."""
     rows = connection.execute(
         f"""
         SELECT {_DIFFERENCE} FROM dualwrite.open_differences
@@ -217,7 +217,7 @@ def named(connection: Connection, collection: str, what: Named) -> list[OpenDiff
 
 
 def going_with(connection: Connection, paths: Sequence[str]) -> list[tuple[str | None, str, str]]:
-    """What is open, and not excused, only because a document at one of these paths is gone: that path, collection and label."""
+    """Open differences, not excused, that exist only because a document at one of these paths is gone: that path, collection and label."""
     rows = connection.execute(
         """
         SELECT requires, collection, key FROM dualwrite.open_differences
@@ -356,8 +356,8 @@ def relabel(connection: Connection, collection: str, prefix: str, label_of: Call
 
 
 def open_counts(connection: Connection) -> list[dict[str, Any]]:
-    """What is open, by collection, verdict, reason, cause and whether it is excused, with the time it was first seen.
-    Reasons of rejections are many, and left out."""
+    """Counts of open differences by collection, verdict, reason, cause and whether they are excused, with the time that the
+    first was seen. Rejections' reasons, of which there are many, are left out."""
     rows = connection.execute(
         """
         SELECT collection, verdict, CASE WHEN verdict <> 'rejected' THEN reason END, coalesce(cause, 'unknown'),

@@ -25,7 +25,7 @@ def excuses_of(connection: Connection, collection: str) -> dict[str, Excuse]:
 
 
 def excuses_among(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, Excuse]:
-    """What a person accepted of these keys. To be asked in each writing transaction: an excused difference is
+    """The excuses of these keys. To be asked in each writing transaction: an excused difference is
     never repaired, and it may have been excused since the run began."""
     rows = connection.execute(
         """

@@ -99,7 +99,7 @@ class Repaired:
 
 
 def repaired_lately(connection: Connection, dag_id: str, run_id: str) -> list[Repaired]:
-    """What a DAG's runs repaired in the last 24 hours, by collection and cause, from the journal. A key that was written
+    """How many rows a DAG's runs repaired in the last 24 hours, by collection and cause, from the journal. A key that was written
     several times counts once a run."""
     rows = connection.execute(
         """

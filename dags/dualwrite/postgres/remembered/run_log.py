@@ -1,4 +1,4 @@
-"""The run log, `dualwrite.runs`: what each phase of each run found and wrote in a collection."""
+"""The run log, `dualwrite.runs`: the counts of each phase of each run in a collection."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def last_run(connection: Connection, dag_id: str, *, but: str) -> str | None:
 
 
 def history(connection: Connection, dag_id: str, limit: int = 200) -> list[dict[str, Any]]:
-    """The last runs in short form, newest first: what each found and wrote over all collections."""
+    """The last runs in short form, newest first: the sums over all collections."""
     rows = connection.execute(
         """
         SELECT run_id, max(recorded_at), sum(examined) FILTER (WHERE looked),

@@ -27,7 +27,7 @@ _WRITTEN = {
     "dualwrite.seen_keys": ("SELECT", "INSERT", "DELETE", "TRUNCATE"),
     "dualwrite.gone_documents": ("SELECT", "INSERT", "UPDATE", "DELETE"),
 }
-"""What a run that remembers does with each table of ours. A dry run reads them."""
+"""The privileges that a writing run needs on each of our tables. A dry run reads them."""
 
 
 def require(connection: Connection) -> None:
@@ -59,6 +59,6 @@ def require_tables(connection: Connection) -> None:
 
 
 def missing_grants(connection: Connection, *, writes: bool) -> list[str]:
-    """What the role lacks on our tables, a sentence each with the GRANT that gives it."""
+    """The privileges that the role lacks on our tables, a sentence each with the GRANT that gives it."""
     needed = _WRITTEN if writes else dict.fromkeys(_WRITTEN, ("SELECT",))
     return privileges.missing_grants(connection, needed)
