@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 # Each child is forked from a process that has imported the engine before, and has no thread and no connection.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["tests.support"])
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.support"])
 SECONDS_TO_BEGIN = 60
 
 
@@ -27,8 +27,8 @@ def killed_at_work(
     `work` is a function of a module: the child imports it."""
     killed = 0
     for _ in range(4):
-        ours, theirs = _PROCESSES.Pipe()
-        child = _PROCESSES.Process(target=_begin, args=(theirs, work, arguments, named))
+        ours, theirs = PROCESSES.Pipe()
+        child = PROCESSES.Process(target=_begin, args=(theirs, work, arguments, named))
         child.start()
         theirs.close()
         assert ours.poll(SECONDS_TO_BEGIN), "the child did not begin"

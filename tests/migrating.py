@@ -56,13 +56,13 @@ def role(dsn: str, name: str, attributes: str = "", *grants: str) -> Iterator[st
 
 
 @contextmanager
-def transaction_pooler(dsn: str, folder: Path, **settings: str) -> Iterator[str]:
-    """The same database behind a real PgBouncer in transaction mode, with fewer server connections than we open.
-    `settings` are further ones of PgBouncer's."""
+def transaction_pooler(dsn: str, folder: Path, port: int = 0, **settings: str) -> Iterator[str]:
+    """The same database behind a real PgBouncer in transaction mode, with fewer server connections than we open. It listens on
+    `port`, or a free one. `settings` are further ones of PgBouncer's."""
     binary = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if binary is None:
         pytest.skip("no PgBouncer on this machine: apt-get install pgbouncer")
-    port = processes.free_port()
+    port = port or processes.free_port()
     server = psycopg.conninfo.conninfo_to_dict(dsn)
     (folder / "users.txt").write_text('"postgres" ""\n')
     (folder / "pgbouncer.ini").write_text(
@@ -91,5 +91,5 @@ def transaction_pooler(dsn: str, folder: Path, **settings: str) -> Iterator[str]
                 time.sleep(0.1)
         yield pooled
     finally:
-        process.terminate()
+        process.kill()  # one that is asked to stop waits for its clients
         process.wait()

@@ -85,7 +85,7 @@ def check(
     # The rows and documents that a row requires are looked at too, and in a run that writes, written.
     collections = [catalog[name] for name in catalog.with_parents(windows)]
     try:
-        connection = target.connection
+        _ = target.connection  # made now, so that what is wrong with it is said here
     except postgres.ConnectError as error:
         message = (
             f"Can't connect to Postgres: {error}. Check host, port, user and password of connection supabase_default, "
@@ -93,7 +93,7 @@ def check(
         )
         # A server that is full or starts up is worth the task's retry.
         raise (TargetError(message) if error.passing else PreflightError(message)) from None
-    with postgres.transaction(connection, statement_timeout="30s"):
+    with target.transaction() as connection:
         faults = []
         if not schema_is_checked:
             schema.require_tables(connection)

@@ -1,0 +1,172 @@
+"""Every durable step of our DAGs: what each COMMIT of ours writes, as the server sees it, and a kill before and after it.
+
+Nobody lists commits by hand, or marks them in the code: a proxy sees each one, and asks the server what its transaction has
+written. A step that is new is killed at like the others, and fails the test that knows their names.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from dualwrite import migrations, postgres
+from tests import in_slices
+from tests.faults import COLLECTIONS
+from tests.killing import PROCESSES
+from tests.support import reconciled
+from tests.wire import Broken, Message, wire
+
+SECONDS_TO_END = 120
+
+_BOTH = {
+    "looks": "a slice has begun: its look is forgotten by the next run",
+    "seen_keys": "the keys of a slice: without a look they are nobody's, and go with it",
+    "looks, seen_keys": "what slices saw is forgotten",
+    "repair_journal, rows": "rows, each with the journal row that says what it was: the next run confirms them first",
+    "repair_journal": "writes are confirmed, or old ones forgotten",
+    "runs": "a line of the run log: a task that is done again replaces it",
+    "count_baselines, runs, watermarks": "all of a collection was compared: the next run begins here",
+}
+STEPS: dict[str, dict[str, str]] = {
+    "backfill_gap": _BOTH,
+    "reconcile_dual_writes": {
+        **_BOTH,
+        "repair_journal, runs": "what is older than it is kept is forgotten",
+        "runs, watermarks": "all of a collection was compared that has no time to count by",
+        "count_baselines, open_differences, runs, watermarks": "what was found is open, and the mark moves with it",
+        "open_differences, runs": "what slices found, and second looks: the next run looks again at what is open",
+        "open_differences, repair_journal, runs": "differences are closed, with their causes kept beside the writes",
+    },
+    "apply_migrations": {
+        "tables": "the ledger, with the first file and its line",
+        "migrations": "a file and its line, in one transaction; of one that runs outside a transaction, that it has begun",
+        "CREATE INDEX CONCURRENTLY": "it has run: the next run knows the index, or builds an invalid one again",
+        "INSERT INTO dualwrite.migrations": "it has ended",
+    },
+}
+"""By DAG, what its steps write, and what that means to a run after a kill."""
+
+
+# --- the DAGs, each in one process ---------------------------------------------------------------------------------------
+# Collections of more than four documents go through slices, the others don't.
+
+
+def backfill_gap(project: str, emulator: str, dsn: str, run_id: str) -> None:
+    in_slices.gap_and_verification(
+        project, emulator, dsn, run_id=run_id, collections=COLLECTIONS, scope="all", slice_documents=4, page_size=2
+    )
+
+
+def reconcile_dual_writes(project: str, emulator: str, dsn: str, run_id: str) -> None:
+    reconciled(
+        project, emulator, dsn, run_id=run_id, collections=COLLECTIONS, repair="all", liveness_minimum=10**6,
+        slice_documents=4, side_by_side=1,
+    )  # fmt: skip
+
+
+def apply_migrations(folder: str, dsn: str, run_id: str) -> None:
+    params = migrations.MigrationParams(mode="apply")
+    migrations.Migrator(lambda: postgres.connect(dsn), params, run_id, among=[Path(folder)]).run()
+
+
+# --- steps ---------------------------------------------------------------------------------------------------------------
+
+_WRITTEN = """
+SELECT DISTINCT CASE WHEN l.relation IS NULL THEN 'catalog' ELSE coalesce(n.nspname || '.' || c.relname, 'new') END
+FROM pg_stat_activity a
+LEFT JOIN pg_locks l ON l.pid = a.pid AND l.granted AND l.locktype = 'relation'
+  AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareRowExclusiveLock', 'AccessExclusiveLock')
+  AND NOT EXISTS (
+    SELECT FROM pg_class c WHERE c.oid = l.relation AND (c.relkind NOT IN ('r', 'p') OR c.relnamespace = 'pg_catalog'::regnamespace)
+  )
+LEFT JOIN pg_class c ON c.oid = l.relation
+LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE a.pid = %s AND a.backend_xid IS NOT NULL
+"""
+"""The tables that a backend's transaction has written (or holds as if), if it has written anything: none of them, and it was
+the catalog. A table that it has made itself has no name for others yet."""
+
+
+class Steps:
+    """Sees each durable step pass. At step number `at` it kills `victim`: `before` the server has it, or after."""
+
+    def __init__(self, dsn: str, *, at: int = 0, before: bool = False) -> None:
+        self._connection = psycopg.connect(dsn, autocommit=True)
+        self._lock = threading.Lock()
+        self._at, self._before = at, before
+        self.names: list[str] = []
+        """What each step wrote."""
+        self.victim: Any = None
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def sent(self, message: Message) -> None:
+        if not (message.commits or (message.alone and _stands_alone(message.text))):
+            return
+        with self._lock:
+            name = self._written_by(message) if message.commits else " ".join(message.text.split()[:3])
+            if not name:
+                return
+            self.names.append(name)
+            message.step = len(self.names)
+        if self._before:
+            self._kill_at(message)
+
+    def answered(self, message: Message) -> None:
+        if not self._before:
+            self._kill_at(message)
+
+    def _kill_at(self, message: Message) -> None:
+        if self._at and message.step == self._at:
+            self.victim.kill()
+            raise Broken
+
+    def _written_by(self, message: Message) -> str:
+        found = {name for (name,) in self._connection.execute(_WRITTEN, (message.backend,))}
+        if message.temporary:
+            found -= {"new", "catalog"}
+        names = {"new": "tables", "catalog": "catalog"}
+        own = {names.get(name) or name.removeprefix("dualwrite.") for name in found}
+        return ", ".join(sorted({"rows" if "." in name else name for name in own}))
+
+
+def _stands_alone(text: str) -> bool:
+    """Whether a message outside a transaction changes something by itself."""
+    return not text.lstrip().upper().startswith(("BEGIN", "SELECT", "SET", "RESET", "SHOW", "ROLLBACK", "WITH", "--"))
+
+
+@contextmanager
+def watched(dsn: str, **kill: Any) -> Iterator[tuple[str, Steps]]:
+    """The DSN to work with, and the steps that are seen there."""
+    with closing(Steps(dsn, **kill)) as steps, wire(dsn, steps.sent, steps.answered) as proxied:
+        yield proxied, steps
+
+
+def names_of(work: Callable[..., None], place: tuple[str, ...], dsn: str, run_id: str) -> list[str]:
+    """What each durable step of a whole run writes, in their order."""
+    with watched(dsn) as (proxied, steps):
+        work(*place, proxied, run_id)
+        return list(steps.names)
+
+
+def killed(work: Callable[..., None], place: tuple[str, ...], dsn: str, run_id: str, *, at: int, before: bool) -> bool:
+    """Runs the work in a process of its own, which is killed at its durable step `at`. False: it has fewer, and ended."""
+    with watched(dsn, at=at, before=before) as (proxied, steps):
+        child = PROCESSES.Process(target=work, args=(*place, proxied, run_id))
+        steps.victim = child
+        child.start()
+        child.join(SECONDS_TO_END)
+        ended = child.exitcode
+        if ended is None:
+            child.kill()
+            child.join()
+        child.close()
+    assert ended in (0, -signal.SIGKILL), f"ended with {ended}"
+    return ended != 0
