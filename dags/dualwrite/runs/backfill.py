@@ -6,7 +6,7 @@ Window and policy around the engine in `engine/compare.py`, the verification tha
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -17,16 +17,14 @@ from dualwrite.engine.scans import scans
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.budget import Budget
 from dualwrite.model import cost, coverage, report
-from dualwrite.model.baseline import Baseline
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import Block, Heading, Paragraph, Table, moment
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import DRIFT, VERDICTS, Excuse, Finding, Verdict
+from dualwrite.model.verdicts import DRIFT, VERDICTS, Excuse, Verdict
 from dualwrite.model.windows import Window
-from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, watermarks
 from dualwrite.runs import tripwire
-from dualwrite.runs.record import BaseRun, recorded
+from dualwrite.runs.record import BaseRun, phase
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +52,16 @@ class Run(BaseRun):
     @property
     def max_billed_reads(self) -> int | None:
         return self.params.max_billed_reads
+
+    def scope_of(self, collection: str, window: Window | None) -> str:
+        return self.params.scope
+
+    def logs(self, report: CollectionReport) -> bool:
+        """A dry run leaves lines if its role may."""
+        if self.params.mode != "dry_run":
+            return True
+        with self.target.transaction() as connection:
+            return run_log.can_record(connection)
 
 
 def preflight(run: Run, *, by: str) -> dict[str, Any]:
@@ -106,12 +114,13 @@ def examine(run: Run, name: str, *, dry: bool, record: bool = True) -> dict[str,
     found = CollectionReport(name, "gap")
     params = run.params
 
-    def work() -> None:
-        with examiner_of(run, found, policy_of(params, dry=dry)) as examiner:
-            examiner.scan(params.scan_window, params.page_size)
-
-    mode = "dry_run" if dry else "apply"
-    return measured(run, found, work, mode=mode, window=params.scan_window, record=record)
+    mode, window = "dry_run" if dry else "apply", params.scan_window
+    with (
+        phase(run, found, mode=mode, window=window, logged=record),
+        examiner_of(run, found, policy_of(params, dry=dry)) as examiner,
+    ):
+        examiner.scan(window, params.page_size)
+    return found.as_json()
 
 
 def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> dict[str, Any]:
@@ -126,37 +135,34 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> di
     collection = run.catalog[name]
     found = CollectionReport(name, "verify")
     began = datetime.now(UTC)
-    rejected: list[Finding] = []
-    baseline: Baseline | None = None
-
-    def work() -> None:
-        nonlocal baseline
-        found.target_count = run.target.count(collection)
-        [scan] = scans(collection, None)
-        documents, _ = run.source.count(scan)
-        found.reads_to_verify = documents
-        if collection.entries is None:  # else it is their parents that were counted
-            found.source_count = documents
-        if counts_only:
-            return
-        if max(documents, found.target_count) > params.most_explained:
+    with phase(run, found, mode="counts" if counts_only else "explain", window=None, logged=record) as line:
+        most = count_both(run, found)
+        if not counts_only and most > params.most_explained:
             found.verification = "not_proven"
-            return
-        baseline = tripwire.measure(run.source, run.target, collection, began)
-        with examiner_of(run, found, Policy()) as examiner:
-            examiner.sweep(params.page_size, grace=params.grace_seconds)
-            rejected.extend(examiner.rejected)
-        found.verification = verdict_of(found)
+        elif not counts_only:
+            baseline = tripwire.measure(run.source, run.target, collection, began)
+            with examiner_of(run, found, Policy()) as examiner:
+                examiner.sweep(params.page_size, grace=params.grace_seconds)
+            found.verification = verdict_of(found)
+            with line.kept() as connection:
+                # So that a person can excuse them all at once, and reconciliation knows them.
+                differences.remember(connection, name, examiner.rejected, run.run_id)
+                if found.verification == "verified":
+                    watermarks.advance(connection, name, began, run.run_id, swept_at=began)
+                    baselines.swept(connection, name, baseline, run.run_id)
+    return found.as_json()
 
-    def finish(connection: Connection) -> None:
-        # So that a person can excuse them all at once, and reconciliation knows them.
-        differences.remember(connection, name, rejected, run.run_id)
-        if found.verification == "verified":
-            watermarks.advance(connection, name, began, run.run_id, swept_at=began)
-            baselines.swept(connection, name, baseline, run.run_id)
 
-    mode = "counts" if counts_only else "explain"
-    return measured(run, found, work, finish, mode=mode, window=None, record=record)
+def count_both(run: Run, found: CollectionReport) -> int:
+    """Counts a collection's rows and documents for its report; returns the larger number."""
+    collection = run.catalog[found.collection]
+    found.target_count = run.target.count(collection)
+    [scan] = scans(collection, None)
+    documents, _ = run.source.count(scan)
+    found.reads_to_verify = documents
+    if collection.entries is None:  # else it is their parents that were counted
+        found.source_count = documents
+    return max(documents, found.target_count)
 
 
 def verdict_of(found: CollectionReport) -> str:
@@ -172,27 +178,6 @@ def examiner_of(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
 def excused_in(run: Run, name: str) -> dict[str, Excuse]:
     with run.target.transaction() as connection:
         return excuses.excuses_of(connection, name)
-
-
-def measured(
-    run: Run,
-    found: CollectionReport,
-    work: Callable[[], None],
-    finish: Callable[[Connection], None] = lambda _: None,
-    *,
-    mode: str,
-    window: Window | None,
-    record: bool = True,
-    part: int = 0,
-) -> dict[str, Any]:
-    """One phase of one collection, or of a slice of it (`part`), with its line in dualwrite.runs."""
-    if record and run.params.mode == "dry_run":
-        with run.target.transaction() as connection:
-            record = run_log.can_record(connection)
-    return recorded(
-        run, found, work, finish,
-        scope=run.params.scope, mode=mode, window=window, line=lambda: record, part=part,
-    )  # fmt: skip
 
 
 # --- the report -----------------------------------------------------------------------------------------------------

@@ -10,17 +10,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dualwrite.engine.scans import scans
 from dualwrite.engine.slicing import Cutter
 from dualwrite.model.baseline import Baseline
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
-from dualwrite.model.verdicts import Finding
-from dualwrite.postgres import Connection, seen_keys
+from dualwrite.postgres import seen_keys
 from dualwrite.postgres.remembered import baselines, differences, watermarks
 from dualwrite.runs import slices, tripwire
-from dualwrite.runs.backfill import DAG_ID, Run, examiner_of, excused_in, measured, policy_of, verdict_of
-from dualwrite.runs.record import capped
+from dualwrite.runs.backfill import DAG_ID, Run, count_both, examiner_of, excused_in, policy_of, verdict_of
+from dualwrite.runs.record import capped, phase
 
 
 def cut_gap(run: Run, estimated: Mapping[str, int]) -> list[Slice]:
@@ -34,13 +32,13 @@ def examine(run: Run, part: Slice, *, dry: bool, record: bool = True) -> dict[st
     """Examines one slice of the gap and, unless dry, writes what is missing or stale. Returns its report."""
     found, params = CollectionReport(part.collection, "gap"), run.params
 
-    def work() -> None:
-        with examiner_of(run, found, policy_of(params, dry=dry)) as examiner:
-            examiner.scan(params.scan_window, params.page_size, part)
-
     window = part.window if part.by == "time" else None
-    mode = "dry_run" if dry else "apply"
-    return measured(run, found, work, mode=mode, window=window, record=record, part=part.number)
+    with (
+        phase(run, found, mode="dry_run" if dry else "apply", window=window, part=part.number, logged=record),
+        examiner_of(run, found, policy_of(params, dry=dry)) as examiner,
+    ):
+        examiner.scan(params.scan_window, params.page_size, part)
+    return found.as_json()
 
 
 def finish_journals(run: Run) -> None:
@@ -76,22 +74,14 @@ def verify(run: Run, part: Slice) -> dict[str, Any]:
     """Compares the documents of a slice with their rows, twice where they differ. Returns its report, with the `look` that
     holds the keys it saw."""
     found, params = CollectionReport(part.collection, "verify"), run.params
-    rejected: list[Finding] = []
-    looks: list[int] = []
-
-    def work() -> None:
+    with phase(run, found, mode="explain", window=None, part=part.number) as line:
         look = seen_keys.Look(run.target, part.collection, DAG_ID, run.run_id)
-        looks.append(look.number)
         with run.slice_examiner(found, excused_in(run, part.collection)) as examiner:
             examiner.again(examiner.look_at_slice(part, params.page_size, look), params.grace_seconds)
-            rejected.extend(examiner.rejected)
         found.verification = verdict_of(found)
-
-    def finish(connection: Connection) -> None:
-        differences.remember(connection, part.collection, rejected, run.run_id)
-
-    report = measured(run, found, work, finish, mode="explain", window=None, part=part.number)
-    return {**report, "look": looks[0]}
+        with line.kept() as connection:
+            differences.remember(connection, part.collection, examiner.rejected, run.run_id)
+    return {**found.as_json(), "look": look.number}
 
 
 def finish_verification(
@@ -100,35 +90,26 @@ def finish_verification(
     """The last step of one collection's verification: the rows that no slice saw, then all added up. A verified
     collection's watermark moves to the moment before its first slice."""
     name, params = parts[0].collection, run.params
-    collection, found = run.catalog[name], CollectionReport(name, "verify")
+    found = CollectionReport(name, "verify")
     began = datetime.fromisoformat(needed["began"])
     why = slices.lost(parts, made)
-    verdicts = {m["verification"] for m in made if m is not None}
-
-    def work() -> None:
-        found.target_count = run.target.count(collection)
+    with phase(run, found, mode="explain", window=None) as line:
         if why is not None:
+            found.target_count = run.target.count(run.catalog[name])
             found.not_examined = why
-            return
-        [scan] = scans(collection, None)
-        documents, _ = run.source.count(scan)
-        found.reads_to_verify = documents
-        if collection.entries is None:  # else it is their parents that were counted
-            found.source_count = documents
-        looks = [m["look"] for m in made if m is not None]
-        with run.slice_examiner(found, excused_in(run, name)) as examiner:
-            examiner.again(examiner.look_at_rest(looks), params.grace_seconds)
-        verdicts.add(verdict_of(found))
-        found.verification = "verified" if verdicts == {"verified"} else "not_verified"
-
-    def finish(connection: Connection) -> None:
-        if found.verification == "verified":
-            watermarks.advance(connection, name, began, run.run_id, swept_at=began)
-            given = needed["baseline"]
-            baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
-
-    rest = measured(run, found, work, finish, mode="explain", window=None)
-    return slices.added_up("verify", parts, made, rest)
+        else:
+            count_both(run, found)
+            looks = [m["look"] for m in made if m is not None]
+            with run.slice_examiner(found, excused_in(run, name)) as examiner:
+                examiner.again(examiner.look_at_rest(looks), params.grace_seconds)
+            verdicts = {verdict_of(found), *(m["verification"] for m in made if m is not None)}
+            found.verification = "verified" if verdicts == {"verified"} else "not_verified"
+        with line.kept() as connection:
+            if found.verification == "verified":
+                watermarks.advance(connection, name, began, run.run_id, swept_at=began)
+                given = needed["baseline"]
+                baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
+    return slices.added_up("verify", parts, made, found.as_json())
 
 
 def forget_looks(run: Run) -> None:

@@ -35,7 +35,8 @@ from dualwrite.postgres.remembered.differences import (
 )
 from dualwrite.runs import tripwire
 from dualwrite.runs.open_units import units_of
-from dualwrite.runs.reconcile_plan import Run, measured
+from dualwrite.runs.reconcile_plan import Run
+from dualwrite.runs.record import phase
 
 log = logging.getLogger(__name__)
 
@@ -52,66 +53,52 @@ def compare(run: Run, name: str, sweep: Callable[[], dict[str, Any]] | None = No
     window = run.plan.windows[name]
     instead = run.plan.instead.get(name)
     if window is not None:
-        return _FirstLook(run, name, window).taken()
+        return _look(run, name, window)
     try:
-        return sweep() if sweep else _FirstLook(run, name, None).taken()
+        return sweep() if sweep else _look(run, name, None)
     except DualWriteError as error:
         if instead is None:
             raise
         log.warning("%s: its sweep failed, looking at the window from %s on instead", name, instead.start.isoformat())
-        return {**_FirstLook(run, name, instead).taken(), "sweep_failed": str(error)}
+        return {**_look(run, name, instead), "sweep_failed": str(error)}
 
 
-class _FirstLook:
-    """One first look at one collection, of a window or (None) of all there is."""
+def _look(run: Run, name: str, window: Window | None) -> dict[str, Any]:
+    """One first look at one collection, of a window or (None) of all there is. Keeps what differs, and returns the
+    collection's report."""
+    report, known, wire = (
+        CollectionReport(name, "compare"),
+        differences.known(run.target, name),
+        tripwire.of(run, name, window),
+    )
+    # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
+    examiner = run.examiner(report, Policy(), known.excuses, known.own_labels)
+    if _trusts_memory(run, name, window):
+        examiner.parents.trusted = timedelta(hours=run.params.sweep_every_hours)
 
-    def __init__(self, run: Run, name: str, window: Window | None) -> None:
-        self._run = run
-        self._name = name
-        self._window = window
-        self._report = CollectionReport(name, "compare")
-        self._known = known = differences.known(run.target, name)
-        self._wire = tripwire.of(run, name, window)
-        # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
-        self._examiner = run.examiner(self._report, Policy(), known.excuses, known.own_labels)
-        if _trusts_memory(run, name, window):
-            self._examiner.parents.trusted = timedelta(hours=run.params.sweep_every_hours)
-        self._pending: list[Finding] = []
-        self._left: dict[str, Any] = {}
-
-    def taken(self) -> dict[str, Any]:
-        """Looks, keeps what differs, and returns the collection's report."""
-        report = measured(self._run, self._report, self._look, self._keep, self._window)
-        return {
-            **report,
-            "scope": "sweep" if self._window is None else "recent",
-            **self._left,
-            "tripwire": self._wire.as_json(),
-        }
-
-    def _look(self) -> None:
-        self._wire.measure()
-        overlap = timedelta(minutes=self._run.params.overlap_minutes)
-        with self._examiner:
-            read = self._window and with_overlap(self._window, overlap)
-            self._pending += self._examiner.first_look(read, PAGE_SIZE, self._more)
-
-    def _more(self, examiner: Examiner) -> list[Unit]:
+    def more(examiner: Examiner) -> list[Unit]:
         """Keys that no document of this look accounted for: those found from the other sides or, in a sweep, the excused ones."""
-        if self._window is not None:
-            self._wire.look(examiner)
-            units = _other_sides(examiner, self._window, self._run.params.max_operation_looks)
+        if window is not None:
+            wire.look(examiner)
+            units = _other_sides(examiner, window, run.params.max_operation_looks)
         else:
             units = excused_and_unseen(examiner, lambda own: own)
-        return unsettled_too(examiner, units, self._known, self._run.params.max_open_looks)
+        return unsettled_too(examiner, units, known, run.params.max_open_looks)
 
-    def _keep(self, connection: Connection) -> None:
-        keep(connection, self._run, self._examiner, self._pending)
-        now = self._run.plan.now
-        end, swept = (now, now) if self._window is None else (self._window.end, None)
-        watermarks.advance(connection, self._name, end, self._run.run_id, swept_at=swept)
-        self._wire.keep(connection)
-        self._left = to_look_at(connection, self._run, self._name)
+    with phase(run, report, mode=run.params.repair, window=window) as line:
+        wire.measure()
+        with examiner:
+            read = window and with_overlap(window, timedelta(minutes=run.params.overlap_minutes))
+            pending = examiner.first_look(read, PAGE_SIZE, more)
+        now = run.plan.now
+        with line.kept() as connection:
+            keep(connection, run, examiner, pending)
+            end, swept = (now, now) if window is None else (window.end, None)
+            watermarks.advance(connection, name, end, run.run_id, swept_at=swept)
+            wire.keep(connection)
+            left = to_look_at(connection, run, name)
+    scope = "sweep" if window is None else "recent"
+    return {**report.as_json(), "scope": scope, **left, "tripwire": wire.as_json()}
 
 
 def keep(connection: Connection, run: Run, examiner: Examiner, pending: Sequence[Finding]) -> None:

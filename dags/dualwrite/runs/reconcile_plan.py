@@ -20,7 +20,7 @@ from dualwrite.model.windows import Window, recent_window
 from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, schema, watermarks
 from dualwrite.postgres.target import Target
-from dualwrite.runs.record import BaseRun, recorded
+from dualwrite.runs.record import BaseRun
 
 DAG_ID = "reconcile_dual_writes"
 JOURNAL_DAYS = 30
@@ -114,6 +114,13 @@ class Run(BaseRun):
     def unattended(self) -> bool:
         return self.plan.unattended
 
+    def scope_of(self, collection: str, window: Window | None) -> str:
+        return "sweep" if window is None and collection in self.plan.windows else "recent"
+
+    def logs(self, report: CollectionReport) -> bool:
+        """A look at nothing leaves no line."""
+        return bool(report.examined or report.not_examined or report.phase == "compare")
+
     def max_proof_reads(self) -> int:
         """How many names may be read to prove something now. What makes a scheduled run prove is often a client's doing, so
         those have a budget for the day too."""
@@ -134,29 +141,6 @@ class Run(BaseRun):
             parents=not self.params.keys,
             max_proof_reads=self.params.max_proof_reads,
         )
-
-
-def measured(
-    run: Run,
-    found: CollectionReport,
-    work: Callable[[], None],
-    finish: Callable[[Connection], None],
-    window: Window | None,
-    part: int = 0,
-) -> dict[str, Any]:
-    """One phase of one collection, or of a slice of it (`part`), with its line in dualwrite.runs. A look at nothing leaves no line."""
-    swept = window is None and found.collection in run.plan.windows
-    return recorded(
-        run,
-        found,
-        work,
-        finish,
-        scope="sweep" if swept else "recent",
-        mode=run.params.repair,
-        window=window,
-        line=lambda: bool(found.examined or found.not_examined or found.phase == "compare"),
-        part=part,
-    )
 
 
 # --- preflight ----------------------------------------------------------------------------------------------------------

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 from weakref import WeakValueDictionary
 
 from dualwrite import postgres
@@ -76,6 +77,14 @@ class BaseRun:
         """A schedule began the run, not a person."""
         return False
 
+    def scope_of(self, collection: str, window: Window | None) -> str:
+        """What the run log tells of how much of a collection was looked at."""
+        raise NotImplementedError
+
+    def logs(self, report: CollectionReport) -> bool:
+        """Whether a phase that ended so leaves a line in the run log."""
+        return True
+
     def examiner(
         self,
         found: CollectionReport,
@@ -113,67 +122,92 @@ class BaseRun:
         )
 
 
-def recorded(
-    run: BaseRun,
-    found: CollectionReport,
-    work: Callable[[], None],
-    finish: Callable[[Connection], None] = lambda _: None,
-    *,
-    scope: str,
-    mode: str,
-    window: Window | None,
-    line: Callable[[], bool] = lambda: True,
-    part: int = 0,
-) -> dict[str, Any]:
-    """Runs `work`, which fills `found`, and returns it as JSON: with its time and its billed reads, its identity checked.
+class Phase:
+    """One phase of one collection, or of a slice of it, while it lasts: see `phase`."""
 
-    `finish` keeps what was found, in one transaction with the line in `dualwrite.runs`; `line` says whether there is one.
-    A failure is recorded as not examined, and raised again.
+    def __init__(
+        self, run: BaseRun, report: CollectionReport, *, mode: str, window: Window | None, part: int, logged: bool
+    ) -> None:
+        self._run = run
+        self._report = report
+        self._mode = mode
+        self._window = window
+        self._part = part
+        self._logged = logged
+        self._started_at, self._began, self._billed = datetime.now(UTC), time.monotonic(), run.source.billed_reads
+        self.ended = False
+        """Whether what was found is kept, with the line."""
+
+    @contextmanager
+    def kept(self) -> Iterator[Connection]:
+        """The transaction that ends the phase: what it found is kept in it, and its line in `dualwrite.runs` with that.
+        Raises IdentityError if the report's counts don't add up."""
+        self._report.check_identity()
+        self._tally()
+        logs = self._logs()
+        with self._run.target.transaction() as connection:
+            yield connection
+            if logs:
+                self._record(connection)
+        self.ended = True
+
+    def failed(self, error: Exception) -> None:
+        """Records that the collection was not examined, and why."""
+        self._report.not_examined = type(error).__name__
+        self._tally()
+        try:
+            if self._logs():
+                with self._run.target.transaction() as connection:
+                    self._record(connection)
+        except postgres.Error as second:  # what took the look's disk or connection takes its line too: tell the first
+            name = self._report.collection
+            log.warning("%s: its failure could not be recorded: %s", name, postgres.condition(second))
+
+    def _logs(self) -> bool:
+        return self._logged and self._run.logs(self._report)
+
+    def _tally(self) -> None:
+        self._report.seconds = time.monotonic() - self._began
+        self._report.billed_reads = self._run.source.billed_reads - self._billed
+
+    def _record(self, connection: Connection) -> None:
+        run_log.record(
+            connection,
+            self._report,
+            dag_id=self._run.dag_id,
+            run_id=self._run.run_id,
+            scope=self._run.scope_of(self._report.collection, self._window),
+            mode=self._mode,
+            window=self._window,
+            started_at=self._started_at,
+            unattended=self._run.unattended,
+            part=self._part,
+        )
+
+
+@contextmanager
+def phase(
+    run: BaseRun, report: CollectionReport, *, mode: str, window: Window | None, part: int = 0, logged: bool = True
+) -> Iterator[Phase]:
+    """Measures the work in its body, which fills `report`: time and billed reads. Checks the report's identity, and leaves
+    its line in `dualwrite.runs`, unless `logged` is false or the run leaves none (`BaseRun.logs`).
+
+    A body with something to keep ends with `with line.kept() as connection:`, which commits it with the line. A failure is
+    recorded as not examined, and raised.
 
     The run's cap on billed reads counts what its other tasks have recorded by now, and not what tasks beside this one read
     meanwhile. `part`: the slice that this is of.
     """
-    source = run.source
     capped(run)
-    started_at, began, billed = datetime.now(UTC), time.monotonic(), source.billed_reads
-
-    def tally() -> None:
-        found.seconds = time.monotonic() - began
-        found.billed_reads = source.billed_reads - billed
-
-    def record(connection: Connection) -> None:
-        run_log.record(
-            connection,
-            found,
-            dag_id=run.dag_id,
-            run_id=run.run_id,
-            scope=scope,
-            mode=mode,
-            window=window,
-            started_at=started_at,
-            unattended=run.unattended,
-            part=part,
-        )
-
+    line = Phase(run, report, mode=mode, window=window, part=part, logged=logged)
     try:
-        work()
-        found.check_identity()
-        tally()
-        with run.target.transaction() as connection:
-            finish(connection)
-            if line():
-                record(connection)
+        yield line
+        if not line.ended:
+            with line.kept():
+                pass
     except Exception as error:
-        found.not_examined = type(error).__name__
-        tally()
-        try:
-            if line():
-                with run.target.transaction() as connection:
-                    record(connection)
-        except postgres.Error as second:  # what took the look's disk or connection takes its line too: tell the first
-            log.warning("%s: its failure could not be recorded: %s", found.collection, postgres.condition(second))
+        line.failed(error)
         raise
-    return found.as_json()
 
 
 def capped(run: BaseRun) -> None:

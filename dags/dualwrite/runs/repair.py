@@ -24,13 +24,13 @@ from dualwrite.model.mapping import joined_label, key_of_path
 from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Reason, Verdict
-from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import differences, journal
 from dualwrite.postgres.remembered.differences import OpenDifference, differences_at, in_pages
 from dualwrite.runs import second_look
 from dualwrite.runs.liveness import liveness
 from dualwrite.runs.open_units import units_of
-from dualwrite.runs.reconcile_plan import Run, measured
+from dualwrite.runs.reconcile_plan import Run
+from dualwrite.runs.record import phase
 
 FEW = 20
 """Updates and deletes up to this number in a collection need no share of the table to be small."""
@@ -284,18 +284,17 @@ def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     # What is deleted is proved in one complete read of names before the first delete, and one after the last: all at once.
     pages = ([d for d in page if is_asked_for(run, name, d, policy)] for page in in_pages(run.target.transaction, name))
     parts = iter([[d for page in pages for d in page]]) if policy.delete else pages
-    with run.examiner(found, policy) as examiner:
-
-        def work() -> None:
-            may_write(run)  # in here, so that what asking costs is counted
-            examiner.protocol.finish_journal()
-            for part in parts:
-                units, _ = units_of(examiner, part)
-                examiner.examine_units(units)
-            examiner.protocol.finish_journal()
-
-        def finish(connection: Connection) -> None:
+    with (
+        phase(run, found, mode=run.params.repair, window=run.plan.windows.get(name)) as line,
+        run.examiner(found, policy) as examiner,
+    ):
+        may_write(run)  # in here, so that what asking costs is counted
+        examiner.protocol.finish_journal()
+        for part in parts:
+            units, _ = units_of(examiner, part)
+            examiner.examine_units(units)
+        examiner.protocol.finish_journal()
+        with line.kept() as connection:
             # A look can't tell why Postgres refused a delete.
             differences.remember(connection, name, examiner.obstructed, run.run_id)
-
-        return measured(run, found, work, finish, run.plan.windows.get(name))
+    return found.as_json()

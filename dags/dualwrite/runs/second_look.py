@@ -23,12 +23,13 @@ from dualwrite.model.declaration import Collection
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, OBSTACLES, SETTLED_BY_WRITING, Cause, Finding, Reason, Verdict, Why, is_same
-from dualwrite.postgres import Connection, target_clock
+from dualwrite.postgres import target_clock
 from dualwrite.postgres.references import why_kept
 from dualwrite.postgres.remembered import differences, journal
 from dualwrite.postgres.remembered.differences import Due, OpenDifference, differences_at
 from dualwrite.runs.open_units import units_of
-from dualwrite.runs.reconcile_plan import Run, measured
+from dualwrite.runs.reconcile_plan import Run
+from dualwrite.runs.record import phase
 
 log = logging.getLogger(__name__)
 
@@ -142,41 +143,38 @@ def _look_at_collection(
         everything = differences_at(connection, name, list(looks.dependents.get(name, ())))
         now = target_clock.now(connection)
     before = {d.label: d for d in known}
-    findings: list[Finding] = []
-    with run.examiner(found, Policy(max_proof_reads=run.max_proof_reads())) as examiner:
-
-        def work() -> None:
-            # A dependent of an extra row goes with it, whatever else is open about its own document; else the row above
-            # could never go.
-            dependents = _affordable(looks, name, everything, before)
-            units, others = units_of(examiner, [d for d in known if d.label not in dependents])
-            findings.extend(others)
-            units += dependents.values()
-            found.taken += len(units) + len(others)
-            looked = examiner.protocol.run(units, Policy())
-            # What was extra before was proved then; a repair proves it again, and so does the look after it.
-            proves_again = after_repair and run.policy.delete
-            known_extra = {d.label for d in known if _is_proved(d) and not proves_again}
-            findings.extend(examiner.protocol.prove_extra([f for f in looked if f.label not in known_extra]))
-            findings.extend(f for f in looked if f.label in known_extra)
-            open_before = {label: d for label, d in before.items() if label not in written}
-            judged = [_settled(f, open_before.get(f.label), now, run.params, collection) for f in findings]
-            judged = _with_obstacles(run, examiner, judged, before, after_deletes=proves_again)
-            findings[:] = _with_causes(run, collection, judged)
-            for finding in findings:
-                found.add(finding)
-                off = finding.cause is not None and finding.cause.why is Why.DUAL_WRITE_OFF
-                found.expected += off and finding.verdict in DRIFT
-            gone = [f for f in findings if f.verdict is Verdict.EXTRA]
-            _find_dependents(examiner, gone, looks.dependents, run.params.collections)
-
-        def finish(connection: Connection) -> None:
-            still = [f for f in findings if f.verdict in DRIFT or f.verdict is Verdict.IN_FLIGHT]
+    with (
+        phase(run, found, mode=run.params.repair, window=run.plan.windows.get(name), part=part) as line,
+        run.examiner(found, Policy(max_proof_reads=run.max_proof_reads())) as examiner,
+    ):
+        # A dependent of an extra row goes with it, whatever else is open about its own document; else the row above
+        # could never go.
+        dependents = _affordable(looks, name, everything, before)
+        units, others = units_of(examiner, [d for d in known if d.label not in dependents])
+        units += dependents.values()
+        found.taken += len(units) + len(others)
+        looked = examiner.protocol.run(units, Policy())
+        # What was extra before was proved then; a repair proves it again, and so does the look after it.
+        proves_again = after_repair and run.policy.delete
+        known_extra = {d.label for d in known if _is_proved(d) and not proves_again}
+        proved = examiner.protocol.prove_extra([f for f in looked if f.label not in known_extra])
+        judged = [*others, *proved, *(f for f in looked if f.label in known_extra)]
+        open_before = {label: d for label, d in before.items() if label not in written}
+        judged = [_settled(f, open_before.get(f.label), now, run.params, collection) for f in judged]
+        judged = _with_obstacles(run, examiner, judged, before, after_deletes=proves_again)
+        findings = _with_causes(run, collection, judged)
+        for finding in findings:
+            found.add(finding)
+            off = finding.cause is not None and finding.cause.why is Why.DUAL_WRITE_OFF
+            found.expected += off and finding.verdict in DRIFT
+        gone = [f for f in findings if f.verdict is Verdict.EXTRA]
+        _find_dependents(examiner, gone, looks.dependents, run.params.collections)
+        still = [f for f in findings if f.verdict in DRIFT or f.verdict is Verdict.IN_FLIGHT]
+        with line.kept() as connection:
             differences.remember(connection, name, still, run.run_id)
             # Only what was looked at is closed, and only what both sides agree on.
             differences.close(connection, name, {f.label for f in findings} - {f.label for f in still})
-
-        return measured(run, found, work, finish, run.plan.windows.get(name), part)
+    return found.as_json()
 
 
 def _affordable(

@@ -19,13 +19,13 @@ from dualwrite.model.baseline import Baseline
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
-from dualwrite.model.verdicts import Finding
-from dualwrite.postgres import Connection, seen_keys
+from dualwrite.postgres import seen_keys
 from dualwrite.postgres.remembered import baselines, differences, watermarks
 from dualwrite.postgres.remembered.differences import Known, OpenDifference
 from dualwrite.postgres.target import Target
 from dualwrite.runs import first_look, slices, tripwire
-from dualwrite.runs.reconcile_plan import DAG_ID, Run, measured
+from dualwrite.runs.reconcile_plan import DAG_ID, Run
+from dualwrite.runs.record import phase
 
 
 class SweepFailed(DualWriteError):
@@ -61,21 +61,15 @@ def prepare(run: Run) -> Sweeps:
 def look_at_slice(run: Run, part: Slice) -> dict[str, Any]:
     """The first look at the documents of one slice. What differs is kept open. Returns its report, with the `look` that
     holds the keys it saw."""
-    name, found, looks = part.collection, CollectionReport(part.collection, "compare"), list[int]()
-    pending: list[Finding] = []
+    name, found = part.collection, CollectionReport(part.collection, "compare")
     examiner = _examiner(run, found, differences.known(run.target, name))
-
-    def work() -> None:
+    with phase(run, found, mode=run.params.repair, window=None, part=part.number) as line:
         look = seen_keys.Look(run.target, name, DAG_ID, run.run_id)
-        looks.append(look.number)
         with examiner:
-            pending.extend(examiner.look_at_slice(part, first_look.PAGE_SIZE, look))
-
-    def finish(connection: Connection) -> None:
-        first_look.keep(connection, run, examiner, pending)
-
-    report = measured(run, found, work, finish, None, part.number)
-    return {**report, "look": looks[0]}
+            pending = examiner.look_at_slice(part, first_look.PAGE_SIZE, look)
+        with line.kept() as connection:
+            first_look.keep(connection, run, examiner, pending)
+    return {**found.as_json(), "look": look.number}
 
 
 def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
@@ -87,8 +81,6 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
         raise SweepFailed(f"A sweep needs all of its slices: of {name}, {why}. The next run sweeps it again.")
     looks = [int(m["look"]) for m in made if m is not None]
     found = CollectionReport(name, "compare")
-    pending: list[Finding] = []
-    left: dict[str, Any] = {}
     known = differences.known(run.target, name, but=run.run_id)  # the slices have kept what they found
     examiner = _examiner(run, found, known)
 
@@ -99,20 +91,17 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
         units = first_look.excused_and_unseen(examiner, unseen)
         return first_look.unsettled_too(examiner, units, known, run.params.max_open_looks, unseen)
 
-    def work() -> None:
+    with phase(run, found, mode=run.params.repair, window=None) as line:
         with examiner:
-            pending.extend(examiner.look_at_rest(looks, more))
-
-    def finish(connection: Connection) -> None:
-        first_look.keep(connection, run, examiner, pending)
-        watermarks.advance(connection, name, run.plan.now, run.run_id, swept_at=run.plan.now)
-        given = sweeps.baselines[name]
-        baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
-        left.update(first_look.to_look_at(connection, run, name))
-
-    rest = measured(run, found, work, finish, None)
+            pending = examiner.look_at_rest(looks, more)
+        with line.kept() as connection:
+            first_look.keep(connection, run, examiner, pending)
+            watermarks.advance(connection, name, run.plan.now, run.run_id, swept_at=run.plan.now)
+            given = sweeps.baselines[name]
+            baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
+            left = first_look.to_look_at(connection, run, name)
     return {
-        **slices.added_up("compare", parts, made, rest),
+        **slices.added_up("compare", parts, made, found.as_json()),
         "scope": "sweep",
         **left,
         "tripwire": None,
