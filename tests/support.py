@@ -16,6 +16,7 @@ from google.cloud import firestore
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.engine.compare import Examiner
+from dualwrite.engine.job import Job
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.model import gap_params
@@ -53,11 +54,10 @@ def examiner_of(
     client: firestore.Client, emulator: str, dsn: str, report: CollectionReport, policy: Policy, run_id: str = "r"
 ) -> Iterator[Examiner]:
     """What compares and writes one collection, the report's, over real parts."""
-    collection = CATALOG[report.collection]
     with (
         Source(client.project, emulator_host=emulator) as source,
         Target(lambda: postgres.connect(dsn), CATALOG) as target,
-        Examiner(source, target, CATALOG, collection, policy=policy, report=report, run_id=run_id) as examiner,
+        Examiner(Job(source, target, CATALOG, CATALOG[report.collection], run_id, report), policy) as examiner,
     ):
         yield examiner
 

@@ -96,17 +96,17 @@ def test_a_document_that_is_created_between_the_two_questions_about_its_key_keep
     report = CollectionReport("notifications", "look")
     with examiner_of(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
         [key] = [key for page in examiner.target.keys(CATALOG["notifications"]) for key in page]
-        owners = examiner.judge.owners
-        original = owners.sharing
+        whereabouts = examiner.protocol.whereabouts
+        original = whereabouts.sharing
 
         def sharing(keys):
-            monkeypatch.setattr(owners, "sharing", original)
+            monkeypatch.setattr(whereabouts, "sharing", original)
             at_work.document(path).delete()
             answer = original(keys)
             put(at_work, {path: notification()})
             return answer
 
-        monkeypatch.setattr(owners, "sharing", sharing)
+        monkeypatch.setattr(whereabouts, "sharing", sharing)
         [finding] = examiner.protocol.run([unit_of(CATALOG["notifications"], key, path)], Policy(delete=True))
     assert finding.verdict is Verdict.MATCHING
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'delete'") == 0

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from dualwrite.catalog import CATALOG
+from dualwrite.engine.classify import ParentState
 from dualwrite.engine.compare_and_set import Protocol
-from dualwrite.engine.judge import Judge
+from dualwrite.engine.job import Job
+from dualwrite.engine.parents import Parents
 from dualwrite.engine.units import Policy, unit_of
 from dualwrite.model.documents import Document
 from dualwrite.model.report import CollectionReport
@@ -106,17 +108,11 @@ class ModelTarget:
         return frozenset({UNIT.label}) if self._ask("untouched", tuple(ids)) else frozenset()
 
 
-class Present:
+class Present(Parents):
     """Everybody that the row refers to is there."""
 
-    def state(self, name: str, path: str) -> str:
+    def state(self, name: str, path: str) -> ParentState:
         return "present"
-
-    def learn(self, required: object) -> None:
-        pass
-
-    def forget(self) -> None:
-        pass
 
 
 @pytest.fixture
@@ -136,16 +132,8 @@ def modelled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _protocol(ask: Ask, may_delete: bool, source: type = ModelSource) -> Protocol:
-    judge = Judge(
-        source(ask),
-        ModelTarget(ask),
-        CATALOG,
-        BLOCKS,
-        report=CollectionReport("blocks", "gap"),
-        run_id="run",
-        parents=Present(),
-    )
-    return Protocol(judge, Policy(delete=may_delete))
+    job = Job(source(ask), ModelTarget(ask), CATALOG, BLOCKS, "run", CollectionReport("blocks", "gap"))
+    return Protocol(job, Policy(delete=may_delete), Present(job))
 
 
 def explored(*, delete: bool, operations: int, source: type = ModelSource) -> Explored:

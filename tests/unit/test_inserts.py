@@ -11,12 +11,9 @@ from dualwrite.postgres.target import Difference, Write
 T = datetime(2026, 2, 1, tzinfo=UTC)
 
 
-class Uniques:
-    """Owners that know two further unique keys: the cells after the first, one each."""
-
-    @staticmethod
-    def uniques(row: Row) -> tuple[tuple[object, ...], ...]:
-        return tuple((cell,) for cell in row.cells[1:])
+def uniques(row: Row) -> tuple[tuple[object, ...], ...]:
+    """Two further unique keys: the cells after the first, one each."""
+    return tuple((cell,) for cell in row.cells[1:])
 
 
 def row(name: str, *uniques: object, key: str | None = None, age: int = 0, path: str | None = None, entry=None) -> Row:
@@ -25,7 +22,7 @@ def row(name: str, *uniques: object, key: str | None = None, age: int = 0, path:
 
 
 def claims() -> Claims:
-    return Claims(Uniques())
+    return Claims(uniques)
 
 
 def test_a_claimed_key_is_refused_to_another_document_and_not_to_the_same():

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from types import SimpleNamespace
 
 import psycopg
 import pytest
 
 from dualwrite.catalog import CATALOG
-from dualwrite.engine.compare import Examiner
-from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, _batches, _mapped_of, _takes_proof, _untold
+from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, Protocol, _batches, _takes_proof, _untold
 from dualwrite.engine.deletes import Deletes
-from dualwrite.engine.judge import ATTEMPTS, Judged
-from dualwrite.engine.page import Page
+from dualwrite.engine.job import Job
+from dualwrite.engine.judge import ATTEMPTS, Judged, wait_or_raise
+from dualwrite.engine.parents import Parents
+from dualwrite.engine.reading import _mapped_of
 from dualwrite.engine.units import Policy, Unit
+from dualwrite.engine.whereabouts import Unknown
 from dualwrite.firestore.source import Source
 from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Refusal, Rejection, Row
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres import Connection
-from dualwrite.postgres.target import Target
+from dualwrite.postgres.target import Comparison, Target
 
 T = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -85,8 +86,8 @@ def slept(monkeypatch) -> list[float]:
 
 
 @pytest.fixture
-def posts() -> Iterator[Examiner]:
-    """An examiner of posts that reaches neither database."""
+def posts() -> Iterator[Protocol]:
+    """The protocol for posts that reaches neither database."""
 
     def nowhere() -> Connection:
         raise AssertionError("nothing here asks a database")
@@ -94,17 +95,19 @@ def posts() -> Iterator[Examiner]:
     with (
         Source("nowhere", emulator_host="127.0.0.1:1") as source,
         Target(nowhere, CATALOG) as target,
-        Examiner(
-            source, target, CATALOG, CATALOG["posts"],
-            policy=Policy(), report=CollectionReport("posts", "gap"), run_id="run",
-        ) as examiner,
-    ):  # fmt: skip
-        yield examiner
+        closing(_protocol(source, target)) as protocol,
+    ):
+        yield protocol
 
 
-def test_what_no_retry_helps_is_raised_at_once(slept, posts):
+def _protocol(source: Source, target: Target) -> Protocol:
+    job = Job(source, target, CATALOG, CATALOG["posts"], "run", CollectionReport("posts", "gap"))
+    return Protocol(job, Policy(), Parents(job))
+
+
+def test_what_no_retry_helps_is_raised_at_once(slept):
     with pytest.raises(psycopg.errors.CheckViolation):
-        posts.judge.wait_or_raise(psycopg.errors.CheckViolation(), 0)
+        wait_or_raise("posts", psycopg.errors.CheckViolation(), 0)
     assert slept == []
 
 
@@ -114,9 +117,9 @@ def test_a_page_whose_statement_no_retry_helps_ends_with_what_postgres_said(slep
         raise psycopg.errors.UndefinedTable
         yield
 
-    monkeypatch.setattr(posts.target, "transaction", refused)
+    monkeypatch.setattr(posts._target, "transaction", refused)
     with pytest.raises(psycopg.errors.UndefinedTable):
-        posts.judge.judge(Page(posts.judge.stager), Policy())
+        posts.judge(posts.page(), Policy())
     assert slept == []
 
 
@@ -129,42 +132,41 @@ def _nothing_differs(posts, monkeypatch, *, faults: list[Exception], unknown: bo
             raise faults.pop()
         yield None
 
-    same = SimpleNamespace(differences=[], derived_lag=0)
-    monkeypatch.setattr(posts.target, "transaction", transaction)
-    monkeypatch.setattr(posts.target, "compare_staged", lambda *_: same)
-    monkeypatch.setattr(posts.judge, "_is_unknown", lambda *_: unknown)
-    monkeypatch.setattr(posts.judge, "_settle", lambda *_: Judged({}, {}))
+    same = Comparison([], [], 0)
+    monkeypatch.setattr(posts._target, "transaction", transaction)
+    monkeypatch.setattr(posts._target, "compare_staged", lambda *_: same)
+    monkeypatch.setattr(posts.whereabouts, "unknown", lambda *_: Unknown([], frozenset(), []) if unknown else None)
 
 
 def test_a_page_that_met_a_deadlock_is_judged_by_the_next_attempt(slept, posts, monkeypatch):
     _nothing_differs(posts, monkeypatch, faults=[psycopg.errors.DeadlockDetected()], unknown=False)
-    assert posts.judge.judge(Page(posts.judge.stager), Policy()) == Judged({}, {})
+    assert posts.judge(posts.page(), Policy()) == Judged({}, {})
     assert len(slept) == 1
 
 
 def test_a_page_whose_rows_keep_changing_is_given_up_and_says_so(slept, posts, monkeypatch):
     _nothing_differs(posts, monkeypatch, faults=[], unknown=True)
     with pytest.raises(TargetError, match="Rows of posts kept changing through 10 looks"):
-        posts.judge.judge(Page(posts.judge.stager), Policy())
+        posts.judge(posts.page(), Policy())
 
 
 def test_a_pages_inserts_are_read_again_beside_the_next_page_each_document_once(posts, monkeypatch):
     asked: list[list[str]] = []
-    monkeypatch.setattr(posts.source, "get", lambda paths: asked.append(paths) or {})
-    posts.protocol.confirm_later([_row("u1"), _row("u2")], [1, 2])
-    posts.protocol.confirm_later([], [])
-    posts.protocol._executor.shutdown(wait=True)
+    monkeypatch.setattr(posts._source, "get", lambda paths: asked.append(paths) or {})
+    posts.confirm_later([_row("u1"), _row("u2")], [1, 2])
+    posts.confirm_later([], [])
+    posts.close()
     assert asked == [["things/k"]]
 
 
-def test_a_deadlock_is_waited_out_ever_longer_and_never_beyond_five_seconds(slept, posts):
+def test_a_deadlock_is_waited_out_ever_longer_and_never_beyond_five_seconds(slept):
     error = psycopg.errors.DeadlockDetected()
     for attempt in range(ATTEMPTS - 1):
-        posts.judge.wait_or_raise(error, attempt)
+        wait_or_raise("posts", error, attempt)
         longest = min(5.0, 0.1 * 2**attempt)
         assert longest / 2 <= slept[-1] <= longest, attempt
     with pytest.raises(TargetError, match=r"Writing posts failed 10 times with DeadlockDetected"):
-        posts.judge.wait_or_raise(error, ATTEMPTS - 1)
+        wait_or_raise("posts", error, ATTEMPTS - 1)
     assert len(slept) == ATTEMPTS - 1 == 9
 
 
@@ -178,9 +180,11 @@ def test_a_key_that_keeps_changing_is_looked_at_five_times_with_growing_pauses_a
         asked.append(units)
         return units
 
-    monkeypatch.setattr(posts.protocol, "_round", round_)  # no two databases change at just the right moments
+    monkeypatch.setattr(posts, "_round", round_)  # no two databases change at just the right moments
     unit = Unit("k", ("k",), "things/k", "e")
-    found = posts.protocol._run_batch({"k": unit}, Policy(), Deletes(posts.judge, [unit], Policy(), frozenset()))
+    found = posts._run_batch(
+        {"k": unit}, Policy(), Deletes(posts._job, posts.whereabouts, [unit], Policy(), frozenset())
+    )
     finding = Finding(Verdict.IN_FLIGHT, "k", "things/k", "e", ("k",), reason=Reason.KEPT_CHANGING)
     assert found == [finding]
     assert len(asked) == 5
@@ -194,8 +198,8 @@ def test_a_batch_ends_when_nothing_is_left_to_look_at(slept, posts, monkeypatch)
         done["k"] = Finding(Verdict.MATCHING, "k")
         return {}
 
-    monkeypatch.setattr(posts.protocol, "_round", round_)
+    monkeypatch.setattr(posts, "_round", round_)
     unit = _unit("k")
-    deletes = Deletes(posts.judge, [unit], Policy(), frozenset())
-    assert posts.protocol._run_batch({"k": unit}, Policy(), deletes) == [Finding(Verdict.MATCHING, "k")]
+    deletes = Deletes(posts._job, posts.whereabouts, [unit], Policy(), frozenset())
+    assert posts._run_batch({"k": unit}, Policy(), deletes) == [Finding(Verdict.MATCHING, "k")]
     assert slept == []

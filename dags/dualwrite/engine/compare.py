@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from dualwrite.engine.classify import duplicate, still_to_write
 from dualwrite.engine.compare_and_set import Protocol
-from dualwrite.engine.judge import Judge
+from dualwrite.engine.job import Job
 from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
 from dualwrite.engine.progress import ProgressLog
@@ -23,14 +23,12 @@ from dualwrite.engine.scans import scans
 from dualwrite.engine.second_look import seen_twice
 from dualwrite.engine.seen import Keys, Seen
 from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
-from dualwrite.firestore.source import Scan, Source
+from dualwrite.firestore.source import Scan
 from dualwrite.firestore.values import document_of, is_anothers
 from dualwrite.model.check_fields import begun
-from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.documents import Document
 from dualwrite.model.errors import IdentityError
 from dualwrite.model.mapping import Key, Row, joined_label, key_of_path, map_document
-from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import (
     DRIFT,
@@ -43,7 +41,6 @@ from dualwrite.model.verdicts import (
     rejected,
 )
 from dualwrite.model.windows import Window
-from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -63,26 +60,22 @@ class Examiner:
 
     def __init__(
         self,
-        source: Source,
-        target: Target,
-        catalog: Catalog,
-        collection: Collection,
-        *,
+        job: Job,
         policy: Policy,
-        report: CollectionReport,
-        run_id: str,
+        *,
         excused: Mapping[str, Excuse] | None = None,
         watched: frozenset[str] = frozenset(),
+        trusted: timedelta | None = None,
     ) -> None:
         """`excused`: what a person accepted, by label. `watched`: labels already open before this run;
-        `settled` collects those that match now."""
-        self.source = source
-        self.target = target
-        self.catalog = catalog
-        self.collection = collection
+        `settled` collects those that match now. `trusted`: see Parents."""
+        self.job = job
+        self.source = job.source
+        self.target = job.target
+        self.catalog = job.catalog
+        self.collection = job.collection
         self.policy = policy
-        self.report = report
-        self.run_id = run_id
+        self.report = job.report
         self._excused = excused or {}
         self._watched = watched
         self._told = watched | self._excused.keys()
@@ -98,11 +91,8 @@ class Examiner:
         """Drift that a person had excused before it was found; kept for `first_look` alone."""
         self.obstructed: list[Finding] = []
         """Extra rows that were to be deleted and are still there, each with the reason."""
-        self.parents = Parents(
-            source, target, catalog, run_id=run_id, insert=policy.insert and policy.parents, report=report
-        )
-        self.judge = Judge(source, target, catalog, collection, report=report, run_id=run_id, parents=self.parents)
-        self.protocol = Protocol(self.judge, policy)
+        self.parents = Parents(job, trusted)
+        self.protocol = Protocol(job, policy, self.parents)
         self._unresolved: list[tuple[Unit, Finding]] = []
         """Keys that documents share, each with what it is if its row is another document's."""
         self._waiting: list[Unit] = []
@@ -119,7 +109,6 @@ class Examiner:
 
     def close(self) -> None:
         self.protocol.close()
-        self.parents.close()
 
     def __enter__(self) -> Self:
         return self
@@ -260,7 +249,7 @@ class Examiner:
 
     def _page(self, messages: Iterable[Any]) -> None:
         """Examines documents as Firestore's messages. Most match: those take the short way, and become no object."""
-        page = Page(self.judge.stager)
+        page = self.protocol.page()
         entries: dict[str, set[str]] = {}
         stale: list[Unit] = []
         for message in messages:
@@ -268,7 +257,7 @@ class Examiner:
                 self._map(document_of(message), page, entries)
             if len(page) >= self._most_rows:
                 stale += self._judge_part(page)
-                page = Page(self.judge.stager)
+                page = self.protocol.page()
         self._finish_page([*stale, *self._judge_part(page)], entries)
 
     def _finish_page(self, stale: list[Unit], entries: dict[str, set[str]]) -> None:
@@ -277,7 +266,7 @@ class Examiner:
         if stale:
             self._examine(stale)
         self.protocol.collect_confirmations(wait=False)
-        self.judge.forget()
+        self.protocol.whereabouts.forget()
 
     def _map(self, document: Document, page: Page, entries: dict[str, set[str]]) -> None:
         """The exact way from a document to its rows or rejections. `entries` gets the labels of a document's entries."""
@@ -298,7 +287,7 @@ class Examiner:
 
     def _documents(self, documents: Iterable[Document]) -> None:
         """Examines documents that were read by path."""
-        page, entries = Page(self.judge.stager), dict[str, set[str]]()
+        page, entries = self.protocol.page(), dict[str, set[str]]()
         for document in documents:
             self._map(document, page, entries)
         self._finish_page(self._judge_part(page), entries)
@@ -326,7 +315,7 @@ class Examiner:
 
     def _judge_page(self, page: Page) -> list[Unit]:
         """Judges and, if the policy says so, inserts rows. Returns the stale rows that still need an update."""
-        judged = self.judge.judge(page, self.policy)
+        judged = self.protocol.judge(page, self.policy)
         # Only now: a page that can't be judged was not taken up, and a caller may go on without it.
         self.report.taken += len(page)
         if self._seen_keys is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from dualwrite.engine.owners import Owners
 from dualwrite.model.mapping import Key, Row
 from dualwrite.postgres.bad_rows import Refused, by_constraint
 from dualwrite.postgres.target import Difference, Write
@@ -19,15 +18,16 @@ from dualwrite.postgres.trial import Place, Tried
 class Claims:
     """Unique keys of rows that this run inserts, or would, and the documents that claimed them."""
 
-    def __init__(self, owners: Owners) -> None:
-        self._owners = owners
+    def __init__(self, uniques: Callable[[Row], Sequence[Key]]) -> None:
+        """`uniques`: a row's values for each further unique key."""
+        self._uniques = uniques
         self._claimants: dict[tuple[int, Key], str] = {}
         self._claimed: dict[str, list[tuple[int, Key]]] = {}
 
     def claim(self, row: Row) -> bool:
         """Reserves the keys of a row to be inserted; False where another document of this run has one already."""
         wanted: list[tuple[int, Key]] = [(-1, row.key)]
-        for number, values in enumerate(self._owners.uniques(row)):
+        for number, values in enumerate(self._uniques(row)):
             if None not in values:  # nulls are distinct in a unique key
                 wanted.append((number, values))
         claimant = _claimant(row)

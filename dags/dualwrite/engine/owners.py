@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dualwrite.engine.classify import HolderState, says_elsewhere
-from dualwrite.firestore.source import Source
-from dualwrite.model.declaration import Collection
+from dualwrite.engine.job import Job
 from dualwrite.model.documents import UNASKED, Document, Unasked
 from dualwrite.model.mapping import Cell, Key, Rejection, Row, map_document, question_of
-from dualwrite.postgres.target import Difference, Target
+from dualwrite.postgres.target import Difference
 
 _REMEMBERED = 200_000
 """Owners remembered in one run; forgotten all at once when there are more."""
@@ -30,10 +29,10 @@ class Owner:
 class Owners:
     """What was learned of rows' owners in one run of one collection, by the rows' keys."""
 
-    def __init__(self, source: Source, target: Target, collection: Collection) -> None:
-        self._source = source
-        self._target = target
-        self._collection = collection
+    def __init__(self, job: Job) -> None:
+        self._source = job.source
+        self._target = job.target
+        self._collection = collection = job.collection
         self._known: dict[Key, Owner | Unasked | None] = {}
         names = [c.name for c in collection.columns]
         self._unique_indexes = [tuple(names.index(n) for n in unique) for unique in collection.unique]

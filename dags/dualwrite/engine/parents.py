@@ -1,4 +1,4 @@
-"""The documents that a row requires: whether they are there, and in a writing run, their rows first.
+"""The documents that a row requires: whether they are there.
 
 Firestore keeps what is below a deleted document, and the rows of deleted documents may still be there. So before a
 row is called missing, all documents that it requires are looked up, not only those whose rows aren't there.
@@ -6,63 +6,43 @@ row is called missing, all documents that it requires are looked up, not only th
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import timedelta
 
-from dualwrite.engine.classify import ParentState, parent_state
-from dualwrite.engine.compare_and_set import Protocol
-from dualwrite.engine.judge import Judge
-from dualwrite.engine.page import Page
-from dualwrite.engine.units import Policy
-from dualwrite.firestore.source import Source
-from dualwrite.model.declaration import Catalog
+from dualwrite.engine.classify import ParentState
+from dualwrite.engine.job import Job
+from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.documents import Unasked
 from dualwrite.model.mapping import Row, map_document
-from dualwrite.model.report import CollectionReport
 from dualwrite.postgres.remembered import gone
-from dualwrite.postgres.target import Target
+from dualwrite.postgres.target import Difference
 
 _REMEMBERED = 200_000
 """Documents remembered in one run; forgotten all at once when there are more."""
+
+Required = tuple[str, str]
+"""Collection and path of a document that a row requires."""
 
 
 class Parents:
     """What was learned of required documents in one run of one collection, by collection and path."""
 
-    def __init__(
-        self,
-        source: Source,
-        target: Target,
-        catalog: Catalog,
-        *,
-        run_id: str,
-        insert: bool,
-        report: CollectionReport,
-    ) -> None:
-        self._source = source
-        self._target = target
-        self._catalog = catalog
-        self._run_id = run_id
-        self._policy = Policy(insert=insert)
-        self._report = report
-        self._known: dict[tuple[str, str], ParentState] = {}
-        self.trusted: timedelta | None = None
-        """How long it holds that a document without a row was gone when it was asked for; None: it is asked for again."""
-        self.gone: set[tuple[str, str]] = set()
-        """Documents without a row, by collection and path, that were asked for and are gone."""
-        self._workers: dict[str, tuple[Judge, Protocol]] = {}
-
-    def close(self) -> None:
-        for _, protocol in self._workers.values():
-            protocol.close()
+    def __init__(self, job: Job, trusted: timedelta | None = None) -> None:
+        """`trusted`: how long it holds that a document without a row was gone when it was asked for; None: it is asked for
+        again."""
+        self._job = job
+        self._trusted = trusted
+        self._known: dict[Required, ParentState] = {}
+        self.gone: set[Required] = set()
+        """Documents without a row that were asked for and are gone."""
 
     def state(self, name: str, path: str) -> ParentState | None:
-        """What is known of a document; None where nobody asked yet."""
+        """What is known of a document; None if nobody has asked yet."""
         return self._known.get((name, path))
 
-    def insertable(self) -> list[tuple[str, str]]:
-        """Collections and paths of the documents that were asked for, could have a row and have none: what an inserting run
-        writes for those that require them."""
+    def insertable(self) -> list[Required]:
+        """The documents that were asked for, could have a row and have none: what an inserting run writes for those that
+        require them."""
         return [required for required, state in self._known.items() if state == "insertable"]
 
     def forget(self) -> None:
@@ -70,66 +50,79 @@ class Parents:
         if len(self._known) > _REMEMBERED:
             self._known.clear()
 
-    def learn(self, required: Iterable[tuple[str, str]], rowless: Container[tuple[str, str]] = frozenset()) -> None:
-        """Reads documents; those without a row are inserted where the run inserts, with their own parents first. Of the
-        `rowless` ones, whose row isn't there, those are not asked for that were gone lately: one that came back has a row,
-        or is missing itself.
+    def read(self, required: Iterable[Required], rowless: Container[Required]) -> Iterator[tuple[str, list[Row]]]:
+        """Reads documents. Those that can't have a row are known then; yields the rows of the others, by collection, to be
+        judged, and told by `learn`. Of the `rowless` ones, whose row isn't there, those are not asked for that were gone
+        lately: one that came back has a row, or is missing itself.
 
         Called between transactions: no lock and no snapshot of ours is held while Firestore is read.
         """
         by_name: dict[str, list[str]] = {}
         wanted = dict.fromkeys(required)
-        if self.trusted is not None and (without := [r for r in wanted if r in rowless]):
-            for document in gone.known(self._target, without, self.trusted):
-                self._known[document] = "gone"
-                del wanted[document]
+        if self._trusted is not None and (without := [r for r in wanted if r in rowless]):
+            for known in gone.known(self._job.target, without, self._trusted):
+                self._known[known] = "gone"
+                del wanted[known]
         for name, path in wanted:
             by_name.setdefault(name, []).append(path)
         for name, paths in by_name.items():
-            for path, state in self._settle(name, paths).items():
-                self._known[name, path] = state
-                if state == "gone" and (name, path) in rowless:
-                    self.gone.add((name, path))
+            collection = self._job.catalog[name]
+            for documents in self._job.source.get_in_parts(paths, collection.fields):
+                rows: list[Row] = []
+                states: dict[str, ParentState] = {}
+                for path, document in documents.items():
+                    if document is None:
+                        states[path] = "gone"
+                        continue
+                    units = None if isinstance(document, Unasked) else map_document(collection, document)
+                    if units and isinstance(units[0], Row):
+                        rows.append(units[0])
+                    else:
+                        states[path] = "unfit"
+                self.learn(name, states, rowless)
+                if rows:
+                    yield name, rows
 
-    def _settle(self, name: str, paths: list[str]) -> dict[str, ParentState]:
-        collection = self._catalog[name]
-        states: dict[str, ParentState] = {}
-        for documents in self._source.get_in_parts(paths, collection.fields):
-            rows: list[Row] = []
-            for path, document in documents.items():
-                if document is None:
-                    states[path] = "gone"
-                    continue
-                units = None if isinstance(document, Unasked) else map_document(collection, document)
-                if units and isinstance(units[0], Row):
-                    rows.append(units[0])
-                else:
-                    states[path] = "unfit"
-            states.update(self._judged(name, rows))
-        return states
+    def learn(self, name: str, states: Mapping[str, ParentState], rowless: Container[Required]) -> None:
+        """What documents of a collection are, by path."""
+        for path, state in states.items():
+            self._known[name, path] = state
+            if state == "gone" and (name, path) in rowless:
+                self.gone.add((name, path))
 
-    def _judged(self, name: str, rows: Sequence[Row]) -> dict[str, ParentState]:
-        """What these documents are by their own rows, which are inserted where the run inserts."""
-        if not rows:
-            return {}
-        judge, protocol = self._worker(name)
-        judged = judge.judge(Page.of(judge.stager, rows), self._policy)
-        inserted = [rows[n] for n in judged.journal]
-        self._report.parents_inserted += len(inserted)
-        protocol.confirm_later(inserted, list(judged.journal.values()))
-        protocol.collect_confirmations(wait=True)
-        return {row.path: parent_state(judged.findings.get(n), n in judged.journal) for n, row in enumerate(rows)}
 
-    def _worker(self, name: str) -> tuple[Judge, Protocol]:
-        if name not in self._workers:
-            judge = Judge(
-                self._source,
-                self._target,
-                self._catalog,
-                self._catalog[name],
-                report=CollectionReport(name, self._report.phase),
-                run_id=self._run_id,
-                parents=self,
-            )
-            self._workers[name] = judge, Protocol(judge, self._policy)
-        return self._workers[name]
+class References:
+    """Which documents the rows of a collection name, by the columns that reference other rows."""
+
+    def __init__(self, catalog: Catalog, collection: Collection) -> None:
+        self._columns = [
+            (c.name, collection.columns.index(c), c.parent.collection, catalog.ancestor_path(collection, c))
+            for c in collection.references
+        ]
+
+    def required(self, difference: Difference, nulling: frozenset[str]) -> list[Required]:
+        """The documents that a row to be inserted needs, or whose row an existing one lacks; and what a column names that
+        differs and may have become null (`nulling`)."""
+        return [
+            required
+            for name, _, required in self._named(difference.row)
+            if not difference.found or name in difference.lacks or (name in nulling and name in difference.columns)
+        ]
+
+    def rowless(self, difference: Difference) -> list[Required]:
+        """Of the documents that a row to be inserted needs, those without a row."""
+        if difference.found:
+            return []
+        return [required for name, _, required in self._named(difference.row) if name in difference.lacks]
+
+    def nullable(self, row: Row, nulling: frozenset[str]) -> Iterable[tuple[int, Required]]:
+        """Of each column that may become null: its index, and the document that it names."""
+        for name, index, required in self._named(row) if nulling else ():
+            if name in nulling:
+                yield index, required
+
+    def _named(self, row: Row) -> Iterator[tuple[str, int, Required]]:
+        segments = row.path.split("/")
+        for name, index, parent, path in self._columns:
+            if row.cells[index] is not None:
+                yield name, index, (parent, path(segments, str(row.cells[index])))

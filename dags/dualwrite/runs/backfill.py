@@ -172,7 +172,7 @@ def verdict_of(found: CollectionReport) -> str:
 
 def examiner_of(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
     """What examines a collection, with what a person excused there."""
-    return run.examiner(found, policy, excused_in(run, found.collection))
+    return Examiner(run.job(found), policy, excused=excused_in(run, found.collection))
 
 
 def excused_in(run: Run, name: str) -> dict[str, Excuse]:

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from dualwrite.engine.sliced import SliceExaminer
 from dualwrite.engine.slicing import Cutter
+from dualwrite.engine.units import Policy
 from dualwrite.model.baseline import Baseline
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.slices import Slice
@@ -76,7 +78,7 @@ def verify(run: Run, part: Slice) -> dict[str, Any]:
     found, params = CollectionReport(part.collection, "verify"), run.params
     with phase(run, found, mode="explain", window=None, part=part.number) as line:
         look = seen_keys.Look(run.target, part.collection, DAG_ID, run.run_id)
-        with run.slice_examiner(found, excused_in(run, part.collection)) as examiner:
+        with SliceExaminer(run.job(found), Policy(), excused=excused_in(run, part.collection)) as examiner:
             examiner.again(examiner.look_at_slice(part, params.page_size, look), params.grace_seconds)
         found.verification = verdict_of(found)
         with line.kept() as connection:
@@ -100,7 +102,7 @@ def finish_verification(
         else:
             count_both(run, found)
             looks = [m["look"] for m in made if m is not None]
-            with run.slice_examiner(found, excused_in(run, name)) as examiner:
+            with SliceExaminer(run.job(found), Policy(), excused=excused_in(run, name)) as examiner:
                 examiner.again(examiner.look_at_rest(looks), params.grace_seconds)
             verdicts = {verdict_of(found), *(m["verification"] for m in made if m is not None)}
             found.verification = "verified" if verdicts == {"verified"} else "not_verified"

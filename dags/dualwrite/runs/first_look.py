@@ -72,9 +72,8 @@ def _look(run: Run, name: str, window: Window | None) -> dict[str, Any]:
         tripwire.of(run, name, window),
     )
     # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
-    examiner = run.examiner(report, Policy(), known.excuses, known.own_labels)
-    if _trusts_memory(run, name, window):
-        examiner.parents.trusted = timedelta(hours=run.params.sweep_every_hours)
+    trusted = timedelta(hours=run.params.sweep_every_hours) if _trusts_memory(run, name, window) else None
+    examiner = Examiner(run.job(report), Policy(), excused=known.excuses, watched=known.own_labels, trusted=trusted)
 
     def more(examiner: Examiner) -> list[Unit]:
         """Keys that no document of this look accounted for: those found from the other sides or, in a sweep, the excused ones."""

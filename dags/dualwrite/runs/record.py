@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,9 +13,7 @@ from typing import ClassVar
 from weakref import WeakValueDictionary
 
 from dualwrite import postgres
-from dualwrite.engine.compare import Examiner
-from dualwrite.engine.sliced import SliceExaminer
-from dualwrite.engine.units import Policy
+from dualwrite.engine.job import Job
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog
@@ -23,7 +21,6 @@ from dualwrite.model.gap_params import GapParams
 from dualwrite.model.pace import Pace
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
-from dualwrite.model.verdicts import Excuse
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection
 from dualwrite.postgres.pressure import Pressure
@@ -85,41 +82,9 @@ class BaseRun:
         """Whether a phase that ended so leaves a line in the run log."""
         return True
 
-    def examiner(
-        self,
-        found: CollectionReport,
-        policy: Policy,
-        excused: Mapping[str, Excuse] | None = None,
-        watched: frozenset[str] = frozenset(),
-    ) -> Examiner:
-        """Examines the collection of a report, which it fills."""
-        return Examiner(
-            self.source,
-            self.target,
-            self.catalog,
-            self.catalog[found.collection],
-            policy=policy,
-            report=found,
-            run_id=self.run_id,
-            excused=excused,
-            watched=watched,
-        )
-
-    def slice_examiner(
-        self, found: CollectionReport, excused: Mapping[str, Excuse], watched: frozenset[str] = frozenset()
-    ) -> SliceExaminer:
-        """Compares a slice of the collection of a report, or what its slices left. Writes nothing."""
-        return SliceExaminer(
-            self.source,
-            self.target,
-            self.catalog,
-            self.catalog[found.collection],
-            policy=Policy(),
-            report=found,
-            run_id=self.run_id,
-            excused=excused,
-            watched=watched,
-        )
+    def job(self, report: CollectionReport) -> Job:
+        """What examines the collection of a report is told."""
+        return Job(self.source, self.target, self.catalog, self.catalog[report.collection], self.run_id, report)
 
 
 class Phase:

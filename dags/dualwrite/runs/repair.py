@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dualwrite.engine import preflight as checks
+from dualwrite.engine.compare import Examiner
 from dualwrite.engine.units import Policy
 from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.errors import BrakeError
@@ -112,7 +113,7 @@ def _needed(run: Run, waiting: Sequence[tuple[str, OpenDifference]]) -> list[tup
     be repaired for its own sake is left out."""
     required: dict[str, dict[str, None]] = {}
     for name in dict.fromkeys(name for name, _ in waiting):
-        with run.examiner(CollectionReport(name, "write"), Policy()) as examiner:
+        with Examiner(run.job(CollectionReport(name, "write")), Policy()) as examiner:
             units, _ = units_of(examiner, [d for of, d in waiting if of == name])
             examiner.protocol.run(units, Policy())
             for parent, path in examiner.missing_parents:
@@ -286,7 +287,7 @@ def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
     parts = iter([[d for page in pages for d in page]]) if policy.delete else pages
     with (
         phase(run, found, mode=run.params.repair, window=run.plan.windows.get(name)) as line,
-        run.examiner(found, policy) as examiner,
+        Examiner(run.job(found), policy) as examiner,
     ):
         may_write(run)  # in here, so that what asking costs is counted
         examiner.protocol.finish_journal()

@@ -23,7 +23,7 @@ from dualwrite.model.declaration import Collection
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, OBSTACLES, SETTLED_BY_WRITING, Cause, Finding, Reason, Verdict, Why, is_same
-from dualwrite.postgres import target_clock
+from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.references import why_kept
 from dualwrite.postgres.remembered import differences, journal
 from dualwrite.postgres.remembered.differences import Due, OpenDifference, differences_at
@@ -145,7 +145,7 @@ def _look_at_collection(
     before = {d.label: d for d in known}
     with (
         phase(run, found, mode=run.params.repair, window=run.plan.windows.get(name), part=part) as line,
-        run.examiner(found, Policy(max_proof_reads=run.max_proof_reads())) as examiner,
+        Examiner(run.job(found), Policy(max_proof_reads=run.max_proof_reads())) as examiner,
     ):
         # A dependent of an extra row goes with it, whatever else is open about its own document; else the row above
         # could never go.

@@ -14,7 +14,7 @@ from typing import Any
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.sliced import SliceExaminer
 from dualwrite.engine.slicing import Cutter
-from dualwrite.engine.units import Unit
+from dualwrite.engine.units import Policy, Unit
 from dualwrite.model.baseline import Baseline
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.report import CollectionReport
@@ -115,7 +115,7 @@ def forget_looks(run: Run) -> None:
 
 def _examiner(run: Run, found: CollectionReport, known: Known) -> SliceExaminer:
     # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
-    return run.slice_examiner(found, known.excuses, known.own_labels)
+    return SliceExaminer(run.job(found), Policy(), excused=known.excuses, watched=known.own_labels)
 
 
 def _unseen(target: Target, own: list[OpenDifference], looks: Sequence[int]) -> list[OpenDifference]:

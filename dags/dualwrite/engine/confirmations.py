@@ -1,0 +1,70 @@
+"""Step 5 of a page's inserts, beside the next page: the documents of the rows are read once more by a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from dualwrite.engine.units import Unit, unit_of_row
+from dualwrite.firestore.source import Source
+from dualwrite.model.documents import Answer, Document
+from dualwrite.model.mapping import Row
+
+_MOST_PAGES = 2
+"""Pages that may wait for their answers before the next one is judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Inserted:
+    """A row that was inserted and isn't confirmed yet, without its content."""
+
+    unit: Unit
+    path: str
+    update_time: datetime
+    journal_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of a page's inserts: journal ids of those whose documents are as they were, and the others."""
+
+    still: list[int] = field(default_factory=list)
+    moved: list[tuple[Unit, int]] = field(default_factory=list)
+
+
+class Confirmations:
+    """The inserts of one collection whose documents are still to be read again."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="confirm")
+        self._waiting: list[tuple[list[_Inserted], Future[dict[str, Answer]]]] = []
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def ask(self, rows: Sequence[Row], journal_ids: Sequence[int]) -> None:
+        """Has the documents of these rows read again, each once."""
+        if rows:
+            written = [
+                _Inserted(unit_of_row(row), row.path, row.update_time, i)
+                for row, i in zip(rows, journal_ids, strict=True)
+            ]
+            paths = list(dict.fromkeys(row.path for row in rows))
+            self._waiting.append((written, self._executor.submit(self._source.get, paths)))
+
+    def answered(self, *, wait: bool) -> Iterator[Answered]:
+        """The pages whose documents were read again, in their order; with `wait`, all of them."""
+        while self._waiting and (wait or self._waiting[0][1].done() or len(self._waiting) > _MOST_PAGES):
+            written, future = self._waiting.pop(0)
+            documents = future.result()
+            found = Answered()
+            for one in written:
+                document = documents[one.path]
+                if isinstance(document, Document) and document.update_time == one.update_time:
+                    found.still.append(one.journal_id)
+                else:
+                    found.moved.append((one.unit, one.journal_id))
+            yield found

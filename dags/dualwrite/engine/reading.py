@@ -1,0 +1,188 @@
+"""Step 2 of the writing protocol: what the documents of some keys are now.
+
+A document is read at the path that its unit tells, at the other paths that its row may belong to, or, if several documents
+may share a key, with all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from dualwrite.engine.job import Job
+from dualwrite.engine.units import Unit
+from dualwrite.engine.whereabouts import Whereabouts
+from dualwrite.model.documents import UNASKED, Document, Unasked
+from dualwrite.model.mapping import Key, Rejection, Row, map_document
+
+Entries = list[Row | Rejection] | Unasked
+"""The units of one document, none where it is gone; UNASKED where Firestore can't be asked for it."""
+Mapped = Row | Rejection | None | Unasked
+"""What a unit's document is now; None where it, or its entry, is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A part of the keys of one round, and what their documents are now, by label."""
+
+    units: dict[str, Unit]
+    mapped: dict[str, Mapped] = field(default_factory=dict)
+    duplicates: frozenset[str] = frozenset()
+    """Labels of documents whose natural key belongs to another one."""
+    orphaned: frozenset[str] = frozenset()
+    """Labels of keys that go with a document that they require."""
+    to_null: frozenset[str] = frozenset()
+    """Labels of rows that stay, with a null in place of a document that is gone."""
+
+
+class Reading:
+    """Reads the documents of one collection's keys."""
+
+    def __init__(self, job: Job, whereabouts: Whereabouts) -> None:
+        self._source = job.source
+        self._target = job.target
+        self._collection = job.collection
+        self._whereabouts = whereabouts
+
+    def read(self, units: Mapping[str, Unit], with_rows: Container[Key]) -> Iterator[Read]:
+        """What each unit's document is now, by label, and whether what it requires is there; `with_rows` are the keys that
+        have a row. In parts, each of which goes through the other steps before the next is taken: documents may be large."""
+        required = self._source.get([u.requires for u in units.values() if u.requires is not None])
+        without = {n: u for n, u in units.items() if u.requires is not None and required[u.requires] is None}
+        to_null = frozenset(n for n, u in without.items() if u.nulls)
+        orphaned = {n: u for n, u in without.items() if n not in to_null}
+        if orphaned:
+            yield Read(orphaned, dict.fromkeys(orphaned), orphaned=frozenset(orphaned))
+        others = [u for n, u in units.items() if n not in orphaned]
+        by_path = self._collection.keyed_by_path
+        for part in self._read_by_path(others, with_rows) if by_path else self._read_by_key(others):
+            yield replace(part, to_null=to_null & part.units.keys())
+
+    def _read_by_path(self, units: Sequence[Unit], with_rows: Container[Key]) -> Iterator[Read]:
+        """Where no document is at a unit's path, or it can't be asked for, the other paths that its row may belong to are
+        asked for, one after the other."""
+        lost: dict[str, Mapped] = {u.label: None for u in units if u.path is None}
+        by_label = {u.label: u for u in units}
+        at = _by_path((u, u.path) for u in units)
+        for entries in self._entries_at(at):
+            found = {u.label: _mapped_of(u, told) for path, told in entries.items() for u in at[path]}
+            lost.update((n, m) for n, m in found.items() if m is None or m is UNASKED)
+            there = {n: m for n, m in found.items() if n not in lost}
+            yield Read({n: by_label[n] for n in there}, there)
+        rows = [by_label[n] for n in lost if by_label[n].key in with_rows]
+        told = self._target.paths(self._collection, [u.key for u in rows]) if rows and self._may_move else {}
+        others = {u.label: [p for p in told.get(u.key, ()) if p != u.path] for u in rows}
+        for n in range(max(map(len, others.values()), default=0)):
+            at = _by_path((u, others[u.label][n]) for u in rows if u.label in lost and len(others[u.label]) > n)
+            for entries in self._entries_at(at):
+                moved = {
+                    u.label: replace(u, path=path)
+                    for path, told_there in entries.items()
+                    if told_there not in ([], UNASKED)
+                    for u in at[path]
+                }
+                for label in moved:
+                    del lost[label]
+                yield Read(moved, {n: _mapped_of(u, entries[str(u.path)]) for n, u in moved.items()})
+        if lost:
+            yield Read({n: by_label[n] for n in lost}, lost)
+
+    @property
+    def _may_move(self) -> bool:
+        return not self._collection.keyed_by_whole_path
+
+    def _entries_at(self, units: Mapping[str, Sequence[Unit]]) -> Iterator[dict[str, Entries]]:
+        """Of the documents at these paths what the units there ask for, in parts. Each is mapped once, however many of its
+        entries are asked for."""
+        for documents in self._source.get_in_parts(units, self._collection.fields):
+            found: dict[str, Entries] = {}
+            for path, document in documents.items():
+                if isinstance(document, Document):
+                    found[path] = _asked_for(map_document(self._collection, document) or [], units[path])
+                else:
+                    found[path] = [] if document is None else document
+            yield found
+
+    def _read_by_key(self, units: Sequence[Unit]) -> Iterator[Read]:
+        """Natural keys that several documents may share: all of them are asked for. The row belongs to the document that
+        equals it, else to the oldest."""
+        by_key: dict[Key, list[Unit]] = {}
+        for unit in units:
+            by_key.setdefault(unit.key, []).append(unit)
+        for answers in self._whereabouts.sharing(list(by_key)):
+            sharing = {key: answer for key, answer in answers.items() if not isinstance(answer, Unasked)}
+            # not even the document above it can be asked for
+            unasked = {u.label: u for key in answers if key not in sharing for u in by_key[key]}
+            if unasked:
+                yield Read(unasked, dict.fromkeys(unasked, UNASKED))
+            owners = self._owners_of(sharing)
+            here = {u.label: u for key in sharing for u in by_key[key]}
+            own = {n: next((s for s in sharing[u.key] if s.path == u.path), None) for n, u in here.items()}
+            # Gone, or with another key now (then the row of that counts), or created since everybody was asked.
+            elsewhere = _by_path((u, u.path) for n, u in here.items() if own[n] is None)
+            at_once = {n: u for n, u in here.items() if own[n] is not None or u.path is None}
+            yield self._shared(at_once, own, sharing, owners)
+            for entries in self._entries_at(elsewhere):
+                part = {u.label: u for path in entries for u in elsewhere[path]}
+                told = {
+                    u.label: None if isinstance(there, Unasked) else next(iter(there), None)
+                    for path, there in entries.items()
+                    for u in elsewhere[path]
+                }
+                yield self._shared(part, told, sharing, owners)
+
+    def _shared(
+        self,
+        units: dict[str, Unit],
+        own: Mapping[str, Row | Rejection | None],
+        sharing: Mapping[Key, Sequence[Row | Rejection]],
+        owners: Mapping[Key, Row],
+    ) -> Read:
+        """A part of the keys, if they are natural ones: whose document each key is."""
+        mapped: dict[str, Mapped] = {}
+        duplicates: set[str] = set()
+        for unit in units.values():
+            mine, owner = own[unit.label], owners.get(unit.key)
+            if isinstance(mine, Rejection):
+                mapped[unit.label] = mine
+            elif mine is not None and owner is not None and owner.path != mine.path:
+                mapped[unit.label] = mine
+                duplicates.add(unit.label)
+            else:
+                mapped[unit.label] = owner or mine or next(iter(sharing[unit.key]), None)
+        return Read(units, mapped, frozenset(duplicates))
+
+    def _owners_of(self, sharing: Mapping[Key, Sequence[Row | Rejection]]) -> dict[Key, Row]:
+        candidates = {key: [s for s in shared if isinstance(s, Row)] for key, shared in sharing.items()}
+        contested = [row for rows in candidates.values() if len(rows) > 1 for row in rows]
+        with self._target.transaction() as connection:
+            compared = self._target.compare(connection, self._collection, contested) if contested else None
+        differing = {(d.row.path, d.row.key) for d in compared.differences} if compared else set()
+        differing |= {(contested[n].path, contested[n].key) for n, _ in compared.refused} if compared else set()
+        return {
+            key: min(rows, key=lambda r: ((r.path, r.key) in differing, r.create_time, r.label))
+            for key, rows in candidates.items()
+            if rows
+        }
+
+
+def _mapped_of(unit: Unit, entries: Entries) -> Mapped:
+    """The unit's own part of its document. A document whose entries can't be read at all says the same of each."""
+    if isinstance(entries, Unasked):
+        return entries
+    own = next((m for m in entries if m.entry == unit.entry), None)
+    return own or next((m for m in entries if isinstance(m, Rejection) and m.entire), None)
+
+
+def _asked_for(entries: Sequence[Row | Rejection], units: Sequence[Unit]) -> list[Row | Rejection]:
+    """Those of a document's entries that these units are: it may have forty thousand."""
+    wanted = {u.entry for u in units}
+    return [m for m in entries if m.entry in wanted or (isinstance(m, Rejection) and m.entire)]
+
+
+def _by_path(units: Iterable[tuple[Unit, str | None]]) -> dict[str, list[Unit]]:
+    found: dict[str, list[Unit]] = {}
+    for unit, path in units:
+        if path is not None:
+            found.setdefault(path, []).append(unit)
+    return found

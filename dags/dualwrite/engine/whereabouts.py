@@ -1,0 +1,184 @@
+"""Where does a key's document live? One place asks: whose a contested row is (owners.py), whether the documents are there
+that a row requires (parents.py), and whether a document that is gone from its path is anywhere else (absence.py).
+
+The answers are never guessed: there, gone, or can't be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dualwrite.engine.absence import Absence
+from dualwrite.engine.classify import Circumstances
+from dualwrite.engine.job import Job
+from dualwrite.engine.owners import Owners
+from dualwrite.engine.parents import Parents, References, Required
+from dualwrite.engine.units import Unit
+from dualwrite.model.declaration import Collection
+from dualwrite.model.documents import UNASKED, Document, Unasked
+from dualwrite.model.mapping import Key, Rejection, Row, key_of_path, map_document
+from dualwrite.postgres.target import Difference
+
+
+def takes_names(collection: Collection) -> bool:
+    """Whether only a complete read of names proves that no document has a key: a read at one path says nothing."""
+    return collection.keyed_by_path and not collection.keyed_by_whole_path
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What is to be asked of the source before some differences can be judged."""
+
+    required: Sequence[Required]
+    rowless: frozenset[Required]
+    """Documents that rows to be inserted need, and that have no row."""
+    contested: Sequence[Key]
+    """Rows whose owner nobody has asked for."""
+
+
+class Whereabouts:
+    """Where the documents of one collection live, in one run. What was asked of contested rows is remembered; what is asked
+    of natural keys and for a proof is asked anew each time."""
+
+    def __init__(self, job: Job, parents: Parents) -> None:
+        self._job = job
+        self._collection = job.collection
+        self._parents = parents
+        self._owners = Owners(job)
+        self._references = References(job.catalog, job.collection)
+
+    def forget(self) -> None:
+        """Keeps what is remembered within bounds; called between pages."""
+        self._parents.forget()
+        self._owners.forget()
+
+    # --- of a difference ------------------------------------------------------------------------------------------------
+
+    def required(self, difference: Difference, nulling: frozenset[str]) -> list[Required]:
+        """See References.required."""
+        return self._references.required(difference, nulling)
+
+    def uniques(self, row: Row) -> Sequence[Key]:
+        """The row's values for each further unique key."""
+        return self._owners.uniques(row)
+
+    def unknown(self, differences: Sequence[Difference], required: Mapping[int, Sequence[Required]]) -> Unknown | None:
+        """What nobody has asked yet of these differences, which require these documents (by number); None: all is known."""
+        asked = dict.fromkeys(r for d in differences for r in required[d.n] if self._parents.state(*r) is None)
+        contested = dict.fromkeys(key for d in differences for key in self._owners.unknown(d))
+        if not asked and not contested:
+            return None
+        rowless = frozenset(r for d in differences for r in self._references.rowless(d))
+        return Unknown(list(asked), rowless, list(contested))
+
+    def learn(self, contested: Iterable[Key]) -> None:
+        """Reads the documents of contested rows."""
+        self._owners.learn(contested)
+
+    def gone_columns(self, row: Row, nulling: frozenset[str]) -> list[int]:
+        """The columns that become null because the documents that they name are gone, as far as these were asked for."""
+        named = self._references.nullable(row, nulling)
+        return [index for index, required in named if self._parents.state(*required) == "gone"]
+
+    def columns_naming(self, row: Row, path: str, nulling: frozenset[str]) -> list[int]:
+        """The columns that may become null and name the document at this path."""
+        return [index for index, (_, named) in self._references.nullable(row, nulling) if named == path]
+
+    def circumstances(self, difference: Difference, required: Sequence[Required]) -> Circumstances:
+        """What is known of a difference of which nothing is unknown."""
+        states = (self._parents.state(*r) for r in required)
+        return Circumstances(
+            parents=[state for state in states if state is not None and state != "present"],
+            holders=self._owners.holders(difference),
+            belongs_elsewhere=self._owners.belongs_elsewhere(difference),
+            unasked=self._owners.is_unasked(difference),
+        )
+
+    # --- of natural keys ------------------------------------------------------------------------------------------------
+
+    def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, list[Row | Rejection] | Unasked]]:
+        """All documents that share each of these natural keys; see Owners.sharing."""
+        return self._owners.sharing(keys)
+
+    # --- of a document that is gone from its path -----------------------------------------------------------------------
+
+    def read_names(self, units: Iterable[Unit], most: int) -> Absence:
+        """One complete read of the names of each collection that a proof for these units needs, each of at most so many."""
+        absence = Absence(self._job.source, most)
+        units = list(units)
+        if takes_names(self._collection):
+            absence.look(self._collection, [u.key for u in units])
+        required: dict[str, set[Key]] = {}
+        for parent, key in (r for u in units for r in self._required_of(u)):
+            required.setdefault(parent.name, set()).add(key)
+        for name, keys in required.items():
+            absence.look(self._job.catalog[name], keys)
+        self._job.report.proof_reads += absence.reads
+        return absence
+
+    def elsewhere(self, unit: Unit, absence: Absence) -> Unit | Unasked | None:
+        """The unit as it really is, if its document (or the one that it requires) lives elsewhere; None: it is proved gone;
+        UNASKED: nobody could look."""
+        for collection, key in self._required_of(unit):
+            paths = absence.paths(collection, key)
+            if paths is None:
+                return UNASKED
+            if paths:
+                return replace(unit, requires=None)
+        if not takes_names(self._collection):
+            return None  # step 2 read the only path there is, or asked everybody who could share the key
+        paths = absence.paths(self._collection, unit.key)
+        if paths is None:
+            return UNASKED
+        below = f"{unit.requires}/"
+        living = (p for p in paths if unit.requires is None or not p.startswith(below))
+        return next((replace(unit, path=p, requires=None) for p in living), None)
+
+    def proof(self, units: Sequence[Unit], most: int) -> dict[str, Unit | Unasked | None]:
+        """By label, where the documents are that are gone from the units' paths: see `elsewhere`. Empty if no more is to be
+        read than was."""
+        if not any(takes_names(self._collection) or list(self._required_of(u)) for u in units):
+            return {}
+        absence = self.read_names(units, most)
+        return {unit.label: self.elsewhere(unit, absence) for unit in units}
+
+    def _required_of(self, unit: Unit) -> Iterator[tuple[Collection, Key]]:
+        """The document that a unit requires, if a read at its path doesn't prove that it is gone."""
+        for collection in self._job.catalog if unit.requires is not None else ():
+            if collection.entries is None and takes_names(collection):
+                key = key_of_path(collection, str(unit.requires))
+                if key is not None:
+                    yield collection, key
+
+    def back(self, units: Sequence[Unit]) -> dict[str, Unit]:
+        """By label, those whose document, or the one that they require, was created again where it had been."""
+        required = self._job.source.get([u.requires for u in units if u.requires is not None])
+        found = {
+            u.label: replace(u, requires=None)
+            for u in units
+            if u.requires is not None and required[u.requires] is not None
+        }
+        own = [u for u in units if u.requires is None]
+        at: dict[str, list[Unit]] = {}
+        for unit in own:
+            if unit.path is not None:
+                at.setdefault(unit.path, []).append(unit)
+        for documents in self._job.source.get_in_parts(at, self._collection.fields):
+            for path, document in documents.items():
+                mapped = map_document(self._collection, document) or [] if isinstance(document, Document) else []
+                found.update((u.label, u) for u in at[path] if any(_is_of(m, u) for m in mapped))
+        if not self._collection.keyed_by_path:
+            for sharing in self.sharing(list(dict.fromkeys(u.key for u in own))):
+                for unit in own:
+                    others = sharing.get(unit.key, ())
+                    if not isinstance(others, Unasked) and any(_is_of(m, unit) for m in others):
+                        found[unit.label] = unit
+        return found
+
+
+def _is_of(mapped: Row | Rejection, unit: Unit) -> bool:
+    """Whether a part of a document is the unit's."""
+    if isinstance(mapped, Row):
+        return mapped.key == unit.key
+    return mapped.entire or mapped.entry == unit.entry
