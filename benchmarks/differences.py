@@ -1,4 +1,4 @@
-"""What isn't the straight way: stale rows of shared natural keys, entries of large maps, a page that is mostly refused.
+"""The slow paths: stale rows of shared natural keys, entries of large maps, a page that is mostly refused.
 
     python -m benchmarks.differences [--notifications 5000] [--entries 2000] [--refused 20000]
 

@@ -1,4 +1,4 @@
-"""What Firestore can give: the comments' stream with nothing done to it, as bytes and as protobuf messages."""
+"""Firestore's own pace: the comments' stream with nothing done to it, as bytes and as protobuf messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plan's way to the gap: walk the tree and ask each parent for its children created after the export.
+"""A simpler way to the gap: walk the tree and ask each parent for its children created after the export.
 
 Seven collections, one query for every document above them: boards for posts, posts for comments and likes, comments for
 replies and reactions, replies for reactions, users for blocked users. In the world of production's size those are
@@ -31,7 +31,7 @@ _WALK = (
     ("reactions", "boards/*/posts/*/comments/*/replies/*", "createdAt"),
     ("blockedUsers", "users/*", "blockedAt"),
 )
-"""Collection, the paths of its parents, and the check field, as in the plan's table. Users are one query of their own."""
+"""Collection, the paths of its parents, and the check field. Users are one query of their own."""
 
 
 def walk(client: firestore.Client, paths: Iterable[str], sample: int) -> tuple[float, int]:

@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _reconciliation(host: str, uri: str) -> None:
-    """An empty scheduled run, a sweep, and a run that finds and mends 100 differences; the grace between the two looks
+    """An empty scheduled run, a sweep, and a run that finds and repairs 100 differences; the grace between the two looks
     is left out (0.2 s)."""
 
     def once(**changes: Any) -> Callable[[], Found]:

@@ -1,4 +1,4 @@
-"""What the tripwire's counts of rows cost the target: the sums that each run asks for, and the slices that a deviation takes.
+"""The cost of the tripwire's counts of rows: the sums of each run, and the intervals that a deviation needs.
 
 On a table of its own, in a server of its own, without and with an index on the time (the medians of five, in seconds).
 

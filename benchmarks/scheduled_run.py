@@ -1,4 +1,4 @@
-"""What an empty run of reconcile_dual_writes costs through Airflow's own scheduler, beside the same DAG with empty tasks.
+"""The cost of an empty run of reconcile_dual_writes through Airflow's own scheduler, beside the same DAG with empty tasks.
 
     PYTHONPATH=dags:. python -m benchmarks.scheduled_run [--runs 3]
 

@@ -5,7 +5,7 @@
 Each worker takes the next slice as soon as it is free, needs `start` seconds before it reads (a task's process), and then
 reads at `rate` documents a second, or its share of what the target compares (`target` rows a second), whichever is less. A
 slice that fails does so half-way and is done again. Slices are between half and all of their size, as `model/slices.py` cuts
-them. What it leaves out: Firestore's own limits, which are above these rates, and the time to cut (counts, side by side).
+them. Left out: Firestore's own limits, which are above these rates, and the time to cut (counts, side by side).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: the emulator, Postgres 18, and comments that stand in both."""
+"""The benchmarks' stack: the emulator, Postgres 18, and comments that are in both."""
 
 from __future__ import annotations
 

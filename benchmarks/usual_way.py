@@ -1,4 +1,4 @@
-"""What one would write without this bundle: `stream()`, `to_dict()`, batched upserts. Compares and confirms nothing."""
+"""The code that one would write without this bundle: `stream()`, `to_dict()`, batched upserts. Compares and confirms nothing."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ would do; then with mode `apply`, or `review`, which asks a person before it wri
 - A review waits at the task `decision`, under *Required Actions*. *Reject* ends the run successfully, and nothing is written.
 - You may stop it and run it again at any moment, and the app may keep writing to both databases meanwhile.
 - It never deletes a row, except one that it has just inserted itself and whose document vanished at that moment.
-- Airflow's form also offers "Backfill": a run for each of past dates. It isn't meant for this DAG, which has no schedule.
+- Airflow's form also offers "Backfill", a run for each past date. It isn't meant for this DAG, which has no schedule.
 
 [Parity](/plugin/parity) shows the last run. Params explain themselves in the form. What each message means:
 `docs/runbook.md` in the repository.
@@ -75,7 +75,7 @@ def backfill_gap():
         """A dry run of the whole selection, for the approval."""
         return tasks.examine_for_review(context)
 
-    # Not ApprovalOperator: where it skips what follows, its answer is lost, and a rejection is taken for no answer.
+    # Not ApprovalOperator: if it skips what follows, its answer is lost, and a rejection looks like no answer.
     # Airflow names the task in its answer to either button: "approve response successful" told of a rejection.
     decision = HITLOperator(
         task_id="decision",
@@ -113,7 +113,7 @@ def backfill_gap():
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, pool=TARGET_POOL, **FAILS_AT_ONCE, multiple_outputs=False)
     def report(**context) -> dict:
-        """The whole run in one table. Fails where a collection was not examined or is not verified."""
+        """The whole run in one table. Fails if a collection was not examined or is not verified."""
         return tasks.report(context)
 
     chosen, checked = choose(), verify_counts()

@@ -72,18 +72,18 @@ def reconcile_dual_writes():
 
     @task(trigger_rule=TriggerRule.ALL_DONE, multiple_outputs=False)
     def compare(**context) -> dict:
-        """The first look at all collections, several side by side. What differs is kept open."""
+        """The first look at all collections, several side by side. Keeps differences open."""
         return tasks.compare(context)
 
     @task.sensor(mode="reschedule", poke_interval=60, timeout=4200, trigger_rule=TriggerRule.ALL_DONE)
     def grace(**context) -> bool:
-        """Waits until what is new is old enough for a second look. Meanwhile it holds no worker and no connection."""
+        """Waits until new differences are old enough for a second look. Meanwhile it holds no worker and no connection."""
         return tasks.grace(context)
 
     @task.short_circuit(ignore_downstream_trigger_rules=False, trigger_rule=TriggerRule.ALL_DONE)
     def look_again(**context) -> bool:
-        """Everything that is open, by key, with fresh reads: only what stayed is drift. Then the gate: whether dual-write is
-        alive, and whether a repair may begin. Where there is nothing to repair, the repair is skipped."""
+        """Looks at all open differences by key, with fresh reads: those that stayed are drift. Then the gate: whether dual-write is
+        alive, and whether a repair may begin. If there is nothing to repair, the repair is skipped."""
         return tasks.look_again(context)
 
     @task(multiple_outputs=False)

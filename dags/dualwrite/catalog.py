@@ -1,8 +1,8 @@
 """The catalog that this installation uses: the one that DUALWRITE_CATALOG names, or else the shipped one.
 
-Everybody imports it from here, so DAGs, tasks, doctor and helper have the same. Whatever is wrong with a catalog is raised by this
-import, as one CatalogError; Airflow shows it as the import error of each DAG. Such an error says what kind of error the file
-raised and at which line. It never repeats the error's own words, which may quote what the file holds.
+All modules import it from here, so DAGs, tasks, doctor and helper have the same one. If a catalog is wrong, this import raises one
+CatalogError, which Airflow shows as the import error of each DAG. It gives the kind of error that the file raised, and its line,
+but never its message, which may quote the file's content.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOADED_AS = "dualwrite_own_catalog"
 
 
 def _own(named: str) -> ModuleType:
-    """Raises CatalogError, without the words of the error that it stands for."""
+    """Raises CatalogError, without the message of the error behind it."""
     path = (settings.ROOT / named).resolve() if "/" in named or named.endswith(".py") else None
     if path is not None and not path.is_file():
         raise CatalogError(
@@ -54,7 +54,7 @@ def _from_file(path: Path) -> ModuleType:
 
 
 def _problem(place: str, error: BaseException, path: Path | None) -> str:
-    """What a catalog raised: rule, place, remedy."""
+    """A catalog's error as rule, place, remedy."""
     if isinstance(error, CatalogError):  # our own words, of the declaration
         return f"{error} (It was loaded from {place}.)"
     if isinstance(error, ModuleNotFoundError) and path is None and f"{place}.".startswith(f"{error.name}."):
@@ -79,7 +79,7 @@ def _problem(place: str, error: BaseException, path: Path | None) -> str:
 
 
 def _file_of(module: str) -> Path | None:
-    """The file of a module that can't be imported; None where Python can't tell."""
+    """The file of a module that can't be imported; None if Python doesn't know it."""
     try:
         spec = importlib.util.find_spec(module)
     except (Exception, SystemExit):  # noqa: BLE001 - a parent of it, which raises as well
@@ -88,7 +88,7 @@ def _file_of(module: str) -> Path | None:
 
 
 def _checked(module: ModuleType, named: str | None) -> ModuleType:
-    """Raises CatalogError where a module doesn't say what a catalog must say."""
+    """Raises CatalogError if a module lacks a name that a catalog must define."""
     if not isinstance(getattr(module, "CATALOG", None), Catalog):
         fault = "has no CATALOG" if not hasattr(module, "CATALOG") else "has a CATALOG that is no Catalog"
         raise CatalogError(

@@ -1,6 +1,6 @@
 """Source and target by Airflow's connections, each refused with the rule, the place and the remedy.
 
-What brings Google's client or psycopg is imported by the functions that use it: they take a second that only a task needs.
+Functions import Google's client and psycopg themselves: that takes a second, which only a task needs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TARGET_CONNECTION = "supabase_default"
 MIGRATIONS_CONNECTION = "supabase_migrations"
 
 _MIGRATION_SECONDS = 3600.0
-"""After which a migration's statement counts as hung: building an index may take its time."""
+"""Seconds after which a migration's statement counts as hung: building an index may take long."""
 
 _LIBPQ = {
     "application_name", "channel_binding", "connect_timeout", "gssencmode", "keepalives", "keepalives_count",
@@ -74,8 +74,8 @@ def source() -> Source:
 
 
 def source_maker() -> Callable[[], Source]:
-    """Makes the Firestore database of connection firestore_default (google_cloud_platform). Airflow is asked here, once:
-    what is returned may be called in any thread.
+    """Makes the Firestore database of connection firestore_default (google_cloud_platform). Asks Airflow here,
+    once: the result may be called in any thread.
 
     Its extra may name `project` and `database`. With FIRESTORE_EMULATOR_HOST set no credentials are asked for, and the
     target must be on this machine too: a variable that was forgotten would make the emulator the source of production.
@@ -125,7 +125,7 @@ def source_maker() -> Callable[[], Source]:
 
 
 def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None) -> Connection:
-    """A connection to the target; see target_connector. Raises PreflightError, or postgres.ConnectError where Postgres isn't
+    """A connection to the target; see target_connector. Raises PreflightError, or postgres.ConnectError if Postgres isn't
     reached. `answer_within`: see postgres.connect.
     """
     return target_connector(conn_id, answer_within=answer_within)()
@@ -134,8 +134,8 @@ def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float 
 def target_connector(
     conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None
 ) -> Callable[[], Connection]:
-    """Makes connections to the target, from a connection of type postgres. The extra's keys are libpq's. Airflow is asked
-    here, once: what is returned may be called in any thread."""
+    """Makes connections to the target, from a connection of type postgres. The extra's keys are libpq's. Asks Airflow
+    here, once: the result may be called in any thread."""
     from dualwrite import postgres
 
     connection, extra = _connection(conn_id, "postgres")
@@ -175,8 +175,8 @@ def _torn(conn_id: str) -> PreflightError:
 
 
 def migrations_connection() -> Connection:
-    """A connection for apply_migrations: supabase_migrations where there is one, so that the role that moves rows need
-    not be one that makes tables; else supabase_default."""
+    """A connection for apply_migrations: supabase_migrations if it exists, so that the role that moves rows needn't be able to
+    make tables; else supabase_default."""
     conn_id = MIGRATIONS_CONNECTION
     try:
         BaseHook.get_connection(conn_id)

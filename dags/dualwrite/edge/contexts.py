@@ -1,4 +1,4 @@
-"""What a task takes from its context: parameters, who asked, what a person answered, where the page is."""
+"""Reads a task's context: parameters, the person who triggered the run, the answer to an approval, the page's address."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def given(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def triggered_by(context: Mapping[str, Any]) -> str:
-    """Who pressed the button, or the run where nobody did."""
+    """The person who triggered the run, or the run's id if no person did."""
     return getattr(context["dag_run"], "triggering_user_name", None) or str(context["run_id"])
 
 
 def answer(context: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
-    """What a person answered to an approval: chosen options, who, and the reason given; None where nobody did."""
+    """A person's answer to an approval: chosen options, name, and reason; None without one."""
     found = context["ti"].xcom_pull(task_ids=task_id)
     if found is None:
         return None
@@ -34,6 +34,6 @@ def answer(context: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
 
 
 def page_link() -> str:
-    """The Parity page, where a person presses what an alert asks for; empty where Airflow doesn't know its own address."""
+    """The Parity page's address, for alerts to link to; empty if Airflow doesn't know its own address."""
     base = conf.get("api", "base_url", fallback=None)
     return f"{base.rstrip('/')}/plugin/parity" if base else ""

@@ -1,7 +1,7 @@
 """The doctor as a command: `python -m dualwrite.edge.doctor`, with dags/ on PYTHONPATH, where Airflow runs.
 
-Takes Airflow's connections firestore_default and supabase_default, from wherever that Airflow keeps them. Ends with 1
-where something is to do.
+Takes Airflow's connections firestore_default and supabase_default, from wherever that Airflow keeps them. Exits with 1 if
+something is to do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a task ends: which errors are worth a retry, what of them may be told, and where a person finds it."""
+"""How a task ends: which errors are worth a retry, which part of them may be shown, and where a person finds it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _WORTH_A_RETRY = (SourceError, TargetError, IncompleteRead)
 def clearly() -> Iterator[None]:
     """Lets an error of ours through with its message alone, and fails the task at once where a retry can't help.
 
-    What other libraries say may quote a row ("Failing row contains ..."), so of their errors only the kind and the
-    place are told: nothing else of them reaches the log, or Sentry.
+    Other libraries' messages may quote a row ("Failing row contains ..."), so only the kind and place of their errors reach
+    the log, or Sentry.
     """
 
     failure: Exception | None = None
@@ -52,7 +52,7 @@ def clearly() -> Iterator[None]:
 
 
 def cleared(error: Exception) -> Exception:
-    """An error of ours as it is; of any other the kind and the place, without its own words."""
+    """An error of ours as it is; the kind and place of any other, without its message."""
     from dualwrite import postgres
 
     if isinstance(error, DualWriteError | AirflowException):
@@ -81,7 +81,7 @@ def cleared(error: Exception) -> Exception:
 
 
 def worth_a_retry(error: Exception) -> bool:
-    """Whether the same task may end well a little later."""
+    """Whether the same task may succeed a little later."""
     return isinstance(error, (*_WORTH_A_RETRY, Defect))
 
 
@@ -93,8 +93,8 @@ def has_tries_left(context: Mapping[str, Any]) -> bool:
 class ReportFailed(SystemExit):
     """Ends a task as failed. `str()` is what a notifier shows: all problems in one line.
 
-    Airflow logs a traceback of its own frames around every exception but SystemExit, and what must be read drowns in it.
-    It also retries a SystemExit where it may: a task that ends so takes FAILS_AT_ONCE among its arguments.
+    Airflow logs a traceback of its own frames around every exception but SystemExit, in which the message drowns. It would
+    also retry a SystemExit, so such a task takes FAILS_AT_ONCE among its arguments.
     """
 
     def __init__(self, text: str) -> None:
@@ -128,8 +128,8 @@ def nothing_examined(context: Mapping[str, Any]) -> NoReturn:
 
 @contextmanager
 def told_in_full(context: Mapping[str, Any]) -> Iterator[None]:
-    """Around what a report needs to be made: an error that ends the task there is shown as a drift is, in the log without a
-    traceback, on the page and in the run's tab."""
+    """Around the making of a report: an error there is shown as drift is, in the log without a traceback, on the page and in
+    the run's tab."""
     try:
         yield
     except AirflowSkipException:
@@ -145,7 +145,7 @@ def told_in_full(context: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _stop(context: Mapping[str, Any], why: str) -> NoReturn:
-    """Ends a report that has nothing but a sentence. It is left where reports are, for the page."""
+    """Ends a report that consists of one sentence, which is kept as the report, for the page."""
     about = {
         "dag_id": str(context["dag"].dag_id),
         "run_id": str(context["run_id"]),
@@ -166,7 +166,7 @@ def clearly_run(context: Mapping[str, Any]) -> Iterator[None]:
     try:
         with clearly():
             yield
-    except AirflowTaskTimeout:  # no Exception: it passes through what handles those
+    except AirflowTaskTimeout:  # not an Exception: it passes through handlers of those
         instance.xcom_push(key="error", value="it took longer than its execution_timeout, and was ended")
         raise
     except AirflowSkipException:

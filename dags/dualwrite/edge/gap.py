@@ -1,4 +1,4 @@
-"""The tasks of backfill_gap: what each takes from Airflow, and what it gives back. What they do is in runs/backfill.py."""
+"""The tasks of backfill_gap: their input from Airflow, and their results. runs/backfill.py does the work."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _covered(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Leaves the plan as XCom `plan`, and returns the gap's slices: Airflow maps a task over nothing but a returned list."""
+    """Leaves the plan as XCom `plan`, and returns the gap's slices: Airflow maps a task over a returned list only."""
     with clearly_run(context):
         params = gap_params.parse(given(context), CATALOG, datetime.now(UTC))
     with gap_run(context, params) as run:
@@ -91,12 +91,12 @@ def slices_of(context: Mapping[str, Any], task_id: str) -> list[Slice]:
 
 
 def made_of(context: Mapping[str, Any], task_id: str, number: int) -> list[Any]:
-    """What each of a mapped task's instances returned; None for those that failed or never ran."""
+    """The result of each instance of a mapped task; None for those that failed or never ran."""
     return list(context["ti"].xcom_pull(task_ids=task_id, map_indexes=range(number))) if number else []
 
 
 def choose(context: Mapping[str, Any]) -> None:
-    """Skips what is not to run, task by task. A branch would leave a collection alone that comes after a selected one."""
+    """Skips tasks that shouldn't run, one by one. A branch wouldn't skip a collection that comes after a selected one."""
     params = plan_of(context)
     large = {part.collection for part in slices_of(context, "preflight")}
     skipped = [f"collections.{name}" for name in CATALOG.names if name not in params.names or name in large]
@@ -108,7 +108,7 @@ def choose(context: Mapping[str, Any]) -> None:
 
 def examine_for_review(context: Mapping[str, Any]) -> str:
     """The approval's text, in Markdown."""
-    if plan_of(context).mode != "review":  # only where `choose` failed
+    if plan_of(context).mode != "review":  # only if `choose` failed
         raise AirflowSkipException("Nobody is to be asked.")
     parts = slices_of(context, "preflight")
     made = made_of(context, "review_slices", len(parts))
@@ -139,7 +139,7 @@ def review_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[st
 
 def examine(context: Mapping[str, Any], name: str) -> dict[str, Any]:
     params = plan_of(context)
-    if name not in params.names:  # only where somebody clears it, or `choose` failed
+    if name not in params.names:  # only if someone clears it, or `choose` failed
         raise AirflowSkipException(f"{name} is not selected.")
     if approval_of(context, params) in ("rejected", "unanswered"):
         raise AirflowSkipException("Nobody approved, so nothing is written.")
@@ -204,7 +204,7 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
         made = made_of(context, "examine_slices", len(parts))
         found = {name: pull(task_ids=f"collections.{name}") for name in params.names}
         found |= {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in {p.collection for p in parts}}
-        if approval_of(context, params) == "rejected":  # what the person saw, and said no to
+        if approval_of(context, params) == "rejected":  # the findings that the person saw and rejected
             found = pull(task_ids="examine_for_review", key="found") or found
         checked = {**(pull(task_ids="verify_counts", key="reports") or {}), **(pull(task_ids="finish") or {})}
         whole = backfill.build_report(

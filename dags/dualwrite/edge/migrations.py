@@ -1,4 +1,4 @@
-"""The tasks of apply_migrations: what each takes from Airflow, and what it gives back. What they do is in migrations/."""
+"""The tasks of apply_migrations: their input from Airflow, and their results. migrations/ does the work."""
 
 from __future__ import annotations
 

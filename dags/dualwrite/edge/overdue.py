@@ -1,11 +1,11 @@
-"""Runs that hang. Nothing in them can tell: a task that waits for ever fails nothing, and with one active run at a time no
-later run begins. So Airflow ends them (dagrun_timeout), and the next run tells, as an alert of its own.
+"""Runs that hang. They can't report it themselves: a task that waits for ever doesn't fail, and with one active run at a time no
+later run begins. So Airflow ends them (dagrun_timeout), and the next run reports it, as an alert of its own.
 
-Sooner, where the environment asks for it, tells a callback that Airflow calls as it ends the run. Not by itself: after a DAG
+If the environment asks for it, a callback reports it as soon as Airflow ends the run. Off by default: after a DAG
 with a callback has failed once, Airflow 3.3 parses the file of a Git bundle without a pause, at the cost of up to a core
 (https://github.com/apache/airflow/issues/73432), and this DAG fails by design.
 
-Not a DeadlineAlert: it tells as well, but ends nothing, and with one `airflow dags test` fails (seen in Airflow 3.3.2).
+Not a DeadlineAlert: it reports, but doesn't end the run, and with one `airflow dags test` fails (seen in Airflow 3.3.2).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ log = logging.getLogger("dualwrite")
 
 
 def hung(context: Mapping[str, Any], recorded: str | None) -> tuple[str, ...]:
-    """The runs before this one that ended without a report though none of their tasks failed, as those do that a run's
-    timeout ends: it skips what hasn't ended. `recorded`: the last run that has left something in the target; Airflow knows
-    the last that a schedule began, and perhaps it never came so far.
+    """The runs before this one that ended without a report though none of their tasks failed: a run's timeout skips the tasks
+    that haven't ended. `recorded`: the last run that has left something in the target. Airflow knows the last scheduled one,
+    which perhaps left nothing.
 
-    A run that a person stops has a failed task, or has nobody who doesn't know.
+    A run that a person stopped has a failed task, or that person knows.
     """
     instance = context["ti"]
     try:
@@ -46,8 +46,8 @@ def _was_cut_off(tasks: Mapping[str, Any]) -> bool:
 
 
 def tell_of_timeout(context: Mapping[str, Any]) -> None:
-    """What the DAG calls when a run has failed, in the dag processor. Says something only where no task could: the run's
-    own timeout ends its tasks as skipped, the report among them."""
+    """What the DAG calls when a run has failed, in the dag processor. Reports only if no task could: the run's
+    timeout ends its tasks as skipped, the report among them."""
     if context.get("reason") != "timed_out":
         return
     run = context.get("dag_run")

@@ -1,5 +1,4 @@
-"""The tasks of reconcile_dual_writes: what each takes from Airflow, and what it gives back. What they do is in
-runs/reconciliation.py."""
+"""The tasks of reconcile_dual_writes: their input from Airflow, and their results. runs/reconciliation.py does the work."""
 
 from __future__ import annotations
 
@@ -50,7 +49,7 @@ def params_of(context: Mapping[str, Any]) -> ReconcileParams:
     """The parameters of a reconciliation. A scheduled run takes its defaults from the Variables reconcile_*, so that
     an operator turns repair on without touching code; a manual run is what its form says.
 
-    Excuses are never taken from Variables: one would silence whatever is found from now on.
+    Excuses are never taken from Variables: one would silence everything found from now on.
     """
     found = given(context)
     if is_scheduled(context):
@@ -85,7 +84,7 @@ def is_scheduled(context: Mapping[str, Any]) -> bool:
 
 
 def _from_variable(text: Any) -> Any:
-    """A Variable's text as JSON where it is JSON (30, true, ["users"]), else the text itself (missing)."""
+    """A Variable's text parsed as JSON if it is JSON (30, true, ["users"]), else the text itself (missing)."""
     try:
         return json.loads(text) if isinstance(text, str) else text
     except ValueError:
@@ -93,7 +92,7 @@ def _from_variable(text: Any) -> Any:
 
 
 def dual_write_enabled() -> bool:
-    """The rollback switch: Variable dual_write_enabled, true where there is none."""
+    """The rollback switch: Variable dual_write_enabled, true if there is none."""
     text = str(Variable.get("dual_write_enabled", default="true")).strip().lower()
     if text not in ("true", "false"):
         raise ParameterError(
@@ -106,7 +105,7 @@ def dual_write_enabled() -> bool:
 
 
 def plan_of(context: Mapping[str, Any]) -> Plan:
-    """The plan of preflight; skips the task where there is none."""
+    """The plan of preflight; skips the task if there is none."""
     plan = context["ti"].xcom_pull(task_ids="preflight", key="plan")
     if plan is None:
         raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
@@ -171,7 +170,7 @@ def _told(context: Mapping[str, Any], stage: reconciliation.Stage) -> dict[str, 
 
 def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Checks both sides and fixes what the run's tasks agree on. Leaves the plan as XCom `plan`, and returns the slices of
-    large sweeps: Airflow maps a task over nothing but a returned list."""
+    large sweeps: Airflow maps a task over a returned list only."""
     push = context["ti"].xcom_push
     with clearly_run(context), source() as firestore, target() as postgres_target:
         plan = reconcile_plan.preflight(
@@ -207,7 +206,7 @@ def _sweeps(context: Mapping[str, Any]) -> Sweeps:
 
 
 def compare(context: Mapping[str, Any]) -> dict[str, Any]:
-    """The first look at every collection. One that failed, at the last try too, is told as not examined."""
+    """The first look at every collection. One that fails at the last try is reported as not examined."""
     plan = plan_of(context)
     with clearly_run(context):
         kept = _Kept(context, plan)
@@ -238,7 +237,7 @@ def look_again(context: Mapping[str, Any]) -> bool:
 
 
 def repair(context: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes what the gate planned, in the right order, and looks at it once more."""
+    """Makes the repair that the gate planned, in the right order, and looks at it once more."""
     plan = plan_of(context)
     with run_of(context, plan) as run:
         kept = _Kept(context, plan)

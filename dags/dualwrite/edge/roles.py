@@ -1,7 +1,7 @@
-"""Who sees the Parity page, where logins and roles are those of Airflow's FAB provider.
+"""Who sees the Parity page if logins and roles are those of Airflow's FAB provider.
 
-Airflow's UI asks for the plugins' pages with a right that FAB gives to Op and Admin alone: to everybody else it shows
-neither the entry in the navigation nor the page. SimpleAuthManager lets everybody see them.
+Airflow's UI shows plugins' pages only with a right that FAB gives to Op and Admin alone: for others neither the entry in
+the navigation nor the page is there. SimpleAuthManager lets everybody see them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WHAT = "Parity page, roles Viewer and User"
 
 
 def lines() -> Iterator[Line]:
-    """The doctor's line; none where the login isn't FAB's."""
+    """The doctor's line; none if the login isn't FAB's."""
     if not conf.get("core", "auth_manager", fallback="").endswith(".FabAuthManager"):
         return
     try:
