@@ -196,3 +196,9 @@ def one(dsn: str, query: str, *parameters: Any) -> Any:
     with psycopg.connect(dsn) as connection:
         row = connection.execute(query, parameters).fetchone()
         return row[0] if row and len(row) == 1 else row
+
+
+def rows_of(dsn: str, table: str) -> dict[str, dict[str, Any]]:
+    """Every row of a table, whole, by its id."""
+    with psycopg.connect(dsn) as connection:
+        return dict(connection.execute(f"SELECT t.id, to_jsonb(t.*) FROM {table} t").fetchall())

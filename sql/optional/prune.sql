@@ -28,6 +28,9 @@ BEGIN
 
   DELETE FROM dualwrite.runs
   WHERE recorded_at < NOW() - INTERVAL '400 days';
+
+  DELETE FROM dualwrite.interventions
+  WHERE at < NOW() - INTERVAL '400 days';
 END $prune$;
 
 RESET search_path;

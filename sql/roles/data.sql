@@ -52,7 +52,7 @@ ALTER TABLE dualwrite.repair_journal OWNER TO CURRENT_USER;
 -- What the bundle remembers. Dry runs are recorded too.
 GRANT SELECT, INSERT, UPDATE, DELETE ON
 dualwrite.runs, dualwrite.watermarks, dualwrite.open_differences, dualwrite.repair_journal, dualwrite.count_baselines,
-dualwrite.looks, dualwrite.seen_keys, dualwrite.gone_documents
+dualwrite.looks, dualwrite.seen_keys, dualwrite.gone_documents, dualwrite.interventions
 TO dualwrite_data;
 -- What slices saw is emptied at once when no run needs it any more: deleting a hundred million lines takes long.
 GRANT TRUNCATE ON dualwrite.seen_keys TO dualwrite_data;

@@ -27,7 +27,7 @@ from dualwrite.model.parameters import (
     pairs,
 )
 
-BY_A_PERSON = ("keys", "excuse", "excuse_reason", "unexcuse")
+BY_A_PERSON = ("keys", "undo", "excuse", "excuse_reason", "unexcuse")
 """Parameters that only a person gives, for what is open at that moment: a Variable would hold for whatever is found from now on."""
 
 
@@ -47,6 +47,14 @@ def _looks_at_these(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, 
             raise ParameterError(
                 f"keys names {name}:{key}, but collections leaves {name} out. Choose from {', '.join(chosen)}."
             )
+    return value
+
+
+def _nothing_else(value: str | None, info: ValidationInfo) -> str | None:
+    if value is not None and (info.data.get("repair") != "off" or info.data.get("keys")):
+        raise ParameterError(
+            "A run with undo takes another one back, and does nothing else: leave repair and keys out, or undo."
+        )
     return value
 
 
@@ -88,6 +96,16 @@ class ReconcileParams(Params):
         + "all that is open in it. The run looks at these open differences, repairs no others, and "
         "compares nothing else. A row that one of them needs and that isn't named here is told, not written.",
     )
+    undo: Annotated[
+        str | None,
+        AfterValidator(_nothing_else),
+        Field(
+            max_length=250,
+            title="Undo a run",
+            description="The id of a run, of this DAG or of backfill_gap, that has ended: what it wrote in the selected collections is "
+            "taken back by its journal, but for rows that were written since. Compares nothing.",
+        ),
+    ] = None
     max_repairs: int = Field(
         500,
         ge=1,
@@ -237,8 +255,8 @@ class ReconcileParams(Params):
 
     @property
     def compares(self) -> bool:
-        """Whether the run looks at what was written, or at everything; else only at what `keys` names."""
-        return self.scope != "none" and not self.keys
+        """Whether the run looks at what was written, or at everything; else only at what `keys` names, or at nothing."""
+        return self.scope != "none" and not self.keys and self.undo is None
 
     @cached_property
     def named(self) -> Mapping[str, Named]:

@@ -77,6 +77,8 @@ class Reason(StrEnum):
     YOUNGER_THAN_GRACE = "younger_than_grace"
     CHANGED_BETWEEN_LOOKS = "changed_between_looks"
     KEPT_CHANGING = "kept_changing"
+    UNDONE = "undone"
+    """A person had a write of ours taken back: the next look says what it is now."""
     EXCUSED_IN_ADVANCE = "excused_in_advance"
     """Nothing differs yet: a person accepted what will be found first."""
 

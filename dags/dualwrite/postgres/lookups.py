@@ -173,7 +173,8 @@ class Lookups(Fragments):
             SELECT j.key
             FROM dualwrite.repair_journal j
             JOIN {table} t ON {same_key}
-            WHERE j.id = ANY(%(ids)s::int8[]) AND j.action = 'insert' AND j.confirmed_at IS NULL AND t.xmin = j.xmin
+            WHERE j.id = ANY(%(ids)s::int8[]) AND j.action = 'insert' AND j.confirmed_at IS NULL
+              AND t.xmin::text = coalesce(j.row_xmin, j.xmin::text)
             """
         ).format(table=self.table, same_key=same)
 

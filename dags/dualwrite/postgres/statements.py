@@ -259,11 +259,12 @@ class Statements(Fragments):
               JOIN c ON c._n = s.dualwrite_n
               JOIN {table} old ON {old_is_s}
               WHERE {t_is_s} AND t.xmin = c.xmin::xid AND old.xmin = c.xmin::xid
-              RETURNING c.label, c.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(old.*) AS row_before
+              RETURNING c.label, c.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(old.*) AS row_before,
+                c.xmin AS xmin_before
             )
             INSERT INTO dualwrite.repair_journal
-              (run_id, collection, key, path, action, table_name, row_key, row_before)
-            SELECT %(run)s, %(collection)s, label, path, 'update', %(table)s, row_key, row_before
+              (run_id, collection, key, path, action, table_name, row_key, row_before, xmin_before)
+            SELECT %(run)s, %(collection)s, label, path, 'update', %(table)s, row_key, row_before, xmin_before
             FROM written
             RETURNING id, key
             """
@@ -296,20 +297,24 @@ class Statements(Fragments):
     @statement
     def delete(self) -> sql.Composed:
         """Deletes rows, and journals them as they were. The caller has locked them and knows that nothing references them.
-        Parameters: n, keys, label, path (text[]), run, collection, table."""
+        Parameters: n, keys, label, path (text[]), undoes
+        (int8[]: the line of the journal that each takes back, or null), run, collection, table."""
         return sql.SQL(
             """
             WITH {c}, l AS (
-              SELECT * FROM unnest(%(n)s::int4[], %(label)s::text[], %(path)s::text[]) AS l (_n, label, path)
+              SELECT * FROM unnest(%(n)s::int4[], %(label)s::text[], %(path)s::text[], %(undoes)s::int8[])
+              AS l (_n, label, path, undoes)
             ), written AS (
               DELETE FROM {table} t
               USING c JOIN l ON l._n = c._n
               WHERE {same_key}
-              RETURNING l.label, l.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(t.*) AS row_before
+              RETURNING l.label, l.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(t.*) AS row_before,
+                t.xmin::text AS xmin_before, l.undoes
             )
             INSERT INTO dualwrite.repair_journal
-              (run_id, collection, key, path, action, table_name, row_key, row_before)
-            SELECT %(run)s, %(collection)s, label, path, 'delete', %(table)s, row_key, row_before
+              (run_id, collection, key, path, action, table_name, row_key, row_before, xmin_before, undoes, confirmed_at)
+            SELECT %(run)s, %(collection)s, label, path, 'delete', %(table)s, row_key, row_before, xmin_before, undoes,
+              CASE WHEN undoes IS NOT NULL THEN pg_catalog.clock_timestamp() END
             FROM written
             RETURNING id, key
             """

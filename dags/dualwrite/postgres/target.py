@@ -4,7 +4,7 @@ is read; see docs/protocol.md for the order of steps and the interleavings consi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -313,7 +313,13 @@ class Target(Rows):
     # --- transactions of their own --------------------------------------------------------------------------------
 
     def delete(
-        self, collection: Collection, candidates: Sequence[tuple[Key, str, str | None, str]], run_id: str
+        self,
+        collection: Collection,
+        candidates: Sequence[tuple[Key, str, str | None, str]],
+        run_id: str,
+        *,
+        undoes: Mapping[str, int] | None = None,
+        then: Callable[[Connection, Deleted], None] = lambda *_: None,
     ) -> Deleted:
         """Deletes rows (key, label, path, xmin as read) that are unchanged and that provably no row references.
 
@@ -321,14 +327,17 @@ class Target(Rows):
         sees every reference added before that; the third deletes. With one statement, a comment committed between its
         snapshot and the delete would be cascaded away. What the second can't see is kept, or refused by Postgres itself
         (see references.py); and if what it could see has changed by the end, nothing was deleted.
+
+        `undoes`: by label, the line of the journal that a delete takes back. `then` happens in the same transaction.
         """
         for _ in range(_ATTEMPTS):
             try:
                 with self.transaction() as connection:
                     before = self._references(connection, collection)
-                    deleted = self._delete(connection, collection, candidates, run_id, before)
+                    deleted = self._delete(connection, collection, candidates, run_id, before, undoes or {})
                     if deleted.journal and self._references(connection, collection) != before:
                         raise _ReferencesChanged
+                    then(connection, deleted)
                     return deleted
             except _ReferencesChanged:
                 continue
@@ -341,6 +350,7 @@ class Target(Rows):
         candidates: Sequence[tuple[Key, str, str | None, str]],
         run_id: str,
         references: Sequence[Reference],
+        undoes: Mapping[str, int],
     ) -> Deleted:
         statements = self.statements(collection)
         keys = [key_json(key) for key, _, _, _ in candidates]
@@ -363,6 +373,7 @@ class Target(Rows):
                 "keys": [keys[n] for n in ns],
                 "label": [labels[n] for n in ns],
                 "path": [stored(candidates[n][2]) for n in ns],
+                "undoes": [undoes.get(labels[n]) for n in ns],
                 "run": run_id,
                 "collection": collection.name,
                 "table": collection.table,

@@ -17,7 +17,7 @@ from dualwrite.model.parameters import pairs, refuse_unknown_collections
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.windows import Window, recent_window
-from dualwrite.postgres import Connection, target_clock
+from dualwrite.postgres import Connection, target_clock, undone
 from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, schema, watermarks
 from dualwrite.postgres.target import Target
 from dualwrite.runs.record import BaseRun
@@ -58,8 +58,13 @@ class Plan:
 
     @property
     def repairs(self) -> bool:
-        """Whether this run may write: not while dual-write is switched off, which says that the target must wait."""
+        """Whether this run may repair: not while dual-write is switched off, which says that the target must wait."""
         return self.params.repair != "off" and self.dual_write_enabled
+
+    @property
+    def writes(self) -> bool:
+        """Whether this run may write: it repairs, or takes back what another one wrote."""
+        return self.repairs or self.params.undo is not None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -118,8 +123,8 @@ class Run(BaseRun):
         return "sweep" if window is None and collection in self.plan.windows else "recent"
 
     def logs(self, report: CollectionReport) -> bool:
-        """A look at nothing leaves no line."""
-        return bool(report.examined or report.not_examined or report.phase == "compare")
+        """A look at nothing leaves no line; an undo, which looks at nothing, leaves one."""
+        return bool(report.examined or report.not_examined or report.phase == "compare" or self.params.undo)
 
     def max_proof_reads(self) -> int:
         """How many names may be read to prove something now. What makes a scheduled run prove is often a client's doing, so
@@ -196,6 +201,8 @@ def preflight(
         known_marks = watermarks.watermarks(connection)
         compared = params.collections if params.compares else ()
         marks = {name: _believed(known_marks.get(name), moment) for name in compared}
+    if params.undo is not None:
+        undone.refuse_unknown(target, params.undo)
     windows, instead = {}, {}
     for name, mark in marks.items():
         recent = None if mark is None else recent_window(mark[0], params.minutes, now)
@@ -204,12 +211,12 @@ def preflight(
         if sweep and recent is not None and params.scope != "sweep" and catalog[name].check_fields:
             instead[name] = recent
     plan = Plan(params, now, dual_write_enabled, windows, instead, unattended, before=before)
-    if not plan.names:  # excuses alone: they are kept, and nothing is looked at
+    if not plan.names and params.undo is None:  # excuses alone: they are kept, and nothing is looked at
         return replace(plan, billed_reads=source.billed_reads)
     # A repair also writes the parents that a missing row needs.
     examined = dict.fromkeys(catalog.with_parents(params.collections))
     checked = checks.check(
-        source, target, catalog, examined, writes=plan.repairs, estimate=False, schema_is_checked=True,
+        source, target, catalog, examined, writes=plan.writes, estimate=False, schema_is_checked=True,
         # Once a day, with the sweep, and before the first window: a collection that can't be swept stays due.
         times_of=[name for name, window in windows.items() if window is None],
     )  # fmt: skip

@@ -26,6 +26,7 @@ from dualwrite.model.report import Alert, CollectionReport, merged
 from dualwrite.model.verdicts import DRIFT, Reason, Why
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import differences, excuses, journal, run_log, watermarks
+from dualwrite.runs import undo
 from dualwrite.runs.parity import parity
 from dualwrite.runs.ready import checklist, clean_streak
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
@@ -101,7 +102,11 @@ def build_report(
     }
     planned = gate.get("planned") or {}
     done = {(part["collection"], part["phase"]) for part in parts.repaired}
-    due = [] if gate["problem"] else [(name, step) for name in planned for step in steps(planned[name])]
+    due = (
+        []
+        if gate["problem"] or plan.params.undo
+        else [(name, step) for name in planned for step in steps(planned[name])]
+    )
     looked = [name for name in plan.windows if parts.compared.get(name) is not None]
     lost = watermarks.lost(connection, looked, plan.now, run_id)
     collections = [_collection(name, plan, parts, is_lost=name in lost) for name in _examined(plan, parts)]
@@ -113,6 +118,10 @@ def build_report(
         "repair": plan.params.repair,
         "compares": plan.params.compares,
         "named": gate.get("named"),
+        "undone": undo.told(plan, parts.repaired),
+        "undo": plan.params.undo,
+        "undo_failed": None if parts.repaired or gate["problem"] else parts.errors.get("repair") or NOT_RUN,
+        "undo_left_out": gate.get("left_out") or [],
         "dual_write_enabled": plan.dual_write_enabled,
         "windows": plan.as_json()["windows"],
         "problem": gate["problem"],
@@ -160,6 +169,7 @@ def _billed(collections: Sequence[Mapping[str, Any]], gate: Mapping[str, Any], p
 def _examined(plan: Plan, parts: Parts) -> list[str]:
     """The collections that the report has a line for: where keys are named, theirs, and those of rows that go with them."""
     also = {name for name, look in (parts.looked or {}).items() if look["examined"] and not plan.params.compares}
+    also |= {part["collection"] for part in parts.repaired} if plan.params.undo else set()
     return [name for name in plan.params.collections if name in plan.names or name in also]
 
 
@@ -168,7 +178,7 @@ def _collection(name: str, plan: Plan, parts: Parts, *, is_lost: bool) -> dict[s
     compared = parts.compared.get(name)
     looked = (parts.looked or {}).get(name)
     if not plan.params.compares:
-        return _named_in(name, parts)
+        return _named_in(name, plan, parts)
     if compared is None:
         why = parts.errors.get(f"compare.{name}") or parts.errors.get("compare") or NOT_RUN
         missing = CollectionReport(name, "compare", not_examined=why).as_json()
@@ -192,9 +202,11 @@ def _collection(name: str, plan: Plan, parts: Parts, *, is_lost: bool) -> dict[s
     }
 
 
-def _named_in(name: str, parts: Parts) -> dict[str, Any]:
+def _named_in(name: str, plan: Plan, parts: Parts) -> dict[str, Any]:
     """The look at what was named in one collection, with what was written there."""
     looked = (parts.looked or {}).get(name)
+    if looked is None and name not in plan.names:  # an undo looks at nothing
+        looked = CollectionReport(name, "second_look").as_json()
     if looked is None:
         why = parts.errors.get(f"look_again.{name}") or parts.errors.get("look_again") or NOT_RUN
         looked = CollectionReport(name, "second_look", not_examined=why).as_json()
@@ -269,9 +281,35 @@ def alerts(whole: Mapping[str, Any], catalog: Catalog, plan: Plan, link: str) ->
             "nothing is written that isn't named"
         )
         found.append(Alert(text, key.partition(":")[0], "not_repaired"))
+    found += _not_undone(whole)
     found += _undecided(whole, plan)
     found += _drift(whole, catalog, link)
     return [*found, *_quiet_repairs(whole, plan), *_blind(whole, catalog, plan)]
+
+
+def _not_undone(whole: Mapping[str, Any]) -> list[Alert]:
+    """What an undo couldn't take back; what somebody has written since is left on purpose."""
+    undone, found = whole["undone"], []
+    if whole["undo"] is None:
+        return []
+    if undone is None:
+        failed = whole["undo_failed"]
+        return [Alert(f"The run {whole['undo']} was not undone: {failed}", kind="not_undone")] if failed else []
+    left = {
+        why: number for why, number in undone["left"].items() if why not in (undo.DONE_BEFORE, undo.MOVED, undo.BROKEN)
+    }
+    if left:
+        listed = ", ".join(f"{number:,} {why}" for why, number in left.items())
+        keys = [key for key, why in undone["keys"].items() if why in left]
+        found.append(
+            Alert(
+                f"The undo of {undone['run_id']} left rows as they are: {listed}: {report.few(keys)}", kind="not_undone"
+            )
+        )
+    if names := whole["undo_left_out"]:
+        text = f"The run {undone['run_id']} also wrote {', '.join(names)}, which this undo leaves out: select them too, if the catalog declares them"
+        found.append(Alert(text, kind="not_undone"))
+    return found
 
 
 def _undecided(whole: Mapping[str, Any], plan: Plan) -> list[Alert]:
@@ -453,6 +491,8 @@ def verdict(whole: Mapping[str, Any]) -> str:
         elif line["verdict"] in DRIFT:
             counts[line["verdict"]] += line["number"]
     examined = sum(c["examined"] for c in whole["collections"])
+    if whole["undone"] and not whole["problem"]:
+        return _undone(whole["undone"])
     also = f" {excused:,} excused." if excused else ""
     if counts:
         are = "difference is" if sum(counts.values()) == 1 else "differences are"
@@ -464,6 +504,22 @@ def verdict(whole: Mapping[str, Any]) -> str:
     if not whole["compares"]:
         return f"No difference is open. This run compared nothing, but for {examined:,} named keys.{also}"
     return f"No difference is open: {examined:,} keys compared in {len(whole['collections'])} collections.{also}"
+
+
+def _undone(undone: Mapping[str, Any]) -> str:
+    """An undo in one sentence or two."""
+    made = (
+        ", ".join(f"{undone[n]:,} {n}" for n in ("deleted", "updated", "inserted") if undone[n])
+        or "nothing to take back"
+    )
+    moved = undone["left"].get(undo.MOVED, 0) + undone["left"].get(undo.BROKEN, 0)
+    also = f" {moved:,} changed since, and left as they are." if moved else ""
+    before = undone["left"].get(undo.DONE_BEFORE, 0)
+    also += f" {before:,} undone before." if before else ""
+    also += (
+        f" In {undone['differing']:,} the table itself made something else of a column." if undone["differing"] else ""
+    )
+    return f"Undone: {made}.{also} What differs from its document again is open: the next run looks at it."
 
 
 def described(whole: Mapping[str, Any]) -> list[Block]:

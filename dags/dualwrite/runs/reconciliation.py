@@ -18,7 +18,8 @@ from functools import partial
 from typing import Any
 
 from dualwrite.model.errors import DualWriteError, TargetError
-from dualwrite.runs import first_look, reconcile_report, repair, second_look, sweep
+from dualwrite.model.problems import Problem, ProblemKind
+from dualwrite.runs import first_look, reconcile_report, repair, second_look, sweep, undo
 from dualwrite.runs.reconcile_plan import Plan, Run
 from dualwrite.runs.sweep import Sweeps
 
@@ -137,8 +138,8 @@ def look_again(run: Run) -> Stage:
 
 
 def is_due(gate: Mapping[str, Any] | None) -> bool:
-    """Whether the gate found something to repair and let it through."""
-    return bool(gate and gate["planned"] and not gate["problem"])
+    """Whether the gate found something to repair, or a run to take back, and let it through."""
+    return bool(gate and not gate["problem"] and (gate["planned"] or gate.get("undo")))
 
 
 def repair_all(run: Run, gate: Mapping[str, Any], kept: MutableMapping[str, dict[str, Any]] | None = None) -> Stage:
@@ -151,6 +152,12 @@ def repair_all(run: Run, gate: Mapping[str, Any], kept: MutableMapping[str, dict
     kept = {} if kept is None else kept
     found = Stage()
     before = run.source.billed_reads
+    if run.params.undo is not None:
+        problem = repair.gate(run)["problem"]
+        undo.may_write(run, Problem(ProblemKind.REFUSED, problem) if problem else None)
+        found.reports = {f"undo.{name}": part for name, part in undo.undo_all(run).items()}
+        found.billed_reads = run.source.billed_reads - before
+        return found
     repair.may_write(run)
     found.billed_reads = run.source.billed_reads - before
     steps = repair_order(run.catalog.names, gate["planned"])

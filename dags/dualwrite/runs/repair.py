@@ -27,7 +27,7 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Reason, Verdict
 from dualwrite.postgres.remembered import differences, journal
 from dualwrite.postgres.remembered.differences import OpenDifference, differences_at, in_pages
-from dualwrite.runs import second_look
+from dualwrite.runs import second_look, undo
 from dualwrite.runs.liveness import liveness
 from dualwrite.runs.open_units import units_of
 from dualwrite.runs.reconcile_plan import Run
@@ -203,6 +203,8 @@ def gate(run: Run) -> dict[str, Any]:
     compares nor repairs doesn't ask whether dual-write is alive.
     """
     billed = run.source.billed_reads
+    if run.params.undo is not None:
+        return _gate_of_undo(run)
     alive = liveness(run) if run.params.compares or run.plan.repairs else None
     problem = alive.problem if alive else None
     planned = plan(run) if run.plan.repairs else {}
@@ -217,6 +219,25 @@ def gate(run: Run) -> dict[str, Any]:
         "planned": {name: dataclasses.asdict(part) for name, part in planned.items()},
         "operations": alive.as_json() if alive else None,
         "named": named(run).as_json(),
+        "billed_reads": run.source.billed_reads - billed,
+    }
+
+
+def _gate_of_undo(run: Run) -> dict[str, Any]:
+    """As `gate`: whether what another run wrote may be taken back. Whether dual-write is alive doesn't matter for that."""
+    billed, problem, planned = run.source.billed_reads, None, undo.plan(run)
+    try:
+        brake(run, {name: Planned(**part) for name, part in planned.items()})
+    except BrakeError as error:
+        problem = undo.problem_of(error)
+    return {
+        "problem": problem.text if problem else None,
+        "problem_kind": str(problem.kind) if problem else None,
+        "planned": planned,
+        "operations": None,
+        "named": None,
+        "undo": run.params.undo,
+        "left_out": undo.left_out(run),
         "billed_reads": run.source.billed_reads - billed,
     }
 

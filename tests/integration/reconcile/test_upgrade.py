@@ -46,8 +46,8 @@ def test_a_schema_of_before_is_refused_with_what_to_run(phase1_dsn):
     for file in BEFORE:
         execute(phase1_dsn, file.read_text())
     lacks = (
-        "it lacks count_baselines.counted_seconds, gone_documents.asked_at, open_differences.excused_verdict, "
-        "repair_journal.cause, runs.proof_reads, seen_keys.key. "
+        "it lacks count_baselines.counted_seconds, gone_documents.asked_at, interventions.kind, "
+        "open_differences.excused_verdict, repair_journal.undoes, runs.proof_reads, seen_keys.key. "
         "Run the DAG apply_migrations"
     )
     with connect(phase1_dsn) as connection, pytest.raises(PreflightError, match=lacks):

@@ -320,7 +320,7 @@ def _close(connection: Connection, collection: str, labels: list[str]) -> int:
     return connection.execute(
         """
         WITH told AS (
-          UPDATE dualwrite.repair_journal j SET cause = (
+          UPDATE dualwrite.repair_journal j SET row_xmin = coalesce(j.row_xmin, j.xmin::text), cause = (
             SELECT d.cause FROM dualwrite.open_differences d WHERE d.collection = j.collection AND d.key = j.key
           )
           WHERE j.collection = %(collection)s AND j.key = ANY(%(labels)s) AND j.cause IS NULL

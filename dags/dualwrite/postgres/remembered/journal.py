@@ -1,4 +1,8 @@
-"""The journal of repairs, `dualwrite.repair_journal`: every row that was written, and whether that was confirmed."""
+"""The journal of repairs, `dualwrite.repair_journal`: every row that was written, and whether that was confirmed.
+
+The statement that writes a row writes its line here, so both carry the same xmin: the line tells the version that we wrote. Whatever
+updates a line keeps that in `row_xmin` first.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +48,7 @@ def confirm(connection: Connection, ids: Sequence[int]) -> None:
     row = connection.execute(
         """
         WITH confirmed AS (
-          UPDATE dualwrite.repair_journal SET confirmed_at = clock_timestamp()
+          UPDATE dualwrite.repair_journal SET confirmed_at = clock_timestamp(), row_xmin = coalesce(row_xmin, xmin::text)
           WHERE id = ANY(%(ids)s) AND confirmed_at IS NULL
         )
         SELECT count(*) FROM dualwrite.repair_journal WHERE id = ANY(%(ids)s)
@@ -111,7 +115,7 @@ def repaired_lately(connection: Connection, dag_id: str, run_id: str) -> list[Re
             SELECT run_id, bool_or(unattended) AS unattended FROM dualwrite.runs WHERE dag_id = %(dag)s GROUP BY run_id
           ) r USING (run_id)
           LEFT JOIN dualwrite.open_differences d ON d.collection = j.collection AND d.key = j.key
-          WHERE j.written_at > now() - interval '24 hours'
+          WHERE j.written_at > now() - interval '24 hours' AND j.undoes IS NULL
         ) written
         GROUP BY 1, 2 ORDER BY 1, 2
         """,
@@ -126,10 +130,9 @@ def prune(connection: Connection, days: int) -> int:
 
     sql/optional/prune.sql is the same for a time in which no DAG runs.
     """
-    # An insert has no before-image, so this leaves it alone: `untouched` compares the journal row's own xmin.
     connection.execute(
         """
-        UPDATE dualwrite.repair_journal SET row_before = NULL
+        UPDATE dualwrite.repair_journal SET row_before = NULL, row_xmin = coalesce(row_xmin, xmin::text)
         WHERE confirmed_at IS NULL AND row_before IS NOT NULL AND written_at < now() - make_interval(days => %s)
         """,
         (days,),

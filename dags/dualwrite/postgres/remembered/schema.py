@@ -11,7 +11,8 @@ _NEEDED = {
     ("seen_keys", "key"),
     ("count_baselines", "counted_seconds"),
     ("gone_documents", "asked_at"),
-    ("repair_journal", "cause"),
+    ("repair_journal", "undoes"),
+    ("interventions", "kind"),
     ("watermarks", "swept_at"),
     ("open_differences", "excused_verdict"),
 }
@@ -26,6 +27,7 @@ _WRITTEN = {
     "dualwrite.looks": ("SELECT", "INSERT", "DELETE"),
     "dualwrite.seen_keys": ("SELECT", "INSERT", "DELETE", "TRUNCATE"),
     "dualwrite.gone_documents": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "dualwrite.interventions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
 }
 """The privileges that a writing run needs on each of our tables. A dry run reads them."""
 

@@ -1,0 +1,333 @@
+"""Takes back what a run has written, as the journal has it: each write on the condition that the row is still our version.
+
+What a row was never leaves Postgres: lines of the journal are named by their ids. Nothing here asks a document. A write that takes
+another back is journaled as confirmed, because it follows the journal; so no run brings it into line with its document before
+somebody has looked at the difference, which is kept open in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dualwrite.model.declaration import Collection
+from dualwrite.model.errors import ParameterError
+from dualwrite.model.mapping import Key
+from dualwrite.model.verdicts import Reason
+from dualwrite.postgres import privileges
+from dualwrite.postgres.bad_rows import Refused, bisect
+from dualwrite.postgres.connection import Connection, sql
+from dualwrite.postgres.fragments import AND, COMMA, Fragments, cast_to, column_name, operator, statement
+from dualwrite.postgres.target import Deleted, Target
+
+Action = Literal["delete", "update", "insert"]
+"""What takes a write back: a row that was inserted is deleted, one that was deleted is inserted."""
+
+AT_ONCE = 300
+"""Rows in one transaction: it holds their locks, so it must stay well below a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What a run did to one row, as its first and last lines of the journal say, and what takes that back (None: nothing, the
+    row came and went)."""
+
+    first: int
+    last: int
+    label: str
+    key: Key
+    path: str | None
+    action: Action | None
+    version: str | None
+    """xmin of the row as the run left it. None: it was confirmed before versions were kept."""
+    is_whole: bool
+    """Nobody else wrote the row between two writes of the run, as far as the journal tells."""
+    is_kept: bool
+    """The row as it was before is still in the journal."""
+    undone: bool
+    """It was taken back before."""
+
+
+@dataclass(slots=True)
+class Undone:
+    """What became of some chains, by label: taken back; moved since by somebody; kept, because of rows that reference it; refused
+    by Postgres. `differing`: taken back, but for columns of which the table made something else."""
+
+    done: set[str] = field(default_factory=set)
+    moved: set[str] = field(default_factory=set)
+    kept: dict[str, Reason] = field(default_factory=dict)
+    refused: dict[str, Refused] = field(default_factory=dict)
+    differing: set[str] = field(default_factory=set)
+
+
+class _Statements(Fragments):
+    """What takes writes of one collection back."""
+
+    @statement
+    def chains(self) -> sql.Composed:
+        """Parameters: run, collection."""
+        return sql.SQL(
+            """
+            WITH own AS (
+              SELECT j.*, coalesce(j.row_xmin, CASE WHEN j.confirmed_at IS NULL OR j.undoes IS NOT NULL THEN j.xmin::text END) AS version,
+                lag(j.action) OVER line AS action_before,
+                lag(coalesce(j.row_xmin, CASE WHEN j.confirmed_at IS NULL OR j.undoes IS NOT NULL THEN j.xmin::text END)) OVER line
+                  AS version_before
+              FROM dualwrite.repair_journal j
+              WHERE j.run_id = %(run)s AND j.collection = %(collection)s
+              WINDOW line AS (PARTITION BY j.row_key ORDER BY j.id)
+            ), chain AS (
+              SELECT ARRAY(SELECT jsonb_array_elements_text(row_key)) AS key, min(id) AS first, max(id) AS last,
+                (array_agg(key ORDER BY id DESC))[1] AS label, (array_agg(path ORDER BY id DESC))[1] AS path,
+                (array_agg(action ORDER BY id))[1] = 'insert' AS was_absent, (array_agg(action ORDER BY id DESC))[1] = 'delete' AS is_absent,
+                (array_agg(version ORDER BY id DESC))[1] AS version,
+                bool_and(action_before IS NULL OR CASE action
+                  WHEN 'insert' THEN action_before = 'delete' ELSE coalesce(xmin_before = version_before, false) END) AS is_whole,
+                (array_agg(action = 'insert' OR row_before IS NOT NULL ORDER BY id))[1] AS is_kept
+              FROM own GROUP BY row_key
+            )
+            SELECT first, last, label, key, path,
+              CASE WHEN was_absent AND is_absent THEN NULL WHEN was_absent THEN 'delete' WHEN is_absent THEN 'insert' ELSE 'update' END,
+              version, is_whole, is_kept, EXISTS (SELECT FROM dualwrite.repair_journal u WHERE u.undoes = chain.last)
+            FROM chain ORDER BY last DESC
+            """
+        ).format()
+
+    def same_as_journaled(self, alias: str) -> sql.Composed:
+        return AND.join(
+            column_name(c.name, alias)
+            + operator(c, "=")
+            + cast_to(c, sql.SQL("(j.row_key OPERATOR(pg_catalog.->>) {})").format(sql.Literal(i)))
+            for i, c in enumerate(self._collection.key)
+        )
+
+    _LINES = """
+        x AS (
+          SELECT * FROM unnest(%(first)s::int8[], %(last)s::int8[], %(version)s::text[], %(label)s::text[])
+          AS x (first, last, version, label)
+        ), j AS (
+          SELECT x.last, x.version, x.label, b.path, b.row_key, b.row_before FROM x JOIN dualwrite.repair_journal b ON b.id = x.first
+        )
+    """
+
+    def restore(self, columns: Sequence[str]) -> sql.Composed:
+        """Updates rows that are still our version to what they were. A column that is as it was is left alone, whatever its type
+        makes of its JSON."""
+        was = "(j.row_before OPERATOR(pg_catalog.->) {name}::text)"
+        now = "(pg_catalog.to_jsonb(old.*) OPERATOR(pg_catalog.->) {name}::text)"
+        assignments = COMMA.join(
+            sql.SQL(f"{{column}} = CASE WHEN {was} IS DISTINCT FROM {now} THEN {{restored}} ELSE {{old}} END").format(
+                column=column_name(c), name=sql.Literal(c), restored=column_name(c, "r"), old=column_name(c, "old")
+            )
+            for c in columns
+        )
+        return sql.SQL(
+            """
+            WITH {lines}, written AS (
+              UPDATE {table} t SET {assignments}
+              FROM j JOIN {table} old ON {old_is_j}, LATERAL pg_catalog.jsonb_populate_record(old, j.row_before) r
+              WHERE {t_is_j} AND t.xmin = j.version::xid AND old.xmin = j.version::xid
+              RETURNING j.last, j.label, j.path, j.row_key, pg_catalog.to_jsonb(old.*) AS row_before, j.version
+            )
+            INSERT INTO dualwrite.repair_journal
+              (run_id, collection, key, path, action, table_name, row_key, row_before, xmin_before, undoes, confirmed_at)
+            SELECT %(run)s, %(collection)s, label, path, 'update', %(table)s, row_key, row_before, version, last, pg_catalog.clock_timestamp()
+            FROM written
+            RETURNING key
+            """
+        ).format(
+            lines=sql.SQL(self._LINES), table=self.table, assignments=assignments,
+            old_is_j=self.same_as_journaled("old"), t_is_j=self.same_as_journaled("t"),
+        )  # fmt: skip
+
+    def bring_back(self, columns: Sequence[str]) -> sql.Composed:
+        """Inserts rows that were deleted, where their key is free."""
+        return sql.SQL(
+            """
+            WITH {lines}, written AS (
+              INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE
+              SELECT {values} FROM j, LATERAL pg_catalog.jsonb_populate_record(NULL::{table}, j.row_before) r
+              ON CONFLICT ({key}) DO NOTHING
+              RETURNING {key}
+            )
+            INSERT INTO dualwrite.repair_journal
+              (run_id, collection, key, path, action, table_name, row_key, undoes, confirmed_at)
+            SELECT %(run)s, %(collection)s, j.label, j.path, 'insert', %(table)s, j.row_key, j.last, pg_catalog.clock_timestamp()
+            FROM written w JOIN j ON {same_key}
+            RETURNING key
+            """
+        ).format(
+            lines=sql.SQL(self._LINES), table=self.table,
+            columns=COMMA.join(map(column_name, columns)), values=COMMA.join(column_name(c, "r") for c in columns),
+            key=self.names(self._collection.key), same_key=self.same_as_journaled("w"),
+        )  # fmt: skip
+
+    @statement
+    def differing(self) -> sql.Composed:
+        """Labels of rows that aren't what they were."""
+        return sql.SQL(
+            """
+            WITH {lines}
+            SELECT j.label FROM j JOIN {table} t ON {same_key}
+            WHERE EXISTS (
+              SELECT FROM jsonb_each(j.row_before) e WHERE to_jsonb(t.*) -> e.key IS DISTINCT FROM e.value
+            )
+            """
+        ).format(lines=sql.SQL(self._LINES), table=self.table, same_key=self.same_as_journaled("t"))
+
+    @statement
+    def absent(self) -> sql.Composed:
+        """Labels of rows that aren't there."""
+        return sql.SQL(
+            "WITH {lines} SELECT j.label FROM j WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same})"
+        ).format(lines=sql.SQL(self._LINES), table=self.table, same=self.same_as_journaled("t"))
+
+    @statement
+    def unmoved(self) -> sql.Composed:
+        """Labels of rows that are still our version."""
+        return sql.SQL(
+            "WITH {lines} SELECT j.label FROM j JOIN {table} t ON {same} WHERE t.xmin = j.version::xid"
+        ).format(lines=sql.SQL(self._LINES), table=self.table, same=self.same_as_journaled("t"))
+
+
+_REOPEN = """
+INSERT INTO dualwrite.open_differences (collection, key, path, row_key, verdict, reason, first_seen, last_seen, run_id)
+SELECT j.collection, j.key, j.path, j.row_key, 'in_flight', %(reason)s, clock_timestamp(), clock_timestamp(), %(run)s
+FROM dualwrite.repair_journal j WHERE j.id = ANY(%(ids)s)
+ON CONFLICT (collection, key) DO NOTHING
+"""
+_SETTLE = """
+UPDATE dualwrite.repair_journal SET confirmed_at = clock_timestamp(), row_xmin = coalesce(row_xmin, xmin::text)
+WHERE run_id = %(undone)s AND collection = %(collection)s AND key = ANY(%(labels)s) AND confirmed_at IS NULL
+"""
+
+
+class Undo:
+    """Takes back what `run` wrote, in the name of the run `by`."""
+
+    def __init__(self, target: Target, run: str, by: str) -> None:
+        self._target = target
+        self._run = run
+        self._by = by
+
+    def collections(self) -> set[str]:
+        """Those that the run wrote to."""
+        with self._target.transaction() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT collection FROM dualwrite.repair_journal WHERE run_id = %s", (self._run,)
+            ).fetchall()
+        return {name for (name,) in rows}
+
+    def chains(self, collection: Collection) -> list[Chain]:
+        """What the run did to each row, the latest first."""
+        parameters = {"run": self._run, "collection": collection.name}
+        with self._target.transaction() as connection:
+            rows = connection.execute(self._of(collection).chains, parameters).fetchall()
+        return [Chain(first, last, label, tuple(key), *others) for first, last, label, key, *others in rows]
+
+    def take_back(self, collection: Collection, action: Action, chains: Sequence[Chain]) -> Undone:
+        """Takes these writes back, all by one action, in short transactions."""
+        found = Undone()
+        for part in _parts(chains):
+            if action == "delete":
+                self._delete(collection, part, found)
+            else:
+                self._write(collection, action, part, found)
+        return found
+
+    # --- in one transaction -------------------------------------------------------------------------------------------
+
+    def _delete(self, collection: Collection, part: Sequence[Chain], found: Undone) -> None:
+        candidates = [(c.key, c.label, c.path, str(c.version)) for c in part]
+
+        def then(connection: Connection, deleted: Deleted) -> None:
+            self._reopen(connection, collection, [c for c in part if c.label in deleted.journal])
+
+        undoes = {c.label: c.last for c in part}
+        deleted = self._target.delete(collection, candidates, self._by, undoes=undoes, then=then)
+        found.done |= deleted.journal.keys()
+        found.kept.update(deleted.kept)
+        found.moved |= undoes.keys() - deleted.journal.keys() - deleted.kept.keys()
+
+    def _write(self, collection: Collection, action: Action, part: Sequence[Chain], found: Undone) -> None:
+        statements, done, refused = self._of(collection), set[str](), dict[str, Refused]()
+
+        def lines(chains: Sequence[Chain]) -> dict[str, object]:
+            return {
+                "first": [c.first for c in chains], "last": [c.last for c in chains], "version": [c.version for c in chains],
+                "label": [c.label for c in chains], "run": self._by, "collection": collection.name, "table": collection.table,
+            }  # fmt: skip
+
+        with self._target.transaction() as connection:
+            columns = _columns(connection, collection, updated=action == "update")
+            if action == "insert":
+                asked = "SELECT DISTINCT jsonb_object_keys(row_before) FROM dualwrite.repair_journal WHERE id = ANY(%s)"
+                known = {name for (name,) in connection.execute(asked, ([c.first for c in part],))}
+                columns = [c for c in columns if c in known]
+            made = statements.restore(columns) if action == "update" else statements.bring_back(columns)
+
+            def write(ns: list[int]) -> None:
+                done.update(label for (label,) in connection.execute(made, lines([part[n] for n in ns])).fetchall())
+
+            connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            ns = list(range(len(part)))
+            bisect(connection, ns, write, lambda n, why: refused.update({part[n].label: why}), collection.place[0])
+            left = [c for c in part if c.label not in done and c.label not in refused]
+            if left:  # somebody was faster, or a trigger or a policy left it out
+                asked_for = statements.unmoved if action == "update" else statements.absent
+                for (label,) in connection.execute(asked_for, lines(left)).fetchall():
+                    refused[label] = Refused("LeftOut (a trigger, a policy or a rule)")
+            written = [c for c in part if c.label in done]
+            found.differing |= {label for (label,) in connection.execute(statements.differing, lines(written))}
+            self._reopen(connection, collection, written)
+        found.done |= done
+        found.refused.update(refused)
+        found.moved |= {c.label for c in part} - done - refused.keys()
+
+    def _reopen(self, connection: Connection, collection: Collection, chains: Sequence[Chain]) -> None:
+        """What was taken back differs again, as far as anybody knows: the next run looks at it, however old its document is."""
+        if not chains:
+            return
+        labels = [c.label for c in chains]
+        connection.execute(_REOPEN, {"ids": [c.last for c in chains], "reason": str(Reason.UNDONE), "run": self._by})
+        connection.execute(_SETTLE, {"undone": self._run, "collection": collection.name, "labels": labels})
+
+    def _of(self, collection: Collection) -> _Statements:
+        return _Statements.of(self._target.catalog, collection)
+
+
+def _columns(connection: Connection, collection: Collection, *, updated: bool) -> list[str]:
+    """The columns of a table that an insert, or an update, may give a value."""
+    oid = privileges.relation(connection, collection.table)
+    rows = connection.execute(
+        """
+        SELECT attname::text FROM pg_attribute
+        WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+          AND NOT (%s AND attidentity = 'a') ORDER BY attnum
+        """,
+        (oid, updated),
+    ).fetchall()
+    return [name for (name,) in rows]
+
+
+def _parts(chains: Sequence[Chain]) -> Iterator[Sequence[Chain]]:
+    for start in range(0, len(chains), AT_ONCE):
+        yield chains[start : start + AT_ONCE]
+
+
+def refuse_unknown(target: Target, run_id: str) -> None:
+    """Raises ParameterError where a run's journal can't be taken back: nothing is in it, or nobody can tell whose it is."""
+    with target.transaction() as connection:
+        asked = "SELECT DISTINCT dag_id FROM dualwrite.runs WHERE run_id = %s"
+        dags = {dag for (dag,) in connection.execute(asked, (run_id,)).fetchall()}
+    if len(dags) > 1:
+        raise ParameterError(
+            f"undo = {run_id}: {' and '.join(sorted(dags))} both have a run of this id, and the journal can't tell their writes "
+            "apart. Restore rows by hand (docs/runbook.md)."
+        )
+    if not Undo(target, run_id, "").collections():
+        raise ParameterError(
+            f"undo = {run_id}: the journal has no write of such a run. It keeps a write for 30 days; see the interventions on the "
+            "Parity page for the runs that wrote."
+        )

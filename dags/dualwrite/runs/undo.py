@@ -1,0 +1,170 @@
+"""Undo: a run of this DAG, or of backfill_gap, is taken back by its journal (see postgres/undone.py). Braked as a repair is.
+
+Rows that the run inserted go first, children before parents, because they may hold unique keys that others need; then updated
+rows become what they were, and deleted ones come back, parents before children. What waits for another row has another turn
+each time that some of these came or went. What somebody has written since is left, and told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from dualwrite.model.choices import MAX_PLAN_AGE
+from dualwrite.model.errors import BrakeError
+from dualwrite.model.problems import Problem, ProblemKind
+from dualwrite.model.report import CollectionReport
+from dualwrite.postgres.remembered import journal
+from dualwrite.postgres.undone import Action, Chain, Undo, Undone
+from dualwrite.runs.reconcile_plan import Plan, Run
+from dualwrite.runs.record import phase
+
+log = logging.getLogger(__name__)
+
+TOLD = 50
+"""Keys of each collection that a report tells of, of those that were left."""
+
+MOVED = "changed_since"
+BROKEN = "changed_between"
+FORGOTTEN = "not_in_the_journal_any_more"
+UNKNOWN = "version_unknown"
+DONE_BEFORE = "undone_before"
+
+
+@dataclass
+class _Open:
+    """What is still to be taken back in one collection, and what was left, by label, with the reason."""
+
+    chains: list[Chain]
+    left: dict[str, str] = field(default_factory=dict)
+
+
+def _open(run: Run, undo: Undo, name: str) -> _Open:
+    found = _Open([])
+    for chain in undo.chains(run.catalog[name]):
+        if chain.undone:
+            found.left[chain.label] = DONE_BEFORE
+        elif not chain.is_kept:
+            found.left[chain.label] = FORGOTTEN
+        elif not chain.is_whole:
+            found.left[chain.label] = BROKEN
+        elif chain.action != "insert" and chain.version is None:
+            found.left[chain.label] = UNKNOWN
+        elif chain.action is not None:
+            found.chains.append(chain)
+    return found
+
+
+def plan(run: Run) -> dict[str, dict[str, int]]:
+    """How many rows of each selected collection would be deleted, updated and inserted, and what this run has done so far, as
+    the gate tells what a repair would."""
+    undo = Undo(run.target, str(run.params.undo), run.run_id)
+    with run.target.transaction() as connection:
+        done = journal.written_by(connection, run.run_id)
+    found = {}
+    for name in _names(run, undo):
+        counted = Counter(chain.action for chain in _open(run, undo, name).chains)
+        part = {str(action): counted[action] for action in ("insert", "update", "delete")}
+        part |= {
+            f"{action}{'d' if action.endswith('e') else 'ed'}": done[name, action]
+            for action in ("insert", "update", "delete")
+        }
+        if any(part.values()):
+            found[name] = {**part, "unfinished": 0, "parents": 0}
+    return found
+
+
+def _names(run: Run, undo: Undo) -> list[str]:
+    wrote = undo.collections()
+    return [name for name in run.catalog.names if name in run.params.collections and name in wrote]
+
+
+def left_out(run: Run) -> list[str]:
+    """Collections that the run wrote to and that this one doesn't take back: they aren't selected, or no longer declared."""
+    wrote = Undo(run.target, str(run.params.undo), run.run_id).collections()
+    return sorted(name for name in wrote if name not in run.params.collections)
+
+
+def may_write(run: Run, problem: Problem | None) -> None:
+    """Raises BrakeError unless the undo may begin, or go on, at this moment."""
+    if datetime.now(UTC) - run.plan.now > MAX_PLAN_AGE:
+        raise BrakeError(
+            f"This run is too old to undo by: it is from {run.plan.now.isoformat(timespec='minutes')}. Nothing was written. Trigger "
+            "a new run instead of clearing this one."
+        )
+    if problem:
+        raise BrakeError(problem.text)
+
+
+def undo_all(run: Run) -> dict[str, dict[str, Any]]:
+    """Takes back what is left to be taken back; returns a report for each collection, with `undone`: what was left, and why."""
+    undo = Undo(run.target, str(run.params.undo), run.run_id)
+    names = _names(run, undo)
+    reports = {name: CollectionReport(name, "write") for name in names}
+    waiting = {name: _open(run, undo, name) for name in names}
+    differing: Counter[str] = Counter()
+    turns: list[tuple[Action, Sequence[str]]] = [("delete", names[::-1]), ("update", names), ("insert", names)]
+    progress = True
+    while progress and any(w.chains for w in waiting.values()):
+        progress = False
+        for action, order in turns:
+            for name in order:
+                progress |= _turn(undo, run, name, action, waiting[name], reports[name], differing)
+    found = {}
+    for name in names:
+        told = Counter(waiting[name].left.values())
+        keys = {label: why for label, why in waiting[name].left.items() if why != DONE_BEFORE}
+        undone = {"left": dict(told), "differing": differing[name], "keys": dict(list(keys.items())[:TOLD])}
+        with phase(run, reports[name], mode="undo", window=None):
+            pass
+        found[name] = {**reports[name].as_json(), "undone": undone}
+    return found
+
+
+def _turn(
+    undo: Undo, run: Run, name: str, action: Action, open_: _Open, report: CollectionReport, differing: Counter[str]
+) -> bool:
+    """One action in one collection. Says whether any row was taken back."""
+    chains = [chain for chain in open_.chains if chain.action == action]
+    if not chains:
+        return False
+    made: Undone = undo.take_back(run.catalog[name], action, chains)
+    count = {"delete": "deleted", "update": "updated", "insert": "inserted"}[action]
+    setattr(report, count, getattr(report, count) + len(made.done))
+    differing[name] += len(made.differing)
+    why = dict.fromkeys(made.moved, MOVED)
+    why |= {label: str(reason) for label, reason in made.kept.items()}
+    why |= {label: refused.text for label, refused in made.refused.items()}
+    open_.left.update(why)
+    for label in made.done:
+        open_.left.pop(label, None)
+    settled = made.done | made.moved
+    open_.chains = [c for c in open_.chains if c.label not in settled]
+    log.info("undo, %s, %s: %d of %d rows", name, action, len(made.done), len(chains))
+    return bool(made.done)
+
+
+def problem_of(error: BrakeError) -> Problem:
+    return Problem(ProblemKind.REFUSED, str(error))
+
+
+def told(plan_: Plan, collections: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What a report says of an undo: the run, how many rows, and what was left, by reason. None: nothing was done."""
+    if plan_.params.undo is None or not collections:
+        return None
+    left: Counter[str] = Counter()
+    keys: dict[str, str] = {}
+    for part in collections:
+        left.update(part["undone"]["left"])
+        keys |= {f"{part['collection']}:{label}": why for label, why in part["undone"]["keys"].items()}
+    return {
+        "run_id": plan_.params.undo,
+        **{n: sum(p[n] for p in collections) for n in ("deleted", "updated", "inserted")},
+        "differing": sum(p["undone"]["differing"] for p in collections),
+        "left": dict(left),
+        "keys": dict(list(keys.items())[:TOLD]),
+    }
