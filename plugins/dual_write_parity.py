@@ -49,12 +49,13 @@ def _app() -> Any:
     )
 
     @app.get("/may")
-    def may(user: Any = Depends(get_user)) -> dict[str, bool]:  # noqa: B008 - FastAPI's own way
-        """What this viewer may do: the page has no buttons that Airflow would refuse."""
+    def may(user: Any = Depends(get_user)) -> dict[str, Any]:  # noqa: B008 - FastAPI's own way
+        """Who this viewer is, for the sign-off, and what they may do: the page has no buttons that Airflow would refuse."""
         asks, dag = get_auth_manager().is_authorized_dag, DagDetails(id=DAG_ID)
         return {
             "trigger": asks(method="POST", access_entity=DagAccessEntity.RUN, details=dag, user=user),
             "unpause": asks(method="PUT", details=dag, user=user),
+            "name": user.get_name(),
         }
 
     @app.get("/")

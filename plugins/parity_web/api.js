@@ -40,7 +40,8 @@ const at = (dagId, ...rest) => ["dags", dagId, ...rest].map(encodeURIComponent).
 export const dag = (dagId) => call("GET", at(dagId));
 export const details = (dagId) => call("GET", `${at(dagId)}/details`);
 export const run = (dagId, runId) => call("GET", at(dagId, "dagRuns", runId));
-export const unpause = (dagId) => call("PATCH", at(dagId), { is_paused: false });
+export const pause = (dagId, paused) => call("PATCH", at(dagId), { is_paused: paused });
+export const unpause = (dagId) => pause(dagId, false);
 export const trigger = (dagId, conf) => call("POST", at(dagId, "dagRuns"), { logical_date: null, conf });
 
 // What this viewer may do. Where nobody tells (an older plugin), the buttons are there, and Airflow refuses.
@@ -83,6 +84,12 @@ export async function report(dagId, runId) {
   }
 }
 
+// All open differences that a run listed, page by page: [{collection, key, verdict, ...}].
+export async function openList(dagId, runId, pages) {
+  const found = await Promise.all(Array.from({ length: pages }, (_, i) => xcom(dagId, runId, "report", `open_${i}`)));
+  return found.flatMap(({ names, rows }) => rows.map((row) => Object.fromEntries(names.map((name, i) => [name, row[i]]))));
+}
+
 export const ended = (r) => r.state === "success" || r.state === "failed";
 
 // The newest whole report among the last runs, with its run; and the sentence that the newest run left instead, if it did.
@@ -94,7 +101,7 @@ export async function newest(dagId, among) {
     const found = await report(dagId, candidate.dag_run_id);
     if (found?.stopped) stopped ??= found.stopped;
     else if (found?.compares === false) later.push({ run: candidate, report: found });
-    else if (found) return { run: candidate, report: overlaid(found, later), stopped, since: later[0]?.run };
+    else if (found) return { run: candidate, report: overlaid(found, later), stopped, since: later[0]?.run, lister: later[0]?.run ?? candidate };
   }
   if (later.length) return { ...later[0], stopped };
   return stopped && { run: among.find(ended), report: null, stopped };

@@ -77,6 +77,7 @@ export function link(href, ...children) {
     event.preventDefault();
     const outside = window.parent.document.createElement("a");
     outside.href = event.currentTarget.href;
+    outside.target = event.currentTarget.target;
     window.parent.document.body.append(outside);
     outside.click();
     outside.remove();

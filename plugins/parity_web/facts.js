@@ -105,20 +105,101 @@ function plannedOf(repair, found, all, named) {
   return [...groups.values()];
 }
 
+const BACK = { insert: "delete", update: "update", delete: "insert" };
+
+// What an undo of an intervention would do at most: [{collection, action, number, keys}]. What somebody wrote since is left.
+export function plannedUndo(intervention, collections) {
+  return Object.entries(intervention?.numbers ?? {}).filter(([name]) => collections.includes(name)).flatMap(([collection, actions]) =>
+    Object.entries(actions).map(([action, number]) => ({ collection, action: BACK[action], number, keys: [] })));
+}
+
+// What a list of open differences may be narrowed by; an empty value narrows nothing.
+const AGES = { "": 0, "an hour": 3600, "a day": 86400, "a week": 604800 };
+export const FILTERS = {
+  collection: (rows) => [...new Set(rows.map((r) => r.collection))].sort(),
+  verdict: (rows) => [...new Set(rows.map((r) => r.verdict))].sort(),
+  cause: (rows) => [...new Set(rows.map((r) => r.cause ?? "unknown"))].sort(),
+  excused: () => ["open", "excused"],
+  older: () => Object.keys(AGES).filter(Boolean),
+};
+
+export function narrowed(rows, { text = "", collection, verdict, cause, excused, older } = {}, now = Date.now()) {
+  const wanted = text.trim().toLowerCase();
+  return rows.filter((r) =>
+    (!collection || r.collection === collection) && (!verdict || r.verdict === verdict) && (!cause || (r.cause ?? "unknown") === cause)
+    && (!excused || Boolean(r.excused_by) === (excused === "excused")) && (!older || now - Date.parse(r.since) > 1000 * AGES[older])
+    && (!wanted || [r.key, r.path, r.reason, ...(r.columns ?? [])].some((t) => t?.toLowerCase().includes(wanted))));
+}
+
+// A list as a spreadsheet takes it. A cell that begins like a formula gets an apostrophe: an id may be anything.
+export function csvOf(rows) {
+  const names = ["collection", "key", "verdict", "reason", "cause", "columns", "path", "since", "excused_by"];
+  const cell = (value) => {
+    const text = Array.isArray(value) ? value.join(" ") : String(value ?? "");
+    return `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
+  };
+  return [names.join(","), ...rows.map((r) => names.map((n) => cell(r[n])).join(","))].join("\r\n");
+}
+
+// The listed differences as the lines that previews are made of.
+export const linesOf = (rows) =>
+  [...new Set(rows.map((r) => r.collection))].map((name) => ({ name, samples: rows.filter((r) => r.collection === name).map((r) => ({ ...r, excused: Boolean(r.excused_by) })) }));
+
+// What the reads of the last whole days cost, a day and in thirty days; null where nothing is known. `days`: today first.
+export function spent(report) {
+  const whole = (report.days ?? []).slice(1, 8).filter((d) => d.runs || d.billed);
+  if (!whole.length || !report.price) return null;
+  const day = (whole.reduce((sum, d) => sum + d.billed, 0) / whole.length) * report.price / 100_000;
+  return { reads: whole.reduce((sum, d) => sum + d.billed, 0) / whole.length, day, month: 30 * day, of: whole.length };
+}
+
+export const dollars = (value) => (value > 0 && value < 0.01 ? "less than $0.01" : `$${value.toFixed(2)}`);
+
+// The days that the question counts, oldest first: clean, not, or nobody looked.
+export const boxes = (report) => [...(report.days ?? [])].reverse().map((d) => ({ ...d, state: !d.runs ? "none" : d.clean ? "clean" : "drift" }));
+
+// Whether reads may be switched, as one value with its evidence: what is printed, and downloaded. `excused`: [{...}] of the list.
+export function signOff(report, run, excused, by, now = new Date()) {
+  const total = (report.open ?? []).filter((l) => l.excused).reduce((sum, l) => sum + l.number, 0);
+  const old = (now - Date.parse(report.at)) / 1000 > 86400;
+  return {
+    question: "Ready to switch reads?", answer: report.ready.answer && !old, asked_by: by ?? null, asked_at: now.toISOString(),
+    report: { dag_id: run.dag_id, run_id: run.dag_run_id, at: report.at, by: run.triggering_user_name ?? run.run_type ?? null, older_than_a_day: old },
+    checks: report.ready.checks.map(({ name, title, ok, says }) => ({ name, title, ok, says })),
+    days: boxes(report).map(({ day, state, runs, not_clean }) => ({ day, state, runs, not_clean: not_clean ?? [] })),
+    collections: Object.entries(report.ages ?? {}).map(([name, a]) => ({ name, examined_until: a.examined_until, swept_at: a.swept_at })),
+    excused: total,
+    excuses: excused.map(({ collection, key, verdict, excused_by, excuse_reason, excused_at }) => ({ collection, key, verdict, by: excused_by, reason: excuse_reason, at: excused_at })),
+    interventions: report.interventions ?? [],
+    migrations: report.migrations ?? null,
+  };
+}
+
+const KINDS = { repair: "repaired", backfill: "backfilled", excuse: "excused", unexcuse: "took an excuse back in", undo: "undid a run", approval: "approved a backfill", rejection: "rejected a backfill", migration: "migrated" };
+
+// An intervention's numbers, in words: "2 inserted in posts, 1 deleted in comments".
+export function intervened({ kind, numbers }) {
+  const parts = Object.entries(numbers).map(([name, n]) => typeof n === "number" ? `${n.toLocaleString("en")} in ${name}`
+    : `${Object.entries(n).map(([action, m]) => `${m.toLocaleString("en")} ${{ insert: "inserted", update: "updated", delete: "deleted" }[action] ?? action}`).join(", ")} in ${name}`);
+  const said = KINDS[kind] ?? kind;
+  return parts.length ? `${said}: ${parts.join("; ")}` : said;
+}
+
 const rows = (n) => `${n.toLocaleString("en")} row${n === 1 ? "" : "s"}`;
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const listed = (names, of) => (names.length === of ? `all ${of} collections` : names.length > 3 ? `${names.length} collections` : names.join(", "));
 
 // What a run with these values will do: a sentence, the verb for the button, and whether rows may be deleted.
 export function effect(values, declared, plan) {
-  const { repair = "off", scope = "recent", excuse, unexcuse, keys } = values;
+  const { repair = "off", scope = "recent", excuse, unexcuse, keys, undo } = values;
   const where = listed(values.collections ?? declared, declared.length);
   const says = [
     keys?.length ? `Looks at ${differences(keys)} and compares nothing else.` : scope === "none" ? "Compares nothing." : scope === "sweep" ? `Compares every document with every row in ${where}: one billed read for each document.` : `Compares what was written since the last run in ${where}.`,
   ];
   if (excuse?.length) says.push(`Excuses ${differences(excuse)}${scope === "none" ? ", at once" : ""}: what stays open there is reported, and fails no run.`);
   if (unexcuse?.length) says.push(`Takes ${unexcuse.length === 1 ? "an excuse" : `${unexcuse.length} excuses`} back: these count as open again.`);
-  if (repair === "off") says.push("Writes nothing to your tables.");
+  if (undo) says.splice(0, 1, `Takes back what run ${undo} wrote in ${where}, and compares nothing. A row that somebody has written since, or that other rows reference, is left, and told. What differs again is open: the next run looks at it. The undo can be undone.`);
+  else if (repair === "off") says.push("Writes nothing to your tables.");
   else {
     const may = { missing: "inserts missing rows", missing_and_stale: "inserts missing rows and updates stale ones", all: "inserts missing rows, updates stale ones and DELETES rows whose documents are gone" };
     says.push(keys?.length ? `Then ${may[repair]}, of these only: a row that one of them needs and that isn't named is told, not written. The journal keeps every previous row.`
@@ -128,8 +209,9 @@ export function effect(values, declared, plan) {
   for (const p of plan) numbers[p.action] = (numbers[p.action] ?? 0) + p.number;
   const parts = ["delete", "insert", "update"].filter((a) => numbers[a]).map((a, i) => (i ? `${a} ${numbers[a].toLocaleString("en")}` : `${a} ${rows(numbers[a])}`));
   const writes = parts.length ? capital(parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts[0]) : repair === "all" ? "Repair, with deletes" : "Repair";
-  const verb = repair !== "off" ? writes : excuse?.length ? `Excuse ${differences(excuse)}` : unexcuse?.length ? "Take back" : keys?.length ? "Look at these" : scope === "sweep" ? "Sweep" : "Look now";
-  return { says: says.join(" "), verb, deletes: repair === "all" };
+  const deleting = undo ? numbers.delete > 0 : repair === "all";
+  const verb = undo ? (parts.length ? `Undo: ${writes.toLowerCase()}` : "Undo") : repair !== "off" ? writes : excuse?.length ? `Excuse ${differences(excuse)}` : unexcuse?.length ? "Take back" : keys?.length ? "Look at these" : scope === "none" ? "List what is open" : scope === "sweep" ? "Sweep" : "Look now";
+  return { says: says.join(" "), verb, deletes: deleting };
 }
 
 function differences(lines) {
@@ -146,7 +228,7 @@ function differences(lines) {
 export function overlaid(base, later) {
   if (!later.length) return base;
   const newest = later[0].report;
-  const kept = Object.fromEntries(["open", "excuses", "ages", "history", "clean_days"].map((name) => [name, newest[name] ?? base[name]]));
+  const kept = Object.fromEntries(["open", "listed", "excuses", "interventions", "ages", "history", "clean_days"].map((name) => [name, newest[name] ?? base[name]]));
   const asked = later.flatMap(({ run }) => [...(run.conf?.keys ?? []), ...(run.conf?.excuse ?? [])]);
   const touched = (collection, verdict, key) => ["*", verdict, key].some((word) => asked.includes(lineOf(collection, word)));
   const again = new Map(newest.collections.map((c) => [c.collection, c]));

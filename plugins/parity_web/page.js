@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { chart } from "./chart.js";
 import { age, ago, breakable, clock, code, count, el, followTheme, link, named, nameOf, number, runLink, say, span, when } from "./dom.js";
-import { DRIFT, excuseAllOf, excuseOf, excuseTheseOf, findings, fromLink, history, lines, nameable, neverSwept, outcome, lineOf, plain, repairOf, repairTheseOf, standing, steps, sweepOf, unexcuseOf } from "./facts.js";
+import { boxes, csvOf, dollars, DRIFT, FILTERS, excuseAllOf, excuseOf, excuseTheseOf, findings, fromLink, history, intervened, lines, linesOf, nameable, narrowed, neverSwept, outcome, lineOf, plain, repairOf, repairTheseOf, signOff, spent, standing, steps, sweepOf, unexcuseOf } from "./facts.js";
 import { openForm, started } from "./trigger.js";
 
 const EVERY = 30_000;
@@ -35,7 +35,7 @@ const done = (run) => {
 function formButton(text, title, form, kind, of) {
   if (!may.trigger) return null;
   const spoken = of && el("span", { class: "unseen" }, ` ${of}`);
-  const made = button([text, spoken], () => openForm(title, { ...form, known, may, onDone: done }), kind);
+  const made = button([text, spoken], () => openForm(title, { known, may, onDone: done, ...form }), kind);
   made.disabled = busy;
   return made;
 }
@@ -71,15 +71,17 @@ function overview(found) {
   if (!latest) return [...top, nothingYet(found)];
   const { report } = latest;
   const problems = findings(report);
-  known = { problems, lines: lines(report, found.backfill) };
+  known = { problems, lines: lines(report, found.backfill), interventions: report.interventions ?? [] };
   return [
     ...top,
     hero(found, problems),
     waiting(found),
     problems.length > 0 && findingsCard(problems, known.lines),
+    listCard(report, latest.lister),
     el("div", { class: "columns" }, readyCard(report, problems), historyCard(report, runs)),
     collectionsCard(known.lines, report.at),
     (report.excuses ?? []).length > 0 && excusesCard(report),
+    (report.interventions ?? []).length > 0 && interventionsCard(report.interventions),
     bundleCard(found),
   ];
 }
@@ -90,7 +92,21 @@ function heading(found) {
     el("h1", {}, "Parity"),
     el("p", { class: "quiet" }, "Firestore (source) compared with Supabase (target)."),
     !may.trigger && el("p", { class: "quiet" }, "You may look at this page. To repair, excuse or sweep, ask for the right to trigger ", el("strong", {}, api.RECONCILE), "."),
-    el("p", { class: "buttons" }, found.dag && look, button("Refresh", refresh)));
+    el("p", { class: "buttons" }, found.dag && look, found.dag && pauseButton(found.dag), button("Refresh", refresh)));
+}
+
+function pauseButton(dag) {
+  if (!may.unpause) return null;
+  const paused = dag.is_paused;
+  return button(paused ? "Unpause" : "Pause", async () => {
+    try {
+      await api.pause(api.RECONCILE, !paused);
+      note = [paused ? "Unpaused: scheduled runs begin." : "Paused: nothing is compared until it is unpaused. A run in progress goes on."];
+    } catch (error) {
+      note = [error.status === 403 ? `You may not ${paused ? "unpause" : "pause"} ${api.RECONCILE}.` : error.message];
+    }
+    refresh();
+  });
 }
 
 // What the running run does, and what waits behind it.
@@ -165,6 +181,80 @@ function findingsCard(problems, all) {
   return el("section", { class: "card", id: "open" }, el("h2", {}, "Open differences"), el("ul", { class: "bare" }, items));
 }
 
+// --- all open differences ----------------------------------------------------------------------------------------------
+
+const list = { run: null, rows: null, filters: {}, open: false }; // kept over a refresh
+const AT_ONCE = 200; // lines shown; filters and the CSV take all
+
+function listCard(report, run) {
+  const { listed } = report;
+  if (!listed?.of || !run) return null;
+  const body = el("div", {});
+  const load = async () => {
+    try {
+      if (list.run !== run.dag_run_id) Object.assign(list, { run: run.dag_run_id, rows: await api.openList(api.RECONCILE, run.dag_run_id, listed.pages) });
+      body.replaceChildren(...listBody(listed));
+    } catch (error) {
+      body.replaceChildren(el("p", { class: "problem", role: "alert" }, `The list could not be loaded: ${error.message}`));
+    }
+  };
+  const fold = el("details", { ontoggle: () => { list.open = fold.open; if (fold.open && !body.childElementCount) load(); } },
+    el("summary", {}, `List all: search, choose, download`), body);
+  fold.open = list.open;
+  if (list.open && list.run === run.dag_run_id) body.replaceChildren(...listBody(listed));
+  return el("section", { class: "card", id: "list" }, el("h2", {}, `All ${count(listed.of, "open difference")}, excused ones among them`), fold);
+}
+
+function listBody(listed) {
+  const lines = el("tbody", {});
+  const told = el("p", { class: "quiet", role: "status" });
+  const bar = el("p", { class: "buttons chosen" });
+  const acts = (r) => DRIFT.includes(r.verdict) && !r.excused_by && nameable(r.key) && may.trigger;
+  const lookup = { problems: known.problems, lines: linesOf(list.rows) };
+  const shown = () => narrowed(list.rows, list.filters);
+  const fill = () => {
+    const rows = shown();
+    const all = el("button", { type: "button", onclick: () => { rows.filter(acts).forEach((r) => chosen.add(lineOf(r.collection, r.key))); draw(); } }, `Choose all ${number(rows.filter(acts).length)}`);
+    const none = el("button", { type: "button", onclick: () => { chosen.clear(); draw(); } }, "Choose none");
+    const save = el("button", { type: "button", onclick: () => download("open-differences.csv", csvOf(shown())) }, "Download CSV");
+    const these = list.rows.filter((r) => acts(r) && chosen.has(lineOf(r.collection, r.key)));
+    bar.replaceChildren(...(may.trigger ? [all] : []), ...(these.length ? [none] : []), save, ...chosenButtons(these, lookup));
+  };
+  const draw = () => {
+    const rows = shown();
+    told.textContent = `${count(rows.length, "difference")}${rows.length > AT_ONCE ? `, the first ${AT_ONCE} shown` : ""}.`;
+    lines.replaceChildren(...rows.slice(0, AT_ONCE).map((r) => listLine(r, acts(r), fill)));
+    fill();
+  };
+  const search = el("input", { type: "search", id: "list-text", value: list.filters.text ?? "", oninput: () => { list.filters.text = search.value; draw(); } });
+  const selects = Object.entries(FILTERS).map(([name, options]) => {
+    const select = el("select", { id: `list-${name}`, onchange: () => { list.filters[name] = select.value; draw(); } }, el("option", { value: "" }, "any"), options(list.rows).map((o) => el("option", { value: o }, plain(o))));
+    select.value = list.filters[name] ?? "";
+    return el("div", { class: "field" }, el("label", { for: select.id }, name === "older" ? "older than" : name === "excused" ? "open or excused" : name), select);
+  });
+  draw();
+  const cut = listed.rows < listed.of && el("p", { class: "problem" }, `The list holds ${number(listed.rows)} of ${number(listed.of)}, the oldest open ones first. `, may.trigger && "A run that you trigger lists up to 10,000: ", may.trigger && formButton("List more…", "List the open differences", { preset: {}, fixed: ALONE }));
+  return [cut, el("div", { class: "filters" }, el("div", { class: "field" }, el("label", { for: "list-text" }, "search"), search), selects), told, bar,
+    el("table", {}, el("caption", { class: "unseen" }, "Open differences"), el("thead", {}, el("tr", {}, ["", "Collection", "Verdict", "Key", "Since", "Why"].map((h) => el("th", { scope: "col" }, h || el("span", { class: "unseen" }, "Chosen"))))), lines)].filter(Boolean);
+}
+
+function listLine(r, acts, fill) {
+  const id = lineOf(r.collection, r.key);
+  const box = acts && el("input", { type: "checkbox", "aria-label": `Choose ${r.collection} ${r.key}`, checked: chosen.has(id), onchange: () => { box.checked ? chosen.add(id) : chosen.delete(id); fill(); } });
+  const why = [r.columns?.length > 0 && `differs in ${r.columns.join(", ")}`, r.reason && plain(r.reason), r.cause && plain(r.cause), r.excused_by && `excused by ${r.excused_by}`];
+  return el("tr", {}, cell("Chosen", box || ""), cell("Collection", breakable(r.collection)), cell("Verdict", el("span", { class: `chip ${r.verdict}` }, plain(r.verdict))),
+    cell("Key", code(r.key), r.path && el("p", { class: "quiet" }, code(r.path))), cell("Since", ago(r.since)), cell("Why", why.filter(Boolean).join(" · ")));
+}
+
+function download(name, text, type = "text/csv") {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  const anchor = el("a", { href: address, download: name });
+  document.body.append(anchor);
+  anchor.click();
+  anchor.remove();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+
 const WHERE = {
   swept: () => formButton("Sweep all…", "Sweep every collection", { preset: { scope: "sweep" }, fixed: OFF }),
   drift: (some) => (some ? el("a", { href: "#open" }, "See what is open") : el("a", { href: "#collections" }, "See the collections")),
@@ -182,14 +272,61 @@ function readyCard(report, problems) {
   const answer = ready.answer && !old;
   const lacking = ready.checks.filter((c) => !c.ok).length;
   const summary = old ? "No: the last report is older than a day." : answer ? "Yes." : `No: ${count(lacking, "condition is", "conditions are")} not met.`;
-  return el("section", { class: "card" },
+  return el("section", { class: "card", id: "ready" },
     el("h2", {}, "Ready to switch reads?"),
     el("p", { class: `answer ${answer ? "good" : "bad"}` }, summary),
     el("ul", { class: "bare checks" }, ready.checks.map((c) =>
       el("li", { class: c.ok ? "good" : "bad" },
         el("span", { class: "sign", "aria-hidden": "true" }, c.ok ? "✓" : "✕"),
         el("div", {}, el("strong", {}, c.title), el("span", { class: "unseen" }, c.ok ? ": met. " : ": is not met. "),
-          el("p", { class: "quiet" }, c.says, " ", !c.ok && WHERE[c.name]?.(problems.length > 0)))))));
+          el("p", { class: "quiet" }, c.says, " ", !c.ok && WHERE[c.name]?.(problems.length > 0)))))),
+    daysList(report),
+    el("p", { class: "buttons" }, signOffLink()));
+}
+
+// On a page of its own, which can be printed: Airflow's frame around this one can't.
+function signOffLink() {
+  const made = link("parity/?signoff=1", "The sign-off, to print or download");
+  made.target = "_blank";
+  return made;
+}
+
+const STATES = { clean: ["✓", "clean"], drift: ["✕", "drift, or not all was examined"], none: ["–", "no run"] };
+
+// One box a day, the oldest first.
+function daysList(report) {
+  const days = boxes(report);
+  if (!days.length) return null;
+  return el("ol", { class: "bare days", "aria-label": `The last ${days.length} days` }, days.map((d) =>
+    el("li", { class: `day ${d.state}`, title: `${d.day}: ${STATES[d.state][1]}, ${count(d.runs, "run")}` },
+      el("span", { "aria-hidden": "true" }, STATES[d.state][0]), el("small", {}, d.day.slice(5)), el("span", { class: "unseen" }, `: ${STATES[d.state][1]}, ${count(d.runs, "run")}`))));
+}
+
+// --- the sign-off ------------------------------------------------------------------------------------------------------
+
+async function signOffPage() {
+  const found = await api.overview();
+  if (!found.latest?.report.ready) return [el("h1", {}, "Ready to switch reads?"), el("p", { class: "card" }, "No run has answered it yet.")];
+  const { report, run, lister } = found.latest;
+  const listed = report.listed?.pages ? await api.openList(api.RECONCILE, lister.dag_run_id, report.listed.pages).catch(() => []) : [];
+  const told = signOff(report, run, listed.filter((r) => r.excused_by), may.name);
+  const row = (...cells) => el("tr", {}, cells.map((c, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, c)));
+  const table = (caption, heads, rows) => el("section", { class: "card" }, el("h2", {}, caption),
+    el("table", {}, el("thead", {}, el("tr", {}, heads.map((h) => el("th", { scope: "col" }, h)))), el("tbody", {}, rows)));
+  const lacking = told.excused - told.excuses.length;
+  return [
+    el("header", {}, el("h1", {}, told.question),
+      el("p", { class: "buttons" }, button("Print", () => window.print(), "primary"), button("Download JSON", () => download(`sign-off-${told.asked_at.slice(0, 10)}.json`, JSON.stringify(told, null, 2), "application/json")))),
+    el("section", { class: "card" },
+      el("p", { class: `answer ${told.answer ? "good" : "bad"}` }, told.answer ? "Yes." : told.report.older_than_a_day ? "No: the last report is older than a day." : `No: ${count(told.checks.filter((c) => !c.ok).length, "condition is", "conditions are")} not met.`),
+      el("p", {}, `Asked${told.asked_by ? ` by ${told.asked_by}` : ""} at ${when(told.asked_at)}. Answered by the run `, code(told.report.run_id), ` of ${when(told.report.at)}.`)),
+    table("Evidence", ["Condition", "Met", "Evidence"], told.checks.map((c) => row(c.title, c.ok ? "✓ yes" : "✕ no", c.says))),
+    table(`The last ${told.days.length} days (UTC)`, ["Day", "State", "Runs", "Runs with drift"], told.days.map((d) => row(d.day, `${STATES[d.state][0]} ${STATES[d.state][1]}`, number(d.runs), d.not_clean.flatMap((id, i) => [i > 0 && ", ", code(id)])))),
+    table("Collections", ["Collection", "Compared until", "Every document and row"], told.collections.map((c) => row(c.name, when(c.examined_until), c.swept_at ? when(c.swept_at) : "never"))),
+    told.excused > 0 && table(`${count(told.excused, "difference")} excused${lacking > 0 ? `, ${number(told.excuses.length)} listed` : ""}`, ["Difference", "Verdict", "By", "Reason", "At"],
+      told.excuses.map((e) => row([`${e.collection} `, code(e.key)], plain(e.verdict), e.by, e.reason ?? "", e.at ? when(e.at) : ""))),
+    told.interventions.length > 0 && table("The last interventions", ["Person", "What", "Reason", "At"], told.interventions.map((i) => row(i.by, intervened(i), i.reason ?? "", when(i.at)))),
+  ];
 }
 
 function historyCard(report, runs) {
@@ -199,7 +336,15 @@ function historyCard(report, runs) {
     chart("Differences found, excused ones among them", points, DRIFT),
     chart("Rows written", points, ["written"]),
     chart("Billed reads", points, ["billed"]),
-    chart("Duration", points, ["seconds"], span));
+    chart("Duration", points, ["seconds"], span),
+    costs(report));
+}
+
+function costs(report) {
+  const found = spent(report);
+  if (!found) return null;
+  return el("p", { class: "quiet costs" }, `Billed reads: ${number(Math.round(found.reads))} a day, `, el("strong", {}, dollars(found.day)), " a day, ", el("strong", {}, dollars(found.month)),
+    ` in 30 days, by the last ${count(found.of, "whole day")} of all DAGs, without preflight, and the list price of $${report.price} per 100,000.`);
 }
 
 let few = matchMedia("(max-width: 820px)").matches; // on a phone each collection takes a screen
@@ -282,12 +427,12 @@ function onlyThisButton(collection, sample) {
 }
 
 // What is done to exactly the differences whose boxes are checked.
-function chosenButtons(these) {
+function chosenButtons(these, lookup = known) {
   if (!these.length) return [];
-  const conf = repairTheseOf(these, known.lines);
+  const conf = repairTheseOf(these, lookup.lines);
   const says = count(these.length, "difference");
   return [
-    conf && formButton(`Repair ${number(these.length)} chosen…`, `Repair ${says}`, { preset: conf }),
+    conf && formButton(`Repair ${number(these.length)} chosen…`, `Repair ${says}`, { preset: conf, known: lookup }),
     formButton(`Excuse ${number(these.length)} chosen…`, `Excuse ${says}`, { preset: excuseTheseOf(these), fixed: ALONE }),
   ].filter(Boolean);
 }
@@ -302,6 +447,19 @@ function excusesCard(report) {
   return el("section", { class: "card" }, el("h2", {}, "Excuses"),
     el("details", {}, el("summary", {}, total > items.length ? `${number(total)} excused, the latest ${items.length} shown` : `${number(total)} excused`),
       el("ul", { class: "bare" }, items)));
+}
+
+// Who did what, the latest first; what wrote can be taken back as long as the journal has it.
+function interventionsCard(found) {
+  const undo = (i) => i.journaled > i.undone && formButton("Undo…", `Undo: ${i.kind} by ${i.by}`, { preset: { undo: i.run_id } }, null, i.run_id);
+  const items = found.map((i) =>
+    el("li", { class: "finding" },
+      el("div", {}, el("strong", {}, i.by), " ", intervened(i), i.undone > 0 && [" ", el("span", { class: "chip" }, i.undone >= i.journaled ? "undone" : `${number(i.undone)} undone`)],
+        i.reason && el("p", {}, el("q", {}, i.reason)),
+        el("p", { class: "quiet" }, runLink(i.dag_id, i.run_id, `${i.dag_id}, ${when(i.at)}`))),
+      undo(i) && el("p", { class: "buttons" }, undo(i))));
+  return el("section", { class: "card", id: "interventions" }, el("h2", {}, "Interventions"),
+    el("details", {}, el("summary", {}, `The last ${count(found.length, "intervention")}`), el("ul", { class: "bare" }, items)));
 }
 
 function bundleCard({ backfill, migrations }) {
@@ -397,7 +555,8 @@ async function refresh() {
   try {
     let content;
     may = await api.may();
-    if (asked.get("run_id")) content = await oneRun(asked.get("dag_id"), asked.get("run_id"));
+    if (asked.get("signoff")) content = await signOffPage();
+    else if (asked.get("run_id")) content = await oneRun(asked.get("dag_id"), asked.get("run_id"));
     else {
       const found = await api.overview();
       await tellOutcome(found.runs);
@@ -413,7 +572,7 @@ async function refresh() {
     else show(failed(error));
   }
   page.setAttribute("aria-busy", "false");
-  timer = setTimeout(() => (document.hidden ? refreshWhenSeen() : refresh()), wait);
+  if (!asked.get("signoff")) timer = setTimeout(() => (document.hidden ? refreshWhenSeen() : refresh()), wait);
 }
 
 function outdated(error) {
@@ -436,7 +595,7 @@ function announce(text) {
 
 // Replaces the page, and gives the focus back to the control that had it.
 function show(content) {
-  const controls = () => [...page.querySelectorAll("a, button, input, summary")];
+  const controls = () => [...page.querySelectorAll("a, button, input, select, summary")];
   const at = controls().indexOf(document.activeElement);
   const name = at >= 0 ? document.activeElement.textContent : "";
   const unfolded = [...page.querySelectorAll("details[open] > summary")].map((s) => s.textContent);

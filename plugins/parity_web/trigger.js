@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { code, el, named, number, say } from "./dom.js";
-import { effect, plain, planned } from "./facts.js";
+import { effect, plain, planned, plannedUndo } from "./facts.js";
 
 let fields = {};
 
@@ -27,7 +27,7 @@ export async function openForm(title, { preset = {}, fixed = {}, warns = null, k
   }
 }
 
-const REPAIRING = ["repair", "max_repairs", "max_share", "max_proof_reads", "keys", "excuse", "excuse_reason", "unexcuse"];
+const REPAIRING = ["repair", "max_repairs", "max_share", "max_proof_reads", "keys", "undo", "excuse", "excuse_reason", "unexcuse"];
 
 function form(about, preset, fixed, { close, known, may, unpause, onDone }) {
   fields = {};
@@ -51,7 +51,7 @@ function form(about, preset, fixed, { close, known, may, unpause, onDone }) {
   const show = () => {
     const now = values();
     const declared = about.params?.collections?.value ?? [];
-    const plan = planned(now.repair, now.collections ?? declared, known?.problems ?? [], known?.lines ?? [], now.keys ?? []);
+    const plan = now.undo ? plannedUndo(known?.interventions?.find((i) => i.run_id === now.undo), now.collections ?? declared) : planned(now.repair, now.collections ?? declared, known?.problems ?? [], known?.lines ?? [], now.keys ?? []);
     const { says, verb, deletes } = effect(now, declared, plan);
     sentence.textContent = about.is_paused && !box.checked ? `${says} The DAG is paused: the run waits until somebody unpauses it.` : says;
     sentence.classList.toggle("danger", deletes);
@@ -59,7 +59,7 @@ function form(about, preset, fixed, { close, known, may, unpause, onDone }) {
     submit.className = deletes ? "danger" : "primary";
     confirm.hidden = !deletes;
     typed.required = deletes;
-    writes.replaceChildren(...planTable(plan, known?.asOf ?? "Open now"));
+    writes.replaceChildren(...planTable(plan, now.undo ? "At most" : (known?.asOf ?? "Open now")));
     preview.textContent = JSON.stringify(conf(), null, 2);
   };
   const send = async (event) => {

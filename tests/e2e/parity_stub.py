@@ -81,6 +81,9 @@ def report_of(*collections: CollectionReport, runs: int = 3, **changes: Any) -> 
             for i in range(runs)
         ],
         "excuses": [],
+        "interventions": [],
+        "days": [],
+        "price": 0.06,
         "clean_days": 3,
         "migrations": {"applied": 2, "pending": [], "differences": 0, "unknown": None},
         "alerts": [],

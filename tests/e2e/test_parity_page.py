@@ -38,6 +38,7 @@ DETAILS = {
             "schema": {"enum": ["recent", "sweep", "none"], "title": "Scope", "values_display": {"none": "none: compare nothing"}},
         },
         "keys": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Only these"}},
+        "undo": {"value": None, "description": "Which.", "schema": {"type": ["null", "string"], "title": "Undo a run"}},
         "unexcuse": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Take back"}},
         "excuse": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Excuse"}},
         "excuse_reason": {"value": None, "description": "Why.", "schema": {"type": ["null", "string"], "title": "Reason"}},
@@ -628,3 +629,230 @@ def test_an_excuse_shows_at_once_beside_what_was_compared(page, stub):
     expect(page.locator("#open summary")).to_contain_text("2 samples")
     expect(page.locator("#collections")).to_contain_text("comments")
     expect(page.locator(".hero")).not_to_contain_text("A later run")
+
+
+INTERVENTION = {
+    "dag_id": DAG, "run_id": "r1", "kind": "repair", "by": "ada", "at": NOW.isoformat(), "reason": None,
+    "numbers": {"posts": {"insert": 2, "delete": 1}}, "journaled": 3, "undone": 0,
+}  # fmt: skip
+
+
+def test_interventions_tell_who_did_what_and_one_is_undone_with_a_preview(page, stub):
+    excuse = {
+        **INTERVENTION,
+        "run_id": "r2",
+        "kind": "excuse",
+        "by": "eve",
+        "reason": "<b>known</b>",
+        "numbers": {"posts": 4},
+        "journaled": 0,
+    }
+    undone = {**INTERVENTION, "run_id": "r3", "undone": 3}
+    found = [excuse, INTERVENTION, undone]
+    _open(page, stub, report_of(_collection("posts"), _collection("comments"), interventions=found))
+    card = page.locator("#interventions")
+    card.locator("summary").click()
+    expect(card).to_contain_text("eve excused: 4 in posts")
+    expect(card).to_contain_text("<b>known</b>")
+    expect(card).to_contain_text("ada repaired: 2 inserted, 1 deleted in posts")
+    expect(card.get_by_role("button")).to_have_count(1)
+    card.get_by_role("button", name="Undo… r1").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Undo a run")).to_have_value("r1")
+    expect(dialog.locator(".effect")).to_contain_text(
+        "Takes back what run r1 wrote in all 2 collections, and compares nothing"
+    )
+    expect(dialog.locator(".plan tbody tr")).to_have_text(["postsdelete2", "postsinsert1"])
+    expect(dialog.locator("button[type=submit]")).to_have_text("Undo: delete 2 rows and insert 1")
+    picture(page, "undo")
+    dialog.get_by_label("to confirm").fill("delete")
+    dialog.locator("button[type=submit]").click()
+    expect(page.locator(".note")).to_contain_text("Asked for")
+    assert stub.posted[-1][1]["conf"] == {"undo": "r1"}
+    picture(page, "interventions")
+    assert serious(page) == []
+
+
+# --- all open differences -----------------------------------------------------------------------------------------------
+
+NAMES = ["collection", "key", "verdict", "reason", "cause", "columns", "path", "requires", "since", "excused_by"]
+
+
+def _listed(stub: Stub, number: int = 450, **listed: int) -> dict[str, Any]:
+    """A report with a list of so many differences in two pages."""
+    old, new = ((NOW - timedelta(hours=h)).isoformat() for h in (50, 2))
+    rows: list[list[Any]] = [
+        ["posts", f"k{i}", "missing", None, "never_attempted", [], f"boards/b/posts/k{i}", None, old, None]
+        for i in range(number - 3)
+    ]
+    rows.append(
+        [
+            "comments",
+            "=cmd()",
+            "stale",
+            None,
+            None,
+            ["title", "content"],
+            'boards/b/posts/p/comments/"q"',
+            None,
+            new,
+            None,
+        ]
+    )
+    rows.append(["posts", "gone", "extra", None, "attempted_failed", [], "boards/b/posts/gone", None, new, None])
+    rows.append(["posts", "known", "missing", None, None, [], "boards/b/posts/known", None, new, "eve"])
+    for i, part in enumerate((rows[:200], rows[200:])):
+        path = f"dags/{DAG}/dagRuns/{RUN}/taskInstances/report/xcomEntries/open_{i}"
+        stub.answers[path] = (200, {"value": {"names": NAMES, "rows": part}})
+    told = {"pages": 2, "rows": number, "of": number, **listed}
+    many = [Finding(Verdict.MISSING, f"k{i}", f"boards/b/posts/k{i}") for i in range(number)]
+    return report_of(_collection("posts", *many), _collection("comments", STALE), listed=told)
+
+
+def test_all_that_is_open_can_be_searched_filtered_chosen_and_downloaded(page, stub):
+    """The page showed twenty of a verdict."""
+    _open(page, stub, _listed(stub))
+    card = page.locator("#list")
+    expect(card.get_by_role("heading")).to_have_text("All 450 open differences, excused ones among them")
+    card.locator("summary").click()
+    rows = card.locator("tbody tr")
+    expect(rows).to_have_count(200)
+    expect(card.get_by_role("status")).to_have_text("450 differences, the first 200 shown.")
+    for name, value, left in (("verdict", "stale", 1), ("verdict", "", 200), ("collection", "comments", 1), ("collection", "", 200),
+                              ("cause", "attempted_failed", 1), ("cause", "", 200), ("excused", "excused", 1), ("excused", "", 200)):  # fmt: skip
+        card.locator(f"#list-{name}").select_option(value)
+        expect(rows).to_have_count(left)
+    card.locator("#list-older").select_option("a day")
+    expect(card.get_by_role("status")).to_contain_text("447 differences")
+    card.locator("#list-older").select_option("")
+    card.get_by_label("search").fill("K44")
+    expect(rows).to_have_count(8)
+    card.get_by_role("button", name="Choose all 8").click()
+    page.get_by_role("button", name="Refresh").click()
+    expect(card.get_by_label("search")).to_have_value("K44")
+    expect(card.get_by_label("Choose posts k440")).to_be_checked()
+    picture(page, "list")
+    with page.expect_download() as saved:
+        card.get_by_role("button", name="Download CSV").click()
+    lines = saved.value.path().read_text().splitlines()
+    assert (len(lines), lines[0].split(",")[0], lines[1].split(",")[1]) == (9, "collection", '"k44"')
+    card.get_by_role("button", name="Repair 8 chosen…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("button[type=submit]")).to_have_text("Insert 8 rows")
+    dialog.locator("button[type=submit]").click()
+    expect(page.locator(".note")).to_contain_text("Asked for")
+    assert len(stub.posted[-1][1]["conf"]["keys"]) == 8
+    assert serious(page) == []
+
+
+def test_a_list_that_was_cut_says_so_and_asks_for_more(page, stub):
+    _open(page, stub, _listed(stub, of=70_000))
+    card = page.locator("#list")
+    card.locator("summary").click()
+    expect(card.locator(".problem")).to_contain_text("The list holds 450 of 70,000, the oldest open ones first.")
+    card.get_by_role("button", name="List more…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator(".effect")).to_contain_text("Compares nothing. Writes nothing to your tables.")
+    dialog.get_by_role("button", name="List what is open").click()
+    expect(dialog).to_be_hidden()
+    assert stub.posted[-1][1]["conf"] == {"repair": "off", "scope": "none"}
+
+
+def test_a_cell_of_the_csv_that_looks_like_a_formula_is_text(page, stub):
+    _open(page, stub, _listed(stub))
+    card = page.locator("#list")
+    card.locator("summary").click()
+    card.locator("#list-verdict").select_option("stale")
+    with page.expect_download() as saved:
+        card.get_by_role("button", name="Download CSV").click()
+    assert '"\'=cmd()"' in saved.value.path().read_text()
+    assert '"title content"' in saved.value.path().read_text()
+
+
+# --- the sign-off, the days, what it costs, and the pause ---------------------------------------------------------------
+
+
+def _days() -> list[dict[str, Any]]:
+    """Today first: all clean, but for one with drift and one without a run."""
+    days: list[dict[str, Any]] = [
+        {
+            "day": (NOW - timedelta(days=i)).date().isoformat(),
+            "runs": 96,
+            "clean": True,
+            "not_clean": None,
+            "billed": 100_000,
+        }
+        for i in range(14)
+    ]
+    days[5] |= {"clean": False, "not_clean": ["manual__drifted"]}
+    days[6] |= {"runs": 0, "clean": None, "billed": 0}
+    return days
+
+
+def test_fourteen_days_are_boxes_and_the_cost_is_in_dollars(page, stub):
+    """Two hundred runs are two days: the two weeks that count could not be seen."""
+    _open(page, stub, report_of(_collection("posts"), _collection("comments"), days=_days()))
+    boxes = page.locator("#ready .day")
+    expect(boxes).to_have_count(14)
+    expect(page.locator("#ready .day.clean")).to_have_count(12)
+    expect(boxes.nth(13 - 5)).to_contain_text("drift, or not all was examined, 96 runs")
+    expect(boxes.nth(13 - 6)).to_contain_text("no run")
+    expect(page.locator(".costs")).to_contain_text(
+        "100,000 a day, $0.06 a day, $1.80 in 30 days, by the last 6 whole days"
+    )
+    page.locator("#ready").scroll_into_view_if_needed()
+    picture(page, "days")
+    assert serious(page) == []
+
+
+def test_the_sign_off_is_a_page_to_print_and_a_file(page, stub):
+    report = _listed(stub) | {"days": _days(), "interventions": [INTERVENTION]}
+    report["open"].append(
+        {
+            "collection": "posts",
+            "verdict": "missing",
+            "cause": "unknown",
+            "excused": True,
+            "number": 1,
+            "since": NOW.isoformat(),
+        }
+    )
+    stub.may |= {"name": "ada"}
+    _open(page, stub, report)
+    address = page.get_by_role("link", name="The sign-off").get_attribute("href")
+    assert address is not None
+    page.goto(address)
+    page.locator("main[aria-busy=false]").wait_for()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Ready to switch reads?")
+    main = page.locator("main")
+    for said in ("Asked by ada at", "manual__1", "No open drift", "✕ drift, or not all was examined", "manual__drifted",
+                 "1 difference excused", "posts known", "eve", "ada", "2 inserted, 1 deleted in posts"):  # fmt: skip
+        expect(main).to_contain_text(said)
+    page.emulate_media(media="print")
+    assert not page.get_by_role("button", name="Print").is_visible()
+    picture(page, "sign-off")
+    page.emulate_media(media="screen")
+    assert serious(page) == []
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Download JSON").click()
+    told = json.loads(saved.value.path().read_text())
+    assert (told["answer"], told["asked_by"], told["report"]["run_id"], len(told["days"])) == (False, "ada", RUN, 14)
+    assert [(e["key"], e["by"]) for e in told["excuses"]] == [("known", "eve")]
+    assert {"swept", "drift", "clean", "rejected", "migrations", "alive", "derived"} == {
+        c["name"] for c in told["checks"]
+    }
+
+
+def test_pause_and_unpause_from_the_page_with_the_right_to(page, stub):
+    _open(page, stub, report_of(_collection("posts"), _collection("comments")))
+    page.get_by_role("button", name="Pause").click()
+    expect(page.locator(".note")).to_contain_text("Paused: nothing is compared until it is unpaused")
+    assert stub.posted == [(f"dags/{DAG}", {"is_paused": True})]
+    _open(page, stub, report_of(_collection("posts"), _collection("comments")), is_paused=True)
+    page.get_by_role("button", name="Unpause").click()
+    expect(page.locator(".note")).to_contain_text("Unpaused")
+    assert stub.posted[-1] == (f"dags/{DAG}", {"is_paused": False})
+    stub.may = {"trigger": True, "unpause": False}
+    page.reload()
+    page.locator("main[aria-busy=false]").wait_for()
+    expect(page.get_by_role("button", name="ause")).to_have_count(0)

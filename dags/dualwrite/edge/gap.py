@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 from dualwrite.catalog import CATALOG
 from dualwrite.edge.connections import source, target
 from dualwrite.edge.contexts import answer, given, triggered_by
-from dualwrite.edge.errors import clearly_run, fail, nothing_examined, told_in_full
+from dualwrite.edge.errors import clearly, clearly_run, fail, nothing_examined, told_in_full
 from dualwrite.model import gap_params
 from dualwrite.model.choices import APPROVE
 from dualwrite.model.gap_params import GapParams
@@ -193,6 +193,17 @@ def verify_rest(context: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def _keep_answer(context: Mapping[str, Any], params: GapParams) -> None:
+    """Keeps who decided, if the target can be reached: the report is worth more."""
+    try:
+        with clearly(), target() as postgres_target:
+            backfill.keep_answer(
+                postgres_target, str(context["run_id"]), approval_of(context, params), answer(context, "decision")
+            )
+    except Exception as error:  # noqa: BLE001 - told; what was decided is in the report
+        log.warning("Who decided could not be kept in dualwrite.interventions: %s", type(error).__name__)
+
+
 def report(context: Mapping[str, Any]) -> dict[str, Any]:
     """The report, in the log and as XCom. Fails with all faults in one line."""
     pull = context["ti"].xcom_pull
@@ -219,6 +230,8 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
             covered=_covered(context),
         )
     log.info("\n%s", as_text(backfill.described(whole)))
+    if params.mode != "dry_run":
+        _keep_answer(context, params)
     faults = backfill.failures(whole)
     if why := pull(task_ids="verify_counts", key="error"):
         faults.append(f"verify_counts failed: {why}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from dualwrite import migrations
 from dualwrite.edge.connections import migrations_connection
-from dualwrite.edge.contexts import given
+from dualwrite.edge.contexts import given, triggered_by
 from dualwrite.edge.errors import clearly, fail, told_in_full
 from dualwrite.migrations import MigrationParams, Migrator, Step
 from dualwrite.model.render import as_text
@@ -33,6 +33,9 @@ def apply(context: Mapping[str, Any]) -> list[dict[str, Any]]:
         migrator = Migrator(migrations_connection, params_of(context), context["run_id"])
         steps = migrator.run()
         migrator.set_web_client()
+        if params_of(context).mode == "apply":
+            with migrations_connection() as connection:
+                migrations.keep_person(connection, str(context["run_id"]), triggered_by(context))
     return [step.as_json() for step in steps]
 
 

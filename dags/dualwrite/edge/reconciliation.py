@@ -33,7 +33,7 @@ from dualwrite.model.reconcile_params import BY_A_PERSON, SCHEDULED_MAX_BILLED_R
 from dualwrite.model.render import as_text
 from dualwrite.model.slices import Slice
 from dualwrite.postgres.target import Target
-from dualwrite.runs import reconcile_plan, reconcile_report, reconciliation, sweep
+from dualwrite.runs import open_list, reconcile_plan, reconcile_report, reconciliation, sweep
 from dualwrite.runs import repair as repairs
 from dualwrite.runs.reconcile_plan import Plan, Run
 from dualwrite.runs.record import paced
@@ -269,6 +269,9 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
         postgres_target.transaction() as connection,
     ):
         whole = reconcile_report.build_report(connection, CATALOG, str(context["run_id"]), plan, parts, link=link)
+        pages, whole["listed"] = open_list.pages(connection, unattended=plan.unattended)
+    for number, page in enumerate(pages):
+        context["ti"].xcom_push(key=f"open_{number}", value=page)
     log.info("\n%s", as_text(reconcile_report.described(whole)))
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
     if found := reconcile_report.alerts(whole, CATALOG, plan, link):

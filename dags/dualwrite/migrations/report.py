@@ -12,7 +12,8 @@ from dualwrite.migrations.verify import verify, web_client_state, web_client_tab
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.migration_params import MigrationParams
 from dualwrite.model.render import Block, Heading, Items, Paragraph, Table
-from dualwrite.postgres import Connection
+from dualwrite.postgres import Connection, privileges
+from dualwrite.postgres.remembered import interventions
 
 DAG_ID = "apply_migrations"
 
@@ -33,6 +34,17 @@ def standing(connection: Connection) -> dict[str, Any]:
     found["applied"] = sum(s.state.startswith("applied") for s in steps)
     found["pending"] = [s.label for s in steps if not s.state.startswith("applied")]
     return found
+
+
+def keep_person(connection: Connection, run_id: str, person: str) -> None:
+    """Keeps who applied migrations in this run, if it applied any and the role may say so (the ledger has the role)."""
+    if privileges.missing_grants(connection, {"dualwrite.interventions": ("INSERT", "UPDATE")}):
+        return
+    asked = "SELECT count(*) FROM dualwrite.migrations WHERE run_id = %s AND applied_at IS NOT NULL"
+    with connection.transaction():
+        row = connection.execute(asked, (run_id,)).fetchone()
+        if row is not None and row[0]:
+            interventions.keep(connection, DAG_ID, run_id, "migration", person, numbers={"migrations": row[0]})
 
 
 def build_report(

@@ -22,7 +22,8 @@ from dualwrite.model.render import Block, Heading, Paragraph, Table, moment
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, VERDICTS, Excuse, Verdict
 from dualwrite.model.windows import Window
-from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, watermarks
+from dualwrite.postgres.remembered import baselines, differences, excuses, interventions, journal, run_log, watermarks
+from dualwrite.postgres.target import Target
 from dualwrite.runs import tripwire
 from dualwrite.runs.record import BaseRun, phase
 
@@ -83,6 +84,9 @@ def preflight(run: Run, *, by: str) -> dict[str, Any]:
         f"{sum(checked.estimated_reads.values()):,}",
     )
     _keep_excuses(run, by)
+    if params.mode != "dry_run":
+        with run.target.transaction() as connection:
+            interventions.keep(connection, run.dag_id, run.run_id, "backfill", by)
     with run.target.transaction() as connection:
         covered = checks.coverage(connection, [run.declared[name] for name in params.names])
     if params.mode != "dry_run":
@@ -99,9 +103,19 @@ def preflight(run: Run, *, by: str) -> dict[str, Any]:
 def _keep_excuses(run: Run, by: str) -> None:
     if run.params.excuses:
         with run.target.transaction() as connection:
-            excuses.excuse(
-                connection, run.params.excuses, by=by, reason=str(run.params.excuse_reason), run_id=run.run_id
-            )
+            reason = str(run.params.excuse_reason)
+            excused = excuses.excuse(connection, run.params.excuses, by=by, reason=reason, run_id=run.run_id)
+            interventions.keep(connection, run.dag_id, run.run_id, "excuse", by, reason=reason, numbers=excused)
+
+
+def keep_answer(target: Target, run_id: str, approval: Approval | None, answer: Mapping[str, Any] | None) -> None:
+    """Keeps who approved or rejected a run, and why; and how many rows it wrote."""
+    with target.transaction() as connection:
+        if approval in ("approved", "rejected"):
+            kind: interventions.Kind = "approval" if approval == "approved" else "rejection"
+            person, reason = str((answer or {}).get("by") or "somebody"), (answer or {}).get("reason")
+            interventions.keep(connection, DAG_ID, run_id, kind, person, reason=reason)
+        interventions.settle(connection, DAG_ID, run_id)
 
 
 def policy_of(params: GapParams, *, dry: bool) -> Policy:

@@ -18,7 +18,16 @@ from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.windows import Window, recent_window
 from dualwrite.postgres import Connection, target_clock, undone
-from dualwrite.postgres.remembered import baselines, differences, excuses, journal, run_log, schema, watermarks
+from dualwrite.postgres.remembered import (
+    baselines,
+    differences,
+    excuses,
+    interventions,
+    journal,
+    run_log,
+    schema,
+    watermarks,
+)
 from dualwrite.postgres.target import Target
 from dualwrite.runs.record import BaseRun
 
@@ -46,6 +55,8 @@ class Plan:
     """What preflight itself cost."""
     before: str | None = None
     """The last run before this one that left something in the target."""
+    by: str = ""
+    """Who asked for the run."""
     hung: tuple[str, ...] = ()
     """Runs before this one that were cut off without a report: this one tells of them."""
 
@@ -76,6 +87,7 @@ class Plan:
             "unattended": self.unattended,
             "billed_reads": self.billed_reads,
             "before": self.before,
+            "by": self.by,
             "hung": list(self.hung),
         }
 
@@ -90,6 +102,7 @@ class Plan:
             given["unattended"],
             given["billed_reads"],
             given.get("before"),
+            given.get("by", ""),
             tuple(given.get("hung", ())),
         )
 
@@ -179,6 +192,7 @@ def preflight(
         _check_clocks(clock(), {"target's": target_clock.now(connection)})
         journal.prune(connection, JOURNAL_DAYS)
         run_log.prune(connection, RUNS_DAYS)
+        interventions.prune(connection, RUNS_DAYS)
         for collection in catalog:
             if not all(collection.key_is_ids):
                 _relabel(connection, collection)
@@ -192,10 +206,13 @@ def preflight(
                 f"This run was asked for at {asked_at.isoformat(timespec='minutes')} and excuses differences: what is open "
                 "has changed since. Trigger a new run instead of clearing this one."
             )
-        excuses.excuse(
-            connection, params.excuses, by=by, reason=str(params.excuse_reason), run_id=run_id, asked_at=asked_at
-        )
-        excuses.unexcuse(connection, params.unexcuses)
+        reason = str(params.excuse_reason)
+        excused = excuses.excuse(connection, params.excuses, by=by, reason=reason, run_id=run_id, asked_at=asked_at)
+        taken_back = excuses.unexcuse(connection, params.unexcuses)
+        if params.excuses:
+            interventions.keep(connection, DAG_ID, run_id, "excuse", by, reason=reason, numbers=excused)
+        if params.unexcuses:
+            interventions.keep(connection, DAG_ID, run_id, "unexcuse", by, numbers=taken_back)
         moment = target_clock.now(connection)
         called = baselines.called_sweeps(connection)
         known_marks = watermarks.watermarks(connection)
@@ -210,7 +227,7 @@ def preflight(
         windows[name] = None if sweep else recent
         if sweep and recent is not None and params.scope != "sweep" and catalog[name].check_fields:
             instead[name] = recent
-    plan = Plan(params, now, dual_write_enabled, windows, instead, unattended, before=before)
+    plan = Plan(params, now, dual_write_enabled, windows, instead, unattended, before=before, by=by)
     if not plan.names and params.undo is None:  # excuses alone: they are kept, and nothing is looked at
         return replace(plan, billed_reads=source.billed_reads)
     # A repair also writes the parents that a missing row needs.

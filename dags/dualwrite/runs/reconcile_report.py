@@ -25,16 +25,18 @@ from dualwrite.model.render import Block, Heading, Paragraph, Table, moment
 from dualwrite.model.report import Alert, CollectionReport, merged
 from dualwrite.model.verdicts import DRIFT, Reason, Why
 from dualwrite.postgres import Connection
-from dualwrite.postgres.remembered import differences, excuses, journal, run_log, watermarks
+from dualwrite.postgres.remembered import differences, excuses, interventions, journal, run_log, watermarks
 from dualwrite.runs import undo
 from dualwrite.runs.parity import parity
-from dualwrite.runs.ready import checklist, clean_streak
+from dualwrite.runs.ready import CLEAN_DAYS, checklist, clean_streak
 from dualwrite.runs.reconcile_plan import DAG_ID, Plan
 from dualwrite.runs.repair import steps
 
 _DONE = {"examined": "complete comparison", "swept": "sweep"}
 EXCUSES = 20
 """How many excused differences a report lists; the counts beside them are exact."""
+INTERVENTIONS = 20
+"""How many interventions a report lists."""
 NO_GATE = "Whether dual-write is alive is unknown: the task look_again failed or did not run; see its log."
 NOT_RUN = "it failed or did not run; see the task's log"
 LOST = (
@@ -108,6 +110,7 @@ def build_report(
         else [(name, step) for name in planned for step in steps(planned[name])]
     )
     looked = [name for name in plan.windows if parts.compared.get(name) is not None]
+    interventions.settle(connection, DAG_ID, run_id)
     lost = watermarks.lost(connection, looked, plan.now, run_id)
     collections = [_collection(name, plan, parts, is_lost=name in lost) for name in _examined(plan, parts)]
     whole_report = {
@@ -143,6 +146,9 @@ def build_report(
         "declared": list(catalog.names),
         "history": run_log.history(connection, DAG_ID),
         "excuses": excuses.latest(connection, EXCUSES),
+        "interventions": interventions.latest(connection, INTERVENTIONS),
+        "days": run_log.days(connection, DAG_ID, CLEAN_DAYS),
+        "price": cost.DOLLARS_PER_100_000_READS,
         "clean_days": clean_streak(run_log.clean_days(connection, DAG_ID), plan.now.date()),
         "migrations": migrations.standing(connection),
         "coverage": {

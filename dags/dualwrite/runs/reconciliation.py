@@ -19,6 +19,7 @@ from typing import Any
 
 from dualwrite.model.errors import DualWriteError, TargetError
 from dualwrite.model.problems import Problem, ProblemKind
+from dualwrite.postgres.remembered import interventions
 from dualwrite.runs import first_look, reconcile_report, repair, second_look, sweep, undo
 from dualwrite.runs.reconcile_plan import Plan, Run
 from dualwrite.runs.sweep import Sweeps
@@ -155,10 +156,12 @@ def repair_all(run: Run, gate: Mapping[str, Any], kept: MutableMapping[str, dict
     if run.params.undo is not None:
         problem = repair.gate(run)["problem"]
         undo.may_write(run, Problem(ProblemKind.REFUSED, problem) if problem else None)
+        _intervenes(run, "undo")
         found.reports = {f"undo.{name}": part for name, part in undo.undo_all(run).items()}
         found.billed_reads = run.source.billed_reads - before
         return found
     repair.may_write(run)
+    _intervenes(run, "repair")
     found.billed_reads = run.source.billed_reads - before
     steps = repair_order(run.catalog.names, gate["planned"])
     for number, (step, name) in enumerate(steps, start=1):
@@ -180,6 +183,13 @@ def repair_all(run: Run, gate: Mapping[str, Any], kept: MutableMapping[str, dict
     for name, part in repair.re_examine(run, gate["planned"]).items():
         found.reports[f"re_examine.{name}"] = part
     return found
+
+
+def _intervenes(run: Run, kind: interventions.Kind) -> None:
+    """Keeps who asked for what is about to be written: before the first row, so that none is without."""
+    person = interventions.SCHEDULE if run.plan.unattended else run.plan.by
+    with run.target.transaction() as connection:
+        interventions.keep(connection, run.dag_id, run.run_id, kind, person)
 
 
 def repair_order(names: Sequence[str], planned: Mapping[str, Any]) -> list[tuple[str, str]]:

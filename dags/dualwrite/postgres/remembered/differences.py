@@ -355,6 +355,46 @@ def relabel(connection: Connection, collection: str, prefix: str, label_of: Call
             )
 
 
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="seconds") if moment is not None else None
+
+
+LISTED = (
+    "collection",
+    "key",
+    "verdict",
+    "reason",
+    "cause",
+    "columns",
+    "path",
+    "requires",
+    "since",
+    "excused_by",
+    "excuse_reason",
+    "excused_at",
+)
+"""What a list of open differences tells of each, in this order."""
+
+
+def listed(connection: Connection, limit: int) -> tuple[list[list[Any]], int]:
+    """The open differences that are drift or in flight, excused ones last, then the oldest first: at most `limit`, and how many there
+    are. Ids, paths and names of columns, no content."""
+    rows = connection.execute(
+        """
+        SELECT collection, key, verdict, reason, cause, columns, path, requires, first_seen, excused_by,
+          left(excuse_reason, 500), excused_at, count(*) OVER ()
+        FROM dualwrite.open_differences WHERE reason IS DISTINCT FROM 'excused_in_advance'
+        ORDER BY excused_by IS NOT NULL, first_seen, collection, key LIMIT %s
+        """,
+        (limit,),
+    ).fetchall()
+    found = [
+        [*row[:5], list(row[5]), restored(row[6]), restored(row[7]), _iso(row[8]), row[9], row[10], _iso(row[11])]
+        for row in rows
+    ]
+    return found, int(rows[0][12]) if rows else 0
+
+
 def open_counts(connection: Connection) -> list[dict[str, Any]]:
     """Counts of open differences by collection, verdict, reason, cause and whether they are excused, with the time that the
     first was seen. Rejections' reasons, of which there are many, are left out."""

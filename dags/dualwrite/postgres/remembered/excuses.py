@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -45,14 +46,16 @@ def excuse(
     reason: str,
     run_id: str,
     asked_at: datetime | None = None,
-) -> None:
+) -> dict[str, int]:
     """Accepts differences: while verdict and reason stay, they are counted as excused and are no drift. `by` is who, or
     which run; `asked_at` when they asked: a difference that was first seen later can't have been meant (a run may be cleared
     and run again weeks later).
 
     The key `*` stands for all drift that is open in the collection, a verdict for all with that one (see model/named.py). A
-    key that isn't open, or that is in flight, is excused for the first drift that is found there.
+    key that isn't open, or that is in flight, is excused for the first drift that is found there. Returns how many were, by
+    collection.
     """
+    number: Counter[str] = Counter()
     named = list(named)
     refuse_ambiguous(connection, named)
     for collection, key in named:
@@ -65,7 +68,10 @@ def excuse(
             "asked": asked_at,
             "drift": [key] if key in VERDICTS else [str(v) for v in DRIFT],
         }
-        connection.execute(_EXCUSE_ALL if key == "*" or key in VERDICTS else _EXCUSE, parameters)
+        number[collection] += connection.execute(
+            _EXCUSE_ALL if key == "*" or key in VERDICTS else _EXCUSE, parameters
+        ).rowcount
+    return {name: n for name, n in number.items() if n}
 
 
 def refuse_ambiguous(connection: Connection, named: Iterable[tuple[str, str]]) -> None:
@@ -99,15 +105,17 @@ WHERE d.first_seen <= coalesce(%(asked)s::timestamptz, d.first_seen)
 """
 
 
-def unexcuse(connection: Connection, named: Iterable[tuple[str, str]]) -> None:
-    """Takes excuses back (`*`: all of a collection; a verdict: all of those given for it). The differences are drift again; an excuse of a difference that
-    was never found is removed."""
+def unexcuse(connection: Connection, named: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Takes excuses back (`*`: all of a collection; a verdict: all of those given for it). The differences are drift again; an
+    excuse of a difference that was never found is removed. Returns how many were, by collection."""
+    number: Counter[str] = Counter()
     named = list(named)
     refuse_ambiguous(connection, named)
     for collection, key in named:
         parameters = {"collection": collection, "key": key}
-        connection.execute(_FORGET_EXCUSED_IN_ADVANCE, parameters)
-        connection.execute(_UNEXCUSE, parameters)
+        number[collection] += connection.execute(_FORGET_EXCUSED_IN_ADVANCE, parameters).rowcount
+        number[collection] += connection.execute(_UNEXCUSE, parameters).rowcount
+    return {name: n for name, n in number.items() if n}
 
 
 _FORGET_EXCUSED_IN_ADVANCE = """

@@ -150,6 +150,31 @@ def history(connection: Connection, dag_id: str, limit: int = 200) -> list[dict[
     ]
 
 
+def days(connection: Connection, dag_id: str, number: int) -> list[dict[str, Any]]:
+    """The last days (UTC), today first, each with how many runs compared, whether all of them were clean (see `clean_days`; None:
+    there was none), up to three that weren't, and the reads that all DAGs' tasks have recorded."""
+    rows = connection.execute(
+        """
+        WITH lines AS (
+          SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, run_id, billed_reads,
+            dag_id = %(dag)s AND phase IN ('compare', 'second_look') AS looked,
+            outcome = 'examined' AND (counts ->> 'missing')::int8 = 0 AND (counts ->> 'stale')::int8 = 0
+              AND (counts ->> 'extra')::int8 = 0 AS clean
+          FROM dualwrite.runs
+          WHERE recorded_at >= ((now() AT TIME ZONE 'UTC')::date - (%(number)s - 1)::int4) AT TIME ZONE 'UTC'
+        )
+        SELECT d.day, count(DISTINCT l.run_id) FILTER (WHERE l.looked), bool_and(l.clean) FILTER (WHERE l.looked),
+          (array_agg(DISTINCT l.run_id) FILTER (WHERE l.looked AND NOT l.clean))[:3], coalesce(sum(l.billed_reads), 0)::int8
+        FROM (SELECT (now() AT TIME ZONE 'UTC')::date - n AS day FROM generate_series(0, %(number)s::int4 - 1) AS n) d
+        LEFT JOIN lines l ON l.day = d.day
+        GROUP BY 1 ORDER BY 1 DESC
+        """,
+        {"dag": dag_id, "number": number},
+    ).fetchall()
+    names = ("day", "runs", "clean", "not_clean", "billed")
+    return [dict(zip(names, (day.isoformat(), *rest), strict=True)) for day, *rest in rows]
+
+
 def clean_days(connection: Connection, dag_id: str) -> list[tuple[date, bool]]:
     """The days (UTC) with runs, newest first, each with whether all of them examined everything and saw no drift.
     Rejections don't count here: they stay open until they are corrected or excused."""
