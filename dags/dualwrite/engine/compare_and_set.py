@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dualwrite import postgres, settings
-from dualwrite.engine.classify import ParentState, duplicate, finding_of, parent_state, still_to_write
+from dualwrite.engine.classify import ParentState, finding_of, parent_state, still_to_write
 from dualwrite.engine.confirmations import Confirmations
 from dualwrite.engine.deletes import Deletes
 from dualwrite.engine.job import Job
@@ -232,10 +232,10 @@ class Protocol:
                 gone.append(unit)
             elif isinstance(mapped, Rejection):
                 done[unit.label] = replace(rejected(mapped), label=unit.label, key=unit.key)
+            elif isinstance(mapped, Finding):
+                done[unit.label] = replace(mapped, label=unit.label)
             elif mapped.key != unit.key:  # its key is made of fields, and they changed: the row of the new key counts
                 current.again[unit.label] = replace(unit, key=mapped.key)
-            elif unit.label in current.read.duplicates:
-                done[unit.label] = duplicate(replace(mapped, label=unit.label))
             else:
                 gone_path = unit.requires if unit.label in current.read.to_null else None
                 rows.append(self._judge.without_gone(replace(mapped, label=unit.label), gone_path))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dualwrite.engine.classify import HolderState, says_elsewhere
 from dualwrite.engine.job import Job
+from dualwrite.firestore.source import Paths
 from dualwrite.model.documents import UNASKED, Document, Unasked
 from dualwrite.model.mapping import Cell, Key, Rejection, Row, map_document, question_of
 from dualwrite.postgres.target import Difference
@@ -118,18 +119,23 @@ class Owners:
 
     # --- natural keys that several documents may share --------------------------------------------------------------------
 
-    def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, list[Row | Rejection] | Unasked]]:
+    def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, list[Row | Rejection] | Paths | Unasked]]:
         """All documents that map to each of these natural keys, searched by the fields that the key is made of; also
-        those that share these fields and can't become a row. In parts, because documents may be large. Billed as
-        children_where_each says."""
+        those that share these fields and can't become a row. In parts, because documents may be large; if those of one
+        key are too large to be held together, their paths, which `shared_at` reads. Billed as children_in_parts says."""
         questions = [(q.parent, q.equals) for q in (question_of(self._collection, key) for key in keys)]
         collection_id, fields = self._collection.collection_id, self._collection.fields
         for part in self._source.children_in_parts(questions, collection_id, fields):
-            found: dict[Key, list[Row | Rejection] | Unasked] = {}
-            for n, documents in part.items():
-                if isinstance(documents, Unasked):
-                    found[keys[n]] = documents
-                    continue
-                units = [unit for document in documents for unit in map_document(self._collection, document) or []]
-                found[keys[n]] = [unit for unit in units if isinstance(unit, Rejection) or unit.key == keys[n]]
-            yield found
+            yield {
+                keys[n]: self._of_key(keys[n], answer) if isinstance(answer, list) else answer
+                for n, answer in part.items()
+            }
+
+    def shared_at(self, key: Key, paths: Paths) -> Iterator[list[Row | Rejection]]:
+        """The documents at these paths that map to the key, or can't become a row, in parts."""
+        for documents in self._source.get_in_parts(paths.paths, self._collection.fields):
+            yield self._of_key(key, [d for d in documents.values() if isinstance(d, Document)])
+
+    def _of_key(self, key: Key, documents: Iterable[Document]) -> list[Row | Rejection]:
+        units = [unit for document in documents for unit in map_document(self._collection, document) or []]
+        return [unit for unit in units if isinstance(unit, Rejection) or unit.key == key]

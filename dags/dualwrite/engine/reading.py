@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from dualwrite.engine.classify import duplicate
 from dualwrite.engine.job import Job
 from dualwrite.engine.units import Unit
 from dualwrite.engine.whereabouts import Whereabouts
+from dualwrite.firestore.source import Paths
 from dualwrite.model.documents import UNASKED, Document, Unasked
 from dualwrite.model.mapping import Key, Rejection, Row, map_document
+from dualwrite.model.verdicts import Finding
 
 Entries = list[Row | Rejection] | Unasked
 """The units of one document, none where it is gone; UNASKED where Firestore can't be asked for it."""
-Mapped = Row | Rejection | None | Unasked
-"""What a unit's document is now; None where it, or its entry, is gone."""
+Mapped = Row | Rejection | Finding | None | Unasked
+"""What a unit's document is now; None where it, or its entry, is gone. A Finding if its natural key belongs to another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,6 @@ class Read:
 
     units: dict[str, Unit]
     mapped: dict[str, Mapped] = field(default_factory=dict)
-    duplicates: frozenset[str] = frozenset()
-    """Labels of documents whose natural key belongs to another one."""
     orphaned: frozenset[str] = frozenset()
     """Labels of keys that go with a document that they require."""
     to_null: frozenset[str] = frozenset()
@@ -110,47 +111,78 @@ class Reading:
         for unit in units:
             by_key.setdefault(unit.key, []).append(unit)
         for answers in self._whereabouts.sharing(list(by_key)):
-            sharing = {key: answer for key, answer in answers.items() if not isinstance(answer, Unasked)}
+            sharing = {key: answer for key, answer in answers.items() if isinstance(answer, list)}
             # not even the document above it can be asked for
-            unasked = {u.label: u for key in answers if key not in sharing for u in by_key[key]}
+            unasked = {u.label: u for key, a in answers.items() if isinstance(a, Unasked) for u in by_key[key]}
             if unasked:
                 yield Read(unasked, dict.fromkeys(unasked, UNASKED))
             owners = self._owners_of(sharing)
             here = {u.label: u for key in sharing for u in by_key[key]}
             own = {n: next((s for s in sharing[u.key] if s.path == u.path), None) for n, u in here.items()}
-            # Gone, or with another key now (then the row of that counts), or created since everybody was asked.
-            elsewhere = _by_path((u, u.path) for n, u in here.items() if own[n] is None)
-            at_once = {n: u for n, u in here.items() if own[n] is not None or u.path is None}
-            yield self._shared(at_once, own, sharing, owners)
-            for entries in self._entries_at(elsewhere):
-                part = {u.label: u for path in entries for u in elsewhere[path]}
-                told = {
-                    u.label: None if isinstance(there, Unasked) else next(iter(there), None)
-                    for path, there in entries.items()
-                    for u in elsewhere[path]
-                }
-                yield self._shared(part, told, sharing, owners)
+            yield from self._shared_parts(here, own, sharing, owners)
+            for key, answer in answers.items():
+                if isinstance(answer, Paths):
+                    yield from self._read_large(key, answer, by_key[key])
+
+    def _read_large(self, key: Key, paths: Paths, units: Sequence[Unit]) -> Iterator[Read]:
+        """A natural key whose documents are too large to be held together: of each part of them, only the owner so far is kept,
+        and of the units' own documents that they share its key."""
+        owner: Row | None = None
+        other: Rejection | None = None
+        own: dict[str, Rejection | Finding | None] = {u.label: None for u in units}
+        at = _by_path((u, u.path) for u in units)
+        for shared in self._whereabouts.shared_at(key, paths):
+            rows = [s for s in shared if isinstance(s, Row)]
+            owner = self._owners_of({key: [owner, *rows] if owner else rows}).get(key)
+            for one in shared:
+                other = other or (one if isinstance(one, Rejection) else None)
+                for unit in at.get(one.path, ()):
+                    own[unit.label] = one if isinstance(one, Rejection) else duplicate(one)
+        first = owner or other
+        sharing = {key: [first] if first else []}
+        yield from self._shared_parts({u.label: u for u in units}, own, sharing, {key: owner} if owner else {})
+
+    def _shared_parts(
+        self,
+        here: dict[str, Unit],
+        own: Mapping[str, Row | Rejection | Finding | None],
+        sharing: Mapping[Key, Sequence[Row | Rejection]],
+        owners: Mapping[Key, Row],
+    ) -> Iterator[Read]:
+        """The keys in parts, if they are natural ones. `own`: what the document at a unit's path says, None if it isn't among
+        those that share the key: gone, or with another key now (then the row of that counts), or created since all were asked."""
+        elsewhere = _by_path((u, u.path) for n, u in here.items() if own[n] is None)
+        at_once = {n: u for n, u in here.items() if own[n] is not None or u.path is None}
+        yield self._shared(at_once, own, sharing, owners)
+        for entries in self._entries_at(elsewhere):
+            part = {u.label: u for path in entries for u in elsewhere[path]}
+            told = {
+                u.label: None if isinstance(there, Unasked) else next(iter(there), None)
+                for path, there in entries.items()
+                for u in elsewhere[path]
+            }
+            yield self._shared(part, told, sharing, owners)
 
     def _shared(
         self,
         units: dict[str, Unit],
-        own: Mapping[str, Row | Rejection | None],
+        own: Mapping[str, Row | Rejection | Finding | None],
         sharing: Mapping[Key, Sequence[Row | Rejection]],
         owners: Mapping[Key, Row],
     ) -> Read:
         """A part of the keys, if they are natural ones: whose document each key is."""
         mapped: dict[str, Mapped] = {}
-        duplicates: set[str] = set()
         for unit in units.values():
             mine, owner = own[unit.label], owners.get(unit.key)
             if isinstance(mine, Rejection):
                 mapped[unit.label] = mine
             elif mine is not None and owner is not None and owner.path != mine.path:
-                mapped[unit.label] = mine
-                duplicates.add(unit.label)
+                mapped[unit.label] = duplicate(mine) if isinstance(mine, Row) and mine.key == unit.key else mine
+            elif isinstance(mine, Finding):
+                mapped[unit.label] = owner
             else:
                 mapped[unit.label] = owner or mine or next(iter(sharing[unit.key]), None)
-        return Read(units, mapped, frozenset(duplicates))
+        return Read(units, mapped)
 
     def _owners_of(self, sharing: Mapping[Key, Sequence[Row | Rejection]]) -> dict[Key, Row]:
         candidates = {key: [s for s in shared if isinstance(s, Row)] for key, shared in sharing.items()}

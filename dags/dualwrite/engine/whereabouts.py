@@ -15,6 +15,7 @@ from dualwrite.engine.job import Job
 from dualwrite.engine.owners import Owners
 from dualwrite.engine.parents import Parents, References, Required
 from dualwrite.engine.units import Unit
+from dualwrite.firestore.source import Paths
 from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import UNASKED, Document, Unasked
 from dualwrite.model.mapping import Key, Rejection, Row, key_of_path, map_document
@@ -97,9 +98,13 @@ class Whereabouts:
 
     # --- of natural keys ------------------------------------------------------------------------------------------------
 
-    def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, list[Row | Rejection] | Unasked]]:
+    def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, list[Row | Rejection] | Paths | Unasked]]:
         """All documents that share each of these natural keys; see Owners.sharing."""
         return self._owners.sharing(keys)
+
+    def shared_at(self, key: Key, paths: Paths) -> Iterator[list[Row | Rejection]]:
+        """Those of the documents at these paths that share a natural key; see Owners.shared_at."""
+        return self._owners.shared_at(key, paths)
 
     # --- of a document that is gone from its path -----------------------------------------------------------------------
 
@@ -171,8 +176,11 @@ class Whereabouts:
         if not self._collection.keyed_by_path:
             for sharing in self.sharing(list(dict.fromkeys(u.key for u in own))):
                 for unit in own:
-                    others = sharing.get(unit.key, ())
-                    if not isinstance(others, Unasked) and any(_is_of(m, unit) for m in others):
+                    others = sharing.get(unit.key, [])
+                    if isinstance(others, Unasked):
+                        continue
+                    parts = [others] if isinstance(others, list) else self.shared_at(unit.key, others)
+                    if any(_is_of(m, unit) for part in parts for m in part):
                         found[unit.label] = unit
         return found
 

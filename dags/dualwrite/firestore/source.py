@@ -16,6 +16,7 @@ How a long read survives:
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from dualwrite.firestore.queries import (
     Scan,
     children_query,
     cursor_after,
+    leave_fields_out,
     masked,
     other_types_queries,
     scan_query,
@@ -78,7 +80,7 @@ _OF_FOUR_BYTES = tuple(bytes([lead]) for lead in range(0xF0, 0xF5))
 T = TypeVar("T")
 
 
-__all__ = ["Page", "Scan", "Source"]
+__all__ = ["Page", "Paths", "Scan", "Source"]
 
 
 def held_bytes(raw: bytes) -> int:
@@ -105,6 +107,13 @@ class Page:
         return [document_of(message) for message in self.messages]
 
 
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """In place of documents that are too large to be held together: where they are. `get_in_parts` reads them."""
+
+    paths: tuple[str, ...]
+
+
 @dataclass
 class _Answer:
     """The documents of one question, and what the last part of its stream said: its read_time, and whether the answer is
@@ -114,6 +123,12 @@ class _Answer:
     read_time: datetime | None = None
     size: int = 0
     is_done: bool = False
+    is_large: bool = False
+    """There are more documents than may be held together: only their names were read."""
+
+    @property
+    def told(self) -> list[Document] | Paths:
+        return Paths(tuple(d.path for d in self.documents)) if self.is_large and self.documents else self.documents
 
 
 @dataclass
@@ -379,8 +394,9 @@ class Source:
         a question, and the count if one is made.
         """
         found: list[list[Document] | Unasked] = [UNASKED for _ in questions]
-        for part in self.children_in_parts(questions, collection_id, fields):
+        for part in self.children_in_parts(questions, collection_id, fields, sys.maxsize):
             for n, answer in part.items():
+                assert not isinstance(answer, Paths), "nothing is too large"
                 found[n] = answer
         return found
 
@@ -390,10 +406,13 @@ class Source:
         collection_id: str,
         fields: Sequence[FieldPath],
         most_bytes: int = _PAGE_BYTES,
-    ) -> Iterator[dict[int, list[Document] | Unasked]]:
-        """As `children_where_each`, in parts, by numbers of questions. As many are asked at a time as take about `most_bytes`,
-        by the part before."""
-        unasked: dict[int, list[Document] | Unasked] = {
+    ) -> Iterator[dict[int, list[Document] | Paths | Unasked]]:
+        """As `children_where_each`, in parts of up to `most_bytes`, or one answer more, by numbers of questions. As many are
+        asked at a time as take about that, by the part before.
+
+        Where one question's documents, if there are several, take more, their paths are told in their place: any number of
+        documents may have these values. Billed twice then: what was read before that showed, and the names."""
+        unasked: dict[int, list[Document] | Paths | Unasked] = {
             n: UNASKED for n, (parent, _) in enumerate(questions) if not can_be_asked(parent)
         }
         if unasked:
@@ -401,28 +420,42 @@ class Source:
         todo = [n for n in range(len(questions)) if n not in unasked]
         at_once = _FEW_QUESTIONS
         while todo:
-            part, todo = todo[:at_once], todo[at_once:]
+            part = todo[:at_once]
             requests = [self._children_request(questions[n][0], collection_id, questions[n][1], fields) for n in part]
             what = f"looking for {collection_id} below {len(part)} documents"
             with self.budget.asking(2 * len(part), what, all_that_is_left=True) as most:
                 if most is not None:
                     for request in requests:
                         request.structured_query.limit.value = most // len(part) - 1
-                answers, size = self._proved_children(requests, collection_id)
-            yield dict(zip(part, answers, strict=True))
-            at_once = max(1, min(_QUESTIONS_AT_ONCE, 2 * at_once, at_once * most_bytes // max(1, size)))
+                answers, size = self._proved_children(requests, collection_id, most_bytes)
+            yield dict(zip(part, answers, strict=False))
+            todo = todo[len(answers) :]
+            at_once = max(1, min(_QUESTIONS_AT_ONCE, 2 * at_once, len(answers) * most_bytes // max(1, size)))
 
-    def _proved_children(self, requests: Sequence[Any], collection_id: str) -> tuple[list[list[Document]], int]:
-        """The answers to these questions, and their size in bytes. One that its count() doesn't prove is asked for again, a few times."""
-        found: dict[int, list[Document]] = {}
+    def _proved_children(
+        self, requests: Sequence[Any], collection_id: str, most_bytes: int
+    ) -> tuple[list[list[Document] | Paths], int]:
+        """The answers to the first of these questions, as many as take `most_bytes` together, and their size in bytes. One that
+        its count() doesn't prove is asked for again, a few times."""
+        found: dict[int, list[Document] | Paths] = {}
         size = 0
         for _ in range(_PROOFS):
             todo = {n: request for n, request in enumerate(requests) if n not in found}
             # They run side by side from the moment they are made; their answers are taken in turn.
             calls = {n: self._run_query(r, metadata=self._metadata, timeout=_CALL_SECONDS) for n, r in todo.items()}
-            answers = {n: self._finish_children(request, calls[n], collection_id) for n, request in todo.items()}
-            size = max(size, sum(answer.size for answer in answers.values()))
-            found |= {n: answer.documents for n, answer in answers.items() if answer.documents and answer.is_done}
+            answers: dict[int, _Answer] = {}
+            held = 0
+            for n, request in todo.items():
+                if held > most_bytes:  # larger than the part before: the rest is asked for in the next one
+                    for left in calls:
+                        if left >= n:
+                            calls[left].cancel()
+                    requests = requests[:n]
+                    break
+                answers[n] = self._finish_children(request, calls[n], collection_id, most_bytes)
+                held += answers[n].size
+            size = max(size, held)
+            found |= {n: answer.told for n, answer in answers.items() if answer.documents and answer.is_done}
             counts = {
                 n: self._call_count_children(todo[n], answer.read_time)
                 for n, answer in answers.items()
@@ -430,8 +463,8 @@ class Source:
             }
             for n, call in counts.items():
                 if self._finish_count_children(todo[n], answers[n].read_time, call) == len(answers[n].documents):
-                    found[n] = answers[n].documents
-            if len(found) == len(requests):
+                    found[n] = answers[n].told
+            if all(n in found for n in range(len(requests))):
                 return [found[n] for n in range(len(requests))], size
         raise IncompleteRead(
             f"Firestore's answers about {collection_id} below a document did not hold as many documents as it counted at the "
@@ -445,7 +478,7 @@ class Source:
         request.structured_query.CopyFrom(children_query(collection_id, equals, fields))
         return request
 
-    def _finish_children(self, request: Any, call: Any, collection_id: str) -> _Answer:
+    def _finish_children(self, request: Any, call: Any, collection_id: str, most_bytes: int) -> _Answer:
         calls = [call]
 
         def ask() -> _Answer:
@@ -455,6 +488,10 @@ class Source:
                 found.size += size
                 if part.HasField("document"):
                     found.documents.append(document_of(part.document))
+                    if found.size > most_bytes and len(found.documents) > 1:
+                        answers.cancel()
+                        found.is_large = True
+                        return found
                 found.read_time = moment(part.read_time) if part.HasField("read_time") else None
                 found.is_done = part.done
             return found
@@ -463,6 +500,18 @@ class Source:
         self._bill(max(1, len(found.documents)))
         if request.structured_query.HasField("limit") and len(found.documents) >= request.structured_query.limit.value:
             raise self.budget.refusal(1, f"looking for more {collection_id}", or_more=True)
+        return self._only_paths(request, found, collection_id) if found.is_large else found
+
+    def _only_paths(self, request: Any, begun: _Answer, collection_id: str) -> _Answer:
+        """The answer to a question without the documents' fields; `begun` was too large."""
+        names = _RunQueryRequest()
+        names.CopyFrom(request)
+        leave_fields_out(names.structured_query)
+        if names.structured_query.HasField("limit"):
+            names.structured_query.limit.value -= len(begun.documents)
+        call = self._run_query(names, metadata=self._metadata, timeout=_CALL_SECONDS)
+        found = self._finish_children(names, call, collection_id, sys.maxsize)
+        found.is_large, found.size = True, begun.size
         return found
 
     def _call_count_children(self, request: Any, instant: datetime | None) -> Any:
