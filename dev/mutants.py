@@ -86,6 +86,40 @@ _REMEMBERED = (
     "integration/test_pruning.py",
 )
 
+_COUNTED = ("unit/test_baseline.py", "integration/test_tripwire.py")
+
+_IN_SLICES = (
+    "unit/test_slices.py",
+    "integration/test_slices.py",
+    "integration/test_slices_beside_others.py",
+    "integration/reconcile/test_slices.py",
+)
+
+_BILLED = ("integration/test_bill.py", "integration/test_run_log.py", "integration/reconcile/test_windows.py")
+
+_LOOKED = (
+    "integration/test_natural_keys.py",
+    "integration/reconcile/test_bad_input.py",
+    "integration/reconcile/test_excuses.py",
+    "integration/reconcile/test_forged_operations.py",
+    "integration/reconcile/test_looking_twice.py",
+    "integration/reconcile/test_sides.py",
+    "integration/reconcile/test_upgrade.py",
+    "integration/reconcile/test_windows.py",
+)
+
+_REQUIRED = (
+    "unit/test_inserts.py",
+    "integration/test_bad_rows.py",
+    "integration/test_deletes.py",
+    "integration/test_entries.py",
+    "integration/test_large_documents.py",
+    "integration/test_backfill.py",
+    "integration/test_numeric_ids.py",
+    "integration/reconcile/test_forged_operations.py",
+    "integration/reconcile/test_repair.py",
+)
+
 SUBJECTS: dict[str, Subject] = {
     "windows": Subject("dualwrite.model.windows", ("unit/test_windows.py",)),
     "verdicts": Subject("dualwrite.model.verdicts", ("unit/test_verdicts.py", "unit/test_report.py")),
@@ -120,7 +154,18 @@ SUBJECTS: dict[str, Subject] = {
         part: Subject(f"dualwrite.postgres.remembered.{part}", _REMEMBERED, databases=True)
         for part in ("differences", "excuses", "journal", "run_log", "watermarks")
     },
-    "baselines": Subject("dualwrite.postgres.remembered.baselines", ("integration/test_tripwire.py",), databases=True),
+    "baselines": Subject("dualwrite.postgres.remembered.baselines", _COUNTED, databases=True),
+    "tripwire": Subject("dualwrite.engine.tripwire", _COUNTED, databases=True),
+    "seen_keys": Subject("dualwrite.postgres.seen_keys", _IN_SLICES, databases=True),
+    "slicing": Subject("dualwrite.engine.slicing", _IN_SLICES, databases=True),
+    "sliced": Subject("dualwrite.engine.sliced", _IN_SLICES, databases=True),
+    "budget": Subject("dualwrite.firestore.budget", ("unit/test_budget.py",)),
+    "record": Subject("dualwrite.runs.record", _BILLED, databases=True),
+    "first_look": Subject("dualwrite.runs.first_look", _LOOKED, databases=True),
+    "reconcile_plan": Subject("dualwrite.runs.reconcile_plan", _LOOKED, databases=True),
+    "parents": Subject("dualwrite.engine.parents", _REQUIRED, databases=True),
+    "owners": Subject("dualwrite.engine.owners", _REQUIRED, databases=True),
+    "absence": Subject("dualwrite.engine.absence", _REQUIRED, databases=True),
 }
 
 
@@ -246,6 +291,9 @@ def _run_tests(subject: Subject, tree: ast.Module | None, files: Sequence[str], 
         nowhere = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else nowhere
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
+        # What this process imported to start the databases, too: a module that is there already is never replaced.
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("dualwrite", "tests")]:
+            del sys.modules[name]
         if tree is not None:
             sys.meta_path.insert(0, _Finder(subject.module, subject.path, tree))
         # No plugin but the one that pyproject.toml configures; the tests of pure modules need no conftest.py either.
@@ -289,7 +337,8 @@ def _databases(folder: Path) -> Iterator[None]:
     from dev import emulator, postgres_server
     from tests.conftest import prepare
 
-    with emulator.emulator(folder) as host, postgres_server.server() as uri:
+    given = os.environ.get("DUALWRITE_TEST_EMULATOR")  # one for many
+    with contextlib.nullcontext(given) if given else emulator.emulator(folder) as host, postgres_server.server() as uri:
         os.environ["DUALWRITE_TEST_EMULATOR"] = host
         os.environ["DUALWRITE_TEST_POSTGRES"] = prepare(uri)
         yield
