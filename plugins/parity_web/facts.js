@@ -247,9 +247,9 @@ export function overlaid(base, later) {
 
 // A link opens the form with values, and whoever made it isn't whoever presses. What would let a run write more than usual
 // is left to the person.
-const BRAKES = ["max_repairs", "max_share", "max_proof_reads", "max_billed_reads", "max_unattempted_repairs"];
+const isLimit = (name) => name.startsWith("max_") || name === "liveness_minimum" || name === "write_ops_required";
 export function fromLink(conf) {
-  const left = Object.keys(conf).filter((name) => BRAKES.includes(name));
+  const left = Object.keys(conf).filter(isLimit);
   return { preset: Object.fromEntries(Object.entries(conf).filter(([name]) => !left.includes(name))), left };
 }
 

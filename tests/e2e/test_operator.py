@@ -19,12 +19,14 @@ from google.cloud import firestore
 from playwright.sync_api import Page, expect
 
 from dev import airflow_api, stack
-from tests.e2e.browser import chromium, log_in, needs_chromium, parity, serious
+from tests.e2e.browser import chromium, elsewhere, log_in, needs_chromium, parity, serious
 from tests.e2e.conftest import Operated, picture
 from tests.support import one
 
 RECONCILE, BACKFILL = "reconcile_dual_writes", "backfill_gap"
 pytestmark = pytest.mark.timeout(2400)
+TRAVERSALS = ("/parity/..%2Fdual_write_parity.py", "/parity/%2e%2e%2f%2e%2e%2fairflow.cfg", "/parity/%2Fetc%2Fpasswd", "/parity//etc/passwd",
+              "/parity/..%5Cdual_write_parity.py", "/parity/page.js%00.html", "/parity/....//....//etc/passwd")  # fmt: skip
 SLOW = 900_000
 """Milliseconds that a run may take on a busy machine."""
 
@@ -56,8 +58,13 @@ def test_no_route_of_the_page_is_open_without_login_and_the_right_to_read_the_da
         assert stranger.status("GET", path) == 403, path
     assert viewer.status("GET", "/parity/") == 200
     # A redirect (to a path without the last slash) would lead to whatever host the request names.
-    for path in ("/parity/none.js", "/parity/..%2Fdual_write_parity.py", "/parity/openapi.json", "/parity/page.js/"):
+    for path in ("/parity/none.js", "/parity/openapi.json", "/parity/page.js/", *TRAVERSALS):
         assert viewer.status("GET", path) == 404, path
+    for method, path, body in (
+        ("POST", f"/api/v2/dags/{RECONCILE}/dagRuns", {"logical_date": None}),
+        ("PATCH", f"/api/v2/dags/{RECONCILE}", {"is_paused": False}),
+    ):
+        assert viewer.status(method, path, body) == 403, "a viewer writes nothing, with the page or without it"
     request = urllib.request.Request(airflow.url + "/parity/", headers={"Authorization": f"Bearer {viewer.token}"})
     with urllib.request.urlopen(request) as answer:
         policy = answer.headers["Content-Security-Policy"]
@@ -182,6 +189,47 @@ def test_a_viewer_sees_the_page_and_one_line_in_place_of_buttons(airflow, page):
         stranger.get_by_role("heading", name="404")
     ).to_be_visible()  # Airflow doesn't even show that there is a page
     context.close()
+
+
+ATTACK = """async ([url, dag]) => {
+  const runs = `${url}/api/v2/dags/${dag}/dagRuns`, body = JSON.stringify({ logical_date: null, conf: { repair: "all" } });
+  const said = [];
+  const json = { "Content-Type": "application/json" }, credentials = "include";
+  const tries = [
+    [runs, { method: "POST", headers: json, body, credentials }],
+    [runs, { method: "POST", headers: { "Content-Type": "text/plain" }, body, credentials, mode: "no-cors" }],
+    [`${url}/api/v2/dags/${dag}`, { method: "PATCH", headers: json, body: '{"is_paused": false}', credentials }],
+    [`${url}/parity/may`, { credentials }],
+    [`${runs}?limit=1`, { credentials }],
+  ];
+  for (const [to, given] of tries) said.push(await fetch(to, given).then(async (a) => `${a.type} ${await a.text()}`).catch(() => "refused"));
+  document.body.innerHTML = `<iframe name="f"></iframe><form method="post" enctype="text/plain" target="f"><input></form>`;
+  const form = document.forms[0], [name, value] = body.split(/(?<=:null,)/);
+  form.action = runs;
+  form.elements[0].name = `${name}"x":"`;
+  form.elements[0].value = `",${value}`;
+  form.submit();
+  await new Promise((done) => setTimeout(done, 2000));
+  return said;
+}"""
+"""Another site's page, which knows all addresses: by script with and without CORS, and by a form whose text is JSON."""
+
+
+@needs_chromium
+def test_another_site_can_do_and_read_nothing_as_the_operator(airflow, page):
+    """The operator's browser is logged in, and opens it beside Airflow."""
+    asked = f"/api/v2/dags/{RECONCILE}"
+    before = airflow.api.call("GET", f"{asked}/dagRuns")["total_entries"], airflow.api.call("GET", asked)["is_paused"]
+    page.goto(airflow.url)
+    own = page.evaluate("(path) => fetch(path).then((answer) => answer.status)", asked)
+    assert own == 200, "the session is there"
+    with elsewhere("<title>elsewhere</title>") as url:
+        page.goto(url)
+        said = page.evaluate(ATTACK, [airflow.url, RECONCILE])
+        page.goto("about:blank")
+    assert said == ["refused", "opaque ", "refused", "refused", "refused"]
+    after = airflow.api.call("GET", f"{asked}/dagRuns")["total_entries"], airflow.api.call("GET", asked)["is_paused"]
+    assert after == before
 
 
 @needs_chromium

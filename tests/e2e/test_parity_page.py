@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dualwrite.model.mapping import Refusal
+from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
-from tests.e2e.browser import chromium, needs_chromium, serious
+from tests.e2e.browser import chromium, elsewhere, needs_chromium, serious
 from tests.e2e.conftest import picture
 from tests.e2e.parity_stub import NOW, RUN, Stub, about, report_of, serve
 
@@ -400,6 +402,24 @@ def test_a_link_raises_no_brake_and_unpauses_nothing(page, stub):
     expect(dialog.locator(".conf")).to_have_text(re.compile(r'^\{\s*"repair": "all"\s*\}$'))
 
 
+def test_no_link_sets_any_limit_that_the_form_declares(page, stub):
+    """Five were known by name, and a new one wasn't: liveness_minimum stops a repair while dual-write seems off."""
+    _open(page, stub, report_of(_collection("posts", STALE)))
+    limits = [
+        n
+        for n in ReconcileParams.model_fields
+        if n.startswith("max_") or n in ("liveness_minimum", "write_ops_required")
+    ]
+    assert len(limits) >= 12
+    others = sorted({*ReconcileParams.model_fields} - {*limits})
+    found = page.evaluate(
+        "(names) => import('./facts.js').then((facts) => facts.fromLink(Object.fromEntries(names.map((n) => [n, 1]))))",
+        [*limits, *others],
+    )
+    assert found["left"] == limits
+    assert sorted(found["preset"]) == others
+
+
 def test_a_bad_value_that_is_folded_away_is_unfolded_and_not_sent(page, stub):
     _open(page, stub, report_of(_collection("posts", MISSING)), query='?conf={"repair":"missing"}')
     form = page.get_by_role("dialog")
@@ -454,6 +474,81 @@ def test_hostile_ids_are_shown_as_text_and_break_nothing(page, stub):
     expect(page.locator("code").first).to_contain_text("<img src=x")
     width = page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
     assert width <= 0, "a long id makes the page scroll sideways"
+
+
+def test_no_name_that_is_read_reaches_a_prototype(page, stub):
+    """A link, a report and Airflow's answers are JSON, whose names may be those of every object."""
+    evil = {"__proto__": {"owned": 1}, "constructor": {"prototype": {"owned": 1}}}
+    report = report_of(_collection("__proto__", MISSING), _collection("constructor", STALE), runs=2)
+    for line, name in zip(report["open"], ("__proto__", "toString"), strict=True):
+        line |= {"cause": name, "reason": name}
+    report |= evil | {"operations": report["operations"] | evil, "ages": report["ages"] | {"valueOf": None}}
+    report["collections"][0]["counts"] |= evil
+    stub.answers[f"dags/{DAG}/details"] = (200, DETAILS | evil)
+    _open(
+        page,
+        stub,
+        report,
+        query='?conf={"__proto__":{"owned":1},"constructor":{"prototype":{"owned":1}},"repair":"missing"}',
+    )
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("What is sent").click()
+    expect(dialog.locator(".conf")).to_have_text(re.compile(r'^\{\s*"repair": "missing"\s*\}$'))
+    assert page.evaluate("() => ({}).owned") is None
+    assert page.evaluate("() => Object.keys(Object.prototype).concat(Object.keys(Function.prototype))") == []
+
+
+def test_no_other_site_can_frame_the_page(browser, stub):
+    """A click on a frame that can't be seen would be the operator's."""
+    stub.answers |= about(DAG, report_of(_collection("posts", MISSING)))
+    with elsewhere(f'<iframe src="{stub.url}"></iframe>') as url, closing(browser.new_page()) as window:
+        window.goto(url, wait_until="networkidle")
+        [frame] = window.main_frame.child_frames
+        assert frame.url.startswith("chrome-error:"), "it isn't shown"
+        window.goto(stub.url.replace("/parity/", "/plugin/parity"), wait_until="networkidle")
+        [frame] = window.main_frame.child_frames
+        assert frame.url == stub.url, "Airflow's own window may"
+
+
+def test_nothing_runs_or_leaves_but_the_pages_own_files(browser, stub):
+    """Whatever an error of ours may write into the page as markup, the content security policy leaves it dead."""
+    stub.answers |= about(DAG, report_of(_collection("posts", MISSING)))
+    with elsewhere("window.owned = 'a script of elsewhere'") as url, closing(browser.new_page()) as window:
+        window.goto(stub.url)
+        window.locator("main[aria-busy=false]").wait_for()
+        refused = window.evaluate(
+            """async (url) => {
+              const refused = [];
+              document.addEventListener("securitypolicyviolation", (e) => refused.push(e.effectiveDirective));
+              const add = (tag, given) => document.body.append(Object.assign(document.createElement(tag), given));
+              add("script", { textContent: "window.owned = 'inline'" });
+              add("script", { src: url });
+              add("script", { src: "data:text/javascript,window.owned='data'" });
+              add("div", { innerHTML: `<img src=x onerror="window.owned = 'a handler'"><iframe srcdoc="<script>parent.owned=1</script>"></iframe>` });
+              add("base", { href: url });
+              add("style", { textContent: "body { background: red }" });
+              add("object", { data: url });
+              await fetch(url, { mode: "no-cors" }).catch(() => {});
+              new Image().src = url;
+              const form = Object.assign(document.createElement("form"), { action: url, method: "post" });
+              document.body.append(form);
+              form.submit();
+              await new Promise((done) => setTimeout(done, 500));
+              return refused;
+            }""",
+            url,
+        )
+        assert window.evaluate("() => window.owned") is None
+        assert window.url == stub.url, "no form leads away"
+    assert {
+        "script-src-elem",
+        "script-src-attr",
+        "style-src-elem",
+        "connect-src",
+        "img-src",
+        "base-uri",
+        "form-action",
+    } <= set(refused)
 
 
 def test_two_hundred_runs_and_a_hundred_collections_are_shown_at_once(page, stub):

@@ -162,6 +162,43 @@ def test_what_the_roles_can_not_do(target):
     assert attributes == (False,)
 
 
+def test_no_role_becomes_another(target):
+    """By SET ROLE, in one step or several, by a role of Postgres's own, or by the session's authorization."""
+    target.run("migrations.sql")
+    ours = ("anon", "authenticated", "service_role", "dualwrite_data", "dualwrite_migrations")
+    with psycopg.connect(target.superuser) as connection:
+        reached = connection.execute(
+            "SELECT r.rolname, m.rolname FROM pg_roles r, pg_roles m WHERE r.rolname = ANY(%s) AND r.oid <> m.oid "
+            "AND pg_has_role(r.oid, m.oid, 'MEMBER')",
+            [list(ours)],
+        ).fetchall()
+        everybody = [name for (name,) in connection.execute("SELECT rolname FROM pg_roles").fetchall()]
+    assert reached == [], "any number of steps"
+    for dsn, own in ((target.data, "dualwrite_data"), (target.migrations, "dualwrite_migrations")):
+        for other in sorted({*everybody} - {own}):
+            for statement in ("SET ROLE", "SET SESSION AUTHORIZATION"):
+                assert _is_refused(dsn, f"{statement} {other}"), (own, statement, other)
+            if other != "pg_database_owner":  # it takes no members at all
+                assert _is_refused(dsn, f"GRANT {other} TO {own}"), (own, "GRANT", other)
+
+
+def test_the_apps_roles_reach_nothing_of_the_bundles(target):
+    """Neither a table, nor a column, a sequence or a function of the schema, whoever is asked for it."""
+    with psycopg.connect(target.superuser) as connection:
+        named = connection.execute(
+            "SELECT format('SELECT * FROM dualwrite.%I', relname) FROM pg_class "
+            "WHERE relnamespace = 'dualwrite'::regnamespace AND relkind IN ('r', 'v', 'm', 'S') UNION ALL "
+            "SELECT format('SELECT %s', oid::regprocedure) FROM pg_proc WHERE pronamespace = 'dualwrite'::regnamespace"
+        ).fetchall()
+    assert len(named) >= 9
+    for role in ("anon", "authenticated", "service_role"):
+        for (statement,) in named:
+            with psycopg.connect(target.superuser) as connection:
+                connection.execute(f"SET ROLE {role}")
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(statement)
+
+
 def test_the_files_may_be_run_again(target):
     for _ in range(2):
         target.run("migrations.sql")

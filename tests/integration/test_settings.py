@@ -46,9 +46,9 @@ HOSTILE = {
 """What any role may be given. All at once: each is stated, or none of our statements depends on it."""
 
 
-def _set(dsn: str, whose: str) -> None:
+def _set(dsn: str, whose: str, settings: dict[str, str] = HOSTILE) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
-        for name, value in HOSTILE.items():
+        for name, value in settings.items():
             value = value if name == "search_path" else f"'{value}'"
             connection.execute(f"ALTER {whose} SET {name} = {value}")
 
@@ -270,8 +270,23 @@ def test_a_pooler_that_keeps_another_encoding_is_refused(target_dsn, tmp_path):
         assert postgres.fetch(connection, postgres.sql.SQL("SELECT {}").format("가 '\\"), {}) == [("가 '\\",)]
 
 
-def test_an_id_that_is_sql_stays_an_id_in_a_literal(target_dsn):
-    """`fetch`, `answers` and `at_once` write values into the statement's text; psycopg's escaping must hold for each."""
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        HOSTILE,
+        *(
+            {"standard_conforming_strings": conforming, "backslash_quote": quote, "escape_string_warning": "on"}
+            for conforming in ("on", "off")
+            for quote in ("on", "off", "safe_encoding")
+        ),
+    ],
+    ids=lambda settings: "-".join(str(v) for v in settings.values())[:20],
+)
+def test_an_id_that_is_sql_stays_an_id_in_a_literal(target_dsn, settings):
+    """`fetch`, `answers` and `at_once` write values into the statement's text; psycopg's escaping must hold for each, whatever
+    a database says of strings."""
+    _set(target_dsn, f"DATABASE {target_dsn.rsplit('/', 1)[1]}", settings)
     ids = [
         "'; DROP TABLE posts; --",
         "\\'; SELECT 1; --",

@@ -1,6 +1,7 @@
 """Who may make objects in the target, and what of theirs runs with more rights than their own.
 
-A trojan is a function, an operator, a trigger or a view of somebody with few rights, made to be run by somebody with more.
+A trojan is a function, an aggregate, an operator, a view, a cast, a trigger or an event trigger of somebody with few rights, made
+to be run by somebody with more.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def plant(dsn: str) -> int:
             "$$ BEGIN IF current_user <> 'dualwrite_migrations' THEN "
             "RAISE EXCEPTION 'TROJAN % ran as %', what, current_user; END IF; END $$"
         )
+        cursor.execute("SET search_path = pg_catalog")  # or what is planted first answers what is asked here
         args = [*TYPES, *(", ".join(pair) for pair in PAIRS)]
         cursor.execute(_PLANT, {"args": args, "names": _names()})
         for name, (left, right) in product(OPERATORS, PAIRS):
@@ -74,8 +76,63 @@ def plant(dsn: str) -> int:
                 f"CREATE OPERATOR public.{name} (LEFTARG = {left}, RIGHTARG = {right}, "
                 f"FUNCTION = public.op_{OPERATORS.index(name)})"
             )
+        plant_aggregates(cursor)
+        plant_views(cursor)
+        plant_casts(cursor)
         cursor.execute("SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace")
         return cursor.fetchone()[0]
+
+
+def plant_aggregates(cursor: psycopg.Cursor) -> None:
+    """One in public for each of Postgres's that we call, of each type."""
+    cursor.execute(
+        "SELECT DISTINCT proname FROM pg_proc WHERE prokind = 'a' AND pronamespace = 'pg_catalog'::regnamespace "
+        "AND proname = ANY(%s)",
+        [_names()],
+    )
+    for (name,), kind in product(cursor.fetchall(), TYPES):
+        cursor.execute(
+            f"CREATE OR REPLACE FUNCTION public.collects(state text, value {kind}) RETURNS text LANGUAGE plpgsql AS "
+            f"$f$ BEGIN PERFORM public.caught('aggregate of {kind}'); RETURN NULL; END $f$; "
+            f"CREATE AGGREGATE public.{name}({kind}) (SFUNC = public.collects, STYPE = text)"
+        )
+
+
+def plant_views(cursor: psycopg.Cursor) -> None:
+    """One in public under the name of each of Postgres's own tables and views that our sources name."""
+    cursor.execute(
+        "CREATE FUNCTION public.seen(what text) RETURNS boolean LANGUAGE plpgsql AS "
+        "$f$ BEGIN PERFORM public.caught('view ' || what); RETURN true; END $f$"
+    )
+    named = {word for path in SOURCES for word in re.findall(r"\bpg_[a-z_]+\b", path.read_text())}
+    cursor.execute(
+        "SELECT c.relname, string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_class c "
+        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 JOIN pg_type t ON t.oid = a.atttypid AND t.typtype <> 'p' "
+        "WHERE c.relnamespace = 'pg_catalog'::regnamespace AND c.relkind IN ('r', 'v') AND c.relname = ANY(%s) GROUP BY 1",
+        [list(named)],
+    )
+    views = cursor.fetchall()
+    assert {"pg_class", "pg_namespace", "pg_roles"} <= {name for name, _ in views}
+    for name, columns in views:
+        cursor.execute(
+            f"CREATE VIEW public.{name} AS SELECT {columns} FROM pg_catalog.{name} WHERE public.seen('{name}')"
+        )
+
+
+def plant_casts(cursor: psycopg.Cursor) -> None:
+    """Implicit ones, from and to a type of the role's own: between Postgres's types only their owner can make one."""
+    cursor.execute("CREATE TYPE public.mine AS ENUM ('a')")
+    for kind in TYPES:
+        cursor.execute(
+            f"CREATE FUNCTION public.to_mine({kind}) RETURNS public.mine LANGUAGE plpgsql AS "
+            f"$f$ BEGIN PERFORM public.caught('cast of {kind}'); RETURN 'a'; END $f$; "
+            f"CREATE CAST ({kind} AS public.mine) WITH FUNCTION public.to_mine({kind}) AS IMPLICIT"
+        )
+        cursor.execute(
+            f"CREATE FUNCTION public.from_mine_{TYPES.index(kind)}(public.mine) RETURNS {kind} LANGUAGE plpgsql AS "
+            f"$f$ BEGIN PERFORM public.caught('cast to {kind}'); RETURN NULL; END $f$; "
+            f"CREATE CAST (public.mine AS {kind}) WITH FUNCTION public.from_mine_{TYPES.index(kind)}(public.mine) AS IMPLICIT"
+        )
 
 
 @pytest.fixture(params=ADMINS)
@@ -96,8 +153,15 @@ def test_nobody_of_more_rights_runs_what_the_migrations_role_made(target, firest
     with psycopg.connect(target.superuser) as connection:
         world.load_target(connection)
     assert plant(target.migrations) > 3_000
-    with psycopg.connect(target.superuser) as connection, pytest.raises(psycopg.Error, match="TROJAN"):
-        connection.execute("SELECT format('%I', current_user)")  # so it works
+    for bait in (
+        "SELECT format('%I', current_user)",
+        "SELECT public.max(current_user::text)",
+        "SELECT relname FROM public.pg_class",
+        "SELECT 'a'::text::public.mine",
+        "SELECT 'a'::public.mine::jsonb",
+    ):  # so they work
+        with psycopg.connect(target.superuser) as connection, pytest.raises(psycopg.Error, match="TROJAN"):
+            connection.execute(bait)
 
     for name in ("migrations.sql", "data.sql", "migrations.sql"):
         target.run(name)
@@ -155,6 +219,12 @@ def test_the_migrations_role_can_make_no_schema_and_read_no_journal(target):
         "CREATE TRIGGER t BEFORE DELETE ON dualwrite.repair_journal FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         "DROP SCHEMA dualwrite CASCADE",
         "CREATE CAST (text AS integer) WITH INOUT",
+        "CREATE TYPE mine AS ENUM ('a'); CREATE CAST (text AS jsonb) WITH INOUT AS IMPLICIT",
+        "CREATE OPERATOR pg_catalog.= (LEFTARG = text, RIGHTARG = name, FUNCTION = pg_catalog.texteq)",
+        "CREATE VIEW dualwrite.looks_like_ours AS SELECT * FROM dualwrite.repair_journal; SELECT * FROM dualwrite.looks_like_ours",
+        "CREATE FUNCTION on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$; "
+        "CREATE EVENT TRIGGER t ON ddl_command_end EXECUTE FUNCTION on_ddl()",
+        "CREATE RULE r AS ON SELECT TO public.posts DO INSTEAD SELECT * FROM public.posts",
         "CREATE TRIGGER t BEFORE INSERT ON public.posts FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         "SET ROLE dualwrite_data",
         "ALTER ROLE dualwrite_data SET search_path = mine",
