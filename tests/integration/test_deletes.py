@@ -9,8 +9,10 @@ import psycopg
 import pytest
 
 from dualwrite.catalog import CATALOG
+from dualwrite.engine.absence import Absence
 from dualwrite.engine.deletes import Deletes
 from dualwrite.engine.units import Policy
+from dualwrite.firestore.source import Source
 from dualwrite.model.report import CollectionReport
 from dualwrite.runs import backfill
 from tests.support import examiner_of, gap_run, nonzero, one, reconciled, verify_all
@@ -319,3 +321,53 @@ def test_an_insert_whose_document_vanished_keeps_its_row_while_another_document_
         monkeypatch.setattr(gap.target, "insert", insert)
         backfill.examine(gap, "notifications", dry=False)
     assert one(target_dsn, "SELECT array_agg(message) FROM notifications") == ["younger"]
+
+
+# --- the proof by itself ----------------------------------------------------------------------------------------------------
+
+
+def test_a_complete_read_tells_each_place_of_a_key(firestore, emulator, caplog):
+    """Read up to its cap, once for each collection; what nobody asked for, or could look for, isn't gone."""
+    caplog.set_level("INFO")
+    posts, comments = CATALOG["posts"], CATALOG["comments"]
+    put(firestore, {path: post() for path in ("boards/b1/posts/p", "boards/b2/posts/p", "boards/b1/posts/other")})
+    put(firestore, {"boards/b1/posts/p/comments/c": comment(), "elsewhere/x/posts/p": post()})
+    with Source(firestore.project, emulator_host=emulator) as source:
+        absence = Absence(source, 4)
+        absence.look(posts, [("p",), ("gone",)])
+        assert absence.paths(posts, ("p",)) == ["boards/b1/posts/p", "boards/b2/posts/p"]
+        assert absence.paths(posts, ("gone",)) == []
+        assert absence.paths(posts, ("other",)) is None
+        assert absence.paths(comments, ("p",)) is None
+        absence.look(comments, [("c",), ("p",)])
+        assert [absence.paths(comments, (key,)) for key in "cp"] == [["boards/b1/posts/p/comments/c"], []]
+        assert absence.paths(posts, ("gone",)) == []
+        assert absence.reads == 5
+        refused = Absence(source, 3)
+        refused.look(posts, [("gone",)])
+        billed = source.billed_reads
+        refused.look(CATALOG["notifications"], [("u1", "like_on_post", "p", "", "", "u2")])
+        assert refused.paths(CATALOG["notifications"], ("u1", "like_on_post", "p", "", "", "u2")) is None
+        assert source.billed_reads == billed, "a key made of fields is asked for in another way"
+        assert (refused.reads, refused.paths(posts, ("gone",))) == (0, None)
+    assert caplog.messages == [
+        "posts: reading 4 names, to prove that no document has a key",
+        "comments: reading 1 names, to prove that no document has a key",
+        "posts: proving that no document has a key would read 4 names, more than max_proof_reads = 3",
+    ]
+
+
+def test_an_entry_that_can_not_be_read_may_be_any_of_its_documents(firestore, emulator, caplog):
+    """A row is kept by a bad entry of its key, and by a list that is none; not by an empty one, or another's."""
+    caplog.set_level("INFO")
+    permissions = {"u1": {"b1": "read"}, "u2": 7, "u3": {"b1": ["bad"]}, "u4": {}, "u5": None}
+    put(firestore, {f"users/{u}": user(u, boardPermissions=given) for u, given in permissions.items()})
+    keys = [(u, b) for u in (*permissions, "u6") for b in ("b1", "b2")]
+    with Source(firestore.project, emulator_host=emulator) as source:
+        absence = Absence(source, 100)
+        absence.look(CATALOG["user_board_permissions"], keys)
+        found = [key for key in keys if absence.paths(CATALOG["user_board_permissions"], key)]
+    assert found == [("u1", "b1"), ("u2", "b1"), ("u2", "b2"), ("u3", "b1")]
+    assert absence.reads == 5
+    assert absence.paths(CATALOG["user_board_permissions"], ("u2", "b2")) == ["users/u2"]
+    assert caplog.messages == ["user_board_permissions: reading 5 documents, to prove that no document has a key"]

@@ -14,9 +14,10 @@ import pytest
 
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.engine import compare
+from dualwrite.engine import compare, tripwire
 from dualwrite.engine.tripwire import Tripwire
 from dualwrite.firestore.source import Source
+from dualwrite.model.baseline import time_column
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.postgres import sql
 from dualwrite.postgres.target import Target
@@ -258,6 +259,91 @@ def test_few_edges_give_the_sums_that_many_do(world, target_dsn):
             sums = target.counts_by_time(CATALOG["comments"], "created_at", edges[-few:])
             assert sums == [sum(each[:-few]), *each[-few:]]
     assert sum(each) == 40
+
+
+@pytest.fixture
+def wire(world, emulator, target_dsn, monkeypatch):
+    """The tripwire of comments, with slices of ten rows."""
+    monkeypatch.setattr(tripwire, "SLICE", 10)
+    comments = CATALOG["comments"]
+    with (
+        Source(world.project, emulator_host=emulator) as source,
+        Target(lambda: postgres.connect(target_dsn), CATALOG) as target,
+    ):
+        yield Tripwire(source, target, comments, time_column(comments))
+
+
+END = (LONG_AGO + 1000 * HOUR).replace(microsecond=123000)
+
+
+def _truth(world, dsn: str, baseline) -> list[int]:
+    """Documents minus rows of each slice, counted one by one."""
+    times = [
+        d.get("createdAt") for d in world.collection("boards/b1/posts/p1/comments").get() if "createdAt" in d.to_dict()
+    ]
+    with psycopg.connect(dsn) as connection:
+        rows = [at for (at,) in connection.execute("SELECT created_at FROM comments").fetchall()]
+    windows = [baseline.window(n, n + 1) for n in range(len(baseline.edges))]
+    return [sum(w.start <= t < w.end for t in times) - sum(w.start <= t < w.end for t in rows) for w in windows]
+
+
+def test_a_baseline_holds_the_difference_of_each_slice(world, target_dsn, wire):
+    world.document("boards/b1/posts/p1/comments/c7").delete()
+    execute(target_dsn, "DELETE FROM comments WHERE id IN ('c15', 'c25', 'c26')")
+    timeless = comment()
+    del timeless["createdAt"]
+    put(
+        world,
+        {
+            "boards/b1/posts/p1/comments/timeless": timeless,
+            "archive/a/comments/old": comment(),
+            "archive/b/comments/old": comment(),
+        },
+    )
+    found = wire.measure(END + timedelta(microseconds=1))
+    assert len(found.edges) >= 4
+    assert (found.end, found.field) == (END, "createdAt")
+    first, *others = _truth(world, target_dsn, found)
+    assert (first, sum(others)) == (-1, 3)
+    assert list(found.differences) == [first + 2, *others], "those elsewhere have a time, too"
+    assert (found.untimed, found.stray) == (1, 2)
+
+
+@pytest.mark.parametrize("moves", [1, 2, 9])
+def test_a_slice_whose_rows_move_while_it_is_measured_is_measured_again(world, target_dsn, wire, monkeypatch, moves):
+    """A row that goes between the two counts would be taken for a difference that had been there."""
+    counted, gone = wire._rows, [f"c{n}" for n in range(moves)]  # of one slice
+    asked = []
+
+    def rows(edges):
+        found = counted(edges)
+        asked.append(found)
+        if gone and len(asked) % 2:
+            execute(target_dsn, "DELETE FROM comments WHERE id = %s", gone.pop())
+        return found
+
+    monkeypatch.setattr(wire, "_rows", rows)
+    found = wire.measure(END)
+    assert len(asked) == 2 * min(moves + 1, 3)
+    if moves < 3:
+        assert list(found.differences) == _truth(world, target_dsn, found)
+
+
+def test_more_slices_than_a_run_examines_call_a_sweep(world, target_dsn, run, monkeypatch):
+    """And just as many are examined."""
+    monkeypatch.setattr(tripwire, "SLICE", 10)
+    assert run(scope="sweep", collections=["comments"]).alerts == []
+    for name in ("c3", "c23"):
+        world.document(f"boards/b1/posts/p1/comments/{name}").delete()
+    for most, expected in (
+        (1, {"deviation": -2, "slices": 0, "calls_sweep": True}),
+        (2, {"deviation": -2, "slices": 2, "calls_sweep": False}),
+    ):
+        execute(target_dsn, "UPDATE dualwrite.count_baselines SET sweep_due = false, sweep_called_at = NULL")
+        monkeypatch.setattr(tripwire, "MOST_EXAMINED", most)
+        found = run(collections=["comments"])
+        assert collection(found, "comments")["tripwire"] == expected
+    assert found.counts("comments") == {"extra": 2}
 
 
 # --- what lies elsewhere --------------------------------------------------------------------------------------------------
