@@ -123,9 +123,9 @@ def backfill_gap():
         examined = {name: examine.override(task_id=name)(name) for name in CATALOG.names}
     chosen >> list(examined.values())
     for collection in CATALOG:
-        for parent in collection.parents or ():
+        for parent in collection.parents_first:
             examined[parent] >> examined[collection.name]
-        if not collection.parents:
+        if not collection.parents_first:
             decision >> examined[collection.name]
     # Without large collections these are mapped over nothing, and start no process. In no group: one that held tasks on
     # both sides of `decision` would stand before and after it, and Airflow draws neither grid nor graph of such a DAG.

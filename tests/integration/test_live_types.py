@@ -169,3 +169,30 @@ def test_a_key_of_any_type_leads_back_to_its_document(firestore, emulator, open_
     assert nonzero(verified["things"]["counts"]) == {"matching": 2, "rejected": 1}
     assert nonzero(verified["parts"]["counts"]) == {"matching": 1, "extra": 1, "rejected": 1}
     assert one(open_dsn, "SELECT count(*) FROM parts") == 2
+
+
+NAMED = {name: case for name, case in CASES.items() if case.refused is not None}
+
+
+@pytest.mark.parametrize("case", NAMED.values(), ids=NAMED.keys())
+def test_a_refused_value_is_told_with_its_column(firestore, emulator, open_dsn, case):
+    """One by one, whichever column it is: a condition alone left a person with forty columns to look at."""
+    columns = (
+        Column("id", "key", DocumentId()), Column("before", "compared", Field("a")),
+        Column("first", "compared", Field("v"), case.type), Column("second", "compared", Field("w"), case.type),
+    )  # fmt: skip
+    thing = Collection(name="things", table="things", paths=("things/{thing}",), columns=columns, selected=True)
+    with psycopg.connect(open_dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE TABLE things (id text PRIMARY KEY, before text, first {case.ddl}, second {case.ddl})")
+    for name, first, second in (("a", True, False), ("b", False, True), ("c", True, True), ("d", False, True)):
+        values = {"v": case.refused if first else case.value, "w": case.refused if second else case.value}
+        firestore.document(f"things/{name}").set({"a": "x", **values})
+    found = dry_run(
+        firestore.project, emulator, open_dsn, collections=["things"], scope="all", catalog=Catalog((thing,))
+    )["things"]
+    assert nonzero(found["counts"]) == {"rejected": 4}
+    told = {sample["path"]: sample["reason"] for sample in found["samples"]["rejected"]}
+    assert "first" in told["things/a"]
+    assert all("second" in told[f"things/{name}"] for name in "bd")
+    assert "first" in told["things/c"] or "second" in told["things/c"]
+    assert not any(str(case.refused) in reason for reason in told.values() if len(str(case.refused)) > 3)

@@ -87,7 +87,10 @@ class ModelTarget:
         same, xmin = there
         return Comparison([] if same else [Difference(0, row, True, str(xmin), ("created_at",), (), (), "d")], [], 0)
 
-    def insert(self, connection: Ask, collection: Any, rows: Sequence[Any], ns: Sequence[int], run_id: str) -> Write:
+    def insert(
+        self, connection: Ask, collection: Any, rows: Sequence[Any], ns: Sequence[int], run_id: str, late: Sequence[int]
+    ) -> Write:
+        assert not late
         number = self._ask("insert", _content(rows[0])) if ns else None
         return Write() if number is None else Write({0: number})
 

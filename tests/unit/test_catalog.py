@@ -80,7 +80,7 @@ BAD = {
         lambda: _collection(columns=(KEY, Column("n", "key", EntryField("a."))), entries=ArrayElements("x")), "names 'a.'"),
     "a key that is no text": (lambda: _collection(columns=(Column("id", "key", DocumentId(), "integer"),)), "A key comes from an id or a text"),
     "a key that is converted": (
-        lambda: _collection(columns=(Column("id", "key", DocumentId() >> lower),)), "or its row leads back to no document"),
+        lambda: _collection(columns=(Column("id", "key", Field("id") >> lower),)), "A key is made of the path or an entry"),
     "a path of no name": (lambda: _collection(columns=(KEY, Column("a", "compared", Field(("a", ""))))), "A field path is names"),
     "a converted stand-in": (
         lambda: _collection(columns=(KEY, Column("a", "compared", Field("a", CreateTime()) >> iso_time))), "Use FirstOf"),
@@ -90,10 +90,10 @@ BAD = {
     "a unique key of unknown columns": (lambda: _collection(unique=(("x",),)), "column 'x'"),
     "a cycle": (
         lambda: Catalog((
-            _collection("a", (KEY, Column("b_id", "compared", Field("b"), references="b")), ("a/{a}",)),
-            _collection("b", (KEY, Column("a_id", "compared", Field("a"), references="a")), ("b/{b}",)),
+            _collection("a", (KEY, Column("b_id", "compared", Field("b"), required=True, references="b")), ("a/{a}",)),
+            _collection("b", (KEY, Column("a_id", "compared", Field("a"), required=True, references="a")), ("b/{b}",)),
         )),
-        "Parents form no cycle: a, b",
+        "a, b need each other, or themselves",
     ),
     "an unknown reference": (
         lambda: Catalog((_collection("a", (KEY, Column("x", "compared", Field("b"), references="b"))),)),

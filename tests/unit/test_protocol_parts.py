@@ -63,9 +63,9 @@ def test_a_unit_is_its_own_entry_of_its_document_or_the_refusal_of_all_of_them()
 
 
 def test_only_an_extra_row_whose_document_could_be_elsewhere_takes_a_proof():
-    assert _takes_proof(Finding(Verdict.EXTRA, "k", "things/k"))
-    assert not _takes_proof(Finding(Verdict.EXTRA, "k"))
-    assert not _takes_proof(Finding(Verdict.MISSING, "k", "things/k"))
+    assert _takes_proof(Finding(Verdict.EXTRA, "k", "things/k"), CATALOG["posts"])
+    assert not _takes_proof(Finding(Verdict.EXTRA, "k"), CATALOG["posts"])
+    assert not _takes_proof(Finding(Verdict.MISSING, "k", "things/k"), CATALOG["posts"])
 
 
 def test_a_row_whose_document_nobody_can_look_for_is_extra_and_says_that_its_path_is_unknown():

@@ -150,6 +150,7 @@ class Examiner:
         self._resolve_shared_keys()
         self._look_at_waiting()
         self.protocol.collect_confirmations(wait=True)
+        self.protocol.finish_late()
         if self.policy.writes and part is None:  # a commit whose answer was lost left rows that nobody here knows of
             self.protocol.finish_journal()
         progress.end()
@@ -235,7 +236,10 @@ class Examiner:
         for left in reversed(range(_LOOKS)):
             before = {f.label: replace(f, verdict=Verdict.IN_FLIGHT) for f in seen}
             changed: list[Finding] = []
-            for finding in self.protocol.run([unit_of_finding(self.collection, f) for f in seen], Policy()):
+            found = self.protocol.run([unit_of_finding(self.collection, f) for f in seen], Policy())
+            if not self.collection.key_leads_back:  # no read at a path tells that it is gone
+                found = self.protocol.prove_extra(found)
+            for finding in found:
                 judged = seen_twice(finding, before[finding.label], waited=waited, age=waited, grace=waited)
                 if left and judged.verdict is Verdict.IN_FLIGHT:
                     changed.append(finding)
@@ -346,7 +350,8 @@ class Examiner:
             self._matched_keys.update(
                 page.key(n) for n in range(len(page)) if n not in judged.findings or n in judged.journal
             )
-        self.protocol.confirm_later([page[n] for n in judged.journal], list(judged.journal.values()))
+        late = [n in judged.late for n in judged.journal]
+        self.protocol.confirm_later([page[n] for n in judged.journal], list(judged.journal.values()), late)
         return stale
 
     def _found(self, finding: Finding) -> None:
@@ -463,6 +468,7 @@ class Examiner:
         findings = self.protocol.run(units, self.policy)
         for finding in findings:
             self._found(finding)
+        self.protocol.finish_late()
         return findings
 
 

@@ -23,6 +23,7 @@ from dualwrite.engine.reading import Read, Reading
 from dualwrite.engine.units import Policy, Unit, is_of_another_key, unit_of, unit_of_finding, unit_of_row
 from dualwrite.engine.whereabouts import Unknown, Whereabouts, takes_names
 from dualwrite.firestore.staging import Stager
+from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import UNASKED, Document, Unasked
 from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Key, Refusal, Rejection, Row, map_document
@@ -73,6 +74,8 @@ class Protocol:
         # What we wrote is brought into line with its document whatever the run's policy.
         self._bring_into_line = replace(policy, insert=True, update=True)
         self._for_parents = Policy(insert=policy.insert and policy.parents)
+        self._late: list[tuple[Unit, int]] = []
+        """Rows that were inserted without what refers to rows that weren't there, with their journal ids."""
         self._required: dict[str, Protocol] = {}
         """The protocols of collections whose rows are required, by name."""
         self._waiting: dict[str, Unit] = {}
@@ -121,6 +124,8 @@ class Protocol:
         own parents first."""
         for name, rows in self._parents.read(unknown.required, unknown.rowless):
             self._parents.learn(name, self._top._states(name, rows), unknown.rowless)
+        if unknown.awaited:
+            self._parents.look(unknown.awaited, unknown.here)
         self.whereabouts.learn(unknown.contested)
 
     def _states(self, name: str, rows: Sequence[Row]) -> dict[str, ParentState]:
@@ -131,7 +136,7 @@ class Protocol:
         judged = protocol.judge(protocol.page(rows), self._for_parents)
         inserted = [rows[n] for n in judged.journal]
         self._job.report.parents_inserted += len(inserted)
-        protocol.confirm_later(inserted, list(judged.journal.values()))
+        protocol.confirm_later(inserted, list(judged.journal.values()), [n in judged.late for n in judged.journal])
         protocol.collect_confirmations(wait=True)
         return {row.path: parent_state(judged.findings.get(n), n in judged.journal) for n, row in enumerate(rows)}
 
@@ -224,6 +229,7 @@ class Protocol:
                 and mapped is None
                 and unit.label not in current.read.orphaned
                 and self._collection.keyed_by_path
+                and self._collection.key_leads_back
             ):
                 done[unit.label] = _untold(unit, current.versions, Reason.PATH_UNKNOWN)
             elif mapped is UNASKED and not takes_names(self._collection):
@@ -253,7 +259,9 @@ class Protocol:
             finding = judged.findings.get(n) or finding_of(Verdict.MATCHING, row, None)
             if row.label in current.read.to_null and finding.verdict is Verdict.STALE:
                 finding = replace(finding, requires=current.read.units[row.label].requires)
-            if n in judged.journal:
+            if n in judged.late:
+                self._late.append((unit_of_row(row), judged.journal[n]))
+            elif n in judged.journal:
                 current.written[row.label] = judged.journal[n]
             if n in judged.obstacles:
                 self._obstacles[row.label] = judged.obstacles[n]
@@ -285,9 +293,27 @@ class Protocol:
 
     # --- confirming a page's inserts --------------------------------------------------------------------------------------
 
-    def confirm_later(self, rows: Sequence[Row], journal_ids: Sequence[int]) -> None:
-        """Step 5 of a page's inserts, beside the next page."""
-        self._confirmations.ask(rows, journal_ids)
+    def confirm_later(self, rows: Sequence[Row], journal_ids: Sequence[int], late: Sequence[bool] = ()) -> None:
+        """Step 5 of a page's inserts, beside the next page. Those that are `late` wait for `finish_late`."""
+        every = list(zip(rows, journal_ids, late or [False] * len(rows), strict=True))
+        whole = [(row, i) for row, i, waits in every if not waits]
+        self._confirmations.ask([row for row, _ in whole], [i for _, i in whole])
+        self._late += [(unit_of_row(row), i) for row, i, waits in every if waits]
+
+    @property
+    def _unfinished(self) -> bool:
+        return bool(self._late) or any(protocol._unfinished for protocol in self._required.values())
+
+    def finish_late(self) -> None:
+        """Fills in what rows lack that were inserted before those to which they refer; inserts these where they are still
+        missing, and so on, up to the root of a tree. Until then such a row is not confirmed, so a run that is killed leaves it
+        to the next."""
+        while self._unfinished:
+            late, self._late = self._late, []
+            if late:
+                self._finish([unit for unit, _ in late], [i for _, i in late])
+            for protocol in list(self._required.values()):
+                protocol.finish_late()
 
     def collect_confirmations(self, *, wait: bool) -> None:
         """Confirms inserts whose documents were read again; with `wait`, all. What moved is brought into line: it was counted
@@ -362,7 +388,7 @@ class Protocol:
     def prove_extra(self, found: Sequence[Finding]) -> list[Finding]:
         """The findings, after every place where a document could be was searched: a document with an extra row's key may live
         at a path that the row doesn't give. Costs a complete read of names (see absence.py)."""
-        extra = [unit_of_finding(self._collection, f) for f in found if _takes_proof(f)]
+        extra = [unit_of_finding(self._collection, f) for f in found if _takes_proof(f, self._collection)]
         proof = self.whereabouts.proof(extra, self._bring_into_line.max_proof_reads)
         alive = [unit for unit in proof.values() if isinstance(unit, Unit)]
         known = {f.label: f for f in self.run(alive, Policy())}
@@ -392,8 +418,10 @@ def _batches(units: Sequence[Unit]) -> Iterator[dict[str, Unit]]:
         todo = later
 
 
-def _takes_proof(finding: Finding) -> bool:
-    return finding.verdict is Verdict.EXTRA and finding.path is not None
+def _takes_proof(finding: Finding, collection: Collection) -> bool:
+    """Whether a document that is gone from where it was may be elsewhere."""
+    told = finding.path is not None or not collection.key_leads_back
+    return finding.verdict is Verdict.EXTRA and told
 
 
 def _untold(unit: Unit, versions: Mapping[Key, tuple[str, str]], reason: Reason) -> Finding:

@@ -1,4 +1,4 @@
-"""Preflight of columns that get their value through another row: `references=Parent("profiles", holds="id")`."""
+"""Preflight of columns that refer to other rows: what they hold of them, and when."""
 
 from __future__ import annotations
 
@@ -22,10 +22,18 @@ def faults(
     uniques: Mapping[str, Sequence[tuple[Sequence[str], str | None]]],
     validated: frozenset[tuple[str, str, str, str]],
 ) -> list[str]:
-    """Where the live tables don't let a value be told from the row that it comes through, and back. `columns`, `uniques`: by the
+    """Where the live tables don't let a value be told from the row that it comes through, and back, or be filled in later. `columns`, `uniques`: by the
     table's name in the catalog; `validated`: see `validated_keys`."""
     found = []
     for column in collection.columns:
+        live = columns.get(collection.table, {}).get(column.name)
+        if column.late and live is not None and live[1]:
+            found.append(
+                f"Column {collection.table}.{column.name} is NOT NULL, and refers to {catalog[column.parent.collection].table}, whose rows "
+                f"may need {collection.table}'s first: such a row is inserted with a null there, and then updated. ALTER TABLE "
+                f"{collection.table} ALTER COLUMN {column.name} DROP NOT NULL (a deferrable constraint doesn't help, because each "
+                f"collection is written in transactions of its own), or leave out its references= in {settings.catalog_file()}."
+            )
         if column.via is not None:
             parent = catalog[column.parent.collection]
             is_validated = (collection.table, column.name, parent.table, column.via.holds) in validated

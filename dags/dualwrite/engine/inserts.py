@@ -104,6 +104,7 @@ def write_in_turn(
         written = write(winners)
         whole.journal.update(written.journal)
         whole.refused.update(written.refused)
+        whole.late.update(written.late)
         rows = {d.n: d.row for d in winners}
         for n in written.refused:
             claims.release(rows[n])

@@ -47,6 +47,8 @@ class Judged:
     obstacles: dict[int, Refused] = field(default_factory=dict)
     derived_lag: int = 0
     """Rows that match and whose derived columns lag."""
+    late: frozenset[int] = frozenset()
+    """Of the rows that were inserted, those that still lack what refers to other rows, which aren't there yet."""
 
     @property
     def inserted(self) -> int:
@@ -71,6 +73,7 @@ class Judge:
         self._collection = job.collection
         self._run_id = job.run_id
         self._whereabouts = whereabouts
+        self._late = frozenset(c.name for c in job.collection.references if c.late)
         self._held = {c.name for c in job.collection.columns if c.via is not None}
         self._claims = Claims(whereabouts.uniques)
         self._promises = Promises()
@@ -166,12 +169,13 @@ class Judge:
                 findings[n] = finding_of(Verdict.REJECTED, rows[n], None, reason=Refusal(why.text))
         obstacles = {n: why for n, why in refused.items() if why.passing or why.own_table}
         lag = comparison.derived_lag if expected is None else 0
-        return Judged(dict(sorted(findings.items())), {**inserts.journal, **updates.journal}, obstacles, lag)
+        written = {**inserts.journal, **updates.journal}
+        return Judged(dict(sorted(findings.items())), written, obstacles, lag, frozenset(inserts.late))
 
     def _left_with_parents(self, connection: postgres.Connection, differences: Iterable[Difference]) -> frozenset[int]:
         """Numbers of missing rows that a person accepted while rows that they need were missing too. Those are not
         inserted for their sake either: that would change the reason, and end the excuse."""
-        waiting = {d.n: d.row.label for d in differences if not d.found and d.lacks}
+        waiting = {d.n: d.row.label for d in differences if not d.found and not self._late.issuperset(d.lacks)}
         if not waiting:
             return frozenset()
         accepted = excuses.excuses_among(connection, self._collection.name, list(waiting.values()))
@@ -200,8 +204,10 @@ class Judge:
         if not policy.insert:
             return self._try(connection, missing, stale=False)
         # A row that was there when its version was read, and isn't now: a client deleted it, so it is looked at again.
-        ready = [d.n for d in missing if not d.lacks and not (expected and expected.get(d.row.key))]
-        return self._target.insert(connection, self._collection, rows, sorted(ready), self._run_id)
+        may_come = self._late if policy.parents else frozenset()
+        ready = [d for d in missing if may_come.issuperset(d.lacks) and not (expected and expected.get(d.row.key))]
+        late = [d.n for d in ready if d.lacks]
+        return self._target.insert(connection, self._collection, rows, sorted(d.n for d in ready), self._run_id, late)
 
     def _update(
         self,

@@ -161,7 +161,7 @@ def target_faults(
     for collection in collections:
         oid = oids.get(collection.table, 0)
         faults += _table_faults(collection, columns.get(oid, {}), uniques.get(oid, []))
-    if any(column.via for collection in collections for column in collection.columns):
+    if any(column.via or column.late for collection in collections for column in collection.columns):
         by_table = {table: columns.get(oid, {}) for table, oid in oids.items()}
         on_table = {table: uniques.get(oid, []) for table, oid in oids.items()}
         validated = held.validated_keys(connection, oids)

@@ -7,7 +7,7 @@ The answers are never guessed: there, gone, or can't be told.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dualwrite.engine.absence import Absence
 from dualwrite.engine.classify import Circumstances
@@ -36,6 +36,10 @@ class Unknown:
     """Documents that rows to be inserted need, and that have no row."""
     contested: Sequence[Key]
     """Rows whose owner nobody has asked for."""
+    awaited: Sequence[Required] = ()
+    """Documents whose rows may come later."""
+    here: Mapping[Required, Row] = field(default_factory=dict)
+    """Rows to be inserted, by what they would be awaited as."""
 
 
 class Whereabouts:
@@ -68,10 +72,16 @@ class Whereabouts:
         """What nobody has asked yet of these differences, which require these documents (by number); None: all is known."""
         asked = dict.fromkeys(r for d in differences for r in required[d.n] if self._parents.state(*r) is None)
         contested = dict.fromkeys(key for d in differences for key in self._owners.unknown(d))
-        if not asked and not contested:
+        awaited = dict.fromkeys(a for d in differences for a in self._awaited(d) if self._parents.document(*a) is None)
+        if not asked and not contested and not awaited:
             return None
         rowless = frozenset(r for d in differences for r in self._references.rowless(d))
-        return Unknown(list(asked), rowless, list(contested))
+        here = {(self._collection.name, d.row.path): d.row for d in differences if awaited and not d.found}
+        return Unknown(list(asked), rowless, list(contested), list(awaited), here)
+
+    def _awaited(self, difference: Difference) -> Iterable[Required]:
+        """The documents to which a row to be inserted refers, and whose rows may come later."""
+        return self._references.awaited(difference.row) if self._references.late and not difference.found else ()
 
     def learn(self, contested: Iterable[Key]) -> None:
         """Reads the documents of contested rows."""
@@ -80,7 +90,7 @@ class Whereabouts:
     def gone_columns(self, row: Row, nulling: frozenset[str]) -> list[int]:
         """The columns that become null because the documents that they name are gone, as far as these were asked for."""
         named = self._references.nullable(row, nulling)
-        return [index for index, required in named if self._parents.state(*required) == "gone"]
+        return [i for i, r in named if "gone" in (self._parents.state(*r), self._parents.document(*r))]
 
     def columns_naming(self, row: Row, path: str, nulling: frozenset[str]) -> list[int]:
         """The columns that may become null and name the document at this path."""
@@ -88,7 +98,11 @@ class Whereabouts:
 
     def circumstances(self, difference: Difference, required: Sequence[Required]) -> Circumstances:
         """What is known of a difference of which nothing is unknown."""
-        states = (self._parents.state(*r) for r in required)
+        states = [self._parents.state(*r) for r in required]
+        for document in self._awaited(difference):
+            state = self._parents.document(*document)
+            if state != "insertable" or self._references.late.intersection(difference.lacks):  # else its row is there
+                states.append(state)
         return Circumstances(
             parents=[state for state in states if state is not None and state != "present"],
             holders=self._owners.holders(difference),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -22,6 +22,7 @@ from dualwrite.model.declaration import (
     Converted,
     CreateTime,
     DocumentId,
+    DocumentPath,
     EntryField,
     EntryIndex,
     EntryKey,
@@ -38,7 +39,7 @@ from dualwrite.model.declaration import (
     names_of,
     other_spellings,
 )
-from dualwrite.model.documents import Value, is_valid_id, type_name
+from dualwrite.model.documents import Reference, Value, is_valid_id, path_of, type_name
 from dualwrite.model.live import INTEGERS, is_key
 
 
@@ -162,6 +163,35 @@ def compile_entry(column: Column, template: Template, look: Look) -> Callable[[A
     return lambda of: find((), {}, of)
 
 
+def compile_reference(
+    column: Column, template: Template, look: Look
+) -> Callable[[Sequence[str], Any, Any], str | None] | None:
+    """From a document to what its value says of the one that a column refers to, before it is converted: the path, of a Firestore
+    reference, or an id. None for a column that is as the document has it."""
+    if column.references is None or not isinstance(column.origin, Converted | FirstOf):
+        return None
+    finds = [_find(source, template, look, 0) for source in _sources(column.origin)]
+
+    def path(segments: Sequence[str], fields: Any, of: Any) -> str | None:
+        value = _first(finds)(segments, fields, of)
+        if isinstance(value, Reference):
+            return path_of(value)
+        return value if isinstance(value, str) and is_valid_id(value) else None
+
+    return path
+
+
+def _sources(origin: Origin) -> Iterator[Origin]:
+    match origin:
+        case Converted(origin=inner):
+            yield from _sources(inner)
+        case FirstOf(origins=origins):
+            for inner in origins:
+                yield from _sources(inner)
+        case _:
+            yield origin
+
+
 def _written(find: _Find) -> _Find:
     return lambda segments, fields, of: str(find(segments, fields, of))
 
@@ -170,6 +200,8 @@ def _find(origin: Origin, template: Template, look: Look, offset: int) -> _Find:
     match origin:
         case DocumentId():
             return _at(offset + len(template.segments) - 1)
+        case DocumentPath():
+            return lambda segments, fields, of: "/".join(segments[offset:])
         case Segment(variable=variable):
             return _at(offset + 1 + 2 * template.variables.index(variable))
         case ParentId(collection_id=name):
@@ -301,6 +333,8 @@ def origin_name(origin: Origin) -> str:
             return f"path segment {variable}"
         case DocumentId():
             return "document id"
+        case DocumentPath():
+            return "document's path"
         case ParentId(collection_id=name):
             return f"id of the document in {name}"
         case EntryKey():

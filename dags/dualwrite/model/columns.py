@@ -52,6 +52,13 @@ class Column:
         """What the column is in the target; what the catalog makes it look like until the target was asked."""
         return self.read or DEFAULT[self.type]
 
+    late: bool = False
+    """Not declared: null until the row is there that it refers to, because that one may need this one first (see `Catalog`)."""
+
+    beside: tuple[str, ...] = ()
+    """Not declared: the columns that refer to the same row together, itself included, in the order of that one's key; empty if it
+    does so alone."""
+
     @property
     def named(self) -> LiveType:
         """The type of what the document names: the column's own, or that of the referenced row's key."""

@@ -20,7 +20,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from dualwrite.model.documents import GeoPoint, Reference, Vector
+from dualwrite.model.documents import GeoPoint, Reference, Vector, path_of
 from dualwrite.model.live import DocumentType
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -37,6 +37,8 @@ class Conversion:
     type: DocumentType
     back: Callable[[Any], Any] | None = None
     ordered: bool = False
+    of_reference: bool = False
+    """Takes nothing but references, so the whole path of what they lead to is known."""
 
     def __rshift__(self, after: Conversion) -> Conversion:
         """This one, then another."""
@@ -53,7 +55,7 @@ class Conversion:
             return None if found is None else second.convert(found)
 
         name = f"{first.name} >> {second.name}"
-        return Conversion(name, convert, second.type, back, first.ordered and second.ordered)
+        return Conversion(name, convert, second.type, back, first.ordered and second.ordered, first.of_reference)
 
 
 def _is(value: Any, *types: type) -> Any:
@@ -112,16 +114,16 @@ iso_text = Conversion("iso_text", lambda value: _iso_text(_is(value, datetime)),
 
 
 def _path(value: Any) -> str:
-    return str(_is(value, Reference).name.split("/documents/", 1)[-1])
+    return path_of(_is(value, Reference))
 
 
 def segment(index: int) -> Conversion:
     """A segment of a reference's path: `tenants/t1/users/u1` has t1 at 1 and u1 at -1."""
-    return Conversion(f"segment({index})", lambda value: _path(value).split("/")[index], "text")
+    return Conversion(f"segment({index})", lambda value: _path(value).split("/")[index], "text", of_reference=True)
 
 
-reference_id = Conversion("reference_id", lambda value: _path(value).rsplit("/", 1)[-1], "text")
-reference_path = Conversion("reference_path", _path, "text")
+reference_id = Conversion("reference_id", lambda value: _path(value).rsplit("/", 1)[-1], "text", of_reference=True)
+reference_path = Conversion("reference_path", _path, "text", of_reference=True)
 latitude = Conversion("latitude", lambda value: _is(value, GeoPoint).latitude, "numeric")
 longitude = Conversion("longitude", lambda value: _is(value, GeoPoint).longitude, "numeric")
 point_text = Conversion(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import get_args
@@ -27,6 +27,7 @@ from dualwrite.model.origins import (
     Converted,
     CreateTime,
     DocumentId,
+    DocumentPath,
     EntryField,
     EntryIndex,
     EntryKey,
@@ -46,7 +47,7 @@ from dualwrite.model.origins import (
     names_of,
     other_spellings,
 )
-from dualwrite.model.references import Parent
+from dualwrite.model.references import Need, NeedEachOther, Order, Parent, in_order
 
 __all__ = [
     "ALL_FIELDS",
@@ -62,6 +63,7 @@ __all__ = [
     "Converted",
     "CreateTime",
     "DocumentId",
+    "DocumentPath",
     "EntryField",
     "EntryIndex",
     "EntryKey",
@@ -211,10 +213,15 @@ class Collection:
         return frozenset(c.parent.collection for c in self.references)
 
     @cached_property
+    def parents_first(self) -> frozenset[str]:
+        """Those of its parents whose rows are written before this one's, not filled in later."""
+        return frozenset(c.parent.collection for c in self.references if not c.late)
+
+    @cached_property
     def keyed_by_path(self) -> bool:
         """Whether the path alone gives the key. Where it doesn't (a natural key out of fields), several documents
         may share one key, and which of them a row belongs to must be settled by looking at all of them."""
-        return all(not isinstance(c.origin, Field) for c in self.key)
+        return all(not isinstance(c.source, Field) for c in self.key)
 
     @cached_property
     def keyed_by_whole_path(self) -> bool:
@@ -224,6 +231,16 @@ class Collection:
         if any(isinstance(c.origin, DocumentId) for c in self.key):
             known.add(self.templates[0].variables[-1])
         return len(self.templates) == 1 and self.keyed_by_path and known >= set(self.templates[0].variables)
+
+    @cached_property
+    def key_leads_back(self) -> bool:
+        """Whether a row's key says which ids it was made of. If not (a uuid v5 of a path), only a complete read of names tells
+        whether its document is there."""
+        return not any(
+            isinstance(c.source, DocumentPath)
+            or (isinstance(c.origin, Converted) and isinstance(c.source, DocumentId | Segment))
+            for c in self.key
+        )
 
     @cached_property
     def entry_column(self) -> Column | None:
@@ -332,9 +349,11 @@ class Catalog:
     """Parents before children; among equals as declared."""
 
     def __post_init__(self) -> None:
-        found = {c.name: c for c in _topological(self.collections)}
-        for name, collection in found.items():  # a parent's columns are made before those that get a value through them
-            found[name] = _with_vias(collection, found)
+        found = {c.name: c for c in self.collections}
+        order = _in_order(self.collections)
+        for name in order.names:  # a parent's columns are made before those that get a value through them
+            found[name] = _with_references(found[name], found, order.late)
+        found = {name: found[name] for name in order.names}
         object.__setattr__(self, "collections", tuple(found[c.name] for c in self.collections))
         object.__setattr__(self, "order", tuple(found.values()))
 
@@ -377,24 +396,6 @@ class Catalog:
                 wanted.add(collection.name)
                 todo.extend(self[parent] for parent in collection.parents)
         return tuple(c.name for c in self.order if c.name in wanted)
-
-    def ancestor_path(self, child: Collection, column: Column) -> Callable[[list[str], str], str]:
-        """From the segments of a child's path, and the value of its `column`, to the path of the document that it refers to.
-
-        That is found in the child's own path where the parent's template begins it; otherwise the parent's template has one
-        variable, and that is the value.
-        """
-        parent = self[column.parent.collection]
-        shapes = [(len(template.segments), template.segments[0::2]) for template in parent.templates]
-        alone = parent.templates[0]
-
-        def path(segments: list[str], value: str) -> str:
-            for length, shape in shapes:
-                if len(segments) >= length and segments[length - 1] == value and tuple(segments[:length:2]) == shape:
-                    return "/".join(segments[:length])
-            return alone.path({alone.variables[-1]: value})
-
-        return path
 
 
 @lru_cache(maxsize=64)
@@ -634,11 +635,13 @@ def _check_origin(collection: Collection, column: Column) -> None:
     """What a column's origin can't be, by its role and beside other settings."""
     place, origin = f"column {column.name!r}", column.origin
     # An entry may be converted: it is looked for among all entries of its document.
-    of_entry = isinstance(column.source, EntryOrigin)
-    if isinstance(origin, Converted | FirstOf | Computed | WholeDocument) and column.role == "key" and not of_entry:
+    # What comes from the path is looked for among all names.
+    is_told = isinstance(column.source, EntryOrigin | DocumentId | DocumentPath | Segment)
+    if isinstance(origin, Converted | FirstOf | Computed | WholeDocument) and column.role == "key" and not is_told:
         _refuse(
             collection,
-            "A key is an id, a path segment, a field or a constant as it is, or an entry, or its row leads back to no document",
+            "A key is made of the path or an entry, converted or not, or is a field or a constant as it is: of another, only a read of "
+            "all documents' fields, for each row, would tell whose it is",
             f"{place} has {type(origin).__name__}",
             "Choose another key.",
         )
@@ -674,23 +677,66 @@ def _fields_within(origin: Origin) -> Iterator[Field]:
                 yield from _fields_within(inner)
 
 
-def _with_vias(collection: Collection, made: Mapping[str, Collection]) -> Collection:
-    """The collection, whose columns know through which rows they get their values. The same one if all are what is named."""
-    vias: dict[str, Via | None] = {}
-    for column in collection.references:
-        parent = made[column.parent.collection]
-        holds = column.parent.holds or parent.key[0].name
-        direct = holds == parent.key[0].name and parent.key[0].via is None
-        vias[column.name] = None if direct else Via(parent.place, parent.key[0], holds)
-    if all(c.via == vias.get(c.name) for c in collection.columns):
-        return collection
-    return replace(collection, columns=tuple(replace(c, via=vias.get(c.name)) for c in collection.columns))
+def _with_references(
+    collection: Collection, made: Mapping[str, Collection], late: frozenset[tuple[str, str]]
+) -> Collection:
+    """The collection, whose columns know through which rows they get their values, and when. The same one if all are what is
+    named, and their parents come first."""
+    columns = []
+    for column in collection.columns:
+        via: Via | None = None
+        beside: tuple[str, ...] = ()
+        if column.references is not None and len(made[column.parent.collection].key) > 1:
+            groups = _groups(collection, made[column.parent.collection])
+            beside = next(group for group in groups if column.name in group)
+        elif column.references is not None:
+            parent = made[column.parent.collection]
+            holds = column.parent.holds or parent.key[0].name
+            if holds != parent.key[0].name or parent.key[0].via is not None:
+                via = Via(parent.place, parent.key[0], holds)
+        is_late = (collection.name, column.name) in late
+        unchanged = column.via == via and column.late is is_late and column.beside == beside
+        columns.append(column if unchanged else replace(column, via=via, late=is_late, beside=beside))
+    return collection if tuple(columns) == collection.columns else replace(collection, columns=tuple(columns))
 
 
-def _reachable(child: Collection, parent: Collection) -> bool:
-    return len(parent.templates[0].variables) == 1 or any(
-        c.segments[: len(p.segments)][0::2] == p.segments[0::2] for c in child.templates for p in parent.templates
+def _reachable(child: Collection, column: Column, parent: Collection) -> bool:
+    """Whether a parent's path is told, see parent_paths.py."""
+    if not parent.key_leads_back and not isinstance(column.origin, Converted):
+        return False  # it holds what the id became
+    if len(parent.templates[0].variables) == 1:
+        return True
+    if isinstance(column.origin, Converted) and column.origin.conversion.of_reference:
+        return True
+    if len(parent.key) > 1 and parent.keyed_by_whole_path:
+        return True
+    return any(
+        len(c.segments) >= len(p.segments) - 2 and c.segments[: len(p.segments) - 2][0::2] == p.segments[:-2][0::2]
+        for c in child.templates
+        for p in parent.templates
     )
+
+
+def _groups(child: Collection, parent: Collection) -> list[tuple[str, ...]]:
+    """The columns of a child that refer together to a row whose key has several, in that key's order: those that take it from
+    one field, or all that do."""
+    keys = [k.name for k in parent.key]
+    by_source: dict[object, dict[str, list[str]]] = {}
+    for column in child.references:
+        if column.parent.collection == parent.name and column.parent.holds in keys:
+            source = column.source if isinstance(column.origin, Converted) else None
+            by_source.setdefault(source, {}).setdefault(str(column.parent.holds), []).append(column.name)
+    if all(len(held) < len(keys) for held in by_source.values()):  # one part from the path, another from a field
+        together: dict[str, list[str]] = {}
+        for held in by_source.values():
+            for key, names in held.items():
+                together.setdefault(key, []).extend(names)
+        by_source = {None: together}
+    return [
+        tuple(held[k][0] for k in keys)
+        for held in by_source.values()
+        if set(held) == set(keys) and all(len(names) == 1 for names in held.values())
+    ]
 
 
 def two_on_one_table(one: str, other: str, table: str) -> str:
@@ -701,7 +747,7 @@ def two_on_one_table(one: str, other: str, table: str) -> str:
     )
 
 
-def _topological(collections: tuple[Collection, ...]) -> Iterator[Collection]:
+def _in_order(collections: tuple[Collection, ...]) -> Order:
     by_name = {c.name: c for c in collections}
     if len(by_name) != len(collections):
         names = [c.name for c in collections]
@@ -725,27 +771,36 @@ def _topological(collections: tuple[Collection, ...]) -> Iterator[Collection]:
                     "Declare it or correct the name. A table that no collection fills can't be one: nobody could tell a parent that is "
                     "missing from one that is gone.",
                 )
-            elif len(parent.key) != 1:
+            elif len(parent.key) != 1 and not any(column.name in group for group in _groups(collection, parent)):
                 _refuse(
                     collection,
-                    "A referenced collection has a key of one column",
+                    "A key of several columns is referenced by as many, each of which holds one of them",
                     f"column {column.name!r} references {column.parent.collection!r}",
-                    "Reference another collection.",
+                    "Declare them as references=Parent(..., holds=<a column of its key>), of one reference or of the path: "
+                    + ", ".join(repr(k.name) for k in parent.key)
+                    + ".",
                 )
-            elif not _reachable(collection, parent):
+            elif not _reachable(collection, column, parent):
                 _refuse(
                     collection,
-                    "A referenced document can be found: it stands in the path, or one id is its path",
+                    "A referenced document can be found: its path is one id, or begins as the path of the document that names it",
                     f"column {column.name!r} references {column.parent.collection!r}",
-                    "Reference another collection.",
+                    "Reference another collection, or take the id out of a Firestore reference: Field(...) >> reference_id.",
                 )
-    done: list[str] = []
-    while len(done) < len(collections):
-        ready = [c for c in collections if c.name not in done and all(p in done for p in c.parents)]
-        if not ready:
-            rest = ", ".join(c.name for c in collections if c.name not in done)
-            raise CatalogError(
-                f"Parents form no cycle: {rest} need each other in {settings.catalog_file()}. Drop a references=."
-            )
-        done.append(ready[0].name)
-        yield ready[0]
+    needs = {
+        c.name: [Need(column.name, column.parent.collection, _can_wait(column)) for column in c.references]
+        for c in collections
+    }
+    try:
+        return in_order(needs)
+    except NeedEachOther as circle:
+        circular = ", ".join(circle.names)
+    raise CatalogError(
+        f"Of rows that need each other one is inserted first, with a null: {circular} need each other, or themselves, in "
+        f"{settings.catalog_file()}, and none of these columns may be null. Let one be nullable (no required=, no key), or leave out "
+        "its references=."
+    )
+
+
+def _can_wait(column: Column) -> bool:
+    return not column.required and column.role == "compared"

@@ -28,6 +28,11 @@ class Reference:
     name: str
 
 
+def path_of(reference: Reference) -> str:
+    """The path of the document that a reference leads to."""
+    return reference.name.split("/documents/", 1)[-1]
+
+
 @dataclass(frozen=True, slots=True)
 class Vector:
     """A Firestore vector."""

@@ -20,6 +20,7 @@ from dualwrite.model.cells import (
     cell_or_none,
     compile_column,
     compile_entry,
+    compile_reference,
     exact_converter,
     origin_name,
 )
@@ -30,6 +31,8 @@ from dualwrite.model.declaration import (
     Collection,
     Column,
     Constant,
+    Converted,
+    DocumentPath,
     EntryKey,
     Field,
     FieldPath,
@@ -65,6 +68,8 @@ class Row:
     update_time: datetime
     fingerprinted: tuple[int, ...] = ()
     """Indexes of the cells that `fingerprint` covers."""
+    leads: tuple[tuple[int, str], ...] = ()
+    """Of the cells of references that are converted: index, and the path or the id of the document that the value led to before."""
 
     @property
     def fingerprint(self) -> str:
@@ -251,7 +256,12 @@ def label_of_key(collection: Collection, key: Iterable[object]) -> str:
 
 def label_of(collection: Collection, variables: Mapping[str, str], entry: str | None) -> str:
     """The label of a document's unit: its key where the path gives that, else the path's variables."""
-    if not collection.keyed_by_path:
+    if not collection.key_leads_back:
+        template = next(t for t in collection.templates if set(t.variables) == set(variables))
+        key = key_of_path(collection, template.path(variables), entry)
+        if key is not None:
+            return label_of_key(collection, ["" if part is None else part for part in key])
+    if not collection.keyed_by_path or not collection.key_leads_back:
         told = entry if entry is None or collection.entries_are_ids else _digested(entry)
         return joined_label([*variables.values(), *([] if told is None else [told])])
     parts = []
@@ -269,21 +279,33 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
 
 
 def key_of_path(collection: Collection, path: str, entry: str | None = None) -> Key | None:
-    """The key that a document at this path has, or this entry of it, for a collection keyed by its path. None: a stray."""
+    """The key that a document at this path has, or this entry of it, for a collection keyed by its path. None: a stray, or a path
+    that can't be converted to a key."""
     variables = collection.match(path)
     if variables is None:
         return None
     last = path.rsplit("/", 1)[-1]
 
     def part(column: Column) -> Cell:
-        origin = column.origin
-        if isinstance(origin, Segment):
-            return variables[origin.variable]
         if column is collection.entry_column:
             return entry
-        return origin.value if isinstance(origin, Constant) else last
+        origin = column.source
+        if isinstance(origin, Constant):
+            return origin.value
+        named = variables[origin.variable] if isinstance(origin, Segment) else last
+        if isinstance(origin, DocumentPath):
+            named = path
+        if isinstance(column.origin, Converted):
+            return exact_converter(column)(column.origin.conversion.convert(named))
+        return named
 
-    return tuple(part(column) for column in collection.key)
+    if collection.key_leads_back:
+        return tuple(part(column) for column in collection.key)
+    try:
+        key = tuple(part(column) for column in collection.key)
+    except Exception:  # noqa: BLE001 - a conversion may be a person's own; the document is rejected, with its name
+        return None
+    return None if None in key else key
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +374,12 @@ class _Plain:
 
 
 @cache
+def _leading(collection: Collection, template: Template) -> tuple[tuple[int, Callable[..., str | None]], ...]:
+    finds = ((i, compile_reference(c, template, _Plain())) for i, c in enumerate(collection.columns))
+    return tuple((i, find) for i, find in finds if find is not None)
+
+
+@cache
 def _compiled(collection: Collection, template: Template) -> tuple[tuple[Column, Make], ...]:
     return tuple(
         (column, compile_column(column, template, _Plain(), bits=1 << index))
@@ -374,6 +402,7 @@ def _map_unit(
             told = refused.args[0].replace("{}", f"{column.name} ({origin_name(column.origin)})", 1)
             return Rejection(label, document.path, entry, Refusal(told))
     stand_ins = sum(marks)
+    told = ((i, find(segments, document.fields, of)) for i, find in _leading(collection, template))
     return Row(
         label,
         tuple(cells[i] for i in _key_indexes(collection)),
@@ -384,6 +413,7 @@ def _map_unit(
         document.create_time,
         document.update_time,
         _fingerprinted(collection),
+        tuple((i, path) for i, path in told if path is not None),
     )
 
 

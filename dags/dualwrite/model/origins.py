@@ -30,6 +30,11 @@ class DocumentId(_Origin):
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentPath(_Origin):
+    """The document's whole path, mostly converted: a uuid v5 of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Segment(_Origin):
     """The path segment at a variable of the template: `Segment("board")` of `boards/{board}/posts/{id}`."""
 
@@ -158,6 +163,7 @@ class Converted(_Origin):
 
 Origin = (
     DocumentId
+    | DocumentPath
     | Segment
     | ParentId
     | Field

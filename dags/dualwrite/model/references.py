@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -15,3 +16,77 @@ class Parent:
 
     collection: str
     holds: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A column of a collection's rows, and the collection whose row it needs. `waits`: it may be null until that one is there."""
+
+    column: str
+    parent: str
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Parents before children, and the columns, by collection and name, that are null until their parents are there."""
+
+    names: tuple[str, ...]
+    late: frozenset[tuple[str, str]]
+
+
+class NeedEachOther(ValueError):
+    """Collections that need each other first, and none of which can wait."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = tuple(names)
+
+
+def in_order(needs: Mapping[str, Sequence[Need]]) -> Order:
+    """Collections in the order in which their rows are written; among equals as given.
+
+    A column that refers to its own collection, or closes a circle, is late: its row is inserted with a null, which is filled when
+    the other row is there. Of a circle the first collection that can waits. Raises NeedEachOther.
+    """
+    late = {(name, n.column) for name, of in needs.items() for n in of if n.parent == name}
+    stuck = {name for name, of in needs.items() for n in of if n.parent == name and not n.waits}
+    if stuck:
+        raise NeedEachOther(sorted(stuck))
+    done: list[str] = []
+
+    def lacking(name: str) -> Iterator[Need]:
+        return (n for n in needs[name] if n.parent not in done and (name, n.column) not in late)
+
+    while len(done) < len(needs):
+        rest = [name for name in needs if name not in done]
+        ready = next((name for name in rest if not any(lacking(name))), None)
+        if ready is not None:
+            done.append(ready)
+            continue
+        waiting = next(
+            (
+                name
+                for name in rest
+                if all(n.waits and _leads(needs, n.parent, name, frozenset(done)) for n in lacking(name))
+            ),
+            None,
+        )
+        if waiting is None:
+            raise NeedEachOther([name for name in rest if _leads(needs, name, name, frozenset(done))] or rest)
+        late |= {(waiting, n.column) for n in lacking(waiting)}
+    return Order(tuple(done), frozenset(late))
+
+
+def _leads(needs: Mapping[str, Sequence[Need]], start: str, end: str, without: frozenset[str]) -> bool:
+    """Whether a collection needs another, through however many."""
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        for need in needs[todo.pop()]:
+            if need.parent == end:
+                return True
+            if need.parent not in seen and need.parent not in without:
+                seen.add(need.parent)
+                todo.append(need.parent)
+    return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dualwrite import postgres
 from dualwrite.postgres.connection import Connection
@@ -36,6 +36,13 @@ def refused_by(error: postgres.Error) -> Refused:
     found = error.diag
     table = (found.schema_name, found.table_name) if found.schema_name and found.table_name else None
     return Refused(postgres.condition(error), error.sqlstate, found.constraint_name, table)
+
+
+def at_column(refusal: Refused, name: str) -> Refused:
+    """The refusal, with the column that is to blame."""
+    head, bracket, _ = refusal.text.partition(" (")
+    text = f"{refusal.text[:-1]}, column {name})" if bracket else f"{head} (column {name})"
+    return replace(refusal, text=text)
 
 
 def by_constraint(name: str, sqlstate: str) -> Refused:

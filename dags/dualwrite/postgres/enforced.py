@@ -145,9 +145,10 @@ def _declares(catalog: Catalog, collection: Collection, foreign_key: ForeignKey)
     for column in collection.references:
         parent = catalog[column.parent.collection]
         schema, _, table = parent.table.rpartition(".")
+        referenced = (column.via.holds,) if column.via else [key.name for key in parent.key]
+        pairs = set(zip(column.beside or (column.name,), referenced, strict=True))
         if (
-            foreign_key.columns == (column.name,)
-            and foreign_key.referenced == (column.via.holds if column.via else parent.key[0].name,)
+            set(zip(foreign_key.columns, foreign_key.referenced, strict=True)) == pairs
             and foreign_key.table == table
             and schema in ("", foreign_key.schema)
         ):

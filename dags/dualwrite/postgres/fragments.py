@@ -126,7 +126,7 @@ STAGED_AS = "dualwrite_names_{}"
 
 def named_column(collection: Collection, column: Column, alias: str | None = None) -> sql.Composable:
     """The column of the stage into which a document's value is copied."""
-    if column.via is None:
+    if column.via is None and not column.late:
         return column_name(column.name, alias)
     return column_name(STAGED_AS.format([c.name for c in collection.columns].index(column.name)), alias)
 
@@ -263,11 +263,14 @@ class Fragments:
                 named_column(self._collection, column, "s"), column_name(column.name, "s")
             )
         parent = self._catalog[column.parent.collection]
-        return sql.SQL("{value} IS NOT NULL AND NOT EXISTS (SELECT FROM {parent} p WHERE {key}{equals}{value})").format(
-            value=column_name(column.name, "s"),
-            parent=table_of(parent),
-            key=column_name(parent.key[0].name, "p"),
-            equals=operator(parent.key[0], "="),
+        values = [column_name(name, "s") for name in column.beside or (column.name,)]
+        return sql.SQL("({} AND NOT EXISTS (SELECT FROM {} p WHERE {}))").format(
+            AND.join(sql.SQL("{} IS NOT NULL").format(value) for value in values),
+            table_of(parent),
+            AND.join(
+                column_name(key.name, "p") + operator(key, "=") + value
+                for key, value in zip(parent.key, values, strict=True)
+            ),
         )
 
     def names_where(self, cases: list[tuple[sql.Composable, str]]) -> sql.Composable:

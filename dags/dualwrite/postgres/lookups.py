@@ -65,6 +65,25 @@ class Lookups(Fragments):
             is_among(declared, "t", sql.SQL("%(values)s::text[]")),
         )
 
+    def dependents_of(self, columns: Sequence[str]) -> sql.Composed:
+        """For rows that refer with some columns to one of these rows: n of that, then the key. Parameters: n, keys (text[])."""
+        return sql.SQL(
+            """
+            SELECT k._n, {keys}
+            FROM (SELECT u._n, u.key::jsonb AS key FROM unnest(%(n)s::int4[], %(keys)s::text[]) AS u (_n, key)) k
+            JOIN {table} t ON {same}
+            """
+        ).format(
+            keys=self.key_texts("t"),
+            table=self.table,
+            same=AND.join(
+                column_name(name, "t")
+                + operator(self._collection.column(name), "=")
+                + cast_to(self._collection.column(name), sql.SQL("(k.key ->> {})").format(sql.Literal(place)))
+                for place, name in enumerate(columns)
+            ),
+        )
+
     def referenced(self, references: Sequence[Reference]) -> sql.Composed:
         """Those of some keys whose rows other rows reference, or could: n, and the places of the foreign keys in `references`.
         Parameters: n, keys.
@@ -236,8 +255,8 @@ class Lookups(Fragments):
         joins: list[sql.Composable] = []
         reached: list[tuple[Column, list[dict[str, sql.Composable]]]] = []
         for number, column in enumerate(self._collection.references):
-            if not isinstance(column.origin, Segment | ParentId):
-                continue
+            if not isinstance(column.origin, Segment | ParentId) or column.late or column.beside:
+                continue  # a late one may lead back here; what refers with others is a part of the own path
             parent = self._catalog[column.parent.collection]
             other = f"{alias}_{number}"
             above = Lookups(self._catalog, parent)

@@ -122,6 +122,13 @@ class Rows(Session):
         statement, parameters = self.lookups(collection).dependents(column), self._values(collection, column, values)
         return [(value, tuple(key)) for value, *key in self.fetch(statement, parameters)]
 
+    def dependents_of(
+        self, collection: Collection, columns: Sequence[str], keys: Sequence[Key]
+    ) -> list[tuple[Key, Key]]:
+        """The rows that refer with these columns to rows of another table: the key of that row, and their own."""
+        found = self.fetch(self.lookups(collection).dependents_of(columns), numbered(keys))
+        return [(keys[n], tuple(key)) for n, *key in found]
+
     def _values(self, collection: Collection, column: str, values: Iterable[str]) -> dict[str, list[str]]:
         """Drops values that the column's type can't hold: no row has them, and Postgres would refuse the query."""
         live = self.catalog[collection.name].column(column).named

@@ -20,6 +20,7 @@ from dualwrite.postgres.fragments import (
     named_column,
     operator,
     statement,
+    table_of,
     value_of,
 )
 
@@ -39,12 +40,12 @@ class Statements(Fragments):
     @statement
     def create_stage(self) -> sql.Composed:
         """A staged row: its number in the page, its stand-ins as a bit mask, its columns in the table's own types, so that
-        it is compared as the table would keep it. A column that gets its value through another row has a second one, for the value that
+        it is compared as the table would keep it. A column that gets its value through another row, or late, has a second one, for the value that
         names that row. With a savepoint, for a COPY that fails; `compare_stage` releases it."""
         columns = COMMA.join(
             [
                 *(sql.SQL("{} {}").format(column_name(c.name), sql.SQL(c.live.name)) for c in self._collection.columns),
-                *(sql.SQL("{} {}").format(self._named(c), sql.SQL(c.named.name)) for c in self.held),
+                *(sql.SQL("{} {}").format(self._named(c), sql.SQL(c.named.name)) for c in self.doubled),
             ]
         )
         return sql.SQL(
@@ -59,6 +60,16 @@ class Statements(Fragments):
         """The columns that get their value through another row."""
         return [c for c in self._collection.columns if c.via is not None]
 
+    @cached_property
+    def late(self) -> list[Column]:
+        """The columns that are null until the row is there that they refer to."""
+        return [c for c in self._collection.columns if c.late]
+
+    @cached_property
+    def doubled(self) -> list[Column]:
+        """The columns whose value isn't what is copied, or not always."""
+        return [c for c in self._collection.columns if c.via is not None or c.late]
+
     def _named(self, column: Column, alias: str | None = None) -> sql.Composable:
         return named_column(self._collection, column, alias)
 
@@ -69,6 +80,12 @@ class Statements(Fragments):
             STAGE,
             COMMA.join(map(self._named, self._collection.columns)),
             sql.SQL("BINARY" if self.copy_types else "TEXT"),
+        )
+
+    def copy_column(self, index: int) -> sql.Composed:
+        """As `copy_stage`, of one column by its place."""
+        return sql.SQL("COPY {} (dualwrite_n, {}) FROM STDIN (FORMAT {})").format(
+            STAGE, self._named(self._collection.columns[index]), sql.SQL("BINARY" if self.copy_types else "TEXT")
         )
 
     @cached_property
@@ -83,7 +100,7 @@ class Statements(Fragments):
         """The two looks at a stage in one message, which is a round trip: `_differing`, then `_derived_lag`. Before them, the
         values that come through other rows are looked up, once for all statements that use the stage."""
         return sql.SQL("RELEASE SAVEPOINT dualwrite_staging; {}; {}; {}").format(
-            self._look_up if self.held else sql.SQL("SELECT"),
+            self._look_up if self.doubled else sql.SQL("SELECT"),
             self._differing,
             self._derived_lag or sql.SQL("SELECT 0"),
         )
@@ -94,9 +111,9 @@ class Statements(Fragments):
         return sql.SQL("UPDATE {} s SET {} WHERE {}").format(
             STAGE,
             COMMA.join(
-                sql.SQL("{} = {}").format(column_name(c.name), value_of(c, self._named(c, "s"))) for c in self.held
+                sql.SQL("{} = {}").format(column_name(c.name), value_of(c, self._named(c, "s"))) for c in self.doubled
             ),
-            OR.join(sql.SQL("{} IS NOT NULL").format(self._named(c, "s")) for c in self.held),
+            OR.join(sql.SQL("{} IS NOT NULL").format(self._named(c, "s")) for c in self.doubled),
         )
 
     @cached_property
@@ -275,6 +292,74 @@ class Statements(Fragments):
             old_is_s=self.same_key("old", "s"),
             t_is_s=self.same_key("t", "s"),
             key_array=self.key_array("old"),
+        )
+
+    @statement
+    def leave_out(self) -> sql.Composed:
+        """Takes out of staged rows what refers to rows that aren't there, to be filled in later. Parameters: n (int[])."""
+        return sql.SQL("UPDATE {} s SET {} WHERE s.dualwrite_n = ANY(%(n)s)").format(
+            STAGE,
+            COMMA.join(
+                sql.SQL("{name} = CASE WHEN NOT ({lacks}) THEN {value} END").format(
+                    name=column_name(c.name), lacks=self.lacks_parent(c), value=column_name(c.name, "s")
+                )
+                for c in self.late
+            ),
+        )
+
+    @statement
+    def fill(self) -> sql.Composed:
+        """Fills in what was left out of rows that this transaction has inserted, as far as the rows are there now to which it
+        refers: n of those that are whole now. Their journal rows are touched by the same statement, so that they go on carrying
+        the rows' xmin. Parameters: n (int[]), ids (int8[])."""
+        there = {c.name: self._named_if_there(c) for c in self.late}
+        left_out = [
+            sql.SQL("({} IS NULL AND {} IS NOT NULL)").format(column_name(c.name, "t"), there[c.name])
+            for c in self.late
+        ]
+        whole = [
+            sql.SQL("({} IS NULL OR {} IS NOT NULL)").format(self._named(c, "s"), there[c.name]) for c in self.late
+        ]
+        return sql.SQL(
+            """
+            WITH x AS (
+              SELECT * FROM unnest(%(n)s::int4[], %(ids)s::int8[]) AS x (_n, id)
+            ), filled AS (
+              UPDATE {table} t SET {assignments}
+              FROM {stage} s JOIN x ON x._n = s.dualwrite_n
+              WHERE {same_key} AND ({left_out})
+              RETURNING x.id
+            ), touched AS (
+              UPDATE dualwrite.repair_journal j SET run_id = j.run_id FROM filled WHERE j.id = filled.id
+            )
+            SELECT x._n FROM x JOIN {stage} s ON s.dualwrite_n = x._n WHERE {whole}
+            """
+        ).format(
+            table=self.table,
+            assignments=COMMA.join(
+                sql.SQL("{} = coalesce({}, {})").format(column_name(c.name), column_name(c.name, "t"), there[c.name])
+                for c in self.late
+            ),
+            stage=STAGE,
+            same_key=self.same_key("t", "s"),
+            left_out=OR.join(left_out),
+            whole=AND.join(whole),
+        )
+
+    def _named_if_there(self, column: Column) -> sql.Composable:
+        """What a staged row's column would hold; null if the row isn't there that it refers to."""
+        named = self._named(column, "s")
+        if column.via is not None:
+            return value_of(column, named)
+        parent = self._catalog[column.parent.collection]
+        values = [self._named(self._collection.column(name), "s") for name in column.beside or (column.name,)]
+        return sql.SQL("(SELECT {} FROM {} p WHERE {})").format(
+            named,
+            table_of(parent),
+            AND.join(
+                column_name(key.name, "p") + operator(key, "=") + value
+                for key, value in zip(parent.key, values, strict=True)
+            ),
         )
 
     @statement

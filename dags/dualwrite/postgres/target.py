@@ -14,7 +14,7 @@ from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.mapping import Json, Key, Row, Staged, staged
 from dualwrite.model.verdicts import Reason
 from dualwrite.postgres import privileges
-from dualwrite.postgres.bad_rows import Refused, bisect, may_be_a_rows
+from dualwrite.postgres.bad_rows import Refused, at_column, bisect, may_be_a_rows, refused_by
 from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.enforced import Enforced, enforced
 from dualwrite.postgres.references import Reference, columns_set_null, references_to, why_kept
@@ -62,6 +62,9 @@ class Write:
     unmade: set[int] = field(default_factory=set)
     """Rows that were not written because the table undoes the update: no column that differed would be right afterwards."""
 
+    late: set[int] = field(default_factory=set)
+    """Rows that were inserted without what refers to rows that aren't there yet."""
+
     def has(self, n: int) -> bool:
         return n in self.journal or n in self.refused or n in self.unmade
 
@@ -95,6 +98,8 @@ class Target(Rows):
         self._enforced: dict[str, Enforced] = {}
         self._trial: Trial | None = None
         """The trial of the page that is staged."""
+        self._to_blame: dict[str, int] = {}
+        """By collection, the place of the column whose value was refused last."""
         self._nulling: dict[str, frozenset[str]] = {}
 
     def statements(self, collection: Collection) -> Statements:
@@ -152,9 +157,34 @@ class Target(Rows):
                 connection,
                 every,
                 lambda ns: self._copy(connection, collection, page, ns),
-                lambda n, why: refused.append((n, why)),
+                lambda n, why: refused.append((n, self._blamed(connection, collection, page[n], why))),
             )
         return refused
+
+    def _blamed(self, connection: Connection, collection: Collection, row: Staged, why: Refused) -> Refused:
+        """A refusal with the column whose value Postgres, or psycopg, refuses: each is tried by itself, first the one that was to
+        blame the last time."""
+        if " column " in why.text:
+            return why
+        statements = self.statements(collection)
+        every = range(len(collection.columns))
+        last = self._to_blame.get(collection.name, 0)
+        for index in sorted(every, key=lambda i: i != last):
+            try:
+                with (
+                    connection.transaction(force_rollback=True),
+                    connection.cursor() as cursor,
+                    cursor.copy(statements.copy_column(index)) as copy,
+                ):
+                    if statements.copy_types:
+                        copy.set_types([statements.copy_types[0], statements.copy_types[2 + index]])
+                    copy.write_row((row[0], row[2 + index]))
+            except postgres.Error as error:
+                if not may_be_a_rows(error):
+                    raise
+                self._to_blame[collection.name] = index
+                return at_column(refused_by(error), collection.columns[index].name)
+        return why
 
     def _copy(self, connection: Connection, collection: Collection, page: Sequence[Staged], ns: list[int]) -> None:
         statements = self.statements(collection)
@@ -172,11 +202,20 @@ class Target(Rows):
         return self._enforced[name]
 
     def insert(
-        self, connection: Connection, collection: Collection, rows: Sequence[Row], ns: list[int], run_id: str
+        self,
+        connection: Connection,
+        collection: Collection,
+        rows: Sequence[Row],
+        ns: list[int],
+        run_id: str,
+        late: Sequence[int] = (),
     ) -> Write:
         """Inserts staged rows (by their number) that are still absent. A row that a client inserted meanwhile is left
-        alone and appears in neither part of the result."""
+        alone and appears in neither part of the result. `late`: those that refer to rows that aren't there, which may be among
+        these: without that first, and then it is filled in."""
         statements, found = self.statements(collection), Write()
+        if late:
+            connection.execute(statements.leave_out, {"n": list(late)})
 
         def write(statement: postgres.sql.Composed) -> Callable[[list[int]], None]:
             return lambda part: found.journal.update(
@@ -195,6 +234,15 @@ class Target(Rows):
             for n in absent:
                 if n not in found.journal and n not in found.refused:
                     found.refused[n] = self._left_out(connection, collection, "insert")
+        if inserted := {n: found.journal[n] for n in late if n in found.journal}:
+            found.late.update(inserted)
+            try:
+                with postgres.as_a_client(connection, collection.place[0]):
+                    given = {"n": list(inserted), "ids": list(inserted.values())}
+                    found.late.difference_update(n for (n,) in connection.execute(statements.fill, given).fetchall())
+            except postgres.Error as error:
+                if not may_be_a_rows(error):
+                    raise  # else each is looked at by itself, and the one that is refused is told
         return found
 
     def _write_good(
@@ -359,13 +407,8 @@ class Target(Rows):
         locked = [n for (n,) in connection.execute(statements.lock, versions)]
         if not locked:
             return Deleted()
-        named = {"n": locked, "keys": [keys[n] for n in locked]}
-        kept = {
-            n: why
-            for n, places in connection.execute(self.lookups(collection).referenced(references), named)
-            if (why := why_kept(references[place] for place in places)) is not None
-        }
         journal: dict[str, int] = {}
+        kept: dict[int, Reason] = {}
 
         def write(ns: list[int]) -> None:
             parameters = {
@@ -387,13 +430,20 @@ class Target(Rows):
 
         # A constraint that is checked at the end of the transaction would refuse all rows, and name none.
         connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        bisect(
-            connection,
-            [n for n in locked if n not in kept],
-            write,
-            lambda n, _: kept.setdefault(n, Reason.DELETE_REFUSED),
-            collection.place[0],
-        )
+        left = locked
+        while left:  # a row that others of these reference goes after them
+            for n in left:
+                kept.pop(n, None)
+            named = {"n": left, "keys": [keys[n] for n in left]}
+            own: set[int] = set()
+            for n, places in connection.execute(self.lookups(collection).referenced(references), named).fetchall():
+                by = [references[place] for place in places]
+                if (why := why_kept(by)) is not None:
+                    kept[n] = why
+                    own |= {n} if all(r.relation == r.to for r in by) else set()
+            free, before = [n for n in left if n not in kept], len(journal)
+            bisect(connection, free, write, lambda n, _: kept.setdefault(n, Reason.DELETE_REFUSED), collection.place[0])
+            left = sorted(own) if len(journal) > before else []
         for n in locked:  # neither deleted nor an error: a trigger, or a policy for deletes, left it out
             if n not in kept and labels[n] not in journal:
                 kept[n] = Reason.DELETE_REFUSED

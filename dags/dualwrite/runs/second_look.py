@@ -153,28 +153,50 @@ def _look_at_collection(
         units, others = units_of(examiner, [d for d in known if d.label not in dependents])
         units += dependents.values()
         found.taken += len(units) + len(others)
-        looked = examiner.protocol.run(units, Policy())
+        looks.dependents.pop(name, None)
         # What was extra before was proved then; a repair proves it again, and so does the look after it.
         proves_again = after_repair and run.policy.delete
         known_extra = {d.label for d in known if _is_proved(d) and not proves_again}
-        proved = examiner.protocol.prove_extra([f for f in looked if f.label not in known_extra])
-        judged = [*others, *proved, *(f for f in looked if f.label in known_extra)]
         open_before = {label: d for label, d in before.items() if label not in written}
-        judged = [_settled(f, open_before.get(f.label), now, run.params, collection) for f in judged]
-        judged = _with_obstacles(run, examiner, judged, before, after_deletes=proves_again)
-        findings = _with_causes(run, collection, judged)
-        for finding in findings:
-            found.add(finding)
-            off = finding.cause is not None and finding.cause.why is Why.DUAL_WRITE_OFF
-            found.expected += off and finding.verdict in DRIFT
-        gone = [f for f in findings if f.verdict is Verdict.EXTRA]
-        _find_dependents(examiner, gone, looks.dependents, run.params.collections)
+        findings: list[Finding] = []
+        while units or others:
+            looked = examiner.protocol.run(units, Policy())
+            proved = examiner.protocol.prove_extra([f for f in looked if f.label not in known_extra])
+            judged = [*others, *proved, *(f for f in looked if f.label in known_extra)]
+            judged = [_settled(f, open_before.get(f.label), now, run.params, collection) for f in judged]
+            judged = _with_obstacles(run, examiner, judged, before, after_deletes=proves_again)
+            told = _with_causes(run, collection, judged)
+            for finding in told:
+                found.add(finding)
+                off = finding.cause is not None and finding.cause.why is Why.DUAL_WRITE_OFF
+                found.expected += off and finding.verdict in DRIFT
+            findings += told
+            gone = [f for f in told if f.verdict is Verdict.EXTRA]
+            _find_dependents(examiner, gone, looks.dependents, run.params.collections)
+            # Rows that reference gone rows of their own table, and what references those.
+            units, others = _affordable_own(run, looks, name, {f.label for f in findings}), []
+            found.taken += len(units)
         still = [f for f in findings if f.verdict in DRIFT or f.verdict is Verdict.IN_FLIGHT]
         with line.kept() as connection:
             differences.remember(connection, name, still, run.run_id)
             # Only what was looked at is closed, and only what both sides agree on.
             differences.close(connection, name, {f.label for f in findings} - {f.label for f in still})
     return found.as_json()
+
+
+def _affordable_own(run: Run, looks: _Looks, name: str, seen: Container[str]) -> list[Unit]:
+    """The dependents in a collection that its own look has just found, as far as the budget allows and nobody looked at them."""
+    new = {label: unit for label, unit in looks.dependents.pop(name, {}).items() if label not in seen}
+    if not new:
+        return []
+    looks.dependents[name] = new
+    with run.target.transaction() as connection:
+        everything = differences_at(connection, name, list(new))
+    waiting = looks.waiting.get(name, 0)
+    found = _affordable(looks, name, everything, frozenset())
+    looks.waiting[name] += waiting
+    del looks.dependents[name]
+    return list(found.values())
 
 
 def _affordable(
@@ -271,18 +293,24 @@ def _find_dependents(
     go on naming them if the column is nullable. One statement for each selected collection that references this one:
     preflight hasn't asked whether we see all rows of the others, and no run looks at them."""
     catalog, collection = examiner.catalog, examiner.collection
-    gone = {str(f.key[0]): f.requires or f.path for f in extra if f.key and (f.requires or f.path)}
-    if not gone or len(collection.key) != 1:
+    gone = {f.key: path for f in extra if f.key and (path := f.requires or f.path)}
+    if not gone:
         return
+    asked: set[tuple[str, ...]] = set()
     for child, column in catalog.children(collection.name):
-        if child.name not in selected:
+        if child.name not in selected or (child.name, *column.beside) in asked:
             continue
-        rows = examiner.target.dependents(child, column.name, gone)
+        if column.beside:
+            asked.add((child.name, *column.beside))
+            rows = examiner.target.dependents_of(child, column.beside, list(gone))
+        else:
+            by_value = {str(key[0]): key for key in gone}
+            rows = [(by_value[v], key) for v, key in examiner.target.dependents(child, column.name, by_value)]
         paths = examiner.target.paths(child, [key for _, key in rows])
         nulls = column.may_become_null and column.name in _nulling(examiner, child)
-        for value, key in rows:
+        for named, key in rows:
             path = next(iter(paths.get(key, ())), None)
-            unit = replace(unit_of(child, key, path), requires=gone[value], nulls=nulls)
+            unit = replace(unit_of(child, key, path), requires=gone[named], nulls=nulls)
             dependents.setdefault(child.name, {}).setdefault(unit.label, unit)
 
 
