@@ -294,6 +294,7 @@ class Declared:
     required: bool = False
     absent: str | None = None
     references: str | None = None
+    holds: str | None = None
     to_table: str | None = None
     """The table that it references; by its name, `references` is found."""
 
@@ -306,7 +307,8 @@ class Declared:
         if self.absent is not None:
             parts.append(f"absent={self.absent}")
         if self.references is not None:
-            parts.append(f"references={self.references!r}")
+            parent = repr(self.references)
+            parts.append(f"references={parent if self.holds is None else f'Parent({parent}, holds={self.holds!r})'}")
         return f"Column({', '.join(parts)})"
 
 
@@ -346,7 +348,27 @@ def guess_columns(found: Match, by_table: Mapping[str, Match]) -> list[Guess]:
     """A guess for each column of a table."""
     key = key_of(found)
     taken: set[object] = set()
-    return [_guess(found, column, by_table, key, taken) for column in found.table.columns]
+    return [
+        replace(_guess(found, _as_named(found, column, by_table), by_table, key, taken), column=column)
+        for column in found.table.columns
+    ]
+
+
+def _held_of(found: Match, column: str, by_table: Mapping[str, Match]) -> tuple[str, str] | None:
+    """Of a foreign key that isn't to what tells the parent's document: the column that it is to, and the one that tells."""
+    key = found.table.key_to(column)
+    parent = by_table.get(key.table) if key else None
+    if key is None or parent is None or len(key.to) != 1 or len(key_of(parent)) != 1 or key.to == key_of(parent):
+        return None
+    return key.to[0], key_of(parent)[0]
+
+
+def _as_named(found: Match, column: LiveColumn, by_table: Mapping[str, Match]) -> LiveColumn:
+    """The column, of the type of what documents name: for one that holds another column of the parent's row, that of its key."""
+    key, held = found.table.key_to(column.name), _held_of(found, column.name, by_table)
+    if key is None or held is None:
+        return column
+    return replace(column, live=next(c.live for c in by_table[key.table].table.columns if c.name == held[1]))
 
 
 def _guess(
@@ -476,11 +498,11 @@ def _with_reference(found: Match, guess: Guess, by_table: Mapping[str, Match]) -
     remarks = [guess.remark] if guess.remark else []
     if parent is None:
         remarks.append(f"TODO it references {key.table}, which no collection fills")
-    elif key.to and key.to != key_of(parent) and len(key_of(parent)) == 1:
-        why = f"TODO it references {key.table} ({', '.join(key.to)}), whose documents are told by {', '.join(key_of(parent))}"
-        return Guess(guess.column, None, why)
     else:
-        declared = replace(declared, references=key.table, to_table=key.table, absent=None)
+        held = _held_of(found, guess.column.name, by_table)
+        declared = replace(
+            declared, references=key.table, to_table=key.table, holds=held[0] if held else None, absent=None
+        )
         remarks.append(f"foreign key, on delete {key.on_delete}")
     return replace(guess, declared=declared, remark=", ".join(remarks))
 

@@ -26,7 +26,7 @@ from dev.draft_guess import (
 )
 from dev.draft_shapes import LiveTable, Shape, tells_writing
 from dualwrite.model import conversions, declaration
-from dualwrite.model.declaration import Catalog, Collection, Column, is_template
+from dualwrite.model.declaration import Catalog, Collection, Column, Parent, is_template
 from dualwrite.model.errors import CatalogError
 
 _WORDS: dict[str, Any] = {**vars(conversions), **vars(declaration)}
@@ -101,7 +101,7 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
         ")  # fmt: skip",
         "from dualwrite.model.declaration import (  # noqa: F401",
         "    ArrayElements, Catalog, Collection, Column, Computed, Constant, CreateTime, DocumentId, EntryKey, EntryValue, Field,",
-        "    FirstOf, MapEntries, Operations, ParentId, Segment, WholeDocument,",
+        "    FirstOf, MapEntries, Operations, Parent, ParentId, Segment, WholeDocument,",
         ")  # fmt: skip",
         "",
         f"EXPORT_TIME = {export_time!r}  # TODO when the export was taken that first filled the target, with its offset",
@@ -190,7 +190,8 @@ def _prove_references(parts: Sequence[Part]) -> None:
             continue
         before = part.columns[name]
         try:
-            part.columns[name] = replace(before, references=parent.name)
+            holds = guess.declared.holds
+            part.columns[name] = replace(before, references=Parent(parent.name, holds) if holds else parent.name)
             Catalog(tuple(p.collection(p.columns) for p in there.values()))
         except CatalogError as error:
             part.columns[name] = before

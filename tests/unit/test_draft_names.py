@@ -130,7 +130,7 @@ def test_any_draft_imports_and_names_in_it_are_never_code(world):
     text = with_faults(render(*match(shapes, tables), "2026-01-01T00:00:00+00:00"), ["a fault\nof two lines"])
     allowed = {
         "Expr", "ImportFrom", "Assign", "Collection", "Column", "Catalog", "Field", "CreateTime", "DocumentId", "Segment",
-        "ParentId", "MapEntries", "ArrayElements", "EntryKey", "EntryValue", "WholeDocument", "each", "scaled",
+        "Parent", "ParentId", "MapEntries", "ArrayElements", "EntryKey", "EntryValue", "WholeDocument", "each", "scaled",
     }  # fmt: skip
     assert set(code_of(text)) <= allowed
     assert sum(isinstance(s, ast.Expr) for s in ast.parse(text).body) == 1, "the docstring"
