@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import psycopg
+import pytest
+
+from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.errors import IdentityError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Finding, Verdict
+from dualwrite.model.windows import Window
 from dualwrite.postgres.remembered import run_log
+from dualwrite.runs.record import capped, phase
+from tests.support import gap_run, one
 
 DAG = "reconcile_dual_writes"
 
@@ -67,3 +78,125 @@ def test_a_dry_run_keeps_its_counts_where_its_role_may(connection):
         assert not run_log.can_record(connection)
     finally:
         connection.execute("RESET ROLE; DROP OWNED BY only_looks; DROP ROLE only_looks")
+
+
+# --- a phase of a run --------------------------------------------------------------------------------------------------------
+
+
+LINE = ("SELECT outcome, mode, scope, slice, billed_reads, seconds, window_from, window_until, unattended, "
+        "now() - started_at, (SELECT count(*) FROM dualwrite.watermarks) FROM dualwrite.runs")  # fmt: skip
+
+
+@pytest.fixture
+def run(firestore, emulator, target_dsn):
+    with gap_run(firestore.project, emulator, target_dsn, scope="all") as opened:
+        opened.source.count(Scan("posts", ()))  # before the phase: not its cost
+        yield opened
+
+
+def _keep(connection) -> None:
+    connection.execute(
+        "INSERT INTO dualwrite.watermarks (collection, examined_until, run_id) VALUES ('posts', now(), 'r')"
+    )
+
+
+def test_a_phase_keeps_what_it_found_with_its_line(run, target_dsn):
+    report, window = (
+        CollectionReport("posts", "gap"),
+        Window(datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)),
+    )
+    with phase(run, report, mode="apply", window=window, part=3) as line:
+        run.source.count(Scan("posts", ()))
+        time.sleep(0.05)
+        with line.kept() as connection:
+            _keep(connection)
+    outcome, mode, scope, part, billed, seconds, *times, unattended, ago, marks = one(target_dsn, LINE)
+    assert (outcome, mode, scope, part, billed, times) == ("examined", "apply", "all", 3, 1, [window.start, window.end])
+    assert (unattended, marks, report.billed_reads) == (False, 1, 1)
+    assert 0.05 <= seconds == pytest.approx(report.seconds, abs=0.01)
+    assert seconds <= ago.total_seconds() < 60
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_phase_that_fails_keeps_nothing_and_says_so(run, target_dsn, kept):
+    """Also one that fails within the transaction that keeps what it found."""
+    report = CollectionReport("posts", "gap")
+
+    def fails() -> None:
+        with phase(run, report, mode="apply", window=None) as line:
+            run.source.count(Scan("posts", ()))
+            with line.kept() if kept else nullcontext() as connection:
+                if connection is not None:
+                    _keep(connection)
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert report.not_examined == "ZeroDivisionError"
+    outcome, _mode, _scope, part, billed, *_, marks = one(target_dsn, LINE)
+    assert (outcome, part, billed, marks) == ("not_examined", 0, 1, 0)
+
+
+def test_a_phase_whose_counts_do_not_add_up_keeps_nothing(run, target_dsn):
+    report = CollectionReport("posts", "gap", taken=1)
+
+    def keeps() -> None:
+        with phase(run, report, mode="apply", window=None) as line, line.kept() as connection:
+            _keep(connection)
+
+    with pytest.raises(IdentityError):
+        keeps()
+    assert one(
+        target_dsn, "SELECT array_agg(outcome), (SELECT count(*) FROM dualwrite.watermarks) FROM dualwrite.runs"
+    ) == (["not_examined"], 0)
+
+
+def test_a_phase_that_is_not_logged_leaves_no_line(run, target_dsn):
+    with (
+        phase(run, CollectionReport("posts", "gap"), mode="apply", window=None, logged=False) as line,
+        line.kept() as connection,
+    ):
+        _keep(connection)
+    with (
+        pytest.raises(ZeroDivisionError),
+        phase(run, CollectionReport("posts", "gap"), mode="apply", window=None, logged=False),
+    ):
+        raise ZeroDivisionError
+    assert one(
+        target_dsn, "SELECT (SELECT count(*) FROM dualwrite.runs), (SELECT count(*) FROM dualwrite.watermarks)"
+    ) == (0, 1)
+    with phase(run, CollectionReport("posts", "gap"), mode="apply", window=None):
+        pass
+    assert one(target_dsn, "SELECT array_agg(outcome) FROM dualwrite.runs") == ["examined"], (
+        "with nothing to keep, its line"
+    )
+
+
+def test_a_failure_that_can_not_be_recorded_is_told_as_it_was(run, target_dsn, caplog):
+    """What took the disk or the connection takes the line too: the first error is the one that helps."""
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("ALTER TABLE dualwrite.runs RENAME TO elsewhere")
+    with pytest.raises(ZeroDivisionError), phase(run, CollectionReport("posts", "gap"), mode="apply", window=None):
+        raise ZeroDivisionError
+    assert [
+        m for m in caplog.messages if m.startswith("posts: its failure could not be recorded: UndefinedTable 42P01")
+    ]
+
+
+def test_tasks_that_share_a_process_share_the_runs_cap(run, emulator, target_dsn):
+    """What was read before the cap was known counts, once for each of them; another run's cap is its own."""
+    capped_run = replace(run, params=run.params.model_copy(update={"max_billed_reads": 10}))
+    capped(capped_run)
+    assert (run.source.budget.limit, run.source.budget.spent) == (10, 1)
+    capped(capped_run)
+    assert run.source.budget.spent == 1
+    with (
+        Source(run.source.project, emulator_host=emulator) as second,
+        Source(run.source.project, emulator_host=emulator) as third,
+    ):
+        second.count(Scan("posts", ()))
+        capped(replace(capped_run, source=second))
+        assert second.budget is run.source.budget
+        assert run.source.budget.spent == 2
+        capped(replace(capped_run, source=third, run_id="another"))
+        assert (third.budget.limit, third.budget.spent) == (10, 0)
