@@ -98,13 +98,13 @@ class ReconcileParams(Params):
     )
     undo: Annotated[
         str | None,
-        AfterValidator(_nothing_else),
-        Field(
+        Field(  # before the validator: a bound that stands after one is applied to None, too
             max_length=250,
             title="Undo a run",
             description="The id of a run, of this DAG or of backfill_gap, that has ended: what it wrote in the selected collections is "
             "taken back by its journal, but for rows that were written since. Compares nothing.",
         ),
+        AfterValidator(_nothing_else),
     ] = None
     max_repairs: int = Field(
         500,

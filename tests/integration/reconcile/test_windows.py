@@ -10,7 +10,7 @@ from dualwrite.engine.compare import Examiner
 from dualwrite.model.errors import PreflightError, SourceError
 from dualwrite.runs import first_look
 from tests.integration.reconcile.world import execute, now
-from tests.support import one
+from tests.support import one, reconcile_run
 from tests.worlds import post
 
 
@@ -99,6 +99,40 @@ def test_a_report_tells_of_each_collection_when_it_was_examined_and_swept(world,
     assert ages["posts"]["examined_hours"] == 100.12
     assert ages["likes"]["swept_hours"] == 20.12
     assert ages["comments"]["swept_at"] == "2026-03-01T10:00:00+00:00"
+
+
+def test_each_collection_has_the_window_that_its_marks_leave(world, emulator, target_dsn):
+    """From the last look on, at least the minutes asked for; all of it if that is due, called for, asked for or never done."""
+    execute(
+        target_dsn,
+        "UPDATE dualwrite.watermarks SET examined_until = now() - interval '3 hours', swept_at = now() - interval '9 hours'",
+    )
+    execute(
+        target_dsn, "UPDATE dualwrite.watermarks SET swept_at = now() - interval '11 hours' WHERE collection = 'likes'"
+    )
+    execute(target_dsn, "UPDATE dualwrite.watermarks SET examined_until = now() WHERE collection = 'users'")
+    execute(target_dsn, "DELETE FROM dualwrite.watermarks WHERE collection = 'blocks'")
+    execute(target_dsn, "INSERT INTO dualwrite.count_baselines (collection, field, edges, differences, untimed, run_id, sweep_due) "
+                        "VALUES ('comments', 'createdAt', ARRAY[now()], ARRAY[0], 0, 'r', true) "
+                        "ON CONFLICT (collection) DO UPDATE SET sweep_due = true")  # fmt: skip
+    given = {
+        "collections": ["boards", "users", "posts", "comments", "likes", "blocks"],
+        "minutes": 60,
+        "sweep_every_hours": 10,
+    }
+
+    def hours(window) -> float | None:
+        return window and round((window.end - window.start).total_seconds() / 3600, 1)
+
+    with reconcile_run(world.project, emulator, target_dsn, **given) as run:
+        assert {n: hours(w) for n, w in run.plan.windows.items()} == {
+            "boards": None, "users": 1.0, "posts": 3.0, "comments": None, "likes": None, "blocks": None,
+        }  # fmt: skip
+        assert {n: hours(w) for n, w in run.plan.instead.items()} == {"comments": 3.0, "likes": 3.0}
+        assert run.plan.billed_reads > 0
+    with reconcile_run(world.project, emulator, target_dsn, **given, scope="sweep") as run:
+        assert set(run.plan.windows.values()) == {None}
+        assert run.plan.instead == {}, "what a person asked for isn't replaced"
 
 
 # --- clocks -------------------------------------------------------------------------------------------------------------
