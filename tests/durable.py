@@ -29,6 +29,7 @@ _BOTH = {
     "seen_keys": "the keys of a slice: without a look they are nobody's, and go with it",
     "looks, seen_keys": "what slices saw is forgotten",
     "repair_journal, rows": "rows, each with the journal row that says what it was: the next run confirms them first",
+    "interventions": "who made the run write, and at its end how much: a run that is done again replaces its line",
     "repair_journal": "writes are confirmed, or old ones forgotten",
     "runs": "a line of the run log: a task that is done again replaces it",
     "count_baselines, runs, watermarks": "all of a collection was compared: the next run begins here",
@@ -37,7 +38,7 @@ STEPS: dict[str, dict[str, str]] = {
     "backfill_gap": _BOTH,
     "reconcile_dual_writes": {
         **_BOTH,
-        "repair_journal, runs": "what is older than it is kept is forgotten",
+        "interventions, repair_journal, runs": "what is older than it is kept is forgotten",
         "runs, watermarks": "all of a collection was compared that has no time to count by",
         "count_baselines, open_differences, runs, watermarks": "what was found is open, and the mark moves with it",
         "open_differences, runs": "what slices found, and second looks: the next run looks again at what is open",
