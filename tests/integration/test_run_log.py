@@ -10,13 +10,17 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
+from dualwrite import postgres
+from dualwrite.catalog import CATALOG
 from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import IdentityError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Finding, Verdict
 from dualwrite.model.windows import Window
 from dualwrite.postgres.remembered import run_log
-from dualwrite.runs.record import capped, phase
+from dualwrite.postgres.target import Target
+from dualwrite.runs.record import capped, paced, phase
 from tests.support import gap_run, one
 
 DAG = "reconcile_dual_writes"
@@ -200,3 +204,23 @@ def test_tasks_that_share_a_process_share_the_runs_cap(run, emulator, target_dsn
         assert run.source.budget.spent == 2
         capped(replace(capped_run, source=third, run_id="another"))
         assert (third.budget.limit, third.budget.spent) == (10, 0)
+
+
+def test_a_runs_columns_are_what_its_own_target_found_them_to_be(run):
+    """A target that was opened for another catalog knows nothing of this one's."""
+    assert run.catalog is run.target.catalog
+    another = Catalog(CATALOG.collections)
+    assert replace(run, declared=another).catalog is another
+
+
+def test_all_that_a_task_opens_shares_its_limits(run, emulator, target_dsn):
+    set_pace = paced(run.params.model_copy(update={"max_reads_per_second": 7, "max_rows_per_second": 9}))
+    set_pace(run.source, run.target)
+    with (
+        Source(run.source.project, emulator_host=emulator) as other,
+        Target(lambda: postgres.connect(target_dsn), CATALOG) as target,
+    ):
+        set_pace(other, target)
+        assert other.pace is run.source.pace
+        assert target.pressure is not run.target.pressure
+    assert run.source.pace.delay(700, 0.0) > 90, "seven a second"
