@@ -20,20 +20,20 @@ from dualwrite.model.verdicts import Finding, Verdict
 from dualwrite.model.windows import Window
 from dualwrite.postgres.remembered import run_log
 from dualwrite.postgres.target import Target
-from dualwrite.runs.record import capped, paced, phase
+from dualwrite.runs.record import BaseRun, capped, paced, phase
 from tests.support import gap_run, one
 
 DAG = "reconcile_dual_writes"
 
 
-def _record(connection, run_id: str, phase: str, *verdicts: Verdict, part: int = 0, **told) -> None:
+def _record(connection, run_id: str, phase: str, *verdicts: Verdict, part: int = 0, dag_id: str = DAG, **told) -> None:
     report = CollectionReport("posts", phase)
     for number, verdict in enumerate(verdicts):
         report.add(Finding(verdict, f"{verdict}{number}", "boards/b/posts/p"))
     for name, value in told.items():
         setattr(report, name, value)
     run_log.record(
-        connection, report, dag_id=DAG, run_id=run_id, scope="recent", mode="off", window=None,
+        connection, report, dag_id=dag_id, run_id=run_id, scope="recent", mode="off", window=None,
         started_at=datetime.now(UTC), part=part,
     )  # fmt: skip
 
@@ -189,11 +189,13 @@ def test_a_failure_that_can_not_be_recorded_is_told_as_it_was(run, target_dsn, c
 
 def test_tasks_that_share_a_process_share_the_runs_cap(run, emulator, target_dsn):
     """What was read before the cap was known counts, once for each of them; another run's cap is its own."""
-    capped_run = replace(run, params=run.params.model_copy(update={"max_billed_reads": 10}))
+    with postgres.connect(target_dsn) as connection, postgres.transaction(connection):
+        _record(connection, run.run_id, "gap", billed_reads=20, dag_id=run.dag_id)
+    capped_run = replace(run, params=run.params.model_copy(update={"max_billed_reads": 100}), unlogged_reads=7)
     capped(capped_run)
-    assert (run.source.budget.limit, run.source.budget.spent) == (10, 1)
+    assert (run.source.budget.limit, run.source.budget.spent) == (100, 20 + 7 + 1)
     capped(capped_run)
-    assert run.source.budget.spent == 1
+    assert run.source.budget.spent == 28
     with (
         Source(run.source.project, emulator_host=emulator) as second,
         Source(run.source.project, emulator_host=emulator) as third,
@@ -201,9 +203,9 @@ def test_tasks_that_share_a_process_share_the_runs_cap(run, emulator, target_dsn
         second.count(Scan("posts", ()))
         capped(replace(capped_run, source=second))
         assert second.budget is run.source.budget
-        assert run.source.budget.spent == 2
+        assert run.source.budget.spent == 29
         capped(replace(capped_run, source=third, run_id="another"))
-        assert (third.budget.limit, third.budget.spent) == (10, 0)
+        assert (third.budget.limit, third.budget.spent) == (100, 7)
 
 
 def test_a_runs_columns_are_what_its_own_target_found_them_to_be(run):
@@ -224,3 +226,12 @@ def test_all_that_a_task_opens_shares_its_limits(run, emulator, target_dsn):
         assert other.pace is run.source.pace
         assert target.pressure is not run.target.pressure
     assert run.source.pace.delay(700, 0.0) > 90, "seven a second"
+
+
+def test_a_run_of_a_new_kind_is_attended_uncapped_and_logged():
+    """It says itself how much it looks at."""
+    plain = BaseRun(None, None, CATALOG, "run")
+    assert (plain.max_billed_reads, plain.billed_before, plain.unattended) == (None, 0, False)
+    assert plain.logs(CollectionReport("posts", "gap")) is True
+    with pytest.raises(NotImplementedError):
+        plain.scope_of("posts", None)
