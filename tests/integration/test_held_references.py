@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from dualwrite import postgres
 from dualwrite.model.declaration import (
     ArrayElements,
     Catalog,
@@ -19,6 +20,9 @@ from dualwrite.model.declaration import (
     Segment,
 )
 from dualwrite.model.errors import PreflightError
+from dualwrite.postgres import rows, seen_keys
+from dualwrite.postgres.sample import sample_keys
+from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
 from tests.support import apply, dry_run, gap_run, nonzero, one, reconciled, verify_all
 
@@ -278,3 +282,26 @@ def test_the_constraint_of_a_held_column_is_known(filled, emulator, target_dsn):
     """Preflight lists only those that the catalog doesn't say."""
     with gap_run(filled.project, emulator, target_dsn, **EVERYTHING) as run:
         assert backfill.preflight(run, by="a test")["preflight"]["unknown_constraints"] == {}
+
+
+def test_held_keys_are_paged_and_sliced_by_their_own_values(filled, emulator, target_dsn, monkeypatch):
+    """Pages follow the index of generated ids, and each key comes once, as documents name it."""
+    monkeypatch.setattr(rows, "_KEYS_AT_ONCE", 2)
+    monkeypatch.setattr(seen_keys, "_KEYS_AT_ONCE", 2)
+    wanted = {("p1", "u1"), ("p1", "u2"), ("p2", "u3")}
+    with Target(lambda: postgres.connect(target_dsn), HELD) as target:
+        members = target.catalog["members"]
+        found = [key for page in target.keys(members) for key in page]
+        assert (len(found), set(found)) == (3, wanted)
+        look = seen_keys.Look(target, "members", "a dag", "a run")
+        look.update([("p1", "u2")])
+        look.flush()
+        unseen = [key for page in seen_keys.unseen(target, members, [look.number]) for key in page]
+        assert (len(unseen), set(unseen)) == (2, wanted - {("p1", "u2")})
+        assert set(sample_keys(target, members, 10, 3)) == wanted
+    _execute(
+        target_dsn,
+        "INSERT INTO members SELECT p.id, u.id FROM posts p, profiles u WHERE legacy_id = 'p2' AND firestore_id = 'u1'",
+    )
+    with gap_run(filled.project, emulator, target_dsn, **EVERYTHING, slice_documents=1000) as run:
+        assert nonzero(backfill.verify(run, "members", counts_only=False)["counts"]) == {"matching": 3, "extra": 1}
