@@ -17,6 +17,7 @@ means: `docs/runbook.md` and `docs/migrations.md` in the repository.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -51,22 +52,22 @@ else:
 )
 def apply_migrations():
     @task
-    def plan(**context) -> list[dict]:
+    def plan(**context) -> list:
         """Each file: applied, pending, or refused with the reason."""
         return tasks.plan(context)
 
     @task
-    def apply(**context) -> list[dict]:
+    def apply(**context) -> list:
         """The pending files, executed (dry run: and rolled back)."""
         return tasks.apply(context)
 
     @task
-    def verify(steps: list[dict], **context) -> list[str]:
+    def verify(steps: list, **context) -> list[str]:
         """The live tables against what the files promise."""
         return tasks.verify(context, steps)
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE, multiple_outputs=False)
-    def report(**context) -> dict:
+    def report(**context) -> Mapping:
         """The run in one table. Fails if a file was refused or failed, or if the tables differ."""
         return tasks.report(context)
 

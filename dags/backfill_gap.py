@@ -18,6 +18,7 @@ would do; then with mode `apply`, or `review`, which asks a person before it wri
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,7 @@ def backfill_gap():
         tasks.choose(context)
 
     @task(task_id="review_slices", map_index_template=SLICE, multiple_outputs=False)
-    def review_slice(part: dict, **context) -> dict:
+    def review_slice(part: dict, **context) -> Mapping:
         """One slice of a large collection, for the approval."""
         return tasks.review_slice(context, part)
 
@@ -87,12 +88,12 @@ def backfill_gap():
     )
 
     @task(trigger_rule=TriggerRule.ALL_DONE, multiple_outputs=False)
-    def examine(name: str, **context) -> dict:
+    def examine(name: str, **context) -> Mapping:
         """One collection: examined, and in the modes that write, written."""
         return tasks.examine(context, name)
 
     @task(trigger_rule=TriggerRule.ALL_DONE, task_id="examine_slices", map_index_template=SLICE, multiple_outputs=False)
-    def examine_slice(part: dict, **context) -> dict:
+    def examine_slice(part: dict, **context) -> Mapping:
         """One slice of a large collection, as the tasks above do a small one."""
         return tasks.examine_slice(context, part)
 
@@ -102,17 +103,17 @@ def backfill_gap():
         return tasks.verify_counts(context)
 
     @task(task_id="verify_slices", map_index_template=SLICE, multiple_outputs=False)
-    def verify_slice(part: dict, **context) -> dict:
+    def verify_slice(part: dict, **context) -> Mapping:
         """The documents of one slice of a large collection, key by key."""
         return tasks.verify_slice(context, part)
 
     @task(task_id="finish", trigger_rule=TriggerRule.NONE_SKIPPED, multiple_outputs=False)
-    def verify_rest(**context) -> dict:
+    def verify_rest(**context) -> Mapping:
         """The rows that no slice saw; then each large collection as a whole."""
         return tasks.verify_rest(context)
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, pool=TARGET_POOL, **FAILS_AT_ONCE, multiple_outputs=False)
-    def report(**context) -> dict:
+    def report(**context) -> Mapping:
         """The whole run in one table. Fails if a collection was not examined or is not verified."""
         return tasks.report(context)
 

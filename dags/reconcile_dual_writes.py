@@ -18,6 +18,7 @@ Params explain themselves in the form. What each message means: `docs/runbook.md
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -66,12 +67,12 @@ def reconcile_dual_writes():
 
     # Without a large collection to sweep it is mapped over nothing, and starts no process.
     @task(map_index_template="{{ task.op_kwargs['part']['name'] }}", multiple_outputs=False)
-    def sweep_slices(part: dict, **context) -> dict:
+    def sweep_slices(part: dict, **context) -> Mapping:
         """One slice of a large collection's sweep. What differs is kept open."""
         return tasks.sweep_slice(context, part)
 
     @task(trigger_rule=TriggerRule.ALL_DONE, multiple_outputs=False)
-    def compare(**context) -> dict:
+    def compare(**context) -> Mapping:
         """The first look at all collections, several side by side. Keeps differences open."""
         return tasks.compare(context)
 
@@ -87,7 +88,7 @@ def reconcile_dual_writes():
         return tasks.look_again(context)
 
     @task(multiple_outputs=False)
-    def repair(**context) -> dict:
+    def repair(**context) -> Mapping:
         """Deletes (children first), then inserts and updates (parents first), then looks at what was repaired."""
         return tasks.repair(context)
 
@@ -98,7 +99,7 @@ def reconcile_dual_writes():
         **FAILS_AT_ONCE,
         multiple_outputs=False,
     )
-    def report(**context) -> dict:
+    def report(**context) -> Mapping:
         """The whole run in one table. Fails while any drift is open that nobody has excused."""
         return tasks.report(context)
 

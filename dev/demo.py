@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from dev.live_app import LiveApp
 from dev.run_dag import DagRun, run_dag
 from dualwrite import migrations
 from dualwrite.model import report
-from dualwrite.model.render import as_text
+from dualwrite.model.render import Block, as_text
 from dualwrite.model.verdicts import DRIFT
-from dualwrite.runs import backfill, reconcile_plan, reconcile_report
+from dualwrite.runs import backfill, reconcile_plan
+from dualwrite.runs.report import gap
+from dualwrite.runs.report import text as reconciled
 from dualwrite.shipped_catalog import CATALOG
 
 ALL = list(CATALOG.names)
@@ -77,12 +79,12 @@ def step(running: stack.Stack, dag_id: str, conf: dict[str, Any], what: str, *, 
         raise SystemExit(f"demo: {dag_id} wrote no report:\n{run.log[-5000:]}")
     line(f"{run.state}, {time.monotonic() - before:.0f} s. {run.report['verdict']}")
     if DETAILS:
-        described = {
+        described: dict[str, Callable[[Any], list[Block]]] = {
             migrations.DAG_ID: migrations.described,
-            backfill.DAG_ID: backfill.described,
-            reconcile_plan.DAG_ID: reconcile_report.described,
-        }[dag_id]
-        print(as_text(described(run.report)))
+            backfill.DAG_ID: gap.described,
+            reconcile_plan.DAG_ID: reconciled.described,
+        }
+        print(as_text(described[dag_id](run.report)))
     elif rows:
         for text in told(run.report)[:ROWS]:
             line(text, "    ")

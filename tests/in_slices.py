@@ -6,23 +6,26 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from dualwrite.model.run_report import CollectionResult
 from dualwrite.model.slices import Slice
 from dualwrite.runs import backfill, slices
 from dualwrite.runs import backfill_slices as sliced
 from tests.support import gap_run
 
-Work = Callable[[backfill.Run, Slice], dict[str, Any]]
-Worker = Callable[[backfill.Run, list[Slice], Work], list[dict[str, Any] | None]]
+Work = Callable[[backfill.Run, Slice], Any]
+Worker = Callable[[backfill.Run, list[Slice], Work], list[Any]]
 
 
-def one_by_one(run: backfill.Run, parts: list[Slice], work: Work) -> list[dict[str, Any] | None]:
+def one_by_one(run: backfill.Run, parts: list[Slice], work: Work) -> list[Any]:
     """In any order: no slice may need another one."""
     order = random.Random(1).sample(range(len(parts)), len(parts))
     made = {n: work(run, Slice.from_json(parts[n].as_json())) for n in order}
     return [made[n] for n in range(len(parts))]
 
 
-def gap(run: backfill.Run, *, dry: bool, worker: Worker = one_by_one) -> tuple[dict[str, dict[str, Any]], list[Slice]]:
+def gap(
+    run: backfill.Run, *, dry: bool, worker: Worker = one_by_one
+) -> tuple[dict[str, CollectionResult], list[Slice]]:
     """The gap's reports by collection, and the slices that there were."""
     plan = backfill.preflight(run, by="a test")
     parts = sliced.cut_gap(run, plan["preflight"]["estimated_reads"])
@@ -32,7 +35,7 @@ def gap(run: backfill.Run, *, dry: bool, worker: Worker = one_by_one) -> tuple[d
     return {**found, **{n: slices.added_up("gap", *slices.of(n, parts, made)) for n in large}}, parts
 
 
-def verification(run: backfill.Run, worker: Worker = one_by_one) -> tuple[dict[str, dict[str, Any]], list[Slice]]:
+def verification(run: backfill.Run, worker: Worker = one_by_one) -> tuple[dict[str, CollectionResult], list[Slice]]:
     sliced.finish_journals(run)
     parts, needed = sliced.cut_verification(run)
     checked = {name: backfill.verify(run, name, counts_only=False) for name in run.params.names if name not in needed}

@@ -20,12 +20,16 @@ from dualwrite.engine.job import Job
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.model import gap_params
+from dualwrite.model.alert import line
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.render import as_text
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import CollectionResult, RunReport, Sample
 from dualwrite.postgres.target import Target
-from dualwrite.runs import backfill, reconcile_plan, reconcile_report, reconciliation
+from dualwrite.runs import backfill, reconcile_plan, reconciliation
+from dualwrite.runs.report import text
+from tests import shape
 
 DEFAULTS: dict[str, Any] = {
     "since": EXPORT_TIME,
@@ -62,21 +66,21 @@ def examiner_of(
         yield examiner
 
 
-def examine_all(run: backfill.Run, *, dry: bool, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+def examine_all(run: backfill.Run, *, dry: bool, names: Iterable[str] | None = None) -> dict[str, CollectionResult]:
     return {name: backfill.examine(run, name, dry=dry) for name in names or run.params.names}
 
 
-def verify_all(run: backfill.Run, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+def verify_all(run: backfill.Run, names: Iterable[str] | None = None) -> dict[str, CollectionResult]:
     return {name: backfill.verify(run, name, counts_only=False) for name in names or run.params.names}
 
 
-def apply(project: str, emulator: str, dsn: str, **changes: Any) -> dict[str, dict[str, Any]]:
+def apply(project: str, emulator: str, dsn: str, **changes: Any) -> dict[str, CollectionResult]:
     """One apply of the gap backfill."""
     with gap_run(project, emulator, dsn, **changes) as run:
         return examine_all(run, dry=False)
 
 
-def dry_run(project: str, emulator: str, dsn: str, **changes: Any) -> dict[str, dict[str, Any]]:
+def dry_run(project: str, emulator: str, dsn: str, **changes: Any) -> dict[str, CollectionResult]:
     with gap_run(project, emulator, dsn, mode="dry_run", **changes) as run:
         return examine_all(run, dry=True)
 
@@ -88,8 +92,9 @@ RECONCILE_DEFAULTS: dict[str, Any] = {"collections": list(CATALOG.names), "grace
 class Reconciled:
     """What a reconciliation ended with."""
 
-    report: dict[str, Any]
+    report: RunReport
     alerts: list[str]
+    """Each as the log has it, without links."""
     gate: dict[str, Any]
 
     def counts(self, name: str) -> dict[str, int]:
@@ -99,9 +104,9 @@ class Reconciled:
 
     def text(self) -> str:
         """The report as the log shows it, its lines and columns joined by single spaces."""
-        return " ".join(as_text(reconcile_report.described(self.report)).split())
+        return " ".join(as_text(text.described(self.report)).split())
 
-    def sample(self, name: str, verdict: str) -> dict[str, Any]:
+    def sample(self, name: str, verdict: str) -> Sample:
         [found] = [c for c in self.report["collections"] if c["collection"] == name]
         [sample] = found["samples"][verdict]
         return sample
@@ -174,7 +179,8 @@ def reconciled(
         reconciliation_of(project, emulator, dsn, **changes) as (plan, opened),
     ):
         ended = reconciliation.whole(plan, opened, between=between)
-        return Reconciled(ended.report, ended.report["alerts"], ended.gate or {})
+    assert shape.faults(ended.report, RunReport) == []
+    return Reconciled(ended.report, [line(a) for a in ended.report["alerts"]], dict(ended.gate or {}))
 
 
 def nonzero(counts: dict[str, int]) -> dict[str, int]:

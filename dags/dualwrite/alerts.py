@@ -15,7 +15,8 @@ from typing import Any
 import sentry_sdk
 from sentry_sdk.scope import add_global_event_processor
 
-from dualwrite.model.report import Alert
+from dualwrite.model.alert import line
+from dualwrite.model.run_report import Alert
 
 _WITHHELD = "withheld: it may quote a document"
 _OURS = (
@@ -58,24 +59,25 @@ def mute() -> None:
     _state["muted"] = True
 
 
-def tell(alerts: Iterable[Alert]) -> None:
-    """Sends one event for each alert, then mutes: the task's own failure would repeat them.
+def tell(alerts: Iterable[Alert], page: str = "") -> None:
+    """Sends one event for each alert, then mutes: the task's own failure would repeat them. `page`: the Parity page's address,
+    for the link to what is to be pressed.
 
     The fingerprint is the collection and the kind of problem, so a drift that lasts a week is one issue.
     """
     for alert in alerts:
         with sentry_sdk.new_scope() as scope:
-            scope.fingerprint = [_FINGERPRINT, alert.collection or "all", alert.kind or "failed"]
+            scope.fingerprint = [_FINGERPRINT, alert["collection"] or "all", alert["kind"]]
             scope.set_level("error")
             tags = {
-                "dual_write.entity_type": alert.collection,
-                "dual_write.verdict": alert.kind,
-                "dual_write.cause": alert.cause,
+                "dual_write.entity_type": alert["collection"],
+                "dual_write.verdict": alert["kind"],
+                "dual_write.cause": alert["cause"],
             }
             for name, value in tags.items():
                 if value is not None:
                     scope.set_tag(name, value)
-            sentry_sdk.capture_message(alert.text, scope=scope)
+            sentry_sdk.capture_message(line(alert, page), scope=scope)
     mute()
 
 

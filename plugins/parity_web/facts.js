@@ -1,19 +1,22 @@
-// Pure: what a report says, in the page's terms. No network, no document.
+// Pure: what a report says, in the page's terms. No network, no document. What a difference is and what ends it, the report
+// says (its `rules`, its `open` and its `alerts`): model/run_report.py has its shape.
 
-export const DRIFT = ["missing", "stale", "extra", "rejected"];
-const REPAIRS = ["off", "missing", "missing_and_stale", "all"];
-const REPAIR_OF = { missing: "missing", stale: "missing_and_stale", extra: "all" };
-const HELD = "unique_key_held_by_extra_row"; // the row that holds the key must go first
+const VERSION = 3; // of reports: one of an earlier version has other fields
 const LATE = 45 * 60; // seconds: three scheduled runs
 
 export const plain = (word) => String(word).replaceAll("_", " ");
 
-// Open differences by collection and verdict, the excused apart.
+// Made by an earlier version of the bundle: it is shown in its own words, and nothing is concluded from it.
+export const isOld = (report) => !(report.version >= VERSION);
+
+// An alert of an earlier version is its text.
+export const alertsOf = (report) => (report.alerts ?? []).map((a) => (typeof a === "string" ? { collection: null, kind: null, text: a, press: null } : a));
+
+// What the run fails because of, by collection and verdict, each with its alert.
 export function findings(report) {
   const groups = new Map();
-  for (const line of report.open ?? []) {
-    if (line.excused || !DRIFT.includes(line.verdict)) continue;
-    if (line.cause === "dual_write_off" && !report.dual_write_enabled) continue;
+  for (const line of report.open) {
+    if (!line.fails) continue;
     const key = JSON.stringify([line.collection, line.verdict]);
     const group = groups.get(key) ?? { collection: line.collection, verdict: line.verdict, number: 0, since: line.since, causes: {}, reasons: new Set(), alert: null };
     group.number += line.number;
@@ -23,17 +26,8 @@ export function findings(report) {
     groups.set(key, group);
   }
   for (const group of groups.values())
-    group.alert = (report.alerts ?? []).find((text) => text.startsWith(`${group.collection}: `) && text.includes(` ${group.verdict} since `)) ?? null;
+    group.alert = report.alerts.find((a) => a.collection === group.collection && a.kind === group.verdict) ?? null;
   return [...groups.values()].sort((a, b) => (a.since < b.since ? -1 : 1));
-}
-
-// The conf that repairs findings. A deleted row may have dependents in other collections: then all are repaired.
-export function repairOf(found) {
-  const repairable = found.filter((f) => REPAIR_OF[f.verdict]);
-  if (!repairable.length) return null;
-  const needed = (f) => REPAIRS.indexOf(f.reasons.has(HELD) ? "all" : REPAIR_OF[f.verdict]);
-  const repair = REPAIRS[Math.max(...repairable.map(needed))];
-  return repair === "all" ? { repair } : { repair, collections: [...new Set(repairable.map((f) => f.collection))] };
 }
 
 // One line names what is meant: a key, a verdict, or * for all that is open in the collection.
@@ -48,13 +42,15 @@ export function neededBy(collection, sample, all) {
   return others.filter((s) => above(s) || with_(s)).map((s) => lineOf(s.collection, s.key));
 }
 
+// The least repair that ends differences with these verdicts, by the report's rules; undefined where none ends all of them.
+const least = (verdicts, rules) => Object.keys(rules.repairs).find((repair) => verdicts.every((v) => rules.repairs[repair][v]));
+
 // The conf that repairs exactly these differences, what they need first; null where no repair can. `chosen`: [{collection, ...sample}].
-export function repairTheseOf(chosen, all) {
-  const repairable = chosen.filter((s) => REPAIR_OF[s.verdict] && nameable(s.key));
+export function repairTheseOf(chosen, { lines: all, rules }) {
+  const repairable = chosen.filter((s) => least([s.verdict], rules) && nameable(s.key));
   if (!repairable.length) return null;
-  const repair = REPAIRS[Math.max(...repairable.map((s) => REPAIRS.indexOf(REPAIR_OF[s.verdict])))];
   const needed = repairable.flatMap((s) => neededBy(s.collection, s, all));
-  return { repair, keys: [...new Set([...needed, ...repairable.map((s) => lineOf(s.collection, s.key))])] };
+  return { repair: least(repairable.map((s) => s.verdict), rules), keys: [...new Set([...needed, ...repairable.map((s) => lineOf(s.collection, s.key))])] };
 }
 
 export const excuseTheseOf = (chosen) => ({ excuse: chosen.map((s) => lineOf(s.collection, s.key)), excuse_reason: "" });
@@ -70,35 +66,34 @@ export function excuseAllOf(found, samples) {
 export const unexcuseOf = (collection, key) => ({ unexcuse: [`${collection}:${key}`] });
 export const sweepOf = (collection) => ({ scope: "sweep", collections: [collection] });
 
-const ACTION = { missing: "insert", stale: "update", extra: "delete" };
-const ALLOWED = { off: [], missing: ["insert"], missing_and_stale: ["insert", "update"], all: ["insert", "update", "delete"] };
-
 // What a repair would write of what is open now: [{collection, action, number, keys}]. A row that is deleted may have
 // dependents, which are open too, or found by the run. `named`: the lines that it is limited to.
-export function planned(repair, collections, found, all, named = []) {
-  if (named.length) return plannedOf(repair, found, all, named);
+export function planned(repair, collections, { problems: found, lines: all, rules }, named = []) {
+  const actions = rules?.repairs[repair] ?? {};
+  if (named.length) return plannedOf(actions, found, all, named);
   return found
-    .filter((f) => (ALLOWED[repair] ?? []).includes(ACTION[f.verdict]) && collections.includes(f.collection))
+    .filter((f) => actions[f.verdict] && collections.includes(f.collection))
     .map((f) => ({
       collection: f.collection,
-      action: ACTION[f.verdict],
+      action: actions[f.verdict],
       number: f.number,
       keys: (all.find((l) => l.name === f.collection)?.samples ?? []).filter((s) => s.verdict === f.verdict && !s.excused).map((s) => s.key),
     }));
 }
 
-function plannedOf(repair, found, all, named) {
+function plannedOf(actions, found, all, named) {
   const groups = new Map();
   const add = (collection, verdict, number, keys) => {
-    if (!(ALLOWED[repair] ?? []).includes(ACTION[verdict])) return;
+    if (!actions[verdict]) return;
     const id = JSON.stringify([collection, verdict]);
-    const group = groups.get(id) ?? { collection, action: ACTION[verdict], number: 0, keys: [] };
+    const group = groups.get(id) ?? { collection, action: actions[verdict], number: 0, keys: [] };
     groups.set(id, { ...group, number: group.number + number, keys: [...group.keys, ...keys] });
   };
   for (const [collection, key] of named.map(meant)) {
     const shown = (all.find((l) => l.name === collection)?.samples ?? []).filter((s) => !s.excused);
-    if (key === "*" || DRIFT.includes(key))
-      for (const f of found.filter((f) => f.collection === collection && (key === "*" || f.verdict === key)))
+    const meantAll = found.filter((f) => f.collection === collection && (key === "*" || f.verdict === key));
+    if (meantAll.length)
+      for (const f of meantAll)
         add(collection, f.verdict, f.number, shown.filter((s) => s.verdict === f.verdict).map((s) => s.key));
     else for (const s of shown.filter((s) => s.key === key)) add(collection, s.verdict, 1, [s.key]);
   }
@@ -190,13 +185,13 @@ const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const listed = (names, of) => (names.length === of ? `all ${of} collections` : names.length > 3 ? `${names.length} collections` : names.join(", "));
 
 // What a run with these values will do: a sentence, the verb for the button, and whether rows may be deleted.
-export function effect(values, declared, plan) {
+export function effect(values, declared, plan, drift) {
   const { repair = "off", scope = "recent", excuse, unexcuse, keys, undo } = values;
   const where = listed(values.collections ?? declared, declared.length);
   const says = [
-    keys?.length ? `Looks at ${differences(keys)} and compares nothing else.` : scope === "none" ? "Compares nothing." : scope === "sweep" ? `Compares every document with every row in ${where}: one billed read for each document.` : `Compares what was written since the last run in ${where}.`,
+    keys?.length ? `Looks at ${differences(keys, drift)} and compares nothing else.` : scope === "none" ? "Compares nothing." : scope === "sweep" ? `Compares every document with every row in ${where}: one billed read for each document.` : `Compares what was written since the last run in ${where}.`,
   ];
-  if (excuse?.length) says.push(`Excuses ${differences(excuse)}${scope === "none" ? ", at once" : ""}: what stays open there is reported, and fails no run.`);
+  if (excuse?.length) says.push(`Excuses ${differences(excuse, drift)}${scope === "none" ? ", at once" : ""}: what stays open there is reported, and fails no run.`);
   if (unexcuse?.length) says.push(`Takes ${unexcuse.length === 1 ? "an excuse" : `${unexcuse.length} excuses`} back: these count as open again.`);
   if (undo) says.splice(0, 1, `Takes back what run ${undo} wrote in ${where}, and compares nothing. A row that somebody has written since, or that other rows reference, is left, and told. What differs again is open: the next run looks at it. The undo can be undone.`);
   else if (repair === "off") says.push("Writes nothing to your tables.");
@@ -210,15 +205,15 @@ export function effect(values, declared, plan) {
   const parts = ["delete", "insert", "update"].filter((a) => numbers[a]).map((a, i) => (i ? `${a} ${numbers[a].toLocaleString("en")}` : `${a} ${rows(numbers[a])}`));
   const writes = parts.length ? capital(parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : parts[0]) : repair === "all" ? "Repair, with deletes" : "Repair";
   const deleting = undo ? numbers.delete > 0 : repair === "all";
-  const verb = undo ? (parts.length ? `Undo: ${writes.toLowerCase()}` : "Undo") : repair !== "off" ? writes : excuse?.length ? `Excuse ${differences(excuse)}` : unexcuse?.length ? "Take back" : keys?.length ? "Look at these" : scope === "none" ? "List what is open" : scope === "sweep" ? "Sweep" : "Look now";
+  const verb = undo ? (parts.length ? `Undo: ${writes.toLowerCase()}` : "Undo") : repair !== "off" ? writes : excuse?.length ? `Excuse ${differences(excuse, drift)}` : unexcuse?.length ? "Take back" : keys?.length ? "Look at these" : scope === "none" ? "List what is open" : scope === "sweep" ? "Sweep" : "Look now";
   return { says: says.join(" "), verb, deletes: deleting };
 }
 
-function differences(lines) {
+function differences(lines, drift) {
   const found = lines.map(meant);
-  const keys = found.filter(([, key]) => key !== "*" && !DRIFT.includes(key)).length;
+  const keys = found.filter(([, key]) => key !== "*" && !drift.includes(key)).length;
   const parts = found.filter(([, key]) => key === "*").map(([name]) => `everything open in ${name}`);
-  parts.push(...found.filter(([, key]) => DRIFT.includes(key)).map(([name, key]) => `all that is ${key} in ${name}`));
+  parts.push(...found.filter(([, key]) => drift.includes(key)).map(([name, key]) => `all that is ${key} in ${name}`));
   if (keys) parts.push(`${keys} difference${keys === 1 ? "" : "s"}`);
   return parts.join(" and ");
 }
@@ -228,21 +223,22 @@ function differences(lines) {
 export function overlaid(base, later) {
   if (!later.length) return base;
   const newest = later[0].report;
-  const kept = Object.fromEntries(["open", "listed", "excuses", "interventions", "ages", "history", "clean_days"].map((name) => [name, newest[name] ?? base[name]]));
+  if (isOld(base) || isOld(newest)) return base;
+  const kept = Object.fromEntries(["open", "listed", "excuses", "interventions", "ages", "history", "clean_days", "press"].map((name) => [name, newest[name]]));
   const asked = later.flatMap(({ run }) => [...(run.conf?.keys ?? []), ...(run.conf?.excuse ?? [])]);
   const touched = (collection, verdict, key) => ["*", verdict, key].some((word) => asked.includes(lineOf(collection, word)));
   const again = new Map(newest.collections.map((c) => [c.collection, c]));
   const collections = base.collections.map((c) => {
-    const samples = Object.fromEntries(Object.entries(c.samples ?? {}).map(([verdict, found]) => [verdict, [
-      ...found.filter((s) => !touched(c.collection, verdict, s.key)), ...(again.get(c.collection)?.samples?.[verdict] ?? []),
+    const samples = Object.fromEntries(Object.entries(c.samples).map(([verdict, found]) => [verdict, [
+      ...found.filter((s) => !touched(c.collection, verdict, s.key)), ...(again.get(c.collection)?.samples[verdict] ?? []),
     ]]));
     return { ...c, samples };
   });
-  const known = Object.fromEntries((newest.ready?.checks ?? []).map((check) => [check.name, check]));
-  const checks = (base.ready?.checks ?? []).map((check) => (["drift", "rejected", "clean", "derived"].includes(check.name) ? (known[check.name] ?? check) : check));
-  const drifts = (text) => DRIFT.some((verdict) => text.includes(` ${verdict} since `));
-  const alerts = [...new Set([...(base.alerts ?? []).filter((text) => !drifts(text)), ...(newest.alerts ?? [])])];
-  return { ...base, ...kept, collections, alerts, ready: base.ready && { answer: checks.every((c) => c.ok), checks } };
+  const known = Object.fromEntries(newest.ready.checks.map((check) => [check.name, check]));
+  const checks = base.ready.checks.map((check) => (["drift", "rejected", "clean", "derived"].includes(check.name) ? (known[check.name] ?? check) : check));
+  const told = new Set(newest.alerts.map((a) => a.text));
+  const alerts = [...base.alerts.filter((a) => !base.rules.drift.includes(a.kind) && !told.has(a.text)), ...newest.alerts];
+  return { ...base, ...kept, collections, alerts, ready: { answer: checks.every((c) => c.ok), checks } };
 }
 
 // A link opens the form with values, and whoever made it isn't whoever presses. What would let a run write more than usual
@@ -285,7 +281,7 @@ export function steps(tasks) {
 export const nameable = (key) => !key.endsWith("…") && !key.includes("\\u");
 
 // Collections of which nobody knows anything yet: never compared whole.
-export const neverSwept = (report) => (report.declared ?? Object.keys(report.ages ?? {})).filter((name) => !report.ages?.[name]?.swept_at);
+export const neverSwept = (report) => report.declared.filter((name) => !report.ages[name]?.swept_at);
 
 // The page's first sentence, and how it stands: good, bad, or unknown.
 export function standing(report, run, about, now = Date.now()) {
@@ -296,7 +292,7 @@ export function standing(report, run, about, now = Date.now()) {
   if (open) return { tone: "bad", says: open === 1 ? "1 difference is open" : `${open.toLocaleString("en")} differences are open` };
   if (report.problem) return { tone: "bad", says: report.problem_kind === "dual_write_off" ? "Dual-write seems off" : "The last run was stopped" };
   if (lost.length) return { tone: "unknown", says: `Not proved: ${lost.length} of ${report.collections.length} collections were not examined` };
-  if (report.alerts?.length) return { tone: "unknown", says: "Nothing differs, but the last run failed" };
+  if (report.alerts.length) return { tone: "unknown", says: "Nothing differs, but the last run failed" };
   if (neverSwept(report).length) return { tone: "unknown", says: "Nothing differs in what was compared so far" };
   if (about.is_paused) return { tone: "unknown", says: "The two databases agreed, but the DAG is paused" };
   if (old) return { tone: "unknown", says: "The two databases agreed when they were last compared" };
@@ -307,11 +303,11 @@ export function standing(report, run, about, now = Date.now()) {
 export function lines(report, backfill) {
   const counted = new Map((backfill?.report.collections ?? []).filter((c) => c.source_count !== null || c.target_count !== null).map((c) => [c.collection, c]));
   const shown = new Map(report.collections.map((c) => [c.collection, c]));
-  const names = [...new Set([...shown.keys(), ...Object.keys(report.ages ?? {})])];
+  const names = [...new Set([...shown.keys(), ...Object.keys(report.ages)])];
   return names.map((name) => {
     const seen = shown.get(name) ?? null;
     const older = counted.get(name);
-    const open = (report.open ?? []).filter((line) => line.collection === name);
+    const open = report.open.filter((line) => line.collection === name);
     const sum = (wanted) => open.filter(wanted).reduce((total, line) => total + line.number, 0);
     return {
       name,
@@ -321,12 +317,12 @@ export function lines(report, backfill) {
       counted: seen?.source_count != null ? report.at : (backfill?.run.end_date ?? null),
       examined: seen?.examined ?? null,
       notExamined: seen?.not_examined ?? null,
-      open: Object.fromEntries(DRIFT.map((v) => [v, sum((line) => !line.excused && line.verdict === v)])),
+      open: Object.fromEntries(report.rules.drift.map((v) => [v, sum((line) => !line.excused && line.verdict === v)])),
       excused: sum((line) => line.excused),
       inFlight: sum((line) => !line.excused && line.verdict === "in_flight"),
       explained: (seen?.counts.orphan ?? 0) + (seen?.counts.duplicate ?? 0),
-      until: report.ages?.[name]?.examined_until ?? null,
-      swept: report.ages?.[name]?.swept_at ?? null,
+      until: report.ages[name]?.examined_until ?? null,
+      swept: report.ages[name]?.swept_at ?? null,
       samples: Object.entries(seen?.samples ?? {}).flatMap(([verdict, found]) => found.map((s) => ({ verdict, ...s }))),
     };
   });
@@ -335,7 +331,7 @@ export function lines(report, backfill) {
 // The charts' points, oldest first: what each run found comes from the report, how long it took from Airflow.
 export function history(report, runs) {
   const took = new Map(runs.map((r) => [r.dag_run_id, r.duration]));
-  return [...(report.history ?? [])].reverse().map((h) => ({
+  return [...report.history].reverse().map((h) => ({
     at: h.at,
     run: h.run_id,
     parts: { ...h, seconds: took.get(h.run_id) ?? 0 },

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { chart } from "./chart.js";
 import { age, ago, breakable, clock, code, count, el, followTheme, link, named, nameOf, number, runLink, say, span, when } from "./dom.js";
-import { boxes, csvOf, dollars, DRIFT, FILTERS, excuseAllOf, excuseOf, excuseTheseOf, findings, fromLink, history, intervened, lines, linesOf, nameable, narrowed, neverSwept, outcome, lineOf, plain, repairOf, repairTheseOf, signOff, spent, standing, steps, sweepOf, unexcuseOf } from "./facts.js";
+import { alertsOf, boxes, csvOf, dollars, FILTERS, excuseAllOf, excuseOf, excuseTheseOf, findings, fromLink, history, intervened, isOld, lines, linesOf, nameable, narrowed, neverSwept, outcome, lineOf, plain, repairTheseOf, signOff, spent, standing, steps, sweepOf, unexcuseOf } from "./facts.js";
 import { openForm, started } from "./trigger.js";
 
 const EVERY = 30_000;
@@ -17,7 +17,7 @@ let timer = 0;
 let note = null;
 let asked_for = null; // the run that this page triggered, until it has ended
 let may = { trigger: true, unpause: true };
-let known = { problems: [], lines: [] }; // what the last report says is open
+let known = { problems: [], lines: [], rules: null }; // what the last report says is open, and the rules that it goes by
 let busy = false; // a run runs: what the buttons would act on is being looked at
 
 // --- buttons ---------------------------------------------------------------------------------------------------------
@@ -43,12 +43,17 @@ function formButton(text, title, form, kind, of) {
 const OFF = { repair: "off" };
 const ALONE = { repair: "off", scope: "none" }; // an excuse takes effect at once: nothing has to be compared for it
 
-const repairButton = (found, kind) => {
-  const conf = repairOf(found);
-  const total = found.reduce((sum, f) => sum + f.number, 0);
-  return conf && formButton(found.length > 1 ? "Repair…" : "Repair…", `Repair ${count(total, "difference")}`, { preset: conf }, kind,
-    found.length > 1 ? "all that is open" : `${found[0].verdict} ${found[0].collection}`);
-};
+// What the report says to press. Another DAG's form is Airflow's own, and who may not press reads what is to be done.
+function pressButton(press, title, kind, of) {
+  if (!press) return null;
+  if (press.dag !== api.RECONCILE) return link(`dags/${press.dag}`, press.button);
+  return formButton(press.button, title, { preset: press.conf }, kind, of) ?? el("span", { class: "quiet" }, press.says);
+}
+
+const repairTitle = (found) => `Repair ${count(found.reduce((sum, f) => sum + f.number, 0), "difference")}`;
+
+const alertItem = (a) => el("li", { class: "finding" }, el("div", {}, el("p", {}, a.text)),
+  a.press && el("p", { class: "buttons" }, pressButton(a.press, a.press.says, null, a.collection)));
 
 const excuseButton = (collection, key) =>
   formButton("Excuse…", "Excuse a difference", { preset: excuseOf(collection, key), fixed: ALONE }, null, `${collection} ${key}`);
@@ -70,8 +75,9 @@ function overview(found) {
   const top = [heading(found), note && el("p", { class: "card note" }, note), progressCard(found)];
   if (!latest) return [...top, nothingYet(found)];
   const { report } = latest;
+  if (isOld(report)) return [...top, oldCard(latest), waiting(found), bundleCard(found)];
   const problems = findings(report);
-  known = { problems, lines: lines(report, found.backfill), interventions: report.interventions ?? [] };
+  known = { problems, lines: lines(report, found.backfill), rules: report.rules, interventions: report.interventions };
   return [
     ...top,
     hero(found, problems),
@@ -80,8 +86,8 @@ function overview(found) {
     listCard(report, latest.lister),
     el("div", { class: "columns" }, readyCard(report, problems), historyCard(report, runs)),
     collectionsCard(known.lines, report.at),
-    (report.excuses ?? []).length > 0 && excusesCard(report),
-    (report.interventions ?? []).length > 0 && interventionsCard(report.interventions),
+    report.excuses.length > 0 && excusesCard(report),
+    report.interventions.length > 0 && interventionsCard(report.interventions),
     bundleCard(found),
   ];
 }
@@ -128,12 +134,20 @@ function progressCard({ running, queued, steps: found, dag }) {
     queued?.length > 0 && el("p", { class: "quiet" }, `${count(queued.length, "run")} wait${queued.length === 1 ? "s" : ""} behind it: `, queued.flatMap((r, i) => [i > 0 && ", ", named(r)])));
 }
 
+function oldCard({ report, run }) {
+  known = { problems: [], lines: [], rules: null };
+  return el("section", { class: "card hero unknown", "aria-labelledby": "standing" },
+    el("h2", { id: "standing" }, el("span", { class: "sign", "aria-hidden": "true" }, SIGNS.unknown), report.verdict),
+    el("p", {}, "Found by ", named(run), ", ", ago(report.at), ", with an earlier version of the bundle: the next run's report has details and buttons."),
+    el("ul", { class: "bare" }, alertsOf(report).map(alertItem)));
+}
+
 function hero({ latest, dag, runs, running, stopped }, problems) {
   const { report, run } = latest;
   const { tone, says } = standing(report, run, dag);
   const newest = runs.find(api.ended);
-  const until = Object.values(report.ages ?? {}).map((a) => a.examined_until).sort()[0];
-  const swept = Object.values(report.ages ?? {}).map((a) => a.swept_at ?? "").sort()[0];
+  const until = Object.values(report.ages).map((a) => a.examined_until).sort()[0];
+  const swept = Object.values(report.ages).map((a) => a.swept_at ?? "").sort()[0];
   const never = neverSwept(report);
   const silent = newest && newest.dag_run_id !== (latest.since ?? run).dag_run_id;
   return el("section", { class: `card hero ${tone}${running ? " past" : ""}`, "aria-labelledby": "standing" },
@@ -148,13 +162,14 @@ function hero({ latest, dag, runs, running, stopped }, problems) {
       link(`dags/${api.RECONCILE}/runs/${encodeURIComponent(newest.dag_run_id)}/tasks/${stopped?.startsWith("Nothing was examined") ? "preflight" : "report"}`, "its log"), ". This page shows an older one."),
     dag.is_paused && el("p", { class: "problem" }, "The DAG is paused: nothing is compared until it is unpaused. ", link(`dags/${api.RECONCILE}`, "Open it")),
     !report.dual_write_enabled && el("p", {}, "Dual-write is switched off (Variable dual_write_enabled): what is missing is expected."),
-    problems.length > 1 && el("p", { class: "buttons" }, repairButton(problems, "primary")));
+    problems.length > 1 && el("p", { class: "buttons" }, pressButton(report.press, repairTitle(problems.filter((f) => f.alert?.press)), "primary", "all that is open")));
 }
 
 // Why the run failed, but for the drift that is listed below with its buttons.
 function reasons(report, problems) {
   const listed = new Set(problems.map((f) => f.alert));
-  return (report.alerts ?? []).filter((text) => !listed.has(text)).map((text) => el("p", { class: "problem" }, text));
+  return report.alerts.filter((a) => !listed.has(a)).map((a) =>
+    el("p", { class: "problem" }, a.text, a.press && [" ", pressButton(a.press, a.press.says, null, a.collection)]));
 }
 
 function waiting({ approvals }) {
@@ -172,11 +187,11 @@ function findingsCard(problems, all) {
       el("div", {}, el("strong", {}, f.collection), " ", el("span", { class: `chip ${f.verdict}` }, `${number(f.number)} ${f.verdict}`),
         el("p", { class: "quiet" }, [`since ${when(f.since)} (${span(age(f.since))})`, ...causes].join(", ")),
         f.reasons.size > 0 && el("p", { class: "quiet" }, [...f.reasons].slice(0, 3).map(plain).join("; ")),
-        f.reasons.size > 0 && f.alert && el("p", {}, f.alert),
+        f.reasons.size > 0 && f.alert && el("p", {}, f.alert.text),
         shown.length > 0 && el("details", {},
           el("summary", {}, `${count(shown.length, "sample")}`, el("span", { class: "unseen" }, ` of ${f.verdict} ${f.collection}`)),
           samples({ name: f.collection, samples: shown }))),
-      el("p", { class: "buttons" }, repairButton([f], problems.length === 1 && "primary"), excuseLineButton(f, shown), sweepButton(f.collection)));
+      el("p", { class: "buttons" }, pressButton(f.alert?.press, repairTitle([f]), problems.length === 1 && "primary", `${f.verdict} ${f.collection}`), excuseLineButton(f, shown), sweepButton(f.collection)));
   });
   return el("section", { class: "card", id: "open" }, el("h2", {}, "Open differences"), el("ul", { class: "bare" }, items));
 }
@@ -209,8 +224,8 @@ function listBody(listed) {
   const lines = el("tbody", {});
   const told = el("p", { class: "quiet", role: "status" });
   const bar = el("p", { class: "buttons chosen" });
-  const acts = (r) => DRIFT.includes(r.verdict) && !r.excused_by && nameable(r.key) && may.trigger;
-  const lookup = { problems: known.problems, lines: linesOf(list.rows) };
+  const acts = (r) => known.rules?.drift.includes(r.verdict) && !r.excused_by && nameable(r.key) && may.trigger;
+  const lookup = { ...known, lines: linesOf(list.rows) };
   const shown = () => narrowed(list.rows, list.filters);
   const fill = () => {
     const rows = shown();
@@ -333,7 +348,7 @@ function historyCard(report, runs) {
   const points = history(report, runs);
   return el("section", { class: "card" },
     el("h2", {}, "The last runs"),
-    chart("Differences found, excused ones among them", points, DRIFT),
+    chart("Differences found, excused ones among them", points, report.rules.drift),
     chart("Rows written", points, ["written"]),
     chart("Billed reads", points, ["billed"]),
     chart("Duration", points, ["seconds"], span),
@@ -352,7 +367,7 @@ let few = matchMedia("(max-width: 820px)").matches; // on a phone each collectio
 function collectionsCard(all, at) {
   const counted = all.some((l) => l.documents !== null || l.rows !== null);
   const body = el("tbody", {}, all.flatMap((l) => collectionRows(l, counted, at)));
-  const troubled = all.filter((l) => DRIFT.some((v) => l.open[v]) || l.excused || l.notExamined).length;
+  const troubled = all.filter((l) => differs(l) || l.excused || l.notExamined).length;
   const only = el("input", { type: "checkbox", onchange: () => { few = only.checked; body.classList.toggle("troubled", few); } });
   only.checked = few && troubled > 0 && all.length > 8;
   body.classList.toggle("troubled", only.checked);
@@ -371,17 +386,18 @@ const numeric = (label, ...content) => el("td", { "data-label": label, class: "f
 const figure = (value, counted, at) =>
   value === null ? el("span", { class: "quiet" }, "–") : el("span", {}, number(value), counted && counted.slice(0, 10) !== at?.slice(0, 10) && el("small", { class: "quiet" }, ` (${counted.slice(5, 10)})`));
 
+const differs = (line) => Object.values(line.open).some(Boolean);
+
 function collectionRows(line, counted, at) {
-  const trouble = DRIFT.some((v) => line.open[v]) || line.excused || line.notExamined;
-  const differs = DRIFT.some((v) => line.open[v]);
+  const trouble = differs(line) || line.excused || line.notExamined;
   const state = line.notExamined
     ? [el("span", { class: "chip rejected" }, "not examined")]
     : [
-        DRIFT.filter((v) => line.open[v]).map((v) => el("span", { class: `chip ${v}` }, `${number(line.open[v])} ${v}`)),
+        Object.keys(line.open).filter((v) => line.open[v]).map((v) => el("span", { class: `chip ${v}` }, `${number(line.open[v])} ${v}`)),
         line.inFlight > 0 && el("span", { class: "chip" }, `${number(line.inFlight)} in flight`),
         line.excused > 0 && el("span", { class: "chip" }, `${number(line.excused)} excused`),
         line.explained > 0 && el("span", { class: "chip", title: "orphans and duplicates: no drift" }, `${number(line.explained)} orphan or duplicate`),
-        !differs && !line.inFlight && (line.seen ? el("span", { class: "chip good" }, "agrees") : el("span", { class: "quiet" }, "not in the last run")),
+        !differs(line) && !line.inFlight && (line.seen ? el("span", { class: "chip good" }, "agrees") : el("span", { class: "quiet" }, "not in the last run")),
       ];
   const more = el("tr", { class: "samples", hidden: !opened.has(line.name) }, el("td", { colspan: 8 }, samples(line)));
   const toggle = el("button", { type: "button", class: "plain", "aria-expanded": String(!more.hidden), onclick: () => {
@@ -399,7 +415,7 @@ function collectionRows(line, counted, at) {
 }
 
 function samples(line) {
-  const acts = (s) => DRIFT.includes(s.verdict) && !s.excused && nameable(s.key) && may.trigger;
+  const acts = (s) => known.rules?.drift.includes(s.verdict) && !s.excused && nameable(s.key) && may.trigger;
   const about = line.samples.filter(acts).map((s) => ({ collection: line.name, ...s }));
   const bar = el("p", { class: "buttons chosen" });
   const fill = () => bar.replaceChildren(...chosenButtons(about.filter((s) => chosen.has(lineOf(line.name, s.key)))));
@@ -420,7 +436,7 @@ function samples(line) {
 }
 
 function onlyThisButton(collection, sample) {
-  const conf = repairTheseOf([{ collection, ...sample }], known.lines);
+  const conf = repairTheseOf([{ collection, ...sample }], known);
   const needed = conf ? conf.keys.length - 1 : 0;
   return conf && formButton("Only this one…", `Repair one difference in ${collection}`,
     { preset: conf, warns: needed ? `It needs ${count(needed, "other row")} first, named below before it.` : null }, null, `${sample.verdict} ${collection} ${sample.key}`);
@@ -429,7 +445,7 @@ function onlyThisButton(collection, sample) {
 // What is done to exactly the differences whose boxes are checked.
 function chosenButtons(these, lookup = known) {
   if (!these.length) return [];
-  const conf = repairTheseOf(these, lookup.lines);
+  const conf = repairTheseOf(these, lookup);
   const says = count(these.length, "difference");
   return [
     conf && formButton(`Repair ${number(these.length)} chosen…`, `Repair ${says}`, { preset: conf, known: lookup }),
@@ -493,21 +509,18 @@ async function oneRun(dagId, runId) {
     const logs = lost.map((t) => el("li", {}, link(`dags/${dagId}/runs/${encodeURIComponent(runId)}/tasks/${t.task_id}`, t.task_id)));
     return [top, el("section", { class: "card" }, el("p", {}, "The run ended without a report. ", lost.length ? "The tasks that failed:" : "None of its tasks failed: it was cut off, by its timeout or by hand."), el("ul", {}, logs))];
   }
-  const why = report.alerts?.length > 0 && el("section", { class: "card" }, el("h2", {}, "Why it failed"), el("ul", {}, report.alerts.map((a) => el("li", {}, linked(a)))));
+  const told = alertsOf(report);
+  const why = told.length > 0 && el("section", { class: "card" }, el("h2", {}, "Why it failed"), el("ul", { class: "bare" }, told.map(alertItem)));
+  known = { problems: [], lines: [], rules: isOld(report) ? null : report.rules, asOf: "As this run found it" };
   if (report.stopped) return [top, why];
-  if (dagId === api.MIGRATIONS) return [top, stepsCard(report)];
+  if (dagId === api.MIGRATIONS) return [top, why, stepsCard(report)];
   if (dagId === api.BACKFILL) return [top, why, countsCard(report.approval === "rejected" ? "Found, and rejected" : "Found", report.collections.filter((c) => c.phase === "gap")), countsCard("Verified", report.collections.filter((c) => c.phase === "verify"))];
+  if (isOld(report)) return [top, why, countsCard("Examined", report.collections)];
   const problems = findings(report);
-  known = { problems, lines: lines(report, null), asOf: "As this run found it" };
+  known = { ...known, problems, lines: lines(report, null) };
   if (asked_for) await tellOutcome([await api.run(api.RECONCILE, asked_for.dag_run_id)]);
   busy = Boolean(asked_for);
   return [top, note && el("p", { class: "card note" }, note), why, problems.length > 0 && findingsCard(problems, known.lines), countsCard("Examined", report.collections)];
-}
-
-// A sentence of ours, with its link to the prefilled form as a link.
-function linked(text) {
-  const [before, address, after] = text.split(/(https?:\/\/[^\s;]+)/);
-  return address && new URL(address).origin === location.origin ? [before, link(new URL(address).href, "the form"), after] : text;
 }
 
 const amount = (value) => (value ? number(value) : el("span", { class: "quiet" }, "–"));
@@ -562,7 +575,7 @@ async function refresh() {
       await tellOutcome(found.runs);
       content = overview(found);
       if (found.running) wait = WHILE_RUNNING;
-      if (found.latest) announce(standing(found.latest.report, found.latest.run, found.dag).says);
+      if (found.latest) announce(isOld(found.latest.report) ? found.latest.report.verdict : standing(found.latest.report, found.latest.run, found.dag).says);
     }
     show(content);
     seen = new Date().toISOString();

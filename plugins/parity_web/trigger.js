@@ -51,8 +51,8 @@ function form(about, preset, fixed, { close, known, may, unpause, onDone }) {
   const show = () => {
     const now = values();
     const declared = about.params?.collections?.value ?? [];
-    const plan = now.undo ? plannedUndo(known?.interventions?.find((i) => i.run_id === now.undo), now.collections ?? declared) : planned(now.repair, now.collections ?? declared, known?.problems ?? [], known?.lines ?? [], now.keys ?? []);
-    const { says, verb, deletes } = effect(now, declared, plan);
+    const plan = now.undo ? plannedUndo(known.interventions?.find((i) => i.run_id === now.undo), now.collections ?? declared) : planned(now.repair, now.collections ?? declared, known, now.keys ?? []);
+    const { says, verb, deletes } = effect(now, declared, plan, known.rules?.drift ?? []);
     sentence.textContent = about.is_paused && !box.checked ? `${says} The DAG is paused: the run waits until somebody unpauses it.` : says;
     sentence.classList.toggle("danger", deletes);
     submit.textContent = verb;

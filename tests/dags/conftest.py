@@ -12,6 +12,7 @@ from dev import airflow_home, stack
 from dev.run_dag import DagRun
 from dev.run_dag import run_dag as run_in_airflow
 from dev.warm_airflow import WarmAirflow
+from tests.shape import report_faults
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,8 @@ def warm_airflow(home: Path) -> Iterator[WarmAirflow]:
 def run_dag(warm_airflow: WarmAirflow, home: Path, emulator: str) -> Callable[..., DagRun]:
     def run(dag_id: str, conf: dict[str, Any], *, project: str, dsn: str, marked: str = "", **variables: str) -> DagRun:
         environment = airflow_home.environment(home, emulator=emulator, project=project, target=dsn)
-        return run_in_airflow({**environment, **variables}, dag_id, conf, marked, warm_airflow)
+        ended = run_in_airflow({**environment, **variables}, dag_id, conf, marked, warm_airflow)
+        assert ended.report is None or report_faults(ended.report) == []
+        return ended
 
     return run

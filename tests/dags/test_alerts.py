@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from dev import airflow_home
+from dualwrite.model import alert
 from tests.support import one
 
 SECRET = "비밀: nobody may read this sentence"
@@ -117,7 +118,8 @@ def test_each_collection_and_verdict_is_one_issue_with_its_tags_and_nothing_priv
     assert (tags["dag_id"], tags["run_id"]) == ("reconcile_dual_writes", run.run_id)
     told = missing.get("message") or missing["logentry"]["message"]
     assert told in run.said, "the event says what the failed task's last line says"
-    assert told in run.report["alerts"]
+    [kept] = [a for a in run.report["alerts"] if a["kind"] == "missing"]
+    assert told == alert.line(kept, told.rpartition(" at ")[2].partition("?")[0]), "with the link to the form"
     assert "nobody may read" not in sentry.everything()
     assert "nobody may read" not in run.log
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 2

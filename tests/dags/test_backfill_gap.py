@@ -141,5 +141,7 @@ def test_a_collection_that_can_not_be_examined_fails_the_run_and_costs_no_other(
     assert found["likes", "gap"]["outcome"] == "examined"
     assert found["likes", "gap"]["inserted"] > 0
     assert "comments was not examined" in run.said
-    assert [a for a in run.report["alerts"] if a.startswith("comments was not examined")], "the run's tab says why"
+    assert [a for a in run.report["alerts"] if a["text"].startswith("comments was not examined")], (
+        "the run's tab says why"
+    )
     assert "out of it" not in run.log, "what Postgres says may quote a row"

@@ -67,6 +67,7 @@ def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, 
     assert json.loads(unquote(conf)) == {"repair": "missing", "collections": ["posts"]}, (
         "the link opens the form as it is to be sent"
     )
+    assert [a["press"]["conf"] for a in drifted.report["alerts"]] == [json.loads(unquote(conf))]
     table, alert = drifted.log.index("never_attempted  "), drifted.log.rindex("This run fails:")
     assert table < alert, "the alert stands last"
     assert "Traceback" not in drifted.log[alert:]
@@ -133,7 +134,9 @@ def test_the_last_task_says_why_preflight_failed(firestore, target_dsn, run_dag)
     why = "Collection users is empty in Firestore"
     assert f"Nothing was examined, because preflight did not pass: {why}" in run.said
     assert run.report["stopped"].startswith(f"Nothing was examined, because preflight did not pass: {why}")
-    assert run.report["alerts"] == [run.report["stopped"]], "the page and the run's tab show the sentence too"
+    assert [a["text"] for a in run.report["alerts"]] == [run.report["stopped"]], (
+        "the page and the run's tab show the sentence too"
+    )
     assert "Traceback" not in run.log[run.log.rindex("This run fails:") :], "and nothing of Airflow's stands around it"
 
 
@@ -154,5 +157,5 @@ def test_a_run_that_was_cut_off_is_told_by_the_next_one(world, firestore, target
     told = run()
     assert told.state == "failed"
     [alert] = told.report["alerts"]
-    assert alert.startswith(f"run {first.run_id} was cut off without a report")
+    assert alert["text"].startswith(f"run {first.run_id} was cut off without a report")
     assert run().state == "success"

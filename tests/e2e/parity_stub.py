@@ -15,8 +15,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from dev.airflow_home import ROOT
-from dualwrite.model.report import CollectionReport
+from dualwrite.model.repairs import rules
+from dualwrite.model.report import SAMPLES, CollectionReport
+from dualwrite.model.run_report import VERSION, ReconciledCollection, RunFacts, RunReport
 from dualwrite.runs.ready import checklist
+from dualwrite.runs.report import alerts, text
 
 WEB = ROOT / "plugins" / "parity_web"
 RUN = "manual__1"
@@ -60,22 +63,49 @@ def about(dag_id: str, report: dict[str, Any] | None, runs: int = 1, **changes: 
 
 
 def report_of(*collections: CollectionReport, runs: int = 3, **changes: Any) -> dict[str, Any]:
-    """A report of these collections. tests/integration/reconcile/test_report_shape.py holds it against a real one."""
-    shown = [c.as_json() | {"scope": "sweep"} for c in collections]
-    verdicts = ("missing", "stale", "extra", "rejected")
-    whole: dict[str, Any] = {
+    """A reconciliation's report of these collections, of the declared shape. `changes` may lack what a real report has."""
+    names = [c.collection for c in collections]
+    shown: list[ReconciledCollection] = [
+        {**c.as_json(), "scope": "sweep", "tripwire": None, "sweep_failed": None, "not_looked_at": 0, "undecided": 0}
+        for c in collections
+    ]
+    facts: RunFacts = {
+        "version": VERSION,
+        "dag_id": "reconcile_dual_writes",
+        "run_id": RUN,
         "at": NOW.isoformat(),
+        "repair": "off",
+        "compares": True,
+        "named": None,
+        "undo": None,
+        "undone": None,
+        "undo_failed": None,
+        "undo_left_out": [],
         "dual_write_enabled": True,
+        "windows": dict.fromkeys(names),
         "problem": None,
-        "operations": {"total": 9, "minutes": 30, "arrived": 8},
+        "problem_kind": None,
+        "gate": "examined",
+        "operations": {
+            "total": 9, "by_entity": {}, "malformed": 0, "unknown_entities": 0, "in_the_future": 0, "minutes": 30,
+            "per_minute": 0.3, "documents": 9, "arrived": 8, "documents_per_minute": 0.3, "problem": None,
+        },
         "operations_declared": True,
+        "planned": {},
+        "not_repaired": {},
+        "repaired_lately": [],
+        "billed_reads": 172,
         "collections": shown,
         "open": [
-            {"collection": c["collection"], "verdict": v, "cause": "never_attempted", "excused": False,
-             "number": c["counts"][v], "since": (NOW - timedelta(hours=2)).isoformat()}
-            for c in shown for v in verdicts if c["counts"][v]
+            {"collection": c["collection"], "verdict": v, "reason": None, "cause": "never_attempted", "excused": False,
+             "number": c["counts"][v], "since": (NOW - timedelta(hours=2)).isoformat(), "fails": True}
+            for c in shown for v in rules()["drift"] if c["counts"][v]
         ],
-        "ages": {c["collection"]: {"examined_until": NOW.isoformat(), "swept_at": NOW.isoformat()} for c in shown},
+        "ages": {
+            name: {"examined_until": NOW.isoformat(), "swept_at": NOW.isoformat(), "examined_hours": 0.0, "swept_hours": 0.0}
+            for name in names
+        },
+        "declared": names,
         "history": [
             {"run_id": f"manual__{i + 1}", "at": (NOW - timedelta(minutes=15 * i)).isoformat(), "missing": i % 3, "billed": 172}
             for i in range(runs)
@@ -86,11 +116,23 @@ def report_of(*collections: CollectionReport, runs: int = 3, **changes: Any) -> 
         "price": 0.06,
         "clean_days": 3,
         "migrations": {"applied": 2, "pending": [], "differences": 0, "unknown": None},
-        "alerts": [],
+        "coverage": {},
+        "references": {},
     }  # fmt: skip
-    whole |= changes
-    whole["ready"] = checklist(whole, [c["collection"] for c in shown], [])
-    return whole
+    facts |= changes  # type: ignore[typeddict-item]
+    found = alerts.drift(facts)
+    whole: RunReport = {
+        **facts,
+        "rules": rules(),
+        "ready": checklist(facts, names, []),
+        "verdict": text.verdict(facts),
+        "alerts": found,
+        "press": alerts.together(found),
+        "parity": {"equal": False, "why_not": ["a test"], "oldest_sweep": None},
+        "listed": None,
+        "samples_shown": SAMPLES,
+    }
+    return {**whole, **changes}
 
 
 @contextlib.contextmanager

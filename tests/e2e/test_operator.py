@@ -108,8 +108,8 @@ def test_a_failed_scheduled_run_is_repaired_from_the_page_in_three_clicks_and_al
     states = airflow.api.states(RECONCILE, run)
     assert {t for t, s in states.items() if s == "failed"} == {"report"}
     [alert] = airflow.api.report(RECONCILE, run)["alerts"]
-    assert alert.startswith("blocks: 1 missing since")
-    assert f"with repair = missing at {airflow.url}/plugin/parity?conf=%7B%22repair%22" in alert
+    assert alert["text"].startswith("blocks: 1 missing since")
+    assert alert["press"]["conf"] == {"repair": "missing", "collections": ["blocks"]}
     _the_log_ends_with_the_alert(airflow, page, run)
 
     began = time.monotonic()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from dualwrite.model.alert import alert
 from dualwrite.model.mapping import Refusal
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
@@ -271,7 +272,14 @@ def test_times_follow_the_zone_chosen_in_airflow(page, stub):
         stub,
         report_of(
             _collection("posts", MISSING),
-            ages={"posts": {"examined_until": "2026-11-29T23:30:00+00:00", "swept_at": None}},
+            ages={
+                "posts": {
+                    "examined_until": "2026-11-29T23:30:00+00:00",
+                    "swept_at": None,
+                    "examined_hours": 1,
+                    "swept_hours": None,
+                }
+            },
         ),
     )
     expect(page.locator(".hero")).to_contain_text("compared up to 2026-11-29 23:30 UTC")
@@ -285,10 +293,9 @@ def test_times_follow_the_zone_chosen_in_airflow(page, stub):
 
 def test_a_missing_row_whose_key_an_extra_row_holds_gets_the_repair_that_can_help(page, stub):
     report = report_of(_collection("posts", MISSING))
-    report["open"][0]["reason"] = "unique_key_held_by_extra_row"
-    report["alerts"] = ["posts: 1 missing since 2026-11-24T10:00 (1 never_attempted); trigger with repair = all"]
-    _open(page, stub, report)
-    expect(page.locator(".finding").first).to_contain_text("repair = all")
+    held = [{**line, "reason": "unique_key_held_by_extra_row"} for line in report["open"]]
+    _open(page, stub, report_of(_collection("posts", MISSING), open=held))
+    expect(page.locator(".finding").first).to_contain_text("that takes repair = all")
     page.get_by_role("button", name="Repair… missing posts").click()
     expect(page.get_by_role("dialog").get_by_label("Repair")).to_have_value("all")
 
@@ -316,7 +323,7 @@ def test_a_collection_that_was_never_compared_is_named_and_nothing_is_claimed_of
 def test_a_part_that_was_not_examined_is_never_shown_as_fine(page, stub):
     lost = CollectionReport("posts", "compare", not_examined="its task failed")
     why = "posts was not examined: its task failed"
-    _open(page, stub, report_of(lost, _collection("comments"), alerts=[why]))
+    _open(page, stub, report_of(lost, _collection("comments"), alerts=[alert(why, kind="a_test")]))
     expect(page.locator(".hero")).to_contain_text(why)
     expect(page.locator(".hero.unknown h2")).to_contain_text("Not proved: 1 of 2 collections")
     expect(page.locator("#collections")).to_contain_text("not examined")
@@ -324,7 +331,7 @@ def test_a_part_that_was_not_examined_is_never_shown_as_fine(page, stub):
 
 def test_a_run_that_failed_for_another_reason_than_drift_says_so(page, stub):
     why = "write_ops is missing, so nobody can tell whether dual-write is alive"
-    _open(page, stub, report_of(_collection("posts"), alerts=[why]))
+    _open(page, stub, report_of(_collection("posts"), alerts=[alert(why, kind="a_test")]))
     expect(page.locator(".hero.unknown h2")).to_contain_text("Nothing differs, but the last run failed")
     expect(page.locator(".hero")).to_contain_text(why)
 
@@ -464,7 +471,9 @@ def test_hostile_ids_are_shown_as_text_and_break_nothing(page, stub):
         "reason": "</q><script>",
     }
     report = report_of(
-        _collection("posts", *found), excuses=[excused | {"since": NOW.isoformat()}], alerts=["<h1>brake</h1>"]
+        _collection("posts", *found),
+        excuses=[excused | {"since": NOW.isoformat()}],
+        alerts=[alert("<h1>brake</h1>", kind="<h1>kind</h1>")],
     )
     _open(page, stub, report)
     for summary in page.locator("summary").all():
@@ -591,9 +600,7 @@ def test_it_says_that_it_loads(page, stub):
 
 
 def test_one_run_is_shown_on_its_own_page(page, stub):
-    report = report_of(
-        _collection("posts", MISSING), alerts=["posts: 1 missing"], verdict="1 difference is open: 1 missing."
-    )
+    report = report_of(_collection("posts", MISSING), verdict="1 difference is open: 1 missing.")
     _open(page, stub, report, query=f"?dag_id={DAG}&run_id={RUN}")
     expect(page.get_by_role("heading", name="1 difference is open")).to_be_visible()
     expect(page.locator("main")).to_contain_text("posts: 1 missing")

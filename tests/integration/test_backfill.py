@@ -9,9 +9,13 @@ import pytest
 
 from dev import seed
 from dualwrite.catalog import CATALOG
+from dualwrite.model.alert import line
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import GapReport
 from dualwrite.runs import backfill
+from dualwrite.runs.report import gap as gap_report
 from tests import in_slices
+from tests.shape import faults
 from tests.support import (
     DEFAULTS,
     apply,
@@ -165,12 +169,13 @@ def test_a_loss_that_is_edited_between_the_looks_is_not_verified(
         checked, _ = in_slices.verification(run)
         monkeypatch.undo()
         gap = {name: CollectionReport(name, "gap").as_json() for name in run.params.names}
-        whole = backfill.build_report("run", run.params, gap, checked, dry=False)
+        whole = gap_report.build_report("run", run.params, gap, checked, dry=False)
     found = checked["posts"]
     assert found["verification"] == "not_verified"
     assert (found["counts"]["missing"], found["counts"]["in_flight"]) == ((1, 0) if edits == 1 else (0, 1))
-    why = "1 missing; trigger backfill_gap again" if edits == 1 else "1 changed at every look"
-    assert f"posts is not verified: {why}" in "; ".join(backfill.failures(whole))
+    why = "1 missing; trigger backfill_gap with mode = apply" if edits == 1 else "1 changed at every look"
+    assert faults(whole, GapReport) == []
+    assert [f"posts is not verified: {why}" in line(a) for a in whole["alerts"] if a["collection"] == "posts"] == [True]
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.watermarks WHERE collection = 'posts'") == 0
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.count_baselines WHERE collection = 'posts'") == 0
     assert reconciled(firestore.project, emulator, target_dsn, collections=["posts"]).counts("posts") == {"missing": 1}

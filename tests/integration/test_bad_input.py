@@ -10,6 +10,7 @@ import pytest
 from google.cloud.firestore_v1 import GeoPoint
 from google.cloud.firestore_v1.vector import Vector
 
+from dualwrite.model.run_report import CollectionResult
 from tests.support import apply, dry_run, gap_run, nonzero, one, verify_all
 
 T = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -28,7 +29,7 @@ def base(firestore, target_dsn):
     return firestore
 
 
-def _apply_both(base, emulator, dsn, **changes: Any) -> dict[str, dict[str, Any]]:
+def _apply_both(base, emulator, dsn, **changes: Any) -> dict[str, CollectionResult]:
     """A dry run and an apply, which must count the same; returns the apply's reports."""
     said = dry_run(base.project, emulator, dsn, **changes)
     did = apply(base.project, emulator, dsn, **changes)
@@ -310,11 +311,9 @@ def test_entries_of_maps_and_arrays_are_judged_one_by_one(base, emulator, target
     assert nonzero(found["user_board_permissions"]["counts"]) == {"missing": 1, "rejected": 3, "orphan": 1}
     assert nonzero(found["board_waiting_users"]["counts"]) == {"missing": 1, "rejected": 1, "orphan": 1}
     base.document("users/u1").update({"boardPermissions": {"b2": "read"}})
-    found = dry_run(base.project, emulator, target_dsn, collections=["user_board_permissions"])[
-        "user_board_permissions"
-    ]
-    assert nonzero(found["counts"]) == {"missing": 1, "extra": 1, "rejected": 1}
-    assert found["samples"]["extra"][0]["key"] == "u1/b1"
+    last = dry_run(base.project, emulator, target_dsn, collections=["user_board_permissions"])["user_board_permissions"]
+    assert nonzero(last["counts"]) == {"missing": 1, "extra": 1, "rejected": 1}
+    assert last["samples"]["extra"][0]["key"] == "u1/b1"
 
 
 def test_a_stale_notification_is_updated_and_its_duplicate_is_left(base, emulator, target_dsn):

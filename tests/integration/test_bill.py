@@ -13,8 +13,9 @@ from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.errors import BudgetError
 from dualwrite.model.render import as_text
-from dualwrite.runs import backfill, reconcile_report
+from dualwrite.runs import backfill
 from dualwrite.runs import backfill_slices as sliced
+from dualwrite.runs.report import gap as gap_report
 from tests.counting_proxy import counting_proxy
 from tests.support import apply, examine_all, gap_run, one, reconciled, verify_all
 from tests.worlds import board, comment, notification, post, put, user
@@ -67,7 +68,7 @@ def test_the_bill_of_a_sweep_that_repairs_is_what_the_wire_shows(world, emulator
 
 def test_each_collection_has_its_reads_and_dollars_in_the_report(world, emulator, target_dsn):
     found = reconciled(world.project, emulator, target_dsn, collections=["users", "posts"], liveness_minimum=10**6)
-    text = as_text(reconcile_report.described(found.report))
+    text = found.text()
     assert "billed reads" in text
     [line] = [c for c in found.report["collections"] if c["collection"] == "users"]
     assert line["billed_reads"] > 3
@@ -78,14 +79,14 @@ def test_a_dry_run_estimates_what_the_apply_then_bills(world, emulator, target_d
     with gap_run(world.project, emulator, target_dsn, mode="dry_run", scope="all") as run:
         found = examine_all(run, dry=True)
         counted = {name: backfill.verify(run, name, counts_only=True) for name in run.params.names}
-        whole = backfill.build_report("run", run.params, found, counted, dry=True)
+        whole = gap_report.build_report("run", run.params, found, counted, dry=True)
     with gap_run(world.project, emulator, target_dsn, scope="all", run_id="apply") as run:
         examine_all(run, dry=False)
         verify_all(run)
         billed = run.source.billed_reads
     assert billed * 0.8 <= whole["estimated_reads"] <= billed * 1.3
-    assert "An apply would bill about" in as_text(backfill.described(whole))
-    asked = " ".join(as_text(backfill.asked(whole)).split())
+    assert "An apply would bill about" in as_text(gap_report.described(whole))
+    asked = " ".join(as_text(gap_report.asked(whole)).split())
     assert f"about {whole['estimated_reads']:,} billed reads more" in asked, "the approval's text"
 
 

@@ -10,6 +10,7 @@ from dualwrite.catalog import CATALOG
 from dualwrite.firestore.source import Source
 from dualwrite.model.render import as_markdown, as_text
 from dualwrite.runs import backfill, doctor
+from dualwrite.runs.report import gap as gap_report
 from tests.support import examine_all, gap_run, reconciled
 from tests.worlds import club, examined_until_now
 
@@ -36,12 +37,12 @@ def test_a_dry_run_names_what_inserted_rows_get_by_default(moody, emulator, targ
         covered = backfill.preflight(run, by="test")["coverage"]
         found = examine_all(run, dry=True)
         counted = {n: backfill.verify(run, n, counts_only=True) for n in run.params.names}
-        whole = backfill.build_report("r", run.params, found, counted, dry=True, covered=covered)
-        applied = backfill.build_report("r", run.params, found, {}, dry=False, covered=covered)
+        whole = gap_report.build_report("r", run.params, found, counted, dry=True, covered=covered)
+        applied = gap_report.build_report("r", run.params, found, {}, dry=False, covered=covered)
     told = f"{LINE} Inserted rows get the table's defaults in mood."
-    assert told in _words(as_text(backfill.described(whole)))
-    assert "likes: 6 of 8 columns are compared" in as_markdown(backfill.asked(whole))
-    assert "Inserted rows" not in as_text(backfill.described({**applied, "mode": "apply"}))
+    assert told in _words(as_text(gap_report.described(whole)))
+    assert "likes: 6 of 8 columns are compared" in as_markdown(gap_report.asked(whole))
+    assert "Inserted rows" not in as_text(gap_report.described({**applied, "mode": "apply"}))
 
 
 def test_a_reconciliation_names_it_once_and_raises_no_alarm(moody, emulator, target_dsn):

@@ -15,6 +15,7 @@ import pytest
 from dualwrite import postgres
 from dualwrite.engine import preflight
 from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, DocumentId, Field
+from dualwrite.model.run_report import CollectionResult
 from tests.conftest import clone
 from tests.support import apply, dry_run, gap_run, nonzero, reconciled, verify_all
 
@@ -71,13 +72,13 @@ class World:
     def given(self) -> dict[str, Any]:
         return {"catalog": self.catalog, "scope": "all", "collections": list(self.catalog.names), "grace_seconds": 0}
 
-    def dry(self, **changes: Any) -> dict[str, Any]:
+    def dry(self, **changes: Any) -> CollectionResult:
         return dry_run(self.firestore.project, self.emulator, self.dsn, **self.given, **changes)["people"]
 
-    def apply(self, **changes: Any) -> dict[str, Any]:
+    def apply(self, **changes: Any) -> CollectionResult:
         return apply(self.firestore.project, self.emulator, self.dsn, **self.given, **changes)["people"]
 
-    def verify(self) -> dict[str, Any]:
+    def verify(self) -> CollectionResult:
         with gap_run(self.firestore.project, self.emulator, self.dsn, **self.given) as run:
             return verify_all(run, ["people"])["people"]
 
@@ -85,7 +86,7 @@ class World:
         given = {"catalog": self.catalog, "collections": ["people"], "scope": "sweep", "write_ops_required": False}
         return reconciled(self.firestore.project, self.emulator, self.dsn, **given, max_share=100, **changes)
 
-    def all_agree(self, counts: dict[str, int], reason: str | None = None, **changes: Any) -> dict[str, Any]:
+    def all_agree(self, counts: dict[str, int], reason: str | None = None, **changes: Any) -> CollectionResult:
         """A dry run, an apply and a verification, which refuse the same for the same reason; returns the apply's report."""
         said, did, left = self.dry(**changes), self.apply(**changes), self.verify()
         assert nonzero(did["counts"]) == counts

@@ -27,13 +27,15 @@ from dualwrite.firestore.source import Source
 from dualwrite.migrations.files import folders, list_folders
 from dualwrite.model.errors import TargetError
 from dualwrite.model.gap_params import GapParams
+from dualwrite.model.run_report import GapReport
 from dualwrite.model.slices import Slice
 from dualwrite.model.windows import Window
 from dualwrite.postgres import seen_keys
 from dualwrite.postgres.target import Target
-from dualwrite.runs import backfill
 from dualwrite.runs import backfill_slices as sliced
+from dualwrite.runs.report import gap as gap_report
 from tests import in_slices
+from tests.shape import faults
 from tests.support import examine_all, gap_run, nonzero, one, table_bytes, verify_all
 from tests.worlds import club, put, small_world
 
@@ -278,8 +280,9 @@ def test_a_slice_that_failed_leaves_its_interval_not_examined_and_the_watermark_
     assert found["outcome"] == "not_examined"
     assert str(comments[1]) in found["not_examined"], "the report names the interval"
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.watermarks WHERE collection = 'comments'") == 0
-    whole = backfill.build_report("r", run.params, gap, {"comments": found}, dry=False)
-    assert "comments is not verified: its verification failed" in backfill.failures(whole)
+    whole = gap_report.build_report("r", run.params, gap, {"comments": found}, dry=False)
+    assert faults(whole, GapReport) == []
+    assert "comments is not verified: its verification failed" in [a["text"] for a in whole["alerts"]]
 
 
 def test_a_slice_that_is_done_again_counts_once(world, firestore, emulator, target_dsn):

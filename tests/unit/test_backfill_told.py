@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from dualwrite.catalog import CATALOG, EXPORT_TIME
+from dualwrite.model import gap_params
+from dualwrite.model.alert import line
 from dualwrite.model.render import as_markdown
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import GapReport
 from dualwrite.model.verdicts import Finding, Verdict
-from dualwrite.runs import backfill
-
-WINDOW = {"start": "2026-01-14T12:52:00+00:00", "end": "2026-11-29T07:05:00+00:00"}
-
-
-def _report(mode: str, *collections: CollectionReport) -> dict:
-    return {
-        "mode": mode, "scope": "window", "window": WINDOW, "added_parents": [], "approval": None, "answer": None,
-        "billed_reads": 5, "estimated_reads": 9, "collections": [c.as_json() for c in collections],
-    }  # fmt: skip
+from dualwrite.runs.report import gap
+from tests.shape import faults
 
 
-def _collection(name: str, phase: str, *verdicts: Verdict, excused: bool = False, **numbers) -> CollectionReport:
+def report_of(mode: str, *collections: CollectionReport, **changes: Any) -> GapReport:
+    """A backfill's report of these, which are of phase gap or verify."""
+    names = [c.collection for c in collections if c.phase == "gap"]
+    given = {"since": EXPORT_TIME, "collections": names, "mode": mode}
+    params = gap_params.parse(given, CATALOG, datetime.now(UTC)).model_copy(update={"added": ()})
+    found, checked = (
+        {c.collection: c.as_json() for c in collections if c.phase == phase} for phase in ("gap", "verify")
+    )
+    made = gap.build_report("r", params, found, checked, dry=mode == "dry_run", **changes)
+    assert faults(made, GapReport) == []
+    return made
+
+
+def _collection(name: str, phase: str, *verdicts: Verdict, excused: bool = False, **numbers: Any) -> CollectionReport:
     made = CollectionReport(name, phase, **numbers)
     for verdict in verdicts:
         made.add(Finding(verdict, f"{name}-{verdict}", f"{name}/{verdict}", excused=excused))
@@ -27,8 +41,8 @@ def _collection(name: str, phase: str, *verdicts: Verdict, excused: bool = False
 def test_an_approval_shows_what_would_be_written_alone():
     """The buttons stood 2,000 pixels down, below samples of what isn't decided, and a column of zeros."""
     asked = as_markdown(
-        backfill.asked(
-            _report(
+        gap.asked(
+            report_of(
                 "dry_run",
                 _collection("posts", "gap", Verdict.MISSING, Verdict.ORPHAN, Verdict.REJECTED),
                 _collection("blocks", "gap", Verdict.MATCHING),
@@ -49,11 +63,46 @@ def test_an_approval_shows_what_would_be_written_alone():
 
 def test_a_failed_backfill_says_what_to_do():
     """ "1 rejected, 2 extra, 1 of them excused" told neither, and left open of which one."""
-    gap = _collection("comments", "gap", Verdict.MATCHING)
-    checked = _collection("comments", "verify", Verdict.REJECTED, Verdict.EXTRA, verification="differs")
+    checked = _collection("comments", "verify", Verdict.REJECTED, Verdict.EXTRA, verification="not_verified")
     checked.add(Finding(Verdict.EXTRA, "x", excused=True))
-    assert backfill.failures(_report("apply", gap, checked)) == [
+    [alert] = report_of("apply", _collection("comments", "gap", Verdict.MATCHING), checked)["alerts"]
+    assert line(alert) == (
         "comments is not verified: 1 rejected, 2 extra (1 of these 3 excused); correct the documents that can't become rows, "
         "or excuse them with a reason; trigger reconcile_dual_writes with scope = sweep and repair = all to delete rows without "
         "a document"
-    ]
+    )
+
+
+FAILED = {
+    "missing": ([_collection("boards", "verify", Verdict.MISSING, verification="not_verified")], {}),
+    "stale": ([_collection("boards", "verify", Verdict.STALE, verification="not_verified")], {}),
+    "extra": ([_collection("boards", "verify", Verdict.EXTRA, verification="not_verified")], {}),
+    "all three": (
+        [_collection("boards", "verify", Verdict.STALE, Verdict.MISSING, Verdict.EXTRA, verification="not_verified")],
+        {},
+    ),
+    "in flight": ([_collection("boards", "verify", Verdict.IN_FLIGHT, verification="not_verified")], {}),
+    "too large": ([_collection("boards", "verify", verification="not_proven")], {}),
+    "its verification failed": ([], {}),
+    "its verification was lost": ([_collection("boards", "verify", not_examined="w")], {}),
+    "nobody answered": ([], {"approval": "unanswered"}),
+}
+
+
+@pytest.mark.parametrize(("checked", "changes"), FAILED.values(), ids=FAILED)
+def test_each_alert_of_a_backfill_says_what_to_press(checked, changes):
+    """Only documents that can't become rows need a person before any run."""
+    [alert] = report_of("apply", _collection("boards", "gap", Verdict.MATCHING), *checked, **changes)["alerts"]
+    press = alert["press"]
+    assert press is not None
+    assert line(alert).endswith(f"; {press['says']}")
+    if press["dag"] == "backfill_gap":
+        gap_params.parse({"since": EXPORT_TIME, **press["conf"]}, CATALOG, datetime.now(UTC))
+    else:
+        assert press["conf"] == {"scope": "sweep", "repair": "all"}, "a backfill deletes nothing"
+
+
+def test_a_rejected_review_is_no_failure_and_a_lost_verification_is():
+    assert report_of("review", _collection("boards", "gap"), approval="rejected")["alerts"] == []
+    lost = report_of("dry_run", _collection("boards", "gap"), verify_error="no answer")
+    assert [a["text"] for a in lost["alerts"]] == ["verify_counts failed: no answer"]

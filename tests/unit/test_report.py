@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,8 @@ def test_the_worst_report_stays_below_64_kb():
                     Finding(verdict, "é" * 750 + str(i), "p" * 6000, columns=("a",) * 10, reason=Refusal("r" * 50))
                 )
         collections.append(report.as_json())
-    whole = fit({"collections": collections})
+    made_up: Any = {"collections": collections}
+    whole = fit(made_up)
     assert len(json.dumps(whole, ensure_ascii=False).encode()) < 64_000
     assert whole["collections"][0]["counts"]["missing"] == SAMPLES, "counts are never dropped"
     assert whole["samples_shown"] < SAMPLES
@@ -98,7 +100,8 @@ def full() -> CollectionReport:
 def test_a_report_is_the_same_after_its_way_through_json():
     given = json.loads(json.dumps(full().as_json()))
     assert CollectionReport.from_json(given).as_json() == given
-    assert CollectionReport.from_json({**given, "scope": "sweep"}).as_json() == given
+    given["scope"] = "sweep"
+    assert CollectionReport.from_json(given).as_json() == {k: v for k, v in given.items() if k != "scope"}
 
 
 @pytest.mark.parametrize("counter", COUNTERS, ids=lambda c: c.name)

@@ -7,6 +7,8 @@ from typing import Any
 
 from airflow.configuration import conf
 
+from dualwrite.model.run_report import Answer
+
 
 def given(context: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a run as the form and its conf gave them; unknown keys included, so that code can refuse them
@@ -20,7 +22,7 @@ def triggered_by(context: Mapping[str, Any]) -> str:
     return getattr(context["dag_run"], "triggering_user_name", None) or str(context["run_id"])
 
 
-def answer(context: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
+def answer(context: Mapping[str, Any], task_id: str) -> Answer | None:
     """A person's answer to an approval: chosen options, name, and reason; None without one."""
     found = context["ti"].xcom_pull(task_ids=task_id)
     if found is None:

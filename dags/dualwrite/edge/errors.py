@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from dualwrite import alerts
 from dualwrite.edge.connections import TARGET_CONNECTION
+from dualwrite.model.alert import alert
 from dualwrite.model.errors import (
     Defect,
     DualWriteError,
@@ -23,6 +24,7 @@ from dualwrite.model.errors import (
     TargetError,
 )
 from dualwrite.model.render import wrapped
+from dualwrite.model.run_report import VERSION, StoppedReport
 
 log = logging.getLogger("dualwrite")
 
@@ -146,12 +148,16 @@ def told_in_full(context: Mapping[str, Any]) -> Iterator[None]:
 
 def _stop(context: Mapping[str, Any], why: str) -> NoReturn:
     """Ends a report that consists of one sentence, which is kept as the report, for the page."""
-    about = {
+    stopped: StoppedReport = {
+        "version": VERSION,
         "dag_id": str(context["dag"].dag_id),
         "run_id": str(context["run_id"]),
         "at": datetime.now(UTC).isoformat(),
+        "stopped": why,
+        "verdict": why,
+        "alerts": [alert(why, kind="stopped")],
     }
-    context["ti"].xcom_push(key="return_value", value={**about, "stopped": why, "verdict": why, "alerts": [why]})
+    context["ti"].xcom_push(key="return_value", value=stopped)
     fail([why])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -12,17 +12,19 @@ from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
 from dualwrite.catalog import CATALOG
 from dualwrite.edge.connections import source, target
-from dualwrite.edge.contexts import answer, given, triggered_by
+from dualwrite.edge.contexts import answer, given, page_link, triggered_by
 from dualwrite.edge.errors import clearly, clearly_run, fail, nothing_examined, told_in_full
 from dualwrite.model import gap_params
+from dualwrite.model.alert import line
 from dualwrite.model.choices import APPROVE
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import as_markdown, as_text
+from dualwrite.model.run_report import Approval, CollectionResult, CoverageResult, GapPlan, GapReport, SliceResult
 from dualwrite.model.slices import Slice
 from dualwrite.runs import backfill, slices
 from dualwrite.runs import backfill_slices as sliced
-from dualwrite.runs.backfill import Approval
 from dualwrite.runs.record import paced
+from dualwrite.runs.report import gap as report_of
 
 log = logging.getLogger("dualwrite")
 
@@ -68,10 +70,10 @@ def approval_of(context: Mapping[str, Any], params: GapParams) -> Approval | Non
     return "approved" if APPROVE in found["chosen"] else "rejected"
 
 
-def _covered(context: Mapping[str, Any]) -> dict[str, Any]:
+def _covered(context: Mapping[str, Any]) -> dict[str, CoverageResult]:
     """Which columns are compared, as preflight found it (one of an earlier version found nothing)."""
-    plan = context["ti"].xcom_pull(task_ids="preflight", key="plan") or {}
-    return dict(plan.get("coverage", {}))
+    plan: GapPlan | None = context["ti"].xcom_pull(task_ids="preflight", key="plan")
+    return plan.get("coverage", {}) if plan else {}
 
 
 def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -81,13 +83,20 @@ def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     with gap_run(context, params) as run:
         plan = backfill.preflight(run, by=triggered_by(context))
         parts = sliced.cut_gap(run, plan["preflight"]["estimated_reads"])
-        context["ti"].xcom_push(key="plan", value={**plan, "billed_reads": run.source.billed_reads})
+        plan["billed_reads"] = run.source.billed_reads
+        context["ti"].xcom_push(key="plan", value=plan)
     return [part.as_json() for part in parts]
 
 
 def slices_of(context: Mapping[str, Any], task_id: str) -> list[Slice]:
     """The slices that a task returned."""
     return [Slice.from_json(part) for part in context["ti"].xcom_pull(task_ids=task_id) or ()]
+
+
+def _added_up(parts: Sequence[Slice], made: Sequence[CollectionResult | None]) -> dict[str, CollectionResult]:
+    """The gap's large collections, each of its slices."""
+    names = dict.fromkeys(part.collection for part in parts)
+    return {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in names}
 
 
 def made_of(context: Mapping[str, Any], task_id: str, number: int) -> list[Any]:
@@ -112,23 +121,23 @@ def examine_for_review(context: Mapping[str, Any]) -> str:
         raise AirflowSkipException("Nobody is to be asked.")
     parts = slices_of(context, "preflight")
     made = made_of(context, "review_slices", len(parts))
-    found = {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in {p.collection for p in parts}}
+    found = _added_up(parts, made)
     before = _unlogged_reads(context)
     with run_of(context, sum(m["billed_reads"] for m in made if m is not None)) as run:
         small = [name for name in run.params.names if name not in found]
         found |= {name: backfill.examine(run, name, dry=True, record=False) for name in small}
         counted = {name: backfill.verify(run, name, counts_only=True, record=False) for name in run.params.names}
-    whole = backfill.build_report(
+    whole = report_of.build_report(
         run.run_id, run.params, found, counted, dry=True, preflight_reads=before, covered=_covered(context)
     )
     context["ti"].xcom_push(key="billed_reads", value=whole["billed_reads"] - before)
     context["ti"].xcom_push(
         key="found", value={c["collection"]: c for c in whole["collections"] if c["phase"] == "gap"}
     )
-    return as_markdown(backfill.asked(whole))
+    return as_markdown(report_of.asked(whole))
 
 
-def review_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+def review_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> CollectionResult:
     """One slice of a large collection, for the approval. The run log tells nothing of its neighbours, so under a cap they
     count as if they had read all that they hold."""
     own = Slice.from_json(part)
@@ -137,7 +146,7 @@ def review_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[st
         return sliced.examine(run, own, dry=True, record=False)
 
 
-def examine(context: Mapping[str, Any], name: str) -> dict[str, Any]:
+def examine(context: Mapping[str, Any], name: str) -> CollectionResult:
     params = plan_of(context)
     if name not in params.names:  # only if someone clears it, or `choose` failed
         raise AirflowSkipException(f"{name} is not selected.")
@@ -147,7 +156,7 @@ def examine(context: Mapping[str, Any], name: str) -> dict[str, Any]:
         return backfill.examine(run, name, dry=params.mode == "dry_run")
 
 
-def examine_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+def examine_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> CollectionResult:
     """One slice of a large collection."""
     params = plan_of(context)
     if approval_of(context, params) in ("rejected", "unanswered"):
@@ -175,19 +184,19 @@ def verify_counts(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [part.as_json() for part in parts]
 
 
-def verify_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+def verify_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> SliceResult:
     with run_of(context) as run:
         return sliced.verify(run, Slice.from_json(part))
 
 
-def verify_rest(context: Mapping[str, Any]) -> dict[str, Any]:
+def verify_rest(context: Mapping[str, Any]) -> dict[str, CollectionResult]:
     """The last step of each large collection's verification."""
     parts = slices_of(context, "verify_counts")
-    made = made_of(context, "verify_slices", len(parts))
-    needed = context["ti"].xcom_pull(task_ids="verify_counts", key="needed")
+    made: list[SliceResult | None] = made_of(context, "verify_slices", len(parts))
+    needed: dict[str, sliced.Needed] = context["ti"].xcom_pull(task_ids="verify_counts", key="needed") or {}
     with run_of(context) as run:
         checked = {
-            name: sliced.finish_verification(run, *slices.of(name, parts, made), needed[name]) for name in needed or {}
+            name: sliced.finish_verification(run, *slices.of(name, parts, made), needed[name]) for name in needed
         }
         sliced.forget_looks(run)
     return checked
@@ -204,7 +213,7 @@ def _keep_answer(context: Mapping[str, Any], params: GapParams) -> None:
         log.warning("Who decided could not be kept in dualwrite.interventions: %s", type(error).__name__)
 
 
-def report(context: Mapping[str, Any]) -> dict[str, Any]:
+def report(context: Mapping[str, Any]) -> GapReport:
     """The report, in the log and as XCom. Fails with all faults in one line."""
     pull = context["ti"].xcom_pull
     plan = pull(task_ids="preflight", key="plan")
@@ -213,12 +222,17 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
     with told_in_full(context):
         params, parts = plan_of(context), slices_of(context, "preflight")
         made = made_of(context, "examine_slices", len(parts))
-        found = {name: pull(task_ids=f"collections.{name}") for name in params.names}
-        found |= {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in {p.collection for p in parts}}
+        found: dict[str, CollectionResult | None] = {
+            name: pull(task_ids=f"collections.{name}") for name in params.names
+        }
+        found |= _added_up(parts, made)
         if approval_of(context, params) == "rejected":  # the findings that the person saw and rejected
             found = pull(task_ids="examine_for_review", key="found") or found
-        checked = {**(pull(task_ids="verify_counts", key="reports") or {}), **(pull(task_ids="finish") or {})}
-        whole = backfill.build_report(
+        checked: dict[str, CollectionResult | None] = {
+            **(pull(task_ids="verify_counts", key="reports") or {}),
+            **(pull(task_ids="finish") or {}),
+        }
+        whole = report_of.build_report(
             str(context["run_id"]),
             params,
             found,
@@ -228,15 +242,12 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
             answer=answer(context, "decision"),
             preflight_reads=_unlogged_reads(context),
             covered=_covered(context),
+            verify_error=pull(task_ids="verify_counts", key="error"),
         )
-    log.info("\n%s", as_text(backfill.described(whole)))
+    log.info("\n%s", as_text(report_of.described(whole)))
     if params.mode != "dry_run":
         _keep_answer(context, params)
-    faults = backfill.failures(whole)
-    if why := pull(task_ids="verify_counts", key="error"):
-        faults.append(f"verify_counts failed: {why}")
-    whole["alerts"] = faults
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
-    if faults:
-        fail(faults)
+    if whole["alerts"]:
+        fail([line(alert, page_link()) for alert in whole["alerts"]])
     return whole

@@ -11,7 +11,9 @@ from dualwrite.edge.connections import migrations_connection
 from dualwrite.edge.contexts import given, triggered_by
 from dualwrite.edge.errors import clearly, fail, told_in_full
 from dualwrite.migrations import MigrationParams, Migrator, Step
+from dualwrite.model.alert import line
 from dualwrite.model.render import as_text
+from dualwrite.model.run_report import MigrationsReport, MigrationStep
 
 log = logging.getLogger("dualwrite")
 
@@ -20,7 +22,7 @@ def params_of(context: Mapping[str, Any]) -> MigrationParams:
     return MigrationParams.checked(given(context))
 
 
-def plan(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+def plan(context: Mapping[str, Any]) -> list[MigrationStep]:
     with clearly(), migrations_connection() as connection:
         steps = migrations.make_plan(connection, params_of(context))
     for step in steps:
@@ -28,7 +30,7 @@ def plan(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [step.as_json() for step in steps]
 
 
-def apply(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+def apply(context: Mapping[str, Any]) -> list[MigrationStep]:
     with clearly():
         migrator = Migrator(migrations_connection, params_of(context), context["run_id"])
         steps = migrator.run()
@@ -39,25 +41,28 @@ def apply(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [step.as_json() for step in steps]
 
 
-def verify(context: Mapping[str, Any], steps: list[dict[str, Any]]) -> list[str]:
+def verify(context: Mapping[str, Any], steps: list[MigrationStep]) -> list[str]:
     with clearly(), migrations_connection() as connection:
         if params_of(context).mode == "dry_run":
             return []
         return migrations.verify(connection, [Step(**step) for step in steps])
 
 
-def report(context: Mapping[str, Any]) -> dict[str, Any]:
+def report(context: Mapping[str, Any]) -> MigrationsReport:
     """Raises if a file was refused or failed, or if the tables differ."""
     pull = context["ti"].xcom_pull
     planned, applied, differences = pull(task_ids="plan"), pull(task_ids="apply"), pull(task_ids="verify")
     with told_in_full(context), clearly(), migrations_connection() as connection:
         whole = migrations.build_report(
-            connection, params_of(context), context["run_id"], applied or planned or [], differences
+            connection,
+            params_of(context),
+            context["run_id"],
+            applied or planned or [],
+            differences,
+            ended=applied is not None,
         )
     log.info("\n%s", as_text(migrations.described(whole)))
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: it is wanted most then
-    if applied is None or differences is None:
-        fail(["The migrations were only partly applied: see the task that failed, plan or apply."])
-    if differences:
-        fail(["The target is not as the migrations promise: " + "; ".join(differences)])
+    if whole["alerts"]:
+        fail([line(alert) for alert in whole["alerts"]])
     return whole

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dualwrite import alerts
-from dualwrite.model.report import Alert
+from dualwrite.model.alert import alert
 
 log = logging.getLogger("dualwrite")
 
@@ -58,7 +58,7 @@ def tell_of_timeout(context: Mapping[str, Any]) -> None:
     )
     log.error("%s", text)
     alerts.begin(dag_id=dag_id, run_id=run_id)
-    alerts.tell([Alert(text, kind="timed_out")])
+    alerts.tell([alert(text, kind="timed_out")])
 
 
 CALLBACK = tell_of_timeout if os.environ.get("DUALWRITE_TELL_OF_TIMEOUT") == "1" else None

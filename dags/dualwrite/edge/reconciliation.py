@@ -28,15 +28,19 @@ from dualwrite.edge.errors import (
     told_in_full,
     worth_a_retry,
 )
+from dualwrite.model.alert import line
 from dualwrite.model.errors import DualWriteError, ParameterError
 from dualwrite.model.reconcile_params import BY_A_PERSON, SCHEDULED_MAX_BILLED_READS, ReconcileParams
 from dualwrite.model.render import as_text
+from dualwrite.model.run_report import CollectionResult, FirstLook, Gate, R, RunReport, SliceResult, StageResult
 from dualwrite.model.slices import Slice
 from dualwrite.postgres.target import Target
-from dualwrite.runs import open_list, reconcile_plan, reconcile_report, reconciliation, sweep
+from dualwrite.runs import open_list, reconcile_plan, reconciliation, sweep
 from dualwrite.runs import repair as repairs
 from dualwrite.runs.reconcile_plan import Plan, Run
 from dualwrite.runs.record import paced
+from dualwrite.runs.report import text
+from dualwrite.runs.report.build import build_report
 from dualwrite.runs.sweep import Sweeps
 
 log = logging.getLogger("dualwrite")
@@ -132,7 +136,7 @@ def _opener(run_id: str, plan: Plan) -> reconciliation.Opened:
     return opened
 
 
-class _Kept(dict[str, dict[str, Any]]):
+class _Kept(dict[str, R]):
     """What a try of this task has finished, kept for the next one in Airflow's store for tasks (new in Airflow 3.3; without
     it a retry begins anew). A task that ended well forgets it: when it is cleared, it is to look again."""
 
@@ -142,7 +146,7 @@ class _Kept(dict[str, dict[str, Any]]):
         kept = (self._store.get("kept") if self._store is not None else None) or {}
         super().__init__(kept["reports"] if kept.get("plan") == self._plan else {})
 
-    def __setitem__(self, name: str, report: dict[str, Any]) -> None:
+    def __setitem__(self, name: str, report: R) -> None:
         super().__setitem__(name, report)
         if self._store is not None:
             self._store.set("kept", {"plan": self._plan, "reports": dict(self)})
@@ -152,7 +156,7 @@ class _Kept(dict[str, dict[str, Any]]):
             self._store.delete("kept")
 
 
-def _told(context: Mapping[str, Any], stage: reconciliation.Stage) -> dict[str, Any]:
+def _told(context: Mapping[str, Any], stage: reconciliation.Stage[R]) -> StageResult[R]:
     """A stage as JSON. Raises if a retry may still succeed; the retry repeats only what failed."""
     errors = {name: cleared(error) for name, error in stage.errors.items()}
     text = "; ".join(f"{name}: {error}" for name, error in errors.items())
@@ -161,8 +165,7 @@ def _told(context: Mapping[str, Any], stage: reconciliation.Stage) -> dict[str, 
         raise type(again)(text)
     if errors:
         log.error("%s", text)
-    told = {name: str(error) for name, error in errors.items()}
-    return {"reports": stage.reports, "errors": told, "billed_reads": stage.billed_reads}
+    return reconciliation.told(stage, lambda error: str(cleared(error)))
 
 
 # --- the tasks ----------------------------------------------------------------------------------------------------------
@@ -191,7 +194,7 @@ def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [part.as_json() for part in sweeps.parts]
 
 
-def sweep_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+def sweep_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> SliceResult:
     """The first look at one slice of a large collection."""
     with run_of(context, plan_of(context)) as run:
         return sweep.look_at_slice(run, Slice.from_json(part))
@@ -205,11 +208,11 @@ def _sweeps(context: Mapping[str, Any]) -> Sweeps:
     return Sweeps(parts, pull(task_ids="preflight", key="baselines") or {}, made)
 
 
-def compare(context: Mapping[str, Any]) -> dict[str, Any]:
+def compare(context: Mapping[str, Any]) -> StageResult[FirstLook]:
     """The first look at every collection. One that fails at the last try is reported as not examined."""
     plan = plan_of(context)
     with clearly_run(context):
-        kept = _Kept(context, plan)
+        kept = _Kept[FirstLook](context, plan)
         opener = _opener(str(context["run_id"]), plan)
         made = _told(context, reconciliation.compare(plan, opener, kept, sweeps=_sweeps(context)))
         kept.forget()
@@ -236,18 +239,18 @@ def look_again(context: Mapping[str, Any]) -> bool:
     return reconciliation.is_due(gate)
 
 
-def repair(context: Mapping[str, Any]) -> dict[str, Any]:
+def repair(context: Mapping[str, Any]) -> StageResult[CollectionResult]:
     """Makes the repair that the gate planned, in the right order, and looks at it once more."""
     plan = plan_of(context)
     with run_of(context, plan) as run:
-        kept = _Kept(context, plan)
-        gate = context["ti"].xcom_pull(task_ids="look_again", key="gate")
+        kept = _Kept[CollectionResult](context, plan)
+        gate: Gate = context["ti"].xcom_pull(task_ids="look_again", key="gate")
         made = _told(context, reconciliation.repair_all(run, gate, kept))
         kept.forget()
     return made
 
 
-def report(context: Mapping[str, Any]) -> dict[str, Any]:
+def report(context: Mapping[str, Any]) -> RunReport:
     """The whole run in one table, in the log and as XCom. Fails, with everything that is wrong in one line, while any drift
     is open that nobody has excused."""
     pull = context["ti"].xcom_pull
@@ -261,22 +264,22 @@ def report(context: Mapping[str, Any]) -> dict[str, Any]:
         pull(task_ids="repair"),
         {name: error for name in tasks if (error := pull(task_ids=name, key="error"))},
     )
-    plan, link = plan_of(context), page_link()
+    plan = plan_of(context)
     with (
         told_in_full(context),
         clearly_run(context),
         target() as postgres_target,
         postgres_target.transaction() as connection,
     ):
-        whole = reconcile_report.build_report(connection, CATALOG, str(context["run_id"]), plan, parts, link=link)
+        whole = build_report(connection, CATALOG, str(context["run_id"]), plan, parts)
         pages, whole["listed"] = open_list.pages(connection, unattended=plan.unattended)
     for number, page in enumerate(pages):
         context["ti"].xcom_push(key=f"open_{number}", value=page)
-    log.info("\n%s", as_text(reconcile_report.described(whole)))
+    log.info("\n%s", as_text(text.described(whole)))
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
-    if found := reconcile_report.alerts(whole, CATALOG, plan, link):
-        alerts.tell(found)
-        fail([alert.text for alert in found])
+    if whole["alerts"]:
+        alerts.tell(whole["alerts"], page_link())
+        fail([line(alert, page_link()) for alert in whole["alerts"]])
     if whole["parity"]["equal"]:
         context["outlet_events"][PARITY_IF_EQUAL].add(PARITY, extra={"oldest_sweep": whole["parity"]["oldest_sweep"]})
     return whole

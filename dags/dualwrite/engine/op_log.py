@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from dualwrite.engine.units import Unit, entry_of_key
 from dualwrite.model.declaration import Collection, DocumentId, Segment
 from dualwrite.model.documents import can_be_asked
 from dualwrite.model.mapping import label_of_key
+from dualwrite.model.run_report import OperationCounts
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
 from dualwrite.model.windows import LONG_AGO, Window
 from dualwrite.postgres import Connection
@@ -79,7 +79,7 @@ class Activity:
         """How many operations these entity types have together."""
         return sum(self.by_entity.get(entity, 0) for entity in entities)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> OperationCounts:
         return {
             "total": self.total,
             "by_entity": self.by_entity,

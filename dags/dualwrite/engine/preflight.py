@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from dualwrite import postgres, settings
 from dualwrite.engine import check_fields, held
@@ -20,6 +19,7 @@ from dualwrite.model.coverage import Coverage, coverage_of
 from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, EntryValue, Field
 from dualwrite.model.errors import PreflightError, TargetError
 from dualwrite.model.live import can_be_key, fits
+from dualwrite.model.run_report import PreflightResult
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection, live_types, privileges
 from dualwrite.postgres.enforced import Index, enforced
@@ -49,7 +49,7 @@ class Preflight:
     unknown_constraints: dict[str, list[str]]
     """What refuses rows and isn't in the catalog, by table: unique keys, exclusion constraints and foreign keys."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> PreflightResult:
         return {
             "role": self.role,
             "server": self.server,

@@ -35,7 +35,6 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from dualwrite.engine.compare import Examiner
 from dualwrite.firestore.source import Scan, Source
@@ -50,6 +49,7 @@ from dualwrite.model.baseline import (
 )
 from dualwrite.model.check_fields import END_OF_TIME
 from dualwrite.model.declaration import Collection, FieldPath
+from dualwrite.model.run_report import TripwireResult
 from dualwrite.model.verdicts import Verdict
 from dualwrite.model.windows import LONG_AGO, Window
 from dualwrite.postgres.target import Target
@@ -78,8 +78,14 @@ class Tripped:
     """Slices that were examined because of it."""
     calls_sweep: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        return {"deviation": self.deviation, "slices": self.slices, "calls_sweep": self.calls_sweep}
+    def as_json(self) -> TripwireResult:
+        return {
+            "deviation": self.deviation,
+            "slices": self.slices,
+            "calls_sweep": self.calls_sweep,
+            "failed": None,
+            "waits_until": None,
+        }
 
 
 @dataclass(frozen=True, slots=True)

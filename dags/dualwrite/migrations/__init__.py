@@ -2,7 +2,7 @@
 
 from dualwrite.migrations.migrator import Migrator
 from dualwrite.migrations.plan import Step, make_plan
-from dualwrite.migrations.report import DAG_ID, build_report, described, keep_person, standing, verdict
+from dualwrite.migrations.report import DAG_ID, build_report, described, keep_person, standing
 from dualwrite.migrations.verify import verify
 from dualwrite.model.migration_params import MigrationParams
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dualwrite import postgres, settings
 from dualwrite.migrations.files import MigrationFile, folders, read_folders
@@ -13,6 +12,7 @@ from dualwrite.migrations.ledger import Ledger, read_ledger
 from dualwrite.migrations.rules import Created
 from dualwrite.model.errors import MigrationError, ParameterError
 from dualwrite.model.migration_params import MigrationParams
+from dualwrite.model.run_report import MigrationStep
 from dualwrite.postgres import Connection, privileges
 
 
@@ -30,7 +30,7 @@ class Step:
     def label(self) -> str:
         return f"{self.version}_{self.name}"
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> MigrationStep:
         return {"version": self.version, "name": self.name, "state": self.state, "reason": self.reason}
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from dualwrite import postgres
 from dualwrite.migrations.plan import make_plan
 from dualwrite.migrations.verify import verify, web_client_state, web_client_tables
+from dualwrite.model.alert import alert
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.migration_params import MigrationParams
 from dualwrite.model.render import Block, Heading, Items, Paragraph, Table
+from dualwrite.model.run_report import VERSION, Alert, MigrationsReport, MigrationsStanding, MigrationStep
 from dualwrite.postgres import Connection, privileges
 from dualwrite.postgres.remembered import interventions
 
@@ -20,10 +21,10 @@ DAG_ID = "apply_migrations"
 _WOULD_BE = {"pending": "would be applied", "interrupted": "would be finished"}
 
 
-def standing(connection: Connection) -> dict[str, Any]:
+def standing(connection: Connection) -> MigrationsStanding:
     """The target compared with the migrations now: applied, pending and differing ones; `unknown` says why that can't be
     told."""
-    found: dict[str, Any] = {"applied": 0, "pending": [], "differences": 0, "unknown": None}
+    found: MigrationsStanding = {"applied": 0, "pending": [], "differences": 0, "unknown": None}
     try:
         steps = make_plan(connection, MigrationParams())
         found["differences"] = len(verify(connection, steps))
@@ -51,12 +52,14 @@ def build_report(
     connection: Connection,
     params: MigrationParams,
     run_id: str,
-    steps: Sequence[Mapping[str, Any]],
+    steps: Sequence[MigrationStep],
     differences: Sequence[str] | None,
-) -> dict[str, Any]:
-    """States, names and differences (None: never compared), no SQL."""
-    whole: dict[str, Any] = {
-        "version": 2,
+    *,
+    ended: bool = True,
+) -> MigrationsReport:
+    """States, names and differences (None: never compared), no SQL. `ended`: no task failed."""
+    return {
+        "version": VERSION,
         "dag_id": DAG_ID,
         "run_id": run_id,
         "mode": params.mode,
@@ -64,31 +67,42 @@ def build_report(
         "web_client": web_client_state(connection),
         "web_client_tables": web_client_tables(),
         "differences": None if differences is None else list(differences),
+        "verdict": _verdict(params.mode, steps, differences),
+        "alerts": _alerts(differences, ended=ended and differences is not None),
     }
-    whole["verdict"] = verdict(whole)
-    return whole
 
 
-def verdict(report: Mapping[str, Any]) -> str:
+def _alerts(differences: Sequence[str] | None, *, ended: bool) -> list[Alert]:
+    """Why the run fails; empty if it succeeds."""
+    if not ended:
+        text = "The migrations were only partly applied: see the task that failed, plan or apply"
+        return [alert(text, kind="partly_applied")]
+    if differences:
+        text = f"The target is not as the migrations promise: {'; '.join(differences)}"
+        return [alert(text, kind="tables_differ")]
+    return []
+
+
+def _verdict(mode: str, steps: Sequence[MigrationStep], differences: Sequence[str] | None) -> str:
     """The run in one sentence."""
-    states = Counter(step["state"] for step in report["steps"])
-    refused = [f"{s['version']}_{s['name']}" for s in report["steps"] if s["state"] == "refused"]
+    states = Counter(step["state"] for step in steps)
+    refused = [f"{s['version']}_{s['name']}" for s in steps if s["state"] == "refused"]
     if refused:
         return f"Refused, nothing was applied: {', '.join(refused)}."
-    if report["mode"] == "dry_run":
+    if mode == "dry_run":
         waiting = states["pending"] + states["interrupted"] + states["not_tried"]
         if not waiting:
             return "Nothing is left to apply."
         untried = f" {states['not_tried']} of them could not be tried." if states["not_tried"] else ""
         return f"{waiting} migrations would be applied.{untried} Nothing was changed."
-    if report["differences"] is None:
+    if differences is None:
         return "Not verified: the migrations were only partly applied."
-    if report["differences"]:
+    if differences:
         return "The tables differ from what the migrations promise."
     return "Verified: every migration is applied, and the tables are as they promise."
 
 
-def described(report: Mapping[str, Any]) -> list[Block]:
+def described(report: MigrationsReport) -> list[Block]:
     """The run as a person reads it."""
     would = _WOULD_BE if report["mode"] == "dry_run" else {}
     rows = [
@@ -97,7 +111,7 @@ def described(report: Mapping[str, Any]) -> list[Block]:
     ]
     blocks: list[Block] = [
         Heading(f"Migrations, {report['mode'].replace('_', ' ')}"),
-        Paragraph(verdict(report), strong=True),
+        Paragraph(report["verdict"], strong=True),
         Table(["version", "name", "state", "reason"], rows, left=4),
     ]
     if any(step["state"] == "not_tried" for step in report["steps"]):

@@ -7,11 +7,11 @@ app are cut off there and documents aren't: so both sides are cut alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import accumulate
-from typing import Any, Self
+from typing import Self, TypedDict
 
 from dualwrite.model.check_fields import Check
 from dualwrite.model.declaration import Collection
@@ -59,6 +59,16 @@ def whole_millisecond(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+class BaselineJson(TypedDict):
+    """A baseline as it was measured, on its way to the task that keeps it."""
+
+    field: str
+    edges: list[str]
+    differences: list[int]
+    untimed: int
+    stray: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Baseline:
     """Documents minus rows of each slice, counted just before the slice was examined on both sides.
@@ -84,13 +94,18 @@ class Baseline:
     kept_at: datetime | None = None
     """When it was kept, by the target's clock; None where it wasn't yet."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> BaselineJson:
         edges = [edge.isoformat() for edge in self.edges]
-        told = {"field": self.field, "edges": edges, "differences": self.differences, "untimed": self.untimed}
-        return {**told, "stray": self.stray}
+        return {
+            "field": self.field,
+            "edges": edges,
+            "differences": list(self.differences),
+            "untimed": self.untimed,
+            "stray": self.stray,
+        }
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Self:
+    def from_json(cls, given: BaselineJson) -> Self:
         """A baseline as it was measured, before it was kept."""
         edges = tuple(map(datetime.fromisoformat, given["edges"]))
         return cls(given["field"], edges, tuple(given["differences"]), given["untimed"], stray=given["stray"])

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from dualwrite.model.declaration import Collection
 from dualwrite.model.render import Block, Items
+from dualwrite.model.run_report import CoverageResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Coverage:
     def columns(self) -> int:
         return self.compared + len(self.undeclared) + len(self.uncompared)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> CoverageResult:
         return {
             "compared": self.compared,
             "undeclared": list(self.undeclared),
@@ -37,7 +38,7 @@ class Coverage:
         }
 
     @classmethod
-    def from_json(cls, collection: str, given: Mapping[str, Any]) -> Self:
+    def from_json(cls, collection: str, given: CoverageResult) -> Self:
         uncompared = tuple(given["uncompared"].items())
         return cls(collection, given["compared"], tuple(given["undeclared"]), tuple(given["made"]), uncompared)
 

@@ -10,14 +10,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeVar
 
 from dualwrite.model import cost
 from dualwrite.model.errors import IdentityError
 from dualwrite.model.render import Block, Code, Items, Paragraph, Table, number
+from dualwrite.model.run_report import CollectionResult, GapReport, RunReport, Sample
 from dualwrite.model.verdicts import DRIFT, VERDICTS, Finding, Verdict, printable
 
-VERSION = 1
 SAMPLES = 20
 """How many findings of one verdict a report shows; the counts beside them are exact."""
 
@@ -59,7 +59,7 @@ class CollectionReport:
     taken: int = 0
     """Keys taken up for examination, counted where they are read and not where they are judged."""
     counts: Counter[str] = field(default_factory=Counter)
-    samples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
     examined: int = _counter(logged=True)
     excused: int = _counter()
@@ -87,6 +87,8 @@ class CollectionReport:
     billed_reads: int = _counter("billed reads", work=True, logged=True)
     seconds: float = _counter("seconds", default=0.0, logged=True)
     verification: str | None = None
+    slices: int = 0
+    """How many slices it was examined in; 0 if in one piece."""
     not_examined: str | None = None
     """Why the collection could not be read whole; None where it was."""
 
@@ -114,10 +116,6 @@ class CollectionReport:
                 setattr(self, counter.name, getattr(self, counter.name) + getattr(repair, counter.name))
 
     @property
-    def outcome(self) -> str:
-        return "examined" if self.not_examined is None else "not_examined"
-
-    @property
     def drift(self) -> int:
         """Keys in a verdict that is drift, those left out that are excused or expected."""
         return sum(self.counts[v] for v in DRIFT) - self.excused - self.expected
@@ -133,7 +131,17 @@ class CollectionReport:
                 "report. Report the defect with the task's log."
             )
 
-    def as_json(self) -> dict[str, Any]:
+    @property
+    def outcome(self) -> Literal["examined", "not_examined"]:
+        return "examined" if self.not_examined is None else "not_examined"
+
+    def logged(self) -> dict[str, float | None]:
+        """The numbers that dualwrite.runs has a column for, by its name."""
+        return {c.name: getattr(self, c.name) for c in COUNTERS if c.logged} | {"seconds": round(self.seconds, 3)}
+
+    def as_json(self) -> CollectionResult:
+        # Slices may have been examined side by side: their seconds add up to no time that passed.
+        rate = self.seconds > 0 and not self.slices
         return {
             "collection": self.collection,
             "phase": self.phase,
@@ -141,16 +149,34 @@ class CollectionReport:
             "not_examined": self.not_examined,
             "counts": {str(v): self.counts[v] for v in VERDICTS},
             "drift": self.drift,
-            **{counter.name: getattr(self, counter.name) for counter in COUNTERS},
+            "examined": self.examined,
+            "excused": self.excused,
+            "left_alone": self.left_alone,
+            "documents_read": self.documents_read,
+            "stray": self.stray,
+            "unlocatable": self.unlocatable,
+            "operations_left": self.operations_left,
+            "expected": self.expected,
+            "inserted": self.inserted,
+            "updated": self.updated,
+            "deleted": self.deleted,
+            "parents_inserted": self.parents_inserted,
+            "derived_lag": self.derived_lag,
+            "source_count": self.source_count,
+            "target_count": self.target_count,
+            "reads_to_verify": self.reads_to_verify,
+            "proof_reads": self.proof_reads,
+            "billed_reads": self.billed_reads,
             "seconds": round(self.seconds, 3),
-            "documents_per_second": round(self.documents_read / self.seconds) if self.seconds > 0 else None,
+            "documents_per_second": round(self.documents_read / self.seconds) if rate else None,
             "verification": self.verification,
+            "slices": self.slices,
             "reasons": dict(self.reasons.most_common(SAMPLES)),
             "samples": {str(v): s for v, s in self.samples.items() if v != Verdict.MATCHING},
         }
 
     @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Self:
+    def from_json(cls, given: CollectionResult) -> Self:
         """The report as `as_json` gave it to another task, or kept it; what else stands there is left alone."""
         return cls(
             given["collection"],
@@ -159,9 +185,28 @@ class CollectionReport:
             counts=Counter(given["counts"]),
             samples={verdict: list(samples) for verdict, samples in given["samples"].items()},
             reasons=Counter(given["reasons"]),
+            examined=given["examined"],
+            excused=given["excused"],
+            left_alone=given["left_alone"],
+            documents_read=given["documents_read"],
+            stray=given["stray"],
+            unlocatable=given["unlocatable"],
+            operations_left=given["operations_left"],
+            expected=given["expected"],
+            inserted=given["inserted"],
+            updated=given["updated"],
+            deleted=given["deleted"],
+            parents_inserted=given["parents_inserted"],
+            derived_lag=given["derived_lag"],
+            source_count=given["source_count"],
+            target_count=given["target_count"],
+            reads_to_verify=given["reads_to_verify"],
+            proof_reads=given["proof_reads"],
+            billed_reads=given["billed_reads"],
+            seconds=given["seconds"],
             verification=given["verification"],
+            slices=given["slices"],
             not_examined=given["not_examined"],
-            **{counter.name: given[counter.name] for counter in COUNTERS},
         )
 
 
@@ -185,28 +230,21 @@ def merged(parts: Sequence[CollectionReport]) -> CollectionReport:
     return whole
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """One thing that is wrong. The task's last line, its exception and the Sentry event are made of `text`.
+LIMIT = 60_000
+"""Bytes of a report's JSON. XCom values live in Airflow's database; 64 KB is the promise."""
 
-    `collection` is None if the problem concerns no single one. `kind` is a verdict, or a word for what went wrong
-    (not_swept, timed_out, ...). Together they name the standing problem, so that a drift that stays is one issue and not a
-    hundred.
-    """
-
-    text: str
-    collection: str | None = None
-    kind: str | None = None
-    cause: str | None = None
+Whole = TypeVar("Whole", RunReport, GapReport)
 
 
-def fit(report: dict[str, Any], limit: int = 60_000) -> dict[str, Any]:
-    """The report with as many samples as fit into `limit` bytes of JSON; says so where it had to drop some.
+def size(report: RunReport | GapReport) -> int:
+    """In bytes of JSON."""
+    return len(json.dumps(report, ensure_ascii=False).encode())
 
-    XCom values live in Airflow's database; 64 KB is the promise.
-    """
+
+def fit(report: Whole, limit: int = LIMIT) -> Whole:
+    """The report with as many samples as fit into `limit` bytes; `samples_shown` says how many that are."""
     keep = SAMPLES
-    while len(json.dumps(report, ensure_ascii=False).encode()) > limit and keep > 0:
+    while size(report) > limit and keep > 0:
         keep //= 2
         for collection in report["collections"]:
             collection["samples"] = {v: s[:keep] for v, s in collection["samples"].items() if keep}
@@ -219,7 +257,7 @@ def fit(report: dict[str, Any], limit: int = 60_000) -> dict[str, Any]:
 _ALWAYS = ("billed_reads", "seconds")
 
 
-def table(collections: Iterable[Mapping[str, Any]]) -> Table:
+def table(collections: Iterable[CollectionResult]) -> Table:
     """Counts by collection and verdict. Columns that would hold nothing but zeros are left out."""
     reports = [CollectionReport.from_json(given) for given in collections]
     verdicts = [v for v in VERDICTS if any(r.counts[v] for r in reports)]
@@ -251,7 +289,7 @@ def _line(
     return [r.collection, number(r.examined), *cells, *verification]
 
 
-def samples(collections: Iterable[Mapping[str, Any]]) -> list[Block]:
+def samples(collections: Iterable[CollectionResult]) -> list[Block]:
     """What was not examined, and samples of every verdict that is not matching: ids, paths and columns, no content."""
     blocks: list[Block] = []
     for r in collections:
@@ -270,9 +308,7 @@ _ALIKE = 3
 """Samples that are shown of many with one reason: the others would be the same line with another key."""
 
 
-def _by_reason(
-    samples: Sequence[Mapping[str, Any]], reasons: Mapping[str, int]
-) -> tuple[list[Mapping[str, Any]], list[str]]:
+def _by_reason(samples: Sequence[Sample], reasons: Mapping[str, int]) -> tuple[list[Sample], list[str]]:
     """Of a verdict's samples those worth showing, and a line with the number of each reason that many share."""
     many = {reason: number for reason, number in reasons.items() if number > _ALIKE}
     left = Counter(dict.fromkeys(many, _ALIKE))
@@ -298,7 +334,7 @@ def few(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(map(printable, names[:most])) + more
 
 
-def total(collections: Iterable[Mapping[str, Any]]) -> Counter[str]:
+def total(collections: Iterable[CollectionResult]) -> Counter[str]:
     """The verdicts of all collections added up."""
     found: Counter[str] = Counter()
     for r in collections:
@@ -306,7 +342,7 @@ def total(collections: Iterable[Mapping[str, Any]]) -> Counter[str]:
     return found
 
 
-def _sample(sample: Mapping[str, Any]) -> list[str]:
+def _sample(sample: Sample) -> list[str]:
     """One finding in one line."""
     parts: list[str] = [Code(sample["key"])]
     if sample.get("reason"):

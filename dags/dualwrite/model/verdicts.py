@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from dualwrite.model.mapping import Key, Refusal, Rejection
+from dualwrite.model.run_report import Sample
 
 
 class Verdict(StrEnum):
@@ -147,14 +147,14 @@ class Finding:
     document_time: datetime | None = None
     """The document's update_time as it was read."""
 
-    def as_sample(self, longest: int) -> dict[str, Any]:
-        sample: dict[str, Any] = {"key": _short(self.label, longest)}
+    def as_sample(self, longest: int) -> Sample:
+        sample: Sample = {"key": _short(self.label, longest)}
         if self.path is not None:
             sample["path"] = _short(self.path, 2 * longest)
         if self.columns:
             sample["columns"] = list(self.columns)
         if self.reason:
-            sample["reason"] = self.reason
+            sample["reason"] = str(self.reason)
         if self.cause:
             sample["cause"] = str(self.cause.why)
         if self.requires is not None:

@@ -5,12 +5,12 @@ All instants are aware and UTC. A window is half-open, [start, end): two that to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from dualwrite.model.errors import ParameterError
+from dualwrite.model.run_report import WindowJson
 
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -29,11 +29,11 @@ class Window:
                 "Correct since and until."
             )
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> WindowJson:
         return {"start": self.start.isoformat(), "end": self.end.isoformat()}
 
     @classmethod
-    def from_json(cls, given: Mapping[str, str]) -> Self:
+    def from_json(cls, given: WindowJson) -> Self:
         return cls(datetime.fromisoformat(given["start"]), datetime.fromisoformat(given["end"]))
 
     def __contains__(self, moment: datetime) -> bool:

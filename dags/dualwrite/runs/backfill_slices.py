@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TypedDict
 
 from dualwrite.engine.sliced import SliceExaminer
 from dualwrite.engine.slicing import Cutter
 from dualwrite.engine.units import Policy
-from dualwrite.model.baseline import Baseline
+from dualwrite.model.baseline import Baseline, BaselineJson
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import CollectionResult, SliceResult
 from dualwrite.model.slices import Slice
 from dualwrite.postgres import seen_keys
 from dualwrite.postgres.remembered import baselines, differences, watermarks
@@ -30,7 +31,7 @@ def cut_gap(run: Run, estimated: Mapping[str, int]) -> list[Slice]:
     return cutter.cut(dict.fromkeys(large, run.params.scan_window))
 
 
-def examine(run: Run, part: Slice, *, dry: bool, record: bool = True) -> dict[str, Any]:
+def examine(run: Run, part: Slice, *, dry: bool, record: bool = True) -> CollectionResult:
     """Examines one slice of the gap and, unless dry, writes what is missing or stale. Returns its report."""
     found, params = CollectionReport(part.collection, "gap"), run.params
 
@@ -55,7 +56,14 @@ def finish_journals(run: Run) -> None:
 # --- verification -------------------------------------------------------------------------------------------------------
 
 
-def cut_verification(run: Run) -> tuple[list[Slice], dict[str, dict[str, Any]]]:
+class Needed(TypedDict):
+    """What the last step of a collection's verification needs: when it began, and its baseline."""
+
+    began: str
+    baseline: BaselineJson | None
+
+
+def cut_verification(run: Run) -> tuple[list[Slice], dict[str, Needed]]:
     """The slices of the collections that are to be verified key by key by several tasks, and, for each such collection, what
     its last step needs: when it began and its baseline, measured before anything is compared."""
     params = run.params
@@ -65,14 +73,14 @@ def cut_verification(run: Run) -> tuple[list[Slice], dict[str, dict[str, Any]]]:
     names = [n for n in params.names if run.target.count(run.catalog[n]) <= params.most_explained]
     cutter = Cutter(run.source, run.target, run.catalog, params.slice_documents)
     parts = cutter.cut(dict.fromkeys(names), at_most=params.most_explained)
-    needed = {}
+    needed: dict[str, Needed] = {}
     for name in dict.fromkeys(p.collection for p in parts):
         baseline = tripwire.measure(run.source, run.target, run.catalog[name], began)
         needed[name] = {"began": began.isoformat(), "baseline": baseline.as_json() if baseline else None}
     return parts, needed
 
 
-def verify(run: Run, part: Slice) -> dict[str, Any]:
+def verify(run: Run, part: Slice) -> SliceResult:
     """Compares the documents of a slice with their rows, twice where they differ. Returns its report, with the `look` that
     holds the keys it saw."""
     found, params = CollectionReport(part.collection, "verify"), run.params
@@ -87,8 +95,8 @@ def verify(run: Run, part: Slice) -> dict[str, Any]:
 
 
 def finish_verification(
-    run: Run, parts: Sequence[Slice], made: slices.Made, needed: Mapping[str, Any]
-) -> dict[str, Any]:
+    run: Run, parts: Sequence[Slice], made: slices.Made[SliceResult], needed: Needed
+) -> CollectionResult:
     """The last step of one collection's verification: the rows that no slice saw, then all added up. A verified
     collection's watermark moves to the moment before its first slice."""
     name, params = parts[0].collection, run.params

@@ -254,14 +254,15 @@ def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:
 def _age(connection: Connection, catalog: Catalog, now: datetime) -> Line:
     """How long ago the collection was compared completely for which that is longest ago."""
     with postgres.transaction(connection, read_only=True):
-        ages: Mapping[str, Mapping[str, str | None]] = watermarks.ages(connection)
-    never = [name for name in catalog.names if not ages.get(name, {}).get("swept_at")]
+        ages = watermarks.ages(connection)
+    swept = {name: at for name, age in ages.items() if (at := age["swept_at"])}
+    never = [name for name in catalog.names if name not in swept]
     if never:
         return Line(
             "last complete comparison",
             f"never, of {', '.join(never)}. Run backfill_gap with mode=apply, or reconcile_dual_writes with scope=sweep.",
         )
-    oldest, name = min((datetime.fromisoformat(str(ages[name]["swept_at"])), name) for name in catalog.names)
+    oldest, name = min((datetime.fromisoformat(swept[name]), name) for name in catalog.names)
     age = f"{(now - oldest).total_seconds() / 3600:.1f} h ago ({name})"
     late = now - oldest > _STALE
     return Line("last complete comparison", f"{age}. Unpause reconcile_dual_writes." if late else None, age)

@@ -15,13 +15,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import NamedTuple
 
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import CollectionResult, FirstLook, Scope, TripwireResult
 from dualwrite.model.verdicts import DRIFT, SETTLED_BY_WRITING, Finding, Reason, Verdict
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 PAGE_SIZE = 5000
 
 
-def compare(run: Run, name: str, sweep: Callable[[], dict[str, Any]] | None = None) -> dict[str, Any]:
+def compare(run: Run, name: str, sweep: Callable[[], FirstLook] | None = None) -> FirstLook:
     """The first look at one collection. Returns its report, with `pending`: how many differences need a second look.
 
     What differs is kept open, and the watermark moved, in one transaction at the end. Where a sweep that was due fails,
@@ -63,7 +64,7 @@ def compare(run: Run, name: str, sweep: Callable[[], dict[str, Any]] | None = No
         return {**_look(run, name, instead), "sweep_failed": str(error)}
 
 
-def _look(run: Run, name: str, window: Window | None) -> dict[str, Any]:
+def _look(run: Run, name: str, window: Window | None) -> FirstLook:
     """One first look at one collection, of a window or (None) of all there is. Keeps what differs, and returns the
     collection's report."""
     report, known, wire = (
@@ -96,8 +97,7 @@ def _look(run: Run, name: str, window: Window | None) -> dict[str, Any]:
             watermarks.advance(connection, name, end, run.run_id, swept_at=swept)
             wire.keep(connection)
             left = to_look_at(connection, run, name)
-    scope = "sweep" if window is None else "recent"
-    return {**report.as_json(), "scope": scope, **left, "tripwire": wire.as_json()}
+    return left.of(report.as_json(), scope="sweep" if window is None else "recent", tripwire=wire.as_json())
 
 
 def keep(connection: Connection, run: Run, examiner: Examiner, pending: Sequence[Finding]) -> None:
@@ -174,11 +174,31 @@ def _to_keep(finding: Finding, before: OpenDifference | None) -> Finding | None:
     return replace(finding, verdict=before.finding.verdict) if finding.path != before.finding.path else None
 
 
-def to_look_at(connection: Connection, run: Run, name: str) -> dict[str, Any]:
+class Left(NamedTuple):
+    """What a first look leaves to the second one; see FirstLook."""
+
+    pending: int
+    to_wait_for: int
+    looked_at: str
+
+    def of(self, result: CollectionResult, *, scope: Scope, tripwire: TripwireResult | None) -> FirstLook:
+        """The look's result, with this."""
+        return {
+            **result,
+            "scope": scope,
+            "pending": self.pending,
+            "to_wait_for": self.to_wait_for,
+            "looked_at": self.looked_at,
+            "tripwire": tripwire,
+            "sweep_failed": None,
+        }
+
+
+def to_look_at(connection: Connection, run: Run, name: str) -> Left:
     """How many differences need a second look, and how many of them are to be waited for: those of a run that died between
     its looks may be young too. Asked in the transaction that keeps what a first look found, after that."""
     found = waiting(connection, name, run.run_id, timedelta(seconds=run.params.grace_seconds))
-    return {"pending": found.number, "to_wait_for": found.young, "looked_at": datetime.now(UTC).isoformat()}
+    return Left(found.number, found.young, datetime.now(UTC).isoformat())
 
 
 def _other_sides(examiner: Examiner, window: Window, most: int) -> list[Unit]:

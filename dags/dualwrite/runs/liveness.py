@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.scans import scans
 from dualwrite.model.baseline import whole_millisecond
 from dualwrite.model.declaration import Collection, CreateTime, Field
 from dualwrite.model.problems import Problem, ProblemKind
+from dualwrite.model.run_report import Operations
 from dualwrite.model.windows import Window
 from dualwrite.postgres.remembered import differences, run_log
 from dualwrite.runs.reconcile_plan import Run
@@ -37,7 +37,7 @@ class Liveness:
     """Rows with a time of writing in these minutes that this bundle has not written."""
     problem: Problem | None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Operations:
         per_minute = None if self.activity.total is None else round(self.activity.total / max(self.minutes, 1), 2)
         return {
             **self.activity.as_json(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from dualwrite.model.run_report import Listed
 from dualwrite.model.verdicts import printable
 from dualwrite.postgres import Connection
 from dualwrite.postgres.remembered import differences
@@ -19,7 +20,7 @@ PAGE_BYTES = 60_000
 LONGEST = 1_500
 
 
-def pages(connection: Connection, *, unattended: bool) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def pages(connection: Connection, *, unattended: bool) -> tuple[list[dict[str, Any]], Listed]:
     """The pages, each {"names": ..., "rows": ...}; and how many pages and rows that are, `of` how many differences."""
     rows, total = differences.listed(connection, MOST_UNATTENDED if unattended else MOST)
     found: list[list[Any]] = []

@@ -6,34 +6,21 @@ Every line must hold. What a run can't tell is no: an unreadable op log is not a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any
 
 from dualwrite.model.render import moment
+from dualwrite.model.run_report import Check, MigrationsStanding, Ready, RunFacts
 from dualwrite.model.verdicts import DRIFT, Verdict
 
 SWEPT_WITHIN = timedelta(hours=24)
 CLEAN_DAYS = 14
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line. `name` is a fixed word that the page links by; `says` is the evidence, or what is lacking."""
+def checklist(whole: RunFacts, collections: Sequence[str], derived: Iterable[str], days: int = CLEAN_DAYS) -> Ready:
+    """The answer and its lines.
 
-    name: str
-    title: str
-    ok: bool
-    says: str
-
-
-def checklist(
-    whole: Mapping[str, Any], collections: Sequence[str], derived: Iterable[str], days: int = CLEAN_DAYS
-) -> dict[str, Any]:
-    """The answer and its lines, as JSON.
-
-    `whole` is the report as build_report made it, `collections` all of the catalog, `derived` those that come out of
+    `whole` is what a reconciliation knows at its end, `collections` all of the catalog, `derived` those that come out of
     other collections' documents, such as permissions, without which nobody may read anything.
     """
     checks = [
@@ -45,7 +32,13 @@ def checklist(
         _alive(whole),
         _derived(whole, list(derived)),
     ]
-    return {"answer": all(c.ok for c in checks), "checks": [asdict(c) for c in checks]}
+    return {"answer": all(c["ok"] for c in checks), "checks": checks}
+
+
+def swept_at(whole: RunFacts, collections: Iterable[str]) -> dict[str, str | None]:
+    """When each was last swept; None for never."""
+    ages = {name: whole["ages"].get(name) for name in collections}
+    return {name: age["swept_at"] if age else None for name, age in ages.items()}
 
 
 def clean_streak(days: Iterable[tuple[date, bool]], today: date) -> int:
@@ -59,85 +52,89 @@ def clean_streak(days: Iterable[tuple[date, bool]], today: date) -> int:
     return streak
 
 
-def _swept(whole: Mapping[str, Any], collections: Sequence[str]) -> Check:
+def _check(name: str, title: str, ok: bool, says: str) -> Check:
+    return {"name": name, "title": title, "ok": ok, "says": says}
+
+
+def _swept(whole: RunFacts, collections: Sequence[str]) -> Check:
     now, title = datetime.fromisoformat(whole["at"]), "A full sweep within a day"
-    swept = {name: whole["ages"].get(name, {}).get("swept_at") for name in collections}
+    swept = swept_at(whole, collections)
     late = [n for n, at in swept.items() if at is None or now - datetime.fromisoformat(at) > SWEPT_WITHIN]
     lost = [c["collection"] for c in whole["collections"] if c["not_examined"]]
     if late:
-        return Check("swept", title, False, f"Not swept within a day: {', '.join(late)}.")
+        return _check("swept", title, False, f"Not swept within a day: {', '.join(late)}.")
     if lost:
-        return Check("swept", title, False, f"The last run could not examine {', '.join(lost)}.")
-    oldest = min(str(at) for at in swept.values())
-    return Check("swept", title, True, f"All {len(collections)} collections; the oldest sweep is of {moment(oldest)}.")
+        return _check("swept", title, False, f"The last run could not examine {', '.join(lost)}.")
+    oldest = min(at for at in swept.values() if at is not None)
+    return _check("swept", title, True, f"All {len(collections)} collections; the oldest sweep is of {moment(oldest)}.")
 
 
-def _no_drift(whole: Mapping[str, Any]) -> Check:
+def _no_drift(whole: RunFacts) -> Check:
     number = _open(whole, DRIFT - {Verdict.REJECTED})
     says = f"{number:,} open. Repair or excuse." if number else "Nothing is missing, stale or extra."
-    return Check("drift", "No open drift", not number, says)
+    return _check("drift", "No open drift", not number, says)
 
 
-def _clean_days(whole: Mapping[str, Any], days: int) -> Check:
+def _clean_days(whole: RunFacts, days: int) -> Check:
     found = whole["clean_days"]
     title = f"{days} clean days in a row"
     if found >= days:
-        return Check("clean", title, True, f"{found:,} days with runs, and no drift in any of them.")
-    return Check(
+        return _check("clean", title, True, f"{found:,} days with runs, and no drift in any of them.")
+    return _check(
         "clean", title, False, f"{found:,} so far. A day without a run, or with drift, starts the count again."
     )
 
 
-def _no_rejections(whole: Mapping[str, Any]) -> Check:
+def _no_rejections(whole: RunFacts) -> Check:
     number = _open(whole, {Verdict.REJECTED})
     says = (
         f"{number:,} can't become rows. Correct the documents, or excuse them."
         if number
         else "Every document has become a row, or was excused."
     )
-    return Check("rejected", "No rejection that nobody excused", not number, says)
+    return _check("rejected", "No rejection that nobody excused", not number, says)
 
 
-def _migrations(found: Mapping[str, Any]) -> Check:
+def _migrations(found: MigrationsStanding) -> Check:
     title = "Every migration verified"
     if found["unknown"]:
-        return Check("migrations", title, False, f"Unknown: {found['unknown']}")
+        return _check("migrations", title, False, f"Unknown: {found['unknown']}")
     if found["pending"]:
-        return Check("migrations", title, False, f"Not applied: {', '.join(found['pending'])}.")
+        return _check("migrations", title, False, f"Not applied: {', '.join(found['pending'])}.")
     if found["differences"]:
-        return Check("migrations", title, False, f"The tables differ in {found['differences']:,} places.")
-    return Check("migrations", title, True, f"{found['applied']:,} applied, and the tables are as they promise.")
+        return _check("migrations", title, False, f"The tables differ in {found['differences']:,} places.")
+    return _check("migrations", title, True, f"{found['applied']:,} applied, and the tables are as they promise.")
 
 
-def _alive(whole: Mapping[str, Any]) -> Check:
+def _alive(whole: RunFacts) -> Check:
     title, activity = "Dual-write is alive", whole["operations"]
     if not whole["dual_write_enabled"]:
-        return Check("alive", title, False, "Variable dual_write_enabled is false.")
+        return _check("alive", title, False, "Variable dual_write_enabled is false.")
     if whole["problem"]:
-        return Check("alive", title, False, str(whole["problem"]))
+        return _check("alive", title, False, whole["problem"])
     if not activity or (activity["total"] is None and whole["operations_declared"]):
-        return Check("alive", title, False, "Unknown: write_ops can't be read.")
+        return _check("alive", title, False, "Unknown: write_ops can't be read.")
     arrived, minutes = activity["arrived"], f"in the last {activity['minutes']:g} minutes"
     if not arrived:
-        return Check("alive", title, False, f"No row arrived by itself {minutes}.")
+        return _check("alive", title, False, f"No row arrived by itself {minutes}.")
     rows = "row" if arrived == 1 else "rows"
     said = "" if activity["total"] is None else f"; write_ops tells of {activity['total']:,} operations"
-    return Check("alive", title, True, f"{arrived:,} {rows} arrived by themselves {minutes}{said}.")
+    return _check("alive", title, True, f"{arrived:,} {rows} arrived by themselves {minutes}{said}.")
 
 
-def _derived(whole: Mapping[str, Any], derived: Sequence[str]) -> Check:
+def _derived(whole: RunFacts, derived: Sequence[str]) -> Check:
     title = "Collections made from other documents are equal"
     if not derived:
-        return Check("derived", title, True, "The catalog has none.")
+        return _check("derived", title, True, "The catalog has none.")
     differing = sorted({line["collection"] for line in whole["open"] if line["collection"] in derived})
-    never = [n for n in derived if not whole["ages"].get(n, {}).get("swept_at")]
+    never = [name for name, at in swept_at(whole, derived).items() if at is None]
     if differing:
-        return Check("derived", title, False, f"They differ (excused or not): {', '.join(differing)}.")
+        return _check("derived", title, False, f"They differ (excused or not): {', '.join(differing)}.")
     if never:
-        return Check("derived", title, False, f"Never swept: {', '.join(never)}.")
-    return Check("derived", title, True, f"{', '.join(derived)}: nothing differs, nothing is excused.")
+        return _check("derived", title, False, f"Never swept: {', '.join(never)}.")
+    return _check("derived", title, True, f"{', '.join(derived)}: nothing differs, nothing is excused.")
 
 
-def _open(whole: Mapping[str, Any], verdicts: Iterable[str]) -> int:
+def _open(whole: RunFacts, verdicts: Iterable[str]) -> int:
     wanted = set(verdicts)
     return sum(line["number"] for line in whole["open"] if line["verdict"] in wanted and not line["excused"])

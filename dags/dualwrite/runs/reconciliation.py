@@ -15,13 +15,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Generic
 
 from dualwrite.model.errors import DualWriteError, TargetError
 from dualwrite.model.problems import Problem, ProblemKind
+from dualwrite.model.run_report import (
+    CollectionResult,
+    FirstLook,
+    Gate,
+    PlannedRows,
+    R,
+    RunReport,
+    SecondLook,
+    StageResult,
+)
 from dualwrite.postgres.remembered import interventions
-from dualwrite.runs import first_look, reconcile_report, repair, second_look, sweep, undo
+from dualwrite.runs import first_look, repair, second_look, sweep, undo
 from dualwrite.runs.reconcile_plan import Plan, Run
+from dualwrite.runs.report.build import Parts, build_report
 from dualwrite.runs.sweep import Sweeps
 
 log = logging.getLogger(__name__)
@@ -38,10 +49,10 @@ Opened = Callable[[], AbstractContextManager[Run]]
 
 
 @dataclass
-class Stage:
+class Stage(Generic[R]):
     """What a stage made: a report for each collection, or the error that ended it."""
 
-    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reports: dict[str, R] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     billed_reads: int = 0
     """Those of no collection: what it cost to ask again whether a repair may begin."""
@@ -53,10 +64,10 @@ class Stage:
 def compare(
     plan: Plan,
     opened: Opened,
-    kept: MutableMapping[str, dict[str, Any]] | None = None,
+    kept: MutableMapping[str, FirstLook] | None = None,
     seconds: float = COMPARE_SECONDS,
     sweeps: Sweeps | None = None,
-) -> Stage:
+) -> Stage[FirstLook]:
     """The first look at every selected collection, several side by side.
 
     `kept` holds the reports of a try before this one: those collections are left alone, and new reports are added.
@@ -64,12 +75,12 @@ def compare(
     """
     kept = {} if kept is None else kept
     sweeps = sweeps or Sweeps()
-    found = Stage({name: kept[name] for name in plan.windows if name in kept})
+    found = Stage[FirstLook]({name: kept[name] for name in plan.windows if name in kept})
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     waiting = [name for name in plan.windows if name not in found.reports]
     for name in waiting:
         todo.put(name)
-    done: queue.SimpleQueue[tuple[str, dict[str, Any] | Exception]] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[str, FirstLook | Exception]] = queue.SimpleQueue()
     stop = threading.Event()
 
     def work() -> None:
@@ -119,31 +130,33 @@ def _drained(names: queue.SimpleQueue[str]) -> Iterator[str]:
             return
 
 
-def look_again_at(plan: Plan, compared: Mapping[str, Mapping[str, Any]]) -> datetime | None:
+def look_again_at(plan: Plan, compared: Mapping[str, FirstLook]) -> datetime | None:
     """When what the first looks found is old enough for a second one. None: nothing is to be waited for."""
-    looks = [datetime.fromisoformat(c["looked_at"]) for c in compared.values() if c.get("to_wait_for")]
+    looks = [datetime.fromisoformat(c["looked_at"]) for c in compared.values() if c["to_wait_for"]]
     return max(looks) + timedelta(seconds=plan.params.grace_seconds) if looks else None
 
 
 # --- look again, gate, repair -------------------------------------------------------------------------------------------
 
 
-def look_again(run: Run) -> Stage:
+def look_again(run: Run) -> Stage[SecondLook]:
     """The second look at what is open, by key."""
     if not run.plan.names:
-        return Stage()
+        return Stage[SecondLook]()
     sweep.forget_looks(run)
-    found = Stage()
+    found = Stage[SecondLook]()
     second_look.look_again(run, found.reports, found.errors)
     return found
 
 
-def is_due(gate: Mapping[str, Any] | None) -> bool:
+def is_due(gate: Gate | None) -> bool:
     """Whether the gate found something to repair, or a run to take back, and let it through."""
-    return bool(gate and not gate["problem"] and (gate["planned"] or gate.get("undo")))
+    return bool(gate and not gate["problem"] and (gate["planned"] or gate["undo"]))
 
 
-def repair_all(run: Run, gate: Mapping[str, Any], kept: MutableMapping[str, dict[str, Any]] | None = None) -> Stage:
+def repair_all(
+    run: Run, gate: Gate, kept: MutableMapping[str, CollectionResult] | None = None
+) -> Stage[CollectionResult]:
     """Writes what the gate planned: deletes first, children before parents, then inserts and updates, parents before
     children; then looks once more at what was repaired (`re_examine.<collection>`).
 
@@ -151,7 +164,7 @@ def repair_all(run: Run, gate: Mapping[str, Any], kept: MutableMapping[str, dict
     `compare`. Raises BrakeError where the repair may not begin.
     """
     kept = {} if kept is None else kept
-    found = Stage()
+    found = Stage[CollectionResult]()
     before = run.source.billed_reads
     if run.params.undo is not None:
         problem = repair.gate(run)["problem"]
@@ -192,7 +205,7 @@ def _intervenes(run: Run, kind: interventions.Kind) -> None:
         interventions.keep(connection, run.dag_id, run.run_id, kind, person)
 
 
-def repair_order(names: Sequence[str], planned: Mapping[str, Any]) -> list[tuple[str, str]]:
+def repair_order(names: Sequence[str], planned: Mapping[str, PlannedRows]) -> list[tuple[str, str]]:
     """The steps that a plan needs, as (step, collection). `names` are the catalog's, parents first."""
     chosen = [name for name in names if name in planned]
     deletes = [("delete", name) for name in reversed(chosen) if "delete" in repair.steps(planned[name])]
@@ -203,36 +216,36 @@ def repair_order(names: Sequence[str], planned: Mapping[str, Any]) -> list[tuple
 # --- the whole ----------------------------------------------------------------------------------------------------------
 
 
-def told(errors: Mapping[str, Exception], clear: Callable[[Exception], str] | None = None) -> dict[str, str]:
-    """What to tell of errors. Others than ours may quote a row in their words: of those only the kind."""
+def told(stage: Stage[R], clear: Callable[[Exception], str] | None = None) -> StageResult[R]:
+    """A stage as JSON. Others' errors than ours may quote a row in their words: of those only the kind is told."""
     clear = clear or (lambda e: str(e) if isinstance(e, DualWriteError) else type(e).__name__)
-    return {name: clear(error) for name, error in errors.items()}
+    errors = {name: clear(error) for name, error in stage.errors.items()}
+    return {"reports": stage.reports, "errors": errors, "billed_reads": stage.billed_reads}
 
 
 def parts_of(
-    compared: Mapping[str, Any] | None,
-    looked: Mapping[str, Any] | None,
-    gate: Mapping[str, Any] | None,
-    repaired: Mapping[str, Any] | None,
+    compared: StageResult[FirstLook] | None,
+    looked: StageResult[SecondLook] | None,
+    gate: Gate | None,
+    repaired: StageResult[CollectionResult] | None,
     errors: Mapping[str, str] | None = None,
-) -> reconcile_report.Parts:
-    """The parts of the report from what the stages returned, each as {"reports": ..., "errors": ...}. `errors` are those of
+) -> Parts:
+    """The parts of the report from what the stages returned; None for one that failed or never ran. `errors` are those of
     whole tasks, by task id."""
-    stages = {"compare": compared, "look_again": looked, "repair": repaired}
     by_name = {
-        f"{stage}.{name}" if stage != "repair" else name: text
-        for stage, made in stages.items()
-        for name, text in (made or {}).get("errors", {}).items()
+        **{f"compare.{name}": text for name, text in (compared["errors"] if compared else {}).items()},
+        **{f"look_again.{name}": text for name, text in (looked["errors"] if looked else {}).items()},
+        **(repaired["errors"] if repaired else {}),
     }
-    written = (repaired or {}).get("reports", {})
+    written = repaired["reports"] if repaired else {}
     again = {label.partition(".")[2]: part for label, part in written.items() if label.startswith("re_examine.")}
-    return reconcile_report.Parts(
-        compared=(compared or {}).get("reports", {}),
-        looked=(looked or {}).get("reports"),
+    return Parts(
+        compared=compared["reports"] if compared else {},
+        looked=looked["reports"] if looked else None,
         gate=gate,
         repaired=[part for label, part in written.items() if not label.startswith("re_examine.")],
         re_examined=again or None,
-        billed_reads=(repaired or {}).get("billed_reads", 0),
+        billed_reads=repaired["billed_reads"] if repaired else 0,
         errors={**(errors or {}), **by_name},
     )
 
@@ -241,8 +254,8 @@ def parts_of(
 class Ended:
     """How a whole reconciliation ended: its report, and what the gate said."""
 
-    report: dict[str, Any]
-    gate: dict[str, Any] | None
+    report: RunReport
+    gate: Gate | None
 
 
 def whole(plan: Plan, opened: Opened, *, between: Callable[[], object] = lambda: None) -> Ended:
@@ -251,19 +264,16 @@ def whole(plan: Plan, opened: Opened, *, between: Callable[[], object] = lambda:
         sweeps = sweep.prepare(run)
         plan = replace(plan, billed_reads=plan.billed_reads + run.source.billed_reads)  # of the cutting
         sweeps.made.extend(sweep.look_at_slice(run, part) for part in sweeps.parts)
-    stage = compare(plan, opened, sweeps=sweeps)
-    compared = {"reports": stage.reports, "errors": told(stage.errors)}
+    compared = told(compare(plan, opened, sweeps=sweeps))
     between()
-    if (moment := look_again_at(plan, stage.reports)) is not None:
+    if (moment := look_again_at(plan, compared["reports"])) is not None:
         time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
     repaired = None
     with opened() as run:
-        stage = look_again(run)
-        looked = {"reports": stage.reports, "errors": told(stage.errors)}
+        looked = told(look_again(run))
         gate = repair.gate(run)
         if is_due(gate):
-            stage = repair_all(run, gate)
-            repaired = {"reports": stage.reports, "errors": told(stage.errors), "billed_reads": stage.billed_reads}
+            repaired = told(repair_all(run, gate))
         parts = parts_of(compared, looked, gate, repaired)
         with run.target.transaction() as connection:
-            return Ended(reconcile_report.build_report(connection, run.catalog, run.run_id, plan, parts), gate)
+            return Ended(build_report(connection, run.catalog, run.run_id, plan, parts), gate)

@@ -8,13 +8,11 @@ writes asks it again at that moment, because Airflow clears single tasks of old 
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.compare import Examiner
@@ -23,7 +21,9 @@ from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.errors import BrakeError
 from dualwrite.model.mapping import joined_label, key_of_path
 from dualwrite.model.problems import Problem, ProblemKind
+from dualwrite.model.repairs import ACTIONS
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import CollectionResult, Gate, NamedKeys, PlannedRows
 from dualwrite.model.verdicts import Reason, Verdict
 from dualwrite.postgres.remembered import differences, journal
 from dualwrite.postgres.remembered.differences import OpenDifference, differences_at, in_pages
@@ -35,8 +35,6 @@ from dualwrite.runs.record import phase
 
 FEW = 20
 """Updates and deletes up to this number in a collection need no share of the table to be small."""
-
-_WRITTEN_BY = {Verdict.MISSING: "insert", Verdict.STALE: "update", Verdict.EXTRA: "delete"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +62,18 @@ class Planned:
         """Rows that were there before the run and are touched by it."""
         return self.update + self.delete + self.updated + self.deleted
 
+    def as_json(self) -> PlannedRows:
+        return {
+            "insert": self.insert,
+            "update": self.update,
+            "delete": self.delete,
+            "unfinished": self.unfinished,
+            "inserted": self.inserted,
+            "updated": self.updated,
+            "deleted": self.deleted,
+            "parents": self.parents,
+        }
+
 
 def plan(run: Run) -> dict[str, Planned]:
     """What the run's policy would repair of what is open, by collection, with the parents that it would insert for that, and
@@ -83,7 +93,7 @@ def plan(run: Run) -> dict[str, Planned]:
                 done = journal.written_among(connection, run.run_id, name, [d.label for d in page])
                 for difference in page:
                     if is_asked_for(run, name, difference) and difference.label not in done:
-                        planned[_WRITTEN_BY[difference.finding.verdict]] += 1
+                        planned[ACTIONS[difference.finding.verdict]] += 1
                         if difference.finding.reason is Reason.PARENT_MISSING and len(waiting) < most:
                             waiting.append((name, difference))
             part = Planned(
@@ -141,8 +151,8 @@ class Named:
     not_open: tuple[str, ...] = ()
     needs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        return {"not_open": list(self.not_open), "needs": dict(self.needs)}
+    def as_json(self) -> NamedKeys:
+        return {"not_open": list(self.not_open), "needs": {key: list(rows) for key, rows in self.needs.items()}}
 
 
 MOST_NAMED = 100
@@ -173,7 +183,7 @@ def named(run: Run) -> Named:
     return Named(tuple(not_open[:MOST_NAMED]), dict(list(needs.items())[:MOST_NAMED]))
 
 
-def steps(planned: Mapping[str, int] | None) -> tuple[str, ...]:
+def steps(planned: PlannedRows | None) -> tuple[str, ...]:
     """The tasks that a collection's part of the gate's `planned` needs."""
     if planned is None:
         return ()
@@ -184,9 +194,9 @@ def steps(planned: Mapping[str, int] | None) -> tuple[str, ...]:
 def is_ours(difference: OpenDifference, policy: Policy) -> bool:
     """Drift that a person has not accepted and that the policy may write."""
     verdict = difference.finding.verdict
-    if difference.excuse is not None or verdict not in _WRITTEN_BY:
+    if difference.excuse is not None or verdict not in ACTIONS:
         return False
-    return bool(getattr(policy, _WRITTEN_BY[verdict]))
+    return bool(getattr(policy, ACTIONS[verdict]))
 
 
 def is_asked_for(run: Run, name: str, difference: OpenDifference, policy: Policy | None = None) -> bool:
@@ -195,7 +205,7 @@ def is_asked_for(run: Run, name: str, difference: OpenDifference, policy: Policy
     return named and is_ours(difference, policy or run.policy)
 
 
-def gate(run: Run) -> dict[str, Any]:
+def gate(run: Run) -> Gate:
     """Decides what happens after the second look: whether dual-write is alive, and what may be repaired.
 
     Returns `problem` (the sentence to fail with, or None), `problem_kind`, `planned` (rows by collection), `operations`, and
@@ -216,14 +226,16 @@ def gate(run: Run) -> dict[str, Any]:
     return {
         "problem": problem.text if problem else None,
         "problem_kind": str(problem.kind) if problem else None,
-        "planned": {name: dataclasses.asdict(part) for name, part in planned.items()},
+        "planned": {name: part.as_json() for name, part in planned.items()},
         "operations": alive.as_json() if alive else None,
         "named": named(run).as_json(),
+        "undo": None,
+        "left_out": [],
         "billed_reads": run.source.billed_reads - billed,
     }
 
 
-def _gate_of_undo(run: Run) -> dict[str, Any]:
+def _gate_of_undo(run: Run) -> Gate:
     """As `gate`: whether what another run wrote may be taken back. Whether dual-write is alive doesn't matter for that."""
     billed, problem, planned = run.source.billed_reads, None, undo.plan(run)
     try:
@@ -284,22 +296,22 @@ def may_write(run: Run) -> None:
         raise BrakeError(problem)
 
 
-def re_examine(run: Run, planned: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def re_examine(run: Run, planned: Iterable[str]) -> dict[str, CollectionResult]:
     """Looks once more at what was repaired; see second_look.re_examine."""
     return second_look.re_examine(run, planned, lambda name, difference: is_asked_for(run, name, difference))
 
 
-def delete(run: Run, name: str) -> dict[str, Any]:
+def delete(run: Run, name: str) -> CollectionResult:
     """Deletes rows of one collection whose documents are gone, as far as no row references them."""
     return _write(run, name, replace(run.policy, insert=False, update=False))
 
 
-def write(run: Run, name: str) -> dict[str, Any]:
+def write(run: Run, name: str) -> CollectionResult:
     """Inserts and updates rows of one collection."""
     return _write(run, name, replace(run.policy, delete=False))
 
 
-def _write(run: Run, name: str, policy: Policy) -> dict[str, Any]:
+def _write(run: Run, name: str, policy: Policy) -> CollectionResult:
     """Repairs what is open in one collection, as far as the policy goes. First finishes what a killed run left."""
     policy = replace(policy, max_proof_reads=run.max_proof_reads())
     found = CollectionReport(name, "delete" if policy.delete else "write")

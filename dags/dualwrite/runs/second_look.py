@@ -13,7 +13,6 @@ from collections.abc import Collection as Container
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.compare import Examiner
@@ -22,6 +21,7 @@ from dualwrite.engine.units import Policy, Unit, unit_of
 from dualwrite.model.declaration import Collection
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import CollectionResult, SecondLook
 from dualwrite.model.verdicts import DRIFT, OBSTACLES, SETTLED_BY_WRITING, Cause, Finding, Reason, Verdict, Why, is_same
 from dualwrite.postgres import Connection, target_clock
 from dualwrite.postgres.references import why_kept
@@ -34,7 +34,7 @@ from dualwrite.runs.record import phase
 log = logging.getLogger(__name__)
 
 
-def look_again(run: Run, reports: dict[str, dict[str, Any]], errors: dict[str, Exception]) -> None:
+def look_again(run: Run, reports: dict[str, SecondLook], errors: dict[str, Exception]) -> None:
     """Looks at what is open in the selected collections, by key, with fresh reads on both sides.
 
     At most `max_open_looks` differences: those that no run has looked at twice yet, then those seen longest ago; the
@@ -79,7 +79,7 @@ class _Looks:
 
 def re_examine(
     run: Run, repaired: Iterable[str], ours: Callable[[str, OpenDifference], bool]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, CollectionResult]:
     """Looks once more at what a repair of these collections was for (`ours`) and at whatever else it wrote, the parents
     that missing rows needed included: what is repaired is open no more.
 
@@ -88,7 +88,7 @@ def re_examine(
     """
     wanted = run.catalog.with_parents([n for n in run.catalog.names if n in set(repaired)])
     looks = _Looks(budget=0)
-    reports = {}
+    reports: dict[str, CollectionResult] = {}
     differ: dict[str, list[str]] = {}
     for name in wanted:
         everything: set[str] = set()
@@ -131,7 +131,7 @@ def _look_at_collection(
     after_repair: bool = False,
     written: Container[str] = frozenset(),
     part: int = 0,
-) -> dict[str, Any]:
+) -> CollectionResult:
     """Looks at what is `known` to be open in one collection, and at the dependents there; finds those of its extra rows.
 
     `written`: labels of rows that this run wrote and saw beside their documents. What was open there is gone; what

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
 from dualwrite.model import report
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import CollectionResult
 from dualwrite.model.slices import Slice
 
-Made = Sequence[Mapping[str, Any] | None]
+R = TypeVar("R", bound=CollectionResult)
+Made = Sequence[R | None]
 """The reports of some slices; None for one whose task failed, or never ran."""
 
 
-def of(collection: str, parts: Sequence[Slice], made: Made) -> tuple[list[Slice], list[dict[str, Any] | None]]:
+def of(collection: str, parts: Sequence[Slice], made: Made[R]) -> tuple[list[Slice], list[R | None]]:
     """The slices of one collection, and their reports."""
-    both = [(p, None if m is None else dict(m)) for p, m in zip(parts, made, strict=True) if p.collection == collection]
+    both = [(p, m) for p, m in zip(parts, made, strict=True) if p.collection == collection]
     return [p for p, _ in both], [m for _, m in both]
 
 
-def lost(parts: Sequence[Slice], made: Made) -> str | None:
+def lost(parts: Sequence[Slice], made: Made[R]) -> str | None:
     """Which slices have no report, for the collection's `not_examined`; None where all have one."""
     without = [str(p) for p, m in zip(parts, made, strict=True) if m is None]
     if not without:
@@ -28,7 +30,9 @@ def lost(parts: Sequence[Slice], made: Made) -> str | None:
     return f"{len(without)} of its {len(parts)} slices failed or did not run, see their logs ({shown})"
 
 
-def added_up(phase: str, parts: Sequence[Slice], made: Made, rest: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def added_up(
+    phase: str, parts: Sequence[Slice], made: Made[R], rest: CollectionResult | None = None
+) -> CollectionResult:
     """The slices' reports as their collection's; `rest` is that of the rows which no slice saw. Without a report of each
     slice the collection is not examined."""
     reports = [CollectionReport.from_json(m) for m in (*made, rest) if m is not None]
@@ -38,4 +42,5 @@ def added_up(phase: str, parts: Sequence[Slice], made: Made, rest: Mapping[str, 
     if rest is not None:
         whole.source_count, whole.target_count = rest["source_count"], rest["target_count"]
         whole.reads_to_verify, whole.verification = rest["reads_to_verify"], rest["verification"]
-    return {**whole.as_json(), "slices": len(parts), "documents_per_second": None}
+    whole.slices = len(parts)
+    return whole.as_json()

@@ -7,17 +7,17 @@ what slices found stays open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.sliced import SliceExaminer
 from dualwrite.engine.slicing import Cutter
 from dualwrite.engine.units import Policy, Unit
-from dualwrite.model.baseline import Baseline
+from dualwrite.model.baseline import Baseline, BaselineJson
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import FirstLook, SliceResult
 from dualwrite.model.slices import Slice
 from dualwrite.postgres import seen_keys
 from dualwrite.postgres.remembered import baselines, differences, watermarks
@@ -38,8 +38,8 @@ class Sweeps:
     baseline, which is measured before anything is compared."""
 
     parts: list[Slice] = field(default_factory=list)
-    baselines: dict[str, dict[str, Any] | None] = field(default_factory=dict)
-    made: list[Mapping[str, Any] | None] = field(default_factory=list)
+    baselines: dict[str, BaselineJson | None] = field(default_factory=dict)
+    made: list[SliceResult | None] = field(default_factory=list)
 
     @property
     def names(self) -> frozenset[str]:
@@ -58,7 +58,7 @@ def prepare(run: Run) -> Sweeps:
     return Sweeps(parts, needed)
 
 
-def look_at_slice(run: Run, part: Slice) -> dict[str, Any]:
+def look_at_slice(run: Run, part: Slice) -> SliceResult:
     """The first look at the documents of one slice. What differs is kept open. Returns its report, with the `look` that
     holds the keys it saw."""
     name, found = part.collection, CollectionReport(part.collection, "compare")
@@ -72,14 +72,14 @@ def look_at_slice(run: Run, part: Slice) -> dict[str, Any]:
     return {**found.as_json(), "look": look.number}
 
 
-def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
+def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> FirstLook:
     """The last step of a collection's sweep: the rows that no slice saw, and what a person excused and no slice saw. Moves
     the watermark, and returns the sweep's report as first_look.compare does. Raises SweepFailed without a report of each
     slice."""
     parts, made = slices.of(name, sweeps.parts, sweeps.made)
     if (why := slices.lost(parts, made)) is not None:
         raise SweepFailed(f"A sweep needs all of its slices: of {name}, {why}. The next run sweeps it again.")
-    looks = [int(m["look"]) for m in made if m is not None]
+    looks = [m["look"] for m in made if m is not None]
     found = CollectionReport(name, "compare")
     known = differences.known(run.target, name, but=run.run_id)  # the slices have kept what they found
     examiner = _examiner(run, found, known)
@@ -100,12 +100,7 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> dict[str, Any]:
             given = sweeps.baselines[name]
             baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
             left = first_look.to_look_at(connection, run, name)
-    return {
-        **slices.added_up("compare", parts, made, found.as_json()),
-        "scope": "sweep",
-        **left,
-        "tripwire": None,
-    }
+    return left.of(slices.added_up("compare", parts, made, found.as_json()), scope="sweep", tripwire=None)
 
 
 def forget_looks(run: Run) -> None:

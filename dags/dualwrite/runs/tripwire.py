@@ -6,7 +6,6 @@ import logging
 import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.tripwire import Tripped, Tripwire
@@ -14,6 +13,7 @@ from dualwrite.firestore.source import Source
 from dualwrite.model.baseline import Baseline, time_column
 from dualwrite.model.declaration import Collection
 from dualwrite.model.errors import DualWriteError, IdentityError
+from dualwrite.model.run_report import TripwireResult
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection, condition
 from dualwrite.postgres import Error as PostgresError
@@ -101,7 +101,7 @@ class Wire:
         elif self.failed is not None:
             baselines.counted(connection, name, self.run.plan.now, self._seconds)
 
-    def as_json(self) -> dict[str, Any] | None:
+    def as_json(self) -> TripwireResult | None:
         if self.failed is None and self.waits_until is None:
             return self.tripped.as_json() if self.tripped else None
         waits = self.waits_until.isoformat() if self.waits_until else None

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import cast
 
 from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.errors import BrakeError
 from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import CollectionResult, PlannedRows, UndoneRows, UndoneRun, UndoResult
 from dualwrite.postgres.remembered import journal
 from dualwrite.postgres.undone import Action, Chain, Undo, Undone
 from dualwrite.runs.reconcile_plan import Plan, Run
@@ -59,22 +60,27 @@ def _open(run: Run, undo: Undo, name: str) -> _Open:
     return found
 
 
-def plan(run: Run) -> dict[str, dict[str, int]]:
+def plan(run: Run) -> dict[str, PlannedRows]:
     """How many rows of each selected collection would be deleted, updated and inserted, and what this run has done so far, as
     the gate tells what a repair would."""
     undo = Undo(run.target, str(run.params.undo), run.run_id)
     with run.target.transaction() as connection:
         done = journal.written_by(connection, run.run_id)
-    found = {}
+    found: dict[str, PlannedRows] = {}
     for name in _names(run, undo):
         counted = Counter(chain.action for chain in _open(run, undo, name).chains)
-        part = {str(action): counted[action] for action in ("insert", "update", "delete")}
-        part |= {
-            f"{action}{'d' if action.endswith('e') else 'ed'}": done[name, action]
-            for action in ("insert", "update", "delete")
+        part: PlannedRows = {
+            "insert": counted["insert"],
+            "update": counted["update"],
+            "delete": counted["delete"],
+            "unfinished": 0,
+            "inserted": done[name, "insert"],
+            "updated": done[name, "update"],
+            "deleted": done[name, "delete"],
+            "parents": 0,
         }
         if any(part.values()):
-            found[name] = {**part, "unfinished": 0, "parents": 0}
+            found[name] = part
     return found
 
 
@@ -100,7 +106,7 @@ def may_write(run: Run, problem: Problem | None) -> None:
         raise BrakeError(problem.text)
 
 
-def undo_all(run: Run) -> dict[str, dict[str, Any]]:
+def undo_all(run: Run) -> dict[str, UndoResult]:
     """Takes back what is left to be taken back; returns a report for each collection, with `undone`: what was left, and why."""
     undo = Undo(run.target, str(run.params.undo), run.run_id)
     names = _names(run, undo)
@@ -114,11 +120,15 @@ def undo_all(run: Run) -> dict[str, dict[str, Any]]:
         for action, order in turns:
             for name in order:
                 progress |= _turn(undo, run, name, action, waiting[name], reports[name], differing)
-    found = {}
+    found: dict[str, UndoResult] = {}
     for name in names:
         told = Counter(waiting[name].left.values())
         keys = {label: why for label, why in waiting[name].left.items() if why != DONE_BEFORE}
-        undone = {"left": dict(told), "differing": differing[name], "keys": dict(list(keys.items())[:TOLD])}
+        undone: UndoneRows = {
+            "left": dict(told),
+            "differing": differing[name],
+            "keys": dict(list(keys.items())[:TOLD]),
+        }
         with phase(run, reports[name], mode="undo", window=None):
             pass
         found[name] = {**reports[name].as_json(), "undone": undone}
@@ -152,19 +162,22 @@ def problem_of(error: BrakeError) -> Problem:
     return Problem(ProblemKind.REFUSED, str(error))
 
 
-def told(plan_: Plan, collections: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def told(plan_: Plan, collections: Sequence[CollectionResult]) -> UndoneRun | None:
     """What a report says of an undo: the run, how many rows, and what was left, by reason. None: nothing was done."""
     if plan_.params.undo is None or not collections:
         return None
     left: Counter[str] = Counter()
     keys: dict[str, str] = {}
-    for part in collections:
+    parts = cast("Sequence[UndoResult]", collections)  # what repair_all returns of an undo
+    for part in parts:
         left.update(part["undone"]["left"])
         keys |= {f"{part['collection']}:{label}": why for label, why in part["undone"]["keys"].items()}
     return {
         "run_id": plan_.params.undo,
-        **{n: sum(p[n] for p in collections) for n in ("deleted", "updated", "inserted")},
-        "differing": sum(p["undone"]["differing"] for p in collections),
+        "deleted": sum(part["deleted"] for part in parts),
+        "updated": sum(part["updated"] for part in parts),
+        "inserted": sum(part["inserted"] for part in parts),
+        "differing": sum(part["undone"]["differing"] for part in parts),
         "left": dict(left),
         "keys": dict(list(keys.items())[:TOLD]),
     }

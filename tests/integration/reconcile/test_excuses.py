@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from dualwrite.model.errors import DualWriteError
-from dualwrite.runs import backfill
+from dualwrite.runs.report import gap as gap_report
 from tests import in_slices
 from tests.integration.reconcile.world import (
     busy,
@@ -249,7 +249,7 @@ def test_a_dry_run_leaves_what_is_accepted_out_of_what_it_would_write(world, emu
     run(excuse=["posts:new", "comments:cp1"], excuse_reason="looked at")
     with gap_run(world.project, emulator, target_dsn, mode="dry_run", scope="all") as dry:
         found = examine_all(dry, dry=True)
-        whole = backfill.build_report("run", dry.params, found, {}, dry=True)
+        whole = gap_report.build_report("run", dry.params, found, {}, dry=True)
     assert whole["verdict"].startswith(
         "An apply would write 2 rows: 3 missing, 1 stale, 2 of them excused and left alone."
     )

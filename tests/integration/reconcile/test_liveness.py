@@ -11,8 +11,9 @@ from dualwrite.catalog import CATALOG
 from dualwrite.engine.op_log import Activity
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import TargetError
-from dualwrite.runs import first_look, reconcile_report, repair
+from dualwrite.runs import first_look, repair
 from dualwrite.runs.liveness import Liveness, _creation_fields, liveness
+from dualwrite.runs.report import build
 from tests.integration.reconcile.world import (
     arrives,
     attempted,
@@ -165,7 +166,7 @@ def test_only_a_field_that_says_when_a_document_was_created_is_evidence_of_a_cre
 def test_a_gate_that_never_ran_fails_the_report(world, run, monkeypatch):
     """Nothing is open, and yet nobody knows whether dual-write is alive."""
     monkeypatch.setattr(repair, "gate", lambda run: None)
-    assert run().alerts == [reconcile_report.NO_GATE]
+    assert run().alerts == [build.NO_GATE]
 
 
 def test_a_repair_that_failed_half_way_is_told_though_nothing_is_open_any_more(world, run, monkeypatch):

@@ -342,6 +342,7 @@ def test_where_an_extra_row_holds_the_unique_key_the_advice_is_the_repair_that_h
     execute(target_dsn, "INSERT INTO likes (id, post_id, user_id) VALUES ('old', 'p1', 'u2')")
     world.document("boards/b1/posts/p1/likes/new").set({"userId": "u2", "createdAt": now()})
     missing = next(a for a in run_all().alerts if "1 missing" in a)
-    assert "(unique_key_held_by_extra_row): trigger reconcile_dual_writes with repair = all" in missing
+    assert "(unique_key_held_by_extra_row): a row whose document is gone holds the unique key" in missing
+    assert missing.endswith("; trigger reconcile_dual_writes with repair = all")
     assert "repair = missing" not in missing
     assert run_all(repair="all").alerts == []

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dualwrite.model.named import Named
+from dualwrite.model.run_report import OpenLine
 from dualwrite.model.verdicts import OBSTACLES, Excuse, Finding, Verdict, reason_of
 from dualwrite.postgres.connection import Connection, Jsonb, sql
 from dualwrite.postgres.session import Session
@@ -395,7 +396,7 @@ def listed(connection: Connection, limit: int) -> tuple[list[list[Any]], int]:
     return found, int(rows[0][12]) if rows else 0
 
 
-def open_counts(connection: Connection) -> list[dict[str, Any]]:
+def open_counts(connection: Connection) -> list[OpenLine]:
     """Counts of open differences by collection, verdict, reason, cause and whether they are excused, with the time that the
     first was seen. Rejections' reasons, of which there are many, are left out."""
     rows = connection.execute(
@@ -405,5 +406,15 @@ def open_counts(connection: Connection) -> list[dict[str, Any]]:
         FROM dualwrite.open_differences GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 4, 5, 3
         """
     ).fetchall()
-    names = ("collection", "verdict", "reason", "cause", "excused", "number")
-    return [{**dict(zip(names, row[:6], strict=True)), "since": row[6].isoformat()} for row in rows]
+    return [
+        {
+            "collection": collection,
+            "verdict": verdict,
+            "reason": reason,
+            "cause": cause,
+            "excused": excused,
+            "number": number,
+            "since": since.isoformat(),
+        }
+        for collection, verdict, reason, cause, excused, number, since in rows
+    ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 
 from dualwrite.model.errors import ParameterError
 from dualwrite.model.named import VERDICTS
+from dualwrite.model.run_report import GivenExcuse
 from dualwrite.model.verdicts import DRIFT, Excuse
 from dualwrite.postgres.connection import Connection
 
@@ -130,7 +130,7 @@ WHERE collection = %(collection)s AND (key = %(key)s OR %(key)s = '*' OR excused
 """
 
 
-def latest(connection: Connection, limit: int) -> list[dict[str, Any]]:
+def latest(connection: Connection, limit: int) -> list[GivenExcuse]:
     """The differences that a person accepted, the latest first: who, why and since when. Long keys and reasons are cut,
     with an ellipsis: reports are kept small."""
     rows = connection.execute(
@@ -144,5 +144,14 @@ def latest(connection: Connection, limit: int) -> list[dict[str, Any]]:
         """,
         (limit,),
     ).fetchall()
-    names = ("collection", "key", "verdict", "by", "reason")
-    return [{**dict(zip(names, row[:5], strict=True)), "since": row[5].isoformat(timespec="seconds")} for row in rows]
+    return [
+        {
+            "collection": collection,
+            "key": key,
+            "verdict": verdict,
+            "by": by,
+            "reason": reason,
+            "since": since.isoformat(timespec="seconds"),
+        }
+        for collection, key, verdict, by, reason, since in rows
+    ]

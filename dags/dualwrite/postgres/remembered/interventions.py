@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from dualwrite.model.run_report import Intervention
 from dualwrite.postgres.connection import Connection, Jsonb
 
 Kind = Literal["repair", "backfill", "excuse", "unexcuse", "undo", "approval", "rejection", "migration"]
@@ -59,7 +60,7 @@ def settle(connection: Connection, dag_id: str, run_id: str) -> None:
     )
 
 
-def latest(connection: Connection, limit: int) -> list[dict[str, Any]]:
+def latest(connection: Connection, limit: int) -> list[Intervention]:
     """The last interventions, the latest first: numbers by collection (of those that wrote: and action), how many rows the journal
     still has, and how many of them were taken back. A long reason is cut: reports are kept small. Scheduled repairs are among them if they
     wrote something."""
@@ -82,8 +83,20 @@ def latest(connection: Connection, limit: int) -> list[dict[str, Any]]:
         """,
         {"limit": limit, "kinds": list(WRITING), "schedule": SCHEDULE},
     ).fetchall()
-    names = ("dag_id", "run_id", "kind", "by", "at", "reason", "numbers", "journaled", "undone")
-    return [dict(zip(names, row, strict=True)) | {"at": row[4].isoformat(timespec="seconds")} for row in rows]
+    return [
+        {
+            "dag_id": dag_id,
+            "run_id": run_id,
+            "kind": kind,
+            "by": by,
+            "at": at.isoformat(timespec="seconds"),
+            "reason": reason,
+            "numbers": numbers,
+            "journaled": journaled,
+            "undone": undone,
+        }
+        for dag_id, run_id, kind, by, at, reason, numbers, journaled, undone in rows
+    ]
 
 
 def prune(connection: Connection, days: int) -> None:

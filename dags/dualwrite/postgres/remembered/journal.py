@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dualwrite.model.errors import TargetError
+from dualwrite.model.run_report import RepairedLately
 from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.text import restored
 
@@ -100,6 +101,15 @@ class Repaired:
     number: int
     unattended: int
     by_this_run: int
+
+    def as_json(self) -> RepairedLately:
+        return {
+            "collection": self.collection,
+            "cause": self.cause,
+            "number": self.number,
+            "unattended": self.unattended,
+            "by_this_run": self.by_this_run,
+        }
 
 
 def repaired_lately(connection: Connection, dag_id: str, run_id: str) -> list[Repaired]:

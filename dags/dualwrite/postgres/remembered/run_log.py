@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime
-from typing import Any
+from typing import cast
 
-from dualwrite.model.report import COUNTERS, CollectionReport
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import Day, PastRun
 from dualwrite.model.windows import Window
 from dualwrite.postgres import privileges
 from dualwrite.postgres.connection import Connection, Jsonb, sql
@@ -33,7 +34,6 @@ def record(
 ) -> None:
     """Keeps a collection's counts. A retried task replaces its own line. `unattended`: a schedule began the run. `part`: the
     slice of the collection that they are of (0: the collection, or what its slices left)."""
-    counts = report.as_json()
     line = {
         "dag_id": dag_id,
         "run_id": run_id,
@@ -45,11 +45,11 @@ def record(
         "window_from": window.start if window else None,
         "window_until": window.end if window else None,
         "started_at": started_at,
-        "counts": Jsonb(counts["counts"]),
+        "counts": Jsonb(report.as_json()["counts"]),
         "verification": report.verification,
         "unattended": unattended,
         "slice": part,
-        **{counter.name: counts[counter.name] for counter in COUNTERS if counter.logged},
+        **report.logged(),
     }
     connection.execute(_RECORD.format(**_columns(line)), line)
 
@@ -119,7 +119,7 @@ def last_run(connection: Connection, dag_id: str, *, but: str) -> str | None:
     return str(row[0]) if row else None
 
 
-def history(connection: Connection, dag_id: str, limit: int = 200) -> list[dict[str, Any]]:
+def history(connection: Connection, dag_id: str, limit: int = 200) -> list[PastRun]:
     """The last runs in short form, newest first: the sums over all collections."""
     rows = connection.execute(
         """
@@ -140,17 +140,14 @@ def history(connection: Connection, dag_id: str, limit: int = 200) -> list[dict[
         (dag_id, 80 * limit, limit),  # a run has at most five lines for each of the collections
     ).fetchall()
     names = ("examined", "missing", "stale", "extra", "rejected", "in_flight", "written", "billed", "not_examined")
-    return [
-        {
-            "run_id": row[0],
-            "at": row[1].isoformat(timespec="seconds"),
-            **{n: int(v) for n, v in zip(names, row[2:], strict=True) if v},
-        }
-        for row in rows
-    ]
+    found = []
+    for row in rows:
+        numbers = {n: int(v) for n, v in zip(names, row[2:], strict=True) if v}
+        found.append(cast("PastRun", {"run_id": row[0], "at": row[1].isoformat(timespec="seconds"), **numbers}))
+    return found
 
 
-def days(connection: Connection, dag_id: str, number: int) -> list[dict[str, Any]]:
+def days(connection: Connection, dag_id: str, number: int) -> list[Day]:
     """The last days (UTC), today first, each with how many runs compared, whether all of them were clean (see `clean_days`; None:
     there was none), up to three that weren't, and the reads that all DAGs' tasks have recorded."""
     rows = connection.execute(
@@ -171,8 +168,10 @@ def days(connection: Connection, dag_id: str, number: int) -> list[dict[str, Any
         """,
         {"dag": dag_id, "number": number},
     ).fetchall()
-    names = ("day", "runs", "clean", "not_clean", "billed")
-    return [dict(zip(names, (day.isoformat(), *rest), strict=True)) for day, *rest in rows]
+    return [
+        {"day": day.isoformat(), "runs": runs, "clean": clean, "not_clean": not_clean, "billed": billed}
+        for day, runs, clean, not_clean, billed in rows
+    ]
 
 
 def clean_days(connection: Connection, dag_id: str) -> list[tuple[date, bool]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
+from dualwrite.model.run_report import Age
 from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.target_clock import CLOCKS_APART
 
@@ -65,7 +65,7 @@ def lost(connection: Connection, collections: Sequence[str], until: datetime, ru
     return {name for (name,) in rows}
 
 
-def ages(connection: Connection) -> dict[str, dict[str, Any]]:
+def ages(connection: Connection) -> dict[str, Age]:
     """For each collection, up to when it was examined completely and when it was last swept (UTC), and how many hours ago that
     is by the target's clock."""
     rows = connection.execute(

@@ -1,0 +1,359 @@
+"""Why a reconciliation fails: one alert for each thing that is wrong, each with what to press."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from dualwrite import settings
+from dualwrite.engine.second_look import PATIENCE
+from dualwrite.model import report
+from dualwrite.model.alert import alert, press
+from dualwrite.model.declaration import Catalog
+from dualwrite.model.render import moment
+from dualwrite.model.repairs import ACTIONS, REPAIRS, Repair, most, needed
+from dualwrite.model.run_report import Alert, OpenGroup, Press, RunFacts
+from dualwrite.model.verdicts import DRIFT, Reason, Verdict, Why
+from dualwrite.runs import undo
+from dualwrite.runs.reconcile_plan import DAG_ID, Plan
+
+_DONE = {"examined": "complete comparison", "swept": "sweep"}
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """What keeps the repair that a verdict needs from ending a difference, and what to do. `also`: what a repair must be to
+    end it, beside that; None if no repair can before the next look has found the obstacle gone."""
+
+    text: str
+    also: Repair | None = "off"
+
+
+OBSTACLES: dict[str, Obstacle] = {
+    Reason.UNIQUE_KEY_HELD_BY_EXTRA_ROW: Obstacle(
+        "a row whose document is gone holds the unique key, and must go first: that takes repair = all", "all"
+    ),
+    Reason.UNIQUE_KEY_HELD_BY_STALE_ROW: Obstacle(
+        "the row that holds the unique key must be updated first: that takes repair = missing_and_stale",
+        "missing_and_stale",
+    ),
+    Reason.ABSENCE_NOT_PROVED: Obstacle(
+        "look at the rows by hand, or excuse them: proving that no document has their keys would read more names than "
+        "max_proof_reads, so no repair deletes them; or scheduled runs have read max_proof_reads_a_day, then a run that you "
+        "trigger proves it. See who makes such rows"
+    ),
+    Reason.PARENT_EXCUSED: Obstacle(
+        "a person accepted that the row which it needs is missing: take that excuse back (unexcuse), or excuse this one too",
+        None,
+    ),
+    Reason.PARENT_REJECTED: Obstacle(
+        "correct the document that it needs: that one can't become a row",
+        None,
+    ),
+    Reason.PATH_UNKNOWN: Obstacle(
+        "look at the row by hand: nothing tells which document it belongs to, so no repair deletes it",
+        None,
+    ),
+    Reason.CANT_BE_ASKED: Obstacle(
+        "look at the row by hand: a part of its document's path is no id that Firestore can be asked for, so no repair deletes it",
+        None,
+    ),
+    Reason.STILL_REFERENCED: Obstacle(
+        "remove the rows that reference it first, or select their collection too, or excuse it"
+    ),
+    Reason.REFERENCES_UNSEEN: Obstacle(
+        "let the role see the tables that reference it, because a delete would change rows that it can't see, or excuse it",
+        None,
+    ),
+    Reason.DELETE_REFUSED: Obstacle(
+        "see which trigger or policy of the table keeps the row, because Postgres didn't delete it, or excuse it"
+    ),
+    Reason.CHANGED_BY_TABLE: Obstacle(
+        "a trigger of the table makes something else of what is written there: declare the columns insert_only "
+        f"in {settings.catalog_file()} if that is meant, or correct the trigger, or excuse it"
+    ),
+}
+"""By the difference's reason."""
+
+
+def alerts(facts: RunFacts, catalog: Catalog, plan: Plan) -> list[Alert]:
+    """Why the run fails; empty if it succeeds."""
+    return [
+        *_problem(facts),
+        *_not_compared(facts, plan),
+        *_not_repaired(facts),
+        *_hung(plan),
+        *_needs(facts),
+        *_not_undone(facts),
+        *_undecided(facts, plan),
+        *drift(facts),
+        *_quiet_repairs(facts, plan),
+        *_blind(facts, catalog, plan),
+    ]
+
+
+def together(found: Iterable[Alert]) -> Press | None:
+    """What repairs all that these alerts tell and a repair can end; None if there is nothing of that."""
+    wanted = {a["collection"]: a["press"] for a in found if a["press"] and "repair" in a["press"]["conf"]}
+    level = most(r for p in wanted.values() for r in REPAIRS if p["conf"]["repair"] == r)
+    return None if level == "off" else _repair(level, [name for name in wanted if name])
+
+
+def _repair(level: Repair, names: Sequence[str]) -> Press:
+    """A row that is deleted may have dependents in other collections: then all collections are repaired."""
+    if level == "all":
+        return press(DAG_ID, {"repair": level}, "Repair…")
+    return press(DAG_ID, {"repair": level, "collections": list(dict.fromkeys(names))}, "Repair…")
+
+
+def _sweep(names: Sequence[str]) -> Press:
+    return press(DAG_ID, {"scope": "sweep", "collections": list(names)}, "Sweep…")
+
+
+def _problem(facts: RunFacts) -> list[Alert]:
+    return [alert(facts["problem"], kind=str(facts["problem_kind"]))] if facts["problem"] else []
+
+
+def _not_compared(facts: RunFacts, plan: Plan) -> list[Alert]:
+    """What this run was to look at, and didn't."""
+    found = []
+    for collection in facts["collections"]:
+        name = collection["collection"]
+        if why := collection["not_examined"]:
+            found.append(alert(f"{name} was not examined: {why}", collection=name, kind="not_examined"))
+        if why := collection["sweep_failed"]:
+            text = f"{name} was not swept; only recent writes were compared: {why}"
+            found.append(alert(text, collection=name, kind="not_swept", press=_sweep([name])))
+        if number := collection["undecided"]:
+            text = (
+                f"{name}: {number:,} {'difference still needs its' if number == 1 else 'differences still need their'} second "
+                f"look, because more than max_open_looks = {plan.params.max_open_looks:,} are open; later runs take "
+                f"{'it' if number == 1 else 'them'}"
+            )
+            found.append(alert(text, collection=name, kind="not_examined"))
+        if number := collection["operations_left"]:
+            text = (
+                f"{name}: {number:,} keys that only write_ops names were not looked at, because a run "
+                f"looks at max_operation_looks = {plan.params.max_operation_looks:,}; the next sweep compares them. See "
+                f"who writes so many operations, or raise it"
+            )
+            found.append(alert(text, collection=name, kind="operations_left", press=_sweep([name])))
+    return found
+
+
+def _not_repaired(facts: RunFacts) -> list[Alert]:
+    found = []
+    for step, why in facts["not_repaired"].items():
+        name = step.partition(".")[2]
+        text = f"{name} was only partly repaired: step {step}: {why}"
+        found.append(alert(text, collection=name, kind="not_repaired"))
+    return found
+
+
+def _hung(plan: Plan) -> list[Alert]:
+    return [
+        alert(
+            f"run {run} was cut off without a report, by its timeout of two hours or by hand, and no other run could start before "
+            "that; what it had examined is kept. See which of its tasks waited, and for what",
+            kind="timed_out",
+        )
+        for run in plan.hung
+    ]
+
+
+def _needs(facts: RunFacts) -> list[Alert]:
+    """Named keys that weren't written, because they need what isn't named."""
+    found = []
+    for key, rows in (facts["named"]["needs"] if facts["named"] else {}).items():
+        text = (
+            f"{key} was not repaired: it needs {report.few(rows)}, which keys doesn't name. Name "
+            f"{'it' if len(rows) == 1 else 'them'} too: nothing is written that isn't named"
+        )
+        found.append(alert(text, collection=key.partition(":")[0], kind="not_repaired"))
+    return found
+
+
+def _not_undone(facts: RunFacts) -> list[Alert]:
+    """What an undo couldn't take back; what somebody has written since is left on purpose."""
+    undone, found = facts["undone"], []
+    if facts["undo"] is None:
+        return []
+    if undone is None:
+        failed = facts["undo_failed"]
+        return [alert(f"The run {facts['undo']} was not undone: {failed}", kind="not_undone")] if failed else []
+    left = {
+        why: number for why, number in undone["left"].items() if why not in (undo.DONE_BEFORE, undo.MOVED, undo.BROKEN)
+    }
+    if left:
+        listed = ", ".join(f"{number:,} {why}" for why, number in left.items())
+        keys = [key for key, why in undone["keys"].items() if why in left]
+        text = f"The undo of {undone['run_id']} left rows as they are: {listed}: {report.few(keys)}"
+        found.append(alert(text, kind="not_undone"))
+    if names := facts["undo_left_out"]:
+        text = (
+            f"The run {undone['run_id']} also wrote {', '.join(names)}, which this undo leaves out: select them too, if the "
+            "catalog declares them"
+        )
+        found.append(alert(text, kind="not_undone"))
+    return found
+
+
+def _undecided(facts: RunFacts, plan: Plan) -> list[Alert]:
+    """Nothing stays without a verdict for longer than patience lasts."""
+    found = []
+    for line in facts["open"]:
+        waits = plan.now - datetime.fromisoformat(line["since"])
+        if (
+            line["reason"] == Reason.KEPT_CHANGING
+            and line["verdict"] not in DRIFT
+            and waits > PATIENCE
+            and not line["excused"]
+        ):
+            text = (
+                f"{line['collection']}: {line['number']:,} keys have kept changing while they were looked at, since "
+                f"{line['since'][:16]}, so they have no verdict: find the client that writes them all the time"
+            )
+            found.append(alert(text, collection=line["collection"], kind="kept_changing"))
+    return found
+
+
+# --- drift --------------------------------------------------------------------------------------------------------------
+
+
+def drift(facts: RunFacts) -> list[Alert]:
+    """What is open and fails the run, one alert for each collection and verdict."""
+    groups: dict[tuple[str, str], list[OpenGroup]] = {}
+    for line in facts["open"]:
+        if line["fails"]:
+            groups.setdefault((line["collection"], line["verdict"]), []).append(line)
+    return [_difference(facts, name, Verdict(verdict), lines) for (name, verdict), lines in groups.items()]
+
+
+def _difference(facts: RunFacts, name: str, verdict: Verdict, lines: Sequence[OpenGroup]) -> Alert:
+    causes: Counter[str] = Counter()
+    reasons: Counter[str | None] = Counter()
+    for line in lines:
+        causes[line["cause"]] += line["number"]
+        reasons[line["reason"] if line["reason"] in OBSTACLES else None] += line["number"]
+    why = ", ".join(f"{n:,} {cause}" for cause, n in causes.most_common())
+    if verdict is Verdict.REJECTED:
+        why = "see the report"
+    since = min(line["since"] for line in lines)
+    parts, wanted = _remedy(name, verdict, reasons, facts["declared"])
+    parts += filter(None, (facts["references"].get(str(reason), {}).get(name) for reason in reasons))
+    if not facts["dual_write_enabled"]:
+        parts.append("Variable dual_write_enabled is false, so nothing is repaired until it is true again")
+    return alert(
+        "; ".join([f"{name}: {reasons.total():,} {verdict} since {moment(since)} ({why})", *parts]),
+        collection=name,
+        kind=str(verdict),
+        cause=causes.most_common(1)[0][0],
+        press=wanted,
+    )
+
+
+def _remedy(
+    name: str, verdict: Verdict, reasons: Mapping[str | None, int], declared: Sequence[str]
+) -> tuple[list[str], Press | None]:
+    """What to do before anything is pressed, and what to press then."""
+    if name not in declared:
+        every = f"{name}:*"
+        then = press(DAG_ID, {"excuse": [every], "excuse_reason": ""}, "Excuse…")
+        return (
+            [f"the catalog no longer has collection {name}: restore it, or excuse what is open there"],
+            {**then, "says": f"trigger {DAG_ID} with excuse = {every}"},
+        )
+    if verdict not in ACTIONS:
+        return [f"correct the documents, or trigger {DAG_ID} with excuse = {name}:<key>"], None
+    parts: list[str] = []
+    levels: list[Repair] = []
+    for reason, number in reasons.items():
+        obstacle = OBSTACLES.get(reason) if reason else None
+        also = obstacle.also if obstacle else "off"
+        if also is not None:
+            levels += [needed(verdict), also]
+        if obstacle:
+            of_them = "of them " if len(reasons) > 1 else ""
+            parts.append(f"{number:,} {of_them}({reason}): {obstacle.text}")
+    return parts, _repair(most(levels), [name]) if levels else None
+
+
+# --- what no difference shows -------------------------------------------------------------------------------------------
+
+_REPAIRED = {
+    Why.NEVER_ATTEMPTED: (
+        "that write_ops shows no attempt for",
+        "the client that doesn't dual-write (flag off, old version)",
+    ),
+    Why.ATTEMPTED_FAILED: (
+        "whose operation had failed",
+        "the error that the clients' writes end with (a constraint, a right)",
+    ),
+    Why.DUAL_WRITE_OFF: ("that were missed while dual-write was switched off", "out whether that is all of them"),
+    Why.UNKNOWN: ("for reasons that no operation tells", "what writes these documents without their rows"),
+}
+"""Which rows scheduled runs repaired, and what to find."""
+
+
+def _quiet_repairs(facts: RunFacts, plan: Plan) -> list[Alert]:
+    """What scheduled runs repair quietly must not hide that writes keep failing, whatever the cause: each has its limit a day,
+    and parents that were inserted along with what needed them count too."""
+    found = []
+    for cause, (which, find) in _REPAIRED.items():
+        lately = [r for r in facts["repaired_lately"] if r["cause"] == cause]
+        number = sum(r["unattended"] for r in lately)
+        now = sum(r["by_this_run"] for r in lately)
+        unattempted = cause is Why.NEVER_ATTEMPTED
+        limit = "max_unattempted_repairs" if unattempted else "max_repairs_a_day"
+        most_a_day = plan.params.max_unattempted_repairs if unattempted else plan.params.max_repairs_a_day
+        if not plan.unattended or not now or number <= most_a_day:
+            continue
+        listed = ", ".join(f"{r['collection']} {r['unattended']:,}" for r in lately if r["unattended"])
+        text = (
+            f"This run repaired {now:,} rows {which}; scheduled runs repaired {number:,} such rows in 24 hours ({listed}), more "
+            f"than {limit} = {most_a_day:,}. The rows are correct now; find {find}"
+        )
+        found.append(alert(text, kind="unattempted_repairs" if unattempted else f"{cause}_repairs"))
+    return found
+
+
+def _blind(facts: RunFacts, catalog: Catalog, plan: Plan) -> list[Alert]:
+    """What this and later runs can't see: an unreadable write_ops, collections that nobody looks at."""
+    found = []
+    operations = facts["operations"]
+    declared = any(c.operations for c in catalog)  # else there is nothing in write_ops to be read
+    if declared and plan.params.write_ops_required and operations is not None and operations["total"] is None:
+        text = (
+            "write_ops is missing or not fully readable, so nothing shows why a row differs, or which keys clients tried to write: "
+            "GRANT SELECT ON write_ops to the role and let it bypass row-level security, or set write_ops_required = false"
+        )
+        found.append(alert(text, kind="write_ops_unreadable"))
+    # A person who selects a few knows that; what nobody selects any more, scheduled runs tell.
+    names = catalog.names if plan.unattended else tuple(plan.windows)
+    ages = {name: facts["ages"].get(name) for name in names}
+    examined = {name: age["examined_hours"] if age else None for name, age in ages.items()}
+    swept = {name: age["swept_hours"] if age else None for name, age in ages.items()}
+    most_swept = plan.params.max_swept_age_hours
+    if most_swept:
+        most_swept = max(most_swept, 2 * plan.params.sweep_every_hours)
+    return [
+        *found,
+        *_too_old("examined", examined, plan.params.max_examined_age_hours),
+        *_too_old("swept", swept, most_swept),
+    ]
+
+
+def _too_old(what: Literal["examined", "swept"], hours: Mapping[str, float | None], limit: float) -> list[Alert]:
+    """`hours`: how long ago that was done, by collection; None for never. `limit`: 0 for none."""
+    old = {name: age for name, age in hours.items() if limit and (age is None or age > limit)}
+    if not old:
+        return []
+    listed = ", ".join(f"{name} ({'never' if age is None else f'{age:,.0f} h ago'})" for name, age in old.items())
+    text = (
+        f"No {_DONE[what]} in the last {limit:g} hours (max_{what}_age_hours): {listed}. Select these collections "
+        "again (Variable reconcile_collections), or see why their comparison fails"
+    )
+    return [alert(text, kind=f"not_{what}_lately", press=_sweep(list(old)) if what == "swept" else None)]

@@ -1,0 +1,256 @@
+"""A backfill's report: what it found and wrote, why it fails, and how a person reads it and is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dualwrite.model import cost, coverage, repairs, report
+from dualwrite.model.alert import alert, press
+from dualwrite.model.gap_params import GapParams
+from dualwrite.model.render import Block, Heading, Paragraph, Table, moment
+from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import (
+    VERSION,
+    Alert,
+    Answer,
+    Approval,
+    CollectionResult,
+    CoverageResult,
+    GapReport,
+    Press,
+)
+from dualwrite.model.verdicts import DRIFT, VERDICTS, Verdict
+from dualwrite.runs import reconcile_plan
+from dualwrite.runs.backfill import DAG_ID
+
+
+def not_examined(name: str, phase: str, why: str) -> CollectionResult:
+    """Stands in for the report of a collection that has none: its task failed or never ran."""
+    return CollectionReport(name, phase, not_examined=why).as_json()
+
+
+def build_report(
+    run_id: str,
+    params: GapParams,
+    found: Mapping[str, CollectionResult | None],
+    verified: Mapping[str, CollectionResult | None],
+    *,
+    dry: bool,
+    approval: Approval | None = None,
+    answer: Answer | None = None,
+    preflight_reads: int = 0,
+    covered: Mapping[str, CoverageResult] | None = None,
+    verify_error: str | None = None,
+) -> GapReport:
+    """The whole run's report. `found` and `verified` hold each collection's, or None where there is none; `approval` is
+    None where nobody was asked, `answer` who answered and why; `covered` which columns are compared, as preflight found it;
+    `verify_error` what ended the verification."""
+    why = "its task failed or did not run; see its log"
+    if approval in ("rejected", "unanswered"):
+        why = "nothing was approved, so nothing was written"
+    gap = [found.get(n) or not_examined(n, "gap", why) for n in params.names]
+    checked = [one for n in params.names if (one := verified.get(n))]
+    mode = "dry_run" if dry else params.mode
+    whole: GapReport = {
+        "version": VERSION,
+        "dag_id": DAG_ID,
+        "run_id": run_id,
+        "mode": mode,
+        "scope": params.scope,
+        "window": params.window.as_json(),
+        "added_parents": list(params.added),
+        "approval": approval,
+        "answer": answer,
+        "billed_reads": preflight_reads + sum(c["billed_reads"] for c in [*gap, *checked]),
+        "estimated_reads": estimated_reads(gap, checked) if dry and checked else None,
+        "collections": [*gap, *checked],
+        "coverage": dict(covered or {}),
+        "rules": repairs.rules(),
+        "verdict": _verdict(mode, gap, checked, approval, answer),
+        "alerts": _alerts(params, mode, gap, checked, approval, verify_error),
+        "samples_shown": report.SAMPLES,
+    }
+    return report.fit(whole)
+
+
+def estimated_reads(gap: Sequence[CollectionResult], checked: Sequence[CollectionResult]) -> int:
+    """What an apply would bill after a dry run: the window again with what it looked up, each row that it writes once
+    more to confirm it, and every document to verify, with a count for 1,000 and the baseline that comes of it."""
+    writes = sum(_to_write(c) for c in gap)
+    whole = sum(c["reads_to_verify"] for c in checked)
+    return sum(c["billed_reads"] for c in gap) + writes + whole + 5 * sum(c["billed_reads"] for c in checked)
+
+
+def _to_write(collection: CollectionResult) -> int:
+    """How many rows of a collection an apply would write after a dry run: what a person accepted stays as it is."""
+    return collection["counts"]["missing"] + collection["counts"]["stale"] - collection["left_alone"]
+
+
+def _verdict(
+    mode: str,
+    gap: Sequence[CollectionResult],
+    checked: Sequence[CollectionResult],
+    approval: Approval | None,
+    answer: Answer | None,
+) -> str:
+    """The run in one sentence."""
+    if approval == "rejected":
+        by, reason = (answer["by"], answer["reason"]) if answer else (None, None)
+        return f"Rejected{f' by {by}' if by else ''}{f': {reason}' if reason else ''}. Nothing was written."
+    if approval == "unanswered":
+        return "Nobody approved or rejected, so nothing was written."
+    lost = [c["collection"] for c in gap if c["not_examined"]]
+    also = f" Not examined: {', '.join(lost)}." if lost else ""
+    counts = report.total(gap)
+    rejections = f" {counts['rejected']:,} can't become rows." if counts["rejected"] else ""
+    if mode == "dry_run":
+        found = report.listed(counts, ("missing", "stale"))
+        examined = sum(c["examined"] for c in gap)
+        if not examined:
+            why = "no document lies in the window" if len(lost) < len(gap) else "see why below"
+            return f"Nothing was examined: {why}. So nothing is known of what is missing or stale.{also}"
+        if not found:
+            return f"Nothing is missing or stale. Nothing was written (dry run).{rejections}{also}"
+        excused = sum(c["left_alone"] for c in gap)
+        but = f", {excused:,} of them excused and left alone" if excused else ""
+        rows = sum(_to_write(c) for c in gap)
+        return f"An apply would write {rows:,} rows: {found}{but}. Nothing was written.{rejections}{also}"
+    written = sum(c["inserted"] + c["updated"] + c["parents_inserted"] for c in gap)
+    left = [c["collection"] for c in checked if c["verification"] != "verified"]
+    proof = f"Not verified: {', '.join(left)}." if left else "Every collection is verified." if not lost else ""
+    return f"{written:,} rows were written. {proof}{rejections}{also}"
+
+
+def described(whole: GapReport) -> list[Block]:
+    """The report as a person reads it: what was found, then how source and target stand to each other now."""
+    gap = [c for c in whole["collections"] if c["phase"] == "gap"]
+    checked = [c for c in whole["collections"] if c["phase"] == "verify"]
+    window = whole["window"]
+    where = (
+        "all documents"
+        if whole["scope"] == "all"
+        else f"documents of {moment(window['start'])} to {moment(window['end'])}"
+    )
+    blocks: list[Block] = [
+        Heading(f"Gap backfill, {whole['mode'].replace('_', ' ')}: {where}"),
+        Paragraph(whole["verdict"], strong=True),
+        report.table(gap),
+    ]
+    if whole["added_parents"]:
+        added = ", ".join(whole["added_parents"])
+        blocks.append(Paragraph(f"Added, because the selection needs them first: {added}."))
+    if checked:
+        counted = all(c["verification"] is None for c in checked)
+        title = "Documents and rows now:" if counted else "Verification, all documents against all rows:"
+        blocks += [Paragraph(title), report.table(checked)]
+    blocks.append(Paragraph(cost.billed(whole["billed_reads"])))
+    if (reads := whole["estimated_reads"]) is not None:
+        blocks.append(
+            Paragraph(f"An apply would bill about {reads:,} reads ({cost.dollars(reads)}), verification included.")
+        )
+    blocks += _left_out(whole)
+    blocks += report.samples(gap)
+    blocks += report.samples(checked)
+    return blocks
+
+
+def _left_out(whole: GapReport) -> list[Block]:
+    found = [coverage.Coverage.from_json(name, given) for name, given in whole["coverage"].items()]
+    return coverage.described(found, inserts=whole["mode"] == "dry_run")
+
+
+_WRITTEN = ("missing", "stale")
+
+
+def asked(whole: GapReport) -> list[Block]:
+    """A dry run, with the counts that an estimate needs, as the person reads it who is to approve it: what an apply would
+    write, and what it costs."""
+    reads, further = whole["billed_reads"], whole["estimated_reads"] or 0
+    question = Paragraph(
+        f"Approve, and these rows are written, then every collection is verified key by key: about {further:,} billed reads "
+        f"more ({cost.dollars(further)}). So far the run has billed {reads:,} ({cost.dollars(reads)}). "
+        "Reject, with a reason if you like, and nothing is written."
+    )
+    gap = [c for c in whole["collections"] if c["phase"] == "gap"]
+    checked = [c for c in whole["collections"] if c["phase"] == "verify"]
+    now = [
+        [c["collection"], *("-" if n is None else f"{n:,}" for n in (c["source_count"], c["target_count"]))]
+        for c in checked
+        if not c["not_examined"]
+    ]  # of entries, no documents are counted: several may come from one
+    would_be_written: list[CollectionResult] = [
+        {**c, "samples": {v: c["samples"][v] for v in _WRITTEN if v in c["samples"]}} for c in gap
+    ]
+    return [
+        Paragraph(whole["verdict"], strong=True),
+        question,
+        report.table([c for c in gap if c["not_examined"] or any(c["counts"][v] for v in (*_WRITTEN, "rejected"))]),
+        *_left_out(whole),
+        *report.samples(would_be_written),
+        Paragraph("Documents and rows now:"),
+        Table(["collection", "documents", "rows"], now),
+        *(report.samples([c for c in checked if c["not_examined"]])),
+    ]
+
+
+# --- why it fails -----------------------------------------------------------------------------------------------------
+
+
+def _alerts(
+    params: GapParams,
+    mode: str,
+    gap: Sequence[CollectionResult],
+    checked: Sequence[CollectionResult],
+    approval: Approval | None,
+    verify_error: str | None,
+) -> list[Alert]:
+    """Why the run is no success; empty if it is one. A rejection is an answer, not a failure."""
+    if approval == "rejected":
+        return []
+    if approval == "unanswered":
+        text = "Nobody approved or rejected, so nothing was written: see the tasks examine_for_review and decision"
+        return [alert(text, kind="unanswered", press=_again(params, "review", params.collections))]
+    verified = {c["collection"]: c for c in checked}
+    found = []
+    for one in gap:
+        name, check = one["collection"], verified.get(one["collection"])
+        if why := one["not_examined"]:
+            text = f"{name} was not examined: {why}. Mend that"
+            found.append(alert(text, collection=name, kind="not_examined", press=_again(params, mode, [name])))
+        elif mode != "dry_run" and (check is None or check["verification"] != "verified"):
+            found.append(_not_verified(params, name, check))
+    if verify_error:
+        found.append(alert(f"verify_counts failed: {verify_error}", kind="verify_failed"))
+    return found
+
+
+def _again(params: GapParams, mode: str, names: Sequence[str]) -> Press:
+    """The same once more. The form is Airflow's own, which takes no values from a link."""
+    scope: dict[str, str] = {"scope": "all"} if params.scope == "all" else {}
+    return press(DAG_ID, {"mode": mode, **scope, "collections": list(names)}, f"Open {DAG_ID}")
+
+
+def _not_verified(params: GapParams, name: str, check: CollectionResult | None) -> Alert:
+    again = _again(params, "apply", [name])
+    if check is None or check["not_examined"]:
+        why = f"{name} is not verified: its verification failed"
+        return alert(why, collection=name, kind="not_verified", press=again)
+    if check["verification"] == "not_proven":
+        why = f"{name} is not verified: it has more documents than explain_up_to; leave that empty to compare them all"
+        return alert(why, collection=name, kind="not_proven", press=again)
+    left = {str(v): check["counts"][v] for v in VERDICTS if v in DRIFT and check["counts"][v]}
+    excused = f" ({check['excused']:,} of these {sum(left.values()):,} excused)" if check["excused"] else ""
+    moving = check["counts"][Verdict.IN_FLIGHT]
+    parts = [
+        f"{report.listed(left, left)}{excused}" if left else "",
+        "correct the documents that can't become rows, or excuse them with a reason" if left.get("rejected") else "",
+        f"{moving:,} changed at every look; run it again when there are fewer writes" if moving else "",
+    ]
+    writable = [v for v in repairs.ACTIONS if left.get(v)]
+    wanted = again if writable or moving else None
+    if Verdict.EXTRA in writable:  # a backfill deletes nothing
+        then = "to delete rows without a document" if len(writable) == 1 else "to repair the rows"
+        conf = {"scope": "sweep", "repair": "all"}
+        wanted = press(reconcile_plan.DAG_ID, {**conf}, "Repair…", then=then)
+    text = f"{name} is not verified: {'; '.join(filter(None, parts))}"
+    return alert(text, collection=name, kind="not_verified", press=wanted)
