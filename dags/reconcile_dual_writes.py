@@ -11,7 +11,7 @@ sweep, open [Parity](/plugin/parity): its buttons open the form with the right v
 - Scheduled runs write nothing unless Variable `reconcile_repair` says so; every param of the form but the excuses has such a
   Variable, `reconcile_<param>`.
 - Variable `dual_write_enabled` = `false` says that dual-write is off on purpose: then differences are expected.
-- The asset `dual-write-parity` is updated by a run that finds both equal, nothing excused; `dual-write-green` by each green run.
+- The asset `dual-write-parity` is updated by a run that finds both equal, nothing excused; `dual-write-green` by each green run that compared.
 
 Params explain themselves in the form. What each message means: `docs/runbook.md` in the repository.
 """
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk import TriggerRule, chain, dag, task
 
 from dualwrite.edge import forms
-from dualwrite.edge.assets import GREEN, PARITY_IF_EQUAL
+from dualwrite.edge.assets import GREEN_IF_COMPARED, PARITY_IF_EQUAL
 from dualwrite.edge.errors import FAILS_AT_ONCE
 from dualwrite.edge.lazy import LazyModule
 from dualwrite.edge.overdue import CALLBACK
@@ -94,7 +94,7 @@ def reconcile_dual_writes():
 
     @task(
         trigger_rule=TriggerRule.ALL_DONE,
-        outlets=[GREEN, PARITY_IF_EQUAL],
+        outlets=[GREEN_IF_COMPARED, PARITY_IF_EQUAL],
         pool=TARGET_POOL,
         **FAILS_AT_ONCE,
         multiple_outputs=False,

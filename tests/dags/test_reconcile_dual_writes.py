@@ -102,6 +102,7 @@ def test_parity_is_announced_where_databases_are_equal_and_only_there(firestore,
     _post(firestore, "lost")
     accepted = {"excuse": ["posts:lost"], "excuse_reason": "a test account"}
     assert announced(**accepted) == ("success", ["dual-write-green"])
+    assert announced(scope="none") == ("success", []), "it compared nothing"
     assert announced(unexcuse=["posts:lost"]) == ("failed", [])
 
 
@@ -159,3 +160,27 @@ def test_a_run_that_was_cut_off_is_told_by_the_next_one(world, firestore, target
     [alert] = told.report["alerts"]
     assert alert["text"].startswith(f"run {first.run_id} was cut off without a report")
     assert run().state == "success"
+
+
+@pytest.mark.timeout(900)  # four runs
+def test_an_excuse_alone_and_a_repair_by_key_list_who_did_what_in_airflow(world, firestore, target_dsn, run_dag, home):
+    """The tasks that have nothing to do ask nobody; the list of what is open is left in XComs."""
+
+    def run(**conf):
+        return run_dag("reconcile_dual_writes", {**QUICK, **conf}, project=firestore.project, dsn=target_dsn)
+
+    everything = [f"{c.name}:*" for c in CATALOG]
+    run(scope="none", excuse=everything, excuse_reason="broken since 2024")
+    for name in ("one", "two"):
+        _post(firestore, name)
+    run(collections=["posts"])
+    mended = run(scope="none", repair="missing", keys=["posts:one"])
+    assert mended.tasks == {**dict.fromkeys(STAGES, "success"), "sweep_slices": "skipped", "report": "failed"}
+    assert [i["kind"] for i in mended.report["interventions"]] == ["repair", "excuse"]
+    with closing(sqlite3.connect(home / "airflow.db")) as airflow:
+        asked = "SELECT value FROM xcom WHERE run_id = ? AND key = 'open_0'"
+        [(text,)] = airflow.execute(asked, (mended.run_id,)).fetchall()
+    assert ("two" in text, "one" in text) == (True, False)
+    undone = run(undo=mended.run_id, max_share=100)
+    assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'one'") == 0
+    assert undone.report["verdict"].startswith("Undone: 1 deleted.")

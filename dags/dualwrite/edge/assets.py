@@ -11,4 +11,7 @@ PARITY_IF_EQUAL = AssetAlias("dual-write-parity-if-equal")
 """A task updates PARITY through this alias: a plain outlet would be updated whenever its task succeeds."""
 
 GREEN = Asset("dual-write-green")
-"""A reconciliation ended green: what differs, if anything, is excused, in flight or expected."""
+"""A reconciliation that compared ended green: what differs, if anything, is excused, in flight or expected."""
+
+GREEN_IF_COMPARED = AssetAlias("dual-write-green-if-compared")
+"""A task updates GREEN through this alias: an excuse, a repair by key and an undo compare nothing, so they prove nothing."""

@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipExcept
 from dualwrite import alerts
 from dualwrite.catalog import CATALOG
 from dualwrite.edge import overdue
-from dualwrite.edge.assets import PARITY, PARITY_IF_EQUAL
+from dualwrite.edge.assets import GREEN, GREEN_IF_COMPARED, PARITY, PARITY_IF_EQUAL
 from dualwrite.edge.connections import source, source_maker, target, target_connector
 from dualwrite.edge.contexts import given, page_link, triggered_by
 from dualwrite.edge.errors import (
@@ -280,6 +280,8 @@ def report(context: Mapping[str, Any]) -> RunReport:
     if whole["alerts"]:
         alerts.tell(whole["alerts"], page_link())
         fail([line(alert, page_link()) for alert in whole["alerts"]])
+    if whole["compares"]:
+        context["outlet_events"][GREEN_IF_COMPARED].add(GREEN)
     if whole["parity"]["equal"]:
         context["outlet_events"][PARITY_IF_EQUAL].add(PARITY, extra={"oldest_sweep": whole["parity"]["oldest_sweep"]})
     return whole
