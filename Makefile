@@ -15,7 +15,7 @@ GIVEN := DETAILS DUALWRITE_CATALOG DUALWRITE_MIGRATIONS LOCAL PORT PROJECT SCHEM
 $(foreach given,$(GIVEN),$(eval override $(given) := $$(value $(given))))
 export $(GIVEN)
 
-.PHONY: help install demo ready ready-up up down test unit mutants soak check format migration snapshot indexes catalog env doctor licences bench constraints
+.PHONY: help install demo ready ready-up up down test unit mutants soak check format migration snapshot indexes catalog env doctor difference licences bench constraints
 
 ## list these targets
 help:
@@ -92,6 +92,10 @@ catalog: install
 ## check an installation, one line for each check
 doctor: install
 	@$(RUN) -m dev.doctor
+
+## show one difference side by side, on your terminal only: make difference name=posts:AbC123
+difference: install
+	@$(RUN) -m dev.difference "$$name"
 
 ## write .env for docker compose
 env: install

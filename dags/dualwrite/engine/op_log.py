@@ -341,6 +341,21 @@ def _cause(finding: Finding, found: list[Operation], expressible: bool) -> Cause
     return Cause(Why.ATTEMPTED_FAILED, last.op_id, last.at)
 
 
+def about(connection: Connection, collection: Collection, finding: Finding, limit: int = 20) -> list[str]:
+    """The operations on a key, the latest first, each in a line."""
+    ids = _entity_ids(collection, finding)
+    if not ids or not is_readable(connection):
+        return []
+    rows = connection.execute(
+        f"""
+        SELECT created_at, op_id FROM ({_OPERATIONS}) o
+        WHERE well_formed AND entity = ANY(%s) AND entity_id = ANY(%s) ORDER BY created_at DESC NULLS LAST LIMIT %s
+        """,
+        (entities_of(collection), ids, limit),
+    ).fetchall()
+    return [f"{at.isoformat(timespec='seconds') if at is not None else 'no time'}  {op_id}" for at, op_id in rows]
+
+
 def _entity_ids(collection: Collection, finding: Finding) -> list[str]:
     """What the app would call this key in an op id."""
     found = []

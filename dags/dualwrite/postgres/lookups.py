@@ -179,6 +179,13 @@ class Lookups(Fragments):
         ).format(created=inside(created), table=self.table, touched=inside(columns), key=self.key_array("t"))
 
     @statement
+    def whole(self) -> sql.Composed:
+        """Whole rows, as JSON. Parameters: n, keys."""
+        return sql.SQL("WITH {c} SELECT to_jsonb(t.*) FROM c JOIN {table} t ON {same_key}").format(
+            c=self.candidate_keys(), table=self.table, same_key=self.same_key("t", "c")
+        )
+
+    @statement
     def untouched(self) -> sql.Composed:
         """Keys of journaled inserts whose row no one has written since. Parameters: ids."""
         same = AND.join(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
+from typing import Any
 
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
@@ -68,6 +69,13 @@ class Rows(Session):
         rows = self.fetch(statement, parameters)
         # An id with a slash in it, written by hand, would name another document's path.
         return {keys[n]: tuple(path for path in paths if collection.match(path) is not None) for n, paths in rows}
+
+    def whole(self, collection: Collection, key: Key | None) -> dict[str, Any] | None:
+        """The row at a key with all its columns: content, for the eyes of whoever asked. None: it isn't there."""
+        if key is None:
+            return None
+        rows = self.fetch(self.lookups(collection).whole, numbered([key]))
+        return dict(rows[0][0]) if rows else None
 
     def count(self, collection: Collection) -> int:
         """How many rows the table has now."""

@@ -134,6 +134,21 @@ def repaired_lately(connection: Connection, dag_id: str, run_id: str) -> list[Re
     return [Repaired(*row) for row in rows]
 
 
+def of_key(connection: Connection, collection: str, label: str, limit: int = 20) -> list[str]:
+    """What was written at a key, the latest first, each in a line without content."""
+    rows = connection.execute(
+        """
+        SELECT written_at, action, run_id, confirmed_at IS NOT NULL, undoes IS NOT NULL
+        FROM dualwrite.repair_journal WHERE collection = %s AND key = %s ORDER BY id DESC LIMIT %s
+        """,
+        (collection, label, limit),
+    ).fetchall()
+    return [
+        f"{at.isoformat(timespec='seconds')}  {action}{' (undo)' if undo else ''} by {run_id}{'' if confirmed else ', unconfirmed'}"
+        for at, action, run_id, confirmed, undo in rows
+    ]
+
+
 def prune(connection: Connection, days: int) -> int:
     """Deletes before-images `days` after the write, of every row, because they hold personal data. Confirmed journal rows are
     deleted; returns how many. An unconfirmed one keeps its key and path, which the next run needs to finish it.
