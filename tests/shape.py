@@ -70,3 +70,20 @@ def _faults(value: Any, shape: Any, place: str) -> Iterator[str]:
             yield f"{place} is no number"
     elif shape is not object and (not isinstance(value, shape) or (shape is int and isinstance(value, bool))):
         yield f"{place} is no {shape.__name__}"
+
+
+def undeclared(path: list[str], shape: Any) -> str | None:
+    """The first key on a way into a value that its shape doesn't have; None if it has all."""
+    for n, key in enumerate(path):
+        if get_origin(shape) in (Union, UnionType):
+            ways = [undeclared(path[n:], one) for one in get_args(shape) if one is not NoneType]
+            return next((None for way in ways if way is None), ways[0] if ways else key)
+        if is_typeddict(shape):
+            if key not in fields(shape):
+                return ".".join(path[: n + 1])
+            shape = fields(shape)[key]
+        elif get_origin(shape) in (list, dict):
+            shape = get_args(shape)[-1]
+        else:
+            return ".".join(path[: n + 1])
+    return None

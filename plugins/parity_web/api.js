@@ -100,7 +100,7 @@ export async function newest(dagId, among) {
   for (const candidate of among.filter(ended).slice(0, 10)) {
     const found = await report(dagId, candidate.dag_run_id);
     if (found?.stopped) stopped ??= found.stopped;
-    else if (found?.compares === false) later.push({ run: candidate, report: found });
+    else if (dagId === RECONCILE && found?.compares === false) later.push({ run: candidate, report: found });
     else if (found) return { run: candidate, report: overlaid(found, later), stopped, since: later[0]?.run, lister: later[0]?.run ?? candidate };
   }
   if (later.length) return { ...later[0], stopped };

@@ -511,9 +511,9 @@ async function oneRun(dagId, runId) {
   }
   const told = alertsOf(report);
   const why = told.length > 0 && el("section", { class: "card" }, el("h2", {}, "Why it failed"), el("ul", { class: "bare" }, told.map(alertItem)));
-  known = { problems: [], lines: [], rules: isOld(report) ? null : report.rules, asOf: "As this run found it" };
   if (report.stopped) return [top, why];
   if (dagId === api.MIGRATIONS) return [top, why, stepsCard(report)];
+  known = { problems: [], lines: [], rules: isOld(report) ? null : report.rules, asOf: "As this run found it" };
   if (dagId === api.BACKFILL) return [top, why, countsCard(report.approval === "rejected" ? "Found, and rejected" : "Found", report.collections.filter((c) => c.phase === "gap")), countsCard("Verified", report.collections.filter((c) => c.phase === "verify"))];
   if (isOld(report)) return [top, why, countsCard("Examined", report.collections)];
   const problems = findings(report);

@@ -17,10 +17,13 @@ from dualwrite.model.alert import alert
 from dualwrite.model.mapping import Refusal
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.run_report import VERSION
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
 from tests.e2e.browser import chromium, elsewhere, needs_chromium, serious
 from tests.e2e.conftest import picture
 from tests.e2e.parity_stub import NOW, RUN, Stub, about, report_of, serve
+from tests.shape import REPORTS, report_faults, undeclared
+from tests.unit.test_backfill_told import report_of as gap_report_of
 
 pytestmark = needs_chromium
 DAG = "reconcile_dual_writes"
@@ -958,3 +961,75 @@ def test_pause_and_unpause_from_the_page_with_the_right_to(page, stub):
     page.reload()
     page.locator("main[aria-busy=false]").wait_for()
     expect(page.get_by_role("button", name="ause")).to_have_count(0)
+
+
+def test_a_report_of_an_earlier_version_has_no_buttons(page, stub):
+    """Its alerts are sentences, and it doesn't say what can be pressed: nothing is concluded from it."""
+    old = report_of(_collection("posts", MISSING), verdict="1 difference is open: 1 missing.")
+    for name in ("rules", "press", "listed", "interventions", "days", "price"):
+        del old[name]
+    old |= {"version": 1, "alerts": ["posts: 1 missing since 2026-11-24; trigger it at http://a/b?conf=%7B%7D"]}
+    _open(page, stub, old)
+    expect(page.locator(".hero.unknown h2")).to_contain_text("1 difference is open: 1 missing.")
+    expect(page.locator(".hero")).to_contain_text("posts: 1 missing since")
+    expect(page.locator(".hero")).to_contain_text("an earlier version of the bundle")
+    buttons = [b.inner_text() for b in page.get_by_role("button").all()]
+    assert not [b for b in buttons if "Repair" in b or "Excuse" in b]
+    page.goto(f"{stub.url}?dag_id={DAG}&run_id={RUN}")
+    expect(page.locator("main")).to_contain_text("posts: 1 missing since")
+    expect(page.locator("main")).to_contain_text("Examined")
+    assert not [b for b in page.get_by_role("button").all() if "Repair" in b.inner_text()]
+
+
+RECORD = """
+window.__reads = [];
+const recorded = (value, path) => value === null || typeof value !== "object" ? value : new Proxy(value, {
+  get(target, name) {
+    const own = Object.hasOwn(target, name);
+    if (typeof name !== "string" || name === "then" || (!own && name in target)) return Reflect.get(target, name);
+    window.__reads.push([...path, name]);
+    return recorded(target[name], [...path, name]);
+  },
+});
+const json = Response.prototype.json;
+Response.prototype.json = async function () {
+  const body = await json.call(this);
+  return this.url.includes("return_value") ? { ...body, value: recorded(body.value, [body.value.dag_id]) } : body;
+};
+"""
+
+
+def test_the_page_reads_declared_keys_alone(page, stub):
+    """A key that a report doesn't have is undefined in JavaScript, and nobody hears of it."""
+    page.add_init_script(RECORD)
+    excuse = {
+        "collection": "posts",
+        "key": "a",
+        "verdict": "stale",
+        "by": "me",
+        "reason": "r",
+        "since": NOW.isoformat(),
+    }
+    report = report_of(_collection("posts", MISSING, STALE), _collection("comments"), excuses=[excuse])
+    gap, verified = _collection("boards", matching=1), _collection("boards", STALE)
+    gap.phase, verified.phase, verified.verification = "gap", "verify", "not_verified"
+    migrations = {
+        "version": VERSION, "dag_id": "apply_migrations", "run_id": RUN, "mode": "apply", "web_client": None,
+        "steps": [{"version": "1", "name": "a", "state": "applied", "reason": None}], "web_client_tables": [],
+        "differences": ["t.c is text"], "verdict": "The tables differ.", "alerts": [alert("They differ", kind="tables_differ")],
+    }  # fmt: skip
+    reports = {DAG: report, "backfill_gap": gap_report_of("apply", gap, verified), "apply_migrations": migrations}
+    for dag_id, made in reports.items():
+        assert report_faults(made) == []
+        stub.answers |= about(dag_id, made)
+    reads: set[tuple[str, ...]] = set()
+    for query in ("", *(f"?dag_id={dag_id}&run_id={RUN}" for dag_id in reports)):
+        page.goto(stub.url + query)
+        page.locator("main[aria-busy=false]").wait_for()
+        for summary in page.locator("summary").all():
+            summary.click()
+        reads |= {tuple(path) for path in page.evaluate("() => window.__reads")}
+    assert {path[0] for path in reads} == set(reports), "each DAG's report was read"
+    assert len(reads) > 100
+    unknown = {undeclared(list(path[1:]), REPORTS[path[0]]) for path in reads}
+    assert unknown - {None, "stopped"} == set(), "only a report that was stopped has that key"
