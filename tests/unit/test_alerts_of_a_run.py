@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,10 +14,12 @@ from dualwrite.catalog import CATALOG
 from dualwrite.model.alert import alert, line, press
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.repairs import ACTIONS, REPAIRS, may, most, needed, rules
-from dualwrite.model.run_report import OpenGroup
-from dualwrite.model.verdicts import DRIFT, Reason, Verdict
-from dualwrite.runs.report import alerts
+from dualwrite.model.report import LIMIT, SAMPLES, CollectionReport, size
+from dualwrite.model.run_report import VERSION, OpenGroup
+from dualwrite.model.verdicts import DRIFT, Finding, Reason, Verdict
+from dualwrite.runs.report import alerts, build
 from dualwrite.runs.report.alerts import OBSTACLES
+from tests.e2e.parity_stub import report_of
 
 SINCE = "2026-11-24T10:00:00+00:00"
 REASONS = [None, *Reason]
@@ -110,3 +113,27 @@ def test_the_page_is_told_the_rules_that_runs_follow():
     assert told["repairs"]["off"] == {}
     assert told["repairs"]["all"] == {"missing": "insert", "stale": "update", "extra": "delete"}
     assert set(told["repairs"]) == set(ReconcileParams.form()["repair"]["enum"])
+
+
+def test_a_report_keeps_its_bound_and_all_its_alerts():
+    """Two hundred past runs and fifty alerts with what to press left no room for anything."""
+    found = []
+    for name in CATALOG.names:
+        made = CollectionReport(name, "compare")
+        for verdict in DRIFT:
+            for n in range(SAMPLES):
+                made.add(Finding(verdict, "é" * 750 + str(n), "p" * 6000, columns=("a",) * 10))
+        found.append(made)
+    made_up: Any = report_of(*found, runs=200)
+    number = len(made_up["alerts"])
+    whole = build.fit(made_up)
+    assert size(whole) <= LIMIT
+    assert len(whole["alerts"]) == number == len(CATALOG.names) * len(DRIFT)
+    assert whole["samples_shown"] < SAMPLES
+    assert len(whole["history"]) > 10, "the charts lose their oldest runs, not all"
+
+
+def test_the_page_knows_the_version_of_the_reports():
+    """It takes a report of another version for an older one, which it shows in its own words."""
+    script = (Path(__file__).parents[2] / "plugins" / "parity_web" / "facts.js").read_text()
+    assert f"const VERSION = {VERSION};" in script
