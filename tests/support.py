@@ -17,6 +17,7 @@ from dualwrite import postgres
 from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.job import Job
+from dualwrite.engine.looks import Look
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.source import Source
 from dualwrite.model import gap_params
@@ -61,7 +62,9 @@ def examiner_of(
     with (
         Source(client.project, emulator_host=emulator) as source,
         Target(lambda: postgres.connect(dsn), CATALOG) as target,
-        Examiner(Job(source, target, CATALOG, CATALOG[report.collection], run_id, report), policy) as examiner,
+        Examiner(
+            Job(source, target, CATALOG, CATALOG[report.collection], run_id, report), policy, Look(report)
+        ) as examiner,
     ):
         yield examiner
 

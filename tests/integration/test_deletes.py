@@ -107,7 +107,9 @@ def test_a_row_with_any_one_column_wrong_is_never_deleted_while_its_document_liv
             left.remove(spoiled or left[0])
     report = CollectionReport(name, "write")
     with examiner_of(client, emulator, dsn, report, Policy(True, True, True), name) as examiner:
-        examiner.examine_units(examiner.units_of([key for page in examiner.target.keys(collection) for key in page]))
+        examiner.examine_units(
+            examiner.units_of([key for page in examiner.job.target.keys(collection) for key in page])
+        )
     report.check_identity()
     with psycopg.connect(dsn, autocommit=True) as connection:
         deleted = connection.execute(
@@ -183,13 +185,13 @@ def test_a_post_moved_while_its_row_is_being_deleted_gets_it_back(at_work, emula
     at_work.document("boards/b1/posts/p2").delete()
     report = CollectionReport("posts", "delete")
     with examiner_of(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
-        original = examiner.target.delete
+        original = examiner.job.target.delete
 
         def delete(*arguments):
             put(at_work, {"boards/b2/posts/p2": post()})
             return original(*arguments)
 
-        examiner.target.delete = delete
+        examiner.job.target.delete = delete
         examiner.examine_units(examiner.units_of([("p2",)]))
     assert report.deleted == 1
     assert one(target_dsn, "SELECT board_id FROM posts WHERE id = 'p2'") == "b2"
@@ -202,14 +204,14 @@ def test_a_row_that_a_client_wrote_since_it_was_read_is_not_deleted(at_work, emu
     at_work.document("boards/b1/posts/p2").delete()
     report = CollectionReport("posts", "delete")
     with examiner_of(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
-        original = examiner.target.delete
+        original = examiner.job.target.delete
 
         def delete(*arguments):
             put(at_work, {"boards/b1/posts/p2": post(title="again")})
             _execute(target_dsn, "UPDATE posts SET title = 'again', count_of_likes = 7 WHERE id = 'p2'")
             return original(*arguments)
 
-        examiner.target.delete = delete
+        examiner.job.target.delete = delete
         examiner.examine_units(examiner.units_of([("p2",)]))
     assert report.deleted == 0
     assert one(target_dsn, "SELECT title, count_of_likes FROM posts WHERE id = 'p2'") == ("again", 7)

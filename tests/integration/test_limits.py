@@ -51,9 +51,9 @@ def test_a_target_that_makes_a_page_wait_gets_smaller_pages_and_every_row(
     pages: list[int] = []
     judged = compare.Examiner._judge_page
 
-    def noted(self, page):
+    def noted(self, page, left):
         pages.append(len(page))
-        return judged(self, page)
+        return judged(self, page, left)
 
     monkeypatch.setattr(compare.Examiner, "_judge_page", noted)
     locked = threading.Event()

@@ -59,7 +59,7 @@ def test_of_two_documents_with_one_key_the_row_belongs_to_the_one_that_it_equals
     _execute(target_dsn, "UPDATE notifications SET message = 'younger'")
     report = CollectionReport("notifications", "look")
     with examiner_of(at_work, emulator, target_dsn, report, Policy(insert=True, update=True)) as examiner:
-        [key] = [key for page in examiner.target.keys(CATALOG["notifications"]) for key in page]
+        [key] = [key for page in examiner.job.target.keys(CATALOG["notifications"]) for key in page]
         examiner.examine_units(examiner.units_of([key]))
         older = unit_of(CATALOG["notifications"], key, "users/u1/notifications/n1")
         assert [f.verdict for f in examiner.protocol.run([older], Policy())] == [Verdict.DUPLICATE]
@@ -78,7 +78,7 @@ def test_a_document_that_has_another_key_now_is_looked_at_there_though_somebody_
         backfill.examine(gap, "notifications", dry=False)
     report = CollectionReport("notifications", "look")
     with examiner_of(at_work, emulator, target_dsn, report, Policy()) as examiner:
-        [key] = [key for page in examiner.target.keys(CATALOG["notifications"]) for key in page]
+        [key] = [key for page in examiner.job.target.keys(CATALOG["notifications"]) for key in page]
         at_work.document(first).update({"fromUserId": "u3"})
         [finding] = examiner.protocol.run([unit_of(CATALOG["notifications"], key, first)], Policy())
     assert finding.verdict is Verdict.MISSING
@@ -95,7 +95,7 @@ def test_a_document_that_is_created_between_the_two_questions_about_its_key_keep
         backfill.examine(gap, "notifications", dry=False)
     report = CollectionReport("notifications", "look")
     with examiner_of(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
-        [key] = [key for page in examiner.target.keys(CATALOG["notifications"]) for key in page]
+        [key] = [key for page in examiner.job.target.keys(CATALOG["notifications"]) for key in page]
         whereabouts = examiner.protocol.whereabouts
         original = whereabouts.sharing
 

@@ -166,7 +166,7 @@ class Tripwire:
 
     def look(self, examiner: Examiner, baseline: Baseline, *, end: datetime, grace: float, now: datetime) -> Tripped:
         """Compares the counts with the baseline, and examines the slices that changed, up to `end`: what is younger is
-        the window's part, and has been examined by then. To be called within the examiner's first look."""
+        the window's part, and has been examined by then. The examiner's look is the window's first one."""
         extended = baseline.extended(whole_millisecond(end))
         began = time.monotonic()
         first = self._look(baseline, extended, whole=False)
@@ -243,7 +243,8 @@ class Tripwire:
             )
             change += difference - tripped.baseline.differences[n]
             keys = self._target.keys_between(self._collection, self._at.column, window)
-            stand_ins += examiner.examine_slice(self._slice(window, self._collection.fields), keys)
+            found_rows = examiner.examine_slice(self._slice(window, self._collection.fields), keys)
+            stand_ins += sum(f.verdict is Verdict.MATCHING for f in found_rows)
             tripped.baseline = tripped.baseline.with_difference(n, difference)
         tripped.slices = len(found)
         # A row whose document states no time lies in a slice, and its document in none.
@@ -271,7 +272,7 @@ class Tripwire:
         """How many documents without a time, up to `most`, arrived since the last look: those that young rows which no
         document of the window accounts for match. (What a young document without a row hides is told apart so.)"""
         keys = self._target.keys_between(self._collection, self._at.column, Window(baseline.end, END_OF_TIME))
-        units = examiner.fresh(examiner.units_of(keys[: _MOST_YOUNG + 1]))
+        units = examiner.look.fresh(examiner.units_of(keys[: _MOST_YOUNG + 1]))
         if len(keys) > _MOST_YOUNG or baseline.kept_at is None:
             return 0
         since = baseline.kept_at

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.compare import Examiner
+from dualwrite.engine.looks import Look, SweepLook
 from dualwrite.engine.scans import scans
 from dualwrite.engine.units import Policy
 from dualwrite.firestore.budget import Budget
@@ -149,12 +150,15 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> Co
             found.verification = "not_proven"
         elif not counts_only:
             baseline = tripwire.measure(run.source, run.target, collection, began)
-            with examiner_of(run, found, Policy()) as examiner:
-                examiner.sweep(params.page_size, grace=params.grace_seconds)
+            look = SweepLook(found, excused_in(run, name))
+            with Examiner(run.job(found), Policy(), look) as examiner:
+                examiner.scan(None, params.page_size)
+                examiner.examine_rows()
+                examiner.look_again(look.ended(), params.grace_seconds)
             found.verification = verdict_of(found)
             with line.kept() as connection:
                 # So that a person can excuse them all at once, and reconciliation knows them.
-                differences.remember(connection, name, examiner.rejected, run.run_id)
+                differences.remember(connection, name, look.rejected, run.run_id)
                 if found.verification == "verified":
                     watermarks.advance(connection, name, began, run.run_id, swept_at=began)
                     baselines.swept(connection, name, baseline, run.run_id)
@@ -180,7 +184,7 @@ def verdict_of(found: CollectionReport) -> str:
 
 def examiner_of(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
     """What examines a collection, with what a person excused there."""
-    return Examiner(run.job(found), policy, excused=excused_in(run, found.collection))
+    return Examiner(run.job(found), policy, Look(found, excused_in(run, found.collection)))
 
 
 def excused_in(run: Run, name: str) -> dict[str, Excuse]:

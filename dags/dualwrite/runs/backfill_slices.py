@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypedDict
 
-from dualwrite.engine.sliced import SliceExaminer
+from dualwrite.engine.compare import Examiner
+from dualwrite.engine.looks import SliceLook, SweepLook
+from dualwrite.engine.sliced import examine_rest, examine_slice
 from dualwrite.engine.slicing import Cutter
 from dualwrite.engine.units import Policy
 from dualwrite.model.baseline import Baseline, BaselineJson
@@ -85,13 +87,15 @@ def verify(run: Run, part: Slice) -> SliceResult:
     holds the keys it saw."""
     found, params = CollectionReport(part.collection, "verify"), run.params
     with phase(run, found, mode="explain", window=None, part=part.number) as line:
-        look = seen_keys.Look(run.target, part.collection, DAG_ID, run.run_id)
-        with SliceExaminer(run.job(found), Policy(), excused=excused_in(run, part.collection)) as examiner:
-            examiner.again(examiner.look_at_slice(part, params.page_size, look), params.grace_seconds)
+        keys = seen_keys.Look(run.target, part.collection, DAG_ID, run.run_id)
+        look = SliceLook(found, excused_in(run, part.collection), keys=keys)
+        with Examiner(run.job(found), Policy(), look) as examiner:
+            examine_slice(examiner, part, params.page_size, look, keys)
+            examiner.look_again(look.ended(), params.grace_seconds)
         found.verification = verdict_of(found)
         with line.kept() as connection:
-            differences.remember(connection, part.collection, examiner.rejected, run.run_id)
-    return {**found.as_json(), "look": look.number}
+            differences.remember(connection, part.collection, look.rejected, run.run_id)
+    return {**found.as_json(), "look": keys.number}
 
 
 def finish_verification(
@@ -110,8 +114,10 @@ def finish_verification(
         else:
             count_both(run, found)
             looks = [m["look"] for m in made if m is not None]
-            with SliceExaminer(run.job(found), Policy(), excused=excused_in(run, name)) as examiner:
-                examiner.again(examiner.look_at_rest(looks), params.grace_seconds)
+            look = SweepLook(found, excused_in(run, name))
+            with Examiner(run.job(found), Policy(), look) as examiner:
+                examine_rest(examiner, looks)
+                examiner.look_again(look.ended(), params.grace_seconds)
             verdicts = {verdict_of(found), *(m["verification"] for m in made if m is not None)}
             found.verification = "verified" if verdicts == {"verified"} else "not_verified"
         with line.kept() as connection:

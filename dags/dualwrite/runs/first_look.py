@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.compare import Examiner
+from dualwrite.engine.looks import PendingLook, SweepLook, WindowLook
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.report import CollectionReport
@@ -67,32 +68,30 @@ def compare(run: Run, name: str, sweep: Callable[[], FirstLook] | None = None) -
 def _look(run: Run, name: str, window: Window | None) -> FirstLook:
     """One first look at one collection, of a window or (None) of all there is. Keeps what differs, and returns the
     collection's report."""
-    report, known, wire = (
-        CollectionReport(name, "compare"),
-        differences.known(run.target, name),
-        tripwire.of(run, name, window),
-    )
-    # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
+    report, known = CollectionReport(name, "compare"), differences.known(run.target, name)
+    wire = tripwire.of(run, name, window)
     trusted = timedelta(hours=run.params.sweep_every_hours) if _trusts_memory(run, name, window) else None
-    examiner = Examiner(run.job(report), Policy(), excused=known.excuses, watched=known.own_labels, trusted=trusted)
-
-    def more(examiner: Examiner) -> list[Unit]:
-        """Keys that no document of this look accounted for: those found from the other sides or, in a sweep, the excused ones."""
-        if window is not None:
-            wire.look(examiner)
-            units = _other_sides(examiner, window, run.params.max_operation_looks)
-        else:
-            units = excused_and_unseen(examiner, lambda own: own)
-        return unsettled_too(examiner, units, known, run.params.max_open_looks)
-
+    # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
+    kind = SweepLook if window is None else WindowLook
+    look = kind(report, known.excuses, known.own_labels)
+    examiner = Examiner(run.job(report), Policy(), look, trusted=trusted)
     with phase(run, report, mode=run.params.repair, window=window) as line:
         wire.measure()
         with examiner:
-            read = window and with_overlap(window, timedelta(minutes=run.params.overlap_minutes))
-            pending = examiner.first_look(read, PAGE_SIZE, more)
-        now = run.plan.now
+            # Then the keys that no document accounted for: those found from the other sides or, in a sweep, the excused ones.
+            if window is None:
+                examiner.scan(None, PAGE_SIZE)
+                examiner.examine_rows()
+                units = excused_and_unseen(examiner, look, lambda own: own)
+            else:
+                examiner.scan(with_overlap(window, timedelta(minutes=run.params.overlap_minutes)), PAGE_SIZE)
+                wire.look(examiner)
+                units = _other_sides(examiner, look, window, run.params.max_operation_looks)
+            examiner.examine_units(unsettled_too(examiner, look, units, known, run.params.max_open_looks))
+        pending, now = look.ended(), run.plan.now
         with line.kept() as connection:
-            keep(connection, run, examiner, pending)
+            keep(connection, run, look, pending)
+            gone.remember(connection, examiner.parents.gone)
             end, swept = (now, now) if window is None else (window.end, None)
             watermarks.advance(connection, name, end, run.run_id, swept_at=swept)
             wire.keep(connection)
@@ -100,14 +99,13 @@ def _look(run: Run, name: str, window: Window | None) -> FirstLook:
     return left.of(report.as_json(), scope="sweep" if window is None else "recent", tripwire=wire.as_json())
 
 
-def keep(connection: Connection, run: Run, examiner: Examiner, pending: Sequence[Finding]) -> None:
+def keep(connection: Connection, run: Run, look: PendingLook, pending: Sequence[Finding]) -> None:
     """Keeps what a first look found, and closes what matches now."""
-    name = examiner.collection.name
+    name = look.report.collection
     known = differences_at(connection, name, [finding.label for finding in pending])
     seen = [kept for f in pending if (kept := _to_keep(f, known.get(f.label))) is not None]
-    differences.remember(connection, name, [*seen, *examiner.rejected, *examiner.accepted], run.run_id)
-    differences.close(connection, name, examiner.settled)
-    gone.remember(connection, examiner.parents.gone)
+    differences.remember(connection, name, [*seen, *look.rejected, *look.accepted], run.run_id)
+    differences.close(connection, name, look.settled)
 
 
 def _trusts_memory(run: Run, name: str, window: Window | None) -> bool:
@@ -117,16 +115,15 @@ def _trusts_memory(run: Run, name: str, window: Window | None) -> bool:
 
 
 def excused_and_unseen(
-    examiner: Examiner, unseen: Callable[[list[OpenDifference]], list[OpenDifference]]
+    examiner: Examiner, look: PendingLook, unseen: Callable[[list[OpenDifference]], list[OpenDifference]]
 ) -> list[Unit]:
     """An excuse ends with its difference. A sweep has seen every document and row: what it hasn't seen of the excused ones,
     or only as the document of a dependent, is looked at by key. `unseen` leaves out what other tasks of the sweep saw."""
-    with examiner.target.transaction() as connection:
-        accepted = excused_differences(connection, examiner.collection.name)
+    with examiner.job.target.transaction() as connection:
+        accepted = excused_differences(connection, look.report.collection)
     dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
-    looked = examiner.protocol.run(dependents, Policy())
-    examiner.settled |= {f.label for f in looked if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
-    own = [d for d in accepted if d.finding.requires is None and d.label not in examiner.seen]
+    look.settle(examiner.protocol.run(dependents, Policy()))
+    own = [d for d in accepted if d.finding.requires is None and d.label not in look.labels]
     units, others = units_of(examiner, unseen(own))
     for finding in others:
         examiner.take(finding)
@@ -135,6 +132,7 @@ def excused_and_unseen(
 
 def unsettled_too(
     examiner: Examiner,
+    look: PendingLook,
     units: list[Unit],
     known: Known,
     limit: int,
@@ -142,11 +140,11 @@ def unsettled_too(
 ) -> list[Unit]:
     """The units, and those of what no run has settled yet and this look hasn't seen, at most `limit`, those seen longest ago
     first: without a look in this run there would be no two looks of it to decide by. `unseen` as above."""
-    name, named = examiner.collection.name, {u.label for u in units}
-    labels = [label for label in known.unsettled if label not in examiner.seen and label not in named]
+    name, named = look.report.collection, {u.label for u in units}
+    labels = [label for label in known.unsettled if label not in look.labels and label not in named]
     left: list[OpenDifference] = []
     for start in range(0, len(labels), differences.AT_ONCE):
-        with examiner.target.transaction() as connection:
+        with examiner.job.target.transaction() as connection:
             part = differences_at(connection, name, labels[start : start + differences.AT_ONCE])
         left += unseen(list(part.values()))
         if len(left) >= limit:
@@ -156,7 +154,7 @@ def unsettled_too(
     others, done = units_of(examiner, left[:limit])
     for finding in done:
         examiner.take(finding)
-    return list({u.label: u for u in [*examiner.fresh(others), *units]}.values())
+    return list({u.label: u for u in [*look.fresh(others), *units]}.values())
 
 
 def _to_keep(finding: Finding, before: OpenDifference | None) -> Finding | None:
@@ -201,21 +199,21 @@ def to_look_at(connection: Connection, run: Run, name: str) -> Left:
     return Left(found.number, found.young, datetime.now(UTC).isoformat())
 
 
-def _other_sides(examiner: Examiner, window: Window, most: int) -> list[Unit]:
+def _other_sides(examiner: Examiner, look: PendingLook, window: Window, most: int) -> list[Unit]:
     """Keys named by the window's rows or operations but by none of its documents. Of those that only operations name, at
     most `most`: any client may write an operation."""
-    target, collection, report = examiner.target, examiner.collection, examiner.report
+    target, collection, report = examiner.job.target, examiner.job.collection, examiner.job.report
     keys = target.written_between(collection, window.start, window.end)
-    units = examiner.fresh(examiner.units_of(keys))
-    seen = operations.seen_of([*examiner.seen, *(u.label for u in units)], examiner.seen_paths)
+    units = look.fresh(examiner.units_of(keys))
+    seen = operations.seen_of([*look.labels, *(u.label for u in units)], look.paths)
     with target.transaction() as connection:
         named = operations.named(connection, collection, window, seen)
     located = operations.locate(target, collection, named.entities, seen)
-    paths, others = located.paths[:most], examiner.fresh(located.units)
+    paths, others = located.paths[:most], look.fresh(located.units)
     report.unlocatable += located.unlocatable
     units += examiner.examine_documents(paths)
     by_label = {u.label: u for u in units}
-    further = [u for u in examiner.fresh(others) if u.label not in by_label]
+    further = [u for u in look.fresh(others) if u.label not in by_label]
     room = max(0, most - len(paths))
     report.operations_left += named.left_out + len(located.paths) - len(paths) + len(further[room:])
     return [*by_label.values(), *further[:room]]

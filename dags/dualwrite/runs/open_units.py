@@ -25,7 +25,7 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
     or has lost the part: it may stand there from before. So is a difference whose key is of another kind than the catalog
     declares now: it ends, and what its document's key is now is looked at.
     """
-    collection = examiner.collection
+    collection = examiner.job.collection
     units: dict[str, Unit] = {}
     done: list[Finding] = []
     keyless = []
@@ -47,7 +47,7 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
     for finding in keyless:
         if finding.path:
             at.setdefault(finding.path, []).append(finding)
-    for documents in examiner.source.get_in_parts(at, collection.fields):
+    for documents in examiner.job.source.get_in_parts(at, collection.fields):
         for path, document in documents.items():
             if isinstance(document, Unasked):  # a scan delivered it, so it isn't gone
                 done += at[path]
@@ -73,7 +73,7 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
 def _rows_left(examiner: Examiner, ended: Sequence[Finding]) -> list[Unit]:
     """The rows that documents which are gone, or no longer say so, may have left. Where the key is made of fields, nobody
     can tell any more which row that is: the sweep looks at every row."""
-    collection = examiner.collection
+    collection = examiner.job.collection
     if not collection.keyed_by_path:
         return []
     if collection.entries is not None:

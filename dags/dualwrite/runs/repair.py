@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.compare import Examiner
+from dualwrite.engine.looks import Look, RepairLook
 from dualwrite.engine.units import Policy
 from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.errors import BrakeError
@@ -123,10 +124,11 @@ def _needed(run: Run, waiting: Sequence[tuple[str, OpenDifference]]) -> list[tup
     be repaired for its own sake is left out."""
     required: dict[str, dict[str, None]] = {}
     for name in dict.fromkeys(name for name, _ in waiting):
-        with Examiner(run.job(CollectionReport(name, "write")), Policy()) as examiner:
+        report = CollectionReport(name, "write")
+        with Examiner(run.job(report), Policy(), Look(report)) as examiner:
             units, _ = units_of(examiner, [d for of, d in waiting if of == name])
             examiner.protocol.run(units, Policy())
-            for parent, path in examiner.missing_parents:
+            for parent, path in examiner.parents.insertable():
                 required.setdefault(parent, {})[path] = None
     found: list[tuple[str, str]] = []
     for parent, paths in required.items():
@@ -318,9 +320,10 @@ def _write(run: Run, name: str, policy: Policy) -> CollectionResult:
     # What is deleted is proved in one complete read of names before the first delete, and one after the last: all at once.
     pages = ([d for d in page if is_asked_for(run, name, d, policy)] for page in in_pages(run.target.transaction, name))
     parts = iter([[d for page in pages for d in page]]) if policy.delete else pages
+    look = RepairLook(found)
     with (
         phase(run, found, mode=run.params.repair, window=run.plan.windows.get(name)) as line,
-        Examiner(run.job(found), policy) as examiner,
+        Examiner(run.job(found), policy, look) as examiner,
     ):
         may_write(run)  # in here, so that what asking costs is counted
         examiner.protocol.finish_journal()
@@ -330,5 +333,5 @@ def _write(run: Run, name: str, policy: Policy) -> CollectionResult:
         examiner.protocol.finish_journal()
         with line.kept() as connection:
             # A look can't tell why Postgres refused a delete.
-            differences.remember(connection, name, examiner.obstructed, run.run_id)
+            differences.remember(connection, name, look.obstructed, run.run_id)
     return found.as_json()

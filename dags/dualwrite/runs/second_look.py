@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.compare import Examiner
+from dualwrite.engine.looks import Look
 from dualwrite.engine.second_look import seen_twice, vanished
 from dualwrite.engine.units import Policy, Unit, unit_of
 from dualwrite.model.declaration import Collection
@@ -145,7 +146,7 @@ def _look_at_collection(
     before = {d.label: d for d in known}
     with (
         phase(run, found, mode=run.params.repair, window=run.plan.windows.get(name), part=part) as line,
-        Examiner(run.job(found), Policy(max_proof_reads=run.max_proof_reads())) as examiner,
+        Examiner(run.job(found), Policy(max_proof_reads=run.max_proof_reads()), Look(found)) as examiner,
     ):
         # A dependent of an extra row goes with it, whatever else is open about its own document; else the row above
         # could never go.
@@ -164,7 +165,7 @@ def _look_at_collection(
             proved = examiner.protocol.prove_extra([f for f in looked if f.label not in known_extra])
             judged = [*others, *proved, *(f for f in looked if f.label in known_extra)]
             judged = [_settled(f, open_before.get(f.label), now, run.params, collection) for f in judged]
-            judged = _with_obstacles(run, examiner, judged, before, after_deletes=proves_again)
+            judged = _with_obstacles(run, collection, judged, before, after_deletes=proves_again)
             told = _with_causes(run, collection, judged)
             for finding in told:
                 found.add(finding)
@@ -172,7 +173,7 @@ def _look_at_collection(
                 found.expected += off and finding.verdict in DRIFT
             findings += told
             gone = [f for f in told if f.verdict is Verdict.EXTRA]
-            _find_dependents(examiner, gone, looks.dependents, run.params.collections)
+            _find_dependents(run, collection, gone, looks.dependents, run.params.collections)
             # Rows that reference gone rows of their own table, and what references those.
             units, others = _affordable_own(run, looks, name, {f.label for f in findings}), []
             found.taken += len(units)
@@ -251,7 +252,7 @@ proved anew by each look, or is not.)"""
 
 def _with_obstacles(
     run: Run,
-    examiner: Examiner,
+    collection: Collection,
     findings: Sequence[Finding],
     before: Mapping[str, OpenDifference],
     *,
@@ -262,10 +263,10 @@ def _with_obstacles(
     """
     extra = [f for f in findings if f.verdict is Verdict.EXTRA and f.reason in (None, Reason.PARENT_GONE) and f.key]
     keys = [f.key for f in extra if f.key is not None]
-    held = examiner.target.referenced(examiner.collection, keys) if keys else {}
+    held = run.target.referenced(collection, keys) if keys else {}
     going = {
         (child.table, column.name)
-        for child, column in run.catalog.children(examiner.collection.name)
+        for child, column in run.catalog.children(collection.name)
         if child.name in run.params.collections
     }
     reasons: dict[str, Reason] = {}
@@ -287,33 +288,36 @@ def _with_obstacles(
 
 
 def _find_dependents(
-    examiner: Examiner, extra: Sequence[Finding], dependents: dict[str, dict[str, Unit]], selected: Container[str]
+    run: Run,
+    collection: Collection,
+    extra: Sequence[Finding],
+    dependents: dict[str, dict[str, Unit]],
+    selected: Container[str],
 ) -> None:
     """Rows that reference rows whose documents are gone: they can't stay, though their own documents may be there, or can't
     go on naming them if the column is nullable. One statement for each selected collection that references this one:
     preflight hasn't asked whether we see all rows of the others, and no run looks at them."""
-    catalog, collection = examiner.catalog, examiner.collection
     gone = {f.key: path for f in extra if f.key and (path := f.requires or f.path)}
     if not gone:
         return
     asked: set[tuple[str, ...]] = set()
-    for child, column in catalog.children(collection.name):
+    for child, column in run.catalog.children(collection.name):
         if child.name not in selected or (child.name, *column.beside) in asked:
             continue
         if column.beside:
             asked.add((child.name, *column.beside))
-            rows = examiner.target.dependents_of(child, column.beside, list(gone))
+            rows = run.target.dependents_of(child, column.beside, list(gone))
         else:
             by_value = {str(key[0]): key for key in gone}
-            rows = [(by_value[v], key) for v, key in examiner.target.dependents(child, column.name, by_value)]
-        paths = examiner.target.paths(child, [key for _, key in rows])
-        nulls = column.may_become_null and column.name in _nulling(examiner, child)
+            rows = [(by_value[v], key) for v, key in run.target.dependents(child, column.name, by_value)]
+        paths = run.target.paths(child, [key for _, key in rows])
+        nulls = column.may_become_null and column.name in _nulling(run, child)
         for named, key in rows:
             path = next(iter(paths.get(key, ())), None)
             unit = replace(unit_of(child, key, path), requires=gone[named], nulls=nulls)
             dependents.setdefault(child.name, {}).setdefault(unit.label, unit)
 
 
-def _nulling(examiner: Examiner, collection: Collection) -> frozenset[str]:
-    with examiner.target.transaction() as connection:
-        return examiner.target.nulling(connection, collection)
+def _nulling(run: Run, collection: Collection) -> frozenset[str]:
+    with run.target.transaction() as connection:
+        return run.target.nulling(connection, collection)

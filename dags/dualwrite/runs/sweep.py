@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dualwrite.engine.compare import Examiner
-from dualwrite.engine.sliced import SliceExaminer
+from dualwrite.engine.looks import SliceLook, SweepLook
+from dualwrite.engine.sliced import examine_rest, examine_slice
 from dualwrite.engine.slicing import Cutter
-from dualwrite.engine.units import Policy, Unit
+from dualwrite.engine.units import Policy
 from dualwrite.model.baseline import Baseline, BaselineJson
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import FirstLook, SliceResult
 from dualwrite.model.slices import Slice
 from dualwrite.postgres import seen_keys
-from dualwrite.postgres.remembered import baselines, differences, watermarks
-from dualwrite.postgres.remembered.differences import Known, OpenDifference
+from dualwrite.postgres.remembered import baselines, differences, gone, watermarks
+from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.postgres.target import Target
 from dualwrite.runs import first_look, slices, tripwire
 from dualwrite.runs.reconcile_plan import DAG_ID, Run
@@ -62,14 +63,18 @@ def look_at_slice(run: Run, part: Slice) -> SliceResult:
     """The first look at the documents of one slice. What differs is kept open. Returns its report, with the `look` that
     holds the keys it saw."""
     name, found = part.collection, CollectionReport(part.collection, "compare")
-    examiner = _examiner(run, found, differences.known(run.target, name))
+    known = differences.known(run.target, name)
     with phase(run, found, mode=run.params.repair, window=None, part=part.number) as line:
-        look = seen_keys.Look(run.target, name, DAG_ID, run.run_id)
-        with examiner:
-            pending = examiner.look_at_slice(part, first_look.PAGE_SIZE, look)
+        keys = seen_keys.Look(run.target, name, DAG_ID, run.run_id)
+        # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
+        look = SliceLook(found, known.excuses, known.own_labels, keys=keys)
+        with Examiner(run.job(found), Policy(), look) as examiner:
+            examine_slice(examiner, part, first_look.PAGE_SIZE, look, keys)
+        pending = look.ended()
         with line.kept() as connection:
-            first_look.keep(connection, run, examiner, pending)
-    return {**found.as_json(), "look": look.number}
+            first_look.keep(connection, run, look, pending)
+            gone.remember(connection, examiner.parents.gone)
+    return {**found.as_json(), "look": keys.number}
 
 
 def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> FirstLook:
@@ -82,20 +87,21 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> FirstLook:
     looks = [m["look"] for m in made if m is not None]
     found = CollectionReport(name, "compare")
     known = differences.known(run.target, name, but=run.run_id)  # the slices have kept what they found
-    examiner = _examiner(run, found, known)
+    look = SweepLook(found, known.excuses, known.own_labels)
 
-    def more(examiner: Examiner) -> list[Unit]:
-        def unseen(own: list[OpenDifference]) -> list[OpenDifference]:
-            return _unseen(run.target, own, looks)
-
-        units = first_look.excused_and_unseen(examiner, unseen)
-        return first_look.unsettled_too(examiner, units, known, run.params.max_open_looks, unseen)
+    def unseen(own: list[OpenDifference]) -> list[OpenDifference]:
+        return _unseen(run.target, own, looks)
 
     with phase(run, found, mode=run.params.repair, window=None) as line:
-        with examiner:
-            pending = examiner.look_at_rest(looks, more)
+        with Examiner(run.job(found), Policy(), look) as examiner:
+            examine_rest(examiner, looks)
+            units = first_look.excused_and_unseen(examiner, look, unseen)
+            most = run.params.max_open_looks
+            examiner.examine_units(first_look.unsettled_too(examiner, look, units, known, most, unseen))
+        pending = look.ended()
         with line.kept() as connection:
-            first_look.keep(connection, run, examiner, pending)
+            first_look.keep(connection, run, look, pending)
+            gone.remember(connection, examiner.parents.gone)
             watermarks.advance(connection, name, run.plan.now, run.run_id, swept_at=run.plan.now)
             given = sweeps.baselines[name]
             baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
@@ -106,11 +112,6 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> FirstLook:
 def forget_looks(run: Run) -> None:
     """Forgets what slices saw, once every sweep of the run is over: until then a last step may be done again."""
     seen_keys.forget(run.target, DAG_ID)
-
-
-def _examiner(run: Run, found: CollectionReport, known: Known) -> SliceExaminer:
-    # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
-    return SliceExaminer(run.job(found), Policy(), excused=known.excuses, watched=known.own_labels)
 
 
 def _unseen(target: Target, own: list[OpenDifference], looks: Sequence[int]) -> list[OpenDifference]:

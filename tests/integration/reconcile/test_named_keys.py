@@ -44,7 +44,7 @@ def test_a_run_that_names_keys_compares_nothing_else(world, target_dsn, run, mon
     def scan(*_: object, **__: object) -> None:
         raise AssertionError("a named key is looked at by itself")
 
-    monkeypatch.setattr(Examiner, "first_look", scan)
+    monkeypatch.setattr(Examiner, "scan", scan)
     report = run(keys=["posts:one"], repair="off").report
     assert one(target_dsn, "SELECT array_agg(w ORDER BY collection) FROM dualwrite.watermarks w") == before
     assert (report["compares"], report["parity"]["equal"]) == (False, False)
@@ -130,7 +130,7 @@ def test_an_excuse_alone_takes_effect_without_a_comparison(world, target_dsn, ru
         raise AssertionError("nothing is to be asked of Firestore")
 
     monkeypatch.setattr(liveness, "_alive", asked)
-    monkeypatch.setattr(Examiner, "first_look", asked)
+    monkeypatch.setattr(Examiner, "scan", asked)
     made = run(scope="none", excuse=["posts:new"], excuse_reason="a test account", grace_seconds=3600)
     assert (made.alerts, made.report["billed_reads"], made.report["collections"]) == ([], 0, [])
     assert made.report["excuses"][0]["key"] == "new"

@@ -170,17 +170,18 @@ def test_a_sweep_that_keeps_failing_does_not_stop_the_looks_at_the_windows(world
     execute(
         target_dsn, "UPDATE dualwrite.watermarks SET swept_at = now() - interval '25 hours' WHERE collection = 'posts'"
     )
-    first_look = Examiner.first_look
+    scan = Examiner.scan
 
-    def fails(self, window, page_size, more):
-        if window is None and self.collection.name == "posts":
+    def fails(self, window, page_size):
+        if window is None and self.job.collection.name == "posts":
             raise SourceError("Firestore could not be read.")
-        return first_look(self, window, page_size, more)
+        return scan(self, window, page_size)
 
-    monkeypatch.setattr(Examiner, "first_look", fails)
+    monkeypatch.setattr(Examiner, "scan", fails)
     found = run()
     assert found.counts("posts") == {"missing": 1}
-    assert found.alerts[0] == ("posts was not swept; only recent writes were compared: Firestore could not be read.")
+    told = "posts was not swept; only recent writes were compared: Firestore could not be read."
+    assert found.alerts[0] == f"{told}; trigger reconcile_dual_writes with scope = sweep"
     examined, swept = one(
         target_dsn,
         "SELECT now() - examined_until, now() - swept_at FROM dualwrite.watermarks WHERE collection = 'posts'",
