@@ -119,7 +119,7 @@ def test_each_collection_and_verdict_is_one_issue_with_its_tags_and_nothing_priv
     told = missing.get("message") or missing["logentry"]["message"]
     assert told in run.said, "the event says what the failed task's last line says"
     [kept] = [a for a in run.report["alerts"] if a["kind"] == "missing"]
-    assert told == alert.line(kept, told.rpartition(" at ")[2].partition("?")[0]), "with the link to the form"
+    assert told == alert.line(kept), "Airflow doesn't know its own address here, so there is no link"
     assert "nobody may read" not in sentry.everything()
     assert "nobody may read" not in run.log
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 2
