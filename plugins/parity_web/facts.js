@@ -18,10 +18,10 @@ export function findings(report) {
   for (const line of report.open) {
     if (!line.fails) continue;
     const key = JSON.stringify([line.collection, line.verdict]);
-    const group = groups.get(key) ?? { collection: line.collection, verdict: line.verdict, number: 0, since: line.since, causes: {}, reasons: new Set(), alert: null };
+    const group = groups.get(key) ?? { collection: line.collection, verdict: line.verdict, number: 0, since: line.since, causes: {}, reasons: new Map(), alert: null };
     group.number += line.number;
     group.since = line.since < group.since ? line.since : group.since;
-    if (line.reason) group.reasons.add(line.reason);
+    if (line.reason) group.reasons.set(line.reason, (group.reasons.get(line.reason) ?? 0) + line.number);
     group.causes[line.cause] = (group.causes[line.cause] ?? 0) + line.number;
     groups.set(key, group);
   }
@@ -299,6 +299,13 @@ export function standing(report, run, about, now = Date.now()) {
   return { tone: "good", says: "The two databases agree" };
 }
 
+// A report counts reasons as "verdict: reason".
+const reasonOf = (text, number) => ({ verdict: text.slice(0, text.indexOf(": ")), reason: text.slice(text.indexOf(": ") + 2), number });
+
+// Why a line of the open differences is open: each reason with its number. Reasons of rejections are those of the last look.
+export const reasonsOf = (found, line) =>
+  found.reasons.size ? [...found.reasons].map(([reason, number]) => ({ reason, number })) : (line?.reasons ?? []).filter((r) => r.verdict === found.verdict);
+
 // Each collection in one line: what the last run saw, what is open now, and how old the looks are.
 export function lines(report, backfill) {
   const counted = new Map((backfill?.report.collections ?? []).filter((c) => c.source_count !== null || c.target_count !== null).map((c) => [c.collection, c]));
@@ -323,6 +330,7 @@ export function lines(report, backfill) {
       explained: (seen?.counts.orphan ?? 0) + (seen?.counts.duplicate ?? 0),
       until: report.ages[name]?.examined_until ?? null,
       swept: report.ages[name]?.swept_at ?? null,
+      reasons: Object.entries(seen?.reasons ?? {}).map(([text, n]) => reasonOf(text, n)), // the most frequent
       samples: Object.entries(seen?.samples ?? {}).flatMap(([verdict, found]) => found.map((s) => ({ verdict, ...s }))),
     };
   });

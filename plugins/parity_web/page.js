@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { chart } from "./chart.js";
 import { age, ago, breakable, clock, code, count, el, followTheme, link, named, nameOf, number, runLink, say, span, when } from "./dom.js";
-import { alertsOf, boxes, csvOf, dollars, FILTERS, excuseAllOf, excuseOf, excuseTheseOf, findings, fromLink, history, intervened, isOld, lines, linesOf, nameable, narrowed, neverSwept, outcome, lineOf, plain, repairTheseOf, signOff, spent, standing, steps, sweepOf, unexcuseOf } from "./facts.js";
+import { alertsOf, boxes, csvOf, dollars, FILTERS, excuseAllOf, excuseOf, excuseTheseOf, findings, fromLink, history, intervened, isOld, lines, linesOf, nameable, narrowed, neverSwept, outcome, lineOf, plain, reasonsOf, repairTheseOf, signOff, spent, standing, steps, sweepOf, unexcuseOf } from "./facts.js";
 import { openForm, started } from "./trigger.js";
 
 const EVERY = 30_000;
@@ -181,12 +181,13 @@ function waiting({ approvals }) {
 
 function findingsCard(problems, all) {
   const items = problems.map((f) => {
-    const shown = all.find((l) => l.name === f.collection)?.samples.filter((s) => s.verdict === f.verdict && !s.excused) ?? [];
+    const line = all.find((l) => l.name === f.collection);
+    const shown = line?.samples.filter((s) => s.verdict === f.verdict && !s.excused) ?? [];
     const causes = Object.entries(f.causes).filter(([cause]) => cause !== "unknown").map(([cause, n]) => `${number(n)} ${plain(cause)}`);
     return el("li", { class: "finding" },
       el("div", {}, el("strong", {}, f.collection), " ", el("span", { class: `chip ${f.verdict}` }, `${number(f.number)} ${f.verdict}`),
         el("p", { class: "quiet" }, [`since ${when(f.since)} (${span(age(f.since))})`, ...causes].join(", ")),
-        f.reasons.size > 0 && el("p", { class: "quiet" }, [...f.reasons].slice(0, 3).map(plain).join("; ")),
+        reasonList(reasonsOf(f, line)),
         f.reasons.size > 0 && f.alert && el("p", {}, f.alert.text),
         shown.length > 0 && el("details", {},
           el("summary", {}, `${count(shown.length, "sample")}`, el("span", { class: "unseen" }, ` of ${f.verdict} ${f.collection}`)),
@@ -414,6 +415,12 @@ function collectionRows(line, counted, at) {
   return line.samples.length ? [row, more] : [row];
 }
 
+// Each reason with its number, as the report's text has them. A table's own refusal is shown as it is: it names a constraint.
+const reasonList = (found, verdicts) =>
+  found.length > 0 && el("ul", { class: "bare quiet" }, found.map((r) =>
+    el("li", {}, verdicts && [el("span", { class: `chip ${r.verdict}` }, plain(r.verdict)), " "],
+      `${number(r.number)} with the reason ${/^[a-z_]+$/.test(r.reason) ? plain(r.reason) : r.reason}`)));
+
 function samples(line) {
   const acts = (s) => known.rules?.drift.includes(s.verdict) && !s.excused && nameable(s.key) && may.trigger;
   const about = line.samples.filter(acts).map((s) => ({ collection: line.name, ...s }));
@@ -425,7 +432,7 @@ function samples(line) {
     return made;
   };
   fill();
-  return el("div", {}, el("ul", { class: "bare" }, line.samples.map((s) =>
+  return el("div", {}, reasonList(line.reasons ?? [], true), el("ul", { class: "bare" }, line.samples.map((s) =>
     el("li", { class: "finding" },
       el("div", {}, acts(s) && about.length > 1 && [box(s), " "], el("span", { class: `chip ${s.verdict}` }, plain(s.verdict)), " ", code(s.key),
         s.path && el("p", { class: "quiet" }, code(s.path)),

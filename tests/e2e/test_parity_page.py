@@ -18,7 +18,7 @@ from dualwrite.model.mapping import Refusal
 from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import VERSION
-from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
+from dualwrite.model.verdicts import Cause, Finding, Reason, Verdict, Why
 from tests.e2e.browser import chromium, elsewhere, needs_chromium, serious
 from tests.e2e.conftest import picture
 from tests.e2e.parity_stub import NOW, RUN, Stub, about, report_of, serve
@@ -292,6 +292,24 @@ def test_times_follow_the_zone_chosen_in_airflow(page, stub):
     page.evaluate("() => localStorage.setItem('timezone', 'nowhere')")
     page.reload()
     expect(page.locator(".hero")).to_contain_text("compared up to 2026-11-29 23:30 UTC")
+
+
+def test_reasons_are_counted_for_what_is_open_and_each_collection(page, stub):
+    """Seventy documents with one reason are a number, not twenty equal lines."""
+    refusal = "DataException 22001 (column view_count)"
+    refused = [Finding(Verdict.REJECTED, f"k{i}", f"posts/k{i}", reason=Refusal(refusal)) for i in range(70)]
+    lacking = [Finding(Verdict.MISSING, f"m{i}", f"posts/m{i}", reason=Reason.PARENT_MISSING) for i in range(3)]
+    posts = _collection("posts", *refused, *lacking)
+    opened = [
+        {**line, "reason": "parent_missing" if line["verdict"] == "missing" else None}
+        for line in report_of(posts)["open"]
+    ]
+    _open(page, stub, report_of(posts, open=opened))
+    for told in (f"70 with the reason {refusal}", "3 with the reason parent missing"):
+        expect(page.locator("#open")).to_contain_text(told)
+    page.locator("#collections").get_by_role("button", name="samples of posts").click()
+    for told in (f"rejected 70 with the reason {refusal}", "missing 3 with the reason parent missing"):
+        expect(page.locator("#collections")).to_contain_text(told)
 
 
 def test_a_missing_row_whose_key_an_extra_row_holds_gets_the_repair_that_can_help(page, stub):
