@@ -247,6 +247,26 @@ def test_pages_of_unseen_rows_neither_overlap_nor_leave_gaps(target_dsn, monkeyp
     assert all(len(page) <= size for page in pages)
 
 
+@pytest.mark.parametrize("number", [5, 2**62 - 1])
+def test_keys_go_to_the_target_a_page_at_a_time(target_dsn, monkeypatch, number):
+    """What a slice holds of them is bounded; the number of its look is drawn, and may be small."""
+    monkeypatch.setattr(seen_keys, "_KEYS_AT_ONCE", 3)
+    monkeypatch.setattr(seen_keys.secrets, "randbits", lambda _: number)
+    there = "SELECT count(*) FROM dualwrite.seen_keys"
+    with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
+        look = seen_keys.Look(target, "comments", "a_dag", "one")
+        look.update([("c1",), ("c2",), ("c1",)])
+        assert one(target_dsn, there) == 0
+        look.update([("c3",)])
+        assert one(target_dsn, there) == 3
+        look.update_labels(["a label"])
+        look.flush()
+        look.flush()
+        assert one(target_dsn, there) == 4
+        assert seen_keys.seen_keys(target, [("c3",), ("c4",)], [look.number]) == {("c3",)}
+        assert seen_keys.seen_labels(target, ["a label", "c3"], [look.number]) == {"a label"}
+
+
 @pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE"])
 def test_what_slices_saw_is_kept_without_an_error_while_the_tables_are_busy(target_dsn, mode):
     """A reader waits behind the first lock, a writer behind either."""

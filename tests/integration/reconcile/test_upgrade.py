@@ -10,6 +10,7 @@ from dualwrite.model.verdicts import Excuse
 from dualwrite.postgres import connect
 from dualwrite.postgres.remembered import differences, excuses, schema
 from tests.integration.reconcile.world import execute
+from tests.support import reconciled
 
 MIGRATIONS = [f.path for f in list_folders(folders())]
 BEFORE = [f for f in MIGRATIONS if f.name < "20260116000000"]
@@ -42,7 +43,7 @@ def test_an_upgrade_keeps_excuses_for_what_was_open_and_forgets_lines_that_stood
         assert {d.label for d in differences.open_differences(connection, "posts")} == {"accepted", "open"}
 
 
-def test_a_schema_of_before_is_refused_with_what_to_run(phase1_dsn):
+def test_a_schema_of_before_is_refused_with_what_to_run(firestore, emulator, phase1_dsn):
     for file in BEFORE:
         execute(phase1_dsn, file.read_text())
     lacks = (
@@ -52,3 +53,5 @@ def test_a_schema_of_before_is_refused_with_what_to_run(phase1_dsn):
     )
     with connect(phase1_dsn) as connection, pytest.raises(PreflightError, match=lacks):
         schema.require(connection)
+    with pytest.raises(PreflightError, match=lacks):
+        reconciled(firestore.project, emulator, phase1_dsn)
