@@ -42,6 +42,7 @@ def test_a_plan_survives_the_way_to_another_task():
         "somebody",
         ("hung",),
     )
+    assert (plain.billed_reads, plain.unattended, plain.instead, plain.hung) == (0, False, {}, ())
     for plan in (plain, full):
         told = plan.as_json()
         assert Plan.from_json(told) == plan
