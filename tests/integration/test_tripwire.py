@@ -28,6 +28,9 @@ from tests.worlds import LONG_AGO, board, comment, put, user
 
 HOUR = timedelta(hours=1)
 
+COUNTED = {"failed": None, "waits_until": None}
+"""Of a tripwire that counted."""
+
 
 def execute(dsn: str, statement: str, *parameters) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -69,7 +72,7 @@ def test_a_lost_delete_of_an_old_document_is_found_in_one_run(world, target_dsn,
     found = run()
     assert found.counts("comments") == {"extra": 1}
     assert collection(found, "comments")["scope"] == "recent"
-    assert collection(found, "comments")["tripwire"] == {"deviation": -1, "slices": 1, "calls_sweep": False}
+    assert collection(found, "comments")["tripwire"] == {"deviation": -1, "slices": 1, "calls_sweep": False, **COUNTED}
     assert len(found.alerts) == 1
     assert run(repair="all").alerts == []
     settled = run()  # the repair itself moved the difference back
@@ -117,7 +120,7 @@ def test_a_creation_without_check_field_that_arrived_calls_no_sweep(world, targe
     execute(target_dsn, "INSERT INTO comments (id, post_id, user_id, user_name, content, created_at) "
                         "VALUES ('new', 'p1', 'u1', 'n', 'c', now())")  # fmt: skip
     found = run()
-    assert collection(found, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False}
+    assert collection(found, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False, **COUNTED}
     # Two hours later its row lies in a slice, and its document in none.
     execute(target_dsn, "UPDATE comments SET created_at = now() - interval '100 minutes' WHERE id = 'new'")
     found = run()
@@ -134,7 +137,7 @@ def test_a_deleted_post_leaves_orphans_that_are_examined_once_and_are_no_alarm(w
     assert found.alerts == []
     assert found.counts("comments") == {"orphan": 40}
     again = run()
-    assert collection(again, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False}
+    assert collection(again, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False, **COUNTED}
     assert collection(again, "comments")["documents_read"] == 0
 
 
@@ -147,7 +150,7 @@ def test_a_deviation_that_is_gone_at_the_second_look_is_not_examined(world, emul
 
     monkeypatch.setattr("dualwrite.engine.tripwire.time.sleep", the_row_follows)
     found = run()
-    assert collection(found, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False}
+    assert collection(found, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False, **COUNTED}
     assert collection(found, "comments")["documents_read"] == 0
 
 
@@ -336,8 +339,8 @@ def test_more_slices_than_a_run_examines_call_a_sweep(world, target_dsn, run, mo
     for name in ("c3", "c23"):
         world.document(f"boards/b1/posts/p1/comments/{name}").delete()
     for most, expected in (
-        (1, {"deviation": -2, "slices": 0, "calls_sweep": True}),
-        (2, {"deviation": -2, "slices": 2, "calls_sweep": False}),
+        (1, {"deviation": -2, "slices": 0, "calls_sweep": True, **COUNTED}),
+        (2, {"deviation": -2, "slices": 2, "calls_sweep": False, **COUNTED}),
     ):
         execute(target_dsn, "UPDATE dualwrite.count_baselines SET sweep_due = false, sweep_called_at = NULL")
         monkeypatch.setattr(tripwire, "MOST_EXAMINED", most)
@@ -359,7 +362,7 @@ def test_an_archived_document_whose_row_stayed_calls_a_sweep(world, target_dsn, 
     """Moved to another path of the same collection id, it is counted as before."""
     archive(world, "boards/b1/posts/p1/comments/c7")
     found = run()
-    assert collection(found, "comments")["tripwire"] == {"deviation": 1, "slices": 0, "calls_sweep": True}
+    assert collection(found, "comments")["tripwire"] == {"deviation": 1, "slices": 0, "calls_sweep": True, **COUNTED}
     assert run().counts("comments") == {"extra": 1}
 
 
@@ -367,7 +370,7 @@ def test_an_archived_document_whose_row_went_calls_no_sweep(world, target_dsn, r
     archive(world, "boards/b1/posts/p1/comments/c7")
     execute(target_dsn, "DELETE FROM comments WHERE id = 'c7'")
     found = run()
-    assert collection(found, "comments")["tripwire"] == {"deviation": 2, "slices": 1, "calls_sweep": False}
+    assert collection(found, "comments")["tripwire"] == {"deviation": 2, "slices": 1, "calls_sweep": False, **COUNTED}
     assert found.alerts == []
     assert collection(run(), "comments")["tripwire"]["deviation"] == 0
 
