@@ -118,7 +118,7 @@ BAD = {
     ),
     "two collections on one table": (
         lambda: Catalog((_collection("a"), Collection("b", "public.a", ("b/{b}",), (KEY,)))),
-        "A table holds the rows of one collection: a and b share table public.a",
+        "A row belongs to one collection: a and b share table public.a",
     ),
     "a name twice": (lambda: Catalog((_collection(), _collection())), "things stands twice"),
     "a reference that is none": (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dualwrite.model import check_fields, conversions, declaration
+from dualwrite.model import check_fields, conditions, conversions, declaration
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "catalog.md"
 EXAMPLES = re.findall(r"^\| `(Column\(.*?\))` \|", PAGE.read_text(), re.MULTILINE)
@@ -35,3 +35,32 @@ def test_the_check_fields_of_the_page_can_be_declared():
     key = declaration.Column("id", "key", declaration.DocumentId())
     found = declaration.Collection("notes", "notes", ("notes/{note}",), (key,), check_fields=declared)
     assert [str(c) for c in found.checks] == ["updated as iso_time", "created as epoch_milliseconds", "seenAt"]
+
+
+CONDITIONS = re.findall(r"^\| `where=(.*?)` \|", PAGE.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("example", CONDITIONS)
+def test_a_condition_of_the_page_can_be_declared(example):
+    where = eval(example, {**vars(conversions), **vars(declaration), **vars(conditions)})
+    columns = (
+        declaration.Column("id", "key", declaration.DocumentId()),
+        declaration.Column("tag", "key", declaration.EntryKey()),
+    )
+    of_entry = declaration.Collection(
+        "notes", "notes", ("notes/{note}",), columns, entries=declaration.MapEntries("tags"), where=where
+    )
+    assert of_entry.where is where
+
+
+def test_each_condition_stands_on_the_page():
+    assert {kind.__name__ for kind in conditions.Condition.__args__} == {name for e in CONDITIONS for name in re.findall(r"(\w+)\(", e)} & {
+        "Absent", "Is", "Not", "AllOf", "AnyOf"
+    }  # fmt: skip
+
+
+def test_the_share_of_the_page_can_be_declared():
+    [example] = re.findall(r"^rows = (\{.*\})$", PAGE.read_text(), re.MULTILINE)
+    key = declaration.Column("id", "key", declaration.DocumentId())
+    found = declaration.Collection("notes", "notes", ("notes/{note}",), (key,), rows=eval(example))
+    assert [c.name for c in found.columns] == ["id", "channel", "region"]

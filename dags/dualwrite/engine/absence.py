@@ -2,8 +2,8 @@
 
 The path that a row tells may be wrong (a denormalised column, a document that an admin moved under its id), so finding
 nothing there proves nothing. Where the key gives the whole path, a read at that path is the proof. Elsewhere it takes
-a complete read of the collection's names (of the documents, if rows come from their entries), in this run: one billed read a
-document, counted beforehand and capped.
+a complete read of the collection's names (of the documents, if rows come from their entries, or if a condition says which of them
+have one), in this run: one billed read a document, counted beforehand and capped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Absence:
         wanted = set(keys)
         if not collection.keyed_by_path:
             return
-        of_names = collection.entries is None
+        of_names = collection.entries is None and collection.where is None
         scan = Scan(collection.collection_id, () if of_names else collection.fields, collection.top_level)
         number, _ = self._source.count(scan)
         if number > self._max_reads:
@@ -78,7 +78,8 @@ def _without_entry(collection: Collection, key: Key) -> Key:
 def _keys_of(collection: Collection, document: Document, alike: Mapping[Key, Iterable[Key]]) -> Iterator[Key | None]:
     """The keys of a document. Of one whose entries can't be told, all that it could have: its rows stay."""
     if collection.entries is None:
-        yield key_of_path(collection, document.path)
+        if collection.where is None or map_document(collection, document):  # also one that can't be judged
+            yield key_of_path(collection, document.path)
         return
     for unit in map_document(collection, document) or ():
         if isinstance(unit, Row):

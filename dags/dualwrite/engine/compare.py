@@ -29,7 +29,7 @@ from dualwrite.firestore.source import Scan
 from dualwrite.firestore.values import document_of, is_anothers
 from dualwrite.model.check_fields import begun
 from dualwrite.model.documents import Document
-from dualwrite.model.mapping import Key, Row, joined_label, key_of_path, map_document
+from dualwrite.model.mapping import Key, Row, is_left_out, joined_label, key_left_out, key_of_path, map_document
 from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
 from dualwrite.model.windows import Window
@@ -40,6 +40,7 @@ _ROWS_AT_FIRST = 2_000
 _MOST_ROWS = 50_000
 """Rows that are held at a time. A document of 1 MiB may have forty thousand entries."""
 _SLICE_PAGE = 1_000
+_KEYS_AT_ONCE = 5_000
 _LOOKS = 4
 """How often what differs is looked at again before it is left in flight."""
 _LOCKED_SECONDS = 0.4
@@ -55,6 +56,10 @@ class _Left:
     """Keys that documents share, each with what it is if its row is another document's."""
     waiting: list[Unit] = field(default_factory=list)
     """Rows that need another row of their own table first."""
+    out: list[Unit] = field(default_factory=list)
+    """Keys of documents that don't hold the collection's condition."""
+    out_with_rows: dict[str, Unit] = field(default_factory=dict)
+    """Of these, those that have a row nevertheless, by label."""
 
 
 class Examiner:
@@ -164,7 +169,7 @@ class Examiner:
         stale: list[Unit] = []
         for message in messages:
             if not page.add_message(message):
-                self._map(document_of(message), page, entries)
+                self._map(document_of(message), page, entries, left)
             if len(page) >= self._most_rows:
                 stale += self._judge_part(page, left)
                 page = self.protocol.page()
@@ -178,12 +183,19 @@ class Examiner:
         self.protocol.collect_confirmations(wait=False)
         self.protocol.whereabouts.forget()
 
-    def _map(self, document: Document, page: Page, entries: dict[str, set[str]]) -> None:
+    def _map(self, document: Document, page: Page, entries: dict[str, set[str]], left: _Left) -> None:
         """The exact way from a document to its rows or rejections. `entries` gets the labels of a document's entries."""
         units = map_document(self.job.collection, document)
         if units is None:
             self.job.report.stray += 1
             return
+        if not units and self.job.collection.where is not None and is_left_out(self.job.collection, document):
+            self.job.report.left_out += 1
+            key = key_left_out(self.job.collection, document) if self.job.collection.entries is None else None
+            if key is not None and not self.look.comes_to_all_rows:
+                left.out.append(unit_of(self.job.collection, key, document.path))
+                if len(left.out) >= _KEYS_AT_ONCE:
+                    self._sift_left_out(left)
         if self.job.collection.entries is not None:
             entries[document.path] = {unit.label for unit in units}
             self.look.read_entries(document.path)
@@ -252,6 +264,20 @@ class Examiner:
                 contested.append(unit)
         self._examine(contested)
         self._examine(left.waiting)
+        # With a key that several documents share, a row may be of one that holds the condition: that was examined above.
+        self._sift_left_out(left)
+        others = {unit.key for unit in contested}
+        there = self.look.fresh(left.out_with_rows.values())
+        self.examine_units([u for u in there if u.key not in others and not self.look.has_matched(u.key)])
+
+    def _sift_left_out(self, left: _Left) -> None:
+        """Of keys of documents that don't hold the condition, keeps those that have a row which doesn't tell that it is another
+        document's."""
+        out, left.out = left.out, []
+        if out:
+            told = self.job.target.paths(self.job.collection, list({u.key: None for u in out}))
+            there = [u for u in out if u.key in told and (not told[u.key] or u.path in told[u.key])]
+            left.out_with_rows.update((u.label, u) for u in there)
 
     # --- rows without documents -----------------------------------------------------------------------------------------
 
@@ -301,7 +327,7 @@ class Examiner:
             page, entries, left = self.protocol.page(), dict[str, set[str]](), _Left()
             for document in documents.values():
                 if isinstance(document, Document) and not self.look.has_entries(document.path):
-                    self._map(document, page, entries)
+                    self._map(document, page, entries, left)
             self._finish_page(self._judge_part(page, left), entries)
             self._examine_left(left)
             gone += [path for path, document in documents.items() if document is None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from dualwrite.engine.page import Page
 from dualwrite.engine.seen import Keys, Seen
@@ -32,6 +32,8 @@ class Look:
     settled: set[str] = field(default_factory=set, init=False)
     """Watched labels that match now."""
     _matched_keys: Seen = field(default_factory=Seen, init=False)
+    comes_to_all_rows: ClassVar[bool] = False
+    """Whether rows that no document accounted for are all examined in the end."""
 
     # --- what was taken up ------------------------------------------------------------------------------------------------
 
@@ -229,6 +231,8 @@ class WindowLook(_Keyed):
 class SweepLook(_Keyed):
     """The first look at all documents and rows of a collection, or at what its slices left."""
 
+    comes_to_all_rows = True
+
     def take_page(self, page: Page) -> None:
         super().take_page(page)
         self.labels |= _told(page, self.told)
@@ -238,6 +242,7 @@ class SweepLook(_Keyed):
 class SliceLook(PendingLook):
     """The first look at a slice of all documents: what it sees in them goes where the last step finds it."""
 
+    comes_to_all_rows = True
     keys: Keys = field(kw_only=True)
 
     def take_page(self, page: Page) -> None:

@@ -83,7 +83,8 @@ class Owners:
                     there[path] = document
                     continue
                 units = map_document(self._collection, document) or []
-                there[path] = {unit.key: self.uniques(unit) for unit in units if isinstance(unit, Row)}
+                stated = {unit.key: self.uniques(unit) for unit in units if isinstance(unit, Row)}
+                there[path] = stated if units else None  # it has no row: no entries, or it doesn't hold the condition
         for key in wanted:
             told = paths.get(key, ())
             owner = next((Owner(p, states.get(key)) for p in told if isinstance(states := there[p], dict)), None)

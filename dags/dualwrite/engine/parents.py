@@ -39,6 +39,8 @@ class Parents:
         self._ways: dict[str, References] = {}
         self.gone: set[Required] = set()
         """Documents without a row that were asked for and are gone."""
+        self._left_out: set[Required] = set()
+        """Documents that exist and don't hold their collection's condition: an edit brings them back, at any time."""
 
     def state(self, name: str, path: str) -> ParentState | None:
         """What is known of a document; None if nobody has asked yet."""
@@ -54,6 +56,7 @@ class Parents:
         """Keeps what is remembered within bounds; called between pages."""
         if len(self._known) > _REMEMBERED:
             self._known.clear()
+            self._left_out.clear()
         if len(self._documents) > _REMEMBERED:
             self._documents.clear()
 
@@ -82,7 +85,10 @@ class Parents:
                         states[path] = "gone"
                         continue
                     units = None if isinstance(document, Unasked) else map_document(collection, document)
-                    if units and isinstance(units[0], Row):
+                    if units == []:  # it doesn't hold the condition, so it has no row either
+                        states[path] = "gone"
+                        self._left_out.add((name, path))
+                    elif units and isinstance(units[0], Row):
                         rows.append(units[0])
                     else:
                         states[path] = "unfit"
@@ -95,7 +101,7 @@ class Parents:
         """What documents of a collection are, by path."""
         for path, state in states.items():
             self._known[name, path] = state
-            if state == "gone" and (name, path) in rowless:
+            if state == "gone" and (name, path) in rowless and (name, path) not in self._left_out:
                 self.gone.add((name, path))
 
     # --- documents whose rows may come later ------------------------------------------------------------------------------
@@ -151,6 +157,8 @@ class Parents:
                     elif document is None:
                         self._documents[name, path] = "gone"
                         self.gone.add((name, path))
+                    elif units == []:  # it doesn't hold its collection's condition
+                        self._documents[name, path] = "gone"
                     else:
                         self._documents[name, path] = "unfit"
         return rows

@@ -7,18 +7,28 @@ wrong project, everything would look extra. So a run begins by asking who and wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import combinations
 
 from dualwrite import postgres, settings
-from dualwrite.engine import check_fields, held
+from dualwrite.engine import check_fields, held, sampled
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Source
+from dualwrite.model import share
 from dualwrite.model.coverage import Coverage, coverage_of
-from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, EntryValue, Field
+from dualwrite.model.declaration import (
+    Catalog,
+    Collection,
+    Column,
+    CreateTime,
+    EntryValue,
+    Field,
+    two_on_one_table,
+)
 from dualwrite.model.errors import PreflightError, TargetError
-from dualwrite.model.live import can_be_key, fits
+from dualwrite.model.live import can_be_key, fits, is_key
 from dualwrite.model.run_report import PreflightResult
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection, live_types, privileges
@@ -132,6 +142,8 @@ def check(
     for fault in told:
         if not fault.blind:
             log.warning("%s", fault.text)
+    for sentence in sampled.unjudged(source, [catalog[name] for name in wanted]):
+        log.warning("%s", sentence)
     if blind := [fault.text for fault in told if fault.blind]:
         raise PreflightError("The source is not fit for this run:\n" + "\n".join(f"- {text}" for text in blind))
     apart = (target_time - source_time).total_seconds() - (began - datetime.now(UTC)).total_seconds()
@@ -167,7 +179,32 @@ def target_faults(
         validated = held.validated_keys(connection, oids)
         for collection in collections:
             faults += held.faults(catalog, collection, by_table, on_table, validated)
-    return faults
+    return faults + _overlaps(connection, catalog, {c.name for c in collections}, there)
+
+
+def _overlaps(connection: Connection, catalog: Catalog, names: Container[str], there: Mapping[str, int]) -> list[str]:
+    """Of these collections and any others, those whose tables are one table, or one a part of the other (a partition, a child), and
+    whose shares don't tell their rows apart."""
+    above = set(
+        connection.execute(
+            """
+            WITH RECURSIVE up (oid, above) AS (
+              SELECT o, o FROM unnest(%(tables)s::oid[]) AS t (o)
+              UNION
+              SELECT up.oid, i.inhparent FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.above
+            )
+            SELECT oid::int8, above::int8 FROM up WHERE above = ANY(%(tables)s::oid[])
+            """,
+            {"tables": list(there.values())},
+        ).fetchall()
+    )
+    return [
+        two_on_one_table(one.name, other.name, other.table)
+        for one, other in combinations([c for c in catalog.collections if c.table in there], 2)
+        if (one.name in names or other.name in names)
+        and {(there[one.table], there[other.table]), (there[other.table], there[one.table])} & above
+        and not share.are_disjoint(one.rows, other.rows)
+    ]
 
 
 def unseen_references(connection: Connection, collections: Sequence[Collection]) -> dict[str, str]:
@@ -393,6 +430,8 @@ def _table_faults(
             faults.append(f"Column {table}.{column.name} is missing. Add it, or correct {catalog}.")
         else:
             faults += _type_faults(table, column, is_written=column.name in collection.written_columns)
+            if column.name in collection.rows:
+                faults += _share_faults(table, column, collection.rows[column.name])
     faults += [
         f"Column {table}.{column.name} is part of the key and not NOT NULL (or NOT VALID): a row with NULL there has no key, so "
         f"nothing could compare it, and no verdict would tell it. Mend such rows, then ALTER TABLE {table} ALTER COLUMN "
@@ -437,6 +476,18 @@ def _type_faults(table: str, column: Column, *, is_written: bool) -> list[str]:
             f"must be timestamptz. ALTER TABLE {table} ALTER COLUMN {column.name} TYPE timestamptz, or take it out of written_columns."
         ]
     return []
+
+
+def _share_faults(table: str, column: Column, value: share.Value) -> list[str]:
+    """Whether a share's value is written just as the column writes it, so that two shares which differ hold no row both."""
+    text, live = share.text_of(value), column.live
+    if text is None or (is_key(live, text) and not live.collated):
+        return []
+    return [
+        f"Column {table}.{column.name} is of type {live.name}, and rows= of catalog.py gives it {value!r}, which isn't a value of it as "
+        "Postgres writes it. A share is of texts, whole numbers, uuids, dates, booleans or enums, not of a nondeterministic "
+        "collation. Correct rows=."
+    ]
 
 
 def _has_unique(uniques: Sequence[tuple[Sequence[str], str | None]], columns: tuple[str, ...], *, whole: bool) -> bool:

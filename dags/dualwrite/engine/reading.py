@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from dualwrite.engine.classify import duplicate
 from dualwrite.engine.job import Job
+from dualwrite.engine.required import required_documents
 from dualwrite.engine.units import Unit
 from dualwrite.engine.whereabouts import Whereabouts
 from dualwrite.firestore.source import Paths
@@ -40,6 +41,7 @@ class Reading:
     """Reads the documents of one collection's keys."""
 
     def __init__(self, job: Job, whereabouts: Whereabouts) -> None:
+        self._job = job
         self._source = job.source
         self._target = job.target
         self._collection = job.collection
@@ -48,7 +50,7 @@ class Reading:
     def read(self, units: Mapping[str, Unit], with_rows: Container[Key]) -> Iterator[Read]:
         """What each unit's document is now, by label, and whether what it requires is there; `with_rows` are the keys that
         have a row. In parts, each of which goes through the other steps before the next is taken: documents may be large."""
-        required = self._source.get([u.requires for u in units.values() if u.requires is not None])
+        required = required_documents(self._job, [u.requires for u in units.values() if u.requires is not None])
         without = {n: u for n, u in units.items() if u.requires is not None and required[u.requires] is None}
         to_null = frozenset(n for n, u in without.items() if u.nulls)
         orphaned = {n: u for n, u in without.items() if n not in to_null}

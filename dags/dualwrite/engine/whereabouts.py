@@ -14,6 +14,7 @@ from dualwrite.engine.classify import Circumstances
 from dualwrite.engine.job import Job
 from dualwrite.engine.owners import Owners
 from dualwrite.engine.parents import Parents, References, Required
+from dualwrite.engine.required import required_documents
 from dualwrite.engine.units import Unit
 from dualwrite.firestore.source import Paths
 from dualwrite.model.declaration import Collection
@@ -172,7 +173,7 @@ class Whereabouts:
 
     def back(self, units: Sequence[Unit]) -> dict[str, Unit]:
         """By label, those whose document, or the one that they require, was created again where it had been."""
-        required = self._job.source.get([u.requires for u in units if u.requires is not None])
+        required = required_documents(self._job, [u.requires for u in units if u.requires is not None])
         found = {
             u.label: replace(u, requires=None)
             for u in units

@@ -413,7 +413,7 @@ class Source:
         Where one question's documents, if there are several, take more, their paths are told in their place: any number of
         documents may have these values. Billed twice then: what was read before that showed, and the names."""
         unasked: dict[int, list[Document] | Paths | Unasked] = {
-            n: UNASKED for n, (parent, _) in enumerate(questions) if not can_be_asked(parent)
+            n: UNASKED for n, (parent, _) in enumerate(questions) if parent and not can_be_asked(parent)
         }
         if unasked:
             yield unasked
@@ -474,7 +474,7 @@ class Source:
     def _children_request(
         self, parent_path: str, collection_id: str, equals: Mapping[FieldPath, str], fields: Sequence[FieldPath]
     ) -> Any:
-        request = _RunQueryRequest(parent=f"{self._root}/{parent_path}")
+        request = _RunQueryRequest(parent=f"{self._root}/{parent_path}" if parent_path else self._root)
         request.structured_query.CopyFrom(children_query(collection_id, equals, fields))
         return request
 

@@ -1,8 +1,8 @@
 """The short way from a document to its staged row: Firestore's message straight to the tuple that COPY takes.
 
 Nearly every document matches, and then needs no `Document`, no `Row` and no label. Columns are compiled as everywhere
-(model/cells.py), but read from the message itself. Rejected documents, strays and documents with entries are left to
-`map_document`, which gives the reason.
+(model/cells.py), but read from the message itself. Rejected documents, those that don't hold the condition, strays and documents
+with entries are left to `map_document`, which gives the reason.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from operator import itemgetter
 from typing import Any
 
 from dualwrite.firestore.values import EPOCH, NAME_SEGMENTS, moment, value_of
-from dualwrite.model.cells import Cell, Make, Refused, compile_column, exact_converter, stands_for_key
+from dualwrite.model.cells import (
+    Cell,
+    Make,
+    Refused,
+    compile_column,
+    compile_condition,
+    exact_converter,
+    stands_for_key,
+)
+from dualwrite.model.conditions import Holds
 from dualwrite.model.declaration import Collection, Column
 from dualwrite.model.documents import Value
 from dualwrite.model.mapping import Staged, is_odd
@@ -31,7 +40,7 @@ class Stager:
 
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
-        self._by_shape: dict[tuple[str, ...], list[Make]] = {}
+        self._by_shape: dict[tuple[str, ...], tuple[Holds | None, list[Make]]] = {}
         # Columns with the same origin (created_at and updated_at of a comment) are converted once.
         same: dict[Column, list[int]] = {}
         for index, column in enumerate(collection.columns):
@@ -45,20 +54,26 @@ class Stager:
                     )
                     for column, places in same.items()
                 ]
-                self._by_shape.setdefault(template.segments[0::2], cells)
-        where = {index: n for n, places in enumerate(same.values()) for index in places}
-        self._place = _picker([where[index] for index in range(len(collection.columns))])
+                holds = None
+                if collection.where is not None:
+                    holds = compile_condition(collection.where, template, _Messages(), offset=NAME_SEGMENTS)
+                self._by_shape.setdefault(template.segments[0::2], (holds, cells))
+        places_of = {index: n for n, places in enumerate(same.values()) for index in places}
+        self._place = _picker([places_of[index] for index in range(len(collection.columns))])
         self.key = _picker([2 + collection.columns.index(column) for column in collection.key])
 
     def stage(self, number: int, message: Any) -> Staged | None:
         """The staged row of a document, or None if `map_document` must look at it."""
         segments = message.name.split("/")
-        cells = self._by_shape.get(tuple(segments[NAME_SEGMENTS::2]))
-        if cells is None or is_odd(message.name):
+        known = self._by_shape.get(tuple(segments[NAME_SEGMENTS::2]))
+        if known is None or is_odd(message.name):
             return None
+        holds, cells = known
         fields = message.fields
         marks: list[int] = []
         try:
+            if holds is not None and not holds(segments, fields, message):
+                return None
             made = [cell(segments, fields, message, marks) for cell in cells]
         except Refused:
             return None

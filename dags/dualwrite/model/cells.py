@@ -15,6 +15,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
+from dualwrite.model import conditions
+from dualwrite.model.conditions import Condition, Holds
 from dualwrite.model.declaration import (
     Column,
     Computed,
@@ -40,6 +42,7 @@ from dualwrite.model.declaration import (
     other_spellings,
 )
 from dualwrite.model.documents import Reference, Value, is_valid_id, path_of, type_name
+from dualwrite.model.errors import Refused as Refused
 from dualwrite.model.live import INTEGERS, is_key
 
 
@@ -51,10 +54,6 @@ class Json:
 
 
 Cell = None | str | int | bool | datetime | Decimal | Json | list[str | None]
-
-
-class Refused(Exception):
-    """A value does not fit its column. The text names types, never values; `{}` in it stands for the column."""
 
 
 class Look(Protocol):
@@ -190,6 +189,16 @@ def _sources(origin: Origin) -> Iterator[Origin]:
                 yield from _sources(inner)
         case _:
             yield origin
+
+
+def compile_condition(condition: Condition, template: Template, look: Look, *, offset: int = 0) -> Holds:
+    """Whether a document, or one of its entries, has a row."""
+
+    def way(what: FieldPath | Origin) -> tuple[str, _Find]:
+        origin = Field(what) if isinstance(what, str | tuple) else what
+        return origin_name(origin), _find(origin, template, look, offset)
+
+    return conditions.compiled(condition, way)
 
 
 def _written(find: _Find) -> _Find:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from dualwrite.model import share
 from dualwrite.model.live import DEFAULT, DocumentType, LiveType
 from dualwrite.model.origins import Converted, EntryIndex, Origin, Type, type_told_by
 from dualwrite.model.references import Parent
@@ -89,3 +90,5 @@ class Via:
     table: tuple[str, str]
     key: Column
     holds: str
+    share: tuple[tuple[Column, share.Value], ...] = ()
+    """Of the table: the columns that tell the referenced collection's rows from others, with their values."""

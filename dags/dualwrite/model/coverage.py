@@ -57,7 +57,8 @@ class Coverage:
 def coverage_of(collection: Collection, live: Mapping[str, bool]) -> Coverage:
     """`live`: the table's columns, and of each whether Postgres makes its value."""
     roles = {c.name: c.role for c in collection.columns if c.name in live}
-    compared = [name for name, role in roles.items() if role in ("key", "compared")]
+    # What tells the collection's rows from others' is compared by each statement.
+    compared = [name for name, role in roles.items() if role in ("key", "compared") or name in collection.rows]
     undeclared = tuple(sorted(set(live) - set(roles)))
     return Coverage(
         collection.name,

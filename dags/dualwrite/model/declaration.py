@@ -15,8 +15,10 @@ from functools import cached_property, lru_cache
 from typing import get_args
 
 from dualwrite import settings
+from dualwrite.model import conditions, share
 from dualwrite.model.check_fields import Check, checks_of
 from dualwrite.model.columns import ROLES, TYPES, WHEN_GONE, Column, Role, Via
+from dualwrite.model.conditions import Condition
 from dualwrite.model.documents import is_valid_id
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.live import LiveType
@@ -136,7 +138,8 @@ class Collection:
     `Check("updated", iso_time)` holds times in a format; with none, the
     collection is read whole every time (for small ones that carry no such field). `written_columns` are the columns
     that say when a row was written. `unique` lists further unique keys of the table. `entries` makes rows out of
-    a map or an array inside the documents.
+    a map or an array inside the documents. `where` says which documents, or which of their entries, have a row. `rows` is the
+    collection's share of a table that holds other rows too: columns and their values.
     """
 
     name: str
@@ -152,8 +155,17 @@ class Collection:
     """Whether a run examines it when nobody chose."""
     sentinel: bool = False
     """Never empty on a live system: without documents or rows here, a run refuses to begin."""
+    where: Condition | None = None
+    rows: share.Share = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if (fault := share.fault(self.rows)) is not None:
+            _refuse(
+                self, "rows= gives columns of the table their values", fault, 'Write it as rows={"channel": "web"}.'
+            )
+        declared = {column.name for column in self.columns}
+        own = [Column(n, "insert_only", Constant(v)) for n, v in self.rows.items() if n not in declared]
+        object.__setattr__(self, "columns", (*self.columns, *own))
         _check_collection(self)
 
     @cached_property
@@ -198,6 +210,11 @@ class Collection:
         if isinstance(column.origin, FirstOf):
             return all(self._is_time_of_writing(replace(column, origin=inner)) for inner in column.origin.origins)
         return self.check_of(column) is not None
+
+    @cached_property
+    def share_columns(self) -> tuple[tuple[Column, share.Value], ...]:
+        """The columns that tell its rows from others of the table, with their values."""
+        return tuple((self.column(name), value) for name, value in self.rows.items())
 
     @cached_property
     def key(self) -> tuple[Column, ...]:
@@ -266,7 +283,18 @@ class Collection:
 
     @cached_property
     def entries_are_maps(self) -> bool:
-        return any(isinstance(part, EntryField) for c in self.columns for part in entry_parts(c.origin))
+        origins = [c.origin for c in self.columns] + [w for w in self._looked_at if isinstance(w, Origin)]
+        return any(isinstance(part, EntryField) for origin in origins for part in entry_parts(origin))
+
+    @cached_property
+    def _looked_at(self) -> tuple[FieldPath | Origin, ...]:
+        """What its condition looks at."""
+        return () if self.where is None else tuple(conditions.looked_at(self.where))
+
+    @cached_property
+    def conditions(self) -> tuple[Condition | None, Condition | None]:
+        """What a document must hold, and what each of its entries must hold besides, to have a row."""
+        return conditions.split(self.where, lambda what: isinstance(what, Origin) and any(entry_parts(what)))
 
     @cached_property
     def key_is_ids(self) -> tuple[bool, ...]:
@@ -294,6 +322,8 @@ class Collection:
             paths.append(self.entries.field)
         for column in self.columns:
             paths += fields_of(column.origin)
+        for what in self._looked_at:
+            paths += fields_of(what) if isinstance(what, Origin) else [what]
         return tuple(dict.fromkeys(paths))
 
     def column(self, name: str) -> Column:
@@ -472,6 +502,39 @@ def _check_collection(collection: Collection) -> None:
             )  # fmt: skip
     if collection.entries is not None:
         _check_entries(collection, collection.entries)
+    if collection.where is not None:
+        _check_where(collection, collection.where)
+    _check_rows(collection)
+
+
+def _check_where(collection: Collection, where: Condition) -> None:
+    rule = "A condition is made of Absent, Is, Not, AllOf and AnyOf"
+    if (fault := conditions.fault(where)) is not None:
+        _refuse(
+            collection,
+            rule,
+            f"where=: {fault}",
+            'Write it as where=Absent("deletedAt") or where=Is("status", "active").',
+        )
+    for what in conditions.looked_at(where):
+        if isinstance(what, str | tuple):
+            _check_field_path(collection, what, "where=")
+        elif isinstance(what, Origin) and not isinstance(what, Constant | CreateTime | WholeDocument):
+            # As a column's: an entry's part needs entries, a segment a variable of the paths.
+            _check_column(collection, Column("where=", "insert_only", what))
+        else:
+            remedy = "Name a field's path, or an origin such as EntryValue() or Field(...) >> lower."
+            _refuse(collection, "A condition looks at fields, entries and ids", f"where= looks at {what!r}", remedy)
+
+
+def _check_rows(collection: Collection) -> None:
+    for name, value in collection.rows.items():
+        column = collection.column(name)
+        is_same = isinstance(column.origin, Constant) and share.text_of(column.origin.value) == share.text_of(value)
+        if not is_same or column.role not in ("insert_only", "key"):
+            rule = "A column of rows= is declared by it; or as a key, of the same value"
+            remedy = f'Remove it from columns=, or from rows=; if the table\'s key has it, Column({name!r}, "key", Constant({value!r})).'
+            _refuse(collection, rule, f"column {name!r} is declared as something else", remedy)
 
 
 def _check_entries(collection: Collection, entries: MapEntries | ArrayElements) -> None:
@@ -693,7 +756,7 @@ def _with_references(
             parent = made[column.parent.collection]
             holds = column.parent.holds or parent.key[0].name
             if holds != parent.key[0].name or parent.key[0].via is not None:
-                via = Via(parent.place, parent.key[0], holds)
+                via = Via(parent.place, parent.key[0], holds, parent.share_columns)
         is_late = (collection.name, column.name) in late
         unchanged = column.via == via and column.late is is_late and column.beside == beside
         columns.append(column if unchanged else replace(column, via=via, late=is_late, beside=beside))
@@ -740,10 +803,11 @@ def _groups(child: Collection, parent: Collection) -> list[tuple[str, ...]]:
 
 
 def two_on_one_table(one: str, other: str, table: str) -> str:
-    """What to say of two collections that share a table."""
+    """What to say of two collections that share rows of a table."""
     return (
-        f"A table holds the rows of one collection: {one} and {other} share table {table} in {settings.catalog_file()}, and each would take "
-        "the other's rows for extra. Keep one of them, or give the other a table of its own."
+        f"A row belongs to one collection: {one} and {other} share table {table} in {settings.catalog_file()}, and each would take "
+        "the other's rows for extra. Keep one of them, give the other a table of its own, or give each a share of its own: "
+        'rows={"kind": ...}, one column with two values.'
     )
 
 
@@ -755,11 +819,12 @@ def _in_order(collections: tuple[Collection, ...]) -> Order:
         raise CatalogError(
             f"Collection names are unique: {', '.join(twice)} stands twice in {settings.catalog_file()}. Rename one."
         )
-    by_table: dict[str, str] = {}
+    by_table: dict[tuple[str, str], list[Collection]] = {}
     for collection in collections:
-        other = by_table.setdefault(collection.table.removeprefix("public."), collection.name)
-        if other != collection.name:
-            raise CatalogError(two_on_one_table(other, collection.name, collection.table))
+        for other in by_table.setdefault(collection.place, []):
+            if not share.are_disjoint(other.rows, collection.rows):
+                raise CatalogError(two_on_one_table(other.name, collection.name, collection.table))
+        by_table[collection.place].append(collection)
     for collection in collections:
         for column in collection.references:
             parent = by_name.get(column.parent.collection)

@@ -11,6 +11,11 @@ class DualWriteError(Exception):
     """The base of all errors of this package."""
 
 
+class Refused(Exception):
+    """Inside the model: a value does not fit its column, or its condition. The text names types, never values; `{}` in it stands for
+    the column."""
+
+
 class CatalogError(DualWriteError):
     """The declaration in a catalog contradicts itself."""
 

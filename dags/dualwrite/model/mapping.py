@@ -19,6 +19,7 @@ from dualwrite.model.cells import (
     Refused,
     cell_or_none,
     compile_column,
+    compile_condition,
     compile_entry,
     compile_reference,
     exact_converter,
@@ -27,6 +28,7 @@ from dualwrite.model.cells import (
 from dualwrite.model.cells import Cell as Cell
 from dualwrite.model.cells import Json as Json
 from dualwrite.model.cells import truncate_to_milliseconds as truncate_to_milliseconds
+from dualwrite.model.conditions import Holds
 from dualwrite.model.declaration import (
     Collection,
     Column,
@@ -115,7 +117,8 @@ class Rejection:
 
 
 def map_document(collection: Collection, document: Document) -> list[Row | Rejection] | None:
-    """The units of a document: one, or for a collection with entries one for each of them (also none).
+    """The units of a document: one, or for a collection with entries one for each of them (also none). None of what doesn't hold
+    the collection's condition.
 
     None says the document is a stray: the same collection id on another path.
     """
@@ -128,11 +131,18 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
             label_of(collection, variables, None) if collection.entries is None else joined_label(variables.values())
         )
         return [Rejection(label, document.path, None, reason, entire=True)]
+    holds = _holds(collection, document, _Unit(document.create_time))
+    if holds is False:
+        return []
     if collection.entries is None:
+        if isinstance(holds, str):
+            return [Rejection(label_of(collection, variables, None), document.path, None, holds)]
         return [_map_unit(collection, document, variables, None, _Unit(document.create_time))]
     path = collection.entries.field
     found, name = value_at(document.fields, path), ".".join(names_of(path))
     parent_label = joined_label(variables.values())
+    if isinstance(holds, str):
+        return [Rejection(parent_label, document.path, None, holds, entire=True)]
     if found is None:
         if not any(value_at(document.fields, names) is not None for names in other_spellings(path)):
             return []
@@ -158,6 +168,9 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
         not_a_map = None
         if collection.entries_are_maps and not isinstance(of.value, dict):
             not_a_map = f"wrong_type: {place} is {type_name(of.value)}, a map is expected"
+        wanted = True if not_a_map is not None else _holds(collection, document, of, of_entry=True)
+        if wanted is False:
+            continue
         entry = _entry_of(collection, of, name)
         if isinstance(entry, _NoEntry):
             unreadable = entry.unreadable or (not_a_map is not None and of.value is not None)
@@ -168,12 +181,50 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
                 units.append(refused(f"duplicate_entry: an earlier entry of {name} has the same key", place))
         else:
             seen[entry] = of.key
-            if not_a_map is not None:
+            why = not_a_map or (wanted if isinstance(wanted, str) else None)
+            if why is not None:
                 label = label_of(collection, variables, entry)
-                units.append(Rejection(label, document.path, entry, Refusal(not_a_map)))
+                units.append(Rejection(label, document.path, entry, Refusal(why)))
             else:
                 units.append(_map_unit(collection, document, variables, entry, of))
     return units
+
+
+def is_left_out(collection: Collection, document: Document) -> bool:
+    """Whether a document, no stray, doesn't hold the collection's condition, whatever its entries are."""
+    return _holds(collection, document, _Unit(document.create_time)) is False
+
+
+def key_left_out(collection: Collection, document: Document) -> Key | None:
+    """The key of the row that a document would have if it held the condition. None: it would have none, or nobody can tell."""
+    if collection.keyed_by_path:
+        return key_of_path(collection, document.path)
+    variables = collection.match(document.path)
+    unit = None if variables is None else _map_unit(collection, document, variables, None, _Unit(document.create_time))
+    return unit.key if isinstance(unit, Row) else None
+
+
+def _holds(collection: Collection, document: Document, of: _Unit, *, of_entry: bool = False) -> bool | Refusal:
+    """Whether a document has a row, as far as it tells by itself; or one of its entries, as far as that tells. A text says why
+    that can't be judged."""
+    if collection.where is None:
+        return True
+    segments = document.path.split("/")
+    holds = _condition(collection, _template_of(collection, segments), of_entry)
+    try:
+        return holds is None or holds(segments, document.fields, of)
+    except Refused as refused:
+        return Refusal(refused.args[0].replace("{}", "where", 1))
+
+
+@cache
+def _condition(collection: Collection, template: Template, of_entry: bool) -> Holds | None:
+    condition = collection.conditions[of_entry]
+    return None if condition is None else compile_condition(condition, template, _Plain())
+
+
+def _template_of(collection: Collection, segments: list[str]) -> Template:
+    return next(t for t in collection.templates if t.match(segments) is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +443,7 @@ def _map_unit(
 ) -> Row | Rejection:
     label = label_of(collection, variables, entry)
     segments = document.path.split("/")
-    template = next(t for t in collection.templates if t.match(segments) is not None)
+    template = _template_of(collection, segments)
     cells: list[Cell] = []
     marks: list[int] = []
     for column, make in _compiled(collection, template):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from dualwrite.model import share
 from dualwrite.model.conversions import Conversion
 from dualwrite.model.live import DocumentType
 
@@ -119,7 +120,7 @@ class WholeDocument(_Origin):
 class Constant(_Origin):
     """The same value in each row: `Constant("project")`."""
 
-    value: str | int | bool
+    value: share.Value
 
 
 @dataclass(frozen=True, slots=True, init=False)

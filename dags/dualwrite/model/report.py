@@ -68,6 +68,8 @@ class CollectionReport:
     """Of that, missing and stale rows: no run writes them."""
     documents_read: int = _counter(logged=True)
     stray: int = _counter("stray")
+    left_out: int = _counter("left out by where")
+    """Documents that don't hold their collection's condition: they have no row, and aren't examined."""
     unlocatable: int = _counter("unlocatable")
     operations_left: int = _counter("operations left out")
     """Keys that only operations name and that were not looked at, because there are more than max_operation_looks."""
@@ -154,6 +156,7 @@ class CollectionReport:
             "left_alone": self.left_alone,
             "documents_read": self.documents_read,
             "stray": self.stray,
+            "left_out": self.left_out,
             "unlocatable": self.unlocatable,
             "operations_left": self.operations_left,
             "expected": self.expected,
@@ -190,6 +193,7 @@ class CollectionReport:
             left_alone=given["left_alone"],
             documents_read=given["documents_read"],
             stray=given["stray"],
+            left_out=given["left_out"],
             unlocatable=given["unlocatable"],
             operations_left=given["operations_left"],
             expected=given["expected"],

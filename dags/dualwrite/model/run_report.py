@@ -78,6 +78,7 @@ class CollectionResult(TypedDict):
     left_alone: int
     documents_read: int
     stray: int
+    left_out: int
     unlocatable: int
     operations_left: int
     expected: int

@@ -7,10 +7,11 @@ qualify names with pg_catalog, see `connection.as_a_client` (unnest of several a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Self
 
+from dualwrite.model import share
 from dualwrite.model.declaration import Catalog, Collection, Column, Field
 from dualwrite.model.live import TEXTS, equal_as
 from dualwrite.postgres.connection import sql
@@ -53,7 +54,7 @@ def table_of(collection: Collection) -> sql.Composable:
 
 def as_text(column: Column, alias: str | None = None) -> sql.Composable:
     """A key column's value as text (left alone if it is text already, so that an index serves); of a column that gets its value
-    through another row, the value that names that row."""
+    through another row, the value that names that row: whosever share of its table that is in, so that it is never null."""
     if column.via is not None:
         above = f"{alias or ''}_p"
         return sql.SQL("(SELECT {} FROM {} {} WHERE {})").format(
@@ -82,13 +83,22 @@ def value_of(column: Column, named: sql.Composable) -> sql.Composable:
     if column.via is None:
         return named
     key = column.via.key
-    return sql.SQL("(SELECT {holds} FROM {table} p WHERE {key}{equals}{value})").format(
+    is_it = column_name(key.name, "p") + operator(key, "=") + value_of(key, named)
+    return sql.SQL("(SELECT {holds} FROM {table} p WHERE {is_it})").format(
         holds=column_name(column.via.holds, "p"),
         table=column_name(column.via.table[1], column.via.table[0]),
-        key=column_name(key.name, "p"),
-        equals=operator(key, "="),
-        value=value_of(key, named),
+        is_it=AND.join([is_it, *_own(column.via.share, "p")]),
     )
+
+
+def _own(share_of: Sequence[tuple[Column, share.Value]], alias: str) -> list[sql.Composable]:
+    """Whether a row is of a share of its table: a condition a column."""
+    found: list[sql.Composable] = []
+    for column, value in share_of:
+        its, text = column_name(column.name, alias), share.text_of(value)
+        is_null = sql.SQL("{} IS NULL").format(its)
+        found.append(is_null if text is None else its + operator(column, "=") + raw_cast(column, _named(text)))
+    return found
 
 
 def cast_to(column: Column, text: sql.Composable) -> sql.Composable:
@@ -110,7 +120,7 @@ def is_among(column: Column, alias: str, texts: sql.Composable) -> sql.Composed:
         column_name(column.via.holds, above),
         column_name(column.via.table[1], column.via.table[0]),
         sql.Identifier(above),
-        is_among(column.via.key, above, texts),
+        AND.join([is_among(column.via.key, above, texts), *_own(column.via.share, above)]),
     )
 
 
@@ -205,6 +215,23 @@ class Fragments:
     def names(self, columns: tuple[Column, ...] | list[Column], alias: str | None = None) -> sql.Composed:
         return COMMA.join(column_name(c.name, alias) for c in columns)
 
+    def own(self, alias: str) -> list[sql.Composable]:
+        """Whether a row of the table is of the collection's share of it: conditions, none where it is all the collection's.
+
+        Each statement that reads, counts, compares or writes rows of the table holds them for each name that it gives the table:
+        `is_at` and `where` put them there.
+        """
+        return _own(self._collection.share_columns, alias)
+
+    def is_at(self, row: str, key: str) -> sql.Composed:
+        """Whether `row`, a row of the table, is the collection's and has the key that `key` has."""
+        return AND.join([self.same_key(row, key), *self.own(row)])
+
+    def where(self, row: str, *conditions: sql.Composable) -> sql.Composed:
+        """WHERE these conditions hold for `row`, a row of the table, and it is the collection's."""
+        every = [*conditions, *self.own(row)]
+        return sql.SQL(" WHERE ") + AND.join(every) if every else sql.SQL("").format()
+
     def same_key(self, left: str, right: str) -> sql.Composed:
         return AND.join(
             column_name(c.name, left) + operator(c, "=") + column_name(c.name, right) for c in self._collection.key
@@ -264,13 +291,14 @@ class Fragments:
             )
         parent = self._catalog[column.parent.collection]
         values = [column_name(name, "s") for name in column.beside or (column.name,)]
-        return sql.SQL("({} AND NOT EXISTS (SELECT FROM {} p WHERE {}))").format(
+        same = [
+            column_name(key.name, "p") + operator(key, "=") + value
+            for key, value in zip(parent.key, values, strict=True)
+        ]
+        return sql.SQL("({} AND NOT EXISTS (SELECT FROM {} p{}))").format(
             AND.join(sql.SQL("{} IS NOT NULL").format(value) for value in values),
             table_of(parent),
-            AND.join(
-                column_name(key.name, "p") + operator(key, "=") + value
-                for key, value in zip(parent.key, values, strict=True)
-            ),
+            Fragments.of(self._catalog, parent).where("p", *same),
         )
 
     def names_where(self, cases: list[tuple[sql.Composable, str]]) -> sql.Composable:

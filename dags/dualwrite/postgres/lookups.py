@@ -33,8 +33,13 @@ class Lookups(Fragments):
     def versions(self) -> sql.Composed:
         """The rows of some keys: n, xmin, digest. Absent keys give no line."""
         return sql.SQL("WITH {c} SELECT c._n, t.xmin::text, {digest} FROM c JOIN {table} t ON {same}").format(
-            c=self.candidate_keys(), digest=self.digest("t"), table=self.table, same=self.same_key("t", "c")
+            c=self.candidate_keys(), digest=self.digest("t"), table=self.table, same=self.is_at("t", "c")
         )
+
+    @statement
+    def count(self) -> sql.Composed:
+        """How many rows there are."""
+        return sql.SQL("SELECT count(*) FROM {} t{}").format(self.table, self.where("t"))
 
     def keys_after(self, *, first: bool) -> sql.Composed:
         """A page of keys in key order. Parameters: after (the last line of the page before, its last columns), limit."""
@@ -42,27 +47,22 @@ class Lookups(Fragments):
         texts = self.key_texts("t")
         if self.has_held_key:  # its own values are the order's
             texts = COMMA.join([texts, *(raw_text(c, "t") for c in self._collection.key)])
-        after = sql.SQL("WHERE ") + key_after(self._collection, "t", sql.SQL("(%(after)s::text[])"))
-        return sql.SQL("SELECT {texts} FROM {table} t {after} ORDER BY {columns} LIMIT %(limit)s").format(
-            texts=texts, columns=columns, table=self.table, after=sql.SQL("") if first else after
+        after = [] if first else [key_after(self._collection, "t", sql.SQL("(%(after)s::text[])"))]
+        return sql.SQL("SELECT {texts} FROM {table} t{where} ORDER BY {columns} LIMIT %(limit)s").format(
+            texts=texts, columns=columns, table=self.table, where=self.where("t", *after)
         )
 
     def keys_where(self, column: str) -> sql.Composed:
         """The keys of rows with one of these values in a column. Parameters: values (text[])."""
-        return sql.SQL("SELECT {} FROM {} t WHERE {}").format(
-            self.key_texts("t"),
-            self.table,
-            is_among(self._collection.column(column), "t", sql.SQL("%(values)s::text[]")),
-        )
+        among = is_among(self._collection.column(column), "t", sql.SQL("%(values)s::text[]"))
+        return sql.SQL("SELECT {} FROM {} t{}").format(self.key_texts("t"), self.table, self.where("t", among))
 
     def dependents(self, column: str) -> sql.Composed:
         """For rows with one of these values in a column: that value, then the key. Parameters: values (text[])."""
         declared = self._collection.column(column)
-        return sql.SQL("SELECT {}, {} FROM {} t WHERE {}").format(
-            as_text(declared, "t"),
-            self.key_texts("t"),
-            self.table,
-            is_among(declared, "t", sql.SQL("%(values)s::text[]")),
+        among = is_among(declared, "t", sql.SQL("%(values)s::text[]"))
+        return sql.SQL("SELECT {}, {} FROM {} t{}").format(
+            as_text(declared, "t"), self.key_texts("t"), self.table, self.where("t", among)
         )
 
     def dependents_of(self, columns: Sequence[str]) -> sql.Composed:
@@ -77,10 +77,15 @@ class Lookups(Fragments):
             keys=self.key_texts("t"),
             table=self.table,
             same=AND.join(
-                column_name(name, "t")
-                + operator(self._collection.column(name), "=")
-                + cast_to(self._collection.column(name), sql.SQL("(k.key ->> {})").format(sql.Literal(place)))
-                for place, name in enumerate(columns)
+                [
+                    *(
+                        column_name(name, "t")
+                        + operator(self._collection.column(name), "=")
+                        + cast_to(self._collection.column(name), sql.SQL("(k.key ->> {})").format(sql.Literal(place)))
+                        for place, name in enumerate(columns)
+                    ),
+                    *self.own("t"),
+                ]
             ),
         )
 
@@ -109,12 +114,12 @@ class Lookups(Fragments):
             cases.append(sql.SQL("CASE WHEN {} THEN {} END").format(condition, sql.Literal(place)))
         return sql.SQL(
             "WITH {c} SELECT c._n, pg_catalog.array_remove(ARRAY[{cases}]::int4[], NULL) FROM c JOIN {table} t ON {same_key}"
-        ).format(c=self.candidate_keys(), cases=COMMA.join(cases), table=self.table, same_key=self.same_key("t", "c"))
+        ).format(c=self.candidate_keys(), cases=COMMA.join(cases), table=self.table, same_key=self.is_at("t", "c"))
 
     def counts_by_time(self, column: str) -> sql.Composed:
         """How many rows lie before the first edge (0), from the n-th edge on (n), and so on. Parameters: edges."""
-        return sql.SQL("SELECT width_bucket({}, %(edges)s::timestamptz[]), count(*) FROM {} t GROUP BY 1").format(
-            column_name(column, "t"), self.table
+        return sql.SQL("SELECT width_bucket({}, %(edges)s::timestamptz[]), count(*) FROM {} t{} GROUP BY 1").format(
+            column_name(column, "t"), self.table, self.where("t")
         )
 
     def counts_before(self, column: str, edges: int) -> sql.Composed:
@@ -125,8 +130,8 @@ class Lookups(Fragments):
             )
             for n in range(edges)
         ]
-        return sql.SQL("SELECT count({}), {} FROM {} t").format(
-            column_name(column, "t"), COMMA.join(before), self.table
+        return sql.SQL("SELECT count({}), {} FROM {} t{}").format(
+            column_name(column, "t"), COMMA.join(before), self.table, self.where("t")
         )
 
     def time_edges(self, column: str) -> sql.Composed:
@@ -136,27 +141,28 @@ class Lookups(Fragments):
             SELECT DISTINCT date_trunc('milliseconds', at)
             FROM (
               SELECT {at} AS at, row_number() OVER (ORDER BY {at}) AS n
-              FROM {table} t WHERE {at} < %(before)s
+              FROM {table} t{where}
             ) ordered
             WHERE n %% %(every)s = 0
             ORDER BY 1
             """
-        ).format(at=column_name(column, "t"), table=self.table)
+        ).format(
+            at=column_name(column, "t"),
+            table=self.table,
+            where=self.where("t", column_name(column, "t") + sql.SQL(" < %(before)s")),
+        )
 
     def keys_between(self, column: str) -> sql.Composed:
         """The keys of rows whose time lies in an interval. Parameters: start, end."""
-        return sql.SQL("SELECT {keys} FROM {table} t WHERE {at} >= %(start)s AND {at} < %(end)s").format(
-            keys=self.key_texts("t"), table=self.table, at=column_name(column, "t")
+        return sql.SQL("SELECT {keys} FROM {table} t{where}").format(
+            keys=self.key_texts("t"), table=self.table, where=self.where("t", _is_within(column))
         )
 
     @statement
     def written_between(self) -> sql.Composed:
         """The keys of rows written in an interval. Parameters: start, end."""
-        inside = OR.join(
-            sql.SQL("({name} >= %(start)s AND {name} < %(end)s)").format(name=column_name(n, "t"))
-            for n in self._collection.written_columns
-        )
-        return sql.SQL("SELECT {} FROM {} t WHERE {}").format(self.key_texts("t"), self.table, inside)
+        inside = sql.SQL("({})").format(OR.join(map(_is_within, self._collection.written_columns)))
+        return sql.SQL("SELECT {} FROM {} t{}").format(self.key_texts("t"), self.table, self.where("t", inside))
 
     def arrived(self, columns: Sequence[str], created: Sequence[str]) -> sql.Composed:
         """How many rows have one of the times `columns` in an interval, and how many one of `created`. Rows that this bundle
@@ -164,19 +170,21 @@ class Lookups(Fragments):
         """
 
         def inside(names: Sequence[str]) -> sql.Composable:
-            one = sql.SQL("({name} >= %(start)s AND {name} < %(end)s)")
-            return OR.join(one.format(name=column_name(n, "t")) for n in names) if names else sql.SQL("false")
+            return OR.join(map(_is_within, names)) if names else sql.SQL("false")
 
-        return sql.SQL(
+        not_ours = sql.SQL(
             """
-            SELECT count(*), count(*) FILTER (WHERE {created})
-            FROM {table} t
-            WHERE ({touched}) AND NOT EXISTS (
+            NOT EXISTS (
               SELECT FROM dualwrite.repair_journal j
-              WHERE j.collection = %(collection)s AND j.written_at >= %(since)s AND j.row_key = to_jsonb({key})
+              WHERE j.collection = %(collection)s AND j.written_at >= %(since)s AND j.row_key = to_jsonb({})
             )
             """
-        ).format(created=inside(created), table=self.table, touched=inside(columns), key=self.key_array("t"))
+        ).format(self.key_array("t"))
+        return sql.SQL("SELECT count(*), count(*) FILTER (WHERE {}) FROM {} t{}").format(
+            inside(created),
+            self.table,
+            self.where("t", sql.SQL("({})").format(inside(columns)), not_ours),
+        )
 
     @statement
     def whole(self) -> sql.Composed:
@@ -194,6 +202,7 @@ class Lookups(Fragments):
             + cast_to(c, sql.SQL("(j.row_key ->> {})").format(sql.Literal(i)))
             for i, c in enumerate(self._collection.key)
         )
+        same = AND.join([same, *self.own("t")])
         return sql.SQL(
             """
             SELECT j.key
@@ -228,7 +237,7 @@ class Lookups(Fragments):
             referenced=self._path(referenced),
             own=self._path(own),
             table=self.table,
-            same_key=self.same_key("t", "c"),
+            same_key=self.is_at("t", "c"),
             joins=joins,
         )
 
@@ -268,12 +277,11 @@ class Lookups(Fragments):
             other = f"{alias}_{number}"
             above = Lookups(self._catalog, parent)
             inner_joins, inner = above._variables(other, referenced_first=True)
+            held = column.via.holds if column.via else parent.key[0].name
+            same = sql.SQL("{} = {}").format(column_name(held, other), column_name(column.name, alias))
             joins.append(
-                sql.SQL("LEFT JOIN {} {} ON {} = {} ").format(
-                    above.table,
-                    sql.Identifier(other),
-                    column_name(column.via.holds if column.via else parent.key[0].name, other),
-                    column_name(column.name, alias),
+                sql.SQL("LEFT JOIN {} {} ON {} ").format(
+                    above.table, sql.Identifier(other), AND.join([same, *above.own(other)])
                 )
                 + inner_joins
             )
@@ -306,6 +314,11 @@ class Lookups(Fragments):
             elif isinstance(column.origin, ParentId) and column.origin.collection_id == template.parent_collection_id:
                 known[template.variables[-2]] = as_text(column, alias)
         return known
+
+
+def _is_within(column: str) -> sql.Composed:
+    """Whether a time of `t` lies in an interval. Parameters: start, end."""
+    return sql.SQL("({at} >= %(start)s AND {at} < %(end)s)").format(at=column_name(column, "t"))
 
 
 def _first_told(first: dict[str, sql.Composable], second: dict[str, sql.Composable], variable: str) -> sql.Composable:

@@ -61,20 +61,21 @@ class Mirrored(Lookups):
         updated = [c for i, c in enumerate(columns) if c.role == "compared" and i not in row.stand_ins]
         action: sql.Composable = sql.SQL("DO NOTHING")
         if updated:
-            condition: sql.Composable = sql.SQL("")
+            conditions: list[sql.Composable] = []
             if version is not None:
-                condition = sql.SQL("WHERE t.xmin = %s::xid")
+                conditions = [sql.SQL("t.xmin = %s::xid")]
                 parameters.append(version)
             elif path is not None:
-                condition = sql.SQL(
-                    "WHERE {told} OPERATOR(pg_catalog.=) ARRAY[]::text[] OR {told} OPERATOR(pg_catalog.@>) ARRAY[%s]::text[]"
+                told_this = sql.SQL(
+                    "({told} OPERATOR(pg_catalog.=) ARRAY[]::text[] OR {told} OPERATOR(pg_catalog.@>) ARRAY[%s]::text[])"
                 ).format(told=self.told("t"))
+                conditions = [told_this]
                 parameters.append(path)
-            action = sql.SQL("DO UPDATE SET {} {}").format(
+            action = sql.SQL("DO UPDATE SET {}{}").format(
                 COMMA.join(
                     sql.SQL("{} = {}").format(column_name(c.name), column_name(c.name, "excluded")) for c in updated
                 ),
-                condition,
+                self.where("t", *conditions),
             )
         statement = sql.SQL(
             """
@@ -139,4 +140,6 @@ class Mirrored(Lookups):
 
 
 def _key_is(fragments: Fragments, alias: str) -> sql.Composed:
-    return AND.join(column_name(c.name, alias) + operator(c, "=") + value_of(c, _PARAMETER) for c in fragments.key)
+    """Whether `alias`, a row of the table, is the collection's and has a key. Its parts are parameters."""
+    same = [column_name(c.name, alias) + operator(c, "=") + value_of(c, _PARAMETER) for c in fragments.key]
+    return AND.join([*same, *fragments.own(alias)])

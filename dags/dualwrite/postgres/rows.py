@@ -14,8 +14,7 @@ from dualwrite.model.live import LiveType, can_be_key, is_key
 from dualwrite.model.mapping import Cell, Key
 from dualwrite.model.windows import Window
 from dualwrite.postgres import live_types
-from dualwrite.postgres.connection import Connection, sql
-from dualwrite.postgres.fragments import table_of
+from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.lookups import Lookups
 from dualwrite.postgres.session import Session
 
@@ -78,9 +77,8 @@ class Rows(Session):
         return dict(rows[0][0]) if rows else None
 
     def count(self, collection: Collection) -> int:
-        """How many rows the table has now."""
-        statement = sql.SQL("SELECT count(*) FROM {}").format(table_of(collection))
-        [[number]] = self.fetch(statement, {})
+        """How many rows the collection has now."""
+        [[number]] = self.fetch(self.lookups(collection).count, {})
         return int(number)
 
     def keys(self, collection: Collection) -> Iterator[list[Key]]:

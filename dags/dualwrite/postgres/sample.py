@@ -16,11 +16,12 @@ def sample_keys(target: Target, collection: Collection, number: int, rows: int) 
     """About so many keys of a table with so many rows, from all over it; all if there are fewer."""
     if rows == 0:
         return []
-    statement = sql.SQL("SELECT {keys} FROM {table} t TABLESAMPLE {method} ({percent}) LIMIT {most}").format(
+    statement = sql.SQL("SELECT {keys} FROM {table} t TABLESAMPLE {method} ({percent}){where} LIMIT {most}").format(
         keys=sql.SQL(", ").join(as_text(c, "t") for c in collection.key),
         table=table_of(collection),
         method=sql.SQL("BERNOULLI" if rows <= _READ_WHOLE else "SYSTEM"),
         percent=sql.Literal(min(100.0, max(0.0001, 100 * number / rows))),
+        where=target.lookups(collection).where("t"),
         most=sql.Literal(4 * number),
     )
     with target.transaction() as connection:

@@ -102,15 +102,15 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
     """
     names = sql.SQL(", ").join(sql.Identifier("t", c.name) for c in collection.key)
     texts = sql.SQL(", ").join([as_text(c, "t") for c in collection.key] + [raw_text(c, "t") for c in collection.key])
-    beyond = sql.SQL("WHERE ") + key_after(collection, "t", sql.SQL("(%(after)s::text[])"))
+    beyond = key_after(collection, "t", sql.SQL("(%(after)s::text[])"))
     after: list[Cell] = []
     number = len(collection.key)
     while True:
-        where = beyond if after else sql.SQL("")
+        where = target.lookups(collection).where("t", *([beyond] if after else []))
         # OFFSET 0: first a page by the key's index, then one look into the other for each of its rows.
         statement = sql.SQL(
             "SELECT {texts}, NOT EXISTS (SELECT FROM dualwrite.seen_keys s WHERE s.key = {digest} AND s.look = ANY(%(looks)s)) "
-            "FROM (SELECT * FROM {table} t {where} ORDER BY {names} LIMIT %(limit)s OFFSET 0) t ORDER BY {names}"
+            "FROM (SELECT * FROM {table} t{where} ORDER BY {names} LIMIT %(limit)s OFFSET 0) t ORDER BY {names}"
         ).format(
             names=names,
             texts=texts,

@@ -148,7 +148,7 @@ class Statements(Fragments):
             digest=self.digest("t"),
             stage=STAGE,
             table=self.table,
-            same_key=self.same_key("t", "s"),
+            same_key=self.is_at("t", "s"),
             changed=changed,
         )
 
@@ -156,8 +156,9 @@ class Statements(Fragments):
         same = AND.join(
             column_name(n, "h") + operator(self._collection.column(n), "=") + column_name(n, "s") for n in unique
         )
-        return sql.SQL("(SELECT to_json({key}) FROM {table} h WHERE {same} AND NOT ({itself}) LIMIT 1)").format(
-            key=self.key_array("h"), table=self.table, same=same, itself=self.same_key("h", "s")
+        another = sql.SQL("NOT ({})").format(self.same_key("h", "s"))
+        return sql.SQL("(SELECT to_json({key}) FROM {table} h{where} LIMIT 1)").format(
+            key=self.key_array("h"), table=self.table, where=self.where("h", same, another)
         )
 
     @cached_property
@@ -166,7 +167,7 @@ class Statements(Fragments):
         if not self._derived:
             return None
         return sql.SQL("SELECT count(*) FROM {} s JOIN {} t ON {} WHERE {}").format(
-            STAGE, self.table, self.same_key("t", "s"), OR.join(self.differs(c) for c in self._derived)
+            STAGE, self.table, self.is_at("t", "s"), OR.join(self.differs(c) for c in self._derived)
         )
 
     # --- writing --------------------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ class Statements(Fragments):
             self.names_where([(self.differs(c), c.name) for c in self._compared]),
             STAGE,
             self.table,
-            self.same_key("t", "s"),
+            self.is_at("t", "s"),
         )
 
     @statement
@@ -204,7 +205,7 @@ class Statements(Fragments):
         """Those of some staged rows whose key no row has. Parameters: n (int[])."""
         return sql.SQL(
             "SELECT s.dualwrite_n FROM {} s WHERE s.dualwrite_n = ANY(%(n)s) AND NOT EXISTS (SELECT FROM {} t WHERE {})"
-        ).format(STAGE, self.table, self.same_key("t", "s"))
+        ).format(STAGE, self.table, self.is_at("t", "s"))
 
     @statement
     def unmoved(self) -> sql.Composed:
@@ -217,7 +218,7 @@ class Statements(Fragments):
             JOIN {} t ON {}
             WHERE t.xmin = x.xmin::xid
             """
-        ).format(STAGE, self.table, self.same_key("t", "s"))
+        ).format(STAGE, self.table, self.is_at("t", "s"))
 
     def _insert(self, conflict: sql.Composable) -> sql.Composed:
         """Inserts candidates and journals what it inserted, in one statement.
@@ -289,8 +290,8 @@ class Statements(Fragments):
             table=self.table,
             assignments=assignments,
             stage=STAGE,
-            old_is_s=self.same_key("old", "s"),
-            t_is_s=self.same_key("t", "s"),
+            old_is_s=self.is_at("old", "s"),
+            t_is_s=self.is_at("t", "s"),
             key_array=self.key_array("old"),
         )
 
@@ -341,7 +342,7 @@ class Statements(Fragments):
                 for c in self.late
             ),
             stage=STAGE,
-            same_key=self.same_key("t", "s"),
+            same_key=self.is_at("t", "s"),
             left_out=OR.join(left_out),
             whole=AND.join(whole),
         )
@@ -353,14 +354,12 @@ class Statements(Fragments):
             return value_of(column, named)
         parent = self._catalog[column.parent.collection]
         values = [self._named(self._collection.column(name), "s") for name in column.beside or (column.name,)]
-        return sql.SQL("(SELECT {} FROM {} p WHERE {})").format(
-            named,
-            table_of(parent),
-            AND.join(
-                column_name(key.name, "p") + operator(key, "=") + value
-                for key, value in zip(parent.key, values, strict=True)
-            ),
-        )
+        same = [
+            column_name(key.name, "p") + operator(key, "=") + value
+            for key, value in zip(parent.key, values, strict=True)
+        ]
+        where = Fragments.of(self._catalog, parent).where("p", *same)
+        return sql.SQL("(SELECT {} FROM {} p{})").format(named, table_of(parent), where)
 
     @statement
     def lock(self) -> sql.Composed:
@@ -377,7 +376,7 @@ class Statements(Fragments):
             WHERE t.xmin = x.xmin::xid
             FOR UPDATE OF t
             """
-        ).format(c=self.candidate_keys(), table=self.table, same_key=self.same_key("t", "c"))
+        ).format(c=self.candidate_keys(), table=self.table, same_key=self.is_at("t", "c"))
 
     @statement
     def delete(self) -> sql.Composed:
@@ -406,6 +405,6 @@ class Statements(Fragments):
         ).format(
             c=self.candidate_keys(),
             table=self.table,
-            same_key=self.same_key("t", "c"),
+            same_key=self.is_at("t", "c"),
             key_array=self.key_array("t"),
         )

@@ -20,7 +20,7 @@ from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.postgres.bad_rows import Refused, bisect, by_constraint, may_be_a_rows
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.enforced import Check, Enforced, ForeignKey, Index
-from dualwrite.postgres.fragments import AND, COMMA, column_name, named_column
+from dualwrite.postgres.fragments import AND, COMMA, column_name, named_column, operator
 from dualwrite.postgres.statements import STAGE, Statements
 
 TRIAL = sql.Identifier("pg_temp", "dualwrite_trial")
@@ -56,6 +56,12 @@ class Trial:
         told = declared | {c.name for c in self._others}
         self._checks = [c for c in live.checks if c.columns is not None and c.columns <= told]
         self._rivals = [i for i in live.unknown_indexes(collection) if i.reads <= told]
+        self._shared = [
+            i
+            for i in live.indexes
+            if i.unique and i not in live.unknown_indexes(collection) and _is_shared(collection, i)
+        ]
+        """Unique keys that rows of others' shares of the table may hold."""
         unknown = [k for k in live.unknown_foreign_keys(catalog, collection) if set(k.columns) <= told]
         self._outside = [k for k in unknown if k.readable and not k.own_table]
         keys = tuple(c.name for c in collection.key)
@@ -117,6 +123,7 @@ class Trial:
         self._check(self._left(ns, found), found)
         self._look_outside(self._left(ns, found), found)
         self._look_for_rivals(self._left(ns, found), found)
+        self._look_at_other_shares(self._left(ns, found), found)
         if self._own:
             self._look_at_own(self._left(ns, found), found)
         self._connection.execute("RELEASE SAVEPOINT dualwrite_look")
@@ -174,7 +181,7 @@ class Trial:
             COMMA.join(values.values()),
             STAGE,
             self._statements.table,
-            self._statements.same_key("t", "s"),
+            self._statements.is_at("t", "s"),
         )
 
     def _look_for_nulls(self, ns: list[int], found: Tried) -> None:
@@ -247,6 +254,19 @@ class Trial:
                         found.takes.setdefault(n, []).append((index.name, first, second))
                 break
 
+    def _look_at_other_shares(self, ns: list[int], found: Tried) -> None:
+        """Rows of others' shares of the table that hold what a row wants in a unique key that the catalog knows."""
+        for index in self._shared if ns else ():
+            columns = [self._collection.column(name) for name in index.columns or ()]
+            same = AND.join(column_name(c.name, "h") + operator(c, "=") + column_name(c.name, "r") for c in columns)
+            statement = sql.SQL(
+                "SELECT r.{n} FROM {trial} r WHERE r.{n} = ANY(%(n)s) AND EXISTS (SELECT FROM {table} h WHERE {same} AND ({own}) IS NOT TRUE)"
+            ).format(
+                n=_N, trial=TRIAL, table=self._statements.table, same=same, own=AND.join(self._statements.own("h"))
+            )
+            for (n,) in self._connection.execute(statement, {"n": ns}).fetchall():
+                self._refuse(found, n, by_constraint(index.name, index.sqlstate))
+
     def _rivals_in(self, index: Index, *, hashed: bool) -> sql.Composed:
         places = [sql.Identifier(f"dualwrite_{i}") for i in range(len(index.elements))]
         elements = COMMA.join(
@@ -312,6 +332,11 @@ class Trial:
             )
             for n, needed in self._connection.execute(statement, {"n": ns}).fetchall():
                 found.needs.setdefault(n, []).append((foreign_key.name, tuple(needed)))
+
+
+def _is_shared(collection: Collection, index: Index) -> bool:
+    """Whether rows outside the collection's share of its table may hold the values of an index of it."""
+    return bool(collection.rows) and index.columns is not None and not set(collection.rows) <= set(index.columns)
 
 
 def _expression(text: str) -> sql.SQL:

@@ -102,6 +102,10 @@ class _Statements(Fragments):
             for i, c in enumerate(self._collection.key)
         )
 
+    def is_journaled(self, row: str) -> sql.Composed:
+        """Whether `row`, a row of the table, is the collection's and has the key that was journaled."""
+        return AND.join([self.same_as_journaled(row), *self.own(row)])
+
     _LINES = """
         x AS (
           SELECT * FROM unnest(%(first)s::int8[], %(last)s::int8[], %(version)s::text[], %(label)s::text[])
@@ -138,7 +142,7 @@ class _Statements(Fragments):
             """
         ).format(
             lines=sql.SQL(self._LINES), table=self.table, assignments=assignments,
-            old_is_j=self.same_as_journaled("old"), t_is_j=self.same_as_journaled("t"),
+            old_is_j=self.is_journaled("old"), t_is_j=self.is_journaled("t"),
         )  # fmt: skip
 
     def bring_back(self, columns: Sequence[str]) -> sql.Composed:
@@ -174,21 +178,21 @@ class _Statements(Fragments):
               SELECT FROM jsonb_each(j.row_before) e WHERE to_jsonb(t.*) -> e.key IS DISTINCT FROM e.value
             )
             """
-        ).format(lines=sql.SQL(self._LINES), table=self.table, same_key=self.same_as_journaled("t"))
+        ).format(lines=sql.SQL(self._LINES), table=self.table, same_key=self.is_journaled("t"))
 
     @statement
     def absent(self) -> sql.Composed:
         """Labels of rows that aren't there."""
         return sql.SQL(
             "WITH {lines} SELECT j.label FROM j WHERE NOT EXISTS (SELECT FROM {table} t WHERE {same})"
-        ).format(lines=sql.SQL(self._LINES), table=self.table, same=self.same_as_journaled("t"))
+        ).format(lines=sql.SQL(self._LINES), table=self.table, same=self.is_journaled("t"))
 
     @statement
     def unmoved(self) -> sql.Composed:
         """Labels of rows that are still our version."""
         return sql.SQL(
             "WITH {lines} SELECT j.label FROM j JOIN {table} t ON {same} WHERE t.xmin = j.version::xid"
-        ).format(lines=sql.SQL(self._LINES), table=self.table, same=self.same_as_journaled("t"))
+        ).format(lines=sql.SQL(self._LINES), table=self.table, same=self.is_journaled("t"))
 
 
 _REOPEN = """

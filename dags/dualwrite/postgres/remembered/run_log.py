@@ -45,7 +45,7 @@ def record(
         "window_from": window.start if window else None,
         "window_until": window.end if window else None,
         "started_at": started_at,
-        "counts": Jsonb(report.as_json()["counts"]),
+        "counts": Jsonb({**report.as_json()["counts"], "left_out": report.left_out}),
         "verification": report.verification,
         "unattended": unattended,
         "slice": part,
@@ -93,13 +93,16 @@ def proof_reads(session: Session, dag_id: str) -> int:
 
 
 def without_rows(session: Session, dag_id: str, run_id: str) -> dict[str, int]:
-    """How many documents that this run compared can have no row, by collection: orphans (a comment below a deleted post) and
-    duplicates. A sweep's are of any age, so it may overlook that dual-write is off; the next window doesn't."""
+    """How many documents that this run compared can have no row, by collection: orphans (a comment below a deleted post),
+    duplicates, and those that their collection's condition leaves out. A sweep's are of any age, so it may overlook that dual-write
+    is off; the next window doesn't."""
     return dict(session.fetch(_WITHOUT_ROWS, {"dag": dag_id, "run": run_id}))
 
 
 _WITHOUT_ROWS = sql.SQL("""
-    SELECT collection, sum((counts ->> 'orphan')::int8 + (counts ->> 'duplicate')::int8)::int8 FROM dualwrite.runs
+    SELECT collection, sum(
+      (counts ->> 'orphan')::int8 + (counts ->> 'duplicate')::int8 + coalesce((counts ->> 'left_out')::int8, 0)
+    )::int8 FROM dualwrite.runs
     WHERE dag_id = %(dag)s AND run_id = %(run)s AND phase = 'compare' GROUP BY 1
 """)
 

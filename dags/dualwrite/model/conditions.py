@@ -1,0 +1,197 @@
+"""Pure: which documents, and which of their entries, have a row. Conditions are values, judged on the document alone.
+
+    where=Absent("deletedAt")
+    where=AllOf(Absent("deletedAt"), Is("status", "active", "paused"))
+    where=Is(EntryValue(), True)  # of a map {tag: true}
+
+What is looked at is named by a field's path, or by an origin. What a condition can't judge (a text that would have to be true or
+false) is rejected, never taken for false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from dualwrite.model.documents import type_name
+from dualwrite.model.errors import Refused
+
+What = Any
+"""A field's path, or an origin (see declaration.py, which imports this module)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The field isn't there, or is null: `Absent("deletedAt")`."""
+
+    what: What
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Is:
+    """The value is one of these, texts, numbers or booleans: `Is("status", "active", "paused")`. One that is absent is none of
+    them; one of another type can't be judged."""
+
+    what: What
+    values: tuple[str | int | float | bool, ...]
+
+    def __init__(self, what: What, *values: str | int | float | bool) -> None:
+        object.__setattr__(self, "what", what)
+        object.__setattr__(self, "values", values)
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    condition: Condition
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class AllOf:
+    """Each of them holds."""
+
+    conditions: tuple[Condition, ...]
+
+    def __init__(self, *conditions: Condition) -> None:
+        object.__setattr__(self, "conditions", conditions)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class AnyOf:
+    """One of them holds, or more."""
+
+    conditions: tuple[Condition, ...]
+
+    def __init__(self, *conditions: Condition) -> None:
+        object.__setattr__(self, "conditions", conditions)
+
+
+Condition = Absent | Is | Not | AllOf | AnyOf
+
+Holds = Callable[[Sequence[str], Any, Any], bool]
+"""Whether a document, or an entry, holds a condition. The arguments are those of a column's way (cells.py). Raises Refused."""
+Find = Callable[[Sequence[str], Any, Any], Any]
+
+
+def looked_at(condition: Condition) -> Iterator[What]:
+    """What a condition looks at."""
+    match condition:
+        case Absent(what=what) | Is(what=what):
+            yield what
+        case Not(condition=inner):
+            yield from looked_at(inner)
+        case AllOf(conditions=parts) | AnyOf(conditions=parts):
+            for part in parts:
+                yield from looked_at(part)
+
+
+def split(
+    condition: Condition | None, is_of_entry: Callable[[What], bool]
+) -> tuple[Condition | None, Condition | None]:
+    """The condition in two that must both hold: what the document alone tells, and the rest, which its entries tell."""
+    parts = _conjuncts(condition)
+    of_entry = [any(map(is_of_entry, looked_at(part))) for part in parts]
+    return (
+        _all([part for part, entry in zip(parts, of_entry, strict=True) if not entry]),
+        _all([part for part, entry in zip(parts, of_entry, strict=True) if entry]),
+    )
+
+
+def _conjuncts(condition: Condition | None) -> list[Condition]:
+    match condition:
+        case None:
+            return []
+        case AllOf(conditions=parts):
+            return [inner for part in parts for inner in _conjuncts(part)]
+        case _:
+            return [condition]
+
+
+def _all(parts: list[Condition]) -> Condition | None:
+    return None if not parts else parts[0] if len(parts) == 1 else AllOf(*parts)
+
+
+def fault(condition: object) -> str | None:
+    """Why something is no condition; None where it is one. What it looks at is checked by whoever knows the collection."""
+    match condition:
+        case Absent():
+            return None
+        case Is(values=values):
+            if not values or not all(isinstance(value, str | int | float | bool) for value in values):
+                return "Is names one or more texts, numbers or booleans (Absent says that there is none)"
+            if any(value != value for value in values):
+                return "Is names NaN, which equals nothing"
+            return None
+        case Not(condition=inner):
+            return fault(inner)
+        case AllOf(conditions=parts) | AnyOf(conditions=parts):
+            if not parts:
+                return f"{type(condition).__name__} names no condition"
+            return next((found for part in parts if (found := fault(part)) is not None), None)
+        case _:
+            return f"{type(condition).__name__} is no condition"
+
+
+# --- judging ------------------------------------------------------------------------------------------------------
+
+
+def compiled(condition: Condition, way: Callable[[What], tuple[str, Find]]) -> Holds:
+    """`way`: what something that is looked at is called, and the way from a document to its value (None: absent)."""
+    match condition:
+        case Absent(what=what):
+            _, find = way(what)
+            return lambda segments, fields, of: find(segments, fields, of) is None
+        case Is(what=what, values=values):
+            return _is(*way(what), values)
+        case Not(condition=inner):
+            holds = compiled(inner, way)
+            return lambda segments, fields, of: not holds(segments, fields, of)
+        case AllOf(conditions=parts):
+            return _each([compiled(part, way) for part in parts], until=False)
+        case AnyOf(conditions=parts):
+            return _each([compiled(part, way) for part in parts], until=True)
+
+
+def _is(name: str, find: Find, values: Sequence[str | int | float | bool]) -> Holds:
+    by_kind: dict[str, set[Any]] = {}
+    for value in values:
+        by_kind.setdefault(_kind(value), set()).add(value)
+    expected = " or ".join(sorted(by_kind))
+
+    def holds(segments: Sequence[str], fields: Any, of: Any) -> bool:
+        value = find(segments, fields, of)
+        if value is None:
+            return False
+        among = by_kind.get(_kind(value))
+        if among is None:
+            raise Refused(f"cant_be_judged: {name} is {type_name(value)}, and where compares it with a {expected}")
+        return value in among
+
+    return holds
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float | Decimal):
+        return "number"  # JavaScript has one kind of number
+    return "string" if isinstance(value, str) else type(value).__name__
+
+
+def _each(parts: Sequence[Holds], *, until: bool) -> Holds:
+    """One after the other, until one says `until`. One that can't be judged counts only if no other decides: whichever comes first."""
+
+    def holds(segments: Sequence[str], fields: Any, of: Any) -> bool:
+        refused: Refused | None = None
+        for part in parts:
+            try:
+                if part(segments, fields, of) is until:
+                    return until
+            except Refused as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
+        return not until
+
+    return holds
