@@ -251,7 +251,7 @@ def test_pages_of_unseen_rows_neither_overlap_nor_leave_gaps(target_dsn, monkeyp
 def test_keys_go_to_the_target_a_page_at_a_time(target_dsn, monkeypatch, number):
     """What a slice holds of them is bounded; the number of its look is drawn, and may be small."""
     monkeypatch.setattr(seen_keys, "_KEYS_AT_ONCE", 3)
-    monkeypatch.setattr(seen_keys.secrets, "randbits", lambda _: number)
+    monkeypatch.setattr("secrets.randbits", lambda _: number)
     there = "SELECT count(*) FROM dualwrite.seen_keys"
     with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
         look = seen_keys.Look(target, "comments", "a_dag", "one")

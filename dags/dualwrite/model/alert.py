@@ -32,7 +32,7 @@ def line(alert: Alert, page: str = "") -> str:
     wanted = alert["press"]
     if wanted is None:
         return alert["text"] + (f" at {page}" if page and alert["kind"] in DRIFT else "")
-    return f"{alert['text']}; {wanted['says']}{_at(page, wanted)}"
+    return f"{alert['text'].removesuffix('.')}; {wanted['says']}{_at(page, wanted)}"
 
 
 def _at(page: str, wanted: Press) -> str:

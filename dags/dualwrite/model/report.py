@@ -193,7 +193,7 @@ class CollectionReport:
             left_alone=given["left_alone"],
             documents_read=given["documents_read"],
             stray=given["stray"],
-            left_out=given["left_out"],
+            left_out=given.get("left_out", 0),  # a task of the version before may have told it
             unlocatable=given["unlocatable"],
             operations_left=given["operations_left"],
             expected=given["expected"],

@@ -88,6 +88,29 @@ def test_what_hangs_on_an_extra_row_goes_with_it_whatever_else_is_open_about_it(
     assert one(target_dsn, "SELECT array_agg(id) FROM comments") == ["cp2"]
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["the edit is known", "only the end is known"])
+def test_a_row_whose_document_names_somebody_else_by_now_does_not_go_with_the_former(
+    is_known, world, target_dsn, run_all
+):
+    """Both edits were lost: the row still names a person who is gone, and its document another one."""
+    world.document("users/u9").set(world.document("users/u1").get().to_dict())
+    world.document("boards/b1/posts/p1/comments/cp1").update({"userId": "u9"})
+    assert run_all(scope="sweep", repair="missing_and_stale").alerts == []
+    assert one(target_dsn, "SELECT user_id FROM comments WHERE id = 'cp1'") == "u9"
+    world.document("boards/b1/posts/p1/comments/cp1").update({"userId": "u1"})
+    world.document("users/u9").delete()
+    attempted(target_dsn, "user:delete:u9")
+    if is_known:
+        found = run_all(scope="sweep")
+        assert (found.counts("users"), found.counts("comments")) == ({"extra": 1}, {"stale": 1})
+    for _ in range(3):  # the update lets the delete through
+        run_all(repair="all")
+    assert one(target_dsn, "SELECT user_id FROM comments WHERE id = 'cp1'") == "u1"
+    assert one(target_dsn, "SELECT count(*) FROM users WHERE id = 'u9'") == 0
+    assert one(target_dsn, "SELECT array_agg(collection || ' ' || action ORDER BY id) FROM dualwrite.repair_journal "
+                           "WHERE action = 'delete'") == ["user_board_permissions delete", "users delete"]  # fmt: skip
+
+
 def test_a_document_that_became_unfit_keeps_its_row_and_is_counted_once(world, target_dsn, run_all):
     notification = world.document("users/u1/notifications/n1")
     notification.set({"type": "like_on_post", "postId": "p1", "fromUserId": "u2", "timestamp": now(), "read": False})

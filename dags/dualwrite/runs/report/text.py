@@ -62,7 +62,8 @@ def verdict(whole: RunFacts) -> str:
         return f"Nothing differs, but: {whole['problem']}"
     if not whole["compares"]:
         return f"No difference is open. This run compared nothing, but for {examined:,} named keys.{also}"
-    return f"No difference is open: {examined:,} keys compared in {len(whole['collections'])} collections.{also}"
+    keys, collections = f"{examined:,} {'key' if examined == 1 else 'keys'}", len(whole["collections"])
+    return f"No difference is open: {keys} compared in {collections} {'collection' if collections == 1 else 'collections'}.{also}"
 
 
 def _undone(undone: UndoneRun) -> str:
