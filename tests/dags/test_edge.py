@@ -38,7 +38,7 @@ from dualwrite.edge import connections as edge
 from dualwrite.edge.errors import clearly
 try:
     with clearly(), edge.source() as source:
-        print("RESULT", json.dumps({"database": source._database}))
+        print("RESULT", json.dumps({"database": source.wire.database}))
 except Exception as error:
     print("RESULT", json.dumps({"error": f"{type(error).__name__}: {error}"}))
 """
@@ -98,7 +98,7 @@ from dualwrite.edge.errors import clearly
 def attempt(side):
     try:
         with clearly(), getattr(edge, side)() as opened:
-            return opened._database if side == "source" else "connected"
+            return opened.wire.database if side == "source" else "connected"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 found = []

@@ -90,13 +90,13 @@ def test_a_scan_delivers_each_document_once_in_order(source, scan, page_size):
 def test_a_broken_stream_goes_on_after_the_last_document(source, scan, after, monkeypatch):
     whole = _read(source, scan)
     faults = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL]
-    original = source._run_query
+    original = source.wire.run_query
 
     def breaking(*args, **kwargs):
         call = original(*args, **kwargs)
         return Call(call, after, Broken(faults.pop())) if faults else call
 
-    monkeypatch.setattr(source, "_run_query", breaking)
+    monkeypatch.setattr(source.wire, "run_query", breaking)
     assert _read(source, scan) == whole
     assert not faults
 
@@ -164,8 +164,8 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_stream_loses_nothing(source
 
 @pytest.mark.parametrize("delivered", [0, 40, 56])
 def test_a_stream_that_ends_early_without_an_error_is_an_incomplete_read(delivered, source, monkeypatch):
-    original = source._run_query
-    monkeypatch.setattr(source, "_run_query", lambda *a, **k: Call(original(*a, **k), delivered, None))
+    original = source.wire.run_query
+    monkeypatch.setattr(source.wire, "run_query", lambda *a, **k: Call(original(*a, **k), delivered, None))
     with pytest.raises(IncompleteRead, match=f"delivered {delivered} of the 57"):
         _read(source, SCANS[0])
 
@@ -188,8 +188,8 @@ def test_a_stream_that_loses_or_repeats_a_single_document_is_an_incomplete_read(
     times, pin_seconds, source, monkeypatch
 ):
     monkeypatch.setattr(source_module, "_PIN_SECONDS", pin_seconds)
-    original = source._run_query
-    monkeypatch.setattr(source, "_run_query", lambda *a, **k: Losing(original(*a, **k), 4, times))
+    original = source.wire.run_query
+    monkeypatch.setattr(source.wire, "run_query", lambda *a, **k: Losing(original(*a, **k), 4, times))
     with pytest.raises(IncompleteRead, match="comments delivered"):
         _read(source, SCANS[0])
 
@@ -226,7 +226,7 @@ def test_a_read_that_outlives_its_pin_sees_what_was_created_since_and_a_shorter_
 def test_a_stream_that_breaks_when_its_pin_is_old_goes_on_at_a_new_one(source, firestore, monkeypatch):
     monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
     faults = [grpc.StatusCode.UNAVAILABLE]
-    original = source._run_query
+    original = source.wire.run_query
     created = []
 
     def breaking(*args, **kwargs):
@@ -236,7 +236,7 @@ def test_a_stream_that_breaks_when_its_pin_is_old_goes_on_at_a_new_one(source, f
         created.append(_create_last(firestore))
         return Call(call, 10, Broken(faults.pop()))
 
-    monkeypatch.setattr(source, "_run_query", breaking)
+    monkeypatch.setattr(source.wire, "run_query", breaking)
     paths = _read(source, SCANS[1], 5000)
     assert len(paths) == len(set(paths)) == 58
     assert created[0] in paths
@@ -289,13 +289,13 @@ PRECONDITIONS = {
 def test_a_failed_precondition_is_told_as_what_it_is_at_once(case, source, monkeypatch):
     words, told = PRECONDITIONS[case]
     calls = []
-    original = source._run_query
+    original = source.wire.run_query
 
     def refusing(*args, **kwargs):
         calls.append(1)
         return Call(original(*args, **kwargs), 0, Broken(grpc.StatusCode.FAILED_PRECONDITION, words))
 
-    monkeypatch.setattr(source, "_run_query", refusing)
+    monkeypatch.setattr(source.wire, "run_query", refusing)
     with pytest.raises(SourceError, match=told) as refused:
         _read(source, SCANS[0])
     assert words in str(refused.value), "with Firestore's own words, the link among them"

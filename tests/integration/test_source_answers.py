@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from dualwrite.firestore import source as source_module
+from dualwrite.firestore import wire
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.documents import UNASKED, Document
@@ -62,8 +63,8 @@ def test_without_fields_only_existence_and_times_are_asked_for(source):
 
 
 def test_an_answer_by_path_that_is_lost_is_an_incomplete_read(source, monkeypatch):
-    original = source._batch_get
-    monkeypatch.setattr(source, "_batch_get", lambda *a, **k: Call(original(*a, **k), 1, None))
+    original = source.wire.batch_get
+    monkeypatch.setattr(source.wire, "batch_get", lambda *a, **k: Call(original(*a, **k), 1, None))
     with pytest.raises(IncompleteRead, match="Firestore answered for only 1 of 2"):
         source.get(PATHS[:2])
 
@@ -71,13 +72,13 @@ def test_an_answer_by_path_that_is_lost_is_an_incomplete_read(source, monkeypatc
 @pytest.mark.parametrize("after", [0, 1])
 def test_a_read_by_path_that_breaks_is_asked_again(source, after, monkeypatch):
     faults = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNAVAILABLE]
-    original = source._batch_get
+    original = source.wire.batch_get
 
     def breaking(*args, **kwargs):
         call = original(*args, **kwargs)
         return Call(call, after, Broken(faults.pop())) if faults else call
 
-    monkeypatch.setattr(source, "_batch_get", breaking)
+    monkeypatch.setattr(source.wire, "batch_get", breaking)
     assert all(source.get(PATHS[:3]).values())
     assert not faults
 
@@ -85,7 +86,7 @@ def test_a_read_by_path_that_breaks_is_asked_again(source, after, monkeypatch):
 def test_calls_are_routed_by_project_and_database():
     """Firestore finds a database of another name than (default) by this header; the emulator needs none."""
     with Source("p", database="other", emulator_host="127.0.0.1:1") as other:
-        assert ("x-goog-request-params", "project_id=p&database_id=other") in other._metadata
+        assert ("x-goog-request-params", "project_id=p&database_id=other") in other.wire.metadata
 
 
 # --- below a document -----------------------------------------------------------------------------------------------
@@ -106,13 +107,13 @@ def test_many_questions_about_what_is_below_documents_are_answered_each_by_its_o
 
 def test_a_question_that_breaks_is_asked_again(source, monkeypatch):
     faults = [grpc.StatusCode.UNAVAILABLE]
-    original = source._run_query
+    original = source.wire.run_query
 
     def breaking(*args, **kwargs):
         call = original(*args, **kwargs)
         return Call(call, 1, Broken(faults.pop())) if faults else call
 
-    monkeypatch.setattr(source, "_run_query", breaking)
+    monkeypatch.setattr(source.wire, "run_query", breaking)
     [found] = source.children_where_each([("boards/b/posts/p", {"kind": "k1"})], "comments", ("kind",))
     assert len(found) == 3
     assert not faults
@@ -122,10 +123,12 @@ def test_a_question_that_breaks_is_asked_again(source, monkeypatch):
 @pytest.mark.parametrize("question", ["k1", "of nobody"])
 def test_an_answer_cut_short_with_ok_proves_nothing(source, after, question, monkeypatch):
     """An empty answer says that a row's document is gone: one that lost its tail must not look like one."""
-    original = source._run_query
+    original = source.wire.run_query
     cuts = [after] * 2
     monkeypatch.setattr(
-        source, "_run_query", lambda *a, **k: Call(original(*a, **k), cuts.pop(), None) if cuts else original(*a, **k)
+        source.wire,
+        "run_query",
+        lambda *a, **k: Call(original(*a, **k), cuts.pop(), None) if cuts else original(*a, **k),
     )
     [found] = source.children_where_each([("boards/b/posts/p", {"kind": question})], "comments", ("kind",))
     assert len(found) == (3 if question == "k1" else 0)
@@ -137,14 +140,14 @@ def test_an_answer_cut_short_with_ok_proves_nothing(source, after, question, mon
 
 def test_an_answer_that_never_says_it_is_done_is_counted(source, monkeypatch):
     """Servers that leave the word out are believed by their count()."""
-    original = source._run_query
+    original = source.wire.run_query
 
     def silent(*args, **kwargs):
         for size, answer in original(*args, **kwargs):
             answer.ClearField("done")
             yield size, answer
 
-    monkeypatch.setattr(source, "_run_query", silent)
+    monkeypatch.setattr(source.wire, "run_query", silent)
     [found] = source.children_where_each([("boards/b/posts/p", {"kind": "k1"})], "comments", ("kind",))
     assert len(found) == 3
     assert source.billed_reads == 4
@@ -203,8 +206,8 @@ def test_a_count_bills_one_read_for_each_thousand_begun(firestore, emulator):
 
 
 def test_a_count_without_an_answer_is_an_error(source, monkeypatch):
-    original = source._run_count
-    monkeypatch.setattr(source, "_run_count", lambda *a, **k: Call(original(*a, **k), 0, None))
+    original = source.wire.run_count
+    monkeypatch.setattr(source.wire, "run_count", lambda *a, **k: Call(original(*a, **k), 0, None))
     with pytest.raises(SourceError, match="Firestore returned no count for comments"):
         source.count(COMMENTS)
 
@@ -223,14 +226,14 @@ def test_a_page_of_large_documents_ends_with_its_bytes(source, monkeypatch):
     monkeypatch.setattr(source_module, "_PAGE_BYTES", 1)
     assert [len(page.messages) for page in source.pages(COMMENTS, 200)] == [1] * 450
     [first, *_] = source.pages(COMMENTS, 1)
-    size = source_module._RunQueryResponse(document=first.messages[0]).ByteSize()
+    size = wire.QueryResponse(document=first.messages[0]).ByteSize()
     monkeypatch.setattr(source_module, "_PAGE_BYTES", 20 * size)
     assert 12 <= next(iter(source.pages(COMMENTS, 200))).messages.__len__() <= 20
 
 
 def test_a_page_is_ended_by_the_document_that_reaches_its_bytes(source, monkeypatch):
     """Each answer is taken for a thousand bytes long: with the time of the read in it, its true length varies."""
-    original, sizes = source._run_query, []
+    original, sizes = source.wire.run_query, []
 
     class Measured(Call):
         def __iter__(self):
@@ -238,7 +241,7 @@ def test_a_page_is_ended_by_the_document_that_reaches_its_bytes(source, monkeypa
                 sizes.append((size, len(answer.SerializeToString())))
                 yield 1000, answer
 
-    monkeypatch.setattr(source, "_run_query", lambda *a, **k: Measured(original(*a, **k), 10**6, None))
+    monkeypatch.setattr(source.wire, "run_query", lambda *a, **k: Measured(original(*a, **k), 10**6, None))
     assert len(list(source.pages(COMMENTS, 450))) == 1
     assert {size - own for size, own in sizes} == {0}, "measured as it came over the wire"
     for limit, documents in ((1000, 1), (1001, 2)):
@@ -249,14 +252,14 @@ def test_a_page_is_ended_by_the_document_that_reaches_its_bytes(source, monkeypa
 
 
 def test_a_part_that_breaks_before_its_first_document_while_the_instant_grows_old_is_billed_once(source, monkeypatch):
-    original, calls = source._run_query, []
+    original, calls = source.wire.run_query, []
 
     def breaking(*args, **kwargs):
         calls.append(1)
         call = original(*args, **kwargs)
         return Call(call, 0, Broken(grpc.StatusCode.UNAVAILABLE)) if len(calls) == 3 else call
 
-    monkeypatch.setattr(source, "_run_query", breaking)
+    monkeypatch.setattr(source.wire, "run_query", breaking)
     monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
     assert sum(len(page.messages) for page in source.pages(COMMENTS, 100)) == 450
     # Six parts, each with a count before it, and after it but for the last; the third read nothing.
@@ -292,7 +295,7 @@ def test_a_scan_that_is_given_up_gives_back_what_it_had_reserved(source):
 
 def test_an_answer_without_a_document_in_the_middle_of_a_stream_is_passed_over(source, monkeypatch):
     """Firestore may send one while it finds nothing."""
-    original = source._run_query
+    original = source.wire.run_query
 
     def with_news(*args, **kwargs):
         for number, (size, answer) in enumerate(original(*args, **kwargs)):
@@ -310,7 +313,7 @@ def test_an_answer_without_a_document_in_the_middle_of_a_stream_is_passed_over(s
         def cancel(self):
             self.answers.close()
 
-    monkeypatch.setattr(source, "_run_query", lambda *a, **k: News(with_news(*a, **k)))
+    monkeypatch.setattr(source.wire, "run_query", lambda *a, **k: News(with_news(*a, **k)))
     assert [len(page.messages) for page in source.pages(COMMENTS, 200)] == [200, 200, 50]
 
 

@@ -16,8 +16,7 @@ from psycopg.sql import SQL
 from dev import processes
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.firestore import failures
-from dualwrite.firestore import source as source_module
+from dualwrite.firestore import failures, wire
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.documents import Document
 from dualwrite.model.errors import SourceError
@@ -367,19 +366,19 @@ def stream(firestore, emulator) -> Iterator[Proxy]:
 
 
 def test_a_stream_that_falls_silent_ends_and_goes_on_after_the_last_document(stream, firestore, monkeypatch):
-    monkeypatch.setattr(source_module, "_CALL_SECONDS", 1.5)
+    monkeypatch.setattr(wire, "CALL_SECONDS", 1.5)
     stream.mute_after(200_000)
     threading.Timer(2.5, stream.resume).start()  # after the first call's deadline
     with Source(firestore.project, emulator_host=f"127.0.0.1:{stream.port}") as source:
-        calls, original = [], source._run_query
-        monkeypatch.setattr(source, "_run_query", lambda *a, **k: calls.append(1) or original(*a, **k))
+        calls, original = [], source.wire.run_query
+        monkeypatch.setattr(source.wire, "run_query", lambda *a, **k: calls.append(1) or original(*a, **k))
         paths = [d.path for page in source.pages(COMMENTS, 50) for d in page.documents]
     assert paths == [f"boards/b/posts/p/comments/c{i:03}" for i in range(300)]
     assert len(calls) > 1, "the silent call was ended and another one made"
 
 
 def test_a_stream_that_stays_silent_becomes_an_error(stream, firestore, monkeypatch):
-    monkeypatch.setattr(source_module, "_CALL_SECONDS", 1.0)
+    monkeypatch.setattr(wire, "CALL_SECONDS", 1.0)
     monkeypatch.setattr(failures, "_PATIENCE_SECONDS", 1.0)
     stream.mute_after(200_000)
     began = time.monotonic()

@@ -25,9 +25,6 @@ from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import grpc
-import grpc.experimental
-from google.api_core.gapic_v1.routing_header import to_grpc_metadata
-from google.cloud.firestore_v1.types import firestore as service_types
 
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.failures import Retries
@@ -43,18 +40,12 @@ from dualwrite.firestore.queries import (
 )
 from dualwrite.firestore.read_ahead import Put, read_ahead
 from dualwrite.firestore.values import document_of, moment, path_of
+from dualwrite.firestore.wire import CountRequest, GetRequest, QueryRequest, Wire
 from dualwrite.model.check_fields import Check
 from dualwrite.model.declaration import FieldPath
 from dualwrite.model.documents import UNASKED, Answer, Document, Unasked, can_be_asked
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.model.pace import Pace
-
-_RunQueryRequest = service_types.RunQueryRequest.pb()
-_RunQueryResponse = service_types.RunQueryResponse.pb()
-_CountRequest = service_types.RunAggregationQueryRequest.pb()
-_CountResponse = service_types.RunAggregationQueryResponse.pb()
-_GetRequest = service_types.BatchGetDocumentsRequest.pb()
-_GetResponse = service_types.BatchGetDocumentsResponse.pb()
 
 _PIN_SECONDS = 50 * 60
 """How long one read_time serves: Firestore refuses one that is older than an hour."""
@@ -63,10 +54,6 @@ _GET_SIZE = 100
 _GETS_AT_ONCE = 4
 _QUESTIONS_AT_ONCE = 64
 _PROOFS = 3
-_CALL_SECONDS = 90.0
-"""How long one call may last. A stream that fell silent ends then, and so does a healthy long
-one (Firestore itself ends them after about a minute): both go on after the last document delivered."""
-
 _PAGE_BYTES = 8 * 1024 * 1024
 """The size in memory of documents that are held together (see `held_bytes`)."""
 
@@ -74,21 +61,10 @@ _FEW_PATHS = 8
 _FEW_QUESTIONS = 2
 """How many are asked for at first, before it is known how large the documents are. Answers to questions are held whole."""
 
-_LARGE = 64 * 1024
-_OF_FOUR_BYTES = tuple(bytes([lead]) for lead in range(0xF0, 0xF5))
-
 T = TypeVar("T")
 
 
 __all__ = ["Page", "Paths", "Scan", "Source"]
-
-
-def held_bytes(raw: bytes) -> int:
-    """The most memory that the texts of an answer take: with one emoji in a text, Python keeps each of its characters in four
-    bytes, with a letter of most other alphabets in two. Small answers are not inspected: a page of them is small."""
-    if len(raw) < _LARGE:
-        return len(raw)
-    return len(raw) * (4 if any(lead in raw for lead in _OF_FOUR_BYTES) else 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,40 +133,8 @@ class Source:
         self, project: str, *, database: str = "(default)", credentials: Any = None, emulator_host: str | None = None
     ) -> None:
         self.project = project
-        self._database = f"projects/{project}/databases/{database}"
-        self._root = f"{self._database}/documents"
-        self._metadata: tuple[tuple[str, str], ...] = (
-            ("google-cloud-resource-prefix", self._database),
-            to_grpc_metadata((("project_id", project), ("database_id", database))),
-        )
-        options = [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.keepalive_time_ms", 30_000),
-            # The reader iterates a stream in a thread of its own already. gRPC's default hands every answer from one
-            # more thread to it, which costs three times the CPU [measured: 44 us a document against 15].
-            (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
-        ]
-        if emulator_host:
-            self._channel = grpc.insecure_channel(emulator_host, options=options)
-            self._metadata += (("authorization", "Bearer owner"),)
-        else:
-            from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcTransport
-
-            self._channel = FirestoreGrpcTransport.create_channel(credentials=credentials, options=options)
-        service = "/google.firestore.v1.Firestore/"
-        self._run_query = self._channel.unary_stream(
-            service + "RunQuery",
-            _RunQueryRequest.SerializeToString,
-            lambda raw: (held_bytes(raw), _RunQueryResponse.FromString(raw)),
-        )
-        self._run_count = self._channel.unary_stream(
-            service + "RunAggregationQuery", _CountRequest.SerializeToString, _CountResponse.FromString
-        )
-        self._batch_get = self._channel.unary_stream(
-            service + "BatchGetDocuments",
-            _GetRequest.SerializeToString,
-            lambda raw: (held_bytes(raw), _GetResponse.FromString(raw)),
-        )
+        self.wire = Wire(project, database, credentials, emulator_host)
+        self._root = self.wire.root
         self._lock = threading.Lock()
         self._billed = 0
         self.budget = Budget()
@@ -205,7 +149,7 @@ class Source:
         self.close()
 
     def close(self) -> None:
-        self._channel.close()
+        self.wire.close()
 
     @property
     def billed_reads(self) -> int:
@@ -256,18 +200,18 @@ class Source:
         if not counted:
             return 0, []
         structured.limit.value = min(most, counted)
-        request = _RunQueryRequest(parent=self._root, structured_query=structured)
+        request = QueryRequest(parent=self._root, structured_query=structured)
         self.budget.reserve(structured.limit.value, what)
         documents = self._retry(lambda: self._documents_of(request), what)
         self._bill(structured.limit.value, reserved=True)
         return counted, documents
 
     def _documents_of(self, request: Any) -> list[Document]:
-        answers = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+        answers = self.wire.run_query(request)
         return [document_of(answer.document) for _, answer in answers if answer.HasField("document")]
 
     def _count(self, structured: Any, collection_id: str, read_time: datetime | None) -> tuple[int, datetime]:
-        request = _CountRequest(parent=self._root)
+        request = CountRequest(parent=self._root)
         request.structured_aggregation_query.structured_query.CopyFrom(structured)
         request.structured_aggregation_query.structured_query.ClearField("select")
         count = request.structured_aggregation_query.aggregations.add(alias="n").count
@@ -276,7 +220,7 @@ class Source:
             request.read_time.FromDatetime(read_time)
 
         def ask() -> tuple[int, datetime]:
-            for answer in self._run_count(request, metadata=self._metadata, timeout=_CALL_SECONDS):
+            for answer in self.wire.run_count(request):
                 if answer.HasField("result"):
                     return answer.result.aggregate_fields["n"].integer_value, moment(answer.read_time)
             raise SourceError(f"Firestore returned no count for {collection_id}. Run again.")
@@ -348,9 +292,9 @@ class Source:
                     call.cancel()
 
     def _call_get(self, paths: list[str], fields: Sequence[FieldPath]) -> Any:
-        request = _GetRequest(database=self._database, documents=[f"{self._root}/{path}" for path in paths])
+        request = GetRequest(database=self.wire.database, documents=[f"{self._root}/{path}" for path in paths])
         request.mask.field_paths.extend(masked(fields))
-        return self._batch_get(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+        return self.wire.batch_get(request)
 
     def _answers_of(
         self, paths: list[str], fields: Sequence[FieldPath], call: Any
@@ -442,7 +386,7 @@ class Source:
         for _ in range(_PROOFS):
             todo = {n: request for n, request in enumerate(requests) if n not in found}
             # They run side by side from the moment they are made; their answers are taken in turn.
-            calls = {n: self._run_query(r, metadata=self._metadata, timeout=_CALL_SECONDS) for n, r in todo.items()}
+            calls = {n: self.wire.run_query(r) for n, r in todo.items()}
             answers: dict[int, _Answer] = {}
             held = 0
             for n, request in todo.items():
@@ -474,7 +418,7 @@ class Source:
     def _children_request(
         self, parent_path: str, collection_id: str, equals: Mapping[FieldPath, str], fields: Sequence[FieldPath]
     ) -> Any:
-        request = _RunQueryRequest(parent=f"{self._root}/{parent_path}" if parent_path else self._root)
+        request = QueryRequest(parent=f"{self._root}/{parent_path}" if parent_path else self._root)
         request.structured_query.CopyFrom(children_query(collection_id, equals, fields))
         return request
 
@@ -482,7 +426,7 @@ class Source:
         calls = [call]
 
         def ask() -> _Answer:
-            answers = calls.pop() if calls else self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+            answers = calls.pop() if calls else self.wire.run_query(request)
             found = _Answer()
             for size, part in answers:
                 found.size += size
@@ -504,25 +448,25 @@ class Source:
 
     def _only_paths(self, request: Any, begun: _Answer, collection_id: str) -> _Answer:
         """The answer to a question without the documents' fields; `begun` was too large."""
-        names = _RunQueryRequest()
+        names = QueryRequest()
         names.CopyFrom(request)
         leave_fields_out(names.structured_query)
         if names.structured_query.HasField("limit"):
             names.structured_query.limit.value -= len(begun.documents)
-        call = self._run_query(names, metadata=self._metadata, timeout=_CALL_SECONDS)
+        call = self.wire.run_query(names)
         found = self._finish_children(names, call, collection_id, sys.maxsize)
         found.is_large, found.size = True, begun.size
         return found
 
     def _call_count_children(self, request: Any, instant: datetime | None) -> Any:
-        counted = _CountRequest(parent=request.parent)
+        counted = CountRequest(parent=request.parent)
         query = counted.structured_aggregation_query.structured_query
         query.CopyFrom(request.structured_query)
         query.ClearField("select")
         query.ClearField("limit")
         counted.structured_aggregation_query.aggregations.add(alias="n").count.SetInParent()
         counted.read_time.FromDatetime(instant)
-        return self._run_count(counted, metadata=self._metadata, timeout=_CALL_SECONDS)
+        return self.wire.run_count(counted)
 
     def _finish_count_children(self, request: Any, instant: datetime | None, call: Any) -> int | None:
         """The count(); None if its own answer was truncated."""
@@ -614,13 +558,13 @@ class Source:
         stop: threading.Event,
     ) -> bool:
         """Reads at one instant until the end (True) or until the pin grows old (False)."""
-        request = _RunQueryRequest(parent=self._root)
+        request = QueryRequest(parent=self._root)
         request.structured_query.CopyFrom(structured)
         request.read_time.FromDatetime(pinned)
         retries = Retries(f"reading {scan.collection_id}")
         while True:
             before = progress.delivered
-            call = self._run_query(request, metadata=self._metadata, timeout=_CALL_SECONDS)
+            call = self.wire.run_query(request)
             try:
                 for size, answer in call:
                     if not answer.HasField("document"):

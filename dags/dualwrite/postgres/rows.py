@@ -8,7 +8,6 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.live import LiveType, can_be_key, is_key
 from dualwrite.model.mapping import Cell, Key
@@ -44,7 +43,7 @@ class Rows(Session):
 
     def _types(self) -> frozenset[tuple[str, str, LiveType]]:
         tables = [c.table for c in self.declared]
-        if postgres.in_transaction(self.connection):
+        if self.is_in_transaction:  # a second one would wait for it
             return live_types.read(self.connection.execute, tables)
         return live_types.read(self.fetch, tables)
 

@@ -55,6 +55,11 @@ class Session:
             self._connection = self._connect()
         return self._connection
 
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether one is open. Makes no connection: one that can't be made is tried again by what needs it."""
+        return self._connection is not None and postgres.in_transaction(self._connection)
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A transaction with this module's timeouts. Rolled back if the block raises.

@@ -63,7 +63,8 @@ def test_differences_of_a_collection_gone_from_the_catalog_are_told_and_can_be_e
         "VALUES ('polls', 'x', 'missing', now(), now(), 'old')",
     )
     [alert] = run().alerts
-    assert "the catalog no longer has collection polls: restore it, or trigger with excuse = polls:*" in alert
+    assert "the catalog no longer has collection polls: restore it, or excuse what is open there; trigger" in alert
+    assert "with excuse = polls:*" in alert
     assert run(excuse=["polls:*"], excuse_reason="polls were dropped").alerts == []
 
 
