@@ -78,8 +78,8 @@ def test_a_failover_before_a_confirmation_is_told(broken, monkeypatch):
     with _failover(broken) as (dsn, fail_over):
         real = Protocol.confirm_later
 
-        def later(self, rows, journal_ids):
-            real(self, rows, journal_ids)
+        def later(self, rows, journal_ids, late=()):
+            real(self, rows, journal_ids, late)
             if rows:
                 fail_over()
 
