@@ -72,7 +72,7 @@ def test_a_run_that_waits_for_a_person_ends_in_the_version_it_began_with(airflow
         assert time.monotonic() < deadline, api.states("backfill_gap", waiting)
         time.sleep(1)
 
-    engine = remote.folder / "dags/dualwrite/runs/backfill.py"
+    engine = remote.folder / "dags/dualwrite/runs/report/gap.py"
     engine.write_text(engine.read_text().replace(FIRST, SECOND))
     dag = remote.folder / "dags/backfill_gap.py"
     dag.write_text(dag.read_text().replace('"supabase"]', '"supabase", "second"]'))

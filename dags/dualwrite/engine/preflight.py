@@ -484,7 +484,7 @@ def _share_faults(table: str, column: Column, value: share.Value) -> list[str]:
     if text is None or (is_key(live, text) and not live.collated):
         return []
     return [
-        f"Column {table}.{column.name} is of type {live.name}, and rows= of catalog.py gives it {value!r}, which isn't a value of it as "
+        f"Column {table}.{column.name} is of type {live.name}, and rows= of {settings.catalog_file()} gives it {value!r}, which isn't a value of it as "
         "Postgres writes it. A share is of texts, whole numbers, uuids, dates, booleans or enums, not of a nondeterministic "
         "collation. Correct rows=."
     ]

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 
+from dualwrite import settings
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Collection
@@ -40,7 +41,7 @@ def unjudged(source: Source, collections: Iterable[Collection]) -> list[str]:
             listed = "; ".join(reason for reason, _ in reasons.most_common(3))
             told.append(
                 f"where= of {collection.name} can't judge {number} of {looked} documents that were looked at, and they are rejected "
-                f"({listed}). Correct where= in catalog.py (a conversion reads other types: Is(Field(...) >> boolean, True)), or the "
+                f"({listed}). Correct where= in {settings.catalog_file()} (a conversion reads other types: Is(Field(...) >> boolean, True)), or the "
                 "documents."
             )
     return told
