@@ -218,7 +218,7 @@ function listCard(report, run) {
     el("summary", {}, `List all: search, choose, download`), body);
   fold.open = list.open;
   if (list.open && list.run === run.dag_run_id) body.replaceChildren(...listBody(listed));
-  return el("section", { class: "card", id: "list" }, el("h2", {}, `All ${count(listed.of, "open difference")}, excused ones among them`), fold);
+  return el("section", { class: "card", id: "list" }, el("h2", {}, `One by one: ${count(listed.of, "open difference")}, excused ones included`), fold);
 }
 
 function listBody(listed) {

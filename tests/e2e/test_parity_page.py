@@ -836,7 +836,7 @@ def test_all_that_is_open_can_be_searched_filtered_chosen_and_downloaded(page, s
     """The page showed twenty of a verdict."""
     _open(page, stub, _listed(stub))
     card = page.locator("#list")
-    expect(card.get_by_role("heading")).to_have_text("All 450 open differences, excused ones among them")
+    expect(card.get_by_role("heading")).to_have_text("One by one: 450 open differences, excused ones included")
     card.locator("summary").click()
     rows = card.locator("tbody tr")
     expect(rows).to_have_count(200)
