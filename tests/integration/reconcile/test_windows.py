@@ -180,7 +180,7 @@ def test_a_sweep_that_keeps_failing_does_not_stop_the_looks_at_the_windows(world
     monkeypatch.setattr(Examiner, "scan", fails)
     found = run()
     assert found.counts("posts") == {"missing": 1}
-    told = "posts was not swept; only recent writes were compared: Firestore could not be read."
+    told = "posts was not swept; only recent writes were compared: Firestore could not be read"
     assert found.alerts[0] == f"{told}; trigger reconcile_dual_writes with scope = sweep"
     examined, swept = one(
         target_dsn,
