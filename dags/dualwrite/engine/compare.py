@@ -11,10 +11,10 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Self
 
-from dualwrite.engine.classify import duplicate, still_to_write
+from dualwrite.engine.classify import duplicate, is_insertable, still_to_write
 from dualwrite.engine.compare_and_set import Protocol
 from dualwrite.engine.job import Job
 from dualwrite.engine.looks import Look
@@ -48,12 +48,26 @@ _LOCKED_SECONDS = 0.4
 ends after 3 s. A page is cut into parts of that length, whatever its size."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """A row to be inserted under a natural key; not the row itself, which may be large."""
+
+    unit: Unit
+    finding: Finding
+    if_another_has_it: Finding
+    create_time: datetime
+
+
 @dataclass(slots=True)
 class _Left:
     """What pages leave to be examined when all of them are read."""
 
     unresolved: list[tuple[Unit, Finding]] = field(default_factory=list)
     """Keys that documents share, each with what it is if its row is another document's."""
+    missing: dict[Key, _Missing] = field(default_factory=dict)
+    """Rows to be inserted under natural keys, if this look writes nothing: an older document on a later page owns the key."""
+    contested: set[Key] = field(default_factory=set)
+    """Natural keys of which that was seen."""
     waiting: list[Unit] = field(default_factory=list)
     """Rows that need another row of their own table first."""
     out: list[Unit] = field(default_factory=list)
@@ -243,6 +257,17 @@ class Examiner:
             elif finding.reason == Reason.KEY_HELD_BY_ANOTHER_DOCUMENT and collection.keyed_by_path:
                 # Of two documents of one id the key names the other one.
                 look.found(replace(finding, label=joined_label(row.path.split("/"))))
+            elif not collection.keyed_by_path and not self._policy.insert and is_insertable(finding):
+                left.missing[row.key] = _Missing(unit_of_row(row), finding, duplicate(row), row.create_time)
+            elif finding.reason is Reason.UNIQUE_KEY_TAKEN and _is_older(row, left.missing.get(row.key)):
+                # The second look asks all documents of the key: it would call the one that was taken for missing a duplicate,
+                # and nobody would look at this one. So all of them are asked for now.
+                taken = left.missing.pop(row.key)
+                left.contested.add(row.key)
+                self.protocol.release(taken.unit)
+                left.unresolved += [(taken.unit, taken.if_another_has_it), (unit_of_row(row), duplicate(row))]
+            elif finding.reason is Reason.UNIQUE_KEY_TAKEN and row.key in left.contested:
+                left.unresolved.append((unit_of_row(row), duplicate(row)))
             else:
                 look.found(finding)
         numbers = range(len(page))
@@ -257,6 +282,8 @@ class Examiner:
         """Now that everything is read: the rows whose key other documents may share (the protocol reads all of these and
         decides who owns the row), then the rows that reference rows of their own table."""
         contested = []
+        for missing in left.missing.values():
+            self.look.found(missing.finding)
         for unit, if_another_has_it in left.unresolved:
             if self.look.has_matched(unit.key):
                 self.look.found(if_another_has_it)
@@ -357,3 +384,8 @@ class Examiner:
 
 def _waits_for_parent(finding: Finding) -> bool:
     return finding.verdict is Verdict.MISSING and finding.reason is not None
+
+
+def _is_older(row: Row, other: _Missing | None) -> bool:
+    """Whether a row's document owns a natural key before another one's: the rule of Reading, which asks all of them."""
+    return other is not None and (row.create_time, row.label) < (other.create_time, other.unit.label)

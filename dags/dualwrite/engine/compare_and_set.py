@@ -94,6 +94,10 @@ class Protocol:
         """Rows to be judged."""
         return Page.of(self._stager, rows)
 
+    def release(self, unit: Unit) -> None:
+        """A row that was judged missing holds its keys no longer: another document turned out to own one of them."""
+        self._judge.release(unit)
+
     def judge(self, page: Page, policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged:
         """The verdicts of a page, and what was written of it, which is counted; see Judge.judge. What is unknown is asked
         between two attempts, and rows that the page's rows require are inserted first if the run inserts."""

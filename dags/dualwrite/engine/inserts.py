@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from dualwrite.engine.units import Unit
 from dualwrite.model.mapping import Key, Row
 from dualwrite.postgres.bad_rows import Refused, by_constraint
 from dualwrite.postgres.target import Difference, Write
@@ -37,7 +38,7 @@ class Claims:
         self._claimed[claimant] = wanted
         return True
 
-    def release(self, row: Row) -> None:
+    def release(self, row: Row | Unit) -> None:
         """A row that Postgres refused holds no unique key after all."""
         for key in self._claimed.pop(_claimant(row), ()):
             self._claimants.pop(key, None)
@@ -86,7 +87,7 @@ class Promises:
                 return
 
 
-def _claimant(row: Row) -> str:
+def _claimant(row: Row | Unit) -> str:
     return f"{row.path}#{row.entry}"
 
 

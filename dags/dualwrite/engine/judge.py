@@ -19,7 +19,7 @@ from dualwrite.engine.inserts import Claims, Promises, write_in_turn
 from dualwrite.engine.job import Job
 from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Required
-from dualwrite.engine.units import Policy
+from dualwrite.engine.units import Policy, Unit
 from dualwrite.engine.whereabouts import Unknown, Whereabouts
 from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Key, Refusal, Row, without
@@ -99,6 +99,10 @@ class Judge:
         if policy.insert:
             self._claims.clear()  # the target's own unique keys hold them from now on
         return judged
+
+    def release(self, unit: Unit) -> None:
+        """See Protocol.release."""
+        self._claims.release(unit)
 
     # --- documents that are gone, and may be null -------------------------------------------------------------------------
 
