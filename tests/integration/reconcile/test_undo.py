@@ -207,6 +207,6 @@ def test_a_thousand_rows_are_undone_beside_live_writers(world, emulator, target_
 
 
 def test_a_killed_undo_is_finished_by_the_next_try(world, emulator, target_dsn, thousand):
-    killed_at_work(_undo, world.project, emulator, target_dsn, moments=random.Random(5), within=(0.2, 1.5))
+    killed_at_work(_undo, world.project, emulator, target_dsn, moments=random.Random(5), within=(0.01, 0.5))
     _undo(world.project, emulator, target_dsn)
     assert dump(target_dsn, ("posts",))["posts"] == thousand
