@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 
-from dev import up
+from dev import on_connections
 
 
 def main() -> int:
-    if not any(name.startswith("AIRFLOW_CONN_") for name in os.environ):
-        found = up.connections()
-        if not found:
-            print(
-                "doctor: no connections. Set AIRFLOW_CONN_FIRESTORE_DEFAULT and AIRFLOW_CONN_SUPABASE_DEFAULT, or start "
-                "`make up`. Where Airflow runs: PYTHONPATH=dags python -m dualwrite.edge.doctor."
-            )
-            return 2
-        os.environ |= found
-    with tempfile.TemporaryDirectory() as home:
-        os.environ.setdefault("AIRFLOW_HOME", home)
-        from dualwrite.edge import doctor
-
-        return doctor.main()
+    return on_connections.run("doctor")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -74,6 +76,29 @@ class Told:
 
     written: int
     alerts: list[str]
+
+
+@contextmanager
+def made(emulator: str, server: str) -> Iterator[Broken]:
+    """`broken`, with a project of its own. One for all tests of a file: no run writes documents, and each works on a copy of
+    the target."""
+    with (
+        closing(firestore.Client(project=f"t{uuid.uuid4().hex[:12]}")) as client,
+        broken(client, emulator, server) as target,
+    ):
+        yield target
+
+
+def undisturbed(whole_run: Callable[[str, str], Told], target: Broken) -> Callable[[str], dict[str, list[str]]]:
+    """By kind of run, the rows after one that nothing disturbs."""
+
+    @cache
+    def after(kind: str) -> dict[str, list[str]]:
+        with target.target() as dsn:
+            assert whole_run(kind, dsn).alerts == []
+            return rows(dsn)
+
+    return after
 
 
 @contextmanager

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from functools import cache
+from contextlib import contextmanager
 
 import pytest
-from google.cloud import firestore as firestore_library
 
 from dualwrite import postgres
 from dualwrite.engine.compare_and_set import Protocol
@@ -21,25 +18,13 @@ from tests.support import examine_all, gap_run, verify_all
 
 @pytest.fixture(scope="module")
 def broken(emulator, postgres_server):
-    """One for all: no run writes documents, and each works on a copy of the target."""
-    with (
-        closing(firestore_library.Client(project=f"t{uuid.uuid4().hex[:12]}")) as client,
-        faults.broken(client, emulator, postgres_server) as made,
-    ):
-        yield made
+    with faults.made(emulator, postgres_server) as target:
+        yield target
 
 
 @pytest.fixture(scope="module")
 def right(broken) -> Callable[[str], dict[str, list[str]]]:
-    """The rows after a run that nothing disturbs."""
-
-    @cache
-    def after(kind: str) -> dict[str, list[str]]:
-        with broken.target() as dsn:
-            assert broken.run(kind, dsn).alerts == []
-            return faults.rows(dsn)
-
-    return after
+    return faults.undisturbed(broken.run, broken)
 
 
 @contextmanager

@@ -9,17 +9,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import psycopg
 import pytest
-from google.cloud import firestore as firestore_library
 
 from dev import postgres_server as server_module
 from dev import processes
@@ -40,25 +38,13 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 @pytest.fixture(scope="module")
 def broken(emulator, postgres_server):
-    """One for all: no run writes documents, and each works on a copy of the target."""
-    with (
-        closing(firestore_library.Client(project=f"t{uuid.uuid4().hex[:12]}")) as client,
-        faults.broken(client, emulator, postgres_server) as made,
-    ):
-        yield made
+    with faults.made(emulator, postgres_server) as target:
+        yield target
 
 
 @pytest.fixture(scope="module")
 def right(broken) -> Callable[[str], dict[str, list[str]]]:
-    """The rows after a run that nothing disturbs."""
-
-    @cache
-    def after(kind: str) -> dict[str, list[str]]:
-        with broken.target() as dsn:
-            assert _run(broken, kind, dsn).alerts == []
-            return faults.rows(dsn)
-
-    return after
+    return faults.undisturbed(partial(_run, broken), broken)
 
 
 def _run(broken: Broken, kind: str, dsn: str, run_id: str = "run") -> Told:
