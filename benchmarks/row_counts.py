@@ -17,8 +17,9 @@ import psycopg
 from dev.postgres_server import server
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.model.baseline import MOST_SLICES, SLICE
 from dualwrite.postgres.target import Target
+from dualwrite.runs.tripwire import counts
+from dualwrite.runs.tripwire.baseline import MOST_SLICES, SLICE
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 COMMENTS = CATALOG["comments"]
@@ -53,7 +54,7 @@ _INDEX = "CREATE INDEX ON comments (created_at); VACUUM ANALYZE comments"
 def _median(target: Target, edges: list[datetime]) -> float:
     def once() -> float:
         began = time.perf_counter()
-        target.counts_by_time(COMMENTS, "created_at", edges)
+        counts.rows_between(target, COMMENTS, "created_at", edges)
         return time.perf_counter() - began
 
     return statistics.median(once() for _ in range(5))

@@ -4,7 +4,7 @@
 
 Each worker takes the next slice as soon as it is free, needs `start` seconds before it reads (a task's process), and then
 reads at `rate` documents a second, or its share of what the target compares (`target` rows a second), whichever is less. A
-slice that fails does so half-way and is done again. Slices are between half and all of their size, as `model/slices.py` cuts
+slice that fails does so half-way and is done again. Slices are between half and all of their size, as `runs/slices/slice.py` cuts
 them. Left out: Firestore's own limits, which are above these rates, and the time to cut (counts, side by side).
 """
 
@@ -16,7 +16,7 @@ import random
 from dataclasses import dataclass
 
 from dualwrite.model import cost
-from dualwrite.model.slices import size
+from dualwrite.runs.slices.slice import size
 
 SLICE_DOCUMENTS = 250_000
 

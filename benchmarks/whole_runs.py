@@ -7,7 +7,8 @@ from typing import Any
 import psycopg
 
 from benchmarks.stack import PAGE_SIZE, PROJECT, Stack
-from dualwrite.runs import backfill, tripwire
+from dualwrite.runs import backfill
+from dualwrite.runs.tripwire import wire as tripwire
 from tests.support import gap_run
 
 

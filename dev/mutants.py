@@ -154,11 +154,11 @@ SUBJECTS: dict[str, Subject] = {
         part: Subject(f"dualwrite.postgres.remembered.{part}", _REMEMBERED, databases=True)
         for part in ("differences", "excuses", "journal", "run_log", "watermarks")
     },
-    "baselines": Subject("dualwrite.postgres.remembered.baselines", _COUNTED, databases=True),
-    "tripwire": Subject("dualwrite.engine.tripwire", _COUNTED, databases=True),
-    "seen_keys": Subject("dualwrite.postgres.seen_keys", _IN_SLICES, databases=True),
-    "slicing": Subject("dualwrite.engine.slicing", _IN_SLICES, databases=True),
-    "sliced": Subject("dualwrite.engine.sliced", _IN_SLICES, databases=True),
+    "baselines": Subject("dualwrite.runs.tripwire.baselines", _COUNTED, databases=True),
+    "tripwire": Subject("dualwrite.runs.tripwire.tripwire", _COUNTED, databases=True),
+    "seen_keys": Subject("dualwrite.runs.slices.seen_keys", _IN_SLICES, databases=True),
+    "cutter": Subject("dualwrite.runs.slices.cutter", _IN_SLICES, databases=True),
+    "examine": Subject("dualwrite.runs.slices.examine", _IN_SLICES, databases=True),
     "budget": Subject("dualwrite.firestore.budget", ("unit/test_budget.py",)),
     "record": Subject("dualwrite.runs.record", _BILLED, databases=True),
     "first_look": Subject("dualwrite.runs.first_look", _LOOKED, databases=True),

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from dualwrite.model.run_report import CollectionResult
-from dualwrite.model.slices import Slice
-from dualwrite.runs import backfill, slices
-from dualwrite.runs import backfill_slices as sliced
+from dualwrite.runs import backfill
+from dualwrite.runs.slices import backfill as sliced
+from dualwrite.runs.slices import reports as slices
+from dualwrite.runs.slices.slice import Slice
 from tests.support import gap_run
 
 Work = Callable[[backfill.Run, Slice], Any]

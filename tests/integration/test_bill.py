@@ -14,8 +14,8 @@ from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.errors import BudgetError
 from dualwrite.model.render import as_text
 from dualwrite.runs import backfill
-from dualwrite.runs import backfill_slices as sliced
 from dualwrite.runs.report import gap as gap_report
+from dualwrite.runs.slices import backfill as sliced
 from tests.counting_proxy import counting_proxy
 from tests.support import apply, examine_all, gap_run, one, reconciled, verify_all
 from tests.worlds import board, comment, notification, post, put, user

@@ -20,10 +20,11 @@ from dualwrite.model.declaration import (
     Segment,
 )
 from dualwrite.model.errors import PreflightError
-from dualwrite.postgres import rows, seen_keys
+from dualwrite.postgres import rows
 from dualwrite.postgres.sample import sample_keys
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
+from dualwrite.runs.slices import seen_keys
 from tests.support import apply, dry_run, gap_run, nonzero, one, reconciled, verify_all
 
 PROFILES = Collection(

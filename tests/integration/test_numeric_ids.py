@@ -8,10 +8,10 @@ import pytest
 
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.engine.slicing import Cutter
 from dualwrite.firestore.source import Source
 from dualwrite.model.documents import UNASKED
 from dualwrite.postgres.target import Target
+from dualwrite.runs.slices.cutter import Cutter
 from tests import in_slices
 from tests.support import apply, gap_run, nonzero, one, reconciled, verify_all
 from tests.worlds import (

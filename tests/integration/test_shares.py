@@ -27,8 +27,8 @@ from dualwrite.model.declaration import (
     Segment,
 )
 from dualwrite.model.errors import CatalogError, PreflightError
-from dualwrite.postgres import seen_keys
 from dualwrite.postgres.sample import sample_keys
+from dualwrite.runs.slices import seen_keys
 from tests.conftest import clone
 from tests.support import apply, dry_run, gap_run, nonzero, one, reconciled, verify_all
 from tests.worlds import LONG_AGO, put

@@ -22,18 +22,19 @@ from dev.postgres_server import server
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.engine.scans import scans
-from dualwrite.engine.slicing import Cutter
 from dualwrite.firestore.source import Source
 from dualwrite.migrations.files import folders, list_folders
 from dualwrite.model.errors import TargetError
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.run_report import GapReport
-from dualwrite.model.slices import Slice
 from dualwrite.model.windows import Window
-from dualwrite.postgres import seen_keys
 from dualwrite.postgres.target import Target
-from dualwrite.runs import backfill_slices as sliced
 from dualwrite.runs.report import gap as gap_report
+from dualwrite.runs.slices import backfill as sliced
+from dualwrite.runs.slices import seen_keys
+from dualwrite.runs.slices.cutter import Cutter
+from dualwrite.runs.slices.scans import scans_of
+from dualwrite.runs.slices.slice import Slice
 from tests import in_slices
 from tests.shape import faults
 from tests.support import examine_all, gap_run, nonzero, one, table_bytes, verify_all
@@ -103,7 +104,7 @@ def test_slices_deliver_each_document_exactly_once(emulator, unparented_dsn, com
             delivered = [
                 d.path
                 for part in parts
-                for s in scans(collection, window, part)
+                for s in scans_of(part, collection)
                 for p in source.pages(replace(s, fields=collection.fields), 100)
                 for d in p.documents
             ]

@@ -14,14 +14,15 @@ import pytest
 
 from dualwrite import postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.engine import compare, tripwire
-from dualwrite.engine.tripwire import Tripwire
+from dualwrite.engine import compare
 from dualwrite.firestore.source import Source
-from dualwrite.model.baseline import time_column
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.postgres import sql
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
+from dualwrite.runs.tripwire import counts, tripwire
+from dualwrite.runs.tripwire.baseline import time_column
+from dualwrite.runs.tripwire.tripwire import Tripwire
 from tests.clients import Client, beside, milliseconds
 from tests.support import gap_run, one, reconciled, verify_all
 from tests.worlds import LONG_AGO, board, comment, put, user
@@ -148,7 +149,7 @@ def test_a_deviation_that_is_gone_at_the_second_look_is_not_examined(world, emul
     def the_row_follows(_seconds: float) -> None:
         execute(target_dsn, "DELETE FROM comments WHERE id = 'c7'")
 
-    monkeypatch.setattr("dualwrite.engine.tripwire.time.sleep", the_row_follows)
+    monkeypatch.setattr("dualwrite.runs.tripwire.tripwire.time.sleep", the_row_follows)
     found = run()
     assert collection(found, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False, **COUNTED}
     assert collection(found, "comments")["documents_read"] == 0
@@ -221,7 +222,7 @@ def test_a_slice_that_breaks_off_leaves_the_window_examined(world, target_dsn, r
 
     def breaking(self, scan, page_size):
         yield from pages(self, scan, page_size)
-        if page_size == compare._SLICE_PAGE:
+        if page_size == compare._FURTHER_PAGE:
             raise IncompleteRead("comments delivered 39 of the 40 documents.")
 
     monkeypatch.setattr(Source, "pages", breaking)
@@ -257,9 +258,9 @@ def test_few_edges_give_the_sums_that_many_do(world, target_dsn):
     """Sums are counted in another way than slices, for a fraction of the time."""
     edges = [LONG_AGO + n * HOUR for n in range(0, 41, 4)]
     with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
-        each = target.counts_by_time(CATALOG["comments"], "created_at", edges)
+        each = counts.rows_between(target, CATALOG["comments"], "created_at", edges)
         for few in (1, 2, 3):
-            sums = target.counts_by_time(CATALOG["comments"], "created_at", edges[-few:])
+            sums = counts.rows_between(target, CATALOG["comments"], "created_at", edges[-few:])
             assert sums == [sum(each[:-few]), *each[-few:]]
     assert sum(each) == 40
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualwrite.catalog import CATALOG
-from dualwrite.engine.tripwire import Tripwire, _Look
-from dualwrite.model.baseline import Baseline, deviating, time_column, whole_millisecond
-from dualwrite.model.windows import LONG_AGO
+from dualwrite.model.windows import LONG_AGO, whole_millisecond
+from dualwrite.runs.tripwire.baseline import Baseline, deviating, time_column
+from dualwrite.runs.tripwire.tripwire import Tripwire, _Look
 
 T = datetime(2026, 2, 1, tzinfo=UTC)
 MOMENTS = st.integers(0, 10**13).map(lambda microseconds: T + timedelta(microseconds=microseconds))

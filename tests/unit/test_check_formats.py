@@ -9,8 +9,6 @@ from google.cloud.firestore_v1.types import Document
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualwrite.firestore.values import is_anothers
-from dualwrite.model.baseline import time_column
 from dualwrite.model.check_fields import END_OF_TIME, Check, begun
 from dualwrite.model.conversions import (
     Conversion,
@@ -25,6 +23,8 @@ from dualwrite.model.conversions import (
 from dualwrite.model.declaration import Collection, Column, CreateTime, DocumentId, Field, FirstOf
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.windows import LONG_AGO, Window
+from dualwrite.runs.slices.scans import is_anothers
+from dualwrite.runs.tripwire.baseline import time_column
 
 day = Conversion(
     "day",

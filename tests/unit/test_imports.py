@@ -31,6 +31,23 @@ FLOORS = [
 ]
 """From the ground up. A part imports parts of lower floors only, and itself."""
 
+WINGS = {
+    "runs/slices/": {
+        "runs/reconciliation.py": {"sweep"},
+        "edge/reconciliation.py": {"slice", "sweep"},
+        "edge/gap.py": {"backfill", "reports", "slice"},
+    },
+    "runs/tripwire/": {
+        "runs/first_look.py": {"wire"},
+        "runs/backfill.py": {"baselines", "wire"},
+        "runs/reconcile_plan.py": {"baselines"},
+        "runs/slices/backfill.py": {"baseline", "baselines", "wire"},
+        "runs/slices/sweep.py": {"baseline", "baselines", "wire"},
+    },
+}
+"""Features that live in one folder, from pure part to SQL: who calls them, and what of them. Nothing else knows that they exist,
+so that a feature can be taken out by deleting its folder and these calls."""
+
 
 def _name(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
@@ -74,6 +91,17 @@ def test_imports_point_inward(path):
             other = name.split(".")[1]
             if other in floor and other != _part(path):
                 assert floor[other] < floor[_part(path)], f"{_name(path)} imports {name}, which lies no lower"
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_a_wing_is_called_from_a_few_places_alone(wing):
+    package = "dualwrite." + wing.strip("/").replace("/", ".") + "."
+    callers = {
+        _name(path): {name.removeprefix(package).split(".")[0] for name in _imports(path) if name.startswith(package)}
+        for path in MODULES
+        if not _name(path).startswith(wing)
+    }
+    assert {name: modules for name, modules in callers.items() if modules} == WINGS[wing]
 
 
 def test_no_package_imports_itself_in_a_circle():

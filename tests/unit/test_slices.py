@@ -10,8 +10,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualwrite.engine.slicing import _inside, _split_time, _spread
-from dualwrite.model.slices import MOST_SLICES, Interval, Slice, cut, name_order, size, slices_of
+from dualwrite.runs.slices.cutter import _inside, _split_time, _spread
+from dualwrite.runs.slices.slice import MOST_SLICES, Interval, Slice, cut, name_order, size, slices_of
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 END = BEGIN + timedelta(days=30)

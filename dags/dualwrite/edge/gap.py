@@ -20,11 +20,12 @@ from dualwrite.model.choices import APPROVE
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import as_markdown, as_text
 from dualwrite.model.run_report import Approval, CollectionResult, CoverageResult, GapPlan, GapReport, SliceResult
-from dualwrite.model.slices import Slice
-from dualwrite.runs import backfill, slices
-from dualwrite.runs import backfill_slices as sliced
+from dualwrite.runs import backfill
 from dualwrite.runs.record import paced
 from dualwrite.runs.report import gap as report_of
+from dualwrite.runs.slices import backfill as sliced
+from dualwrite.runs.slices import reports as slices
+from dualwrite.runs.slices.slice import Slice
 
 log = logging.getLogger("dualwrite")
 

@@ -33,15 +33,16 @@ from dualwrite.model.errors import DualWriteError, ParameterError
 from dualwrite.model.reconcile_params import BY_A_PERSON, SCHEDULED_MAX_BILLED_READS, ReconcileParams
 from dualwrite.model.render import as_text
 from dualwrite.model.run_report import CollectionResult, FirstLook, Gate, R, RunReport, SliceResult, StageResult
-from dualwrite.model.slices import Slice
 from dualwrite.postgres.target import Target
-from dualwrite.runs import open_list, reconcile_plan, reconciliation, sweep
+from dualwrite.runs import open_list, reconcile_plan, reconciliation
 from dualwrite.runs import repair as repairs
 from dualwrite.runs.reconcile_plan import Plan, Run
 from dualwrite.runs.record import paced
 from dualwrite.runs.report import text
 from dualwrite.runs.report.build import build_report
-from dualwrite.runs.sweep import Sweeps
+from dualwrite.runs.slices import sweep
+from dualwrite.runs.slices.slice import Slice
+from dualwrite.runs.slices.sweep import Sweeps
 
 log = logging.getLogger("dualwrite")
 

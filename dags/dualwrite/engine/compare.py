@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
@@ -26,11 +26,9 @@ from dualwrite.engine.second_look import seen_twice
 from dualwrite.engine.seen import Seen
 from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
 from dualwrite.firestore.source import Scan
-from dualwrite.firestore.values import document_of, is_anothers
-from dualwrite.model.check_fields import begun
+from dualwrite.firestore.values import document_of
 from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Key, Row, is_left_out, joined_label, key_left_out, key_of_path, map_document
-from dualwrite.model.slices import Slice
 from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
 from dualwrite.model.windows import Window
 
@@ -39,7 +37,7 @@ log = logging.getLogger(__name__)
 _ROWS_AT_FIRST = 2_000
 _MOST_ROWS = 50_000
 """Rows that are held at a time. A document of 1 MiB may have forty thousand entries."""
-_SLICE_PAGE = 1_000
+_FURTHER_PAGE = 1_000
 _KEYS_AT_ONCE = 5_000
 _LOOKS = 4
 """How often what differs is looked at again before it is left in flight."""
@@ -99,17 +97,21 @@ class Examiner:
 
     # --- a window or all of a collection ----------------------------------------------------------------------------
 
-    def scan(self, window: Window | None, page_size: int, part: Slice | None = None) -> None:
-        """Examines every document whose check fields lie in the window, or (None) all there are; of a slice, its part.
+    def scan(self, window: Window | None, page_size: int) -> None:
+        """Examines every document whose check fields lie in the window, or (None) all there are; raises as `read` does."""
+        if self._policy.writes:
+            self.protocol.finish_journal()
+        self.read(list(scans(self.job.collection, window)), page_size)
+        if self._policy.writes:  # a commit whose answer was lost left rows that nobody here knows of
+            self.protocol.finish_journal()
+
+    def read(self, parts: Sequence[Scan], page_size: int, leave: Callable[[int, Any], bool] | None = None) -> None:
+        """Examines each document that these scans read, once. `leave(n, message)`: whether one that the n-th scan reads is to
+        be left to somebody else. The journal isn't finished: beside others it is not ours alone.
 
         Raises SourceError or TargetError where that did not succeed whole; what was written until then is right.
         """
-        # Beside other slices the journal is not ours alone: who adds them up finishes it.
-        if self._policy.writes and part is None:
-            self.protocol.finish_journal()
-        collection = self.job.collection
-        progress, seen, left = ProgressLog(collection.name), Seen(), _Left()
-        parts = list(scans(collection, window, part))
+        progress, seen, left = ProgressLog(self.job.collection.name), Seen(), _Left()
         for n, scan in enumerate(parts):
             # A document that lies in the window by two check fields comes twice (and is billed twice): examined once.
             last = scan is parts[-1]
@@ -117,9 +119,8 @@ class Examiner:
                 messages = page.messages
                 if scan is not parts[0]:
                     messages = [m for m in messages if m.name not in seen]
-                if part is not None and window is not None and n:
-                    cut = begun(collection.checks, window)
-                    messages = [m for m in messages if not is_anothers(m, collection.checks[:n], cut, part.cut_at)]
+                if leave is not None:
+                    messages = [m for m in messages if not leave(n, m)]
                 if not last:
                     seen.update(m.name for m in messages)
                 self.job.report.documents_read += len(page.messages)
@@ -129,16 +130,14 @@ class Examiner:
         self._examine_left(left)
         self.protocol.collect_confirmations(wait=True)
         self.protocol.finish_late()
-        if self._policy.writes and part is None:  # a commit whose answer was lost left rows that nobody here knows of
-            self.protocol.finish_journal()
         progress.end()
 
-    def examine_slice(self, scan: Scan, rows: Sequence[Key]) -> list[Finding]:
+    def read_further(self, scan: Scan, rows: Sequence[Key]) -> list[Finding]:
         """Examines the documents of a further scan, and these rows, as far as the look hasn't yet. Returns the findings on the
         rows."""
         left = _Left()
         try:
-            for page in self.job.source.pages(scan, _SLICE_PAGE):
+            for page in self.job.source.pages(scan, _FURTHER_PAGE):
                 self.job.report.documents_read += len(page.messages)
                 self._page(self.look.unread(page.messages), left)
         finally:  # what was taken up ends in a verdict, though the slice can't be read to its end

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from dualwrite.engine.page import Page
-from dualwrite.engine.seen import Keys, Seen
+from dualwrite.engine.seen import Seen
 from dualwrite.engine.units import Unit
 from dualwrite.model.errors import IdentityError
 from dualwrite.model.mapping import Key
@@ -235,25 +235,9 @@ class SweepLook(_Keyed):
 
     def take_page(self, page: Page) -> None:
         super().take_page(page)
-        self.labels |= _told(page, self.told)
+        self.labels |= told_of(page, self.told)
 
 
-@dataclass
-class SliceLook(PendingLook):
-    """The first look at a slice of all documents: what it sees in them goes where the last step finds it."""
-
-    comes_to_all_rows = True
-    keys: Keys = field(kw_only=True)
-
-    def take_page(self, page: Page) -> None:
-        super().take_page(page)
-        self.keys.update(page.key(n) for n in range(len(page)))
-        self.labels |= _told(page, self.told)
-
-    def take_rows(self, keys: Iterable[Key]) -> None:
-        self.keys.update(keys)
-
-
-def _told(page: Page, labels: frozenset[str]) -> set[str]:
+def told_of(page: Page, labels: frozenset[str]) -> set[str]:
     """Those of the labels that are of the page's rows."""
     return {page.label(n) for n in range(len(page))} & labels if labels else set()

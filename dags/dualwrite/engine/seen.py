@@ -5,15 +5,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Hashable, Iterable
-from typing import Any, Protocol
 
 _BUCKETS = 256
-
-
-class Keys(Protocol):
-    """Receives the keys that a look found in documents."""
-
-    def update(self, keys: Iterable[Any]) -> None: ...
 
 
 class Seen:

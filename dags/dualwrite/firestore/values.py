@@ -5,13 +5,11 @@ The messages are duck-typed, so no library is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dualwrite.model.check_fields import Check
 from dualwrite.model.documents import Document, GeoPoint, Reference, Value, Vector
-from dualwrite.model.windows import Window
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -70,30 +68,3 @@ _CONVERT: dict[str | None, Callable[[Any], Value]] = {
     "geo_point_value": lambda v: GeoPoint(v.geo_point_value.latitude, v.geo_point_value.longitude),
     None: lambda v: None,
 }
-
-
-def is_anothers(message: Any, earlier: Iterable[Check], window: Window, cut_at: datetime) -> bool:
-    """Whether another slice of the window has this document, by a check field that is read before this one. Only if it was not
-    written since the slices were cut: until then that field had the same value."""
-    if moment(message.update_time) > cut_at:
-        return False
-    for check in earlier:
-        first, *rest = check.field.split(".")
-        value = message.fields.get(first)
-        for name in rest:
-            if value is None or name not in value.map_value.fields:
-                value = None
-                break
-            value = value.map_value.fields[name]
-        if value is not None and _lies_in(value, check, window):
-            return True
-    return False
-
-
-def _lies_in(value: Any, check: Check, window: Window) -> bool:
-    """Whether a window's query matches this value."""
-    kind = value.WhichOneof("value_type")
-    bounds = check.bounds(window)
-    if bounds is None:
-        return kind == "timestamp_value" and moment(value.timestamp_value) in window
-    return kind in ("string_value", "integer_value", "double_value") and value_of(value) in bounds

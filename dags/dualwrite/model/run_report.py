@@ -103,7 +103,7 @@ class CollectionResult(TypedDict):
 
 
 class SliceResult(CollectionResult):
-    """Of one slice. `look` holds the keys that it saw (postgres/seen_keys.py)."""
+    """Of one slice. `look` holds the keys that it saw (runs/slices/seen_keys.py)."""
 
     look: int
 

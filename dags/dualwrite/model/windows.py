@@ -95,3 +95,8 @@ def with_overlap(window: Window, overlap: timedelta) -> Window:
 def _before(moment: datetime, span: timedelta) -> datetime:
     """`span` before `moment`, or the beginning of all time where that lies in between."""
     return moment - span if moment - LONG_AGO > span else LONG_AGO
+
+
+def whole_millisecond(moment: datetime) -> datetime:
+    """A moment as the app writes it, whose rows are cut off at milliseconds."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -116,52 +116,10 @@ class Lookups(Fragments):
             "WITH {c} SELECT c._n, pg_catalog.array_remove(ARRAY[{cases}]::int4[], NULL) FROM c JOIN {table} t ON {same_key}"
         ).format(c=self.candidate_keys(), cases=COMMA.join(cases), table=self.table, same_key=self.is_at("t", "c"))
 
-    def counts_by_time(self, column: str) -> sql.Composed:
-        """How many rows lie before the first edge (0), from the n-th edge on (n), and so on. Parameters: edges."""
-        return sql.SQL("SELECT width_bucket({}, %(edges)s::timestamptz[]), count(*) FROM {} t{} GROUP BY 1").format(
-            column_name(column, "t"), self.table, self.where("t")
-        )
-
-    def counts_before(self, column: str, edges: int) -> sql.Composed:
-        """How many rows have a time, and how many lie before each of so many edges. Parameters: edges."""
-        before = [
-            sql.SQL("count(*) FILTER (WHERE {} < (%(edges)s::timestamptz[])[{}])").format(
-                column_name(column, "t"), sql.Literal(n + 1)
-            )
-            for n in range(edges)
-        ]
-        return sql.SQL("SELECT count({}), {} FROM {} t{}").format(
-            column_name(column, "t"), COMMA.join(before), self.table, self.where("t")
-        )
-
-    def time_edges(self, column: str) -> sql.Composed:
-        """The time, in whole milliseconds, of each `every`-th row before a moment. Parameters: before, every."""
-        return sql.SQL(
-            """
-            SELECT DISTINCT date_trunc('milliseconds', at)
-            FROM (
-              SELECT {at} AS at, row_number() OVER (ORDER BY {at}) AS n
-              FROM {table} t{where}
-            ) ordered
-            WHERE n %% %(every)s = 0
-            ORDER BY 1
-            """
-        ).format(
-            at=column_name(column, "t"),
-            table=self.table,
-            where=self.where("t", column_name(column, "t") + sql.SQL(" < %(before)s")),
-        )
-
-    def keys_between(self, column: str) -> sql.Composed:
-        """The keys of rows whose time lies in an interval. Parameters: start, end."""
-        return sql.SQL("SELECT {keys} FROM {table} t{where}").format(
-            keys=self.key_texts("t"), table=self.table, where=self.where("t", _is_within(column))
-        )
-
     @statement
     def written_between(self) -> sql.Composed:
         """The keys of rows written in an interval. Parameters: start, end."""
-        inside = sql.SQL("({})").format(OR.join(map(_is_within, self._collection.written_columns)))
+        inside = sql.SQL("({})").format(OR.join(map(is_within, self._collection.written_columns)))
         return sql.SQL("SELECT {} FROM {} t{}").format(self.key_texts("t"), self.table, self.where("t", inside))
 
     def arrived(self, columns: Sequence[str], created: Sequence[str]) -> sql.Composed:
@@ -170,7 +128,7 @@ class Lookups(Fragments):
         """
 
         def inside(names: Sequence[str]) -> sql.Composable:
-            return OR.join(map(_is_within, names)) if names else sql.SQL("false")
+            return OR.join(map(is_within, names)) if names else sql.SQL("false")
 
         not_ours = sql.SQL(
             """
@@ -316,7 +274,7 @@ class Lookups(Fragments):
         return known
 
 
-def _is_within(column: str) -> sql.Composed:
+def is_within(column: str) -> sql.Composed:
     """Whether a time of `t` lies in an interval. Parameters: start, end."""
     return sql.SQL("({at} >= %(start)s AND {at} < %(end)s)").format(at=column_name(column, "t"))
 

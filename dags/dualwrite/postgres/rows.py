@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
 
 from dualwrite.model.declaration import Catalog, Collection
@@ -18,7 +17,6 @@ from dualwrite.postgres.lookups import Lookups
 from dualwrite.postgres.session import Session
 
 _KEYS_AT_ONCE = 10_000
-_FEW_EDGES = 3
 
 
 def key_json(key: Key) -> str:
@@ -94,28 +92,6 @@ class Rows(Session):
             if len(page) < _KEYS_AT_ONCE:
                 return
             statement, after = lookups.keys_after(first=False), list(page[-1][-number:])
-
-    def counts_by_time(self, collection: Collection, column: str, edges: Sequence[datetime]) -> list[int]:
-        """How many rows lie between these edges (ascending), all in one snapshot: before the first, from each on. It reads
-        the whole table, or its index; few edges take a fraction of the time that many do."""
-        if 0 < len(edges) <= _FEW_EDGES:
-            statement = self.lookups(collection).counts_before(column, len(edges))
-            [(total, *before)] = self.fetch(statement, {"edges": list(edges)})
-            return [after - first for first, after in pairwise([0, *before, total])]
-        statement, parameters = self.lookups(collection).counts_by_time(column), {"edges": list(edges)}
-        found = dict(self.fetch(statement, parameters))
-        return [found.get(n, 0) for n in range(len(edges) + 1)]
-
-    def time_edges(self, collection: Collection, column: str, before: datetime, every: int) -> list[datetime]:
-        """Times, in whole milliseconds and ascending, that cut the rows before a moment into groups of `every`."""
-        statement, parameters = self.lookups(collection).time_edges(column), {"before": before, "every": every}
-        return [at for (at,) in self.fetch(statement, parameters)]
-
-    def keys_between(self, collection: Collection, column: str, window: Window) -> list[Key]:
-        """The keys of the rows whose time lies in a window."""
-        statement = self.lookups(collection).keys_between(column)
-        parameters = {"start": window.start, "end": window.end}
-        return [tuple(key) for key in self.fetch(statement, parameters)]
 
     def keys_where(self, collection: Collection, column: str, values: Iterable[str]) -> list[Key]:
         """The keys of all rows whose `column` has one of these values."""

@@ -20,10 +20,11 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import Answer, Approval, CollectionResult, GapPlan
 from dualwrite.model.verdicts import Excuse, Verdict
 from dualwrite.model.windows import Window
-from dualwrite.postgres.remembered import baselines, differences, excuses, interventions, journal, run_log, watermarks
+from dualwrite.postgres.remembered import differences, excuses, interventions, journal, run_log, watermarks
 from dualwrite.postgres.target import Target
-from dualwrite.runs import tripwire
 from dualwrite.runs.record import BaseRun, phase
+from dualwrite.runs.tripwire import baselines
+from dualwrite.runs.tripwire import wire as tripwire
 
 log = logging.getLogger(__name__)
 

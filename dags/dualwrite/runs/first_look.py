@@ -35,10 +35,10 @@ from dualwrite.postgres.remembered.differences import (
     excused_differences,
     waiting,
 )
-from dualwrite.runs import tripwire
 from dualwrite.runs.open_units import units_of
 from dualwrite.runs.reconcile_plan import Run
 from dualwrite.runs.record import phase
+from dualwrite.runs.tripwire import wire as tripwire
 
 log = logging.getLogger(__name__)
 

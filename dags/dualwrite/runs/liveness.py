@@ -17,11 +17,10 @@ from datetime import datetime, timedelta
 
 from dualwrite.engine import op_log as operations
 from dualwrite.engine.scans import scans
-from dualwrite.model.baseline import whole_millisecond
 from dualwrite.model.declaration import Collection, CreateTime, Field
 from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.run_report import Operations
-from dualwrite.model.windows import Window
+from dualwrite.model.windows import Window, whole_millisecond
 from dualwrite.postgres.remembered import differences, run_log
 from dualwrite.runs.reconcile_plan import Run
 

@@ -19,7 +19,6 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.windows import Window, recent_window
 from dualwrite.postgres import Connection, target_clock, undone
 from dualwrite.postgres.remembered import (
-    baselines,
     differences,
     excuses,
     interventions,
@@ -30,6 +29,7 @@ from dualwrite.postgres.remembered import (
 )
 from dualwrite.postgres.target import Target
 from dualwrite.runs.record import BaseRun
+from dualwrite.runs.tripwire import baselines
 
 DAG_ID = "reconcile_dual_writes"
 JOURNAL_DAYS = 30

@@ -30,10 +30,11 @@ from dualwrite.model.run_report import (
     StageResult,
 )
 from dualwrite.postgres.remembered import interventions
-from dualwrite.runs import first_look, repair, second_look, sweep, undo
+from dualwrite.runs import first_look, repair, second_look, undo
 from dualwrite.runs.reconcile_plan import Plan, Run
 from dualwrite.runs.report.build import Parts, build_report
-from dualwrite.runs.sweep import Sweeps
+from dualwrite.runs.slices import sweep
+from dualwrite.runs.slices.sweep import Sweeps
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 
 from dualwrite.catalog import CATALOG
-from dualwrite.runs import reconciliation, sweep
-from dualwrite.runs.sweep import Sweeps
+from dualwrite.runs import reconciliation
+from dualwrite.runs.slices import sweep
+from dualwrite.runs.slices.sweep import Sweeps
 from tests.support import examine_all, gap_run, one, reconciled, reconciliation_of, verify_all
 from tests.worlds import put, small_world
 

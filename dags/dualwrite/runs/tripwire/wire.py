@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from dualwrite.engine.compare import Examiner
-from dualwrite.engine.tripwire import Tripped, Tripwire
 from dualwrite.firestore.source import Source
-from dualwrite.model.baseline import Baseline, time_column
 from dualwrite.model.declaration import Collection
 from dualwrite.model.errors import DualWriteError, IdentityError
 from dualwrite.model.run_report import TripwireResult
 from dualwrite.model.windows import Window, with_overlap
 from dualwrite.postgres import Connection, condition
 from dualwrite.postgres import Error as PostgresError
-from dualwrite.postgres.remembered import baselines
 from dualwrite.postgres.target import Target
 from dualwrite.runs.reconcile_plan import Run
+from dualwrite.runs.tripwire import baselines
+from dualwrite.runs.tripwire.baseline import Baseline, time_column
+from dualwrite.runs.tripwire.tripwire import Tripped, Tripwire
 
 log = logging.getLogger(__name__)
 

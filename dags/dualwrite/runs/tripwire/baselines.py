@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dualwrite.model.baseline import Baseline
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.session import Session
+from dualwrite.runs.tripwire.baseline import Baseline
 
 _LOAD = sql.SQL("""
     SELECT field, edges, differences, untimed, sweep_called_at, sweep_due, stray, counted_at, coalesce(counted_seconds, 0),

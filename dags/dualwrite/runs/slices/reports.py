@@ -8,7 +8,7 @@ from typing import TypeVar
 from dualwrite.model import report
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import CollectionResult
-from dualwrite.model.slices import Slice
+from dualwrite.runs.slices.slice import Slice
 
 R = TypeVar("R", bound=CollectionResult)
 Made = Sequence[R | None]

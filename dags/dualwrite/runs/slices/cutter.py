@@ -26,10 +26,10 @@ from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.check_fields import begun
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.documents import is_valid_id
-from dualwrite.model.slices import Interval, Slice, cut, name_order, size, slices_of
 from dualwrite.model.windows import Window
 from dualwrite.postgres.sample import sample_keys
 from dualwrite.postgres.target import Target
+from dualwrite.runs.slices.slice import Interval, Slice, cut, name_order, size, slices_of
 
 log = logging.getLogger(__name__)
 

@@ -38,21 +38,21 @@ from datetime import datetime, timedelta
 
 from dualwrite.engine.compare import Examiner
 from dualwrite.firestore.source import Scan, Source
-from dualwrite.model.baseline import (
+from dualwrite.model.check_fields import END_OF_TIME
+from dualwrite.model.declaration import Collection, FieldPath
+from dualwrite.model.run_report import TripwireResult
+from dualwrite.model.verdicts import Verdict
+from dualwrite.model.windows import LONG_AGO, Window, whole_millisecond
+from dualwrite.postgres.target import Target
+from dualwrite.runs.tripwire import counts
+from dualwrite.runs.tripwire.baseline import (
     MOST_SLICES,
     SLICE,
     Baseline,
     TimeColumn,
     deviating,
     same_kind,
-    whole_millisecond,
 )
-from dualwrite.model.check_fields import END_OF_TIME
-from dualwrite.model.declaration import Collection, FieldPath
-from dualwrite.model.run_report import TripwireResult
-from dualwrite.model.verdicts import Verdict
-from dualwrite.model.windows import LONG_AGO, Window
-from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Tripwire:
         end = whole_millisecond(end)
         rows = self._target.count(self._collection)
         every = max(SLICE, rows // MOST_SLICES)
-        cuts = self._target.time_edges(self._collection, self._at.column, end, every)
+        cuts = counts.even_edges(self._target, self._collection, self._at.column, end, every)
         edges = (*(cut for cut in cuts if LONG_AGO < cut < end), end)
         baseline = Baseline(self._at.field, edges, (0,) * len(edges), 0)
         differences = [0] * len(edges)
@@ -242,8 +242,8 @@ class Tripwire:
                 documents,
             )
             change += difference - tripped.baseline.differences[n]
-            keys = self._target.keys_between(self._collection, self._at.column, window)
-            found_rows = examiner.examine_slice(self._slice(window, self._collection.fields), keys)
+            keys = counts.keys_within(self._target, self._collection, self._at.column, window)
+            found_rows = examiner.read_further(self._slice(window, self._collection.fields), keys)
             stand_ins += sum(f.verdict is Verdict.MATCHING for f in found_rows)
             tripped.baseline = tripped.baseline.with_difference(n, difference)
         tripped.slices = len(found)
@@ -271,7 +271,7 @@ class Tripwire:
     def _young(self, examiner: Examiner, baseline: Baseline, most: int) -> int:
         """How many documents without a time, up to `most`, arrived since the last look: those that young rows which no
         document of the window accounts for match. (What a young document without a row hides is told apart so.)"""
-        keys = self._target.keys_between(self._collection, self._at.column, Window(baseline.end, END_OF_TIME))
+        keys = counts.keys_within(self._target, self._collection, self._at.column, Window(baseline.end, END_OF_TIME))
         units = examiner.look.fresh(examiner.units_of(keys[: _MOST_YOUNG + 1]))
         if len(keys) > _MOST_YOUNG or baseline.kept_at is None:
             return 0
@@ -328,7 +328,7 @@ class Tripwire:
         )
 
     def _rows(self, edges: Sequence[datetime]) -> list[int]:
-        return self._target.counts_by_time(self._collection, self._at.column, edges)
+        return counts.rows_between(self._target, self._collection, self._at.column, edges)
 
     @property
     def _name(self) -> str:

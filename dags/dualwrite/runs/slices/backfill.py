@@ -11,19 +11,21 @@ from datetime import UTC, datetime
 from typing import TypedDict
 
 from dualwrite.engine.compare import Examiner
-from dualwrite.engine.looks import SliceLook, SweepLook
-from dualwrite.engine.sliced import examine_rest, examine_slice
-from dualwrite.engine.slicing import Cutter
+from dualwrite.engine.looks import SweepLook
 from dualwrite.engine.units import Policy
-from dualwrite.model.baseline import Baseline, BaselineJson
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import CollectionResult, SliceResult
-from dualwrite.model.slices import Slice
-from dualwrite.postgres import seen_keys
-from dualwrite.postgres.remembered import baselines, differences, watermarks
-from dualwrite.runs import slices, tripwire
+from dualwrite.postgres.remembered import differences, watermarks
 from dualwrite.runs.backfill import DAG_ID, Run, count_both, examiner_of, excused_in, policy_of, verdict_of
 from dualwrite.runs.record import capped, phase
+from dualwrite.runs.slices import reports, seen_keys
+from dualwrite.runs.slices.cutter import Cutter
+from dualwrite.runs.slices.examine import SliceLook, examine_rest, examine_slice
+from dualwrite.runs.slices.scans import left_to_others, scans_of
+from dualwrite.runs.slices.slice import Slice
+from dualwrite.runs.tripwire import baselines
+from dualwrite.runs.tripwire import wire as tripwire
+from dualwrite.runs.tripwire.baseline import Baseline, BaselineJson
 
 
 def cut_gap(run: Run, estimated: Mapping[str, int]) -> list[Slice]:
@@ -42,7 +44,9 @@ def examine(run: Run, part: Slice, *, dry: bool, record: bool = True) -> Collect
         phase(run, found, mode="dry_run" if dry else "apply", window=window, part=part.number, logged=record),
         examiner_of(run, found, policy_of(params, dry=dry)) as examiner,
     ):
-        examiner.scan(params.scan_window, params.page_size, part)
+        collection = run.catalog[part.collection]
+        others = left_to_others(part, collection, params.scan_window)
+        examiner.read(scans_of(part, collection), params.page_size, others)
     return found.as_json()
 
 
@@ -90,7 +94,7 @@ def verify(run: Run, part: Slice) -> SliceResult:
         keys = seen_keys.Look(run.target, part.collection, DAG_ID, run.run_id)
         look = SliceLook(found, excused_in(run, part.collection), keys=keys)
         with Examiner(run.job(found), Policy(), look) as examiner:
-            examine_slice(examiner, part, params.page_size, look, keys)
+            examine_slice(examiner, part, params.page_size, look)
             examiner.look_again(look.ended(), params.grace_seconds)
         found.verification = verdict_of(found)
         with line.kept() as connection:
@@ -99,14 +103,14 @@ def verify(run: Run, part: Slice) -> SliceResult:
 
 
 def finish_verification(
-    run: Run, parts: Sequence[Slice], made: slices.Made[SliceResult], needed: Needed
+    run: Run, parts: Sequence[Slice], made: reports.Made[SliceResult], needed: Needed
 ) -> CollectionResult:
     """The last step of one collection's verification: the rows that no slice saw, then all added up. A verified
     collection's watermark moves to the moment before its first slice."""
     name, params = parts[0].collection, run.params
     found = CollectionReport(name, "verify")
     began = datetime.fromisoformat(needed["began"])
-    why = slices.lost(parts, made)
+    why = reports.lost(parts, made)
     with phase(run, found, mode="explain", window=None) as line:
         if why is not None:
             found.target_count = run.target.count(run.catalog[name])
@@ -125,7 +129,7 @@ def finish_verification(
                 watermarks.advance(connection, name, began, run.run_id, swept_at=began)
                 given = needed["baseline"]
                 baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
-    return slices.added_up("verify", parts, made, found.as_json())
+    return reports.added_up("verify", parts, made, found.as_json())
 
 
 def forget_looks(run: Run) -> None:

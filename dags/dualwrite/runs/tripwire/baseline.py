@@ -55,10 +55,6 @@ def time_column(collection: Collection) -> TimeColumn | None:
     return None
 
 
-def whole_millisecond(moment: datetime) -> datetime:
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
 class BaselineJson(TypedDict):
     """A baseline as it was measured, on its way to the task that keeps it."""
 

@@ -11,22 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dualwrite.engine.compare import Examiner
-from dualwrite.engine.looks import SliceLook, SweepLook
-from dualwrite.engine.sliced import examine_rest, examine_slice
-from dualwrite.engine.slicing import Cutter
+from dualwrite.engine.looks import SweepLook
 from dualwrite.engine.units import Policy
-from dualwrite.model.baseline import Baseline, BaselineJson
 from dualwrite.model.errors import DualWriteError
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import FirstLook, SliceResult
-from dualwrite.model.slices import Slice
-from dualwrite.postgres import seen_keys
-from dualwrite.postgres.remembered import baselines, differences, gone, watermarks
+from dualwrite.postgres.remembered import differences, gone, watermarks
 from dualwrite.postgres.remembered.differences import OpenDifference
 from dualwrite.postgres.target import Target
-from dualwrite.runs import first_look, slices, tripwire
+from dualwrite.runs import first_look
 from dualwrite.runs.reconcile_plan import DAG_ID, Run
 from dualwrite.runs.record import phase
+from dualwrite.runs.slices import reports, seen_keys
+from dualwrite.runs.slices.cutter import Cutter
+from dualwrite.runs.slices.examine import SliceLook, examine_rest, examine_slice
+from dualwrite.runs.slices.slice import Slice
+from dualwrite.runs.tripwire import baselines
+from dualwrite.runs.tripwire import wire as tripwire
+from dualwrite.runs.tripwire.baseline import Baseline, BaselineJson
 
 
 class SweepFailed(DualWriteError):
@@ -69,7 +71,7 @@ def look_at_slice(run: Run, part: Slice) -> SliceResult:
         # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
         look = SliceLook(found, known.excuses, known.own_labels, keys=keys)
         with Examiner(run.job(found), Policy(), look) as examiner:
-            examine_slice(examiner, part, first_look.PAGE_SIZE, look, keys)
+            examine_slice(examiner, part, first_look.PAGE_SIZE, look)
         pending = look.ended()
         with line.kept() as connection:
             first_look.keep(connection, run, look, pending)
@@ -81,8 +83,8 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> FirstLook:
     """The last step of a collection's sweep: the rows that no slice saw, and what a person excused and no slice saw. Moves
     the watermark, and returns the sweep's report as first_look.compare does. Raises SweepFailed without a report of each
     slice."""
-    parts, made = slices.of(name, sweeps.parts, sweeps.made)
-    if (why := slices.lost(parts, made)) is not None:
+    parts, made = reports.of(name, sweeps.parts, sweeps.made)
+    if (why := reports.lost(parts, made)) is not None:
         raise SweepFailed(f"A sweep needs all of its slices: of {name}, {why}. The next run sweeps it again.")
     looks = [m["look"] for m in made if m is not None]
     found = CollectionReport(name, "compare")
@@ -106,7 +108,7 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> FirstLook:
             given = sweeps.baselines[name]
             baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
             left = first_look.to_look_at(connection, run, name)
-    return left.of(slices.added_up("compare", parts, made, found.as_json()), scope="sweep", tripwire=None)
+    return left.of(reports.added_up("compare", parts, made, found.as_json()), scope="sweep", tripwire=None)
 
 
 def forget_looks(run: Run) -> None:
