@@ -1,5 +1,5 @@
 """The tripwire's baseline of each collection, `dualwrite.count_baselines`: documents minus rows, by interval
-(see model/baseline.py)."""
+(see baseline.py)."""
 
 from __future__ import annotations
 
