@@ -19,7 +19,7 @@ from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.postgres.target import Target
 from dualwrite.runs.tripwire import counts
-from dualwrite.runs.tripwire.baseline import MOST_SLICES, SLICE
+from dualwrite.runs.tripwire.baseline import BUCKET, MOST_BUCKETS
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 COMMENTS = CATALOG["comments"]
@@ -29,8 +29,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=2_000_000)
     rows = parser.parse_args().rows
-    slices = min(MOST_SLICES, max(4, rows // SLICE))
-    edges = [BEGIN + timedelta(seconds=rows * n / slices) for n in range(1, slices + 1)]
+    buckets = min(MOST_BUCKETS, max(4, rows // BUCKET))
+    edges = [BEGIN + timedelta(seconds=rows * n / buckets) for n in range(1, buckets + 1)]
     with server() as uri, psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("CREATE TABLE comments (id text PRIMARY KEY, content text, created_at timestamptz)")
         connection.execute(
@@ -42,7 +42,7 @@ def main() -> None:
             for name, statement in (("no index", "VACUUM ANALYZE comments"), ("an index", _INDEX)):
                 for part in statement.split(";"):
                     connection.execute(part)
-                took = {what: _median(target, e) for what, e in (("sums", edges[-3:]), ("each slice", edges))}
+                took = {what: _median(target, e) for what, e in (("sums", edges[-3:]), ("each bucket", edges))}
                 print(
                     f"{rows:,} rows, {name}: " + ", ".join(f"{what} {s:.2f} s" for what, s in took.items()), flush=True
                 )

@@ -73,12 +73,12 @@ def test_a_lost_delete_of_an_old_document_is_found_in_one_run(world, target_dsn,
     found = run()
     assert found.counts("comments") == {"extra": 1}
     assert collection(found, "comments")["scope"] == "recent"
-    assert collection(found, "comments")["tripwire"] == {"deviation": -1, "slices": 1, "calls_sweep": False, **COUNTED}
+    assert collection(found, "comments")["tripwire"] == {"deviation": -1, "buckets": 1, "calls_sweep": False, **COUNTED}
     assert len(found.alerts) == 1
     assert run(repair="all").alerts == []
     settled = run()  # the repair itself moved the difference back
     assert settled.alerts == []
-    assert collection(run(), "comments")["tripwire"]["slices"] == 0
+    assert collection(run(), "comments")["tripwire"]["buckets"] == 0
 
 
 def test_a_lost_creation_that_no_window_sees_is_found_in_one_run(world, run):
@@ -121,14 +121,14 @@ def test_a_creation_without_check_field_that_arrived_calls_no_sweep(world, targe
     execute(target_dsn, "INSERT INTO comments (id, post_id, user_id, user_name, content, created_at) "
                         "VALUES ('new', 'p1', 'u1', 'n', 'c', now())")  # fmt: skip
     found = run()
-    assert collection(found, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False, **COUNTED}
-    # Two hours later its row lies in a slice, and its document in none.
+    assert collection(found, "comments")["tripwire"] == {"deviation": 0, "buckets": 0, "calls_sweep": False, **COUNTED}
+    # Two hours later its row lies in a bucket, and its document in none.
     execute(target_dsn, "UPDATE comments SET created_at = now() - interval '100 minutes' WHERE id = 'new'")
     found = run()
     assert collection(found, "comments")["tripwire"]["calls_sweep"] is False
-    assert collection(found, "comments")["tripwire"]["slices"] == 1
+    assert collection(found, "comments")["tripwire"]["buckets"] == 1
     assert found.alerts == []
-    assert collection(run(), "comments")["tripwire"]["slices"] == 0
+    assert collection(run(), "comments")["tripwire"]["buckets"] == 0
 
 
 def test_a_deleted_post_leaves_orphans_that_are_examined_once_and_are_no_alarm(world, target_dsn, run):
@@ -138,7 +138,7 @@ def test_a_deleted_post_leaves_orphans_that_are_examined_once_and_are_no_alarm(w
     assert found.alerts == []
     assert found.counts("comments") == {"orphan": 40}
     again = run()
-    assert collection(again, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False, **COUNTED}
+    assert collection(again, "comments")["tripwire"] == {"deviation": 0, "buckets": 0, "calls_sweep": False, **COUNTED}
     assert collection(again, "comments")["documents_read"] == 0
 
 
@@ -151,7 +151,7 @@ def test_a_deviation_that_is_gone_at_the_second_look_is_not_examined(world, emul
 
     monkeypatch.setattr("dualwrite.runs.tripwire.tripwire.time.sleep", the_row_follows)
     found = run()
-    assert collection(found, "comments")["tripwire"] == {"deviation": 0, "slices": 0, "calls_sweep": False, **COUNTED}
+    assert collection(found, "comments")["tripwire"] == {"deviation": 0, "buckets": 0, "calls_sweep": False, **COUNTED}
     assert collection(found, "comments")["documents_read"] == 0
 
 
@@ -169,7 +169,7 @@ def test_what_was_created_since_the_sweep_and_lost_its_delete_is_found_when_no_w
     assert found.counts("comments") == {"extra": 1}
 
 
-def test_a_run_killed_after_it_examined_a_slice_forgets_nothing(world, emulator, target_dsn, run):
+def test_a_run_killed_after_it_examined_a_bucket_forgets_nothing(world, emulator, target_dsn, run):
     world.document("boards/b1/posts/p1/comments/c7").delete()
     before = one(target_dsn, "SELECT differences FROM dualwrite.count_baselines WHERE collection = 'comments'")
 
@@ -215,7 +215,7 @@ def test_a_tripwire_that_fails_is_told_and_costs_nothing_else(world, target_dsn,
                            "WHERE collection = 'comments'")  # fmt: skip
 
 
-def test_a_slice_that_breaks_off_leaves_the_window_examined(world, target_dsn, run, monkeypatch):
+def test_a_bucket_that_breaks_off_leaves_the_window_examined(world, target_dsn, run, monkeypatch):
     world.document("boards/b1/posts/p1/comments/c7").delete()
     world.document("boards/b1/posts/p1/comments/new").set(comment(createdAt=datetime.now(UTC)))
     pages = Source.pages
@@ -255,7 +255,7 @@ def test_counts_that_take_long_are_made_less_often(world, target_dsn, run):
 
 
 def test_few_edges_give_the_sums_that_many_do(world, target_dsn):
-    """Sums are counted in another way than slices, for a fraction of the time."""
+    """Sums are counted in another way than buckets, for a fraction of the time."""
     edges = [LONG_AGO + n * HOUR for n in range(0, 41, 4)]
     with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
         each = counts.rows_between(target, CATALOG["comments"], "created_at", edges)
@@ -267,8 +267,8 @@ def test_few_edges_give_the_sums_that_many_do(world, target_dsn):
 
 @pytest.fixture
 def wire(world, emulator, target_dsn, monkeypatch):
-    """The tripwire of comments, with slices of ten rows."""
-    monkeypatch.setattr(tripwire, "SLICE", 10)
+    """The tripwire of comments, with buckets of ten rows."""
+    monkeypatch.setattr(tripwire, "BUCKET", 10)
     comments = CATALOG["comments"]
     with (
         Source(world.project, emulator_host=emulator) as source,
@@ -281,7 +281,7 @@ END = (LONG_AGO + 1000 * HOUR).replace(microsecond=123000)
 
 
 def _truth(world, dsn: str, baseline) -> list[int]:
-    """Documents minus rows of each slice, counted one by one."""
+    """Documents minus rows of each bucket, counted one by one."""
     times = [
         d.get("createdAt") for d in world.collection("boards/b1/posts/p1/comments").get() if "createdAt" in d.to_dict()
     ]
@@ -291,7 +291,7 @@ def _truth(world, dsn: str, baseline) -> list[int]:
     return [sum(w.start <= t < w.end for t in times) - sum(w.start <= t < w.end for t in rows) for w in windows]
 
 
-def test_a_baseline_holds_the_difference_of_each_slice(world, target_dsn, wire):
+def test_a_baseline_holds_the_difference_of_each_bucket(world, target_dsn, wire):
     world.document("boards/b1/posts/p1/comments/c7").delete()
     execute(target_dsn, "DELETE FROM comments WHERE id IN ('c15', 'c25', 'c26')")
     timeless = comment()
@@ -314,9 +314,9 @@ def test_a_baseline_holds_the_difference_of_each_slice(world, target_dsn, wire):
 
 
 @pytest.mark.parametrize("moves", [1, 2, 9])
-def test_a_slice_whose_rows_move_while_it_is_measured_is_measured_again(world, target_dsn, wire, monkeypatch, moves):
+def test_a_bucket_whose_rows_move_while_it_is_measured_is_measured_again(world, target_dsn, wire, monkeypatch, moves):
     """A row that goes between the two counts would be taken for a difference that had been there."""
-    counted, gone = wire._rows, [f"c{n}" for n in range(moves)]  # of one slice
+    counted, gone = wire._rows, [f"c{n}" for n in range(moves)]  # of one bucket
     asked = []
 
     def rows(edges):
@@ -333,15 +333,15 @@ def test_a_slice_whose_rows_move_while_it_is_measured_is_measured_again(world, t
         assert list(found.differences) == _truth(world, target_dsn, found)
 
 
-def test_more_slices_than_a_run_examines_call_a_sweep(world, target_dsn, run, monkeypatch):
+def test_more_buckets_than_a_run_examines_call_a_sweep(world, target_dsn, run, monkeypatch):
     """And just as many are examined."""
-    monkeypatch.setattr(tripwire, "SLICE", 10)
+    monkeypatch.setattr(tripwire, "BUCKET", 10)
     assert run(scope="sweep", collections=["comments"]).alerts == []
     for name in ("c3", "c23"):
         world.document(f"boards/b1/posts/p1/comments/{name}").delete()
     for most, expected in (
-        (1, {"deviation": -2, "slices": 0, "calls_sweep": True, **COUNTED}),
-        (2, {"deviation": -2, "slices": 2, "calls_sweep": False, **COUNTED}),
+        (1, {"deviation": -2, "buckets": 0, "calls_sweep": True, **COUNTED}),
+        (2, {"deviation": -2, "buckets": 2, "calls_sweep": False, **COUNTED}),
     ):
         execute(target_dsn, "UPDATE dualwrite.count_baselines SET sweep_due = false, sweep_called_at = NULL")
         monkeypatch.setattr(tripwire, "MOST_EXAMINED", most)
@@ -363,7 +363,7 @@ def test_an_archived_document_whose_row_stayed_calls_a_sweep(world, target_dsn, 
     """Moved to another path of the same collection id, it is counted as before."""
     archive(world, "boards/b1/posts/p1/comments/c7")
     found = run()
-    assert collection(found, "comments")["tripwire"] == {"deviation": 1, "slices": 0, "calls_sweep": True, **COUNTED}
+    assert collection(found, "comments")["tripwire"] == {"deviation": 1, "buckets": 0, "calls_sweep": True, **COUNTED}
     assert run().counts("comments") == {"extra": 1}
 
 
@@ -371,7 +371,7 @@ def test_an_archived_document_whose_row_went_calls_no_sweep(world, target_dsn, r
     archive(world, "boards/b1/posts/p1/comments/c7")
     execute(target_dsn, "DELETE FROM comments WHERE id = 'c7'")
     found = run()
-    assert collection(found, "comments")["tripwire"] == {"deviation": 2, "slices": 1, "calls_sweep": False, **COUNTED}
+    assert collection(found, "comments")["tripwire"] == {"deviation": 2, "buckets": 1, "calls_sweep": False, **COUNTED}
     assert found.alerts == []
     assert collection(run(), "comments")["tripwire"]["deviation"] == 0
 
@@ -471,7 +471,7 @@ def _one_lost_among(number: int, world, target_dsn, run) -> Iterator[tuple[str, 
     assert swept.alerts == []
     yield "sweep", collection(swept, "comments")["billed_reads"]
     quiet = collection(run(collections=["comments"]), "comments")
-    assert quiet["tripwire"]["slices"] == 0
+    assert quiet["tripwire"]["buckets"] == 0
     yield "quiet", quiet["billed_reads"]
     # On a busy machine the counts may have taken so long that the next run would leave them out.
     execute(target_dsn, "UPDATE dualwrite.count_baselines SET counted_seconds = 0")
@@ -496,7 +496,7 @@ def _costs(number: int, world, target_dsn, run) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_one_lost_delete_among_20000_is_found_for_a_slice_and_a_quiet_run_costs_less_than_a_hundredth_of_a_sweep(
+def test_one_lost_delete_among_20000_is_found_for_a_bucket_and_a_quiet_run_costs_less_than_a_hundredth_of_a_sweep(
     world, target_dsn, run
 ):
     _costs(20_000, world, target_dsn, run)
@@ -504,5 +504,5 @@ def test_one_lost_delete_among_20000_is_found_for_a_slice_and_a_quiet_run_costs_
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-def test_one_lost_delete_among_100000_is_found_for_a_slice(world, target_dsn, run):
+def test_one_lost_delete_among_100000_is_found_for_a_bucket(world, target_dsn, run):
     _costs(100_000, world, target_dsn, run)

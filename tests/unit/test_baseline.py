@@ -1,4 +1,4 @@
-"""The tripwire's arithmetic: slices that touch, and a bisection that finds exactly what deviates."""
+"""The tripwire's arithmetic: buckets that touch, and a bisection that finds exactly what deviates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dualwrite.catalog import CATALOG
 from dualwrite.model.windows import LONG_AGO, whole_millisecond
 from dualwrite.runs.tripwire.baseline import Baseline, deviating, time_column
-from dualwrite.runs.tripwire.tripwire import Tripwire, _Look
+from dualwrite.runs.tripwire.tripwire import Tripwire, _Counts
 
 T = datetime(2026, 2, 1, tzinfo=UTC)
 MOMENTS = st.integers(0, 10**13).map(lambda microseconds: T + timedelta(microseconds=microseconds))
@@ -28,19 +28,19 @@ def baseline(differences: list[int]) -> Baseline:
     st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 50), st.integers(0, 3)), min_size=1, max_size=40),
     st.sampled_from([1, -1]),
 )
-def test_bisection_finds_every_slice_that_deviates_in_one_direction(slices, sign):
-    kept = baseline([difference for difference, _, _ in slices])
-    rows = [number for _, number, _ in slices]
-    documents = [difference + number + sign * lost for difference, number, lost in slices]
+def test_bisection_finds_every_bucket_that_deviates_in_one_direction(buckets, sign):
+    kept = baseline([difference for difference, _, _ in buckets])
+    rows = [number for _, number, _ in buckets]
+    documents = [difference + number + sign * lost for difference, number, lost in buckets]
 
     def count(window):
         return sum(n for n, edge in zip(documents, kept.edges, strict=True) if window.start < edge <= window.end)
 
     found = deviating(kept, rows, count)
-    assert found == [(n, documents[n]) for n, (_, _, lost) in enumerate(slices) if lost]
+    assert found == [(n, documents[n]) for n, (_, _, lost) in enumerate(buckets) if lost]
 
 
-def test_one_lost_row_among_a_thousand_slices_takes_eleven_counts():
+def test_one_lost_row_among_a_thousand_buckets_takes_eleven_counts():
     kept = baseline([0] * 1024)
     asked = []
 
@@ -69,7 +69,7 @@ def test_an_edge_cuts_a_document_and_its_truncated_row_alike(document, moment):
     assert (document < edge) == (whole_millisecond(document) < edge)
 
 
-def test_small_slices_at_the_end_are_joined_until_they_are_full():
+def test_small_buckets_at_the_end_are_joined_until_they_are_full():
     kept = baseline([1, 2]).extended(T + timedelta(days=1))
     assert kept.differences == (1, 2, 0)
     joined = kept.joined([900, 900, 100])
@@ -79,14 +79,14 @@ def test_small_slices_at_the_end_are_joined_until_they_are_full():
     assert kept.extended(T) is kept
 
 
-def test_what_can_be_sliced_by_time_and_what_is_left_to_sweeps():
-    sliced = {c.name: at for c in CATALOG if (at := time_column(c))}
-    assert {name: at.field for name, at in sliced.items()} == {
+def test_what_can_be_divided_by_time_and_what_is_left_to_sweeps():
+    divided = {c.name: at for c in CATALOG if (at := time_column(c))}
+    assert {name: at.field for name, at in divided.items()} == {
         "users": "createdAt", "posts": "createdAt", "comments": "createdAt", "replies": "createdAt", "likes": "createdAt",
         "reactions": "createdAt", "blocks": "blockedAt", "drafts": "savedAt", "reviews": "createdAt",
         "notifications": "timestamp",
     }  # fmt: skip
-    assert sliced["notifications"].column == "created_at"
+    assert divided["notifications"].column == "created_at"
 
 
 @given(st.lists(st.tuples(*[st.integers(-2, 2)] * 3), min_size=2, max_size=2))
@@ -97,7 +97,7 @@ def test_only_what_deviates_alike_at_both_looks_counts(looks):
         None, SimpleNamespace(close=lambda: None), CATALOG["comments"], time_column(CATALOG["comments"])
     )
     found: list[tuple[int, ...]] = []
-    # Of the slices, of the new one, and of the documents that none holds; as many rows as documents everywhere else.
+    # Of the buckets, of the new one, and of the documents that none holds; as many rows as documents everywhere else.
     seen = [tripwire_look(*look) for look in looks]
     with (
         mock.patch.object(Tripwire, "_look", side_effect=seen),
@@ -110,5 +110,5 @@ def test_only_what_deviates_alike_at_both_looks_counts(looks):
     assert found == ([expected] if any(expected) else [])
 
 
-def tripwire_look(old: int, new: int, untimed: int) -> _Look:
-    return _Look(T, documents=5 + old, new=5 + new, recent=5, untimed=untimed, stray=0, new_slices=1, rows=[5, 5, 5])
+def tripwire_look(old: int, new: int, untimed: int) -> _Counts:
+    return _Counts(T, documents=5 + old, new=5 + new, recent=5, untimed=untimed, stray=0, new_buckets=1, rows=[5, 5, 5])

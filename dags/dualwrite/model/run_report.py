@@ -109,10 +109,10 @@ class SliceResult(CollectionResult):
 
 
 class TripwireResult(TypedDict):
-    """What the counts of a collection led to."""
+    """What the counts of a collection led to. `buckets`: stretches of time that were examined because of them."""
 
     deviation: int
-    slices: int
+    buckets: int
     calls_sweep: bool
     failed: str | None
     waits_until: str | None

@@ -23,10 +23,10 @@ def _tripped(name: str, tripped: TripwireResult) -> str:
     """What the counts of a collection led to."""
     if tripped["failed"]:
         return f"{name}: the tripwire failed, so between two sweeps nothing sees old losses: {tripped['failed']}"
-    slices = tripped["slices"]
+    buckets = tripped["buckets"]
     text = f"{name}: counts moved by {tripped['deviation']:+,} since the last complete comparison"
-    if slices:
-        text += f"; {slices:,} slice{'s' if slices != 1 else ''} of time examined"
+    if buckets:
+        text += f"; {buckets:,} stretch{'es' if buckets != 1 else ''} of time examined"
     return f"{text}; a sweep is due in the next run." if tripped["calls_sweep"] else f"{text}."
 
 

@@ -1,7 +1,7 @@
-"""Pure: how many documents a collection has more than its table has rows, slice by slice of the time of creation, when it
+"""Pure: how many documents a collection has more than its table has rows, bucket by bucket of the time of creation, when it
 was last compared whole.
 
-A slice is a stretch of time between two edges, half-open. Edges lie on whole milliseconds, because rows written by the
+A bucket is a stretch of time between two edges, half-open. Edges lie on whole milliseconds, because rows written by the
 app are cut off there and documents aren't: so both sides are cut alike.
 """
 
@@ -17,11 +17,11 @@ from dualwrite.model.check_fields import Check
 from dualwrite.model.declaration import Collection
 from dualwrite.model.windows import LONG_AGO, Window
 
-SLICE = 1_000
-"""Rows in a slice. Finding a deviation costs about one read for so many documents, and then these."""
+BUCKET = 1_000
+"""Rows in a bucket. Finding a deviation costs about one read for so many documents, and then these."""
 
-MOST_SLICES = 2_000
-"""Slices of one collection: above 2 million rows they get larger."""
+MOST_BUCKETS = 2_000
+"""Buckets of one collection: above 2 million rows they get larger."""
 
 
 CHEAP_SECONDS = 5
@@ -44,7 +44,7 @@ class TimeColumn:
 
 
 def time_column(collection: Collection) -> TimeColumn | None:
-    """By what a collection can be sliced: the first compared timestamp column that comes from a check field, which has an
+    """By what a collection can be divided: the first compared timestamp column that comes from a check field, which has an
     index. None where there is none, or where one document has many rows."""
     if collection.entries is not None:
         return None
@@ -67,11 +67,11 @@ class BaselineJson(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Documents minus rows of each slice, counted just before the slice was examined on both sides.
+    """Documents minus rows of each bucket, counted just before the bucket was examined on both sides.
 
     Why just before: what was lost by then the examination found, and what is lost later moves the difference. `edges` are
-    where the slices end; the first one begins at the beginning of time. `untimed` documents state no time, so no slice
-    holds them; their rows lie in the slice of the stand-in.
+    where the buckets end; the first one begins at the beginning of time. `untimed` documents state no time, so no bucket
+    holds them; their rows lie in the bucket of the stand-in.
     """
 
     field: str
@@ -79,7 +79,7 @@ class Baseline:
     differences: tuple[int, ...]
     untimed: int
     sweep_called_at: datetime | None = None
-    """When a deviation that lies in no slice last called a sweep."""
+    """When a deviation that lies in no bucket last called a sweep."""
     sweep_due: bool = False
     """Whether the next run is to sweep. (Not told by the watermark: the age of the last sweep stays what it is.)"""
     stray: int | None = None
@@ -121,19 +121,19 @@ class Baseline:
         return self.edges[-1]
 
     def window(self, first: int, after: int) -> Window:
-        """The time of the slices `first` to `after`, the latter excluded."""
+        """The time of the buckets `first` to `after`, the latter excluded."""
         return Window(LONG_AGO if first == 0 else self.edges[first - 1], self.edges[after - 1])
 
     def with_difference(self, n: int, difference: int) -> Baseline:
         return replace(self, differences=(*self.differences[:n], difference, *self.differences[n + 1 :]))
 
     def extended(self, end: datetime) -> Baseline:
-        """With one more slice, up to `end`, in which as many documents as rows are expected."""
+        """With one more bucket, up to `end`, in which as many documents as rows are expected."""
         return replace(self, edges=(*self.edges, end), differences=(*self.differences, 0)) if end > self.end else self
 
     def joined(self, rows: Sequence[int]) -> Baseline:
-        """With the last two slices as one while they are small together: each run adds one. `rows` are those of all."""
-        if len(self.edges) < 2 or rows[-1] + rows[-2] > SLICE:
+        """With the last two buckets as one while they are small together: each run adds one. `rows` are those of all."""
+        if len(self.edges) < 2 or rows[-1] + rows[-2] > BUCKET:
             return self
         together = sum(self.differences[-2:])
         return replace(
@@ -142,9 +142,9 @@ class Baseline:
 
 
 def deviating(baseline: Baseline, rows: Sequence[int], count: Callable[[Window], int]) -> list[tuple[int, int]]:
-    """The slices whose difference isn't the baseline's, each with its number of documents, found by bisection.
+    """The buckets whose difference isn't the baseline's, each with its number of documents, found by bisection.
 
-    `rows` are those of each slice, `count` counts documents. A half whose deviation is 0 is left alone: what cancels out
+    `rows` are those of each bucket, `count` counts documents. A half whose deviation is 0 is left alone: what cancels out
     inside it is not found.
     """
     differences = [0, *accumulate(baseline.differences)]

@@ -1,7 +1,7 @@
 """The tripwire: counts of documents against counts of rows, between two sweeps.
 
 count() costs a thousandth of reading, so every run can ask whether a collection still has as many documents more than
-rows as when it was last compared whole (its baseline). Where that has changed and stays so at two looks, the slices of
+rows as when it was last compared whole (its baseline). Where that has changed and stays so at two looks, the buckets of
 time that hold the change are found by bisection and examined, documents and rows. So it finds the delete of an old
 document, and the creation of one that no window saw, without reading the collection.
 
@@ -10,18 +10,18 @@ What runs beside it, and why it raises no false alarm:
 1. *A client writes its document first, and its row seconds later.* What is younger than the window of this run isn't
    counted by the tripwire: the window examines it. Of an old document that is deleted, two looks a grace apart see
    different things.
-2. *The counts of the two sides are of different moments.* Documents are counted at one read_time, the rows of all slices
+2. *The counts of the two sides are of different moments.* Documents are counted at one read_time, the rows of all buckets
    in one statement; a change between the two goes away at the second look. While a baseline is measured, the rows are
-   counted before and after the documents, and slices in which they moved are measured again.
-3. *A loss while a baseline is measured.* A slice is measured before it is examined: what was lost by then, the
+   counted before and after the documents, and buckets in which they moved are measured again.
+3. *A loss while a baseline is measured.* A bucket is measured before it is examined: what was lost by then, the
    examination finds; what is lost later moves the difference. No loss falls between the two.
-4. *An honest change.* A post is deleted, its comments' rows cascade, their documents stay for ever: the slices are
+4. *An honest change.* A post is deleted, its comments' rows cascade, their documents stay for ever: the buckets are
    examined, nothing is called drift, and their new difference is the baseline. So are our own repairs.
 5. *Killed at any line.* The baseline is kept in the transaction that keeps what was found; without it, the next run sees
    the same deviation.
 
 6. *Archived.* A document that moves to another path of the same collection id is still counted, and its row must go. What
-   lies below another top-level collection is counted apart: more of it than slices lost rows calls a sweep. A move below
+   lies below another top-level collection is counted apart: more of it than buckets lost rows calls a sweep. A move below
    the same top-level collection is seen by the sweep alone.
 
 It can't see a loss that is cancelled out by another one of the opposite kind in the same half, nor any edit.
@@ -46,8 +46,8 @@ from dualwrite.model.windows import LONG_AGO, Window, whole_millisecond
 from dualwrite.postgres.target import Target
 from dualwrite.runs.tripwire import counts
 from dualwrite.runs.tripwire.baseline import (
-    MOST_SLICES,
-    SLICE,
+    BUCKET,
+    MOST_BUCKETS,
     Baseline,
     TimeColumn,
     deviating,
@@ -57,10 +57,10 @@ from dualwrite.runs.tripwire.baseline import (
 log = logging.getLogger(__name__)
 
 MOST_EXAMINED = 20
-"""Slices that one run examines; where more deviate, a sweep is the better look."""
+"""Buckets that one run examines; where more deviate, a sweep is the better look."""
 
 SWEEP_CALLED_EVERY = timedelta(hours=6)
-"""How often a deviation that lies in no slice may call a sweep early: a sweep reads every document."""
+"""How often a deviation that lies in no bucket may call a sweep early: a sweep reads every document."""
 
 _COUNTS_AT_ONCE = 8
 _MOST_YOUNG = 1_000
@@ -74,14 +74,14 @@ class Tripped:
     baseline: Baseline
     deviation: int = 0
     """Documents too many (or, negative, too few) against the baseline, at both looks."""
-    slices: int = 0
-    """Slices that were examined because of it."""
+    buckets: int = 0
+    """Buckets that were examined because of it."""
     calls_sweep: bool = False
 
     def as_json(self) -> TripwireResult:
         return {
             "deviation": self.deviation,
-            "slices": self.slices,
+            "buckets": self.buckets,
             "calls_sweep": self.calls_sweep,
             "failed": None,
             "waits_until": None,
@@ -89,31 +89,31 @@ class Tripped:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Counts:
     """The counts of one look: documents at one read_time, rows in one snapshot."""
 
     read_time: datetime
     documents: int
-    """Of all slices of the baseline, without the new one."""
+    """Of all buckets of the baseline, without the new one."""
     new: int
     recent: int
     untimed: int
     stray: int
     """Below another top-level collection."""
-    new_slices: int
-    """1 where there is a new slice, else 0."""
+    new_buckets: int
+    """1 where there is a new bucket, else 0."""
     rows: list[int]
-    """Of each slice, the new one included, and what is younger; where only sums are asked for, the first one holds all
-    slices but the last two."""
+    """Of each bucket, the new one included, and what is younger; where only sums are asked for, the first one holds all
+    buckets but the last two."""
 
     @property
     def rows_before(self) -> int:
-        """Of all slices of the baseline."""
-        return sum(self.rows[: len(self.rows) - 1 - self.new_slices])
+        """Of all buckets of the baseline."""
+        return sum(self.rows[: len(self.rows) - 1 - self.new_buckets])
 
     @property
     def rows_new(self) -> int:
-        return sum(self.rows[len(self.rows) - 1 - self.new_slices : -1])
+        return sum(self.rows[len(self.rows) - 1 - self.new_buckets : -1])
 
 
 class Tripwire:
@@ -129,11 +129,11 @@ class Tripwire:
     # --- before a complete comparison ---------------------------------------------------------------------------------
 
     def measure(self, end: datetime) -> Baseline:
-        """The difference of each slice up to `end`. To be called before the collection is examined whole, and to be
+        """The difference of each bucket up to `end`. To be called before the collection is examined whole, and to be
         kept with what that finds. Billed: about two reads for 1,000 documents."""
         end = whole_millisecond(end)
         rows = self._target.count(self._collection)
-        every = max(SLICE, rows // MOST_SLICES)
+        every = max(BUCKET, rows // MOST_BUCKETS)
         cuts = counts.even_edges(self._target, self._collection, self._at.column, end, every)
         edges = (*(cut for cut in cuts if LONG_AGO < cut < end), end)
         baseline = Baseline(self._at.field, edges, (0,) * len(edges), 0)
@@ -145,7 +145,7 @@ class Tripwire:
             total, read_time = self._source.count(self._all)
             untimed = total - self._count(Window(LONG_AGO, END_OF_TIME), read_time)
             stray = self._stray(total, read_time)
-            for n, documents in self._count_slices(baseline, todo, read_time):
+            for n, documents in self._count_buckets(baseline, todo, read_time):
                 differences[n] = documents - before[n]
             after = self._rows(edges)
             todo = [n for n in todo if before[n] != after[n]]
@@ -153,19 +153,19 @@ class Tripwire:
                 break
         return replace(baseline, differences=tuple(differences), untimed=untimed, stray=stray)
 
-    def _count_slices(self, baseline: Baseline, slices: Iterable[int], read_time: datetime) -> list[tuple[int, int]]:
-        """Documents of each slice. Many small counts: they run side by side."""
+    def _count_buckets(self, baseline: Baseline, buckets: Iterable[int], read_time: datetime) -> list[tuple[int, int]]:
+        """Documents of each bucket. Many small counts: they run side by side."""
 
         def count(n: int) -> tuple[int, int]:
             return n, self._count(baseline.window(n, n + 1), read_time)
 
         with ThreadPoolExecutor(_COUNTS_AT_ONCE) as threads:
-            return list(threads.map(count, slices))
+            return list(threads.map(count, buckets))
 
     # --- in each run that doesn't compare it whole ------------------------------------------------------------------------
 
     def look(self, examiner: Examiner, baseline: Baseline, *, end: datetime, grace: float, now: datetime) -> Tripped:
-        """Compares the counts with the baseline, and examines the slices that changed, up to `end`: what is younger is
+        """Compares the counts with the baseline, and examines the buckets that changed, up to `end`: what is younger is
         the window's part, and has been examined by then. The examiner's look is the window's first one."""
         extended = baseline.extended(whole_millisecond(end))
         began = time.monotonic()
@@ -186,12 +186,12 @@ class Tripwire:
         tripped = Tripped(extended, old + new + untimed + stray)
         if old or new or untimed or stray:
             self._find(examiner, baseline, tripped, second, old, new, untimed, stray, now)
-        if tripped.slices == 0 and not tripped.calls_sweep:
+        if tripped.buckets == 0 and not tripped.calls_sweep:
             tripped.baseline = tripped.baseline.joined(second.rows[:-1])
         return tripped
 
-    def _deviations(self, baseline: Baseline, look: _Look) -> tuple[int, int, int, int]:
-        """The deviations of the baseline's slices, of the new one, of the documents in no slice, and of those elsewhere.
+    def _deviations(self, baseline: Baseline, look: _Counts) -> tuple[int, int, int, int]:
+        """The deviations of the baseline's buckets, of the new one, of the documents in no bucket, and of those elsewhere.
 
         A new untimed document with its row is no deviation: for now the row counts as recent, where no document matches
         it. Nor is a recent document elsewhere, which has no row.
@@ -211,22 +211,22 @@ class Tripwire:
         examiner: Examiner,
         baseline: Baseline,
         tripped: Tripped,
-        look: _Look,
+        look: _Counts,
         old: int,
         new: int,
         untimed: int,
         stray: int,
         now: datetime,
     ) -> None:
-        """Examines the slices that deviate, and keeps their new difference; calls a sweep for what lies in none."""
-        slices = len(baseline.edges)
+        """Examines the buckets that deviate, and keeps their new difference; calls a sweep for what lies in none."""
+        buckets = len(baseline.edges)
         found: list[tuple[int, int]] = []
         if old:
-            found = deviating(baseline, look.rows[:slices], lambda window: self._count(window, look.read_time))
+            found = deviating(baseline, look.rows[:buckets], lambda window: self._count(window, look.read_time))
         if new:
-            found.append((slices, look.new))
+            found.append((buckets, look.new))
         if len(found) > MOST_EXAMINED:
-            log.warning("%s: counts deviate in %d slices of time, so a sweep is requested", self._name, len(found))
+            log.warning("%s: counts deviate in %d buckets of time, so a sweep is requested", self._name, len(found))
             self._call_sweep(tripped, now)
             return
         change = stand_ins = 0
@@ -243,18 +243,18 @@ class Tripwire:
             )
             change += difference - tripped.baseline.differences[n]
             keys = counts.keys_within(self._target, self._collection, self._at.column, window)
-            found_rows = examiner.read_further(self._slice(window, self._collection.fields), keys)
+            found_rows = examiner.read_further(self._scan(window, self._collection.fields), keys)
             stand_ins += sum(f.verdict is Verdict.MATCHING for f in found_rows)
             tripped.baseline = tripped.baseline.with_difference(n, difference)
-        tripped.slices = len(found)
-        # A row whose document states no time lies in a slice, and its document in none.
+        tripped.buckets = len(found)
+        # A row whose document states no time lies in a bucket, and its document in none.
         if untimed > 0:
             settled = min(untimed, max(0, -change), stand_ins)
         else:
             settled = -min(-untimed, max(0, change))
         if untimed - settled > 0:
             settled += self._young(examiner, tripped.baseline, untimed - settled)
-        # A document that was archived as it should be took its row with it, so a slice holds a document too many.
+        # A document that was archived as it should be took its row with it, so a bucket holds a document too many.
         explained = min(stray, max(0, change + min(0, settled))) if stray > 0 else -min(-stray, max(0, -change))
         tripped.baseline = replace(
             tripped.baseline,
@@ -295,8 +295,8 @@ class Tripwire:
 
     # --- counts -------------------------------------------------------------------------------------------------------------
 
-    def _look(self, baseline: Baseline, extended: Baseline, *, whole: bool) -> _Look:
-        """The counts of now. `whole`: the rows of each slice; else only their sums, for a fraction of the time."""
+    def _look(self, baseline: Baseline, extended: Baseline, *, whole: bool) -> _Counts:
+        """The counts of now. `whole`: the rows of each bucket; else only their sums, for a fraction of the time."""
         total, read_time = self._source.count(self._all)
         documents = self._count(Window(LONG_AGO, baseline.end), read_time)
         is_longer = extended.end > baseline.end
@@ -304,7 +304,7 @@ class Tripwire:
         recent = self._count(Window(extended.end, END_OF_TIME), read_time)
         stray = self._stray(total, read_time)
         rows = self._rows(extended.edges if whole else extended.edges[-3:])
-        return _Look(read_time, documents, new, recent, total - documents - new - recent, stray, int(is_longer), rows)
+        return _Counts(read_time, documents, new, recent, total - documents - new - recent, stray, int(is_longer), rows)
 
     def _stray(self, total: int, read_time: datetime) -> int:
         """How many of the documents of this collection id lie below another top-level collection than the collection's."""
@@ -316,9 +316,9 @@ class Tripwire:
         return total - sum(self._source.count(scan, read_time)[0] for scan in within)
 
     def _count(self, window: Window, read_time: datetime) -> int:
-        return self._source.count(self._slice(window), read_time)[0]
+        return self._source.count(self._scan(window), read_time)[0]
 
-    def _slice(self, window: Window, fields: tuple[FieldPath, ...] = ()) -> Scan:
+    def _scan(self, window: Window, fields: tuple[FieldPath, ...] = ()) -> Scan:
         return replace(
             self._all,
             fields=fields,

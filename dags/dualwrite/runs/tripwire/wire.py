@@ -28,7 +28,7 @@ YOUNG = timedelta(hours=2)
 
 
 def measure(source: Source, target: Target, collection: Collection, before: datetime) -> Baseline | None:
-    """The baseline of a collection that is about to be compared whole; None where it can't be sliced by time, or can't be
+    """The baseline of a collection that is about to be compared whole; None where it can't be divided by time, or can't be
     counted now: the comparison doesn't need it."""
     at = time_column(collection)
     if at is None:
@@ -105,7 +105,7 @@ class Wire:
         if self.failed is None and self.waits_until is None:
             return self.tripped.as_json() if self.tripped else None
         waits = self.waits_until.isoformat() if self.waits_until else None
-        return {"deviation": 0, "slices": 0, "calls_sweep": False, "failed": self.failed, "waits_until": waits}
+        return {"deviation": 0, "buckets": 0, "calls_sweep": False, "failed": self.failed, "waits_until": waits}
 
 
 def _told(error: Exception) -> str:
