@@ -91,6 +91,7 @@ _COUNTED = ("unit/test_baseline.py", "integration/test_tripwire.py")
 _IN_SLICES = (
     "unit/test_slices.py",
     "integration/test_slices.py",
+    "integration/test_slicing.py",
     "integration/test_slices_beside_others.py",
     "integration/reconcile/test_slices.py",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 
 from hypothesis import given
@@ -78,6 +78,41 @@ def test_every_name_lies_in_exactly_one_slice_also_those_beyond_all_known_names(
             if (s.start is None or name_order(s.start) <= order) and (s.end is None or order < name_order(s.end))
         ]
         assert len(holding) == 1
+
+
+def _pieces(bounds: list[int], whole: int) -> list[int]:
+    """How long the pieces are between the bounds."""
+    return [after - before for before, after in pairwise([0, *bounds, whole])]
+
+
+@given(st.integers(0, 60), st.integers(1, 20))
+def test_known_names_are_spread_evenly_over_a_slice(known, wanted):
+    """Uneven ones would be counted and cut again: all of them, where there are few."""
+    names = [f"n{n:02}" for n in range(known)]
+    found = [names.index(name) for name in _spread(names, wanted)]
+    assert len(found) == min(wanted, known)
+    pieces = _pieces(found, known) if known > wanted else [1]
+    assert max(pieces) - min(pieces) <= 1
+
+
+@given(st.one_of(st.integers(0, 80), st.integers(0, 10**10)), st.integers(1, 63), st.integers(-12, 12))
+def test_time_is_split_evenly_down_to_the_microsecond(microseconds, wanted, hours):
+    """Inside the stretch, in UTC whatever zone its ends are told in."""
+    start = BEGIN.astimezone(timezone(timedelta(hours=hours)))
+    found = _split_time((start, start + timedelta(microseconds=microseconds)), wanted)
+    assert all(moment.tzinfo is UTC for moment in found)
+    assert len(found) == min(wanted, max(0, microseconds - 1))
+    pieces = _pieces([(moment - BEGIN) // timedelta(microseconds=1) for moment in found], microseconds)
+    assert max(pieces) - min(pieces) <= 1
+
+
+@given(st.lists(IDS, min_size=3, max_size=3, unique_by=name_order))
+def test_a_bound_lies_strictly_inside_its_slice_in_firestores_order(ids):
+    """On a bound it would cut off nothing; what is open at an end holds all names beyond."""
+    first, name, last = sorted(ids, key=name_order)
+    assert all(_inside(name, interval) for interval in [(first, last), (None, last), (first, None), (None, None)])
+    outside = [(name, last), (first, name), (name, None), (None, name), (last, None), (None, first), (last, first)]
+    assert not any(_inside(name, interval) for interval in outside)
 
 
 def test_a_cut_whose_parts_do_not_add_up_is_not_used():
