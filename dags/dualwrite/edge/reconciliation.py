@@ -137,24 +137,24 @@ def _opener(run_id: str, plan: Plan) -> reconciliation.Opened:
     return opened
 
 
-class _Kept(dict[str, R]):
-    """What a try of this task has finished, kept for the next one in Airflow's store for tasks (new in Airflow 3.3; without
-    it a retry begins anew). A task that ended well forgets it: when it is cleared, it is to look again."""
+@contextmanager
+def _finished(context: Mapping[str, Any], plan: Plan) -> Iterator[reconciliation.Finished[R]]:
+    """What this task finishes, kept for its next try in Airflow's store for tasks (new in Airflow 3.3; without it a retry
+    begins anew): one call of Airflow's API for each report. A task that ended well forgets it: when it is cleared, it is to look
+    again."""
+    store = context.get("task_state_store")
+    if store is None:
+        yield reconciliation.Finished()
+        return
+    made, kept = plan.now.isoformat(), store.get("kept") or {}
+    reports: dict[str, R] = dict(kept["reports"]) if kept.get("plan") == made else {}
 
-    def __init__(self, context: Mapping[str, Any], plan: Plan) -> None:
-        self._store = context.get("task_state_store")
-        self._plan = plan.now.isoformat()
-        kept = (self._store.get("kept") if self._store is not None else None) or {}
-        super().__init__(kept["reports"] if kept.get("plan") == self._plan else {})
+    def keep(name: str, report: R) -> None:
+        reports[name] = report
+        store.set("kept", {"plan": made, "reports": reports})
 
-    def __setitem__(self, name: str, report: R) -> None:
-        super().__setitem__(name, report)
-        if self._store is not None:
-            self._store.set("kept", {"plan": self._plan, "reports": dict(self)})
-
-    def forget(self) -> None:
-        if self._store is not None:
-            self._store.delete("kept")
+    yield reconciliation.Finished(dict(reports), keep)
+    store.delete("kept")
 
 
 def _told(context: Mapping[str, Any], stage: reconciliation.Stage[R]) -> StageResult[R]:
@@ -212,12 +212,10 @@ def _sweeps(context: Mapping[str, Any]) -> Sweeps:
 def compare(context: Mapping[str, Any]) -> StageResult[FirstLook]:
     """The first look at every collection. One that fails at the last try is reported as not examined."""
     plan = plan_of(context)
-    with clearly_run(context):
-        kept = _Kept[FirstLook](context, plan)
+    finished: reconciliation.Finished[FirstLook]
+    with clearly_run(context), _finished(context, plan) as finished:
         opener = _opener(str(context["run_id"]), plan)
-        made = _told(context, reconciliation.compare(plan, opener, kept, sweeps=_sweeps(context)))
-        kept.forget()
-    return made
+        return _told(context, reconciliation.compare(plan, opener, finished, sweeps=_sweeps(context)))
 
 
 def grace(context: Mapping[str, Any]) -> bool:
@@ -243,12 +241,10 @@ def look_again(context: Mapping[str, Any]) -> bool:
 def repair(context: Mapping[str, Any]) -> StageResult[CollectionResult]:
     """Makes the repair that the gate planned, in the right order, and looks at it once more."""
     plan = plan_of(context)
-    with run_of(context, plan) as run:
-        kept = _Kept[CollectionResult](context, plan)
+    finished: reconciliation.Finished[CollectionResult]
+    with run_of(context, plan) as run, _finished(context, plan) as finished:
         gate: Gate = context["ti"].xcom_pull(task_ids="look_again", key="gate")
-        made = _told(context, reconciliation.repair_all(run, gate, kept))
-        kept.forget()
-    return made
+        return _told(context, reconciliation.repair_all(run, gate, finished))
 
 
 def report(context: Mapping[str, Any]) -> RunReport:

@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -59,24 +59,34 @@ class Stage(Generic[R]):
     """Those of no collection: what it cost to ask again whether a repair may begin."""
 
 
+@dataclass(frozen=True)
+class Finished(Generic[R]):
+    """What a task has finished, report by report: a retry repeats only the rest."""
+
+    before: Mapping[str, R] = field(default_factory=dict)
+    """Reports of the tries before this one."""
+    keep: Callable[[str, R], object] = lambda name, report: None
+    """Called with each new report."""
+
+
 # --- compare ------------------------------------------------------------------------------------------------------------
 
 
 def compare(
     plan: Plan,
     opened: Opened,
-    kept: MutableMapping[str, FirstLook] | None = None,
+    finished: Finished[FirstLook] | None = None,
     seconds: float = COMPARE_SECONDS,
     sweeps: Sweeps | None = None,
 ) -> Stage[FirstLook]:
     """The first look at every selected collection, several side by side.
 
-    `kept` holds the reports of a try before this one: those collections are left alone, and new reports are added.
+    `finished`: collections with a report of a try before this one are left alone.
     `sweeps`: what other tasks made of the slices of large collections, whose last step is done here.
     """
-    kept = {} if kept is None else kept
+    finished = finished or Finished()
     sweeps = sweeps or Sweeps()
-    found = Stage[FirstLook]({name: kept[name] for name in plan.windows if name in kept})
+    found = Stage[FirstLook]({name: finished.before[name] for name in plan.windows if name in finished.before})
     todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     waiting = [name for name in plan.windows if name not in found.reports]
     for name in waiting:
@@ -111,7 +121,8 @@ def compare(
                 log.warning("%s: its look failed with %s", name, type(result).__name__)
                 found.errors[name] = result
             else:
-                kept[name] = found.reports[name] = result
+                found.reports[name] = result
+                finished.keep(name, result)
     except queue.Empty:
         for name in plan.windows:
             if name not in found.reports and name not in found.errors:
@@ -155,16 +166,14 @@ def is_due(gate: Gate | None) -> bool:
     return bool(gate and not gate["problem"] and (gate["planned"] or gate["undo"]))
 
 
-def repair_all(
-    run: Run, gate: Gate, kept: MutableMapping[str, CollectionResult] | None = None
-) -> Stage[CollectionResult]:
+def repair_all(run: Run, gate: Gate, finished: Finished[CollectionResult] | None = None) -> Stage[CollectionResult]:
     """Writes what the gate planned: deletes first, children before parents, then inserts and updates, parents before
     children; then looks once more at what was repaired (`re_examine.<collection>`).
 
-    Reports are by step and collection (`delete.comments`). A step that fails leaves the others to go on. `kept`: as in
-    `compare`. Raises BrakeError where the repair may not begin.
+    Reports are by step and collection (`delete.comments`). A step that fails leaves the others to go on. `finished`: as
+    in `compare`. Raises BrakeError where the repair may not begin.
     """
-    kept = {} if kept is None else kept
+    finished = finished or Finished()
     found = Stage[CollectionResult]()
     before = run.source.billed_reads
     if run.params.undo is not None:
@@ -180,8 +189,8 @@ def repair_all(
     steps = repair_order(run.catalog.names, gate["planned"])
     for number, (step, name) in enumerate(steps, start=1):
         label = f"{step}.{name}"
-        if label in kept:
-            found.reports[label] = kept[label]
+        if label in finished.before:
+            found.reports[label] = finished.before[label]
             continue
         try:
             part = repair.delete(run, name) if step == "delete" else repair.write(run, name)
@@ -193,7 +202,8 @@ def repair_all(
             "repair %d of %d, %s: %d inserted, %d updated, %d deleted",
             number, len(steps), label, part["inserted"], part["updated"], part["deleted"],
         )  # fmt: skip
-        kept[label] = found.reports[label] = part
+        found.reports[label] = part
+        finished.keep(label, part)
     for name, part in repair.re_examine(run, gate["planned"]).items():
         found.reports[f"re_examine.{name}"] = part
     return found

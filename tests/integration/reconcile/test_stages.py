@@ -85,9 +85,10 @@ def test_a_retry_does_again_only_what_failed(opened, monkeypatch):
 
     monkeypatch.setattr(first_look, "compare", fails_once)
     kept: dict = {}
-    first = reconciliation.compare(*opened, kept=kept)
+    finished = reconciliation.Finished(kept, kept.__setitem__)
+    first = reconciliation.compare(*opened, finished=finished)
     assert set(first.errors) == {"posts"}
-    second = reconciliation.compare(*opened, kept=kept)
+    second = reconciliation.compare(*opened, finished=finished)
     assert second.errors == {}
     assert set(second.reports) == set(FEW)
     assert sorted(tried) == sorted([*FEW, "posts"])
@@ -151,10 +152,11 @@ def test_a_retry_of_a_repair_reports_what_the_try_before_it_wrote(world, emulato
     monkeypatch.setattr(repair, "write", fails_once)
     with reconciliation_of(world.project, emulator, target_dsn, repair="missing") as (_, opened), opened() as again:
         kept: dict = {}
+        finished = reconciliation.Finished(kept, kept.__setitem__)
         gate = repair.gate(again)
-        first = reconciliation.repair_all(again, gate, kept)
+        first = reconciliation.repair_all(again, gate, finished)
         assert set(first.errors) == {"write.comments"}
-        second = reconciliation.repair_all(again, repair.gate(again) | {"planned": gate["planned"]}, kept)
+        second = reconciliation.repair_all(again, repair.gate(again) | {"planned": gate["planned"]}, finished)
     assert second.errors == {}
     assert {name: part["inserted"] for name, part in second.reports.items() if name.startswith("write.")} == {
         "write.posts": 2,
