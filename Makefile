@@ -15,7 +15,7 @@ GIVEN := DETAILS DUALWRITE_CATALOG DUALWRITE_MIGRATIONS LOCAL PORT PROJECT SCHEM
 $(foreach given,$(GIVEN),$(eval override $(given) := $$(value $(given))))
 export $(GIVEN)
 
-.PHONY: help install demo ready ready-up up down test unit mutants soak check format migration snapshot indexes catalog env doctor difference licences bench constraints
+.PHONY: help install demo ready ready-up up down test unit mutants soak check format migration snapshot indexes roles catalog env doctor difference licences bench constraints
 
 ## list these targets
 help:
@@ -108,6 +108,10 @@ indexes: install
 ## rewrite docs/licences.md (PYTHON=: one that has the image's packages)
 licences:
 	@PYTHONPATH=. $(PYTHON) -m dev.licences
+
+## rewrite the role files, in sql/roles or in roles/ beside your own catalog: what the catalog and the migrations need
+roles: install
+	@$(RUN) -m dev.roles
 
 ## measure on a world of production's size
 bench: install

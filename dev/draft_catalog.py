@@ -2,7 +2,8 @@
 
     make catalog PROJECT=my-project TARGET=postgresql://reader@db.example.org/postgres SCHEMA=public > draft.py
 
-Reads up to 50 documents of each collection (billed as reads). The draft holds names, kinds and counts, never a value. Credentials are Google's own (GOOGLE_APPLICATION_CREDENTIALS, or an emulator's host) and libpq's (PGPASSWORD, a
+Reads up to 50 documents of each collection (billed as reads). The draft holds names, kinds and counts, never a value. It also writes
+the role files for the draft into own/roles, unless a catalog is named already (`make roles` writes that one's). Credentials are Google's own (GOOGLE_APPLICATION_CREDENTIALS, or an emulator's host) and libpq's (PGPASSWORD, a
 passfile). A person finishes the draft: docs/catalog.md.
 """
 
@@ -22,6 +23,8 @@ from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import firestore
 from google.cloud.firestore_v1.vector import Vector
 
+from dev import roles
+from dev.airflow_home import ROOT
 from dev.draft_guess import match
 from dev.draft_shapes import (
     NUMBERS,
@@ -38,7 +41,7 @@ from dev.draft_shapes import (
 )
 from dev.draft_text import load, render, with_faults
 from dev.processes import Missing
-from dualwrite import postgres
+from dualwrite import postgres, settings
 from dualwrite.engine.preflight import target_faults
 from dualwrite.model.live import LiveType
 from dualwrite.postgres import live_types
@@ -298,7 +301,13 @@ def main() -> int:
     except postgres.ConnectError as error:
         raise Missing(f"can't connect to the target: {error}. Check TARGET.") from None
     with connection:
-        sys.stdout.write(draft(client, connection, given.schema))
+        text = draft(client, connection, given.schema)
+    sys.stdout.write(text)
+    if settings.named_catalog() is None:
+        written = roles.write(load(text), ROOT / "own/roles", roles.own_promises())
+        print(
+            f"roles: wrote {', '.join(map(str, written))}. Once the draft is finished: `make roles`.", file=sys.stderr
+        )
     return 0
 
 

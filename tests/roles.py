@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 
@@ -27,10 +28,10 @@ class Secured:
     migrations: str
     data: str
 
-    def run(self, name: str) -> None:
-        """One file of sql/roles, as the administrator."""
+    def run(self, name: str, folder: Path = ROLES) -> None:
+        """One file of sql/roles, or of an app's own, as the administrator."""
         with psycopg.connect(self.admin, autocommit=True) as connection:
-            connection.execute((ROLES / name).read_text())
+            connection.execute((folder / name).read_text())
 
     def migrate(self, mode: str = "apply") -> list[str]:
         """apply_migrations' work under its role; the states of the files afterwards."""
@@ -39,10 +40,11 @@ class Secured:
 
 
 @contextlib.contextmanager
-def secured(server: str, admin: str) -> Iterator[Secured]:
-    """A database with Phase 1's tables, to be dropped with its roles. Nothing of sql/roles has run yet."""
+def secured(server: str, admin: str, template: str = "phase1") -> Iterator[Secured]:
+    """A database with Phase 1's tables, or an empty one (template1), to be dropped with its roles. Nothing of sql/roles has run
+    yet."""
     try:
-        with contextlib.closing(clone(server, "phase1")) as cloned:
+        with contextlib.closing(clone(server, template)) as cloned:
             uri = next(cloned)
             if admin == "supabase":
                 _as_on_supabase(uri)

@@ -24,6 +24,11 @@ def catalog_file() -> str:
     return named_catalog() or "shipped_catalog.py"
 
 
+def role_file(name: str) -> str:
+    """What messages call a role file (`make roles` writes it): data.sql or migrations.sql."""
+    return f"sql/roles/{name}" if named_catalog() is None else f"roles/{name} beside {catalog_file()}"
+
+
 def own_migrations() -> Path | None:
     """The folder of the app's own migrations, which may be missing on this machine; None: there is none."""
     named = os.environ.get(MIGRATIONS, "").strip()

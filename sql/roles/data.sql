@@ -4,9 +4,12 @@
 -- Run this after each round of migrations (apply_migrations), as the role that ran migrations.sql. It also takes the journal
 -- out of dualwrite_migrations' reach and closes that role until migrations.sql opens it. It may be run again at any time.
 --
+-- `make roles` writes what stands between <catalog> and </catalog>, from the catalog. Names it can't know (a table of another's
+-- that references yours) are granted by hand: doctor says which.
+--
 -- The role has no password yet: \password dualwrite_data in psql, then into the Airflow connection supabase_default.
--- To let the role read but not write, leave out the third GRANT below: dry runs and reconciliations without a repair work
--- without it, and preflight refuses all others, naming the missing GRANT.
+-- To let the role read but not write, leave out the GRANT of INSERT, UPDATE, DELETE below: dry runs and reconciliations without
+-- a repair work without it, and preflight refuses all others, naming the missing GRANT.
 
 -- dualwrite_migrations may make functions in public. None of them may come before Postgres's own in what an administrator runs.
 SET search_path = pg_catalog, pg_temp;
@@ -30,9 +33,12 @@ BEGIN
   EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO dualwrite_data', current_database());
 END $$;
 
-GRANT USAGE ON SCHEMA public, dualwrite TO dualwrite_data;
+GRANT USAGE ON SCHEMA dualwrite TO dualwrite_data;
 
--- The app's tables: those of catalog.py. Reading them is what every run needs, a dry run too.
+-- <catalog>
+GRANT USAGE ON SCHEMA public TO dualwrite_data;
+
+-- The app's tables: those of the catalog. Reading them is what every run needs, a dry run too.
 GRANT SELECT ON
 public.boards, public.users, public.user_board_permissions, public.board_waiting_users, public.posts, public.comments,
 public.replies, public.likes, public.reactions, public.blocks, public.drafts, public.reviews, public.notifications
@@ -44,6 +50,37 @@ GRANT INSERT, UPDATE, DELETE ON
 public.boards, public.users, public.user_board_permissions, public.board_waiting_users, public.posts, public.comments,
 public.replies, public.likes, public.reactions, public.blocks, public.drafts, public.reviews, public.notifications
 TO dualwrite_data;
+-- </catalog>
+
+-- What their rows need besides: the sequences that defaults take values from, and the schemas of the columns' types.
+DO $$
+DECLARE
+  needed RECORD;
+BEGIN
+  FOR needed IN
+    WITH RECURSIVE app AS (
+      SELECT c.oid, a.privilege_type AS may FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
+      WHERE a.grantee = 'dualwrite_data'::regrole AND c.relnamespace <> 'dualwrite'::regnamespace
+    ), types AS (
+      SELECT a.atttypid AS oid FROM app JOIN pg_attribute a ON a.attrelid = app.oid AND a.attnum > 0 AND NOT a.attisdropped
+      UNION
+      SELECT y.typbasetype FROM types JOIN pg_type y ON y.oid = types.oid WHERE y.typtype = 'd'
+    )
+    SELECT format('SEQUENCE %s', s.oid::regclass) AS what
+    FROM app
+    JOIN pg_attrdef d ON d.adrelid = app.oid AND app.may = 'INSERT'
+    JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
+    JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S'
+    UNION
+    SELECT format('SCHEMA %I', n.nspname)
+    FROM types
+    JOIN pg_type y ON y.oid = types.oid
+    JOIN pg_namespace n ON n.oid = y.typnamespace
+    WHERE NOT has_schema_privilege('dualwrite_data', n.oid, 'USAGE')
+  LOOP
+    EXECUTE format('GRANT USAGE ON %s TO dualwrite_data', needed.what);
+  END LOOP;
+END $$;
 
 -- The journal holds rows as they were, personal data included: it is the administrator's from now on. (A later migration that
 -- alters it needs it handed back: ALTER TABLE dualwrite.repair_journal OWNER TO dualwrite_migrations; this file takes it again.)

@@ -5,6 +5,8 @@
 -- may be run again at any time; after the Supabase CLI's first `db push`, run it again so that the role can read the CLI's
 -- history.
 --
+-- `make roles` writes what stands between <catalog> and </catalog>, from what the app's migrations promise (`make snapshot`).
+--
 -- The role has no password yet, so it can't log in over a network. Set one in psql with \password dualwrite_migrations
 -- (it never shows in a log), and put it into the Airflow connection supabase_migrations.
 
@@ -41,9 +43,11 @@ BEGIN
   END LOOP;
 END $$;
 
+-- <catalog>
 GRANT USAGE, CREATE ON SCHEMA public TO dualwrite_migrations;
 -- The tables that the migrations' foreign keys point at. No privilege on their rows.
 GRANT REFERENCES ON public.boards, public.users TO dualwrite_migrations;
+-- </catalog>
 
 DO $$
 BEGIN

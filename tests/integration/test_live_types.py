@@ -32,6 +32,7 @@ class Case:
 
 CASES = {
     "enum": Case("mood", "text", "glad", "glad", "sad", "furious"),
+    "domain of an enum": Case("felt", "text", "sad", "sad", "glad", "angry"),
     "domain": Case("label", "text", "abc", "abc", "b", "abcdefgh"),
     "citext": Case("public.citext", "text", "MiXed", "MiXed", "other"),
     "uuid": Case("uuid", "text", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
@@ -62,6 +63,7 @@ CASES = {
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS citext;
 CREATE TYPE mood AS ENUM ('glad', 'sad');
+CREATE DOMAIN felt AS mood;
 CREATE DOMAIN label AS varchar(5) CHECK (VALUE <> '');
 """
 

@@ -6,7 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualwrite.catalog import CATALOG
-from dualwrite.model.coverage import Coverage, coverage_of, described
+from dualwrite.model.conditions import Absent, AllOf, AnyOf, Is, Not
+from dualwrite.model.conversions import lower
+from dualwrite.model.coverage import Coverage, coverage_of, described, limits
+from dualwrite.model.declaration import Collection, Column, DocumentId, Segment
 from dualwrite.model.render import as_text
 
 NAMES = st.sets(st.sampled_from([*(c.name for collection in CATALOG for c in collection.columns), "mood", "search"]))
@@ -44,3 +47,24 @@ def test_roles_that_keep_a_column_from_being_compared_are_named():
         coverage_of(CATALOG["blocks"], dict.fromkeys(("blocker_id", "blocked_id", "created_at"), False)).sentence()
         == "all 3 columns are compared"
     )
+
+
+def test_what_conditions_and_shares_leave_out_is_said_in_words():
+    """As the doctor shows it; a catalog without them has no such line."""
+    things = Collection(
+        name="things",
+        table="app.things",
+        paths=("things/{thing}",),
+        columns=(Column("id", "key", DocumentId()),),
+        where=AllOf(
+            Absent("deletedAt"),
+            AnyOf(Is("status", "active", "paused"), Not(Is(Segment("thing") >> lower, "x"))),
+            Is("vip", True),
+        ),
+        rows={"channel": "web", "region": None},
+    )
+    assert limits(things) == (
+        "only of documents where field deletedAt is absent and ((field status is 'active' or 'paused') or not (path segment thing is "
+        "'x')) and field vip is True; of table app.things only where channel = 'web' and region = null"
+    )
+    assert not any(map(limits, CATALOG))

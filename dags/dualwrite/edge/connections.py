@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.bases.hook import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from dualwrite import settings
 from dualwrite.catalog import CATALOG
 from dualwrite.model.errors import PreflightError
 
@@ -191,8 +192,8 @@ def migrations_connection() -> Connection:
         if error.passing:
             raise
         raise PreflightError(
-            f"Can't connect to Postgres: {error}. Check connection {conn_id}. Between rounds of migrations sql/roles/data.sql "
-            "keeps dualwrite_migrations closed; sql/roles/migrations.sql opens it."
+            f"Can't connect to Postgres: {error}. Check connection {conn_id}. Between rounds of migrations "
+            f"{settings.role_file('data.sql')} keeps dualwrite_migrations closed; {settings.role_file('migrations.sql')} opens it."
         ) from None
 
 

@@ -168,6 +168,7 @@ def target_faults(
     faults = [
         *_role_faults(connection, writes),
         *privileges.missing_grants(connection, needed, there),
+        *privileges.missing_on_types(connection, [(c.table, column.name) for c in collections for column in c.columns]),
         *_hidden(connection, collections, oids, writes=writes),
     ]
     for collection in collections:
@@ -358,14 +359,14 @@ def _hidden(
     closed = [
         f"Row-level security of table {c.table} lets role {role} {' and '.join(shut[oids[c.table]])} no row. Connect as a role "
         "that bypasses it (ALTER ROLE ... BYPASSRLS), as the table's owner, or give the role a policy for all commands "
-        "(sql/roles/data.sql does)."
+        f"({settings.role_file('data.sql')} does)."
         for c in collections
         if oids.get(c.table) in shut
     ]
     return closed + [
         f"Row-level security of table {collection.table} hides rows from role {role}. "
         "Connect as a role that bypasses it (ALTER ROLE ... BYPASSRLS), as the table's owner, or give the role a "
-        "policy that shows it every row (sql/roles/data.sql does)."
+        f"policy that shows it every row ({settings.role_file('data.sql')} does)."
         for collection in collections
         if oids.get(collection.table) in hidden
     ]

@@ -195,10 +195,19 @@ def compile_condition(condition: Condition, template: Template, look: Look, *, o
     """Whether a document, or one of its entries, has a row."""
 
     def way(what: FieldPath | Origin) -> tuple[str, _Find]:
-        origin = Field(what) if isinstance(what, str | tuple) else what
+        origin = _looked_at(what)
         return origin_name(origin), _find(origin, template, look, offset)
 
     return conditions.compiled(condition, way)
+
+
+def condition_told(condition: Condition) -> str:
+    """A condition in words."""
+    return conditions.told(condition, lambda what: origin_name(_looked_at(what)))
+
+
+def _looked_at(what: FieldPath | Origin) -> Origin:
+    return Field(what) if isinstance(what, str | tuple) else what
 
 
 def _written(find: _Find) -> _Find:

@@ -112,6 +112,26 @@ def _all(parts: list[Condition]) -> Condition | None:
     return None if not parts else parts[0] if len(parts) == 1 else AllOf(*parts)
 
 
+def told(condition: Condition, called: Callable[[What], str]) -> str:
+    """A condition in words: `field deletedAt is absent and field status is 'active' or 'paused'`. `called`: what is looked at."""
+    match condition:
+        case Absent(what=what):
+            return f"{called(what)} is absent"
+        case Is(what=what, values=values):
+            return f"{called(what)} is {' or '.join(map(repr, values))}"
+        case Not(condition=inner):
+            return f"not ({told(inner, called)})"
+        case AllOf(conditions=parts):
+            return " and ".join(_in_brackets(part, called, AnyOf) for part in parts)
+        case AnyOf(conditions=parts):
+            return " or ".join(_in_brackets(part, called, AllOf) for part in parts)
+
+
+def _in_brackets(part: Condition, called: Callable[[What], str], inner: type) -> str:
+    several = isinstance(part, Is) and len(part.values) > 1
+    return f"({told(part, called)})" if isinstance(part, inner) or several else told(part, called)
+
+
 def fault(condition: object) -> str | None:
     """Why something is no condition; None where it is one. What it looks at is checked by whoever knows the collection."""
     match condition:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from dualwrite.model.cells import condition_told
 from dualwrite.model.declaration import Collection
 from dualwrite.model.render import Block, Items
 from dualwrite.model.run_report import CoverageResult
@@ -67,6 +68,17 @@ def coverage_of(collection: Collection, live: Mapping[str, bool]) -> Coverage:
         tuple(name for name in undeclared if live[name]),
         tuple((name, role) for name, role in roles.items() if name not in compared),
     )
+
+
+def limits(collection: Collection) -> str:
+    """Which documents (or entries) have rows, and which rows of the table are the collection's; empty: all of them."""
+    parts = []
+    if collection.where is not None:
+        parts.append(f"only of documents where {condition_told(collection.where)}")
+    if collection.rows:
+        share = " and ".join(f"{name} = {'null' if v is None else repr(v)}" for name, v in collection.rows.items())
+        parts.append(f"of table {collection.table} only where {share}")
+    return "; ".join(parts)
 
 
 def described(found: Iterable[Coverage], *, inserts: bool = False) -> list[Block]:

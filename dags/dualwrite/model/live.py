@@ -88,7 +88,12 @@ def equal_as(live: LiveType) -> str | None:
         return "pg_catalog.jsonb"
     if live.kind == "citext" or live.collated:
         return 'pg_catalog.text COLLATE pg_catalog."C"'
-    return None if live.kind in _EQUAL else "pg_catalog.text"
+    return None if live.kind in _EQUAL and not _is_of_enum(live) else "pg_catalog.text"
+
+
+def _is_of_enum(live: LiveType) -> bool:
+    """Whether the column's type is a domain of an enum: Postgres has no operator for those, not even `=`."""
+    return live.kind == "enum" and live.name != live.base
 
 
 def _whole_number(text: str, size: int) -> bool:
@@ -128,7 +133,7 @@ to its document, so another spelling (`05` for 5, a uuid in capitals) can't be t
 
 
 def can_be_key(live: LiveType) -> bool:
-    return live.kind in _KEYS
+    return live.kind in _KEYS and not _is_of_enum(live)
 
 
 def is_key(live: LiveType, text: str) -> bool:

@@ -60,11 +60,12 @@ def missing_grants(
         },
     )
     faults = [_fault(connection, ["USAGE"], f"SCHEMA {schema}") for (schema,) in schemas]
-    lacking, closed = _by_first(lines), _by_first(sequences)
+    lacking, closed = _by_first((oid, privilege) for oid, _, privilege in lines), _by_first(sequences)
+    as_sql = {oid: name for oid, name, _ in lines}
     for name in needed:
         if name in tables:
             if lacks := lacking.get(tables[name]):
-                faults.append(_fault(connection, lacks, f"TABLE {name}"))
+                faults.append(_fault(connection, lacks, f"TABLE {as_sql[tables[name]]}"))
             faults += [_fault(connection, ["USAGE"], f"SEQUENCE {s}") for s in closed.get(tables[name], ())]
     return faults
 
@@ -77,9 +78,12 @@ _CLOSED_SCHEMAS = """
 """
 
 _LACKING = """
-    SELECT oid, p FROM unnest(%(tables)s::oid[], %(privileges)s::text[]) WITH ORDINALITY AS u (oid, p, n)
-    WHERE NOT has_table_privilege(oid, p)
-    ORDER BY n
+    SELECT u.oid, CASE WHEN n.nspname <> 'public' THEN quote_ident(n.nspname) || '.' ELSE '' END || quote_ident(c.relname), p
+    FROM unnest(%(tables)s::oid[], %(privileges)s::text[]) WITH ORDINALITY AS u (oid, p, place)
+    JOIN pg_class c ON c.oid = u.oid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE NOT has_table_privilege(u.oid, p)
+    ORDER BY place
 """
 
 # Sequences that the default of a column calls. (Those of identity columns need no privilege.)
@@ -101,6 +105,37 @@ def _by_first(rows: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
     for table, value in rows:
         found.setdefault(table, []).append(value)
     return found
+
+
+def missing_on_types(connection: Connection, columns: Iterable[tuple[str, str]]) -> list[str]:
+    """The schemas whose types these columns (table, column) have and whose USAGE the role lacks; a sentence each with the GRANT."""
+    named = list(columns)
+    rows = connection.execute(
+        _CLOSED_TYPES,
+        {
+            **relations_parameters(table for table, _ in named),
+            "of": [t for t, _ in named],
+            "columns": [c for _, c in named],
+        },
+    ).fetchall()
+    return [_fault(connection, ["USAGE"], f"SCHEMA {schema}") for (schema,) in rows]
+
+
+# A page is staged in columns of these types, and cast to what a domain is made of.
+_CLOSED_TYPES = f"""
+    WITH RECURSIVE tables AS ({RELATIONS}), types AS (
+      SELECT a.atttypid AS oid
+      FROM unnest(%(of)s::text[], %(columns)s::text[]) AS wanted (name, attname)
+      JOIN tables ON tables.name = wanted.name
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = tables.oid AND a.attname = wanted.attname AND a.attnum > 0
+      UNION
+      SELECT y.typbasetype FROM types JOIN pg_catalog.pg_type y ON y.oid = types.oid WHERE y.typtype = 'd'
+    )
+    SELECT DISTINCT quote_ident(n.nspname)
+    FROM types JOIN pg_catalog.pg_type y ON y.oid = types.oid JOIN pg_catalog.pg_namespace n ON n.oid = y.typnamespace
+    WHERE NOT has_schema_privilege(n.oid, 'USAGE')
+    ORDER BY 1
+"""
 
 
 def missing_on_database(connection: Connection, privilege: str) -> list[str]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 
-from dualwrite import migrations, postgres
+from dualwrite import migrations, postgres, settings
 from dualwrite.engine import check_fields, op_log, preflight
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Scan, Source
-from dualwrite.model.coverage import Coverage
+from dualwrite.model.coverage import Coverage, limits
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import DualWriteError, PreflightError
 from dualwrite.model.windows import LONG_AGO, Window
@@ -63,7 +63,8 @@ def examine(
 ) -> Iterator[Line]:
     """The lines, each as soon as it is known. `source` and `target` connect, or raise what makes that impossible.
 
-    Costs one billed read for each index that the catalog needs, and the counts of the sentinel collections.
+    Costs one billed read for each index that the catalog needs, and the counts of the sentinel collections (with neither, of the
+    first one).
     """
     now = now or datetime.now(UTC)
     yield from versions()
@@ -114,16 +115,20 @@ def _source(source: Source, catalog: Catalog) -> Generator[Line, None, timedelta
     for scan in _indexed(catalog):
         what = f"Firestore index {scan.collection_id}.{scan.check_field}"
         try:
-            source.count(scan)
+            _, moment = source.count(scan)
         except DualWriteError as error:
             yield Line(what, str(error))
         else:
+            ahead = moment - datetime.now(UTC)
             yield Line(what)
     for collection in catalog:
         what = f"Firestore check fields of {collection.name}"
         told = check_fields.look(source, [collection])
         blind = " ".join(found.text for found in told if found.blind)
         yield Line(what, blind or None, " ".join(found.text for found in told))
+    if ahead is None:  # neither a sentinel nor a check field: any answer tells the time
+        for scan in (scan for collection in list(catalog)[:1] for scan in scans(collection, None)):
+            ahead = source.count(scan)[1] - datetime.now(UTC)
     return ahead
 
 
@@ -196,7 +201,7 @@ def _migrations(connection: Connection) -> Generator[Line, None, bool]:
         steps = migrations.make_plan(connection, migrations.MigrationParams())
     except (DualWriteError, postgres.Error) as error:
         words = postgres.condition(error) if isinstance(error, postgres.Error) else str(error)
-        yield Line("migrations", f"the ledger can't be read: {words}. See sql/roles/data.sql.")
+        yield Line("migrations", f"the ledger can't be read: {words}. See {settings.role_file('data.sql')}.")
         return False
     refused = [f"{step.version}_{step.name}: {step.reason}" for step in steps if step.state == "refused"]
     waiting = [f"{s.version}_{s.name}" for s in steps if s.state in ("pending", "interrupted")]
@@ -216,7 +221,10 @@ def _migrations(connection: Connection) -> Generator[Line, None, bool]:
     except PreflightError:
         return False
     except postgres.Error as error:
-        yield Line("schema dualwrite", f"{postgres.condition(error)}. Grant the role what sql/roles/data.sql says.")
+        yield Line(
+            "schema dualwrite",
+            f"{postgres.condition(error)}. Grant the role what {settings.role_file('data.sql')} says.",
+        )
         return False
     for fault in missing:
         yield Line("schema dualwrite", fault)
@@ -234,13 +242,15 @@ def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:
                 writing = preflight.target_faults(connection, catalog, [collection], writes=True) if not faults else []
                 covered = preflight.coverage(connection, [collection])
         except postgres.Error as error:
-            faults = [f"{postgres.condition(error)}. Grant the role what sql/roles/data.sql says."]
+            faults = [f"{postgres.condition(error)}. Grant the role what {settings.role_file('data.sql')} says."]
         for fault in faults:
             yield Line(f"table {collection.table}", fault)
         note = "read only: " + " ".join(writing) if writing else ""
         if not faults:
             yield Line(f"table {collection.table}", note=note)
             yield Line(f"columns of {collection.name}", note=covered[collection.name].sentence())
+        if told := limits(collection):
+            yield Line(f"rows of {collection.name}", note=told)
     with postgres.transaction(connection, read_only=True):
         fired = preflight.triggers(connection, list(catalog))
         unseen = preflight.unseen_references(connection, list(catalog))
