@@ -15,6 +15,7 @@ import pytest
 from dualwrite.firestore import failures
 from dualwrite.firestore import source as source_module
 from dualwrite.firestore.source import Scan, Source
+from dualwrite.model.declaration import ALL_FIELDS
 from dualwrite.model.documents import UNASKED
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.model.windows import Window
@@ -320,6 +321,23 @@ def test_get_tells_there_from_gone_from_what_cant_be_asked(source):
         "users/__x__": UNASKED,
         "users/": UNASKED,
     }
+
+
+def test_each_way_of_reading_gives_whole_documents_if_all_fields_are_asked(source):
+    """A column of the whole document: a document that is read without its fields would be written as nulls."""
+    [path], whole = ["boards/b0/posts/p/comments/c000"], {"content": "x", "createdAt": T}
+    for fields in ((ALL_FIELDS,), ("content", ALL_FIELDS)):
+        scanned = [d for page in source.pages(Scan("comments", fields), 10) for d in page.documents]
+        [below] = source.children_where_each([("boards/b0/posts/p", {"content": "x"})], "comments", fields)
+        [got] = source.get([path], fields).values()
+        [[in_parts]] = [part.values() for part in source.get_in_parts([path], fields)]
+        for document in (
+            next(d for d in scanned if d.path == path),
+            next(d for d in below if d.path == path),
+            got,
+            in_parts,
+        ):
+            assert document.fields == whole
 
 
 def test_closing_a_scan_early_ends_its_thread(source):

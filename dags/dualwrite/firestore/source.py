@@ -293,7 +293,8 @@ class Source:
 
     def _call_get(self, paths: list[str], fields: Sequence[FieldPath]) -> Any:
         request = GetRequest(database=self.wire.database, documents=[f"{self._root}/{path}" for path in paths])
-        request.mask.field_paths.extend(masked(fields))
+        if names := masked(fields):  # a mask without names, unlike none, asks for documents without fields
+            request.mask.field_paths.extend(names)
         return self.wire.batch_get(request)
 
     def _answers_of(
