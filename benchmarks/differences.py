@@ -18,6 +18,7 @@ from google.cloud import firestore
 
 from benchmarks.stack import PROJECT, Stack, empty_stack
 from dualwrite.firestore.source import Source
+from dualwrite.model.run_report import CollectionResult
 from dualwrite.runs import backfill
 from tests.support import gap_run
 from tests.worlds import board, club, comment, notification, post, put, user
@@ -47,7 +48,7 @@ def _put(client: firestore.Client, documents: dict[str, dict[str, Any]]) -> None
         put(client, part)
 
 
-def _examined(on: Stack, name: str, *, dry: bool = False) -> tuple[dict[str, Any], float]:
+def _examined(on: Stack, name: str, *, dry: bool = False) -> tuple[CollectionResult, float]:
     with gap_run(PROJECT, on.host, on.uri, collections=[name], scope="all") as run:
         began = time.perf_counter()
         return backfill.examine(run, name, dry=dry), time.perf_counter() - began

@@ -27,7 +27,7 @@ def main() -> None:
     processes.keep_temporary_files_in_memory()
     with small() as on:
         server = psycopg.conninfo.conninfo_to_dict(on.uri)
-        with proxy(str(server["host"]), int(server["port"]), seconds_late=given.milliseconds / 2000) as away:
+        with proxy(str(server["host"]), int(str(server["port"])), seconds_late=given.milliseconds / 2000) as away:
             far = psycopg.conninfo.make_conninfo(on.uri, port=away.port)
 
             def quiet(target: str) -> float:

@@ -67,6 +67,7 @@ class Parts:
                         continue
                     connection.execute(statements.create_stage)
                     with connection.cursor() as cursor, cursor.copy(statements.copy_stage) as copy:
+                        assert statements.copy_types is not None
                         copy.set_types(statements.copy_types)
                         for row in page:
                             copy.write_row(row)

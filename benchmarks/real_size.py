@@ -10,7 +10,7 @@ import platform
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from dev.emulator import emulator
 from dev.postgres_server import server
 from dualwrite.catalog import CATALOG
 from dualwrite.migrations.files import folders, list_folders
+from dualwrite.model.run_report import CollectionResult, ReconciledCollection
 from dualwrite.runs import backfill
 from tests.support import examine_all, gap_run, reconciled, verify_all
 
 ROOT = Path(__file__).resolve().parents[1]
-Found = dict[str, dict[str, Any]]
+Found = Mapping[str, CollectionResult | ReconciledCollection]
 
 
 def _measure(what: str, work: Callable[[], Found]) -> None:

@@ -31,12 +31,13 @@ def measure(sides: Sequence[Side], rounds: int) -> None:
     for number in range(rounds + 1):
         for side in sides:
             side.prepare()
-            began, cpu, everywhere = time.perf_counter(), time.process_time(), _cpu_of_all()
+            began, cpu, cpu_of_all = time.perf_counter(), time.process_time(), _cpu_of_all()
             done = side.work()
             seconds = time.perf_counter() - began
-            costs = time.process_time() - cpu, _cpu_of_all() - everywhere
+            costs = time.process_time() - cpu, _cpu_of_all() - cpu_of_all
             if number:  # the first round warms up the emulator's JVM and Postgres's cache
-                seen[side.name].append((done / seconds, *(cost / done * 1e6 for cost in costs)))
+                here, everywhere = (cost / done * 1e6 for cost in costs)
+                seen[side.name].append((done / seconds, here, everywhere))
     print(f"\n| {'':<63} | documents/s | of the raw drain | CPU us here | in all |")
     print(f"|{'-' * 65}|{'-' * 12}:|{'-' * 17}:|{'-' * 12}:|{'-' * 7}:|")
     first = [rate for rate, _, _ in seen[sides[0].name]]

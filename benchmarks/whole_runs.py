@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import psycopg
 
 from benchmarks.stack import PAGE_SIZE, PROJECT, Stack
+from dualwrite.model.run_report import CollectionResult
 from dualwrite.runs import backfill
 from dualwrite.runs.tripwire import wire as tripwire
 from tests.support import gap_run
@@ -14,7 +13,7 @@ from tests.support import gap_run
 
 def dry_run(stack: Stack) -> int:
     """All comments, nothing written."""
-    return _examine(stack, dry=True)["counts"]["matching"]
+    return int(_examine(stack, dry=True)["counts"]["matching"])
 
 
 def verify(stack: Stack) -> int:
@@ -49,6 +48,6 @@ def empty(stack: Stack) -> None:
         connection.execute("TRUNCATE dualwrite.repair_journal")
 
 
-def _examine(stack: Stack, *, dry: bool) -> dict[str, Any]:
+def _examine(stack: Stack, *, dry: bool) -> CollectionResult:
     with gap_run(PROJECT, stack.host, stack.uri, collections=["comments"], scope="all", page_size=PAGE_SIZE) as run:
         return backfill.examine(run, "comments", dry=dry)
