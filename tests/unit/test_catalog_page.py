@@ -24,7 +24,7 @@ def test_each_conversion_and_origin_stands_on_the_page():
     text = PAGE.read_text()
     names = [n for n, v in vars(conversions).items() if isinstance(v, conversions.Conversion)]
     assert len(EXAMPLES) > 30
-    assert [n for n in [*names, "scaled", "one_of", "each", "segment"] if f"{n}" not in text] == []
+    assert [n for n in [*names, "scaled", "one_of", "each", "segment", "part"] if f"{n}" not in text] == []
     origins = [kind.__name__ for kind in declaration.Origin.__args__]
     assert [n for n in origins if f"{n}(" not in text and n != "Converted"] == []
 
@@ -64,3 +64,14 @@ def test_the_share_of_the_page_can_be_declared():
     key = declaration.Column("id", "key", declaration.DocumentId())
     found = declaration.Collection("notes", "notes", ("notes/{note}",), (key,), rows=eval(example))
     assert [c.name for c in found.columns] == ["id", "channel", "region"]
+
+
+def test_the_paths_of_the_page_can_be_declared():
+    examples = re.findall(r"^\| `paths=(.*?)` \|", PAGE.read_text(), re.MULTILINE)
+    assert len(examples) == 7
+    for example in examples:
+        paths = eval(example)
+        variables = declaration.Template(paths[0]).variables
+        origins = [declaration.Segment(v) for v in variables] or [declaration.Constant("site")]
+        columns = [declaration.Column(f"c{n}", "key", origin) for n, origin in enumerate(origins)]
+        assert declaration.Collection("notes", "notes", paths, tuple(columns)).keyed_by_whole_path

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 
 from dualwrite.firestore.source import Scan, Source
-from dualwrite.model.declaration import Collection
+from dualwrite.model.declaration import Collection, DocumentId, Segment
 from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Key, Row, key_of_path, map_document
 
@@ -59,7 +59,10 @@ class Absence:
             alike.setdefault(_without_entry(collection, key), []).append(key)
         for page in self._source.pages(scan, _PAGE if of_names else _DOCUMENTS):
             for document in page.documents:
-                for there in dict.fromkeys(_keys_of(collection, document, alike)):
+                there_may_be: Iterable[Key | None] = _keys_of(collection, document, alike)
+                if not collection.is_plain and collection.match(document.path) is None:
+                    there_may_be = _could_have(collection, document.path, wanted)
+                for there in dict.fromkeys(there_may_be):
                     if there in found:
                         found[there].append(document.path)
         self._paths.update({(collection.name, key): paths for key, paths in found.items()})
@@ -73,6 +76,20 @@ def _without_entry(collection: Collection, key: Key) -> Key:
     return tuple(
         None if column is collection.entry_column else part for column, part in zip(collection.key, key, strict=True)
     )
+
+
+def _could_have(collection: Collection, path: str, keys: Iterable[Key]) -> Iterator[Key]:
+    """Of these keys those that a document could have whose id can't be split, if only somebody knew how. None for a stray."""
+    segments = path.split("/")
+    template = collection.template_of(segments)
+    if template is None:
+        return
+    for key in keys:
+        parts = list(zip(collection.key, key, strict=True))
+        known = {c.origin.variable: str(part) for c, part in parts if isinstance(c.origin, Segment)}
+        whole = [str(part) for c, part in parts if isinstance(c.origin, DocumentId)]
+        if template.could_be(segments, known) and all(text == segments[-1] for text in whole):
+            yield key
 
 
 def _keys_of(collection: Collection, document: Document, alike: Mapping[Key, Iterable[Key]]) -> Iterator[Key | None]:

@@ -316,15 +316,19 @@ class Examiner:
 
     def rows_of(self, paths: Iterable[str]) -> list[Unit]:
         """The rows that are of entries of these documents, as far as the rows tell."""
-        column = self.job.collection.document_column
+        collection, column = self.job.collection, self.job.collection.document_column
         if column is None:
-            return []
+            at = next(iter(paths), None) if collection.is_one_document and collection.entries is not None else None
+            keys = self.job.target.keys(collection) if at is not None else ()
+            return [replace(unit_of(collection, key, None), path=at) for page in keys for key in page]
         by_id: dict[str, list[str]] = {}
         for path in paths:
-            by_id.setdefault(path.rsplit("/", 1)[-1], []).append(path)
+            value = collection.document_value(path)
+            if value is not None:
+                by_id.setdefault(value, []).append(path)
         found: list[Unit] = []
-        for value, key in self.job.target.dependents(self.job.collection, column.name, by_id):
-            unit = unit_of(self.job.collection, key, None)
+        for value, key in self.job.target.dependents(collection, column.name, by_id):
+            unit = unit_of(collection, key, None)
             # Documents of one id lie below several parents; a key that names another parent is another document's.
             at = next((p for p in by_id[value] if self._could_be_at(unit, p)), None)
             if at is not None:

@@ -10,10 +10,10 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dualwrite.engine.units import Unit, entry_of_key
+from dualwrite.engine.units import Unit
 from dualwrite.model.declaration import Collection, DocumentId, Segment
 from dualwrite.model.documents import can_be_asked
-from dualwrite.model.mapping import label_of_key
+from dualwrite.model.mapping import entry_of_key, label_of_key
 from dualwrite.model.run_report import OperationCounts
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
 from dualwrite.model.windows import LONG_AGO, Window
@@ -282,15 +282,18 @@ def _path(collection: Collection, values: dict[str, str]) -> str | None:
     if len(collection.templates) > 1:
         return None
     known: dict[str, str] = {}
+    document_id = None
     for column in collection.columns:
         if column.name in values and isinstance(column.origin, Segment):
             known[column.origin.variable] = values[column.name]
         elif column.name in values and isinstance(column.origin, DocumentId):
-            known[template.variables[-1]] = values[column.name]
-    if not all(v in known for v in template.variables):
+            document_id = values[column.name]
+    path = template.path_if_told(known, document_id)
+    if path is None or not can_be_asked(path):
         return None
-    path = template.path(known)
-    return path if can_be_asked(path) else None
+    there = {} if template.is_plain else template.match(path.split("/")) or {}
+    # Parts may be joined to the id of another document.
+    return path if all(there.get(name, value) == value for name, value in known.items()) else None
 
 
 # --- why ----------------------------------------------------------------------------------------------------------------

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dualwrite.model.declaration import Collection
-from dualwrite.model.mapping import Key, Refusal, Row, key_of_path, label_of_key
+from dualwrite.model.mapping import Key, Refusal, Row, entry_of_key, key_of_path, label_of_key
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 
 MAX_PROOF_READS = 250_000
@@ -70,12 +69,6 @@ def unit_of(collection: Collection, key: Key, path: str | None) -> Unit:
     """The unit of a row: its key, and the path of its document as far as the row can tell."""
     label = label_of_key(collection, key)
     return Unit(label if collection.keyed_by_path else ROW_LABEL + label, key, path, entry_of_key(collection, key))
-
-
-def entry_of_key(collection: Collection, key: Sequence[object]) -> str | None:
-    """Which entry of its document a row of this key is of. None: the collection has no entries."""
-    column = collection.entry_column
-    return None if column is None else str(key[collection.key.index(column)])
 
 
 def is_of_another_key(collection: Collection, key: Key, path: str | None) -> bool:

@@ -7,6 +7,7 @@ with entries are left to `map_document`, which gives the reason.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -24,7 +25,7 @@ from dualwrite.model.cells import (
     stands_for_key,
 )
 from dualwrite.model.conditions import Holds
-from dualwrite.model.declaration import Collection, Column
+from dualwrite.model.declaration import Collection, Column, Template
 from dualwrite.model.documents import Value
 from dualwrite.model.mapping import Staged, is_odd
 
@@ -40,7 +41,9 @@ class Stager:
 
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
-        self._by_shape: dict[tuple[str, ...], tuple[Holds | None, list[Make]]] = {}
+        self._by_shape: dict[tuple[str, ...], tuple[Holds | None, list[Make], Template | None]] = {}
+        """With the template where its ids have texts or parts. Several of one shape are left to `map_document`, if one has."""
+        shapes = Counter(template.segments[0::2] for template in collection.templates)
         # Columns with the same origin (created_at and updated_at of a comment) are converted once.
         same: dict[Column, list[int]] = {}
         for index, column in enumerate(collection.columns):
@@ -48,6 +51,9 @@ class Stager:
             same.setdefault(replace(column, name="", role=role), []).append(index)
         if collection.entries is None:
             for template in collection.templates:
+                form = None if template.is_plain else template
+                if shapes[template.segments[0::2]] > 1 and not collection.is_plain:
+                    continue
                 cells = [
                     compile_column(
                         column, template, _Messages(), offset=NAME_SEGMENTS, bits=sum(1 << i for i in places)
@@ -57,7 +63,7 @@ class Stager:
                 holds = None
                 if collection.where is not None:
                     holds = compile_condition(collection.where, template, _Messages(), offset=NAME_SEGMENTS)
-                self._by_shape.setdefault(template.segments[0::2], (holds, cells))
+                self._by_shape.setdefault(template.segments[0::2], (holds, cells, form))
         places_of = {index: n for n, places in enumerate(same.values()) for index in places}
         self._place = _picker([places_of[index] for index in range(len(collection.columns))])
         self.key = _picker([2 + collection.columns.index(column) for column in collection.key])
@@ -68,7 +74,12 @@ class Stager:
         known = self._by_shape.get(tuple(segments[NAME_SEGMENTS::2]))
         if known is None or is_odd(message.name):
             return None
-        holds, cells = known
+        holds, cells, form = known
+        if form is not None:
+            extended = form.extended(segments[NAME_SEGMENTS:])
+            if extended is None:
+                return None
+            segments = [*segments[:NAME_SEGMENTS], *extended]
         fields = message.fields
         marks: list[int] = []
         try:

@@ -77,7 +77,7 @@ class Look(Protocol):
 
 
 Make = Callable[[Sequence[str], Any, Any, list[int]], Cell]
-"""From a document (the segments of its name, its fields, itself) to a column's cell. A stand-in adds its column's bits to the
+"""From a document (the segments of its name, as `Template.extended` gives them; its fields; itself) to a column's cell. A stand-in adds its column's bits to the
 list. Raises Refused."""
 _Find = Callable[[Sequence[str], Any, Any], Value]
 """From a document to the plain value of an origin; None where it is absent."""
@@ -219,9 +219,10 @@ def _find(origin: Origin, template: Template, look: Look, offset: int) -> _Find:
         case DocumentId():
             return _at(offset + len(template.segments) - 1)
         case DocumentPath():
-            return lambda segments, fields, of: "/".join(segments[offset:])
+            end = offset + len(template.segments)
+            return lambda segments, fields, of: "/".join(segments[offset:end])
         case Segment(variable=variable):
-            return _at(offset + 1 + 2 * template.variables.index(variable))
+            return _at(offset + template.place(variable))
         case ParentId(collection_id=name):
             above = template.parent_collection_id == name
             return _at(offset + len(template.segments) - 3) if above else lambda segments, fields, of: None

@@ -115,7 +115,7 @@ def change_of(catalog: Catalog, path: str, before: Fields | None, after: Fields 
     parts = [
         _Part(catalog, collection, path, before, after, created)
         for collection in catalog.order
-        if collection.operations and collection.match(path) is not None
+        if collection.operations and collection.has(path)
     ]
     return Change(
         tuple([d for part in reversed(parts) for d in part.deletes] + [u for part in parts for u in part.upserts]),

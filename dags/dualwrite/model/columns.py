@@ -77,6 +77,11 @@ class Column:
         return self.origin.origin if isinstance(self.origin, Converted) else self.origin
 
     @property
+    def of_reference(self) -> bool:
+        """Whether its value is a Firestore reference, which says the whole path of what it names."""
+        return isinstance(self.origin, Converted) and self.origin.conversion.of_reference
+
+    @property
     def may_become_null(self) -> bool:
         """Whether a row could stay without what the column refers to."""
         return self.references is not None and not self.required and self.role != "key" and self.when_gone != "row_goes"

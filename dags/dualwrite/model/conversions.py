@@ -21,6 +21,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from dualwrite.model.documents import GeoPoint, Reference, Vector, path_of
+from dualwrite.model.id_patterns import Unsplit, parsed
 from dualwrite.model.live import DocumentType
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -201,6 +202,23 @@ lower = Conversion("lower", lambda value: _is(value, str).lower(), "text")
 upper = Conversion("upper", lambda value: _is(value, str).upper(), "text")
 null_if_empty = Conversion("null_if_empty", lambda value: _is(value, str) or None, "text")
 """'' as NULL."""
+
+
+def part(form: str, variable: str) -> Conversion:
+    """A part of an id that a field holds, which has the form of an id in a path: `part("{user}_{product}", "product")`. An id that
+    can't be split in just one way is refused."""
+    pattern = parsed(form)
+    if variable not in pattern.variables:
+        raise ValueError(f"part({form!r}) names {variable}: choose from {', '.join(pattern.variables)}")
+    index = pattern.variables.index(variable)
+
+    def convert(value: Any) -> str:
+        found = pattern.split(value) if pattern.fits(_is(value, str)) else Unsplit.NOT_OF_FORM
+        if isinstance(found, Unsplit):
+            raise ValueError(found.value)
+        return found[index]
+
+    return Conversion(f"part({form!r}, {variable!r})", convert, "text")
 
 
 def one_of(values: Mapping[Any, Any], type: DocumentType = "text") -> Conversion:

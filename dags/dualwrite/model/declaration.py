@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import get_args
 
 from dualwrite import settings
-from dualwrite.model import conditions, share
+from dualwrite.model import conditions, share, templates
 from dualwrite.model.check_fields import Check, checks_of
 from dualwrite.model.columns import ROLES, TYPES, WHEN_GONE, Column, Role, Via
 from dualwrite.model.conditions import Condition
@@ -49,7 +48,9 @@ from dualwrite.model.origins import (
     names_of,
     other_spellings,
 )
+from dualwrite.model.parents_told import is_told
 from dualwrite.model.references import Need, NeedEachOther, Order, Parent, in_order
+from dualwrite.model.templates import Template, is_template
 
 __all__ = [
     "ALL_FIELDS",
@@ -119,22 +120,12 @@ class Operations:
     columns: tuple[str, ...] = ()
 
 
-_VARIABLE = r"\{[A-Za-z_][A-Za-z0-9_]*\}"
-_TEMPLATE = re.compile(rf"[^/{{}}]+/{_VARIABLE}(/[^/{{}}]+/{_VARIABLE})*")
-
-
-def is_template(path: str) -> bool:
-    """Whether a path can be declared: collection ids and {variables} in turn, each variable once."""
-    variables = path.split("/")[1::2]
-    return _TEMPLATE.fullmatch(path) is not None and len(set(variables)) == len(variables)
-
-
 @dataclass(frozen=True, eq=False)  # itself and no other: hashing its columns for each document would cost a fifth
 class Collection:
     """One unit of the move: documents of one collection id, and the table that holds their rows.
 
-    `paths` are templates such as `boards/{board}/posts/{id}`; a document of the same collection id on any other
-    path is a stray. `check_fields` are the fields that say when a document was written: a name holds timestamps,
+    `paths` are templates such as `boards/{board}/posts/{id}` or `users/{user}/private/profile` (see templates.py); a document of the
+    same collection id on any other path is a stray. `check_fields` are the fields that say when a document was written: a name holds timestamps,
     `Check("updated", iso_time)` holds times in a format; with none, the
     collection is read whole every time (for small ones that carry no such field). `written_columns` are the columns
     that say when a row was written. `unique` lists further unique keys of the table. `entries` makes rows out of
@@ -186,7 +177,17 @@ class Collection:
     @cached_property
     def top_level(self) -> bool:
         """Whether its documents lie at the root of the database."""
-        return all(len(t.variables) == 1 for t in self.templates)
+        return all(len(t.segments) == 2 for t in self.templates)
+
+    @cached_property
+    def is_one_document(self) -> bool:
+        """Whether its path has no variables, so that there is but one document."""
+        return len(self.templates) == 1 and not self.templates[0].variables
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether each id of its paths is one variable, so that any id is one."""
+        return all(t.is_plain for t in self.templates)
 
     @cached_property
     def checks(self) -> tuple[Check, ...]:
@@ -246,7 +247,7 @@ class Collection:
         says nothing of its board), a document with this key may be at a path that nobody thought of."""
         known = {c.origin.variable for c in self.key if isinstance(c.origin, Segment)}
         if any(isinstance(c.origin, DocumentId) for c in self.key):
-            known.add(self.templates[0].variables[-1])
+            known.update(self.templates[0].ids[-1].variables)
         return len(self.templates) == 1 and self.keyed_by_path and known >= set(self.templates[0].variables)
 
     @cached_property
@@ -266,14 +267,31 @@ class Collection:
 
     @cached_property
     def document_column(self) -> Column | None:
-        """The column that holds the id of a row's document, of the key if one there does."""
-        last = {t.variables[-1] for t in self.templates}
+        """The column that tells whose a row is among a few documents, of the key if one there does: it holds the document's id, or
+        the last variable of its path (see `document_value`)."""
+        last = {t.variables[-1] if t.variables else None for t in self.templates}
         found = [
             c
             for c in self.columns
-            if isinstance(c.origin, DocumentId) or (isinstance(c.origin, Segment) and last == {c.origin.variable})
+            if (isinstance(c.origin, DocumentId) and not any(t.ids[-1].is_literal for t in self.templates))
+            or (isinstance(c.origin, Segment) and last == {c.origin.variable})
         ]
-        return next((c for c in found if c.role == "key"), next(iter(found), None))
+        in_key = [c for c in found if c.role == "key"]
+        return next((c for c in [*in_key, *found] if isinstance(c.origin, DocumentId) or self._tells(c)), None)
+
+    def _tells(self, column: Column) -> bool:
+        """Whether a variable tells a document from others: alone, or with the others of its id, all of which the key has."""
+        held = {c.origin.variable for c in self.key if isinstance(c.origin, Segment)}
+        ids = [next(p for p in reversed(t.ids) if p.variables) for t in self.templates]
+        return all(len(p.variables) == 1 or (self.keyed_by_path and held >= set(p.variables)) for p in ids)
+
+    def document_value(self, path: str) -> str | None:
+        """What `document_column` holds in the rows of a document. None: the path has no such value."""
+        assert self.document_column is not None
+        if self.is_plain or isinstance(self.document_column.origin, DocumentId):
+            return path.rsplit("/", 1)[-1]
+        variables = self.match(path)
+        return None if variables is None else list(variables.values())[-1]
 
     @cached_property
     def entries_are_ids(self) -> bool:
@@ -330,7 +348,7 @@ class Collection:
         return next(c for c in self.columns if c.name == name)
 
     def match(self, path: str) -> dict[str, str] | None:
-        """The variables of the path, or None for a stray."""
+        """The variables of the path, or None for a stray, and for a path whose ids can't be split."""
         segments = path.split("/")
         for template in self.templates:
             variables = template.match(segments)
@@ -338,36 +356,13 @@ class Collection:
                 return variables
         return None
 
+    def template_of(self, segments: Sequence[str]) -> Template | None:
+        """The template that a path is of, even if its ids can't be split. None: a stray."""
+        return next((t for t in self.templates if t.fits(segments)), None)
 
-@dataclass(frozen=True)
-class Template:
-    """A parsed path template: alternating collection ids and variables."""
-
-    text: str
-
-    @cached_property
-    def segments(self) -> tuple[str, ...]:
-        return tuple(self.text.split("/"))
-
-    @cached_property
-    def variables(self) -> tuple[str, ...]:
-        return tuple(s[1:-1] for s in self.segments[1::2])
-
-    @property
-    def collection_id(self) -> str:
-        return self.segments[-2]
-
-    @property
-    def parent_collection_id(self) -> str | None:
-        return self.segments[-4] if len(self.segments) >= 4 else None
-
-    def match(self, segments: list[str]) -> dict[str, str] | None:
-        if len(segments) != len(self.segments) or tuple(segments[0::2]) != self.segments[0::2]:
-            return None
-        return dict(zip(self.variables, segments[1::2], strict=True))
-
-    def path(self, variables: Mapping[str, str]) -> str:
-        return "/".join(variables[s[1:-1]] if s.startswith("{") else s for s in self.segments)
+    def has(self, path: str) -> bool:
+        """Whether a document at this path is one of the collection's, even if it has no variables; else it is a stray."""
+        return self.template_of(path.split("/")) is not None
 
 
 @dataclass(frozen=True, eq=False)  # one is as good as itself: a key of caches
@@ -450,12 +445,14 @@ def _check_collection(collection: Collection) -> None:
     if not collection.paths:
         _refuse(collection, "A collection needs a path", "paths is empty", "Give a template such as things/{id}.")
     for path in collection.paths:
-        if not is_template(path):
-            rule = "A path template alternates collection ids and {variables}, each variable once"
+        if (rule := templates.fault(path)) is not None:
             _refuse(collection, rule, f"{path!r}", "Write it as parents/{parent}/things/{id}.")
     if len({t.collection_id for t in collection.templates}) > 1:
         rule = "All paths of a collection end in the same collection id"
         _refuse(collection, rule, f"{collection.paths}", "Declare the others as collections of their own.")
+    if (pair := templates.overlapping(collection.templates)) is not None:
+        rule, remedy = "A document is of one path", "Remove one, or let their ids begin or end with different texts."
+        _refuse(collection, rule, f"{pair[0].text!r} and {pair[1].text!r}", remedy)
     names = [c.name for c in collection.columns]
     for name in names:
         if names.count(name) > 1:
@@ -547,12 +544,12 @@ def _check_entries(collection: Collection, entries: MapEntries | ArrayElements) 
             f"{len(told)} key columns come from the entry" + "".join(f", {c.name!r}" for c in told),
             "Give the role key to one column of EntryKey(), EntryIndex() or EntryField(...).",
         )
-    if collection.document_column is None:
+    if collection.document_column is None and not collection.is_one_document:
         _refuse(
             collection,
             "Rows of entries hold their document's id, or a removed entry's row can't be found",
             "no column comes from it",
-            f"Declare the column of DocumentId() or Segment({collection.templates[0].variables[-1]!r}).",
+            f"Declare the column of DocumentId() or {' and '.join(f'Segment({v!r})' for v in _last_id(collection))}.",
         )
     parts = {type(part) for column in collection.columns for part in entry_parts(column.origin)}
     if EntryIndex in parts and isinstance(entries, MapEntries):
@@ -560,6 +557,11 @@ def _check_entries(collection: Collection, entries: MapEntries | ArrayElements) 
     if collection.entries_are_maps and isinstance(entries, ArrayElements) and isinstance(told[0].origin, EntryKey):
         rule = "An array's element is a text, which is the key, or a map, which has fields"
         _refuse(collection, rule, f"key {told[0].name!r} is EntryKey()", "Key it by EntryField(...) or EntryIndex().")
+
+
+def _last_id(collection: Collection) -> tuple[str, ...]:
+    """The variables of the last id of its path that has any."""
+    return next((p.variables for p in reversed(collection.templates[0].ids) if p.variables), ())
 
 
 def _check_field_path(collection: Collection, path: FieldPath, place: str) -> None:
@@ -604,15 +606,21 @@ def _check_column(collection: Collection, column: Column) -> None:
             "Say where its value comes from: " + ", ".join(kind.__name__ for kind in get_args(Origin)) + ".",
         )
     _check_origin(collection, column)
-    if isinstance(column.origin, Segment):
+    if isinstance(column.source, Segment):
         for template in collection.templates:
-            if column.origin.variable not in template.variables:
+            if column.source.variable not in template.variables:
                 _refuse(
                     collection,
                     "A segment is a variable of every path",
-                    f"{place} names {column.origin.variable!r}",
-                    f"Choose from {', '.join(template.variables)}.",
+                    f"{place} names {column.source.variable!r}",
+                    f"Choose from {', '.join(template.variables)}."
+                    if template.variables
+                    else "There is none: write a Constant.",
                 )
+    fixed = {t.segments[-1] if t.ids[-1].is_literal else None for t in collection.templates}
+    if isinstance(column.source, DocumentId) and len(fixed) == 1 and None not in fixed:
+        remedy = f"Write Constant({fixed.pop()!r}), or the Segment of a variable, which tells whose document it is."
+        _refuse(collection, "A document id is the same for all documents of a path that ends in a text", place, remedy)
     if isinstance(column.origin, ParentId):
         above = {t.parent_collection_id for t in collection.templates}
         if column.origin.collection_id not in above:
@@ -767,11 +775,11 @@ def _reachable(child: Collection, column: Column, parent: Collection) -> bool:
     """Whether a parent's path is told, see parent_paths.py."""
     if not parent.key_leads_back and not isinstance(column.origin, Converted):
         return False  # it holds what the id became
+    if column.of_reference or (len(parent.key) > 1 and parent.keyed_by_whole_path):
+        return True
+    if not parent.is_plain:
+        return is_told(parent.templates, parent.key[0], child.templates)
     if len(parent.templates[0].variables) == 1:
-        return True
-    if isinstance(column.origin, Converted) and column.origin.conversion.of_reference:
-        return True
-    if len(parent.key) > 1 and parent.keyed_by_whole_path:
         return True
     return any(
         len(c.segments) >= len(p.segments) - 2 and c.segments[: len(p.segments) - 2][0::2] == p.segments[:-2][0::2]

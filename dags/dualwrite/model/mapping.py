@@ -7,7 +7,7 @@ target can judge (CHECK constraints, index row sizes) is left to it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -40,11 +40,11 @@ from dualwrite.model.declaration import (
     FieldPath,
     MapEntries,
     Segment,
-    Template,
     names_of,
     other_spellings,
 )
 from dualwrite.model.documents import Document, Value, can_be_asked, is_valid_id, type_name
+from dualwrite.model.templates import Template
 
 Key = tuple[Cell, ...]
 """A row's key, in the order of the collection's key columns."""
@@ -124,7 +124,7 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
     """
     variables = collection.match(document.path)
     if variables is None:
-        return None
+        return _unsplit(collection, document.path)
     if is_odd(document.path) and not can_be_asked(document.path):
         reason = Refusal("cant_be_asked: its path holds an id that Firestore can't be asked for")
         label = (
@@ -190,6 +190,17 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
     return units
 
 
+def _unsplit(collection: Collection, path: str) -> list[Row | Rejection] | None:
+    """The rejection of a document whose id has the form of the catalog and can't be split as that says; None for a stray."""
+    segments = path.split("/")
+    template = collection.template_of(segments)
+    if template is None:
+        return None
+    why = template.fault(segments)
+    assert why is not None, "else it had variables"
+    return [Rejection(joined_label(segments[1::2]), path, None, Refusal(why), entire=True)]
+
+
 def is_left_out(collection: Collection, document: Document) -> bool:
     """Whether a document, no stray, doesn't hold the collection's condition, whatever its entries are."""
     return _holds(collection, document, _Unit(document.create_time)) is False
@@ -209,8 +220,8 @@ def _holds(collection: Collection, document: Document, of: _Unit, *, of_entry: b
     that can't be judged."""
     if collection.where is None:
         return True
-    segments = document.path.split("/")
-    holds = _condition(collection, _template_of(collection, segments), of_entry)
+    template, segments = _template_of(collection, document.path)
+    holds = _condition(collection, template, of_entry)
     try:
         return holds is None or holds(segments, document.fields, of)
     except Refused as refused:
@@ -223,8 +234,14 @@ def _condition(collection: Collection, template: Template, of_entry: bool) -> Ho
     return None if condition is None else compile_condition(condition, template, _Plain())
 
 
-def _template_of(collection: Collection, segments: list[str]) -> Template:
-    return next(t for t in collection.templates if t.match(segments) is not None)
+def _template_of(collection: Collection, path: str) -> tuple[Template, list[str]]:
+    """The template of a path that has variables, and its segments, extended."""
+    segments = path.split("/")
+    template = collection.template_of(segments)
+    extended = None if template is None else template.extended(segments)
+    assert template is not None, "no stray comes here"
+    assert extended is not None, "nor what has no variables"
+    return template, extended
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,14 +324,15 @@ def label_of_key(collection: Collection, key: Iterable[object]) -> str:
 
 def label_of(collection: Collection, variables: Mapping[str, str], entry: str | None) -> str:
     """The label of a document's unit: its key where the path gives that, else the path's variables."""
+    template = next((t for t in collection.templates if set(t.variables) == set(variables)), collection.templates[0])
     if not collection.key_leads_back:
-        template = next(t for t in collection.templates if set(t.variables) == set(variables))
         key = key_of_path(collection, template.path(variables), entry)
         if key is not None:
             return label_of_key(collection, ["" if part is None else part for part in key])
     if not collection.keyed_by_path or not collection.key_leads_back:
         told = entry if entry is None or collection.entries_are_ids else _digested(entry)
-        return joined_label([*variables.values(), *([] if told is None else [told])])
+        ids = variables.values() if template.is_plain else template.path(variables).split("/")[1::2]
+        return joined_label([*ids, *([] if told is None else [told])])
     parts = []
     for column in collection.key:
         origin = column.origin
@@ -325,8 +343,15 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
         elif isinstance(origin, Constant):
             parts.append(str(origin.value))
         else:
-            parts.append(list(variables.values())[-1])
+            last = list(variables.values())[-1] if template.is_plain else template.path(variables).rsplit("/", 1)[-1]
+            parts.append(last)
     return label_of_key(collection, parts)
+
+
+def entry_of_key(collection: Collection, key: Sequence[object]) -> str | None:
+    """Which entry of its document a row of this key is of. None: the collection has no entries."""
+    column = collection.entry_column
+    return None if column is None else str(key[collection.key.index(column)])
 
 
 def key_of_path(collection: Collection, path: str, entry: str | None = None) -> Key | None:
@@ -380,8 +405,7 @@ def question_of(collection: Collection, key: Key) -> Question:
             variables[column.origin.variable] = str(value)
         elif isinstance(column.origin, Field) and value != column.absent:
             equals[column.origin.path] = str(value)
-    segments = collection.templates[0].segments
-    parent = "/".join(variables[s[1:-1]] if s.startswith("{") else s for s in segments[:-2])
+    parent = collection.templates[0].above(variables)
     return Question(parent, collection.collection_id, equals, collection.fields)
 
 
@@ -442,8 +466,7 @@ def _map_unit(
     collection: Collection, document: Document, variables: dict[str, str], entry: str | None, of: _Unit
 ) -> Row | Rejection:
     label = label_of(collection, variables, entry)
-    segments = document.path.split("/")
-    template = _template_of(collection, segments)
+    template, segments = _template_of(collection, document.path)
     cells: list[Cell] = []
     marks: list[int] = []
     for column, make in _compiled(collection, template):

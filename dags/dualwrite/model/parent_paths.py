@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, Segment
 from dualwrite.model.mapping import Row
+from dualwrite.model.parents_told import told_path
 
 
 def parent_path(catalog: Catalog, child: Collection, column: Column) -> Callable[[Row], str]:
@@ -30,6 +31,10 @@ def parent_path(catalog: Catalog, child: Collection, column: Column) -> Callable
                 value = told  # the id of which the key was made
         if by_key is not None:
             return by_key(row)
+        if not parent.is_plain:
+            return (
+                told_path(parent.templates, parent.key[0], value, segments) or ""
+            )  # nobody can ask for that, so it is never taken for gone
         for length, shape in shapes:
             if len(segments) >= length and segments[length - 1] == value and tuple(segments[:length:2]) == shape:
                 return "/".join(segments[:length])
@@ -50,9 +55,11 @@ def _by_key(child: Collection, column: Column, parent: Collection) -> Callable[[
         (key.origin, child.columns.index(child.column(name)))
         for key, name in zip(parent.key, column.beside, strict=True)
     ]
-    places = {
-        origin.variable if isinstance(origin, Segment) else template.variables[-1]: place
-        for origin, place in held
-        if isinstance(origin, Segment | DocumentId)
-    }
-    return lambda row: template.path({variable: str(row.cells[place]) for variable, place in places.items()})
+    places = {origin.variable: place for origin, place in held if isinstance(origin, Segment)}
+    whole = next((place for origin, place in held if isinstance(origin, DocumentId)), None)
+
+    def path(row: Row) -> str:
+        variables = {variable: str(row.cells[place]) for variable, place in places.items()}
+        return template.path(variables, None if whole is None else str(row.cells[whole]))
+
+    return path

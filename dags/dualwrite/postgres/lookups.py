@@ -5,9 +5,10 @@ The names are those of fragments.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dualwrite.model.declaration import Column, DocumentId, ParentId, Segment, Template
+from dualwrite.model.id_patterns import IdPattern
 from dualwrite.postgres.connection import sql
 from dualwrite.postgres.fragments import (
     AND,
@@ -211,11 +212,13 @@ class Lookups(Fragments):
         """The first template all of whose variables have a value."""
         alternatives = []
         for template, known in zip(self._collection.templates, variables, strict=True):
-            if not all(v in known for v in template.variables):
+            ids = [_id(pattern, f"/{number}", known) for number, pattern in enumerate(template.ids)]
+            told = [each for each in ids if each is not None]
+            if len(told) < len(ids):
                 continue
             parts = [
-                sql.SQL("{} || '/' || {}").format(sql.Literal(name), known[variable])
-                for name, variable in zip(template.segments[0::2], template.variables, strict=True)
+                sql.SQL("{} || '/' || {}").format(sql.Literal(name), each)
+                for name, each in zip(template.segments[0::2], told, strict=True)
             ]
             alternatives.append(sql.SQL("({})").format(sql.SQL(" || '/' || ").join(parts)))
         if not alternatives:
@@ -225,7 +228,8 @@ class Lookups(Fragments):
     def _variables(
         self, alias: str, *, referenced_first: bool
     ) -> tuple[sql.Composable, list[dict[str, sql.Composable]]]:
-        """For each template, SQL for its variables: from the row's columns, and through the rows it references."""
+        """For each template, SQL for its variables: from the row's columns, and through the rows it references. An id of several
+        parts that a column holds whole is called by its place: /0 is the first."""
         joins: list[sql.Composable] = []
         reached: list[tuple[Column, list[dict[str, sql.Composable]]]] = []
         for number, column in enumerate(self._collection.references):
@@ -252,6 +256,8 @@ class Lookups(Fragments):
                 if isinstance(column.origin, ParentId) and column.origin.collection_id != template.parent_collection_id:
                     continue
                 for variable, value in inner[0].items():
+                    if variable.startswith("/") and not _begins(template, parent.templates[0]):
+                        continue
                     referenced.setdefault(variable, value)
             found.append(
                 {
@@ -268,10 +274,31 @@ class Lookups(Fragments):
             if isinstance(column.origin, Segment):
                 known[column.origin.variable] = as_text(column, alias)
             elif isinstance(column.origin, DocumentId):
-                known[template.variables[-1]] = as_text(column, alias)
+                known[_called(template, len(template.ids) - 1)] = as_text(column, alias)
             elif isinstance(column.origin, ParentId) and column.origin.collection_id == template.parent_collection_id:
-                known[template.variables[-2]] = as_text(column, alias)
+                known[_called(template, len(template.ids) - 2)] = as_text(column, alias)
         return known
+
+
+def _called(template: Template, number: int) -> str:
+    """What an id is called that a column holds whole: the variable that it is, or its place."""
+    pattern = template.ids[number]
+    return pattern.variables[0] if pattern.is_whole else f"/{number}"
+
+
+def _begins(template: Template, above: Template) -> bool:
+    """Whether a template begins as another one does."""
+    return template.segments[: len(above.segments)] == above.segments
+
+
+def _id(pattern: IdPattern, whole: str, known: Mapping[str, sql.Composable]) -> sql.Composable | None:
+    """SQL for an id: a column that holds it whole, or its texts and variables joined. None: they aren't known."""
+    if whole in known:
+        return known[whole]
+    if not known.keys() >= set(pattern.variables):
+        return None
+    parts = [sql.Literal(part) if isinstance(part, str) else known[part.name] for part in pattern.parts]
+    return parts[0] if len(parts) == 1 else sql.SQL("({})").format(sql.SQL(" || ").join(parts))
 
 
 def is_within(column: str) -> sql.Composed:

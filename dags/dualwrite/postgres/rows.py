@@ -9,7 +9,7 @@ from typing import Any
 
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.live import LiveType, can_be_key, is_key
-from dualwrite.model.mapping import Cell, Key
+from dualwrite.model.mapping import Cell, Key, entry_of_key, key_of_path
 from dualwrite.model.windows import Window
 from dualwrite.postgres import live_types
 from dualwrite.postgres.connection import Connection
@@ -63,8 +63,7 @@ class Rows(Session):
             return {}
         statement, parameters = self.lookups(collection).paths, numbered(keys)
         rows = self.fetch(statement, parameters)
-        # An id with a slash in it, written by hand, would name another document's path.
-        return {keys[n]: tuple(path for path in paths if collection.match(path) is not None) for n, paths in rows}
+        return {keys[n]: tuple(path for path in paths if _could_be_at(collection, keys[n], path)) for n, paths in rows}
 
     def whole(self, collection: Collection, key: Key | None) -> dict[str, Any] | None:
         """The row at a key with all its columns: content, for the eyes of whoever asked. None: it isn't there."""
@@ -130,6 +129,17 @@ class Rows(Session):
         parameters = {"collection": collection.name, "start": window.start, "end": window.end, "since": since}
         [(touched, new)] = self.fetch(self.lookups(collection).arrived(columns, created), parameters)
         return touched, new
+
+
+def _could_be_at(collection: Collection, key: Key, path: str) -> bool:
+    """Whether a row's document could be at a path that its columns tell. An id with a slash in it, written by hand, would name
+    another document's path; so would parts that are joined to an id which is split otherwise (id_patterns.py)."""
+    if not collection.has(path):
+        return False
+    if collection.is_plain or not collection.keyed_by_path:
+        return True
+    there = key_of_path(collection, path, entry_of_key(collection, key))
+    return there is None or tuple(map(str, there)) == tuple(map(str, key))
 
 
 def numbered(keys: Sequence[Key]) -> dict[str, list[int] | list[str]]:

@@ -310,7 +310,7 @@ class Tripwire:
         """How many of the documents of this collection id lie below another top-level collection than the collection's."""
         if self._collection.top_level:
             return 0
-        roots = dict.fromkeys(str(t.segments[0]) for t in self._collection.templates)
+        roots = dict.fromkeys(t.root for t in self._collection.templates)
         # "boards!" sorts just after "boards", whatever is below that.
         within = [replace(self._all, start=f"{root}/!", end=f"{root}!/!") for root in roots]
         return total - sum(self._source.count(scan, read_time)[0] for scan in within)

@@ -1,0 +1,46 @@
+"""Pure: the path of a parent whose ids have texts or parts in the catalog, out of its key and the path of the document that names it.
+
+An id that is one text is known; one of variables is known if the key gives them all, or whole; any other is that of the naming
+document's own path, if both begin with the same collections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dualwrite.model.columns import Column
+from dualwrite.model.origins import DocumentId, Segment
+from dualwrite.model.templates import Template
+
+
+def is_told(templates: Sequence[Template], key: Column, below: Sequence[Template]) -> bool:
+    """Whether each document on the paths `below` tells the path of a parent on one of `templates` with this key column."""
+    return all(any(_ids(template, key, "", child.segments) for template in templates) for child in below)
+
+
+def told_path(templates: Sequence[Template], key: Column, value: str, segments: Sequence[str]) -> str | None:
+    """The path of the parent with this key that a document at the path `segments` names. None: it can't be told."""
+    for template in templates:
+        ids = _ids(template, key, value, segments)
+        if ids is not None:
+            return "/".join(part for pair in zip(template.segments[0::2], ids, strict=True) for part in pair)
+    return None
+
+
+def _ids(template: Template, key: Column, value: str, segments: Sequence[str]) -> list[str] | None:
+    source = key.source
+    known = {source.variable: value} if isinstance(source, Segment) else {}
+    ids: list[str] = []
+    for number, pattern in enumerate(template.ids):
+        text = template.id_at(number, known)
+        if isinstance(source, DocumentId) and number == len(template.ids) - 1:
+            text = value
+        if text is None:
+            below = 2 * number + 2
+            if tuple(segments[:below:2]) != template.segments[:below:2] or len(segments) < below:
+                return None
+            text = segments[below - 1]
+            if "{" not in text and not pattern.fits(text):
+                return None
+        ids.append(text)
+    return ids
