@@ -72,6 +72,6 @@ def test_the_paths_of_the_page_can_be_declared():
     for example in examples:
         paths = eval(example)
         variables = declaration.Template(paths[0]).variables
-        origins = [declaration.Segment(v) for v in variables] or [declaration.Constant("site")]
+        origins: list[declaration.Origin] = [*map(declaration.Segment, variables)] or [declaration.Constant("site")]
         columns = [declaration.Column(f"c{n}", "key", origin) for n, origin in enumerate(origins)]
         assert declaration.Collection("notes", "notes", paths, tuple(columns)).keyed_by_whole_path
