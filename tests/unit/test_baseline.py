@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from types import SimpleNamespace
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 
 from dualwrite.catalog import CATALOG
 from dualwrite.model.windows import LONG_AGO, whole_millisecond
-from dualwrite.runs.tripwire.baseline import Baseline, deviating, time_column
-from dualwrite.runs.tripwire.tripwire import Tripwire, _Counts
+from dualwrite.runs.tripwire.baseline import BUCKET, Baseline, deviating, time_column
+from dualwrite.runs.tripwire.tripwire import Tripped, Tripwire, _Counts
 
 T = datetime(2026, 2, 1, tzinfo=UTC)
 MOMENTS = st.integers(0, 10**13).map(lambda microseconds: T + timedelta(microseconds=microseconds))
@@ -110,5 +112,59 @@ def test_only_what_deviates_alike_at_both_looks_counts(looks):
     assert found == ([expected] if any(expected) else [])
 
 
-def tripwire_look(old: int, new: int, untimed: int) -> _Counts:
-    return _Counts(T, documents=5 + old, new=5 + new, recent=5, untimed=untimed, stray=0, new_buckets=1, rows=[5, 5, 5])
+def tripwire_look(old: int, new: int, untimed: int, stray: int = 0, rows: int = 5, at: datetime = T) -> _Counts:
+    """Counts that deviate so in the old bucket, the new one, and what lies in neither; the new one has so many rows."""
+    return _Counts(at, 5 + old, rows + new, 5, untimed, stray, new_buckets=1, rows=[5, rows, 5])
+
+
+def looked(kept: Baseline, *looks: _Counts) -> tuple[Tripped, list[str]]:
+    """What two looks come to that see nothing to examine, and what was done between them."""
+    done: list[str] = []
+    comments = CATALOG["comments"]
+    tripwire = Tripwire(None, SimpleNamespace(close=lambda: done.append("closed")), comments, time_column(comments))
+    with (
+        mock.patch.object(Tripwire, "_look", side_effect=looks),
+        mock.patch("time.sleep", side_effect=lambda seconds: done.append(f"slept {seconds}")),
+    ):
+        return tripwire.look(None, kept, end=T + timedelta(hours=1), grace=7, now=T), done
+
+
+@given(st.integers(0, 2 * BUCKET), st.booleans())
+def test_a_look_that_finds_nothing_joins_small_buckets_at_the_end(rows, passing):
+    """Each run adds one; also where a deviation went away before the second look."""
+    kept = Baseline("createdAt", (T,), (0,), 0)
+    looks = [tripwire_look(int(passing), 0, 0, rows=rows), tripwire_look(0, 0, 0, rows=rows)]
+    tripped, done = looked(kept, *looks[: 1 + passing])
+    assert tripped.as_json() == {
+        "deviation": 0, "buckets": 0, "calls_sweep": False, "failed": None, "waits_until": None,
+    }  # fmt: skip
+    assert len(tripped.baseline.edges) == (1 if 5 + rows <= BUCKET else 2)
+    assert tripped.baseline.end == T + timedelta(hours=1)
+    assert done == (["closed", "slept 7"] if passing else []), "no connection is held while it waits"
+
+
+def test_a_baseline_knows_when_it_was_counted_last_and_for_how_long():
+    """What arrived by then is part of it, what arrived later is not; slow counts are made less often."""
+    later = T + timedelta(minutes=5)
+    kept = Baseline("createdAt", (T,), (0,), 0, counted_at=LONG_AGO, counted_seconds=3000.0)
+    quiet, _ = looked(kept, tripwire_look(0, 0, 0, at=later))
+    passed, _ = looked(kept, tripwire_look(1, 0, 0), tripwire_look(0, 0, 0, at=later))
+    for tripped in (quiet, passed):
+        assert tripped.baseline.counted_at == later
+        assert 0 <= tripped.baseline.counted_seconds < 10
+
+
+def test_what_lies_elsewhere_is_no_deviation_before_it_was_counted_once():
+    """An older version didn't count it; from then on it is."""
+    kept = Baseline("createdAt", (T,), (0,), 0)
+    tripped, done = looked(kept, tripwire_look(0, 0, 0, stray=3))
+    assert (tripped.deviation, tripped.baseline.stray, done) == (0, 3, [])
+    tripped, done = looked(tripped.baseline, tripwire_look(0, 0, 0, stray=4), tripwire_look(0, 0, 0, stray=3))
+    assert (tripped.deviation, tripped.baseline.stray, done) == (0, 3, ["closed", "slept 7"])
+
+
+@given(st.one_of(st.none(), st.integers(0, 9)), st.one_of(st.none(), st.just(T)))
+def test_a_measured_baseline_survives_json(stray, counted_at):
+    """One task measures it, another keeps it."""
+    measured = replace(baseline([1, -2]), untimed=4, stray=stray, counted_at=counted_at)
+    assert Baseline.from_json(json.loads(json.dumps(measured.as_json()))) == measured

@@ -63,6 +63,7 @@ class BaselineJson(TypedDict):
     differences: list[int]
     untimed: int
     stray: int | None
+    counted_at: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +99,16 @@ class Baseline:
             "differences": list(self.differences),
             "untimed": self.untimed,
             "stray": self.stray,
+            "counted_at": self.counted_at.isoformat() if self.counted_at else None,
         }
 
     @classmethod
     def from_json(cls, given: BaselineJson) -> Self:
         """A baseline as it was measured, before it was kept."""
         edges = tuple(map(datetime.fromisoformat, given["edges"]))
-        return cls(given["field"], edges, tuple(given["differences"]), given["untimed"], stray=given["stray"])
+        counted_at = datetime.fromisoformat(given["counted_at"]) if given["counted_at"] else None
+        numbers = (tuple(given["differences"]), given["untimed"])
+        return cls(given["field"], edges, *numbers, stray=given["stray"], counted_at=counted_at)
 
     def is_due(self, now: datetime) -> bool:
         """Whether it is time to count again: what takes more than CHEAP_SECONDS takes one second of COUNTING_SHARE at most."""

@@ -24,6 +24,9 @@ What runs beside it, and why it raises no false alarm:
    lies below another top-level collection is counted apart: more of it than buckets lost rows calls a sweep. A move below
    the same top-level collection is seen by the sweep alone.
 
+7. *A document without a time arrives while counts are made.* It lies in no bucket, and its row is young. The baseline
+   keeps the read_time of its counts: what is younger arrived since, and is told by a look at its row, one for one.
+
 It can't see a loss that is cancelled out by another one of the opposite kind in the same half, nor any edit.
 """
 
@@ -151,7 +154,7 @@ class Tripwire:
             todo = [n for n in todo if before[n] != after[n]]
             if not todo:
                 break
-        return replace(baseline, differences=tuple(differences), untimed=untimed, stray=stray)
+        return replace(baseline, differences=tuple(differences), untimed=untimed, stray=stray, counted_at=read_time)
 
     def _count_buckets(self, baseline: Baseline, buckets: Iterable[int], read_time: datetime) -> list[tuple[int, int]]:
         """Documents of each bucket. Many small counts: they run side by side."""
@@ -170,7 +173,7 @@ class Tripwire:
         extended = baseline.extended(whole_millisecond(end))
         began = time.monotonic()
         first = self._look(baseline, extended, whole=False)
-        extended = replace(extended, counted_at=now, counted_seconds=time.monotonic() - began)
+        extended = replace(extended, counted_at=first.read_time, counted_seconds=time.monotonic() - began)
         if baseline.stray is None:
             extended = replace(extended, stray=first.stray)
         if not any(self._deviations(baseline, first)):
@@ -179,6 +182,7 @@ class Tripwire:
         self._target.close()
         time.sleep(grace)
         second = self._look(baseline, extended, whole=True)
+        extended = replace(extended, counted_at=second.read_time)
         old, new, untimed, stray = (
             b if same_kind(a, b) else 0
             for a, b in zip(self._deviations(baseline, first), self._deviations(baseline, second), strict=True)
@@ -193,13 +197,14 @@ class Tripwire:
     def _deviations(self, baseline: Baseline, look: _Counts) -> tuple[int, int, int, int]:
         """The deviations of the baseline's buckets, of the new one, of the documents in no bucket, and of those elsewhere.
 
-        A new untimed document with its row is no deviation: for now the row counts as recent, where no document matches
-        it. Nor is a recent document elsewhere, which has no row.
+        A new untimed document's row counts as recent for now, where no document matches it. Only where there are too many
+        recent rows to look at each (`_young`), their surplus accounts for new untimed documents: it may lie there since an
+        earlier run, and would hide one that was lost. A recent document elsewhere, which has no row, is no deviation.
         """
         old = look.documents - look.rows_before - sum(baseline.differences)
         new = look.new - look.rows_new
         untimed = look.untimed - baseline.untimed
-        if untimed > 0:
+        if untimed > 0 and look.rows[-1] > _MOST_YOUNG:
             untimed = max(0, untimed - max(0, look.rows[-1] - look.recent))
         stray = 0 if baseline.stray is None else look.stray - baseline.stray
         if stray > 0:
@@ -253,7 +258,7 @@ class Tripwire:
         else:
             settled = -min(-untimed, max(0, change))
         if untimed - settled > 0:
-            settled += self._young(examiner, tripped.baseline, untimed - settled)
+            settled += self._young(examiner, tripped.baseline.end, baseline, untimed - settled)
         # A document that was archived as it should be took its row with it, so a bucket holds a document too many.
         explained = min(stray, max(0, change + min(0, settled))) if stray > 0 else -min(-stray, max(0, -change))
         tripped.baseline = replace(
@@ -268,20 +273,20 @@ class Tripwire:
         if any(left.values()):
             self._call_sweep(tripped, now)
 
-    def _young(self, examiner: Examiner, baseline: Baseline, most: int) -> int:
-        """How many documents without a time, up to `most`, arrived since the last look: those that young rows which no
-        document of the window accounts for match. (What a young document without a row hides is told apart so.)"""
-        keys = counts.keys_within(self._target, self._collection, self._at.column, Window(baseline.end, END_OF_TIME))
-        units = examiner.look.fresh(examiner.units_of(keys[: _MOST_YOUNG + 1]))
-        if len(keys) > _MOST_YOUNG or baseline.kept_at is None:
+    def _young(self, examiner: Examiner, end: datetime, baseline: Baseline, most: int) -> int:
+        """How many documents without a time, up to `most`, arrived since the baseline was counted: those that rows younger
+        than `end`, which no document of the window accounts for, match."""
+        keys = counts.keys_within(self._target, self._collection, self._at.column, Window(end, END_OF_TIME))
+        # Counted, then kept: what arrived in between isn't part of it.
+        since = baseline.counted_at or baseline.kept_at
+        if len(keys) > _MOST_YOUNG or since is None:
             return 0
-        since = baseline.kept_at
+        units = examiner.look.fresh(examiner.units_of(keys))
         found = examiner.examine_units(units)
         return min(
             most,
             sum(
-                f.verdict is Verdict.MATCHING and f.document_time is not None and f.document_time >= since
-                for f in found
+                f.verdict is Verdict.MATCHING and f.document_time is not None and f.document_time > since for f in found
             ),
         )
 
