@@ -144,9 +144,10 @@ def unsettled_too(
     labels = [label for label in known.unsettled if label not in look.labels and label not in named]
     left: list[OpenDifference] = []
     for start in range(0, len(labels), differences.AT_ONCE):
+        asked = labels[start : start + differences.AT_ONCE]
         with examiner.job.target.transaction() as connection:
-            part = differences_at(connection, name, labels[start : start + differences.AT_ONCE])
-        left += unseen(list(part.values()))
+            part = differences_at(connection, name, asked)
+        left += unseen([part[label] for label in asked if label in part])
         if len(left) >= limit:
             break
     if not left:
