@@ -86,7 +86,7 @@ _REMEMBERED = (
     "integration/test_pruning.py",
 )
 
-_COUNTED = ("unit/test_baseline.py", "integration/test_tripwire.py")
+_COUNTED = ("unit/test_baseline.py", "integration/test_tripwire.py", "integration/test_tripwire_settles.py")
 
 _IN_SLICES = (
     "unit/test_slices.py",
@@ -99,6 +99,8 @@ _IN_SLICES = (
 _BILLED = ("integration/test_bill.py", "integration/test_run_log.py", "integration/reconcile/test_windows.py")
 
 _LOOKED = (
+    "unit/test_first_look.py",
+    "integration/reconcile/test_first_look.py",
     "integration/test_natural_keys.py",
     "integration/reconcile/test_bad_input.py",
     "integration/reconcile/test_excuses.py",
@@ -110,6 +112,8 @@ _LOOKED = (
 )
 
 _REQUIRED = (
+    "integration/test_owners.py",
+    "integration/test_parents.py",
     "unit/test_inserts.py",
     "integration/test_bad_rows.py",
     "integration/test_deletes.py",
