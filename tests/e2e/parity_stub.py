@@ -101,6 +101,7 @@ def report_of(*collections: CollectionReport, runs: int = 3, **changes: Any) -> 
              "number": c["counts"][v], "since": (NOW - timedelta(hours=2)).isoformat(), "fails": True}
             for c in shown for v in rules()["drift"] if c["counts"][v]
         ],
+        "open_columns": {},
         "ages": {
             name: {"examined_until": NOW.isoformat(), "swept_at": NOW.isoformat(), "examined_hours": 0.0, "swept_hours": 0.0}
             for name in names
@@ -118,6 +119,7 @@ def report_of(*collections: CollectionReport, runs: int = 3, **changes: Any) -> 
         "migrations": {"applied": 2, "pending": [], "differences": 0, "unknown": None},
         "coverage": {},
         "references": {},
+        "links": {"templates": {}, "project": "p", "database": "(default)", "tables": {}},
     }  # fmt: skip
     facts |= changes  # type: ignore[typeddict-item]
     found = alerts.drift(facts)

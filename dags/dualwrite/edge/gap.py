@@ -94,6 +94,13 @@ def slices_of(context: Mapping[str, Any], task_id: str) -> list[Slice]:
     return [Slice.from_json(part) for part in context["ti"].xcom_pull(task_ids=task_id) or ()]
 
 
+def _slice(part: Mapping[str, Any]) -> Slice:
+    """The slice of this task; its bounds stand in the task's log."""
+    own = Slice.from_json(part)
+    log.info("%s", own)
+    return own
+
+
 def _added_up(parts: Sequence[Slice], made: Sequence[CollectionResult | None]) -> dict[str, CollectionResult]:
     """The gap's large collections, each of its slices."""
     names = dict.fromkeys(part.collection for part in parts)
@@ -141,7 +148,7 @@ def examine_for_review(context: Mapping[str, Any]) -> str:
 def review_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> CollectionResult:
     """One slice of a large collection, for the approval. The run log tells nothing of its neighbours, so under a cap they
     count as if they had read all that they hold."""
-    own = Slice.from_json(part)
+    own = _slice(part)
     beside = sum(p.documents for p in slices_of(context, "preflight") if p != own)
     with run_of(context, beside) as run:
         return sliced.examine(run, own, dry=True, record=False)
@@ -163,7 +170,7 @@ def examine_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> Collec
     if approval_of(context, params) in ("rejected", "unanswered"):
         raise AirflowSkipException("Nobody approved, so nothing is written.")
     with run_of(context) as run:
-        return sliced.examine(run, Slice.from_json(part), dry=params.mode == "dry_run")
+        return sliced.examine(run, _slice(part), dry=params.mode == "dry_run")
 
 
 def verify_counts(context: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -187,7 +194,7 @@ def verify_counts(context: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def verify_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> SliceResult:
     with run_of(context) as run:
-        return sliced.verify(run, Slice.from_json(part))
+        return sliced.verify(run, _slice(part))
 
 
 def verify_rest(context: Mapping[str, Any]) -> dict[str, CollectionResult]:

@@ -28,13 +28,14 @@ from dualwrite.edge.errors import (
     told_in_full,
     worth_a_retry,
 )
+from dualwrite.model import links
 from dualwrite.model.alert import line
 from dualwrite.model.errors import DualWriteError, ParameterError
 from dualwrite.model.reconcile_params import BY_A_PERSON, SCHEDULED_MAX_BILLED_READS, ReconcileParams
 from dualwrite.model.render import as_text
 from dualwrite.model.run_report import CollectionResult, FirstLook, Gate, R, RunReport, SliceResult, StageResult
 from dualwrite.postgres.target import Target
-from dualwrite.runs import open_list, reconcile_plan, reconciliation
+from dualwrite.runs import history, open_list, reconcile_plan, reconciliation
 from dualwrite.runs import repair as repairs
 from dualwrite.runs.reconcile_plan import Plan, Run
 from dualwrite.runs.record import paced
@@ -104,6 +105,11 @@ def dual_write_enabled() -> bool:
             f"Variable dual_write_enabled must be true or false: it is {text!r}. Correct it under Admin, Variables."
         )
     return text == "true"
+
+
+def link_templates() -> dict[str, str]:
+    """The links of this installation, from Variables dualwrite_link_*; see model/links.py."""
+    return links.templates({name: Variable.get(key, default=None) for name, key in links.VARIABLES.items()})
 
 
 # --- what tasks share ---------------------------------------------------------------------------------------------------
@@ -188,7 +194,13 @@ def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
             unattended=is_scheduled(context),
             asked_at=getattr(context["dag_run"], "run_after", None),
         )
-        plan = replace(plan, hung=overdue.hung(context, plan.before))
+        plan = replace(
+            plan,
+            hung=overdue.hung(context, plan.before),
+            links=link_templates(),
+            project=firestore.project,
+            database=firestore.wire.database_id,
+        )
         sweeps = sweep.prepare(Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan))
         push(key="plan", value=replace(plan, billed_reads=firestore.billed_reads).as_json())
         push(key="baselines", value=sweeps.baselines)
@@ -198,7 +210,9 @@ def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
 def sweep_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> SliceResult:
     """The first look at one slice of a large collection."""
     with run_of(context, plan_of(context)) as run:
-        return sweep.look_at_slice(run, Slice.from_json(part))
+        own = Slice.from_json(part)
+        log.info("%s", own)  # with its bounds
+        return sweep.look_at_slice(run, own)
 
 
 def _sweeps(context: Mapping[str, Any]) -> Sweeps:
@@ -270,8 +284,11 @@ def report(context: Mapping[str, Any]) -> RunReport:
     ):
         whole = build_report(connection, CATALOG, str(context["run_id"]), plan, parts)
         pages, whole["listed"] = open_list.pages(connection, unattended=plan.unattended)
+        told = history.histories(connection, plan.params.named)
     for number, page in enumerate(pages):
         context["ti"].xcom_push(key=f"open_{number}", value=page)
+    if told:
+        context["ti"].xcom_push(key="histories", value=told)
     log.info("\n%s", as_text(text.described(whole)))
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
     if whole["alerts"]:

@@ -230,6 +230,12 @@ def unseen_references(connection: Connection, collections: Sequence[Collection])
     return found
 
 
+def table_oids(connection: Connection, collections: Sequence[Collection]) -> dict[str, int]:
+    """By collection, the oid of its table, of those that are there."""
+    oids = privileges.relations(connection, [c.table for c in collections])
+    return {c.name: oids[c.table] for c in collections if c.table in oids}
+
+
 def referencing_tables(connection: Connection, collections: Sequence[Collection]) -> dict[str, str]:
     """By collection, the tables that have foreign keys to its table: a sentence each."""
     oids = privileges.relations(connection, [c.table for c in collections])

@@ -39,6 +39,7 @@ class Wire:
     """
 
     def __init__(self, project: str, database: str, credentials: Any = None, emulator_host: str | None = None) -> None:
+        self.database_id = database
         self.database = f"projects/{project}/databases/{database}"
         self.root = f"{self.database}/documents"
         self.metadata: tuple[tuple[str, str], ...] = (

@@ -328,6 +328,25 @@ class Day(TypedDict):
     billed: int
 
 
+class LinkedTable(TypedDict):
+    """The table of a collection, for links. `key_column`: the column that a difference's key is the value of, if there is one."""
+
+    schema: str
+    table: str
+    oid: int | None
+    key_column: str | None
+
+
+class Links(TypedDict):
+    """Templates of links by what they lead to, and what fills them in; see model/links.py. `tables`: of collections with open
+    differences; none without a template."""
+
+    templates: dict[str, str]
+    project: str
+    database: str
+    tables: dict[str, LinkedTable]
+
+
 class Listed(TypedDict):
     """How many pages and rows the list of open differences has, of how many differences; see runs/open_list.py."""
 
@@ -427,6 +446,8 @@ class RunFacts(TypedDict):
     billed_reads: int
     collections: list[ReconciledCollection]
     open: list[OpenGroup]
+    open_columns: dict[str, dict[str, int]]
+    """In how many open stale rows, excused ones left out, each column differs, by collection."""
     ages: dict[str, Age]
     declared: list[str]
     """All collections of the catalog."""
@@ -445,6 +466,7 @@ class RunFacts(TypedDict):
     coverage: dict[str, CoverageResult]
     references: dict[str, dict[str, str]]
     """By reason and collection: which tables keep extra rows from being deleted."""
+    links: Links
 
 
 class RunReport(RunFacts):

@@ -26,18 +26,18 @@ def pages(connection: Connection, *, unattended: bool) -> tuple[list[dict[str, A
     found: list[list[Any]] = []
     size = PAGE_BYTES
     for row in rows:
-        shown = [_shown(value) for value in row]
-        length = len(json.dumps(shown, ensure_ascii=False).encode()) + 2
+        cells = [shown(value) for value in row]
+        length = len(json.dumps(cells, ensure_ascii=False).encode()) + 2
         if size + length > PAGE_BYTES:
             found.append([])
             size = 0
-        found[-1].append(shown)
+        found[-1].append(cells)
         size += length
     made = [{"names": list(LISTED), "rows": page} for page in found]
     return made, {"pages": len(made), "rows": len(rows), "of": total}
 
 
-def _shown(value: Any) -> Any:
+def shown(value: Any) -> Any:
     """An id as people can read it: a key that is shortened or escaped can't be named, and ends in an ellipsis or has an escape."""
     if not isinstance(value, str):
         return value

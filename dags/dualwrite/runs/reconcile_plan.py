@@ -59,6 +59,11 @@ class Plan:
     """Who asked for the run."""
     hung: tuple[str, ...] = ()
     """Runs before this one that were cut off without a report: this one tells of them."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Templates of links, by what they lead to; see model/links.py."""
+    project: str = ""
+    database: str = ""
+    """The source's, for those."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,6 +94,9 @@ class Plan:
             "before": self.before,
             "by": self.by,
             "hung": list(self.hung),
+            "links": dict(self.links),
+            "project": self.project,
+            "database": self.database,
         }
 
     @classmethod
@@ -104,6 +112,9 @@ class Plan:
             given.get("before"),
             given.get("by", ""),
             tuple(given.get("hung", ())),
+            given.get("links", {}),
+            given.get("project", ""),
+            given.get("database", ""),
         )
 
 

@@ -14,6 +14,7 @@ from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.documents import Document, Unasked
 from dualwrite.model.errors import ParameterError
+from dualwrite.model.history import Written
 from dualwrite.model.mapping import Cell, Json, Key, Rejection, Row, map_document, truncate_to_milliseconds
 from dualwrite.model.parameters import pairs
 from dualwrite.model.verdicts import Finding, Verdict, printable
@@ -31,7 +32,7 @@ def shown(source: Source, target: Target, catalog: Catalog, difference: str, wid
     collection = target.catalog[name] if name in catalog.names else catalog[name]
     with target.transaction() as connection:
         known = differences_at(connection, name, [label]).get(label)
-        lines = journal.of_key(connection, name, label)
+        lines = [_written(write) for write in journal.of_key(connection, name, label)]
     key = _key_of(collection, label, known)
     path = known.finding.path if known is not None else None
     path = path or (next(iter(target.paths(collection, [key]).get(key, ())), None) if key else None)
@@ -140,6 +141,11 @@ def _text(value: Cell | Any) -> str:
     if isinstance(value, dict | list):
         value = json.dumps(value, ensure_ascii=False, sort_keys=True)
     return printable(str(value))
+
+
+def _written(write: Written) -> str:
+    undo = " (undo)" if write["undo"] else ""
+    return f"{write['at']}  {write['action']}{undo} by {write['run_id']}{'' if write['confirmed'] else ', unconfirmed'}"
 
 
 def _listed(title: str, lines: Sequence[str]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from dualwrite.model.history import OpenKey
 from dualwrite.model.named import Named
 from dualwrite.model.run_report import OpenLine
 from dualwrite.model.verdicts import OBSTACLES, Excuse, Finding, Verdict, reason_of
@@ -394,6 +395,49 @@ def listed(connection: Connection, limit: int) -> tuple[list[list[Any]], int]:
         for row in rows
     ]
     return found, int(rows[0][12]) if rows else 0
+
+
+def told(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, OpenKey]:
+    """What is open at these labels, as it may be told: ids, paths and names of columns."""
+    rows = connection.execute(
+        """
+        SELECT key, verdict, reason, cause, columns, path, first_seen, last_seen, run_id, excused_by, left(excuse_reason, 500), excused_at
+        FROM dualwrite.open_differences WHERE collection = %s AND key = ANY(%s)
+        """,
+        (collection, list(labels)),
+    ).fetchall()
+    return {
+        row[0]: {
+            "verdict": row[1],
+            "reason": row[2],
+            "cause": row[3],
+            "columns": list(row[4]),
+            "path": restored(row[5]),
+            "since": row[6].isoformat(timespec="seconds"),
+            "last_seen": row[7].isoformat(timespec="seconds"),
+            "run_id": row[8],
+            "excused_by": row[9],
+            "excuse_reason": row[10],
+            "excused_at": _iso(row[11]),
+        }
+        for row in rows
+    }
+
+
+def open_columns(connection: Connection, most: int) -> dict[str, dict[str, int]]:
+    """In how many open stale rows, excused ones left out, each column differs: by collection, the commonest `most` columns of each."""
+    rows = connection.execute(
+        """
+        SELECT collection, name, count(*) FROM dualwrite.open_differences, unnest(columns) AS name
+        WHERE verdict = 'stale' AND excused_by IS NULL GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2
+        """
+    ).fetchall()
+    found: dict[str, dict[str, int]] = {}
+    for collection, name, number in rows:
+        columns = found.setdefault(collection, {})
+        if len(columns) < most:
+            columns[name] = number
+    return found
 
 
 def open_counts(connection: Connection) -> list[OpenLine]:

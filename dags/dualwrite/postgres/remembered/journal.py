@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dualwrite.model.errors import TargetError
+from dualwrite.model.history import Written
 from dualwrite.model.run_report import RepairedLately
 from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.text import restored
@@ -134,8 +135,8 @@ def repaired_lately(connection: Connection, dag_id: str, run_id: str) -> list[Re
     return [Repaired(*row) for row in rows]
 
 
-def of_key(connection: Connection, collection: str, label: str, limit: int = 20) -> list[str]:
-    """What was written at a key, the latest first, each in a line without content."""
+def of_key(connection: Connection, collection: str, label: str, limit: int = 20) -> list[Written]:
+    """What was written at a key, the latest first, without content."""
     rows = connection.execute(
         """
         SELECT written_at, action, run_id, confirmed_at IS NOT NULL, undoes IS NOT NULL
@@ -144,7 +145,13 @@ def of_key(connection: Connection, collection: str, label: str, limit: int = 20)
         (collection, label, limit),
     ).fetchall()
     return [
-        f"{at.isoformat(timespec='seconds')}  {action}{' (undo)' if undo else ''} by {run_id}{'' if confirmed else ', unconfirmed'}"
+        {
+            "at": at.isoformat(timespec="seconds"),
+            "action": action,
+            "run_id": run_id,
+            "confirmed": confirmed,
+            "undo": undo,
+        }
         for at, action, run_id, confirmed, undo in rows
     ]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from dualwrite import migrations
 from dualwrite.engine import preflight
-from dualwrite.model import cost, repairs, report
+from dualwrite.model import cost, links, repairs, report
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.problems import ProblemKind
 from dualwrite.model.report import CollectionReport, merged
@@ -20,6 +20,7 @@ from dualwrite.model.run_report import (
     CollectionResult,
     FirstLook,
     Gate,
+    Links,
     OpenGroup,
     OpenLine,
     ReconciledCollection,
@@ -40,6 +41,8 @@ from dualwrite.runs.report import alerts, text
 
 EXCUSES = 20
 """How many excused differences a report lists; the counts beside them are exact."""
+COLUMNS = 20
+"""How many differing columns of a collection a report counts."""
 INTERVENTIONS = 20
 """How many interventions a report lists."""
 NO_GATE = "Whether dual-write is alive is unknown: the task look_again failed or did not run; see its log."
@@ -134,6 +137,7 @@ def _facts(connection: Connection, catalog: Catalog, run_id: str, plan: Plan, pa
         "billed_reads": _billed(collections, gate, plan, parts),
         "collections": collections,
         "open": is_open,
+        "open_columns": differences.open_columns(connection, COLUMNS),
         "ages": watermarks.ages(connection),
         "declared": list(catalog.names),
         "history": run_log.history(connection, DAG_ID),
@@ -145,6 +149,7 @@ def _facts(connection: Connection, catalog: Catalog, run_id: str, plan: Plan, pa
         "migrations": migrations.standing(connection),
         "coverage": {name: found.as_json() for name, found in covered.items()},
         "references": _references(connection, catalog, is_open),
+        "links": _links(connection, catalog, plan, is_open),
     }
 
 
@@ -235,6 +240,27 @@ def _group(line: OpenLine, plan: Plan, catalog: Catalog) -> OpenGroup:
         not plan.dual_write_enabled and line["verdict"] in repairs.ACTIONS and line["collection"] in catalog.names
     )
     return {**line, "fails": line["verdict"] in DRIFT and not line["excused"] and not explained}
+
+
+def _links(connection: Connection, catalog: Catalog, plan: Plan, is_open: Iterable[OpenGroup]) -> Links:
+    """The installation's templates, and the tables that they may name: of collections with open differences."""
+    named = {line["collection"] for line in is_open} if plan.links else set()
+    linked = [c for c in catalog if c.name in named]
+    oids = preflight.table_oids(connection, linked)
+    return {
+        "templates": dict(plan.links),
+        "project": plan.project,
+        "database": plan.database,
+        "tables": {
+            c.name: {
+                "schema": c.place[0],
+                "table": c.place[1],
+                "oid": oids.get(c.name),
+                "key_column": links.key_column(c),
+            }
+            for c in linked
+        },
+    }
 
 
 def _references(connection: Connection, catalog: Catalog, is_open: Iterable[OpenGroup]) -> dict[str, dict[str, str]]:

@@ -63,6 +63,11 @@ class Slice:
         assert not isinstance(self.end, datetime)
         return self.end
 
+    @property
+    def name(self) -> str:
+        """What Airflow's grid calls it. Its bounds, which are long paths, are in its task's log."""
+        return f"{self.collection} {self.number} of {self.of}, {self.documents:,} document{'s' if self.documents != 1 else ''}"
+
     def __str__(self) -> str:
         return f"{self.collection} {self.number} of {self.of}: {_shown(self.start)} to {_shown(self.end)}"
 
@@ -76,7 +81,7 @@ class Slice:
             "end": _json(self.end),
             "documents": self.documents,
             "cut_at": self.cut_at.isoformat(),
-            "name": str(self),
+            "name": self.name,
         }
 
     @classmethod
