@@ -16,6 +16,7 @@ from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 DAG_ID = "reconcile_dual_writes"
+SWITCH = "dual_write_enabled"
 PREFIX = "/parity"
 WEB = Path(__file__).with_name("parity_web")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
@@ -33,7 +34,7 @@ HEADERS = {
 def _app() -> Any:
     """The routes. Their imports take seconds and are wanted in the API server alone."""
     from airflow.api_fastapi.app import get_auth_manager
-    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails, VariableDetails
     from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
     from fastapi import Depends, FastAPI, HTTPException
     from fastapi.responses import FileResponse
@@ -52,9 +53,11 @@ def _app() -> Any:
     def may(user: Any = Depends(get_user)) -> dict[str, Any]:  # noqa: B008 - FastAPI's own way
         """Who this viewer is, for the sign-off, and what they may do: the page has no buttons that Airflow would refuse."""
         asks, dag = get_auth_manager().is_authorized_dag, DagDetails(id=DAG_ID)
+        sets, variable = get_auth_manager().is_authorized_variable, VariableDetails(key=SWITCH)
         return {
             "trigger": asks(method="POST", access_entity=DagAccessEntity.RUN, details=dag, user=user),
             "unpause": asks(method="PUT", details=dag, user=user),
+            "switch": all(sets(method=method, details=variable, user=user) for method in ("GET", "PUT", "POST")),
             "name": user.get_name(),
         }
 

@@ -45,7 +45,7 @@ export const unpause = (dagId) => pause(dagId, false);
 export const trigger = (dagId, conf) => call("POST", at(dagId, "dagRuns"), { logical_date: null, conf });
 
 // What this viewer may do. Where nobody tells (an older plugin), the buttons are there, and Airflow refuses.
-export const may = () => call("GET", "may", undefined, "./").catch(() => ({ trigger: true, unpause: true }));
+export const may = () => call("GET", "may", undefined, "./").catch(() => ({ trigger: true, unpause: true, switch: false }));
 
 // The states of a run's tasks; a mapped task has several instances.
 export async function tasks(dagId, runId) {
@@ -107,24 +107,70 @@ export async function newest(dagId, among) {
   return stopped && { run: among.find(ended), report: null, stopped };
 }
 
+// What runs that named keys found in the journal: [{collection, key, open, written}]; empty where a run left nothing.
+export const histories = (runId) => xcom(RECONCILE, runId, "report", "histories").catch(() => []);
+
+// A Variable's text; null where there is none, undefined where the viewer may not see it.
+export const variable = (name) =>
+  call("GET", `variables/${encodeURIComponent(name)}`).then((found) => found.value, (error) => {
+    if (error.status === 404) return null;
+    if (error.status === 403) return undefined;
+    throw error;
+  });
+
+// Sets a Variable, whether there is one or not; another person may make or delete it at the same moment.
+export async function setVariable(key, value, description) {
+  const body = { key, value, description };
+  const change = () => call("PATCH", `variables/${encodeURIComponent(key)}?update_mask=value&update_mask=description`, body);
+  try {
+    return await change();
+  } catch (error) {
+    if (error.status !== 404) throw error;
+  }
+  try {
+    return await call("POST", "variables", body);
+  } catch (error) {
+    if (error.status !== 409) throw error;
+    return change();
+  }
+}
+
+const VARIABLE_EVENTS = ["patch_variable", "post_variable", "delete_variable", "bulk_variables"];
+
+// What Airflow's audit log has of a Variable's changes, the newest first; null where the viewer may not read it.
+async function changes(name) {
+  const asked = VARIABLE_EVENTS.map((event) => `included_events=${event}`).join("&");
+  const found = await call("GET", `eventLogs?${asked}&order_by=-when&limit=100`).catch(() => null);
+  return found && found.event_logs.filter((e) => e.extra?.includes(`"${name}"`));
+}
+
+const SWITCH = "dual_write_enabled";
+let kept = null; // the log is long, and asked for every few seconds while a run runs
+
+export async function switchOf(may) {
+  const value = may.switch ? await variable(SWITCH) : undefined;
+  if (!kept || kept.value !== value || Date.now() - kept.at > 60_000) kept = { value, at: Date.now(), log: await changes(SWITCH) };
+  return { value, log: kept.log };
+}
+
 export async function pendingApprovals() {
   const found = await call("GET", `${at(BACKFILL, "dagRuns", "~")}/hitlDetails?response_received=false&limit=10`);
   return found.hitl_details.map((d) => d.task_instance).filter((t) => t.state === "awaiting_input");
 }
 
-export async function overview() {
+export async function overview(allowed) {
   const [about, reconciled, backfilled, migrated] = await Promise.all([
     dag(RECONCILE), runs(RECONCILE), runs(BACKFILL, 20), runs(MIGRATIONS, 20),
   ]);
   const waiting = reconciled.filter((r) => !ended(r));
   const running = waiting.find((r) => r.state === "running") ?? waiting.at(-1);
-  const [latest, backfill, migrations, approvals, steps] = await Promise.all([
+  const [latest, backfill, migrations, approvals, steps, enabled] = await Promise.all([
     newest(RECONCILE, reconciled), newest(BACKFILL, backfilled), newest(MIGRATIONS, migrated),
-    pendingApprovals().catch(() => []), progress(running),
+    pendingApprovals().catch(() => []), progress(running), switchOf(allowed),
   ]);
   const whole = (found) => (found?.report ? found : null);
   return {
     dag: about, runs: reconciled, latest: whole(latest), stopped: latest?.stopped ?? null, backfill: whole(backfill),
-    migrations: whole(migrations), approvals, running, queued: waiting.filter((r) => r !== running), steps,
+    migrations: whole(migrations), approvals, running, queued: waiting.filter((r) => r !== running), steps, enabled,
   };
 }

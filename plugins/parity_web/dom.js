@@ -78,6 +78,7 @@ export function link(href, ...children) {
     const outside = window.parent.document.createElement("a");
     outside.href = event.currentTarget.href;
     outside.target = event.currentTarget.target;
+    outside.rel = event.currentTarget.rel;
     window.parent.document.body.append(outside);
     outside.click();
     outside.remove();

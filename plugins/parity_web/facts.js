@@ -165,7 +165,7 @@ export function signOff(report, run, excused, by, now = new Date()) {
     collections: Object.entries(report.ages ?? {}).map(([name, a]) => ({ name, examined_until: a.examined_until, swept_at: a.swept_at })),
     excused: total,
     excuses: excused.map(({ collection, key, verdict, excused_by, excuse_reason, excused_at }) => ({ collection, key, verdict, by: excused_by, reason: excuse_reason, at: excused_at })),
-    interventions: report.interventions ?? [],
+    interventions: [...(report.interventions ?? []), ...(report.switched ?? [])].sort((a, b) => Date.parse(b.at) - Date.parse(a.at)),
     migrations: report.migrations ?? null,
   };
 }
@@ -324,6 +324,7 @@ export function lines(report, backfill) {
       counted: seen?.source_count != null ? report.at : (backfill?.run.end_date ?? null),
       examined: seen?.examined ?? null,
       notExamined: seen?.not_examined ?? null,
+      columns: report.open_columns?.[name] ?? {},
       open: Object.fromEntries(report.rules.drift.map((v) => [v, sum((line) => !line.excused && line.verdict === v)])),
       excused: sum((line) => line.excused),
       inFlight: sum((line) => !line.excused && line.verdict === "in_flight"),
@@ -344,4 +345,66 @@ export function history(report, runs) {
     run: h.run_id,
     parts: { ...h, seconds: took.get(h.run_id) ?? 0 },
   }));
+}
+
+// In how many open stale rows each column differs: "title 12, content 3".
+export const columnsOf = (columns) => Object.entries(columns ?? {}).map(([name, n]) => `${name} ${n.toLocaleString("en")}`).join(", ");
+
+// --- one key over time -------------------------------------------------------------------------------------------------
+
+// What a run's report and list say of a key: {at, run, row} with row null where it isn't open; undefined where they don't tell.
+export function stateIn(report, rows, run, collection, key) {
+  const samples = (report.collections ?? []).filter((c) => c.collection === collection).flatMap((c) => Object.entries(c.samples).flatMap(([verdict, found]) => found.map((s) => ({ verdict, ...s }))));
+  const row = rows?.find((r) => r.collection === collection && r.key === key) ?? null;
+  if (row) return { at: report.at, run, row };
+  if (rows && report.listed && report.listed.rows === report.listed.of) return { at: report.at, run, row: null };
+  const sample = samples.find((s) => s.key === key && report.rules?.drift.includes(s.verdict));
+  return sample ? { at: report.at, run, row: { ...sample, excused_by: sample.excused ? "somebody" : null } } : undefined;
+}
+
+const saysOf = (row) => [`${plain(row.verdict)}`, row.reason && plain(row.reason), row.cause && plain(row.cause), row.columns?.length > 0 && `differs in ${row.columns.join(", ")}`].filter(Boolean).join(", ");
+
+// States, the newest first, as what changed: found, another verdict, excused, gone.
+export function foldedStates(states) {
+  const events = [];
+  let before;
+  for (const { at, run, row } of [...states].reverse()) {
+    const is = row ? saysOf(row) : null;
+    const excused = row?.excused_by ?? null;
+    if (is && is !== before?.is) events.push({ at: before === undefined && row.since ? row.since : at, run: before === undefined && row.since && row.since < at ? null : run, says: before?.is ? `now ${is}` : `found: ${is}` });
+    if (is && excused && excused !== before?.excused) events.push({ at: row.excused_at ?? at, run, says: `excused by ${excused}${row.excuse_reason ? `: “${row.excuse_reason}”` : ""}` });
+    if (is && !excused && before?.excused) events.push({ at, run, says: "no longer excused" });
+    if (!is && before?.is) events.push({ at, run, says: "no longer open" });
+    before = { is, excused };
+  }
+  return events;
+}
+
+// What a person asked a run to do about a key, by its conf: [says].
+export function asksAbout(run, collection, key, states) {
+  const conf = run.conf ?? {};
+  const verdicts = new Set(states.map((s) => s.row?.verdict).filter(Boolean));
+  const meant = (lines) => (lines ?? []).some((l) => l === lineOf(collection, key) || l === lineOf(collection, "*") || [...verdicts].some((v) => l === lineOf(collection, v)));
+  const who = run.triggering_user_name ?? "somebody";
+  const named = meant(conf.keys);
+  return [
+    named && (conf.repair && conf.repair !== "off" ? `${who} asked to repair it (${plain(conf.repair)})` : `${who} had it looked at`),
+    meant(conf.excuse) && `${who} excused it${conf.excuse_reason ? `: “${conf.excuse_reason}”` : ""}`,
+    meant(conf.unexcuse) && `${who} took the excuse back`,
+  ].filter(Boolean);
+}
+
+// What the journal has: each write with its run.
+export function journalEvents(told) {
+  const past = { insert: "inserted", update: "updated", delete: "deleted" };
+  return (told?.written ?? []).map((w) => ({ at: w.at, run_id: w.run_id, says: `row ${past[w.action] ?? w.action}${w.undo ? ", to undo a write" : ""}${w.confirmed ? "" : ", not confirmed yet"}` }));
+}
+
+// The newest first, each once: a list and a person's conf may tell the same excuse.
+export function dedupe(events) {
+  const seen = new Set();
+  return [...events].sort((a, b) => Date.parse(b.at) - Date.parse(a.at)).filter((e) => {
+    const id = `${e.says}|${e.run?.dag_run_id ?? e.run_id ?? e.at}`;
+    return !seen.has(id) && seen.add(id);
+  });
 }

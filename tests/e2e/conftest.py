@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from dev import airflow_api, airflow_home, processes, stack
+from tests.e2e.browser import chromium
+from tests.e2e.parity_stub import DAG, DETAILS, Stub, about, serve
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 """A folder to leave pictures in: SCREENSHOTS=docs/pictures make test."""
@@ -63,3 +65,34 @@ def picture(page: Page, name: str) -> None:
         folder = Path(SCREENSHOTS)
         folder.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=folder / f"{name}.png")
+
+
+# --- the Parity page beside a made-up API -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with serve() as found:
+        for other in ("backfill_gap", "apply_migrations"):
+            found.answers |= about(other, None)
+        found.answers[f"dags/{DAG}/details"] = (200, DETAILS)
+        yield found
+
+
+@pytest.fixture
+def page(browser, stub) -> Iterator[Page]:  # it closes first: a page whose server is gone complains
+    found = browser.new_page(viewport={"width": 1200, "height": 900})
+    complaints: list[str] = []
+    found.on(
+        "console", lambda m: complaints.append(m.text) if m.type == "error" and "status of" not in m.text else None
+    )
+    found.on("pageerror", lambda e: complaints.append(str(e)))
+    yield found
+    found.close()
+    assert complaints == [], "the browser complains: a script failed, or the content security policy was broken"

@@ -26,6 +26,41 @@ RUN = "manual__1"
 NOW = datetime.now(UTC)
 
 
+DAG = "reconcile_dual_writes"
+DETAILS = {
+    "dag_id": DAG,
+    "is_paused": True,
+    "params": {
+        "repair": {
+            "value": "off", "description": "Pressing Trigger is the approval.",
+            "schema": {"enum": ["off", "missing", "all"], "title": "Repair", "values_display": {"off": "off: look", "missing": "missing: insert missing rows"}},
+        },
+        "collections": {
+            "value": ["posts", "comments"], "description": "Which.",
+            "schema": {"type": "array", "items": {"type": "string", "enum": ["posts", "comments"]}, "title": "Collections"},
+        },
+        "scope": {
+            "value": "recent", "description": "How far.",
+            "schema": {"enum": ["recent", "sweep", "none"], "title": "Scope", "values_display": {"none": "none: compare nothing"}},
+        },
+        "keys": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Only these"}},
+        "undo": {"value": None, "description": "Which.", "schema": {"type": ["null", "string"], "title": "Undo a run"}},
+        "unexcuse": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Take back"}},
+        "excuse": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Excuse"}},
+        "excuse_reason": {"value": None, "description": "Why.", "schema": {"type": ["null", "string"], "title": "Reason"}},
+        "max_billed_reads": {
+            "value": None, "description": "Empty: no limit.",
+            "schema": {"type": ["null", "integer"], "minimum": 1, "title": "Billed reads at most"},
+        },
+        "grace_seconds": {
+            "value": 120, "description": "How long.",
+            "schema": {"type": "number", "minimum": 0, "maximum": 3600, "title": "Grace"},
+        },
+    },
+}  # fmt: skip
+"""Of the DAG: what the form is made of."""
+
+
 def _headers() -> dict[str, str]:
     """The plugin's own, read without importing Airflow."""
     tree = ast.parse((ROOT / "plugins" / "dual_write_parity.py").read_text())
@@ -182,7 +217,7 @@ def serve() -> Iterator[Stub]:
             known = unquote(urlsplit(self.path).path).removeprefix("/api/v2/")
             stub.posted.append((known, body))
             status, answer = stub.answers.get(
-                f"POST {known}", (200, {"dag_id": known.split("/")[1], "dag_run_id": "new"})
+                f"POST {known}", (200, {"dag_id": [*known.split("/"), ""][1], "dag_run_id": "new"})
             )
             self._send(status, json.dumps(answer).encode(), Content_Type="application/json")
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from dualwrite.model.alert import alert
 from dualwrite.model.mapping import Refusal
@@ -19,45 +18,13 @@ from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import VERSION
 from dualwrite.model.verdicts import Cause, Finding, Reason, Verdict, Why
-from tests.e2e.browser import chromium, elsewhere, needs_chromium, serious
+from tests.e2e.browser import elsewhere, needs_chromium, serious
 from tests.e2e.conftest import picture
-from tests.e2e.parity_stub import NOW, RUN, Stub, about, report_of, serve
+from tests.e2e.parity_stub import DAG, DETAILS, NOW, RUN, Stub, about, report_of
 from tests.shape import REPORTS, report_faults, undeclared
 from tests.unit.test_backfill_told import report_of as gap_report_of
 
 pytestmark = needs_chromium
-DAG = "reconcile_dual_writes"
-DETAILS = {
-    "dag_id": DAG,
-    "is_paused": True,
-    "params": {
-        "repair": {
-            "value": "off", "description": "Pressing Trigger is the approval.",
-            "schema": {"enum": ["off", "missing", "all"], "title": "Repair", "values_display": {"off": "off: look", "missing": "missing: insert missing rows"}},
-        },
-        "collections": {
-            "value": ["posts", "comments"], "description": "Which.",
-            "schema": {"type": "array", "items": {"type": "string", "enum": ["posts", "comments"]}, "title": "Collections"},
-        },
-        "scope": {
-            "value": "recent", "description": "How far.",
-            "schema": {"enum": ["recent", "sweep", "none"], "title": "Scope", "values_display": {"none": "none: compare nothing"}},
-        },
-        "keys": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Only these"}},
-        "undo": {"value": None, "description": "Which.", "schema": {"type": ["null", "string"], "title": "Undo a run"}},
-        "unexcuse": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Take back"}},
-        "excuse": {"value": [], "description": "One a line.", "schema": {"type": ["null", "array"], "title": "Excuse"}},
-        "excuse_reason": {"value": None, "description": "Why.", "schema": {"type": ["null", "string"], "title": "Reason"}},
-        "max_billed_reads": {
-            "value": None, "description": "Empty: no limit.",
-            "schema": {"type": ["null", "integer"], "minimum": 1, "title": "Billed reads at most"},
-        },
-        "grace_seconds": {
-            "value": 120, "description": "How long.",
-            "schema": {"type": "number", "minimum": 0, "maximum": 3600, "title": "Grace"},
-        },
-    },
-}  # fmt: skip
 
 
 def _collection(name: str, *findings: Finding, matching: int = 5) -> CollectionReport:
@@ -70,34 +37,6 @@ def _collection(name: str, *findings: Finding, matching: int = 5) -> CollectionR
 
 MISSING = Finding(Verdict.MISSING, "AbC123", "boards/b/posts/AbC123", cause=Cause(Why.NEVER_ATTEMPTED))
 STALE = Finding(Verdict.STALE, "Def456", "boards/b/posts/Def456", columns=("title", "content"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with serve() as found:
-        for other in ("backfill_gap", "apply_migrations"):
-            found.answers |= about(other, None)
-        found.answers[f"dags/{DAG}/details"] = (200, DETAILS)
-        yield found
-
-
-@pytest.fixture
-def page(browser, stub) -> Iterator[Page]:  # it closes first: a page whose server is gone complains
-    found = browser.new_page(viewport={"width": 1200, "height": 900})
-    complaints: list[str] = []
-    found.on(
-        "console", lambda m: complaints.append(m.text) if m.type == "error" and "status of" not in m.text else None
-    )
-    found.on("pageerror", lambda e: complaints.append(str(e)))
-    yield found
-    found.close()
-    assert complaints == [], "the browser complains: a script failed, or the content security policy was broken"
 
 
 def _open(page: Page, stub: Stub, report: dict[str, Any] | None = None, query: str = "", **changes: Any) -> None:
@@ -178,7 +117,8 @@ def test_a_viewer_has_one_line_in_place_of_buttons(page, stub):
     _open(page, stub, report_of(_collection("posts", MISSING)), query='?conf={"repair":"all"}')
     expect(page.locator("header")).to_contain_text("ask for the right to trigger reconcile_dual_writes")
     buttons = [b.inner_text() for b in page.get_by_role("button").all()]
-    assert [b for b in buttons if "sample" not in b] == ["Refresh"]
+    told = [b for b in buttons if "sample" not in b and not b.startswith("History")]
+    assert told == ["Refresh", "Show its history"], "they change nothing"
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
@@ -671,7 +611,7 @@ def test_axe_finds_nothing_serious_in_either_theme_on_a_desk_or_a_phone(browser,
     assert serious(page) == []
     assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth"), "it scrolls sideways"
     page.get_by_role("button", name="Repair… all that is open").click()
-    page.locator("button[type=submit]").wait_for()
+    page.get_by_role("dialog").locator("button[type=submit]").wait_for()
     for summary in page.get_by_role("dialog").locator("summary").all():
         summary.click()
     assert serious(page) == []
