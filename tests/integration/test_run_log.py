@@ -32,10 +32,8 @@ def _record(connection, run_id: str, phase: str, *verdicts: Verdict, part: int =
         report.add(Finding(verdict, f"{verdict}{number}", "boards/b/posts/p"))
     for name, value in told.items():
         setattr(report, name, value)
-    run_log.record(
-        connection, report, dag_id=dag_id, run_id=run_id, scope="recent", mode="off", window=None,
-        started_at=datetime.now(UTC), part=part,
-    )  # fmt: skip
+    work = run_log.Work(dag_id, run_id, "recent", "off", None, datetime.now(UTC), part=part)
+    run_log.record(connection, report, work)
 
 
 def test_the_history_tells_each_number_by_its_own_name(connection):

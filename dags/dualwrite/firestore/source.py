@@ -108,9 +108,14 @@ class _Answer:
 
 
 @dataclass
-class _Progress:
-    """How far a scan has come."""
+class _Read:
+    """A scan that is being read, and how far that has come."""
 
+    scan: Scan
+    page_size: int
+    put: Put[Page]
+    """Takes a page; false: nobody wants more."""
+    stop: threading.Event
     last: Any = None
     """The last document delivered, as its protobuf message; a cursor is made of it."""
     delivered: int = 0
@@ -500,103 +505,91 @@ class Source:
         SourceError if Firestore doesn't answer; the pages yielded before are right, but not complete. Closing the
         iterator ends the thread. Billed: one read a document (one if there is none), and the count.
         """
-        return read_ahead(f"read {scan.collection_id}", lambda put, stop: self._read(scan, page_size, put, stop))
+        return read_ahead(f"read {scan.collection_id}", lambda put, stop: self._read(_Read(scan, page_size, put, stop)))
 
-    def _read(self, scan: Scan, page_size: int, put: Put[Page], stop: threading.Event) -> None:
-        progress = _Progress()
+    def _read(self, read: _Read) -> None:
         try:
-            self._read_parts(scan, page_size, progress, put, stop)
+            self._read_parts(read)
         finally:
-            self.budget.spend(progress.billed - progress.reserved)
+            self.budget.spend(read.billed - read.reserved)
 
-    def _read_parts(
-        self, scan: Scan, page_size: int, progress: _Progress, put: Put[Page], stop: threading.Event
-    ) -> None:
+    def _read_parts(self, read: _Read) -> None:
+        scan = read.scan
         structured = scan_query(scan, self._root)
         total = 0
         while True:
-            begun, start = time.monotonic(), progress.delivered
+            begun, start = time.monotonic(), read.delivered
             expected, pinned = self._count(structured, scan.collection_id, None)
-            more = progress.billed + max(1, expected) - progress.reserved
+            more = read.billed + max(1, expected) - read.reserved
             self.budget.reserve(more, f"reading {scan.collection_id} with {expected:,} documents")
-            progress.reserved += more
+            read.reserved += more
             total = start + expected
-            ended = self._read_pinned(scan, structured, pinned, begun, total, page_size, progress, put, stop)
-            if stop.is_set():
+            ended = self._read_pinned(read, structured, pinned, begun, total)
+            if read.stop.is_set():
                 return
-            if progress.delivered == start:  # a query that finds nothing is billed as one read
+            if read.delivered == start:  # a query that finds nothing is billed as one read
                 self._bill(1, reserved=True)
-                progress.billed += 1
-                progress.empty += 1
+                read.billed += 1
+                read.empty += 1
             if not ended:
                 # The pin grows old. The part that it delivered is proved by a count up to the last document, at the same pin.
-                expected, _ = self._count(up_to(structured, scan, progress.last), scan.collection_id, pinned)
-            elif progress.delivered - start != expected:
+                expected, _ = self._count(up_to(structured, scan, read.last), scan.collection_id, pinned)
+            elif read.delivered - start != expected:
                 # The first count chose the instant, and a write committing in that very moment may or may not have been
                 # in it [seen in the emulator: one more was delivered]. Asked again at the pin, both see the same.
                 expected, _ = self._count(structured, scan.collection_id, pinned)
-            if progress.delivered - start != expected:
+            if read.delivered - start != expected:
                 raise IncompleteRead(
-                    f"{scan.collection_id} delivered {progress.delivered - start:,} of the {expected:,} documents that Firestore "
+                    f"{scan.collection_id} delivered {read.delivered - start:,} of the {expected:,} documents that Firestore "
                     "counted at the same instant. Nothing is known of the rest. Run again."
                 )
             if ended:
-                if progress.messages:
-                    put(Page(progress.messages, total))
+                if read.messages:
+                    read.put(Page(read.messages, total))
                 return
-            structured.start_at.CopyFrom(cursor_after(scan, progress.last))
+            structured.start_at.CopyFrom(cursor_after(scan, read.last))
 
-    def _read_pinned(
-        self,
-        scan: Scan,
-        structured: Any,
-        pinned: datetime,
-        begun: float,
-        total: int,
-        page_size: int,
-        progress: _Progress,
-        put: Put[Page],
-        stop: threading.Event,
-    ) -> bool:
-        """Reads at one instant until the end (True) or until the pin grows old (False)."""
+    def _read_pinned(self, read: _Read, structured: Any, pinned: datetime, begun: float, total: int) -> bool:
+        """Reads at one instant until the end (True), or until the pin grows old or nobody wants more (False)."""
+        scan = read.scan
         request = QueryRequest(parent=self._root)
         request.structured_query.CopyFrom(structured)
         request.read_time.FromDatetime(pinned)
         retries = Retries(f"reading {scan.collection_id}")
         while True:
-            before = progress.delivered
+            before = read.delivered
             call = self.wire.run_query(request)
             try:
                 for size, answer in call:
                     if not answer.HasField("document"):
                         continue
                     message = answer.document
-                    progress.messages.append(message)
-                    progress.delivered += 1
-                    progress.size += size
-                    progress.last = message
-                    if len(progress.messages) >= page_size or progress.size >= _PAGE_BYTES:
-                        page = Page(progress.messages, total)
-                        progress.messages, progress.size = [], 0
-                        self._bill_progress(progress)
-                        if not put(page):
+                    read.messages.append(message)
+                    read.delivered += 1
+                    read.size += size
+                    read.last = message
+                    if len(read.messages) >= read.page_size or read.size >= _PAGE_BYTES:
+                        page = Page(read.messages, total)
+                        read.messages, read.size = [], 0
+                        self._bill_progress(read)
+                        if not read.put(page):
                             return False
                         if time.monotonic() - begun > _PIN_SECONDS:
                             return False
                 return True
             except grpc.RpcError as error:
-                if progress.delivered > before:
+                if read.delivered > before:
                     retries.progress()
                 retries.give_up_or_wait(error)
-                if progress.delivered > before:
-                    request.structured_query.start_at.CopyFrom(cursor_after(scan, progress.last))
-                if time.monotonic() - begun > _PIN_SECONDS and progress.last is not None:
+                if read.delivered > before:
+                    request.structured_query.start_at.CopyFrom(cursor_after(scan, read.last))
+                if time.monotonic() - begun > _PIN_SECONDS and read.last is not None:
                     return False
             finally:
-                self._bill_progress(progress)
+                self._bill_progress(read)
                 call.cancel()
 
-    def _bill_progress(self, progress: _Progress) -> None:
-        billed = progress.delivered + progress.empty
-        self._bill(billed - progress.billed, reserved=True)
-        progress.billed = billed
+    def _bill_progress(self, read: _Read) -> None:
+        billed = read.delivered + read.empty
+        self._bill(billed - read.billed, reserved=True)
+        read.billed = billed

@@ -173,7 +173,7 @@ def enforced(connection: Connection, tables: Mapping[str, int]) -> dict[str, Enf
             *next((schema, table) for oid, schema, table in named if oid == wanted),
             tuple(LiveColumn(*found) for _, *found in _of(columns, wanted)),
             tuple(Check(n, e, None if c is None else frozenset(c)) for _, n, e, c in _of(checks, wanted)),
-            tuple(_index(*found) for _, *found in _of(indexes, wanted)),
+            tuple(_index(found) for _, *found in _of(indexes, wanted)),
             tuple(
                 ForeignKey(n, tuple(c), s, t, tuple(r), own, readable)
                 for _, n, c, s, t, r, own, readable in _of(foreign_keys, wanted)
@@ -188,19 +188,9 @@ def _of(rows: Sequence[Any], table: int) -> list[Any]:
     return [row for row in rows if row[0] == table]
 
 
-def _index(
-    name: str,
-    made_with: str | None,
-    unique: bool,
-    exclusion: bool,
-    immediate: bool,
-    elements: list[str],
-    operators: list[str] | None,
-    predicate: str | None,
-    columns: list[str] | None,
-    reads: list[str],
-    nulls_collide: bool,
-) -> Index:
+def _index(found: Sequence[Any]) -> Index:
+    """An index from a line of `_INDEXES`, whose columns are in the order of the fields."""
+    name, made_with, unique, exclusion, immediate, elements, operators, predicate, columns, reads, nulls_collide = found
     return Index(
         name,
         made_with,

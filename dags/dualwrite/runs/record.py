@@ -95,11 +95,10 @@ class Phase:
     ) -> None:
         self._run = run
         self._report = report
-        self._mode = mode
-        self._window = window
-        self._part = part
         self._logged = logged
-        self._started_at, self._began, self._billed = datetime.now(UTC), time.monotonic(), run.source.billed_reads
+        scope = run.scope_of(report.collection, window)
+        self._work = run_log.Work(run.dag_id, run.run_id, scope, mode, window, datetime.now(UTC), run.unattended, part)
+        self._began, self._billed = time.monotonic(), run.source.billed_reads
         self.ended = False
         """Whether what was found is kept, with the line."""
 
@@ -113,7 +112,7 @@ class Phase:
         with self._run.target.transaction() as connection:
             yield connection
             if logs:
-                self._record(connection)
+                run_log.record(connection, self._report, self._work)
         self.ended = True
 
     def failed(self, error: Exception) -> None:
@@ -123,7 +122,7 @@ class Phase:
         try:
             if self._logs():
                 with self._run.target.transaction() as connection:
-                    self._record(connection)
+                    run_log.record(connection, self._report, self._work)
         except postgres.Error as second:  # what took the look's disk or connection takes its line too: tell the first
             name = self._report.collection
             log.warning("%s: its failure could not be recorded: %s", name, postgres.condition(second))
@@ -134,20 +133,6 @@ class Phase:
     def _tally(self) -> None:
         self._report.seconds = time.monotonic() - self._began
         self._report.billed_reads = self._run.source.billed_reads - self._billed
-
-    def _record(self, connection: Connection) -> None:
-        run_log.record(
-            connection,
-            self._report,
-            dag_id=self._run.dag_id,
-            run_id=self._run.run_id,
-            scope=self._run.scope_of(self._report.collection, self._window),
-            mode=self._mode,
-            window=self._window,
-            started_at=self._started_at,
-            unattended=self._run.unattended,
-            part=self._part,
-        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import cast
 
@@ -19,36 +20,39 @@ def can_record(connection: Connection) -> bool:
     return not privileges.missing_grants(connection, {"dualwrite.runs": ("INSERT", "UPDATE")})
 
 
-def record(
-    connection: Connection,
-    report: CollectionReport,
-    *,
-    dag_id: str,
-    run_id: str,
-    scope: str,
-    mode: str,
-    window: Window | None,
-    started_at: datetime,
-    unattended: bool = False,
-    part: int = 0,
-) -> None:
-    """Keeps a collection's counts. A retried task replaces its own line. `unattended`: a schedule began the run. `part`: the
-    slice of the collection that they are of (0: the collection, or what its slices left)."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a line tells beside the counts: whose work it was, on how much, and when it began."""
+
+    dag_id: str
+    run_id: str
+    scope: str
+    mode: str
+    window: Window | None
+    started_at: datetime
+    unattended: bool = False
+    """A schedule began the run."""
+    part: int = 0
+    """The slice of the collection; 0: the collection, or what its slices left."""
+
+
+def record(connection: Connection, report: CollectionReport, work: Work) -> None:
+    """Keeps a collection's counts. A retried task replaces its own line."""
     line = {
-        "dag_id": dag_id,
-        "run_id": run_id,
+        "dag_id": work.dag_id,
+        "run_id": work.run_id,
         "collection": report.collection,
         "phase": report.phase,
-        "scope": scope,
-        "mode": mode,
+        "scope": work.scope,
+        "mode": work.mode,
         "outcome": report.outcome,
-        "window_from": window.start if window else None,
-        "window_until": window.end if window else None,
-        "started_at": started_at,
+        "window_from": work.window.start if work.window else None,
+        "window_until": work.window.end if work.window else None,
+        "started_at": work.started_at,
         "counts": Jsonb({**report.as_json()["counts"], "left_out": report.left_out}),
         "verification": report.verification,
-        "unattended": unattended,
-        "slice": part,
+        "unattended": work.unattended,
+        "slice": work.part,
         **report.logged(),
     }
     connection.execute(_RECORD.format(**_columns(line)), line)
