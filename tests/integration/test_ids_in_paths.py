@@ -14,6 +14,7 @@ import pytest
 
 from dualwrite import postgres
 from dualwrite.dual_write import DualWriter, Outcome
+from dualwrite.engine import sampled
 from dualwrite.model.conversions import part, reference_id
 from dualwrite.model.declaration import (
     Catalog,
@@ -252,6 +253,24 @@ def test_windows_slices_and_keys_know_such_paths(app, emulator, target_dsn):
     named = _run(app, emulator, target_dsn, keys=["ratings:u1/p1", "profiles:u2"], repair="missing_and_stale")
     assert named.alerts == []
     assert one(target_dsn, "SELECT stars FROM ratings WHERE user_id = 'u1'") == 5
+
+
+def test_preflight_tells_of_ids_that_are_not_as_the_catalog_says(app, emulator, target_dsn):
+    """A slip in a text would make each document a stray, and each row extra."""
+    key = Column("user", "key", Segment("user"))
+    slips = Catalog((
+        Collection("profiles", "profiles", ("users/{user}/private/Profile",), (key,)),
+        Collection("ratings", "ratings", ("ratings/u{user}_{product}_x",), (key,)),
+        Collection("likes", "likes", ("ratings/{user}_p{product}_{x}/likes/{like}",), (key,)),
+    ))  # fmt: skip
+    with gap_run(app.project, emulator, target_dsn, **EVERYTHING) as run:
+        assert sampled.of_other_ids(run.source, CATALOG) == []
+        told = sampled.of_other_ids(run.source, slips)
+    assert [text[:40] for text in told] == [
+        "None of 4 documents of collection id pri",
+        "None of 2 documents of collection id rat",
+        "Of 1 documents of likes that were looked",
+    ]
 
 
 def test_mirror_knows_such_paths(app, emulator, target_dsn):

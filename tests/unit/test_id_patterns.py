@@ -143,6 +143,19 @@ def test_a_template_gives_variables_and_their_places():
     assert template.match(["users", "u1", "private", "profile", "votes", "mon-7-8"]) is None
 
 
+@pytest.mark.parametrize(
+    ("path", "root", "first"),
+    [
+        ("boards/{board}/posts/{post}", "boards", "boards/!"),
+        ("orders/o-{number}/lines/{line}", "orders", "orders/o-"),
+        ("products/tax_rates/tax_rates/{rate}", "products/tax_rates/tax_rates", "products/tax_rates/tax_rates/!"),
+        ("config/site", "config", "config/site"),
+    ],
+)
+def test_a_template_knows_where_its_documents_begin(path, root, first):
+    assert (Template(path).root, Template(path).first) == (root, first)
+
+
 def test_two_templates_of_one_document_are_found():
     def pair(*paths: str) -> bool:
         return overlapping([Template(p) for p in paths]) is not None

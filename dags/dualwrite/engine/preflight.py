@@ -142,7 +142,8 @@ def check(
     for fault in told:
         if not fault.blind:
             log.warning("%s", fault.text)
-    for sentence in sampled.unjudged(source, [catalog[name] for name in wanted]):
+    asked = [catalog[name] for name in wanted]
+    for sentence in (*sampled.unjudged(source, asked), *sampled.of_other_ids(source, asked)):
         log.warning("%s", sentence)
     if blind := [fault.text for fault in told if fault.blind]:
         raise PreflightError("The source is not fit for this run:\n" + "\n".join(f"- {text}" for text in blind))

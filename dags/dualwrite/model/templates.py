@@ -51,6 +51,12 @@ class Template:
         fixed = next((n for n, pattern in enumerate(self.ids) if not pattern.is_literal), len(self.ids) - 1)
         return "/".join(self.segments[: 2 * fixed + 1])
 
+    @property
+    def first(self) -> str:
+        """A path that sorts before all its documents, or is the first of them."""
+        number = self.root.count("/") // 2
+        return f"{self.root}/{self.ids[number].begins or '!'}"
+
     # --- from a path to variables -------------------------------------------------------------------------------------
 
     def fits(self, segments: Sequence[str]) -> bool:
