@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -16,12 +17,14 @@ def report_faults(report: Any) -> list[str]:
     return faults(report, StoppedReport if "stopped" in report else REPORTS[report["dag_id"]])
 
 
+@cache  # a report has hundreds of objects of a dozen shapes
 def fields(shape: Any) -> dict[str, Any]:
     """What a TypedDict's keys hold, by key."""
     hints = get_type_hints(shape, include_extras=True)
     return {name: get_args(kind)[0] if get_origin(kind) is NotRequired else kind for name, kind in hints.items()}
 
 
+@cache
 def _required(shape: Any) -> list[str]:
     hints = get_type_hints(shape, include_extras=True)
     return [name for name, kind in hints.items() if get_origin(kind) is not NotRequired]

@@ -67,7 +67,7 @@ class MigrationFile:
     @property
     def creates(self) -> tuple[Created, ...]:
         """The objects that must not exist before the file is applied."""
-        return created_objects(self.statements)
+        return _creates(self.path.name, self.text)
 
 
 def sql_folder(package: Path = Path(__file__)) -> Path:
@@ -158,6 +158,11 @@ def _checked(name: str, text: str) -> tuple[tuple[Statement, ...], bool]:
     transactional = _OUTSIDE.search(header(text, name)) is None
     refuse(name, statements, transactional=transactional)
     return statements, transactional
+
+
+@lru_cache(maxsize=1000)
+def _creates(name: str, text: str) -> tuple[Created, ...]:
+    return created_objects(_checked(name, text)[0])
 
 
 def read_text(path: Path) -> str:

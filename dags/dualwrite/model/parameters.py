@@ -11,7 +11,9 @@ nearly everybody.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
@@ -36,7 +38,7 @@ class Params(BaseModel):
     @classmethod
     def checked(cls, given: Mapping[str, Any], catalog: Catalog | None = None) -> Self:
         """The parameters of a run as somebody gave them. Raises ParameterError with the first fault."""
-        form = cls.form()
+        form = _form(cls)
         # Airflow accepts any key of a run's conf silently: a misspelt one would be ignored.
         if unknown := sorted(set(given) - set(form)):
             raise ParameterError(
@@ -58,14 +60,19 @@ class Params(BaseModel):
     @classmethod
     def form(cls) -> dict[str, dict[str, Any]]:
         """The JSON schema of each field of the form; `type` is a list where a field may be left empty."""
-        form = {}
-        for name, field in cls.model_json_schema()["properties"].items():
-            if cls.model_fields[name].title is not None:
-                kind, *empty = field.pop("anyOf", [{}])
-                form[name] = {**kind, **field}
-                if empty:
-                    form[name]["type"] = ["null", kind["type"]]
-        return form
+        return deepcopy(_form(cls))
+
+
+@cache  # a class's is always the same, and pydantic makes a whole schema for it
+def _form(params: type[Params]) -> dict[str, dict[str, Any]]:
+    form = {}
+    for name, field in params.model_json_schema()["properties"].items():
+        if params.model_fields[name].title is not None:
+            kind, *empty = field.pop("anyOf", [{}])
+            form[name] = {**kind, **field}
+            if empty:
+                form[name]["type"] = ["null", kind["type"]]
+    return form
 
 
 def _rule(field: Mapping[str, Any]) -> str:
