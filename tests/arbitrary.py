@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from google.cloud.firestore_v1.types import document as document_types
@@ -15,12 +16,15 @@ Message = document_types.Document.pb()
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 
+characters = st.characters(exclude_categories=("Cs",))
+"""All of UTF-8: what `st.text` takes by itself too, after three seconds in which it tries each."""
+
 scalars = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(2**63), 2**63 - 1),
     st.floats(),
-    st.text(max_size=20),
+    st.text(characters, max_size=20),
     st.binary(max_size=4),
     st.datetimes(timezones=st.just(UTC)),
     st.builds(GeoPoint, st.just(1.0), st.just(2.0)),
@@ -29,9 +33,12 @@ scalars = st.one_of(
 )
 values = st.recursive(
     scalars,
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(characters, max_size=5), inner, max_size=3)
+    ),
 )
 ids = st.text(st.characters(exclude_characters="/", exclude_categories=("Cs",)), min_size=1, max_size=20)
+five_ids = st.lists(ids, min_size=5, max_size=5)
 
 
 def document_at(collection, names, fields, created: datetime = CREATED, template: int = 0) -> Document:
@@ -40,6 +47,7 @@ def document_at(collection, names, fields, created: datetime = CREATED, template
     return Document(path, fields, created, created)
 
 
+@cache  # made anew for each example, strategies take longer than what they draw
 def fields_of(collection):
     """The collection's fields, each absent or with any value at all."""
     paths = [names_of(path) for path in collection.fields if path != ALL_FIELDS]

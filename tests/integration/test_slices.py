@@ -36,6 +36,7 @@ from dualwrite.runs.slices.cutter import Cutter
 from dualwrite.runs.slices.scans import scans_of
 from dualwrite.runs.slices.slice import Slice
 from tests import in_slices
+from tests.arbitrary import characters
 from tests.shape import faults
 from tests.support import examine_all, gap_run, nonzero, one, table_bytes, verify_all
 from tests.worlds import club, put, small_world
@@ -345,7 +346,12 @@ def test_the_last_step_of_a_verification_can_be_done_again(world, firestore, emu
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.text(min_size=1), st.text()).filter(lambda k: "\x00" not in "".join(k)), max_size=20))
+@given(
+    st.lists(
+        st.tuples(st.text(characters, min_size=1), st.text(characters)).filter(lambda k: "\x00" not in "".join(k)),
+        max_size=20,
+    )
+)
 def test_postgres_and_python_agree_on_a_keys_digest(unparented_dsn, keys):
     with psycopg.connect(unparented_dsn) as connection:
         connection.execute("CREATE TEMPORARY TABLE t (blocker_id text, blocked_id text)")

@@ -15,6 +15,7 @@ from dev.draft_guess import Left, Match, match
 from dev.draft_shapes import ForeignKey, LiveColumn, LiveTable, Names, Seen, Shape, likeness, time_likeness
 from dev.draft_text import load, render, with_faults
 from dualwrite.model.live import LiveType
+from tests.arbitrary import characters
 
 NASTY = [
     "x\nimport os\nos.abort()\n#",
@@ -42,7 +43,9 @@ NASTY = [
     "\ud800",
 ]
 names = st.one_of(
-    st.sampled_from(NASTY), st.text(min_size=1, max_size=8), st.text("ab\n'\"#`.\\{}", min_size=1, max_size=8)
+    st.sampled_from(NASTY),
+    st.text(characters, min_size=1, max_size=8),
+    st.text("ab\n'\"#`.\\{}", min_size=1, max_size=8),
 )
 KINDS = {
     "text": "text", "varchar(3)": "varchar", "integer": "int4", "bigint": "int8", "numeric(10,2)": "numeric",
@@ -57,7 +60,7 @@ DEFAULTS = [
 REFERENCE = firestore.DocumentReference("users", "u1")
 values = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(max_size=4), st.binary(max_size=2),
+        st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(characters, max_size=4), st.binary(max_size=2),
         st.sampled_from([
             "2026-01-15T12:52:00.000Z", "Thu, 15 Jan 2026 12:52:00 GMT", "2026-01-15", "7", "true", "{}", 1_768_481_520_123,
             datetime(2026, 1, 1, tzinfo=UTC), REFERENCE, firestore.GeoPoint(1.0, 2.0), {"_seconds": 1, "_nanoseconds": 2},

@@ -13,15 +13,13 @@ from hypothesis import strategies as st
 from dualwrite.catalog import CATALOG
 from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Json, Rejection, Row, map_document, truncate_to_milliseconds
-from tests.arbitrary import CREATED, document_at, fields_of, ids
+from tests.arbitrary import CREATED, document_at, fields_of, five_ids
 
 
 @pytest.mark.parametrize("collection", list(CATALOG), ids=lambda c: c.name)
 @given(data=st.data())
 def test_any_document_gives_rows_or_reasons(collection, data):
-    document = document_at(
-        collection, data.draw(st.lists(ids, min_size=5, max_size=5)), data.draw(fields_of(collection))
-    )
+    document = document_at(collection, data.draw(five_ids), data.draw(fields_of(collection)))
     units = map_document(collection, document)
     assert units is not None
     if collection.entries is None:
@@ -44,9 +42,7 @@ def test_any_document_gives_rows_or_reasons(collection, data):
 @pytest.mark.parametrize("collection", list(CATALOG), ids=lambda c: c.name)
 @given(data=st.data())
 def test_the_same_document_gives_the_same_row_every_time(collection, data):
-    document = document_at(
-        collection, data.draw(st.lists(ids, min_size=5, max_size=5)), data.draw(fields_of(collection))
-    )
+    document = document_at(collection, data.draw(five_ids), data.draw(fields_of(collection)))
     assert map_document(collection, document) == map_document(collection, document)
 
 

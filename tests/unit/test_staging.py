@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 
 import pytest
 from hypothesis import assume, example, given
@@ -15,19 +16,25 @@ from dualwrite.firestore.values import document_of
 from dualwrite.model.declaration import Collection, Column, DocumentId, Field, Segment
 from dualwrite.model.documents import Document, Vector
 from dualwrite.model.mapping import Row, map_document, staged
-from tests.arbitrary import CREATED, document_at, fields_of, ids, message_of, values
+from tests.arbitrary import CREATED, characters, document_at, fields_of, five_ids, message_of, values
 
 STAGERS = {collection.name: Stager(collection) for collection in CATALOG}
 ORDINARY = {
-    "text": st.text(max_size=20),
+    "text": st.text(characters, max_size=20),
     "integer": st.one_of(st.integers(-(2**31), 2**31 - 1), st.integers(-100, 100).map(float)),
     "numeric": st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False)),
     "boolean": st.booleans(),
     "timestamp": st.datetimes(timezones=st.just(UTC)),
-    "json": st.dictionaries(st.text(max_size=5), values, max_size=3),
+    "json": st.dictionaries(st.text(characters, max_size=5), values, max_size=3),
 }
 
 
+MOMENTS = st.datetimes(timezones=st.just(UTC))
+TEMPLATES = st.integers(0, 1)
+IDS = st.sampled_from(["u1", "한글", "a.b"])
+
+
+@cache  # made anew for each example, strategies take longer than what they draw
 def ordinary_fields(collection):
     """Fields of the right types; those that the target requires are always there."""
     required, optional = {}, {}
@@ -35,7 +42,7 @@ def ordinary_fields(collection):
     for column in collection.columns:
         origin = column.origin
         while isinstance(origin, Field):
-            value = st.sampled_from(["u1", "한글", "a.b"]) if column.references else ORDINARY[column.type]
+            value = IDS if column.references else ORDINARY[column.type]
             needed = (column.required or column.role == "key") and column.absent is None and origin.otherwise is None
             outer, _, inner = origin.path.partition(".")
             if inner:
@@ -47,6 +54,11 @@ def ordinary_fields(collection):
     for outer, (needed, others) in nested.items():
         (required if needed else optional)[outer] = st.fixed_dictionaries(needed, optional=others)
     return st.fixed_dictionaries(required, optional=optional)
+
+
+@cache
+def any_fields(collection):
+    return st.one_of(ordinary_fields(collection), fields_of(collection))
 
 
 def check(collection: Collection, document: Document) -> bool:
@@ -68,17 +80,17 @@ def check(collection: Collection, document: Document) -> bool:
 @pytest.mark.parametrize("collection", list(CATALOG), ids=lambda c: c.name)
 @given(data=st.data())
 def test_an_arbitrary_document_becomes_the_same_row_either_way(collection, data):
-    names = data.draw(st.lists(ids, min_size=5, max_size=5))
-    fields = data.draw(st.one_of(ordinary_fields(collection), fields_of(collection)))
-    created = data.draw(st.datetimes(timezones=st.just(UTC)))
-    check(collection, document_at(collection, names, fields, created, data.draw(st.integers(0, 1))))
+    names = data.draw(five_ids)
+    fields = data.draw(any_fields(collection))
+    created = data.draw(MOMENTS)
+    check(collection, document_at(collection, names, fields, created, data.draw(TEMPLATES)))
 
 
 @pytest.mark.parametrize("collection", [c for c in CATALOG if c.entries is None], ids=lambda c: c.name)
 @given(data=st.data())
 def test_a_document_of_the_right_types_takes_the_short_way(collection, data):
     fields = data.draw(ordinary_fields(collection))
-    document = document_at(collection, ["a1", "b2", "c3", "d4", "e5"], fields, template=data.draw(st.integers(0, 1)))
+    document = document_at(collection, ["a1", "b2", "c3", "d4", "e5"], fields, template=data.draw(TEMPLATES))
     assume(isinstance(map_document(collection, document)[0], Row))
     assert check(collection, document)
 
@@ -210,17 +222,18 @@ def test_any_value_in_any_type_of_column_becomes_the_same_cell_either_way(value)
         check(collection, Document("cs/1", {"f": {"g": value}}, CREATED, CREATED))
 
 
+INNER = st.dictionaries(st.sampled_from(["g", "h", "g.h"]), st.sampled_from(["v", None, {"h": "v"}]), max_size=3)
+DOTTED = st.dictionaries(
+    st.sampled_from(["f", "f.g", "f.g.h", "f.h"]), st.one_of(st.just("v"), st.none(), INNER), max_size=4
+)
+
+
 @pytest.mark.parametrize("path", ["f.g", "f.g.h"])
 @given(data=st.data())
 def test_dotted_names_are_told_the_same_either_way(path, data):
     """The short way leaves a document that spells a path otherwise, and has nothing at the path, to the exact one."""
     columns = (Column("id", "key", DocumentId()), Column("x", "compared", Field(path)))
-    inner = st.dictionaries(st.sampled_from(["g", "h", "g.h"]), st.sampled_from(["v", None, {"h": "v"}]), max_size=3)
-    fields = data.draw(
-        st.dictionaries(
-            st.sampled_from(["f", "f.g", "f.g.h", "f.h"]), st.one_of(st.just("v"), st.none(), inner), max_size=4
-        )
-    )
+    fields = data.draw(DOTTED)
     document = Document("cs/1", fields, CREATED, CREATED)
     [unit] = map_document(Collection("c", "t", ("cs/{c}",), columns), document)
     check(Collection("c", "t", ("cs/{c}",), columns), document) if isinstance(unit, Row) else None

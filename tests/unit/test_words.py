@@ -63,7 +63,7 @@ from dualwrite.model.declaration import (
 )
 from dualwrite.model.documents import Document, GeoPoint, Reference, Vector
 from dualwrite.model.mapping import Json, Rejection, Row, key_of_path, map_document, staged
-from tests.arbitrary import CREATED, document_at, fields_of, ids, message_of, values
+from tests.arbitrary import CREATED, document_at, fields_of, five_ids, message_of, values
 
 AT = datetime(2026, 1, 15, 12, 52, 0, 123000, tzinfo=UTC)
 USER = Reference("projects/p/databases/(default)/documents/tenants/t1/users/u1")
@@ -222,7 +222,7 @@ EVERY = Collection(
 
 @given(data=st.data())
 def test_any_document_becomes_the_same_row_or_rejection_either_way(data):
-    names = data.draw(st.lists(ids, min_size=5, max_size=5))
+    names = data.draw(five_ids)
     _short(EVERY, document_at(EVERY, names, data.draw(fields_of(EVERY))))
 
 
