@@ -532,10 +532,17 @@ def _from_path(
                 return "EntryValue()", way.type, "GUESS from the entries' values"
         return None
     if key == (column.name,) or (column.name in key and column.name.removesuffix("_id") == shape.variables[-1]):
-        if not all(is_key(live, id_) for s in found.shapes for id_ in s.ids):
+        ids = [id_ for s in found.shapes for id_ in s.ids]
+        wrong = sum(not is_key(live, id_) for id_ in ids)
+        if 2 * wrong > len(ids):
             return None
         taken.add("DocumentId")
-        return "DocumentId()", "text", ""
+        told = (
+            f"GUESS {wrong} of {len(ids)} sampled ids are no key of this type: their documents are rejected"
+            if wrong
+            else ""
+        )
+        return "DocumentId()", "text", told
     has_field = bool(_candidates(found.fields, found.table, column))
     if column.name in key and len(found.shapes) == 1 and "DocumentId" not in taken and not has_field:
         taken.add("DocumentId")
