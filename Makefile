@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # What is given on the command line reaches our programs as it is, through the environment: as a part of a recipe's text, or
 # expanded by make, it would be executed.
-GIVEN := DETAILS DUALWRITE_CATALOG DUALWRITE_MIGRATIONS LOCAL PORT PROJECT SCHEMA TARGET WORKERS module name sample
+GIVEN := DETAILS DUALWRITE_CATALOG DUALWRITE_MIGRATIONS LOCAL PORT PROJECT SCHEMA SOAK TARGET WORKERS module name sample
 $(foreach given,$(GIVEN),$(eval override $(given) := $$(value $(given))))
 export $(GIVEN)
 
@@ -61,7 +61,7 @@ unit: install
 mutants: install
 	@$(RUN) -m dev.mutants $${module:+"$$module"} $${sample:+--sample "$$sample"}
 
-## the long runs beside live writers
+## the long tests: every fault at every moment, thousands of random histories (SOAK=0.1: a tenth of it)
 soak: install
 	@$(RUN) -m pytest -m soak
 

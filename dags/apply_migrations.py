@@ -66,7 +66,7 @@ def apply_migrations():
         """The live tables against what the files promise."""
         return tasks.verify(context, steps)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, **FAILS_AT_ONCE, multiple_outputs=False)
+    @task(trigger_rule=TriggerRule.ALL_DONE, **FAILS_AT_ONCE, multiple_outputs=False)
     def report(**context) -> Mapping:
         """The run in one table. Fails if a file was refused or failed, or if the tables differ."""
         return tasks.report(context)

@@ -112,7 +112,7 @@ def backfill_gap():
         """The rows that no slice saw; then each large collection as a whole."""
         return tasks.verify_rest(context)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0, pool=TARGET_POOL, **FAILS_AT_ONCE, multiple_outputs=False)
+    @task(trigger_rule=TriggerRule.ALL_DONE, pool=TARGET_POOL, **FAILS_AT_ONCE, multiple_outputs=False)
     def report(**context) -> Mapping:
         """The whole run in one table. Fails if a collection was not examined or is not verified."""
         return tasks.report(context)

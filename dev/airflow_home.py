@@ -6,7 +6,8 @@ import json
 import secrets
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -25,8 +26,16 @@ def connection(target: str) -> str:
             "login": parts.username,
             "password": parts.password or "",
             "schema": parts.path.lstrip("/"),
+            "extra": dict(parse_qsl(parts.query)),
         }
     )
+
+
+def connections(target: str, project: str) -> list[dict[str, Any]]:
+    """The two connections as Airflow's API takes them."""
+    source = {"conn_type": "google_cloud_platform", "extra": {"project": project}}
+    named = {"firestore_default": source, "supabase_default": json.loads(connection(target))}
+    return [{"connection_id": name, **body, "extra": json.dumps(body["extra"])} for name, body in named.items()]
 
 
 def environment(home: Path, *, emulator: str, project: str, target: str, port: int | None = None) -> dict[str, str]:

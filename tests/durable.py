@@ -6,19 +6,25 @@ written. A step that is new is killed at like the others, and fails the test tha
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from google.cloud import firestore
 
 from dualwrite import migrations, postgres
-from tests import in_slices
+from tests import faults, in_slices
+from tests.conftest import clone
 from tests.faults import COLLECTIONS
 from tests.killing import PROCESSES
+from tests.migrating import execute
 from tests.support import reconciled
 from tests.wire import Broken, Message, wire
 
@@ -73,7 +79,8 @@ def reconcile_dual_writes(project: str, emulator: str, dsn: str, run_id: str) ->
 
 def apply_migrations(folder: str, dsn: str, run_id: str) -> None:
     params = migrations.MigrationParams(mode="apply")
-    migrations.Migrator(lambda: postgres.connect(dsn), params, run_id, among=[Path(folder)]).run()
+    among = [Path(folder)] if folder else None
+    migrations.Migrator(lambda: postgres.connect(dsn), params, run_id, among=among).run()
 
 
 # --- steps ---------------------------------------------------------------------------------------------------------------
@@ -94,16 +101,24 @@ WHERE a.pid = %s AND a.backend_xid IS NOT NULL
 the catalog. A table that it has made itself has no name for others yet."""
 
 
-class Steps:
-    """Sees each durable step pass. At step number `at` it kills `victim`: `before` the server has it, or after."""
+@dataclass(frozen=True)
+class Kill:
+    """What a step is the last of: `victim` dies `before` the server has it, or when it is done, before the answer."""
 
-    def __init__(self, dsn: str, *, at: int = 0, before: bool = False) -> None:
+    victim: Callable[[], object]
+    before: bool
+
+
+class Steps:
+    """Sees each durable step pass, and kills where `kill` says so."""
+
+    def __init__(self, dsn: str, kill: Callable[[Message, str], Kill | None] = lambda *_: None) -> None:
+        """`kill` is asked once for each step, with what it writes."""
         self._connection = psycopg.connect(dsn, autocommit=True)
         self._lock = threading.Lock()
-        self._at, self._before = at, before
+        self._kill = kill
         self.names: list[str] = []
         """What each step wrote."""
-        self.victim: Any = None
 
     def close(self) -> None:
         self._connection.close()
@@ -116,18 +131,18 @@ class Steps:
             if not name:
                 return
             self.names.append(name)
-            message.step = len(self.names)
-        if self._before:
-            self._kill_at(message)
+            message.kept = self._kill(message, name)
+        if message.kept and message.kept.before:
+            self._strike(message)
 
     def answered(self, message: Message) -> None:
-        if not self._before:
-            self._kill_at(message)
+        if message.kept:
+            self._strike(message)
 
-    def _kill_at(self, message: Message) -> None:
-        if self._at and message.step == self._at:
-            self.victim.kill()
-            raise Broken
+    @staticmethod
+    def _strike(message: Message) -> None:
+        message.kept.victim()
+        raise Broken
 
     def _written_by(self, message: Message) -> str:
         found = {name for (name,) in self._connection.execute(_WRITTEN, (message.backend,))}
@@ -144,9 +159,9 @@ def _stands_alone(text: str) -> bool:
 
 
 @contextmanager
-def watched(dsn: str, **kill: Any) -> Iterator[tuple[str, Steps]]:
+def watched(dsn: str, *kill: Callable[[Message, str], Kill | None]) -> Iterator[tuple[str, Steps]]:
     """The DSN to work with, and the steps that are seen there."""
-    with closing(Steps(dsn, **kill)) as steps, wire(dsn, steps.sent, steps.answered) as proxied:
+    with closing(Steps(dsn, *kill)) as steps, wire(dsn, steps.sent, steps.answered) as proxied:
         yield proxied, steps
 
 
@@ -159,9 +174,15 @@ def names_of(work: Callable[..., None], place: tuple[str, ...], dsn: str, run_id
 
 def killed(work: Callable[..., None], place: tuple[str, ...], dsn: str, run_id: str, *, at: int, before: bool) -> bool:
     """Runs the work in a process of its own, which is killed at its durable step `at`. False: it has fewer, and ended."""
-    with watched(dsn, at=at, before=before) as (proxied, steps):
+    numbers = itertools.count(1)
+    children: list[Any] = []
+
+    def kill(message: Message, name: str) -> Kill | None:
+        return Kill(children[0].kill, before) if next(numbers) == at else None
+
+    with watched(dsn, kill) as (proxied, _):
         child = PROCESSES.Process(target=work, args=(*place, proxied, run_id))
-        steps.victim = child
+        children.append(child)
         child.start()
         child.join(SECONDS_TO_END)
         ended = child.exitcode
@@ -171,3 +192,87 @@ def killed(work: Callable[..., None], place: tuple[str, ...], dsn: str, run_id: 
         child.close()
     assert ended in (0, -signal.SIGKILL), f"ended with {ended}"
     return ended != 0
+
+
+# --- what runs leave -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a DAG works: its first arguments, and a database to copy."""
+
+    work: Callable[..., None]
+    place: tuple[str, ...]
+    server: str
+    name: str
+
+    @contextmanager
+    def target(self) -> Iterator[str]:
+        yield from clone(self.server, self.name)
+
+    def run(self, dsn: str, run_id: str) -> None:
+        """A whole run, in this process."""
+        self.work(*self.place, dsn, run_id)
+
+
+@contextmanager
+def scenes(emulator: str, server: str, folder: str = "") -> Iterator[dict[str, Scene]]:
+    """By DAG. `folder`: the migrations, "" for the bundle's."""
+    with (
+        closing(firestore.Client(project=f"t{uuid.uuid4().hex[:12]}")) as client,
+        faults.broken(client, emulator, server) as broken,
+    ):
+        execute(  # what a run prunes
+            f"{server.rsplit('/', 1)[0]}/{broken.name}",
+            "INSERT INTO dualwrite.repair_journal (run_id, collection, key, action, table_name, row_key, written_at, confirmed_at) "
+            "VALUES ('old', 'posts', 'old', 'insert', 'posts', '[\"old\"]', now() - interval '60 days', now())",
+            "INSERT INTO dualwrite.runs (dag_id, run_id, collection, phase, scope, mode, outcome, started_at, seconds, "
+            "documents_read, billed_reads, examined, counts, inserted, updated, deleted, recorded_at) VALUES "
+            "('reconcile_dual_writes', 'old', 'posts', 'compare', 'recent', 'off', 'examined', now(), 0, 0, 0, 0, '{}', 0, 0, 0, "
+            "now() - interval '1000 days')",
+        )
+        place = (client.project, emulator)
+        yield {
+            "backfill_gap": Scene(backfill_gap, place, server, broken.name),
+            "reconcile_dual_writes": Scene(reconcile_dual_writes, place, server, broken.name),
+            "apply_migrations": Scene(apply_migrations, (folder,), server, "phase1"),
+        }
+
+
+_STATE = {
+    "open": "SELECT collection, key, path, verdict, cause, reason, columns, excused_by FROM dualwrite.open_differences",
+    "journal": "SELECT collection, key, action, confirmed_at IS NOT NULL FROM dualwrite.repair_journal",
+    "marks": "SELECT collection, swept_at > now() - interval '1 hour' FROM dualwrite.watermarks",
+    "old": "SELECT run_id FROM dualwrite.runs WHERE run_id = 'old'",
+    "seen": "SELECT look::text FROM dualwrite.seen_keys UNION ALL SELECT id::text FROM dualwrite.looks",
+    "counts": "SELECT collection, field, untimed, sweep_due, stray FROM dualwrite.count_baselines",
+    "migrations": "SELECT version, name, sha256, applied_at IS NOT NULL FROM dualwrite.migrations",
+}
+_CATALOG = (
+    "SELECT c.oid::regclass::text, c.relkind, i.indisvalid FROM pg_class c LEFT JOIN pg_index i ON i.indexrelid = c.oid "
+    "WHERE c.relnamespace = 'public'::regnamespace"
+)
+
+
+def state(dsn: str) -> dict[str, list[Any]]:
+    """All that a run leaves but times and the run's id: the journal says that each row was written once."""
+    with psycopg.connect(dsn) as connection:
+        there = connection.execute("SELECT to_regclass('dualwrite.repair_journal')").fetchone() != (None,)
+        queries = _STATE if there else {"migrations": _STATE["migrations"]}
+        found = {name: connection.execute(query).fetchall() for name, query in {**queries, "catalog": _CATALOG}.items()}
+    return {**{name: sorted(map(str, lines)) for name, lines in found.items()}, **(faults.rows(dsn) if there else {})}
+
+
+def versions(dsn: str) -> list[Any]:
+    """The versions of all rows of the app's, and of the journal and the ledger: a write of any changes one."""
+    with psycopg.connect(dsn) as connection:
+        tables = [*COLLECTIONS, "dualwrite.repair_journal", "dualwrite.migrations"]
+        there = [t for t in tables if connection.execute("SELECT to_regclass(%s)", (t,)).fetchone() != (None,)]
+        return [connection.execute(f"SELECT ctid, xmin FROM {t} ORDER BY 1").fetchall() for t in there]
+
+
+def writes_nothing(scene: Scene, dsn: str, run_id: str) -> None:
+    """Runs once more, which must find nothing to do."""
+    before = versions(dsn)
+    scene.run(dsn, run_id)
+    assert versions(dsn) == before, "the second run after the kill wrote something"

@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 
@@ -29,11 +30,13 @@ class Message:
     text: str
     backend: int
     """The server process's id."""
+    port: int
+    """Our side's: which process it is."""
     alone: bool
     """It was sent while no transaction was open."""
     temporary: bool
     """Its transaction has made a temporary table."""
-    step: int = 0
+    kept: Any = None
     """For a hook to remember, until the answer."""
 
     @property
@@ -77,6 +80,7 @@ class _Session:
         self._client, self._upstream = client, upstream
         self._before, self._after = before, after
         self._backend = 0
+        self._port = client.getpeername()[1]
         self._open = False
         """Whether a transaction is, by the server's last word."""
         self._temporary = False
@@ -124,7 +128,7 @@ class _Session:
             if kind in (_AT_ONCE, _ENDS, b"X", b"H"):
                 if kind in (_AT_ONCE, _ENDS) and text:
                     self._temporary = "CREATE TEMP" in text.upper() or (self._temporary and self._open)
-                    message = Message(text, self._backend, not self._open, self._temporary)
+                    message = Message(text, self._backend, self._port, not self._open, self._temporary)
                     self._waiting = message
                     self._before(message)
                     text = ""

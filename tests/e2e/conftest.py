@@ -20,6 +20,15 @@ from tests.e2e.parity_stub import DAG, DETAILS, Stub, about, serve
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 """A folder to leave pictures in: SCREENSHOTS=docs/pictures make test."""
 
+POLICY = """
+from datetime import timedelta
+
+
+def task_policy(task):
+    task.retry_delay = timedelta(seconds=1)
+"""
+"""Airflow's own way to change tasks: a retry comes at once. (A killed task is tried again half a minute later, or ten seconds.)"""
+
 
 @dataclass(frozen=True)
 class Operated:
@@ -51,8 +60,18 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
         running.environment["AIRFLOW_VAR_RECONCILE_COLLECTIONS"] = '["users", "blocks"]'
         for age in ("EXAMINED", "SWEPT"):  # the others are left out on purpose
             running.environment[f"AIRFLOW_VAR_RECONCILE_MAX_{age}_AGE_HOURS"] = "0"
+        for name in (
+            "FIRESTORE_DEFAULT",
+            "SUPABASE_DEFAULT",
+        ):  # kept by Airflow, as in production: a test can change them
+            del running.environment[f"AIRFLOW_CONN_{name}"]
+        policy = Path(running.environment["AIRFLOW_HOME"], "config/airflow_local_settings.py")
+        policy.parent.mkdir(exist_ok=True)
+        policy.write_text(POLICY)
         components = parts.enter_context(stack.airflow_components(running, port, passwords))
         api = airflow_api.login(f"http://127.0.0.1:{port}", "admin", passwords["admin"])
+        for body in airflow_home.connections(running.target, stack.PROJECT):
+            api.call("POST", "/api/v2/connections", body)
         api.wait_for_dags(3)
         run = api.trigger("apply_migrations", mode="apply")
         assert api.wait("apply_migrations", run, seconds=600) == "success"

@@ -29,6 +29,7 @@ from dualwrite.postgres import session
 from tests import faults, in_slices
 from tests.faults import COLLECTIONS, Broken, Told
 from tests.migrating import execute, transaction_pooler
+from tests.soak import sized
 from tests.support import gap_run, one
 from tests.wire import Message, wire
 
@@ -239,7 +240,7 @@ def test_connections_refused_for_good_end_in_clear_words(broken, right, sent, ki
 @pytest.mark.timeout(3600)
 @kinds
 def test_connections_refused_from_any_message_on(broken, right, sent, kind):
-    for at in _moments(sent(kind).number, 50):
+    for at in _moments(sent(kind).number, sized(50)):
         _refused_for_good(broken, kind, right(kind), at)
 
 
@@ -422,7 +423,7 @@ def test_a_pooler_that_restarts_in_the_middle_of(broken, right, kind, work, tmp_
 @pytest.mark.timeout(3600)
 @kinds
 def test_a_pooler_that_restarts_at_any_message(broken, right, sent, kind, tmp_path):
-    for at in _moments(sent(kind).number, 50):
+    for at in _moments(sent(kind).number, sized(50)):
         _pooler_restarts(broken, kind, right(kind), at, tmp_path)
 
 
@@ -491,7 +492,7 @@ def test_two_airflows_one_run_inside_another(broken, right, sent, pair, same):
 @pytest.mark.parametrize("same", [False, True], ids=["two-ids", "one-id"])
 @pairs
 def test_two_airflows_one_run_inside_another_anywhere(broken, right, sent, pair, same):
-    for at in _moments(sent(pair[0]).alone, 25):
+    for at in _moments(sent(pair[0]).alone, sized(25)):
         sys.stdout.write(f"{at}: {_one_inside_another(broken, pair, right(max(pair)), at, same)}\n")
 
 

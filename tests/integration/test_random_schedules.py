@@ -17,6 +17,7 @@ import pytest
 
 from tests.clients import COLLECTIONS, Client, beside, differences
 from tests.killing import killed_at_work
+from tests.soak import sized
 from tests.support import reconciled
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +73,7 @@ def test_150_random_schedules_end_with_target_equal_to_source(base, emulator, ta
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_5000_random_schedules_end_with_target_equal_to_source(base, emulator, target_dsn):
-    _schedules(base, emulator, target_dsn, 5_000)
+    _schedules(base, emulator, target_dsn, sized(5_000))
 
 
 def _ends_with_nothing_left(base, emulator, dsn: str, clients: int, steps: int) -> None:
@@ -110,7 +111,7 @@ def test_once_clients_stop_one_repair_leaves_nothing_to_a_sweep(base, emulator, 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_once_thousands_of_operations_stop_one_repair_is_enough(base, emulator, target_dsn):
-    _ends_with_nothing_left(base, emulator, target_dsn, clients=250, steps=15)
+    _ends_with_nothing_left(base, emulator, target_dsn, clients=sized(250), steps=15)
 
 
 def test_clients_that_lose_nothing_raise_no_alarm(base, emulator, target_dsn):

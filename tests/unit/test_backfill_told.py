@@ -104,5 +104,14 @@ def test_each_alert_of_a_backfill_says_what_to_press(checked, changes):
 
 def test_a_rejected_review_is_no_failure_and_a_lost_verification_is():
     assert report_of("review", _collection("boards", "gap"), approval="rejected")["alerts"] == []
-    lost = report_of("dry_run", _collection("boards", "gap"), verify_error="no answer")
-    assert [a["text"] for a in lost["alerts"]] == ["verify_counts failed: no answer"]
+    lost = report_of("dry_run", _collection("boards", "gap"), errors={"verify_counts": "no answer", "finish": "killed"})
+    assert [a["text"] for a in lost["alerts"]] == ["verify_counts failed: no answer", "finish failed: killed"]
+
+
+def test_a_collection_without_a_report_says_what_ended_its_task():
+    """Not only that there is a log: what stands there is known, and may name a connection or a lost worker."""
+    params = gap_params.parse(
+        {"since": EXPORT_TIME, "collections": ["users"], "mode": "apply"}, CATALOG, datetime.now(UTC)
+    )
+    told = gap.build_report("r", params, {}, {}, dry=False, errors={"collections.users": "Can't connect."})["alerts"]
+    assert [a["text"] for a in told] == ["users was not examined: Can't connect. Mend that"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,12 @@ from dualwrite.model.run_report import VERSION, StoppedReport
 log = logging.getLogger("dualwrite")
 
 alerts.install()  # at import, so that every later failure is reported without content, bad form parameters included
+
+_WITHOUT_A_WORD = (
+    "its process was killed (often for want of memory), its worker was lost, or somebody marked it as failed: see the end of the "
+    "log of task {}. What it had committed is kept, and the next run goes on from there"
+)
+"""Why a task failed that could not say it itself. Airflow puts a signal into the task's log, a lost worker into the scheduler's."""
 
 _WORTH_A_RETRY = (SourceError, TargetError, IncompleteRead)
 
@@ -119,12 +125,36 @@ def fail(problems: Sequence[str]) -> NoReturn:
     raise ReportFailed(text) if FAILS_AT_ONCE else AirflowFailException(text)
 
 
+def failures(context: Mapping[str, Any], task_ids: Iterable[str]) -> dict[str, str]:
+    """By task of this run, why it failed, if it did: in its own words, or that it ended without any."""
+    states = _states(context)
+    pull = context["ti"].xcom_pull
+    found = {}
+    for task_id in task_ids:
+        failed = states.get(task_id) == "failed"
+        if failed or not states:
+            why = pull(task_ids=task_id, key="error") or (_WITHOUT_A_WORD.format(task_id) if failed else None)
+            if why:
+                found[task_id] = str(why)
+    return found
+
+
+def _states(context: Mapping[str, Any]) -> dict[str, str]:
+    """The states of this run's tasks; empty if Airflow doesn't say. A mapped task's instances have their index in the name."""
+    instance, run_id = context["ti"], str(context["run_id"])
+    try:
+        found = instance.get_task_states(instance.dag_id, run_ids=[run_id]).get(run_id, {})
+    except Exception as error:  # noqa: BLE001 - without the states the report says less, and is still made
+        log.warning("Which tasks failed is unknown: Airflow answered %s.", type(error).__name__)
+        return {}
+    return {name: str(getattr(state, "value", state)) for name, state in found.items()}
+
+
 def nothing_examined(context: Mapping[str, Any]) -> NoReturn:
     """Ends a report whose run did not get past its preflight."""
-    why = context["ti"].xcom_pull(task_ids="preflight", key="error")
-    if why:
+    if context["ti"].xcom_pull(task_ids="preflight", key="error"):
         alerts.mute()  # told by preflight
-    why = why or "it did not run, or was killed; see its log."
+    why = failures(context, ["preflight"]).get("preflight", "it did not run")
     _stop(context, f"Nothing was examined, because preflight did not pass: {why}")
 
 

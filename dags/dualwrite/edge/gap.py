@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 from dualwrite.catalog import CATALOG
 from dualwrite.edge.connections import source, target
 from dualwrite.edge.contexts import answer, given, page_link, triggered_by
-from dualwrite.edge.errors import clearly, clearly_run, fail, nothing_examined, told_in_full
+from dualwrite.edge.errors import clearly, clearly_run, fail, failures, nothing_examined, told_in_full
 from dualwrite.model import gap_params
 from dualwrite.model.alert import line
 from dualwrite.model.choices import APPROVE
@@ -250,7 +250,7 @@ def report(context: Mapping[str, Any]) -> GapReport:
             answer=answer(context, "decision"),
             preflight_reads=_unlogged_reads(context),
             covered=_covered(context),
-            verify_error=pull(task_ids="verify_counts", key="error"),
+            errors=failures(context, [*(f"collections.{name}" for name in params.names), *report_of.VERIFIES]),
         )
     log.info("\n%s", as_text(report_of.described(whole)))
     if params.mode != "dry_run":

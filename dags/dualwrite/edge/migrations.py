@@ -9,11 +9,12 @@ from typing import Any
 from dualwrite import migrations
 from dualwrite.edge.connections import migrations_connection
 from dualwrite.edge.contexts import given, triggered_by
-from dualwrite.edge.errors import clearly, fail, told_in_full
+from dualwrite.edge.errors import clearly, clearly_run, fail, failures, told_in_full
 from dualwrite.migrations import MigrationParams, Migrator, Step
 from dualwrite.model.alert import line
 from dualwrite.model.render import as_text
 from dualwrite.model.run_report import MigrationsReport, MigrationStep
+from dualwrite.postgres import Connection
 
 log = logging.getLogger("dualwrite")
 
@@ -23,7 +24,7 @@ def params_of(context: Mapping[str, Any]) -> MigrationParams:
 
 
 def plan(context: Mapping[str, Any]) -> list[MigrationStep]:
-    with clearly(), migrations_connection() as connection:
+    with clearly_run(context), migrations_connection() as connection:
         steps = migrations.make_plan(connection, params_of(context))
     for step in steps:
         log.info("%s: %s%s", step.label, step.state, f", {step.reason}" if step.reason else "")
@@ -31,7 +32,7 @@ def plan(context: Mapping[str, Any]) -> list[MigrationStep]:
 
 
 def apply(context: Mapping[str, Any]) -> list[MigrationStep]:
-    with clearly():
+    with clearly_run(context):
         migrator = Migrator(migrations_connection, params_of(context), context["run_id"])
         steps = migrator.run()
         migrator.set_web_client()
@@ -42,24 +43,29 @@ def apply(context: Mapping[str, Any]) -> list[MigrationStep]:
 
 
 def verify(context: Mapping[str, Any], steps: list[MigrationStep]) -> list[str]:
-    with clearly(), migrations_connection() as connection:
+    with clearly_run(context), migrations_connection() as connection:
         if params_of(context).mode == "dry_run":
             return []
         return migrations.verify(connection, [Step(**step) for step in steps])
 
 
+def _as_they_are(connection: Connection, params: MigrationParams) -> list[MigrationStep]:
+    """Each file now. Where `apply` failed or was killed, what was planned before it tells of applied files as pending."""
+    return [step.as_json() for step in migrations.make_plan(connection, params)]
+
+
 def report(context: Mapping[str, Any]) -> MigrationsReport:
     """Raises if a file was refused or failed, or if the tables differ."""
     pull = context["ti"].xcom_pull
-    planned, applied, differences = pull(task_ids="plan"), pull(task_ids="apply"), pull(task_ids="verify")
+    applied, differences = pull(task_ids="apply"), pull(task_ids="verify")
     with told_in_full(context), clearly(), migrations_connection() as connection:
         whole = migrations.build_report(
             connection,
             params_of(context),
             context["run_id"],
-            applied or planned or [],
+            applied or _as_they_are(connection, params_of(context)),
             differences,
-            ended=applied is not None,
+            failures(context, ("plan", "apply", "verify")),
         )
     log.info("\n%s", as_text(migrations.described(whole)))
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: it is wanted most then

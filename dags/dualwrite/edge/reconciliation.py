@@ -23,6 +23,7 @@ from dualwrite.edge.errors import (
     cleared,
     clearly_run,
     fail,
+    failures,
     has_tries_left,
     nothing_examined,
     told_in_full,
@@ -267,13 +268,12 @@ def report(context: Mapping[str, Any]) -> RunReport:
     pull = context["ti"].xcom_pull
     if pull(task_ids="preflight", key="plan") is None:  # a skipped report would make the run a success
         nothing_examined(context)
-    tasks = ("compare", "grace", "look_again", "repair")
     parts = reconciliation.parts_of(
         pull(task_ids="compare"),
         pull(task_ids="look_again", key="looked"),
         pull(task_ids="look_again", key="gate"),
         pull(task_ids="repair"),
-        {name: error for name in tasks if (error := pull(task_ids=name, key="error"))},
+        failures(context, ("compare", "grace", "look_again", "repair")),
     )
     plan = plan_of(context)
     with (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dualwrite import postgres
 from dualwrite.migrations.plan import make_plan
@@ -54,10 +54,9 @@ def build_report(
     run_id: str,
     steps: Sequence[MigrationStep],
     differences: Sequence[str] | None,
-    *,
-    ended: bool = True,
+    errors: Mapping[str, str] | None = None,
 ) -> MigrationsReport:
-    """States, names and differences (None: never compared), no SQL. `ended`: no task failed."""
+    """States, names and differences (None: never compared), no SQL. `errors`: what ended tasks, by their ids."""
     return {
         "version": VERSION,
         "dag_id": DAG_ID,
@@ -68,19 +67,27 @@ def build_report(
         "web_client_tables": web_client_tables(),
         "differences": None if differences is None else list(differences),
         "verdict": _verdict(params.mode, steps, differences),
-        "alerts": _alerts(differences, ended=ended and differences is not None),
+        "alerts": _alerts(steps, differences, errors or {}),
     }
 
 
-def _alerts(differences: Sequence[str] | None, *, ended: bool) -> list[Alert]:
+def _alerts(
+    steps: Sequence[MigrationStep], differences: Sequence[str] | None, errors: Mapping[str, str]
+) -> list[Alert]:
     """Why the run fails; empty if it succeeds."""
-    if not ended:
-        text = "The migrations were only partly applied: see the task that failed, plan or apply"
+    if differences is None:
+        why = "; ".join(f"{task} failed: {error}" for task, error in errors.items())
+        said = "applied, but not compared with the tables" if _all_applied(steps) else "only partly applied"
+        text = f"The migrations were {said}: {why or 'a task did not run; see plan, apply and verify'}"
         return [alert(text, kind="partly_applied")]
     if differences:
         text = f"The target is not as the migrations promise: {'; '.join(differences)}"
         return [alert(text, kind="tables_differ")]
     return []
+
+
+def _all_applied(steps: Sequence[MigrationStep]) -> bool:
+    return all(step["state"].startswith("applied") for step in steps)
 
 
 def _verdict(mode: str, steps: Sequence[MigrationStep], differences: Sequence[str] | None) -> str:
@@ -89,6 +96,8 @@ def _verdict(mode: str, steps: Sequence[MigrationStep], differences: Sequence[st
     refused = [f"{s['version']}_{s['name']}" for s in steps if s["state"] == "refused"]
     if refused:
         return f"Refused, nothing was applied: {', '.join(refused)}."
+    if mode == "dry_run" and differences is None:
+        return "The dry run did not end. Nothing was changed."
     if mode == "dry_run":
         waiting = states["pending"] + states["interrupted"] + states["not_tried"]
         if not waiting:
@@ -96,6 +105,8 @@ def _verdict(mode: str, steps: Sequence[MigrationStep], differences: Sequence[st
         untried = f" {states['not_tried']} of them could not be tried." if states["not_tried"] else ""
         return f"{waiting} migrations would be applied.{untried} Nothing was changed."
     if differences is None:
+        if _all_applied(steps):
+            return "Not verified: every migration is applied, but nothing compared the tables."
         return "Not verified: the migrations were only partly applied."
     if differences:
         return "The tables differ from what the migrations promise."

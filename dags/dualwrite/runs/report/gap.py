@@ -23,6 +23,9 @@ from dualwrite.model.verdicts import DRIFT, VERDICTS, Verdict
 from dualwrite.runs import reconcile_plan
 from dualwrite.runs.backfill import DAG_ID
 
+VERIFIES = ("verify_counts", "finish")
+"""The tasks that verify all collections, small and large."""
+
 
 def not_examined(name: str, phase: str, why: str) -> CollectionResult:
     """Stands in for the report of a collection that has none: its task failed or never ran."""
@@ -40,15 +43,13 @@ def build_report(
     answer: Answer | None = None,
     preflight_reads: int = 0,
     covered: Mapping[str, CoverageResult] | None = None,
-    verify_error: str | None = None,
+    errors: Mapping[str, str] | None = None,
 ) -> GapReport:
     """The whole run's report. `found` and `verified` hold each collection's, or None where there is none; `approval` is
     None where nobody was asked, `answer` who answered and why; `covered` which columns are compared, as preflight found it;
-    `verify_error` what ended the verification."""
-    why = "its task failed or did not run; see its log"
-    if approval in ("rejected", "unanswered"):
-        why = "nothing was approved, so nothing was written"
-    gap = [found.get(n) or not_examined(n, "gap", why) for n in params.names]
+    `errors` what ended tasks, by their ids."""
+    errors = errors or {}
+    gap = [found.get(n) or not_examined(n, "gap", _why_not(n, approval, errors)) for n in params.names]
     checked = [one for n in params.names if (one := verified.get(n))]
     mode = "dry_run" if dry else params.mode
     whole: GapReport = {
@@ -67,10 +68,17 @@ def build_report(
         "coverage": dict(covered or {}),
         "rules": repairs.rules(),
         "verdict": _verdict(mode, gap, checked, approval, answer),
-        "alerts": _alerts(params, mode, gap, checked, approval, verify_error),
+        "alerts": _alerts(params, mode, gap, checked, approval, errors),
         "samples_shown": report.SAMPLES,
     }
     return report.fit(whole)
+
+
+def _why_not(name: str, approval: Approval | None, errors: Mapping[str, str]) -> str:
+    """Why a collection has no report."""
+    if approval in ("rejected", "unanswered"):
+        return "nothing was approved, so nothing was written"
+    return errors.get(f"collections.{name}", "its task failed or did not run; see its log")
 
 
 def estimated_reads(gap: Sequence[CollectionResult], checked: Sequence[CollectionResult]) -> int:
@@ -202,7 +210,7 @@ def _alerts(
     gap: Sequence[CollectionResult],
     checked: Sequence[CollectionResult],
     approval: Approval | None,
-    verify_error: str | None,
+    errors: Mapping[str, str],
 ) -> list[Alert]:
     """Why the run is no success; empty if it is one. A rejection is an answer, not a failure."""
     if approval == "rejected":
@@ -215,12 +223,11 @@ def _alerts(
     for one in gap:
         name, check = one["collection"], verified.get(one["collection"])
         if why := one["not_examined"]:
-            text = f"{name} was not examined: {why}. Mend that"
+            text = f"{name} was not examined: {why.rstrip('.')}. Mend that"
             found.append(alert(text, collection=name, kind="not_examined", press=_again(params, mode, [name])))
         elif mode != "dry_run" and (check is None or check["verification"] != "verified"):
             found.append(_not_verified(params, name, check))
-    if verify_error:
-        found.append(alert(f"verify_counts failed: {verify_error}", kind="verify_failed"))
+    found += [alert(f"{task} failed: {errors[task]}", kind="verify_failed") for task in VERIFIES if task in errors]
     return found
 
 
