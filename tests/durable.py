@@ -239,13 +239,15 @@ def scenes(emulator: str, server: str, folder: str = "") -> Iterator[dict[str, S
         }
 
 
+_OURS = f"collection = ANY ('{{{','.join(COLLECTIONS)}}}')"
+"""In a running Airflow a scheduled run may look at others meanwhile."""
 _STATE = {
     "open": "SELECT collection, key, path, verdict, cause, reason, columns, excused_by FROM dualwrite.open_differences",
     "journal": "SELECT collection, key, action, confirmed_at IS NOT NULL FROM dualwrite.repair_journal",
-    "marks": "SELECT collection, swept_at > now() - interval '1 hour' FROM dualwrite.watermarks",
+    "marks": f"SELECT collection, swept_at > now() - interval '1 hour' FROM dualwrite.watermarks WHERE {_OURS}",
     "old": "SELECT run_id FROM dualwrite.runs WHERE run_id = 'old'",
     "seen": "SELECT look::text FROM dualwrite.seen_keys UNION ALL SELECT id::text FROM dualwrite.looks",
-    "counts": "SELECT collection, field, untimed, sweep_due, stray FROM dualwrite.count_baselines",
+    "counts": f"SELECT collection, field, untimed, sweep_due, stray FROM dualwrite.count_baselines WHERE {_OURS}",
     "migrations": "SELECT version, name, sha256, applied_at IS NOT NULL FROM dualwrite.migrations",
 }
 _CATALOG = (
