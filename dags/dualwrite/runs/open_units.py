@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from dualwrite import settings
 from dualwrite.engine.compare import Examiner
@@ -27,8 +27,7 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
     """
     collection = examiner.job.collection
     units: dict[str, Unit] = {}
-    done: list[Finding] = []
-    keyless = []
+    keyless: list[Finding] = []
     for finding in (difference.finding for difference in known):
         if finding.key is None or is_of_another_key(collection, finding.key, finding.path):
             keyless.append(finding)
@@ -42,7 +41,31 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
             outdated,
             settings.catalog_file(),
         )
-    ended: list[Finding] = [f for f in keyless if not f.path]
+    mapped = _mapped_again(examiner, keyless)
+    units |= mapped.units
+    for unit in [*mapped.parts, *_rows_left(examiner, mapped.ended)]:
+        units.setdefault(unit.label, unit)
+    done = [*mapped.done, *(Finding(Verdict.ABSENT, f.label, f.path) for f in mapped.ended if f.label not in units)]
+    return list(units.values()), done
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """What documents say now of findings that had no key."""
+
+    units: dict[str, Unit] = field(default_factory=dict)
+    """They have a row now, by label."""
+    parts: list[Unit] = field(default_factory=list)
+    """The rows of an array or a map that was refused whole, each part by itself."""
+    done: list[Finding] = field(default_factory=list)
+    """They are still rejected, or can't be asked for."""
+    ended: list[Finding] = field(default_factory=list)
+    """Their document, or the part of it, is gone."""
+
+
+def _mapped_again(examiner: Examiner, keyless: Sequence[Finding]) -> _Mapped:
+    collection = examiner.job.collection
+    found = _Mapped(ended=[f for f in keyless if not f.path])
     at: dict[str, list[Finding]] = {}
     for finding in keyless:
         if finding.path:
@@ -50,24 +73,19 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
     for documents in examiner.job.source.get_in_parts(at, collection.fields):
         for path, document in documents.items():
             if isinstance(document, Unasked):  # a scan delivered it, so it isn't gone
-                done += at[path]
+                found.done.extend(at[path])
                 continue
-            mapped = map_document(collection, document) or [] if document is not None else []
+            rows = map_document(collection, document) or [] if document is not None else []
             for finding in at[path]:
-                now = next((m for m in mapped if m.label == finding.label), None)
+                now = next((m for m in rows if m.label == finding.label), None)
                 if isinstance(now, Rejection):
-                    done.append(rejected(now))
+                    found.done.append(rejected(now))
                 elif isinstance(now, Row):
-                    units[now.label] = unit_of_row(now)
+                    found.units[now.label] = unit_of_row(now)
                 else:
-                    ended.append(finding)
-                    for row in mapped:  # of an array or a map that was refused whole, each part by itself
-                        if isinstance(row, Row):
-                            units.setdefault(row.label, unit_of_row(row))
-    for unit in _rows_left(examiner, ended):
-        units.setdefault(unit.label, unit)
-    done += [Finding(Verdict.ABSENT, f.label, f.path) for f in ended if f.label not in units]
-    return list(units.values()), done
+                    found.ended.append(finding)
+                    found.parts.extend(unit_of_row(row) for row in rows if isinstance(row, Row))
+    return found
 
 
 def _rows_left(examiner: Examiner, ended: Sequence[Finding]) -> list[Unit]:

@@ -87,36 +87,17 @@ def compare(
     finished = finished or Finished()
     sweeps = sweeps or Sweeps()
     found = Stage[FirstLook]({name: finished.before[name] for name in plan.windows if name in finished.before})
-    todo: queue.SimpleQueue[str] = queue.SimpleQueue()
     waiting = [name for name in plan.windows if name not in found.reports]
+    looks = _Looks(opened, sweeps)
     for name in waiting:
-        todo.put(name)
-    done: queue.SimpleQueue[tuple[str, FirstLook | Exception]] = queue.SimpleQueue()
-    stop = threading.Event()
-
-    def work() -> None:
-        try:
-            with opened() as run:
-                while not stop.is_set():
-                    name = todo.get_nowait()
-                    try:
-                        last_step = partial(sweep.look_at_rest, run, name, sweeps) if name in sweeps.names else None
-                        done.put((name, first_look.compare(run, name, last_step)))
-                    except Exception as error:  # noqa: BLE001 - one collection's failure is told by its name
-                        done.put((name, error))
-        except queue.Empty:
-            return
-        except Exception as error:  # noqa: BLE001 - no thread can open what this one couldn't
-            for name in _drained(todo):
-                done.put((name, error))
-
+        looks.todo.put(name)
     # Daemons: a thread whose connection answers nothing must not keep the process from ending.
     for n in range(min(SIDE_BY_SIDE, len(waiting))):
-        threading.Thread(target=work, name=f"compare-{n}", daemon=True).start()
+        threading.Thread(target=looks.work, name=f"compare-{n}", daemon=True).start()
     deadline = time.monotonic() + seconds
     try:
         while len(found.reports) + len(found.errors) < len(plan.windows):
-            name, result = done.get(timeout=max(0.001, deadline - time.monotonic()))
+            name, result = looks.done.get(timeout=max(0.001, deadline - time.monotonic()))
             if isinstance(result, Exception):
                 log.warning("%s: its look failed with %s", name, type(result).__name__)
                 found.errors[name] = result
@@ -130,8 +111,39 @@ def compare(
                     f"It did not end within {seconds / 60:g} minutes. See what it waits for."
                 )
     finally:
-        stop.set()
+        looks.stop.set()
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """First looks that several threads take from one queue."""
+
+    opened: Opened
+    sweeps: Sweeps
+    todo: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+    done: queue.SimpleQueue[tuple[str, FirstLook | Exception]] = field(default_factory=queue.SimpleQueue)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def work(self) -> None:
+        """One thread: looks at collections until there are none left."""
+        try:
+            with self.opened() as run:
+                while not self.stop.is_set():
+                    name = self.todo.get_nowait()
+                    self.done.put((name, self._look(run, name)))
+        except queue.Empty:
+            return
+        except Exception as error:  # noqa: BLE001 - no thread can open what this one couldn't
+            for name in _drained(self.todo):
+                self.done.put((name, error))
+
+    def _look(self, run: Run, name: str) -> FirstLook | Exception:
+        last_step = partial(sweep.look_at_rest, run, name, self.sweeps) if name in self.sweeps.names else None
+        try:
+            return first_look.compare(run, name, last_step)
+        except Exception as error:  # noqa: BLE001 - one collection's failure is told by its name
+            return error
 
 
 def _drained(names: queue.SimpleQueue[str]) -> Iterator[str]:

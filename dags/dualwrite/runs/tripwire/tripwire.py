@@ -38,6 +38,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from dualwrite.engine.compare import Examiner
 from dualwrite.firestore.source import Scan, Source
@@ -119,6 +120,23 @@ class _Counts:
         return sum(self.rows[len(self.rows) - 1 - self.new_buckets : -1])
 
 
+class Deviation(NamedTuple):
+    """How many documents too many, or (negative) too few, there are against the baseline."""
+
+    old: int
+    """In the baseline's buckets."""
+    new: int
+    """In the one since then."""
+    untimed: int
+    """In no bucket, because they state no time."""
+    stray: int
+    """Below another top-level collection."""
+
+    def lasting(self, later: Deviation) -> Deviation:
+        """What a later look sees too, in the same direction."""
+        return Deviation(*(b if same_kind(a, b) else 0 for a, b in zip(self, later, strict=True)))
+
+
 class Tripwire:
     """Counts one collection on both sides."""
 
@@ -183,18 +201,15 @@ class Tripwire:
         time.sleep(grace)
         second = self._look(baseline, extended, whole=True)
         extended = replace(extended, counted_at=second.read_time)
-        old, new, untimed, stray = (
-            b if same_kind(a, b) else 0
-            for a, b in zip(self._deviations(baseline, first), self._deviations(baseline, second), strict=True)
-        )
-        tripped = Tripped(extended, old + new + untimed + stray)
-        if old or new or untimed or stray:
-            self._find(examiner, baseline, tripped, second, old, new, untimed, stray, now)
+        lasting = self._deviations(baseline, first).lasting(self._deviations(baseline, second))
+        tripped = Tripped(extended, sum(lasting))
+        if any(lasting):
+            self._find(examiner, baseline, tripped, second, lasting, now)
         if tripped.buckets == 0 and not tripped.calls_sweep:
             tripped.baseline = tripped.baseline.joined(second.rows[:-1])
         return tripped
 
-    def _deviations(self, baseline: Baseline, look: _Counts) -> tuple[int, int, int, int]:
+    def _deviations(self, baseline: Baseline, look: _Counts) -> Deviation:
         """The deviations of the baseline's buckets, of the new one, of the documents in no bucket, and of those elsewhere.
 
         A new untimed document's row counts as recent for now, where no document matches it. Only where there are too many
@@ -209,7 +224,7 @@ class Tripwire:
         stray = 0 if baseline.stray is None else look.stray - baseline.stray
         if stray > 0:
             stray = max(0, stray - max(0, look.recent - look.rows[-1]))
-        return old, new, untimed, stray
+        return Deviation(old, new, untimed, stray)
 
     def _find(
         self,
@@ -217,41 +232,23 @@ class Tripwire:
         baseline: Baseline,
         tripped: Tripped,
         look: _Counts,
-        old: int,
-        new: int,
-        untimed: int,
-        stray: int,
+        seen: Deviation,
         now: datetime,
     ) -> None:
         """Examines the buckets that deviate, and keeps their new difference; calls a sweep for what lies in none."""
         buckets = len(baseline.edges)
         found: list[tuple[int, int]] = []
-        if old:
+        if seen.old:
             found = deviating(baseline, look.rows[:buckets], lambda window: self._count(window, look.read_time))
-        if new:
+        if seen.new:
             found.append((buckets, look.new))
         if len(found) > MOST_EXAMINED:
             log.warning("%s: counts deviate in %d buckets of time, so a sweep is requested", self._name, len(found))
             self._call_sweep(tripped, now)
             return
-        change = stand_ins = 0
-        for n, documents in found:
-            window = tripped.baseline.window(n, n + 1)
-            difference = documents - look.rows[n]
-            log.info(
-                "%s: counts deviate by %+d between %s and %s, examining %d documents",
-                self._name,
-                difference - tripped.baseline.differences[n],
-                window.start.isoformat(),
-                window.end.isoformat(),
-                documents,
-            )
-            change += difference - tripped.baseline.differences[n]
-            keys = counts.keys_within(self._target, self._collection, self._at.column, window)
-            found_rows = examiner.read_further(self._scan(window, self._collection.fields), keys)
-            stand_ins += sum(f.verdict is Verdict.MATCHING for f in found_rows)
-            tripped.baseline = tripped.baseline.with_difference(n, difference)
         tripped.buckets = len(found)
+        change, stand_ins = self._examine(examiner, tripped, look, found)
+        untimed, stray = seen.untimed, seen.stray
         # A row whose document states no time lies in a bucket, and its document in none.
         if untimed > 0:
             settled = min(untimed, max(0, -change), stand_ins)
@@ -272,6 +269,30 @@ class Tripwire:
                 log.warning("%s: %+d documents %s, so a sweep is requested", self._name, number, where)
         if any(left.values()):
             self._call_sweep(tripped, now)
+
+    def _examine(
+        self, examiner: Examiner, tripped: Tripped, look: _Counts, found: Sequence[tuple[int, int]]
+    ) -> tuple[int, int]:
+        """Examines buckets, each with its number of documents, and puts their new difference into the baseline. Returns by how
+        much all of them changed, and how many of their rows match although no document of the bucket is theirs."""
+        change = stand_ins = 0
+        for n, documents in found:
+            window = tripped.baseline.window(n, n + 1)
+            difference = documents - look.rows[n]
+            log.info(
+                "%s: counts deviate by %+d between %s and %s, examining %d documents",
+                self._name,
+                difference - tripped.baseline.differences[n],
+                window.start.isoformat(),
+                window.end.isoformat(),
+                documents,
+            )
+            change += difference - tripped.baseline.differences[n]
+            keys = counts.keys_within(self._target, self._collection, self._at.column, window)
+            found_rows = examiner.read_further(self._scan(window, self._collection.fields), keys)
+            stand_ins += sum(f.verdict is Verdict.MATCHING for f in found_rows)
+            tripped.baseline = tripped.baseline.with_difference(n, difference)
+        return change, stand_ins
 
     def _young(self, examiner: Examiner, end: datetime, baseline: Baseline, most: int) -> int:
         """How many documents without a time, up to `most`, arrived since the baseline was counted: those that rows younger
