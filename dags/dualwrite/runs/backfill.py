@@ -158,8 +158,9 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> Co
                 examiner.look_again(look.ended(), params.grace_seconds)
             found.verification = verdict_of(found)
             with line.kept() as connection:
-                # So that a person can excuse them all at once, and reconciliation knows them.
-                differences.remember(connection, name, look.rejected, run.run_id)
+                # So that a person can excuse them all at once, and reconciliation knows them: also what was excused before it
+                # was found, or the next run would take the two for equal.
+                differences.remember(connection, name, [*look.rejected, *look.accepted], run.run_id)
                 if found.verification == "verified":
                     watermarks.advance(connection, name, began, run.run_id, swept_at=began)
                     baselines.swept(connection, name, baseline, run.run_id)

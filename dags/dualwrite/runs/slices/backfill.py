@@ -15,6 +15,7 @@ from dualwrite.engine.looks import SweepLook
 from dualwrite.engine.units import Policy
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import CollectionResult, SliceResult
+from dualwrite.model.verdicts import Finding
 from dualwrite.postgres.remembered import differences, watermarks
 from dualwrite.runs.backfill import DAG_ID, Run, count_both, examiner_of, excused_in, policy_of, verdict_of
 from dualwrite.runs.record import capped, phase
@@ -98,7 +99,7 @@ def verify(run: Run, part: Slice) -> SliceResult:
             examiner.look_again(look.ended(), params.grace_seconds)
         found.verification = verdict_of(found)
         with line.kept() as connection:
-            differences.remember(connection, part.collection, look.rejected, run.run_id)
+            differences.remember(connection, part.collection, [*look.rejected, *look.accepted], run.run_id)
     return {**found.as_json(), "look": keys.number}
 
 
@@ -111,6 +112,7 @@ def finish_verification(
     found = CollectionReport(name, "verify")
     began = datetime.fromisoformat(needed["began"])
     why = reports.lost(parts, made)
+    accepted: list[Finding] = []
     with phase(run, found, mode="explain", window=None) as line:
         if why is not None:
             found.target_count = run.target.count(run.catalog[name])
@@ -124,7 +126,9 @@ def finish_verification(
                 examiner.look_again(look.ended(), params.grace_seconds)
             verdicts = {verdict_of(found), *(m["verification"] for m in made if m is not None)}
             found.verification = "verified" if verdicts == {"verified"} else "not_verified"
+            accepted = look.accepted
         with line.kept() as connection:
+            differences.remember(connection, name, accepted, run.run_id)
             if found.verification == "verified":
                 watermarks.advance(connection, name, began, run.run_id, swept_at=began)
                 given = needed["baseline"]
