@@ -356,10 +356,11 @@ export const columnsOf = (columns) => Object.entries(columns ?? {}).map(([name, 
 export function stateIn(report, rows, run, collection, key) {
   const samples = (report.collections ?? []).filter((c) => c.collection === collection).flatMap((c) => Object.entries(c.samples).flatMap(([verdict, found]) => found.map((s) => ({ verdict, ...s }))));
   const row = rows?.find((r) => r.collection === collection && r.key === key) ?? null;
-  if (row) return { at: report.at, run, row };
-  if (rows && report.listed && report.listed.rows === report.listed.of) return { at: report.at, run, row: null };
+  const at = run.end_date ?? report.at; // the list is the run's last step
+  if (row) return { at, run, row };
+  if (rows && report.listed && report.listed.rows === report.listed.of) return { at, run, row: null };
   const sample = samples.find((s) => s.key === key && report.rules?.drift.includes(s.verdict));
-  return sample ? { at: report.at, run, row: { ...sample, excused_by: sample.excused ? "somebody" : null } } : undefined;
+  return sample ? { at, run, row: { ...sample, excused_by: sample.excused ? "somebody" : null } } : undefined;
 }
 
 const saysOf = (row) => [`${plain(row.verdict)}`, row.reason && plain(row.reason), row.cause && plain(row.cause), row.columns?.length > 0 && `differs in ${row.columns.join(", ")}`].filter(Boolean).join(", ");

@@ -22,6 +22,7 @@ from dev import airflow_api, stack
 from tests.e2e.browser import chromium, elsewhere, log_in, needs_chromium, parity, serious
 from tests.e2e.conftest import Operated, picture
 from tests.support import one
+from tests.worlds import user
 
 RECONCILE, BACKFILL = "reconcile_dual_writes", "backfill_gap"
 pytestmark = pytest.mark.timeout(2400)
@@ -149,6 +150,87 @@ def test_a_failed_scheduled_run_is_repaired_from_the_page_in_three_clicks_and_al
     assert told == {("dual-write-green", green)}, "the failed run says nothing, and two collections are no parity"
     with capsys.disabled():
         sys.stdout.write(f"\nfrom a failed run to a repaired one: 3 clicks, {took:.0f} s\n")
+
+
+@needs_chromium
+def test_a_hundred_rows_take_three_clicks_and_an_excuse_takes_seconds(airflow, page, capsys):
+    """Old documents, as a loss that a sweep finds: a hundred and one new ones would say that dual-write is off."""
+    client = firestore.Client(project=stack.PROJECT)
+    old = datetime(2026, 2, 1, tzinfo=UTC)
+    ids = [f"lost{n:03}" for n in range(101)]
+    for name in ids:
+        client.document(f"users/{name}").set(user(name, createdAt=old, updatedAt=old))
+    run = airflow.api.trigger(RECONCILE, scope="sweep", collections=["users"], grace_seconds=0.5)
+    assert airflow.api.wait(RECONCILE, run, SLOW / 1000) == "failed"
+    frame = parity(page, airflow.url)
+    expect(frame.locator(".hero.bad h2")).to_contain_text("101 differences are open", timeout=SLOW)
+
+    frame.locator("#list summary").click()
+    frame.get_by_label("search").fill("lost1")
+    with page.expect_download() as saved:  # Airflow's frame around the page is sandboxed
+        frame.get_by_role("button", name="Download CSV").click()
+    lines = saved.value.path().read_text().splitlines()
+    assert (saved.value.suggested_filename, len(lines)) == ("open-differences.csv", 2)
+    frame.locator("#list summary").click()
+
+    began = time.monotonic()
+    frame.locator("#open summary").first.click()
+    frame.get_by_role("button", name=f"Excuse… users {ids[0]}").first.click()
+    form = frame.get_by_role("dialog")
+    form.get_by_label("Reason").fill("test accounts")
+    form.get_by_role("button", name="Excuse 1 difference").click()
+    expect(frame.locator(".note")).to_contain_text("100 differences are open", timeout=SLOW)
+    excused = time.monotonic() - began
+
+    began = time.monotonic()
+    page.goto(f"{airflow.url}/dags/{RECONCILE}/runs/{quote(run)}")
+    page.get_by_role("link", name="Parity", exact=True).click()  # 1
+    frame.get_by_role("button", name="Repair… missing users").click()  # 2
+    form.get_by_role("button", name="Insert 100 rows").click()  # 3
+    expect(frame.locator(".note")).to_contain_text("100 rows inserted in users.", timeout=SLOW)
+    repaired = time.monotonic() - began
+    assert one(airflow.stack.target, "SELECT count(*) FROM users WHERE id LIKE 'lost%%'") == 100
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\nan excuse in effect: {excused:.0f} s; a hundred rows repaired: 3 clicks, {repaired:.0f} s\n"
+        )
+
+
+@needs_chromium
+def test_the_history_of_a_key_tells_what_the_journal_has(airflow, page):
+    """Runs after the repair of a hundred."""
+    frame = parity(page, airflow.url)
+    frame.get_by_label("Collection and key").fill("users:lost007")
+    frame.get_by_role("button", name="Show its history").click()
+    dialog = frame.get_by_role("dialog")
+    expect(dialog.locator("tbody")).to_contain_text("found: missing", timeout=60_000)
+    expect(dialog.locator("tbody")).not_to_contain_text("row inserted")
+    dialog.get_by_role("button", name="Ask the journal…").click()
+    frame.get_by_role("dialog").get_by_role("button", name="Look at these").click()
+    expect(frame.locator(".note")).to_contain_text("Asked for", timeout=60_000)
+    expect(frame.locator(".note")).not_to_contain_text("Asked for", timeout=SLOW)
+    frame.get_by_label("Collection and key").fill("users:lost007")
+    frame.get_by_role("button", name="Show its history").click()
+    expect(dialog.locator("tbody")).to_contain_text("row inserted", timeout=60_000)
+    picture(page, "parity-history")
+
+
+@needs_chromium
+def test_the_switch_is_a_variable_that_only_its_editors_change(airflow, page):
+    """Airflow's own right, and its audit log."""
+    viewer = airflow_api.login(airflow.url, "viewer", airflow.passwords["viewer"])
+    assert viewer.call("GET", "/parity/may")["switch"] is False
+    assert viewer.status("POST", "/api/v2/variables", {"key": "dual_write_enabled", "value": "false"}) == 403
+    frame = parity(page, airflow.url)
+    for word, value in (("off", "false"), ("on", "true")):
+        frame.get_by_role("button", name=f"Switch {word}…").click()
+        frame.get_by_role("dialog").get_by_role("button", name=f"Switch {word}").click()
+        expect(frame.locator("#switch h2")).to_have_text(f"Dual-write {word}", timeout=60_000)
+        assert airflow.api.call("GET", "/api/v2/variables/dual_write_enabled")["value"] == value
+    frame.locator("#interventions summary").click()
+    for word in ("off", "on"):
+        expect(frame.locator("#interventions")).to_contain_text(f"admin switched dual-write {word}")
+    page.goto(airflow.url)
 
 
 def _next_run(airflow: Operated, kind: str) -> str:

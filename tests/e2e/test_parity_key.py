@@ -221,6 +221,7 @@ def _runs(stub: Stub) -> None:
                 **made,
                 "dag_run_id": f"r{n}",
                 "run_after": at.isoformat(),
+                "end_date": at.isoformat(),
                 "conf": conf,
                 "triggering_user_name": ["", "", "ada", "eve"][n],
             },

@@ -854,7 +854,7 @@ def _days() -> list[dict[str, Any]]:
 
 def test_fourteen_days_are_boxes_and_the_cost_is_in_dollars(page, stub):
     """Two hundred runs are two days: the two weeks that count could not be seen."""
-    _open(page, stub, report_of(_collection("posts"), _collection("comments"), days=_days()))
+    _open(page, stub, report_of(_collection("posts"), _collection("comments"), days=_days(), runs=200), runs=200)
     boxes = page.locator("#ready .day")
     expect(boxes).to_have_count(14)
     expect(page.locator("#ready .day.clean")).to_have_count(12)
