@@ -147,9 +147,11 @@ def test_every_role_may_do_what_the_docs_say(image):
     for what in REQUESTS:
         assert [found[role][what] != 403 for role in ROLES] == documented[what], what
     trigger, unpause = documented["look, repair, excuse, sweep: trigger a run"], documented["pause and unpause"]
-    for role, may in zip(ROLES, zip(trigger, unpause, strict=True), strict=True):
+    variables = documented["set Variables"]
+    for role, may in zip(ROLES, zip(trigger, unpause, variables, strict=True), strict=True):
         told = found[role]["may"]
-        said = {"name": role, "trigger": may[0], "unpause": may[1]}  # the name stands on the sign-off
+        # The name stands on the sign-off.
+        said = {"name": role, "trigger": may[0], "unpause": may[1], "switch": may[2]}
         assert told == (None if role == "Public" else said), role
 
 
