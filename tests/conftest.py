@@ -89,7 +89,8 @@ class _Scopes(LoadScopeScheduling):
 
     ALONE = (
         "tests/e2e/test_parity_page.py",  # beside an API that is a stub
-        "tests/dags/test_oldest_airflow.py",  # in an Airflow of its own
+        "tests/dags/test_image.py",  # in an Airflow of its own
+        "tests/dags/test_oldest_airflow.py",
     )
 
     def _split_scope(self, nodeid: str) -> str:
