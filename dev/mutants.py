@@ -86,12 +86,11 @@ _REMEMBERED = (
     "integration/test_pruning.py",
 )
 
-_COUNTED = ("unit/test_baseline.py", "integration/test_tripwire.py", "integration/test_tripwire_settles.py")
+_COUNTED = ("unit/test_baseline.py", "integration/test_tripwire.py")
 
 _IN_SLICES = (
     "unit/test_slices.py",
     "integration/test_slices.py",
-    "integration/test_slicing.py",
     "integration/test_slices_beside_others.py",
     "integration/reconcile/test_slices.py",
 )
@@ -99,8 +98,6 @@ _IN_SLICES = (
 _BILLED = ("integration/test_bill.py", "integration/test_run_log.py", "integration/reconcile/test_windows.py")
 
 _LOOKED = (
-    "unit/test_first_look.py",
-    "integration/reconcile/test_first_look.py",
     "integration/test_natural_keys.py",
     "integration/reconcile/test_bad_input.py",
     "integration/reconcile/test_excuses.py",
@@ -112,8 +109,6 @@ _LOOKED = (
 )
 
 _REQUIRED = (
-    "integration/test_owners.py",
-    "integration/test_parents.py",
     "unit/test_inserts.py",
     "integration/test_bad_rows.py",
     "integration/test_deletes.py",
@@ -160,16 +155,26 @@ SUBJECTS: dict[str, Subject] = {
         for part in ("differences", "excuses", "journal", "run_log", "watermarks")
     },
     "baselines": Subject("dualwrite.runs.tripwire.baselines", _COUNTED, databases=True),
-    "tripwire": Subject("dualwrite.runs.tripwire.tripwire", _COUNTED, databases=True),
+    "tripwire": Subject(
+        "dualwrite.runs.tripwire.tripwire",
+        (*_COUNTED, "integration/test_tripwire_settles.py"),
+        databases=True,
+    ),
     "seen_keys": Subject("dualwrite.runs.slices.seen_keys", _IN_SLICES, databases=True),
-    "cutter": Subject("dualwrite.runs.slices.cutter", _IN_SLICES, databases=True),
-    "examine": Subject("dualwrite.runs.slices.examine", _IN_SLICES, databases=True),
+    "cutter": Subject(
+        "dualwrite.runs.slices.cutter", ("unit/test_slices.py", "integration/test_slicing.py"), databases=True
+    ),
+    "examine": Subject("dualwrite.runs.slices.examine", ("integration/reconcile/test_slices.py",), databases=True),
     "budget": Subject("dualwrite.firestore.budget", ("unit/test_budget.py",)),
     "record": Subject("dualwrite.runs.record", _BILLED, databases=True),
-    "first_look": Subject("dualwrite.runs.first_look", _LOOKED, databases=True),
+    "first_look": Subject(
+        "dualwrite.runs.first_look",
+        ("unit/test_first_look.py", "integration/reconcile/test_first_look.py"),
+        databases=True,
+    ),
     "reconcile_plan": Subject("dualwrite.runs.reconcile_plan", _LOOKED, databases=True),
-    "parents": Subject("dualwrite.engine.parents", _REQUIRED, databases=True),
-    "owners": Subject("dualwrite.engine.owners", _REQUIRED, databases=True),
+    "parents": Subject("dualwrite.engine.parents", ("integration/test_parents.py",), databases=True),
+    "owners": Subject("dualwrite.engine.owners", ("integration/test_owners.py",), databases=True),
     "absence": Subject("dualwrite.engine.absence", _REQUIRED, databases=True),
 }
 
