@@ -63,10 +63,7 @@ BAD = {
         lambda: _collection(columns=(KEY, Column("a", "compared", FirstOf(Field("b"), EntryField("a") >> lower)))), "entry origins"),
     "entries without a key": (
         lambda: _collection(columns=(KEY, Column("a", "compared", EntryField("a"))), entries=ArrayElements("x")),
-        "0 key columns come from the entry"),
-    "entries with two keys": (
-        lambda: _collection(columns=(KEY, Column("a", "key", EntryField("a")), Column("n", "key", EntryIndex())), entries=ArrayElements("x")),
-        "2 key columns come from the entry, 'a', 'n'"),
+        "no key column comes from the entry"),
     "entries without their document": (
         lambda: _collection(columns=(Column("a", "key", EntryField("a")),), entries=ArrayElements("x")),
         "Declare the column of DocumentId() or Segment('thing')"),

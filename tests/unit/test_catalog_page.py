@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from dualwrite.model import check_fields, conditions, conversions, declaration
+from dualwrite.model.documents import Document
+from dualwrite.model.mapping import Row, map_document
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "catalog.md"
 EXAMPLES = re.findall(r"^\| `(Column\(.*?\))` \|", PAGE.read_text(), re.MULTILINE)
@@ -26,7 +29,8 @@ def test_each_conversion_and_origin_stands_on_the_page():
     assert len(EXAMPLES) > 30
     assert [n for n in [*names, "scaled", "one_of", "each", "segment", "part"] if f"{n}" not in text] == []
     origins = [kind.__name__ for kind in declaration.Origin.__args__]
-    assert [n for n in origins if f"{n}(" not in text and n != "Converted"] == []
+    kinds = [kind.__name__ for kind in declaration.Entries.__args__]
+    assert [n for n in [*origins, *kinds] if f"{n}(" not in text and n != "Converted"] == []
 
 
 def test_the_check_fields_of_the_page_can_be_declared():
@@ -75,3 +79,16 @@ def test_the_paths_of_the_page_can_be_declared():
         origins: list[declaration.Origin] = [*map(declaration.Segment, variables)] or [declaration.Constant("site")]
         columns = [declaration.Column(f"c{n}", "key", origin) for n, origin in enumerate(origins)]
         assert declaration.Collection("notes", "notes", paths, tuple(columns)).keyed_by_whole_path
+
+
+def test_the_rows_by_a_function_of_the_page_are_made():
+    [example] = re.findall(r"^```python\n(def opening_hours.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    names = {**vars(conversions), **vars(declaration), **vars(conditions)}
+    exec(example, names)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    hours = {"tue": [{"from": "09:00", "to": "never"}], "mon": [{"from": "13:00"}, {"from": 9, "to": "12:00"}]}
+    rows = map_document(names["OPENING_HOURS"], Document("places/p1", {"hours": hours}, at, at)) or []
+    assert [row.cells for row in rows if isinstance(row, Row)] == [
+        ("p1", "mon", "13:00", None),
+        ("p1", "mon", "9", "12:00"),
+    ]

@@ -74,7 +74,7 @@ class Absence:
 
 def _without_entry(collection: Collection, key: Key) -> Key:
     return tuple(
-        None if column is collection.entry_column else part for column, part in zip(collection.key, key, strict=True)
+        None if column in collection.entry_columns else part for column, part in zip(collection.key, key, strict=True)
     )
 
 

@@ -143,9 +143,10 @@ def check(
         if not fault.blind:
             log.warning("%s", fault.text)
     asked = [catalog[name] for name in wanted]
-    for sentence in (*sampled.unjudged(source, asked), *sampled.of_other_ids(source, asked)):
+    seen = sampled.look(source, asked)
+    for sentence in (*(one.text for one in seen if not one.impure), *sampled.of_other_ids(source, asked)):
         log.warning("%s", sentence)
-    if blind := [fault.text for fault in told if fault.blind]:
+    if blind := [fault.text for fault in told if fault.blind] + [one.text for one in seen if one.impure]:
         raise PreflightError("The source is not fit for this run:\n" + "\n".join(f"- {text}" for text in blind))
     apart = (target_time - source_time).total_seconds() - (began - datetime.now(UTC)).total_seconds()
     if abs(apart) > CLOCKS_APART:

@@ -1,50 +1,104 @@
-"""Can the catalog's conditions be judged, and ids be split? A few documents tell before all of a collection is rejected."""
+"""Do the catalog's conditions, functions and ids fit the documents? A few documents tell before all of a collection is rejected, or
+before a function that gives another value each time makes each of its rows a difference."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from dualwrite import settings
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Scan, Source
-from dualwrite.model.declaration import Collection
+from dualwrite.model.conditions import looked_at
+from dualwrite.model.declaration import Collection, Computed, ComputedEntries, Origin
+from dualwrite.model.documents import Document
 from dualwrite.model.errors import BudgetError, SourceError
 from dualwrite.model.mapping import Rejection, map_document
+from dualwrite.model.origins import within
 
 log = logging.getLogger(__name__)
 
 _LOOKED_AT = 20
 
 
-def unjudged(source: Source, collections: Iterable[Collection]) -> list[str]:
-    """Of each collection with a condition, how many of a few documents have units that it can't judge, and why; a sentence each.
-    Billed: one count and up to 20 documents a collection with a condition."""
-    told = []
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a few documents say of the catalog, a sentence. `impure`: a function's rows would never be right, so nothing is examined."""
+
+    text: str
+    impure: bool = False
+
+
+def look(source: Source, collections: Iterable[Collection]) -> list[Told]:
+    """Of each collection with a condition or a function, how many of a few documents that can't take, and why.
+    Billed: one count and up to 20 documents a collection with one."""
+    told: list[Told] = []
     for collection in collections:
-        if collection.where is None:
+        if collection.where is None and not _has_functions(collection):
             continue
         try:
             _, documents = source.first(next(iter(scans(collection, None))), _LOOKED_AT)
         except (SourceError, BudgetError) as error:
-            log.warning("%s: whether its condition can be judged is unknown: %s", collection.name, error)
+            log.warning("%s: whether its conditions and functions fit is unknown: %s", collection.name, error)
             continue
-        looked, reasons, number = 0, Counter[str](), 0
-        for document in documents:
-            units = map_document(collection, document)
-            looked += units is not None
-            why = {u.reason for u in units or () if isinstance(u, Rejection) and u.reason.startswith("cant_be_judged")}
-            reasons.update(why)
-            number += bool(why)
-        if number:
-            listed = "; ".join(reason for reason, _ in reasons.most_common(3))
-            told.append(
-                f"where= of {collection.name} can't judge {number} of {looked} documents that were looked at, and they are rejected "
-                f"({listed}). Correct where= in {settings.catalog_file()} (a conversion reads other types: Is(Field(...) >> boolean, True)), or the "
-                "documents."
-            )
+        told += _judged(collection, documents)
+    return told
+
+
+def _has_functions(collection: Collection) -> bool:
+    """Whether a person's function makes something of its documents."""
+    judged = () if collection.where is None else looked_at(collection.where)
+    origins = [column.origin for column in collection.columns] + [what for what in judged if isinstance(what, Origin)]
+    computed = any(isinstance(part, Computed) for origin in origins for part in within(origin))
+    return computed or isinstance(collection.entries, ComputedEntries)
+
+
+@dataclass(slots=True)
+class _Faults:
+    """Documents of one kind of fault, and why."""
+
+    paths: list[str] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, document: Document, reasons: set[str]) -> None:
+        if reasons:
+            self.paths.append(document.path)
+            self.reasons.update(reasons)
+
+    def listed(self) -> str:
+        return "; ".join(reason for reason, _ in self.reasons.most_common(3))
+
+
+def _judged(collection: Collection, documents: Iterable[Document]) -> list[Told]:
+    unjudged, failed, impure, looked = _Faults(), _Faults(), _Faults(), 0
+    for document in documents:
+        units = map_document(collection, document)
+        looked += units is not None
+        reasons = {unit.reason for unit in units or () if isinstance(unit, Rejection)}
+        unjudged.add(document, {why for why in reasons if why.startswith("cant_be_judged")})
+        failed.add(document, {why for why in reasons if why.startswith("not_computed")})
+        if _has_functions(collection) and map_document(collection, document) != units:
+            impure.add(document, {"another row"})
+    name, file = collection.name, settings.catalog_file()
+    told: list[Told] = []
+    if unjudged.paths:
+        told.append(Told(
+            f"where= of {name} can't judge {len(unjudged.paths)} of {looked} documents that were looked at, and they are rejected "
+            f"({unjudged.listed()}). Correct where= in {file} (a conversion reads other types: Is(Field(...) >> boolean, True)), or the "
+            "documents."
+        ))  # fmt: skip
+    if failed.paths:
+        told.append(Told(
+            f"A function of {name} can't take {len(failed.paths)} of {looked} documents that were looked at, {failed.paths[0]} for "
+            f"example, and they are rejected ({failed.listed()}). Correct it in {file}."
+        ))  # fmt: skip
+    if impure.paths:
+        told.append(Told(
+            f"A function of {name} makes two rows of one document ({impure.paths[0]} for example; {len(impure.paths)} of {looked} that "
+            f"were looked at). It must depend on nothing but its arguments: correct it in {file}.", impure=True,
+        ))  # fmt: skip
     return told
 
 

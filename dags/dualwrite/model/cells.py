@@ -42,6 +42,7 @@ from dualwrite.model.declaration import (
     other_spellings,
 )
 from dualwrite.model.documents import Reference, Value, is_valid_id, path_of, type_name
+from dualwrite.model.entries import function_name
 from dualwrite.model.errors import Refused as Refused
 from dualwrite.model.live import INTEGERS, is_key
 
@@ -155,7 +156,7 @@ def _field(column: Column, origin: Field, template: Template, look: Look, offset
 
 
 def compile_entry(column: Column, template: Template, look: Look) -> Callable[[Any], Value]:
-    """From an entry to what tells it from the others of its document, the value of `Collection.entry_column`. Raises Refused."""
+    """From an entry to the value of one of `Collection.entry_columns`. Raises Refused."""
     find = _find(column.origin, template, look, 0)
     if isinstance(column.origin, EntryIndex):
         find = _written(find)
@@ -244,11 +245,7 @@ def _find(origin: Origin, template: Template, look: Look, offset: int) -> _Find:
         case Field(path=path):
             return _value_at(path, look)
         case Computed(function=function, paths=paths):
-            finds = [
-                _find(path, template, look, offset) if isinstance(path, EntryField) else _value_at(path, look)
-                for path in paths
-            ]
-            return _computed(function, finds)
+            return compile_function(function, paths, template, look, offset=offset)
         case FirstOf(origins=origins):
             return _first([_find(inner, template, look, offset) for inner in origins])
         case Converted(origin=inner, conversion=conversion):
@@ -302,17 +299,35 @@ def _first(finds: Sequence[_Find]) -> _Find:
     return find
 
 
-def _computed(function: Callable[..., Value], finds: Sequence[_Find]) -> _Find:
-    name = getattr(function, "__name__", "a function")
+def compile_function(
+    function: Callable[..., Value],
+    paths: Sequence[FieldPath | Origin],
+    template: Template,
+    look: Look,
+    *,
+    offset: int = 0,
+) -> _Find:
+    """From a document to what a person's function makes of some of its values. Raises Refused."""
+    finds = [
+        _find(path, template, look, offset) if isinstance(path, Origin) else _value_at(path, look) for path in paths
+    ]
+    name = function_name(function)
 
     def find(segments: Sequence[str], fields: Any, of: Any) -> Value:
-        values = [each(segments, fields, of) for each in finds]
+        values = [_copied(each(segments, fields, of)) for each in finds]
         try:
             return function(*values)
         except Exception as error:  # noqa: BLE001 - whatever a person's function raises is that document's alone
             raise Refused(f"not_computed: {name} of {{}} raises {type(error).__name__}") from None
 
     return find
+
+
+def _copied(value: Value) -> Value:
+    """A value that a function may change without changing the document. Maps are sorted: their order differs from read to read."""
+    if isinstance(value, dict):
+        return {name: _copied(value[name]) for name in sorted(value, key=str)}
+    return [_copied(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _converted(find: _Find, convert: Callable[[Any], Any], name: str) -> _Find:
@@ -373,10 +388,14 @@ def origin_name(origin: Origin) -> str:
         case FirstOf(origins=origins):
             return "the first of " + ", ".join(map(origin_name, origins))
         case Computed(paths=paths):
-            told = [origin_name(p) if isinstance(p, EntryField) else ".".join(names_of(p)) for p in paths]
-            return "computed of " + ", ".join(told)
+            return computed_of(paths)
         case Converted(origin=inner):
             return origin_name(inner)
+
+
+def computed_of(paths: Sequence[FieldPath | Origin]) -> str:
+    """How what a function makes of these is called in a message."""
+    return "computed of " + ", ".join(origin_name(p) if isinstance(p, Origin) else ".".join(names_of(p)) for p in paths)
 
 
 # --- types --------------------------------------------------------------------------------------------------------------
@@ -424,7 +443,20 @@ def _text(value: Value) -> str:
         raise Refused(f"wrong_type: {{}} is {type_name(value)}, a string is expected")
     if "\x00" in value:
         raise Refused("nul_character: {} holds U+0000, which Postgres text can't")
+    if not is_unicode(value):
+        raise Refused("surrogate: {} holds half a character, which Postgres text can't")
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has a UTF-8 form: no half of a surrogate pair, as a function may cut it. Firestore holds none."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _id(value: Value) -> str:
@@ -451,7 +483,9 @@ def _integer_of(size: int | None) -> Converter:
 
 
 def _numeric(value: Value | Decimal) -> Decimal:
-    if isinstance(value, Decimal):  # a conversion's
+    if isinstance(value, Decimal):  # a conversion's, or a function's
+        if not value.is_finite():
+            raise Refused("not_finite: {} is NaN or infinite")
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Refused(f"wrong_type: {{}} is {type_name(value)}, a number is expected")
@@ -474,6 +508,8 @@ def truncate_to_milliseconds(moment: datetime) -> datetime:
 def _timestamp(value: Value) -> datetime:
     if not isinstance(value, datetime):
         raise Refused(f"wrong_type: {{}} is {type_name(value)}, a timestamp is expected")
+    if value.tzinfo is None:  # a function's: at which moment that is, nobody can say
+        raise Refused("wrong_type: {} is a time without an offset, a timestamp is expected")
     return truncate_to_milliseconds(value)
 
 
@@ -487,20 +523,27 @@ def _check_json(value: Value) -> None:
     """Refuses what JSON or jsonb can't hold. Says the type, not where in the value: keys in there are private too."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            if "\x00" in name:
-                raise Refused("nul_character: {} holds U+0000, which jsonb can't")
+            _check_json_text(name)
             _check_json(inner)
     elif isinstance(value, list):
         for inner in value:
             _check_json(inner)
     elif isinstance(value, str):
-        if "\x00" in value:
-            raise Refused("nul_character: {} holds U+0000, which jsonb can't")
+        _check_json_text(value)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise Refused("not_finite: {} holds NaN or infinity, which JSON can't")
     elif value is not None and not isinstance(value, bool | int):
         raise Refused(f"not_json: {{}} holds {type_name(value)}, which JSON has no form for")
+
+
+def _check_json_text(text: Value) -> None:
+    if not isinstance(text, str):  # a map's key, of a function's
+        raise Refused(f"not_json: {{}} holds a map whose key is {type_name(text)}, which JSON has no form for")
+    if "\x00" in text:
+        raise Refused("nul_character: {} holds U+0000, which jsonb can't")
+    if not is_unicode(text):
+        raise Refused("surrogate: {} holds half a character, which jsonb can't")
 
 
 def _array(value: Value) -> list[str | None]:
@@ -516,7 +559,7 @@ def _element(value: Value | Decimal) -> str:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, datetime):
-        return truncate_to_milliseconds(value).isoformat()
+        return _timestamp(value).isoformat()
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float) and value.is_integer():

@@ -22,6 +22,7 @@ from dualwrite.model.mapping import (
     Key,
     Rejection,
     Row,
+    can_have,
     key_of_path,
     map_document,
     stated_cell,
@@ -169,6 +170,8 @@ class _Part:
                             self._entity, unit.label, "left: before, it could not become a row, so its key isn't known"
                         )
                     )
+            elif not can_have(collection, key):
+                continue  # no row ever had it
             elif key not in rows:
                 name = self._named(key, row, "delete" if per_key else whole)
                 self.deletes.append(Delete(name, collection, key, path, unit.label, self._births))

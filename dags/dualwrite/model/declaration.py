@@ -14,11 +14,12 @@ from functools import cached_property, lru_cache
 from typing import get_args
 
 from dualwrite import settings
-from dualwrite.model import conditions, share, templates
+from dualwrite.model import conditions, entries, share, templates
 from dualwrite.model.check_fields import Check, checks_of
 from dualwrite.model.columns import ROLES, TYPES, WHEN_GONE, Column, Role, Via
 from dualwrite.model.conditions import Condition
 from dualwrite.model.documents import is_valid_id
+from dualwrite.model.entries import ArrayElements, ComputedEntries, Entries, MapEntries
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.live import LiveType
 from dualwrite.model.origins import (
@@ -47,6 +48,7 @@ from dualwrite.model.origins import (
     is_field_path,
     names_of,
     other_spellings,
+    within,
 )
 from dualwrite.model.parents_told import is_told
 from dualwrite.model.references import Need, NeedEachOther, Order, Parent, in_order
@@ -62,11 +64,13 @@ __all__ = [
     "Collection",
     "Column",
     "Computed",
+    "ComputedEntries",
     "Constant",
     "Converted",
     "CreateTime",
     "DocumentId",
     "DocumentPath",
+    "Entries",
     "EntryField",
     "EntryIndex",
     "EntryKey",
@@ -96,21 +100,6 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class MapEntries:
-    """Rows come from the entries of a map field, one a key."""
-
-    field: FieldPath
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayElements:
-    """Rows come from the elements of an array field: one a distinct element (its key is `EntryKey()`), place (`EntryIndex()`), or
-    value of a field (`EntryField("sku")`)."""
-
-    field: FieldPath
-
-
-@dataclass(frozen=True, slots=True)
 class Operations:
     """How the app's write_ops name keys of this collection: the entity type, and the columns that the entity id
     holds, joined by underscores (`block:create:<blocker>_<blocked>:...`). No columns: the entity id is the document's
@@ -129,7 +118,7 @@ class Collection:
     `Check("updated", iso_time)` holds times in a format; with none, the
     collection is read whole every time (for small ones that carry no such field). `written_columns` are the columns
     that say when a row was written. `unique` lists further unique keys of the table. `entries` makes rows out of
-    a map or an array inside the documents. `where` says which documents, or which of their entries, have a row. `rows` is the
+    a map or an array inside the documents, or of a list that a function makes of them. `where` says which documents, or which of their entries, have a row. `rows` is the
     collection's share of a table that holds other rows too: columns and their values.
     """
 
@@ -140,7 +129,7 @@ class Collection:
     check_fields: tuple[str | Check, ...] = ()
     written_columns: tuple[str, ...] = ()
     unique: tuple[tuple[str, ...], ...] = ()
-    entries: MapEntries | ArrayElements | None = None
+    entries: Entries | None = None
     operations: tuple[Operations, ...] = ()
     selected: bool = False
     """Whether a run examines it when nobody chose."""
@@ -254,6 +243,8 @@ class Collection:
     def key_leads_back(self) -> bool:
         """Whether a row's key says which ids it was made of. If not (a uuid v5 of a path), only a complete read of names tells
         whether its document is there."""
+        if self.entries is not None and self.document_column is None:
+            return False
         return not any(
             isinstance(c.source, DocumentPath)
             or (isinstance(c.origin, Converted) and isinstance(c.source, DocumentId | Segment))
@@ -261,9 +252,9 @@ class Collection:
         )
 
     @cached_property
-    def entry_column(self) -> Column | None:
-        """The column of the key that tells an entry from the others of its document. None: no entries."""
-        return next((c for c in self.key if any(entry_parts(c.origin))), None)
+    def entry_columns(self) -> tuple[Column, ...]:
+        """The columns of the key that tell an entry from the others of its document. None of them: no entries."""
+        return tuple(c for c in self.key if any(entry_parts(c.origin)))
 
     @cached_property
     def document_column(self) -> Column | None:
@@ -294,15 +285,20 @@ class Collection:
         return None if variables is None else list(variables.values())[-1]
 
     @cached_property
-    def entries_are_ids(self) -> bool:
-        """Whether what tells entries apart names documents of another collection."""
-        told = self.entry_column
-        return told is not None and any(c.origin == told.origin and c.references is not None for c in self.columns)
+    def entries_are_ids(self) -> tuple[bool, ...]:
+        """Of each column that tells entries apart whether it names documents of another collection."""
+        named = [c.origin for c in self.columns if c.references is not None]
+        return tuple(told.origin in named for told in self.entry_columns)
+
+    @cached_property
+    def parts_of_entries(self) -> tuple[EntryOrigin, ...]:
+        """What its columns and its condition look at of an entry."""
+        origins = [c.origin for c in self.columns] + [w for w in self._looked_at if isinstance(w, Origin)]
+        return tuple(part for origin in origins for part in entry_parts(origin))
 
     @cached_property
     def entries_are_maps(self) -> bool:
-        origins = [c.origin for c in self.columns] + [w for w in self._looked_at if isinstance(w, Origin)]
-        return any(isinstance(part, EntryField) for origin in origins for part in entry_parts(origin))
+        return any(isinstance(part, EntryField) for part in self.parts_of_entries)
 
     @cached_property
     def _looked_at(self) -> tuple[FieldPath | Origin, ...]:
@@ -337,7 +333,7 @@ class Collection:
         """The document fields that the columns need: what a query selects."""
         paths: list[FieldPath] = []
         if self.entries is not None:
-            paths.append(self.entries.field)
+            paths += entries.read_for(self.entries)
         for column in self.columns:
             paths += fields_of(column.origin)
         for what in self._looked_at:
@@ -480,8 +476,8 @@ def _check_collection(collection: Collection) -> None:
         if (declared := collection.column(name).type) != "timestamp":
             rule = "A written column holds timestamps: windows compare it with instants"
             _refuse(collection, rule, f"column {name!r} is {declared}", "Name another column, or none.")
-    named = [*(c.field for c in collection.checks), *([collection.entries.field] if collection.entries else [])]
-    for each in named:
+    read = entries.read_for(collection.entries) if collection.entries else []
+    for each in [*(c.field for c in collection.checks), *(path for path in read if path != ALL_FIELDS)]:
         _check_field_path(collection, each, "check_fields or entries")
     asked = [check.field for check in collection.checks]
     for field_path in asked:
@@ -534,17 +530,27 @@ def _check_rows(collection: Collection) -> None:
             _refuse(collection, rule, f"column {name!r} is declared as something else", remedy)
 
 
-def _check_entries(collection: Collection, entries: MapEntries | ArrayElements) -> None:
+def _check_entries(collection: Collection, declared: Entries) -> None:
     """Whether a row leads back to its document, and there to its entry."""
-    told = [c for c in collection.key if any(entry_parts(c.origin))]
-    if len(told) != 1:
+    if isinstance(declared, ComputedEntries):
+        if (fault := entries.fault(declared)) is not None:
+            _refuse(collection, *fault)
+        for named in declared.paths:
+            if isinstance(named, Origin):  # as a column's: a segment is a variable of the paths
+                _check_column(collection, Column("entries=", "insert_only", named))
+    told = collection.entry_columns
+    if not told:
         _refuse(
             collection,
-            "One column of the key tells an entry from the others of its document",
-            f"{len(told)} key columns come from the entry" + "".join(f", {c.name!r}" for c in told),
-            "Give the role key to one column of EntryKey(), EntryIndex() or EntryField(...).",
+            "The key tells an entry from the others of its document",
+            "no key column comes from the entry",
+            "Give the role key to a column of EntryKey(), EntryIndex() or EntryField(...).",
         )
-    if collection.document_column is None and not collection.is_one_document:
+    if (
+        collection.document_column is None
+        and not collection.is_one_document
+        and not isinstance(declared, ComputedEntries)
+    ):
         _refuse(
             collection,
             "Rows of entries hold their document's id, or a removed entry's row can't be found",
@@ -552,11 +558,12 @@ def _check_entries(collection: Collection, entries: MapEntries | ArrayElements) 
             f"Declare the column of DocumentId() or {' and '.join(f'Segment({v!r})' for v in _last_id(collection))}.",
         )
     parts = {type(part) for column in collection.columns for part in entry_parts(column.origin)}
-    if EntryIndex in parts and isinstance(entries, MapEntries):
+    if EntryIndex in parts and isinstance(declared, MapEntries):
         _refuse(collection, "A map has no order", "EntryIndex()", "Use EntryKey(), or EntryField(...).")
-    if collection.entries_are_maps and isinstance(entries, ArrayElements) and isinstance(told[0].origin, EntryKey):
+    itself = next((c for c in told if isinstance(c.origin, EntryKey)), None)
+    if collection.entries_are_maps and not isinstance(declared, MapEntries) and itself is not None:
         rule = "An array's element is a text, which is the key, or a map, which has fields"
-        _refuse(collection, rule, f"key {told[0].name!r} is EntryKey()", "Key it by EntryField(...) or EntryIndex().")
+        _refuse(collection, rule, f"key {itself.name!r} is EntryKey()", "Key it by EntryField(...) or EntryIndex().")
 
 
 def _last_id(collection: Collection) -> tuple[str, ...]:
@@ -606,34 +613,12 @@ def _check_column(collection: Collection, column: Column) -> None:
             "Say where its value comes from: " + ", ".join(kind.__name__ for kind in get_args(Origin)) + ".",
         )
     _check_origin(collection, column)
-    if isinstance(column.source, Segment):
-        for template in collection.templates:
-            if column.source.variable not in template.variables:
-                _refuse(
-                    collection,
-                    "A segment is a variable of every path",
-                    f"{place} names {column.source.variable!r}",
-                    f"Choose from {', '.join(template.variables)}."
-                    if template.variables
-                    else "There is none: write a Constant.",
-                )
-    fixed = {t.segments[-1] if t.ids[-1].is_literal else None for t in collection.templates}
-    if isinstance(column.source, DocumentId) and len(fixed) == 1 and None not in fixed:
-        remedy = f"Write Constant({fixed.pop()!r}), or the Segment of a variable, which tells whose document it is."
-        _refuse(collection, "A document id is the same for all documents of a path that ends in a text", place, remedy)
-    if isinstance(column.origin, ParentId):
-        above = {t.parent_collection_id for t in collection.templates}
-        if column.origin.collection_id not in above:
-            _refuse(
-                collection,
-                "A parent id names the collection above one of the paths",
-                f"{place} names {column.origin.collection_id!r}",
-                "Correct the name.",
-            )
+    for part in within(column.origin):
+        _check_part(collection, part, place)
     parts = list(entry_parts(column.origin))
     if parts and collection.entries is None:
         _refuse(collection, "Only a collection with entries has entry origins", place, "Declare entries=.")
-    if any(isinstance(part, EntryValue) for part in parts) and isinstance(collection.entries, ArrayElements):
+    if any(isinstance(part, EntryValue) for part in parts) and not isinstance(collection.entries, MapEntries | None):
         _refuse(collection, "Array elements have no value beside themselves", place, "Use EntryKey.")
     for part in parts:
         if isinstance(part, EntryField):
@@ -702,6 +687,37 @@ def _check_column(collection: Collection, column: Column) -> None:
         _refuse(collection, "A key can't be a stand-in", f"{place} has otherwise=", "Remove it.")
 
 
+def _check_part(collection: Collection, part: Origin, place: str) -> None:
+    """What an origin can't be, wherever it stands."""
+    if isinstance(part, Segment):
+        for template in collection.templates:
+            if part.variable not in template.variables:
+                _refuse(
+                    collection,
+                    "A segment is a variable of every path",
+                    f"{place} names {part.variable!r}",
+                    f"Choose from {', '.join(template.variables)}."
+                    if template.variables
+                    else "There is none: write a Constant.",
+                )
+    fixed = {t.segments[-1] if t.ids[-1].is_literal else None for t in collection.templates}
+    if isinstance(part, DocumentId) and len(fixed) == 1 and None not in fixed:
+        remedy = f"Write Constant({fixed.pop()!r}), or the Segment of a variable, which tells whose document it is."
+        _refuse(collection, "A document id is the same for all documents of a path that ends in a text", place, remedy)
+    if isinstance(part, ParentId):
+        above = {t.parent_collection_id for t in collection.templates}
+        if part.collection_id not in above:
+            _refuse(
+                collection,
+                "A parent id names the collection above one of the paths",
+                f"{place} names {part.collection_id!r}",
+                "Correct the name.",
+            )
+    if isinstance(part, Computed) and (fault := entries.fault_of_call(part.function, len(part.paths))) is not None:
+        rule = "A value is computed by a function that takes as many values as are named and returns one"
+        _refuse(collection, rule, f"{place}: {fault}", "Correct the function, or what Computed names.")
+
+
 def _check_origin(collection: Collection, column: Column) -> None:
     """What a column's origin can't be, by its role and beside other settings."""
     place, origin = f"column {column.name!r}", column.origin
@@ -725,8 +741,8 @@ def _check_origin(collection: Collection, column: Column) -> None:
             place,
             "Name each as Field(...) or EntryField(...), converted or not.",
         )
-    for inner in _fields_within(origin):
-        if inner is not origin and inner.otherwise is not None:
+    for inner in within(origin):
+        if isinstance(inner, Field) and inner is not origin and inner.otherwise is not None:
             _refuse(
                 collection,
                 "A stand-in is never compared, so it can't be converted or chosen",
@@ -735,17 +751,6 @@ def _check_origin(collection: Collection, column: Column) -> None:
             )
     if isinstance(origin, Constant) and column.absent is not None:
         _refuse(collection, "A constant is never absent", f"{place} has absent=", "Remove absent=.")
-
-
-def _fields_within(origin: Origin) -> Iterator[Field]:
-    match origin:
-        case Field():
-            yield origin
-        case Converted(origin=inner):
-            yield from _fields_within(inner)
-        case FirstOf(origins=origins):
-            for inner in origins:
-                yield from _fields_within(inner)
 
 
 def _with_references(

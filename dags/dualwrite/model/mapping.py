@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, NewType
 
+from dualwrite.model import entries
 from dualwrite.model.cells import (
     DOTTED_NAME,
     Make,
@@ -23,15 +24,19 @@ from dualwrite.model.cells import (
     compile_entry,
     compile_reference,
     exact_converter,
+    is_unicode,
     origin_name,
+    stands_for_key,
 )
 from dualwrite.model.cells import Cell as Cell
 from dualwrite.model.cells import Json as Json
 from dualwrite.model.cells import truncate_to_milliseconds as truncate_to_milliseconds
+from dualwrite.model.computed import List, are_equal, compile_list
 from dualwrite.model.conditions import Holds
 from dualwrite.model.declaration import (
     Collection,
     Column,
+    ComputedEntries,
     Constant,
     Converted,
     DocumentPath,
@@ -44,6 +49,8 @@ from dualwrite.model.declaration import (
     other_spellings,
 )
 from dualwrite.model.documents import Document, Value, can_be_asked, is_valid_id, type_name
+from dualwrite.model.entries import Entries, name_of
+from dualwrite.model.live import is_key
 from dualwrite.model.templates import Template
 
 Key = tuple[Cell, ...]
@@ -138,32 +145,30 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
         if isinstance(holds, str):
             return [Rejection(label_of(collection, variables, None), document.path, None, holds)]
         return [_map_unit(collection, document, variables, None, _Unit(document.create_time))]
-    path = collection.entries.field
-    found, name = value_at(document.fields, path), ".".join(names_of(path))
-    parent_label = joined_label(variables.values())
     if isinstance(holds, str):
-        return [Rejection(parent_label, document.path, None, holds, entire=True)]
-    if found is None:
-        if not any(value_at(document.fields, names) is not None for names in other_spellings(path)):
-            return []
-        return [Rejection(parent_label, document.path, None, Refusal(DOTTED_NAME.format(name)), entire=True)]
+        return [Rejection(joined_label(variables.values()), document.path, None, holds, entire=True)]
+    return _map_entries(collection, collection.entries, document, variables)
+
+
+def _map_entries(
+    collection: Collection, declared: Entries, document: Document, variables: dict[str, str]
+) -> list[Row | Rejection]:
+    """The units of a document's entries."""
+    name, parent_label = name_of(declared), joined_label(variables.values())
+    computed = isinstance(declared, ComputedEntries)
 
     def refused(reason: str, place: str | None = None, *, entire: bool = False) -> Rejection:
         label = parent_label if place is None else f"{parent_label}/{place}"
         return Rejection(label, document.path, None, Refusal(reason), entire=entire or place is None)
 
-    wrong = f"wrong_type: {name} is {type_name(found)}"
-    if isinstance(collection.entries, MapEntries):
-        if not isinstance(found, dict):
-            return [refused(f"{wrong}, a map is expected")]
-        entries = [_Unit(document.create_time, key, value, i) for i, (key, value) in enumerate(sorted(found.items()))]
-    else:
-        if not isinstance(found, list):
-            return [refused(f"{wrong}, an array is expected")]
-        entries = [_Unit(document.create_time, element, element, i) for i, element in enumerate(found)]
+    try:
+        found = _entries_in(collection, declared, document)
+    except Refused as why:
+        return [refused(why.args[0])]
     units: list[Row | Rejection] = []
-    seen: dict[str, Value] = {}
-    for of in entries:
+    seen: dict[str, tuple[Value, int]] = {}
+    """Of each entry what it is, and its place among the units."""
+    for of in found:
         place = f"{name}[{of.index}]"
         not_a_map = None
         if collection.entries_are_maps and not isinstance(of.value, dict):
@@ -173,20 +178,27 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
             continue
         entry = _entry_of(collection, of, name)
         if isinstance(entry, _NoEntry):
-            unreadable = entry.unreadable or (not_a_map is not None and of.value is not None)
+            # What a function gives no key may be any row: a document that is wrong says so itself, a function may be.
+            unreadable = computed or entry.unreadable or (not_a_map is not None and of.value is not None)
             units.append(refused(not_a_map or entry.why, place, entire=unreadable))
-        elif entry in seen:
+            continue
+        label = label_of(collection, variables, entry)
+        if entry in seen:
+            earlier, at = seen[entry]
+            if computed:
+                if not are_equal(earlier, of.value):  # which of the two is right nobody can say, and neither is written
+                    differ = Refusal(f"duplicate_entry: {name} makes two entries of one key that differ")
+                    units[at] = Rejection(label, document.path, entry, differ)
             # The same person waiting twice is one row. Two maps of one key can't both be it.
-            if not (isinstance(_entry_column(collection).source, EntryKey) and seen[entry] == of.key):
+            elif not (_is_itself(collection) and earlier == of.key):
                 units.append(refused(f"duplicate_entry: an earlier entry of {name} has the same key", place))
+            continue
+        seen[entry] = (of.key, len(units))
+        reason = not_a_map or (wanted if isinstance(wanted, str) else None)
+        if reason is not None:
+            units.append(Rejection(label, document.path, entry, Refusal(reason)))
         else:
-            seen[entry] = of.key
-            why = not_a_map or (wanted if isinstance(wanted, str) else None)
-            if why is not None:
-                label = label_of(collection, variables, entry)
-                units.append(Rejection(label, document.path, entry, Refusal(why)))
-            else:
-                units.append(_map_unit(collection, document, variables, entry, of))
+            units.append(_map_unit(collection, document, variables, entry, of))
     return units
 
 
@@ -199,6 +211,34 @@ def _unsplit(collection: Collection, path: str) -> list[Row | Rejection] | None:
     why = template.fault(segments)
     assert why is not None, "else it had variables"
     return [Rejection(joined_label(segments[1::2]), path, None, Refusal(why), entire=True)]
+
+
+def _entries_in(collection: Collection, declared: Entries, document: Document) -> list[_Unit]:
+    """A document's entries. Raises Refused if nobody can tell which it has."""
+    created = document.create_time
+    if isinstance(declared, ComputedEntries):
+        segments = document.path.split("/")
+        made = _computed_list(collection, declared, _template_of(collection, document.path))
+        return [
+            _Unit(created, entry, entry, i) for i, entry in enumerate(made(segments, document.fields, _Unit(created)))
+        ]
+    found, name = value_at(document.fields, declared.field), name_of(declared)
+    if found is None:
+        if any(value_at(document.fields, names) is not None for names in other_spellings(declared.field)):
+            raise Refused(DOTTED_NAME.format(name))
+        return []
+    if isinstance(declared, MapEntries):
+        if not isinstance(found, dict):
+            raise Refused(f"wrong_type: {name} is {type_name(found)}, a map is expected")
+        return [_Unit(created, key, value, i) for i, (key, value) in enumerate(sorted(found.items()))]
+    if not isinstance(found, list):
+        raise Refused(f"wrong_type: {name} is {type_name(found)}, an array is expected")
+    return [_Unit(created, element, element, i) for i, element in enumerate(found)]
+
+
+@cache
+def _computed_list(collection: Collection, declared: ComputedEntries, template: Template) -> List:
+    return compile_list(collection, declared, template, _Plain())
 
 
 def is_left_out(collection: Collection, document: Document) -> bool:
@@ -252,22 +292,33 @@ class _NoEntry:
     unreadable: bool = False
 
 
-def _entry_column(collection: Collection) -> Column:
-    assert collection.entry_column is not None, "checked at import"
-    return collection.entry_column
+def _is_itself(collection: Collection) -> bool:
+    """Whether entries are told apart by themselves alone: a text, which is the key."""
+    return [type(column.source) for column in collection.entry_columns] == [EntryKey]
 
 
 @cache
-def _entry_finder(collection: Collection) -> Callable[[_Unit], Value]:
-    return compile_entry(_entry_column(collection), collection.templates[0], _Plain())
+def _entry_finders(collection: Collection) -> tuple[tuple[Column, bool, Callable[[_Unit], Value]], ...]:
+    """The columns that tell entries apart, whether they name documents, and the way to their values."""
+    columns = zip(collection.entry_columns, collection.entries_are_ids, strict=True)
+    return tuple((c, is_id, compile_entry(c, collection.templates[0], _Plain())) for c, is_id in columns)
 
 
 def _entry_of(collection: Collection, of: _Unit, name: str) -> str | _NoEntry:
     """What tells an entry from the others of the field `name`."""
-    column = _entry_column(collection)
+    parts: list[str] = []
+    for column, is_id, find in _entry_finders(collection):
+        part = _part_of(column, is_id, find, of, name)
+        if isinstance(part, _NoEntry):
+            return part
+        parts.append(part)
+    return entries.joined(parts)
+
+
+def _part_of(column: Column, is_id: bool, find: Callable[[_Unit], Value], of: _Unit, name: str) -> str | _NoEntry:
     called = f"{column.name} ({origin_name(column.origin)})"
     try:
-        found = _entry_finder(collection)(of)
+        found = find(of)
     except Refused as refused:
         return _NoEntry(refused.args[0].replace("{}", called, 1), unreadable=True)
     is_itself = isinstance(column.origin, EntryKey)
@@ -276,7 +327,9 @@ def _entry_of(collection: Collection, of: _Unit, name: str) -> str | _NoEntry:
     if not isinstance(found, str):
         holds = f"{name} holds" if is_itself else f"{called} is"
         return _NoEntry(f"wrong_type: {holds} {type_name(found)}, a string is expected", unreadable=not is_itself)
-    if not is_valid_id(found) and collection.entries_are_ids:
+    if not is_unicode(found):
+        return _NoEntry(f"surrogate: {called} holds half a character, which Postgres text can't", unreadable=True)
+    if not is_valid_id(found) and is_id:
         return _NoEntry(f"not_an_id: {name} holds what no document could have as its id")
     return found
 
@@ -322,6 +375,11 @@ def label_of_key(collection: Collection, key: Iterable[object]) -> str:
     )
 
 
+def _split(collection: Collection, entry: str | None) -> list[str]:
+    """The values of the columns that tell entries apart; none of no entry."""
+    return [] if entry is None else entries.split(entry, len(collection.entry_columns))
+
+
 def label_of(collection: Collection, variables: Mapping[str, str], entry: str | None) -> str:
     """The label of a document's unit: its key where the path gives that, else the path's variables."""
     template = next((t for t in collection.templates if set(t.variables) == set(variables)), collection.templates[0])
@@ -329,17 +387,19 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
         key = key_of_path(collection, template.path(variables), entry)
         if key is not None:
             return label_of_key(collection, ["" if part is None else part for part in key])
+    told = dict(zip((c.name for c in collection.entry_columns), _split(collection, entry), strict=False))
     if not collection.keyed_by_path or not collection.key_leads_back:
-        told = entry if entry is None or collection.entries_are_ids else _digested(entry)
         ids = variables.values() if template.is_plain else template.path(variables).split("/")[1::2]
-        return joined_label([*ids, *([] if told is None else [told])])
+        are_ids = collection.entries_are_ids
+        shown = [part if is_id else _digested(part) for is_id, part in zip(are_ids, told.values(), strict=False)]
+        return joined_label([*ids, *shown])
     parts = []
     for column in collection.key:
         origin = column.origin
         if isinstance(origin, Segment):
             parts.append(variables[origin.variable])
-        elif column is collection.entry_column:
-            parts.append(entry or "")
+        elif column in collection.entry_columns:
+            parts.append(told.get(column.name, ""))
         elif isinstance(origin, Constant):
             parts.append(str(origin.value))
         else:
@@ -350,8 +410,8 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
 
 def entry_of_key(collection: Collection, key: Sequence[object]) -> str | None:
     """Which entry of its document a row of this key is of. None: the collection has no entries."""
-    column = collection.entry_column
-    return None if column is None else str(key[collection.key.index(column)])
+    told = [str(part) for column, part in zip(collection.key, key, strict=True) if column in collection.entry_columns]
+    return entries.joined(told) if told else None
 
 
 def key_of_path(collection: Collection, path: str, entry: str | None = None) -> Key | None:
@@ -361,10 +421,11 @@ def key_of_path(collection: Collection, path: str, entry: str | None = None) -> 
     if variables is None:
         return None
     last = path.rsplit("/", 1)[-1]
+    told = dict(zip((c.name for c in collection.entry_columns), _split(collection, entry), strict=False))
 
     def part(column: Column) -> Cell:
-        if column is collection.entry_column:
-            return entry
+        if column in collection.entry_columns:
+            return told.get(column.name)
         origin = column.source
         if isinstance(origin, Constant):
             return origin.value
@@ -382,6 +443,18 @@ def key_of_path(collection: Collection, path: str, entry: str | None = None) -> 
     except Exception:  # noqa: BLE001 - a conversion may be a person's own; the document is rejected, with its name
         return None
     return None if None in key else key
+
+
+def can_have(collection: Collection, key: Key) -> bool:
+    """Whether a row could have this key, as far as the types of its columns tell. Postgres refuses even a question for another."""
+    return all(
+        part is None or ("\x00" not in str(part) and is_unicode(str(part)) and _fits(column, str(part)))
+        for column, part in zip(collection.key, key, strict=True)
+    )
+
+
+def _fits(column: Column, part: str) -> bool:
+    return not stands_for_key(column) or is_key(column.named, part)
 
 
 @dataclass(frozen=True, slots=True)

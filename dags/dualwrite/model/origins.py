@@ -136,17 +136,17 @@ class FirstOf(_Origin):
 
 @dataclass(frozen=True, slots=True, init=False)
 class Computed(_Origin):
-    """What a pure Python function makes of some fields' values (None where absent): `Computed(full_name, "first", "last")`. A
-    field of an entry is named as `EntryField("price")`.
+    """What a pure Python function makes of some values (None where absent): `Computed(full_name, "first", "last")`. Each is named
+    by its field's path or by an origin: `EntryField("price")`, `DocumentPath()`, `WholeDocument()`.
 
-    It returns a value of the column's `type`, or None. It may see nothing but its arguments: the same fields must give the same
-    value in each run. Where it raises, the document is rejected, with the function's name.
+    It returns a value of the column's `type`, or None. It may see nothing but its arguments: the same values must give the same
+    result in each run. Where it raises, the document is rejected, with the function's name.
     """
 
     function: Callable[..., Any]
-    paths: tuple[FieldPath | EntryField, ...]
+    paths: tuple[FieldPath | Origin, ...]
 
-    def __init__(self, function: Callable[..., Any], *paths: FieldPath | EntryField) -> None:
+    def __init__(self, function: Callable[..., Any], *paths: FieldPath | Origin) -> None:
         object.__setattr__(self, "function", function)
         object.__setattr__(self, "paths", paths)
 
@@ -192,7 +192,8 @@ def fields_of(origin: Origin) -> Iterator[FieldPath]:
             if otherwise is not None:
                 yield from fields_of(otherwise)
         case Computed(paths=paths):
-            yield from (path for path in paths if not isinstance(path, EntryField))
+            for named in paths:
+                yield from fields_of(named) if isinstance(named, Origin) else [named]
         case Converted(origin=inner):
             yield from fields_of(inner)
         case FirstOf(origins=origins):
@@ -205,18 +206,24 @@ def fields_of(origin: Origin) -> Iterator[FieldPath]:
 EntryOrigin = EntryKey | EntryValue | EntryIndex | EntryField
 
 
-def entry_parts(origin: Origin) -> Iterator[EntryOrigin]:
-    """What an origin looks at of an entry."""
+def within(origin: Origin) -> Iterator[Origin]:
+    """An origin, and those that it is made of."""
+    yield origin
     match origin:
-        case EntryKey() | EntryValue() | EntryIndex() | EntryField():
-            yield origin
         case Computed(paths=paths):
-            yield from (path for path in paths if isinstance(path, EntryField))
+            for path in paths:
+                if isinstance(path, Origin):
+                    yield from within(path)
         case Converted(origin=inner):
-            yield from entry_parts(inner)
+            yield from within(inner)
         case FirstOf(origins=origins):
             for inner in origins:
-                yield from entry_parts(inner)
+                yield from within(inner)
+
+
+def entry_parts(origin: Origin) -> Iterator[EntryOrigin]:
+    """What an origin looks at of an entry."""
+    return (part for part in within(origin) if isinstance(part, EntryOrigin))
 
 
 def is_field_path(path: FieldPath) -> bool:
