@@ -151,6 +151,17 @@ def test_a_function_of_a_column_may_take_the_path_and_the_whole_document():
     assert (collection.fields, found(collection, {"a": "X", "b": 1})) == (("a", ""), [("places/p1:p1:x", 2)])
 
 
+def test_a_function_may_take_a_part_of_an_id():
+    user, product = Column("user_id", "key", Segment("user")), Column("product_id", "key", Segment("product"))
+    collection = Collection(
+        "r", "r", ("ratings/{user}_{product}",), (user, product, DAY),
+        entries=ComputedEntries(lambda product, path: [{"day": f"{product}:{path}"}], Segment("product"), DocumentPath()),
+    )  # fmt: skip
+    [row] = map_document(collection, Document("ratings/u1_p1", {}, CREATED, CREATED)) or []
+    assert isinstance(row, Row)
+    assert row.key == ("u1", "p1", "p1:ratings/u1_p1")
+
+
 def raising(hours: Any) -> Any:
     raise KeyError(hours)
 

@@ -217,8 +217,8 @@ def _entries_in(collection: Collection, declared: Entries, document: Document) -
     """A document's entries. Raises Refused if nobody can tell which it has."""
     created = document.create_time
     if isinstance(declared, ComputedEntries):
-        segments = document.path.split("/")
-        made = _computed_list(collection, declared, _template_of(collection, document.path))
+        template, segments = _template_of(collection, document.path)
+        made = _computed_list(collection, declared, template)
         return [
             _Unit(created, entry, entry, i) for i, entry in enumerate(made(segments, document.fields, _Unit(created)))
         ]
