@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import random
 import time
+from datetime import UTC, datetime
 
 import pytest
 
 from dualwrite.model import id_patterns
 from dualwrite.model.conversions import part
+from dualwrite.model.declaration import Collection, Column, Segment
+from dualwrite.model.documents import Document
 from dualwrite.model.id_patterns import Part, Unsplit, are_disjoint, parsed
+from dualwrite.model.mapping import Rejection, map_document
 from dualwrite.model.templates import Template, fault, overlapping
 
 PATTERNS = [
@@ -176,3 +180,17 @@ def test_a_part_of_an_id_in_a_field_is_a_conversion():
             of.convert(wrong)
     with pytest.raises(ValueError, match="names user2"):
         part("{user}_{product}", "user2")
+
+
+def test_a_document_whose_id_cant_be_split_is_no_other_keys_label():
+    """The row of `orders/o-o-` is called `o-`, which is the id of a document that has no number."""
+    collection = Collection("orders", "orders", ("orders/o-{number}",), (Column("number", "key", Segment("number")),))
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    [row], [rejection] = (map_document(collection, Document(f"orders/{i}", {}, now, now)) for i in ("o-o-", "o-"))
+    assert (row.label, rejection.label) == ("o-", "orders/o-")
+    assert isinstance(rejection, Rejection)
+    assert (
+        rejection.reason
+        == "id_not_split: an id has the form o-{number} in the catalog, and it has no part for each variable"
+    )
+    assert map_document(collection, Document("orders/q-1", {}, now, now)) is None

@@ -210,7 +210,8 @@ def _unsplit(collection: Collection, path: str) -> list[Row | Rejection] | None:
         return None
     why = template.fault(segments)
     assert why is not None, "else it had variables"
-    return [Rejection(joined_label(segments[1::2]), path, None, Refusal(why), entire=True)]
+    # Called by its whole path: its ids alone could be the label of another document's key.
+    return [Rejection(joined_label(segments), path, None, Refusal(why), entire=True)]
 
 
 def _entries_in(collection: Collection, declared: Entries, document: Document) -> list[_Unit]:
