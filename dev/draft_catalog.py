@@ -25,7 +25,7 @@ from google.cloud.firestore_v1.vector import Vector
 
 from dev import roles
 from dev.airflow_home import ROOT
-from dev.draft_guess import match
+from dev.draft_match import match
 from dev.draft_shapes import (
     NUMBERS,
     TEXTS,

@@ -17,6 +17,7 @@ from dev.draft_shapes import (
     TEXTS,
     LiveColumn,
     LiveTable,
+    Match,
     Names,
     Seen,
     Shape,
@@ -26,7 +27,7 @@ from dev.draft_shapes import (
     time_likeness,
     words,
 )
-from dualwrite.model.declaration import is_field_path, is_template
+from dualwrite.model.declaration import is_field_path
 from dualwrite.model.live import INTEGERS, LiveType, can_be_key, fits, is_key
 from dualwrite.model.live import TEXTS as TEXT_COLUMNS
 
@@ -133,152 +134,6 @@ def _decimal(kind: str | None, kinds: set[str], column: LiveColumn, names: Names
         cents = "cent" in words(names[-1]) and "cent" not in words(column.name)
         return Reading("scaled(-2)" if cents else "", "numeric")
     return Reading("number", "numeric") if kinds <= NUMBERS | {"number as text"} else None
-
-
-# --- which collection fills which table ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Match:
-    """A table and where its rows come from: paths of one collection id, or entries of one of their fields. `ground`: why."""
-
-    table: LiveTable
-    shapes: tuple[Shape, ...]
-    entries: Names | None = None
-    ground: str = "its name"
-
-    @property
-    def fields(self) -> dict[Names, Seen]:
-        """The fields of all its paths."""
-        if len(self.shapes) == 1:
-            return self.shapes[0].fields
-        found: dict[Names, Seen] = {}
-        for shape in self.shapes:
-            for names, seen in shape.fields.items():
-                had = found.get(names, Seen())
-                found[names] = Seen(
-                    had.kinds | seen.kinds,
-                    had.elements | seen.elements,
-                    had.refers | seen.refers,
-                    had.unplain or seen.unplain,
-                    had.documents + seen.documents,
-                    had.texts | seen.texts,
-                )
-        return found
-
-    @property
-    def sampled(self) -> int:
-        return sum(shape.sampled for shape in self.shapes)
-
-
-@dataclass(frozen=True)
-class Left:
-    """Tables and collections without a match, with the nearest one."""
-
-    tables: tuple[tuple[LiveTable, str], ...]
-    shapes: tuple[Shape, ...]
-
-
-def groups_of(shapes: Sequence[Shape]) -> list[tuple[Shape, ...]]:
-    """Shapes of one collection id and with like fields, and each shape alone."""
-    by_id: dict[str, list[list[Shape]]] = {}
-    for shape in shapes:
-        if not is_template(shape.path) or not shape.sampled:
-            continue
-        clusters = by_id.setdefault(shape.id, [])
-        for cluster in clusters:
-            if _alike(cluster[0], shape) >= 0.5:
-                cluster.append(shape)
-                break
-        else:
-            clusters.append([shape])
-    found = [tuple(cluster) for clusters in by_id.values() for cluster in clusters]
-    return found + [(shape,) for cluster in found if len(cluster) > 1 for shape in cluster]
-
-
-def _alike(one: Shape, other: Shape) -> float:
-    a, b = ({names for names in shape.fields if len(names) == 1} for shape in (one, other))
-    return len(a & b) / len(a | b) if a | b else 1.0
-
-
-def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Match], Left]:
-    """The likeliest pairs, each table and each path once; then the rest."""
-    known = [table for table in tables if not table.odd and table.columns]
-    often: dict[tuple[str, ...], int] = {}
-    for table in known:
-        for name in {words(c.name) for c in table.columns}:
-            often[name] = often.get(name, 0) + 1
-    scored: list[tuple[float, Match]] = []
-    groups = groups_of(shapes)
-    for table in known:
-        scored += [_score(table, group, often) for group in groups]
-        for shape in shapes:
-            if not is_template(shape.path) or not table.foreign:
-                continue
-            for names in dict.fromkeys([*shape.open_maps, *shape.lists]):
-                if text_path(names) is None:
-                    continue
-                value = max(likeness(table.bare, f"{shape.id}_{names[-1]}"), likeness(table.bare, names[-1]) - 0.01)
-                scored.append((value, Match(table, (shape,), names, "the names of collection and field")))
-    ordered = sorted(enumerate(scored), key=lambda s: (-round(s[1][0], 6), -len(s[1][1].shapes), s[0]))
-    found: list[Match] = []
-    used: set[tuple[str, Names | None]] = set()
-    for _, (value, match_) in ordered:
-        ways = {(shape.path, match_.entries) for shape in match_.shapes}
-        if value >= 0.5 and match_.table not in [m.table for m in found] and not ways & used:
-            found.append(match_)
-            used |= ways
-    left = []
-    for table in tables:
-        if table not in [m.table for m in found]:
-            near = max(((v, m) for v, m in scored if m.table is table), key=lambda s: s[0], default=None)
-            told = f"{near[1].shapes[0].path} is nearest, by {near[1].ground}" if near and near[0] >= 0.25 else ""
-            left.append((table, _rows_within(table, shapes) or told))
-    paths = {path for path, entries in used if entries is None}
-    return found, Left(tuple(left), tuple(shape for shape in shapes if shape.path not in paths))
-
-
-def _rows_within(table: LiveTable, shapes: Sequence[Shape]) -> str:
-    """The array of maps whose fields are like the table's columns."""
-    for shape in shapes:
-        for names, fields in shape.holds.items():
-            shared = sum(any(likeness(c.name, f) == 1 for f in fields) for c in table.columns)
-            if shared >= 2 or likeness(table.bare, f"{shape.id}_{names[-1]}") == 1:
-                return f"the maps in array {'.'.join(names)!r} of {shape.path} look like its rows, by {shared} of their fields"
-    return ""
-
-
-def _score(table: LiveTable, group: tuple[Shape, ...], often: Mapping[tuple[str, ...], int]) -> tuple[float, Match]:
-    """How likely a table's rows are these documents: by name, alone or behind the parent's (`order_lines` for
-    orders/{o}/lines), and by columns; a column that every table has says little."""
-    named = min(
-        max(
-            likeness(table.bare, name)
-            for name in (shape.id, *([f"{shape.collections[-2]}_{shape.id}"] if len(shape.collections) > 1 else []))
-        )
-        for shape in group
-    )
-    found = Match(table, group)
-    own = [
-        c for c in table.columns if not c.live.generated and c.name not in table.primary and not table.key_to(c.name)
-    ]
-    weights = {c.name: 1 / max(1, often.get(words(c.name), 1)) for c in own}
-    fields = found.fields
-    hits = {c.name: best for c in own for best in _candidates(fields, table, c)[:1]}
-    covered = sum(weights[name] for name in hits) / sum(weights.values()) if own else 0.0
-    tops = {names[:1] for names in fields}
-    filled = len({names[:1] for _, names, _ in hits.values()}) / len(tops) if tops else 0.0
-    columns = 0.6 * covered + 0.4 * filled
-    above = {name for shape in group for name in shape.collections[:-1]}
-    value = 0.65 * named + 0.35 * covered
-    if any(likeness(key.table.rsplit(".", 1)[-1], name) == 1 for key in table.foreign for name in above):
-        value += 0.05
-    if len(hits) >= 2 and sum(weights[name] for name in hits) >= 1.5:
-        value = max(value, 0.2 * named + 0.8 * columns)
-    if len(group) > 1:  # all paths of like documents before one of them, unless a name says otherwise
-        value += 0.1
-    ground = f"{len(hits)} of {len(own)} columns"
-    return value, replace(found, ground=f"its name and {ground}" if named >= 0.5 else ground)
 
 
 # --- columns ------------------------------------------------------------------------------------------------------------
@@ -393,7 +248,7 @@ def _guess(
         return _uncovered(found, column)
     refers = table.key_to(column.name)
     fields = found.fields
-    candidates = [c for c in _candidates(fields, table, column) if _use(c) not in taken]
+    candidates = [c for c in candidates_of(fields, table, column) if _use(c) not in taken]
     if not candidates and refers is not None:
         candidates = [c for c in _by_target(found, column, by_table) if _use(c) not in taken]
     if candidates:
@@ -543,7 +398,7 @@ def _from_path(
             else ""
         )
         return "DocumentId()", "text", told
-    has_field = bool(_candidates(found.fields, found.table, column))
+    has_field = bool(candidates_of(found.fields, found.table, column))
     if column.name in key and len(found.shapes) == 1 and "DocumentId" not in taken and not has_field:
         taken.add("DocumentId")
         return "DocumentId()", "text", "GUESS no field looks like it: the document's id"
@@ -599,7 +454,7 @@ def _likeness(table: LiveTable, column: LiveColumn, names: Names) -> float:
     return value
 
 
-def _candidates(fields: Mapping[Names, Seen], table: LiveTable, column: LiveColumn) -> list[Candidate]:
+def candidates_of(fields: Mapping[Names, Seen], table: LiveTable, column: LiveColumn) -> list[Candidate]:
     """Fields that the column can take and whose name is like its own, the likeliest first."""
     refers = table.key_to(column.name) is not None
     axis = column.live.kind in _DECIMALS and set(words(column.name)) & {"lat", "latitude", "lng", "lon", "longitude"}

@@ -136,6 +136,49 @@ class LiveTable:
         return next((k for k in self.foreign if k.columns == (column,)), None)
 
 
+@dataclass(frozen=True)
+class Match:
+    """A table and where its rows come from: paths of one collection id, or entries of one of their fields. `ground`: why."""
+
+    table: LiveTable
+    shapes: tuple[Shape, ...]
+    entries: Names | None = None
+    ground: str = "its name"
+
+    @property
+    def fields(self) -> dict[Names, Seen]:
+        """The fields of all its paths."""
+        if len(self.shapes) == 1:
+            return self.shapes[0].fields
+        found: dict[Names, Seen] = {}
+        for shape in self.shapes:
+            for names, seen in shape.fields.items():
+                had = found.get(names, Seen())
+                found[names] = Seen(
+                    had.kinds | seen.kinds,
+                    had.elements | seen.elements,
+                    had.refers | seen.refers,
+                    had.unplain or seen.unplain,
+                    had.documents + seen.documents,
+                    had.texts | seen.texts,
+                )
+        return found
+
+    @property
+    def sampled(self) -> int:
+        return sum(shape.sampled for shape in self.shapes)
+
+
+@dataclass(frozen=True)
+class Left:
+    """Tables and collections without a match, with the nearest one."""
+
+    tables: tuple[tuple[LiveTable, str], ...]
+    shapes: tuple[Shape, ...]
+    shared: Mapping[str, Match] = field(default_factory=dict)
+    """By path, of collections without a table of their own: one that another collection fills, and that theirs could be too."""
+
+
 # --- kinds of values ----------------------------------------------------------------------------------------------------
 
 
@@ -226,3 +269,23 @@ def tells_creation(name: str) -> bool:
 
 def tells_writing(name: str) -> bool:
     return _moment(name) in _CREATED | _UPDATED
+
+
+_ENDED = {
+    "deleted",
+    "delete",
+    "removed",
+    "archived",
+    "trashed",
+    "disabled",
+    "deactivated",
+    "tombstone",
+    "banned",
+    "hidden",
+}
+
+
+def tells_end(name: str) -> bool:
+    """Whether a field seems to say that its document is gone, or isn't to be seen: `deletedAt`, `is_archived`."""
+    told = {word for word in _moment(name) if word not in ("i", "is", "wa", "was", "by")}
+    return bool(told) and told <= _ENDED

@@ -16,20 +16,19 @@ from typing import Any
 from dev.draft_guess import (
     Declared,
     Guess,
-    Left,
-    Match,
     check_fields,
     guess_columns,
     key_of,
     other_times,
     spelled,
 )
-from dev.draft_shapes import LiveTable, Shape, tells_writing
-from dualwrite.model import conversions, declaration
+from dev.draft_shapes import Left, LiveTable, Match, Shape, tells_end, tells_writing
+from dualwrite.model import conditions, conversions, declaration
 from dualwrite.model.declaration import Catalog, Collection, Column, Parent, is_template
 from dualwrite.model.errors import CatalogError
+from dualwrite.model.live import TEXTS
 
-_WORDS: dict[str, Any] = {**vars(conversions), **vars(declaration)}
+_WORDS: dict[str, Any] = {**vars(conversions), **vars(declaration), **vars(conditions)}
 
 
 @dataclass
@@ -87,6 +86,7 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
     for part in parts:
         if not part.refused:
             _prove_options(part)
+            part.notes += _gone_from(part)
     out = [
         '"""DRAFT, made from a sample: which documents become which rows.',
         "",
@@ -95,6 +95,7 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
         "",
         "from __future__ import annotations",
         "",
+        "from dualwrite.model.conditions import Absent, AllOf, AnyOf, Is, Not  # noqa: F401",
         "from dualwrite.model.conversions import (  # noqa: F401",
         "    array, boolean, count, each, epoch_milliseconds, epoch_seconds, http_date, integer, iso_text, iso_time, json_text,",
         "    latitude, longitude, number, one_of, plain_json, point_text, reference_id, scaled, text, timestamp_map, vector_text,",
@@ -110,7 +111,8 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
     for part in parts:
         out += _collection(part)
     out += [_table_left(table, told) for table, told in left.tables]
-    out += [_shape_left(shape) for shape in left.shapes]
+    by_name = {part.found.table.name: part for part in parts}
+    out += [_shape_left(shape, left.shared.get(shape.path), by_name) for shape in left.shapes]
     names = ", ".join(part.variable for part in parts if not part.refused)
     out += ["", f"CATALOG = Catalog(({names}{',' if names else ''}))", ""]
     return "\n".join([*out, *_summary(parts, left), ""])
@@ -248,6 +250,29 @@ def _prove_options(part: Part) -> None:
             ]
 
 
+def _gone_from(part: Part) -> list[str]:
+    """A condition for each field that seems to say that its document is gone, as comments: no column holds it, so its row is either
+    not there or not told from others."""
+    held = {str(g.declared.origin) for g in part.guesses if g.declared is not None}
+    found = []
+    for names, seen in part.found.fields.items():
+        if not tells_end(names[-1]) or any(f"({spelled(names)}" in origin for origin in held):
+            continue
+        if seen.kind == "boolean":
+            condition = f"Not(Is({spelled(names)}, True))"
+        elif seen.kinds - {"null"} and not seen.kinds & {"map", "array", "boolean"}:
+            condition = f"Absent({spelled(names)})"
+        else:
+            continue
+        try:
+            part.collection(part.columns, where=eval(condition, dict(_WORDS)))
+        except CatalogError:
+            continue
+        told = f"{seen.documents} of {part.found.sampled} sampled have it, and no column holds it"
+        found.append(f"GUESS where={condition}, if such documents have no row: from its field's name; {told}")
+    return found
+
+
 # --- the text -----------------------------------------------------------------------------------------------------------
 
 
@@ -321,12 +346,30 @@ def _table_left(table: LiveTable, told: str) -> str:
     return comment(f"No collection looks like table {_said(table.name)}{f': {told}' if told else ''}.")
 
 
-def _shape_left(shape: Shape) -> str:
+def _shape_left(shape: Shape, shared: Match | None, parts: Mapping[str, Part]) -> str:
     if not is_template(shape.path):
         return comment(f"TODO {_said(shape.path)} can't be declared: braces are in its collections' names.")
     if not shape.sampled:
         return comment(f"{_said(shape.path)}: no document is there itself, only collections below.")
+    if shared is not None:
+        return _share(shape, shared, parts[shared.table.name])
     return comment(f"No table looks like {_said(shape.path)} ({shape.sampled} sampled).")
+
+
+_TELLS_APART = TEXTS | {"bool"}
+
+
+def _share(shape: Shape, found: Match, part: Part) -> str:
+    """What to say of a collection whose rows seem to be in a table that another one fills."""
+    free = [g.column for g in part.guesses if g.declared is None and g.column.live.kind in _TELLS_APART]
+    free = [c for c in free if not c.live.generated and c.name not in found.table.triggers]
+    told = f"{_said(shape.path)} ({shape.sampled} sampled) looks like rows of {_said(found.table.name)} too, by {found.ground}. "
+    if not free:
+        told += "Two collections share a table by a column that tells their rows apart, and none is left: add one, and give each rows=."
+    else:
+        others = f" (or {', '.join(_said(c.name) for c in free[1:])})" if free[1:] else ""
+        told += f"If so, give each its share: rows={{{free[0].name!r}: ...}}, a column that no field fills{others}."
+    return comment(f"GUESS {told}")
 
 
 def _summary(parts: Sequence[Part], left: Left) -> list[str]:
@@ -343,7 +386,10 @@ def _summary(parts: Sequence[Part], left: Left) -> list[str]:
         guessed = sum(g.declared is not None and not g.certain for g in part.guesses)
         rows.append((paths, _said(part.found.table.name), str(certain), str(guessed), _counted(lacking)))
     rows += [("-", _said(table.name), "0", "0", "all") for table, _ in left.tables]
-    rows += [(_said(shape.path), "-", "", "", "") for shape in left.shapes if shape.sampled]
+    for shape in left.shapes:
+        if shape.sampled:
+            table = left.shared.get(shape.path)
+            rows.append((_said(shape.path), f"{_said(table.table.name)}?" if table else "-", "", "", ""))
     cells = [[_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[n]) for row in cells) for n in range(4)]
     lines = [

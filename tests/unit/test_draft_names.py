@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dev.draft_catalog import _Maps, _open_map, add
-from dev.draft_guess import Left, Match, match
-from dev.draft_shapes import ForeignKey, LiveColumn, LiveTable, Names, Seen, Shape, likeness, time_likeness
+from dev.draft_match import match
+from dev.draft_shapes import ForeignKey, Left, LiveColumn, LiveTable, Match, Names, Seen, Shape, likeness, time_likeness
 from dev.draft_text import load, render, with_faults
 from dualwrite.model.live import LiveType
 from tests.arbitrary import characters
@@ -229,6 +229,48 @@ def test_one_id_below_two_parents_is_two_collections_if_its_fields_differ():
     alike = [shape_of("teams/{t}/likes/{s}", {"emoji": "a"}), shape_of("shops/{t}/likes/{s}", {"emoji": "a"})]
     [both], _ = match(alike, [table("likes", "emoji")])
     assert len(both.shapes) == 2
+
+
+def _table(name: str, *columns: str) -> LiveTable:
+    found = (LiveColumn("id", live("text"), True, None), *(LiveColumn(c, live("text"), False, None) for c in columns))
+    return LiveTable(name, found, ("id",))
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "condition"),
+    [
+        ("deletedAt", (None, datetime(2026, 1, 1, tzinfo=UTC)), "where=Absent('deletedAt')"),
+        ("isDeleted", (True, False), "where=Not(Is('isDeleted', True))"),
+        ("archived_on", ("2026-01-01T00:00:00Z",), "where=Absent('archived_on')"),
+        ("hidden.x", ("a",), None),
+        ("deletedFiles", (["a"],), None),
+        ("title", ("a",), None),
+    ],
+)
+def test_a_field_that_tells_the_end_of_a_document_is_a_condition_to_check(field, values, condition):
+    """As a comment, with from what; where a column holds the field, it says so itself."""
+    documents = [{field: value, "name": "a"} for value in values]
+    text = _only(_table("things", "name"), *documents)
+    lines = [line.strip() for line in text.splitlines() if "where=" in line]
+    assert [condition in line for line in lines] == [True] * (condition is not None)
+    assert all(line.startswith("# GUESS where=") and "no column holds it" in line for line in lines)
+    assert load(text)["things"].where is None
+    if condition is not None:
+        uncommented = text.replace("    # GUESS " + condition, "    " + condition + ",  #")
+        assert load(uncommented)["things"].where is not None
+        assert "where=" not in _only(_table("things", "name", field), *documents) or field == "isDeleted"
+
+
+def test_two_collections_that_look_like_one_table_are_told_what_could_part_them():
+    fields = {"title": "a", "body": "b", "authorName": "c"}
+    shapes = [shape_of("posts/{p}", fields), shape_of("archivedPosts/{p}", fields), shape_of("other/{o}", {"x": "y"})]
+    text = render(*match(shapes, [_table("posts", "title", "body", "author_name", "kind", "region")]), "x")
+    told = "# GUESS archivedPosts/{p} (1 sampled) looks like rows of posts too, by its name and 3 of 5 columns. "
+    assert told + "If so, give each its share: rows={'kind': ...}, a column that no field fills (or region)." in text
+    assert "#   archivedPosts/{p}  posts?" in text
+    assert "# No table looks like other/{o} (1 sampled)." in text
+    text = render(*match(shapes, [_table("posts", "title", "body", "author_name")]), "x")
+    assert "add one, and give each rows=." in text
 
 
 def test_a_field_of_one_kind_in_all_documents_is_of_that_kind():
