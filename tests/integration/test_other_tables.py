@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -256,6 +256,56 @@ def test_a_foreign_key_that_the_catalog_does_not_know_is_named(world, deferred):
     world.sql("INSERT INTO app.teams VALUES ('nowhere')")
     world.apply()
     assert nonzero(world.verify()["counts"]) == {"matching": 10}
+
+
+AUTH = ["CREATE SCHEMA auth", "CREATE TABLE auth.users (id uuid PRIMARY KEY)"]
+KNOWN, UNKNOWN = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+
+
+@pytest.mark.parametrize("role", ["key", "compared"])
+def test_a_reference_out_of_the_catalog_holds_what_documents_say(world, role):
+    """As `profiles.id references auth.users`, which the role doesn't see: the value is the document's, and Postgres says what is
+    missing there. It is written once the user is there, and rejected again after the user was deleted with its row."""
+    world.sql(*AUTH, f"INSERT INTO auth.users VALUES ('{KNOWN}')", "DROP TABLE app.people")
+    world.sql(
+        "CREATE TABLE app.people (id text, login uuid NOT NULL CONSTRAINT theirs REFERENCES auth.users ON DELETE CASCADE, "
+        f"email text, PRIMARY KEY ({'login' if role == 'key' else 'id'}))"
+    )
+    columns = (
+        Column("id", "compared" if role == "key" else "key", DocumentId()),
+        Column("login", role, Field("uid"), required=True),
+        Column("email", "compared", Field("email")),
+    )
+    catalog = Catalog((replace(PEOPLE, columns=columns),))
+    reader = "dualwrite_data_here"
+    world.sql(
+        f"CREATE ROLE {reader} LOGIN BYPASSRLS", f"GRANT USAGE ON SCHEMA app, dualwrite TO {reader}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON app.people TO {reader}",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA dualwrite TO {reader}",
+    )  # fmt: skip
+    try:
+        asked = World(world.firestore, world.emulator, world.dsn.replace("postgres@", f"{reader}@"), catalog)
+        world.put(a={"uid": KNOWN, "email": "a@x.org"}, b={"uid": UNKNOWN, "email": "b@x.org"}, c={"uid": "no uuid"})
+        theirs = "ForeignKeyViolation 23503 (constraint theirs)"
+        assert nonzero(asked.dry()["counts"]) == {"missing": 2, "rejected": 1}
+        did = asked.apply()
+        assert nonzero(did["counts"]) == {"missing": 1, "rejected": 2}
+        assert theirs in {s["reason"] for s in did["samples"]["rejected"]}
+        assert nonzero(asked.verify()["counts"]) == {"matching": 1, "missing": 1, "rejected": 1}, (
+            "only a write can tell"
+        )
+        world.sql(f"GRANT USAGE ON SCHEMA auth TO {reader}", f"GRANT SELECT (id) ON auth.users TO {reader}")
+        for said in (asked.dry(), asked.verify()):
+            assert nonzero(said["counts"]) == {"matching": 1, "rejected": 2}, "with the column in sight, a look can too"
+            assert theirs in {s["reason"] for s in said["samples"]["rejected"]}
+        world.sql(f"INSERT INTO auth.users VALUES ('{UNKNOWN}')")
+        assert asked.apply()["inserted"] == 1
+        world.sql(f"DELETE FROM auth.users WHERE id = '{KNOWN}'")
+        found = asked.reconciled(repair="all")
+        assert found.counts("people") == {"rejected": 2}
+        assert world.rows("SELECT login::text, email FROM app.people") == [(UNKNOWN, "b@x.org")]
+    finally:
+        world.sql(f"DROP OWNED BY {reader}", f"DROP ROLE {reader}")
 
 
 def test_a_constraint_trigger_that_waits_for_the_commit_refuses_a_row(world):

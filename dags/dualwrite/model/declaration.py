@@ -847,7 +847,8 @@ def _in_order(collections: tuple[Collection, ...]) -> Order:
                     "A reference names a declared collection, not a table",
                     f"column {column.name!r} references {column.parent.collection!r}",
                     "Declare it or correct the name. A table that no collection fills can't be one: nobody could tell a parent that is "
-                    "missing from one that is gone.",
+                    "missing from one that is gone. If the document holds the value itself, leave out references=: what the foreign key "
+                    "refuses is rejected with its name. If it doesn't, leave the column out, or fill it by a default or a trigger.",
                 )
             elif len(parent.key) != 1 and not any(column.name in group for group in _groups(collection, parent)):
                 _refuse(

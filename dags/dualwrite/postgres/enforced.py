@@ -299,7 +299,8 @@ _FOREIGN_KEYS = """
         JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.attnum ORDER BY u.n
       ),
       k.confrelid = k.conrelid,
-      has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AND NOT row_security_active(c.oid)
+      has_schema_privilege(n.oid, 'USAGE') AND NOT row_security_active(c.oid)
+        AND NOT EXISTS (SELECT FROM unnest(k.confkey) AS u (attnum) WHERE NOT has_column_privilege(c.oid, u.attnum, 'SELECT'))
     FROM pg_constraint k
     JOIN pg_class c ON c.oid = k.confrelid
     JOIN pg_namespace n ON n.oid = c.relnamespace
