@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import TriggerRule, dag, task
 
+from dualwrite import settings
 from dualwrite.edge import forms
 from dualwrite.edge.errors import FAILS_AT_ONCE
 from dualwrite.edge.lazy import LazyModule
@@ -35,12 +36,13 @@ else:
 
 
 @dag(
+    dag_id=settings.named("apply_migrations"),
     description="Applies the bundle's and the app's migrations to Supabase while the app is live, and verifies the tables.",
     schedule=None,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=3),
     tags=["dual-write", "supabase"],
-    doc_md=__doc__,
+    doc_md=settings.said(__doc__),
     default_args={
         "owner": "dual-write",
         "pool": TARGET_POOL,

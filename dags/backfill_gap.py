@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import TaskGroup, TriggerRule, dag, task
 
+from dualwrite import settings
 from dualwrite.catalog import CATALOG
 from dualwrite.edge import forms
 from dualwrite.edge.errors import FAILS_AT_ONCE
@@ -40,12 +41,13 @@ SLICE = "{{ task.op_kwargs['part']['name'] }}"  # what the grid calls an instanc
 
 
 @dag(
+    dag_id=settings.named("backfill_gap"),
     description="Writes what came to Firestore after the export and is missing or stale in Supabase; verifies it.",
     schedule=None,
     max_active_runs=1,
     dagrun_timeout=timedelta(days=2),
     tags=["dual-write", "firestore", "supabase"],
-    doc_md=__doc__,
+    doc_md=settings.said(__doc__),
     default_args={
         "owner": "dual-write",
         "pool": SOURCE_POOL,

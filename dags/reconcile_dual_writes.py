@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import TriggerRule, chain, dag, task
 
+from dualwrite import settings
 from dualwrite.edge import forms
 from dualwrite.edge.assets import GREEN_IF_COMPARED, PARITY_IF_EQUAL
 from dualwrite.edge.errors import FAILS_AT_ONCE
@@ -39,6 +40,7 @@ else:
 
 
 @dag(
+    dag_id=settings.named("reconcile_dual_writes"),
     description="Every 15 minutes: did recent writes arrive in Supabase? Fails if not, and repairs when asked.",
     schedule="*/15 * * * *",
     start_date=datetime(2026, 1, 15, tzinfo=UTC),
@@ -49,7 +51,7 @@ else:
     on_failure_callback=CALLBACK,  # none, unless the environment says so
     is_paused_upon_creation=True,
     tags=["dual-write", "firestore", "supabase"],
-    doc_md=__doc__,
+    doc_md=settings.said(__doc__),
     default_args={
         "owner": "dual-write",
         "pool": SOURCE_POOL,

@@ -53,7 +53,9 @@ def main(dag_id: str, conf: str, marked: str | None = None) -> None:
     from airflow.dag_processing.dagbag import BundleDagBag
 
     folder = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
-    bag = BundleDagBag(f"{folder}/{dag_id}.py", bundle_path=folder, bundle_name="dags-folder")
+    prefix = os.environ.get("DUALWRITE_PREFIX", "")
+    file = dag_id.removeprefix(f"{prefix}_") if prefix else dag_id
+    bag = BundleDagBag(f"{folder}/{file}.py", bundle_path=folder, bundle_name="dags-folder")
     dag = bag.dags[dag_id]
     for task in dag.tasks:
         task.retry_delay = timedelta(0)  # each attempt is made, without the half minute before it

@@ -36,7 +36,7 @@ def _app() -> Any:
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails, VariableDetails
     from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
-    from fastapi import Depends, FastAPI, HTTPException
+    from fastapi import Depends, FastAPI, HTTPException, Query
     from fastapi.responses import FileResponse
 
     may_read = Depends(requires_access_dag(method="GET", param_dag_id=DAG_ID))  # 401 without login, 403 without right
@@ -50,10 +50,15 @@ def _app() -> Any:
     )
 
     @app.get("/may")
-    def may(user: Any = Depends(get_user)) -> dict[str, Any]:  # noqa: B008 - FastAPI's own way
-        """Who this viewer is, for the sign-off, and what they may do: the page has no buttons that Airflow would refuse."""
-        asks, dag = get_auth_manager().is_authorized_dag, DagDetails(id=DAG_ID)
-        sets, variable = get_auth_manager().is_authorized_variable, VariableDetails(key=SWITCH)
+    def may(
+        prefix: str = Query("", pattern=r"^([a-z][a-z0-9_]{0,39})?$"),
+        user: Any = Depends(get_user),  # noqa: B008 - FastAPI's own way
+    ) -> dict[str, Any]:
+        """Who this viewer is, for the sign-off, and what they may do: the page has no buttons that Airflow would refuse. `prefix`:
+        of the bundle whose page it is, one of several in this Airflow."""
+        of_bundle = f"{prefix}_" if prefix else ""
+        asks, dag = get_auth_manager().is_authorized_dag, DagDetails(id=of_bundle + DAG_ID)
+        sets, variable = get_auth_manager().is_authorized_variable, VariableDetails(key=of_bundle + SWITCH)
         return {
             "trigger": asks(method="POST", access_entity=DagAccessEntity.RUN, details=dag, user=user),
             "unpause": asks(method="PUT", details=dag, user=user),

@@ -107,7 +107,11 @@ def _checked(module: ModuleType, named: str | None) -> ModuleType:
 
 
 def _load() -> ModuleType:
-    named = settings.named_catalog()
+    try:
+        named = settings.named_catalog()
+        settings.prefix()  # its names are made at import everywhere
+    except settings.SettingsError as error:
+        raise CatalogError(str(error)) from None
     if named is None:
         from dualwrite import shipped_catalog
 

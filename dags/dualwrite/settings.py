@@ -1,22 +1,70 @@
-"""What an installation names beside the bundle, so that a new version of the bundle needs no merge: its catalog and its folder
-of migrations. Two environment variables, read here alone; empty means unset."""
+"""What an installation names beside the bundle, so that a new version of the bundle needs no merge. Read here alone.
+
+The settings are in a file `dualwrite.toml` beside dags/ (or in it, where a platform syncs nothing else), or else in the
+environment, under DUALWRITE_ and their name in capitals; empty means unset. Where the file is there, the environment isn't asked for
+them: bundles of one Airflow share it.
+
+    prefix = "shop"
+    catalog = "own/catalog.py"
+    migrations = "own/migrations"
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import tomllib
+from functools import cache
 from pathlib import Path
 
 CATALOG = "DUALWRITE_CATALOG"
 """A module (my_app.catalog), or a Python file's path."""
 MIGRATIONS = "DUALWRITE_MIGRATIONS"
 """A folder's path."""
+PREFIX = "DUALWRITE_PREFIX"
+"""What the names in Airflow begin with, before an underscore."""
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds dags/. Relative paths begin here: Airflow's components have various working directories."""
+FILE = "dualwrite.toml"
+
+_KNOWN = ("catalog", "migrations", "prefix", "source_pool", "target_pool")
+
+
+class SettingsError(ValueError):
+    """A setting can't be used. Says the rule, the place and the remedy."""
+
+
+def prefix() -> str:
+    """What the ids of DAGs and connections, and the names of Variables and assets, begin with; mostly nothing."""
+    given = _given("prefix")
+    if given and not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", given):
+        raise SettingsError(
+            f"A prefix is a lower-case letter, then lower-case letters, digits and _, at most 40: {PREFIX}, or prefix in {FILE}, is "
+            f"{given!r}. Correct it."
+        )
+    return f"{given}_" if given else ""
+
+
+def named(name: str) -> str:
+    """A DAG, connection, Variable or asset of ours as it is called in this Airflow, in which there may be another bundle."""
+    return f"{prefix()}{name}"
+
+
+def said(text: str) -> str:
+    """A text in which each DAG, connection and Variable of ours is called so."""
+    if not prefix():
+        return text
+    text = text.replace("(/plugin/parity)", f"(/plugin/parity?prefix={prefix().removesuffix('_')})")
+    return re.sub(
+        r"\b(?=(?:apply_migrations|backfill_gap|reconcile_[a-z<{]|firestore_default|supabase_(?:default|migrations)\b|dual_write_enabled))",
+        prefix(),
+        text,
+    )
 
 
 def named_catalog() -> str | None:
     """The module or path that the catalog is loaded from; None: the shipped catalog."""
-    return os.environ.get(CATALOG, "").strip() or None
+    return _given("catalog")
 
 
 def catalog_file() -> str:
@@ -31,5 +79,36 @@ def role_file(name: str) -> str:
 
 def own_migrations() -> Path | None:
     """The folder of the app's own migrations, which may be missing on this machine; None: there is none."""
-    named = os.environ.get(MIGRATIONS, "").strip()
+    named = _given("migrations")
     return (ROOT / named).resolve() if named else None
+
+
+def pool(side: str) -> str:
+    """The Airflow pool of the tasks on one side, source or target."""
+    return _given(f"{side}_pool") or "default_pool"
+
+
+def _given(name: str) -> str | None:
+    found = _from_file(ROOT)
+    value = os.environ.get(f"DUALWRITE_{name.upper()}", "") if found is None else found.get(name, "")
+    return value.strip() or None
+
+
+@cache
+def _from_file(root: Path) -> dict[str, str] | None:
+    """The settings of the file; None if there is none."""
+    path = next((path for path in (root / FILE, root / "dags" / FILE) if path.is_file()), None)
+    if path is None:
+        return None
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise SettingsError(
+            f"The settings are TOML, in UTF-8: {path} is not. Correct it, as docs/catalog.md shows."
+        ) from None
+    wrong = sorted(name for name, value in found.items() if name not in _KNOWN or not isinstance(value, str))
+    if wrong:
+        raise SettingsError(
+            f"Settings are {', '.join(_KNOWN)}, each a text: {path} has {', '.join(map(repr, wrong))}. Correct the file."
+        )
+    return found

@@ -1,10 +1,13 @@
 // What the page knows comes from Airflow's REST API with the viewer's session.
 
+import { named, PREFIX, prefixesOf } from "./bundles.js";
 import { overlaid } from "./facts.js";
 
-export const RECONCILE = "reconcile_dual_writes";
-export const BACKFILL = "backfill_gap";
-export const MIGRATIONS = "apply_migrations";
+export const RECONCILE = named("reconcile_dual_writes");
+export const BACKFILL = named("backfill_gap");
+export const MIGRATIONS = named("apply_migrations");
+export const HOME = `plugin/parity${PREFIX ? `?prefix=${PREFIX}` : ""}`; // in Airflow's window
+export const SWITCH = named("dual_write_enabled");
 export const OURS = [RECONCILE, BACKFILL, MIGRATIONS];
 
 const RUNS = 200;
@@ -45,7 +48,12 @@ export const unpause = (dagId) => pause(dagId, false);
 export const trigger = (dagId, conf) => call("POST", at(dagId, "dagRuns"), { logical_date: null, conf });
 
 // What this viewer may do. Where nobody tells (an older plugin), the buttons are there, and Airflow refuses.
-export const may = () => call("GET", "may", undefined, "./").catch(() => ({ trigger: true, unpause: true, switch: false }));
+export const may = () => call("GET", PREFIX ? `may?prefix=${PREFIX}` : "may", undefined, "./").catch(() => ({ trigger: true, unpause: true, switch: false }));
+
+// The prefixes of all bundles in this Airflow that the viewer may see.
+export async function bundles() {
+  return prefixesOf((await call("GET", "dags?dag_id_pattern=%25reconcile_dual_writes&limit=100")).dags.map((found) => found.dag_id));
+}
 
 // The states of a run's tasks; a mapped task has several instances.
 export async function tasks(dagId, runId) {
@@ -144,7 +152,6 @@ async function changes(name) {
   return found && found.event_logs.filter((e) => e.extra?.includes(`"${name}"`));
 }
 
-const SWITCH = "dual_write_enabled";
 let kept = null; // the log is long, and asked for every few seconds while a run runs
 
 export async function switchOf(may) {

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { ALONE, alertItem, button, cell, done, formButton, OFF, pressButton, repairTitle, state } from "./buttons.js";
+import { choice } from "./bundles.js";
 import { trend } from "./chart.js";
 import { collectionsCard, countsCard } from "./collections.js";
 import { findingsCard, listCard } from "./differences.js";
@@ -18,6 +19,7 @@ const asked = new URLSearchParams(location.search);
 const page = document.getElementById("page");
 const SIGNS = { good: "✓", bad: "✕", unknown: "?" };
 let timer = 0;
+let bundles = null; // the prefixes of those in this Airflow, once they are known
 
 // --- the overview ----------------------------------------------------------------------------------------------------
 
@@ -116,7 +118,7 @@ function hero({ latest, dag, runs, running, stopped }, problems) {
     silent && el("p", { class: "problem" }, stopped ? `A later run failed: ${stopped} ` : "A later run ended without a report: ", named(newest), ", ",
       link(`dags/${api.RECONCILE}/runs/${encodeURIComponent(newest.dag_run_id)}/tasks/${stopped?.startsWith("Nothing was examined") ? "preflight" : "report"}`, "its log"), ". This page shows an older one."),
     dag.is_paused && el("p", { class: "problem" }, "The DAG is paused: nothing is compared until it is unpaused. ", link(`dags/${api.RECONCILE}`, "Open it")),
-    !report.dual_write_enabled && el("p", {}, "Dual-write is switched off (Variable dual_write_enabled): what is missing is expected."),
+    !report.dual_write_enabled && el("p", {}, `Dual-write is switched off (Variable ${api.SWITCH}): what is missing is expected.`),
     problems.length > 1 && el("p", { class: "buttons" }, pressButton(report.press, repairTitle(problems.filter((f) => f.alert?.press)), "primary", "all that is open")));
 }
 
@@ -204,9 +206,9 @@ function nothingYet({ dag, running, migrations, backfill, stopped }) {
 // --- one run ---------------------------------------------------------------------------------------------------------
 
 async function oneRun(dagId, runId) {
-  if (!api.OURS.includes(dagId)) return [el("h1", {}, "Parity"), el("p", { class: "card" }, "This run belongs to a DAG that this page is not about. ", link("plugin/parity", "Open the Parity page"))];
+  if (!api.OURS.includes(dagId)) return [el("h1", {}, "Parity"), el("p", { class: "card" }, "This run belongs to a DAG that this page is not about. ", link(api.HOME, "Open the Parity page"))];
   const [run, report] = await Promise.all([api.run(dagId, runId), api.report(dagId, runId)]);
-  const top = el("header", { class: "run" }, el("h1", {}, report?.verdict ?? plain(dagId)), el("p", {}, link("plugin/parity", "The Parity page")));
+  const top = el("header", { class: "run" }, el("h1", {}, report?.verdict ?? plain(dagId)), el("p", {}, link(api.HOME, "The Parity page")));
   if (!report) {
     if (!api.ended(run)) return [top, el("p", { class: "card" }, "The run is in progress. Its last task makes the report.")];
     const lost = (await api.tasks(dagId, runId).catch(() => [])).filter((t) => t.state === "failed");
@@ -255,7 +257,7 @@ async function refresh() {
   page.setAttribute("aria-busy", "true");
   try {
     let content;
-    state.may = await api.may();
+    [state.may, bundles] = await Promise.all([api.may(), bundles ?? api.bundles().catch(() => [])]);
     if (asked.get("signoff")) content = await signOffPage();
     else if (asked.get("run_id")) content = await oneRun(asked.get("dag_id"), asked.get("run_id"));
     else {
@@ -300,7 +302,8 @@ function show(content) {
   const at = controls().indexOf(document.activeElement);
   const name = at >= 0 ? document.activeElement.textContent : "";
   const unfolded = [...page.querySelectorAll("details[open] > summary")].map((s) => s.textContent);
-  page.replaceChildren(...content.flat().filter(Boolean));
+  const others = bundles && !asked.get("run_id") && choice(bundles);
+  page.replaceChildren(...[others, ...content.flat()].filter(Boolean));
   for (const summary of page.querySelectorAll("summary")) summary.parentElement.open = unfolded.includes(summary.textContent);
   const again = controls();
   if (at >= 0) (again[at]?.textContent === name ? again[at] : again.find((c) => c.textContent === name))?.focus();

@@ -11,7 +11,7 @@ const WHERE = {
   drift: (some) => (some ? el("a", { href: "#open" }, "See what is open") : el("a", { href: "#collections" }, "See the collections")),
   clean: () => link(`dags/${api.RECONCILE}/runs`, "See the runs"),
   rejected: (some) => (some ? el("a", { href: "#open" }, "See what is open") : el("a", { href: "#collections" }, "See the collections")),
-  migrations: () => link(`dags/${api.MIGRATIONS}`, "Open apply_migrations"),
+  migrations: () => link(`dags/${api.MIGRATIONS}`, `Open ${api.MIGRATIONS}`),
   alive: () => link("variables", "See the Variables"),
   derived: () => el("a", { href: "#collections" }, "See the collections"),
 };

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { button, state } from "./buttons.js";
 import { ago, el, say, when } from "./dom.js";
 
-const NAME = "dual_write_enabled";
+const NAME = api.SWITCH;
 const MEANS = {
   true: "Dual-write is expected to be on: what is missing, stale or extra fails a run, and may be repaired.",
   false: "Dual-write is off on purpose: what is missing, stale or extra is expected. It is counted and kept open, but fails no run and isn't repaired.",

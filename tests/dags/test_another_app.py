@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,3 +111,78 @@ def test_the_doctor_says_what_is_wrong_with_the_catalog(environment):
     assert done.returncode == 1
     assert "TO DO  catalog: DUALWRITE_CATALOG names a module or a Python file: /nowhere.py is no file." in done.stdout
     assert "Traceback" not in done.stderr
+
+
+BOTH = """
+import json, os, sys
+folder = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
+sys.path.insert(0, folder)
+from airflow.dag_processing.dagbag import BundleDagBag
+bag = BundleDagBag(folder, bundle_path=folder, bundle_name=os.environ["BUNDLE"])
+from dualwrite import settings
+from dualwrite.edge import assets, connections
+found = {
+    "dags": list(bag.dags),
+    "assets": sorted(a.name for a in (assets.PARITY, assets.PARITY_IF_EQUAL, assets.GREEN, assets.GREEN_IF_COMPARED)),
+    "outlets": sorted({o.name for d in bag.dags.values() for t in d.tasks for o in t.outlets}),
+    "connections": [connections.SOURCE_CONNECTION, connections.TARGET_CONNECTION, connections.MIGRATIONS_CONNECTION],
+    "pools": sorted({t.pool for d in bag.dags.values() for t in d.tasks}),
+    "texts": "\\n".join(d.doc_md for d in bag.dags.values()),
+    "collections": [t for d in bag.dags.values() for t in d.task_dict if t.startswith("collections.")],
+}
+print("RESULT " + json.dumps({"errors": bag.import_errors, "found": found}))
+"""
+
+
+def test_two_bundles_in_one_airflow_share_no_name(firestore, empty_dsn, environment, warm_airflow, tmp_path):
+    """Two checkouts with a file of settings each, in one environment. Each is parsed in a process of its own, as Airflow does."""
+    world2.load(firestore, empty_dsn)
+    with psycopg.connect(empty_dsn) as connection:
+        drafted = draft(firestore, connection, "shop")
+    found = {}
+    for name, prefix in (("first", ""), ("second", "shop")):
+        root = tmp_path / name
+        shutil.copytree(airflow_home.ROOT / "dags", root / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+        (root / "catalog.py").write_text(drafted)
+        own = f'prefix = "{prefix}"\ncatalog = "catalog.py"\nsource_pool = "shop_source"\ntarget_pool = "shop_target"\n'
+        (root / settings.FILE).write_text(own if prefix else "")
+        given = {"AIRFLOW__CORE__DAGS_FOLDER": str(root / "dags"), "BUNDLE": name, "PYTHONPATH": str(root / "dags")}
+        done = warm_airflow(["-c", BOTH], environment | given)
+        [line] = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")] or [done.stderr[-3000:]]
+        told = json.loads(line.removeprefix("RESULT "))
+        assert told["errors"] == {}
+        found[name] = told["found"]
+    one, other = found["first"], found["second"]
+    assert set(one["dags"]) == {"apply_migrations", "backfill_gap", "reconcile_dual_writes"}
+    for names in ("dags", "assets", "connections"):
+        assert other[names] == [f"shop_{name}" for name in one[names]]
+    assert set(other["outlets"]) <= set(other["assets"])
+    assert one["pools"] == ["default_pool"]
+    assert other["pools"] == ["shop_source", "shop_target"]
+    assert "Variable `shop_reconcile_repair`" in other["texts"]
+    assert not re.search(
+        r"(?<!shop_)\b(apply_migrations|backfill_gap|reconcile_dual|reconcile_<|dual_write_en)", other["texts"]
+    )
+    assert not set(one["collections"]) & set(other["collections"])
+
+
+def test_a_prefixed_bundle_runs_with_its_own_connections(firestore, emulator, empty_dsn, home, warm_airflow, tmp_path):
+    """Nothing is asked of a name without the prefix, nor remembered under one."""
+    world2.load(firestore, empty_dsn)
+    with psycopg.connect(empty_dsn) as connection:
+        named = _own(tmp_path / "own", draft(firestore, connection, "shop"))
+        for file in sorted((airflow_home.ROOT / "sql/migrations").glob("*.sql")):
+            connection.execute(file.read_text())
+    plain = airflow_home.environment(home, emulator=emulator, project=firestore.project, target=empty_dsn)
+    renamed = {re.sub("^AIRFLOW_CONN_", "AIRFLOW_CONN_SHOP_", name): value for name, value in plain.items()}
+    conf = {
+        "mode": "apply",
+        "scope": "all",
+        "since": world2.EXPORTED.isoformat(),
+        "collections": ["stores", "customers"],
+    }
+    given = {**renamed, **named, settings.PREFIX: "shop"}
+    ended = run_dag(given, "shop_backfill_gap", conf, python=warm_airflow)
+    assert ended.state == "success", ended.log[-3000:]
+    assert ended.report["dag_id"] == "shop_backfill_gap"
+    assert one(empty_dsn, "SELECT string_agg(DISTINCT dag_id, ' ') FROM dualwrite.runs") == "shop_backfill_gap"

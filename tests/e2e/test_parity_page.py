@@ -546,6 +546,33 @@ def test_an_api_that_fails_is_told_with_what_to_do(page, stub, status, says):
     expect(page.get_by_role("alert")).to_contain_text(says)
 
 
+def test_each_bundle_of_one_airflow_has_its_page(page, stub):
+    """The plugin is loaded once: the page offers both, and each asks and triggers its own DAGs alone."""
+    for other in ("backfill_gap", "apply_migrations"):
+        stub.answers |= about(f"shop_{other}", None)
+    theirs = json.dumps(report_of(_collection("orders", MISSING))).replace(DAG, f"shop_{DAG}")
+    stub.answers |= about(f"shop_{DAG}", json.loads(theirs))
+    stub.answers[f"dags/shop_{DAG}/details"] = (200, DETAILS)
+    named = [DAG, f"shop_{DAG}", "another_reconcile_dual_writes_of_theirs"]
+    stub.answers["dags"] = (200, {"dags": [{"dag_id": name} for name in named]})
+    _open(page, stub, report_of(_collection("posts", MISSING)))
+    bundles = page.get_by_role("navigation", name="Bundles")
+    expect(bundles).to_have_text("Bundles in this Airflow: without a prefix shop")
+    expect(page.get_by_role("button", name="Repair… missing posts")).to_be_visible()
+    bundles.get_by_role("link", name="shop").click()
+    page.locator("main[aria-busy=false]").wait_for()
+    expect(page.get_by_role("button", name="Repair… missing orders")).to_be_visible()
+    page.get_by_role("button", name="Repair… missing orders").click()
+    page.get_by_role("dialog").locator("button[type=submit]").click()
+    expect(page.locator(".note")).to_contain_text("Asked for")
+    assert [path for path, _ in stub.posted] == [f"dags/shop_{DAG}/dagRuns"]
+    del stub.answers["dags"]
+    page.goto(f"{stub.url}?dag_id=shop_{DAG}&run_id={RUN}")
+    expect(page.locator("h1")).not_to_contain_text("not about")
+    page.goto(stub.url.replace("/parity/", "/plugin/parity") + "?prefix=shop")
+    expect(page.frame_locator("iframe").get_by_role("button", name="Repair… missing orders")).to_be_visible()
+
+
 def test_before_the_first_run_the_page_says_what_to_do_first(page, stub):
     _open(page, stub, None)
     expect(page.locator("main")).to_contain_text("Nothing has been compared yet")

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from dualwrite.postgres import Connection
     from dualwrite.postgres.target import Target
 
-SOURCE_CONNECTION = "firestore_default"
-TARGET_CONNECTION = "supabase_default"
-MIGRATIONS_CONNECTION = "supabase_migrations"
+SOURCE_CONNECTION = settings.named("firestore_default")
+TARGET_CONNECTION = settings.named("supabase_default")
+MIGRATIONS_CONNECTION = settings.named("supabase_migrations")
 
 _MIGRATION_SECONDS = 3600.0
 """Seconds after which a migration's statement counts as hung: building an index may take long."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.configuration import conf
 
+from dualwrite import settings
 from dualwrite.model.run_report import Answer
 
 
@@ -38,4 +39,5 @@ def answer(context: Mapping[str, Any], task_id: str) -> Answer | None:
 def page_link() -> str:
     """The Parity page's address, for alerts to link to; empty if Airflow doesn't know its own address."""
     base = conf.get("api", "base_url", fallback=None)
-    return f"{base.rstrip('/')}/plugin/parity" if base else ""
+    prefix = settings.prefix().removesuffix("_")
+    return f"{base.rstrip('/')}/plugin/parity{f'?prefix={prefix}' if prefix else ''}" if base else ""

@@ -17,18 +17,18 @@ from dualwrite.model.errors import CatalogError
 def main() -> int:
     # So that Airflow looks into its own database too: a connection may have been made in the UI.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    from dualwrite.runs import doctor
-
     try:
         from dualwrite.catalog import CATALOG
     except CatalogError as error:
-        sys.stdout.write(f"{doctor.Line('catalog', str(error))}\n\n1 to do\n")
+        sys.stdout.write(f"TO DO  catalog: {error}\n\n1 to do\n")
         return 1
     from dualwrite.edge import roles
     from dualwrite.edge.connections import source, target_connection
+    from dualwrite.runs import doctor
 
     todo = 0
-    catalog = doctor.Line("catalog", note=settings.named_catalog() or "the shipped one")
+    told = f", names begin with {settings.prefix()}" if settings.prefix() else ""
+    catalog = doctor.Line("catalog", note=(settings.named_catalog() or "the shipped one") + told)
     for line in chain([catalog], doctor.examine(source, target_connection, CATALOG), roles.lines()):
         todo += line.fault is not None
         sys.stdout.write(f"{line}\n")

@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Param
 
+from dualwrite import settings
 from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.migration_params import MigrationParams
@@ -30,6 +31,7 @@ def _form(params: type[Params], **defaults: Any) -> dict[str, Param]:
             names = list(CATALOG.names)
             field |= {"examples": names, "items": {"type": "string", "enum": names}}
         description = field.pop("description").replace("{collection}", CATALOG.names[0])
+        description = settings.said(description)
         form[name] = Param(value, description=description, **{"$schema": DIALECT}, **field)
     return form
 

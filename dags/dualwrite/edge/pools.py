@@ -4,10 +4,10 @@ DAG file. Read where the DAG files are parsed: set them for the dag-processor, t
 
 from __future__ import annotations
 
-import os
+from dualwrite import settings
 
-SOURCE_POOL = os.environ.get("DUALWRITE_SOURCE_POOL") or "default_pool"
+SOURCE_POOL = settings.pool("source")
 """Pool for tasks that read Firestore. Each holds one stream and one Postgres connection (`compare`: four of each)."""
 
-TARGET_POOL = os.environ.get("DUALWRITE_TARGET_POOL") or "default_pool"
+TARGET_POOL = settings.pool("target")
 """Pool for tasks that use Postgres alone, with one connection each."""

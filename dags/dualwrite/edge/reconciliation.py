@@ -13,7 +13,7 @@ from typing import Any
 from airflow.sdk import Variable
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSkipException
 
-from dualwrite import alerts
+from dualwrite import alerts, settings
 from dualwrite.catalog import CATALOG
 from dualwrite.edge import overdue
 from dualwrite.edge.assets import GREEN, GREEN_IF_COMPARED, PARITY, PARITY_IF_EQUAL
@@ -63,7 +63,7 @@ def params_of(context: Mapping[str, Any]) -> ReconcileParams:
         if found.get("max_billed_reads") is None:
             found = {**found, "max_billed_reads": SCHEDULED_MAX_BILLED_READS}
         for name in ReconcileParams.form():
-            variable = f"reconcile_{name}"
+            variable = settings.named(f"reconcile_{name}")
             text = Variable.get(variable, default=None)
             if text is None:
                 continue
@@ -100,10 +100,10 @@ def _from_variable(text: Any) -> Any:
 
 def dual_write_enabled() -> bool:
     """The rollback switch: Variable dual_write_enabled, true if there is none."""
-    text = str(Variable.get("dual_write_enabled", default="true")).strip().lower()
+    text = str(Variable.get(settings.named("dual_write_enabled"), default="true")).strip().lower()
     if text not in ("true", "false"):
         raise ParameterError(
-            f"Variable dual_write_enabled must be true or false: it is {text!r}. Correct it under Admin, Variables."
+            f"Variable {settings.named('dual_write_enabled')} must be true or false: it is {text!r}. Correct it under Admin, Variables."
         )
     return text == "true"
 

@@ -98,7 +98,7 @@ def check(
         _ = target.connection  # made now, so that what is wrong with it is said here
     except postgres.ConnectError as error:
         message = (
-            f"Can't connect to Postgres: {error}. Check host, port, user and password of connection supabase_default, "
+            f"Can't connect to Postgres: {error}. Check host, port, user and password of connection {settings.named('supabase_default')}, "
             "and that the server is up."
         )
         # A server that is full or starts up is worth the task's retry.
@@ -107,7 +107,7 @@ def check(
         faults = []
         if not schema_is_checked:
             schema.require_tables(connection)
-            faults += schema.missing_grants(connection, writes=remembers)
+            faults += schema.missing_grants(connection, writes=remembers) or schema.shared_with(connection)
         faults += [
             *privileges.missing_on_database(connection, "TEMPORARY"),
             *target_faults(connection, catalog, collections, writes=writes),
@@ -337,7 +337,7 @@ def _role_faults(connection: Connection, writes: bool) -> list[str]:
         faults.append(
             "The server is read-only: "
             + (
-                "it is a replica. Point connection supabase_default at the primary."
+                f"it is a replica. Point connection {settings.named('supabase_default')} at the primary."
                 if replica
                 else "default_transaction_read_only is on for the server, the database or the role. Supabase sets it where the disk "
                 "is nearly full: give it room."
@@ -431,7 +431,7 @@ def _table_faults(
     if not live:
         return [
             f"Table {table} is missing, or the role can't see it: the role may lack USAGE on its schema. Run the "
-            f"DAG apply_migrations, grant USAGE, or correct the table's name in {catalog} (without a schema it is public)."
+            f"DAG {settings.named('apply_migrations')}, grant USAGE, or correct the table's name in {catalog} (without a schema it is public)."
         ]
     faults = []
     for column in collection.columns:
@@ -533,12 +533,16 @@ def check_not_empty(source: Source, target: Target, catalog: Catalog) -> datetim
         if documents and rows:
             continue
         where, other, check = (
-            ("Firestore", "project or database", "project and database of connection firestore_default")
+            (
+                "Firestore",
+                "project or database",
+                f"project and database of connection {settings.named('firestore_default')}",
+            )
             if not documents
             else (
                 f"table {collection.table}",
                 "database or role",
-                "host, database and role of connection supabase_default",
+                f"host, database and role of connection {settings.named('supabase_default')}",
             )
         )
         raise PreflightError(

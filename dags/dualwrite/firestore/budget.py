@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dualwrite import settings
 from dualwrite.model import cost
 from dualwrite.model.errors import BudgetError
 
@@ -77,5 +78,5 @@ class Budget:
             f"({cost.dollars(self._spent)}), and {what} would cost {reads:,}{' or more' if or_more else ''} "
             f"({cost.dollars(reads)}), so it was not read. Finished collections are kept; the others keep their watermark and "
             "are read by the next run. Trigger a run with a larger max_billed_reads; scheduled runs take it from Variable "
-            "reconcile_max_billed_reads."
+            f"{settings.named('reconcile_max_billed_reads')}."
         )

@@ -7,6 +7,7 @@ import time
 
 import grpc
 
+from dualwrite import settings
 from dualwrite.model.errors import SourceError
 
 _RETRIED = {
@@ -48,15 +49,16 @@ def explained(error: grpc.RpcError, what: str) -> SourceError:
     """Firestore's own message, and the remedy. Its messages name indexes and projects, not content."""
     code = error.code()
     details = (error.details() or "").strip()
+    named = settings.named("firestore_default")
     remedies = {
         grpc.StatusCode.FAILED_PRECONDITION: _precondition(details),
-        grpc.StatusCode.PERMISSION_DENIED: "Give the account of connection firestore_default the role "
+        grpc.StatusCode.PERMISSION_DENIED: f"Give the account of connection {named} the role "
         "roles/datastore.viewer in this project.",
-        grpc.StatusCode.UNAUTHENTICATED: "Check the key of connection firestore_default.",
+        grpc.StatusCode.UNAUTHENTICATED: f"Check the key of connection {named}.",
         # a key that Google refuses arrives as this too: gRPC's words are then "Getting metadata from plugin failed"
-        grpc.StatusCode.UNAVAILABLE: "Check the network, the key of connection firestore_default, or that the emulator "
+        grpc.StatusCode.UNAVAILABLE: f"Check the network, the key of connection {named}, or that the emulator "
         "runs at FIRESTORE_EMULATOR_HOST.",
-        grpc.StatusCode.NOT_FOUND: "Check the project and database of connection firestore_default.",
+        grpc.StatusCode.NOT_FOUND: f"Check the project and database of connection {named}.",
     }
     return SourceError(f"Firestore failed: {what} ended in {code.name}: {details}. {remedies.get(code, 'Run again.')}")
 
@@ -72,5 +74,6 @@ def _precondition(details: str) -> str:
             "run again when it is built."
         )
     if "datastore mode" in words:
-        return "This database is in Datastore mode. Set a database in native mode in connection firestore_default."
+        named = settings.named("firestore_default")
+        return f"This database is in Datastore mode. Set a database in native mode in connection {named}."
     return "Correct what it names, and run again."

@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 
 import tenacity
 
-from dualwrite import postgres
+from dualwrite import postgres, settings
 from dualwrite.model.errors import MigrationError
 from dualwrite.postgres import Connection, errors
 
@@ -74,7 +74,7 @@ def _why(state: tenacity.RetryCallState) -> str:
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, postgres.Error):
         return f"Postgres answered {postgres.condition(error)}."
-    return "Another run of apply_migrations is in progress."
+    return f"Another run of {settings.named('apply_migrations')} is in progress."
 
 
 _HOLDERS = postgres.sql.SQL(

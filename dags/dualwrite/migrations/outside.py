@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dualwrite import postgres
+from dualwrite import postgres, settings
 from dualwrite.migrations.execution import SEARCH_PATH, committing, execute, milliseconds, wait_for_answers
 from dualwrite.migrations.files import MigrationFile
 from dualwrite.migrations.ledger import begin_file, create_ledger, finish_file, is_applied
@@ -30,7 +30,7 @@ from dualwrite.postgres import Connection
 
 _CONSEQUENCE = (
     "It ran outside a transaction, so an invalid index may be left. Correct the file if it needs that, and run "
-    "apply_migrations again: it drops a half-built index and starts over."
+    f"{settings.named('apply_migrations')} again: it drops a half-built index and starts over."
 )
 
 
@@ -70,7 +70,7 @@ def apply_outside(
             if build is not None and not _is_valid(connection, build):
                 raise MigrationError(
                     f"{file.path.name}: index {build.name} is there and invalid, left by another interrupted CREATE INDEX "
-                    f"CONCURRENTLY. DROP INDEX CONCURRENTLY {_shown(connection, build)}; then run apply_migrations again."
+                    f"CONCURRENTLY. DROP INDEX CONCURRENTLY {_shown(connection, build)}; then run {settings.named('apply_migrations')} again."
                 )
         checkpoint(f"executed {file.version}")
         finish_file(connection, file, run_id)
@@ -95,7 +95,7 @@ def require_session(connect: Callable[[], Connection]) -> None:
         raise MigrationError(
             "A file outside a transaction needs a session of its own, for its time limits, and the connection goes "
             "through a pooler in transaction mode. Use the direct connection, or the pooler in session mode (port 5432), "
-            "to run apply_migrations."
+            f"to run {settings.named('apply_migrations')}."
         )
 
 
@@ -183,6 +183,6 @@ def _is_built(connection: Connection, file: MigrationFile, build: IndexBuild, *,
     if not same:
         raise MigrationError(
             f"{file.path.name} has changed since an interrupted run built index {name} from it. "
-            f"DROP INDEX CONCURRENTLY {index.as_string(connection)}; then run apply_migrations again."
+            f"DROP INDEX CONCURRENTLY {index.as_string(connection)}; then run {settings.named('apply_migrations')} again."
         )
     return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from dualwrite import settings
 from dualwrite.postgres import Connection, answers, transaction
 
 Relation = dict[str, dict[str, Any]]
@@ -198,6 +199,6 @@ def invalid_indexes(connection: Connection, schemas: Iterable[str]) -> list[str]
     ).fetchall()
     return [
         f"{name}: index is invalid, left by an interrupted CREATE INDEX CONCURRENTLY; "
-        f"remedy: DROP INDEX CONCURRENTLY {name}; then run apply_migrations again"
+        f"remedy: DROP INDEX CONCURRENTLY {name}; then run {settings.named('apply_migrations')} again"
         for (name,) in rows
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from dualwrite import postgres
+from dualwrite import postgres, settings
 from dualwrite.migrations.plan import make_plan
 from dualwrite.migrations.verify import verify, web_client_state, web_client_tables
 from dualwrite.model.alert import alert
@@ -16,7 +16,7 @@ from dualwrite.model.run_report import VERSION, Alert, MigrationsReport, Migrati
 from dualwrite.postgres import Connection, privileges
 from dualwrite.postgres.remembered import interventions
 
-DAG_ID = "apply_migrations"
+DAG_ID = settings.named("apply_migrations")
 
 _WOULD_BE = {"pending": "would be applied", "interrupted": "would be finished"}
 

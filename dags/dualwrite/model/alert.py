@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
+from dualwrite import settings
 from dualwrite.model.run_report import Alert, Conf, Press
 from dualwrite.model.verdicts import DRIFT
 
@@ -36,6 +37,6 @@ def line(alert: Alert, page: str = "") -> str:
 
 
 def _at(page: str, wanted: Press) -> str:
-    if not page or wanted["dag"] != "reconcile_dual_writes":
+    if not page or wanted["dag"] != settings.named("reconcile_dual_writes"):
         return ""
-    return f" at {page}?conf={quote(json.dumps(wanted['conf'], separators=(',', ':')))}"
+    return f" at {page}{'&' if '?' in page else '?'}conf={quote(json.dumps(wanted['conf'], separators=(',', ':')))}"

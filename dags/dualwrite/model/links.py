@@ -6,10 +6,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from dualwrite import settings
 from dualwrite.model.declaration import Collection
 from dualwrite.model.errors import ParameterError
 
-VARIABLES = {name: f"dualwrite_link_{name}" for name in ("document", "row", "sentry")}
+VARIABLES = {name: settings.named(f"dualwrite_link_{name}") for name in ("document", "row", "sentry")}
 """What a link leads to, and the Variable that holds its template."""
 
 PLACEHOLDERS = (

@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from dualwrite import settings
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.looks import Look, SweepLook
@@ -28,7 +29,7 @@ from dualwrite.runs.tripwire import wire as tripwire
 
 log = logging.getLogger(__name__)
 
-DAG_ID = "backfill_gap"
+DAG_ID = settings.named("backfill_gap")
 JOURNAL_DAYS = 30
 """How long the rows as they were before a write are kept."""
 

@@ -80,7 +80,10 @@ def examine(
     except DualWriteError as error:
         yield Line("Postgres", str(error))
     except postgres.ConnectError as error:
-        yield Line("Postgres", f"can't connect: {error}. Correct connection supabase_default, or start the server.")
+        yield Line(
+            "Postgres",
+            f"can't connect: {error}. Correct connection {settings.named('supabase_default')}, or start the server.",
+        )
     except postgres.Error as error:
         yield Line("Postgres", f"a statement ended in {postgres.condition(error)}. Run the doctor again.")
 
@@ -110,7 +113,11 @@ def _source(source: Source, catalog: Catalog) -> Generator[Line, None, timedelta
             [scan] = scans(collection, None)
             number, moment = source.count(scan)
             ahead = moment - datetime.now(UTC)
-            fault = None if number else "it has no documents. Check the project of connection firestore_default."
+            fault = (
+                None
+                if number
+                else f"it has no documents. Check the project of connection {settings.named('firestore_default')}."
+            )
             yield Line(f"Firestore {source.project}, {collection.name}", fault, f"{number:,} documents")
     for scan in _indexed(catalog):
         what = f"Firestore index {scan.collection_id}.{scan.check_field}"
@@ -208,14 +215,17 @@ def _migrations(connection: Connection) -> Generator[Line, None, bool]:
     if refused:
         yield Line("migrations", "refused: " + "; ".join(refused) + ".")
     elif waiting:
-        yield Line("migrations", f"pending: {', '.join(waiting)}. Run the DAG apply_migrations with mode=apply.")
+        yield Line(
+            "migrations",
+            f"pending: {', '.join(waiting)}. Run the DAG {settings.named('apply_migrations')} with mode=apply.",
+        )
     else:
         yield Line("migrations", note=f"{len(steps)} applied")
     try:
         with postgres.transaction(connection, read_only=True):
             schema.require_tables(connection)
             missing = [
-                *schema.missing_grants(connection, writes=True),
+                *(schema.missing_grants(connection, writes=True) or schema.shared_with(connection)),
                 *privileges.missing_on_database(connection, "TEMPORARY"),
             ]
     except PreflightError:
@@ -270,9 +280,11 @@ def _age(connection: Connection, catalog: Catalog, now: datetime) -> Line:
     if never:
         return Line(
             "last complete comparison",
-            f"never, of {', '.join(never)}. Run backfill_gap with mode=apply, or reconcile_dual_writes with scope=sweep.",
+            f"never, of {', '.join(never)}. Run {settings.named('backfill_gap')} with mode=apply, or {settings.named('reconcile_dual_writes')} with scope=sweep.",
         )
     oldest, name = min((datetime.fromisoformat(swept[name]), name) for name in catalog.names)
     age = f"{(now - oldest).total_seconds() / 3600:.1f} h ago ({name})"
     late = now - oldest > _STALE
-    return Line("last complete comparison", f"{age}. Unpause reconcile_dual_writes." if late else None, age)
+    return Line(
+        "last complete comparison", f"{age}. Unpause {settings.named('reconcile_dual_writes')}." if late else None, age
+    )

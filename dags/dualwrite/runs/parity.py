@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from dualwrite import settings
 from dualwrite.model import report
 from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.run_report import Parity, RunFacts
@@ -38,7 +39,7 @@ def parity(whole: RunFacts, collections: Sequence[str], *, fails: bool) -> Parit
 
 def _run(whole: RunFacts, *, fails: bool) -> str | None:
     if not whole["dual_write_enabled"]:
-        return "Variable dual_write_enabled is false"
+        return f"Variable {settings.named('dual_write_enabled')} is false"
     return "this run fails" if fails else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 
+from dualwrite import settings
 from dualwrite.model.render import moment
 from dualwrite.model.run_report import Check, MigrationsStanding, Ready, RunFacts
 from dualwrite.model.verdicts import DRIFT, Verdict
@@ -109,7 +110,7 @@ def _migrations(found: MigrationsStanding) -> Check:
 def _alive(whole: RunFacts) -> Check:
     title, activity = "Dual-write is alive", whole["operations"]
     if not whole["dual_write_enabled"]:
-        return _check("alive", title, False, "Variable dual_write_enabled is false.")
+        return _check("alive", title, False, f"Variable {settings.named('dual_write_enabled')} is false.")
     if whole["problem"]:
         return _check("alive", title, False, whole["problem"])
     if not activity or (activity["total"] is None and whole["operations_declared"]):

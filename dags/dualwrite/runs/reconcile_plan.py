@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
+from dualwrite import settings
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.units import ROW_LABEL, Policy, unit_of
 from dualwrite.firestore.budget import Budget
@@ -31,7 +32,7 @@ from dualwrite.postgres.target import Target
 from dualwrite.runs.record import BaseRun
 from dualwrite.runs.tripwire import baselines
 
-DAG_ID = "reconcile_dual_writes"
+DAG_ID = settings.named("reconcile_dual_writes")
 JOURNAL_DAYS = 30
 RUNS_DAYS = 400
 

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from dualwrite import settings
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.looks import Look, RepairLook
@@ -289,7 +290,7 @@ def may_write(run: Run) -> None:
         )
     if run.switch is not None and not run.switch():
         raise BrakeError(
-            "Nothing is repaired while dual-write is switched off: Variable dual_write_enabled is false now. Set it to true "
+            f"Nothing is repaired while dual-write is switched off: Variable {settings.named('dual_write_enabled')} is false now. Set it to true "
             "when the app dual-writes again, then trigger a new run."
         )
     if not run.plan.repairs:

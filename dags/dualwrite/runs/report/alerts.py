@@ -245,7 +245,9 @@ def _difference(facts: RunFacts, name: str, verdict: Verdict, lines: Sequence[Op
     parts, wanted = _remedy(name, verdict, reasons, facts["declared"])
     parts += filter(None, (facts["references"].get(str(reason), {}).get(name) for reason in reasons))
     if not facts["dual_write_enabled"]:
-        parts.append("Variable dual_write_enabled is false, so nothing is repaired until it is true again")
+        parts.append(
+            f"Variable {settings.named('dual_write_enabled')} is false, so nothing is repaired until it is true again"
+        )
     return alert(
         "; ".join([f"{name}: {reasons.total():,} {verdict} since {moment(since)} ({why})", *parts]),
         collection=name,
@@ -354,6 +356,6 @@ def _too_old(what: Literal["examined", "swept"], hours: Mapping[str, float | Non
     listed = ", ".join(f"{name} ({'never' if age is None else f'{age:,.0f} h ago'})" for name, age in old.items())
     text = (
         f"No {_DONE[what]} in the last {limit:g} hours (max_{what}_age_hours): {listed}. Select these collections "
-        "again (Variable reconcile_collections), or see why their comparison fails"
+        f"again (Variable {settings.named('reconcile_collections')}), or see why their comparison fails"
     )
     return [alert(text, kind=f"not_{what}_lately", press=_sweep(list(old)) if what == "swept" else None)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from dualwrite import settings
 from dualwrite.model import cost, coverage, report
 from dualwrite.model.render import Block, Heading, Paragraph, Table, moment
 from dualwrite.model.run_report import Age, RunFacts, RunReport, TripwireResult, UndoneRun
@@ -140,12 +141,12 @@ def described(whole: RunReport) -> list[Block]:
     if not whole["dual_write_enabled"]:
         blocks.append(
             Paragraph(
-                "Variable dual_write_enabled is false: differences are expected, stay open, and are not repaired."
+                f"Variable {settings.named('dual_write_enabled')} is false: differences are expected, stay open, and are not repaired."
             )
         )
     equal = whole["parity"]
     says = "is updated: nothing differs" if equal["equal"] else f"isn't updated: {'; '.join(equal['why_not'])}"
-    blocks.append(Paragraph(f"Asset dual-write-parity {says}."))
+    blocks.append(Paragraph(f"Asset {settings.named('dual-write-parity')} {says}."))
     blocks.append(Paragraph(cost.billed(whole["billed_reads"])))
     covered = whole["coverage"].items()
     blocks += coverage.described(coverage.Coverage.from_json(name, given) for name, given in covered)

@@ -1,0 +1,36 @@
+// Of several bundles in one Airflow each has a prefix, with which its DAGs, Variables and connections begin. The address of this page,
+// or of Airflow's window around it, names it: ?prefix=shop; or a run's DAG does.
+
+import { el } from "./dom.js";
+
+const OURS = /^(?:([a-z][a-z0-9_]*)_)?(?:reconcile_dual_writes|backfill_gap|apply_migrations)$/;
+
+const prefixOf = (dagId) => OURS.exec(dagId)?.[1] ?? "";
+
+function asked(name) {
+  const own = new URLSearchParams(location.search).get(name);
+  if (own !== null || window.parent === window) return own;
+  try {
+    return new URLSearchParams(window.parent.location.search).get(name);
+  } catch {
+    return null; // another origin frames us
+  }
+}
+
+export const PREFIX = prefixOf(asked("dag_id") ?? `${asked("prefix") ?? ""}_backfill_gap`);
+
+// A DAG or Variable of ours as it is called here.
+export const named = (name) => (PREFIX ? `${PREFIX}_${name}` : name);
+
+// The prefixes of bundles, of the ids of DAGs; "" of the one without.
+export const prefixesOf = (dagIds) => [...new Set(dagIds.filter((id) => OURS.test(id)).map(prefixOf))].sort();
+
+const hrefOf = (prefix) => (prefix ? `?prefix=${encodeURIComponent(prefix)}` : "?prefix=");
+
+// Links to the pages of the other bundles; nothing if there is just this one.
+export function choice(prefixes) {
+  if (prefixes.every((prefix) => prefix === PREFIX)) return null;
+  const nameOf = (prefix) => prefix || "without a prefix";
+  const shown = prefixes.map((prefix) => [" ", prefix === PREFIX ? el("strong", { "aria-current": "page" }, nameOf(prefix)) : el("a", { href: hrefOf(prefix) }, nameOf(prefix))]);
+  return el("nav", { class: "quiet bundles", "aria-label": "Bundles" }, "Bundles in this Airflow:", ...shown.flat());
+}
