@@ -53,6 +53,11 @@ class Wanted:
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     kept: dict[str, set[Key]] = field(default_factory=dict)
     orphans: dict[str, set[Key]] = field(default_factory=dict)
+    beside: dict[str, set[Key]] = field(default_factory=dict)
+    waits: dict[str, set[Key]] = field(default_factory=dict)
+    """Rows that Postgres doesn't let be corrected before others are: a look tells them as rejected."""
+    untold: frozenset[str] = frozenset()
+    """Collections whose rows don't tell their documents' paths: an extra one is told, and nobody deletes it."""
 
     def row(self, collection: str, key: Key, values: tuple[Any, ...]) -> None:
         assert key not in self.rows.setdefault(collection, {}), (collection, key)
@@ -66,6 +71,11 @@ class Wanted:
         if key is not None:
             self.kept.setdefault(collection, set()).add(key)
 
+    def may_be(self, collection: str, *keys: Key) -> None:
+        """Rows that a document whose key can't be told may have: each that is there is told beside it."""
+        self.kept.setdefault(collection, set()).update(keys)
+        self.beside.setdefault(collection, set()).update(keys)
+
     def orphan(self, collection: str, key: Key) -> None:
         self.orphans.setdefault(collection, set()).add(key)
 
@@ -74,8 +84,12 @@ class Wanted:
 
     def after_repair(self, found: Rows) -> Rows:
         """What the tables hold once all that can be repaired is."""
+
+        def stays(name: str, key: Key) -> bool:
+            return key in self.kept.get(name, ()) or (name in self.untold and key not in self.orphans.get(name, ()))
+
         return {
-            name: self.rows.get(name, {}) | {k: v for k, v in rows.items() if k in self.kept.get(name, ())}
+            name: {k: v for k, v in rows.items() if stays(name, k)} | self.rows.get(name, {})
             for name, rows in found.items()
         }
 
@@ -84,17 +98,22 @@ class Wanted:
         told = {}
         for name, rows in found.items():
             wanted = self.rows.get(name, {})
+            stale = {key for key in wanted.keys() & rows.keys() if wanted[key] != rows[key]}
+            waiting = stale & self.waits.get(name, set())
             told[name] = {
                 "missing": wanted.keys() - rows.keys(),
                 "extra": rows.keys() - wanted.keys() - self.kept.get(name, set()),
-                "stale": {key for key in wanted.keys() & rows.keys() if wanted[key] != rows[key]},
+                "stale": stale - waiting,
                 "orphan": self.orphans.get(name, set()) - rows.keys(),
+                "rejected": waiting | (self.beside.get(name, set()) & rows.keys()),
             }
         return told
 
-    def report(self, found: Rows) -> dict[str, dict[str, int]]:
-        """The same, counted as a report counts it, without what matches."""
+    def report(self, found: Rows, *, documents_alone: bool = False) -> dict[str, dict[str, int]]:
+        """The same, counted as a report counts it, without what matches. `documents_alone`: nobody looked for rows."""
         told = {n: Counter({v: len(keys) for v, keys in parts.items()}) for n, parts in self.differences(found).items()}
+        for counts in told.values() if documents_alone else ():
+            counts["extra"] = counts["rejected"] = 0
         return {name: dict(+(counts + self.counts.get(name, Counter()))) for name, counts in told.items()}
 
     def hanging(self, found: Rows) -> dict[str, int]:
