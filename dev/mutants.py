@@ -164,7 +164,7 @@ SUBJECTS: dict[str, Subject] = {
     "cutter": Subject(
         "dualwrite.runs.slices.cutter", ("unit/test_slices.py", "integration/test_slicing.py"), databases=True
     ),
-    "examine": Subject("dualwrite.runs.slices.examine", ("integration/reconcile/test_slices.py",), databases=True),
+    "examine": Subject("dualwrite.runs.slices.examine", ("integration/test_slice_looks.py",), databases=True),
     "budget": Subject("dualwrite.firestore.budget", ("unit/test_budget.py",)),
     "record": Subject("dualwrite.runs.record", _BILLED, databases=True),
     "first_look": Subject(
