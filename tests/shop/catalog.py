@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 from dualwrite.model.check_fields import Check
-from dualwrite.model.conditions import Absent, AllOf, Is
+from dualwrite.model.conditions import Absent, AllOf, Is, Not
 from dualwrite.model.conversions import (
     Conversion,
     array,
@@ -35,6 +36,7 @@ from dualwrite.model.declaration import (
     Collection,
     Column,
     Computed,
+    ComputedEntries,
     Constant,
     DocumentId,
     EntryField,
@@ -63,6 +65,11 @@ def sale_of(begins: str | None, ends: str | None) -> str | None:
 
 def days(least: int | None, most: int | None) -> str | None:
     return None if least is None else f"[{least},{most}]"
+
+
+def variants(sizes: list[dict[str, Any]] | None) -> list[dict[str, str]]:
+    """Arrays within an array: the colours of each size."""
+    return [{"size": one["size"], "colour": colour} for one in sizes or () for colour in one["colours"]]
 
 
 def money(cents: int, currency: str) -> str:
@@ -136,7 +143,9 @@ PRODUCTS = Collection(
 )  # fmt: skip
 
 
-def of_products(name: str, entries: ArrayElements | MapEntries, *columns: Column, **more: object) -> Collection:
+def of_products(
+    name: str, entries: ArrayElements | ComputedEntries | MapEntries, *columns: Column, **more: object
+) -> Collection:
     product = Column("product_id", "key", Segment("product"), references="products")
     return Collection(name, f"shop.{name}", PRODUCTS.paths, (product, *columns), entries=entries, check_fields=("updatedAt",),
                       selected=True, **{"where": Absent("deletedAt"), **more})  # fmt: skip
@@ -154,6 +163,11 @@ LABELS = of_products(
 TEXTS = of_products(
     "product_texts", MapEntries("texts"), Column("language", "key", EntryKey()),
     Column("title", "compared", EntryField("title"), required=True), Column("summary", "compared", EntryField("summary")),
+)  # fmt: skip
+VARIANTS = of_products(
+    "product_variants", ComputedEntries(variants, "sizes"),
+    Column("size", "key", EntryField("size")), Column("colour", "key", EntryField("colour")),
+    where=AllOf(Absent("deletedAt"), Not(Is(EntryField("colour"), "none"))),
 )  # fmt: skip
 
 WEB_ORDERS = Collection(
@@ -227,5 +241,5 @@ MESSAGES = Collection(
 )  # fmt: skip
 
 CATALOG = Catalog((
-    PROFILES, PRODUCTS, CATEGORIES, STOCK, LABELS, TEXTS, WEB_ORDERS, COUNTER_ORDERS, LINES, DISCOUNTS, CARTS, MESSAGES,
+    PROFILES, PRODUCTS, CATEGORIES, STOCK, LABELS, TEXTS, VARIANTS, WEB_ORDERS, COUNTER_ORDERS, LINES, DISCOUNTS, CARTS, MESSAGES,
 ))  # fmt: skip

@@ -25,6 +25,7 @@ INSERT INTO shop.product_categories VALUES
   ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a10', 'home'), ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a10', 'old'),
   ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'home');
 INSERT INTO shop.stock VALUES ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a10', 'east', 2), ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'east', 1);
+INSERT INTO shop.product_variants VALUES ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a10', 'S', 'red'), ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a10', 'S', 'none');
 INSERT INTO shop.product_labels (product_id, label) VALUES
   ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a10', 'old'), ('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'new');
 

@@ -68,6 +68,9 @@ CREATE TABLE shop.product_texts (
   product_id uuid REFERENCES shop.products ON DELETE CASCADE, language char(2), title text NOT NULL, summary text,
   PRIMARY KEY (product_id, language)
 );
+CREATE TABLE shop.product_variants (
+  product_id uuid REFERENCES shop.products ON DELETE CASCADE, size text, colour text, PRIMARY KEY (product_id, size, colour)
+);
 
 CREATE TABLE shop.orders (
   id text PRIMARY KEY,

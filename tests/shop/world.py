@@ -63,6 +63,7 @@ def documents() -> Documents:
             "LAMP", weight=0.1, rating="4.50", sale={"from": "2026-03-01", "to": "2026-03-31"}, preparation="P1DT12H",
             spec='{"watts": 7}', photo=b"\x00\xff", tags=["light", "new"], note="", taxClass="full", updatedAt=AT + timedelta(microseconds=987),
             categoryIds=["home", "light", "home"], stock={"east": 3, "west": "4"}, labels={"new": True, "old": False},
+            sizes=[{"size": "S", "colours": ["red", "blue", "red"]}, {"size": "M", "colours": ["blue", "none"]}],
             texts={"de": {"title": "Lampe"}, "ko": {"title": "등", "summary": "s"}},
         ),
         f"products/{CHAIR}": product("CHAIR", deletedAt=AT, categoryIds=["home"], stock={"east": 1}, labels={"new": True},
@@ -114,7 +115,8 @@ def edits(before: Documents) -> Documents:
     after["customers/gila"] = customer("Gila", referredBy="cleo", updated=now)
     after[f"products/{LAMP}"] |= {
         "priceCents": 2150, "sale": {"from": "2026-03-01"}, "tags": ["new"], "categoryIds": ["light", "gifts"], "stock": {"west": 9},
-        "labels": {"old": True}, "texts": {"ko": {"title": "등불"}, "fr": {"title": "Lampe"}}, "updatedAt": later,
+        "labels": {"old": True},
+        "sizes": [{"size": "S", "colours": ["blue"]}, {"size": "L", "colours": ["blue"]}], "texts": {"ko": {"title": "등불"}, "fr": {"title": "Lampe"}}, "updatedAt": later,
     }  # fmt: skip
     after[f"products/{CHAIR}"] |= {"deletedAt": None, "updatedAt": later}
     after["customers/anna/orders/o1"] |= {"items": [item(DESK, 2, 199), item(LAMP), item(LAMP, 3)], "state": "shipped", "updated": now,
@@ -264,6 +266,9 @@ def wanted(all_documents: Documents) -> Wanted:
         for label, on in one.get("labels", {}).items():
             if on is not False:
                 part("product_labels", label, (), on is True)
+        for size in one.get("sizes", []):
+            for colour in set(size["colours"]) - {"none"}:
+                w.row("product_variants", (name, size["size"], colour), ())
         for language, texts in one.get("texts", {}).items():
             part("product_texts", language, (texts.get("title"), texts.get("summary")), "title" in texts)
 
@@ -332,6 +337,7 @@ QUERIES = {
     "stock": (2, "SELECT product_id::text, warehouse, amount FROM shop.stock"),
     "product_labels": (2, "SELECT product_id::text, label FROM shop.product_labels"),
     "product_texts": (2, "SELECT product_id::text, language, title, summary FROM shop.product_texts"),
+    "product_variants": (3, "SELECT product_id::text, size, colour FROM shop.product_variants"),
     "orders": (1, """
         SELECT o.id, p.firestore_id, a.firestore_id, o.state::text, o.total, o.placed_at, o.paid_at, o.invoiced_at, o.shipped_at,
                o.shipping_days::text, o.changed_at
