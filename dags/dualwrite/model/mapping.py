@@ -182,13 +182,12 @@ def _map_entries(
             unreadable = computed or entry.unreadable or (not_a_map is not None and of.value is not None)
             units.append(refused(not_a_map or entry.why, place, entire=unreadable))
             continue
-        label = label_of(collection, variables, entry)
         if entry in seen:
             earlier, at = seen[entry]
             if computed:
                 if not are_equal(earlier, of.value):  # which of the two is right nobody can say, and neither is written
                     differ = Refusal(f"duplicate_entry: {name} makes two entries of one key that differ")
-                    units[at] = Rejection(label, document.path, entry, differ)
+                    units[at] = Rejection(label_of(collection, variables, entry), document.path, entry, differ)
             # The same person waiting twice is one row. Two maps of one key can't both be it.
             elif not (_is_itself(collection) and earlier == of.key):
                 units.append(refused(f"duplicate_entry: an earlier entry of {name} has the same key", place))
@@ -196,6 +195,7 @@ def _map_entries(
         seen[entry] = (of.key, len(units))
         reason = not_a_map or (wanted if isinstance(wanted, str) else None)
         if reason is not None:
+            label = label_of(collection, variables, entry)
             units.append(Rejection(label, document.path, entry, Refusal(reason)))
         else:
             units.append(_map_unit(collection, document, variables, entry, of))
