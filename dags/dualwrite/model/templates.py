@@ -124,6 +124,11 @@ class Template:
 
     def path_if_told(self, variables: Mapping[str, str], document_id: str | None = None) -> str | None:
         """As `path`; None if a variable has no value."""
+        if self.is_plain:  # nearly every one, asked for each of many operations
+            known = variables if document_id is None else {**variables, self.variables[-1]: document_id}
+            if not all(name in known for name in self.variables):
+                return None
+            return "/".join(known[s[1:-1]] if s.startswith("{") else s for s in self.segments)
         ids = [self.id_at(number, variables) for number in range(len(self.ids))]
         if document_id is not None:
             ids[-1] = document_id
