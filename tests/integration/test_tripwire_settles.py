@@ -378,3 +378,11 @@ def test_a_large_table_has_larger_buckets_and_none_beyond_the_end(both, monkeypa
     end = LONG_AGO + 4 * HOUR
     assert both.wire.measure(end).edges[-1] == end.replace(microsecond=123000)
     assert all(edge <= end for edge in both.wire.measure(end).edges)
+
+
+def test_a_look_that_ends_where_the_baseline_does_has_no_new_bucket(both):
+    """A run again right after another one: no time lies between."""
+    kept = both.measured()
+    for end in (kept.end, kept.end - HOUR):
+        tripped = both.wire.look(None, kept, end=end, grace=0, now=datetime.now(UTC))  # it has nothing to examine
+        assert (tripped.deviation, tripped.baseline.edges) == (0, kept.edges)
