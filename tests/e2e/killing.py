@@ -151,10 +151,11 @@ def run_and_kill(
     project: str,
     moment: Callable[[Try], Moment | None],
     strike: Callable[[int], object] = kill,
+    each_turn: Callable[[], object] = lambda: None,
     seconds: float = 1200,
 ) -> Ended:
     """One run of the DAG through Airflow. A try for which `moment` has an answer dies then, by `strike`, which is given its
-    process id."""
+    process id. `each_turn` is called every moment, in the caller's thread: a process that another one starts ends with it."""
     began: list[tuple[Ended, _Tasks]] = []
     begun = threading.Event()
 
@@ -186,6 +187,7 @@ def run_and_kill(
                 if due is not None and due.when == ANYWHERE and which not in ended.killed:
                     strike(pid)
                     ended.killed[which] = ANYWHERE
+            each_turn()
             time.sleep(0.3)
         ended.state = state
         for one in tasks.instances():

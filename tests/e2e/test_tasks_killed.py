@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
@@ -194,19 +195,22 @@ def test_airflow_itself_is_killed_with_its_tasks_and_goes_on(airflow, scenes, ri
     task = {"backfill_gap": "collections.comments", "reconcile_dual_writes": "repair", "apply_migrations": "apply"}[dag]
     moment = _some_moment(TASKS[dag][task])
 
+    dark = threading.Event()
+
     def power_fails(_: int) -> None:
         kill_with_children(airflow.components["scheduler"].pid)
-        stack.restart(airflow.stack, airflow.components, "scheduler")
+        dark.set()
+
+    def power_is_back() -> None:
+        if dark.is_set():
+            dark.clear()
+            stack.restart(airflow.stack, airflow.components, "scheduler")
+
+    def once(one: Try) -> Moment | None:
+        return moment if (one.task, one.number) == (task, 1) else None
 
     with scenes[dag].target() as dsn:
-        ended = _run(
-            airflow,
-            scenes,
-            dag,
-            dsn,
-            lambda one: moment if (one.task, one.number) == (task, 1) else None,
-            strike=power_fails,
-        )
+        ended = _run(airflow, scenes, dag, dsn, once, strike=power_fails, each_turn=power_is_back)
         assert ended.tries[task] == 2
         assert _told(airflow, dag, ended) == TELLS[dag]
         _nothing_is_left(scenes[dag], dsn, right(dag))
