@@ -16,6 +16,7 @@ from typing import Any
 
 from dualwrite.firestore.values import EPOCH, NAME_SEGMENTS, moment, value_of
 from dualwrite.model.cells import (
+    SURELY_AN_ID,
     Cell,
     Make,
     Refused,
@@ -28,9 +29,6 @@ from dualwrite.model.conditions import Holds
 from dualwrite.model.declaration import Collection, Column, Template
 from dualwrite.model.documents import Value
 from dualwrite.model.mapping import Staged, is_odd
-
-_SURELY_AN_ID = 1500 // 4
-"""An id of this many characters never exceeds 1,500 bytes."""
 
 
 class Stager:
@@ -142,32 +140,23 @@ class _Messages:
 
             def timestamp(value: Any) -> Cell:
                 if value.HasField("timestamp_value"):
-                    return _milliseconds(value.timestamp_value)
+                    stamp = value.timestamp_value
+                    return EPOCH + timedelta(0, stamp.seconds, stamp.nanos // 1_000_000 * 1000)
                 return other(value)
 
             return timestamp
         if column.type != "text" or stands_for_key(column):
             return other
-        surely = _surely_an_id if column.references else _surely_text
 
         def text(value: Any) -> Cell:
             found: str = value.string_value
-            return found if found and surely(found) else other(value)
+            return found if found and "\x00" not in found else other(value)
 
-        return text
+        def reference(value: Any) -> Cell:
+            found: str = value.string_value
+            return found if found.isalnum() and len(found) <= SURELY_AN_ID else other(value)
+
+        return reference if column.references else text
 
 
 _NULL = (None, "null_value")
-
-
-def _surely_text(text: str) -> bool:
-    return "\x00" not in text
-
-
-def _surely_an_id(text: str) -> bool:
-    # Letters and digits alone hold no slash, no dot, no underscore and no U+0000.
-    return text.isalnum() and len(text) <= _SURELY_AN_ID
-
-
-def _milliseconds(stamp: Any) -> datetime:
-    return EPOCH + timedelta(0, stamp.seconds, stamp.nanos // 1_000_000 * 1000)

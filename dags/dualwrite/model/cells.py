@@ -77,6 +77,10 @@ class Look(Protocol):
         ...
 
 
+SURELY_AN_ID = 1500 // 4
+"""An id of so many letters and digits is one: they hold no slash, no dot, no underscore and no U+0000, and it has at most 1,500
+bytes."""
+
 Make = Callable[[Sequence[str], Any, Any, list[int]], Cell]
 """From a document (the segments of its name, as `Template.extended` gives them; its fields; itself) to a column's cell. A stand-in adds its column's bits to the
 list. Raises Refused."""
@@ -107,12 +111,29 @@ def _make(column: Column, origin: Origin, template: Template, look: Look, offset
     if isinstance(origin, Field):
         return _field(column, origin, template, look, offset, bits)
     find, exact, absent = _find(origin, template, look, offset), exact_converter(column), _absent(column)
+    if isinstance(origin, DocumentId | Segment) and column.type == "text" and not stands_for_key(column):
+        return _id_in_path(
+            len(template.segments) - 1 if isinstance(origin, DocumentId) else template.place(origin.variable),
+            exact,
+            offset,
+        )
     if isinstance(origin, EntryIndex) and column.type == "text":
         find = _written(find)
 
     def made(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
         value = find(segments, fields, of)
         return absent() if value is None else exact(value)
+
+    return made
+
+
+def _id_in_path(place: int, exact: Converter, offset: int) -> Make:
+    """An id of the document's path, of which nearly every one needs no further look."""
+    index = offset + place
+
+    def made(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
+        text = segments[index]
+        return text if text.isalnum() and len(text) <= SURELY_AN_ID else exact(text)
 
     return made
 
