@@ -386,3 +386,11 @@ def test_a_look_that_ends_where_the_baseline_does_has_no_new_bucket(both):
     for end in (kept.end, kept.end - HOUR):
         tripped = both.wire.look(None, kept, end=end, grace=0, now=datetime.now(UTC))  # it has nothing to examine
         assert (tripped.deviation, tripped.baseline.edges) == (0, kept.edges)
+
+
+def test_what_arrived_between_counting_and_keeping_calls_no_sweep(both):
+    """A sweep counts first and keeps its baseline hours later."""
+    kept = both.measured()
+    both.arrive("meanwhile", datetime.now(UTC))
+    tripped, _ = both.looked(replace(kept, kept_at=datetime.now(UTC)))
+    assert (tripped.deviation, tripped.calls_sweep) == (1, False)
