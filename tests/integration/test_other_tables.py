@@ -242,6 +242,26 @@ def test_an_update_into_an_unknown_unique_key_is_named(world):
     world.all_agree({"matching": 9, "rejected": 1}, "UniqueViolation 23505 (constraint theirs)")
 
 
+@pytest.mark.parametrize("kind", ["unique, deferrable", "exclusion", "expression"])
+def test_a_place_that_an_update_frees_is_taken_after_the_rest(world, kind):
+    """The row that moves in sorts before the one that moves out, on the same page and on another."""
+    change, _ = UNKNOWN[kind]
+    world.sql(f"ALTER TABLE app.people {change}" if change else INDEXES[kind])
+    world.put(p2={"email": "p2@x.org"}, p3={"email": "p3@x.org"})
+    world.apply()
+    for page_size in (1, 10):
+        world.put(
+            **{f"p0{page_size}": {"email": "p2@x.org"}},
+            p2={"email": "p3@x.org"},
+            p3={"email": f"free{page_size}@x.org"},
+        )
+        assert nonzero(world.apply(page_size=page_size)["counts"]).keys() <= {"missing", "stale", "matching"}
+        assert nonzero(world.verify()["counts"]).keys() == {"matching"}
+        world.sql("DELETE FROM app.people WHERE id = 'p01'")
+        world.put(p01={"email": "elsewhere@x.org"}, p2={"email": "p2@x.org"}, p3={"email": "p3@x.org"})
+        world.apply()
+
+
 DEFERRED = "DEFERRABLE INITIALLY DEFERRED"
 
 
@@ -259,14 +279,14 @@ def test_a_foreign_key_that_the_catalog_does_not_know_is_named(world, deferred):
 
 
 AUTH = ["CREATE SCHEMA auth", "CREATE TABLE auth.users (id uuid PRIMARY KEY)"]
-KNOWN, UNKNOWN = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
+SIGNED_UP, NOT_YET = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 
 
 @pytest.mark.parametrize("role", ["key", "compared"])
 def test_a_reference_out_of_the_catalog_holds_what_documents_say(world, role):
     """As `profiles.id references auth.users`, which the role doesn't see: the value is the document's, and Postgres says what is
     missing there. It is written once the user is there, and rejected again after the user was deleted with its row."""
-    world.sql(*AUTH, f"INSERT INTO auth.users VALUES ('{KNOWN}')", "DROP TABLE app.people")
+    world.sql(*AUTH, f"INSERT INTO auth.users VALUES ('{SIGNED_UP}')", "DROP TABLE app.people")
     world.sql(
         "CREATE TABLE app.people (id text, login uuid NOT NULL CONSTRAINT theirs REFERENCES auth.users ON DELETE CASCADE, "
         f"email text, PRIMARY KEY ({'login' if role == 'key' else 'id'}))"
@@ -285,7 +305,9 @@ def test_a_reference_out_of_the_catalog_holds_what_documents_say(world, role):
     )  # fmt: skip
     try:
         asked = World(world.firestore, world.emulator, world.dsn.replace("postgres@", f"{reader}@"), catalog)
-        world.put(a={"uid": KNOWN, "email": "a@x.org"}, b={"uid": UNKNOWN, "email": "b@x.org"}, c={"uid": "no uuid"})
+        world.put(
+            a={"uid": SIGNED_UP, "email": "a@x.org"}, b={"uid": NOT_YET, "email": "b@x.org"}, c={"uid": "no uuid"}
+        )
         theirs = "ForeignKeyViolation 23503 (constraint theirs)"
         assert nonzero(asked.dry()["counts"]) == {"missing": 2, "rejected": 1}
         did = asked.apply()
@@ -298,12 +320,12 @@ def test_a_reference_out_of_the_catalog_holds_what_documents_say(world, role):
         for said in (asked.dry(), asked.verify()):
             assert nonzero(said["counts"]) == {"matching": 1, "rejected": 2}, "with the column in sight, a look can too"
             assert theirs in {s["reason"] for s in said["samples"]["rejected"]}
-        world.sql(f"INSERT INTO auth.users VALUES ('{UNKNOWN}')")
+        world.sql(f"INSERT INTO auth.users VALUES ('{NOT_YET}')")
         assert asked.apply()["inserted"] == 1
-        world.sql(f"DELETE FROM auth.users WHERE id = '{KNOWN}'")
+        world.sql(f"DELETE FROM auth.users WHERE id = '{SIGNED_UP}'")
         found = asked.reconciled(repair="all")
         assert found.counts("people") == {"rejected": 2}
-        assert world.rows("SELECT login::text, email FROM app.people") == [(UNKNOWN, "b@x.org")]
+        assert world.rows("SELECT login::text, email FROM app.people") == [(NOT_YET, "b@x.org")]
     finally:
         world.sql(f"DROP OWNED BY {reader}", f"DROP ROLE {reader}")
 

@@ -31,6 +31,7 @@ from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Key, Row, is_left_out, joined_label, key_left_out, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
 from dualwrite.model.windows import Window
+from dualwrite.postgres.bad_rows import Refused
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class _Left:
     contested: set[Key] = field(default_factory=set)
     """Natural keys of which that was seen."""
     waiting: list[Unit] = field(default_factory=list)
-    """Rows that need another row of their own table first."""
+    """Rows that need another row of their own table first, or that another row is in the way of which this run may change."""
     out: list[Unit] = field(default_factory=list)
     """Keys of documents that don't hold the collection's condition."""
     out_with_rows: dict[str, Unit] = field(default_factory=dict)
@@ -186,13 +187,17 @@ class Examiner:
             if len(page) >= self._most_rows:
                 stale += self._judge_part(page, left)
                 page = self.protocol.page()
-        self._finish_page([*stale, *self._judge_part(page, left)], entries)
+        self._finish_page([*stale, *self._judge_part(page, left)], entries, left)
 
-    def _finish_page(self, stale: list[Unit], entries: dict[str, set[str]]) -> None:
+    def _finish_page(self, stale: list[Unit], entries: dict[str, set[str]], left: _Left) -> None:
         if entries:
             self._entries_gone(entries)
-        if stale:
-            self._examine(stale)
+        for finding in self.protocol.run(stale, self._policy) if stale else ():
+            if (waiting := self.protocol.waiting.get(finding.label)) is not None:
+                left.waiting.append(waiting)
+            else:
+                self.look.found(finding)
+        self.protocol.finish_late()
         self.protocol.collect_confirmations(wait=False)
         self.protocol.whereabouts.forget()
 
@@ -249,7 +254,7 @@ class Examiner:
             row = page[n]
             if finding is None:
                 left.unresolved.append((unit_of_row(row), duplicate(row)))
-            elif n in judged.obstacles and judged.obstacles[n].own_table:
+            elif n in judged.obstacles and self._has_another_turn(judged.obstacles[n]):
                 left.waiting.append(unit_of_row(row))
             elif n not in judged.journal and still_to_write(finding, self._policy) and not _waits_for_parent(finding):
                 stale.append(unit_of_row(row))  # or a client was faster with this row: settled by the protocol
@@ -276,6 +281,9 @@ class Examiner:
         late = [n in judged.late for n in judged.journal]
         self.protocol.confirm_later([page[n] for n in judged.journal], list(judged.journal.values()), late)
         return judged.inserted, stale
+
+    def _has_another_turn(self, why: Refused) -> bool:
+        return why.own_table or (why.may_be_freed and self._policy.writes)
 
     def _examine_left(self, left: _Left) -> None:
         """Now that everything is read: the rows whose key other documents may share (the protocol reads all of these and
@@ -358,7 +366,7 @@ class Examiner:
             for document in documents.values():
                 if isinstance(document, Document) and not self.look.has_entries(document.path):
                     self._map(document, page, entries, left)
-            self._finish_page(self._judge_part(page, left), entries)
+            self._finish_page(self._judge_part(page, left), entries, left)
             self._examine_left(left)
             gone += [path for path, document in documents.items() if document is None]
         return self.look.fresh(self.rows_of(gone)) if gone else []

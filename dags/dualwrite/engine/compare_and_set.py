@@ -78,8 +78,8 @@ class Protocol:
         """Rows that were inserted without what refers to rows that weren't there, with their journal ids."""
         self._required: dict[str, Protocol] = {}
         """The protocols of collections whose rows are required, by name."""
-        self._waiting: dict[str, Unit] = {}
-        """Keys that need another row of their own table first, by label."""
+        self.waiting: dict[str, Unit] = {}
+        """The last run's keys that wait for other rows of their table, by label: these come later, or never."""
         self._obstacles: dict[str, Refused] = {}
         """By label, the constraints that refused keys in the last round, and may not be in the way in the next."""
 
@@ -154,10 +154,10 @@ class Protocol:
         """
         deletes = Deletes(self._job, self.whereabouts, units, policy, own_inserts)
         found: list[Finding] = []
-        self._waiting.clear()
+        self.waiting.clear()
         for batch in _batches(units):
             found += self._run_batch(batch, policy, deletes)
-        found = self._after_their_own_table(found, policy, deletes)
+        found = self._after_others(found, policy, deletes)
         alive = deletes.confirm()
         if not alive:
             return found
@@ -169,15 +169,16 @@ class Protocol:
             journal.confirm(connection, settled)
         return [back.get(finding.label, finding) for finding in found]
 
-    def _after_their_own_table(self, found: list[Finding], policy: Policy, deletes: Deletes) -> list[Finding]:
-        """The findings, once those that reference rows of their own table had another turn each time that some of these came."""
-        while self._waiting:
-            before, self._waiting = self._waiting, {}
+    def _after_others(self, found: list[Finding], policy: Policy, deletes: Deletes) -> list[Finding]:
+        """The findings, once those that wait for other rows of their table (which must come first, or make room) had another turn
+        each time that some of them were written."""
+        while self.waiting:
+            before, self.waiting = self.waiting, {}
             again: dict[str, Finding] = {}
             for batch in _batches(list(before.values())):
                 again.update((f.label, f) for f in self._run_batch(batch, policy, deletes))
             found = [again.get(f.label, f) for f in found]
-            if len(self._waiting) >= len(before):
+            if len(self.waiting) >= len(before):
                 break
         return found
 
@@ -269,8 +270,8 @@ class Protocol:
                 current.written[row.label] = judged.journal[n]
             if n in judged.obstacles:
                 self._obstacles[row.label] = judged.obstacles[n]
-                if judged.obstacles[n].own_table:
-                    self._waiting[row.label] = current.read.units[row.label]
+                if judged.obstacles[n].own_table or (judged.obstacles[n].may_be_freed and policy.writes):
+                    self.waiting[row.label] = current.read.units[row.label]
             if still_to_write(finding, policy) and n not in judged.journal:
                 current.again[row.label] = current.read.units[row.label]
             elif not (row.label in done and finding.verdict is Verdict.MATCHING):

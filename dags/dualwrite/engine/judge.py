@@ -39,7 +39,8 @@ class Judged:
     """A page judged, by numbers in it: the findings on rows that do not match, and the journal ids of rows written.
 
     A finding of None: other documents may share this row's key; it is settled once all of them are known.
-    `obstacles`: constraints that refused rows and may not do so at another look, see `Refused.passing` and `own_table`.
+    `obstacles`: constraints that refused rows and may not do so at another look, see `Refused.passing`, `own_table` and
+    `may_be_freed`.
     """
 
     findings: dict[int, Finding | None]
@@ -171,7 +172,7 @@ class Judge:
         for n, why in refused.items():
             if not why.passing:  # else a parent's row vanished this moment, or a client took the key: looked at again
                 findings[n] = finding_of(Verdict.REJECTED, rows[n], None, reason=Refusal(why.text))
-        obstacles = {n: why for n, why in refused.items() if why.passing or why.own_table}
+        obstacles = {n: w for n, w in refused.items() if w.passing or w.own_table or w.may_be_freed}
         lag = comparison.derived_lag if expected is None else 0
         written = {**inserts.journal, **updates.journal}
         return Judged(dict(sorted(findings.items())), written, obstacles, lag, frozenset(inserts.late))

@@ -30,6 +30,11 @@ class Refused:
     own_table: bool = False
     """Another row of the same table must be there first."""
 
+    @property
+    def may_be_freed(self) -> bool:
+        """Whether another row is in the way, by a key that the catalog doesn't know: that one may be about to change."""
+        return not self.passing and self.sqlstate in ("23505", "23P01")
+
 
 def refused_by(error: postgres.Error) -> Refused:
     """The refusal that an error is."""
