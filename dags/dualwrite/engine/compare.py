@@ -192,14 +192,19 @@ class Examiner:
     def _finish_page(self, stale: list[Unit], entries: dict[str, set[str]], left: _Left) -> None:
         if entries:
             self._entries_gone(entries)
-        for finding in self.protocol.run(stale, self._policy) if stale else ():
-            if (waiting := self.protocol.waiting.get(finding.label)) is not None:
-                left.waiting.append(waiting)
+        if stale:
+            self._examine_stale(stale, left)
+        self.protocol.collect_confirmations(wait=False)
+        self.protocol.whereabouts.forget()
+
+    def _examine_stale(self, stale: list[Unit], left: _Left) -> None:
+        """Updates a page's stale rows; one that another row is in the way of waits until everything is read."""
+        for finding in self.protocol.run(stale, self._policy):
+            if finding.verdict is Verdict.REJECTED and finding.label in self.protocol.waiting:
+                left.waiting.append(self.protocol.waiting[finding.label])
             else:
                 self.look.found(finding)
         self.protocol.finish_late()
-        self.protocol.collect_confirmations(wait=False)
-        self.protocol.whereabouts.forget()
 
     def _map(self, document: Document, page: Page, entries: dict[str, set[str]], left: _Left) -> None:
         """The exact way from a document to its rows or rejections. `entries` gets the labels of a document's entries."""
