@@ -223,7 +223,7 @@ _SETS = re.compile(
 def set_by(proname: str, source: str, arguments: str) -> list[str]:
     """The columns that a trigger's function sets, judging by its text."""
     if proname == "moddatetime":
-        return [arguments.split("\\000")[0]]
+        return [arguments.split("\\000", maxsplit=1)[0]]
     text = re.sub(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", " ", source, flags=re.DOTALL)
     return [quoted.replace('""', '"') if quoted else plain.lower() for quoted, plain in _SETS.findall(text)]
 

@@ -65,7 +65,7 @@ _MOMENTS = {
 }  # fmt: skip
 
 
-def _reading(
+def _reading(  # noqa: C901 - a guess after the other
     kind: str | None, kinds: set[str], seen: Seen, column: LiveColumn, names: Names, refers: bool
 ) -> Reading | None:
     live = column.live
@@ -294,7 +294,7 @@ def _from_field(found: Match, column: LiveColumn, names: Names, way: Reading, al
         remarks.append("TODO a document without it is rejected, because the column is NOT NULL")
     if wrong := _refused_texts(seen, column.live):
         remarks.append(f"TODO {wrong}")
-    if column.default is not None and absent is None and way.type not in ("timestamp",) and role != "key":
+    if column.default is not None and absent is None and way.type != "timestamp" and role != "key":
         remarks.append("TODO an absent field doesn't become the column's default")
     return Guess(column, Declared(role, origin, way.type, column.not_null, absent), ", ".join(remarks))
 

@@ -32,7 +32,7 @@ def _alike(one: Shape, other: Shape) -> float:
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
-def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Match], Left]:
+def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Match], Left]:  # noqa: C901 - a way to match after the other
     """The likeliest pairs, each table and each path once; then the rest."""
     known = [table for table in tables if not table.odd and table.columns]
     often: dict[tuple[str, ...], int] = {}

@@ -110,7 +110,7 @@ def _is_text(node: ast.AST) -> bool:
 Change = tuple[str, Callable[[ast.AST], ast.AST]]
 
 
-def _changes(node: ast.AST) -> Iterator[Change]:
+def _changes(node: ast.AST) -> Iterator[Change]:  # noqa: C901 - a change for each kind of node
     match node:
         case ast.Compare():
             for i, op in enumerate(node.ops):

@@ -198,7 +198,7 @@ class World:
         fields, row = self._written(user, moment)
         row |= {
             "id": comment,
-            "post_id": post_path.split("/")[-1],
+            "post_id": post_path.rsplit("/", maxsplit=1)[-1],
             "content": content,
             "updated_at": milliseconds(moment),
         }
@@ -233,7 +233,7 @@ class World:
     def like(self, post_path: str, user: str, *, after: bool = False, verdict: str | None = None) -> None:
         like, moment = self.id(), self.moment(after=after)
         fields, row = self._written(user, moment)
-        row |= {"id": like, "post_id": post_path.split("/")[-1]}
+        row |= {"id": like, "post_id": post_path.rsplit("/", maxsplit=1)[-1]}
         verdict = verdict or ("missing" if after else "matching")
         self.put("likes", f"{post_path}/likes/{like}", fields, verdict, windowed=after, row=None if after else row)
 

@@ -22,7 +22,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from dev import processes
 from dev.airflow_home import ROOT
@@ -71,7 +71,7 @@ class WarmAirflow:
         self._environment = dict(environment)
         self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> WarmAirflow:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

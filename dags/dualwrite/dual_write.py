@@ -497,7 +497,7 @@ def configure(
     siblings: Siblings | None = None,
 ) -> None:
     """Call once, at the process's start: how to reach the target, and how to ask the source who shares a natural key."""
-    global _writer
+    global _writer  # noqa: PLW0603 - one for a process, as its name says
     _writer = DualWriter(connect, enabled, timeout, siblings=siblings)
 
 

@@ -23,7 +23,7 @@ PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md
 PICTURES = ROOT / "docs/pictures"
 LANGUAGES = {"sh", "sql", "python", "json", "ini", "yaml", "text", "mermaid"}
 _PYTEST = ".venv/bin/python -m pytest "
-_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ BLOCKS = [
     for page in PAGES
     for info, text in _FENCE.findall(page.read_text())
 ]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def _of(language: str) -> list[Block]:
@@ -58,7 +58,9 @@ def test_every_block_says_what_it_is():
 def test_no_command_stands_outside_a_block():
     for page in PAGES:
         bare = _FENCE.sub("", page.read_text())
-        assert not re.search(r"^ {4,}(make|docker|psql|pip|airflow|python|uv) ", bare, re.M), f"{page.name}: fence it"
+        assert not re.search(r"^ {4,}(make|docker|psql|pip|airflow|python|uv) ", bare, re.MULTILINE), (
+            f"{page.name}: fence it"
+        )
 
 
 @pytest.mark.parametrize("block", _of("sh"), ids=lambda b: f"{b.page}: {b.text.strip()[:40]}")
@@ -123,7 +125,7 @@ def test_python_and_json_in_the_docs_are_that():
 
 
 def test_what_the_ways_through_the_code_name_is_in_the_file_that_they_name():
-    way = re.compile(r"^ {4}(\S.*?)  +(\w+/\w+\.py(?:, \w+\.py)*)", re.M)
+    way = re.compile(r"^ {4}(\S.*?)  +(\w+/\w+\.py(?:, \w+\.py)*)", re.MULTILINE)
     ways = way.findall((ROOT / "docs/architecture.md").read_text())
     assert len(ways) > 8
     for names, files in ways:
@@ -162,8 +164,8 @@ def test_a_days_reads_are_the_sum_of_the_measured_runs():
     """The page multiplies figures of its own table: each must be in that table, and the sum must be right."""
     page = (ROOT / "docs/performance.md").read_text()
     a_run, a_sweep, a_day = re.search(r"96 × ([\d,]+) \+ ([\d,]+) = ([\d,]+) reads", page).groups()
-    assert re.search(rf"^\| scheduled reconciliation.* {a_run} \|$", page, re.M)
-    assert re.search(rf"^\| sweep \|.* {a_sweep} \|$", page, re.M)
+    assert re.search(rf"^\| scheduled reconciliation.* {a_run} \|$", page, re.MULTILINE)
+    assert re.search(rf"^\| sweep \|.* {a_sweep} \|$", page, re.MULTILINE)
     assert 96 * int(a_run) + int(a_sweep.replace(",", "")) == int(a_day.replace(",", ""))
 
 

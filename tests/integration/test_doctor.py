@@ -198,7 +198,7 @@ def test_old_and_missing_packages_are_named_with_what_to_install():
 
 def test_its_lower_bounds_are_those_of_the_requirements():
     text = (airflow_home.ROOT / "requirements.txt").read_text()
-    bounds = dict(re.findall(r"^([a-z0-9-]+)(?:\[\w+\])?>=([\d.]+)", text, re.M))
+    bounds = dict(re.findall(r"^([a-z0-9-]+)(?:\[\w+\])?>=([\d.]+)", text, re.MULTILINE))
     assert bounds.pop("apache-airflow") == "3.2", "which brings task SDK 1.2"
     expected = {p: ".".join(map(str, v)) for p, v in doctor.MINIMUM.items() if p != "apache-airflow-task-sdk"}
     assert bounds == expected

@@ -151,7 +151,7 @@ def test_a_failure_tells_condition_file_and_line_and_never_a_rows_content(dsn, t
 
 
 def test_a_role_named_like_a_schema_puts_the_tables_into_public_all_the_same(dsn):
-    grants = ('CREATE SCHEMA mover AUTHORIZATION mover', "GRANT ALL ON SCHEMA public TO mover",
+    grants = ("CREATE SCHEMA mover AUTHORIZATION mover", "GRANT ALL ON SCHEMA public TO mover",
               "GRANT REFERENCES ON users, boards TO mover", f"GRANT CREATE ON DATABASE {dsn.rsplit('/', 1)[1]} TO mover")  # fmt: skip
     with role(dsn, "mover", "", *grants) as mover:
         migrator(mover, web_client="anon").run()

@@ -25,7 +25,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)  # merges <<
 SERVICES: dict[str, Any] = COMPOSE["services"]
 AIRFLOW = {name: s for name, s in SERVICES.items() if s["image"].startswith("dual-write-airflow")}
 _VARIABLE = re.compile(r"(?<!\$)\$\{([A-Z_]+)(?::?[-?][^}]*)?\}")
-_ASSIGNED = re.compile(r"^(?:# )?([A-Z_]+)=(.*)$", re.M)
+_ASSIGNED = re.compile(r"^(?:# )?([A-Z_]+)=(.*)$", re.MULTILINE)
 
 
 def _environment(service: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def test_the_licences_of_all_that_the_image_installs_are_listed():
 def test_nothing_secret_is_sent_to_the_engine_or_to_git():
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in lines
-    copied = re.search(r"^COPY --chown=\S+ (.*) /tmp", (ROOT / "Dockerfile").read_text(), re.M)[1].split()
+    copied = re.search(r"^COPY --chown=\S+ (.*) /tmp", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[1].split()
     assert {line[1:] for line in lines if line.startswith("!")} == set(copied)
     secrets = [".env", ".env.production", "keys/firestore.json", "keys/supabase-ca.crt", "service-account.json", "tls.pem",
                "id.key", "logs/dag.log"]  # fmt: skip
@@ -278,11 +278,11 @@ def test_the_image_is_the_version_that_the_local_stack_runs_and_takes_the_locked
     assert f"slim-{version('apache-airflow')}-" in text
     assert AIRFLOW["scheduler"]["image"].endswith(f":{version('apache-airflow')}")
     assert "-c /tmp/requirements/constraints-image.txt" in text
-    for name in re.search(r"^COPY (.*) /tmp", text, re.M)[1].split()[1:]:
+    for name in re.search(r"^COPY (.*) /tmp", text, re.MULTILINE)[1].split()[1:]:
         assert (ROOT / name).is_file()
     for requirement in (ROOT / "requirements-image.txt").read_text().splitlines():
         name = re.match(r"[a-z][\w-]*", requirement)
         assert name is None or f"\n{name[0]}==" in locked, f"{requirement}: run make constraints"
-    pins = re.findall(r"^([a-z][\w.-]*)==\S+(.*)$", locked, re.M)
+    pins = re.findall(r"^([a-z][\w.-]*)==\S+(.*)$", locked, re.MULTILINE)
     assert len(pins) > 200
     assert all(rest.rstrip().endswith("\\") for _, rest in pins), "every pin carries hashes"

@@ -95,7 +95,7 @@ MADE = [
     (text, 5.0, "5"),
     (text, True, "true"),
     (scaled(-2), 1999, Decimal("19.99")),
-    (scaled(2), 19.99, Decimal("1999")),
+    (scaled(2), 19.99, Decimal(1999)),
     (trim >> lower, " A ", "a"),
     (upper, "a", "A"),
     (null_if_empty, "", None),

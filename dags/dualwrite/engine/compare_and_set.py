@@ -127,12 +127,12 @@ class Protocol:
         """Asks the source for what is unknown. Required documents without a row are inserted where the run inserts, with their
         own parents first."""
         for name, rows in self._parents.read(unknown.required, unknown.rowless):
-            self._parents.learn(name, self._top._states(name, rows), unknown.rowless)
+            self._parents.learn(name, self._top.states(name, rows), unknown.rowless)
         if unknown.awaited:
             self._parents.look(unknown.awaited, unknown.here)
         self.whereabouts.learn(unknown.contested)
 
-    def _states(self, name: str, rows: Sequence[Row]) -> dict[str, ParentState]:
+    def states(self, name: str, rows: Sequence[Row]) -> dict[str, ParentState]:
         """What required documents are by their own rows, which are inserted where the run inserts."""
         if name not in self._required:
             self._required[name] = Protocol(self._job.of(name), self._for_parents, self._parents, self)
@@ -306,14 +306,14 @@ class Protocol:
         self._late += [(unit_of_row(row), i) for row, i, waits in every if waits]
 
     @property
-    def _unfinished(self) -> bool:
-        return bool(self._late) or any(protocol._unfinished for protocol in self._required.values())
+    def unfinished(self) -> bool:
+        return bool(self._late) or any(protocol.unfinished for protocol in self._required.values())
 
     def finish_late(self) -> None:
         """Fills in what rows lack that were inserted before those to which they refer; inserts these where they are still
         missing, and so on, up to the root of a tree. Until then such a row is not confirmed, so a run that is killed leaves it
         to the next."""
-        while self._unfinished:
+        while self.unfinished:
             late, self._late = self._late, []
             if late:
                 self._finish([unit for unit, _ in late], [i for _, i in late])

@@ -167,7 +167,7 @@ class Judge:
         for d in losers:
             findings[d.n] = finding_of(Verdict.DUPLICATE, d.row, d, reason=Reason.UNIQUE_KEY_TAKEN)
         for n in updates.unmade:
-            findings[n] = replace(cast(Finding, findings[n]), reason=Reason.CHANGED_BY_TABLE)
+            findings[n] = replace(cast("Finding", findings[n]), reason=Reason.CHANGED_BY_TABLE)
         refused = {**inserts.refused, **updates.refused}
         for n, why in refused.items():
             if not why.passing:  # else a parent's row vanished this moment, or a client took the key: looked at again

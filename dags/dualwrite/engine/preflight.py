@@ -71,7 +71,7 @@ class Preflight:
         }
 
 
-def check(
+def check(  # noqa: PLR0913 - options, each by its name
     source: Source,
     target: Target,
     catalog: Catalog,

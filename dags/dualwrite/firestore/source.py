@@ -397,9 +397,9 @@ class Source:
             held = 0
             for n, request in todo.items():
                 if held > most_bytes:  # larger than the part before: the rest is asked for in the next one
-                    for left in calls:
+                    for left, call in calls.items():
                         if left >= n:
-                            calls[left].cancel()
+                            call.cancel()
                     requests = requests[:n]
                     break
                 answers[n] = self._finish_children(request, calls[n], collection_id, most_bytes)

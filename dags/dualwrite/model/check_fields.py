@@ -78,11 +78,11 @@ class Check:
             return f"{form.name} can't say the instants from {LONG_AGO.year} to {END_OF_TIME.year} ({type(error).__name__})"
         if not all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in said):
             return f"{form.name} goes back to something else than strings or numbers"
-        if not in_order or any(self._said(instant) != value for instant, value in zip(read, said, strict=True)):
+        if not in_order or any(self.said(instant) != value for instant, value in zip(read, said, strict=True)):
             return f"{form.name} doesn't come back to what it read, or not in the order of time"
         return None
 
-    def _said(self, instant: datetime) -> Asked:
+    def said(self, instant: datetime) -> Asked:
         assert self.format is not None
         assert self.format.back is not None
         found: Asked = self.format.back(instant)
@@ -100,7 +100,7 @@ class Check:
         """The latest instant up to `start` that the format can say: what is written now may say so."""
         if self.format is None:
             return start
-        said: datetime = self.format.convert(self._said(start))
+        said: datetime = self.format.convert(self.said(start))
         return min(start, said)
 
     def is_as_said(self, value: object) -> bool:
@@ -111,7 +111,7 @@ class Check:
             return False
         try:
             instant = self.format.convert(value)
-            return isinstance(instant, datetime) and self._said(instant) == value
+            return isinstance(instant, datetime) and self.said(instant) == value
         except Exception:  # noqa: BLE001 - whatever a conversion raises of what it isn't made for
             return False
 
@@ -119,7 +119,7 @@ class Check:
 @lru_cache(maxsize=256)
 def _bounds(check: Check, window: Window) -> Bounds:
     assert check.format is not None
-    lowest, highest = check._said(window.start), check._said(window.end)
+    lowest, highest = check.said(window.start), check.said(window.end)
     return Bounds(
         lowest, check.format.convert(lowest) >= window.start, highest, check.format.convert(highest) < window.end
     )

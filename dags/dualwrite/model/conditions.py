@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from math import isnan
 from typing import Any
 
 from dualwrite.model.documents import type_name
@@ -37,7 +38,7 @@ class Is:
     what: What
     values: tuple[str | int | float | bool, ...]
 
-    def __init__(self, what: What, *values: str | int | float | bool) -> None:
+    def __init__(self, what: What, *values: str | float | bool) -> None:
         object.__setattr__(self, "what", what)
         object.__setattr__(self, "values", values)
 
@@ -140,7 +141,7 @@ def fault(condition: object) -> str | None:
         case Is(values=values):
             if not values or not all(isinstance(value, str | int | float | bool) for value in values):
                 return "Is names one or more texts, numbers or booleans (Absent says that there is none)"
-            if any(value != value for value in values):
+            if any(isinstance(value, float) and isnan(value) for value in values):
                 return "Is names NaN, which equals nothing"
             return None
         case Not(condition=inner):

@@ -215,13 +215,13 @@ def part(form: str, variable: str) -> Conversion:
     def convert(value: Any) -> str:
         found = pattern.split(value) if pattern.fits(_is(value, str)) else Unsplit.NOT_OF_FORM
         if isinstance(found, Unsplit):
-            raise ValueError(found.value)
+            raise ValueError(found.value)  # noqa: TRY004 - the value is wrong, not its type
         return found[index]
 
     return Conversion(f"part({form!r}, {variable!r})", convert, "text")
 
 
-def one_of(values: Mapping[Any, Any], type: DocumentType = "text") -> Conversion:
+def one_of(values: Mapping[Any, Any], type: DocumentType = "text") -> Conversion:  # noqa: A002 - the word of a catalog
     """A value for each that may occur: `one_of({"CANCELLED": "canceled", "canceled": "canceled"})`. Any other is refused."""
     known = dict(values)
     return Conversion("one_of", lambda value: known[value], type)

@@ -59,7 +59,7 @@ absent, which is harmless. Named last, pg_temp isn't searched first."""
 
 
 @contextmanager
-def transaction(
+def transaction(  # noqa: PLR0913 - options, each by its name
     connection: Connection,
     *,
     statement_timeout: str | None = None,

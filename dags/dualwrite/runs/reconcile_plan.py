@@ -176,7 +176,7 @@ class Run(BaseRun):
 # --- preflight ----------------------------------------------------------------------------------------------------------
 
 
-def preflight(
+def preflight(  # noqa: PLR0913 - who asks and when, each by its name
     source: Source,
     target: Target,
     catalog: Catalog,

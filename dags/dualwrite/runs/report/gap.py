@@ -32,7 +32,7 @@ def not_examined(name: str, phase: str, why: str) -> CollectionResult:
     return CollectionReport(name, phase, not_examined=why).as_json()
 
 
-def build_report(
+def build_report(  # noqa: PLR0913 - the parts of a report, each by its name
     run_id: str,
     params: GapParams,
     found: Mapping[str, CollectionResult | None],
