@@ -46,6 +46,7 @@ def test_an_approval_shows_what_would_be_written_alone():
                 "dry_run",
                 _collection("posts", "gap", Verdict.MISSING, Verdict.ORPHAN, Verdict.REJECTED),
                 _collection("blocks", "gap", Verdict.MATCHING),
+                _collection("likes", "gap", Verdict.MISSING, excused=True),
                 _collection("posts", "verify", source_count=3, target_count=1),
                 _collection("blocks", "verify", source_count=1, target_count=1),
             )
@@ -53,6 +54,7 @@ def test_an_approval_shows_what_would_be_written_alone():
     )
     assert "posts-missing" in asked
     assert "posts-orphan" not in asked
+    assert "likes-missing" not in asked, "a person accepted it"
     assert "posts-rejected" not in asked
     counts, _, now = asked.partition("Documents and rows now:")
     assert "| blocks" not in counts, "nothing would be written there"

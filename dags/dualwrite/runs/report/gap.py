@@ -18,6 +18,7 @@ from dualwrite.model.run_report import (
     CoverageResult,
     GapReport,
     Press,
+    Sample,
 )
 from dualwrite.model.verdicts import DRIFT, VERDICTS, Verdict
 from dualwrite.runs import reconcile_plan
@@ -186,9 +187,7 @@ def asked(whole: GapReport) -> list[Block]:
         for c in checked
         if not c["not_examined"]
     ]  # of entries, no documents are counted: several may come from one
-    would_be_written: list[CollectionResult] = [
-        {**c, "samples": {v: c["samples"][v] for v in _WRITTEN if v in c["samples"]}} for c in gap
-    ]
+    would_be_written: list[CollectionResult] = [{**c, "samples": _to_be_written(c)} for c in gap]
     return [
         Paragraph(whole["verdict"], strong=True),
         question,
@@ -199,6 +198,15 @@ def asked(whole: GapReport) -> list[Block]:
         Table(["collection", "documents", "rows"], now),
         *(report.samples([c for c in checked if c["not_examined"]])),
     ]
+
+
+def _to_be_written(result: CollectionResult) -> dict[str, list[Sample]]:
+    """The samples of what an apply would write: what a person accepted is left alone."""
+    samples = {
+        verdict: [sample for sample in result["samples"].get(verdict, ()) if not sample.get("excused")]
+        for verdict in _WRITTEN
+    }
+    return {verdict: found for verdict, found in samples.items() if found}
 
 
 # --- why it fails -----------------------------------------------------------------------------------------------------
