@@ -43,7 +43,7 @@ def verification(run: backfill.Run, worker: Worker = one_by_one) -> tuple[dict[s
     made = worker(run, parts, sliced.verify)
     for name in needed:
         checked[name] = sliced.finish_verification(run, *slices.of(name, parts, made), needed[name])
-    sliced.forget_looks(run)
+    sliced.forget_looks(run.target)
     return checked, parts
 
 

@@ -35,7 +35,7 @@ CONF: dict[str, dict[str, Any]] = {
 TASKS: dict[str, dict[str, int]] = {
     "backfill_gap": {
         "preflight": 1, "choose": 0, "collections.comments": 4, "examine_slices": 1, "verify_counts": 2, "verify_slices": 3,
-        "finish": 2, "report": 1,
+        "finish": 1, "report": 2,
     },
     "reconcile_dual_writes": {
         "preflight": 0, "sweep_slices": 2, "compare": 3, "grace": 0, "look_again": 3, "repair": 8, "report": 1,
@@ -106,7 +106,6 @@ def _nothing_is_left(scene: Scene, dsn: str, right: State) -> None:
     assert durable.state(dsn) == right
 
 
-@pytest.mark.soak  # a task that dies with its last step isn't always tried again: not understood yet
 @dags
 def test_each_task_is_killed_once_and_airflow_ends_its_run(airflow, scenes, right, dag):
     """Airflow tries each again; nobody has to do anything, and the report is that of a run that nobody killed."""

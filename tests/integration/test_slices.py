@@ -220,7 +220,7 @@ def test_two_runs_do_not_take_each_others_rows_for_seen_nor_for_extra(world, fir
             look.flush()
         found = sliced.finish_verification(first, comments, made, needed["comments"])
         assert found["counts"]["extra"] == 3
-        sliced.forget_looks(first)
+        sliced.forget_looks(first.target)
         assert one(target_dsn, "SELECT count(*) FROM dualwrite.seen_keys WHERE look = %s", look.number) == 3
         seen_keys.forget(second.target, "another_dag")
         assert one(target_dsn, "SELECT count(*) FROM dualwrite.seen_keys") == 0

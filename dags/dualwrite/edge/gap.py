@@ -203,20 +203,18 @@ def verify_rest(context: Mapping[str, Any]) -> dict[str, CollectionResult]:
     made: list[SliceResult | None] = made_of(context, "verify_slices", len(parts))
     needed: dict[str, sliced.Needed] = context["ti"].xcom_pull(task_ids="verify_counts", key="needed") or {}
     with run_of(context) as run:
-        checked = {
-            name: sliced.finish_verification(run, *slices.of(name, parts, made), needed[name]) for name in needed
-        }
-        sliced.forget_looks(run)
-    return checked
+        return {name: sliced.finish_verification(run, *slices.of(name, parts, made), needed[name]) for name in needed}
 
 
-def _keep_answer(context: Mapping[str, Any], params: GapParams) -> None:
-    """Keeps who decided, if the target can be reached: the report is worth more."""
+def _end(context: Mapping[str, Any], params: GapParams) -> None:
+    """Keeps who decided, and forgets what slices saw, if the target can be reached: the report is worth more. Not earlier: a task
+    `finish` that is killed with its last write is tried again, and needs what they saw."""
     try:
         with clearly(), target() as postgres_target:
             backfill.keep_answer(
                 postgres_target, str(context["run_id"]), approval_of(context, params), answer(context, "decision")
             )
+            sliced.forget_looks(postgres_target)
     except Exception as error:  # noqa: BLE001 - told; what was decided is in the report
         log.warning("Who decided could not be kept in dualwrite.interventions: %s", type(error).__name__)
 
@@ -254,7 +252,7 @@ def report(context: Mapping[str, Any]) -> GapReport:
         )
     log.info("\n%s", as_text(report_of.described(whole)))
     if params.mode != "dry_run":
-        _keep_answer(context, params)
+        _end(context, params)
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
     if whole["alerts"]:
         fail([line(alert, page_link()) for alert in whole["alerts"]])

@@ -17,6 +17,7 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import CollectionResult, SliceResult
 from dualwrite.model.verdicts import Finding
 from dualwrite.postgres.remembered import differences, watermarks
+from dualwrite.postgres.target import Target
 from dualwrite.runs.backfill import DAG_ID, Run, count_both, examiner_of, excused_in, policy_of, verdict_of
 from dualwrite.runs.record import capped, phase
 from dualwrite.runs.slices import reports, seen_keys
@@ -136,6 +137,6 @@ def finish_verification(
     return reports.added_up("verify", parts, made, found.as_json())
 
 
-def forget_looks(run: Run) -> None:
+def forget_looks(target: Target) -> None:
     """Forgets what slices saw, once every verification of the run is over: until then a last step may be done again."""
-    seen_keys.forget(run.target, DAG_ID)
+    seen_keys.forget(target, DAG_ID)
