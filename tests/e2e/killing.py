@@ -188,7 +188,7 @@ def run_and_kill(
                     strike(pid)
                     ended.killed[which] = ANYWHERE
             each_turn()
-            time.sleep(0.3)
+            time.sleep(0.05)  # some tasks run for a moment only
         ended.state = state
         for one in tasks.instances():
             ended.states.setdefault(one["task_id"], set()).add(one["state"])

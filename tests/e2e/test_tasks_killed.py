@@ -108,17 +108,20 @@ def _nothing_is_left(scene: Scene, dsn: str, right: State) -> None:
 
 @dags
 def test_each_task_is_killed_once_and_airflow_ends_its_run(airflow, scenes, right, dag):
-    """Airflow tries each again; nobody has to do anything, and the report is that of a run that nobody killed."""
-    chosen = {task: _some_moment(steps) for task, steps in TASKS[dag].items()}
+    """Airflow tries each again; nobody has to do anything, and the report is that of a run that nobody killed. Each dies with its
+    last write done and not yet told: the next try finds everything as one that had succeeded left it."""
+    chosen = {task: Moment(AFTER, steps) if steps else Moment(ANYWHERE) for task, steps in TASKS[dag].items()}
 
     def first_try(one: Try) -> Moment | None:
         return chosen.get(one.task) if one.number == 1 and one.index < 1 else None
 
     with scenes[dag].target() as dsn:
         ended = _run(airflow, scenes, dag, dsn, first_try)
-        assert {one.task for one in ended.killed} == set(chosen), ended
+        durable_ones = {task for task, steps in TASKS[dag].items() if steps}
+        killed = {one.task for one in ended.killed}
+        assert durable_ones <= killed <= set(chosen), ended  # of the others, one may be over before it is seen to run
         again = {task for task, tries in ended.tries.items() if tries == 2}
-        assert again >= {task for task, steps in TASKS[dag].items() if steps}, "each was tried again"
+        assert durable_ones <= again, ("each was tried again", ended)
         assert _told(airflow, dag, ended) == TELLS[dag]
         assert ended.state == ("failed" if TELLS[dag] else "success")
         _nothing_is_left(scenes[dag], dsn, right(dag))
