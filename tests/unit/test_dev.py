@@ -262,3 +262,27 @@ def test_what_a_running_stack_remembers_is_its_users_alone(tmp_path, monkeypatch
     (tmp_path / "state.json").touch(mode=0o644)
     up._keep({"pid": 1})
     assert (tmp_path / "state.json").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("command", ["doctor", "roles"])
+@pytest.mark.parametrize(
+    ("setting", "given", "said"),
+    [
+        ("DUALWRITE_CATALOG", "/nowhere.py", "/nowhere.py is no file."),
+        ("DUALWRITE_PREFIX", "Shop", "A prefix is a lower-case letter"),
+    ],
+)
+def test_a_command_says_what_is_wrong_with_a_setting_in_a_sentence(command, setting, given, said):
+    """As a traceback it looked like a fault of the bundle."""
+    environment = {**os.environ, setting: given, "PYTHONPATH": f"{airflow_home.ROOT / 'dags'}:{airflow_home.ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-m", f"dev.{command}"],
+        cwd=airflow_home.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
