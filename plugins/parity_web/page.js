@@ -138,7 +138,7 @@ function waiting({ approvals }) {
 
 function historyCard(report, runs) {
   const points = history(report, runs);
-  const title = points.length > 1 ? `The last ${count(points.length, "run")}, ${span((Date.parse(points.at(-1).at) - Date.parse(points[0].at)) / 1000)}` : "The last runs";
+  const title = points.length > 1 ? `The last ${count(points.length, "run")}, over ${span((Date.parse(points.at(-1).at) - Date.parse(points[0].at)) / 1000)}` : "The last runs";
   return el("section", { class: "card" },
     el("h2", {}, title),
     trend(points, [

@@ -164,7 +164,7 @@ def test_the_columns_that_differ_are_counted_beside_what_is_stale(page: Page, st
 def test_each_run_of_the_charts_is_told_by_keyboard_and_pointer(page: Page, stub: Stub):
     """Only a hovering pointer learned a bar's number."""
     _open(page, stub, report_of(_collection("posts"), runs=200))
-    expect(page.get_by_role("heading", name="The last 200 runs, 2 days")).to_be_visible()
+    expect(page.get_by_role("heading", name="The last 200 runs, over 2 days")).to_be_visible()
     range_ = page.get_by_label("Run, the oldest first")
     values = page.locator("figure.chart figcaption strong")
     expect(values.first).to_have_text("0")
