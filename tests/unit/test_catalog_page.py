@@ -13,7 +13,11 @@ from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Row, map_document
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "catalog.md"
-EXAMPLES = re.findall(r"^\| `(Column\(.*?\))` \|", PAGE.read_text(), re.MULTILINE)
+EXAMPLES = [
+    example if example.startswith("Column") else f'Column("c", "compared", {example})'
+    for example in re.findall(r'^\| `(Column\(.*?\)|Field\("v"\) >> .*?)` \|', PAGE.read_text(), re.MULTILINE)
+]
+"""Columns, and origins that stand for one."""
 YOURS = {"full_name": lambda first, last: f"{first} {last}", "halved": lambda value: value / 2}
 
 
