@@ -182,7 +182,8 @@ def _at_random(steps: dict[str, int]) -> Callable[[Try], Moment | None]:
 def _says_what_was_lost(airflow: Operated, dag: str, ended: Ended) -> None:
     """A task that was killed at every try is in the report; if that is lost itself, Airflow shows what failed."""
     failed = {task for task, states in ended.states.items() if "failed" in states}
-    if "report" in failed and ended.tries["report"] == max(n.number for n in ended.killed if n.task == "report"):
+    died = max((one.number for one in ended.killed if one.task == "report"), default=0)  # it may fail by itself, too
+    if "report" in failed and ended.tries["report"] == died:
         return
     told = " ".join(_told(airflow, dag, ended))
     for task in failed - {"report", *COSTS_NOTHING}:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from dualwrite.firestore.failures import Retries, explained
+from dualwrite.firestore.wire import channel_options
 from dualwrite.model.documents import can_be_asked
 from dualwrite.model.errors import SourceError
 
@@ -101,3 +102,11 @@ def test_an_error_says_firestores_own_words_and_the_remedy(code, details, told):
 )  # fmt: skip
 def test_only_a_document_that_firestore_allows_is_asked_for(path, can):
     assert can_be_asked(path) is can
+
+
+def test_firestore_is_asked_whether_it_lives_and_the_emulator_is_not():
+    """The emulator's server ends a connection that asks it as often as Google's own client asks Firestore."""
+    assert ("grpc.keepalive_time_ms", 30_000) in channel_options(emulator=False)
+    with_the_emulator = [name for name, _ in channel_options(emulator=True)]
+    assert not [name for name in with_the_emulator if "keepalive" in name]
+    assert "grpc.max_receive_message_length" in with_the_emulator

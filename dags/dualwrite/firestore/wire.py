@@ -32,6 +32,19 @@ def held_bytes(raw: bytes) -> int:
     return len(raw) * (4 if any(lead in raw for lead in _OF_FOUR_BYTES) else 2)
 
 
+def channel_options(*, emulator: bool) -> list[tuple[str, int]]:
+    """gRPC's options. A connection that is silent for half a minute is asked whether it still lives, as Google's own client
+    does. Not the emulator's: it allows one such question in five minutes, and ends the connection with all its calls
+    (`too_many_pings`) when others follow, as they do while it counts for minutes on a busy machine."""
+    options = [
+        ("grpc.max_receive_message_length", -1),
+        # The reader iterates a stream in a thread of its own already. gRPC's default hands every answer from one
+        # more thread to it, which costs three times the CPU [measured: 44 us a document against 15].
+        (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
+    ]
+    return options if emulator else [*options, ("grpc.keepalive_time_ms", 30_000)]
+
+
 class Wire:
     """The calls of one Firestore database. A call is made at once, and its answers come as they are iterated.
 
@@ -46,13 +59,7 @@ class Wire:
             ("google-cloud-resource-prefix", self.database),
             to_grpc_metadata((("project_id", project), ("database_id", database))),
         )
-        options = [
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.keepalive_time_ms", 30_000),
-            # The reader iterates a stream in a thread of its own already. gRPC's default hands every answer from one
-            # more thread to it, which costs three times the CPU [measured: 44 us a document against 15].
-            (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
-        ]
+        options = channel_options(emulator=bool(emulator_host))
         if emulator_host:
             self._channel = grpc.insecure_channel(emulator_host, options=options)
             self.metadata += (("authorization", "Bearer owner"),)
