@@ -35,6 +35,7 @@ from dev.draft_shapes import (
     Names,
     Seen,
     Shape,
+    Within,
     kind_of_number,
     kind_of_text,
     words,
@@ -91,10 +92,12 @@ def _variable(collection_id: str, head: str) -> str:
 
 @dataclass
 class _Maps:
-    """The content of one map field of a collection's documents: the keys in each document, the kinds of all values."""
+    """The content of one map field of a collection's documents: the keys in each document, the kinds of all values, and those that
+    are maps."""
 
     keys: list[set[str]] = field(default_factory=list)
     kinds: set[str] = field(default_factory=set)
+    within: Within = field(default_factory=Within)
 
 
 def _kind(value: Any) -> str:
@@ -127,8 +130,23 @@ def _is_unplain(value: Any) -> bool:
 
 def add(shape: Shape, document_id: str, fields: dict[str, Any], maps: dict[tuple[str, Names], _Maps]) -> None:
     """Adds the kinds of one document's fields to a shape."""
-    for names, value in _flat(fields):
-        seen, kind = shape.fields.setdefault(names, Seen()), _kind(value)
+    for names, value in _add_fields(shape.fields, fields):
+        if isinstance(value, list) and any(_kind(inner) == "map" for inner in value):
+            _add_within(shape.within.setdefault(names, Within()), value)
+        if isinstance(value, dict):
+            entries = maps.setdefault((shape.path, names), _Maps())
+            entries.keys.append(set(value))
+            entries.kinds.update(map(_kind, value.values()))
+            _add_within(entries.within, list(value.values()))
+    shape.ids.add(document_id)
+    shape.sampled += 1
+
+
+def _add_fields(into: dict[Names, Seen], fields: dict[str, Any]) -> list[tuple[Names, Any]]:
+    """Adds the kinds of a map's fields to what was seen of others."""
+    found = list(_flat(fields))
+    for names, value in found:
+        seen, kind = into.setdefault(names, Seen()), _kind(value)
         seen.kinds.add(kind)
         seen.documents += kind != "null"
         seen.unplain |= _is_unplain(value)
@@ -138,15 +156,21 @@ def add(shape: Shape, document_id: str, fields: dict[str, Any], maps: dict[tuple
             seen.refers.add(value.path.split("/")[-2])
         if isinstance(value, list):
             seen.elements.update(map(_kind, value))
-            for inner in value:
-                if isinstance(inner, dict):
-                    shape.holds.setdefault(names, set()).update(inner)
-        if isinstance(value, dict):
-            entries = maps.setdefault((shape.path, names), _Maps())
-            entries.keys.append(set(value))
-            entries.kinds.update(map(_kind, value.values()))
-    shape.ids.add(document_id)
-    shape.sampled += 1
+    return found
+
+
+def _add_within(within: Within, entries: list[Any]) -> None:
+    """Adds the maps that one document's array or map holds."""
+    held = [entry for entry in entries if _kind(entry) == "map"]
+    within.others |= len(held) < len(entries)
+    told = [{n: v for n, v in _add_fields(within.fields, entry) if isinstance(v, str | int | float)} for entry in held]
+    apart = (
+        {n for n in set.intersection(*map(set, told)) if len({str(t[n]) for t in told}) == len(told)} if told else set()
+    )
+    if held:
+        within.apart = apart if within.sampled == 0 else within.apart & apart
+    within.sampled += len(held)
+    within.several |= len(held) > 1
 
 
 def _flat(fields: dict[str, Any], above: Names = ()) -> Iterator[tuple[Names, Any]]:
@@ -166,10 +190,18 @@ def _open_map(shape: Shape, names: Names, seen: _Maps, ids: set[str]) -> None:
     keyed_by_ids = bool(filled) and set.union(*filled) <= ids
     differing = len(filled) > 1 and not set.intersection(*filled)
     kind = Seen(seen.kinds).kind
-    if (keyed_by_ids or differing) and kind in _SCALARS:
-        shape.open_maps[names] = kind
-        for key in [key for key in shape.fields if key[: len(names)] == names and key != names]:
-            del shape.fields[key]
+    if (
+        not (keyed_by_ids or differing)
+        or kind not in _SCALARS | {"map"}
+        or any(names[:n] in shape.open_maps for n in (1, 2))
+    ):
+        return
+    shape.open_maps[names] = kind
+    for known in (shape.fields, shape.within, shape.open_maps):
+        for key in [key for key in known if key[: len(names)] == names and key != names]:
+            del known[key]
+    if kind == "map":
+        shape.within[names] = seen.within
 
 
 # --- Postgres -----------------------------------------------------------------------------------------------------------

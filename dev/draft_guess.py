@@ -12,128 +12,26 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dev.draft_shapes import (
-    NUMBERS,
-    TEXTS,
-    LiveColumn,
-    LiveTable,
-    Match,
-    Names,
-    Seen,
-    Shape,
-    likeness,
-    tells_creation,
-    tells_writing,
-    time_likeness,
-    words,
+from dev.draft_entries import from_entry, key_of_entries, told_of_key
+from dev.draft_reading import (
+    COUNTER,
+    MOMENTS,
+    TIMES,
+    Candidate,
+    Reading,
+    candidates_of,
+    likeness_of,
+    reading,
+    spelled,
+    text_path,
+    use,
 )
+from dev.draft_shapes import NUMBERS, LiveColumn, Match, Names, Seen, Shape, tells_creation, tells_writing, words
 from dualwrite.model.declaration import is_field_path
-from dualwrite.model.live import INTEGERS, LiveType, can_be_key, fits, is_key
+from dualwrite.model.live import INTEGERS, LiveType, can_be_key, is_key
 from dualwrite.model.live import TEXTS as TEXT_COLUMNS
 
-_TIMES = {"timestamptz", "timestamp", "date"}
-_DECIMALS = {"numeric", "float4", "float8"}
-_COUNTER = re.compile(r"(^|_)(counts?|counter|score|total_of|number_of)(_|$)|^(count|number)_of_")
 _DOCUMENTS = {("data",), ("document",), ("doc",), ("raw",), ("payload",), ("field",), ("source",)}
-
-
-# --- what a field's values can be in a column ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a column takes a field's values: the conversion's text, or '' for none; the resulting type."""
-
-    conversion: str
-    type: str
-
-
-def reading(seen: Seen, column: LiveColumn, names: Names, *, refers: bool = False) -> Reading | None:
-    """How the column could take what the sample shows; None if it can't. `refers`: it is a foreign key."""
-    kind, kinds, live = seen.kind, seen.kinds - {"null"}, column.live
-    if not kinds:
-        return None
-    found = _reading(kind, kinds, seen, column, names, refers)
-    if found is None or not fits(found.type, live, is_id=bool(found.conversion)):  # type: ignore[arg-type]
-        return None
-    return found
-
-
-_MOMENTS = {
-    "timestamp": "", "ISO time": "iso_time", "HTTP date": "http_date", "epoch milliseconds": "epoch_milliseconds",
-    "epoch seconds": "epoch_seconds", "timestamp map": "timestamp_map",
-}  # fmt: skip
-
-
-def _reading(  # noqa: C901 - a guess after the other
-    kind: str | None, kinds: set[str], seen: Seen, column: LiveColumn, names: Names, refers: bool
-) -> Reading | None:
-    live = column.live
-    if live.kind in _TIMES:
-        if kind == "ISO date" and live.kind == "date":
-            return Reading("", "text")
-        return Reading(_MOMENTS[kind], "timestamp") if kind in _MOMENTS else None
-    if live.kind in ("json", "jsonb"):
-        if kind == "JSON as text":
-            return Reading("json_text", "json")
-        if kinds & {"bytes"} or (not kinds & {"map", "array", "timestamp map"} and not kinds <= TEXTS):
-            return None
-        plain = not seen.unplain and not kinds & {"timestamp", "reference", "geopoint", "vector"}
-        return Reading("" if plain else "plain_json", "json")
-    if kind == "reference":
-        return Reading("reference_id", "text") if refers or live.kind in TEXT_COLUMNS | {"uuid"} else None
-    if refers and kinds <= NUMBERS | TEXTS and live.kind in INTEGERS:
-        return Reading("text", "text")
-    if live.kind in INTEGERS:
-        return _whole(kind, kinds, column)
-    if live.kind in _DECIMALS:
-        return _decimal(kind, kinds, column, names)
-    if live.kind == "bool":
-        if kind == "boolean":
-            return Reading("", "boolean")
-        return Reading("boolean", "boolean") if kinds <= {"boolean", "boolean as text"} else None
-    if live.kind == "array":
-        if kind != "array" or seen.elements & {"map", "array", "geopoint", "bytes", "vector", "timestamp map"}:
-            return None
-        references = "reference" in seen.elements
-        if references and seen.elements != {"reference"}:
-            return None
-        return Reading("each(reference_id)" if references else "array", "array")
-    if kind == "geopoint":
-        return Reading("point_text", "text") if live.kind in ("geography", "geometry") else None
-    if kind == "vector":
-        return Reading("vector_text", "text") if live.kind == "vector" else None
-    if kinds <= TEXTS:
-        return Reading("", "text")
-    if live.kind in TEXT_COLUMNS - {"enum"}:
-        if kind == "timestamp":
-            return Reading("iso_text", "text")
-        if kinds <= TEXTS | NUMBERS | {"boolean"}:
-            return Reading("text", "text")
-    return None
-
-
-def _whole(kind: str | None, kinds: set[str], column: LiveColumn) -> Reading | None:
-    if kind in NUMBERS - {"number"}:
-        return Reading("", "integer")
-    if kinds <= {"number as text", *NUMBERS} - {"number"}:
-        return Reading("integer", "integer")
-    return Reading("count", "integer") if kind in ("array", "map") and _COUNTER.search(column.name) else None
-
-
-def _decimal(kind: str | None, kinds: set[str], column: LiveColumn, names: Names) -> Reading | None:
-    if kind == "geopoint":
-        for axis, called in (
-            ("latitude", {"lat", "latitude"}),
-            ("longitude", {"lng", "lon", "long", "longitude"}),
-        ):
-            if called & set(words(column.name)):
-                return Reading(axis, "numeric")
-        return None
-    if kinds <= NUMBERS:
-        cents = "cent" in words(names[-1]) and "cent" not in words(column.name)
-        return Reading("scaled(-2)" if cents else "", "numeric")
-    return Reading("number", "numeric") if kinds <= NUMBERS | {"number as text"} else None
 
 
 # --- columns ------------------------------------------------------------------------------------------------------------
@@ -188,25 +86,17 @@ def key_of(found: Match) -> tuple[str, ...]:
     return natural[0] if natural else table.primary
 
 
-def text_path(names: Names) -> str | None:
-    """The field as names joined by dots; None if a name holds a dot or a backtick."""
-    return ".".join(names) if all("." not in n and "`" not in n for n in names) and all(names) else None
-
-
-def spelled(names: Names) -> str:
-    """The field as it stands in a declaration."""
-    path = text_path(names)
-    return repr(names if path is None or not is_field_path(path) else path)
-
-
 def guess_columns(found: Match, by_table: Mapping[str, Match]) -> list[Guess]:
     """A guess for each column of a table."""
     key = key_of(found)
     taken: set[object] = set()
-    return [
-        replace(_guess(found, _as_named(found, column, by_table), by_table, key, taken), column=column)
-        for column in found.table.columns
-    ]
+    columns = found.table.columns
+    first = sorted(columns, key=lambda c: c.name not in key) if found.entries is not None else columns
+    guesses = {
+        column.name: replace(_guess(found, _as_named(found, column, by_table), by_table, key, taken), column=column)
+        for column in first
+    }
+    return [guesses[column.name] for column in columns]
 
 
 def _held_of(found: Match, column: str, by_table: Mapping[str, Match]) -> tuple[str, str] | None:
@@ -240,25 +130,30 @@ def _guess(
     if by_path is not None:
         origin, type_, remark = by_path
         role = "key" if is_key_ else "insert_only" if origin == "CreateTime()" else "compared"
-        required = column.not_null and not (is_key_ and origin.startswith(("DocumentId", "Segment", "EntryKey")))
+        required = column.not_null and not (
+            is_key_ and origin.startswith(("DocumentId", "Segment", "EntryKey", "EntryIndex"))
+        )
         return _with_reference(
             found, Guess(column, Declared(role, origin, type_, required), remark, not remark), by_table
         )
-    if found.entries is not None:
-        return _uncovered(found, column)
     refers = table.key_to(column.name)
-    fields = found.fields
-    candidates = [c for c in candidates_of(fields, table, column) if _use(c) not in taken]
-    if not candidates and refers is not None:
-        candidates = [c for c in _by_target(found, column, by_table) if _use(c) not in taken]
+    if found.entries is not None:
+        candidates = key_of_entries(found, column) if is_key_ else candidates_of(found.told, table, column)
+    else:
+        candidates = candidates_of(found.fields, table, column)
+    candidates = [c for c in candidates if use(c) not in taken]
+    if not candidates and refers is not None and found.entries is None:
+        candidates = [c for c in _by_target(found, column, by_table) if use(c) not in taken]
     if candidates:
         alike, names, way = candidates[0]
-        taken.add(_use(candidates[0]))
+        taken.add(use(candidates[0]))
         return _with_reference(found, _from_field(found, column, names, way, alike, is_key_), by_table)
+    if found.entries is not None:
+        return _uncovered(found, column)
     if live.kind == "jsonb" and words(column.name) in _DOCUMENTS and not is_key_:
         origin = "WholeDocument() >> plain_json"
         return Guess(column, Declared("compared", origin, "json"), "GUESS from its name: the whole document")
-    if live.kind in _TIMES and not is_key_ and (column.not_null or tells_writing(column.name)):
+    if live.kind in TIMES and not is_key_ and (column.not_null or tells_writing(column.name)):
         created = [n for n in check_fields(found.shapes) if tells_creation(n)][:1]
         origin = f"Field({created[0]!r}, CreateTime())" if created else "CreateTime()"
         remark = "GUESS no field looks like it: set on insert, never compared"
@@ -269,8 +164,13 @@ def _guess(
 
 
 def _from_field(found: Match, column: LiveColumn, names: Names, way: Reading, alike: float, is_key_: bool) -> Guess:
-    """A column that a field fills."""
-    seen, sampled = found.fields[names], found.sampled
+    """A column that a field of the document fills, or of the entry."""
+    maps = found.maps
+    seen, sampled, word = (
+        (found.fields[names], found.sampled, "Field")
+        if maps is None
+        else (maps.fields[names], maps.sampled, "EntryField")
+    )
     shown = text_path(names) or str(names)
     remarks = [f"GUESS from {'its name' if alike == 1 else f'field {shown!r}'}"]
     if alike == 0:
@@ -278,25 +178,29 @@ def _from_field(found: Match, column: LiveColumn, names: Names, way: Reading, al
     kind = seen.kind or " and ".join(sorted(seen.kinds - {"null"}))
     if way.type in ("integer", "numeric") and kind in NUMBERS:
         kind = "number" if kind == "number" else "integer"  # no time here
-    remarks.append(f"{seen.documents} of {sampled} sampled, {kind}")
-    origin = f"Field({spelled(names)})" + (f" >> {way.conversion}" if way.conversion else "")
+    remarks.append(f"{seen.documents} of {sampled} sampled{' entries' if maps is not None else ''}, {kind}")
+    if maps is not None and is_key_:
+        remarks.append(told_of_key(maps, names))
+    origin = f"{word}({spelled(names)})" + (f" >> {way.conversion}" if way.conversion else "")
     absent = _absent(column, way.type) if not is_key_ and not found.table.key_to(column.name) else None
     role = "key" if is_key_ else "compared"
     if column.name in found.table.triggers and not is_key_:
         role = "insert_only"
         remarks.append(f"trigger {found.table.triggers[column.name]} sets it, so it is never compared")
-    elif way.type in ("integer", "numeric") and _COUNTER.search(column.name) and not is_key_:
+    elif way.type in ("integer", "numeric") and COUNTER.search(column.name) and not is_key_:
         role = "derived"
         remarks.append("GUESS a counter, by its name: it may lag")
-    if way.type == "timestamp" and not way.conversion and column.not_null and not is_key_:
+    if maps is None and way.type == "timestamp" and not way.conversion and column.not_null and not is_key_:
         origin = f"Field({spelled(names)}, CreateTime())"
     elif column.not_null and absent is None and seen.documents < sampled:
-        remarks.append("TODO a document without it is rejected, because the column is NOT NULL")
+        one = "a document" if maps is None else "an entry"
+        remarks.append(f"TODO {one} without it is rejected, because the column is NOT NULL")
     if wrong := _refused_texts(seen, column.live):
         remarks.append(f"TODO {wrong}")
     if column.default is not None and absent is None and way.type != "timestamp" and role != "key":
         remarks.append("TODO an absent field doesn't become the column's default")
-    return Guess(column, Declared(role, origin, way.type, column.not_null, absent), ", ".join(remarks))
+    required = column.not_null and not (is_key_ and maps is not None)
+    return Guess(column, Declared(role, origin, way.type, required, absent), ", ".join(remarks))
 
 
 def _refused_texts(seen: Seen, live: LiveType) -> str:
@@ -325,9 +229,10 @@ def _uncovered(found: Match, column: LiveColumn) -> Guess:
     told = (
         "no field looks like it" if column.filled else "TODO it is NOT NULL and needs a value: no field looks like it"
     )
-    alike = [n for n in found.fields if _likeness(found.table, column, n) >= 0.5] if found.entries is None else []
+    fields = found.told
+    alike = [n for n in fields if likeness_of(found.table, column, n) >= 0.5]
     for names in alike[:1]:
-        seen = found.fields[names]
+        seen = fields[names]
         kinds = " and ".join(sorted(seen.kinds - {"null"})) or "null alone"
         if seen.elements:
             kinds += f" of {' and '.join(sorted(seen.elements))}"
@@ -375,17 +280,7 @@ def _from_path(
             taken.add(segment)
             return segment, "text", ""
     if found.entries is not None:
-        if column.name in key:
-            return "EntryKey()", "text", "GUESS from the entries' keys or elements"
-        if live.kind in _TIMES:
-            return "CreateTime()", "timestamp", "GUESS of its document"
-        kind = shape.open_maps.get(found.entries)
-        if kind is not None and "EntryValue" not in taken:
-            way = reading(Seen({kind}), column, found.entries)
-            if way is not None and not way.conversion:
-                taken.add("EntryValue")
-                return "EntryValue()", way.type, "GUESS from the entries' values"
-        return None
+        return from_entry(found, column, column.name in key, taken)
     if key == (column.name,) or (column.name in key and column.name.removesuffix("_id") == shape.variables[-1]):
         ids = [id_ for s in found.shapes for id_ in s.ids]
         wrong = sum(not is_key(live, id_) for id_ in ids)
@@ -428,45 +323,6 @@ def _segment(found: Match, parent: Match, *, nullable: bool) -> str | None:
     if all(s is not None and s == segments[0] for s in segments):
         return f"Segment({segments[0]!r})"
     return None
-
-
-Candidate = tuple[float, Names, Reading]
-
-
-def _use(candidate: Candidate) -> object:
-    """What only one column may take: a field, or a part of it."""
-    _, names, way = candidate
-    return (names, way.conversion if way.conversion in ("latitude", "longitude") else "")
-
-
-def _likeness(table: LiveTable, column: LiveColumn, names: Names) -> float:
-    like = time_likeness if column.live.kind in _TIMES else likeness
-    value = max(like(column.name, names[-1]), like(column.name, "_".join(names)))
-    bare = [word for word in words(column.name) if word not in words(table.bare)]
-    if bare and len(bare) < len(words(column.name)):  # posts.post_title
-        value = max(value, like("_".join(bare), names[-1]) - 0.1)
-    axis = set(words(column.name)) & {"lat", "latitude", "lng", "lon", "longitude"}
-    if axis and column.live.kind in _DECIMALS:
-        rest = "_".join(word for word in words(column.name) if word not in axis)
-        value = max(value, like(rest, names[-1]) if rest else 0.5)
-    if column.live.kind in _DECIMALS and "cent" in words(names[-1]):
-        value = max(value, like(column.name, "_".join(w for w in words(names[-1]) if w != "cent")) - 0.1)
-    return value
-
-
-def candidates_of(fields: Mapping[Names, Seen], table: LiveTable, column: LiveColumn) -> list[Candidate]:
-    """Fields that the column can take and whose name is like its own, the likeliest first."""
-    refers = table.key_to(column.name) is not None
-    axis = column.live.kind in _DECIMALS and set(words(column.name)) & {"lat", "latitude", "lng", "lon", "longitude"}
-    found = []
-    for names, seen in fields.items():
-        value = _likeness(table, column, names)
-        if value < 0.5 or (axis and value == 0.5 and seen.kind != "geopoint"):
-            continue
-        way = reading(seen, column, names, refers=refers)
-        if way is not None:
-            found.append((value, names, way))
-    return sorted(found, key=lambda c: (-c[0], len(c[1]), c[1]))
 
 
 def _by_target(found: Match, column: LiveColumn, by_table: Mapping[str, Match]) -> list[Candidate]:
@@ -523,5 +379,5 @@ def other_times(shapes: Sequence[Shape]) -> list[tuple[str, str]]:
     return [
         (path, seen.kind)
         for names, seen in shapes[0].fields.items()
-        if (path := text_path(names)) and tells_writing(path) and seen.kind in {*_MOMENTS} - {"timestamp"}
+        if (path := text_path(names)) and tells_writing(path) and seen.kind in {*MOMENTS} - {"timestamp"}
     ]

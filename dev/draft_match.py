@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from dev.draft_guess import candidates_of, text_path
-from dev.draft_shapes import Left, LiveTable, Match, Names, Shape, likeness, words
+from dev.draft_reading import TIMES, candidates_of, holds_id_of, text_path
+from dev.draft_shapes import Left, LiveColumn, LiveTable, Match, Names, Shape, Within, likeness, words
 from dualwrite.model.declaration import is_template
 
 
@@ -32,33 +32,19 @@ def _alike(one: Shape, other: Shape) -> float:
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
-def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Match], Left]:  # noqa: C901 - a way to match after the other
+def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Match], Left]:
     """The likeliest pairs, each table and each path once; then the rest."""
     known = [table for table in tables if not table.odd and table.columns]
     often: dict[tuple[str, ...], int] = {}
     for table in known:
         for name in {words(c.name) for c in table.columns}:
             often[name] = often.get(name, 0) + 1
-    scored: list[tuple[float, Match]] = []
     groups = groups_of(shapes)
-    for table in known:
-        scored += [_score(table, group, often) for group in groups]
-        for shape in shapes:
-            if not is_template(shape.path) or not table.foreign:
-                continue
-            for names in dict.fromkeys([*shape.open_maps, *shape.lists]):
-                if text_path(names) is None:
-                    continue
-                value = max(likeness(table.bare, f"{shape.id}_{names[-1]}"), likeness(table.bare, names[-1]) - 0.01)
-                scored.append((value, Match(table, (shape,), names, "the names of collection and field")))
-    ordered = sorted(enumerate(scored), key=lambda s: (-round(s[1][0], 6), -len(s[1][1].shapes), s[0]))
-    found: list[Match] = []
-    used: set[tuple[str, Names | None]] = set()
-    for _, (value, match_) in ordered:
-        ways = {(shape.path, match_.entries) for shape in match_.shapes}
-        if value >= 0.5 and match_.table not in [m.table for m in found] and not ways & used:
-            found.append(match_)
-            used |= ways
+    scored = [_score(table, group, often) for table in known for group in groups]
+    scored += _entries(known, shapes, _taken(scored), often)
+    ordered = _in_order(scored)
+    found = _taken(scored)
+    used = {(shape.path, match_.entries) for match_ in found for shape in match_.shapes}
     left = []
     for table in tables:
         if table not in [m.table for m in found]:
@@ -69,7 +55,7 @@ def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Ma
     rest = tuple(shape for shape in shapes if shape.path not in paths)
     taken = [m.table for m in found]
     shared: dict[str, Match] = {}
-    for _, (value, match_) in ordered:
+    for value, match_ in ordered:
         if value >= 0.5 and match_.entries is None and match_.table in taken:
             for shape in match_.shapes:
                 if shape in rest:
@@ -77,14 +63,87 @@ def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Ma
     return found, Left(tuple(left), rest, shared)
 
 
+Scored = tuple[float, Match]
+"""How likely, from 0 to a little above 1: a pair counts from 0.5."""
+
+
+def _in_order(scored: Sequence[Scored]) -> list[Scored]:
+    ordered = sorted(enumerate(scored), key=lambda s: (-round(s[1][0], 6), -len(s[1][1].shapes), s[0]))
+    return [pair for _, pair in ordered]
+
+
+def _taken(scored: Sequence[Scored]) -> list[Match]:
+    """The likeliest pairs, each table and each path, or field of a path, once."""
+    found: list[Match] = []
+    used: set[tuple[str, Names | None]] = set()
+    for value, match_ in _in_order(scored):
+        ways = {(shape.path, match_.entries) for shape in match_.shapes}
+        if value >= 0.5 and match_.table not in [m.table for m in found] and not ways & used:
+            found.append(match_)
+            used |= ways
+    return found
+
+
+def _entries(
+    tables: Sequence[LiveTable], shapes: Sequence[Shape], found: Sequence[Match], often: Mapping[tuple[str, ...], int]
+) -> list[Scored]:
+    """How likely a table's rows are the entries of a field. Such a table names the collection whose documents hold them."""
+    sampled = [shape for shape in shapes if is_template(shape.path) and shape.sampled]
+    return [
+        _score_entries(table, shape, names, often)
+        for table in tables
+        for shape in sampled
+        if _is_of(table, shape, found)
+        for names in shape.entries
+        if text_path(names) is not None
+    ]
+
+
+def _is_of(table: LiveTable, shape: Shape, found: Sequence[Match]) -> bool:
+    """Whether a row of the table names a document of the collection: by a foreign key to its table, or by a column's name."""
+    filled = {m.table.name for m in found if shape in m.shapes}
+    referenced = {key.table for key in table.foreign if len(key.columns) == 1} - {table.name}
+    by_name = any(likeness(name.rsplit(".", 1)[-1], shape.id) == 1 for name in referenced)
+    held = any(holds_id_of(c, shape) for c in table.columns if table.primary != (c.name,))
+    return bool(filled & referenced) or by_name or held
+
+
+def _score_entries(table: LiveTable, shape: Shape, names: Names, often: Mapping[tuple[str, ...], int]) -> Scored:
+    match_ = Match(table, (shape,), names)
+    named = max(likeness(table.bare, f"{shape.id}_{names[-1]}"), likeness(table.bare, names[-1]) - 0.01)
+    if shape.is_of_a_map_of_arrays(names) and named < 0.5:
+        return 0.0, match_  # its rows are those of all the arrays
+    own = [c for c in table.own if not holds_id_of(c, shape) and c.live.kind not in TIMES]
+    if match_.maps is None:
+        rest = len(own) - (names in shape.open_maps)  # the value
+        return named - 0.3 * (rest > 0), replace(match_, ground="the names of collection and field")
+    value, ground = _by_columns(match_, own, named, often)
+    return value, replace(match_, ground=ground)
+
+
 def _rows_within(table: LiveTable, shapes: Sequence[Shape]) -> str:
-    """The array of maps whose fields are like the table's columns."""
+    """The maps in a document whose fields are like the table's columns."""
     for shape in shapes:
-        for names, fields in shape.holds.items():
+        for names, maps in shape.within.items():
+            fields = {names[0] for names in maps.fields}
             shared = sum(any(likeness(c.name, f) == 1 for f in fields) for c in table.columns)
             if shared >= 2 or likeness(table.bare, f"{shape.id}_{names[-1]}") == 1:
-                return f"the maps in array {'.'.join(names)!r} of {shape.path} look like its rows, by {shared} of their fields"
+                return f"the maps in {_called(shape, names)} of {shape.path} look like its rows, by {shared} of their fields{_why_not(maps)}"
     return ""
+
+
+def _called(shape: Shape, names: Names) -> str:
+    if shape.is_of_a_map_of_arrays(names):
+        return f"the arrays of map {'.'.join(names[:-1])!r}"
+    return f"{'map' if names in shape.open_maps else 'array'} {'.'.join(names)!r}"
+
+
+def _why_not(maps: Within) -> str:
+    if maps.others:
+        return "; beside them lie elements that are no maps, which would be rejected"
+    return (
+        ". If no column holds their document's id, or they lie in several arrays: ComputedEntries, a function of yours"
+    )
 
 
 def _score(table: LiveTable, group: tuple[Shape, ...], often: Mapping[tuple[str, ...], int]) -> tuple[float, Match]:
@@ -98,23 +157,28 @@ def _score(table: LiveTable, group: tuple[Shape, ...], often: Mapping[tuple[str,
         for shape in group
     )
     found = Match(table, group)
-    own = [
-        c for c in table.columns if not c.live.generated and c.name not in table.primary and not table.key_to(c.name)
-    ]
+    value, ground = _by_columns(found, table.own, named, often)
+    above = {name for shape in group for name in shape.collections[:-1]}
+    if any(likeness(key.table.rsplit(".", 1)[-1], name) == 1 for key in table.foreign for name in above):
+        value += 0.05
+    if len(group) > 1:  # all paths of like documents before one of them, unless a name says otherwise
+        value += 0.1
+    return value, replace(found, ground=ground)
+
+
+def _by_columns(
+    found: Match, own: Sequence[LiveColumn], named: float, often: Mapping[tuple[str, ...], int]
+) -> tuple[float, str]:
+    """How likely a table's rows are these documents or entries, by how alike they are named and by columns; and by what."""
     weights = {c.name: 1 / max(1, often.get(words(c.name), 1)) for c in own}
-    fields = found.fields
-    hits = {c.name: best for c in own for best in candidates_of(fields, table, c)[:1]}
+    fields = found.told
+    hits = {c.name: best for c in own for best in candidates_of(fields, found.table, c)[:1]}
     covered = sum(weights[name] for name in hits) / sum(weights.values()) if own else 0.0
     tops = {names[:1] for names in fields}
     filled = len({names[:1] for _, names, _ in hits.values()}) / len(tops) if tops else 0.0
     columns = 0.6 * covered + 0.4 * filled
-    above = {name for shape in group for name in shape.collections[:-1]}
     value = 0.65 * named + 0.35 * covered
-    if any(likeness(key.table.rsplit(".", 1)[-1], name) == 1 for key in table.foreign for name in above):
-        value += 0.05
     if len(hits) >= 2 and sum(weights[name] for name in hits) >= 1.5:
         value = max(value, 0.2 * named + 0.8 * columns)
-    if len(group) > 1:  # all paths of like documents before one of them, unless a name says otherwise
-        value += 0.1
     ground = f"{len(hits)} of {len(own)} columns"
-    return value, replace(found, ground=f"its name and {ground}" if named >= 0.5 else ground)
+    return value, f"its name and {ground}" if named >= 0.5 else ground

@@ -57,14 +57,27 @@ class Seen:
 
 
 @dataclass
+class Within:
+    """The maps that an array field holds, or a map field, as a sample shows them. `sampled`: how many there are. `apart`: the fields
+    that tell each from the others of its document, as far as sampled. `several`: whether a document has more than one, so that
+    `apart` says something. `others`: what isn't a map lies beside them."""
+
+    fields: dict[Names, Seen] = field(default_factory=dict)
+    sampled: int = 0
+    apart: set[Names] = field(default_factory=set)
+    several: bool = False
+    others: bool = False
+
+
+@dataclass
 class Shape:
     """One collection as a sample shows it. `path` is a template. `open_maps`: map fields whose keys differ between documents,
-    with the kind of their values. `ids`: those of its sampled documents. `holds`: the fields of the maps in an array field."""
+    with the kind of their values. `within`: the maps in an array field, or in an open map. `ids`: those of its sampled documents."""
 
     path: str
     fields: dict[Names, Seen] = field(default_factory=dict)
     open_maps: dict[Names, str] = field(default_factory=dict)
-    holds: dict[Names, set[str]] = field(default_factory=dict)
+    within: dict[Names, Within] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set, repr=False)
     sampled: int = 0
 
@@ -84,6 +97,17 @@ class Shape:
     def lists(self) -> list[Names]:
         """Array fields of texts."""
         return [names for names, seen in self.fields.items() if seen.elements and seen.elements <= TEXTS]
+
+    @property
+    def entries(self) -> list[Names]:
+        """Fields whose entries or elements may be rows."""
+        maps = [names for names, found in self.within.items() if not found.others]
+        return list(dict.fromkeys([*(n for n, kind in self.open_maps.items() if kind != "map"), *self.lists, *maps]))
+
+    def is_of_a_map_of_arrays(self, names: Names) -> bool:
+        """Whether an array is one of several in a map that holds nothing else: `hours.mon` beside `hours.tue`."""
+        beside = [seen for n, seen in self.fields.items() if len(n) == len(names) > 1 and n[:-1] == names[:-1]]
+        return len(beside) > 1 and all(seen.kind == "array" for seen in beside)
 
     def always(self, names: Names) -> bool:
         return names in self.fields and self.fields[names].documents >= self.sampled
@@ -131,6 +155,13 @@ class LiveTable:
     def bare(self) -> str:
         return self.name.rsplit(".", 1)[-1]
 
+    @property
+    def own(self) -> list[LiveColumn]:
+        """Its columns that are neither of its primary key nor a foreign key, nor made by Postgres."""
+        return [
+            c for c in self.columns if not c.live.generated and c.name not in self.primary and not self.key_to(c.name)
+        ]
+
     def key_to(self, column: str) -> ForeignKey | None:
         """The foreign key of just this column."""
         return next((k for k in self.foreign if k.columns == (column,)), None)
@@ -144,6 +175,18 @@ class Match:
     shapes: tuple[Shape, ...]
     entries: Names | None = None
     ground: str = "its name"
+
+    @property
+    def maps(self) -> Within | None:
+        """The maps that its rows come from, if its entries are maps."""
+        return None if self.entries is None else self.shapes[0].within.get(self.entries)
+
+    @property
+    def told(self) -> Mapping[Names, Seen]:
+        """The fields that its columns may come from: its documents', or its entries'."""
+        if self.entries is None:
+            return self.fields
+        return {} if self.maps is None else self.maps.fields
 
     @property
     def fields(self) -> dict[Names, Seen]:

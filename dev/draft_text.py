@@ -20,8 +20,8 @@ from dev.draft_guess import (
     guess_columns,
     key_of,
     other_times,
-    spelled,
 )
+from dev.draft_reading import spelled
 from dev.draft_shapes import Left, LiveTable, Match, Shape, tells_end, tells_writing
 from dualwrite.model import conditions, conversions, declaration
 from dualwrite.model.declaration import Catalog, Collection, Column, Parent, is_template
@@ -101,8 +101,8 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
         "    latitude, longitude, number, one_of, plain_json, point_text, reference_id, scaled, text, timestamp_map, vector_text,",
         ")  # fmt: skip",
         "from dualwrite.model.declaration import (  # noqa: F401",
-        "    ArrayElements, Catalog, Collection, Column, Computed, Constant, CreateTime, DocumentId, EntryKey, EntryValue, Field,",
-        "    FirstOf, MapEntries, Operations, Parent, ParentId, Segment, WholeDocument,",
+        "    ArrayElements, Catalog, Collection, Column, Computed, Constant, CreateTime, DocumentId, EntryField, EntryIndex, EntryKey,",
+        "    EntryValue, Field, FirstOf, MapEntries, Operations, Parent, ParentId, Segment, WholeDocument,",
         ")  # fmt: skip",
         "",
         f"EXPORT_TIME = {export_time!r}  # TODO when the export was taken that first filled the target, with its offset",
@@ -353,7 +353,9 @@ def _shape_left(shape: Shape, shared: Match | None, parts: Mapping[str, Part]) -
         return comment(f"{_said(shape.path)}: no document is there itself, only collections below.")
     if shared is not None:
         return _share(shape, shared, parts[shared.table.name])
-    return comment(f"No table looks like {_said(shape.path)} ({shape.sampled} sampled).")
+    inside = [_said(".".join(p.found.entries)) for p in parts.values() if p.found.entries and shape in p.found.shapes]
+    own = f" itself: rows come from its {', '.join(inside)}" if inside else ""
+    return comment(f"No table looks like {_said(shape.path)} ({shape.sampled} sampled){own}.")
 
 
 _TELLS_APART = TEXTS | {"bool"}
@@ -378,6 +380,8 @@ def _summary(parts: Sequence[Part], left: Left) -> list[str]:
     for part in parts:
         more = f" and {len(part.found.shapes) - 1} more" if len(part.found.shapes) > 1 else ""
         paths = _said(part.found.shapes[0].path) + more
+        if part.found.entries is not None:
+            paths += f" {_said('.'.join(part.found.entries))}"
         if part.refused:
             rows.append((paths, _said(part.found.table.name), "0", "0", "all: can't be declared"))
             continue

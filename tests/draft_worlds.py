@@ -95,6 +95,15 @@ CREATE TABLE rating_flags (
 CREATE TABLE "2nd-hand items" (id text PRIMARY KEY, "shelf mark" text, item_size integer);
 CREATE TABLE order_lines (order_id text NOT NULL, position smallint NOT NULL, sku text NOT NULL, quantity integer NOT NULL,
                           PRIMARY KEY (order_id, position));
+CREATE TABLE seller_members (
+  seller_id text NOT NULL REFERENCES sellers (id), member_id text NOT NULL, role text NOT NULL, since timestamptz,
+  PRIMARY KEY (seller_id, member_id)
+);
+CREATE TABLE offer_pictures (
+  offer_id text NOT NULL REFERENCES offers (id), line_no integer NOT NULL, url text NOT NULL, width_px integer,
+  PRIMARY KEY (offer_id, line_no)
+);
+CREATE TABLE offer_steps (id text PRIMARY KEY, offer_id text NOT NULL REFERENCES offers (id), label text NOT NULL, minutes integer);
 CREATE TABLE team_settings (id text PRIMARY KEY, quota integer NOT NULL, region text);
 CREATE TABLE seller_settings (id text PRIMARY KEY, currency text NOT NULL, holiday boolean NOT NULL);
 CREATE TABLE parcels (id text PRIMARY KEY, courier text NOT NULL, tracking_code text);
@@ -113,10 +122,12 @@ def market(client: Any) -> dict[str, dict[str, Any]]:
             "displayName": f"Secret Seller {n}",
             "location": firestore.GeoPoint(37.5, 127.0 + n),
             "joined": AT - timedelta(days=n),
+            "members": {f"b{n}": {"role": "owner", "since": AT}, f"x{n}": {"role": "help"}},
         }
         found[f"offers/o{n}"] = {
             "owner": seller, "category": client.document(f"categories/c{n}"), "offer.label": f"label {n}",
-            "followerIds": [seller], "extra": {"home": firestore.GeoPoint(1.0, 2.0)}, "updatedAt": AT,
+            "pictures": [{"url": f"https://example.org/{i}", "widthPx": 10} for i in range(n)],
+            "steps": [{"label": "first", "minutes": 1}, "odd"], "followerIds": [seller], "extra": {"home": firestore.GeoPoint(1.0, 2.0)}, "updatedAt": AT,
         }  # fmt: skip
         found[f"sellers/s{n}/ratings/b{n}"] = {"stars": n}
         found[f"sellers/s{n}/settings/main"] = {"currency": "KRW", "holiday": False}
@@ -171,6 +182,15 @@ WORLDS = [
     World(
         "market", MARKET, market,
         {
+            "order_lines.order_id": "Column('order_id', 'key', DocumentId())",
+            "order_lines.position": "Column('position', 'key', EntryField('position') >> text)",
+            "order_lines.sku": "Column('sku', 'compared', EntryField('sku'), required=True)",
+            "seller_members.seller_id": "Column('seller_id', 'key', Segment('seller'), references='sellers')",
+            "seller_members.member_id": "Column('member_id', 'key', EntryKey())",
+            "seller_members.role": "Column('role', 'compared', EntryField('role'), required=True)",
+            "seller_members.since": "Column('since', 'compared', EntryField('since'), 'timestamp')",
+            "offer_pictures.line_no": "Column('line_no', 'key', EntryIndex())",
+            "offer_pictures.width_px": "Column('width_px', 'compared', EntryField('widthPx'), 'integer')",
             "sellers.lat": "Column('lat', 'compared', Field('location') >> latitude)",
             "sellers.lng": "Column('lng', 'compared', Field('location') >> longitude)",
             "sellers.joined_at": "Column('joined_at', 'compared', Field('joined', CreateTime()), 'timestamp', required=True)",
@@ -187,13 +207,20 @@ WORLDS = [
         {
             "team_settings": ("teams/{team}/settings/{setting}",),
             "seller_settings": ("sellers/{seller}/settings/{setting}",),
+            "order_lines": ("orders/{order}",),
+            "offer_pictures": ("offers/{offer}",),
             "parcels": ("years/{year}/parcels/{parcel}",),
             "rating_flags": ("flags/{flag}",),
         },
         (
             "foreign key, on delete set null",
             "TODO its foreign key (seller_id, buyer_id) to seller_ratings can't be declared",
-            "the maps in array 'lines' of orders/{order} look like its rows",
+            "entries=ArrayElements('lines'),  # GUESS from its name and 2 of 2 columns",
+            "entries=MapEntries('members'),  # GUESS from its name and 1 of 1 columns",
+            "GUESS from its name, 3 of 3 sampled entries, integer, TODO no sampled document has two entries: is it unique?",
+            "GUESS no field looks like it: the element's place, EntryIndex(1) if from 1",
+            "the maps in array 'steps' of offers/{offer} look like its rows, by 2 of their fields; beside them lie elements that are no maps",
+            "No table looks like orders/{order} (3 sampled) itself: rows come from its lines.",
             "teams/{team}: no document is there itself, only collections below",
         ),
     ),

@@ -1,0 +1,76 @@
+"""Guesses for the columns of rows that come from the entries of a map or the elements of an array. Pure."""
+
+from __future__ import annotations
+
+from dev.draft_reading import TIMES, Candidate, candidates_of, holds_id_of, reading
+from dev.draft_shapes import LiveColumn, Match, Names, Seen, Within, tells_writing, words
+from dualwrite.model.live import INTEGERS, can_be_key
+
+_PLACES = {"position", "place", "index", "idx", "ordinal", "line", "sequence", "seq", "rank", "step", "slot", "row", "order", "sort",
+           "number", "no", "nr"}  # fmt: skip
+
+
+def from_entry(found: Match, column: LiveColumn, is_key: bool, taken: set[object]) -> tuple[str, str, str] | None:
+    """An origin that needs no field: its document's id, or the entry's key, place or value. Its type, and the remark on it."""
+    assert found.entries is not None
+    shape, live = found.shapes[0], column.live
+    of_document = {"DocumentId", f"Segment({shape.variables[-1]!r})"}
+    if holds_id_of(column, shape) and not of_document & taken and can_be_key(live):
+        taken.add("DocumentId")
+        return "DocumentId()", "text", "GUESS from its name: there is no foreign key"
+    kind = shape.open_maps.get(found.entries)
+    if is_key and found.maps is None:
+        return "EntryKey()", "text", "GUESS from the entries' keys or elements"
+    if is_key and kind is not None and "EntryKey" not in taken:
+        taken.add("EntryKey")
+        return "EntryKey()", "text", "GUESS from the entries' keys"
+    named = key_of_entries(found, column) if is_key else candidates_of(found.told, found.table, column)
+    if named:
+        return None
+    is_place = {*words(column.name)} - {*words(found.table.bare)} <= _PLACES
+    if (
+        kind is None
+        and found.maps is not None
+        and live.kind in INTEGERS
+        and (is_key or is_place)
+        and "place" not in taken
+    ):
+        taken.add("place")
+        return (
+            "EntryIndex()",
+            "text" if is_key else "integer",
+            "GUESS no field looks like it: the element's place, EntryIndex(1) if from 1",
+        )
+    if live.kind in TIMES and (column.not_null or tells_writing(column.name)):
+        return "CreateTime()", "timestamp", "GUESS of its document"
+    if kind is not None and found.maps is None and "EntryValue" not in taken:
+        way = reading(Seen({kind}), column, found.entries)
+        if way is not None and not way.conversion:
+            taken.add("EntryValue")
+            return "EntryValue()", way.type, "GUESS from the entries' values"
+    return None
+
+
+def key_of_entries(found: Match, column: LiveColumn) -> list[Candidate]:
+    """The fields of the entries that may tell them apart: those of the column's name, else the only one that is unique within each
+    sampled document."""
+    maps = found.maps
+    if maps is None:
+        return []
+    named = candidates_of(maps.fields, found.table, column, as_key=True)
+    if named or not maps.several or column.live.kind in INTEGERS:
+        return named
+    ways = [(0.0, names, reading(maps.fields[names], column, names, refers=True)) for names in sorted(maps.apart)]
+    able = [(value, names, way) for value, names, way in ways if way is not None]
+    return able if len(able) == 1 else []
+
+
+def told_of_key(maps: Within, names: Names) -> str:
+    """What the sample says of a field that tells entries apart."""
+    if names not in maps.apart:
+        return "TODO alone it isn't unique within each sampled document, and entries of one key are rejected"
+    return (
+        "unique within each sampled document"
+        if maps.several
+        else "TODO no sampled document has two entries: is it unique?"
+    )
