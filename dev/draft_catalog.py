@@ -36,6 +36,7 @@ from dev.draft_shapes import (
     Seen,
     Shape,
     Within,
+    is_other_style,
     kind_of_number,
     kind_of_text,
     words,
@@ -150,6 +151,7 @@ def _add_fields(into: dict[Names, Seen], fields: dict[str, Any]) -> list[tuple[N
         seen.kinds.add(kind)
         seen.documents += kind != "null"
         seen.unplain |= _is_unplain(value)
+        seen.other_style |= is_other_style(kind, value)
         if isinstance(value, str):
             seen.texts.add(value)
         if isinstance(value, firestore.DocumentReference):

@@ -26,7 +26,18 @@ from dev.draft_reading import (
     text_path,
     use,
 )
-from dev.draft_shapes import NUMBERS, LiveColumn, Match, Names, Seen, Shape, tells_creation, tells_writing, words
+from dev.draft_shapes import (
+    CHECK_FORMATS,
+    NUMBERS,
+    LiveColumn,
+    Match,
+    Names,
+    Seen,
+    Shape,
+    tells_creation,
+    tells_writing,
+    words,
+)
 from dualwrite.model.declaration import is_field_path
 from dualwrite.model.live import INTEGERS, LiveType, can_be_key, is_key
 from dualwrite.model.live import TEXTS as TEXT_COLUMNS
@@ -154,7 +165,7 @@ def _guess(
         origin = "WholeDocument() >> plain_json"
         return Guess(column, Declared("compared", origin, "json"), "GUESS from its name: the whole document")
     if live.kind in TIMES and not is_key_ and (column.not_null or tells_writing(column.name)):
-        created = [n for n in check_fields(found.shapes) if tells_creation(n)][:1]
+        created = [c.path for c in check_fields(found.shapes) if c.format is None and tells_creation(c.path)]
         origin = f"Field({created[0]!r}, CreateTime())" if created else "CreateTime()"
         remark = "GUESS no field looks like it: set on insert, never compared"
         if column.name in table.triggers:
@@ -363,21 +374,56 @@ def _absent(column: LiveColumn, type_: str) -> str | None:
     return {"true": "True", "false": "False"}.get(default) if type_ == "boolean" else None
 
 
-def check_fields(shapes: Sequence[Shape]) -> list[str]:
-    """Timestamp fields that say when a document was written, of all the paths; those that every document has come first."""
+@dataclass(frozen=True)
+class CheckField:
+    """A field that says when a document was written; its format's name if it holds no timestamps."""
+
+    path: str
+    format: str | None
+
+    @property
+    def text(self) -> str:
+        return repr(self.path) if self.format is None else f"Check({self.path!r}, {self.format})"
+
+
+def check_fields(shapes: Sequence[Shape]) -> list[CheckField]:
+    """Fields that say when a document was written, of all the paths, as timestamps or in a format that a window can ask for; those
+    that every document has come first."""
     found = []
-    for names in shapes[0].fields:
-        path = text_path(names)
-        everywhere = all(s.fields[names].kind == "timestamp" if names in s.fields else not s.sampled for s in shapes)
-        if path is not None and is_field_path(path) and everywhere and tells_writing(path):
-            found.append((not all(s.always(names) for s in shapes), path))
-    return [path for _, path in sorted(found)]
+    for names, path in _times_of_writing(shapes):
+        kinds = {s.fields[names].kind for s in shapes if names in s.fields}
+        kind = kinds.pop() if len(kinds) == 1 else None
+        everywhere = all(names in s.fields or not s.sampled for s in shapes)
+        if kind is None or not everywhere or _unasked(shapes, names):
+            continue
+        form = None if kind == "timestamp" else CHECK_FORMATS[kind].name
+        found.append((not all(s.always(names) for s in shapes), path, form))
+    return [CheckField(path, form) for _, path, form in sorted(found, key=lambda f: f[:2])]
+
+
+def _times_of_writing(shapes: Sequence[Shape]) -> list[tuple[Names, str]]:
+    paths = [(names, text_path(names)) for names in shapes[0].fields]
+    return [(names, path) for names, path in paths if path and is_field_path(path) and tells_writing(path)]
+
+
+def _unasked(shapes: Sequence[Shape], names: Names) -> str:
+    """Why no window can ask for a field; empty if one can."""
+    seen = [s.fields[names] for s in shapes if names in s.fields]
+    kinds = set[str]().union(*(one.kinds for one in seen)) - {"null"}
+    if len(kinds) != 1:
+        return f"it holds {' and '.join(sorted(kinds)) or 'null alone'}"
+    if not kinds <= {"timestamp", *CHECK_FORMATS}:
+        return f"Firestore doesn't order {kinds.pop()} by time"
+    if any(one.other_style for one in seen):
+        return f"{kinds.pop()} is in another style than its format writes (docs/catalog.md)"
+    return ""
 
 
 def other_times(shapes: Sequence[Shape]) -> list[tuple[str, str]]:
-    """Fields that say when a document was written and hold no timestamps, with what they hold."""
-    return [
-        (path, seen.kind)
-        for names, seen in shapes[0].fields.items()
-        if (path := text_path(names)) and tells_writing(path) and seen.kind in {*MOMENTS} - {"timestamp"}
-    ]
+    """Fields that say when a document was written and that no window can ask for, with why not."""
+    found = []
+    for names, path in _times_of_writing(shapes):
+        kinds = {kind for s in shapes if names in s.fields for kind in s.fields[names].kinds} - {"null"}
+        if kinds and kinds <= {*MOMENTS} and (why := _unasked(shapes, names)):
+            found.append((path, why))
+    return found

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 
-from dualwrite.model.conversions import http_date, iso_time
+from dualwrite.model.check_fields import Check
+from dualwrite.model.conversions import epoch_milliseconds, epoch_seconds, http_date, iso_time
 from dualwrite.model.live import LiveType
 
 Names = tuple[str, ...]
@@ -33,7 +34,8 @@ class Seen:
     `kinds`: what its values are (see `kind_of_text` and `kind_of_number`; also null, boolean, timestamp, reference, geopoint,
     vector, bytes, array, map, timestamp map). `elements`: the kinds of an array's elements. `refers`: ids of the collections that
     references lead to. `unplain`: a map or array of it holds a value that JSON can't represent. `documents`: how many have a value of it. `texts` are its
-    texts, to be held against an enum's labels; none of them leaves this process.
+    texts, to be held against an enum's labels; none of them leaves this process. `other_style`: a time isn't written as a check field's
+    format would ask for it.
     """
 
     kinds: set[str] = field(default_factory=set)
@@ -42,6 +44,7 @@ class Seen:
     unplain: bool = False
     documents: int = 0
     texts: set[str] = field(default_factory=set, repr=False)
+    other_style: bool = False
 
     @property
     def kind(self) -> str | None:
@@ -204,6 +207,7 @@ class Match:
                     had.unplain or seen.unplain,
                     had.documents + seen.documents,
                     had.texts | seen.texts,
+                    had.other_style or seen.other_style,
                 )
         return found
 
@@ -220,6 +224,17 @@ class Left:
     shapes: tuple[Shape, ...]
     shared: Mapping[str, Match] = field(default_factory=dict)
     """By path, of collections without a table of their own: one that another collection fills, and that theirs could be too."""
+
+
+# --- times ---
+
+CHECK_FORMATS = {"ISO time": iso_time, "epoch milliseconds": epoch_milliseconds, "epoch seconds": epoch_seconds}
+"""By kind of value: the format in which a check field of such is declared."""
+
+
+def is_other_style(kind: str, value: object) -> bool:
+    """Whether a time is written otherwise than a check field's format would ask for it: without milliseconds, with an offset."""
+    return kind in CHECK_FORMATS and not Check("it", CHECK_FORMATS[kind]).is_as_said(value)
 
 
 # --- kinds of values ----------------------------------------------------------------------------------------------------

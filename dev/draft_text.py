@@ -23,12 +23,13 @@ from dev.draft_guess import (
 )
 from dev.draft_reading import spelled
 from dev.draft_shapes import Left, LiveTable, Match, Shape, tells_end, tells_writing
+from dualwrite.model import check_fields as formats
 from dualwrite.model import conditions, conversions, declaration
 from dualwrite.model.declaration import Catalog, Collection, Column, Parent, is_template
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.live import TEXTS
 
-_WORDS: dict[str, Any] = {**vars(conversions), **vars(declaration), **vars(conditions)}
+_WORDS: dict[str, Any] = {**vars(conversions), **vars(declaration), **vars(conditions), **vars(formats)}
 
 
 @dataclass
@@ -95,6 +96,7 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
         "",
         "from __future__ import annotations",
         "",
+        "from dualwrite.model.check_fields import Check  # noqa: F401",
         "from dualwrite.model.conditions import Absent, AllOf, AnyOf, Is, Not  # noqa: F401",
         "from dualwrite.model.conversions import (  # noqa: F401",
         "    array, boolean, count, each, epoch_milliseconds, epoch_seconds, http_date, integer, iso_text, iso_time, json_text,",
@@ -216,8 +218,8 @@ def _without_reference(part: Part, guess: Guess, reason: str) -> None:
 def _prove_options(part: Part) -> None:
     """Check fields, written columns and unique keys, each as far as the collection takes it."""
     found, key = part.found, key_of(part.found)
-    rare = [n for n in check_fields(found.shapes) if not all(s.always(tuple(n.split("."))) for s in found.shapes)]
     checks = check_fields(found.shapes)
+    rare = [c.path for c in checks if not all(s.always(tuple(c.path.split("."))) for s in found.shapes)]
     written = [
         g.column.name
         for g in part.guesses
@@ -226,28 +228,31 @@ def _prove_options(part: Part) -> None:
     table = found.table
     unique = [u for u in (*table.unique, *table.partial) if set(u) != set(key) and set(u) <= set(part.columns)]
     told = "GUESS from its fields' names and types"
+    if any(c.format is not None for c in checks):
+        told += ", and how all sampled times are written"
     if rare:
         told += f": not every document has {', '.join(rare)}, and those without are seen by sweeps alone"
-    for name, values, remark in (
-        ("check_fields", checks, told),
-        ("written_columns", written, "GUESS from their names"),
-        ("unique", list(dict.fromkeys(unique)), ""),
+    for name, texts, remark in (
+        ("check_fields", [c.text for c in checks], told),
+        ("written_columns", [repr(c) for c in written], "GUESS from their names"),
+        ("unique", [repr(u) for u in dict.fromkeys(unique)], ""),
     ):
-        kept: list[Any] = []
-        for value in values:
+        kept: list[str] = []
+        for text in texts:
             try:
-                part.collection(part.columns, **{name: (*kept, value)})
+                part.collection(part.columns, **{name: tuple(eval(t, dict(_WORDS)) for t in (*kept, text))})
             except CatalogError as error:
-                part.notes.append(f"TODO {value!r} can't be in {name}: {error}")
+                part.notes.append(f"TODO {text} can't be in {name}: {error}")
             else:
-                kept.append(value)
+                kept.append(text)
         if kept:
-            part.options.append((f"{name}=({', '.join(map(repr, kept))},)", remark))
+            part.options.append((f"{name}=({', '.join(kept)},)", remark))
         elif name == "check_fields":
             part.notes.append("No check field: it is read whole every time. GUESS")
-            part.notes += [
-                f"GUESS {path!r} says when it was written, as {kind}" for path, kind in other_times(found.shapes)
-            ]
+    part.notes += [
+        f"GUESS {path!r} says when it was written, but no window can ask for it: {why}"
+        for path, why in other_times(found.shapes)
+    ]
 
 
 def _gone_from(part: Part) -> list[str]:

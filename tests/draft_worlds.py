@@ -64,6 +64,7 @@ def clinic(client: Any) -> dict[str, dict[str, Any]]:
             "status": "open" if n else "cancelled", "tags": ["a", "b"], "minutes": [5, 10], "startsAt": ISO, "endsAt": 1_772_353_800 + n,
             "priceCents": 1999 + n, "durationLabel": 5 + n if n else "five", "notes": [{"by": "x"}], "ip": "10.0.0.1",
             "visitCount": str(n), "attachment": b"x", "paid": "true", "code": AT, "mixedAt": ISO if n else AT,
+            "createdAt": ISO, "modified": MILLISECONDS + n, "edited": "2026-03-01T08:30:00+00:00",
         }  # fmt: skip
         found[f"questions_rev20230926/q{n}"] = {"title": f"title {n}", "body": "a body", "profile": f"user{n}"}
     return found
@@ -171,6 +172,8 @@ WORLDS = [
         {"profiles": ("v3_users/{user}",), "questions": ("questions_rev20230926/{question}",)},
         (
             "id (bigint): left out: Postgres makes it",
+            "check_fields=(Check('createdAt', iso_time), Check('modified', epoch_milliseconds),),  # GUESS from its fields' names and types,",
+            "GUESS 'edited' says when it was written, but no window can ask for it: ISO time is in another style",
             "search (text): left out: Postgres makes it",
             "trigger touched sets it, so it is never compared",
             "1 of 2 sampled texts are no label of state ('open', 'done'): one_of({...}) maps them",

@@ -126,7 +126,7 @@ def code_of(text: str) -> list[str]:
 
 
 WORDS = {
-    "Expr", "ImportFrom", "Assign", "Collection", "Column", "Catalog", "Field", "CreateTime", "DocumentId", "Segment", "Parent",
+    "Check", "Expr", "ImportFrom", "Assign", "Collection", "Column", "Catalog", "Field", "CreateTime", "DocumentId", "Segment", "Parent",
     "ParentId", "MapEntries", "ArrayElements", "EntryKey", "EntryValue", "EntryField", "EntryIndex", "WholeDocument", "each", "scaled",
 }  # fmt: skip
 
