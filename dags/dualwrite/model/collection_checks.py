@@ -1,0 +1,172 @@
+"""What a collection can't be by itself: its paths, keys, check fields, entries, condition and share. Refused at import.
+
+What it can't be beside others is in catalog_checks.py.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from dualwrite.model import conditions, entries, share, templates
+from dualwrite.model.collection import Declaration
+from dualwrite.model.column_checks import check_column, check_field_path, refuse
+from dualwrite.model.columns import Column
+from dualwrite.model.conditions import Condition
+from dualwrite.model.entries import ComputedEntries, Entries, MapEntries
+from dualwrite.model.origins import (
+    ALL_FIELDS,
+    Constant,
+    CreateTime,
+    DocumentId,
+    EntryIndex,
+    EntryKey,
+    Origin,
+    WholeDocument,
+    entry_parts,
+)
+
+
+def check_share(declared: Declaration) -> None:
+    if (fault := share.fault(declared.rows)) is not None:
+        refuse(declared, "rows= gives columns of the table their values", fault, 'Write it as rows={"channel": "web"}.')
+
+
+def check(declared: Declaration) -> None:
+    _check_paths(declared)
+    _check_key(declared)
+    for column in declared.columns:
+        check_column(declared, column)
+    _check_named_columns(declared)
+    _check_check_fields(declared)
+    if declared.entries is not None:
+        _check_entries(declared, declared.entries)
+    if declared.where is not None:
+        _check_where(declared, declared.where)
+    _check_rows(declared)
+
+
+def _check_paths(declared: Declaration) -> None:
+    if not declared.paths:
+        refuse(declared, "A collection needs a path", "paths is empty", "Give a template such as things/{id}.")
+    for path in declared.paths:
+        if (rule := templates.fault(path)) is not None:
+            refuse(declared, rule, f"{path!r}", "Write it as parents/{parent}/things/{id}.")
+    if len({t.collection_id for t in declared.templates}) > 1:
+        rule = "All paths of a collection end in the same collection id"
+        refuse(declared, rule, f"{declared.paths}", "Declare the others as collections of their own.")
+    if (pair := templates.overlapping(declared.templates)) is not None:
+        rule, remedy = "A document is of one path", "Remove one, or let their ids begin or end with different texts."
+        refuse(declared, rule, f"{pair[0].text!r} and {pair[1].text!r}", remedy)
+
+
+def _check_key(declared: Declaration) -> None:
+    names = [c.name for c in declared.columns]
+    for name in names:
+        if names.count(name) > 1:
+            refuse(declared, "A column is declared once", f"column {name!r}", "Remove one of them.")
+    if not declared.key:
+        refuse(declared, "Rows need a key", "no column has the role key", "Give one or more columns that role.")
+    if sum(isinstance(c.origin, DocumentId) for c in declared.key) > 1:
+        refuse(
+            declared,
+            "A document id is one key, not two",
+            "two key columns come from the document id",
+            "Keep the role key on one of them.",
+        )
+
+
+def _check_named_columns(declared: Declaration) -> None:
+    names = {c.name for c in declared.columns}
+    for name in chain(*declared.unique, *(o.columns for o in declared.operations), declared.written_columns):
+        if name not in names:
+            refuse(declared, "Keys name declared columns", f"column {name!r}", "Declare it or correct the name.")
+    for name in declared.written_columns:
+        if (kind := declared.column(name).type) != "timestamp":
+            rule = "A written column holds timestamps: windows compare it with instants"
+            refuse(declared, rule, f"column {name!r} is {kind}", "Name another column, or none.")
+
+
+def _check_check_fields(declared: Declaration) -> None:
+    read = entries.read_for(declared.entries) if declared.entries else []
+    for each in [*(c.field for c in declared.checks), *(path for path in read if path != ALL_FIELDS)]:
+        check_field_path(declared, each, "check_fields or entries")
+    asked = [check.field for check in declared.checks]
+    for field_path in asked:
+        if asked.count(field_path) > 1:
+            rule = "A check field is declared once, in one format"
+            remedy = "Keep one of them; if documents hold both, take the field out of check_fields."
+            refuse(declared, rule, f"check_fields names {field_path!r} twice", remedy)
+    for check in declared.checks:
+        if (fault := check.fault()) is not None:
+            rule = "The format of a check field goes back to what documents hold, in the order of time"
+            refuse(declared, rule, f"Check({check.field!r}): {fault}",
+                "Use iso_time, epoch_seconds, epoch_milliseconds or a Conversion with back= and ordered=True; or take the field "
+                "out of check_fields: without one, the collection is read whole each time.",
+            )  # fmt: skip
+
+
+def _check_where(declared: Declaration, where: Condition) -> None:
+    rule = "A condition is made of Absent, Is, Not, AllOf and AnyOf"
+    if (fault := conditions.fault(where)) is not None:
+        refuse(
+            declared,
+            rule,
+            f"where=: {fault}",
+            'Write it as where=Absent("deletedAt") or where=Is("status", "active").',
+        )
+    for what in conditions.looked_at(where):
+        if isinstance(what, str | tuple):
+            check_field_path(declared, what, "where=")
+        elif isinstance(what, Origin) and not isinstance(what, Constant | CreateTime | WholeDocument):
+            # As a column's: an entry's part needs entries, a segment a variable of the paths.
+            check_column(declared, Column("where=", "insert_only", what))
+        else:
+            remedy = "Name a field's path, or an origin such as EntryValue() or Field(...) >> lower."
+            refuse(declared, "A condition looks at fields, entries and ids", f"where= looks at {what!r}", remedy)
+
+
+def _check_rows(declared: Declaration) -> None:
+    for name, value in declared.rows.items():
+        column = declared.column(name)
+        is_same = isinstance(column.origin, Constant) and share.text_of(column.origin.value) == share.text_of(value)
+        if not is_same or column.role not in ("insert_only", "key"):
+            rule = "A column of rows= is declared by it; or as a key, of the same value"
+            remedy = f'Remove it from columns=, or from rows=; if the table\'s key has it, Column({name!r}, "key", Constant({value!r})).'
+            refuse(declared, rule, f"column {name!r} is declared as something else", remedy)
+
+
+def _check_entries(declared: Declaration, listed: Entries) -> None:
+    """Whether a row leads back to its document, and there to its entry."""
+    if isinstance(listed, ComputedEntries):
+        if (fault := entries.fault(listed)) is not None:
+            refuse(declared, *fault)
+        for named in listed.paths:
+            if isinstance(named, Origin):  # as a column's: a segment is a variable of the paths
+                check_column(declared, Column("entries=", "insert_only", named))
+    told = declared.entry_columns
+    if not told:
+        refuse(
+            declared,
+            "The key tells an entry from the others of its document",
+            "no key column comes from the entry",
+            "Give the role key to a column of EntryKey(), EntryIndex() or EntryField(...).",
+        )
+    if declared.document_column is None and not declared.is_one_document and not isinstance(listed, ComputedEntries):
+        refuse(
+            declared,
+            "Rows of entries hold their document's id, or a removed entry's row can't be found",
+            "no column comes from it",
+            f"Declare the column of DocumentId() or {' and '.join(f'Segment({v!r})' for v in _last_id(declared))}.",
+        )
+    parts = {type(part) for column in declared.columns for part in entry_parts(column.origin)}
+    if EntryIndex in parts and isinstance(listed, MapEntries):
+        refuse(declared, "A map has no order", "EntryIndex()", "Use EntryKey(), or EntryField(...).")
+    itself = next((c for c in told if isinstance(c.origin, EntryKey)), None)
+    if declared.entries_are_maps and not isinstance(listed, MapEntries) and itself is not None:
+        rule = "An array's element is a text, which is the key, or a map, which has fields"
+        refuse(declared, rule, f"key {itself.name!r} is EntryKey()", "Key it by EntryField(...) or EntryIndex().")
+
+
+def _last_id(declared: Declaration) -> tuple[str, ...]:
+    """The variables of the last id of its path that has any."""
+    return next((p.variables for p in reversed(declared.templates[0].ids) if p.variables), ())
