@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from dualwrite.edge.errors import cleared, worth_a_retry
 from dualwrite.model.errors import ParameterError
+from tests.durable import Kill, watched
 from tests.integration.reconcile.world import edit_that_moves_none, execute, now
 from tests.killing import killed_at_work
 from tests.support import apply, one, reconciled, rows_of
@@ -210,3 +213,27 @@ def test_a_killed_undo_is_finished_by_the_next_try(world, emulator, target_dsn, 
     killed_at_work(_undo, world.project, emulator, target_dsn, moments=random.Random(5), within=(0.01, 0.5))
     _undo(world.project, emulator, target_dsn)
     assert dump(target_dsn, ("posts",))["posts"] == thousand
+
+
+def test_an_undo_that_loses_each_of_its_commits_is_finished(world, emulator, target_dsn, run):
+    """A pooler restarts, a server fails, before a COMMIT or before its answer: try after try, each comes one COMMIT further.
+    Each row is taken back once."""
+    before = _repaired(world, target_dsn, run)
+    for at in itertools.count(1):
+        numbers = itertools.count(1)
+
+        def lost(*_: Any, numbers=numbers, at=at) -> Kill | None:
+            return Kill(lambda: None, random.random() < 0.5) if next(numbers) == at else None
+
+        with watched(target_dsn, lost) as (dsn, steps):
+            try:
+                reconciled(world.project, emulator, dsn, undo="r1", max_share=100, run_id="r2")
+            except Exception as error:  # noqa: BLE001 - all that a task may end with
+                clear = cleared(error)
+                assert worth_a_retry(clear), clear
+        if len(steps.names) < at:
+            break
+    assert at > 3
+    assert dump(target_dsn) == before
+    undone = "SELECT count(*), count(DISTINCT undoes) FROM dualwrite.repair_journal WHERE run_id = 'r2'"
+    assert one(target_dsn, undone) == (6, 6)
