@@ -116,4 +116,4 @@ def test_a_collection_without_a_report_says_what_ended_its_task():
         {"since": EXPORT_TIME, "collections": ["users"], "mode": "apply"}, CATALOG, datetime.now(UTC)
     )
     told = gap.build_report("r", params, {}, {}, dry=False, errors={"collections.users": "Can't connect."})["alerts"]
-    assert [a["text"] for a in told] == ["users was not examined: Can't connect. Mend that"]
+    assert [a["text"] for a in told] == ["users was not examined: Can't connect. Correct that"]

@@ -14,7 +14,7 @@ from tests.unit.test_backfill_told import report_of
     [
         (
             [CollectionReport("boards", "gap", not_examined="w")],
-            "Nothing was examined: see why below. So nothing is known",
+            "Nothing was examined: see why below. So it is unknown",
         ),
         ([CollectionReport("boards", "gap")], "Nothing was examined: no document lies in the window."),
         (

@@ -173,7 +173,7 @@ def _told(context: Mapping[str, Any], stage: reconciliation.Stage[R]) -> StageRe
         raise type(again)(text)
     if errors:
         log.error("%s", text)
-    return reconciliation.told(stage, lambda error: str(cleared(error)))
+    return reconciliation.stage_json(stage, lambda error: str(cleared(error)))
 
 
 # --- the tasks ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""The gap backfill: what was written to Firestore after the export and is absent or stale in the target.
+"""The gap backfill: inserts and updates the rows of documents that were written after the export.
 
-Window and policy around the engine in `engine/compare.py`, and the verification that follows an apply.
+Chooses window and policy for the engine (`engine/compare.py`), and verifies after an apply.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 DAG_ID = settings.named("backfill_gap")
 JOURNAL_DAYS = 30
-"""How long the rows as they were before a write are kept."""
+"""Days for which the journal keeps a row as it was before a write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Run(BaseRun):
     dag_id = DAG_ID
     params: GapParams
     unlogged_reads: int = 0
-    """What tasks before this one billed that no line of the run log tells."""
+    """Reads that earlier tasks of this run billed and the run log has no line for."""
 
     @property
     def billed_before(self) -> int:
@@ -55,7 +55,7 @@ class Run(BaseRun):
         return self.params.scope
 
     def logs(self, report: CollectionReport) -> bool:
-        """A dry run leaves lines if its role may."""
+        """A dry run is logged only if its role may write to `dualwrite.runs`."""
         if self.params.mode != "dry_run":
             return True
         with self.target.transaction() as connection:
@@ -63,7 +63,10 @@ class Run(BaseRun):
 
 
 def preflight(run: Run, *, by: str) -> GapPlan:
-    """Checks both sides, keeps the run's excuses, and returns what the other tasks need. `by` is who excuses."""
+    """Checks both sides, keeps the run's excuses, and returns the plan that the other tasks need. `by` is who excuses.
+
+    Raises PreflightError with all faults at once.
+    """
     params = run.params
     run.source.budget = Budget(params.max_billed_reads)
     checked = checks.check(
@@ -92,7 +95,7 @@ def preflight(run: Run, *, by: str) -> GapPlan:
     return {
         "params": params.model_dump(mode="json"),
         "preflight": checked.as_json(),
-        "coverage": {name: found.as_json() for name, found in covered.items()},
+        "coverage": {name: columns.as_json() for name, columns in covered.items()},
         "billed_reads": run.source.billed_reads,
     }
 
@@ -106,7 +109,7 @@ def _keep_excuses(run: Run, by: str) -> None:
 
 
 def keep_answer(target: Target, run_id: str, approval: Approval | None, answer: Answer | None) -> None:
-    """Keeps who approved or rejected a run, and why; and how many rows it wrote."""
+    """Keeps who approved or rejected a run and why, and how many rows the run wrote."""
     with target.transaction() as connection:
         if approval in ("approved", "rejected"):
             kind: interventions.Kind = "approval" if approval == "approved" else "rejection"
@@ -116,80 +119,81 @@ def keep_answer(target: Target, run_id: str, approval: Approval | None, answer: 
 
 
 def policy_of(params: GapParams, *, dry: bool) -> Policy:
-    """What a run may write."""
+    """The writes that a run's parameters allow."""
     return Policy() if dry else Policy(insert=True, update=params.update_stale)
 
 
 def examine(run: Run, name: str, *, dry: bool, record: bool = True) -> CollectionResult:
-    """Examines one collection over the gap and, unless dry, writes what is missing or stale. Returns its report."""
-    found = CollectionReport(name, "gap")
+    """Examines one collection over the gap and, unless `dry`, writes its missing and stale rows. Returns its report."""
+    report = CollectionReport(name, "gap")
     params = run.params
 
     mode, window = "dry_run" if dry else "apply", params.scan_window
     with (
-        phase(run, found, mode=mode, window=window, logged=record),
-        examiner_of(run, found, policy_of(params, dry=dry)) as examiner,
+        phase(run, report, mode=mode, window=window, logged=record),
+        examiner_of(run, report, policy_of(params, dry=dry)) as examiner,
     ):
         examiner.scan(window, params.page_size)
-    return found.as_json()
+    return report.as_json()
 
 
 def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> CollectionResult:
     """Compares count() with SELECT count(*) and, unless `counts_only`, explains the difference key by key.
 
-    "verified": every key and column was compared, and all is explained. "not_verified": drift is left, or what still
-    changed at the last look.
-    "not_proven": more than explain_up_to documents, so only the counts were compared. A verified collection's
-    watermark moves to the moment this began.
+    `verification` in the report: "verified" if every key was compared and none is drift or still in flight, else
+    "not_verified"; "not_proven" if there are more than explain_up_to documents or rows, so only the counts were compared;
+    None with `counts_only`. A verified collection's watermark moves to the moment when this began.
     """
     params = run.params
     collection = run.catalog[name]
-    found = CollectionReport(name, "verify")
+    report = CollectionReport(name, "verify")
     began = datetime.now(UTC)
-    with phase(run, found, mode="counts" if counts_only else "explain", window=None, logged=record) as line:
-        most = count_both(run, found)
+    with phase(run, report, mode="counts" if counts_only else "explain", window=None, logged=record) as line:
+        most = count_both(run, report)
         if not counts_only and most > params.most_explained:
-            found.verification = "not_proven"
+            report.verification = "not_proven"
         elif not counts_only:
             baseline = tripwire.measure(run.source, run.target, collection, began)
-            look = SweepLook(found, excused_in(run, name))
-            with Examiner(run.job(found), Policy(), look) as examiner:
+            look = SweepLook(report, excused_in(run, name))
+            with Examiner(run.job(report), Policy(), look) as examiner:
                 examiner.scan(None, params.page_size)
                 examiner.examine_rows()
                 examiner.look_again(look.ended(), params.grace_seconds)
-            found.verification = verdict_of(found)
+            report.verification = verdict_of(report)
             with line.kept() as connection:
-                # So that a person can excuse them all at once, and reconciliation knows them: also what was excused before it
-                # was found, or the next run would take the two for equal.
+                # A person can then excuse them all at once, and reconciliation knows them. Keys excused before anything
+                # differed there are kept too, or the next run would call them equal.
                 differences.remember(connection, name, [*look.rejected, *look.accepted], run.run_id)
-                if found.verification == "verified":
+                if report.verification == "verified":
                     watermarks.advance(connection, name, began, run.run_id, swept_at=began)
                     baselines.swept(connection, name, baseline, run.run_id)
-    return found.as_json()
+    return report.as_json()
 
 
-def count_both(run: Run, found: CollectionReport) -> int:
+def count_both(run: Run, report: CollectionReport) -> int:
     """Counts a collection's rows and documents for its report; returns the larger number."""
-    collection = run.catalog[found.collection]
-    found.target_count = run.target.count(collection)
+    collection = run.catalog[report.collection]
+    report.target_count = run.target.count(collection)
     [scan] = scans(collection, None)
     documents, _ = run.source.count(scan)
-    found.reads_to_verify = documents
+    report.reads_to_verify = documents
     if collection.entries is None:  # else it is their parents that were counted
-        found.source_count = documents
-    return max(documents, found.target_count)
+        report.source_count = documents
+    return max(documents, report.target_count)
 
 
-def verdict_of(found: CollectionReport) -> str:
-    """What a comparison of all keys, or of a slice's, proved. What is in flight may be a loss: it proves nothing."""
-    return "not_verified" if found.drift or found.counts[Verdict.IN_FLIGHT] else "verified"
+def verdict_of(report: CollectionReport) -> str:
+    """The verification that a comparison of all keys, or of a slice's, proves: a key in flight may be a loss, so it is
+    "not_verified"."""
+    return "not_verified" if report.drift or report.counts[Verdict.IN_FLIGHT] else "verified"
 
 
-def examiner_of(run: Run, found: CollectionReport, policy: Policy) -> Examiner:
-    """What examines a collection, with what a person excused there."""
-    return Examiner(run.job(found), policy, Look(found, excused_in(run, found.collection)))
+def examiner_of(run: Run, report: CollectionReport, policy: Policy) -> Examiner:
+    """The examiner of a collection, which knows its excuses."""
+    return Examiner(run.job(report), policy, Look(report, excused_in(run, report.collection)))
 
 
 def excused_in(run: Run, name: str) -> dict[str, Excuse]:
+    """A collection's excuses, by label."""
     with run.target.transaction() as connection:
         return excuses.excuses_of(connection, name)

@@ -1,7 +1,7 @@
-"""Is this installation fit to work? One line for each thing that must be right, with what to do where it isn't.
+"""Is this installation ready? One line for each requirement, with the remedy if it isn't met.
 
-Built on the checks that a run begins with (`engine/preflight.py`), and on the migrations' plan. Writes nothing; works
-before apply_migrations ever ran, on one side while the other can't be reached, and under a role without rights.
+Uses the checks that begin a run (`engine/preflight.py`), and the migrations' plan. Writes nothing. It works before
+apply_migrations has ever run, on one side if the other can't be reached, and under a role without rights.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _STALE = timedelta(days=2)
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One thing that was looked at. `fault` is what is wrong and what to do; None where all is well. `note` adds to an
-    ok: a version, an age, or what is only worth knowing."""
+    """The result of one check. `fault`: the problem and its remedy, or None if all is well. `note` adds to an ok: a version,
+    an age, or something else worth knowing."""
 
     what: str
     fault: str | None = None
@@ -61,7 +61,7 @@ def examine(
     *,
     now: datetime | None = None,
 ) -> Iterator[Line]:
-    """The lines, each as soon as it is known. `source` and `target` connect, or raise what makes that impossible.
+    """The lines, each as soon as it is known. `source` and `target` connect, or raise the reason why they can't.
 
     Costs one billed read for each index that the catalog needs, and the counts of the sentinel collections (with neither, of the
     first one).
@@ -89,7 +89,7 @@ def examine(
 
 
 def versions(installed: Callable[[str], str] = metadata.version) -> Iterator[Line]:
-    """Whether the packages that the bundle needs are there, and new enough."""
+    """One line for each package that the bundle needs: whether it is installed, and new enough."""
     for package, minimum in MINIMUM.items():
         least = ".".join(map(str, minimum))
         try:
@@ -106,7 +106,8 @@ def versions(installed: Callable[[str], str] = metadata.version) -> Iterator[Lin
 
 
 def _source(source: Source, catalog: Catalog) -> Generator[Line, None, timedelta | None]:
-    """Answers, shows documents, has the indexes. Returns how far Firestore's clock is ahead of ours."""
+    """Lines about documents, indexes and check fields. Returns how far Firestore's clock is ahead of ours; None if no
+    query was answered."""
     ahead: timedelta | None = None
     for collection in catalog:
         if collection.sentinel:
@@ -130,9 +131,9 @@ def _source(source: Source, catalog: Catalog) -> Generator[Line, None, timedelta
             yield Line(what)
     for collection in catalog:
         what = f"Firestore check fields of {collection.name}"
-        told = check_fields.look(source, [collection])
-        blind = " ".join(found.text for found in told if found.blind)
-        yield Line(what, blind or None, " ".join(found.text for found in told))
+        answers = check_fields.look(source, [collection])
+        blind = " ".join(answer.text for answer in answers if answer.blind)
+        yield Line(what, blind or None, " ".join(answer.text for answer in answers))
     if ahead is None:  # neither a sentinel nor a check field: any answer tells the time
         for scan in (scan for collection in list(catalog)[:1] for scan in scans(collection, None)):
             ahead = source.count(scan)[1] - datetime.now(UTC)
@@ -140,7 +141,7 @@ def _source(source: Source, catalog: Catalog) -> Generator[Line, None, timedelta
 
 
 def _indexed(catalog: Catalog) -> Iterable[Scan]:
-    """One empty query for each index: a count over no time at all needs the index as well, and is one billed read."""
+    """One empty query for each index: a count over an empty window needs the index too, and bills one read."""
     seen = {}
     for collection in catalog:
         for scan in scans(collection, Window(LONG_AGO, LONG_AGO)):
@@ -203,7 +204,7 @@ def _tls(connection: Connection) -> Line:
 
 
 def _migrations(connection: Connection) -> Generator[Line, None, bool]:
-    """Pending migrations. Returns whether the bundle's schema is there."""
+    """Lines about pending migrations and the schema. Returns whether the schema is complete and the role may use it."""
     try:
         steps = migrations.make_plan(connection, migrations.MigrationParams())
     except (DualWriteError, postgres.Error) as error:
@@ -259,8 +260,8 @@ def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:
         if not faults:
             yield Line(f"table {collection.table}", note=note)
             yield Line(f"columns of {collection.name}", note=covered[collection.name].sentence())
-        if told := limits(collection):
-            yield Line(f"rows of {collection.name}", note=told)
+        if limit := limits(collection):
+            yield Line(f"rows of {collection.name}", note=limit)
     with postgres.transaction(connection, read_only=True):
         fired = preflight.triggers(connection, list(catalog))
         unseen = preflight.unseen_references(connection, list(catalog))
@@ -272,7 +273,7 @@ def _tables(connection: Connection, catalog: Catalog) -> Iterator[Line]:
 
 
 def _age(connection: Connection, catalog: Catalog, now: datetime) -> Line:
-    """How long ago the collection was compared completely for which that is longest ago."""
+    """The age of the oldest of the collections' last complete comparisons."""
     with postgres.transaction(connection, read_only=True):
         ages = watermarks.ages(connection)
     swept = {name: at for name, age in ages.items() if (at := age["swept_at"])}
@@ -280,7 +281,7 @@ def _age(connection: Connection, catalog: Catalog, now: datetime) -> Line:
     if never:
         return Line(
             "last complete comparison",
-            f"never, of {', '.join(never)}. Run {settings.named('backfill_gap')} with mode=apply, or {settings.named('reconcile_dual_writes')} with scope=sweep.",
+            f"never for {', '.join(never)}. Run {settings.named('backfill_gap')} with mode=apply, or {settings.named('reconcile_dual_writes')} with scope=sweep.",
         )
     oldest, name = min((datetime.fromisoformat(swept[name]), name) for name in catalog.names)
     age = f"{(now - oldest).total_seconds() / 3600:.1f} h ago ({name})"

@@ -1,12 +1,12 @@
-"""Reconciliation's first look: did what was written lately arrive? Looks from four sides, and keeps what differs.
+"""Reconciliation's first look: did recent writes arrive? Looks from four sides, and keeps the differences.
 
-The sides are the documents whose check fields lie in the window, the rows written in it, the operations of write_ops in
-it, and the differences that no run has settled: what was in flight, and documents that couldn't become rows. Two looks of one
-run decide those; drift stays drift until the second look finds it gone. A sweep looks at every document and every row
-instead. docs/verification.md says what each side can see.
+The sides: documents whose check fields lie in the window, rows written in it, operations of write_ops in it, and
+unsettled differences (keys that were in flight, and documents that couldn't become rows). Two looks of one run settle
+those; drift stays drift until a second look finds it gone. A sweep looks at every document and every row instead.
+docs/verification.md says what each side can see.
 
-What a run finds is kept in `dualwrite.open_differences` before anything else happens, in the transaction that moves the
-watermark: a run that dies anywhere forgets nothing, the next one looks at what is open.
+Differences are kept in `dualwrite.open_differences` in the transaction that moves the watermark. So a run that dies
+anywhere forgets nothing: the next one looks at all that is open.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ PAGE_SIZE = 5000
 def compare(run: Run, name: str, sweep: Callable[[], FirstLook] | None = None) -> FirstLook:
     """The first look at one collection. Returns its report, with `pending`: how many differences need a second look.
 
-    What differs is kept open, and the watermark moved, in one transaction at the end. Where a sweep that was due fails,
-    the window is looked at instead, so that a sweep that keeps failing doesn't hide what is written lately; the sweep
-    stays due, and its failure is told in `sweep_failed`. `sweep`: the last step of a sweep by slices, in place of one here.
+    One transaction at the end keeps the differences open and moves the watermark. If a sweep that was due fails, its window
+    is looked at instead, because a sweep that keeps failing must not hide recent losses; the sweep stays due, and
+    `sweep_failed` says why. `sweep`: the last step of a sliced sweep, in place of a sweep here.
     """
     window = run.plan.windows[name]
     instead = run.plan.instead.get(name)
@@ -66,12 +66,12 @@ def compare(run: Run, name: str, sweep: Callable[[], FirstLook] | None = None) -
 
 
 def _look(run: Run, name: str, window: Window | None) -> FirstLook:
-    """One first look at one collection, of a window or (None) of all there is. Keeps what differs, and returns the
-    collection's report."""
+    """One first look at one collection, of a window or (None) of all documents and rows. Keeps the differences, and returns
+    the collection's report."""
     report, known = CollectionReport(name, "compare"), differences.known(run.target, name)
     wire = tripwire.of(run, name, window)
     trusted = timedelta(hours=run.params.sweep_every_hours) if _trusts_memory(run, name, window) else None
-    # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
+    # Dependents of an extra row match their own documents: only a look at the document that they require closes them.
     kind = SweepLook if window is None else WindowLook
     look = kind(report, known.excuses, known.own_labels)
     examiner = Examiner(run.job(report), Policy(), look, trusted=trusted)
@@ -100,7 +100,7 @@ def _look(run: Run, name: str, window: Window | None) -> FirstLook:
 
 
 def keep(connection: Connection, run: Run, look: PendingLook, pending: Sequence[Finding]) -> None:
-    """Keeps what a first look found, and closes what matches now."""
+    """Keeps a first look's differences, and closes those that match now."""
     name = look.report.collection
     known = differences_at(connection, name, [finding.label for finding in pending])
     seen = [kept for f in pending if (kept := _to_keep(f, known.get(f.label))) is not None]
@@ -109,16 +109,17 @@ def keep(connection: Connection, run: Run, look: PendingLook, pending: Sequence[
 
 
 def _trusts_memory(run: Run, name: str, window: Window | None) -> bool:
-    """Whether required documents that were gone lately are taken for gone: not in a sweep that was asked for or is due. (A
-    collection without a check field is read whole in every run.)"""
+    """Whether a required document that was recently found gone counts as gone without being read again: not in a sweep that
+    was asked for or is due. (A collection without a check field is read whole in every run.)"""
     return window is not None or (not run.catalog[name].check_fields and run.params.scope != "sweep")
 
 
 def excused_and_unseen(
     examiner: Examiner, look: PendingLook, unseen: Callable[[list[OpenDifference]], list[OpenDifference]]
 ) -> list[Unit]:
-    """An excuse ends with its difference. A sweep has seen every document and row: what it hasn't seen of the excused ones,
-    or only as the document of a dependent, is looked at by key. `unseen` leaves out what other tasks of the sweep saw."""
+    """The excused keys that a sweep still has to look at, by key, because an excuse ends with its difference: those that no
+    document or row showed, and dependents, which are settled here. `unseen` leaves out keys that other tasks of the sweep
+    saw."""
     with examiner.job.target.transaction() as connection:
         accepted = excused_differences(connection, look.report.collection)
     dependents, _ = units_of(examiner, [d for d in accepted if d.finding.requires is not None])
@@ -138,8 +139,8 @@ def unsettled_too(
     limit: int,
     unseen: Callable[[list[OpenDifference]], list[OpenDifference]] = lambda own: own,
 ) -> list[Unit]:
-    """The units, and those of what no run has settled yet and this look hasn't seen, at most `limit`, those seen longest ago
-    first: without a look in this run there would be no two looks of it to decide by. `unseen` as above."""
+    """The units, with at most `limit` more of unsettled differences that this look hasn't seen, those seen longest ago
+    first: without a first look in this run, its second look couldn't settle them. `unseen` as in excused_and_unseen."""
     name, named = look.report.collection, {u.label for u in units}
     labels = [label for label in known.unsettled if label not in look.labels and label not in named]
     left: list[OpenDifference] = []
@@ -159,8 +160,8 @@ def unsettled_too(
 
 
 def _to_keep(finding: Finding, before: OpenDifference | None) -> Finding | None:
-    """What to keep of a pending difference: in flight, as this look saw it, because it is no drift before the second look has
-    said so (this run may die here, and another look at the table). None: what is open at its key stays as it is.
+    """A pending difference as it is kept: in flight, because only the second look calls it drift (this run may die here, and
+    others read the table). None: the difference open at its key stays as it is.
     """
     in_flight = replace(finding, verdict=Verdict.IN_FLIGHT, reason=Reason.FIRST_LOOK)
     if before is None:
@@ -169,19 +170,19 @@ def _to_keep(finding: Finding, before: OpenDifference | None) -> Finding | None:
         return in_flight if finding.verdict in DRIFT and not before.excuse.covers(finding) else None
     if before.finding.verdict not in SETTLED_BY_WRITING:
         return in_flight
-    # Drift, until the second look finds it gone. On another path its document is elsewhere: that is where to look.
+    # Drift, until the second look finds it gone. If its path has changed, its document is at the new one: look there.
     return replace(finding, verdict=before.finding.verdict) if finding.path != before.finding.path else None
 
 
 class Left(NamedTuple):
-    """What a first look leaves to the second one; see FirstLook."""
+    """The part of a first look's result that says what it leaves to the second one; see FirstLook."""
 
     pending: int
     to_wait_for: int
     looked_at: str
 
     def of(self, result: CollectionResult, *, scope: Scope, tripwire: TripwireResult | None) -> FirstLook:
-        """The look's result, with this."""
+        """A collection's result as a first look's."""
         return {
             **result,
             "scope": scope,
@@ -194,15 +195,15 @@ class Left(NamedTuple):
 
 
 def to_look_at(connection: Connection, run: Run, name: str) -> Left:
-    """How many differences need a second look, and how many of them are to be waited for: those of a run that died between
-    its looks may be young too. Asked in the transaction that keeps what a first look found, after that."""
-    found = waiting(connection, name, run.run_id, timedelta(seconds=run.params.grace_seconds))
-    return Left(found.number, found.young, datetime.now(UTC).isoformat())
+    """How many differences need a second look, and how many of these are younger than the grace period, also from a run
+    that died between its looks. Call it in the transaction that keeps the first look's differences, after they are kept."""
+    waits = waiting(connection, name, run.run_id, timedelta(seconds=run.params.grace_seconds))
+    return Left(waits.number, waits.young, datetime.now(UTC).isoformat())
 
 
 def _other_sides(examiner: Examiner, look: PendingLook, window: Window, most: int) -> list[Unit]:
-    """Keys named by the window's rows or operations but by none of its documents. Of those that only operations name, at
-    most `most`: any client may write an operation."""
+    """Keys named by the window's rows or operations but by none of its documents. At most `most` of those that only
+    operations name, because any client may write an operation."""
     target, collection, report = examiner.job.target, examiner.job.collection, examiner.job.report
     keys = target.written_between(collection, window.start, window.end)
     units = look.fresh(examiner.units_of(keys))

@@ -1,12 +1,11 @@
-"""Is dual-write alive? Documents that are written while no row arrives mean that it is off, whoever switched it.
+"""Is dual-write alive? If documents are written and no row arrives, it is off, whoever switched it off.
 
-A flag that was missing from a build kept it off for three weeks once, and nobody noticed. It may be off for some clients
-only: server functions that write their own rows would hide a web client whose flag is off. So it is asked of each collection
-too.
+A flag that was missing from a build once kept it off for three weeks, unnoticed. It may be off for some clients only: server
+functions that write their own rows would hide a web client whose flag is off. So each collection is checked too.
 
-A row that this bundle wrote has not arrived by itself. What write_ops says is the clients' word: whoever may take a lock may
-log an operation that was never made, and a job that writes to both sides may log none. So operations alone are no life, and
-their absence alone is no death.
+A row that this bundle wrote has not arrived by itself. write_ops holds only what clients say: a client may log an operation
+that it never made, and a job that writes to both sides may log none. So operations alone don't prove that dual-write is
+alive, and their absence doesn't prove that it is off.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from dualwrite.runs.reconcile_plan import Run
 
 @dataclass(frozen=True, slots=True)
 class Liveness:
-    """Operations, documents and rows of the run's minutes. `problem` is None where all is well."""
+    """Operations, documents and rows in the last `minutes`. `problem` is None if dual-write is alive."""
 
     minutes: float
     activity: operations.Activity
     documents: int
     arrived: int
-    """Rows with a time of writing in these minutes that this bundle has not written."""
+    """Rows written in these minutes, not by this bundle."""
     problem: Problem | None
 
     def as_json(self) -> Operations:
@@ -50,25 +49,26 @@ class Liveness:
 
 
 def liveness(run: Run) -> Liveness:
-    """Whether rows arrive while documents are written: all in all, and in each collection.
+    """Whether rows arrive while documents are written, in all collections together and in each.
 
-    Asked of the last `minutes`, and of the whole stretch since the last run, where few documents may add up. Documents
-    are counted, not read: one or two billed reads a collection.
+    Checks the last `minutes`, then the whole time since the last run, in which a few documents may add up. Returns the
+    first of the two with a problem, else the one of the last minutes. Documents are counted, not read: one count() for each
+    check field of a collection.
     """
     params, end = run.params, run.plan.now
     starts = [end - timedelta(minutes=params.minutes)]
     starts += [min((w.start for w in run.plan.windows.values() if w is not None), default=starts[0])]
-    found: list[Liveness] = []
+    checked: list[Liveness] = []
     for start in dict.fromkeys(starts):
-        found.append(_alive(run, Window(start, end)))
-        if found[-1].problem:
+        checked.append(_alive(run, Window(start, end)))
+        if checked[-1].problem:
             break
-    return next((one for one in found if one.problem), found[0])
+    return next((one for one in checked if one.problem), checked[0])
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """What was written to one collection in a stretch of time: documents, and rows that arrived."""
+    """Counts of one collection in a window: documents written and created, and rows that arrived by themselves."""
 
     collection: Collection
     documents: int
@@ -77,7 +77,7 @@ class _Written:
     rows_created: int
 
     def without(self, number: int) -> _Written:
-        """Without so many documents whose rows nobody expects."""
+        """These counts without `number` documents whose rows aren't expected."""
         documents, created = max(0, self.documents - number), max(0, self.created - number)
         return replace(self, documents=documents, created=created)
 
@@ -88,19 +88,19 @@ def _alive(run: Run, window: Window) -> Liveness:
     activity = operations.Activity(None)
     if declared:
         with run.target.transaction() as connection:
-            # A lock is taken after its document is written, and its time is another clock's.
+            # A client takes the lock after it has written its document, and by another clock.
             activity = operations.activity(connection, entities, window.start, window.end + operations.AROUND)
-    # Where no operation is declared, nothing says which collections are dual-written: all are counted, none is missed.
+    # If no operation is declared, nothing says which collections are dual-written: all are counted, none can fail.
     dual_written = [c for c in declared or run.catalog if c.check_fields and c.entries is None]
     written = [_written(run, c, window) for c in dual_written]
     documents, arrived = sum(w.documents for w in written), sum(w.rows for w in written)
     problem = None
     if declared and run.plan.dual_write_enabled and any(w.documents for w in written):
-        # What was missed while dual-write was off is no evidence that it still is.
+        # Rows missed while dual-write was off are no evidence that it still is.
         missed = differences.missed_while_off(run.target, window.start - 3 * operations.AROUND)
         written = [w.without(missed.get(w.collection.name, 0)) for w in written]
         problem = _problem(written, activity, run.params.liveness_minimum, window.start)
-        if problem is not None:  # asked only then
+        if problem is not None:  # costs a query, so only then
             rowless = run_log.without_rows(run.target, run.dag_id, run.run_id)
             written = [w.without(rowless.get(w.collection.name, 0)) for w in written]
             problem = _problem(written, activity, run.params.liveness_minimum, window.start)
@@ -116,7 +116,7 @@ def _written(run: Run, collection: Collection, window: Window) -> _Written:
     documents = max(number.values())
     creations = _creation_fields(collection)
     created = max((number[name] for name in creations), default=0)
-    # A server function that updates counters moves updatedAt: only creations are evidence against one collection.
+    # A server function that updates counters moves updatedAt, so only creations are evidence against one collection.
     times = _time_columns(collection, [check.field for check in collection.checks])
     rows, rows_created = 0, 0
     if documents and times:
@@ -135,8 +135,8 @@ def _written(run: Run, collection: Collection, window: Window) -> _Written:
 def _problem(written: Sequence[_Written], activity: operations.Activity, minimum: int, start: datetime) -> str | None:
     """The sentence to fail with, or None.
 
-    Of all together, documents that were touched are evidence where write_ops is silent too (deletes leave an operation and
-    no row); documents that were created are evidence whatever write_ops says.
+    For all collections together: created documents without any row are evidence, whatever write_ops says; updated ones
+    only if write_ops is silent too (deletes leave an operation and no row).
     """
     since = start.isoformat(timespec="minutes")
     documents, created = sum(w.documents for w in written), sum(w.created for w in written)
@@ -166,7 +166,7 @@ def _has_created_column(collection: Collection) -> bool:
 
 
 def _time_columns(collection: Collection, fields: Iterable[str]) -> list[str]:
-    """The columns that hold these check fields' times, as the documents say them."""
+    """The compared columns that hold the times of these check fields."""
     wanted = set(fields)
     return [
         c.name
@@ -176,7 +176,7 @@ def _time_columns(collection: Collection, fields: Iterable[str]) -> list[str]:
 
 
 def _creation_fields(collection: Collection) -> list[str]:
-    """The check fields that say when a document was created, not when it was last touched."""
+    """The check fields that hold a document's time of creation, not of its last update."""
     stated = [c.origin for c in collection.columns if isinstance(c.origin, Field)]
     created = {origin.path for origin in stated if isinstance(origin.otherwise, CreateTime)}
     return [check.field for check in collection.checks if check.field in created]

@@ -1,4 +1,4 @@
-"""What to look at for differences that are open: keys, or documents where no row could be made."""
+"""The units to look at for open differences: keys, or documents that couldn't become rows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 
 
 def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[Unit], list[Finding]]:
-    """What to look at for each open difference: its document and its row, by key.
+    """The units of open differences, each a document and its row by key; and the findings that need no further look.
 
     A difference without a key was a document, or a part of one, that couldn't become a row. It is mapped again: as long
-    as it is rejected, there is nothing else to look at. Otherwise its row is asked for even where the document is gone
-    or has lost the part: it may stand there from before. So is a difference whose key is of another kind than the catalog
-    declares now: it ends, and what its document's key is now is looked at.
+    as it is rejected, there is nothing else to look at. Otherwise its row is looked at, even if the document is gone or
+    has lost the part: an older row may be there. A difference whose key is of another kind than the catalog declares now
+    ends, and its document's present key is looked at.
     """
     collection = examiner.job.collection
     units: dict[str, Unit] = {}
@@ -35,7 +35,7 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
             units[finding.label] = unit_of_finding(collection, finding)
     if outdated := sum(finding.key is not None for finding in keyless):
         log.warning(
-            "%s: %d open differences are of another key than %s declares now. They end, and their documents are looked "
+            "%s: %d open differences have another key than %s declares now. They end, and their documents are looked "
             "at by path; the next sweep compares every row",
             collection.name,
             outdated,
@@ -51,21 +51,21 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
 
 @dataclass(frozen=True, slots=True)
 class _Mapped:
-    """What documents say now of findings that had no key."""
+    """Findings that had no key, sorted by what their documents map to now."""
 
     units: dict[str, Unit] = field(default_factory=dict)
-    """They have a row now, by label."""
+    """Units of findings that can become a row now, by label."""
     parts: list[Unit] = field(default_factory=list)
-    """The rows of an array or a map that was refused whole, each part by itself."""
+    """Units of the entries of an array or a map that was refused as a whole."""
     done: list[Finding] = field(default_factory=list)
-    """They are still rejected, or can't be asked for."""
+    """Findings that are still rejected, or whose path Firestore can't be asked for."""
     ended: list[Finding] = field(default_factory=list)
-    """Their document, or the part of it, is gone."""
+    """Findings whose document, or the part of it, is gone."""
 
 
 def _mapped_again(examiner: Examiner, keyless: Sequence[Finding]) -> _Mapped:
     collection = examiner.job.collection
-    found = _Mapped(ended=[f for f in keyless if not f.path])
+    mapped = _Mapped(ended=[f for f in keyless if not f.path])
     at: dict[str, list[Finding]] = {}
     for finding in keyless:
         if finding.path:
@@ -73,24 +73,24 @@ def _mapped_again(examiner: Examiner, keyless: Sequence[Finding]) -> _Mapped:
     for documents in examiner.job.source.get_in_parts(at, collection.fields):
         for path, document in documents.items():
             if isinstance(document, Unasked):  # a scan delivered it, so it isn't gone
-                found.done.extend(at[path])
+                mapped.done.extend(at[path])
                 continue
             rows = map_document(collection, document) or [] if document is not None else []
             for finding in at[path]:
                 now = next((m for m in rows if m.label == finding.label), None)
                 if isinstance(now, Rejection):
-                    found.done.append(rejected(now))
+                    mapped.done.append(rejected(now))
                 elif isinstance(now, Row):
-                    found.units[now.label] = unit_of_row(now)
+                    mapped.units[now.label] = unit_of_row(now)
                 else:
-                    found.ended.append(finding)
-                    found.parts.extend(unit_of_row(row) for row in rows if isinstance(row, Row))
-    return found
+                    mapped.ended.append(finding)
+                    mapped.parts.extend(unit_of_row(row) for row in rows if isinstance(row, Row))
+    return mapped
 
 
 def _rows_left(examiner: Examiner, ended: Sequence[Finding]) -> list[Unit]:
-    """The rows that documents which are gone, or no longer say so, may have left. Where the key is made of fields, nobody
-    can tell any more which row that is: the sweep looks at every row."""
+    """Units of the rows that findings whose document or part is gone may have left. If the key comes from fields, it can no
+    longer be known: the next sweep looks at every row."""
     collection = examiner.job.collection
     if not collection.keyed_by_path:
         return []

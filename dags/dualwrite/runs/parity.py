@@ -1,7 +1,7 @@
-"""Pure: are source and target equal, as far as a reconciliation's report goes? What the asset dual-write-parity says.
+"""Pure: does a reconciliation's report show that source and target are equal? If so, the asset dual-write-parity is updated.
 
-Others schedule on it what must only see equal databases. So one difference of which anybody knows is too many, whether it is
-excused, in flight or expected; and what this run didn't compare is not equal either.
+Other DAGs schedule jobs on it that must only see equal databases. So any known difference counts, whether excused, in flight
+or expected, and so does a collection that this run didn't compare.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dualwrite.model.verdicts import Reason
 from dualwrite.runs.ready import SWEPT_WITHIN, swept_at
 
 _OLDEST_SWEEP = SWEPT_WITHIN + MAX_PLAN_AGE
-"""A sweep is due a day after the last one, in a run that may last so long."""
+"""A sweep is due a day after the last one, in a run that may last MAX_PLAN_AGE."""
 
 
 def parity(whole: RunFacts, collections: Sequence[str], *, fails: bool) -> Parity:
-    """Whether they are equal, why not, and when the oldest of the sweeps was that say so. `whole` is what a reconciliation
-    knows at its end, and whether it `fails`; `collections` are all of the catalog."""
+    """Whether source and target are equal, why not, and the time of the oldest of the collections' last sweeps (None if one
+    was never swept). `whole`: the run's facts, `fails`: whether it fails, `collections`: all of the catalog."""
     ages = swept_at(whole, collections)
     why = [
         fault

@@ -1,7 +1,7 @@
 """Pure: may the app's reads be switched to the target? A checklist over a reconciliation's report, each line with its
 evidence in words.
 
-Every line must hold. What a run can't tell is no: an unreadable op log is not a live one.
+Every line must hold. An unknown counts as no: if write_ops can't be read, dual-write is not proved alive.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ CLEAN_DAYS = 14
 
 
 def checklist(whole: RunFacts, collections: Sequence[str], derived: Iterable[str], days: int = CLEAN_DAYS) -> Ready:
-    """The answer and its lines.
+    """The checklist, and whether all its lines hold.
 
-    `whole` is what a reconciliation knows at its end, `collections` all of the catalog, `derived` those that come out of
-    other collections' documents, such as permissions, without which nobody may read anything.
+    `whole`: the run's facts; `collections`: all of the catalog; `derived`: those whose rows are entries of other
+    collections' documents, such as permissions, without which nobody may read anything; `days`: clean days required.
     """
     checks = [
         _swept(whole, collections),
@@ -37,14 +37,14 @@ def checklist(whole: RunFacts, collections: Sequence[str], derived: Iterable[str
 
 
 def swept_at(whole: RunFacts, collections: Iterable[str]) -> dict[str, str | None]:
-    """When each was last swept; None for never."""
+    """When each collection was last swept (ISO 8601); None for never."""
     ages = {name: whole["ages"].get(name) for name in collections}
     return {name: age["swept_at"] if age else None for name, age in ages.items()}
 
 
 def clean_streak(days: Iterable[tuple[date, bool]], today: date) -> int:
-    """How many days in a row, today's included, had runs and no drift. A day without a run ends the row: nobody looked.
-    `days` are newest first."""
+    """How many days in a row, today included, had runs and no drift. A day without a run ends the row. `days`: each with
+    whether it was clean, newest first."""
     streak, expected = 0, today
     for day, clean in days:
         if day != expected or not clean:
@@ -77,12 +77,12 @@ def _no_drift(whole: RunFacts) -> Check:
 
 
 def _clean_days(whole: RunFacts, days: int) -> Check:
-    found = whole["clean_days"]
+    streak = whole["clean_days"]
     title = f"{days} clean days in a row"
-    if found >= days:
-        return _check("clean", title, True, f"{found:,} days with runs, and no drift in any of them.")
+    if streak >= days:
+        return _check("clean", title, True, f"{streak:,} days with runs, and no drift in any of them.")
     return _check(
-        "clean", title, False, f"{found:,} so far. A day without a run, or with drift, starts the count again."
+        "clean", title, False, f"{streak:,} so far. A day without a run, or with drift, starts the count again."
     )
 
 
@@ -93,18 +93,20 @@ def _no_rejections(whole: RunFacts) -> Check:
         if number
         else "Every document has become a row, or was excused."
     )
-    return _check("rejected", "No rejection that nobody excused", not number, says)
+    return _check("rejected", "No rejection without an excuse", not number, says)
 
 
-def _migrations(found: MigrationsStanding) -> Check:
+def _migrations(standing: MigrationsStanding) -> Check:
     title = "Every migration verified"
-    if found["unknown"]:
-        return _check("migrations", title, False, f"Unknown: {found['unknown']}")
-    if found["pending"]:
-        return _check("migrations", title, False, f"Not applied: {', '.join(found['pending'])}.")
-    if found["differences"]:
-        return _check("migrations", title, False, f"The tables differ in {found['differences']:,} places.")
-    return _check("migrations", title, True, f"{found['applied']:,} applied, and the tables are as they promise.")
+    if standing["unknown"]:
+        return _check("migrations", title, False, f"Unknown: {standing['unknown']}")
+    if standing["pending"]:
+        return _check("migrations", title, False, f"Not applied: {', '.join(standing['pending'])}.")
+    if standing["differences"]:
+        return _check("migrations", title, False, f"The tables differ in {standing['differences']:,} places.")
+    return _check(
+        "migrations", title, True, f"{standing['applied']:,} applied, and the tables are as the migrations promise."
+    )
 
 
 def _alive(whole: RunFacts) -> Check:
@@ -119,7 +121,7 @@ def _alive(whole: RunFacts) -> Check:
     if not arrived:
         return _check("alive", title, False, f"No row arrived by itself {minutes}.")
     rows = "row" if arrived == 1 else "rows"
-    said = "" if activity["total"] is None else f"; write_ops tells of {activity['total']:,} operations"
+    said = "" if activity["total"] is None else f"; write_ops has {activity['total']:,} operations"
     return _check("alive", title, True, f"{arrived:,} {rows} arrived by themselves {minutes}{said}.")
 
 

@@ -1,4 +1,4 @@
-"""What a reconciliation is asked to do, and what its tasks agree on before the first of them looks: parameters, windows."""
+"""The plan of a reconciliation, which all its tasks share: parameters, windows, who asked. Preflight makes it."""
 
 from __future__ import annotations
 
@@ -37,50 +37,50 @@ JOURNAL_DAYS = 30
 RUNS_DAYS = 400
 
 MAX_ASKED_AGE = timedelta(days=1)
-"""How long ago an excuse may have been asked for."""
+"""A run that was asked for earlier than this may no longer excuse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What all tasks of a run agree on. `windows`: each collection's, and None where it is swept."""
+    """The facts that all tasks of a run share. `windows`: by collection; None if it is swept."""
 
     params: ReconcileParams
     now: datetime
     dual_write_enabled: bool
     windows: dict[str, Window | None]
     instead: dict[str, Window] = field(default_factory=dict)
-    """For collections whose sweep is due: the window to look at where the sweep fails."""
+    """For collections whose sweep is due: the window to look at if the sweep fails."""
     unattended: bool = False
     """A schedule began the run, not a person."""
     billed_reads: int = 0
-    """What preflight itself cost."""
+    """Billed by preflight."""
     before: str | None = None
     """The last run before this one that left something in the target."""
     by: str = ""
     """Who asked for the run."""
     hung: tuple[str, ...] = ()
-    """Runs before this one that were cut off without a report: this one tells of them."""
+    """Runs before this one that were cut off without a report; this one reports them."""
     links: Mapping[str, str] = field(default_factory=dict)
-    """Templates of links, by what they lead to; see model/links.py."""
+    """Templates of links, by their target; see model/links.py."""
     project: str = ""
     database: str = ""
-    """The source's, for those."""
+    """The source's, for the links, as is `project`."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The collections that this run looks at: where keys are named, only theirs."""
+        """The collections that this run looks at; if it compares nothing, only those of named keys."""
         if self.params.compares:
             return self.params.collections
         return tuple(name for name in self.params.collections if name in self.params.named)
 
     @property
     def repairs(self) -> bool:
-        """Whether this run may repair: not while dual-write is switched off, which says that the target must wait."""
+        """Whether this run may repair: not while dual-write is switched off, which means that the target must wait."""
         return self.params.repair != "off" and self.dual_write_enabled
 
     @property
     def writes(self) -> bool:
-        """Whether this run may write: it repairs, or takes back what another one wrote."""
+        """Whether this run may write: it repairs, or undoes another run."""
         return self.repairs or self.params.undo is not None
 
     def as_json(self) -> dict[str, Any]:
@@ -121,12 +121,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Run(BaseRun):
-    """What the tasks of one run share."""
+    """What the tasks of one reconciliation share: connections, catalog, plan."""
 
     dag_id = DAG_ID
     plan: Plan
     switch: Callable[[], bool] | None = None
-    """Asks for Variable dual_write_enabled as it is now: `plan` knows it as it was. None: it can't have changed."""
+    """Reads Variable dual_write_enabled now; `plan` has its value at the start. None: it can't have changed."""
 
     @property
     def params(self) -> ReconcileParams:
@@ -148,12 +148,12 @@ class Run(BaseRun):
         return "sweep" if window is None and collection in self.plan.windows else "recent"
 
     def logs(self, report: CollectionReport) -> bool:
-        """A look at nothing leaves no line; an undo, which looks at nothing, leaves one."""
+        """A second look or a repair that examined nothing leaves no line; a first look and an undo always do."""
         return bool(report.examined or report.not_examined or report.phase == "compare" or self.params.undo)
 
     def max_proof_reads(self) -> int:
-        """How many names may be read to prove something now. What makes a scheduled run prove is often a client's doing, so
-        those have a budget for the day too."""
+        """How many document names may be read now to prove that rows are extra. Clients can cause such proofs, so all
+        scheduled runs of a day share a budget too."""
         most = self.params.max_proof_reads
         if not self.unattended:
             return most
@@ -162,7 +162,7 @@ class Run(BaseRun):
 
     @property
     def policy(self) -> Policy:
-        """What a repair may write."""
+        """The writes that `repair` allows."""
         repair = self.params.repair
         return Policy(
             insert=repair != "off",
@@ -190,12 +190,11 @@ def preflight(  # noqa: PLR0913 - who asks and when, each by its name
     now: datetime | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Plan:
-    """Checks both sides, keeps excuses, and fixes the windows: from each collection's watermark on.
+    """Checks both sides, keeps excuses, and fixes the windows, each from its collection's watermark on. If no collection is
+    looked at and nothing is undone, it only keeps the excuses.
 
-    Where no collection is looked at, the rest is left out.
-
-    `by` is who asks and `asked_at` when they did (None: just now), `clock` the worker's own. `now`: where the windows end
-    (None: now).
+    `by`: who asks; `asked_at`: when they did (None: just now); `clock`: the worker's; `now`: where the windows end (None:
+    now). Raises PreflightError, or ParameterError for excuses and keys that can't be meant.
     """
     now = now or clock()
     source.budget = Budget(params.max_billed_reads)
@@ -215,8 +214,8 @@ def preflight(  # noqa: PLR0913 - who asks and when, each by its name
         excuses.refuse_ambiguous(connection, pairs(params.keys))
         if (params.excuses or params.unexcuses) and asked_at is not None and clock() - asked_at > MAX_ASKED_AGE:
             raise ParameterError(
-                f"This run was asked for at {asked_at.isoformat(timespec='minutes')} and excuses differences: what is open "
-                "has changed since. Trigger a new run instead of clearing this one."
+                f"This run was asked for at {asked_at.isoformat(timespec='minutes')} and excuses differences: the open ones "
+                "may have changed since. Trigger a new run instead of clearing this one."
             )
         reason = str(params.excuse_reason)
         excused = excuses.excuse(connection, params.excuses, by=by, reason=reason, run_id=run_id, asked_at=asked_at)
@@ -254,13 +253,13 @@ def preflight(  # noqa: PLR0913 - who asks and when, each by its name
 
 
 def _relabel(connection: Connection, collection: Collection) -> None:
-    """Labels that hold content, from an earlier version, become digests before anything tells them."""
+    """Labels from an earlier version, which hold content, become digests before anything reports them."""
     prefix = "" if collection.keyed_by_path else ROW_LABEL
     differences.relabel(connection, collection.name, prefix, lambda key: unit_of(collection, key, None).label)
 
 
 def _check_clocks(worker: datetime, others: Mapping[str, datetime]) -> None:
-    """Windows, watermarks and sweeps compare the worker's clock with the others."""
+    """Raises PreflightError if the worker's clock is wrong: windows, watermarks and sweeps compare it with the others."""
     for whose, moment in others.items():
         if abs(worker - moment) > target_clock.CLOCKS_APART:
             minutes = (worker - moment).total_seconds() / 60
@@ -274,8 +273,8 @@ def _check_clocks(worker: datetime, others: Mapping[str, datetime]) -> None:
 def _believed(
     mark: tuple[datetime, datetime | None] | None, moment: datetime
 ) -> tuple[datetime, datetime | None] | None:
-    """A watermark as far as it can be true: one that lies in the future was set by a wrong clock, and what was examined
-    until then nobody knows. Such a collection is swept."""
+    """A watermark as far as it can be true. One in the future was set by a wrong clock, so it doesn't say what was examined:
+    None, and the collection is swept."""
     if mark is None or mark[0] > moment + target_clock.CLOCKS_APART:
         return None
     until, swept = mark
@@ -285,8 +284,8 @@ def _believed(
 def _sweeps(
     params: ReconcileParams, collection: Collection, mark: tuple[datetime, datetime | None] | None, now: datetime
 ) -> bool:
-    """Whether all is to be read: because that was asked for, is due, or was never done, or because the collection has no
-    check field and is read whole anyway."""
+    """Whether the collection is to be swept: on request, when due, if it never was, or because it has no check field and is
+    read whole anyway."""
     swept = mark[1] if mark else None
     due = swept is None or now - swept >= timedelta(hours=params.sweep_every_hours)
     return due or params.scope == "sweep" or not collection.check_fields

@@ -1,7 +1,7 @@
 """A whole reconciliation, stage by stage. Each stage is one task of the DAG; `whole` runs them all in one process, for tests
-and benchmarks, so that only this module knows the stages and their order.
+and benchmarks. Only this module knows the stages and their order.
 
-What a stage returns is JSON. A collection that fails costs its neighbours nothing: its error is kept beside their reports.
+If one collection fails, the others go on: its error is kept beside their reports.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ Opened = Callable[[], AbstractContextManager[Run]]
 
 @dataclass
 class Stage(Generic[R]):
-    """What a stage made: a report for each collection, or the error that ended it."""
+    """The result of a stage: by collection, a report or the error that ended it."""
 
     reports: dict[str, R] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     billed_reads: int = 0
-    """Those of no collection: what it cost to ask again whether a repair may begin."""
+    """Reads for no collection: those of the check whether a repair may begin."""
 
 
 @dataclass(frozen=True)
 class Finished(Generic[R]):
-    """What a task has finished, report by report: a retry repeats only the rest."""
+    """The reports that a task has finished, so that a retry repeats only the rest."""
 
     before: Mapping[str, R] = field(default_factory=dict)
     """Reports of the tries before this one."""
@@ -79,15 +79,15 @@ def compare(
     seconds: float = COMPARE_SECONDS,
     sweeps: Sweeps | None = None,
 ) -> Stage[FirstLook]:
-    """The first look at every selected collection, several side by side.
+    """The first look at every selected collection, SIDE_BY_SIDE at a time, within `seconds`.
 
-    `finished`: collections with a report of a try before this one are left alone.
-    `sweeps`: what other tasks made of the slices of large collections, whose last step is done here.
+    `finished`: a collection with a report from an earlier try is not looked at again.
+    `sweeps`: the slices of large collections and their reports; the last step of those sweeps is done here.
     """
     finished = finished or Finished()
     sweeps = sweeps or Sweeps()
-    found = Stage[FirstLook]({name: finished.before[name] for name in plan.windows if name in finished.before})
-    waiting = [name for name in plan.windows if name not in found.reports]
+    stage = Stage[FirstLook]({name: finished.before[name] for name in plan.windows if name in finished.before})
+    waiting = [name for name in plan.windows if name not in stage.reports]
     looks = _Looks(opened, sweeps)
     for name in waiting:
         looks.todo.put(name)
@@ -96,28 +96,28 @@ def compare(
         threading.Thread(target=looks.work, name=f"compare-{n}", daemon=True).start()
     deadline = time.monotonic() + seconds
     try:
-        while len(found.reports) + len(found.errors) < len(plan.windows):
+        while len(stage.reports) + len(stage.errors) < len(plan.windows):
             name, result = looks.done.get(timeout=max(0.001, deadline - time.monotonic()))
             if isinstance(result, Exception):
                 log.warning("%s: its look failed with %s", name, type(result).__name__)
-                found.errors[name] = result
+                stage.errors[name] = result
             else:
-                found.reports[name] = result
+                stage.reports[name] = result
                 finished.keep(name, result)
     except queue.Empty:
         for name in plan.windows:
-            if name not in found.reports and name not in found.errors:
-                found.errors[name] = TargetError(
-                    f"It did not end within {seconds / 60:g} minutes. See what it waits for."
+            if name not in stage.reports and name not in stage.errors:
+                stage.errors[name] = TargetError(
+                    f"It did not end within {seconds / 60:g} minutes. Find out what it waits for."
                 )
     finally:
         looks.stop.set()
-    return found
+    return stage
 
 
 @dataclass(frozen=True, slots=True)
 class _Looks:
-    """First looks that several threads take from one queue."""
+    """First looks that several threads share through one queue."""
 
     opened: Opened
     sweeps: Sweeps
@@ -126,7 +126,7 @@ class _Looks:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def work(self) -> None:
-        """One thread: looks at collections until there are none left."""
+        """One thread: looks at collections until none is left."""
         try:
             with self.opened() as run:
                 while not self.stop.is_set():
@@ -142,7 +142,7 @@ class _Looks:
         last_step = partial(sweep.look_at_rest, run, name, self.sweeps) if name in self.sweeps.names else None
         try:
             return first_look.compare(run, name, last_step)
-        except Exception as error:  # noqa: BLE001 - one collection's failure is told by its name
+        except Exception as error:  # noqa: BLE001 - one collection's failure is reported by its name
             return error
 
 
@@ -155,7 +155,7 @@ def _drained(names: queue.SimpleQueue[str]) -> Iterator[str]:
 
 
 def look_again_at(plan: Plan, compared: Mapping[str, FirstLook]) -> datetime | None:
-    """When what the first looks found is old enough for a second one. None: nothing is to be waited for."""
+    """When the differences of the first looks are old enough for a second one. None: there is nothing to wait for."""
     looks = [datetime.fromisoformat(c["looked_at"]) for c in compared.values() if c["to_wait_for"]]
     return max(looks) + timedelta(seconds=plan.params.grace_seconds) if looks else None
 
@@ -164,65 +164,65 @@ def look_again_at(plan: Plan, compared: Mapping[str, FirstLook]) -> datetime | N
 
 
 def look_again(run: Run) -> Stage[SecondLook]:
-    """The second look at what is open, by key."""
+    """The second look, by key, at the open differences."""
     if not run.plan.names:
         return Stage[SecondLook]()
     sweep.forget_looks(run)
-    found = Stage[SecondLook]()
-    second_look.look_again(run, found.reports, found.errors)
-    return found
+    stage = Stage[SecondLook]()
+    second_look.look_again(run, stage.reports, stage.errors)
+    return stage
 
 
 def is_due(gate: Gate | None) -> bool:
-    """Whether the gate found something to repair, or a run to take back, and let it through."""
+    """Whether there is something to repair or undo, and the gate lets it through."""
     return bool(gate and not gate["problem"] and (gate["planned"] or gate["undo"]))
 
 
 def repair_all(run: Run, gate: Gate, finished: Finished[CollectionResult] | None = None) -> Stage[CollectionResult]:
-    """Writes what the gate planned: deletes first, children before parents, then inserts and updates, parents before
-    children; then looks once more at what was repaired (`re_examine.<collection>`).
+    """Writes the rows that the gate planned: deletes first, children before parents, then inserts and updates, parents
+    before children; then looks once more at the repaired keys (`re_examine.<collection>`). Or undoes a run, if asked to.
 
-    Reports are by step and collection (`delete.comments`). A step that fails leaves the others to go on. `finished`: as
-    in `compare`. Raises BrakeError where the repair may not begin.
+    Reports are by step and collection (`delete.comments`). If a step fails, the others go on. `finished`: as in `compare`.
+    Raises BrakeError if the repair may not begin.
     """
     finished = finished or Finished()
-    found = Stage[CollectionResult]()
+    stage = Stage[CollectionResult]()
     before = run.source.billed_reads
     if run.params.undo is not None:
         problem = repair.gate(run)["problem"]
         undo.may_write(run, Problem(ProblemKind.REFUSED, problem) if problem else None)
         _intervenes(run, "undo")
-        found.reports = {f"undo.{name}": part for name, part in undo.undo_all(run).items()}
-        found.billed_reads = run.source.billed_reads - before
-        return found
+        stage.reports = {f"undo.{name}": part for name, part in undo.undo_all(run).items()}
+        stage.billed_reads = run.source.billed_reads - before
+        return stage
     repair.may_write(run)
     _intervenes(run, "repair")
-    found.billed_reads = run.source.billed_reads - before
+    stage.billed_reads = run.source.billed_reads - before
     steps = repair_order(run.catalog.names, gate["planned"])
     for number, (step, name) in enumerate(steps, start=1):
         label = f"{step}.{name}"
         if label in finished.before:
-            found.reports[label] = finished.before[label]
+            stage.reports[label] = finished.before[label]
             continue
         try:
             part = repair.delete(run, name) if step == "delete" else repair.write(run, name)
-        except Exception as error:  # noqa: BLE001 - told by its name; its neighbours may still be repaired
+        except Exception as error:  # noqa: BLE001 - reported by its name; its neighbours may still be repaired
             log.warning("repair %d of %d, %s: failed with %s", number, len(steps), label, type(error).__name__)
-            found.errors[label] = error
+            stage.errors[label] = error
             continue
         log.info(
             "repair %d of %d, %s: %d inserted, %d updated, %d deleted",
             number, len(steps), label, part["inserted"], part["updated"], part["deleted"],
         )  # fmt: skip
-        found.reports[label] = part
+        stage.reports[label] = part
         finished.keep(label, part)
     for name, part in repair.re_examine(run, gate["planned"]).items():
-        found.reports[f"re_examine.{name}"] = part
-    return found
+        stage.reports[f"re_examine.{name}"] = part
+    return stage
 
 
 def _intervenes(run: Run, kind: interventions.Kind) -> None:
-    """Keeps who asked for what is about to be written: before the first row, so that none is without."""
+    """Keeps who asked for the writes, before the first row, so that no written row is without a person."""
     person = interventions.SCHEDULE if run.plan.unattended else run.plan.by
     with run.target.transaction() as connection:
         interventions.keep(connection, run.dag_id, run.run_id, kind, person)
@@ -239,8 +239,8 @@ def repair_order(names: Sequence[str], planned: Mapping[str, PlannedRows]) -> li
 # --- the whole ----------------------------------------------------------------------------------------------------------
 
 
-def told(stage: Stage[R], clear: Callable[[Exception], str] | None = None) -> StageResult[R]:
-    """A stage as JSON. Others' errors than ours may quote a row in their words: of those only the kind is told."""
+def stage_json(stage: Stage[R], clear: Callable[[Exception], str] | None = None) -> StageResult[R]:
+    """A stage as JSON. Errors that aren't ours may quote a row, so only their class is given."""
     clear = clear or (lambda e: str(e) if isinstance(e, DualWriteError) else type(e).__name__)
     errors = {name: clear(error) for name, error in stage.errors.items()}
     return {"reports": stage.reports, "errors": errors, "billed_reads": stage.billed_reads}
@@ -253,8 +253,8 @@ def parts_of(
     repaired: StageResult[CollectionResult] | None,
     errors: Mapping[str, str] | None = None,
 ) -> Parts:
-    """The parts of the report from what the stages returned; None for one that failed or never ran. `errors` are those of
-    whole tasks, by task id."""
+    """The parts of the report, from the stages' results; None for a stage that failed or never ran. `errors`: of whole
+    tasks, by task id."""
     by_name = {
         **{f"compare.{name}": text for name, text in (compared["errors"] if compared else {}).items()},
         **{f"look_again.{name}": text for name, text in (looked["errors"] if looked else {}).items()},
@@ -275,7 +275,7 @@ def parts_of(
 
 @dataclass(frozen=True)
 class Ended:
-    """How a whole reconciliation ended: its report, and what the gate said."""
+    """How a whole reconciliation ended: its report, and the gate's answer."""
 
     report: RunReport
     gate: Gate | None
@@ -287,16 +287,16 @@ def whole(plan: Plan, opened: Opened, *, between: Callable[[], object] = lambda:
         sweeps = sweep.prepare(run)
         plan = replace(plan, billed_reads=plan.billed_reads + run.source.billed_reads)  # of the cutting
         sweeps.made.extend(sweep.look_at_slice(run, part) for part in sweeps.parts)
-    compared = told(compare(plan, opened, sweeps=sweeps))
+    compared = stage_json(compare(plan, opened, sweeps=sweeps))
     between()
     if (moment := look_again_at(plan, compared["reports"])) is not None:
         time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
     repaired = None
     with opened() as run:
-        looked = told(look_again(run))
+        looked = stage_json(look_again(run))
         gate = repair.gate(run)
         if is_due(gate):
-            repaired = told(repair_all(run, gate))
+            repaired = stage_json(repair_all(run, gate))
         parts = parts_of(compared, looked, gate, repaired)
         with run.target.transaction() as connection:
             return Ended(build_report(connection, run.catalog, run.run_id, plan, parts), gate)

@@ -1,4 +1,4 @@
-"""What both kinds of runs have in common: how a collection is examined, and how that is recorded."""
+"""The common part of a backfill's and a reconciliation's run: connections, budget, and the record of each phase."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ from dualwrite.postgres.target import Target
 log = logging.getLogger(__name__)
 
 _budgets: WeakValueDictionary[tuple[object, ...], Budget] = WeakValueDictionary()
-"""The threads of a run that share this process share its budget; each has a Source of its own."""
+"""Threads of one run in this process share its budget, though each has a Source of its own."""
 _lock = threading.Lock()
 
 
 def paced(params: GapParams | ReconcileParams) -> Callable[[Source, Target], None]:
-    """Sets the limits of reads and rows a second, which all that one task process opens shares."""
+    """A function that puts the limits of reads and rows a second on a source and a target. All that it is called with share
+    the limits."""
     reads, rows = Pace(params.max_reads_per_second), Pace(params.max_rows_per_second)
 
     def set_pace(firestore: Source, postgres_target: Target) -> None:
@@ -46,7 +47,7 @@ def paced(params: GapParams | ReconcileParams) -> Callable[[Source, Target], Non
 
 @dataclass(frozen=True, slots=True)
 class BaseRun:
-    """What the tasks of one run share, whatever the run is for."""
+    """What the tasks of one run share, whichever DAG it is of."""
 
     dag_id: ClassVar[str]
     source: Source
@@ -56,17 +57,17 @@ class BaseRun:
 
     @property
     def catalog(self) -> Catalog:
-        """The declared catalog, whose columns know what they are in the target."""
+        """The declared catalog with the columns' types in the target, if the target has them; else as declared."""
         return self.target.catalog if self.target.declared is self.declared else self.declared
 
     @property
     def max_billed_reads(self) -> int | None:
-        """A cap on what the whole run reads."""
+        """A cap on the billed reads of the whole run; None for none."""
         return None
 
     @property
     def billed_before(self) -> int:
-        """Reads that no line of the run log tells."""
+        """Reads of this run that the run log has no line for."""
         return 0
 
     @property
@@ -75,15 +76,15 @@ class BaseRun:
         return False
 
     def scope_of(self, collection: str, window: Window | None) -> str:
-        """What the run log tells of how much of a collection was looked at."""
+        """How much of a collection was looked at, as a word for the run log."""
         raise NotImplementedError
 
     def logs(self, report: CollectionReport) -> bool:
-        """Whether a phase that ended so leaves a line in the run log."""
+        """Whether a phase with this report leaves a line in the run log."""
         return True
 
     def job(self, report: CollectionReport) -> Job:
-        """What examines the collection of a report is told."""
+        """The job that examines the report's collection."""
         return Job(self.source, self.target, self.catalog, self.catalog[report.collection], self.run_id, report)
 
 
@@ -100,12 +101,12 @@ class Phase:
         self._work = run_log.Work(run.dag_id, run.run_id, scope, mode, window, datetime.now(UTC), run.unattended, part)
         self._began, self._billed = time.monotonic(), run.source.billed_reads
         self.ended = False
-        """Whether what was found is kept, with the line."""
+        """Whether the line is committed."""
 
     @contextmanager
     def kept(self) -> Iterator[Connection]:
-        """The transaction that ends the phase: what it found is kept in it, and its line in `dualwrite.runs` with that.
-        Raises IdentityError if the report's counts don't add up."""
+        """The transaction that ends the phase: the caller keeps its results in it, and the line in `dualwrite.runs` is
+        written with them. Raises IdentityError if the report's counts don't add up."""
         self._report.check_identity()
         self._tally()
         logs = self._logs()
@@ -123,7 +124,7 @@ class Phase:
             if self._logs():
                 with self._run.target.transaction() as connection:
                     run_log.record(connection, self._report, self._work)
-        except postgres.Error as second:  # what took the look's disk or connection takes its line too: tell the first
+        except postgres.Error as second:  # a full disk or a lost connection fails here again: raise the first error
             name = self._report.collection
             log.warning("%s: its failure could not be recorded: %s", name, postgres.condition(second))
 
@@ -139,14 +140,14 @@ class Phase:
 def phase(
     run: BaseRun, report: CollectionReport, *, mode: str, window: Window | None, part: int = 0, logged: bool = True
 ) -> Iterator[Phase]:
-    """Measures the work in its body, which fills `report`: time and billed reads. Checks the report's identity, and leaves
-    its line in `dualwrite.runs`, unless `logged` is false or the run leaves none (`BaseRun.logs`).
+    """Measures time (seconds) and billed reads of its body, which fills `report`. Checks that the report adds up, and
+    writes its line to `dualwrite.runs`, unless `logged` is false or the run leaves none (`BaseRun.logs`).
 
-    A body with something to keep ends with `with line.kept() as connection:`, which commits it with the line. A failure is
+    A body with results to keep ends with `with line.kept() as connection:`, which commits them with the line. A failure is
     recorded as not examined, and raised.
 
-    The run's cap on billed reads counts what its other tasks have recorded by now, and not what tasks beside this one read
-    meanwhile. `part`: the slice that this is of.
+    The run's cap on billed reads counts the reads that other tasks have recorded by now, not those that tasks beside this
+    one bill meanwhile. `part`: the number of the slice; 0 for a whole collection.
     """
     capped(run)
     line = Phase(run, report, mode=mode, window=window, part=part, logged=logged)
@@ -161,7 +162,7 @@ def phase(
 
 
 def capped(run: BaseRun) -> None:
-    """Puts what this task reads under the run's cap, where there is one."""
+    """Puts this task's reads under the run's cap, if it has one."""
     if run.max_billed_reads is not None and run.source.budget.limit is None:
         run.source.budget = _budget(run, run.max_billed_reads)
 
@@ -174,5 +175,5 @@ def _budget(run: BaseRun, limit: int) -> Budget:
             with run.target.transaction() as connection:
                 spent = run_log.billed(connection, run.dag_id, run.run_id)
             budget = _budgets[key] = Budget(limit, run.billed_before + spent)
-        budget.spend(run.source.billed_reads)  # what this Source read before
+        budget.spend(run.source.billed_reads)  # this Source's reads before
         return budget

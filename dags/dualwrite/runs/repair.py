@@ -1,9 +1,9 @@
-"""Mends what a reconciliation found: brakes first, then by the protocol, one collection at a time.
+"""Repairs open differences: brakes first, then the writing protocol, one collection at a time.
 
 Rows whose documents are gone are deleted first, children before parents, because one of them may hold a unique key
 that a missing document needs; then rows are inserted and updated, parents before children. Every key is read again on
-both sides before it is written, so nothing here trusts what an earlier task saw. That holds for the gate too: whoever
-writes asks it again at that moment, because Airflow clears single tasks of old runs and runs them again.
+both sides before it is written, so nothing here trusts an earlier task's reads. The same holds for the gate: each write asks
+it again, because Airflow can clear single tasks of old runs and run them again.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from dualwrite.runs.reconcile_plan import Run
 from dualwrite.runs.record import phase
 
 FEW = 20
-"""Updates and deletes up to this number in a collection need no share of the table to be small."""
+"""Up to so many updates and deletes in a collection, the brake on their share of the table doesn't apply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """How many rows of one collection a repair would insert, update and delete. `total` is what the brakes see."""
+    """How many rows of one collection a repair would insert, update and delete. The brakes judge `total`."""
 
     insert: int = 0
     update: int = 0
@@ -51,7 +51,8 @@ class Planned:
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
-    """What this run has written so far: a task of it may run again, and the brakes are for the whole run."""
+    """Rows that this run has deleted, inserted and updated so far: its tasks may run again, and the brakes are for the
+    whole run."""
     parents: int = 0
     """Rows to be inserted only because rows of other collections need them."""
 
@@ -78,12 +79,12 @@ class Planned:
 
 
 def plan(run: Run) -> dict[str, Planned]:
-    """What the run's policy would repair of what is open, by collection, with the parents that it would insert for that, and
-    what it has written; those with nothing to repair are left out.
+    """The open differences that the run's policy would repair, counted by collection, with the parents that it would insert
+    for them and the rows it has written; collections with nothing to repair are left out.
 
-    Each key counts once: what this run has written stays open until it is looked at once more, after the last write.
+    Each key counts once: a written one stays open until the look after the repair.
     """
-    found: dict[str, Planned] = {}
+    plans: dict[str, Planned] = {}
     waiting: list[tuple[str, OpenDifference]] = []
     most = run.params.max_repairs + 1
     with run.target.transaction() as connection:
@@ -106,23 +107,23 @@ def plan(run: Run) -> dict[str, Planned]:
                 deleted=written[name, "delete"],
             )
             if part.unfinished or part.total:
-                found[name] = part
-    # If it is refused anyway, whatever they need doesn't matter; and if keys are named, only those are written.
-    if run.policy.parents and sum(part.total for part in found.values()) <= run.params.max_repairs:
+                plans[name] = part
+    # A repair that is refused anyway needs no count of parents; and if keys are named, only those are written.
+    if run.policy.parents and sum(part.total for part in plans.values()) <= run.params.max_repairs:
         for name, number in _parents(run, waiting).items():
             if number:
-                found[name] = replace(found.get(name, Planned()), parents=number)
-    return found
+                plans[name] = replace(plans.get(name, Planned()), parents=number)
+    return plans
 
 
 def _parents(run: Run, waiting: Sequence[tuple[str, OpenDifference]]) -> Counter[str]:
-    """How many rows a repair of these differences would insert only because they need them, by collection."""
+    """How many parents a repair of these differences would insert for them, by collection."""
     return Counter(name for name, _ in _needed(run, waiting))
 
 
 def _needed(run: Run, waiting: Sequence[tuple[str, OpenDifference]]) -> list[tuple[str, str]]:
-    """Collections and labels of the rows that are missing and that these differences need. Asked anew on both sides; what is to
-    be repaired for its own sake is left out."""
+    """Collections and labels of the missing rows that these differences need, read anew on both sides. Rows that the repair
+    writes as differences of their own are left out."""
     required: dict[str, dict[str, None]] = {}
     for name in dict.fromkeys(name for name, _ in waiting):
         report = CollectionReport(name, "write")
@@ -131,25 +132,25 @@ def _needed(run: Run, waiting: Sequence[tuple[str, OpenDifference]]) -> list[tup
             examiner.protocol.run(units, Policy())
             for parent, path in examiner.parents.insertable():
                 required.setdefault(parent, {})[path] = None
-    found: list[tuple[str, str]] = []
+    needed: list[tuple[str, str]] = []
     for parent, paths in required.items():
         keys = (key_of_path(run.catalog[parent], path) for path in paths)
         labels = [joined_label(key) for key in keys if key is not None]
         with run.target.transaction() as connection:
             own = differences_at(connection, parent, labels) if parent in run.params.collections else {}
             done = journal.written_among(connection, run.run_id, parent, labels)
-        found += [
+        needed += [
             (parent, label)
             for label in labels
             if label not in done and not (label in own and is_asked_for(run, parent, own[label]))
         ]
-    return found
+    return needed
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What became of the keys that a run names: those that aren't open (any more), or are excused, and those that need rows
-    which aren't named, each with these rows. Each as collection:key."""
+    """Named keys that a run can't repair: those that aren't open (any more) or are excused, and those that need rows which
+    aren't named, with these rows. Each as collection:key."""
 
     not_open: tuple[str, ...] = ()
     needs: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -159,12 +160,12 @@ class Named:
 
 
 MOST_NAMED = 100
-"""Keys that a report tells of."""
+"""Named keys that a report lists."""
 
 
 def named(run: Run) -> Named:
-    """What the protocol must know of the named keys before it writes: a row that one of them needs is told, and not written
-    along. Missing rows need the rows that they reference; extra rows stay while rows that go with them are there."""
+    """The named keys that can't be repaired as named. A row that one of them needs is reported, and not written along: a
+    missing row needs the rows that it references, an extra row stays while rows that go with it are there."""
     if not run.params.keys:
         return Named()
     not_open: list[str] = []
@@ -172,13 +173,13 @@ def named(run: Run) -> Named:
     for name in run.plan.names:
         what = run.params.named[name]
         with run.target.transaction() as connection:
-            found = differences.named(connection, name, what)
-        not_open += [f"{name}:{label}" for label in sorted(what.keys - {d.label for d in found})]
-        lacking = [d for d in found if d.finding.reason is Reason.PARENT_MISSING and is_asked_for(run, name, d)]
+            is_open = differences.named(connection, name, what)
+        not_open += [f"{name}:{label}" for label in sorted(what.keys - {d.label for d in is_open})]
+        lacking = [d for d in is_open if d.finding.reason is Reason.PARENT_MISSING and is_asked_for(run, name, d)]
         for difference in lacking[:MOST_NAMED]:
             for parent, label in _needed(run, [(name, difference)]):
                 needs.setdefault(f"{name}:{difference.label}", []).append(f"{parent}:{label}")
-        gone = {str(d.finding.path): d.label for d in found if d.finding.verdict is Verdict.EXTRA and d.finding.path}
+        gone = {str(d.finding.path): d.label for d in is_open if d.finding.verdict is Verdict.EXTRA and d.finding.path}
         with run.target.transaction() as connection:
             for path, child, label in differences.going_with(connection, list(gone)):
                 if not run.params.repairs_key(child, label, Verdict.EXTRA):
@@ -187,7 +188,7 @@ def named(run: Run) -> Named:
 
 
 def steps(planned: PlannedRows | None) -> tuple[str, ...]:
-    """The tasks that a collection's part of the gate's `planned` needs."""
+    """The steps, of "delete" and "write", that a collection's part of the gate's `planned` needs."""
     if planned is None:
         return ()
     written = planned["insert"] + planned["update"] + planned["unfinished"]
@@ -195,7 +196,7 @@ def steps(planned: PlannedRows | None) -> tuple[str, ...]:
 
 
 def is_ours(difference: OpenDifference, policy: Policy) -> bool:
-    """Drift that a person has not accepted and that the policy may write."""
+    """Whether this is drift that isn't excused and that the policy may write."""
     verdict = difference.finding.verdict
     if difference.excuse is not None or verdict not in ACTIONS:
         return False
@@ -203,17 +204,17 @@ def is_ours(difference: OpenDifference, policy: Policy) -> bool:
 
 
 def is_asked_for(run: Run, name: str, difference: OpenDifference, policy: Policy | None = None) -> bool:
-    """Whether the run is to write this difference, by its policy or the one that is given: where it names keys, one of them."""
+    """Whether the run is to write this difference by `policy` (None: the run's own); if the run names keys, only these."""
     named = run.params.repairs_key(name, difference.label, difference.finding.verdict)
     return named and is_ours(difference, policy or run.policy)
 
 
 def gate(run: Run) -> Gate:
-    """Decides what happens after the second look: whether dual-write is alive, and what may be repaired.
+    """Decides what happens after the second look: whether dual-write is alive, and which rows may be written.
 
-    Returns `problem` (the sentence to fail with, or None), `problem_kind`, `planned` (rows by collection), `operations`, and
-    `named`: what is to be told of the keys that the run names. With a problem nothing is repaired. A run that neither
-    compares nor repairs doesn't ask whether dual-write is alive.
+    Returns `problem` (the sentence to fail with, or None) and its kind, `planned` (rows by collection), `operations`, `named`
+    (see Named), the run to undo with the collections `left_out` of that, and the billed reads. With a problem nothing is
+    written. A run that neither compares nor repairs doesn't check whether dual-write is alive.
     """
     billed = run.source.billed_reads
     if run.params.undo is not None:
@@ -239,7 +240,7 @@ def gate(run: Run) -> Gate:
 
 
 def _gate_of_undo(run: Run) -> Gate:
-    """As `gate`: whether what another run wrote may be taken back. Whether dual-write is alive doesn't matter for that."""
+    """As `gate`, for an undo: it may go on whether or not dual-write is alive."""
     billed, problem, planned = run.source.billed_reads, None, undo.plan(run)
     try:
         brake(run, {name: Planned(**part) for name, part in planned.items()})
@@ -258,7 +259,7 @@ def _gate_of_undo(run: Run) -> Gate:
 
 
 def brake(run: Run, planned: Mapping[str, Planned]) -> None:
-    """Raises BrakeError where a repair looks like a disaster. Nothing has been written then."""
+    """Raises BrakeError, before anything is written, if a side is empty or the repair is too large."""
     checks.check_not_empty(run.source, run.target, run.catalog)
     total = sum(p.total for p in planned.values())
     if total > run.params.max_repairs:
@@ -268,7 +269,7 @@ def brake(run: Run, planned: Mapping[str, Planned]) -> None:
             "Nothing was. Find out why there are so many; then trigger a run with a larger max_repairs."
         )
     for name, part in planned.items():
-        rows = run.target.count(run.catalog[name]) + part.deleted - part.inserted  # as many as before the repair
+        rows = run.target.count(run.catalog[name]) + part.deleted - part.inserted  # before the repair
         share = 100 * part.changed / rows if rows > 0 else 100.0
         if part.changed > FEW and share > run.params.max_share:
             raise BrakeError(
@@ -279,8 +280,8 @@ def brake(run: Run, planned: Mapping[str, Planned]) -> None:
 
 
 def may_write(run: Run) -> None:
-    """Raises BrakeError unless the repair may begin, or go on, at this moment: the plan is fresh, dual-write is on and
-    alive, and what is left to write is within the brakes."""
+    """Raises BrakeError unless the repair may begin, or go on, now: the plan is fresh, dual-write is on and alive, and the
+    whole repair is within the brakes."""
     age = datetime.now(UTC) - run.plan.now
     if age > MAX_PLAN_AGE:
         raise BrakeError(
@@ -300,39 +301,39 @@ def may_write(run: Run) -> None:
 
 
 def re_examine(run: Run, planned: Iterable[str]) -> dict[str, CollectionResult]:
-    """Looks once more at what was repaired; see second_look.re_examine."""
+    """Looks once more at the repaired keys; see second_look.re_examine."""
     return second_look.re_examine(run, planned, lambda name, difference: is_asked_for(run, name, difference))
 
 
 def delete(run: Run, name: str) -> CollectionResult:
-    """Deletes rows of one collection whose documents are gone, as far as no row references them."""
+    """Deletes the open extra rows of one collection that no other row references."""
     return _write(run, name, replace(run.policy, insert=False, update=False))
 
 
 def write(run: Run, name: str) -> CollectionResult:
-    """Inserts and updates rows of one collection."""
+    """Inserts and updates the open missing and stale rows of one collection."""
     return _write(run, name, replace(run.policy, delete=False))
 
 
 def _write(run: Run, name: str, policy: Policy) -> CollectionResult:
-    """Repairs what is open in one collection, as far as the policy goes. First finishes what a killed run left."""
+    """Repairs open differences of one collection that the policy allows. First confirms the writes of a killed run."""
     policy = replace(policy, max_proof_reads=run.max_proof_reads())
-    found = CollectionReport(name, "delete" if policy.delete else "write")
-    # What is deleted is proved in one complete read of names before the first delete, and one after the last: all at once.
+    report = CollectionReport(name, "delete" if policy.delete else "write")
+    # Deletes take all pages at once: one complete read of names before the first delete and one after the last prove them.
     pages = ([d for d in page if is_asked_for(run, name, d, policy)] for page in in_pages(run.target.transaction, name))
     parts = iter([[d for page in pages for d in page]]) if policy.delete else pages
-    look = RepairLook(found)
+    look = RepairLook(report)
     with (
-        phase(run, found, mode=run.params.repair, window=run.plan.windows.get(name)) as line,
-        Examiner(run.job(found), policy, look) as examiner,
+        phase(run, report, mode=run.params.repair, window=run.plan.windows.get(name)) as line,
+        Examiner(run.job(report), policy, look) as examiner,
     ):
-        may_write(run)  # in here, so that what asking costs is counted
+        may_write(run)  # inside the phase, so that its reads are counted
         examiner.protocol.finish_journal()
         for part in parts:
             units, _ = units_of(examiner, part)
             examiner.examine_units(units)
         examiner.protocol.finish_journal()
         with line.kept() as connection:
-            # A look can't tell why Postgres refused a delete.
+            # Only the attempt shows why Postgres refused a delete; a look can't.
             differences.remember(connection, name, look.obstructed, run.run_id)
-    return found.as_json()
+    return report.as_json()

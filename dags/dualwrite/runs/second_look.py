@@ -1,6 +1,6 @@
-"""Reconciliation's second look, at what is open, by key: what is drift, and why. And the look after a repair.
+"""Reconciliation's second look, by key, at open differences: which are drift, and why. And the look after a repair.
 
-A difference is drift when two looks of one run, at least `grace_seconds` apart, see the same, and stays drift until a look
+A difference is drift if two looks of one run, at least `grace_seconds` apart, see the same, and stays drift until a look
 finds it gone (the rule is engine/second_look.py).
 """
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def look_again(run: Run, reports: dict[str, SecondLook], errors: dict[str, Exception]) -> None:
-    """Looks at what is open in the selected collections, by key, with fresh reads on both sides.
+    """Looks at the open differences of the selected collections, by key, with fresh reads on both sides.
 
     At most `max_open_looks` differences: those that no run has looked at twice yet, then those seen longest ago; the
     others stay open, and the report counts them in `not_looked_at`. Parents first: rows that depend on a row whose
@@ -48,13 +48,13 @@ def look_again(run: Run, reports: dict[str, SecondLook], errors: dict[str, Excep
         due = _named(run, connection) or differences.due(connection, names, run.run_id, run.params.max_open_looks)
     looks = _Looks(run.params.max_open_looks - sum(map(len, due.differences.values())))
     for name in names:
-        found = CollectionReport(name, "second_look")
+        report = CollectionReport(name, "second_look")
         known = due.differences.get(name, [])
         try:
-            # Mostly there is nothing to look at, and the target may be an ocean away.
+            # Mostly there is nothing to look at: no round trip to a target that may be an ocean away.
             looked = known or name in looks.dependents
-            part = _look_at_collection(run, found, looks, known) if looked else found.as_json()
-        except Exception as error:  # noqa: BLE001 - told by its name
+            part = _look_at_collection(run, report, looks, known) if looked else report.as_json()
+        except Exception as error:  # noqa: BLE001 - reported by its name
             log.warning("%s: its second look failed with %s", name, type(error).__name__)
             errors[name] = error
             continue
@@ -63,7 +63,7 @@ def look_again(run: Run, reports: dict[str, SecondLook], errors: dict[str, Excep
 
 
 def _named(run: Run, connection: Connection) -> Due | None:
-    """What `keys` names, and nothing else; None where it names nothing. The rows that hang on those are looked at too."""
+    """The open differences that `keys` names; None if the run names none."""
     if not run.params.keys:
         return None
     return Due({n: differences.named(connection, n, run.params.named[n]) for n in run.plan.names}, {}, {})
@@ -71,7 +71,8 @@ def _named(run: Run, connection: Connection) -> Due | None:
 
 @dataclass
 class _Looks:
-    """What a second look has left to spend, and the rows that hang on rows whose documents are gone, by collection."""
+    """The second look's remaining budget (differences), the dependents of extra rows, and how many of these the budget left
+    out, by collection."""
 
     budget: int
     dependents: dict[str, dict[str, Unit]] = field(default_factory=dict)
@@ -81,11 +82,11 @@ class _Looks:
 def re_examine(
     run: Run, repaired: Iterable[str], ours: Callable[[str, OpenDifference], bool]
 ) -> dict[str, CollectionResult]:
-    """Looks once more at what a repair of these collections was for (`ours`) and at whatever else it wrote, the parents
-    that missing rows needed included: what is repaired is open no more.
+    """Looks once more at the differences that a repair of these collections was for (`ours`) and at all other rows that it
+    wrote, inserted parents included, and closes those that match now.
 
-    Where a row that was written differs again, either a client is at work or the table didn't keep what was written (a
-    trigger): a second look, a grace period later, tells which. That is waited for here, only where it is so.
+    If a written row differs again, either a client wrote meanwhile or a trigger changed the row: a second look, a grace
+    period later, shows which. Only in that case it waits here.
     """
     wanted = run.catalog.with_parents([n for n in run.catalog.names if n in set(repaired)])
     looks = _Looks(budget=0)
@@ -103,8 +104,8 @@ def re_examine(
                     if d.excuse is None and (d.label in written or (name in run.params.collections and ours(name, d)))
                 ]
                 everything |= written
-        found = CollectionReport(name, "re_examine")
-        reports[name] = _look_at_collection(run, found, looks, known, after_repair=True, written=everything)
+        report = CollectionReport(name, "re_examine")
+        reports[name] = _look_at_collection(run, report, looks, known, after_repair=True, written=everything)
         with run.target.transaction() as connection:
             open_now = differences_at(connection, name, sorted(everything))
         if again := [label for label, d in open_now.items() if d.finding.verdict is Verdict.IN_FLIGHT]:
@@ -116,8 +117,8 @@ def re_examine(
     for name, labels in differ.items():
         with run.target.transaction() as connection:
             known = list(differences_at(connection, name, labels).values())
-        found = CollectionReport(name, "re_examine")
-        again_seen = _look_at_collection(run, found, looks, known, after_repair=True, part=1)
+        report = CollectionReport(name, "re_examine")
+        again_seen = _look_at_collection(run, report, looks, known, after_repair=True, part=1)
         billed = reports[name]["billed_reads"] + again_seen["billed_reads"]
         reports[name] = {**again_seen, "billed_reads": billed}
     return reports
@@ -125,7 +126,7 @@ def re_examine(
 
 def _look_at_collection(
     run: Run,
-    found: CollectionReport,
+    report: CollectionReport,
     looks: _Looks,
     known: Sequence[OpenDifference],
     *,
@@ -133,29 +134,30 @@ def _look_at_collection(
     written: Container[str] = frozenset(),
     part: int = 0,
 ) -> CollectionResult:
-    """Looks at what is `known` to be open in one collection, and at the dependents there; finds those of its extra rows.
+    """Looks at the `known` open differences of one collection and at the dependents there, and adds the dependents of its
+    own extra rows to `looks`.
 
-    `written`: labels of rows that this run wrote and saw beside their documents. What was open there is gone; what
-    differs now is seen for the first time.
+    `written`: labels of rows that this run wrote and saw beside their documents. Their old differences are gone; a
+    difference there now is seen for the first time.
     """
-    name = found.collection
+    name = report.collection
     collection = run.catalog[name]
     with run.target.transaction() as connection:
         everything = differences_at(connection, name, list(looks.dependents.get(name, ())))
         now = target_clock.now(connection)
     before = {d.label: d for d in known}
     with (
-        phase(run, found, mode=run.params.repair, window=run.plan.windows.get(name), part=part) as line,
-        Examiner(run.job(found), Policy(max_proof_reads=run.max_proof_reads()), Look(found)) as examiner,
+        phase(run, report, mode=run.params.repair, window=run.plan.windows.get(name), part=part) as line,
+        Examiner(run.job(report), Policy(max_proof_reads=run.max_proof_reads()), Look(report)) as examiner,
     ):
-        # A dependent of an extra row goes with it, whatever else is open about its own document; else the row above
-        # could never go.
+        # A dependent of an extra row must go with it, whatever else is open for its own document, or the extra row could
+        # never go.
         dependents = _affordable(looks, name, everything, before)
         units, others = units_of(examiner, [d for d in known if d.label not in dependents])
         units += dependents.values()
-        found.taken += len(units) + len(others)
+        report.taken += len(units) + len(others)
         looks.dependents.pop(name, None)
-        # What was extra before was proved then; a repair proves it again, and so does the look after it.
+        # A row called extra before was proved then. A repair proves it again, and so does the look after it.
         proves_again = after_repair and run.policy.delete
         known_extra = {d.label for d in known if _is_proved(d) and not proves_again}
         open_before = {label: d for label, d in before.items() if label not in written}
@@ -166,27 +168,27 @@ def _look_at_collection(
             judged = [*others, *proved, *(f for f in looked if f.label in known_extra)]
             judged = [_settled(f, open_before.get(f.label), now, run.params, collection) for f in judged]
             judged = _with_obstacles(run, collection, judged, before, after_deletes=proves_again)
-            told = _with_causes(run, collection, judged)
-            for finding in told:
-                found.add(finding)
+            settled = _with_causes(run, collection, judged)
+            for finding in settled:
+                report.add(finding)
                 off = finding.cause is not None and finding.cause.why is Why.DUAL_WRITE_OFF
-                found.expected += off and finding.verdict in DRIFT
-            findings += told
-            gone = [f for f in told if f.verdict is Verdict.EXTRA]
+                report.expected += off and finding.verdict in DRIFT
+            findings += settled
+            gone = [f for f in settled if f.verdict is Verdict.EXTRA]
             _find_dependents(run, collection, gone, looks.dependents, run.params.collections)
-            # Rows that reference gone rows of their own table, and what references those.
+            # Next: rows that reference extra rows of their own table, and so on down.
             units, others = _affordable_own(run, looks, name, {f.label for f in findings}), []
-            found.taken += len(units)
+            report.taken += len(units)
         still = [f for f in findings if f.verdict in DRIFT or f.verdict is Verdict.IN_FLIGHT]
         with line.kept() as connection:
             differences.remember(connection, name, still, run.run_id)
-            # Only what was looked at is closed, and only what both sides agree on.
+            # Only keys that were looked at, and are no drift and not in flight, are closed.
             differences.close(connection, name, {f.label for f in findings} - {f.label for f in still})
-    return found.as_json()
+    return report.as_json()
 
 
 def _affordable_own(run: Run, looks: _Looks, name: str, seen: Container[str]) -> list[Unit]:
-    """The dependents in a collection that its own look has just found, as far as the budget allows and nobody looked at them."""
+    """The dependents in a collection that its own look has just discovered and not seen, as far as the budget allows."""
     new = {label: unit for label, unit in looks.dependents.pop(name, {}).items() if label not in seen}
     if not new:
         return []
@@ -194,26 +196,26 @@ def _affordable_own(run: Run, looks: _Looks, name: str, seen: Container[str]) ->
     with run.target.transaction() as connection:
         everything = differences_at(connection, name, list(new))
     waiting = looks.waiting.get(name, 0)
-    found = _affordable(looks, name, everything, frozenset())
+    affordable = _affordable(looks, name, everything, frozenset())
     looks.waiting[name] += waiting
     del looks.dependents[name]
-    return list(found.values())
+    return list(affordable.values())
 
 
 def _affordable(
     looks: _Looks, name: str, everything: Mapping[str, OpenDifference], before: Container[str]
 ) -> dict[str, Unit]:
-    """The dependents in one collection that the budget allows, those that nobody knows of first; excused ones left out."""
-    found = {
+    """The dependents in one collection that the budget allows, those not yet open first; excused ones are left out."""
+    candidates = {
         label: unit
         for label, unit in looks.dependents.get(name, {}).items()
         if not (label in everything and everything[label].excuse is not None)
     }
-    others = sorted((label for label in found if label not in before), key=lambda label: label in everything)
+    others = sorted((label for label in candidates if label not in before), key=lambda label: label in everything)
     left_out = others[max(0, looks.budget) :]
     looks.budget -= len(others) - len(left_out)
     looks.waiting[name] = sum(label not in everything for label in left_out)
-    return {label: unit for label, unit in found.items() if label not in set(left_out)}
+    return {label: unit for label, unit in candidates.items() if label not in set(left_out)}
 
 
 def _is_proved(difference: OpenDifference) -> bool:
@@ -223,7 +225,7 @@ def _is_proved(difference: OpenDifference) -> bool:
 def _settled(
     finding: Finding, before: OpenDifference | None, now: datetime, params: ReconcileParams, collection: Collection
 ) -> Finding:
-    """The verdict of this look at what was open before, if it was."""
+    """The finding with the verdict of a second look; `before`: the difference that was open at its key, if any."""
     grace = timedelta(seconds=params.grace_seconds)
     if before is None:
         return seen_twice(finding, None, waited=timedelta(), age=timedelta(), grace=grace)
@@ -234,7 +236,7 @@ def _settled(
 
 
 def _with_causes(run: Run, collection: Collection, findings: Sequence[Finding]) -> list[Finding]:
-    """The findings, with why it is so where a row differs."""
+    """The findings; those of missing, stale and extra rows have their cause."""
     wanted = [f for f in findings if f.verdict in SETTLED_BY_WRITING]
     if not wanted:
         return list(findings)
@@ -246,8 +248,8 @@ def _with_causes(run: Run, collection: Collection, findings: Sequence[Finding]) 
 
 
 _TRIED = (Reason.DELETE_REFUSED,)
-"""Told by an attempt alone: kept from one look to the next, until a repair tries again. (An absence that was not proved is
-proved anew by each look, or is not.)"""
+"""Reasons that only an attempt to write shows: kept from look to look, until a repair tries again. (Each look tries again to
+prove an absence.)"""
 
 
 def _with_obstacles(
@@ -258,8 +260,8 @@ def _with_obstacles(
     *,
     after_deletes: bool,
 ) -> list[Finding]:
-    """The findings, with the reason where an extra row is one that a repair wouldn't delete, or didn't. Rows of selected
-    collections that reference it are found through it and go first, so they count only if they are still there afterwards.
+    """The findings; extra rows that a repair wouldn't delete, or didn't, have their reason. Rows of selected collections
+    that reference an extra row are found through it and go first, so they count only if they are still there afterwards.
     """
     extra = [f for f in findings if f.verdict is Verdict.EXTRA and f.reason in (None, Reason.PARENT_GONE) and f.key]
     keys = [f.key for f in extra if f.key is not None]
@@ -294,9 +296,9 @@ def _find_dependents(
     dependents: dict[str, dict[str, Unit]],
     selected: Container[str],
 ) -> None:
-    """Rows that reference rows whose documents are gone: they can't stay, though their own documents may be there, or can't
-    go on naming them if the column is nullable. One statement for each selected collection that references this one:
-    preflight hasn't asked whether we see all rows of the others, and no run looks at them."""
+    """Adds to `dependents` the rows that reference extra rows: each must be deleted, even if its own document is there, or
+    its column become null if it may. One statement for each selected collection that references this one: of the others,
+    preflight hasn't checked whether we see all rows, and no run looks at them."""
     gone = {f.key: path for f in extra if f.key and (path := f.requires or f.path)}
     if not gone:
         return

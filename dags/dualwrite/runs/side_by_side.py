@@ -1,5 +1,5 @@
-"""One difference on the table: its document and its row side by side, with operations and journal of that key. For the terminal
-of an operator who may read both databases: nothing of it is kept, logged or sent anywhere."""
+"""One difference: its document and its row side by side, with the key's operations and journal. For the terminal of an
+operator who may read both databases: nothing of it is kept, logged or sent anywhere."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ NARROWEST = 60
 
 
 def shown(source: Source, target: Target, catalog: Catalog, difference: str, width: int) -> Iterator[str]:
-    """The lines of one difference, named as collection:key. `width`: characters of a line. Raises ParameterError where nothing is
-    known of such a key. Costs one or two reads."""
+    """The lines that show one difference, named as collection:key. `width`: characters of a line. Raises ParameterError if
+    nothing is known of such a key. Bills at most one read."""
     [(name, label)] = pairs([difference])
     collection = target.catalog[name] if name in catalog.names else catalog[name]
     with target.transaction() as connection:
@@ -63,12 +63,12 @@ def _key_of(collection: Collection, label: str, known: OpenDifference | None) ->
 
 
 def _mapped(collection: Collection, answer: Any, label: str, key: Key | None) -> Row | Rejection | None:
-    """What the document's part of this name would be as a row."""
+    """The document, or its entry with this label, mapped; None if there is none."""
     if not isinstance(answer, Document):
         return None
-    found = map_document(collection, answer) or []
-    by_label = [m for m in found if m.label == label or (isinstance(m, Row) and m.key == key)]
-    return next(iter(by_label), None) or next((m for m in found if isinstance(m, Rejection) and m.entire), None)
+    mapped = map_document(collection, answer) or []
+    by_label = [m for m in mapped if m.label == label or (isinstance(m, Row) and m.key == key)]
+    return next(iter(by_label), None) or next((m for m in mapped if isinstance(m, Rejection) and m.entire), None)
 
 
 def _differing(target: Target, collection: Collection, mapped: Row | Rejection | None) -> frozenset[str]:
@@ -77,7 +77,7 @@ def _differing(target: Target, collection: Collection, mapped: Row | Rejection |
         return frozenset()
     with target.transaction() as connection:
         compared = target.compare(connection, collection, [mapped])
-    return frozenset(name for found in compared.differences for name in found.columns)
+    return frozenset(name for difference in compared.differences for name in difference.columns)
 
 
 def _head(
@@ -101,8 +101,8 @@ def _head(
     if known is None:
         yield "  not open"
         return
-    found = known.finding
-    yield f"  open as   {found.verdict}{f' ({printable(found.reason)})' if found.reason else ''} since {known.first_seen.isoformat()}"
+    finding = known.finding
+    yield f"  open as   {finding.verdict}{f' ({printable(finding.reason)})' if finding.reason else ''} since {known.first_seen.isoformat()}"
     if known.excuse is not None:
         yield "  excused"
 
@@ -110,7 +110,7 @@ def _head(
 def _table(
     collection: Collection, mapped: Row | None, row: dict[str, Any] | None, differing: frozenset[str], width: int
 ) -> Iterator[str]:
-    """Column, what the document says, what the row has; ≠ where a look calls them different."""
+    """Column, the document's value, the row's value; ≠ if a look calls them different."""
     says = {c.name: _text(cell) for c, cell in zip(collection.columns, mapped.cells, strict=True)} if mapped else {}
     has = {name: _text(value) for name, value in row.items()} if row else {}
     names = list(dict.fromkeys([c.name for c in collection.columns] + list(has)))
@@ -131,7 +131,7 @@ def _lines(mark: str, name: str, left: str, right: str, first: int, each: int) -
 
 
 def _text(value: Cell | Any) -> str:
-    """A value in one line. What a terminal would take for a command is escaped."""
+    """A value in one line, with characters escaped that a terminal would run as commands."""
     if value is None:
         return "null"
     if isinstance(value, Json):

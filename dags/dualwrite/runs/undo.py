@@ -1,8 +1,9 @@
-"""Undo: a run of this DAG, or of backfill_gap, is taken back by its journal (see postgres/undone.py). Braked as a repair is.
+"""Undo: takes back the writes of a run of this DAG, or of backfill_gap, by its journal (see postgres/undone.py). It has a
+repair's brakes.
 
 Rows that the run inserted go first, children before parents, because they may hold unique keys that others need; then updated
-rows become what they were, and deleted ones come back, parents before children. What waits for another row has another turn
-each time that some of these came or went. What somebody has written since is left, and told.
+rows become what they were, and deleted ones come back, parents before children. A row that waits for another one has another
+turn after each round that took something back. A row that somebody has written since is left as it is, and reported.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from dualwrite.runs.record import phase
 
 log = logging.getLogger(__name__)
 
-TOLD = 50
-"""Keys of each collection that a report tells of, of those that were left."""
+MOST_LEFT = 50
+"""Keys left as they are that a report lists, of each collection and in all."""
 
 MOVED = "changed_since"
 BROKEN = "changed_between"
@@ -38,35 +39,35 @@ DONE_BEFORE = "undone_before"
 
 @dataclass
 class _Open:
-    """What is still to be taken back in one collection, and what was left, by label, with the reason."""
+    """The chains still to be taken back in one collection, and the reasons why others were left, by label."""
 
     chains: list[Chain]
     left: dict[str, str] = field(default_factory=dict)
 
 
 def _open(run: Run, undo: Undo, name: str) -> _Open:
-    found = _Open([])
+    rest = _Open([])
     for chain in undo.chains(run.catalog[name]):
         if chain.undone:
-            found.left[chain.label] = DONE_BEFORE
+            rest.left[chain.label] = DONE_BEFORE
         elif not chain.is_kept:
-            found.left[chain.label] = FORGOTTEN
+            rest.left[chain.label] = FORGOTTEN
         elif not chain.is_whole:
-            found.left[chain.label] = BROKEN
+            rest.left[chain.label] = BROKEN
         elif chain.action != "insert" and chain.version is None:
-            found.left[chain.label] = UNKNOWN
+            rest.left[chain.label] = UNKNOWN
         elif chain.action is not None:
-            found.chains.append(chain)
-    return found
+            rest.chains.append(chain)
+    return rest
 
 
 def plan(run: Run) -> dict[str, PlannedRows]:
-    """How many rows of each selected collection would be deleted, updated and inserted, and what this run has done so far, as
-    the gate tells what a repair would."""
+    """How many rows of each selected collection would be deleted, updated and inserted, and how many this run has so far;
+    in the shape of a repair's plan."""
     undo = Undo(run.target, str(run.params.undo), run.run_id)
     with run.target.transaction() as connection:
         done = journal.written_by(connection, run.run_id)
-    found: dict[str, PlannedRows] = {}
+    plans: dict[str, PlannedRows] = {}
     for name in _names(run, undo):
         counted = Counter(chain.action for chain in _open(run, undo, name).chains)
         part: PlannedRows = {
@@ -80,8 +81,8 @@ def plan(run: Run) -> dict[str, PlannedRows]:
             "parents": 0,
         }
         if any(part.values()):
-            found[name] = part
-    return found
+            plans[name] = part
+    return plans
 
 
 def _names(run: Run, undo: Undo) -> list[str]:
@@ -90,13 +91,13 @@ def _names(run: Run, undo: Undo) -> list[str]:
 
 
 def left_out(run: Run) -> list[str]:
-    """Collections that the run wrote to and that this one doesn't take back: they aren't selected, or no longer declared."""
+    """Collections that the run wrote to and that aren't taken back, because they aren't selected or no longer declared."""
     wrote = Undo(run.target, str(run.params.undo), run.run_id).collections()
     return sorted(name for name in wrote if name not in run.params.collections)
 
 
 def may_write(run: Run, problem: Problem | None) -> None:
-    """Raises BrakeError unless the undo may begin, or go on, at this moment."""
+    """Raises BrakeError unless the undo may begin, or go on, now: the plan is fresh, and `problem`, the gate's, is None."""
     if datetime.now(UTC) - run.plan.now > MAX_PLAN_AGE:
         raise BrakeError(
             f"This run is too old to undo by: it is from {run.plan.now.isoformat(timespec='minutes')}. Nothing was written. Trigger "
@@ -107,7 +108,7 @@ def may_write(run: Run, problem: Problem | None) -> None:
 
 
 def undo_all(run: Run) -> dict[str, UndoResult]:
-    """Takes back what is left to be taken back; returns a report for each collection, with `undone`: what was left, and why."""
+    """Takes back all rows that can be; returns a report for each collection, with `undone`: the rows left, and why."""
     undo = Undo(run.target, str(run.params.undo), run.run_id)
     names = _names(run, undo)
     reports = {name: CollectionReport(name, "write") for name in names}
@@ -120,25 +121,25 @@ def undo_all(run: Run) -> dict[str, UndoResult]:
         for action, order in turns:
             for name in order:
                 progress |= _turn(undo, run, name, action, waiting[name], reports[name], differing)
-    found: dict[str, UndoResult] = {}
+    results: dict[str, UndoResult] = {}
     for name in names:
-        told = Counter(waiting[name].left.values())
+        reasons = Counter(waiting[name].left.values())
         keys = {label: why for label, why in waiting[name].left.items() if why != DONE_BEFORE}
         undone: UndoneRows = {
-            "left": dict(told),
+            "left": dict(reasons),
             "differing": differing[name],
-            "keys": dict(list(keys.items())[:TOLD]),
+            "keys": dict(list(keys.items())[:MOST_LEFT]),
         }
         with phase(run, reports[name], mode="undo", window=None):
             pass
-        found[name] = {**reports[name].as_json(), "undone": undone}
-    return found
+        results[name] = {**reports[name].as_json(), "undone": undone}
+    return results
 
 
 def _turn(
     undo: Undo, run: Run, name: str, action: Action, open_: _Open, report: CollectionReport, differing: Counter[str]
 ) -> bool:
-    """One action in one collection. Says whether any row was taken back."""
+    """One action in one collection. Returns whether any row was taken back."""
     chains = [chain for chain in open_.chains if chain.action == action]
     if not chains:
         return False
@@ -162,8 +163,8 @@ def problem_of(error: BrakeError) -> Problem:
     return Problem(ProblemKind.REFUSED, str(error))
 
 
-def told(plan_: Plan, collections: Sequence[CollectionResult]) -> UndoneRun | None:
-    """What a report says of an undo: the run, how many rows, and what was left, by reason. None: nothing was done."""
+def undone_run(plan_: Plan, collections: Sequence[CollectionResult]) -> UndoneRun | None:
+    """An undo for the report: the run, how many rows, and those left, by reason. None: nothing was done."""
     if plan_.params.undo is None or not collections:
         return None
     left: Counter[str] = Counter()
@@ -179,5 +180,5 @@ def told(plan_: Plan, collections: Sequence[CollectionResult]) -> UndoneRun | No
         "inserted": sum(part["inserted"] for part in parts),
         "differing": sum(part["undone"]["differing"] for part in parts),
         "left": dict(left),
-        "keys": dict(list(keys.items())[:TOLD]),
+        "keys": dict(list(keys.items())[:MOST_LEFT]),
     }

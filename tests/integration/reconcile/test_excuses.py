@@ -63,7 +63,7 @@ def test_differences_of_a_collection_gone_from_the_catalog_are_told_and_can_be_e
         "VALUES ('polls', 'x', 'missing', now(), now(), 'old')",
     )
     [alert] = run().alerts
-    assert "the catalog no longer has collection polls: restore it, or excuse what is open there; trigger" in alert
+    assert "the catalog no longer has collection polls: restore it, or excuse its open differences; trigger" in alert
     assert "with excuse = polls:*" in alert
     assert run(excuse=["polls:*"], excuse_reason="polls were dropped").alerts == []
 
@@ -238,7 +238,7 @@ def test_what_needs_an_excused_row_is_told_with_what_helps(world, target_dsn, ru
     world.document("boards/b1/posts/new/comments/below").set(comment(createdAt=now()))
     [alert] = run(repair="missing").alerts
     assert "comments: 1 missing" in alert
-    assert "(parent_excused): a person accepted that the row which it needs is missing" in alert
+    assert "(parent_excused): the row that it needs is missing and excused" in alert
     assert run(unexcuse=["posts:new"], repair="missing").alerts == []
 
 

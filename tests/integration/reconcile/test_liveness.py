@@ -143,7 +143,7 @@ def test_a_catalog_without_operations_needs_no_op_log_and_says_what_that_hides(w
     assert found.alerts == []
     assert one(target_dsn, "SELECT count(*) FROM posts") == 11
     assert (
-        "The catalog declares no operations, so write_ops isn't read. What that leaves unseen: why a row differs"
+        "The catalog declares no operations, so write_ops isn't read. Therefore unknown: the causes of differences"
         in found.text()
     )
     alive = next(c for c in found.report["ready"]["checks"] if c["name"] == "alive")

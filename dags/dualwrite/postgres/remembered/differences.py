@@ -397,7 +397,7 @@ def listed(connection: Connection, limit: int) -> tuple[list[list[Any]], int]:
     return found, int(rows[0][12]) if rows else 0
 
 
-def told(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, OpenKey]:
+def open_keys(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, OpenKey]:
     """What is open at these labels, as it may be told: ids, paths and names of columns."""
     rows = connection.execute(
         """

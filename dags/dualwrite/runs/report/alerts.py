@@ -1,4 +1,4 @@
-"""Why a reconciliation fails: one alert for each thing that is wrong, each with what to press."""
+"""Why a reconciliation fails: one alert for each problem, each with its remedy and, if there is one, its button."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _DONE = {"examined": "complete comparison", "swept": "sweep"}
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What keeps the repair that a verdict needs from ending a difference, and what to do. `also`: what a repair must be to
-    end it, beside that; None if no repair can before the next look has found the obstacle gone."""
+    """Why the repair that a verdict needs doesn't end a difference, and the remedy. `also`: the `repair` that it takes
+    besides; None if no repair can end it before the next look has found the obstacle gone."""
 
     text: str
     also: Repair | None = "off"
@@ -43,22 +43,23 @@ OBSTACLES: dict[str, Obstacle] = {
     Reason.ABSENCE_NOT_PROVED: Obstacle(
         "look at the rows by hand, or excuse them: proving that no document has their keys would read more names than "
         "max_proof_reads, so no repair deletes them; or scheduled runs have read max_proof_reads_a_day, then a run that you "
-        "trigger proves it. See who makes such rows"
+        "trigger proves it. Find out who makes such rows"
     ),
     Reason.PARENT_EXCUSED: Obstacle(
-        "a person accepted that the row which it needs is missing: take that excuse back (unexcuse), or excuse this one too",
+        "the row that it needs is missing and excused: take that excuse back (unexcuse), or excuse this one too",
         None,
     ),
     Reason.PARENT_REJECTED: Obstacle(
-        "correct the document that it needs: that one can't become a row",
+        "correct the document that it needs, which can't become a row",
         None,
     ),
     Reason.PATH_UNKNOWN: Obstacle(
-        "look at the row by hand: nothing tells which document it belongs to, so no repair deletes it",
+        "look at the row by hand: its document is unknown, so no repair deletes it",
         None,
     ),
     Reason.CANT_BE_ASKED: Obstacle(
-        "look at the row by hand: a part of its document's path is no id that Firestore can be asked for, so no repair deletes it",
+        "look at the row by hand: Firestore can't be asked for its document, whose path has a part that is no valid id, so no "
+        "repair deletes it",
         None,
     ),
     Reason.STILL_REFERENCED: Obstacle(
@@ -69,10 +70,10 @@ OBSTACLES: dict[str, Obstacle] = {
         None,
     ),
     Reason.DELETE_REFUSED: Obstacle(
-        "see which trigger or policy of the table keeps the row, because Postgres didn't delete it, or excuse it"
+        "find the trigger or policy of the table that kept Postgres from deleting the row, or excuse it"
     ),
     Reason.CHANGED_BY_TABLE: Obstacle(
-        "a trigger of the table makes something else of what is written there: declare the columns insert_only "
+        "a trigger of the table changes written rows: declare the columns insert_only "
         f"in {settings.catalog_file()} if that is meant, or correct the trigger, or excuse it"
     ),
 }
@@ -95,15 +96,15 @@ def alerts(facts: RunFacts, catalog: Catalog, plan: Plan) -> list[Alert]:
     ]
 
 
-def together(found: Iterable[Alert]) -> Press | None:
-    """What repairs all that these alerts tell and a repair can end; None if there is nothing of that."""
-    wanted = {a["collection"]: a["press"] for a in found if a["press"] and "repair" in a["press"]["conf"]}
+def together(given: Iterable[Alert]) -> Press | None:
+    """One button that repairs all differences of these alerts that a repair can end; None if there are none."""
+    wanted = {a["collection"]: a["press"] for a in given if a["press"] and "repair" in a["press"]["conf"]}
     level = most(r for p in wanted.values() for r in REPAIRS if p["conf"]["repair"] == r)
     return None if level == "off" else _repair(level, [name for name in wanted if name])
 
 
 def _repair(level: Repair, names: Sequence[str]) -> Press:
-    """A row that is deleted may have dependents in other collections: then all collections are repaired."""
+    """The button for a repair. A deleted row may have dependents in other collections, so "all" selects every collection."""
     if level == "all":
         return press(DAG_ID, {"repair": level}, "Repair…")
     return press(DAG_ID, {"repair": level, "collections": list(dict.fromkeys(names))}, "Repair…")
@@ -118,46 +119,46 @@ def _problem(facts: RunFacts) -> list[Alert]:
 
 
 def _not_compared(facts: RunFacts, plan: Plan) -> list[Alert]:
-    """What this run was to look at, and didn't."""
-    found = []
+    """Parts of the selected collections that this run didn't look at."""
+    raised = []
     for collection in facts["collections"]:
         name = collection["collection"]
         if why := collection["not_examined"]:
-            found.append(alert(f"{name} was not examined: {why}", collection=name, kind="not_examined"))
+            raised.append(alert(f"{name} was not examined: {why}", collection=name, kind="not_examined"))
         if why := collection["sweep_failed"]:
             text = f"{name} was not swept; only recent writes were compared: {why}"
-            found.append(alert(text, collection=name, kind="not_swept", press=_sweep([name])))
+            raised.append(alert(text, collection=name, kind="not_swept", press=_sweep([name])))
         if number := collection["undecided"]:
             text = (
                 f"{name}: {number:,} {'difference still needs its' if number == 1 else 'differences still need their'} second "
                 f"look, because more than max_open_looks = {plan.params.max_open_looks:,} are open; later runs take "
                 f"{'it' if number == 1 else 'them'}"
             )
-            found.append(alert(text, collection=name, kind="not_examined"))
+            raised.append(alert(text, collection=name, kind="not_examined"))
         if number := collection["operations_left"]:
             text = (
                 f"{name}: {number:,} keys that only write_ops names were not looked at, because a run "
-                f"looks at max_operation_looks = {plan.params.max_operation_looks:,}; the next sweep compares them. See "
+                f"looks at max_operation_looks = {plan.params.max_operation_looks:,}; the next sweep compares them. Find out "
                 f"who writes so many operations, or raise it"
             )
-            found.append(alert(text, collection=name, kind="operations_left", press=_sweep([name])))
-    return found
+            raised.append(alert(text, collection=name, kind="operations_left", press=_sweep([name])))
+    return raised
 
 
 def _not_repaired(facts: RunFacts) -> list[Alert]:
-    found = []
+    raised = []
     for step, why in facts["not_repaired"].items():
         name = step.partition(".")[2]
         text = f"{name} was only partly repaired: step {step}: {why}"
-        found.append(alert(text, collection=name, kind="not_repaired"))
-    return found
+        raised.append(alert(text, collection=name, kind="not_repaired"))
+    return raised
 
 
 def _hung(plan: Plan) -> list[Alert]:
     return [
         alert(
-            f"run {run} was cut off without a report, by its timeout of two hours or by hand, and no other run could start before "
-            "that; what it had examined is kept. See which of its tasks waited, and for what",
+            f"run {run} was cut off without a report, by its timeout of two hours or by hand; until then it blocked every other "
+            "run. Collections that it had finished are kept. Find the task that hung and what it waited for",
             kind="timed_out",
         )
         for run in plan.hung
@@ -165,20 +166,20 @@ def _hung(plan: Plan) -> list[Alert]:
 
 
 def _needs(facts: RunFacts) -> list[Alert]:
-    """Named keys that weren't written, because they need what isn't named."""
-    found = []
+    """Named keys that weren't written, because they need rows that aren't named."""
+    raised = []
     for key, rows in (facts["named"]["needs"] if facts["named"] else {}).items():
         text = (
             f"{key} was not repaired: it needs {report.few(rows)}, which keys doesn't name. Name "
-            f"{'it' if len(rows) == 1 else 'them'} too: nothing is written that isn't named"
+            f"{'it' if len(rows) == 1 else 'them'} too: only named keys are written"
         )
-        found.append(alert(text, collection=key.partition(":")[0], kind="not_repaired"))
-    return found
+        raised.append(alert(text, collection=key.partition(":")[0], kind="not_repaired"))
+    return raised
 
 
 def _not_undone(facts: RunFacts) -> list[Alert]:
-    """What an undo couldn't take back; what somebody has written since is left on purpose."""
-    undone, found = facts["undone"], []
+    """Rows that an undo couldn't take back, without those that somebody has written since: they are left on purpose."""
+    undone, raised = facts["undone"], []
     if facts["undo"] is None:
         return []
     if undone is None:
@@ -191,19 +192,19 @@ def _not_undone(facts: RunFacts) -> list[Alert]:
         listed = ", ".join(f"{number:,} {why}" for why, number in left.items())
         keys = [key for key, why in undone["keys"].items() if why in left]
         text = f"The undo of {undone['run_id']} left rows as they are: {listed}: {report.few(keys)}"
-        found.append(alert(text, kind="not_undone"))
+        raised.append(alert(text, kind="not_undone"))
     if names := facts["undo_left_out"]:
         text = (
             f"The run {undone['run_id']} also wrote {', '.join(names)}, which this undo leaves out: select them too, if the "
             "catalog declares them"
         )
-        found.append(alert(text, kind="not_undone"))
-    return found
+        raised.append(alert(text, kind="not_undone"))
+    return raised
 
 
 def _undecided(facts: RunFacts, plan: Plan) -> list[Alert]:
-    """Nothing stays without a verdict for longer than patience lasts."""
-    found = []
+    """Keys that have had no verdict for longer than PATIENCE, because they keep changing."""
+    raised = []
     for line in facts["open"]:
         waits = plan.now - datetime.fromisoformat(line["since"])
         if (
@@ -214,17 +215,17 @@ def _undecided(facts: RunFacts, plan: Plan) -> list[Alert]:
         ):
             text = (
                 f"{line['collection']}: {line['number']:,} keys have kept changing while they were looked at, since "
-                f"{line['since'][:16]}, so they have no verdict: find the client that writes them all the time"
+                f"{line['since'][:16]}, so they have no verdict. Find the client that writes them all the time"
             )
-            found.append(alert(text, collection=line["collection"], kind="kept_changing"))
-    return found
+            raised.append(alert(text, collection=line["collection"], kind="kept_changing"))
+    return raised
 
 
 # --- drift --------------------------------------------------------------------------------------------------------------
 
 
 def drift(facts: RunFacts) -> list[Alert]:
-    """What is open and fails the run, one alert for each collection and verdict."""
+    """Open differences that fail the run, one alert for each collection and verdict."""
     groups: dict[tuple[str, str], list[OpenGroup]] = {}
     for line in facts["open"]:
         if line["fails"]:
@@ -260,12 +261,12 @@ def _difference(facts: RunFacts, name: str, verdict: Verdict, lines: Sequence[Op
 def _remedy(
     name: str, verdict: Verdict, reasons: Mapping[str | None, int], declared: Sequence[str]
 ) -> tuple[list[str], Press | None]:
-    """What to do before anything is pressed, and what to press then."""
+    """What to do by hand, and the button to press then."""
     if name not in declared:
         every = f"{name}:*"
         then = press(DAG_ID, {"excuse": [every], "excuse_reason": ""}, "Excuse…")
         return (
-            [f"the catalog no longer has collection {name}: restore it, or excuse what is open there"],
+            [f"the catalog no longer has collection {name}: restore it, or excuse its open differences"],
             {**then, "says": f"trigger {DAG_ID} with excuse = {every}"},
         )
     if verdict not in ACTIONS:
@@ -295,15 +296,15 @@ _REPAIRED = {
         "the error that the clients' writes end with (a constraint, a right)",
     ),
     Why.DUAL_WRITE_OFF: ("that were missed while dual-write was switched off", "out whether that is all of them"),
-    Why.UNKNOWN: ("for reasons that no operation tells", "what writes these documents without their rows"),
+    Why.UNKNOWN: ("for reasons that no operation shows", "what writes these documents without their rows"),
 }
-"""Which rows scheduled runs repaired, and what to find."""
+"""By cause: which rows scheduled runs repaired, and the ending of "find ..."."""
 
 
 def _quiet_repairs(facts: RunFacts, plan: Plan) -> list[Alert]:
-    """What scheduled runs repair quietly must not hide that writes keep failing, whatever the cause: each has its limit a day,
-    and parents that were inserted along with what needed them count too."""
-    found = []
+    """Quiet repairs by scheduled runs must not hide that writes keep failing: each cause has a limit a day, and parents that
+    were inserted for other rows count too."""
+    raised = []
     for cause, (which, find) in _REPAIRED.items():
         lately = [r for r in facts["repaired_lately"] if r["cause"] == cause]
         number = sum(r["unattended"] for r in lately)
@@ -318,13 +319,13 @@ def _quiet_repairs(facts: RunFacts, plan: Plan) -> list[Alert]:
             f"This run repaired {now:,} rows {which}; scheduled runs repaired {number:,} such rows in 24 hours ({listed}), more "
             f"than {limit} = {most_a_day:,}. The rows are correct now; find {find}"
         )
-        found.append(alert(text, kind="unattempted_repairs" if unattempted else f"{cause}_repairs"))
-    return found
+        raised.append(alert(text, kind="unattempted_repairs" if unattempted else f"{cause}_repairs"))
+    return raised
 
 
 def _blind(facts: RunFacts, catalog: Catalog, plan: Plan) -> list[Alert]:
-    """What this and later runs can't see: an unreadable write_ops, collections that nobody looks at."""
-    found = []
+    """Blind spots of this and later runs: an unreadable write_ops, and collections that no run has compared for long."""
+    raised = []
     operations = facts["operations"]
     declared = any(c.operations for c in catalog)  # else there is nothing in write_ops to be read
     if declared and plan.params.write_ops_required and operations is not None and operations["total"] is None:
@@ -332,8 +333,8 @@ def _blind(facts: RunFacts, catalog: Catalog, plan: Plan) -> list[Alert]:
             "write_ops is missing or not fully readable, so nothing shows why a row differs, or which keys clients tried to write: "
             "GRANT SELECT ON write_ops to the role and let it bypass row-level security, or set write_ops_required = false"
         )
-        found.append(alert(text, kind="write_ops_unreadable"))
-    # A person who selects a few knows that; what nobody selects any more, scheduled runs tell.
+        raised.append(alert(text, kind="write_ops_unreadable"))
+    # A person who selects a few collections knows that; scheduled runs report those that no run selects any more.
     names = catalog.names if plan.unattended else tuple(plan.windows)
     ages = {name: facts["ages"].get(name) for name in names}
     examined = {name: age["examined_hours"] if age else None for name, age in ages.items()}
@@ -342,20 +343,20 @@ def _blind(facts: RunFacts, catalog: Catalog, plan: Plan) -> list[Alert]:
     if most_swept:
         most_swept = max(most_swept, 2 * plan.params.sweep_every_hours)
     return [
-        *found,
+        *raised,
         *_too_old("examined", examined, plan.params.max_examined_age_hours),
         *_too_old("swept", swept, most_swept),
     ]
 
 
 def _too_old(what: Literal["examined", "swept"], hours: Mapping[str, float | None], limit: float) -> list[Alert]:
-    """`hours`: how long ago that was done, by collection; None for never. `limit`: 0 for none."""
+    """`hours`: the age by collection; None for never. `limit`: in hours; 0 for none."""
     old = {name: age for name, age in hours.items() if limit and (age is None or age > limit)}
     if not old:
         return []
     listed = ", ".join(f"{name} ({'never' if age is None else f'{age:,.0f} h ago'})" for name, age in old.items())
     text = (
         f"No {_DONE[what]} in the last {limit:g} hours (max_{what}_age_hours): {listed}. Select these collections "
-        f"again (Variable {settings.named('reconcile_collections')}), or see why their comparison fails"
+        f"again (Variable {settings.named('reconcile_collections')}), or find out why their comparison fails"
     )
     return [alert(text, kind=f"not_{what}_lately", press=_sweep(list(old)) if what == "swept" else None)]

@@ -1,7 +1,6 @@
-"""A reconciliation's report, made of what its stages returned and of what is open in the target now.
+"""A reconciliation's report, made of its stages' results and of the differences open in the target now.
 
-Everything open counts, wherever and whenever it was found: a difference of last week fails today's run too, until it is
-repaired or a person accepts it.
+Every open difference counts, whichever run saw it first: last week's fails today's run too, until it is repaired or excused.
 """
 
 from __future__ import annotations
@@ -49,14 +48,14 @@ NO_GATE = "Whether dual-write is alive is unknown: the task look_again failed or
 NOT_RUN = "it failed or did not run; see the task's log"
 LOST = (
     "the target lost what this run had committed there: it failed over to a server that lagged, or was restored. The next run "
-    "looks again from where the target's watermark is now; scope sweep also finds edits and deletes that no window shows"
+    "looks again from the target's present watermark; scope sweep also finds edits and deletes that no window shows"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the stages of a run returned; one that failed or never ran gives nothing. `errors` says what ended it, by task id
-    (`look_again`), by stage and collection (`compare.posts`), or by step of the repair (`write.posts`)."""
+    """The results of a run's stages; empty or None for one that failed or never ran. `errors`: the errors that ended them,
+    by task id (`look_again`), by stage and collection (`compare.posts`), or by step of the repair (`write.posts`)."""
 
     compared: Mapping[str, FirstLook]
     looked: Mapping[str, SecondLook] | None
@@ -65,22 +64,23 @@ class Parts:
     re_examined: Mapping[str, CollectionResult] | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
     billed_reads: int = 0
-    """Of the repair, for no collection."""
+    """The repair's reads for no collection."""
 
 
 def build_report(connection: Connection, catalog: Catalog, run_id: str, plan: Plan, parts: Parts) -> RunReport:
-    """The whole run, with what is open now, the age of the last complete looks, and the last runs in short form."""
+    """The report of the whole run, with the open differences, the ages of the last complete comparisons, and the last runs
+    in short form."""
     facts = _facts(connection, catalog, run_id, plan, parts)
     derived = [c.name for c in catalog if c.entries is not None]
-    found = alerts.alerts(facts, catalog, plan)
+    raised = alerts.alerts(facts, catalog, plan)
     whole: RunReport = {
         **facts,
         "rules": repairs.rules(),
         "ready": checklist(facts, catalog.names, derived),
         "verdict": text.verdict(facts),
-        "alerts": found,
-        "press": alerts.together(found),
-        "parity": parity(facts, catalog.names, fails=bool(found)),
+        "alerts": raised,
+        "press": alerts.together(raised),
+        "parity": parity(facts, catalog.names, fails=bool(raised)),
         "listed": None,
         "samples_shown": report.SAMPLES,
     }
@@ -88,7 +88,7 @@ def build_report(connection: Connection, catalog: Catalog, run_id: str, plan: Pl
 
 
 def fit(whole: RunReport) -> RunReport:
-    """The report with as many samples as fit, and if it is too large without any, with fewer of the last runs."""
+    """The report with as many samples as fit; if it is too large without any, with fewer of the last runs."""
     whole = report.fit(whole)
     while report.size(whole) > report.LIMIT and whole["history"]:
         whole["history"] = whole["history"][: len(whole["history"]) // 2]
@@ -117,7 +117,7 @@ def _facts(connection: Connection, catalog: Catalog, run_id: str, plan: Plan, pa
         "compares": plan.params.compares,
         "named": gate["named"],
         "undo": plan.params.undo,
-        "undone": undo.told(plan, parts.repaired),
+        "undone": undo.undone_run(plan, parts.repaired),
         "undo_failed": None if parts.repaired or gate["problem"] else parts.errors.get("repair") or NOT_RUN,
         "undo_left_out": gate["left_out"],
         "dual_write_enabled": plan.dual_write_enabled,
@@ -147,7 +147,7 @@ def _facts(connection: Connection, catalog: Catalog, run_id: str, plan: Plan, pa
         "price": cost.DOLLARS_PER_100_000_READS,
         "clean_days": clean_streak(run_log.clean_days(connection, DAG_ID), plan.now.date()),
         "migrations": migrations.standing(connection),
-        "coverage": {name: found.as_json() for name, found in covered.items()},
+        "coverage": {name: columns.as_json() for name, columns in covered.items()},
         "references": _references(connection, catalog, is_open),
         "links": _links(connection, catalog, plan, is_open),
     }
@@ -167,21 +167,22 @@ def _no_gate(why: str | None) -> Gate:
 
 
 def _billed(collections: Sequence[ReconciledCollection], gate: Gate, plan: Plan, parts: Parts) -> int:
-    """All reads of the run: of its collections, of parents that only the repair touched, and of no collection."""
+    """All billed reads of the run: for its collections, for parents that only the repair touched, and for no collection."""
     others = [part for name, part in (parts.re_examined or {}).items() if name not in plan.params.collections]
     own = sum(c["billed_reads"] for c in collections) + sum(part["billed_reads"] for part in others)
     return own + gate["billed_reads"] + plan.billed_reads + parts.billed_reads
 
 
 def _examined(plan: Plan, parts: Parts) -> list[str]:
-    """The collections that the report has a line for: where keys are named, theirs, and those of rows that go with them."""
+    """The collections that the report has a line for: the selected ones; in a run that compares nothing, those of named
+    keys and of rows that go with them, and those that an undo wrote to."""
     also = {name for name, look in (parts.looked or {}).items() if look["examined"] and not plan.params.compares}
     also |= {part["collection"] for part in parts.repaired} if plan.params.undo else set()
     return [name for name in plan.params.collections if name in plan.names or name in also]
 
 
 def _collection(name: str, plan: Plan, parts: Parts, *, is_lost: bool) -> ReconciledCollection:
-    """The looks at one collection as one, with what was written there. `is_lost`: the target has forgotten the first look."""
+    """Both looks at one collection added up, with the rows written there. `is_lost`: the target has lost the first look."""
     compared = parts.compared.get(name)
     looked = (parts.looked or {}).get(name)
     if not plan.params.compares:
@@ -193,14 +194,14 @@ def _collection(name: str, plan: Plan, parts: Parts, *, is_lost: bool) -> Reconc
     if looked is None and compared["pending"]:
         why = parts.errors.get(f"look_again.{name}") or parts.errors.get("look_again") or NOT_RUN
         whole.not_examined = f"its second look: {why}"
-    if is_lost:  # nothing is open there, but only because nobody knows of it any more
+    if is_lost:  # nothing is open there, but only because the differences were lost too
         whole.not_examined = LOST
     _add_repair(whole, parts)
     return _reconciled(whole, compared, looked)
 
 
 def _named_in(name: str, plan: Plan, parts: Parts) -> ReconciledCollection:
-    """The look at what was named in one collection, with what was written there."""
+    """The look at one collection's named keys, with the rows written there."""
     looked = (parts.looked or {}).get(name)
     whole = CollectionReport(name, "second_look")
     if looked is not None:
@@ -212,7 +213,7 @@ def _named_in(name: str, plan: Plan, parts: Parts) -> ReconciledCollection:
 
 
 def _add_repair(whole: CollectionReport, parts: Parts) -> None:
-    """Adds what was written in a collection, and what the look after that read."""
+    """Adds the rows written in a collection, and the reads of the look after that."""
     name = whole.collection
     for written in parts.repaired:
         if written["collection"] == name:
@@ -235,7 +236,7 @@ def _reconciled(
 
 
 def _group(line: OpenLine, plan: Plan, catalog: Catalog) -> OpenGroup:
-    """While dual-write is off, only what that can't explain fails a run."""
+    """An open group, with whether it fails the run: while dual-write is off, missing, stale and extra rows don't."""
     explained = (
         not plan.dual_write_enabled and line["verdict"] in repairs.ACTIONS and line["collection"] in catalog.names
     )
@@ -243,7 +244,7 @@ def _group(line: OpenLine, plan: Plan, catalog: Catalog) -> OpenGroup:
 
 
 def _links(connection: Connection, catalog: Catalog, plan: Plan, is_open: Iterable[OpenGroup]) -> Links:
-    """The installation's templates, and the tables that they may name: of collections with open differences."""
+    """The installation's templates of links, and the tables of collections with open differences, to fill in."""
     named = {line["collection"] for line in is_open} if plan.links else set()
     linked = [c for c in catalog if c.name in named]
     oids = preflight.table_oids(connection, linked)
@@ -264,7 +265,8 @@ def _links(connection: Connection, catalog: Catalog, plan: Plan, is_open: Iterab
 
 
 def _references(connection: Connection, catalog: Catalog, is_open: Iterable[OpenGroup]) -> dict[str, dict[str, str]]:
-    """By reason and collection, the tables whose rows keep open extra rows from being deleted, and what to do about them."""
+    """By reason and collection: a sentence with the tables whose rows keep open extra rows from being deleted, and the
+    remedy."""
     waiting = {(line["reason"], line["collection"]) for line in is_open if not line["excused"]}
 
     def among(reason: Reason) -> list[Collection]:

@@ -1,4 +1,4 @@
-"""A backfill's report: what it found and wrote, why it fails, and how a person reads it and is asked."""
+"""A backfill's report: its counts, its alerts, and the texts of its log and of the approval."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VERIFIES = ("verify_counts", "finish")
 
 
 def not_examined(name: str, phase: str, why: str) -> CollectionResult:
-    """Stands in for the report of a collection that has none: its task failed or never ran."""
+    """A report for a collection whose task failed or never ran."""
     return CollectionReport(name, phase, not_examined=why).as_json()
 
 
@@ -46,9 +46,9 @@ def build_report(  # noqa: PLR0913 - the parts of a report, each by its name
     covered: Mapping[str, CoverageResult] | None = None,
     errors: Mapping[str, str] | None = None,
 ) -> GapReport:
-    """The whole run's report. `found` and `verified` hold each collection's, or None where there is none; `approval` is
-    None where nobody was asked, `answer` who answered and why; `covered` which columns are compared, as preflight found it;
-    `errors` what ended tasks, by their ids."""
+    """The whole run's report. `found` and `verified`: each collection's report of the gap and of the verification, or None;
+    `approval`: None if nobody was asked; `answer`: who answered and why; `covered`: which columns are compared, as preflight
+    found; `errors`: the errors that ended tasks, by task id."""
     errors = errors or {}
     gap = [found.get(n) or not_examined(n, "gap", _why_not(n, approval, errors)) for n in params.names]
     checked = [one for n in params.names if (one := verified.get(n))]
@@ -83,15 +83,15 @@ def _why_not(name: str, approval: Approval | None, errors: Mapping[str, str]) ->
 
 
 def estimated_reads(gap: Sequence[CollectionResult], checked: Sequence[CollectionResult]) -> int:
-    """What an apply would bill after a dry run: the window again with what it looked up, each row that it writes once
-    more to confirm it, and every document to verify, with a count for 1,000 and the baseline that comes of it."""
+    """The reads that an apply would bill after a dry run: the dry run's own again, one to confirm each written row, every
+    document to verify, and five times the counts that the dry run took, for the verification and its baseline."""
     writes = sum(_to_write(c) for c in gap)
     whole = sum(c["reads_to_verify"] for c in checked)
     return sum(c["billed_reads"] for c in gap) + writes + whole + 5 * sum(c["billed_reads"] for c in checked)
 
 
 def _to_write(collection: CollectionResult) -> int:
-    """How many rows of a collection an apply would write after a dry run: what a person accepted stays as it is."""
+    """How many rows of a collection an apply would write after a dry run: missing and stale ones that aren't excused."""
     return collection["counts"]["missing"] + collection["counts"]["stale"] - collection["left_alone"]
 
 
@@ -113,17 +113,17 @@ def _verdict(
     counts = report.total(gap)
     rejections = f" {counts['rejected']:,} can't become rows." if counts["rejected"] else ""
     if mode == "dry_run":
-        found = report.listed(counts, ("missing", "stale"))
+        to_write = report.listed(counts, ("missing", "stale"))
         examined = sum(c["examined"] for c in gap)
         if not examined:
             why = "no document lies in the window" if len(lost) < len(gap) else "see why below"
-            return f"Nothing was examined: {why}. So nothing is known of what is missing or stale.{also}"
-        if not found:
+            return f"Nothing was examined: {why}. So it is unknown whether rows are missing or stale.{also}"
+        if not to_write:
             return f"Nothing is missing or stale. Nothing was written (dry run).{rejections}{also}"
         excused = sum(c["left_alone"] for c in gap)
         but = f", {excused:,} of them excused and left alone" if excused else ""
         rows = sum(_to_write(c) for c in gap)
-        return f"An apply would write {rows:,} rows: {found}{but}. Nothing was written.{rejections}{also}"
+        return f"An apply would write {rows:,} rows: {to_write}{but}. Nothing was written.{rejections}{also}"
     written = sum(c["inserted"] + c["updated"] + c["parents_inserted"] for c in gap)
     left = [c["collection"] for c in checked if c["verification"] != "verified"]
     proof = f"Not verified: {', '.join(left)}." if left else "Every collection is verified." if not lost else ""
@@ -131,7 +131,7 @@ def _verdict(
 
 
 def described(whole: GapReport) -> list[Block]:
-    """The report as a person reads it: what was found, then how source and target stand to each other now."""
+    """The report as a person reads it: the gap's counts, then the verification's."""
     gap = [c for c in whole["collections"] if c["phase"] == "gap"]
     checked = [c for c in whole["collections"] if c["phase"] == "verify"]
     window = whole["window"]
@@ -147,7 +147,7 @@ def described(whole: GapReport) -> list[Block]:
     ]
     if whole["added_parents"]:
         added = ", ".join(whole["added_parents"])
-        blocks.append(Paragraph(f"Added, because the selection needs them first: {added}."))
+        blocks.append(Paragraph(f"Added, because selected collections reference them: {added}."))
     if checked:
         counted = all(c["verification"] is None for c in checked)
         title = "Documents and rows now:" if counted else "Verification, all documents against all rows:"
@@ -164,16 +164,15 @@ def described(whole: GapReport) -> list[Block]:
 
 
 def _left_out(whole: GapReport) -> list[Block]:
-    found = [coverage.Coverage.from_json(name, given) for name, given in whole["coverage"].items()]
-    return coverage.described(found, inserts=whole["mode"] == "dry_run")
+    covered = [coverage.Coverage.from_json(name, given) for name, given in whole["coverage"].items()]
+    return coverage.described(covered, inserts=whole["mode"] == "dry_run")
 
 
 _WRITTEN = ("missing", "stale")
 
 
 def asked(whole: GapReport) -> list[Block]:
-    """A dry run, with the counts that an estimate needs, as the person reads it who is to approve it: what an apply would
-    write, and what it costs."""
+    """The report of a dry run for the person who is to approve it: the rows that an apply would write, and its cost."""
     reads, further = whole["billed_reads"], whole["estimated_reads"] or 0
     question = Paragraph(
         f"Approve, and these rows are written, then every collection is verified key by key: about {further:,} billed reads "
@@ -186,7 +185,7 @@ def asked(whole: GapReport) -> list[Block]:
         [c["collection"], *("-" if n is None else f"{n:,}" for n in (c["source_count"], c["target_count"]))]
         for c in checked
         if not c["not_examined"]
-    ]  # of entries, no documents are counted: several may come from one
+    ]  # of a collection of entries, documents aren't counted: one may have several
     would_be_written: list[CollectionResult] = [{**c, "samples": _to_be_written(c)} for c in gap]
     return [
         Paragraph(whole["verdict"], strong=True),
@@ -201,12 +200,12 @@ def asked(whole: GapReport) -> list[Block]:
 
 
 def _to_be_written(result: CollectionResult) -> dict[str, list[Sample]]:
-    """The samples of what an apply would write: what a person accepted is left alone."""
+    """The samples of rows that an apply would write: those that aren't excused."""
     samples = {
         verdict: [sample for sample in result["samples"].get(verdict, ()) if not sample.get("excused")]
         for verdict in _WRITTEN
     }
-    return {verdict: found for verdict, found in samples.items() if found}
+    return {verdict: unexcused for verdict, unexcused in samples.items() if unexcused}
 
 
 # --- why it fails -----------------------------------------------------------------------------------------------------
@@ -220,27 +219,27 @@ def _alerts(
     approval: Approval | None,
     errors: Mapping[str, str],
 ) -> list[Alert]:
-    """Why the run is no success; empty if it is one. A rejection is an answer, not a failure."""
+    """Why the run fails; empty if it succeeds. A rejection is an answer, not a failure."""
     if approval == "rejected":
         return []
     if approval == "unanswered":
         text = "Nobody approved or rejected, so nothing was written: see the tasks examine_for_review and decision"
         return [alert(text, kind="unanswered", press=_again(params, "review", params.collections))]
     verified = {c["collection"]: c for c in checked}
-    found = []
+    raised = []
     for one in gap:
         name, check = one["collection"], verified.get(one["collection"])
         if why := one["not_examined"]:
-            text = f"{name} was not examined: {why.rstrip('.')}. Mend that"
-            found.append(alert(text, collection=name, kind="not_examined", press=_again(params, mode, [name])))
+            text = f"{name} was not examined: {why.rstrip('.')}. Correct that"
+            raised.append(alert(text, collection=name, kind="not_examined", press=_again(params, mode, [name])))
         elif mode != "dry_run" and (check is None or check["verification"] != "verified"):
-            found.append(_not_verified(params, name, check))
-    found += [alert(f"{task} failed: {errors[task]}", kind="verify_failed") for task in VERIFIES if task in errors]
-    return found
+            raised.append(_not_verified(params, name, check))
+    raised += [alert(f"{task} failed: {errors[task]}", kind="verify_failed") for task in VERIFIES if task in errors]
+    return raised
 
 
 def _again(params: GapParams, mode: str, names: Sequence[str]) -> Press:
-    """The same once more. The form is Airflow's own, which takes no values from a link."""
+    """A button for the same run again. It only opens Airflow's form, which takes no values from a link."""
     scope: dict[str, str] = {"scope": "all"} if params.scope == "all" else {}
     return press(DAG_ID, {"mode": mode, **scope, "collections": list(names)}, f"Open {DAG_ID}")
 
@@ -251,7 +250,7 @@ def _not_verified(params: GapParams, name: str, check: CollectionResult | None) 
         why = f"{name} is not verified: its verification failed"
         return alert(why, collection=name, kind="not_verified", press=again)
     if check["verification"] == "not_proven":
-        why = f"{name} is not verified: it has more documents than explain_up_to; leave that empty to compare them all"
+        why = f"{name} is not verified: it has more than explain_up_to documents or rows; leave that empty to compare them all"
         return alert(why, collection=name, kind="not_proven", press=again)
     left = {str(v): check["counts"][v] for v in VERDICTS if v in DRIFT and check["counts"][v]}
     excused = f" ({check['excused']:,} of these {sum(left.values()):,} excused)" if check["excused"] else ""
@@ -259,7 +258,7 @@ def _not_verified(params: GapParams, name: str, check: CollectionResult | None) 
     parts = [
         f"{report.listed(left, left)}{excused}" if left else "",
         "correct the documents that can't become rows, or excuse them with a reason" if left.get("rejected") else "",
-        f"{moving:,} changed at every look; run it again when there are fewer writes" if moving else "",
+        f"{moving:,} changed at every look: run it again when there are fewer writes" if moving else "",
     ]
     writable = [v for v in repairs.ACTIONS if left.get(v)]
     wanted = again if writable or moving else None

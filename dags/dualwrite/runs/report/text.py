@@ -12,18 +12,18 @@ from dualwrite.model.run_report import Age, RunFacts, RunReport, TripwireResult,
 from dualwrite.model.verdicts import DRIFT
 from dualwrite.runs import undo
 
-NO_WRITE_OPS = "write_ops is missing or may not be read: why a row differs is unknown."
+NO_WRITE_OPS = "write_ops is missing or can't be read, so the causes of differences are unknown."
 NO_OPERATIONS = (
-    "The catalog declares no operations, so write_ops isn't read. What that leaves unseen: why a row differs; whether dual-write is "
-    "alive (no collection is known to be dual-written, so silence stops no repair); and until the next sweep, edits that "
-    "move no check field and deletes of old documents that the counts don't show."
+    "The catalog declares no operations, so write_ops isn't read. Therefore unknown: the causes of differences; whether "
+    "dual-write is alive (no collection is known to be dual-written, so silence stops no repair); and until the next sweep, "
+    "edits that move no check field and deletes of old documents that the counts don't show."
 )
 
 
 def _tripped(name: str, tripped: TripwireResult) -> str:
-    """What the counts of a collection led to."""
+    """The tripwire's result for a collection, in one sentence."""
     if tripped["failed"]:
-        return f"{name}: the tripwire failed, so between two sweeps nothing sees old losses: {tripped['failed']}"
+        return f"{name}: the tripwire failed, so old losses stay unseen until the next sweep: {tripped['failed']}"
     buckets = tripped["buckets"]
     text = f"{name}: counts moved by {tripped['deviation']:+,} since the last complete comparison"
     if buckets:
@@ -32,7 +32,7 @@ def _tripped(name: str, tripped: TripwireResult) -> str:
 
 
 def _ages(ages: Mapping[str, Age]) -> str:
-    """The oldest complete look and the oldest sweep: all others are younger."""
+    """The oldest complete comparison and the oldest sweep, in one sentence."""
     name, age = min(ages.items(), key=lambda item: item[1]["examined_until"])
     never = sorted(n for n, a in ages.items() if a["swept_at"] is None)
     swept = min((str(a["swept_at"]), n) for n, a in ages.items()) if not never else None
@@ -75,14 +75,12 @@ def _undone(undone: UndoneRun) -> str:
     also = f" {moved:,} changed since, and left as they are." if moved else ""
     before = undone["left"].get(undo.DONE_BEFORE, 0)
     also += f" {before:,} undone before." if before else ""
-    also += (
-        f" In {undone['differing']:,} the table itself made something else of a column." if undone["differing"] else ""
-    )
-    return f"Undone: {made}.{also} What differs from its document again is open: the next run looks at it."
+    also += f" In {undone['differing']:,} a trigger of the table changed a column." if undone["differing"] else ""
+    return f"Undone: {made}.{also} Rows that differ from their documents again are open: the next run looks at them."
 
 
 def described(whole: RunReport) -> list[Block]:
-    """The report as a person reads it: the verdict, the counts, what is open, samples."""
+    """The report as a person reads it: the verdict, the counts, open differences, samples."""
     blocks: list[Block] = [
         Heading(f"Reconciliation of {moment(whole['at'])}, repair {whole['repair']}"),
         Paragraph(verdict(whole), strong=True),
@@ -92,8 +90,8 @@ def described(whole: RunReport) -> list[Block]:
         lines = []
         for line in whole["open"]:
             is_open = f"{line['verdict']}, excused" if line["excused"] else line["verdict"]
-            found = [line["collection"], is_open, line["reason"] or "", line["cause"], moment(line["since"])]
-            lines.append([*found, f"{line['number']:,}"])
+            cells = [line["collection"], is_open, line["reason"] or "", line["cause"], moment(line["since"])]
+            lines.append([*cells, f"{line['number']:,}"])
         blocks.append(Table(["open", "verdict", "reason", "cause", "since", "number"], lines, left=5))
     if whole["repaired_lately"]:
         lines = [
@@ -106,7 +104,7 @@ def described(whole: RunReport) -> list[Block]:
     if waiting := {c["collection"]: c["not_looked_at"] for c in whole["collections"] if c["not_looked_at"]}:
         listed = ", ".join(f"{name} {number:,}" for name, number in waiting.items())
         blocks.append(
-            Paragraph(f"Open and not looked at again by this run (max_open_looks): {listed}. Later runs do that.")
+            Paragraph(f"Open and not looked at again by this run (max_open_looks): {listed}. Later runs look at them.")
         )
     swept = [c["collection"] for c in whole["collections"] if c["scope"] == "sweep"]
     if swept:

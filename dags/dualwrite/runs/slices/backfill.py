@@ -1,7 +1,7 @@
-"""A backfill's large collections: cut into slices, which several tasks examine and verify; then what they left.
+"""A backfill's large collections: cut into slices, which several tasks examine and verify.
 
-The slices of the gap need nothing of each other: each reads its documents, and writes as a whole collection's task does.
-A verification looks both ways, so its last step asks for the rows whose keys no slice saw.
+The slices of the gap are independent: each reads its documents, and writes as a whole collection's task does. A verification
+also needs the rows without a document, so its last step looks at the rows whose keys no slice saw.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def cut_gap(run: Run, estimated: Mapping[str, int]) -> list[Slice]:
 
 
 def examine(run: Run, part: Slice, *, dry: bool, record: bool = True) -> CollectionResult:
-    """Examines one slice of the gap and, unless dry, writes what is missing or stale. Returns its report."""
-    found, params = CollectionReport(part.collection, "gap"), run.params
+    """Examines one slice of the gap and, unless `dry`, writes its missing and stale rows. Returns its report."""
+    report, params = CollectionReport(part.collection, "gap"), run.params
 
     window = part.window if part.by == "time" else None
     with (
-        phase(run, found, mode="dry_run" if dry else "apply", window=window, part=part.number, logged=record),
-        examiner_of(run, found, policy_of(params, dry=dry)) as examiner,
+        phase(run, report, mode="dry_run" if dry else "apply", window=window, part=part.number, logged=record),
+        examiner_of(run, report, policy_of(params, dry=dry)) as examiner,
     ):
         collection = run.catalog[part.collection]
         others = left_to_others(part, collection, params.scan_window)
         examiner.read(scans_of(part, collection), params.page_size, others)
-    return found.as_json()
+    return report.as_json()
 
 
 def finish_journals(run: Run) -> None:
@@ -65,15 +65,15 @@ def finish_journals(run: Run) -> None:
 
 
 class Needed(TypedDict):
-    """What the last step of a collection's verification needs: when it began, and its baseline."""
+    """Facts for the last step of a collection's verification: when it began (ISO 8601), and its baseline."""
 
     began: str
     baseline: BaselineJson | None
 
 
 def cut_verification(run: Run) -> tuple[list[Slice], dict[str, Needed]]:
-    """The slices of the collections that are to be verified key by key by several tasks, and, for each such collection, what
-    its last step needs: when it began and its baseline, measured before anything is compared."""
+    """The slices of the collections that several tasks verify key by key, and each such collection's Needed: its baseline
+    is measured here, before anything is compared."""
     params = run.params
     capped(run)
     seen_keys.forget(run.target, DAG_ID, but=run.run_id)
@@ -89,54 +89,54 @@ def cut_verification(run: Run) -> tuple[list[Slice], dict[str, Needed]]:
 
 
 def verify(run: Run, part: Slice) -> SliceResult:
-    """Compares the documents of a slice with their rows, twice where they differ. Returns its report, with the `look` that
-    holds the keys it saw."""
-    found, params = CollectionReport(part.collection, "verify"), run.params
-    with phase(run, found, mode="explain", window=None, part=part.number) as line:
+    """Compares the documents of a slice with their rows, and looks twice if they differ. Returns its report, with the number
+    of the `look` that holds the keys it saw."""
+    report, params = CollectionReport(part.collection, "verify"), run.params
+    with phase(run, report, mode="explain", window=None, part=part.number) as line:
         keys = seen_keys.Look(run.target, part.collection, DAG_ID, run.run_id)
-        look = SliceLook(found, excused_in(run, part.collection), keys=keys)
-        with Examiner(run.job(found), Policy(), look) as examiner:
+        look = SliceLook(report, excused_in(run, part.collection), keys=keys)
+        with Examiner(run.job(report), Policy(), look) as examiner:
             examine_slice(examiner, part, params.page_size, look)
             examiner.look_again(look.ended(), params.grace_seconds)
-        found.verification = verdict_of(found)
+        report.verification = verdict_of(report)
         with line.kept() as connection:
             differences.remember(connection, part.collection, [*look.rejected, *look.accepted], run.run_id)
-    return {**found.as_json(), "look": keys.number}
+    return {**report.as_json(), "look": keys.number}
 
 
 def finish_verification(
     run: Run, parts: Sequence[Slice], made: reports.Made[SliceResult], needed: Needed
 ) -> CollectionResult:
-    """The last step of one collection's verification: the rows that no slice saw, then all added up. A verified
-    collection's watermark moves to the moment before its first slice."""
+    """The last step of one collection's verification: looks at the rows that no slice saw, and adds up the reports. A
+    verified collection's watermark moves to the moment when the verification began."""
     name, params = parts[0].collection, run.params
-    found = CollectionReport(name, "verify")
+    report = CollectionReport(name, "verify")
     began = datetime.fromisoformat(needed["began"])
     why = reports.lost(parts, made)
     accepted: list[Finding] = []
-    with phase(run, found, mode="explain", window=None) as line:
+    with phase(run, report, mode="explain", window=None) as line:
         if why is not None:
-            found.target_count = run.target.count(run.catalog[name])
-            found.not_examined = why
+            report.target_count = run.target.count(run.catalog[name])
+            report.not_examined = why
         else:
-            count_both(run, found)
+            count_both(run, report)
             looks = [m["look"] for m in made if m is not None]
-            look = SweepLook(found, excused_in(run, name))
-            with Examiner(run.job(found), Policy(), look) as examiner:
+            look = SweepLook(report, excused_in(run, name))
+            with Examiner(run.job(report), Policy(), look) as examiner:
                 examine_rest(examiner, looks)
                 examiner.look_again(look.ended(), params.grace_seconds)
-            verdicts = {verdict_of(found), *(m["verification"] for m in made if m is not None)}
-            found.verification = "verified" if verdicts == {"verified"} else "not_verified"
+            verdicts = {verdict_of(report), *(m["verification"] for m in made if m is not None)}
+            report.verification = "verified" if verdicts == {"verified"} else "not_verified"
             accepted = look.accepted
         with line.kept() as connection:
             differences.remember(connection, name, accepted, run.run_id)
-            if found.verification == "verified":
+            if report.verification == "verified":
                 watermarks.advance(connection, name, began, run.run_id, swept_at=began)
                 given = needed["baseline"]
                 baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
-    return reports.added_up("verify", parts, made, found.as_json())
+    return reports.added_up("verify", parts, made, report.as_json())
 
 
 def forget_looks(target: Target) -> None:
-    """Forgets what slices saw, once every verification of the run is over: until then a last step may be done again."""
+    """Deletes the slices' seen keys. Call it after every verification of the run: until then a last step may run again."""
     seen_keys.forget(target, DAG_ID)

@@ -2,12 +2,12 @@
 
 A window is cut into equal stretches of time, and dense stretches are cut again. A whole collection is cut at document names
 taken from a sample of its rows, or of its parents' rows if it has few rows or they don't contain the document id (a natural
-key). (Firestore's own PartitionQuery does the like, for whole collection groups only; the emulator answers it with
-UNIMPLEMENTED, so nothing here could test it.)
+key). (Firestore's PartitionQuery does the same for whole collection groups only; the emulator answers it with UNIMPLEMENTED,
+so it couldn't be tested here.)
 
-A name needs no document: if a boundary's document is gone, names are still compared. All counts of one cut are of one
-read_time, so its parts must add up to the whole: they cover each document exactly once, or the cut isn't used. Billed:
-about two to four reads for 1,000 documents.
+A boundary is a name, not a document: it still works if its document is gone. All counts of one cut have one read_time, so
+its parts must add up to the whole: they cover each document exactly once, or the cut isn't used. Bills about two to four
+reads for 1,000 documents.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _COUNTS_AT_ONCE = 8
 _NAMES_A_SLICE = 20
 _MOST_NAMES = 20_000
 _FIRST_ID = "!"
-"""Sorts before the ids that anybody makes: what lies below one parent stays together."""
+"""Sorts before ids in use, so all documents below one parent stay together."""
 
 _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Cutter:
-    """Cuts the collections of one run. `slice_documents`: how many documents a slice may hold."""
+    """Cuts the collections of one run. `slice_documents`: the documents that a slice may hold."""
 
     source: Source
     target: Target
@@ -57,15 +57,16 @@ class Cutter:
         counted = {name: self._counted(self.catalog[name], window) for name, window in windows.items()}
         large = {name: n for name, (n, _) in counted.items() if self.slice_documents < n <= at_most}
         most = size(self.slice_documents, sum(large.values()))
-        found: list[Slice] = []
+        all_slices: list[Slice] = []
         for name, number in large.items():
             slices = self._slices(self.catalog[name], windows[name], number, counted[name][1], most)
             if len(slices) > 1:
-                found += slices
-        return found
+                all_slices += slices
+        return all_slices
 
     def _counted(self, collection: Collection, window: Window | None) -> tuple[int, datetime]:
-        """How many documents are to be read, a document with two check fields in the window twice, and when that was."""
+        """How many documents are to be read, counting one twice if two of its check fields lie in the window; and the
+        read_time of the count."""
         total, moment = 0, None
         for scan in scans(collection, window):
             number, moment = self.source.count(scan, moment)
@@ -97,7 +98,7 @@ class Cutter:
                     [[replace(scan, window=Window(*map(_sure, i))) for scan in whole_window] for i in intervals]
                 ),
             )
-            found = slices_of(collection.name, "time", parts, moment)
+            cut_up = slices_of(collection.name, "time", parts, moment)
         else:
             [whole] = scans(collection, None)
             number = count([[whole]])[0]
@@ -113,18 +114,18 @@ class Cutter:
                 split,
                 lambda intervals: count([[replace(whole, start=s, end=e)] for s, e in intervals]),
             )
-            found = slices_of(collection.name, "name", parts, moment)
-        for part in found:
+            cut_up = slices_of(collection.name, "name", parts, moment)
+        for part in cut_up:
             if part.documents > most:
                 log.warning("%s: it holds %s documents and can't be cut finer", part, f"{part.documents:,}")
-        log.info("%s: %s documents in %d slices", collection.name, f"{number:,}", len(found))
-        return found
+        log.info("%s: %s documents in %d slices", collection.name, f"{number:,}", len(cut_up))
+        return cut_up
 
     def _names(self, collection: Collection, documents: int, most: int) -> list[str]:
         """Names at which the collection may be cut, in Firestore's order."""
         wanted = min(_MOST_NAMES, _NAMES_A_SLICE * -(-documents // most))
         names = set(self._paths(collection, wanted, self.target.count(collection)))
-        if 2 * len(names) < min(wanted, documents):  # few rows, or rows that don't tell their documents' ids
+        if 2 * len(names) < min(wanted, documents):  # few rows, or rows that don't contain their documents' ids
             for parent in self._above(collection):
                 above = self._paths(parent, wanted, self.target.count(parent))
                 names |= {f"{path}/{collection.collection_id}/{_FIRST_ID}" for path in above}
@@ -150,7 +151,7 @@ def _sure(bound: datetime | None) -> datetime:
 
 
 def _split_time(interval: Interval[datetime], number: int) -> list[datetime]:
-    """Up to so many instants inside a stretch of time, in whole microseconds, as Firestore's are."""
+    """Up to `number` instants inside an interval, evenly spread, in whole microseconds, as Firestore's are."""
     start, end = map(_sure, interval)
     width = (end - start) // _MICROSECOND
     steps = {width * i // (number + 1) for i in range(1, number + 1)} - {0, width}
@@ -158,14 +159,14 @@ def _split_time(interval: Interval[datetime], number: int) -> list[datetime]:
 
 
 def _spread(names: Sequence[str], number: int) -> list[str]:
-    """Up to so many of the names, evenly spread."""
+    """Up to `number` of the names, evenly spread."""
     if len(names) <= number:
         return list(names)
     return [names[len(names) * i // (number + 1)] for i in range(1, number + 1)]
 
 
 def _inside(name: str, interval: Interval[str]) -> bool:
-    """Whether a name lies strictly between two: on a boundary it would cut off nothing."""
+    """Whether a name lies strictly inside the interval: on a bound it would cut off nothing."""
     start, end = interval
     order = name_order(name)
     return (start is None or name_order(start) < order) and (end is None or order < name_order(end))

@@ -1,7 +1,6 @@
 """A complete look at a collection by several tasks: each slice's documents, then the rows that no slice saw.
 
-What a slice keeps in memory grows with the slice; what the last step keeps, with a page. The keys that were seen are in the
-target.
+A slice's memory grows with the slice, the last step's only with a page. The seen keys are kept in the target.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from dualwrite.runs.slices.slice import Slice
 
 @dataclass
 class SliceLook(PendingLook):
-    """The first look at a slice of all documents: the keys that it sees go where the last step finds them."""
+    """The first look at a slice of all documents. It keeps the keys that it sees in the target, for the last step."""
 
     comes_to_all_rows = True
     keys: seen_keys.Look = field(kw_only=True)
@@ -35,18 +34,18 @@ class SliceLook(PendingLook):
 
 
 def examine_slice(examiner: Examiner, part: Slice, page_size: int, look: SliceLook) -> None:
-    """Examines the documents of a slice, and keeps what the look saw of them in the target."""
+    """Examines the documents of a slice, and keeps the keys and labels that the look saw in the target."""
     examiner.read(scans_of(part, examiner.job.collection), page_size)
     look.keys.update_labels(look.labels)
     look.keys.flush()
 
 
 def examine_rest(examiner: Examiner, looks: Sequence[int]) -> None:
-    """Examines the rows that none of these looks saw, by key, with fresh reads on both sides, so that a row that a client
-    wrote meanwhile, or that two tasks read at different moments, isn't called extra."""
+    """Examines the rows that none of these looks saw, by key, with fresh reads on both sides: a row that a client wrote
+    meanwhile, or that two tasks read at different moments, isn't extra."""
     target = examiner.job.target
     for keys in seen_keys.unseen(target, examiner.job.collection, looks):
         units = examiner.units_of(keys)
-        # A document that can't become a row may have one; it has its verdict already.
+        # A rejected document may have a row; it has its verdict already.
         counted = seen_keys.seen_labels(target, [u.label for u in units], looks)
         examiner.examine_units([u for u in units if u.label not in counted])

@@ -1,4 +1,4 @@
-"""What both DAGs do with slices: their reports added up, and what stays unexamined named by its interval."""
+"""Pure: the reports of a collection's slices added up. Both DAGs use it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def of(collection: str, parts: Sequence[Slice], made: Made[R]) -> tuple[list[Sli
 
 
 def lost(parts: Sequence[Slice], made: Made[R]) -> str | None:
-    """Which slices have no report, for the collection's `not_examined`; None where all have one."""
+    """A text with the slices that have no report, for the collection's `not_examined`; None if all have one."""
     without = [str(p) for p, m in zip(parts, made, strict=True) if m is None]
     if not without:
         return None
@@ -33,8 +33,8 @@ def lost(parts: Sequence[Slice], made: Made[R]) -> str | None:
 def added_up(
     phase: str, parts: Sequence[Slice], made: Made[R], rest: CollectionResult | None = None
 ) -> CollectionResult:
-    """The slices' reports as their collection's; `rest` is that of the rows which no slice saw. Without a report of each
-    slice the collection is not examined."""
+    """The report of a collection, from those of its slices and of the rows that no slice saw (`rest`). If a slice has no
+    report, the collection is not examined."""
     reports = [CollectionReport.from_json(m) for m in (*made, rest) if m is not None]
     if (why := lost(parts, made)) is not None:
         reports.append(CollectionReport(parts[0].collection, phase, not_examined=why))

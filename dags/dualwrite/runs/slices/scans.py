@@ -1,4 +1,4 @@
-"""What is to be read of a collection for one slice, and which of the documents that it reads are another slice's."""
+"""The queries of one slice of a collection, and which of the documents that they read belong to another slice."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from dualwrite.runs.slices.slice import Slice
 
 
 def scans_of(part: Slice, collection: Collection) -> list[Scan]:
-    """What to read of a slice: as of the whole collection, only what lies in it."""
+    """The collection's scans, limited to the slice."""
     if part.by == "name":
         return [replace(scan, start=part.name_start, end=part.name_end) for scan in scans(collection, None)]
-    # Its check fields tell whether another slice has the document.
+    # The check fields show whether the document belongs to another slice.
     checked = [c.field for c in collection.checks]
     return [
         replace(scan, window=part.window, fields=tuple(dict.fromkeys([*scan.fields, *checked])))
@@ -29,8 +29,8 @@ def scans_of(part: Slice, collection: Collection) -> list[Scan]:
 
 
 def left_to_others(part: Slice, collection: Collection, window: Window | None) -> Callable[[int, Any], bool] | None:
-    """Whether a document that the n-th of the slice's scans reads is examined by another slice of the window. None: no
-    document lies in two slices."""
+    """A function that says whether a document, read by the n-th of the slice's scans, belongs to another slice of the
+    window. None: no document lies in two slices."""
     if part.by == "name" or window is None:
         return None
     cut = begun(collection.checks, window)
@@ -38,8 +38,8 @@ def left_to_others(part: Slice, collection: Collection, window: Window | None) -
 
 
 def is_anothers(message: Any, earlier: Iterable[Check], window: Window, cut_at: datetime) -> bool:
-    """Whether another slice of the window has this document, by a check field that is read before this one. Only if it was not
-    written since the slices were cut: until then that field had the same value."""
+    """Whether another slice of the window has this document, by one of the `earlier` check fields. False if it was written
+    after the slices were cut: the field may have had another value when that slice was read."""
     if moment(message.update_time) > cut_at:
         return False
     return any(_lies_in(message, check, window) for check in earlier)

@@ -2,12 +2,12 @@
 no process saw every document, and holds only one page in memory.
 
 Each try of a slice is a *look* with a number of its own. It keeps 16 bytes of each key that it saw in a document, and of
-each label that it counted otherwise (a rejection). When all slices are done, `unseen` gives the rows whose key none of the
-looks saw that ended well: a slice that was killed and done again counts once, with its second look.
+each label that it counted without a key (a rejection). When all slices are done, `unseen` gives the rows whose key no
+successful look saw: a slice that was killed and done again counts once, with its second look.
 
 Two runs never see each other's keys: they ask for their own looks only. Both tables are unlogged, so a crash of the server
-empties them together; `unseen` refuses to answer when a look is gone. (Numbers are drawn, not counted: after a crash a
-counter begins again, and another slice's look would answer for the one that is gone.) Keys go as soon as no run needs them.
+empties them together; `unseen` raises if a look is gone. (Numbers are random: a counter would begin again after a crash, and
+another slice's look would stand in for the lost one.) Keys are deleted as soon as no run needs them.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def digest(key: Iterable[object]) -> UUID:
 
 
 def label_digest(label: str) -> UUID:
-    """As `digest`, for a label without a key. It never equals a key's digest, whose text begins with a number."""
+    """As `digest`, for a label without a key. Its text begins with "label:", a key's with a number, so the two differ."""
     return UUID(bytes=hashlib.md5(b"label:" + label.encode(), usedforsecurity=False).digest())
 
 
 def _digest_of(collection: Collection) -> sql.Composed:
-    """The digest of a row `t`, as Postgres computes it."""
+    """SQL for the digest of a row `t`."""
     parts = [
         sql.SQL("octet_length({column}::text) || ':' || {column}::text").format(column=as_text(c, "t"))
         for c in collection.key
@@ -54,7 +54,7 @@ def _digest_of(collection: Collection) -> sql.Composed:
 
 
 class Look:
-    """One try of one slice. Takes keys as engine/seen.py's set does, and gives them to the target page by page."""
+    """One try of one slice. Takes keys as engine/seen.py's set does, and writes them to the target page by page."""
 
     def __init__(self, target: Target, collection: str, dag_id: str, run_id: str) -> None:
         self._target = target
@@ -71,7 +71,7 @@ class Look:
         self._add(map(digest, keys))
 
     def update_labels(self, labels: Iterable[str]) -> None:
-        """Adds labels that were counted and are no row's key (rejections)."""
+        """Adds labels that were counted and are no row's key, those of rejections."""
         self._add(map(label_digest, labels))
 
     def _add(self, digests: Iterable[UUID]) -> None:
@@ -80,7 +80,7 @@ class Look:
             self.flush()
 
     def flush(self) -> None:
-        """Gives the target what is still here. If a commit's answer is lost, a page arrives twice; that is harmless."""
+        """Writes the remaining keys to the target. If a commit's answer is lost, a page is written twice; that is harmless."""
         if not self._waiting:
             return
         statement = "COPY dualwrite.seen_keys (look, key) FROM STDIN (FORMAT BINARY)"
@@ -107,7 +107,7 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
     number = len(collection.key)
     while True:
         where = target.lookups(collection).where("t", *([beyond] if after else []))
-        # OFFSET 0: first a page by the key's index, then one look into the other for each of its rows.
+        # OFFSET 0 makes Postgres read the page by the key's index first, then probe the other index for each of its rows.
         statement = sql.SQL(
             "SELECT {texts}, NOT EXISTS (SELECT FROM dualwrite.seen_keys s WHERE s.key = {digest} AND s.look = ANY(%(looks)s)) "
             "FROM (SELECT * FROM {table} t{where} ORDER BY {names} LIMIT %(limit)s OFFSET 0) t ORDER BY {names}"
@@ -120,31 +120,31 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
         )
         with target.transaction() as connection:
             _require(connection, looks)
-            found = connection.execute(
+            rows = connection.execute(
                 statement, {"after": after, "looks": list(looks), "limit": _KEYS_AT_ONCE}
             ).fetchall()
-        page = [tuple(key[:number]) for *key, is_unseen in found if is_unseen]
+        page = [tuple(key[:number]) for *key, is_unseen in rows if is_unseen]
         if page:
             yield page
-        if len(found) < _KEYS_AT_ONCE:
+        if len(rows) < _KEYS_AT_ONCE:
             return
-        after = list(found[-1][number:-1])
+        after = list(rows[-1][number:-1])
 
 
 def seen_labels(target: Target, labels: Sequence[str], looks: Sequence[int]) -> set[str]:
-    """Those of the labels that one of these looks counted."""
+    """The labels that one of these looks counted. Raises TargetError as `unseen`."""
     digests = {label_digest(label): label for label in labels}
     return {digests[d] for d in _seen(target, list(digests), looks)}
 
 
 def seen_keys(target: Target, keys: Sequence[Key], looks: Sequence[int]) -> set[Key]:
-    """Those of the keys that one of these looks saw."""
+    """The keys that one of these looks saw. Raises TargetError as `unseen`."""
     digests = {digest(key): key for key in keys}
     return {digests[d] for d in _seen(target, list(digests), looks)}
 
 
 def _seen(target: Target, digests: Sequence[UUID], looks: Sequence[int]) -> set[UUID]:
-    found: set[UUID] = set()
+    seen: set[UUID] = set()
     with target.transaction() as connection:
         _require(connection, looks)
         for start in range(0, len(digests), _KEYS_AT_ONCE):
@@ -152,8 +152,8 @@ def _seen(target: Target, digests: Sequence[UUID], looks: Sequence[int]) -> set[
                 "SELECT DISTINCT key FROM dualwrite.seen_keys WHERE key = ANY(%s) AND look = ANY(%s)",
                 (digests[start : start + _KEYS_AT_ONCE], list(looks)),
             ).fetchall()
-            found.update(key for (key,) in rows)
-    return found
+            seen.update(key for (key,) in rows)
+    return seen
 
 
 def _require(connection: Connection, looks: Sequence[int]) -> None:
@@ -161,16 +161,16 @@ def _require(connection: Connection, looks: Sequence[int]) -> None:
     assert row is not None
     if row[0] != len(set(looks)):
         raise TargetError(
-            "The slices' seen keys are kept until their run is over, and a part of them is gone, because the server crashed or a later "
-            "run began. Trigger a new run."
+            "Some of the slices' seen keys are gone before their run is over, because the server crashed or a later run began. "
+            "Trigger a new run."
         )
 
 
 _LONGEST_RUN = timedelta(days=2)
-"""No run lives longer (see the DAGs' dagrun_timeout), so an older look is a killed run's, of whatever DAG."""
+"""No run lives longer (see the DAGs' dagrun_timeout), so an older look is a killed run's, of any DAG."""
 
 _DELETED_AT_ONCE = 500_000
-"""Keys. A statement may take two minutes."""
+"""Keys that one statement deletes, because a statement may take two minutes."""
 
 _ENDED = "((dag_id = %(dag)s AND (%(but)s::text IS NULL OR run_id <> %(but)s)) OR begun_at < now() - %(longest)s)"
 _LOOK_OF = "SELECT FROM dualwrite.looks l WHERE l.id = s.look"
@@ -188,9 +188,9 @@ DELETE FROM dualwrite.seen_keys WHERE ctid = ANY(ARRAY(
 def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
     """Deletes the looks of a DAG's runs, except the run `but`, and those that a killed run of another DAG left; then their keys.
 
-    Usually there is nothing to forget, and no lock is taken to see that. A look that begins at this moment waits for us, or
-    is seen: its keys are not lost. If no look is left, the table of keys is truncated; beside another run's looks, only keys
-    without a look are deleted. If the tables are busy, the next run does it.
+    Usually there is nothing to delete, and that check takes no lock. A look that begins at this moment waits for our lock or
+    is seen, so its keys aren't lost. If no look is left, the table of keys is truncated; else only keys without a look are
+    deleted. If the tables are busy, the next run does it.
     """
     given = {"dag": dag_id, "but": but, "longest": _LONGEST_RUN}
     try:

@@ -1,8 +1,8 @@
 """Pure: how a large collection is cut into slices, which several tasks examine side by side.
 
-A slice is half-open, as a window is: what lies on a boundary belongs to the slice that begins there, so together they
-cover everything exactly once, whatever is written meanwhile. Slices of a window are cut by time, those of a whole
-collection by document name, where the first and the last are open-ended.
+A slice is half-open, as a window is: a document on a boundary belongs to the slice that begins there. So together they
+cover everything exactly once, whatever is written meanwhile. Slices of a window are cut by time. Those of a whole
+collection are cut by document name; the first and the last are open-ended.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Interval = tuple[B | None, B | None]
 """From the first bound (included) to the second (excluded); None: open."""
 
 MOST_SLICES = 1_000
-"""Slices of one run. Airflow maps a task over at most 1,024 (its max_map_length), so very large collections have larger
-slices."""
+"""Slices of one run. Airflow maps a task over at most 1,024 items (its max_map_length), so very large collections have
+larger slices."""
 
 _PARTS = 16
 _MOST_PARTS = 64
@@ -33,7 +33,7 @@ _ROUNDS = 16
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One slice of a collection. Bounds are instants (UTC) or paths of documents."""
+    """One slice of a collection. Bounds are instants (UTC) or document names (paths); None: open."""
 
     collection: str
     number: int
@@ -43,7 +43,7 @@ class Slice:
     start: datetime | str | None
     end: datetime | str | None
     documents: int
-    """How many it held when it was cut."""
+    """Documents that it held when it was cut."""
     cut_at: datetime
     """The source's clock at that moment."""
 
@@ -65,7 +65,7 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """What Airflow's grid calls it. Its bounds, which are long paths, are in its task's log."""
+        """Its name in Airflow's grid. Its bounds may be long paths; they are in the task's log."""
         return f"{self.collection} {self.number} of {self.of}, {self.documents:,} document{'s' if self.documents != 1 else ''}"
 
     def __str__(self) -> str:
@@ -107,7 +107,7 @@ def _shown(bound: datetime | str | None) -> str:
 def slices_of(
     collection: str, by: By, cut_up: Sequence[tuple[Interval[Any], int]], cut_at: datetime
 ) -> tuple[Slice, ...]:
-    """What `cut` found, as the slices of a collection."""
+    """The result of `cut` as the slices of a collection."""
     return tuple(
         Slice(collection, n, len(cut_up), by, start, end, documents, cut_at)
         for n, ((start, end), documents) in enumerate(cut_up, start=1)
@@ -133,11 +133,11 @@ def cut(
     count: Callable[[Sequence[Interval[B]]], Sequence[int]],
 ) -> list[tuple[Interval[B], int]]:
     """Cuts an interval of `documents` until each part holds at most `most`, as far as it can be cut; then joins
-    neighbours that are small together. The parts are ascending, touch, and cover the interval.
+    neighbours that hold at most `most` together. The parts are ascending, touch, and cover the interval.
 
-    `split` gives up to so many bounds inside an interval, ascending; none where it can't be cut (all documents at one
-    instant, no name known). `count` counts the documents of some intervals, all at one moment. Where parts don't add up to
-    their interval, their bounds aren't in the source's order: it stays uncut.
+    `split` gives up to the asked number of bounds inside an interval, ascending; none if it can't be cut (all documents at
+    one instant, no name known). `count` counts the documents of some intervals, all at one moment. If parts don't add up to
+    their interval, their bounds aren't in the source's order, and the interval stays uncut.
     """
     parts = [(whole, documents)]
     uncut: set[Interval[B]] = set()

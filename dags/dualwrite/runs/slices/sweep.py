@@ -1,8 +1,8 @@
 """The sweep of a large collection: cut into slices, which several tasks look at, and then the rows that no slice saw.
 
-A slice keeps open what it found, in a transaction of its own, and moves no watermark: a run that dies anywhere forgets
-nothing. The last step, which the task `compare` does, needs a report of each slice; without it the sweep has failed, and
-what slices found stays open.
+A slice keeps its differences in a transaction of its own and moves no watermark, so a run that dies anywhere forgets
+nothing. The last step, which the task `compare` does, needs a report of each slice; if one is missing, the sweep has failed,
+and the differences of the others stay open.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class SweepFailed(DualWriteError):
 
 @dataclass(frozen=True, slots=True)
 class Sweeps:
-    """What the sweeps of a run's large collections need: the slices, what their tasks made of them, and each collection's
-    baseline, which is measured before anything is compared."""
+    """The sweeps of a run's large collections: the slices, their reports in the same order, and each collection's baseline,
+    which is measured before anything is compared."""
 
     parts: list[Slice] = field(default_factory=list)
     baselines: dict[str, BaselineJson | None] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Sweeps:
 
 
 def prepare(run: Run) -> Sweeps:
-    """Cuts the collections that are to be swept and have more than slice_documents."""
+    """Cuts the collections that are to be swept and have more than slice_documents, and measures their baselines."""
     seen_keys.forget(run.target, DAG_ID, but=run.run_id)
     swept = {name: window for name, window in run.plan.windows.items() if window is None}
     parts = Cutter(run.source, run.target, run.catalog, run.params.slice_documents).cut(swept)
@@ -62,40 +62,39 @@ def prepare(run: Run) -> Sweeps:
 
 
 def look_at_slice(run: Run, part: Slice) -> SliceResult:
-    """The first look at the documents of one slice. What differs is kept open. Returns its report, with the `look` that
-    holds the keys it saw."""
-    name, found = part.collection, CollectionReport(part.collection, "compare")
+    """The first look at the documents of one slice. Keeps its differences open. Returns its report, with the number of the
+    `look` that holds the keys it saw."""
+    name, report = part.collection, CollectionReport(part.collection, "compare")
     known = differences.known(run.target, name)
-    with phase(run, found, mode=run.params.repair, window=None, part=part.number) as line:
+    with phase(run, report, mode=run.params.repair, window=None, part=part.number) as line:
         keys = seen_keys.Look(run.target, name, DAG_ID, run.run_id)
-        # Dependents of a row that is extra match their own documents: only a look at what they require closes them.
-        look = SliceLook(found, known.excuses, known.own_labels, keys=keys)
-        with Examiner(run.job(found), Policy(), look) as examiner:
+        # Dependents of an extra row match their own documents: only a look at the document that they require closes them.
+        look = SliceLook(report, known.excuses, known.own_labels, keys=keys)
+        with Examiner(run.job(report), Policy(), look) as examiner:
             examine_slice(examiner, part, first_look.PAGE_SIZE, look)
         pending = look.ended()
         with line.kept() as connection:
             first_look.keep(connection, run, look, pending)
             gone.remember(connection, examiner.parents.gone)
-    return {**found.as_json(), "look": keys.number}
+    return {**report.as_json(), "look": keys.number}
 
 
 def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> FirstLook:
-    """The last step of a collection's sweep: the rows that no slice saw, and what a person excused and no slice saw. Moves
-    the watermark, and returns the sweep's report as first_look.compare does. Raises SweepFailed without a report of each
-    slice."""
+    """The last step of a collection's sweep: looks at the rows and the excused keys that no slice saw. Moves the watermark,
+    and returns the sweep's report, as first_look.compare. Raises SweepFailed if a slice has no report."""
     parts, made = reports.of(name, sweeps.parts, sweeps.made)
     if (why := reports.lost(parts, made)) is not None:
         raise SweepFailed(f"A sweep needs all of its slices: of {name}, {why}. The next run sweeps it again.")
     looks = [m["look"] for m in made if m is not None]
-    found = CollectionReport(name, "compare")
-    known = differences.known(run.target, name, but=run.run_id)  # the slices have kept what they found
-    look = SweepLook(found, known.excuses, known.own_labels)
+    report = CollectionReport(name, "compare")
+    known = differences.known(run.target, name, but=run.run_id)  # the slices have kept theirs
+    look = SweepLook(report, known.excuses, known.own_labels)
 
     def unseen(own: list[OpenDifference]) -> list[OpenDifference]:
         return _unseen(run.target, own, looks)
 
-    with phase(run, found, mode=run.params.repair, window=None) as line:
-        with Examiner(run.job(found), Policy(), look) as examiner:
+    with phase(run, report, mode=run.params.repair, window=None) as line:
+        with Examiner(run.job(report), Policy(), look) as examiner:
             examine_rest(examiner, looks)
             units = first_look.excused_and_unseen(examiner, look, unseen)
             most = run.params.max_open_looks
@@ -108,16 +107,16 @@ def look_at_rest(run: Run, name: str, sweeps: Sweeps) -> FirstLook:
             given = sweeps.baselines[name]
             baselines.swept(connection, name, Baseline.from_json(given) if given else None, run.run_id)
             left = first_look.to_look_at(connection, run, name)
-    return left.of(reports.added_up("compare", parts, made, found.as_json()), scope="sweep", tripwire=None)
+    return left.of(reports.added_up("compare", parts, made, report.as_json()), scope="sweep", tripwire=None)
 
 
 def forget_looks(run: Run) -> None:
-    """Forgets what slices saw, once every sweep of the run is over: until then a last step may be done again."""
+    """Deletes the slices' seen keys. Call it after every sweep of the run: until then a last step may run again."""
     seen_keys.forget(run.target, DAG_ID)
 
 
 def _unseen(target: Target, own: list[OpenDifference], looks: Sequence[int]) -> list[OpenDifference]:
-    """Those of the differences whose label or key no slice saw."""
+    """The differences whose label and key no slice saw."""
     labels = seen_keys.seen_labels(target, [d.label for d in own], looks)
     keys = seen_keys.seen_keys(target, [d.finding.key for d in own if d.finding.key is not None], looks)
     return [d for d in own if d.label not in labels and d.finding.key not in keys]

@@ -1,8 +1,7 @@
-"""Pure: how many documents a collection has more than its table has rows, bucket by bucket of the time of creation, when it
-was last compared whole.
+"""Pure: how many more documents than rows a collection had when it was last compared whole, by bucket of the time of creation.
 
-A bucket is a stretch of time between two edges, half-open. Edges lie on whole milliseconds, because rows written by the
-app are cut off there and documents aren't: so both sides are cut alike.
+A bucket is a half-open interval between two edges. Edges lie on whole milliseconds: rows written by the app are truncated
+to these, documents aren't, and so both fall into the same bucket.
 """
 
 from __future__ import annotations
@@ -18,34 +17,34 @@ from dualwrite.model.declaration import Collection
 from dualwrite.model.windows import LONG_AGO, Window
 
 BUCKET = 1_000
-"""Rows in a bucket. Finding a deviation costs about one read for so many documents, and then these."""
+"""Rows in a bucket. Finding a deviation bills about one read for this many documents, and examining its bucket bills these."""
 
 MOST_BUCKETS = 2_000
-"""Buckets of one collection: above 2 million rows they get larger."""
+"""Buckets of one collection; with more than 2 million rows they are larger."""
 
 
 CHEAP_SECONDS = 5
 COUNTING_SHARE = 100
-"""Counts that take longer than CHEAP_SECONDS are made less often: one second of so many goes into them. A table of two million
-rows is counted in less than a second, and so in every run; where a hundred million take half a minute, it is every hour."""
+"""Counts that take longer than CHEAP_SECONDS are made less often: at most one second of this many is spent on them. A table of
+two million rows is counted in less than a second, so in every run; if a hundred million take half a minute, every hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimeColumn:
-    """Where a document states its time of creation, and the column that holds it."""
+    """The check field with a document's time of creation, and the column that holds the same time."""
 
     check: Check
     column: str
 
     @property
     def field(self) -> str:
-        """By which a baseline is known: with another format, other documents are counted."""
+        """The field and its format, as a baseline keeps them: with another format, other documents are counted."""
         return str(self.check)
 
 
 def time_column(collection: Collection) -> TimeColumn | None:
-    """By what a collection can be divided: the first compared timestamp column that comes from a check field, which has an
-    index. None where there is none, or where one document has many rows."""
+    """The time by which a collection can be divided: the first compared timestamp column that comes from a check field,
+    because that has an index. None if there is none, or if one document has many rows."""
     if collection.entries is not None:
         return None
     for column in collection.columns:
@@ -56,7 +55,7 @@ def time_column(collection: Collection) -> TimeColumn | None:
 
 
 class BaselineJson(TypedDict):
-    """A baseline as it was measured, on its way to the task that keeps it."""
+    """A measured baseline, on its way to the task that keeps it."""
 
     field: str
     edges: list[str]
@@ -70,9 +69,9 @@ class BaselineJson(TypedDict):
 class Baseline:
     """Documents minus rows of each bucket, counted just before the bucket was examined on both sides.
 
-    Why just before: what was lost by then the examination found, and what is lost later moves the difference. `edges` are
-    where the buckets end; the first one begins at the beginning of time. `untimed` documents state no time, so no bucket
-    holds them; their rows lie in the bucket of the stand-in.
+    Just before, because the examination finds earlier losses, and later ones change the difference. `edges` are the ends of
+    the buckets; the first bucket has no beginning. `untimed` documents state no time, so no bucket holds them; their rows lie
+    in the bucket of the time that stands in for theirs.
     """
 
     field: str
@@ -80,16 +79,17 @@ class Baseline:
     differences: tuple[int, ...]
     untimed: int
     sweep_called_at: datetime | None = None
-    """When a deviation that lies in no bucket last called a sweep."""
+    """When a deviation outside of all buckets last requested a sweep."""
     sweep_due: bool = False
-    """Whether the next run is to sweep. (Not told by the watermark: the age of the last sweep stays what it is.)"""
+    """Whether the next run is to sweep. (Kept apart from the watermark, so that the age of the last sweep stays right.)"""
     stray: int | None = None
-    """Documents below another top-level collection than the collection's own; None where they were never counted."""
+    """Documents of the collection id below another top-level collection; None if they were never counted."""
     counted_at: datetime | None = None
-    """When the two sides were last counted, and how long that took."""
+    """When the two sides were last counted: the read_time of the documents' count."""
     counted_seconds: float = 0.0
+    """How long the last count took, in seconds."""
     kept_at: datetime | None = None
-    """When it was kept, by the target's clock; None where it wasn't yet."""
+    """When it was kept, by the target's clock; None if it wasn't yet."""
 
     def as_json(self) -> BaselineJson:
         edges = [edge.isoformat() for edge in self.edges]
@@ -111,7 +111,7 @@ class Baseline:
         return cls(given["field"], edges, *numbers, stray=given["stray"], counted_at=counted_at)
 
     def is_due(self, now: datetime) -> bool:
-        """Whether it is time to count again: what takes more than CHEAP_SECONDS takes one second of COUNTING_SHARE at most."""
+        """Whether it is time to count again, so that slow counts take at most one second of COUNTING_SHARE."""
         return self.due_at is None or now >= self.due_at
 
     @property
@@ -125,18 +125,19 @@ class Baseline:
         return self.edges[-1]
 
     def window(self, first: int, after: int) -> Window:
-        """The time of the buckets `first` to `after`, the latter excluded."""
+        """The window of the buckets from `first` to `after`, the latter excluded."""
         return Window(LONG_AGO if first == 0 else self.edges[first - 1], self.edges[after - 1])
 
     def with_difference(self, n: int, difference: int) -> Baseline:
         return replace(self, differences=(*self.differences[:n], difference, *self.differences[n + 1 :]))
 
     def extended(self, end: datetime) -> Baseline:
-        """With one more bucket, up to `end`, in which as many documents as rows are expected."""
+        """With one more bucket, up to `end`, with an expected difference of 0; unchanged if `end` is not later."""
         return replace(self, edges=(*self.edges, end), differences=(*self.differences, 0)) if end > self.end else self
 
     def joined(self, rows: Sequence[int]) -> Baseline:
-        """With the last two buckets as one while they are small together: each run adds one. `rows` are those of all."""
+        """With the last two buckets as one if they hold at most BUCKET rows together, because each run adds a bucket. `rows`:
+        of all buckets."""
         if len(self.edges) < 2 or rows[-1] + rows[-2] > BUCKET:
             return self
         together = sum(self.differences[-2:])
@@ -146,10 +147,10 @@ class Baseline:
 
 
 def deviating(baseline: Baseline, rows: Sequence[int], count: Callable[[Window], int]) -> list[tuple[int, int]]:
-    """The buckets whose difference isn't the baseline's, each with its number of documents, found by bisection.
+    """The buckets whose difference isn't the baseline's, each as (bucket, documents), by bisection.
 
-    `rows` are those of each bucket, `count` counts documents. A half whose deviation is 0 is left alone: what cancels out
-    inside it is not found.
+    `rows`: of each bucket; `count` counts documents. A half without a deviation is not divided further, so opposite
+    deviations inside it are overlooked.
     """
     differences = [0, *accumulate(baseline.differences)]
     rows_before = [0, *accumulate(rows)]
@@ -157,19 +158,19 @@ def deviating(baseline: Baseline, rows: Sequence[int], count: Callable[[Window],
     def expected(first: int, after: int) -> int:
         return differences[after] - differences[first] + rows_before[after] - rows_before[first]
 
-    found: list[tuple[int, int]] = []
+    buckets: list[tuple[int, int]] = []
     todo = [(0, len(baseline.edges), count(baseline.window(0, len(baseline.edges))))]
     while todo:
         first, after, documents = todo.pop()
         if documents == expected(first, after):
             continue
         if after - first == 1:
-            found.append((first, documents))
+            buckets.append((first, documents))
             continue
         middle = (first + after) // 2
         left = count(baseline.window(first, middle))
         todo += [(middle, after, documents - left), (first, middle, left)]
-    return found
+    return buckets
 
 
 def same_kind(first: int, second: int) -> bool:

@@ -18,15 +18,15 @@ _LOAD = sql.SQL("""
 
 def load(session: Session, collection: str) -> Baseline | None:
     """The baseline of a collection; None before its first complete comparison."""
-    found = [
+    loaded = [
         Baseline(field, tuple(edges), tuple(differences), *others)
         for field, edges, differences, *others in session.fetch(_LOAD, {"collection": collection})
     ]
-    return found[0] if found else None
+    return loaded[0] if loaded else None
 
 
 def save(connection: Connection, collection: str, baseline: Baseline, run_id: str) -> None:
-    """Keeps a baseline, in the transaction of the caller that also keeps what was found."""
+    """Keeps a baseline, in the caller's transaction, which also keeps the differences."""
     connection.execute(
         """
         INSERT INTO dualwrite.count_baselines AS b (
@@ -60,8 +60,8 @@ def save(connection: Connection, collection: str, baseline: Baseline, run_id: st
 
 
 def swept(connection: Connection, collection: str, baseline: Baseline | None, run_id: str) -> None:
-    """Keeps the baseline of a complete comparison, or, if that could not be measured, the older one without its request for a
-    sweep."""
+    """Keeps the baseline of a complete comparison; if it could not be measured (None), withdraws the older one's request for
+    a sweep."""
     if baseline is not None:
         save(connection, collection, baseline, run_id)
         return
@@ -71,7 +71,7 @@ def swept(connection: Connection, collection: str, baseline: Baseline | None, ru
 
 
 def counted(connection: Connection, collection: str, at: datetime, seconds: float) -> None:
-    """Records that counts failed, and how long they took: the next try waits accordingly."""
+    """Records when counts failed, and after how many seconds: the next try waits accordingly."""
     connection.execute(
         "UPDATE dualwrite.count_baselines SET counted_at = %s, counted_seconds = %s WHERE collection = %s",
         (at, seconds, collection),
@@ -79,6 +79,6 @@ def counted(connection: Connection, collection: str, at: datetime, seconds: floa
 
 
 def called_sweeps(connection: Connection) -> frozenset[str]:
-    """The collections whose counts request a sweep. A sweep replaces the baseline, and so the request."""
+    """The collections whose counts request a sweep. A sweep replaces the baseline, which ends the request."""
     rows = connection.execute("SELECT collection FROM dualwrite.count_baselines WHERE sweep_due").fetchall()
     return frozenset(name for (name,) in rows)

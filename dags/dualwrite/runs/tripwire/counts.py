@@ -1,6 +1,6 @@
-"""A collection's rows by their time: how many there are between some moments, which moments cut them evenly, and whose they are.
+"""A collection's rows by their time: how many lie between some edges, which edges cut them evenly, and the keys in a window.
 
-All read the whole table, or its index by that column.
+Each reads the whole table, or an index on that column.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ _FEW_EDGES = 3
 
 
 def rows_between(target: Target, collection: Collection, column: str, edges: Sequence[datetime]) -> list[int]:
-    """How many rows lie between these edges (ascending), all in one snapshot: before the first, from each on. Few edges take a
-    fraction of the time that many do."""
+    """How many rows lie before the first of these ascending edges, between each two, and from the last on, in one snapshot.
+    A few edges take a fraction of the time of many."""
     lookups = target.lookups(collection)
     if 0 < len(edges) <= _FEW_EDGES:
         [(total, *before)] = target.fetch(_before(lookups, column, len(edges)), {"edges": list(edges)})
         return [after - first for first, after in pairwise([0, *before, total])]
-    # width_bucket gives 0 for what lies before the first edge, n from the n-th edge on.
+    # width_bucket gives 0 before the first edge, and n from the n-th edge on.
     statement = sql.SQL("SELECT width_bucket({}, %(edges)s::timestamptz[]), count(*) FROM {} t{} GROUP BY 1").format(
         column_name(column, "t"), lookups.table, lookups.where("t")
     )
-    found = dict(target.fetch(statement, {"edges": list(edges)}))
-    return [found.get(n, 0) for n in range(len(edges) + 1)]
+    numbers = dict(target.fetch(statement, {"edges": list(edges)}))
+    return [numbers.get(n, 0) for n in range(len(edges) + 1)]
 
 
 def _before(lookups: Lookups, column: str, edges: int) -> sql.Composed:
-    """How many rows have a time, and how many lie before each of so many edges. Parameters: edges."""
+    """How many rows have a time, and how many lie before each edge (`edges`: their number). Parameters: edges."""
     at = column_name(column, "t")
     before = [
         sql.SQL("count(*) FILTER (WHERE {} < (%(edges)s::timestamptz[])[{}])").format(at, sql.Literal(n + 1))
@@ -46,7 +46,7 @@ def _before(lookups: Lookups, column: str, edges: int) -> sql.Composed:
 
 
 def even_edges(target: Target, collection: Collection, column: str, before: datetime, every: int) -> list[datetime]:
-    """Times, in whole milliseconds and ascending, that cut the rows before a moment into groups of `every`."""
+    """Ascending times, in whole milliseconds, that cut the rows before a moment into groups of `every`."""
     lookups, at = target.lookups(collection), column_name(column, "t")
     statement = sql.SQL(
         """

@@ -1,33 +1,33 @@
 """The tripwire: counts of documents against counts of rows, between two sweeps.
 
-count() costs a thousandth of reading, so every run can ask whether a collection still has as many documents more than
-rows as when it was last compared whole (its baseline). Where that has changed and stays so at two looks, the buckets of
-time that hold the change are found by bisection and examined, documents and rows. So it finds the delete of an old
-document, and the creation of one that no window saw, without reading the collection.
+count() costs a thousandth of reading, so every run can check whether a collection still has as many more documents than
+rows as when it was last compared whole (its baseline). If that has changed at two looks, bisection finds the buckets of
+time that hold the change, and their documents and rows are examined. So it finds the delete of an old document, and the
+creation of one that no window saw, without reading the collection.
 
 What runs beside it, and why it raises no false alarm:
 
-1. *A client writes its document first, and its row seconds later.* What is younger than the window of this run isn't
-   counted by the tripwire: the window examines it. Of an old document that is deleted, two looks a grace apart see
-   different things.
+1. *A client writes its document first, and its row seconds later.* Documents and rows younger than the start of this run's
+   window aren't compared by count: the window examines them. If an old document is deleted just now, the two looks, a
+   grace period apart, see different counts.
 2. *The counts of the two sides are of different moments.* Documents are counted at one read_time, the rows of all buckets
    in one statement; a change between the two goes away at the second look. While a baseline is measured, the rows are
    counted before and after the documents, and buckets in which they moved are measured again.
-3. *A loss while a baseline is measured.* A bucket is measured before it is examined: what was lost by then, the
-   examination finds; what is lost later moves the difference. No loss falls between the two.
+3. *A loss while a baseline is measured.* A bucket is measured before it is examined: the examination finds earlier losses,
+   and later ones change the difference. No loss falls between the two.
 4. *An honest change.* A post is deleted, its comments' rows cascade, their documents stay for ever: the buckets are
    examined, nothing is called drift, and their new difference is the baseline. So are our own repairs.
-5. *Killed at any line.* The baseline is kept in the transaction that keeps what was found; without it, the next run sees
+5. *Killed at any line.* The baseline is kept in the transaction that keeps the differences; without it, the next run sees
    the same deviation.
 
-6. *Archived.* A document that moves to another path of the same collection id is still counted, and its row must go. What
-   lies below another top-level collection is counted apart: more of it than buckets lost rows calls a sweep. A move below
-   the same top-level collection is seen by the sweep alone.
+6. *Archived.* A document that moves to another path of the same collection id is still counted, and its row must go.
+   Documents below another top-level collection are counted apart: if there are more new ones than buckets lost rows, a sweep
+   is requested. Only a sweep sees a move below the same top-level collection.
 
 7. *A document without a time arrives while counts are made.* It lies in no bucket, and its row is young. The baseline
-   keeps the read_time of its counts: what is younger arrived since, and is told by a look at its row, one for one.
+   keeps the read_time of its counts: a younger document arrived since, and a look at its row counts it, one for one.
 
-It can't see a loss that is cancelled out by another one of the opposite kind in the same half, nor any edit.
+It can't see a loss that an opposite change in the same half of a bisection cancels out, nor any edit.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ from dualwrite.runs.tripwire.baseline import (
 log = logging.getLogger(__name__)
 
 MOST_EXAMINED = 20
-"""Buckets that one run examines; where more deviate, a sweep is the better look."""
+"""Buckets that one run examines; if more deviate, it requests a sweep instead."""
 
 SWEEP_CALLED_EVERY = timedelta(hours=6)
-"""How often a deviation that lies in no bucket may call a sweep early: a sweep reads every document."""
+"""The shortest time between two sweeps that deviations request early, because a sweep reads every document."""
 
 _COUNTS_AT_ONCE = 8
 _MOST_YOUNG = 1_000
@@ -73,13 +73,13 @@ _MEASUREMENTS = 3
 
 @dataclass(slots=True)
 class Tripped:
-    """What a run's tripwire saw of one collection. `baseline` is what the next run compares with."""
+    """The tripwire's result for one collection. `baseline`: for the next run to compare with."""
 
     baseline: Baseline
     deviation: int = 0
-    """Documents too many (or, negative, too few) against the baseline, at both looks."""
+    """Documents too many, or (negative) too few, against the baseline, at both looks."""
     buckets: int = 0
-    """Buckets that were examined because of it."""
+    """Buckets examined because of it."""
     calls_sweep: bool = False
 
     def as_json(self) -> TripwireResult:
@@ -98,21 +98,21 @@ class _Counts:
 
     read_time: datetime
     documents: int
-    """Of all buckets of the baseline, without the new one."""
+    """In all buckets of the baseline, without the new one."""
     new: int
     recent: int
     untimed: int
     stray: int
     """Below another top-level collection."""
     new_buckets: int
-    """1 where there is a new bucket, else 0."""
+    """1 if there is a new bucket, else 0."""
     rows: list[int]
-    """Of each bucket, the new one included, and what is younger; where only sums are asked for, the first one holds all
+    """Rows of each bucket, the new one included, then younger ones; if only sums were asked for, the first number is of all
     buckets but the last two."""
 
     @property
     def rows_before(self) -> int:
-        """Of all buckets of the baseline."""
+        """In all buckets of the baseline."""
         return sum(self.rows[: len(self.rows) - 1 - self.new_buckets])
 
     @property
@@ -133,12 +133,12 @@ class Deviation(NamedTuple):
     """Below another top-level collection."""
 
     def lasting(self, later: Deviation) -> Deviation:
-        """What a later look sees too, in the same direction."""
+        """The parts of the later look's deviation that go in the same direction as this one's."""
         return Deviation(*(b if same_kind(a, b) else 0 for a, b in zip(self, later, strict=True)))
 
 
 class Tripwire:
-    """Counts one collection on both sides."""
+    """Compares the counts of one collection's two sides."""
 
     def __init__(self, source: Source, target: Target, collection: Collection, at: TimeColumn) -> None:
         self._source = source
@@ -150,8 +150,8 @@ class Tripwire:
     # --- before a complete comparison ---------------------------------------------------------------------------------
 
     def measure(self, end: datetime) -> Baseline:
-        """The difference of each bucket up to `end`. To be called before the collection is examined whole, and to be
-        kept with what that finds. Billed: about two reads for 1,000 documents."""
+        """The difference of each bucket up to `end`. Call it before the collection is examined whole, and keep it with that
+        examination's differences. Bills about two reads for 1,000 documents."""
         end = whole_millisecond(end)
         rows = self._target.count(self._collection)
         every = max(BUCKET, rows // MOST_BUCKETS)
@@ -175,7 +175,7 @@ class Tripwire:
         return replace(baseline, differences=tuple(differences), untimed=untimed, stray=stray, counted_at=read_time)
 
     def _count_buckets(self, baseline: Baseline, buckets: Iterable[int], read_time: datetime) -> list[tuple[int, int]]:
-        """Documents of each bucket. Many small counts: they run side by side."""
+        """Each bucket with its number of documents. The many small counts run side by side."""
 
         def count(n: int) -> tuple[int, int]:
             return n, self._count(baseline.window(n, n + 1), read_time)
@@ -186,8 +186,9 @@ class Tripwire:
     # --- in each run that doesn't compare it whole ------------------------------------------------------------------------
 
     def look(self, examiner: Examiner, baseline: Baseline, *, end: datetime, grace: float, now: datetime) -> Tripped:
-        """Compares the counts with the baseline, and examines the buckets that changed, up to `end`: what is younger is
-        the window's part, and has been examined by then. The examiner's look is the window's first one."""
+        """Compares the counts with the baseline, and examines the buckets that changed, up to `end`: the window has
+        examined younger documents before. The examiner's look is the window's first one. `grace`: seconds between two
+        looks."""
         extended = baseline.extended(whole_millisecond(end))
         began = time.monotonic()
         first = self._look(baseline, extended, whole=False)
@@ -212,9 +213,9 @@ class Tripwire:
     def _deviations(self, baseline: Baseline, look: _Counts) -> Deviation:
         """The deviations of the baseline's buckets, of the new one, of the documents in no bucket, and of those elsewhere.
 
-        A new untimed document's row counts as recent for now, where no document matches it. Only where there are too many
-        recent rows to look at each (`_young`), their surplus accounts for new untimed documents: it may lie there since an
-        earlier run, and would hide one that was lost. A recent document elsewhere, which has no row, is no deviation.
+        A new untimed document's row counts as recent for now, without a recent document. Only if there are too many recent
+        rows to look at each (`_young`), their surplus counts as new untimed documents; it may be from an earlier run, and
+        would hide a lost one. A recent document elsewhere, which has no row, is no deviation.
         """
         old = look.documents - look.rows_before - sum(baseline.differences)
         new = look.new - look.rows_new
@@ -235,28 +236,28 @@ class Tripwire:
         seen: Deviation,
         now: datetime,
     ) -> None:
-        """Examines the buckets that deviate, and keeps their new difference; calls a sweep for what lies in none."""
+        """Examines the buckets that deviate, and keeps their new difference; requests a sweep for deviations outside."""
         buckets = len(baseline.edges)
-        found: list[tuple[int, int]] = []
+        moved: list[tuple[int, int]] = []
         if seen.old:
-            found = deviating(baseline, look.rows[:buckets], lambda window: self._count(window, look.read_time))
+            moved = deviating(baseline, look.rows[:buckets], lambda window: self._count(window, look.read_time))
         if seen.new:
-            found.append((buckets, look.new))
-        if len(found) > MOST_EXAMINED:
-            log.warning("%s: counts deviate in %d buckets of time, so a sweep is requested", self._name, len(found))
+            moved.append((buckets, look.new))
+        if len(moved) > MOST_EXAMINED:
+            log.warning("%s: counts deviate in %d buckets of time, so a sweep is requested", self._name, len(moved))
             self._call_sweep(tripped, now)
             return
-        tripped.buckets = len(found)
-        change, stand_ins = self._examine(examiner, tripped, look, found)
+        tripped.buckets = len(moved)
+        change, stand_ins = self._examine(examiner, tripped, look, moved)
         untimed, stray = seen.untimed, seen.stray
-        # A row whose document states no time lies in a bucket, and its document in none.
+        # The row of an untimed document lies in a bucket, the document in none.
         if untimed > 0:
             settled = min(untimed, max(0, -change), stand_ins)
         else:
             settled = -min(-untimed, max(0, change))
         if untimed - settled > 0:
             settled += self._young(examiner, tripped.baseline.end, baseline, untimed - settled)
-        # A document that was archived as it should be took its row with it, so a bucket holds a document too many.
+        # A properly archived document took its row with it, so its bucket has one document too many.
         explained = min(stray, max(0, change + min(0, settled))) if stray > 0 else -min(-stray, max(0, -change))
         tripped.baseline = replace(
             tripped.baseline,
@@ -271,12 +272,12 @@ class Tripwire:
             self._call_sweep(tripped, now)
 
     def _examine(
-        self, examiner: Examiner, tripped: Tripped, look: _Counts, found: Sequence[tuple[int, int]]
+        self, examiner: Examiner, tripped: Tripped, look: _Counts, moved: Sequence[tuple[int, int]]
     ) -> tuple[int, int]:
-        """Examines buckets, each with its number of documents, and puts their new difference into the baseline. Returns by how
-        much all of them changed, and how many of their rows match although no document of the bucket is theirs."""
+        """Examines buckets, given as (bucket, documents), and puts their new differences into the baseline. Returns the sum
+        of the changes, and how many of their rows match although their document is in no bucket."""
         change = stand_ins = 0
-        for n, documents in found:
+        for n, documents in moved:
             window = tripped.baseline.window(n, n + 1)
             difference = documents - look.rows[n]
             log.info(
@@ -295,19 +296,20 @@ class Tripwire:
         return change, stand_ins
 
     def _young(self, examiner: Examiner, end: datetime, baseline: Baseline, most: int) -> int:
-        """How many documents without a time, up to `most`, arrived since the baseline was counted: those that rows younger
-        than `end`, which no document of the window accounts for, match."""
+        """How many untimed documents, up to `most`, arrived since the baseline was counted: documents that match rows younger
+        than `end` that no document of the window accounts for."""
         keys = counts.keys_within(self._target, self._collection, self._at.column, Window(end, END_OF_TIME))
-        # Counted, then kept: what arrived in between isn't part of it.
+        # The baseline was counted before it was kept: documents that arrived in between aren't part of it.
         since = baseline.counted_at or baseline.kept_at
         if len(keys) > _MOST_YOUNG or since is None:
             return 0
         units = examiner.look.fresh(examiner.units_of(keys))
-        found = examiner.examine_units(units)
+        findings = examiner.examine_units(units)
         return min(
             most,
             sum(
-                f.verdict is Verdict.MATCHING and f.document_time is not None and f.document_time > since for f in found
+                f.verdict is Verdict.MATCHING and f.document_time is not None and f.document_time > since
+                for f in findings
             ),
         )
 
@@ -322,7 +324,7 @@ class Tripwire:
     # --- counts -------------------------------------------------------------------------------------------------------------
 
     def _look(self, baseline: Baseline, extended: Baseline, *, whole: bool) -> _Counts:
-        """The counts of now. `whole`: the rows of each bucket; else only their sums, for a fraction of the time."""
+        """The counts now. `whole`: the rows of each bucket; else only sums, which take a fraction of the time."""
         total, read_time = self._source.count(self._all)
         documents = self._count(Window(LONG_AGO, baseline.end), read_time)
         is_longer = extended.end > baseline.end
@@ -333,11 +335,11 @@ class Tripwire:
         return _Counts(read_time, documents, new, recent, total - documents - new - recent, stray, int(is_longer), rows)
 
     def _stray(self, total: int, read_time: datetime) -> int:
-        """How many of the documents of this collection id lie below another top-level collection than the collection's."""
+        """How many of the `total` documents of this collection id lie below another top-level collection."""
         if self._collection.top_level:
             return 0
         roots = dict.fromkeys(t.root for t in self._collection.templates)
-        # "boards!" sorts just after "boards", whatever is below that.
+        # "boards!" sorts just after "boards" and all documents below it.
         within = [replace(self._all, start=f"{root}/!", end=f"{root}!/!") for root in roots]
         return total - sum(self._source.count(scan, read_time)[0] for scan in within)
 
