@@ -17,9 +17,11 @@ from dualwrite.migrations.files import folders
 from dualwrite.migrations.promise import Promise, Snapshot, together
 from dualwrite.migrations.verify import own_snapshot
 from dualwrite.model.declaration import Catalog
+from dualwrite.postgres.own_schema import in_own_schema
 
 FOLDER = ROOT / "sql/roles"
 NAMES = ("data.sql", "migrations.sql")
+PRUNE = ROOT / "sql/optional/prune.sql"
 
 _MADE = re.compile(r"(?<=^-- <catalog>\n)(.*?)(?=^-- </catalog>$)", re.DOTALL | re.MULTILINE)
 _WIDTH = 120
@@ -30,7 +32,7 @@ _POINTS_AT = re.compile(rf"^FOREIGN KEY .* REFERENCES ({_NAME})\.({_NAME})\(")
 def role_files(of: Catalog, promises: Iterable[Promise] = ()) -> dict[str, str]:
     """The text of each file, by name. `promises`: of the app's migrations, in their order."""
     made = {"data.sql": _data(of), "migrations.sql": _migrations(together(promises))}
-    return {name: _with((FOLDER / name).read_text(), text) for name, text in made.items()}
+    return {name: in_own_schema(_with((FOLDER / name).read_text(), text)) for name, text in made.items()}
 
 
 def _with(template: str, made: str) -> str:
@@ -138,11 +140,17 @@ def write(of: Catalog, folder: Path, promises: Iterable[Promise]) -> list[Path]:
     for name, text in role_files(of, promises).items():
         paths.append(folder / name)
         paths[-1].write_text(text)
+    if settings.prefix():  # the role and its schema are called otherwise
+        paths.append(folder / PRUNE.name)
+        paths[-1].write_text(in_own_schema(PRUNE.read_text()))
     return paths
 
 
 def main() -> None:
-    folder = FOLDER if settings.named_catalog() is None else catalog.FILE.with_name("roles")
+    if settings.named_catalog() is not None:
+        folder = catalog.FILE.with_name("roles")
+    else:  # what a prefix makes of the files must not take the place of what it is made of
+        folder = ROOT / "roles" if settings.prefix() else FOLDER
     for path in write(catalog.CATALOG, folder, app_promises()):
         print(f"roles: wrote {path}")
 

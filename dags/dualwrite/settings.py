@@ -22,7 +22,9 @@ CATALOG = "DUALWRITE_CATALOG"
 MIGRATIONS = "DUALWRITE_MIGRATIONS"
 """A folder's path."""
 PREFIX = "DUALWRITE_PREFIX"
-"""What the names in Airflow begin with, before an underscore."""
+"""What the names in Airflow begin with, before an underscore; and what the schema in the target ends with, after one."""
+SCHEMA = "dualwrite"
+"""The schema in which the bundle remembers, in the target, and what the names of its roles begin with."""
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds dags/. Relative paths begin here: Airflow's components have various working directories."""
 FILE = "dualwrite.toml"
@@ -50,6 +52,11 @@ def named(name: str) -> str:
     return f"{prefix()}{name}"
 
 
+def schema() -> str:
+    """The schema in which this bundle remembers: with a prefix one of its own, so that bundles may share a target."""
+    return f"{SCHEMA}_{prefix()}".rstrip("_")
+
+
 def said(text: str) -> str:
     """A text in which each DAG, connection and Variable of ours is called so."""
     if not prefix():
@@ -74,7 +81,9 @@ def catalog_file() -> str:
 
 def role_file(name: str) -> str:
     """What messages call a role file (`make roles` writes it): data.sql or migrations.sql."""
-    return f"sql/roles/{name}" if named_catalog() is None else f"roles/{name} beside {catalog_file()}"
+    if named_catalog() is not None:
+        return f"roles/{name} beside {catalog_file()}"
+    return f"roles/{name}" if prefix() else f"sql/roles/{name}"
 
 
 def own_migrations() -> Path | None:

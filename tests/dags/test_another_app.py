@@ -166,23 +166,34 @@ def test_two_bundles_in_one_airflow_share_no_name(firestore, empty_dsn, environm
     assert not set(one["collections"]) & set(other["collections"])
 
 
-def test_a_prefixed_bundle_runs_with_its_own_connections(firestore, emulator, empty_dsn, home, warm_airflow, tmp_path):
-    """Nothing is asked of a name without the prefix, nor remembered under one."""
+def test_a_prefixed_bundle_shares_a_target_with_another(firestore, emulator, empty_dsn, home, warm_airflow, tmp_path):
+    """Nothing is asked of a name without the prefix, nor remembered in the other's schema, whose files Supabase's CLI has applied."""
     world2.load(firestore, empty_dsn)
     with psycopg.connect(empty_dsn) as connection:
         named = _own(tmp_path / "own", draft(firestore, connection, "shop"))
+        connection.execute("CREATE SCHEMA supabase_migrations")
+        connection.execute("CREATE TABLE supabase_migrations.schema_migrations (version text PRIMARY KEY)")
         for file in sorted((airflow_home.ROOT / "sql/migrations").glob("*.sql")):
             connection.execute(file.read_text())
+            connection.execute("INSERT INTO supabase_migrations.schema_migrations VALUES (%s)", (file.name[:14],))
     plain = airflow_home.environment(home, emulator=emulator, project=firestore.project, target=empty_dsn)
-    renamed = {re.sub("^AIRFLOW_CONN_", "AIRFLOW_CONN_SHOP_", name): value for name, value in plain.items()}
+    given = {re.sub("^AIRFLOW_CONN_", "AIRFLOW_CONN_SHOP_", name): value for name, value in plain.items()}
+    given |= {settings.CATALOG: named[settings.CATALOG], settings.PREFIX: "shop"}
+    migrated = run_dag(given, "shop_apply_migrations", {"mode": "apply"}, python=warm_airflow)
+    assert migrated.state == "success", migrated.log[-3000:]
     conf = {
         "mode": "apply",
         "scope": "all",
         "since": world2.EXPORTED.isoformat(),
         "collections": ["stores", "customers"],
+        "grace_seconds": 0.5,
     }
-    given = {**renamed, **named, settings.PREFIX: "shop"}
     ended = run_dag(given, "shop_backfill_gap", conf, python=warm_airflow)
     assert ended.state == "success", ended.log[-3000:]
     assert ended.report["dag_id"] == "shop_backfill_gap"
-    assert one(empty_dsn, "SELECT string_agg(DISTINCT dag_id, ' ') FROM dualwrite.runs") == "shop_backfill_gap"
+    run_dag(given, "shop_reconcile_dual_writes", {"grace_seconds": 1, "scope": "sweep"}, python=warm_airflow)
+    remembered = "SELECT string_agg(DISTINCT dag_id, ' ' ORDER BY dag_id) FROM dualwrite_shop.runs"
+    assert one(empty_dsn, remembered) == "shop_backfill_gap shop_reconcile_dual_writes"
+    with psycopg.connect(empty_dsn) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'dualwrite'").fetchall()
+    assert {one(empty_dsn, f"SELECT count(*) FROM dualwrite.{table}") for (table,) in tables} == {0}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from dev import roles
 from dualwrite import catalog, settings
+from dualwrite.migrations.files import bundle_folder, list_folders
+from dualwrite.migrations.verify import installed_snapshot
 from dualwrite.model.errors import CatalogError
+from dualwrite.postgres import own_schema
 
 NAMES = ("backfill_gap", "reconcile_repair", "dual_write_enabled", "firestore_default", "supabase_migrations")
 
@@ -47,7 +52,40 @@ def _bare(path: Path) -> list[str]:
 def test_each_name_in_airflow_is_told_with_its_prefix():
     """DAGs, connections, Variables, assets: one that is spelled out would be shared by two bundles, or tell of the wrong one."""
     found = {line for path in DAGS.rglob("*.py") if path.name not in TOLD_BY_FORMS for line in _bare(path)}
-    assert {line for line in found if not line.startswith(("settings.py", "schema.py"))} == set()
+    assert {line for line in found if not line.startswith("settings.py")} == set()
+
+
+def test_no_statement_spells_the_schema_out():
+    """A bundle with a prefix remembers in a schema of its own, and names it and its roles so."""
+    made = {
+        table
+        for file in list_folders([bundle_folder()])
+        for table in re.findall(r"CREATE .*TABLE .*\bdualwrite\.(\w+)", file.text)
+    }
+    assert {"migrations", "runs", "seen_keys"} <= made
+    spelled_out = re.compile(rf"\bdualwrite(\.({'|'.join(made)})|_data|_migrations)\b|\b(SCHEMA|schema) dualwrite\b")
+    spelled = [
+        f"{path.name}, line {node.lineno}: {found[0]}"
+        for path in DAGS.rglob("*.py")
+        for tree in [ast.parse(path.read_text())]
+        for docs in [{node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docs
+        for found in [spelled_out.search(node.value)]
+        if found
+    ]
+    assert spelled == []
+
+
+def test_the_files_of_a_prefixed_bundle_name_its_own_schema_and_roles(monkeypatch, tmp_path):
+    """Whatever is applied or run by hand: migrations, what they promise, the role files and the one that prunes."""
+    monkeypatch.setattr(own_schema, "SCHEMA", "dualwrite_shop")
+    texts = roles.role_files(catalog.CATALOG) | {file.label: file.text for file in list_folders([bundle_folder()])}
+    texts["promised"] = json.dumps(dict(installed_snapshot().files))
+    for name, text in texts.items():
+        assert not re.search(r"\bdualwrite(_data|_migrations)?\b(?!:)", text), name
+        assert "dualwrite_shop" in text, name
+    assert "GRANT USAGE ON SCHEMA dualwrite_shop TO dualwrite_shop_data;" in texts["data.sql"]
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ def migrations_connection() -> Connection:
             raise
         raise PreflightError(
             f"Can't connect to Postgres: {error}. Check connection {conn_id}. Between rounds of migrations "
-            f"{settings.role_file('data.sql')} keeps dualwrite_migrations closed; {settings.role_file('migrations.sql')} opens it."
+            f"{settings.role_file('data.sql')} keeps {settings.schema()}_migrations closed; {settings.role_file('migrations.sql')} opens it."
         ) from None
 
 

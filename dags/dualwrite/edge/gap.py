@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
+from dualwrite import settings
 from dualwrite.catalog import CATALOG
 from dualwrite.edge.connections import source, target
 from dualwrite.edge.contexts import answer, given, page_link, triggered_by
@@ -216,7 +217,7 @@ def _end(context: Mapping[str, Any], params: GapParams) -> None:
             )
             sliced.forget_looks(postgres_target)
     except Exception as error:  # noqa: BLE001 - told; what was decided is in the report
-        log.warning("Who decided could not be kept in dualwrite.interventions: %s", type(error).__name__)
+        log.warning("Who decided could not be kept in %s.interventions: %s", settings.schema(), type(error).__name__)
 
 
 def report(context: Mapping[str, Any]) -> GapReport:

@@ -107,7 +107,7 @@ def check(  # noqa: PLR0913 - options, each by its name
         faults = []
         if not schema_is_checked:
             schema.require_tables(connection)
-            faults += schema.missing_grants(connection, writes=remembers) or schema.shared_with(connection)
+            faults += schema.missing_grants(connection, writes=remembers)
         faults += [
             *privileges.missing_on_database(connection, "TEMPORARY"),
             *target_faults(connection, catalog, collections, writes=writes),

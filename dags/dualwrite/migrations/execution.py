@@ -17,6 +17,7 @@ from dualwrite.migrations.rules import created_schema
 from dualwrite.migrations.statements import Statement
 from dualwrite.model.errors import MigrationError
 from dualwrite.postgres import Connection
+from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.transactions import CLIENTS_PATH, stating
 
 SEARCH_PATH = ", ".join(CLIENTS_PATH)
@@ -89,7 +90,7 @@ def committing(file: str) -> Iterator[None]:
         if _is_about_the_connection(error):
             raise
         raise MigrationError(
-            f"{file}: {told(error)}, outside its own statements: in the ledger dualwrite.migrations, or in a deferred "
+            f"{file}: {told(error)}, outside its own statements: in the ledger {SCHEMA}.migrations, or in a deferred "
             f"constraint or trigger when it was committed. {ROLLED_BACK}"
         ) from None
 

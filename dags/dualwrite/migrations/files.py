@@ -13,6 +13,7 @@ from dualwrite import settings
 from dualwrite.migrations.rules import Created, created_objects, refuse
 from dualwrite.migrations.statements import Statement, header, split
 from dualwrite.model.errors import MigrationError
+from dualwrite.postgres.own_schema import in_own_schema
 
 _NAME = re.compile(r"^(\d{14})_([a-z0-9_]+)\.sql$")
 _CLI_NAME = re.compile(r"^(\d+)_(.*)\.sql$", re.DOTALL)
@@ -29,6 +30,11 @@ class MigrationFile:
 
     @cached_property
     def text(self) -> str:
+        """What is applied: a file of the bundle in the schema of its own."""
+        return in_own_schema(self._written) if self.path.parent == bundle_folder() else self._written
+
+    @cached_property
+    def _written(self) -> str:
         return read_text(self.path)
 
     @property
@@ -52,7 +58,7 @@ class MigrationFile:
     @cached_property
     def sha256(self) -> str:
         """Of the text with LF line ends and without a byte-order mark, so that a checkout can't change it."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        return hashlib.sha256(self._written.encode()).hexdigest()
 
     @property
     def label(self) -> str:
@@ -83,10 +89,15 @@ def sql_folder(package: Path = Path(__file__)) -> Path:
     )
 
 
+def bundle_folder() -> Path:
+    """The folder of the bundle's own migrations."""
+    return sql_folder() / "migrations"
+
+
 def folders() -> tuple[Path, ...]:
     """The folders whose files are applied: the bundle's, the shipped app's with the shipped catalog, and the one of the setting."""
     sql = sql_folder()
-    found = [sql / "migrations"]
+    found = [bundle_folder()]
     if settings.named_catalog() is None:
         found.append(sql / "shipped_app")
     own = settings.own_migrations()

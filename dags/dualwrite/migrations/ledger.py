@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from dualwrite.migrations.files import MigrationFile
 from dualwrite.model.errors import MigrationError
 from dualwrite.postgres import Connection, privileges
+from dualwrite.postgres.own_schema import SCHEMA
 
-_OURS = "dualwrite.migrations"
+_OURS = f"{SCHEMA}.migrations"
 _SUPABASE = "supabase_migrations.schema_migrations"
 
 
@@ -42,7 +43,7 @@ def read_ledger(connection: Connection) -> Ledger:
     ours: dict[str, Entry] = {}
     if _readable(connection, _OURS):
         for version, name, sha256, finished in connection.execute(
-            "SELECT version, name, sha256, applied_at IS NOT NULL FROM dualwrite.migrations"
+            f"SELECT version, name, sha256, applied_at IS NOT NULL FROM {SCHEMA}.migrations"
         ):
             ours[version] = Entry(name, sha256, finished)
     supabase: frozenset[str] = frozenset()
@@ -65,13 +66,13 @@ def create_ledger(connection: Connection) -> None:
     Raises MigrationError if the role may not."""
     if privileges.relation(connection, _OURS) is not None:
         return
-    if not schema_exists(connection, "dualwrite"):
+    if not schema_exists(connection, SCHEMA):
         if lacks := privileges.missing_on_database(connection, "CREATE"):
-            raise MigrationError("The schema dualwrite can't be created. " + " ".join(lacks))
-        connection.execute("CREATE SCHEMA dualwrite")
+            raise MigrationError(f"The schema {SCHEMA} can't be created. " + " ".join(lacks))
+        connection.execute(f"CREATE SCHEMA {SCHEMA}")
     connection.execute(
-        """
-        CREATE TABLE dualwrite.migrations (
+        f"""
+        CREATE TABLE {SCHEMA}.migrations (
           version TEXT PRIMARY KEY,
           name TEXT NOT NULL,
           sha256 TEXT NOT NULL,
@@ -95,8 +96,8 @@ def begin_file(connection: Connection, file: MigrationFile, run_id: str) -> Entr
     file may have been corrected since: it was never applied."""
     before = read_ledger(connection).ours.get(file.version)
     connection.execute(
-        """
-        INSERT INTO dualwrite.migrations AS m (version, name, sha256, applied_at, run_id)
+        f"""
+        INSERT INTO {SCHEMA}.migrations AS m (version, name, sha256, applied_at, run_id)
         VALUES (%s, %s, %s, NULL, %s)
         ON CONFLICT (version) DO UPDATE SET name = excluded.name, sha256 = excluded.sha256, run_id = excluded.run_id
         WHERE m.applied_at IS NULL
@@ -109,8 +110,8 @@ def begin_file(connection: Connection, file: MigrationFile, run_id: str) -> Entr
 def finish_file(connection: Connection, file: MigrationFile, run_id: str) -> None:
     """Notes that a file is applied. In the same transaction as the file, if it has one."""
     connection.execute(
-        """
-        INSERT INTO dualwrite.migrations AS m (version, name, sha256, run_id) VALUES (%s, %s, %s, %s)
+        f"""
+        INSERT INTO {SCHEMA}.migrations AS m (version, name, sha256, run_id) VALUES (%s, %s, %s, %s)
         ON CONFLICT (version) DO UPDATE
         SET name = excluded.name, sha256 = excluded.sha256, run_id = excluded.run_id, applied_at = now(),
             applied_by = CURRENT_USER

@@ -11,6 +11,7 @@ from typing import Any
 
 from dualwrite import settings
 from dualwrite.postgres import Connection, answers, transaction
+from dualwrite.postgres.own_schema import SCHEMA
 
 Relation = dict[str, dict[str, Any]]
 Picture = dict[str, Relation]
@@ -122,7 +123,7 @@ _PARTS = {
     # becomes its schema's owner's, so that the role that migrates can't read it.)
     "owner": """
         SELECT c.oid, 'owner',
-               CASE WHEN (pg_has_role(m.oid, c.relowner, 'USAGE') OR n.nspname = 'dualwrite' AND n.nspowner = c.relowner)
+               CASE WHEN (pg_has_role(m.oid, c.relowner, 'USAGE') OR n.nspname = %(schema)s AND n.nspowner = c.relowner)
                       AND NOT EXISTS (
                       SELECT FROM unnest(ARRAY['anon', 'authenticated']) AS a (name)
                       WHERE to_regrole(a.name) IS NOT NULL AND pg_has_role(to_regrole(a.name)::oid, c.relowner, 'MEMBER'))
@@ -131,7 +132,7 @@ _PARTS = {
         JOIN pg_namespace n ON n.oid = c.relnamespace
         CROSS JOIN (
           SELECT coalesce((SELECT l.relowner FROM pg_class l JOIN pg_namespace n ON n.oid = l.relnamespace
-                           WHERE n.nspname = 'dualwrite' AND l.relname = 'migrations'),
+                           WHERE n.nspname = %(schema)s AND l.relname = 'migrations'),
                           (SELECT oid FROM pg_roles WHERE rolname = current_user)) AS oid
         ) m
         WHERE c.oid = ANY(%(oids)s::oid[])
@@ -162,6 +163,7 @@ def take_picture(connection: Connection, names: Iterable[str] | None = None) -> 
             "roles": list(API_ROLES),
             "migrating": _MIGRATING_ROLE,
             "own": _OWN_ROLES,
+            "schema": SCHEMA,
         }
         schemas, relations = answers(connection, [_SCHEMAS, _FOUND], parameters)
         for schema, role, privileges in schemas:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dualwrite import postgres, settings
-from dualwrite.migrations.files import MigrationFile, folders, read_folders
+from dualwrite.migrations.files import MigrationFile, bundle_folder, folders, list_folders, read_folders
 from dualwrite.migrations.ledger import Ledger, read_ledger
 from dualwrite.migrations.rules import Created
 from dualwrite.model.errors import MigrationError, ParameterError
 from dualwrite.model.migration_params import MigrationParams
 from dualwrite.model.run_report import MigrationStep
 from dualwrite.postgres import Connection, privileges
+from dualwrite.postgres.own_schema import SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,18 @@ def plan(
 def make_plan(connection: Connection, params: MigrationParams, among: Sequence[Path] | None = None) -> list[Step]:
     """Reads files and ledger and compares them. Writes nothing. `among`: the folders, by default the installation's."""
     with postgres.transaction(connection, read_only=True):
-        found = read_ledger(connection)
+        found = _for_own_schema(read_ledger(connection))
         files = read_folders(among or folders(), found.held)
         created = [made.relation for file in files if file.version not in found.held for made in file.creates]
         there = privileges.relations(connection, created)
         return plan(files, found, lambda created: created.relation in there, params.target_version)
+
+
+def _for_own_schema(found: Ledger) -> Ledger:
+    """What Supabase's CLI has applied of the bundle's files it has applied in the schema `dualwrite`."""
+    if SCHEMA == settings.SCHEMA:
+        return found
+    return replace(found, supabase=found.supabase - {file.version for file in list_folders([bundle_folder()])})
 
 
 def check(steps: Sequence[Step]) -> None:

@@ -8,7 +8,7 @@ The live database must fulfil the promises of the applied files, a later one ove
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ class Snapshot:
     optional: Mapping[str, Promise]
 
     @classmethod
-    def load(cls, path: Path) -> Snapshot:
-        found = json.loads(path.read_text(encoding="utf-8"))
+    def load(cls, path: Path, read: Callable[[str], str] = str) -> Snapshot:
+        """`read`: makes of the file's text what holds in this installation."""
+        found = json.loads(read(path.read_text(encoding="utf-8")))
         return cls(found["files"], found["optional"])
 
     def as_json(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dualwrite.model.migration_params import MigrationParams
 from dualwrite.model.render import Block, Heading, Items, Paragraph, Table
 from dualwrite.model.run_report import VERSION, Alert, MigrationsReport, MigrationsStanding, MigrationStep
 from dualwrite.postgres import Connection, privileges
+from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.remembered import interventions
 
 DAG_ID = settings.named("apply_migrations")
@@ -39,9 +40,9 @@ def standing(connection: Connection) -> MigrationsStanding:
 
 def keep_person(connection: Connection, run_id: str, person: str) -> None:
     """Keeps who applied migrations in this run, if it applied any and the role may say so (the ledger has the role)."""
-    if privileges.missing_grants(connection, {"dualwrite.interventions": ("INSERT", "UPDATE")}):
+    if privileges.missing_grants(connection, {f"{SCHEMA}.interventions": ("INSERT", "UPDATE")}):
         return
-    asked = "SELECT count(*) FROM dualwrite.migrations WHERE run_id = %s AND applied_at IS NOT NULL"
+    asked = f"SELECT count(*) FROM {SCHEMA}.migrations WHERE run_id = %s AND applied_at IS NOT NULL"
     with connection.transaction():
         row = connection.execute(asked, (run_id,)).fetchone()
         if row is not None and row[0]:

@@ -13,6 +13,7 @@ from dualwrite.migrations.plan import Step
 from dualwrite.migrations.promise import Snapshot, differences, together
 from dualwrite.model.errors import MigrationError
 from dualwrite.postgres import Connection
+from dualwrite.postgres.own_schema import in_own_schema
 
 _OPTIONAL = "web_client_"
 
@@ -32,7 +33,7 @@ def own_snapshot(folder: Path) -> Path:
 
 def installed_snapshot() -> Snapshot:
     """The promises of this installation's files: the bundle's, and those of the app's own folder."""
-    found, own = Snapshot.load(snapshot_path()), settings.own_migrations()
+    found, own = Snapshot.load(snapshot_path(), in_own_schema), settings.own_migrations()
     if own is not None and own_snapshot(own).is_file():
         found = replace(found, files={**found.files, **Snapshot.load(own_snapshot(own)).files})
     return found if settings.named_catalog() is None else replace(found, optional={})

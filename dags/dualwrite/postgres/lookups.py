@@ -24,6 +24,7 @@ from dualwrite.postgres.fragments import (
     raw_text,
     statement,
 )
+from dualwrite.postgres.own_schema import JOURNAL
 from dualwrite.postgres.references import Reference
 
 
@@ -134,11 +135,11 @@ class Lookups(Fragments):
         not_ours = sql.SQL(
             """
             NOT EXISTS (
-              SELECT FROM dualwrite.repair_journal j
+              SELECT FROM {} j
               WHERE j.collection = %(collection)s AND j.written_at >= %(since)s AND j.row_key = to_jsonb({})
             )
             """
-        ).format(self.key_array("t"))
+        ).format(JOURNAL, self.key_array("t"))
         return sql.SQL("SELECT count(*), count(*) FILTER (WHERE {}) FROM {} t{}").format(
             inside(created),
             self.table,
@@ -165,12 +166,12 @@ class Lookups(Fragments):
         return sql.SQL(
             """
             SELECT j.key
-            FROM dualwrite.repair_journal j
+            FROM {journal} j
             JOIN {table} t ON {same_key}
             WHERE j.id = ANY(%(ids)s::int8[]) AND j.action = 'insert' AND j.confirmed_at IS NULL
               AND t.xmin::text = coalesce(j.row_xmin, j.xmin::text)
             """
-        ).format(table=self.table, same_key=same)
+        ).format(journal=JOURNAL, table=self.table, same_key=same)
 
     # --- rows to documents ----------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from dualwrite.postgres.fragments import (
     table_of,
     value_of,
 )
+from dualwrite.postgres.own_schema import JOURNAL
 
 STAGE = sql.Identifier("pg_temp", "dualwrite_stage")
 
@@ -237,7 +238,7 @@ class Statements(Fragments):
               {conflict}
               RETURNING {key}
             )
-            INSERT INTO dualwrite.repair_journal
+            INSERT INTO {journal}
               (run_id, collection, key, path, action, table_name, row_key, row_before)
             SELECT %(run)s, %(collection)s, c.label, c.path, 'insert', %(table)s, pg_catalog.to_jsonb({key_array}), NULL
             FROM written w
@@ -250,6 +251,7 @@ class Statements(Fragments):
             columns=self.names(self._collection.columns),
             stage=STAGE,
             conflict=conflict,
+            journal=JOURNAL,
             key=self.names(self._collection.key),
             key_array=self.key_array("w"),
             same_key=self.same_key("w", "s"),
@@ -280,7 +282,7 @@ class Statements(Fragments):
               RETURNING c.label, c.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(old.*) AS row_before,
                 c.xmin AS xmin_before
             )
-            INSERT INTO dualwrite.repair_journal
+            INSERT INTO {journal}
               (run_id, collection, key, path, action, table_name, row_key, row_before, xmin_before)
             SELECT %(run)s, %(collection)s, label, path, 'update', %(table)s, row_key, row_before, xmin_before
             FROM written
@@ -292,6 +294,7 @@ class Statements(Fragments):
             stage=STAGE,
             old_is_s=self.is_at("old", "s"),
             t_is_s=self.is_at("t", "s"),
+            journal=JOURNAL,
             key_array=self.key_array("old"),
         )
 
@@ -331,7 +334,7 @@ class Statements(Fragments):
               WHERE {same_key} AND ({left_out})
               RETURNING x.id
             ), touched AS (
-              UPDATE dualwrite.repair_journal j SET run_id = j.run_id FROM filled WHERE j.id = filled.id
+              UPDATE {journal} j SET run_id = j.run_id FROM filled WHERE j.id = filled.id
             )
             SELECT x._n FROM x JOIN {stage} s ON s.dualwrite_n = x._n WHERE {whole}
             """
@@ -395,7 +398,7 @@ class Statements(Fragments):
               RETURNING l.label, l.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(t.*) AS row_before,
                 t.xmin::text AS xmin_before, l.undoes
             )
-            INSERT INTO dualwrite.repair_journal
+            INSERT INTO {journal}
               (run_id, collection, key, path, action, table_name, row_key, row_before, xmin_before, undoes, confirmed_at)
             SELECT %(run)s, %(collection)s, label, path, 'delete', %(table)s, row_key, row_before, xmin_before, undoes,
               CASE WHEN undoes IS NOT NULL THEN pg_catalog.clock_timestamp() END
@@ -406,5 +409,6 @@ class Statements(Fragments):
             c=self.candidate_keys(),
             table=self.table,
             same_key=self.is_at("t", "c"),
+            journal=JOURNAL,
             key_array=self.key_array("t"),
         )

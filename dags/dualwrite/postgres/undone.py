@@ -19,6 +19,7 @@ from dualwrite.postgres import privileges
 from dualwrite.postgres.bad_rows import Refused, bisect
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.fragments import AND, COMMA, Fragments, cast_to, column_name, operator, statement
+from dualwrite.postgres.own_schema import JOURNAL, SCHEMA
 from dualwrite.postgres.target import Deleted, Target
 
 Action = Literal["delete", "update", "insert"]
@@ -68,13 +69,13 @@ class _Statements(Fragments):
     def chains(self) -> sql.Composed:
         """Parameters: run, collection."""
         return sql.SQL(
-            """
+            f"""
             WITH own AS (
               SELECT j.*, coalesce(j.row_xmin, CASE WHEN j.confirmed_at IS NULL OR j.undoes IS NOT NULL THEN j.xmin::text END) AS version,
                 lag(j.action) OVER line AS action_before,
                 lag(coalesce(j.row_xmin, CASE WHEN j.confirmed_at IS NULL OR j.undoes IS NOT NULL THEN j.xmin::text END)) OVER line
                   AS version_before
-              FROM dualwrite.repair_journal j
+              FROM {SCHEMA}.repair_journal j
               WHERE j.run_id = %(run)s AND j.collection = %(collection)s
               WINDOW line AS (PARTITION BY j.row_key ORDER BY j.id)
             ), chain AS (
@@ -89,7 +90,7 @@ class _Statements(Fragments):
             )
             SELECT first, last, label, key, path,
               CASE WHEN was_absent AND is_absent THEN NULL WHEN was_absent THEN 'delete' WHEN is_absent THEN 'insert' ELSE 'update' END,
-              version, is_whole, is_kept, EXISTS (SELECT FROM dualwrite.repair_journal u WHERE u.undoes = chain.last)
+              version, is_whole, is_kept, EXISTS (SELECT FROM {SCHEMA}.repair_journal u WHERE u.undoes = chain.last)
             FROM chain ORDER BY last DESC
             """
         ).format()
@@ -106,12 +107,12 @@ class _Statements(Fragments):
         """Whether `row`, a row of the table, is the collection's and has the key that was journaled."""
         return AND.join([self.same_as_journaled(row), *self.own(row)])
 
-    _LINES = """
+    _LINES = f"""
         x AS (
           SELECT * FROM unnest(%(first)s::int8[], %(last)s::int8[], %(version)s::text[], %(label)s::text[])
           AS x (first, last, version, label)
         ), j AS (
-          SELECT x.last, x.version, x.label, b.path, b.row_key, b.row_before FROM x JOIN dualwrite.repair_journal b ON b.id = x.first
+          SELECT x.last, x.version, x.label, b.path, b.row_key, b.row_before FROM x JOIN {SCHEMA}.repair_journal b ON b.id = x.first
         )
     """
 
@@ -134,14 +135,14 @@ class _Statements(Fragments):
               WHERE {t_is_j} AND t.xmin = j.version::xid AND old.xmin = j.version::xid
               RETURNING j.last, j.label, j.path, j.row_key, pg_catalog.to_jsonb(old.*) AS row_before, j.version
             )
-            INSERT INTO dualwrite.repair_journal
+            INSERT INTO {journal}
               (run_id, collection, key, path, action, table_name, row_key, row_before, xmin_before, undoes, confirmed_at)
             SELECT %(run)s, %(collection)s, label, path, 'update', %(table)s, row_key, row_before, version, last, pg_catalog.clock_timestamp()
             FROM written
             RETURNING key
             """
         ).format(
-            lines=sql.SQL(self._LINES), table=self.table, assignments=assignments,
+            lines=sql.SQL(self._LINES), table=self.table, journal=JOURNAL, assignments=assignments,
             old_is_j=self.is_journaled("old"), t_is_j=self.is_journaled("t"),
         )  # fmt: skip
 
@@ -155,14 +156,14 @@ class _Statements(Fragments):
               ON CONFLICT ({key}) DO NOTHING
               RETURNING {key}
             )
-            INSERT INTO dualwrite.repair_journal
+            INSERT INTO {journal}
               (run_id, collection, key, path, action, table_name, row_key, undoes, confirmed_at)
             SELECT %(run)s, %(collection)s, j.label, j.path, 'insert', %(table)s, j.row_key, j.last, pg_catalog.clock_timestamp()
             FROM written w JOIN j ON {same_key}
             RETURNING key
             """
         ).format(
-            lines=sql.SQL(self._LINES), table=self.table,
+            lines=sql.SQL(self._LINES), table=self.table, journal=JOURNAL,
             columns=COMMA.join(map(column_name, columns)), values=COMMA.join(column_name(c, "r") for c in columns),
             key=self.names(self._collection.key), same_key=self.same_as_journaled("w"),
         )  # fmt: skip
@@ -195,14 +196,14 @@ class _Statements(Fragments):
         ).format(lines=sql.SQL(self._LINES), table=self.table, same=self.is_journaled("t"))
 
 
-_REOPEN = """
-INSERT INTO dualwrite.open_differences (collection, key, path, row_key, verdict, reason, first_seen, last_seen, run_id)
+_REOPEN = f"""
+INSERT INTO {SCHEMA}.open_differences (collection, key, path, row_key, verdict, reason, first_seen, last_seen, run_id)
 SELECT j.collection, j.key, j.path, j.row_key, 'in_flight', %(reason)s, clock_timestamp(), clock_timestamp(), %(run)s
-FROM dualwrite.repair_journal j WHERE j.id = ANY(%(ids)s)
+FROM {SCHEMA}.repair_journal j WHERE j.id = ANY(%(ids)s)
 ON CONFLICT (collection, key) DO NOTHING
 """
-_SETTLE = """
-UPDATE dualwrite.repair_journal SET confirmed_at = clock_timestamp(), row_xmin = coalesce(row_xmin, xmin::text)
+_SETTLE = f"""
+UPDATE {SCHEMA}.repair_journal SET confirmed_at = clock_timestamp(), row_xmin = coalesce(row_xmin, xmin::text)
 WHERE run_id = %(undone)s AND collection = %(collection)s AND key = ANY(%(labels)s) AND confirmed_at IS NULL
 """
 
@@ -219,7 +220,7 @@ class Undo:
         """Those that the run wrote to."""
         with self._target.transaction() as connection:
             rows = connection.execute(
-                "SELECT DISTINCT collection FROM dualwrite.repair_journal WHERE run_id = %s", (self._run,)
+                f"SELECT DISTINCT collection FROM {SCHEMA}.repair_journal WHERE run_id = %s", (self._run,)
             ).fetchall()
         return {name for (name,) in rows}
 
@@ -266,7 +267,7 @@ class Undo:
         with self._target.transaction() as connection:
             columns = _columns(connection, collection, updated=action == "update")
             if action == "insert":
-                asked = "SELECT DISTINCT jsonb_object_keys(row_before) FROM dualwrite.repair_journal WHERE id = ANY(%s)"
+                asked = f"SELECT DISTINCT jsonb_object_keys(row_before) FROM {SCHEMA}.repair_journal WHERE id = ANY(%s)"
                 known = {name for (name,) in connection.execute(asked, ([c.first for c in part],))}
                 columns = [c for c in columns if c in known]
             made = statements.restore(columns) if action == "update" else statements.bring_back(columns)
@@ -323,7 +324,7 @@ def _parts(chains: Sequence[Chain]) -> Iterator[Sequence[Chain]]:
 def refuse_unknown(target: Target, run_id: str) -> None:
     """Raises ParameterError where a run's journal can't be taken back: nothing is in it, or nobody can tell whose it is."""
     with target.transaction() as connection:
-        asked = "SELECT DISTINCT dag_id FROM dualwrite.runs WHERE run_id = %s"
+        asked = f"SELECT DISTINCT dag_id FROM {SCHEMA}.runs WHERE run_id = %s"
         dags = {dag for (dag,) in connection.execute(asked, (run_id,)).fetchall()}
     if len(dags) > 1:
         raise ParameterError(

@@ -20,6 +20,7 @@ from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import DualWriteError, PreflightError
 from dualwrite.model.windows import LONG_AGO, Window
 from dualwrite.postgres import Connection, privileges
+from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.remembered import schema, watermarks
 
 MINIMUM = {
@@ -226,19 +227,19 @@ def _migrations(connection: Connection) -> Generator[Line, None, bool]:
         with postgres.transaction(connection, read_only=True):
             schema.require_tables(connection)
             missing = [
-                *(schema.missing_grants(connection, writes=True) or schema.shared_with(connection)),
+                *schema.missing_grants(connection, writes=True),
                 *privileges.missing_on_database(connection, "TEMPORARY"),
             ]
     except PreflightError:
         return False
     except postgres.Error as error:
         yield Line(
-            "schema dualwrite",
+            f"schema {SCHEMA}",
             f"{postgres.condition(error)}. Grant the role what {settings.role_file('data.sql')} says.",
         )
         return False
     for fault in missing:
-        yield Line("schema dualwrite", fault)
+        yield Line(f"schema {SCHEMA}", fault)
     return not missing
 
 

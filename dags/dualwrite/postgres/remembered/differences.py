@@ -13,6 +13,7 @@ from dualwrite.model.named import Named
 from dualwrite.model.run_report import OpenLine
 from dualwrite.model.verdicts import OBSTACLES, Excuse, Finding, Verdict, reason_of
 from dualwrite.postgres.connection import Connection, Jsonb, sql
+from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.session import Session
 from dualwrite.postgres.text import restored, stored
 
@@ -60,7 +61,7 @@ def _difference_of(row: Sequence[Any]) -> OpenDifference:
 def open_differences(connection: Connection, collection: str) -> list[OpenDifference]:
     """All that is open in a collection, the excused ones too, oldest first."""
     rows = connection.execute(
-        f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s ORDER BY first_seen, key",
+        f"SELECT {_DIFFERENCE} FROM {SCHEMA}.open_differences WHERE collection = %s ORDER BY first_seen, key",
         (collection,),
     ).fetchall()
     return [_difference_of(row) for row in rows]
@@ -71,7 +72,7 @@ def differences_at(connection: Connection, collection: str, labels: Sequence[str
     found: dict[str, OpenDifference] = {}
     for start in range(0, len(labels), AT_ONCE):
         rows = connection.execute(
-            f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s AND key = ANY(%s)",
+            f"SELECT {_DIFFERENCE} FROM {SCHEMA}.open_differences WHERE collection = %s AND key = ANY(%s)",
             (collection, list(labels[start : start + AT_ONCE])),
         ).fetchall()
         found.update((d.label, d) for d in map(_difference_of, rows))
@@ -87,7 +88,7 @@ def in_pages(
     while True:
         with transaction() as connection:
             rows = connection.execute(
-                f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s AND key > %s ORDER BY key LIMIT %s",
+                f"SELECT {_DIFFERENCE} FROM {SCHEMA}.open_differences WHERE collection = %s AND key > %s ORDER BY key LIMIT %s",
                 (collection, after, size),
             ).fetchall()
         page = [_difference_of(row) for row in rows]
@@ -101,7 +102,7 @@ def in_pages(
 def excused_differences(connection: Connection, collection: str) -> list[OpenDifference]:
     """The excused differences, as they were last seen."""
     rows = connection.execute(
-        f"SELECT {_DIFFERENCE} FROM dualwrite.open_differences WHERE collection = %s AND excused_by IS NOT NULL ORDER BY key",
+        f"SELECT {_DIFFERENCE} FROM {SCHEMA}.open_differences WHERE collection = %s AND excused_by IS NOT NULL ORDER BY key",
         (collection,),
     ).fetchall()
     return [_difference_of(row) for row in rows]
@@ -119,11 +120,11 @@ class Known:
     """Labels of what was in flight or rejected at the last look and isn't excused, those seen longest ago first."""
 
 
-_KNOWN = sql.SQL("""
+_KNOWN = sql.SQL(f"""
     SELECT key, requires IS NULL,
       excused_by IS NULL AND requires IS NULL AND verdict IN ('in_flight', 'rejected') AND run_id IS DISTINCT FROM %(but)s,
       excused_by IS NOT NULL, excused_verdict, excused_finding_reason
-    FROM dualwrite.open_differences WHERE collection = %(collection)s ORDER BY last_seen, key
+    FROM {SCHEMA}.open_differences WHERE collection = %(collection)s ORDER BY last_seen, key
 """)
 
 
@@ -143,8 +144,8 @@ def missed_while_off(session: Session, since: datetime) -> dict[str, int]:
     return dict(session.fetch(_MISSED_WHILE_OFF, {"since": since}))
 
 
-_MISSED_WHILE_OFF = sql.SQL("""
-    SELECT collection, count(*) FROM dualwrite.open_differences
+_MISSED_WHILE_OFF = sql.SQL(f"""
+    SELECT collection, count(*) FROM {SCHEMA}.open_differences
     WHERE cause = 'dual_write_off' AND verdict IN ('missing', 'in_flight') AND first_seen >= %(since)s GROUP BY 1
 """)
 
@@ -162,7 +163,7 @@ def waiting(connection: Connection, collection: str, run_id: str, grace: timedel
     """The open differences that aren't excused, without rejections that this run has counted already."""
     row = connection.execute(
         "SELECT count(*), count(*) FILTER (WHERE verdict = 'in_flight' AND last_seen > clock_timestamp() - %(grace)s) "
-        "FROM dualwrite.open_differences WHERE collection = %(name)s AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)",
+        f"FROM {SCHEMA}.open_differences WHERE collection = %(name)s AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)",
         {"name": collection, "run": run_id, "grace": grace},
     ).fetchone()
     assert row is not None
@@ -186,8 +187,8 @@ def due(connection: Connection, collections: Sequence[str], run_id: str, limit: 
     Rejections that this run has found itself need no second look.
     """
     parameters = {"names": list(collections), "run": run_id, "limit": limit}
-    candidates = """
-        dualwrite.open_differences
+    candidates = f"""
+        {SCHEMA}.open_differences
         WHERE collection = ANY(%(names)s) AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s)
     """
     looked = "ORDER BY verdict <> 'in_flight', verdict = 'in_flight' AND run_id <> %(run)s, last_seen, collection, key"
@@ -210,7 +211,7 @@ def named(connection: Connection, collection: str, what: Named) -> list[OpenDiff
     """A collection's open differences that are named and not excused."""
     rows = connection.execute(
         f"""
-        SELECT {_DIFFERENCE} FROM dualwrite.open_differences
+        SELECT {_DIFFERENCE} FROM {SCHEMA}.open_differences
         WHERE collection = %s AND excused_by IS NULL AND (key = ANY(%s) OR verdict = ANY(%s)) ORDER BY first_seen, key
         """,
         (collection, list(what.keys), list(what.verdicts)),
@@ -221,8 +222,8 @@ def named(connection: Connection, collection: str, what: Named) -> list[OpenDiff
 def going_with(connection: Connection, paths: Sequence[str]) -> list[tuple[str | None, str, str]]:
     """Open differences, not excused, that exist only because a document at one of these paths is gone: that path, collection and label."""
     rows = connection.execute(
-        """
-        SELECT requires, collection, key FROM dualwrite.open_differences
+        f"""
+        SELECT requires, collection, key FROM {SCHEMA}.open_differences
         WHERE requires = ANY(%s) AND excused_by IS NULL ORDER BY collection, key
         """,
         ([stored(path) for path in paths],),
@@ -261,8 +262,8 @@ def _remembered(collection: str, finding: Finding, run_id: str) -> dict[str, Any
     }
 
 
-_REMEMBER = """
-INSERT INTO dualwrite.open_differences AS d (
+_REMEMBER = f"""
+INSERT INTO {SCHEMA}.open_differences AS d (
   collection, key, path, requires, row_key, verdict, cause, op_id, op_time, reason, columns, first_seen, last_seen, run_id,
   fingerprint
 )
@@ -320,19 +321,19 @@ def _close(connection: Connection, collection: str, labels: list[str]) -> int:
     # The journal's rows look their difference up one by one, through its key. As a join, the planner is free to compare each
     # with each, and does if the tables have no statistics yet: after an outage, in the run that repairs it.
     return connection.execute(
-        """
+        f"""
         WITH told AS (
-          UPDATE dualwrite.repair_journal j SET row_xmin = coalesce(j.row_xmin, j.xmin::text), cause = (
-            SELECT d.cause FROM dualwrite.open_differences d WHERE d.collection = j.collection AND d.key = j.key
+          UPDATE {SCHEMA}.repair_journal j SET row_xmin = coalesce(j.row_xmin, j.xmin::text), cause = (
+            SELECT d.cause FROM {SCHEMA}.open_differences d WHERE d.collection = j.collection AND d.key = j.key
           )
           WHERE j.collection = %(collection)s AND j.key = ANY(%(labels)s) AND j.cause IS NULL
             AND j.written_at > now() - interval '2 days'
             AND j.written_at >= (
-              SELECT d.first_seen FROM dualwrite.open_differences d
+              SELECT d.first_seen FROM {SCHEMA}.open_differences d
               WHERE d.collection = j.collection AND d.key = j.key AND d.cause IS NOT NULL
             )
         )
-        DELETE FROM dualwrite.open_differences WHERE collection = %(collection)s AND key = ANY(%(labels)s)
+        DELETE FROM {SCHEMA}.open_differences WHERE collection = %(collection)s AND key = ANY(%(labels)s)
         """,
         {"collection": collection, "labels": labels},
     ).rowcount
@@ -342,7 +343,7 @@ def relabel(connection: Connection, collection: str, prefix: str, label_of: Call
     """Gives the open differences of rows (labels with this prefix) the labels that their keys have now: an earlier version
     called some by their content. What a person accepted stays accepted."""
     rows = connection.execute(
-        "SELECT key, ARRAY(SELECT jsonb_array_elements_text(row_key)) FROM dualwrite.open_differences "
+        f"SELECT key, ARRAY(SELECT jsonb_array_elements_text(row_key)) FROM {SCHEMA}.open_differences "
         "WHERE collection = %s AND row_key IS NOT NULL AND starts_with(key, %s) AND key !~ '~[0-9a-f]{16}'",
         (collection, prefix),
     ).fetchall()
@@ -351,8 +352,8 @@ def relabel(connection: Connection, collection: str, prefix: str, label_of: Call
         if old != new:
             given = {"collection": collection, "old": old, "new": new}
             connection.execute(
-                "UPDATE dualwrite.open_differences SET key = %(new)s WHERE collection = %(collection)s AND key = %(old)s AND NOT "
-                "EXISTS (SELECT FROM dualwrite.open_differences WHERE collection = %(collection)s AND key = %(new)s)",
+                f"UPDATE {SCHEMA}.open_differences SET key = %(new)s WHERE collection = %(collection)s AND key = %(old)s AND NOT "
+                f"EXISTS (SELECT FROM {SCHEMA}.open_differences WHERE collection = %(collection)s AND key = %(new)s)",
                 given,
             )
 
@@ -382,10 +383,10 @@ def listed(connection: Connection, limit: int) -> tuple[list[list[Any]], int]:
     """The open differences that are drift or in flight, excused ones last, then the oldest first: at most `limit`, and how many there
     are. Ids, paths and names of columns, no content."""
     rows = connection.execute(
-        """
+        f"""
         SELECT collection, key, verdict, reason, cause, columns, path, requires, first_seen, excused_by,
           left(excuse_reason, 500), excused_at, count(*) OVER ()
-        FROM dualwrite.open_differences WHERE reason IS DISTINCT FROM 'excused_in_advance'
+        FROM {SCHEMA}.open_differences WHERE reason IS DISTINCT FROM 'excused_in_advance'
         ORDER BY excused_by IS NOT NULL, first_seen, collection, key LIMIT %s
         """,
         (limit,),
@@ -400,9 +401,9 @@ def listed(connection: Connection, limit: int) -> tuple[list[list[Any]], int]:
 def open_keys(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, OpenKey]:
     """What is open at these labels, as it may be told: ids, paths and names of columns."""
     rows = connection.execute(
-        """
+        f"""
         SELECT key, verdict, reason, cause, columns, path, first_seen, last_seen, run_id, excused_by, left(excuse_reason, 500), excused_at
-        FROM dualwrite.open_differences WHERE collection = %s AND key = ANY(%s)
+        FROM {SCHEMA}.open_differences WHERE collection = %s AND key = ANY(%s)
         """,
         (collection, list(labels)),
     ).fetchall()
@@ -427,8 +428,8 @@ def open_keys(connection: Connection, collection: str, labels: Sequence[str]) ->
 def open_columns(connection: Connection, most: int) -> dict[str, dict[str, int]]:
     """In how many open stale rows, excused ones left out, each column differs: by collection, the commonest `most` columns of each."""
     rows = connection.execute(
-        """
-        SELECT collection, name, count(*) FROM dualwrite.open_differences, unnest(columns) AS name
+        f"""
+        SELECT collection, name, count(*) FROM {SCHEMA}.open_differences, unnest(columns) AS name
         WHERE verdict = 'stale' AND excused_by IS NULL GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2
         """
     ).fetchall()
@@ -444,10 +445,10 @@ def open_counts(connection: Connection) -> list[OpenLine]:
     """Counts of open differences by collection, verdict, reason, cause and whether they are excused, with the time that the
     first was seen. Rejections' reasons, of which there are many, are left out."""
     rows = connection.execute(
-        """
+        f"""
         SELECT collection, verdict, CASE WHEN verdict <> 'rejected' THEN reason END, coalesce(cause, 'unknown'),
           excused_by IS NOT NULL, count(*), min(first_seen)
-        FROM dualwrite.open_differences GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 4, 5, 3
+        FROM {SCHEMA}.open_differences GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 4, 5, 3
         """
     ).fetchall()
     return [

@@ -11,13 +11,14 @@ from dualwrite.model.named import VERDICTS
 from dualwrite.model.run_report import GivenExcuse
 from dualwrite.model.verdicts import DRIFT, Excuse
 from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.own_schema import SCHEMA
 
 
 def excuses_of(connection: Connection, collection: str) -> dict[str, Excuse]:
     """The keys of this collection whose difference a person accepted, and what the excuse holds for."""
     rows = connection.execute(
-        """
-        SELECT key, excused_verdict, excused_finding_reason FROM dualwrite.open_differences
+        f"""
+        SELECT key, excused_verdict, excused_finding_reason FROM {SCHEMA}.open_differences
         WHERE collection = %s AND excused_by IS NOT NULL
         """,
         (collection,),
@@ -29,8 +30,8 @@ def excuses_among(connection: Connection, collection: str, labels: Sequence[str]
     """The excuses of these keys. To be asked in each writing transaction: an excused difference is
     never repaired, and it may have been excused since the run began."""
     rows = connection.execute(
-        """
-        SELECT key, excused_verdict, excused_finding_reason FROM dualwrite.open_differences
+        f"""
+        SELECT key, excused_verdict, excused_finding_reason FROM {SCHEMA}.open_differences
         WHERE collection = %s AND key = ANY(%s) AND excused_by IS NOT NULL
         """,
         (collection, list(labels)),
@@ -78,7 +79,7 @@ def refuse_ambiguous(connection: Connection, named: Iterable[tuple[str, str]]) -
     """Raises ParameterError if a verdict's name is also the key of an open difference: the excuse would cover more than was
     meant."""
     for collection, word in named:
-        asked = "SELECT 1 FROM dualwrite.open_differences WHERE collection = %s AND key = %s"
+        asked = f"SELECT 1 FROM {SCHEMA}.open_differences WHERE collection = %s AND key = %s"
         if word in VERDICTS and connection.execute(asked, (collection, word)).fetchone():
             raise ParameterError(
                 f"{collection}:{word} could mean all that is {word}, or the open difference whose key is {word}. Name the "
@@ -86,14 +87,14 @@ def refuse_ambiguous(connection: Connection, named: Iterable[tuple[str, str]]) -
             )
 
 
-_EXCUSE_ALL = """
-UPDATE dualwrite.open_differences
+_EXCUSE_ALL = f"""
+UPDATE {SCHEMA}.open_differences
 SET excused_by = %(by)s, excuse_reason = %(why)s, excused_at = now(), excused_verdict = verdict, excused_finding_reason = reason
 WHERE collection = %(collection)s AND excused_by IS NULL AND verdict = ANY(%(drift)s)
   AND first_seen <= coalesce(%(asked)s::timestamptz, first_seen)
 """
-_EXCUSE = """
-INSERT INTO dualwrite.open_differences AS d (
+_EXCUSE = f"""
+INSERT INTO {SCHEMA}.open_differences AS d (
   collection, key, verdict, reason, first_seen, last_seen, run_id, excused_by, excuse_reason, excused_at
 )
 VALUES (%(collection)s, %(key)s, 'in_flight', 'excused_in_advance', now(), now(), %(run)s, %(by)s, %(why)s, now())
@@ -118,13 +119,13 @@ def unexcuse(connection: Connection, named: Iterable[tuple[str, str]]) -> dict[s
     return {name: n for name, n in number.items() if n}
 
 
-_FORGET_EXCUSED_IN_ADVANCE = """
-DELETE FROM dualwrite.open_differences
+_FORGET_EXCUSED_IN_ADVANCE = f"""
+DELETE FROM {SCHEMA}.open_differences
 WHERE collection = %(collection)s AND (key = %(key)s OR %(key)s = '*') AND excused_by IS NOT NULL
   AND verdict = 'in_flight' AND reason = 'excused_in_advance'
 """
-_UNEXCUSE = """
-UPDATE dualwrite.open_differences
+_UNEXCUSE = f"""
+UPDATE {SCHEMA}.open_differences
 SET excused_by = NULL, excuse_reason = NULL, excused_at = NULL, excused_verdict = NULL, excused_finding_reason = NULL
 WHERE collection = %(collection)s AND (key = %(key)s OR %(key)s = '*' OR excused_verdict = %(key)s) AND excused_by IS NOT NULL
 """
@@ -134,10 +135,10 @@ def latest(connection: Connection, limit: int) -> list[GivenExcuse]:
     """The differences that a person accepted, the latest first: who, why and since when. Long keys and reasons are cut,
     with an ellipsis: reports are kept small."""
     rows = connection.execute(
-        """
+        f"""
         SELECT collection, CASE WHEN length(key) > 120 THEN left(key, 119) || '…' ELSE key END, verdict, excused_by,
           CASE WHEN length(excuse_reason) > 120 THEN left(excuse_reason, 119) || '…' ELSE excuse_reason END, excused_at
-        FROM dualwrite.open_differences
+        FROM {SCHEMA}.open_differences
         WHERE excused_by IS NOT NULL
         ORDER BY excused_at DESC, collection, key
         LIMIT %s

@@ -13,13 +13,14 @@ from datetime import timedelta
 from uuid import UUID
 
 from dualwrite.postgres.connection import Connection, sql
+from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.session import Session
 
 _AT_ONCE = 10_000
 _KEPT = timedelta(days=2)
 
-_KNOWN = sql.SQL("""
-    SELECT key FROM dualwrite.gone_documents WHERE key = ANY(%(keys)s::uuid[]) AND asked_at > now() - %(within)s::interval
+_KNOWN = sql.SQL(f"""
+    SELECT key FROM {SCHEMA}.gone_documents WHERE key = ANY(%(keys)s::uuid[]) AND asked_at > now() - %(within)s::interval
 """)
 
 
@@ -43,10 +44,10 @@ def remember(connection: Connection, documents: Iterable[tuple[str, str]]) -> No
     keys = [_digest(*document) for document in documents]
     if not keys:
         return
-    connection.execute("DELETE FROM dualwrite.gone_documents WHERE asked_at < now() - %s", (_KEPT,))
+    connection.execute(f"DELETE FROM {SCHEMA}.gone_documents WHERE asked_at < now() - %s", (_KEPT,))
     for start in range(0, len(keys), _AT_ONCE):
         connection.execute(
-            "INSERT INTO dualwrite.gone_documents (key) SELECT unnest(%s::uuid[]) "
+            f"INSERT INTO {SCHEMA}.gone_documents (key) SELECT unnest(%s::uuid[]) "
             "ON CONFLICT (key) DO UPDATE SET asked_at = excluded.asked_at",
             (keys[start : start + _AT_ONCE],),
         )

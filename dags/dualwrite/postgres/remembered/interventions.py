@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from dualwrite.model.run_report import Intervention
 from dualwrite.postgres.connection import Connection, Jsonb
+from dualwrite.postgres.own_schema import SCHEMA
 
 Kind = Literal["repair", "backfill", "excuse", "unexcuse", "undo", "approval", "rejection", "migration"]
 WRITING = ("repair", "backfill", "undo")
@@ -26,8 +27,8 @@ def keep(
 ) -> None:
     """Keeps that a person did this. A task that is done again replaces its line, but not the time."""
     connection.execute(
-        """
-        INSERT INTO dualwrite.interventions (dag_id, run_id, kind, person, reason, numbers) VALUES (%s, %s, %s, %s, %s, %s)
+        f"""
+        INSERT INTO {SCHEMA}.interventions (dag_id, run_id, kind, person, reason, numbers) VALUES (%s, %s, %s, %s, %s, %s)
         ON CONFLICT (dag_id, run_id, kind) DO UPDATE
           SET person = excluded.person, reason = excluded.reason, numbers = excluded.numbers
         """,
@@ -41,8 +42,8 @@ FROM (
   SELECT run_id, collection, jsonb_object_agg(action, rows) AS actions, max(at) AS at, sum(rows) AS rows, sum(undone) AS undone
   FROM (
     SELECT j.run_id, j.collection, j.action, count(DISTINCT j.row_key) AS rows, max(j.written_at) AS at,
-      count(DISTINCT j.row_key) FILTER (WHERE EXISTS (SELECT FROM dualwrite.repair_journal u WHERE u.undoes = j.id)) AS undone
-    FROM dualwrite.repair_journal j WHERE j.run_id = ANY({runs}) GROUP BY 1, 2, 3
+      count(DISTINCT j.row_key) FILTER (WHERE EXISTS (SELECT FROM {schema}.repair_journal u WHERE u.undoes = j.id)) AS undone
+    FROM {schema}.repair_journal j WHERE j.run_id = ANY({runs}) GROUP BY 1, 2, 3
   ) actions GROUP BY 1, 2
 ) j GROUP BY 1
 """
@@ -50,10 +51,10 @@ FROM (
 
 def settle(connection: Connection, dag_id: str, run_id: str) -> None:
     """Keeps how many rows a run wrote, by collection and action, for when its journal is pruned."""
-    written = _WRITTEN.format(runs="ARRAY[%(run)s]")
+    written = _WRITTEN.format(schema=SCHEMA, runs="ARRAY[%(run)s]")
     connection.execute(
         f"""
-        UPDATE dualwrite.interventions i SET numbers = w.numbers FROM ({written}) w
+        UPDATE {SCHEMA}.interventions i SET numbers = w.numbers FROM ({written}) w
         WHERE i.dag_id = %(dag)s AND i.run_id = %(run)s AND i.kind = ANY(%(kinds)s)
         """,
         {"dag": dag_id, "run": run_id, "kinds": list(WRITING)},
@@ -64,13 +65,13 @@ def latest(connection: Connection, limit: int) -> list[Intervention]:
     """The last interventions, the latest first: numbers by collection (of those that wrote: and action), how many rows the journal
     still has, and how many of them were taken back. A long reason is cut: reports are kept small. Scheduled repairs are among them if they
     wrote something."""
-    written = _WRITTEN.format(runs="ARRAY(SELECT run_id FROM lately)")
+    written = _WRITTEN.format(schema=SCHEMA, runs="ARRAY(SELECT run_id FROM lately)")
     rows = connection.execute(
         f"""
         WITH lately AS (
-          SELECT * FROM dualwrite.interventions i
+          SELECT * FROM {SCHEMA}.interventions i
           WHERE NOT (i.person = %(schedule)s AND i.numbers = '{{}}' AND NOT EXISTS (
-            SELECT FROM dualwrite.repair_journal j WHERE j.run_id = i.run_id
+            SELECT FROM {SCHEMA}.repair_journal j WHERE j.run_id = i.run_id
           ))
           ORDER BY at DESC, run_id, kind LIMIT %(limit)s
         ), written AS ({written})
@@ -101,4 +102,4 @@ def latest(connection: Connection, limit: int) -> list[Intervention]:
 
 def prune(connection: Connection, days: int) -> None:
     """Forgets interventions older than `days`."""
-    connection.execute("DELETE FROM dualwrite.interventions WHERE at < now() - make_interval(days => %s)", (days,))
+    connection.execute(f"DELETE FROM {SCHEMA}.interventions WHERE at < now() - make_interval(days => %s)", (days,))

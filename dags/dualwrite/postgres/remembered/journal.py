@@ -14,6 +14,7 @@ from dualwrite.model.errors import TargetError
 from dualwrite.model.history import Written
 from dualwrite.model.run_report import RepairedLately
 from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.text import restored
 
 
@@ -31,9 +32,9 @@ class JournalEntry:
 def unconfirmed(connection: Connection, collection: str) -> list[JournalEntry]:
     """Writes in this collection that no run has confirmed, oldest first."""
     rows = connection.execute(
-        """
+        f"""
         SELECT id, key, path, action, ARRAY(SELECT jsonb_array_elements_text(row_key))
-        FROM dualwrite.repair_journal
+        FROM {SCHEMA}.repair_journal
         WHERE collection = %s AND confirmed_at IS NULL
         ORDER BY id
         """,
@@ -48,19 +49,19 @@ def confirm(connection: Connection, ids: Sequence[int]) -> None:
     Raises TargetError if one of them is gone: then so is its write, and nothing was confirmed.
     """
     row = connection.execute(
-        """
+        f"""
         WITH confirmed AS (
-          UPDATE dualwrite.repair_journal SET confirmed_at = clock_timestamp(), row_xmin = coalesce(row_xmin, xmin::text)
+          UPDATE {SCHEMA}.repair_journal SET confirmed_at = clock_timestamp(), row_xmin = coalesce(row_xmin, xmin::text)
           WHERE id = ANY(%(ids)s) AND confirmed_at IS NULL
         )
-        SELECT count(*) FROM dualwrite.repair_journal WHERE id = ANY(%(ids)s)
+        SELECT count(*) FROM {SCHEMA}.repair_journal WHERE id = ANY(%(ids)s)
         """,
         {"ids": list(ids)},
     ).fetchone()
     assert row is not None
     if gone := len(set(ids)) - row[0]:
         raise TargetError(
-            f"The target lost {gone:,} writes that this run had committed, with their rows in dualwrite.repair_journal: it failed "
+            f"The target lost {gone:,} writes that this run had committed, with their rows in {SCHEMA}.repair_journal: it failed "
             "over to a server that lagged, or was restored. Run again: what is missing there now is found and written."
         )
 
@@ -69,11 +70,11 @@ def written_by(connection: Connection, run_id: str) -> Counter[tuple[str, str]]:
     """How many keys a run has written so far, by collection and action. What it inserted and then updated was not there
     before: a key counts once, by what was done to it first."""
     rows = connection.execute(
-        """
+        f"""
         SELECT collection, action, count(*)
         FROM (
           SELECT DISTINCT ON (collection, key) collection, action
-          FROM dualwrite.repair_journal
+          FROM {SCHEMA}.repair_journal
           WHERE run_id = %s
           ORDER BY collection, key, id
         ) first
@@ -87,7 +88,7 @@ def written_by(connection: Connection, run_id: str) -> Counter[tuple[str, str]]:
 def written_among(connection: Connection, run_id: str, collection: str, labels: Sequence[str]) -> set[str]:
     """Those of the labels that a run has written."""
     rows = connection.execute(
-        "SELECT key FROM dualwrite.repair_journal WHERE run_id = %s AND collection = %s AND key = ANY(%s)",
+        f"SELECT key FROM {SCHEMA}.repair_journal WHERE run_id = %s AND collection = %s AND key = ANY(%s)",
         (run_id, collection, list(labels)),
     ).fetchall()
     return {label for (label,) in rows}
@@ -117,15 +118,15 @@ def repaired_lately(connection: Connection, dag_id: str, run_id: str) -> list[Re
     """How many rows a DAG's runs repaired in the last 24 hours, by collection and cause, from the journal. A key that was written
     several times counts once a run."""
     rows = connection.execute(
-        """
+        f"""
         SELECT collection, cause, count(*), count(*) FILTER (WHERE unattended), count(*) FILTER (WHERE run_id = %(run)s)
         FROM (
           SELECT DISTINCT j.collection, j.key, j.run_id, r.unattended, coalesce(j.cause, d.cause, 'unknown') AS cause
-          FROM dualwrite.repair_journal j
+          FROM {SCHEMA}.repair_journal j
           JOIN (
-            SELECT run_id, bool_or(unattended) AS unattended FROM dualwrite.runs WHERE dag_id = %(dag)s GROUP BY run_id
+            SELECT run_id, bool_or(unattended) AS unattended FROM {SCHEMA}.runs WHERE dag_id = %(dag)s GROUP BY run_id
           ) r USING (run_id)
-          LEFT JOIN dualwrite.open_differences d ON d.collection = j.collection AND d.key = j.key
+          LEFT JOIN {SCHEMA}.open_differences d ON d.collection = j.collection AND d.key = j.key
           WHERE j.written_at > now() - interval '24 hours' AND j.undoes IS NULL
         ) written
         GROUP BY 1, 2 ORDER BY 1, 2
@@ -138,9 +139,9 @@ def repaired_lately(connection: Connection, dag_id: str, run_id: str) -> list[Re
 def of_key(connection: Connection, collection: str, label: str, limit: int = 20) -> list[Written]:
     """What was written at a key, the latest first, without content."""
     rows = connection.execute(
-        """
+        f"""
         SELECT written_at, action, run_id, confirmed_at IS NOT NULL, undoes IS NOT NULL
-        FROM dualwrite.repair_journal WHERE collection = %s AND key = %s ORDER BY id DESC LIMIT %s
+        FROM {SCHEMA}.repair_journal WHERE collection = %s AND key = %s ORDER BY id DESC LIMIT %s
         """,
         (collection, label, limit),
     ).fetchall()
@@ -163,15 +164,15 @@ def prune(connection: Connection, days: int) -> int:
     sql/optional/prune.sql is the same for a time in which no DAG runs.
     """
     connection.execute(
-        """
-        UPDATE dualwrite.repair_journal SET row_before = NULL, row_xmin = coalesce(row_xmin, xmin::text)
+        f"""
+        UPDATE {SCHEMA}.repair_journal SET row_before = NULL, row_xmin = coalesce(row_xmin, xmin::text)
         WHERE confirmed_at IS NULL AND row_before IS NOT NULL AND written_at < now() - make_interval(days => %s)
         """,
         (days,),
     )
     return connection.execute(
-        """
-        DELETE FROM dualwrite.repair_journal
+        f"""
+        DELETE FROM {SCHEMA}.repair_journal
         WHERE confirmed_at IS NOT NULL AND written_at < now() - make_interval(days => %s)
         """,
         (days,),

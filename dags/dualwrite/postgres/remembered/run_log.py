@@ -12,12 +12,13 @@ from dualwrite.model.run_report import Day, PastRun
 from dualwrite.model.windows import Window
 from dualwrite.postgres import privileges
 from dualwrite.postgres.connection import Connection, Jsonb, sql
+from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.session import Session
 
 
 def can_record(connection: Connection) -> bool:
     """Whether the role may keep a run's counts: a dry run does so if it may."""
-    return not privileges.missing_grants(connection, {"dualwrite.runs": ("INSERT", "UPDATE")})
+    return not privileges.missing_grants(connection, {f"{SCHEMA}.runs": ("INSERT", "UPDATE")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,11 @@ def record(connection: Connection, report: CollectionReport, work: Work) -> None
         "slice": work.part,
         **report.logged(),
     }
-    connection.execute(_RECORD.format(**_columns(line)), line)
+    connection.execute(_RECORD.format(schema=SCHEMA, **_columns(line)), line)
 
 
 _RECORD = """
-INSERT INTO dualwrite.runs ({columns})
+INSERT INTO {schema}.runs ({columns})
 VALUES ({values})
 ON CONFLICT (dag_id, run_id, collection, phase, slice) DO UPDATE SET {replaced}, recorded_at = now()
 """
@@ -77,15 +78,15 @@ def _columns(line: Iterable[str]) -> dict[str, str]:
 def billed(connection: Connection, dag_id: str, run_id: str) -> int:
     """Reads that a run's tasks have recorded so far."""
     row = connection.execute(
-        "SELECT coalesce(sum(billed_reads), 0)::int8 FROM dualwrite.runs WHERE dag_id = %s AND run_id = %s",
+        f"SELECT coalesce(sum(billed_reads), 0)::int8 FROM {SCHEMA}.runs WHERE dag_id = %s AND run_id = %s",
         (dag_id, run_id),
     ).fetchone()
     assert row is not None
     return int(row[0])
 
 
-_PROOF_READS = sql.SQL("""
-    SELECT coalesce(sum(proof_reads), 0)::int8 FROM dualwrite.runs
+_PROOF_READS = sql.SQL(f"""
+    SELECT coalesce(sum(proof_reads), 0)::int8 FROM {SCHEMA}.runs
     WHERE dag_id = %(dag)s AND unattended AND recorded_at > now() - interval '1 day'
 """)
 
@@ -103,10 +104,10 @@ def without_rows(session: Session, dag_id: str, run_id: str) -> dict[str, int]:
     return dict(session.fetch(_WITHOUT_ROWS, {"dag": dag_id, "run": run_id}))
 
 
-_WITHOUT_ROWS = sql.SQL("""
+_WITHOUT_ROWS = sql.SQL(f"""
     SELECT collection, sum(
       (counts ->> 'orphan')::int8 + (counts ->> 'duplicate')::int8 + coalesce((counts ->> 'left_out')::int8, 0)
-    )::int8 FROM dualwrite.runs
+    )::int8 FROM {SCHEMA}.runs
     WHERE dag_id = %(dag)s AND run_id = %(run)s AND phase = 'compare' GROUP BY 1
 """)
 
@@ -114,14 +115,14 @@ _WITHOUT_ROWS = sql.SQL("""
 def prune(connection: Connection, days: int) -> int:
     """Drops runs older than `days`; returns how many lines."""
     return connection.execute(
-        "DELETE FROM dualwrite.runs WHERE recorded_at < now() - make_interval(days => %s)", (days,)
+        f"DELETE FROM {SCHEMA}.runs WHERE recorded_at < now() - make_interval(days => %s)", (days,)
     ).rowcount
 
 
 def last_run(connection: Connection, dag_id: str, *, but: str) -> str | None:
     """The run that left the last line, apart from this one; None if there is none."""
     row = connection.execute(
-        "SELECT run_id FROM dualwrite.runs WHERE dag_id = %s AND run_id <> %s ORDER BY id DESC LIMIT 1", (dag_id, but)
+        f"SELECT run_id FROM {SCHEMA}.runs WHERE dag_id = %s AND run_id <> %s ORDER BY id DESC LIMIT 1", (dag_id, but)
     ).fetchone()
     return str(row[0]) if row else None
 
@@ -129,7 +130,7 @@ def last_run(connection: Connection, dag_id: str, *, but: str) -> str | None:
 def history(connection: Connection, dag_id: str, limit: int = 200) -> list[PastRun]:
     """The last runs in short form, newest first: the sums over all collections."""
     rows = connection.execute(
-        """
+        f"""
         SELECT run_id, max(recorded_at), sum(examined) FILTER (WHERE looked),
           sum((counts ->> 'missing')::int8) FILTER (WHERE looked),
           sum((counts ->> 'stale')::int8) FILTER (WHERE looked),
@@ -139,7 +140,7 @@ def history(connection: Connection, dag_id: str, limit: int = 200) -> list[PastR
           sum(inserted + updated + deleted), sum(billed_reads), count(*) FILTER (WHERE outcome = 'not_examined')
         FROM (
           SELECT *, phase IN ('compare', 'second_look') AS looked
-          FROM dualwrite.runs WHERE dag_id = %s
+          FROM {SCHEMA}.runs WHERE dag_id = %s
           ORDER BY id DESC LIMIT %s
         ) lately
         GROUP BY run_id ORDER BY 2 DESC LIMIT %s
@@ -158,13 +159,13 @@ def days(connection: Connection, dag_id: str, number: int) -> list[Day]:
     """The last days (UTC), today first, each with how many runs compared, whether all of them were clean (see `clean_days`; None:
     there was none), up to three that weren't, and the reads that all DAGs' tasks have recorded."""
     rows = connection.execute(
-        """
+        f"""
         WITH lines AS (
           SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, run_id, billed_reads,
             dag_id = %(dag)s AND phase IN ('compare', 'second_look') AS looked,
             outcome = 'examined' AND (counts ->> 'missing')::int8 = 0 AND (counts ->> 'stale')::int8 = 0
               AND (counts ->> 'extra')::int8 = 0 AS clean
-          FROM dualwrite.runs
+          FROM {SCHEMA}.runs
           WHERE recorded_at >= ((now() AT TIME ZONE 'UTC')::date - (%(number)s - 1)::int4) AT TIME ZONE 'UTC'
         )
         SELECT d.day, count(DISTINCT l.run_id) FILTER (WHERE l.looked), bool_and(l.clean) FILTER (WHERE l.looked),
@@ -185,12 +186,12 @@ def clean_days(connection: Connection, dag_id: str) -> list[tuple[date, bool]]:
     """The days (UTC) with runs, newest first, each with whether all of them examined everything and saw no drift.
     Rejections don't count here: they stay open until they are corrected or excused."""
     rows = connection.execute(
-        """
+        f"""
         SELECT (recorded_at AT TIME ZONE 'UTC')::date, bool_and(
           outcome = 'examined' AND (counts ->> 'missing')::int8 = 0 AND (counts ->> 'stale')::int8 = 0
           AND (counts ->> 'extra')::int8 = 0
         )
-        FROM dualwrite.runs
+        FROM {SCHEMA}.runs
         WHERE dag_id = %s AND phase IN ('compare', 'second_look')
         GROUP BY 1 ORDER BY 1 DESC
         """,

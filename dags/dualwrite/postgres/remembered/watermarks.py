@@ -7,12 +7,13 @@ from datetime import datetime
 
 from dualwrite.model.run_report import Age
 from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.target_clock import CLOCKS_APART
 
 
 def watermarks(connection: Connection) -> dict[str, tuple[datetime, datetime | None]]:
     """For each collection, up to when it was examined completely, and when it was last swept (UTC; None for never)."""
-    rows = connection.execute("SELECT collection, examined_until, swept_at FROM dualwrite.watermarks").fetchall()
+    rows = connection.execute(f"SELECT collection, examined_until, swept_at FROM {SCHEMA}.watermarks").fetchall()
     return {name: (until, swept) for name, until, swept in rows}
 
 
@@ -25,8 +26,8 @@ def advance(
     does, from such a run, is replaced.
     """
     connection.execute(
-        """
-        INSERT INTO dualwrite.watermarks AS w (collection, examined_until, swept_at, run_id)
+        f"""
+        INSERT INTO {SCHEMA}.watermarks AS w (collection, examined_until, swept_at, run_id)
         VALUES (
           %(collection)s,
           least(%(until)s, clock_timestamp()),
@@ -53,10 +54,10 @@ def lost(connection: Connection, collections: Sequence[str], until: datetime, ru
     """The collections whose mark isn't this run's and lies before `until`, which this run had committed: then the server has lost
     the run's commits (a failover to a replica that lagged, a restored backup)."""
     rows = connection.execute(
-        """
+        f"""
         SELECT name FROM unnest(%(names)s::text[]) AS name
         WHERE NOT EXISTS (
-          SELECT 1 FROM dualwrite.watermarks w
+          SELECT 1 FROM {SCHEMA}.watermarks w
           WHERE w.collection = name AND (w.run_id = %(run)s OR w.examined_until >= %(until)s)
         )
         """,
@@ -69,10 +70,10 @@ def ages(connection: Connection) -> dict[str, Age]:
     """For each collection, up to when it was examined completely and when it was last swept (UTC), and how many hours ago that
     is by the target's clock."""
     rows = connection.execute(
-        """
+        f"""
         SELECT collection, examined_until, swept_at, extract(epoch FROM now() - examined_until) / 3600,
           extract(epoch FROM now() - swept_at) / 3600
-        FROM dualwrite.watermarks
+        FROM {SCHEMA}.watermarks
         """
     ).fetchall()
     return {

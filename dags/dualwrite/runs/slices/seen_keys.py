@@ -25,6 +25,7 @@ from dualwrite.model.mapping import Cell, Key
 from dualwrite.postgres.conditions import Error, is_transient
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.fragments import as_text, key_after, raw_text, table_of
+from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Look:
         self.number = secrets.randbits(62)
         with target.transaction() as connection:
             connection.execute(
-                "INSERT INTO dualwrite.looks (id, dag_id, run_id, collection) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s)",
+                f"INSERT INTO {SCHEMA}.looks (id, dag_id, run_id, collection) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s)",
                 (self.number, dag_id, run_id, collection),
             )
 
@@ -83,7 +84,7 @@ class Look:
         """Writes the remaining keys to the target. If a commit's answer is lost, a page is written twice; that is harmless."""
         if not self._waiting:
             return
-        statement = "COPY dualwrite.seen_keys (look, key) FROM STDIN (FORMAT BINARY)"
+        statement = f"COPY {SCHEMA}.seen_keys (look, key) FROM STDIN (FORMAT BINARY)"
         with (
             self._target.transaction() as connection,
             connection.cursor() as cursor,
@@ -109,11 +110,12 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
         where = target.lookups(collection).where("t", *([beyond] if after else []))
         # OFFSET 0 makes Postgres read the page by the key's index first, then probe the other index for each of its rows.
         statement = sql.SQL(
-            "SELECT {texts}, NOT EXISTS (SELECT FROM dualwrite.seen_keys s WHERE s.key = {digest} AND s.look = ANY(%(looks)s)) "
+            "SELECT {texts}, NOT EXISTS (SELECT FROM {seen} s WHERE s.key = {digest} AND s.look = ANY(%(looks)s)) "
             "FROM (SELECT * FROM {table} t{where} ORDER BY {names} LIMIT %(limit)s OFFSET 0) t ORDER BY {names}"
         ).format(
             names=names,
             texts=texts,
+            seen=sql.Identifier(SCHEMA, "seen_keys"),
             digest=_digest_of(collection),
             table=table_of(collection),
             where=where,
@@ -149,7 +151,7 @@ def _seen(target: Target, digests: Sequence[UUID], looks: Sequence[int]) -> set[
         _require(connection, looks)
         for start in range(0, len(digests), _KEYS_AT_ONCE):
             rows = connection.execute(
-                "SELECT DISTINCT key FROM dualwrite.seen_keys WHERE key = ANY(%s) AND look = ANY(%s)",
+                f"SELECT DISTINCT key FROM {SCHEMA}.seen_keys WHERE key = ANY(%s) AND look = ANY(%s)",
                 (digests[start : start + _KEYS_AT_ONCE], list(looks)),
             ).fetchall()
             seen.update(key for (key,) in rows)
@@ -157,7 +159,7 @@ def _seen(target: Target, digests: Sequence[UUID], looks: Sequence[int]) -> set[
 
 
 def _require(connection: Connection, looks: Sequence[int]) -> None:
-    row = connection.execute("SELECT count(*) FROM dualwrite.looks WHERE id = ANY(%s)", (list(looks),)).fetchone()
+    row = connection.execute(f"SELECT count(*) FROM {SCHEMA}.looks WHERE id = ANY(%s)", (list(looks),)).fetchone()
     assert row is not None
     if row[0] != len(set(looks)):
         raise TargetError(
@@ -173,14 +175,14 @@ _DELETED_AT_ONCE = 500_000
 """Keys that one statement deletes, because a statement may take two minutes."""
 
 _ENDED = "((dag_id = %(dag)s AND (%(but)s::text IS NULL OR run_id <> %(but)s)) OR begun_at < now() - %(longest)s)"
-_LOOK_OF = "SELECT FROM dualwrite.looks l WHERE l.id = s.look"
+_LOOK_OF = f"SELECT FROM {SCHEMA}.looks l WHERE l.id = s.look"
 _ANY_TO_FORGET = sql.SQL(
-    f"SELECT 1 WHERE EXISTS (SELECT FROM dualwrite.looks WHERE {_ENDED}) "
-    "OR (EXISTS (SELECT FROM dualwrite.seen_keys) AND NOT EXISTS (SELECT FROM dualwrite.looks))"
+    f"SELECT 1 WHERE EXISTS (SELECT FROM {SCHEMA}.looks WHERE {_ENDED}) "
+    f"OR (EXISTS (SELECT FROM {SCHEMA}.seen_keys) AND NOT EXISTS (SELECT FROM {SCHEMA}.looks))"
 )
 _DELETE_KEYS = f"""
-DELETE FROM dualwrite.seen_keys WHERE ctid = ANY(ARRAY(
-  SELECT ctid FROM dualwrite.seen_keys s WHERE NOT EXISTS ({_LOOK_OF}) LIMIT %(limit)s
+DELETE FROM {SCHEMA}.seen_keys WHERE ctid = ANY(ARRAY(
+  SELECT ctid FROM {SCHEMA}.seen_keys s WHERE NOT EXISTS ({_LOOK_OF}) LIMIT %(limit)s
 ))
 """
 
@@ -197,11 +199,11 @@ def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
         if not target.fetch(_ANY_TO_FORGET, given):
             return
         with target.transaction() as connection:
-            connection.execute("LOCK TABLE dualwrite.looks IN SHARE ROW EXCLUSIVE MODE")
-            connection.execute(f"DELETE FROM dualwrite.looks WHERE {_ENDED}", given)
-            others = connection.execute("SELECT 1 FROM dualwrite.looks LIMIT 1").fetchone()
-            if others is None and connection.execute("SELECT 1 FROM dualwrite.seen_keys LIMIT 1").fetchone():
-                connection.execute("TRUNCATE dualwrite.seen_keys")
+            connection.execute(f"LOCK TABLE {SCHEMA}.looks IN SHARE ROW EXCLUSIVE MODE")
+            connection.execute(f"DELETE FROM {SCHEMA}.looks WHERE {_ENDED}", given)
+            others = connection.execute(f"SELECT 1 FROM {SCHEMA}.looks LIMIT 1").fetchone()
+            if others is None and connection.execute(f"SELECT 1 FROM {SCHEMA}.seen_keys LIMIT 1").fetchone():
+                connection.execute(f"TRUNCATE {SCHEMA}.seen_keys")
         while others is not None:
             # A look's line is there before its keys are, so keys without one belong to no look.
             with target.transaction() as connection:

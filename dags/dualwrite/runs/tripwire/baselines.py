@@ -6,13 +6,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from dualwrite.postgres.connection import Connection, sql
+from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.session import Session
 from dualwrite.runs.tripwire.baseline import Baseline
 
-_LOAD = sql.SQL("""
+_LOAD = sql.SQL(f"""
     SELECT field, edges, differences, untimed, sweep_called_at, sweep_due, stray, counted_at, coalesce(counted_seconds, 0),
       updated_at
-    FROM dualwrite.count_baselines WHERE collection = %(collection)s
+    FROM {SCHEMA}.count_baselines WHERE collection = %(collection)s
 """)
 
 
@@ -28,8 +29,8 @@ def load(session: Session, collection: str) -> Baseline | None:
 def save(connection: Connection, collection: str, baseline: Baseline, run_id: str) -> None:
     """Keeps a baseline, in the caller's transaction, which also keeps the differences."""
     connection.execute(
-        """
-        INSERT INTO dualwrite.count_baselines AS b (
+        f"""
+        INSERT INTO {SCHEMA}.count_baselines AS b (
           collection, field, edges, differences, untimed, sweep_called_at, sweep_due, stray, counted_at, counted_seconds,
           run_id
         )
@@ -66,19 +67,19 @@ def swept(connection: Connection, collection: str, baseline: Baseline | None, ru
         save(connection, collection, baseline, run_id)
         return
     connection.execute(
-        "UPDATE dualwrite.count_baselines SET sweep_due = false WHERE collection = %s AND sweep_due", (collection,)
+        f"UPDATE {SCHEMA}.count_baselines SET sweep_due = false WHERE collection = %s AND sweep_due", (collection,)
     )
 
 
 def counted(connection: Connection, collection: str, at: datetime, seconds: float) -> None:
     """Records when counts failed, and after how many seconds: the next try waits accordingly."""
     connection.execute(
-        "UPDATE dualwrite.count_baselines SET counted_at = %s, counted_seconds = %s WHERE collection = %s",
+        f"UPDATE {SCHEMA}.count_baselines SET counted_at = %s, counted_seconds = %s WHERE collection = %s",
         (at, seconds, collection),
     )
 
 
 def called_sweeps(connection: Connection) -> frozenset[str]:
     """The collections whose counts request a sweep. A sweep replaces the baseline, which ends the request."""
-    rows = connection.execute("SELECT collection FROM dualwrite.count_baselines WHERE sweep_due").fetchall()
+    rows = connection.execute(f"SELECT collection FROM {SCHEMA}.count_baselines WHERE sweep_due").fetchall()
     return frozenset(name for (name,) in rows)
