@@ -21,6 +21,7 @@ from tests.roles import secured
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "plugins/README.md")), *DOCS]
 PICTURES = ROOT / "docs/pictures"
+MOST_WORDS = 22_500
 LANGUAGES = {"sh", "sql", "python", "json", "ini", "yaml", "text", "mermaid"}
 _PYTEST = ".venv/bin/python -m pytest "
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -135,14 +136,50 @@ def test_what_the_ways_through_the_code_name_is_in_the_file_that_they_name():
             assert re.search(rf"(def|class) {name}\b", text), f"{name} is not in {files}"
 
 
-def test_links_between_the_pages_lead_somewhere():
-    for page in PAGES:
-        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
-            if link.startswith(("http:", "https:", "mailto:")):
-                continue
-            if link.endswith(".png") and not PICTURES.is_dir():
-                continue  # made by the end-to-end tests: SCREENSHOTS=docs/pictures make test
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+def _anchors(page: Path) -> set[str]:
+    """What GitHub makes of the page's headings: of two alike, the second one ends in -1."""
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.+)$", _FENCE.sub("", page.read_text()), re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        same = found.count(slug)
+        found.append(f"{slug}-{same}" if same else slug)
+    return set(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_between_the_pages_lead_somewhere(page):
+    """To a file that exists, and to a heading that this page has."""
+    for link, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", _FENCE.sub("", page.read_text())):
+        if link.startswith(("http:", "https:", "mailto:")):
+            continue
+        if link.endswith(".png") and not PICTURES.is_dir():
+            continue  # made by the end-to-end tests: SCREENSHOTS=docs/pictures make test
+        target = (page.parent / link).resolve() if link else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in _anchors(target), f"{page.name}: {link}#{anchor}"
+
+
+def test_pages_that_code_names_exist():
+    """Messages and docstrings send people there."""
+    code = [
+        *(ROOT / "dags").rglob("*.py"),
+        *(ROOT / "plugins").rglob("*.*"),
+        *(ROOT / "dev").rglob("*.py"),
+        ROOT / "Makefile",
+    ]
+    for file in code:
+        if file.suffix in {".py", ".js", ".md", ""}:
+            for name, anchor in re.findall(r"docs/([\w-]+\.(?:md|json))(?:#([\w-]+))?", file.read_text()):
+                assert (ROOT / "docs" / name).exists(), f"{file}: docs/{name}"
+                assert not anchor or anchor in _anchors(ROOT / "docs" / name), f"{file}: docs/{name}#{anchor}"
+
+
+def test_all_pages_together_stay_short():
+    """Each page grows by a sentence at a time, and nobody reads the whole. Over the bound: say a thing once, and link to it."""
+    pages = [ROOT / "README.md", *(page for page in DOCS if page.name != "licences.md")]  # that one is generated
+    words = sum(bool(re.search(r"\w", word)) for page in pages for word in page.read_text().split())
+    assert words <= MOST_WORDS
 
 
 def test_the_page_for_developers_lists_every_target_of_make():
