@@ -37,7 +37,8 @@ from dualwrite.catalog import CATALOG
 from dualwrite.model.change import Change, Delete, Kept, Name, Operation, Upsert, change_of, owner_of
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.documents import Document, Unasked, Value
-from dualwrite.model.mapping import Question, Row, question_of
+from dualwrite.model.mapping import Row
+from dualwrite.model.question import Question, question_of
 from dualwrite.postgres import Connection, live_types
 from dualwrite.postgres.mirrored import Mirrored, Statement
 

@@ -173,6 +173,35 @@ def test_documents_that_cease_and_begin_to_hold_it(app, emulator, target_dsn, sc
     assert reconcile(app, emulator, target_dsn, scope="sweep").alerts == []
 
 
+@pytest.mark.parametrize(("scope", "kept"), [("recent", True), ("sweep", True), ("sweep", False)])
+def test_an_extra_row_says_whether_its_document_is_left_out(app, emulator, target_dsn, scope, kept):
+    """Of each kind: by its path, an entry of a map, of an array, a natural key. And not if it is gone."""
+    filled(app, emulator, target_dsn)
+    at = just_now()
+    if kept:
+        put(app, {
+            "users/u1/notes/n1": note(tags={"red": False}, steps=[{"id": "a", "gone": 1}], updatedAt=at),
+            "users/u1/notes/n2": note(kind="photo", deletedAt=at, updatedAt=at), "bookings/b2": booking("cancelled", "y", updatedAt=at),
+        })  # fmt: skip
+    else:
+        put(app, {"users/u1/notes/n1": note(updatedAt=at)})
+        app.document("users/u1/notes/n2").delete()
+        for name in ("b1", "b2", "b3"):  # the others are left out, and have its key
+            app.document(f"bookings/{name}").delete()
+        with psycopg.connect(target_dsn, autocommit=True) as connection:
+            for table in ("notes", "bookings"):
+                connection.execute(f"UPDATE {table} SET updated_at = %s", (at,))
+    found = reconcile(app, emulator, target_dsn, scope=scope)
+    names = ("notes", "note_tags", "steps", "bookings")
+    assert {name: found.counts(name)["extra"] for name in names} == dict.fromkeys(names, 1)
+    told = {name: found.sample(name, "extra").get("reason") for name in names}
+    assert told == dict.fromkeys(names, "left_out" if kept else None)
+    text = "(left_out): their documents are there and don't hold the collection's where: a repair deletes the rows"
+    assert [text in alert for alert in found.alerts if "1 extra" in alert] == [kept] * 4
+    reconcile(app, emulator, target_dsn, scope=scope, repair="all")
+    assert differences(app, target_dsn) == {}
+
+
 @pytest.mark.parametrize("scope", ["recent", "sweep"])
 def test_what_is_below_a_document_that_is_left_out_goes_too(app, emulator, target_dsn, scope):
     """As below a deleted one: a person is banned, whose notes with their tags, steps and comments stay in Firestore."""

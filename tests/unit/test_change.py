@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from dualwrite.catalog import CATALOG
 from dualwrite.model.change import Delete, Upsert, change_of, owner_of
 from dualwrite.model.documents import Document
-from dualwrite.model.mapping import Rejection, Row, map_document, question_of
+from dualwrite.model.mapping import Rejection, Row, map_document
+from dualwrite.model.question import question_of
 
 T = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
 NOTICE = {"type": "like_on_post", "postId": "p1", "fromUserId": "u2", "message": "m", "timestamp": T}

@@ -50,15 +50,15 @@ def test_the_words_of_verdicts_and_reasons_are_what_is_stored():
         "parent_gone", "parent_missing", "parent_rejected", "key_held_by_another_document", "unique_key_taken",
         "unique_key_held_by_extra_row", "unique_key_held_by_stale_row", "path_unknown", "still_referenced",
         "absence_not_proved", "references_unseen", "delete_refused", "changed_by_table", "first_look", "younger_than_grace",
-        "changed_between_looks", "kept_changing", "excused_in_advance", "cant_be_asked", "parent_excused", "undone",
+        "changed_between_looks", "kept_changing", "excused_in_advance", "cant_be_asked", "parent_excused", "undone", "left_out",
     }  # fmt: skip
     assert all(reason.value == reason.name.lower() for reason in Reason)
     assert {"rejected", "missing", "extra", "stale"} == DRIFT
     assert {"missing", "extra", "stale"} == SETTLED_BY_WRITING
 
 
-@pytest.mark.parametrize("accepted", [None, *sorted(OBSTACLES)])
-@pytest.mark.parametrize("found", [None, *sorted(OBSTACLES)])
+@pytest.mark.parametrize("accepted", [None, Reason.LEFT_OUT, *sorted(OBSTACLES)])
+@pytest.mark.parametrize("found", [None, Reason.LEFT_OUT, *sorted(OBSTACLES)])
 def test_why_an_extra_row_stays_does_not_end_its_excuse(accepted, found):
     """Not every look asks for it."""
     assert Excuse(Verdict.EXTRA, accepted).covers(Finding(Verdict.EXTRA, "k", reason=found))

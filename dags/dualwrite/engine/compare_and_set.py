@@ -26,7 +26,7 @@ from dualwrite.firestore.staging import Stager
 from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import UNASKED, Document, Unasked
 from dualwrite.model.errors import TargetError
-from dualwrite.model.mapping import Key, Refusal, Rejection, Row, map_document
+from dualwrite.model.mapping import Key, LeftOut, Refusal, Rejection, Row, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
 from dualwrite.postgres.bad_rows import Refused
 from dualwrite.postgres.remembered import journal
@@ -210,7 +210,7 @@ class Protocol:
             current = _Round(read, versions)
             rows, gone = self._decide(current, done)
             self._write(current, rows, done, policy)
-            current.again.update(deletes.write(gone, current.versions, done))
+            current.again.update(deletes.write(gone, current.versions, done, read.left_out))
             self._confirm(current, rows, done)
             again.update(current.again)
         return again
@@ -239,7 +239,7 @@ class Protocol:
                 done[unit.label] = _untold(unit, current.versions, Reason.PATH_UNKNOWN)
             elif mapped is UNASKED and not takes_names(self._collection):
                 done[unit.label] = _untold(unit, current.versions, Reason.CANT_BE_ASKED)
-            elif mapped is None or isinstance(mapped, Unasked):  # names are read before such a row is deleted
+            elif mapped is None or isinstance(mapped, Unasked | LeftOut):  # names are read before such a row is deleted
                 gone.append(unit)
             elif isinstance(mapped, Rejection):
                 done[unit.label] = replace(rejected(mapped), label=unit.label, key=unit.key)

@@ -7,7 +7,7 @@ may be created or moved in between. Only then are the journal rows confirmed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from dualwrite import postgres
@@ -45,9 +45,10 @@ class Deletes:
         gone: Sequence[Unit],
         versions: Mapping[Key, tuple[str, str]],
         done: dict[str, Finding],
+        left_out: Container[str] = (),
     ) -> dict[str, Unit]:
         """Extra where a row is there, absent where none is; deleted where that is allowed and proved. Fills `done`,
-        returns what must be looked at again."""
+        returns what must be looked at again. `left_out`: labels of those whose documents are there and have no row."""
         again: dict[str, Unit] = {}
         candidates: list[tuple[Unit, str, Finding]] = []
         for unit in gone:
@@ -55,7 +56,7 @@ class Deletes:
             if version is None:
                 done.setdefault(unit.label, unit.found(Verdict.ABSENT))
                 continue
-            reason = Reason.PARENT_GONE if unit.requires else None
+            reason = Reason.PARENT_GONE if unit.requires else Reason.LEFT_OUT if unit.label in left_out else None
             finding = unit.found(Verdict.EXTRA, reason=reason, fingerprint=version[1])
             if not self._policy.delete and unit.label not in self._own_inserts:
                 done[unit.label] = finding

@@ -11,11 +11,16 @@ from dualwrite.engine.classify import HolderState, says_elsewhere
 from dualwrite.engine.job import Job
 from dualwrite.firestore.source import Paths
 from dualwrite.model.documents import UNASKED, Document, Unasked
-from dualwrite.model.mapping import Cell, Key, Rejection, Row, map_document, question_of
+from dualwrite.model.mapping import Cell, Key, LeftOut, Rejection, Row, key_left_out, left_out_among, map_document
+from dualwrite.model.question import question_of
 from dualwrite.postgres.target import Difference
 
 _REMEMBERED = 200_000
 """Owners remembered in one run; forgotten all at once when there are more."""
+
+
+Shared = list[Row | Rejection | LeftOut]
+"""Documents of one natural key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +125,9 @@ class Owners:
 
     # --- natural keys that several documents may share --------------------------------------------------------------------
 
-    def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, list[Row | Rejection] | Paths | Unasked]]:
+    def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, Shared | Paths | Unasked]]:
         """All documents that map to each of these natural keys, searched by the fields that the key is made of; also
-        those that share these fields and can't become a row. In parts, because documents may be large; if those of one
+        those that share these fields and can't become a row, or would have the key if they held the condition. In parts, because documents may be large; if those of one
         key are too large to be held together, their paths, which `shared_at` reads. Billed as children_in_parts says."""
         questions = [(q.parent, q.equals) for q in (question_of(self._collection, key) for key in keys)]
         collection_id, fields = self._collection.collection_id, self._collection.fields
@@ -132,11 +137,16 @@ class Owners:
                 for n, answer in part.items()
             }
 
-    def shared_at(self, key: Key, paths: Paths) -> Iterator[list[Row | Rejection]]:
+    def shared_at(self, key: Key, paths: Paths) -> Iterator[Shared]:
         """The documents at these paths that map to the key, or can't become a row, in parts."""
         for documents in self._source.get_in_parts(paths.paths, self._collection.fields):
             yield self._of_key(key, [d for d in documents.values() if isinstance(d, Document)])
 
-    def _of_key(self, key: Key, documents: Iterable[Document]) -> list[Row | Rejection]:
-        units = [unit for document in documents for unit in map_document(self._collection, document) or []]
-        return [unit for unit in units if isinstance(unit, Rejection) or unit.key == key]
+    def _of_key(self, key: Key, documents: Iterable[Document]) -> Shared:
+        units: Shared = []
+        for document in documents:
+            mapped = map_document(self._collection, document) or []
+            units += [unit for unit in mapped if isinstance(unit, Rejection) or unit.key == key]
+            if not mapped and left_out_among(self._collection, document, {None}):
+                units += [LeftOut()] if key_left_out(self._collection, document) == key else []
+        return units

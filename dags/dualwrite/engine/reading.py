@@ -11,17 +11,18 @@ from dataclasses import dataclass, field, replace
 
 from dualwrite.engine.classify import duplicate
 from dualwrite.engine.job import Job
+from dualwrite.engine.owners import Shared
 from dualwrite.engine.required import required_documents
 from dualwrite.engine.units import Unit
 from dualwrite.engine.whereabouts import Whereabouts
 from dualwrite.firestore.source import Paths
 from dualwrite.model.documents import UNASKED, Document, Unasked
-from dualwrite.model.mapping import Key, Rejection, Row, map_document
+from dualwrite.model.mapping import Key, LeftOut, Rejection, Row, left_out_among, map_document
 from dualwrite.model.verdicts import Finding
 
-Entries = list[Row | Rejection] | Unasked
+Entries = Shared | Unasked
 """The units of one document, none where it is gone; UNASKED where Firestore can't be asked for it."""
-Mapped = Row | Rejection | Finding | None | Unasked
+Mapped = Row | Rejection | Finding | LeftOut | None | Unasked
 """What a unit's document is now; None where it, or its entry, is gone. A Finding if its natural key belongs to another one."""
 
 
@@ -35,6 +36,11 @@ class Read:
     """Labels of keys that go with a document that they require."""
     to_null: frozenset[str] = frozenset()
     """Labels of rows that stay, with a null in place of a document that is gone."""
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Labels of keys whose documents are there and don't hold the collection's condition."""
+        return frozenset(label for label, mapped in self.mapped.items() if isinstance(mapped, LeftOut))
 
 
 class Reading:
@@ -69,7 +75,7 @@ class Reading:
         at = _by_path((u, u.path) for u in units)
         for entries in self._entries_at(at):
             found = {u.label: _mapped_of(u, told) for path, told in entries.items() for u in at[path]}
-            lost.update((n, m) for n, m in found.items() if m is None or m is UNASKED)
+            lost.update((n, m) for n, m in found.items() if m is None or isinstance(m, Unasked | LeftOut))
             there = {n: m for n, m in found.items() if n not in lost}
             yield Read({n: by_label[n] for n in there}, there)
         rows = [by_label[n] for n in lost if by_label[n].key in with_rows]
@@ -81,9 +87,11 @@ class Reading:
                 moved = {
                     u.label: replace(u, path=path)
                     for path, told_there in entries.items()
-                    if told_there not in ([], UNASKED)
+                    if told_there is not UNASKED and any(not isinstance(part, LeftOut) for part in told_there)
                     for u in at[path]
                 }
+                for path, told_there in entries.items():
+                    lost.update((u.label, part) for part in _left_out(told_there) for u in at[path] if u.label in lost)
                 for label in moved:
                     del lost[label]
                 yield Read(moved, {n: _mapped_of(u, entries[str(u.path)]) for n, u in moved.items()})
@@ -101,7 +109,10 @@ class Reading:
             found: dict[str, Entries] = {}
             for path, document in documents.items():
                 if isinstance(document, Document):
-                    found[path] = _asked_for(map_document(self._collection, document) or [], units[path])
+                    there = _asked_for(map_document(self._collection, document) or [], units[path])
+                    others = {u.entry for u in units[path]} - {part.entry for part in there}
+                    out = left_out_among(self._collection, document, others) if others else []
+                    found[path] = [*there, *out]
                 else:
                     found[path] = [] if document is None else document
             yield found
@@ -113,7 +124,9 @@ class Reading:
         for unit in units:
             by_key.setdefault(unit.key, []).append(unit)
         for answers in self._whereabouts.sharing(list(by_key)):
-            sharing = {key: answer for key, answer in answers.items() if isinstance(answer, list)}
+            listed = {key: answer for key, answer in answers.items() if isinstance(answer, list)}
+            sharing = {key: _with_rows(answer) for key, answer in listed.items()}
+            out = {key for key, answer in listed.items() if _left_out(answer)}
             # not even the document above it can be asked for
             unasked = {u.label: u for key, a in answers.items() if isinstance(a, Unasked) for u in by_key[key]}
             if unasked:
@@ -121,7 +134,8 @@ class Reading:
             owners = self._owners_of(sharing)
             here = {u.label: u for key in sharing for u in by_key[key]}
             own = {n: next((s for s in sharing[u.key] if s.path == u.path), None) for n, u in here.items()}
-            yield from self._shared_parts(here, own, sharing, owners)
+            for part in self._shared_parts(here, own, sharing, owners):
+                yield _with_left_out(part, out)
             for key, answer in answers.items():
                 if isinstance(answer, Paths):
                     yield from self._read_large(key, answer, by_key[key])
@@ -133,7 +147,10 @@ class Reading:
         other: Rejection | None = None
         own: dict[str, Rejection | Finding | None] = {u.label: None for u in units}
         at = _by_path((u, u.path) for u in units)
-        for shared in self._whereabouts.shared_at(key, paths):
+        out: set[Key] = set()
+        for found in self._whereabouts.shared_at(key, paths):
+            out |= {key} if _left_out(found) else set()
+            shared = _with_rows(found)
             rows = [s for s in shared if isinstance(s, Row)]
             owner = self._owners_of({key: [owner, *rows] if owner else rows}).get(key)
             for one in shared:
@@ -142,7 +159,8 @@ class Reading:
                     own[unit.label] = one if isinstance(one, Rejection) else duplicate(one)
         first = owner or other
         sharing = {key: [first] if first else []}
-        yield from self._shared_parts({u.label: u for u in units}, own, sharing, {key: owner} if owner else {})
+        for part in self._shared_parts({u.label: u for u in units}, own, sharing, {key: owner} if owner else {}):
+            yield _with_left_out(part, out)
 
     def _shared_parts(
         self,
@@ -159,7 +177,7 @@ class Reading:
         for entries in self._entries_at(elsewhere):
             part = {u.label: u for path in entries for u in elsewhere[path]}
             told = {
-                u.label: None if isinstance(there, Unasked) else next(iter(there), None)
+                u.label: None if isinstance(there, Unasked) else next(iter(_with_rows(there)), None)
                 for path, there in entries.items()
                 for u in elsewhere[path]
             }
@@ -204,8 +222,23 @@ def _mapped_of(unit: Unit, entries: Entries) -> Mapped:
     """The unit's own part of its document. A document whose entries can't be read at all says the same of each."""
     if isinstance(entries, Unasked):
         return entries
-    own = next((m for m in entries if m.entry == unit.entry), None)
-    return own or next((m for m in entries if isinstance(m, Rejection) and m.entire), None)
+    own = next((m for m in entries if m.entry == unit.entry and not isinstance(m, LeftOut)), None)
+    whole = next((m for m in entries if isinstance(m, Rejection) and m.entire), None)
+    return own or whole or next((m for m in _left_out(entries) if m.entry == unit.entry), None)
+
+
+def _left_out(entries: Entries) -> list[LeftOut]:
+    return [] if isinstance(entries, Unasked) else [m for m in entries if isinstance(m, LeftOut)]
+
+
+def _with_rows(entries: Shared) -> list[Row | Rejection]:
+    return [m for m in entries if not isinstance(m, LeftOut)]
+
+
+def _with_left_out(read: Read, keys: Container[Key]) -> Read:
+    """A part of natural keys, some of which a document would have if it held the condition, and no other has."""
+    out = {n: LeftOut() for n, m in read.mapped.items() if m is None and read.units[n].key in keys}
+    return replace(read, mapped={**read.mapped, **out}) if out else read
 
 
 def _asked_for(entries: Sequence[Row | Rejection], units: Sequence[Unit]) -> list[Row | Rejection]:

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from dualwrite.engine.absence import Absence
 from dualwrite.engine.classify import Circumstances
 from dualwrite.engine.job import Job
-from dualwrite.engine.owners import Owners
+from dualwrite.engine.owners import Owners, Shared
 from dualwrite.engine.parents import Parents, References, Required
 from dualwrite.engine.required import required_documents
 from dualwrite.engine.units import Unit
 from dualwrite.firestore.source import Paths
 from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import UNASKED, Document, Unasked
-from dualwrite.model.mapping import Key, Rejection, Row, key_of_path, map_document
+from dualwrite.model.mapping import Key, LeftOut, Rejection, Row, key_of_path, map_document
 from dualwrite.postgres.target import Difference
 
 
@@ -113,11 +113,11 @@ class Whereabouts:
 
     # --- of natural keys ------------------------------------------------------------------------------------------------
 
-    def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, list[Row | Rejection] | Paths | Unasked]]:
+    def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, Shared | Paths | Unasked]]:
         """All documents that share each of these natural keys; see Owners.sharing."""
         return self._owners.sharing(keys)
 
-    def shared_at(self, key: Key, paths: Paths) -> Iterator[list[Row | Rejection]]:
+    def shared_at(self, key: Key, paths: Paths) -> Iterator[Shared]:
         """Those of the documents at these paths that share a natural key; see Owners.shared_at."""
         return self._owners.shared_at(key, paths)
 
@@ -200,8 +200,10 @@ class Whereabouts:
         return found
 
 
-def _is_of(mapped: Row | Rejection, unit: Unit) -> bool:
-    """Whether a part of a document is the unit's."""
+def _is_of(mapped: Row | Rejection | LeftOut, unit: Unit) -> bool:
+    """Whether a part of a document is the unit's, and may have a row."""
+    if isinstance(mapped, LeftOut):
+        return False
     if isinstance(mapped, Row):
         return mapped.key == unit.key
     return mapped.entire or mapped.entry == unit.entry

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -242,6 +243,32 @@ def _computed_list(collection: Collection, declared: ComputedEntries, template: 
     return compile_list(collection, declared, template, _Plain())
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A document, or an entry of it, that is there and doesn't hold the collection's condition: it has no row."""
+
+    entry: str | None = None
+
+
+def left_out_among(collection: Collection, document: Document, wanted: AbstractSet[str | None]) -> list[LeftOut]:
+    """Those of a document's entries (None: itself) that don't hold the collection's condition."""
+    if collection.where is None or collection.match(document.path) is None:
+        return []
+    if is_left_out(collection, document):
+        return [LeftOut(entry) for entry in wanted]
+    if collection.entries is None or collection.conditions[True] is None:
+        return []
+    try:
+        found = _entries_in(collection, collection.entries, document)
+    except Refused:
+        return []
+    if collection.entries_are_maps:
+        found = [of for of in found if isinstance(of.value, dict)]
+    out = [of for of in found if _holds(collection, document, of, of_entry=True) is False]
+    told = [_entry_of(collection, of, name_of(collection.entries)) for of in out]
+    return [LeftOut(entry) for entry in dict.fromkeys(told) if isinstance(entry, str) and entry in wanted]
+
+
 def is_left_out(collection: Collection, document: Document) -> bool:
     """Whether a document, no stray, doesn't hold the collection's condition, whatever its entries are."""
     return _holds(collection, document, _Unit(document.create_time)) is False
@@ -456,31 +483,6 @@ def can_have(collection: Collection, key: Key) -> bool:
 
 def _fits(column: Column, part: str) -> bool:
     return not stands_for_key(column) or is_key(column.named, part)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Which documents may have a natural key: those in the collection `collection_id` of the document `parent` ("" at the
-    root) whose fields have these values. Some that are found may have another key, where a part of it may be absent.
-    `fields` are those that the collection's rows are made of."""
-
-    parent: str
-    collection_id: str
-    equals: Mapping[FieldPath, str]
-    fields: tuple[FieldPath, ...]
-
-
-def question_of(collection: Collection, key: Key) -> Question:
-    """The question for all documents of a natural key."""
-    variables: dict[str, str] = {}
-    equals: dict[FieldPath, str] = {}
-    for column, value in zip(collection.key, key, strict=True):
-        if isinstance(column.origin, Segment):
-            variables[column.origin.variable] = str(value)
-        elif isinstance(column.origin, Field) and value != column.absent:
-            equals[column.origin.path] = str(value)
-    parent = collection.templates[0].above(variables)
-    return Question(parent, collection.collection_id, equals, collection.fields)
 
 
 @dataclass(frozen=True, slots=True)

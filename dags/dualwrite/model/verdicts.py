@@ -43,7 +43,9 @@ class Reason(StrEnum):
     """Why a key has its verdict, where the verdict alone doesn't say it. A rejection has a `Refusal` instead."""
 
     PARENT_GONE = "parent_gone"
-    """A document that it requires is gone from the source."""
+    """A document that it requires is gone from the source, or left out of its collection."""
+    LEFT_OUT = "left_out"
+    """The row's document, or entry, is there and doesn't hold the collection's `where`."""
     PARENT_MISSING = "parent_missing"
     """A document that it requires has no row yet."""
     PARENT_EXCUSED = "parent_excused"
@@ -93,6 +95,11 @@ OBSTACLES = frozenset(
     }
 )
 """Why a row that is extra isn't deleted, or one that is stale not updated. Not every look asks, so they don't make it another difference."""
+
+
+_NO_OTHER = OBSTACLES | {Reason.LEFT_OUT}
+"""Reasons that don't make an extra row another difference for who accepted it: a document that is left out may be deleted, and what
+keeps the row hides that."""
 
 
 def reason_of(text: str | None) -> Reason | Refusal | None:
@@ -185,10 +192,10 @@ class Excuse:
 
     def covers(self, finding: Finding) -> bool:
         """An excuse ends when verdict or reason change: an accepted rejection says nothing of a lost row. Why an extra row
-        isn't deleted changes nothing about it."""
+        isn't deleted, or whether its document is gone or left out, changes nothing about it."""
         if finding.verdict not in DRIFT:
             return False
-        accepted, found = (None if r in OBSTACLES else r for r in (self.reason, finding.reason))
+        accepted, found = (None if r in _NO_OTHER else r for r in (self.reason, finding.reason))
         return self.verdict is None or (self.verdict, accepted) == (finding.verdict, found)
 
 

@@ -247,6 +247,8 @@ def _with_causes(run: Run, collection: Collection, findings: Sequence[Finding]) 
     return [replace(f, cause=causes.get(f.label)) for f in findings]
 
 
+_DELETABLE = (None, Reason.PARENT_GONE, Reason.LEFT_OUT)
+"""Why a row is extra that a repair would delete."""
 _TRIED = (Reason.DELETE_REFUSED,)
 """Reasons that only an attempt to write shows: kept from look to look, until a repair tries again. (Each look tries again to
 prove an absence.)"""
@@ -263,7 +265,7 @@ def _with_obstacles(
     """The findings; extra rows that a repair wouldn't delete, or didn't, have their reason. Rows of selected collections
     that reference an extra row are found through it and go first, so they count only if they are still there afterwards.
     """
-    extra = [f for f in findings if f.verdict is Verdict.EXTRA and f.reason in (None, Reason.PARENT_GONE) and f.key]
+    extra = [f for f in findings if f.verdict is Verdict.EXTRA and f.reason in _DELETABLE and f.key]
     keys = [f.key for f in extra if f.key is not None]
     held = run.target.referenced(collection, keys) if keys else {}
     going = {

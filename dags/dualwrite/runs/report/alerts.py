@@ -62,6 +62,10 @@ OBSTACLES: dict[str, Obstacle] = {
         "repair deletes it",
         None,
     ),
+    Reason.LEFT_OUT: Obstacle(
+        "their documents are there and don't hold the collection's where: a repair deletes the rows; if they belong there, correct "
+        f"where in {settings.catalog_file()}"
+    ),
     Reason.STILL_REFERENCED: Obstacle(
         "remove the rows that reference it first, or select their collection too, or excuse it"
     ),
