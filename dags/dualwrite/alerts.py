@@ -54,6 +54,11 @@ def begin(*, dag_id: str, run_id: str) -> None:
     sentry_sdk.set_tag("run_id", run_id)
 
 
+def name_code(code: str) -> None:
+    """Tags what this process sends from now on with the code of the error that ends its task: the rule that was broken."""
+    sentry_sdk.set_tag("dual_write.code", code)
+
+
 def mute() -> None:
     """Sends nothing from this process any more: the failure is reported already, or a retry may still succeed."""
     _state["muted"] = True

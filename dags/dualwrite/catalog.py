@@ -29,13 +29,15 @@ def _own(named: str) -> ModuleType:
     if path is not None and not path.is_file():
         raise CatalogError(
             f"{settings.CATALOG} names a module or a Python file: {path} is no file. Correct the setting, or deploy the file to "
-            "each machine on which a component of Airflow runs."
+            "each machine on which a component of Airflow runs.",
+            code="catalog-file-missing",
         )
     try:
         return importlib.import_module(named) if path is None else _from_file(path)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a file of yours raises is told as one kind
         problem = _problem(named if path is None else str(path), error, path)
-    raise CatalogError(problem)  # out of the except clause: the first error isn't shown with it
+        code = error.code if isinstance(error, CatalogError) else "catalog-not-importable"
+    raise CatalogError(problem, code=code)  # out of the except clause: the first error isn't shown with it
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -92,7 +94,8 @@ def _checked(module: ModuleType, named: str | None) -> ModuleType:
     if not isinstance(getattr(module, "CATALOG", None), Catalog):
         fault = "has no CATALOG" if not hasattr(module, "CATALOG") else "has a CATALOG that is no Catalog"
         raise CatalogError(
-            f"A catalog says CATALOG = Catalog((...)): {named} {fault}. Add it, or correct {settings.CATALOG}."
+            f"A catalog says CATALOG = Catalog((...)): {named} {fault}. Add it, or correct {settings.CATALOG}.",
+            code="catalog-not-defined",
         )
     try:
         instant(module.EXPORT_TIME, "EXPORT_TIME")
@@ -103,7 +106,7 @@ def _checked(module: ModuleType, named: str | None) -> ModuleType:
         )
     else:
         return module
-    raise CatalogError(problem)
+    raise CatalogError(problem, code="export-time-missing")
 
 
 def _load() -> ModuleType:
@@ -111,7 +114,7 @@ def _load() -> ModuleType:
         named = settings.named_catalog()
         settings.prefix()  # its names are made at import everywhere
     except settings.SettingsError as error:
-        raise CatalogError(str(error)) from None
+        raise CatalogError(str(error), code=error.code) from None
     if named is None:
         from dualwrite import shipped_catalog
 

@@ -33,7 +33,11 @@ _KNOWN = ("catalog", "migrations", "prefix", "source_pool", "target_pool")
 
 
 class SettingsError(ValueError):
-    """A setting can't be used. Says the rule, the place and the remedy."""
+    """A setting can't be used. Says the rule, the place and the remedy. `code`: as of a DualWriteError."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def prefix() -> str:
@@ -42,7 +46,8 @@ def prefix() -> str:
     if given and not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", given):
         raise SettingsError(
             f"A prefix is a lower-case letter, then lower-case letters, digits and _, at most 40: {PREFIX}, or prefix in {FILE}, is "
-            f"{given!r}. Correct it."
+            f"{given!r}. Correct it.",
+            code="prefix-malformed",
         )
     return f"{given}_" if given else ""
 
@@ -113,11 +118,13 @@ def _from_file(root: Path) -> dict[str, str] | None:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         raise SettingsError(
-            f"The settings are TOML, in UTF-8: {path} is not. Correct it, as docs/catalog.md shows."
+            f"The settings are TOML, in UTF-8: {path} is not. Correct it, as docs/catalog.md shows.",
+            code="settings-not-toml",
         ) from None
     wrong = sorted(name for name, value in found.items() if name not in _KNOWN or not isinstance(value, str))
     if wrong:
         raise SettingsError(
-            f"Settings are {', '.join(_KNOWN)}, each a text: {path} has {', '.join(map(repr, wrong))}. Correct the file."
+            f"Settings are {', '.join(_KNOWN)}, each a text: {path} has {', '.join(map(repr, wrong))}. Correct the file.",
+            code="setting-unknown",
         )
     return found

@@ -160,6 +160,7 @@ def test_an_attempt_that_is_retried_sends_nothing_and_other_peoples_words_are_wi
     values = [e["exception"]["values"][-1] for e in sentry.events()]
     assert [v["type"] for v in values] == ["SourceError", "Defect", "ValueError"]
     assert values[0]["value"] == "last attempt"
+    assert [e["tags"]["dual_write.code"] for e in sentry.events()[:2]] == ["source-failed", "defect"]
     assert "KeyError at" in values[1]["value"]
     assert values[2]["value"] == "withheld: it may quote a document"
     assert "nobody may read" not in sentry.everything().replace(SCRIPT, "")

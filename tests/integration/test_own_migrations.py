@@ -14,6 +14,7 @@ from dualwrite import migrations, settings
 from dualwrite.migrations.files import folders, list_folders
 from dualwrite.model.errors import MigrationError
 from tests.migrating import NUMBER, execute, migrator, states
+from tests.refusals import coded
 
 OWN = {
     "20260116120000_wishes.sql": "CREATE SCHEMA app;\nCREATE TABLE app.wishes (id TEXT PRIMARY KEY, said TEXT);\n",
@@ -125,7 +126,7 @@ def test_a_missing_folder_of_ones_own_is_named_with_its_setting(own, another_app
 
 
 def test_the_shipped_apps_web_client_is_refused_before_anything_is_applied(own, another_app, empty_dsn):
-    with pytest.raises(MigrationError, match="web_client opens and closes tables of the shipped catalog"):
+    with pytest.raises(MigrationError, check=coded("web-client-of-shipped-catalog")):
         migrator(empty_dsn, web_client="anon").run()
     assert _tables(empty_dsn, "dualwrite") == set()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dev import firestore_indexes
+from dualwrite import settings
 from dualwrite.model.cells import cell_or_none
 from dualwrite.model.conversions import iso_time, lower
 from dualwrite.model.declaration import (
@@ -32,6 +33,7 @@ from dualwrite.model.declaration import (
 )
 from dualwrite.model.errors import CatalogError
 from dualwrite.shipped_catalog import CATALOG
+from tests.refusals import coded
 
 ENGINE = Path(__file__).resolve().parents[2] / "dags" / "dualwrite"
 KEY = Column("id", "key", DocumentId())
@@ -42,102 +44,104 @@ def _collection(name="things", columns=(KEY,), paths=("things/{thing}",), **chan
 
 
 BAD = {
-    "unknown role": (lambda: _collection(columns=(KEY, Column("a", "copied", Field("a")))), "column 'a' has 'copied'"),
-    "unknown type": (lambda: _collection(columns=(KEY, Column("a", "compared", Field("a"), "uuid"))), "has 'uuid'"),
-    "no origin": (lambda: _collection(columns=(KEY, Column("a", "compared", None))), "A column needs an origin: column 'a'"),
-    "two keys": (lambda: _collection(columns=(KEY, Column("b", "key", DocumentId()))), "A document id is one key, not two"),
-    "no key": (lambda: _collection(columns=(Column("a", "compared", Field("a")),)), "Rows need a key"),
-    "a column twice": (lambda: _collection(columns=(KEY, KEY)), "column 'id'"),
-    "a bad path": (lambda: _collection(paths=("things",)), "A path template alternates"),
-    "two collection ids": (lambda: _collection(paths=("things/{a}", "others/{a}")), "end in the same collection id"),
-    "an unknown segment": (lambda: _collection(columns=(KEY, Column("a", "compared", Segment("x")))), "names 'x'"),
-    "an unknown parent id": (lambda: _collection(columns=(KEY, Column("a", "compared", ParentId("x")))), "names 'x'"),
-    "an entry without entries": (lambda: _collection(columns=(KEY, Column("a", "compared", EntryValue()))), "entry origins"),
+    "unknown role": (lambda: _collection(columns=(KEY, Column("a", "copied", Field("a")))), "role-unknown", "column 'a' has 'copied'"),
+    "unknown type": (lambda: _collection(columns=(KEY, Column("a", "compared", Field("a"), "uuid"))), "type-unknown", "has 'uuid'"),
+    "no origin": (lambda: _collection(columns=(KEY, Column("a", "compared", None))), "origin-missing", "column 'a'"),
+    "two keys": (lambda: _collection(columns=(KEY, Column("b", "key", DocumentId()))), "document-id-twice"),
+    "no key": (lambda: _collection(columns=(Column("a", "compared", Field("a")),)), "key-missing"),
+    "a column twice": (lambda: _collection(columns=(KEY, KEY)), "column-declared-twice", "column 'id'"),
+    "a bad path": (lambda: _collection(paths=("things",)), "path-malformed"),
+    "two collection ids": (lambda: _collection(paths=("things/{a}", "others/{a}")), "collection-ids-differ"),
+    "an unknown segment": (lambda: _collection(columns=(KEY, Column("a", "compared", Segment("x")))), "segment-unknown", "names 'x'"),
+    "an unknown parent id": (lambda: _collection(columns=(KEY, Column("a", "compared", ParentId("x")))), "parent-id-unknown", "names 'x'"),
+    "an entry without entries": (lambda: _collection(columns=(KEY, Column("a", "compared", EntryValue()))), "entry-origin-without-entries"),
     "a value of an element": (
         lambda: _collection(
             columns=(KEY, Column("k", "key", EntryKey()), Column("a", "compared", EntryValue())), entries=ArrayElements("x")
         ),
-        "no value beside themselves",
+        "array-element-without-value",
     ),
     "a field of an entry without entries": (
-        lambda: _collection(columns=(KEY, Column("a", "compared", FirstOf(Field("b"), EntryField("a") >> lower)))), "entry origins"),
+        lambda: _collection(columns=(KEY, Column("a", "compared", FirstOf(Field("b"), EntryField("a") >> lower)))), "entry-origin-without-entries"),
     "entries without a key": (
         lambda: _collection(columns=(KEY, Column("a", "compared", EntryField("a"))), entries=ArrayElements("x")),
-        "no key column comes from the entry"),
+        "entry-key-missing"),
     "entries without their document": (
         lambda: _collection(columns=(Column("a", "key", EntryField("a")),), entries=ArrayElements("x")),
-        "Declare the column of DocumentId() or Segment('thing')"),
+        "entry-without-document-id", "Declare the column of DocumentId() or Segment('thing')"),
     "a place in a map": (
-        lambda: _collection(columns=(KEY, Column("n", "key", EntryIndex())), entries=MapEntries("x")), "A map has no order"),
+        lambda: _collection(columns=(KEY, Column("n", "key", EntryIndex())), entries=MapEntries("x")), "map-entries-without-order"),
     "an element that is both text and map": (
         lambda: _collection(
             columns=(KEY, Column("n", "key", EntryKey()), Column("a", "compared", EntryField("a"))), entries=ArrayElements("x")),
-        "Key it by EntryField(...) or EntryIndex()"),
+        "entry-key-of-maps"),
     "a field of an entry without a name": (
-        lambda: _collection(columns=(KEY, Column("n", "key", EntryField("a."))), entries=ArrayElements("x")), "names 'a.'"),
-    "a key that is no text": (lambda: _collection(columns=(Column("id", "key", DocumentId(), "integer"),)), "A key comes from an id or a text"),
+        lambda: _collection(columns=(KEY, Column("n", "key", EntryField("a."))), entries=ArrayElements("x")), "field-path-malformed", "names 'a.'"),
+    "a key that is no text": (lambda: _collection(columns=(Column("id", "key", DocumentId(), "integer"),)), "key-not-text"),
     "a key that is converted": (
-        lambda: _collection(columns=(Column("id", "key", Field("id") >> lower),)), "A key is made of the path or an entry"),
-    "a path of no name": (lambda: _collection(columns=(KEY, Column("a", "compared", Field(("a", ""))))), "A field path is names"),
+        lambda: _collection(columns=(Column("id", "key", Field("id") >> lower),)), "key-not-traceable"),
+    "a path of no name": (lambda: _collection(columns=(KEY, Column("a", "compared", Field(("a", ""))))), "field-path-malformed"),
     "a converted stand-in": (
-        lambda: _collection(columns=(KEY, Column("a", "compared", Field("a", CreateTime()) >> iso_time))), "Use FirstOf"),
-    "a first of one": (lambda: _collection(columns=(KEY, Column("a", "compared", FirstOf(Field("a"))))), "two or more"),
+        lambda: _collection(columns=(KEY, Column("a", "compared", Field("a", CreateTime()) >> iso_time))), "stand-in-inside"),
+    "a first of one": (lambda: _collection(columns=(KEY, Column("a", "compared", FirstOf(Field("a"))))), "first-of-too-few"),
     "an absent constant": (
-        lambda: _collection(columns=(KEY, Column("a", "compared", Constant("x"), absent="y"))), "never absent"),
-    "a unique key of unknown columns": (lambda: _collection(unique=(("x",),)), "column 'x'"),
+        lambda: _collection(columns=(KEY, Column("a", "compared", Constant("x"), absent="y"))), "constant-with-absent"),
+    "a unique key of unknown columns": (lambda: _collection(unique=(("x",),)), "column-not-declared", "column 'x'"),
     "a cycle": (
         lambda: Catalog((
             _collection("a", (KEY, Column("b_id", "compared", Field("b"), required=True, references="b")), ("a/{a}",)),
             _collection("b", (KEY, Column("a_id", "compared", Field("a"), required=True, references="a")), ("b/{b}",)),
         )),
-        "a, b need each other, or themselves",
+        "references-in-a-circle", "a, b need",
     ),
     "an unknown reference": (
         lambda: Catalog((_collection("a", (KEY, Column("x", "compared", Field("b"), references="b"))),)),
-        "references 'b'",
+        "reference-not-declared", "references 'b'",
     ),
-    "a variable twice": (lambda: _collection(paths=("things/{id}/parts/{id}",)), "each variable once"),
-    "a path with a line after it": (lambda: _collection(paths=("things/{thing}\n",)), "A path template alternates"),
-    "a field in backticks": (lambda: _collection(columns=(KEY, Column("a", "compared", Field("`a.b`")))), "names joined by dots"),
-    "a field without a name": (lambda: _collection(columns=(KEY, Column("a", "compared", Field("a..b")))), "'a..b'"),
+    "a variable twice": (lambda: _collection(paths=("things/{id}/parts/{id}",)), "path-malformed"),
+    "a path with a line after it": (lambda: _collection(paths=("things/{thing}\n",)), "path-malformed"),
+    "a field in backticks": (lambda: _collection(columns=(KEY, Column("a", "compared", Field("`a.b`")))), "field-path-malformed"),
+    "a field without a name": (lambda: _collection(columns=(KEY, Column("a", "compared", Field("a..b")))), "field-path-malformed", "'a..b'"),
     "a stand-in in backticks": (
-        lambda: _collection(columns=(KEY, Column("a", "compared", Field("a", Field("`b`"))))), "'`b`'"
+        lambda: _collection(columns=(KEY, Column("a", "compared", Field("a", Field("`b`"))))), "field-path-malformed", "'`b`'"
     ),
-    "a check field in backticks": (lambda: _collection(check_fields=("`a.b`",)), "check_fields or entries names"),
-    "entries in backticks": (lambda: _collection(entries=ArrayElements("a.")), "check_fields or entries names 'a.'"),
+    "a check field in backticks": (lambda: _collection(check_fields=("`a.b`",)), "field-path-malformed"),
+    "entries in backticks": (lambda: _collection(entries=ArrayElements("a.")), "field-path-malformed", "check_fields or entries names 'a.'"),
     "a check field that is text": (
         lambda: _collection(columns=(KEY, Column("a", "compared", Field("at"))), check_fields=("at",)),
-        "column 'a' takes 'at', a check field, as text",
+        "check-field-without-format", "column 'a' takes 'at', a check field, as text",
     ),
     "a written column that is text": (
         lambda: _collection(columns=(KEY, Column("a", "compared", Field("at"))), written_columns=("a",)),
-        "A written column holds timestamps",
+        "written-column-no-timestamp",
     ),
     "two collections on one table": (
         lambda: Catalog((_collection("a"), Collection("b", "public.a", ("b/{b}",), (KEY,)))),
-        "A row belongs to one collection: a and b share table public.a",
+        "table-shared", "a and b share table public.a",
     ),
-    "a name twice": (lambda: Catalog((_collection(), _collection())), "things stands twice"),
+    "a name twice": (lambda: Catalog((_collection(), _collection())), "collection-declared-twice", "things stands twice"),
     "a reference that is none": (
-        lambda: _collection(columns=(KEY, Column("a", "compared", Field("a"), references=5))), "A reference names a collection",
+        lambda: _collection(columns=(KEY, Column("a", "compared", Field("a"), references=5))), "reference-malformed",
     ),
     "a held column without a name": (
         lambda: _collection(columns=(KEY, Column("a", "compared", Field("a"), references=Parent("others", holds="")))),
-        "A column holds a column",
+        "holds-empty",
     ),
     "a table outside the catalog": (
         lambda: Catalog((_collection(columns=(KEY, Column("a", "compared", Field("a"), references=Parent("auth.users", "id")))),)),
-        "one that is gone. If the document holds the value itself, leave out references=",
+        "reference-not-declared",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_contradiction_is_refused_and_names_the_place(case):
-    declare, message = BAD[case]
-    with pytest.raises(CatalogError) as refused:
+    """Its code says the rule; the message names what the declaration calls it, and the file."""
+    declare, code, *places = BAD[case]
+    with pytest.raises(CatalogError, check=coded(code)) as refused:
         declare()
-    assert message in str(refused.value)
+    for place in (*places, settings.catalog_file()):
+        assert place in str(refused.value)
 
 
 ABSENT_FITS = {

@@ -14,6 +14,7 @@ from dualwrite.migrations.files import read_file, read_folders, sql_folder
 from dualwrite.migrations.rules import created_objects
 from dualwrite.migrations.statements import split
 from dualwrite.model.errors import MigrationError
+from tests.refusals import coded
 
 REFUSED = {
     "20260101_short.sql": ("SELECT 1;", "not named <14 digits>_<name>.sql"),
@@ -167,7 +168,7 @@ def test_make_migration_makes_a_correctly_named_file_newer_than_all(tmp_path):
     (tmp_path / "20990101000000_future.sql").write_text("SELECT 1;")
     path = create("add_x", tmp_path, datetime(2026, 5, 1, tzinfo=UTC))
     assert path.name == "20990101000001_add_x.sql"
-    with pytest.raises(MigrationError, match="has none"):
+    with pytest.raises(MigrationError, check=coded("migration-empty")):
         read_file(path)  # empty until somebody fills it in
     with pytest.raises(SystemExit, match="made of a-z"):
         create("Add X", tmp_path)

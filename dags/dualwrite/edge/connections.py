@@ -48,10 +48,12 @@ def _connection(conn_id: str, kind: str) -> tuple[Any, dict[str, Any]]:
             raise PreflightError(
                 f"Connection {conn_id} is unreadable: the value of {variable} is neither JSON nor a URI. Write it as "
                 f'{{"conn_type": "{kind}", "host": ..., "login": ..., "password": ..., "extra": {{}}}}, or %-encode the '
-                "special characters of the URI. (The value is withheld.)"
+                "special characters of the URI. (The value is withheld.)",
+                code="connection-unreadable",
             ) from None
         raise PreflightError(
-            f"Connection {conn_id} ({kind}) is missing. Add it under Admin, Connections, or set {variable}."
+            f"Connection {conn_id} ({kind}) is missing. Add it under Admin, Connections, or set {variable}.",
+            code="connection-missing",
         ) from None
     return connection, _extra(conn_id, connection)
 
@@ -64,7 +66,8 @@ def _extra(conn_id: str, connection: Any) -> dict[str, Any]:
     if not isinstance(extra, dict):
         raise PreflightError(
             f"The extra of connection {conn_id} is unreadable: it is not a JSON object. Correct it under Admin, "
-            "Connections. (The value is withheld.)"
+            "Connections. (The value is withheld.)",
+            code="connection-extra-not-json",
         )
     return extra
 
@@ -97,12 +100,14 @@ def source_maker() -> Callable[[], Source]:
             raise PreflightError(
                 f"FIRESTORE_EMULATOR_HOST is set ({emulator}), and the target is not on this machine ({host}): the "
                 "emulator would become the source of a real target. Unset it; or, to test, point connection "
-                f"{TARGET_CONNECTION} at a Postgres on localhost."
+                f"{TARGET_CONNECTION} at a Postgres on localhost.",
+                code="emulator-with-real-target",
             )
         if not project:
             raise PreflightError(
                 f"No project is named in the extra of connection {SOURCE_CONNECTION}. "
-                'Add {"project": "..."}; the emulator takes any name.'
+                'Add {"project": "..."}; the emulator takes any name.',
+                code="emulator-project-not-named",
             )
         return partial(Source, project, database=database, emulator_host=emulator)
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook  # seconds of imports, so only here
@@ -114,13 +119,15 @@ def source_maker() -> Callable[[], Source]:
             f"The key of connection {SOURCE_CONNECTION} can't be used: reading it failed with {type(error).__name__} (the "
             "message is withheld, because it may quote the key). Set Keyfile Path to a file that the worker can read, or "
             "Keyfile JSON to the complete key of a service account, or neither to use the worker's own account (application "
-            "default credentials)."
+            "default credentials).",
+            code="credentials-unusable",
         ) from None
     project = project or default_project
     if not project:
         raise PreflightError(
             f"No project is named, neither in connection {SOURCE_CONNECTION} nor in its key. "
-            "Set Project Id in the connection."
+            "Set Project Id in the connection.",
+            code="project-not-named",
         )
     return partial(Source, str(project), database=database, credentials=credentials)
 
@@ -146,11 +153,13 @@ def target_connector(
             raise _torn(conn_id)
         raise PreflightError(
             f"The extra of connection {conn_id} takes libpq's parameters only: {', '.join(unknown)} is not supported. "
-            "Remove it, or correct its name (sslmode, sslrootcert, ...)."
+            "Remove it, or correct its name (sslmode, sslrootcert, ...).",
+            code="connection-extra-unknown",
         )
     if not connection.host:
         raise PreflightError(
-            f"Connection {conn_id} names no host. Set host, port, schema (the database), login and password."
+            f"Connection {conn_id} names no host. Set host, port, schema (the database), login and password.",
+            code="connection-without-host",
         )
     if not connection.login or any("@" in str(part or "")[1:] for part in (connection.host, connection.schema)):
         raise _torn(conn_id)
@@ -171,7 +180,8 @@ def _torn(conn_id: str) -> PreflightError:
     return PreflightError(
         f"Connection {conn_id} names no login, or its parts don't look like a host, a database and libpq's parameters, as where a "
         "URI's password isn't %-encoded (nothing of it is quoted, because it may hold a part of the password). Set host, port, "
-        "schema (the database), login and password; in a URI write / as %2F, ? as %3F, # as %23 and @ as %40."
+        "schema (the database), login and password; in a URI write / as %2F, ? as %3F, # as %23 and @ as %40.",
+        code="connection-torn",
     )
 
 
@@ -193,7 +203,8 @@ def migrations_connection() -> Connection:
             raise
         raise PreflightError(
             f"Can't connect to Postgres: {error}. Check connection {conn_id}. Between rounds of migrations "
-            f"{settings.role_file('data.sql')} keeps {settings.schema()}_migrations closed; {settings.role_file('migrations.sql')} opens it."
+            f"{settings.role_file('data.sql')} keeps {settings.schema()}_migrations closed; {settings.role_file('migrations.sql')} opens it.",
+            code="migrations-connection-refused",
         ) from None
 
 

@@ -54,6 +54,8 @@ def clearly() -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001
         clear = cleared(error)
+        if isinstance(clear, DualWriteError):
+            alerts.name_code(clear.code)
         failure = clear if worth_a_retry(clear) else AirflowFailException(str(clear))
     if failure is not None:
         raise failure from None  # the first error must not go along as this one's context
@@ -69,7 +71,7 @@ def cleared(error: Exception) -> Exception:
         message = (
             f"Can't connect to Postgres: {error}. Check connection {TARGET_CONNECTION}, and that the server is up."
         )
-        return TargetError(message) if error.passing else PreflightError(message)
+        return (TargetError if error.passing else PreflightError)(message, code="target-unreachable")
     if isinstance(error, postgres.AnswerTimeout):
         return TargetError(
             f"Postgres, or the pooler in front of it, gave {error}, at {_place(error)}. The connection was closed. Check "
@@ -81,7 +83,7 @@ def cleared(error: Exception) -> Exception:
             f"{postgres.remedy(error) or 'Look the condition up, fix the cause, and run again.'}"
         )
         transient = postgres.is_transient(error) or postgres.is_disconnect(error)
-        return TargetError(message) if transient else PreflightError(message)
+        return (TargetError if transient else PreflightError)(message, code="statement-rejected")
     return Defect(
         f"{type(error).__name__} at {_place(error)}. This is a defect of the bundle. Its message is withheld, "
         "because it may quote a document. Report it with this line."

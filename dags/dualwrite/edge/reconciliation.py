@@ -70,17 +70,19 @@ def params_of(context: Mapping[str, Any]) -> ReconcileParams:
             if name in BY_A_PERSON:
                 raise ParameterError(
                     f"Only a person gives {name}, and only for what is open then: Variable {variable} would hold for everything "
-                    f"found from now on. Delete it, and trigger a run with {name} instead."
+                    f"found from now on. Delete it, and trigger a run with {name} instead.",
+                    code="variable-not-for-schedules",
                 )
             changed = {**found, name: _from_variable(text)}
             if changed.get("scope") == "none":
                 raise ParameterError(
-                    f"A scheduled run compares: Variable {variable} = none would leave everything unseen. Delete it."
+                    f"A scheduled run compares: Variable {variable} = none would leave everything unseen. Delete it.",
+                    code="scheduled-scope-none",
                 )
             try:
                 ReconcileParams.checked(changed, CATALOG)
             except DualWriteError as error:
-                raise ParameterError(f"Variable {variable} can't be used. {error}") from None
+                raise ParameterError(f"Variable {variable} can't be used. {error}", code=error.code) from None
             found = changed
     return ReconcileParams.checked(found, CATALOG)
 
@@ -103,7 +105,8 @@ def dual_write_enabled() -> bool:
     text = str(Variable.get(settings.named("dual_write_enabled"), default="true")).strip().lower()
     if text not in ("true", "false"):
         raise ParameterError(
-            f"Variable {settings.named('dual_write_enabled')} must be true or false: it is {text!r}. Correct it under Admin, Variables."
+            f"Variable {settings.named('dual_write_enabled')} must be true or false: it is {text!r}. Correct it under Admin, Variables.",
+            code="dual-write-enabled-not-boolean",
         )
     return text == "true"
 

@@ -102,7 +102,7 @@ def check(  # noqa: PLR0913 - options, each by its name
             "and that the server is up."
         )
         # A server that is full or starts up is worth the task's retry.
-        raise (TargetError(message) if error.passing else PreflightError(message)) from None
+        raise (TargetError if error.passing else PreflightError)(message, code="target-unreachable") from None
     with target.transaction() as connection:
         faults = []
         if not schema_is_checked:
@@ -131,7 +131,9 @@ def check(  # noqa: PLR0913 - options, each by its name
             settings.catalog_file(),
         )
     if faults:
-        raise PreflightError("The target is not fit for this run:\n" + "\n".join(f"- {fault}" for fault in faults))
+        raise PreflightError(
+            "The target is not fit for this run:\n" + "\n".join(f"- {fault}" for fault in faults), code="target-not-fit"
+        )
     began = datetime.now(UTC)
     estimates = {
         name: sum(source.count(scan)[0] for scan in scans(catalog[name], windows[name])) for name in windows if estimate
@@ -147,7 +149,9 @@ def check(  # noqa: PLR0913 - options, each by its name
     for sentence in (*(one.text for one in seen if not one.impure), *sampled.of_other_ids(source, asked)):
         log.warning("%s", sentence)
     if blind := [fault.text for fault in told if fault.blind] + [one.text for one in seen if one.impure]:
-        raise PreflightError("The source is not fit for this run:\n" + "\n".join(f"- {text}" for text in blind))
+        raise PreflightError(
+            "The source is not fit for this run:\n" + "\n".join(f"- {text}" for text in blind), code="source-not-fit"
+        )
     apart = (target_time - source_time).total_seconds() - (began - datetime.now(UTC)).total_seconds()
     if abs(apart) > CLOCKS_APART:
         log.warning(
@@ -548,6 +552,7 @@ def check_not_empty(source: Source, target: Target, catalog: Catalog) -> datetim
         raise PreflightError(
             f"Collection {collection.name} is empty in {where} ({documents:,} documents, {rows:,} rows), so this may be the "
             f"wrong {other}: on a live system it never is. Check the {check}. (A first load of all data is not a gap "
-            "backfill.)"
+            "backfill.)",
+            code="sentinel-empty",
         )
     return moment

@@ -91,7 +91,8 @@ def committing(file: str) -> Iterator[None]:
             raise
         raise MigrationError(
             f"{file}: {told(error)}, outside its own statements: in the ledger {SCHEMA}.migrations, or in a deferred "
-            f"constraint or trigger when it was committed. {ROLLED_BACK}"
+            f"constraint or trigger when it was committed. {ROLLED_BACK}",
+            code="migration-commit-failed",
         ) from None
 
 
@@ -139,7 +140,8 @@ class FileTransaction:
                 raise MigrationError(
                     f"{file}, line {statement.line} ended the transaction that the file is applied in: the file is not "
                     "recorded as applied, and the statements before that line may have been committed. Remove the "
-                    "statement, check what they changed, and run again."
+                    "statement, check what they changed, and run again.",
+                    code="migration-ended-transaction",
                 )
         self._connection.execute(
             "RESET ROLE"

@@ -51,7 +51,8 @@ class MigrationFile:
         if _NAME.match(self.path.name) is None:
             raise MigrationError(
                 f"{self.path.name} is not named <14 digits>_<name>.sql, in lower case. "
-                "Rename it (make migration name=... makes a well-named file)."
+                "Rename it (make migration name=... makes a well-named file).",
+                code="migration-misnamed",
             )
         _checked(self.path.name, self.text)
 
@@ -85,7 +86,8 @@ def sql_folder(package: Path = Path(__file__)) -> Path:
             return folder
     raise MigrationError(
         f"The folder sql/migrations is missing: it is neither in {candidates[0]} nor in {candidates[1]}. Deploy the "
-        f"repository's sql folder, or, if only the DAGs folder is synced, put a copy of it or a link to it at {candidates[1]}."
+        f"repository's sql folder, or, if only the DAGs folder is synced, put a copy of it or a link to it at {candidates[1]}.",
+        code="migrations-folder-missing",
     )
 
 
@@ -127,7 +129,8 @@ def list_folders(folders: Sequence[Path]) -> list[MigrationFile]:
         if not folder.is_dir():
             raise MigrationError(
                 f"The folder {folder} is missing. Restore it from its repository, or, if {settings.MIGRATIONS} names it, correct "
-                "that."
+                "that.",
+                code="own-migrations-folder-missing",
             )
     files = [
         _listed(path)
@@ -139,7 +142,8 @@ def list_folders(folders: Sequence[Path]) -> list[MigrationFile]:
         other = by_version.setdefault(file.version, file)
         if other is not file:
             raise MigrationError(
-                f"Two files have the same version: {other.place} and {file.place}. Rename the newer one."
+                f"Two files have the same version: {other.place} and {file.place}. Rename the newer one.",
+                code="migration-version-twice",
             )
     return files
 
@@ -165,7 +169,9 @@ def _checked(name: str, text: str) -> tuple[tuple[Statement, ...], bool]:
     """A file's statements, and whether they run in one transaction. Remembered, because a run asks several times."""
     statements = tuple(split(text, name))
     if not statements:
-        raise MigrationError(f"A migration needs a statement: {name} has none. Fill it in or remove it.")
+        raise MigrationError(
+            f"A migration needs a statement: {name} has none. Fill it in or remove it.", code="migration-empty"
+        )
     transactional = _OUTSIDE.search(header(text, name)) is None
     refuse(name, statements, transactional=transactional)
     return statements, transactional
@@ -183,4 +189,6 @@ def read_text(path: Path) -> str:
         return raw.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise MigrationError(f"{path.name}, line {line} is not UTF-8. Save the file as UTF-8.") from None
+        raise MigrationError(
+            f"{path.name}, line {line} is not UTF-8. Save the file as UTF-8.", code="migration-not-utf8"
+        ) from None

@@ -57,7 +57,9 @@ def _readable(connection: Connection, table: str) -> bool:
     if privileges.relation(connection, table) is None:
         return False
     if lacks := privileges.missing_grants(connection, {table: ["SELECT"]}):
-        raise MigrationError("The ledger of applied migrations can't be read. " + " ".join(lacks))
+        raise MigrationError(
+            "The ledger of applied migrations can't be read. " + " ".join(lacks), code="ledger-unreadable"
+        )
     return True
 
 
@@ -68,7 +70,9 @@ def create_ledger(connection: Connection) -> None:
         return
     if not schema_exists(connection, SCHEMA):
         if lacks := privileges.missing_on_database(connection, "CREATE"):
-            raise MigrationError(f"The schema {SCHEMA} can't be created. " + " ".join(lacks))
+            raise MigrationError(
+                f"The schema {SCHEMA} can't be created. " + " ".join(lacks), code="schema-not-creatable"
+            )
         connection.execute(f"CREATE SCHEMA {SCHEMA}")
     connection.execute(
         f"""

@@ -54,7 +54,8 @@ def tried_again(connect: Callable[[], Connection], what: str, seconds: float, wo
         def give_up(state: tenacity.RetryCallState) -> None:
             raise MigrationError(
                 f"{what} didn't get its locks within {seconds:g} s. {watcher.holder or _why(state)} End that session, or run "
-                "again with a longer wait_for_lock."
+                "again with a longer wait_for_lock.",
+                code="locks-not-got",
             ) from None
 
         retrying = tenacity.Retrying(

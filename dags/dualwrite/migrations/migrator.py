@@ -135,11 +135,15 @@ class Migrator:
         if self._optional is None and settings.named_catalog() is not None:
             raise MigrationError(
                 f"web_client opens and closes tables of the shipped catalog: {settings.CATALOG} names another. Choose web_client = "
-                "leave, and put the grants of your own tables into a migration."
+                "leave, and put the grants of your own tables into a migration.",
+                code="web-client-of-shipped-catalog",
             )
         path = (self._optional or sql_folder() / "optional") / f"web_client_{self._params.web_client}.sql"
         if not path.is_file():
-            raise MigrationError(f"{path} is missing. Restore it from the repository, or choose web_client = leave.")
+            raise MigrationError(
+                f"{path} is missing. Restore it from the repository, or choose web_client = leave.",
+                code="web-client-file-missing",
+            )
         statements = split(read_text(path), path.name)
         refuse(path.name, statements, transactional=True)
         return path.name, statements

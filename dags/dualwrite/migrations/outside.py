@@ -70,7 +70,8 @@ def apply_outside(
             if build is not None and not _is_valid(connection, build):
                 raise MigrationError(
                     f"{file.path.name}: index {build.name} is there and invalid, left by another interrupted CREATE INDEX "
-                    f"CONCURRENTLY. DROP INDEX CONCURRENTLY {_shown(connection, build)}; then run {settings.named('apply_migrations')} again."
+                    f"CONCURRENTLY. DROP INDEX CONCURRENTLY {_shown(connection, build)}; then run {settings.named('apply_migrations')} again.",
+                    code="index-invalid",
                 )
         checkpoint(f"executed {file.version}")
         finish_file(connection, file, run_id)
@@ -95,7 +96,8 @@ def require_session(connect: Callable[[], Connection]) -> None:
         raise MigrationError(
             "A file outside a transaction needs a session of its own, for its time limits, and the connection goes "
             "through a pooler in transaction mode. Use the direct connection, or the pooler in session mode (port 5432), "
-            f"to run {settings.named('apply_migrations')}."
+            f"to run {settings.named('apply_migrations')}.",
+            code="pooler-in-transaction-mode",
         )
 
 
@@ -126,7 +128,8 @@ def limits(connection: Connection, lock_timeout: float, statement_timeout: float
         if _setting(connection, "search_path") != SEARCH_PATH:
             raise MigrationError(
                 "The session's settings were lost, which happens behind a pooler in transaction mode. Use the direct connection, or the "
-                "pooler in session mode (port 5432)."
+                "pooler in session mode (port 5432).",
+                code="session-settings-lost",
             )
         yield
     finally:
@@ -183,6 +186,7 @@ def _is_built(connection: Connection, file: MigrationFile, build: IndexBuild, *,
     if not same:
         raise MigrationError(
             f"{file.path.name} has changed since an interrupted run built index {name} from it. "
-            f"DROP INDEX CONCURRENTLY {index.as_string(connection)}; then run {settings.named('apply_migrations')} again."
+            f"DROP INDEX CONCURRENTLY {index.as_string(connection)}; then run {settings.named('apply_migrations')} again.",
+            code="index-file-changed",
         )
     return True

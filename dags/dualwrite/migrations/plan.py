@@ -45,7 +45,8 @@ def plan(
     """
     if target is not None and target not in {f.version for f in files}:
         raise ParameterError(
-            f"target_version must be the version of a file: {target} is not. Versions: {', '.join(f.version for f in files)}."
+            f"target_version must be the version of a file: {target} is not. Versions: {', '.join(f.version for f in files)}.",
+            code="target-version-unknown",
         )
     finished = {version for version, entry in found.ours.items() if entry.finished}
     last = {f.path.parent: f.version for f in files if f.version in finished | found.supabase}
@@ -109,5 +110,6 @@ def check(steps: Sequence[Step]) -> None:
     if refused:
         raise MigrationError(
             "Nothing is applied while a migration is refused:\n"
-            + "\n".join(f"- {s.label}: {s.reason}." for s in refused)
+            + "\n".join(f"- {s.label}: {s.reason}." for s in refused),
+            code="migrations-refused",
         )

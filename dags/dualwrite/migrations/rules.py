@@ -47,12 +47,13 @@ def refuse(file: str, statements: Sequence[Statement], *, transactional: bool) -
     if not transactional and len(statements) > 1:
         raise MigrationError(
             f"A file outside a transaction holds one statement: {file} has another on line {statements[1].line}. "
-            "Move it to a file of its own."
+            "Move it to a file of its own.",
+            code="several-statements-outside",
         )
     for statement in statements:
         fault = _fault(statement, transactional)
         if fault:
-            raise MigrationError(f"{file}, line {statement.line} {fault}")
+            raise MigrationError(f"{file}, line {statement.line} {fault}", code="statement-not-for-migrations")
 
 
 def _fault(statement: Statement, transactional: bool) -> str | None:

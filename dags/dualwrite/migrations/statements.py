@@ -95,7 +95,8 @@ def split(text: str, file: str) -> list[Statement]:
             if token.text == "\\":
                 raise MigrationError(
                     f"{file}, line {_line(text, token.position)} is a command of psql's, which Postgres doesn't know. "
-                    "Write SQL instead."
+                    "Write SQL instead.",
+                    code="psql-command",
                 )
         elif token.kind == "word" and not parentheses:
             bodies = _bodies(bodies, token, tokens)
@@ -196,5 +197,6 @@ def _line(text: str, position: int) -> int:
 def _unended(text: str, file: str, what: str, position: int) -> MigrationError:
     return MigrationError(
         f"{file} ends inside {what} begun on line {_line(text, position)}. End it (a semicolon, a quote, a parenthesis, "
-        "a comment's end)."
+        "a comment's end).",
+        code="statement-not-ended",
     )

@@ -22,7 +22,9 @@ def snapshot_path() -> Path:
     """Raises MigrationError if the file is missing."""
     path = sql_folder() / "snapshot.json"
     if not path.is_file():
-        raise MigrationError(f"{path} is missing. Restore it from the repository, or run `make snapshot`.")
+        raise MigrationError(
+            f"{path} is missing. Restore it from the repository, or run `make snapshot`.", code="snapshot-missing"
+        )
     return path
 
 

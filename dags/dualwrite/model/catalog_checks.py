@@ -108,7 +108,8 @@ def checked_order(collections: Sequence[Declaration]) -> Order:
     raise CatalogError(
         f"Of rows that need each other one is inserted first, with a null: {circular} need each other, or themselves, in "
         f"{settings.catalog_file()}, and none of these columns may be null. Let one be nullable (no required=, no key), or leave out "
-        "its references=."
+        "its references=.",
+        code="references-in-a-circle",
     )
 
 
@@ -117,7 +118,8 @@ def _check_names(collections: Sequence[Declaration]) -> None:
     if len(set(names)) != len(names):
         twice = sorted({n for n in names if names.count(n) > 1})
         raise CatalogError(
-            f"Collection names are unique: {', '.join(twice)} stands twice in {settings.catalog_file()}. Rename one."
+            f"Collection names are unique: {', '.join(twice)} stands twice in {settings.catalog_file()}. Rename one.",
+            code="collection-declared-twice",
         )
 
 
@@ -126,7 +128,7 @@ def _check_shares(collections: Sequence[Declaration]) -> None:
     for collection in collections:
         for other in by_table.setdefault(collection.place, []):
             if not share.are_disjoint(other.rows, collection.rows):
-                raise CatalogError(two_on_one_table(other.name, collection.name, collection.table))
+                raise CatalogError(two_on_one_table(other.name, collection.name, collection.table), code="table-shared")
         by_table[collection.place].append(collection)
 
 
@@ -136,6 +138,7 @@ def _check_references(collection: Declaration, by_name: Mapping[str, Declaration
         if parent is None:
             refuse(
                 collection,
+                "reference-not-declared",
                 "A reference names a declared collection, not a table",
                 f"column {column.name!r} references {column.parent.collection!r}",
                 "Declare it or correct the name. A table that no collection fills can't be one: nobody could tell a parent that is "
@@ -145,6 +148,7 @@ def _check_references(collection: Declaration, by_name: Mapping[str, Declaration
         elif len(parent.key) != 1 and not any(column.name in group for group in _groups(collection, parent)):
             refuse(
                 collection,
+                "reference-lacks-key-columns",
                 "A key of several columns is referenced by as many, each of which holds one of them",
                 f"column {column.name!r} references {column.parent.collection!r}",
                 "Declare them as references=Parent(..., holds=<a column of its key>), of one reference or of the path: "
@@ -154,6 +158,7 @@ def _check_references(collection: Declaration, by_name: Mapping[str, Declaration
         elif not _reachable(collection, column, parent):
             refuse(
                 collection,
+                "reference-not-reachable",
                 "A referenced document can be found: its path is one id, or begins as the path of the document that names it",
                 f"column {column.name!r} references {column.parent.collection!r}",
                 "Reference another collection, or take the id out of a Firestore reference: Field(...) >> reference_id.",

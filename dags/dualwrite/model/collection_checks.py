@@ -28,7 +28,13 @@ from dualwrite.model.origins import (
 
 def check_share(declared: Declaration) -> None:
     if (fault := share.fault(declared.rows)) is not None:
-        refuse(declared, "rows= gives columns of the table their values", fault, 'Write it as rows={"channel": "web"}.')
+        refuse(
+            declared,
+            "share-malformed",
+            "rows= gives columns of the table their values",
+            fault,
+            'Write it as rows={"channel": "web"}.',
+        )
 
 
 def check(declared: Declaration) -> None:
@@ -47,28 +53,53 @@ def check(declared: Declaration) -> None:
 
 def _check_paths(declared: Declaration) -> None:
     if not declared.paths:
-        refuse(declared, "A collection needs a path", "paths is empty", "Give a template such as things/{id}.")
+        refuse(
+            declared,
+            "path-missing",
+            "A collection needs a path",
+            "paths is empty",
+            "Give a template such as things/{id}.",
+        )
     for path in declared.paths:
         if (rule := templates.fault(path)) is not None:
-            refuse(declared, rule, f"{path!r}", "Write it as parents/{parent}/things/{id}.")
+            refuse(declared, "path-malformed", rule, f"{path!r}", "Write it as parents/{parent}/things/{id}.")
     if len({t.collection_id for t in declared.templates}) > 1:
         rule = "All paths of a collection end in the same collection id"
-        refuse(declared, rule, f"{declared.paths}", "Declare the others as collections of their own.")
+        refuse(
+            declared,
+            "collection-ids-differ",
+            rule,
+            f"{declared.paths}",
+            "Declare the others as collections of their own.",
+        )
     if (pair := templates.overlapping(declared.templates)) is not None:
         rule, remedy = "A document is of one path", "Remove one, or let their ids begin or end with different texts."
-        refuse(declared, rule, f"{pair[0].text!r} and {pair[1].text!r}", remedy)
+        refuse(declared, "paths-overlap", rule, f"{pair[0].text!r} and {pair[1].text!r}", remedy)
 
 
 def _check_key(declared: Declaration) -> None:
     names = [c.name for c in declared.columns]
     for name in names:
         if names.count(name) > 1:
-            refuse(declared, "A column is declared once", f"column {name!r}", "Remove one of them.")
+            refuse(
+                declared,
+                "column-declared-twice",
+                "A column is declared once",
+                f"column {name!r}",
+                "Remove one of them.",
+            )
     if not declared.key:
-        refuse(declared, "Rows need a key", "no column has the role key", "Give one or more columns that role.")
+        refuse(
+            declared,
+            "key-missing",
+            "Rows need a key",
+            "no column has the role key",
+            "Give one or more columns that role.",
+        )
     if sum(isinstance(c.origin, DocumentId) for c in declared.key) > 1:
         refuse(
             declared,
+            "document-id-twice",
             "A document id is one key, not two",
             "two key columns come from the document id",
             "Keep the role key on one of them.",
@@ -79,11 +110,23 @@ def _check_named_columns(declared: Declaration) -> None:
     names = {c.name for c in declared.columns}
     for name in chain(*declared.unique, *(o.columns for o in declared.operations), declared.written_columns):
         if name not in names:
-            refuse(declared, "Keys name declared columns", f"column {name!r}", "Declare it or correct the name.")
+            refuse(
+                declared,
+                "column-not-declared",
+                "Keys name declared columns",
+                f"column {name!r}",
+                "Declare it or correct the name.",
+            )
     for name in declared.written_columns:
         if (kind := declared.column(name).type) != "timestamp":
             rule = "A written column holds timestamps: windows compare it with instants"
-            refuse(declared, rule, f"column {name!r} is {kind}", "Name another column, or none.")
+            refuse(
+                declared,
+                "written-column-no-timestamp",
+                rule,
+                f"column {name!r} is {kind}",
+                "Name another column, or none.",
+            )
 
 
 def _check_check_fields(declared: Declaration) -> None:
@@ -95,11 +138,11 @@ def _check_check_fields(declared: Declaration) -> None:
         if asked.count(field_path) > 1:
             rule = "A check field is declared once, in one format"
             remedy = "Keep one of them; if documents hold both, take the field out of check_fields."
-            refuse(declared, rule, f"check_fields names {field_path!r} twice", remedy)
+            refuse(declared, "check-field-twice", rule, f"check_fields names {field_path!r} twice", remedy)
     for check in declared.checks:
         if (fault := check.fault()) is not None:
             rule = "The format of a check field goes back to what documents hold, in the order of time"
-            refuse(declared, rule, f"Check({check.field!r}): {fault}",
+            refuse(declared, "check-format-not-reversible", rule, f"Check({check.field!r}): {fault}",
                 "Use iso_time, epoch_seconds, epoch_milliseconds or a Conversion with back= and ordered=True; or take the field "
                 "out of check_fields: without one, the collection is read whole each time.",
             )  # fmt: skip
@@ -110,6 +153,7 @@ def _check_where(declared: Declaration, where: Condition) -> None:
     if (fault := conditions.fault(where)) is not None:
         refuse(
             declared,
+            "condition-malformed",
             rule,
             f"where=: {fault}",
             'Write it as where=Absent("deletedAt") or where=Is("status", "active").',
@@ -122,7 +166,13 @@ def _check_where(declared: Declaration, where: Condition) -> None:
             check_column(declared, Column("where=", "insert_only", what))
         else:
             remedy = "Name a field's path, or an origin such as EntryValue() or Field(...) >> lower."
-            refuse(declared, "A condition looks at fields, entries and ids", f"where= looks at {what!r}", remedy)
+            refuse(
+                declared,
+                "condition-looks-elsewhere",
+                "A condition looks at fields, entries and ids",
+                f"where= looks at {what!r}",
+                remedy,
+            )
 
 
 def _check_rows(declared: Declaration) -> None:
@@ -132,14 +182,14 @@ def _check_rows(declared: Declaration) -> None:
         if not is_same or column.role not in ("insert_only", "key"):
             rule = "A column of rows= is declared by it; or as a key, of the same value"
             remedy = f'Remove it from columns=, or from rows=; if the table\'s key has it, Column({name!r}, "key", Constant({value!r})).'
-            refuse(declared, rule, f"column {name!r} is declared as something else", remedy)
+            refuse(declared, "share-column-redeclared", rule, f"column {name!r} is declared as something else", remedy)
 
 
 def _check_entries(declared: Declaration, listed: Entries) -> None:
     """Whether a row leads back to its document, and there to its entry."""
     if isinstance(listed, ComputedEntries):
         if (fault := entries.fault(listed)) is not None:
-            refuse(declared, *fault)
+            refuse(declared, "entries-not-computable", *fault)
         for named in listed.paths:
             if isinstance(named, Origin):  # as a column's: a segment is a variable of the paths
                 check_column(declared, Column("entries=", "insert_only", named))
@@ -147,6 +197,7 @@ def _check_entries(declared: Declaration, listed: Entries) -> None:
     if not told:
         refuse(
             declared,
+            "entry-key-missing",
             "The key tells an entry from the others of its document",
             "no key column comes from the entry",
             "Give the role key to a column of EntryKey(), EntryIndex() or EntryField(...).",
@@ -154,17 +205,30 @@ def _check_entries(declared: Declaration, listed: Entries) -> None:
     if declared.document_column is None and not declared.is_one_document and not isinstance(listed, ComputedEntries):
         refuse(
             declared,
+            "entry-without-document-id",
             "Rows of entries hold their document's id, or a removed entry's row can't be found",
             "no column comes from it",
             f"Declare the column of DocumentId() or {' and '.join(f'Segment({v!r})' for v in _last_id(declared))}.",
         )
     parts = {type(part) for column in declared.columns for part in entry_parts(column.origin)}
     if EntryIndex in parts and isinstance(listed, MapEntries):
-        refuse(declared, "A map has no order", "EntryIndex()", "Use EntryKey(), or EntryField(...).")
+        refuse(
+            declared,
+            "map-entries-without-order",
+            "A map has no order",
+            "EntryIndex()",
+            "Use EntryKey(), or EntryField(...).",
+        )
     itself = next((c for c in told if isinstance(c.origin, EntryKey)), None)
     if declared.entries_are_maps and not isinstance(listed, MapEntries) and itself is not None:
         rule = "An array's element is a text, which is the key, or a map, which has fields"
-        refuse(declared, rule, f"key {itself.name!r} is EntryKey()", "Key it by EntryField(...) or EntryIndex().")
+        refuse(
+            declared,
+            "entry-key-of-maps",
+            rule,
+            f"key {itself.name!r} is EntryKey()",
+            "Key it by EntryField(...) or EntryIndex().",
+        )
 
 
 def _last_id(declared: Declaration) -> tuple[str, ...]:

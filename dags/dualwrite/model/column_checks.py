@@ -39,14 +39,17 @@ from dualwrite.model.origins import (
 from dualwrite.model.references import Parent
 
 
-def refuse(declared: Declaration, rule: str, place: str, remedy: str) -> NoReturn:
-    raise CatalogError(f"{rule}: {place} of collection {declared.name!r} in {settings.catalog_file()}. {remedy}")
+def refuse(declared: Declaration, code: str, rule: str, place: str, remedy: str) -> NoReturn:
+    raise CatalogError(
+        f"{rule}: {place} of collection {declared.name!r} in {settings.catalog_file()}. {remedy}", code=code
+    )
 
 
 def check_field_path(declared: Declaration, path: FieldPath, place: str) -> None:
     if not is_field_path(path):
         refuse(
             declared,
+            "field-path-malformed",
             "A field path is names joined by dots, or a tuple of names, which may hold dots and backticks",
             f"{place} names {path!r}",
             "Correct the path.",
@@ -74,12 +77,25 @@ def _absent_fits(column: Column) -> bool:
 def check_column(declared: Declaration, column: Column) -> None:
     place = f"column {column.name!r}"
     if column.role not in ROLES:
-        refuse(declared, "A role is one of " + ", ".join(ROLES), f"{place} has {column.role!r}", "Choose one.")
+        refuse(
+            declared,
+            "role-unknown",
+            "A role is one of " + ", ".join(ROLES),
+            f"{place} has {column.role!r}",
+            "Choose one.",
+        )
     if column.type not in TYPES:
-        refuse(declared, "A type is one of " + ", ".join(TYPES), f"{place} has {column.type!r}", "Choose one.")
+        refuse(
+            declared,
+            "type-unknown",
+            "A type is one of " + ", ".join(TYPES),
+            f"{place} has {column.type!r}",
+            "Choose one.",
+        )
     if not isinstance(column.origin, Origin):
         refuse(
             declared,
+            "origin-missing",
             "A column needs an origin",
             f"{place} has {column.origin!r}",
             "Say where its value comes from: " + ", ".join(kind.__name__ for kind in get_args(Origin)) + ".",
@@ -98,9 +114,21 @@ def _check_parts(declared: Declaration, column: Column, place: str) -> None:
         _check_part(declared, part, place)
     parts = list(entry_parts(column.origin))
     if parts and declared.entries is None:
-        refuse(declared, "Only a collection with entries has entry origins", place, "Declare entries=.")
+        refuse(
+            declared,
+            "entry-origin-without-entries",
+            "Only a collection with entries has entry origins",
+            place,
+            "Declare entries=.",
+        )
     if any(isinstance(part, EntryValue) for part in parts) and not isinstance(declared.entries, MapEntries | None):
-        refuse(declared, "Array elements have no value beside themselves", place, "Use EntryKey.")
+        refuse(
+            declared,
+            "array-element-without-value",
+            "Array elements have no value beside themselves",
+            place,
+            "Use EntryKey.",
+        )
     for part in parts:
         if isinstance(part, EntryField):
             check_field_path(declared, part.path, place)
@@ -120,11 +148,17 @@ def _check_time(declared: Declaration, column: Column, place: str) -> None:
             remedy = (
                 "Declare the column as timestamp, or the field as Check(field, format), or choose another check field."
             )
-            refuse(declared, rule, where, remedy)
+            refuse(declared, "check-field-without-format", rule, where, remedy)
         if check is not None and check.format is not None and column.type == "timestamp":
             rule = "A check field with a format holds no timestamps"
             where = f"{place} takes {origin.path!r} as timestamp, and check_fields reads it as {check.format.name}"
-            refuse(declared, rule, where, f"Write Field({origin.path!r}) >> {check.format.name}, or remove the format.")
+            refuse(
+                declared,
+                "check-field-no-timestamp",
+                rule,
+                where,
+                f"Write Field({origin.path!r}) >> {check.format.name}, or remove the format.",
+            )
         origin = origin.otherwise
 
 
@@ -136,7 +170,7 @@ def _check_absent(declared: Declaration, column: Column, place: str) -> None:
         elif column.type == "timestamp":
             rule = "A timestamp column has no absent: it would be the same moment for all documents"
             remedy = "Remove it. An absent field stays null, or its document is rejected where the column is required."
-        refuse(declared, rule, f"{place} has absent={column.absent!r}", remedy)
+        refuse(declared, "absent-does-not-fit", rule, f"{place} has absent={column.absent!r}", remedy)
 
 
 def _check_reference(declared: Declaration, column: Column, place: str) -> None:
@@ -146,21 +180,35 @@ def _check_reference(declared: Declaration, column: Column, place: str) -> None:
                 "A reference names a collection",
                 'Write references="profiles", or references=Parent("profiles").',
             )
-            refuse(declared, rule, f"{place} has references={column.references!r}", remedy)
+            refuse(declared, "reference-malformed", rule, f"{place} has references={column.references!r}", remedy)
         if column.parent.holds == "":
-            refuse(declared, "A column holds a column", f"{place} has holds=''", "Name it, or remove holds=.")
+            refuse(
+                declared,
+                "holds-empty",
+                "A column holds a column",
+                f"{place} has holds=''",
+                "Name it, or remove holds=.",
+            )
     if column.when_gone not in (None, *WHEN_GONE):
         refuse(
             declared,
+            "when-gone-unknown",
             "What the end of a referenced document means is one of " + ", ".join(WHEN_GONE),
             f"{place} has {column.when_gone!r}",
             "Choose one, or leave it to the live foreign key.",
         )
     if column.when_gone is not None and column.references is None:
-        refuse(declared, "Only a reference can be to what is gone", f"{place} has when_gone=", "Remove it.")
+        refuse(
+            declared,
+            "when-gone-without-reference",
+            "Only a reference can be to what is gone",
+            f"{place} has when_gone=",
+            "Remove it.",
+        )
     if column.when_gone == "null" and (column.required or column.role == "key"):
         refuse(
             declared,
+            "when-gone-null-not-nullable",
             "Only a nullable column that is no key becomes null",
             f"{place} has when_gone='null'",
             "Remove required=, or when_gone=.",
@@ -171,12 +219,13 @@ def _check_key(declared: Declaration, column: Column, place: str) -> None:
     if column.role == "key" and column.type != "text":
         refuse(
             declared,
+            "key-not-text",
             "A key comes from an id or a text of the document",
             f"{place} is {column.type}",
             "Leave out type=, which is what the document holds; the table's column may be of another type.",
         )
     if column.role == "key" and isinstance(column.origin, Field) and column.origin.otherwise is not None:
-        refuse(declared, "A key can't be a stand-in", f"{place} has otherwise=", "Remove it.")
+        refuse(declared, "key-is-stand-in", "A key can't be a stand-in", f"{place} has otherwise=", "Remove it.")
 
 
 def _check_part(declared: Declaration, part: Origin, place: str) -> None:
@@ -186,6 +235,7 @@ def _check_part(declared: Declaration, part: Origin, place: str) -> None:
             if part.variable not in template.variables:
                 refuse(
                     declared,
+                    "segment-unknown",
                     "A segment is a variable of every path",
                     f"{place} names {part.variable!r}",
                     f"Choose from {', '.join(template.variables)}."
@@ -195,19 +245,32 @@ def _check_part(declared: Declaration, part: Origin, place: str) -> None:
     fixed = {t.segments[-1] if t.ids[-1].is_literal else None for t in declared.templates}
     if isinstance(part, DocumentId) and len(fixed) == 1 and None not in fixed:
         remedy = f"Write Constant({fixed.pop()!r}), or the Segment of a variable, which tells whose document it is."
-        refuse(declared, "A document id is the same for all documents of a path that ends in a text", place, remedy)
+        refuse(
+            declared,
+            "document-id-constant",
+            "A document id is the same for all documents of a path that ends in a text",
+            place,
+            remedy,
+        )
     if isinstance(part, ParentId):
         above = {t.parent_collection_id for t in declared.templates}
         if part.collection_id not in above:
             refuse(
                 declared,
+                "parent-id-unknown",
                 "A parent id names the collection above one of the paths",
                 f"{place} names {part.collection_id!r}",
                 "Correct the name.",
             )
     if isinstance(part, Computed) and (fault := entries.fault_of_call(part.function, len(part.paths))) is not None:
         rule = "A value is computed by a function that takes as many values as are named and returns one"
-        refuse(declared, rule, f"{place}: {fault}", "Correct the function, or what Computed names.")
+        refuse(
+            declared,
+            "computed-not-callable",
+            rule,
+            f"{place}: {fault}",
+            "Correct the function, or what Computed names.",
+        )
 
 
 def _check_origin(declared: Declaration, column: Column) -> None:
@@ -219,6 +282,7 @@ def _check_origin(declared: Declaration, column: Column) -> None:
     if isinstance(origin, Converted | FirstOf | Computed | WholeDocument) and column.role == "key" and not is_told:
         refuse(
             declared,
+            "key-not-traceable",
             "A key is made of the path or an entry, converted or not, or is a field or a constant as it is: of another, only a read of "
             "all documents' fields, for each row, would tell whose it is",
             f"{place} has {type(origin).__name__}",
@@ -229,6 +293,7 @@ def _check_origin(declared: Declaration, column: Column) -> None:
     ):
         refuse(
             declared,
+            "first-of-too-few",
             "FirstOf takes two or more fields",
             place,
             "Name each as Field(...) or EntryField(...), converted or not.",
@@ -237,9 +302,12 @@ def _check_origin(declared: Declaration, column: Column) -> None:
         if isinstance(inner, Field) and inner is not origin and inner.otherwise is not None:
             refuse(
                 declared,
+                "stand-in-inside",
                 "A stand-in is never compared, so it can't be converted or chosen",
                 f"{place} has otherwise=",
                 "Use FirstOf(Field(...), Field(...)).",
             )
     if isinstance(origin, Constant) and column.absent is not None:
-        refuse(declared, "A constant is never absent", f"{place} has absent=", "Remove absent=.")
+        refuse(
+            declared, "constant-with-absent", "A constant is never absent", f"{place} has absent=", "Remove absent=."
+        )

@@ -140,7 +140,8 @@ class Catalog:
                 return collection
         raise CatalogError(
             f"A collection must be declared in the catalog: {name!r} is not. "
-            f"Choose from: {', '.join(c.name for c in self.collections)}."
+            f"Choose from: {', '.join(c.name for c in self.collections)}.",
+            code="collection-not-declared",
         )
 
     @property

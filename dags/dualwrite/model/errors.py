@@ -8,7 +8,15 @@ from __future__ import annotations
 
 
 class DualWriteError(Exception):
-    """The base of all errors of this package."""
+    """The base of all errors of this package. `code` is what a program may rely on, in words joined by hyphens: the rule that was
+    broken, where a class has several; it stays when the message is worded better."""
+
+    code = "failed"
+
+    def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
 
 
 class Refused(Exception):
@@ -24,8 +32,9 @@ class ParameterError(DualWriteError):
     """A parameter of a run is refused before anything is read. What was given stands in the message as one line: it may hold
     line breaks, and a terminal's escape sequences."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        super().__init__(shown, code=code)
 
 
 class PreflightError(DualWriteError):
@@ -35,17 +44,25 @@ class PreflightError(DualWriteError):
 class SourceError(DualWriteError):
     """Firestore could not be read whole."""
 
+    code = "source-failed"
+
 
 class IncompleteRead(SourceError):
     """A read delivered another number of documents than Firestore counted at the same instant."""
+
+    code = "read-incomplete"
 
 
 class BudgetError(DualWriteError):
     """The next read would pass the cap on billed reads."""
 
+    code = "reads-above-cap"
+
 
 class TargetError(DualWriteError):
     """Postgres refused something that isn't one row's fault."""
+
+    code = "target-failed"
 
 
 class MigrationError(DualWriteError):
@@ -55,6 +72,8 @@ class MigrationError(DualWriteError):
 class IdentityError(DualWriteError):
     """The counts of a report do not add up."""
 
+    code = "counts-do-not-add-up"
+
 
 class BrakeError(DualWriteError):
     """A repair looks like a disaster and was not begun."""
@@ -62,3 +81,5 @@ class BrakeError(DualWriteError):
 
 class Defect(DualWriteError):
     """Something that nobody foresaw, stripped of its own words, which may quote a document."""
+
+    code = "defect"

@@ -31,7 +31,8 @@ def checked(name: str, template: str) -> str:
     if fault:
         raise ParameterError(
             f"Variable {VARIABLES[name]} can't be used: {fault}. A link begins with https:// and a host, then / or ?, and may "
-            f"name {', '.join(f'{{{p}}}' for p in PLACEHOLDERS)}. Correct or delete it under Admin, Variables."
+            f"name {', '.join(f'{{{p}}}' for p in PLACEHOLDERS)}. Correct or delete it under Admin, Variables.",
+            code="link-unusable",
         )
     return template
 

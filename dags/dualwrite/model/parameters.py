@@ -42,7 +42,8 @@ class Params(BaseModel):
         # Airflow accepts any key of a run's conf silently: a misspelt one would be ignored.
         if unknown := sorted(set(given) - set(form)):
             raise ParameterError(
-                f"Unknown parameter: {', '.join(unknown)}. Correct the name, or leave it out. Known: {', '.join(form)}."
+                f"Unknown parameter: {', '.join(unknown)}. Correct the name, or leave it out. Known: {', '.join(form)}.",
+                code="parameter-unknown",
             )
         try:
             return cls.model_validate(given, context={"catalog": catalog})
@@ -54,7 +55,8 @@ class Params(BaseModel):
         raise ParameterError(
             f"{name} must be {_rule(field)}: it is {value!r}. Correct it."
             if not inside
-            else f"Each line of {name} must be {_rule(field['items'])}: {value!r} is not. Correct it."
+            else f"Each line of {name} must be {_rule(field['items'])}: {value!r} is not. Correct it.",
+            code="parameter-out-of-range",
         )
 
     @classmethod
@@ -101,7 +103,8 @@ def _declared(value: Any, info: ValidationInfo) -> tuple[str, ...]:
         return tuple(value)
     if not isinstance(value, list | tuple) or not value:
         raise ParameterError(
-            f"collections must be a list of names: it is {value!r}. Choose from {', '.join(catalog.names)}."
+            f"collections must be a list of names: it is {value!r}. Choose from {', '.join(catalog.names)}.",
+            code="collections-malformed",
         )
     for name in value:
         catalog[name]
@@ -115,7 +118,8 @@ def _instant(value: Any, info: ValidationInfo) -> datetime | None:
 def _with_reason(value: str | None, info: ValidationInfo) -> str | None:
     if info.data.get("excuse") and not (value and value.strip()):
         raise ParameterError(
-            "excuse_reason is required with excuse: it is empty. Write why you accept the differences."
+            "excuse_reason is required with excuse: it is empty. Write why you accept the differences.",
+            code="excuse-without-reason",
         )
     return value
 
@@ -169,7 +173,10 @@ def refuse_unknown_collections(differences: Iterable[tuple[str, str]], known: It
     known = sorted(known)
     for name, key in differences:
         if name not in known:
-            raise ParameterError(f"Unknown collection: {name!r} in {name}:{key}. Choose from {', '.join(known)}.")
+            raise ParameterError(
+                f"Unknown collection: {name!r} in {name}:{key}. Choose from {', '.join(known)}.",
+                code="difference-of-unknown-collection",
+            )
 
 
 SliceDocuments = Annotated[

@@ -40,12 +40,14 @@ def _looks_at_these(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, 
     chosen: tuple[str, ...] = info.data.get("collections") or ()
     if value and info.data.get("scope") == "sweep":
         raise ParameterError(
-            "A run with keys looks at these and compares nothing else: leave scope = sweep out, or keys."
+            "A run with keys looks at these and compares nothing else: leave scope = sweep out, or keys.",
+            code="keys-with-sweep",
         )
     for name, key in pairs(value) if chosen else ():
         if name not in chosen:
             raise ParameterError(
-                f"keys names {name}:{key}, but collections leaves {name} out. Choose from {', '.join(chosen)}."
+                f"keys names {name}:{key}, but collections leaves {name} out. Choose from {', '.join(chosen)}.",
+                code="keys-outside-collections",
             )
     return value
 
@@ -53,7 +55,8 @@ def _looks_at_these(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, 
 def _nothing_else(value: str | None, info: ValidationInfo) -> str | None:
     if value is not None and (info.data.get("repair") != "off" or info.data.get("keys")):
         raise ParameterError(
-            "A run with undo takes another one back, and does nothing else: leave repair and keys out, or undo."
+            "A run with undo takes another one back, and does nothing else: leave repair and keys out, or undo.",
+            code="undo-with-others",
         )
     return value
 

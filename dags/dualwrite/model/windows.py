@@ -26,7 +26,8 @@ class Window:
         if self.start > self.end:
             raise ParameterError(
                 f"A window's start is after its end: {self.start.isoformat()} and {self.end.isoformat()}. "
-                "Correct since and until."
+                "Correct since and until.",
+                code="window-ends-before-start",
             )
 
     def as_json(self) -> WindowJson:
@@ -46,18 +47,21 @@ def instant(text: Any, name: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except (TypeError, ValueError):
         raise ParameterError(
-            f"{name} must be an instant, for example 2026-01-15T21:52:00+00:00: it is {text!r}. Correct it."
+            f"{name} must be an instant, for example 2026-01-15T21:52:00+00:00: it is {text!r}. Correct it.",
+            code="instant-malformed",
         ) from None
     if moment.tzinfo is None:
         raise ParameterError(
-            f"{name} needs an offset from UTC: it is {text!r}. Append +00:00, or the offset of its time zone."
+            f"{name} needs an offset from UTC: it is {text!r}. Append +00:00, or the offset of its time zone.",
+            code="instant-without-offset",
         )
     try:
         return moment.astimezone(UTC)
     except OverflowError:
         raise ParameterError(
             f"{name} must lie between the years 1 and 9999 in UTC: it is {text!r}, which its offset moves beyond them. "
-            f"Correct it; {LONG_AGO.isoformat()} is the earliest."
+            f"Correct it; {LONG_AGO.isoformat()} is the earliest.",
+            code="instant-out-of-range",
         ) from None
 
 
@@ -69,12 +73,14 @@ def gap_window(since: datetime, margin: timedelta, until: datetime | None, now: 
     if since > now:
         raise ParameterError(
             f"since is in the future: it is {since.isoformat()}, and now is {now.isoformat()}. "
-            "Check its date and its offset."
+            "Check its date and its offset.",
+            code="since-in-the-future",
         )
     end = until if until is not None else now
     if end < since:
         raise ParameterError(
-            f"since is after until: since is {since.isoformat()}, and until is {end.isoformat()}. Correct one of them."
+            f"since is after until: since is {since.isoformat()}, and until is {end.isoformat()}. Correct one of them.",
+            code="since-after-until",
         )
     return Window(_before(since, margin), min(end, now))
 

@@ -329,10 +329,12 @@ def refuse_unknown(target: Target, run_id: str) -> None:
     if len(dags) > 1:
         raise ParameterError(
             f"undo = {run_id}: {' and '.join(sorted(dags))} both have a run of this id, and the journal can't tell their writes "
-            "apart. Restore rows by hand (docs/runbook.md)."
+            "apart. Restore rows by hand (docs/runbook.md).",
+            code="undo-run-ambiguous",
         )
     if not Undo(target, run_id, "").collections():
         raise ParameterError(
             f"undo = {run_id}: the journal has no write of such a run. It keeps a write for 30 days; see the interventions on the "
-            "Parity page for the runs that wrote."
+            "Parity page for the runs that wrote.",
+            code="undo-run-unknown",
         )

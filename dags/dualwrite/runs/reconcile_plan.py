@@ -215,7 +215,8 @@ def preflight(  # noqa: PLR0913 - who asks and when, each by its name
         if (params.excuses or params.unexcuses) and asked_at is not None and clock() - asked_at > MAX_ASKED_AGE:
             raise ParameterError(
                 f"This run was asked for at {asked_at.isoformat(timespec='minutes')} and excuses differences: the open ones "
-                "may have changed since. Trigger a new run instead of clearing this one."
+                "may have changed since. Trigger a new run instead of clearing this one.",
+                code="excuse-out-of-date",
             )
         reason = str(params.excuse_reason)
         excused = excuses.excuse(connection, params.excuses, by=by, reason=reason, run_id=run_id, asked_at=asked_at)
@@ -266,7 +267,8 @@ def _check_clocks(worker: datetime, others: Mapping[str, datetime]) -> None:
             raise PreflightError(
                 f"The worker's clock and the {whose} are {abs(minutes):,.0f} minutes apart (worker "
                 f"{worker.isoformat(timespec='seconds')}, {whose} {moment.isoformat(timespec='seconds')}): windows would "
-                "miss writes. Synchronise the clock that is wrong (NTP), then run again."
+                "miss writes. Synchronise the clock that is wrong (NTP), then run again.",
+                code="clocks-apart",
             )
 
 

@@ -266,7 +266,8 @@ def brake(run: Run, planned: Mapping[str, Planned]) -> None:
         listed = ", ".join(f"{name} {p.total:,}" for name, p in planned.items())
         raise BrakeError(
             f"A repair writes at most max_repairs = {run.params.max_repairs:,} rows: {total:,} would be written ({listed}). "
-            "Nothing was. Find out why there are so many; then trigger a run with a larger max_repairs."
+            "Nothing was. Find out why there are so many; then trigger a run with a larger max_repairs.",
+            code="repair-above-max-repairs",
         )
     for name, part in planned.items():
         rows = run.target.count(run.catalog[name]) + part.deleted - part.inserted  # before the repair
@@ -275,7 +276,8 @@ def brake(run: Run, planned: Mapping[str, Planned]) -> None:
             raise BrakeError(
                 f"A repair changes at most max_share = {run.params.max_share:g} % of a table: "
                 f"{part.update + part.updated:,} updates and {part.delete + part.deleted:,} deletes are {share:.1f} % of the "
-                f"{rows:,} rows of {name}. Nothing was written. Find out why there are so many; then trigger a run with a larger max_share."
+                f"{rows:,} rows of {name}. Nothing was written. Find out why there are so many; then trigger a run with a larger max_share.",
+                code="repair-above-max-share",
             )
 
 
@@ -287,17 +289,22 @@ def may_write(run: Run) -> None:
         raise BrakeError(
             f"This run's comparison is too old to repair by: it is from "
             f"{run.plan.now.isoformat(timespec='minutes')}, more than {MAX_PLAN_AGE.total_seconds() / 3600:g} hours ago. "
-            "Nothing was written. Trigger a new run instead of clearing this one."
+            "Nothing was written. Trigger a new run instead of clearing this one.",
+            code="comparison-too-old",
         )
     if run.switch is not None and not run.switch():
         raise BrakeError(
             f"Nothing is repaired while dual-write is switched off: Variable {settings.named('dual_write_enabled')} is false now. Set it to true "
-            "when the app dual-writes again, then trigger a new run."
+            "when the app dual-writes again, then trigger a new run.",
+            code="dual-write-switched-off",
         )
     if not run.plan.repairs:
-        raise BrakeError("This run was not asked to repair anything, or dual-write was switched off when it began.")
+        raise BrakeError(
+            "This run was not asked to repair anything, or dual-write was switched off when it began.",
+            code="repair-not-asked-for",
+        )
     if problem := gate(run)["problem"]:
-        raise BrakeError(problem)
+        raise BrakeError(problem, code="repair-gated")
 
 
 def re_examine(run: Run, planned: Iterable[str]) -> dict[str, CollectionResult]:

@@ -41,7 +41,8 @@ def shown(source: Source, target: Target, catalog: Catalog, difference: str, wid
     row = target.whole(collection, mapped.key if isinstance(mapped, Row) else key) if mapped or key else None
     if known is None and row is None and mapped is None and not lines:
         raise ParameterError(
-            f"{difference} is not open, and neither a row nor the journal has such a key. Copy it from the page."
+            f"{difference} is not open, and neither a row nor the journal has such a key. Copy it from the page.",
+            code="difference-unknown",
         )
     yield from _head(difference, path, known, answer, mapped, row)
     yield ""

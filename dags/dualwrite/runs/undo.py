@@ -101,10 +101,11 @@ def may_write(run: Run, problem: Problem | None) -> None:
     if datetime.now(UTC) - run.plan.now > MAX_PLAN_AGE:
         raise BrakeError(
             f"This run is too old to undo by: it is from {run.plan.now.isoformat(timespec='minutes')}. Nothing was written. Trigger "
-            "a new run instead of clearing this one."
+            "a new run instead of clearing this one.",
+            code="undo-too-old",
         )
     if problem:
-        raise BrakeError(problem.text)
+        raise BrakeError(problem.text, code="undo-gated")
 
 
 def undo_all(run: Run) -> dict[str, UndoResult]:

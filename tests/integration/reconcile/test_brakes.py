@@ -12,6 +12,7 @@ from dualwrite.runs import repair
 from dualwrite.runs.reconcile_plan import Run
 from dualwrite.runs.repair import Planned
 from tests.integration.reconcile.world import attempted, busy, create, delete_of_a_recent_document, execute, now
+from tests.refusals import coded
 from tests.support import one, reconcile_run
 from tests.worlds import comment, post
 
@@ -70,7 +71,7 @@ def test_the_gate_plans_what_is_open_by_collection_and_tells_what_asking_cost(wo
         gate = repair.gate(asked)
         assert (gate["problem"], gate["planned"]) == (None, {}), "a run that repairs nothing has nothing planned"
         for task in (repair.delete, repair.write):
-            with pytest.raises(BrakeError, match="This run was not asked to repair anything"):
+            with pytest.raises(BrakeError, check=coded("repair-not-asked-for")):
                 task(asked, "posts")
 
 

@@ -83,7 +83,8 @@ def refuse_ambiguous(connection: Connection, named: Iterable[tuple[str, str]]) -
         if word in VERDICTS and connection.execute(asked, (collection, word)).fetchone():
             raise ParameterError(
                 f"{collection}:{word} could mean all that is {word}, or the open difference whose key is {word}. Name the "
-                f"others by key, or all with {collection}:*."
+                f"others by key, or all with {collection}:*.",
+                code="excuse-ambiguous",
             )
 
 

@@ -40,7 +40,8 @@ def require(connection: Connection) -> None:
     faults = missing_grants(connection, writes=True)
     if faults:
         raise PreflightError(
-            "The role lacks privileges that the bundle's own schema needs:\n" + "\n".join(f"- {f}" for f in faults)
+            "The role lacks privileges that the bundle's own schema needs:\n" + "\n".join(f"- {f}" for f in faults),
+            code="schema-privileges-missing",
         )
 
 
@@ -59,7 +60,8 @@ def require_tables(connection: Connection) -> None:
     if missing:
         raise PreflightError(
             f"The schema {SCHEMA}, for watermarks, the journal and the runs, is missing in the target or older than this "
-            f"bundle: it lacks {', '.join(missing)}. Run the DAG {settings.named('apply_migrations')} with mode=apply first."
+            f"bundle: it lacks {', '.join(missing)}. Run the DAG {settings.named('apply_migrations')} with mode=apply first.",
+            code="schema-missing-or-old",
         )
 
 
