@@ -29,6 +29,7 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import CollectionResult, RunReport, Sample
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill, reconcile_plan, reconciliation
+from dualwrite.runs.record import Paces
 from dualwrite.runs.report import text
 from tests import shape
 
@@ -47,11 +48,13 @@ def params(*, catalog: Catalog = CATALOG, **changes: Any) -> gap_params.GapParam
 @contextmanager
 def gap_run(project: str, emulator: str, dsn: str, *, run_id: str = "run", catalog: Catalog = CATALOG, **changes: Any):
     """A Run over real parts, closed afterwards."""
+    given = params(catalog=catalog, **changes)
+    paces = Paces.of(given)
     with (
-        Source(project, emulator_host=emulator) as source,
-        Target(lambda: postgres.connect(dsn), catalog) as target,
+        Source(project, emulator_host=emulator, pace=paces.reads) as source,
+        Target(lambda: postgres.connect(dsn), catalog, paces.rows) as target,
     ):
-        yield backfill.Run(source, target, catalog, run_id, params(catalog=catalog, **changes))
+        yield backfill.Run(source, target, catalog, run_id, given)
 
 
 @contextmanager

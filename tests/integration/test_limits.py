@@ -13,7 +13,6 @@ from dualwrite.engine import compare
 from dualwrite.model.pace import BURST_SECONDS
 from dualwrite.postgres.pressure import SLOW_SECONDS
 from dualwrite.runs import backfill
-from dualwrite.runs.record import paced
 from tests.support import gap_run, nonzero, one
 from tests.worlds import club, put
 
@@ -35,7 +34,6 @@ def world(firestore, emulator, target_dsn):
 def test_a_run_with_a_limit_takes_as_long_as_it_must_and_does_the_same(world, emulator, target_dsn, limited):
     changes = {"collections": ["posts"], "page_size": 50, f"max_{limited}_per_second": 100}
     with gap_run(world.project, emulator, target_dsn, **changes) as run:
-        paced(run.params)(run.source, run.target)  # as a task does
         began = time.monotonic()
         found = backfill.examine(run, "posts", dry=True)
         took = time.monotonic() - began

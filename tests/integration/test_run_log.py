@@ -20,7 +20,7 @@ from dualwrite.model.verdicts import Finding, Verdict
 from dualwrite.model.windows import Window
 from dualwrite.postgres.remembered import run_log
 from dualwrite.postgres.target import Target
-from dualwrite.runs.record import BaseRun, capped, paced, phase
+from dualwrite.runs.record import BaseRun, Paces, capped, phase
 from tests.support import gap_run, one
 
 DAG = "reconcile_dual_writes"
@@ -214,16 +214,20 @@ def test_a_runs_columns_are_what_its_own_target_found_them_to_be(run):
 
 
 def test_all_that_a_task_opens_shares_its_limits(run, emulator, target_dsn):
-    set_pace = paced(run.params.model_copy(update={"max_reads_per_second": 7, "max_rows_per_second": 9}))
-    set_pace(run.source, run.target)
+    paces = Paces.of(run.params.model_copy(update={"max_reads_per_second": 7, "max_rows_per_second": 9}))
+
+    def connected() -> Target:
+        return Target(lambda: postgres.connect(target_dsn), CATALOG, paces.rows)
+
     with (
-        Source(run.source.project, emulator_host=emulator) as other,
-        Target(lambda: postgres.connect(target_dsn), CATALOG) as target,
+        Source(run.source.project, emulator_host=emulator, pace=paces.reads) as source,
+        connected() as one,
+        connected() as other,
     ):
-        set_pace(other, target)
-        assert other.pace is run.source.pace
-        assert target.pressure is not run.target.pressure
-    assert run.source.pace.delay(700, 0.0) > 90, "seven a second"
+        source.count(Scan("posts", ()))
+        assert one.pressure is not other.pressure, "each connection slows down by itself"
+    assert paces.reads.delay(700, 0.0) > 90, "seven a second"
+    assert paces.rows.delay(900, 0.0) > 90, "nine a second"
 
 
 def test_a_run_of_a_new_kind_is_attended_uncapped_and_logged():

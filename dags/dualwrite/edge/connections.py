@@ -21,6 +21,7 @@ from dualwrite.model.errors import PreflightError
 
 if TYPE_CHECKING:
     from dualwrite.firestore.source import Source
+    from dualwrite.model.pace import Pace
     from dualwrite.postgres import Connection
     from dualwrite.postgres.target import Target
 
@@ -72,14 +73,14 @@ def _extra(conn_id: str, connection: Any) -> dict[str, Any]:
     return extra
 
 
-def source() -> Source:
+def source(pace: Pace | None = None) -> Source:
     """The Firestore database of connection firestore_default; see source_maker."""
-    return source_maker()()
+    return source_maker(pace)()
 
 
-def source_maker() -> Callable[[], Source]:
+def source_maker(pace: Pace | None = None) -> Callable[[], Source]:
     """Makes the Firestore database of connection firestore_default (google_cloud_platform). Asks Airflow here,
-    once: the result may be called in any thread.
+    once: the result may be called in any thread. All that it makes share the `pace`.
 
     Its extra may name `project` and `database`. With FIRESTORE_EMULATOR_HOST set no credentials are asked for, and the
     target must be on this machine too: a variable that was forgotten would make the emulator the source of production.
@@ -109,7 +110,7 @@ def source_maker() -> Callable[[], Source]:
                 'Add {"project": "..."}; the emulator takes any name.',
                 code="emulator-project-not-named",
             )
-        return partial(Source, project, database=database, emulator_host=emulator)
+        return partial(Source, project, database=database, emulator_host=emulator, pace=pace)
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook  # seconds of imports, so only here
 
     try:
@@ -129,7 +130,7 @@ def source_maker() -> Callable[[], Source]:
             "Set Project Id in the connection.",
             code="project-not-named",
         )
-    return partial(Source, str(project), database=database, credentials=credentials)
+    return partial(Source, str(project), database=database, credentials=credentials, pace=pace)
 
 
 def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None) -> Connection:
@@ -208,8 +209,8 @@ def migrations_connection() -> Connection:
         ) from None
 
 
-def target() -> Target:
+def target(pace: Pace | None = None) -> Target:
     """The target of connection supabase_default; it connects when it is first used."""
     from dualwrite.postgres.target import Target
 
-    return Target(target_connection, CATALOG)
+    return Target(target_connection, CATALOG, pace)

@@ -22,7 +22,7 @@ from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import as_markdown, as_text
 from dualwrite.model.run_report import Approval, CollectionResult, CoverageResult, GapPlan, GapReport, SliceResult
 from dualwrite.runs import backfill
-from dualwrite.runs.record import paced
+from dualwrite.runs.record import Paces
 from dualwrite.runs.report import gap as report_of
 from dualwrite.runs.slices import backfill as sliced
 from dualwrite.runs.slices import reports as slices
@@ -42,8 +42,8 @@ def plan_of(context: Mapping[str, Any]) -> GapParams:
 @contextmanager
 def gap_run(context: Mapping[str, Any], params: GapParams, unlogged_reads: int = 0) -> Iterator[backfill.Run]:
     """Both sides open, and what fails between told as a task tells it."""
-    with clearly_run(context), source() as firestore, target() as postgres_target:
-        paced(params)(firestore, postgres_target)
+    paces = Paces.of(params)
+    with clearly_run(context), source(paces.reads) as firestore, target(paces.rows) as postgres_target:
         yield backfill.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), params, unlogged_reads)
 
 

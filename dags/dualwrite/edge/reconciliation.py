@@ -39,7 +39,7 @@ from dualwrite.postgres.target import Target
 from dualwrite.runs import history, open_list, reconcile_plan, reconciliation
 from dualwrite.runs import repair as repairs
 from dualwrite.runs.reconcile_plan import Plan, Run
-from dualwrite.runs.record import paced
+from dualwrite.runs.record import Paces
 from dualwrite.runs.report import text
 from dualwrite.runs.report.build import build_report
 from dualwrite.runs.slices import sweep
@@ -129,19 +129,19 @@ def plan_of(context: Mapping[str, Any]) -> Plan:
 
 @contextmanager
 def run_of(context: Mapping[str, Any], plan: Plan) -> Iterator[Run]:
-    with clearly_run(context), source() as firestore, target() as postgres_target:
-        paced(plan.params)(firestore, postgres_target)
+    paces = Paces.of(plan.params)
+    with clearly_run(context), source(paces.reads) as firestore, target(paces.rows) as postgres_target:
         yield Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan, dual_write_enabled)
 
 
 def _opener(run_id: str, plan: Plan) -> reconciliation.Opened:
     """Opens runs in threads. Airflow is asked here, in the task's own thread."""
-    make_source, connect, set_pace = source_maker(), target_connector(), paced(plan.params)
+    paces = Paces.of(plan.params)
+    make_source, connect = source_maker(paces.reads), target_connector()
 
     @contextmanager
     def opened() -> Iterator[Run]:
-        with make_source() as firestore, Target(connect, CATALOG) as postgres_target:
-            set_pace(firestore, postgres_target)
+        with make_source() as firestore, Target(connect, CATALOG, paces.rows) as postgres_target:
             yield Run(firestore, postgres_target, CATALOG, run_id, plan)
 
     return opened

@@ -131,11 +131,18 @@ class _Read:
 class Source:
     """One Firestore database, read only. Threads may share it.
 
-    With `emulator_host` ("host:port") it uses the emulator, without credentials; else `credentials` are google.auth's.
+    With `emulator_host` ("host:port") it uses the emulator, without credentials; else `credentials` are google.auth's. `pace` says
+    how many reads a second it may do; Sources may share one.
     """
 
     def __init__(
-        self, project: str, *, database: str = "(default)", credentials: Any = None, emulator_host: str | None = None
+        self,
+        project: str,
+        *,
+        database: str = "(default)",
+        credentials: Any = None,
+        emulator_host: str | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.project = project
         self.wire = Wire(project, database, credentials, emulator_host)
@@ -144,8 +151,7 @@ class Source:
         self._billed = 0
         self.budget = Budget()
         """Asked before each call. A run with a cap puts its own here."""
-        self.pace = Pace()
-        """How many reads a second this process may do. A run with a limit puts its own here; Sources may share it."""
+        self._pace = pace or Pace()
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +172,7 @@ class Source:
             self._billed += reads
         if not reserved:
             self.budget.spend(reads)
-        if (wait := self.pace.delay(reads, time.monotonic())) > 0:
+        if (wait := self._pace.delay(reads, time.monotonic())) > 0:
             time.sleep(wait)  # in a reader's thread: the stream waits in Firestore meanwhile
 
     # --- one answer -----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.live import LiveType, can_be_key, is_key
 from dualwrite.model.mapping import Cell, Key, entry_of_key, key_of_path
+from dualwrite.model.pace import Pace
 from dualwrite.model.windows import Window
 from dualwrite.postgres import live_types
 from dualwrite.postgres.connection import Connection
@@ -27,8 +28,8 @@ def key_json(key: Key) -> str:
 class Rows(Session):
     """The rows of the catalog's tables."""
 
-    def __init__(self, connect: Callable[[], Connection], catalog: Catalog) -> None:
-        super().__init__(connect)
+    def __init__(self, connect: Callable[[], Connection], catalog: Catalog, pace: Pace | None = None) -> None:
+        super().__init__(connect, pace)
         self.declared = catalog
         self._live: Catalog | None = None
 

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 import tenacity
 
 from dualwrite import postgres
+from dualwrite.model.pace import Pace
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.pressure import Pressure
 
@@ -27,13 +28,12 @@ _RECONNECT_SECONDS = 30.0
 
 
 class Session:
-    """One connection. Not for several threads at once."""
+    """One connection. Not for several threads at once. `pace`: how many rows a second it may ask for; Sessions may share one."""
 
-    def __init__(self, connect: Callable[[], Connection]) -> None:
+    def __init__(self, connect: Callable[[], Connection], pace: Pace | None = None) -> None:
         self._connect = connect
         self._connection: Connection | None = None
-        self.pressure = Pressure()
-        """A run with a limit puts its own here."""
+        self.pressure = Pressure(pace)
         self.busy_seconds = 0.0
         """In transactions so far, waits for locks included."""
 

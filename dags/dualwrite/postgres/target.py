@@ -12,6 +12,7 @@ from typing import Any
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.mapping import Json, Key, Row, Staged, staged
+from dualwrite.model.pace import Pace
 from dualwrite.model.verdicts import Reason
 from dualwrite.postgres import privileges
 from dualwrite.postgres.bad_rows import Refused, at_column, bisect, may_be_a_rows, refused_by
@@ -93,8 +94,8 @@ class _ReferencesChanged(Exception):
 class Target(Rows):
     """The target's tables, over one connection. Not for several threads at once."""
 
-    def __init__(self, connect: Callable[[], Connection], catalog: Catalog) -> None:
-        super().__init__(connect, catalog)
+    def __init__(self, connect: Callable[[], Connection], catalog: Catalog, pace: Pace | None = None) -> None:
+        super().__init__(connect, catalog, pace)
         self._enforced: dict[str, Enforced] = {}
         self._trial: Trial | None = None
         """The trial of the page that is staged."""

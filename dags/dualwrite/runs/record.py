@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,6 @@ from dualwrite.model.reconcile_params import ReconcileParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.windows import Window
 from dualwrite.postgres import Connection
-from dualwrite.postgres.pressure import Pressure
 from dualwrite.postgres.remembered import run_log
 from dualwrite.postgres.target import Target
 
@@ -34,15 +33,16 @@ _budgets: WeakValueDictionary[tuple[object, ...], Budget] = WeakValueDictionary(
 _lock = threading.Lock()
 
 
-def paced(params: GapParams | ReconcileParams) -> Callable[[Source, Target], None]:
-    """A function that puts the limits of reads and rows a second on a source and a target. All that it is called with share
-    the limits."""
-    reads, rows = Pace(params.max_reads_per_second), Pace(params.max_rows_per_second)
+@dataclass(frozen=True, slots=True)
+class Paces:
+    """The limits of reads and rows a second, which all that one task process opens shares."""
 
-    def set_pace(firestore: Source, postgres_target: Target) -> None:
-        firestore.pace, postgres_target.pressure = reads, Pressure(rows)
+    reads: Pace
+    rows: Pace
 
-    return set_pace
+    @classmethod
+    def of(cls, params: GapParams | ReconcileParams) -> Paces:
+        return cls(Pace(params.max_reads_per_second), Pace(params.max_rows_per_second))
 
 
 @dataclass(frozen=True, slots=True)
