@@ -68,15 +68,15 @@ class _Tasks:
                 return self._api.call("GET", self._path + path)
             time.sleep(0.3)
 
-    def instances(self) -> list[dict[str, Any]]:
-        return list(self._asked("/taskInstances?limit=200")["task_instances"])
+    def instances(self, only: str = "") -> list[dict[str, Any]]:
+        return list(self._asked(f"/taskInstances?limit=200{only}")["task_instances"])
 
     def running(self) -> dict[int, Try]:
         """By process id."""
         return {
             i["pid"]: Try(i["task_id"], i["map_index"], i["try_number"])
-            for i in self.instances()
-            if i["state"] == "running" and i["pid"]
+            for i in self.instances("&state=running")
+            if i["pid"]
         }
 
     def state(self) -> str:
@@ -179,8 +179,8 @@ def run_and_kill(
         ended, tasks = Ended(run_id), _Tasks(api, dag_id, run_id)
         began.append((ended, tasks))
         begun.set()
-        deadline = time.monotonic() + seconds
-        while (state := tasks.state()) not in ENDED:
+        deadline, asked, state = time.monotonic() + seconds, 0.0, ""
+        while state not in ENDED:
             assert time.monotonic() < deadline, f"{dag_id} did not end: {ended}"
             for pid, which in tasks.running().items():
                 due = moment(which)
@@ -188,7 +188,9 @@ def run_and_kill(
                     strike(pid)
                     ended.killed[which] = ANYWHERE
             each_turn()
-            time.sleep(0.05)  # some tasks run for a moment only
+            time.sleep(0.1)  # some tasks run for a moment only
+            if time.monotonic() - asked > 2:  # an answer costs Airflow more than what it tells
+                asked, state = time.monotonic(), tasks.state()
         ended.state = state
         for one in tasks.instances():
             ended.states.setdefault(one["task_id"], set()).add(one["state"])
