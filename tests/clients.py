@@ -68,6 +68,8 @@ class Client:
             for _ in range(self.steps):
                 self.random.choice(actions)()
                 time.sleep(self.random.random() * self.pause)
+            if self.in_windows:  # by chance it may have made no post: what it wrote below that would be orphans
+                self.write_post()
 
     def then_row(self, op: str, statement: str, *parameters) -> None:
         """The second half. A client that fails leaves what it had done; one that is refused by Postgres goes on."""

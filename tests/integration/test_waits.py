@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -78,6 +80,21 @@ def test_a_statement_that_a_silent_pooler_swallows_is_an_error_and_its_connectio
     hole.resume()
     with pytest.raises(psycopg.OperationalError, match="closed"):
         connection.execute("SELECT 3")
+
+
+def test_rows_sent_together_that_get_no_answer_leave_nothing_behind(connection, monkeypatch, caplog):
+    """What psycopg had begun ended whenever Python collected it, with a traceback in the log of whatever ran by then."""
+    seen: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", seen.append)
+
+    def together() -> None:
+        with connection.cursor() as cursor:
+            cursor.executemany("SELECT pg_sleep(%s), length(%s::text)", [(LIMIT, "waits unread" * 10_000)] * 300)
+
+    caplog.set_level("CRITICAL", "psycopg")  # its warning would be kept, and with that what it had begun
+    _ends(together)
+    gc.collect()
+    assert seen == []
 
 
 @pytest.mark.parametrize("when", ["begin", "statement", "copy", "commit"])

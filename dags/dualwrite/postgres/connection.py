@@ -10,6 +10,7 @@ take what they need of it from them.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import select
@@ -76,6 +77,12 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
                     raise AnswerTimeout(f"no answer within {limit:g} s")
         except StopIteration as ended:
             return ended.value  # type: ignore[no-any-return]
+        except BaseException:
+            # Left alone it ends when Python collects it, amid other work: its cleaning up fails on a closed connection, and
+            # Python writes a traceback of that into the log.
+            with contextlib.suppress(Exception):
+                gen.close()
+            raise
 
 
 def connect(

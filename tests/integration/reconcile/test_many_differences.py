@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from dualwrite.model.verdicts import Finding, Verdict
 from dualwrite.postgres import connect
 from dualwrite.postgres.remembered import differences
 from dualwrite.runs import open_units, repair
@@ -51,6 +52,22 @@ def test_pages_hold_each_difference_once_and_none_too_many(target_dsn):
         connection.execute("UPDATE dualwrite.open_differences SET verdict = 'in_flight' WHERE key < 'c0000010'")
         waiting = differences.waiting(connection, "comments", "run", timedelta(minutes=1))
         assert waiting == differences.Waiting(23, 10), "drift is waited for by nobody"
+
+
+def test_what_is_kept_goes_in_parts_and_each_has_its_time(target_dsn, monkeypatch):
+    """All at once had the time of one statement: on a slow server 100,000 could not be kept, and no run got any further."""
+    monkeypatch.setattr(differences, "AT_ONCE", 1)
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END $$"
+        )
+        connection.execute(
+            "CREATE TRIGGER slow BEFORE INSERT ON dualwrite.open_differences FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+    found = [Finding(Verdict.MISSING, f"c{n}", f"boards/b1/posts/p1/comments/c{n}", key=(f"c{n}",)) for n in range(13)]
+    with connect(target_dsn, answer_within=1.0) as connection, connection.transaction():
+        differences.remember(connection, "comments", found, "run")
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 13
 
 
 def test_closing_a_page_looks_each_write_up_by_its_key(target_dsn):

@@ -36,7 +36,8 @@ class OpenDifference:
 
 
 AT_ONCE = 5_000
-"""Labels that one statement takes, and differences that are held at a time: after an outage a hundred thousand may be open."""
+"""Labels that one statement takes, and differences that are held, or sent, at a time: after an outage a hundred thousand may be
+open. What is sent together has the time of one statement to be answered."""
 
 _DIFFERENCE = """
 verdict, key, CASE WHEN row_key IS NULL THEN NULL ELSE ARRAY(SELECT jsonb_array_elements_text(row_key)) END, path, requires,
@@ -237,9 +238,12 @@ def remember(connection: Connection, collection: str, findings: Iterable[Finding
     An excuse stays while verdict and reason are those that it was given for; one given in advance holds for these from now
     on. When it ends, another difference begins.
     """
-    if rows := [_remembered(collection, finding, run_id) for finding in findings]:
-        with connection.cursor() as cursor:
-            cursor.executemany(_REMEMBER, rows)
+    left = list(findings)
+    with connection.cursor() as cursor:
+        for start in range(0, len(left), AT_ONCE):
+            cursor.executemany(
+                _REMEMBER, [_remembered(collection, finding, run_id) for finding in left[start : start + AT_ONCE]]
+            )
 
 
 def _remembered(collection: str, finding: Finding, run_id: str) -> dict[str, Any]:
