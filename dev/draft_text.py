@@ -141,8 +141,7 @@ def _made(name: str, declared: Declared) -> Column:
 def _prove_columns(part: Part) -> None:
     """Keeps the columns that a collection accepts; without its key there is none."""
     key = key_of(part.found)
-    if part.found.entries is not None:
-        _prove_key_of_entries(part, key)
+    _prove_key(part, key)
     ordered = sorted(part.guesses, key=lambda g: g.column.name not in key)
     for guess in ordered:
         name = guess.column.name
@@ -168,8 +167,8 @@ def _prove_columns(part: Part) -> None:
         part.refused = f"its key column {lacking[0]!r} isn't known" if lacking else "the table has no unique key"
 
 
-def _prove_key_of_entries(part: Part, key: Sequence[str]) -> None:
-    """Of entries, no column of the key makes a collection without the others: one names the document, one the entry."""
+def _prove_key(part: Part, key: Sequence[str]) -> None:
+    """A column of the key may make no collection without the others: one names the document, one the entry or the parent."""
     declared = {g.column.name: g.declared for g in part.guesses if g.column.name in key and g.declared is not None}
     try:
         made = {name: _made(name, told) for name, told in declared.items()}

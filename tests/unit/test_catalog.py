@@ -77,6 +77,24 @@ BAD = {
         "entry-key-of-maps"),
     "a field of an entry without a name": (
         lambda: _collection(columns=(KEY, Column("n", "key", EntryField("a."))), entries=ArrayElements("x")), "field-path-malformed", "names 'a.'"),
+    "a natural key without its parent": (
+        lambda: _collection(columns=(Column("email", "key", Field("email")),), paths=("teams/{team}/people/{person}",)),
+        "natural-key-without-parent", "key 'email' lacks {team} of 'teams/{team}/people/{person}' of collection 'things'"),
+    "a natural key in several collections": (
+        lambda: _collection(columns=(Column("email", "key", Field("email")),), paths=("a/b/things/{t}", "things/{t}")),
+        "natural-key-of-several-paths", "key 'email'"),
+    "a key of the parent alone": (
+        lambda: _collection(columns=(Column("team", "key", Segment("team")),), paths=("teams/{team}/people/{person}",)),
+        "key-of-several-documents", "Segment('person')"),
+    "a key of a part of an id": (
+        lambda: _collection(columns=(Column("a", "key", Segment("a")),), paths=("things/{a}_{b}",)),
+        "key-of-several-documents", "Segment('a') and Segment('b')"),
+    "a key of a constant": (
+        lambda: _collection(columns=(Column("a", "key", Constant("x")),), paths=("users/{user}/private/profile",)),
+        "key-of-several-documents", "key 'a' is the same for several at 'users/{user}/private/profile'"),
+    "a constant key of two documents": (
+        lambda: _collection(columns=(Column("a", "key", Constant("x")),), paths=("things/one", "things/two")),
+        "key-of-several-documents"),
     "a key that is no text": (lambda: _collection(columns=(Column("id", "key", DocumentId(), "integer"),)), "key-not-text"),
     "a key that is converted": (
         lambda: _collection(columns=(Column("id", "key", Field("id") >> lower),)), "key-not-traceable"),

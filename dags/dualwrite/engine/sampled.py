@@ -15,7 +15,7 @@ from dualwrite.model.conditions import looked_at
 from dualwrite.model.declaration import Collection, Computed, ComputedEntries, Origin
 from dualwrite.model.documents import Document
 from dualwrite.model.errors import BudgetError, SourceError
-from dualwrite.model.mapping import Rejection, map_document
+from dualwrite.model.mapping import Key, Rejection, Row, map_document
 from dualwrite.model.origins import within
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,12 @@ class Told:
 
 
 def look(source: Source, collections: Iterable[Collection]) -> list[Told]:
-    """Of each collection with a condition or a function, how many of a few documents that can't take, and why.
+    """Of each collection with a condition, a function or entries whose key doesn't tell their document, how many of a few documents
+    that can't take, and why.
     Billed: one count and up to 20 documents a collection with one."""
     told: list[Told] = []
     for collection in collections:
-        if collection.where is None and not _has_functions(collection):
+        if collection.where is None and not _has_functions(collection) and not _may_share_keys(collection):
             continue
         try:
             _, documents = source.first(next(iter(scans(collection, None))), _LOOKED_AT)
@@ -53,6 +54,14 @@ def _has_functions(collection: Collection) -> bool:
     origins = [column.origin for column in collection.columns] + [what for what in judged if isinstance(what, Origin)]
     computed = any(isinstance(part, Computed) for origin in origins for part in within(origin))
     return computed or isinstance(collection.entries, ComputedEntries)
+
+
+def _may_share_keys(collection: Collection) -> bool:
+    """Whether entries of two documents may have one key, for all that the catalog says."""
+    column = collection.document_column
+    return (
+        collection.entries is not None and not collection.is_one_document and (column is None or column.role != "key")
+    )
 
 
 @dataclass(slots=True)
@@ -72,13 +81,17 @@ class _Faults:
 
 
 def _judged(collection: Collection, documents: Iterable[Document]) -> list[Told]:
-    unjudged, failed, impure, looked = _Faults(), _Faults(), _Faults(), 0
+    unjudged, failed, impure, shared, looked = _Faults(), _Faults(), _Faults(), _Faults(), 0
+    of_key: dict[Key, str] = {}
     for document in documents:
         units = map_document(collection, document)
         looked += units is not None
         reasons = {unit.reason for unit in units or () if isinstance(unit, Rejection)}
         unjudged.add(document, {why for why in reasons if why.startswith("cant_be_judged")})
         failed.add(document, {why for why in reasons if why.startswith("not_computed")})
+        if _may_share_keys(collection):
+            keys = [unit.key for unit in units or () if isinstance(unit, Row)]
+            shared.add(document, {"one key" for key in keys if of_key.setdefault(key, document.path) != document.path})
         if _has_functions(collection) and map_document(collection, document) != units:
             impure.add(document, {"another row"})
     name, file = collection.name, settings.catalog_file()
@@ -93,6 +106,12 @@ def _judged(collection: Collection, documents: Iterable[Document]) -> list[Told]
         told.append(Told(
             f"A function of {name} can't take {len(failed.paths)} of {looked} documents that were looked at, {failed.paths[0]} for "
             f"example, and they are rejected ({failed.listed()}). Correct it in {file}."
+        ))  # fmt: skip
+    if shared.paths:
+        told.append(Told(
+            f"Of {looked} documents of {name} that were looked at, {len(shared.paths)} have an entry with the key of another document's, "
+            f"{shared.paths[0]} for example, and one row can't be both: the key doesn't hold the document's id. Add it to the key in {file} "
+            "and in the table, or let entries be told apart by what no other document has."
         ))  # fmt: skip
     if impure.paths:
         told.append(Told(

@@ -18,9 +18,11 @@ from dualwrite.model.origins import (
     Constant,
     CreateTime,
     DocumentId,
+    DocumentPath,
     EntryIndex,
     EntryKey,
     Origin,
+    Segment,
     WholeDocument,
     entry_parts,
 )
@@ -49,6 +51,7 @@ def check(declared: Declaration) -> None:
     if declared.where is not None:
         _check_where(declared, declared.where)
     _check_rows(declared)
+    _check_told_apart(declared)
 
 
 def _check_paths(declared: Declaration) -> None:
@@ -104,6 +107,43 @@ def _check_key(declared: Declaration) -> None:
             "two key columns come from the document id",
             "Keep the role key on one of them.",
         )
+
+
+def _check_told_apart(declared: Declaration) -> None:
+    """Whether the key can tell each document's rows from another's."""
+    named = ", ".join(repr(c.name) for c in declared.key)
+    if not declared.keyed_by_path:
+        if len(declared.templates) > 1:
+            rule = "The documents that may have a natural key are searched in one collection"
+            remedy = "Declare each path as a collection of its own, with its share of the table (rows=), or key it by DocumentId()."
+            code = "natural-key-of-several-paths"
+            refuse(
+                declared, code, rule, f"key {named} holds a field, and there are {len(declared.paths)} paths", remedy
+            )
+        held = {c.origin.variable for c in declared.key if isinstance(c.origin, Segment)}
+        above = [v for p in declared.templates[0].ids[:-1] for v in p.variables]
+        if lacking := [v for v in above if v not in held]:
+            rule = "The documents that may have a natural key are searched in one collection, which its key tells"
+            place = f"key {named} lacks {' and '.join(f'{{{v}}}' for v in lacking)} of {declared.paths[0]!r}"
+            columns = " and ".join(f'Column(..., "key", Segment({v!r}))' for v in lacking)
+            remedy = f"Declare {columns}; or key it by DocumentId(), and name this key in unique=."
+            refuse(declared, "natural-key-without-parent", rule, place, remedy)
+    elif declared.entries is None:
+        sources = [c.source for c in declared.key]
+        for template, path in zip(declared.templates, declared.paths, strict=True):
+            own = next((p.variables for p in reversed(template.ids) if p.variables), ())
+            by_id = any(isinstance(s, DocumentPath | DocumentId) for s in sources)
+            by_parts = {s.variable for s in sources if isinstance(s, Segment)} >= set(own)
+            if not by_id and not (by_parts and (own or len(declared.templates) == 1)):
+                remedy = "Give the role key to a column of DocumentId()"
+                remedy += f", or of {' and '.join(f'Segment({v!r})' for v in own)}." if own else "."
+                refuse(
+                    declared,
+                    "key-of-several-documents",
+                    "Two documents can't be one row",
+                    f"key {named} is the same for several at {path!r}",
+                    remedy,
+                )
 
 
 def _check_named_columns(declared: Declaration) -> None:
