@@ -24,6 +24,7 @@ from dev import processes
 from dualwrite import postgres
 from dualwrite.dual_write import DualWriter, Outcome
 from dualwrite.edge.errors import cleared, worth_a_retry
+from dualwrite.engine import judge
 from dualwrite.model.errors import Defect
 from dualwrite.postgres import session
 from tests import faults, in_slices
@@ -322,7 +323,8 @@ def _full_disk(broken: Broken, disk: Path, kind: str, after: dict[str, list[str]
                 file.write(bytes(min(size, shutil.disk_usage(disk).free - room)))
                 file.flush()
 
-    with _on(disk, broken) as dsn:
+    with _on(disk, broken) as dsn, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge, "LONGEST_PAUSE_SECONDS", 0.05)  # nobody makes room between two attempts
         before = faults.rows(dsn)
         filled = _Messages(at, fill)
         try:

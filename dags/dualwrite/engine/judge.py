@@ -31,6 +31,8 @@ from dualwrite.postgres.target import Comparison, Difference, Write
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 10
+LONGEST_PAUSE_SECONDS = 5.0
+"""Between two of them."""
 _WHAT_TO_SEE = "See who holds locks (pg_stat_activity), or whether the server is up, and run again."
 
 
@@ -254,4 +256,4 @@ def wait_or_raise(collection: str, error: postgres.Error, attempt: int) -> None:
             f"{postgres.remedy(error) or _WHAT_TO_SEE}"
         ) from None
     log.info("%s: %s, trying again", collection, postgres.condition(error))
-    time.sleep(random.uniform(0.5, 1.0) * min(5.0, 0.1 * 2**attempt))
+    time.sleep(random.uniform(0.5, 1.0) * min(LONGEST_PAUSE_SECONDS, 0.1 * 2**attempt))
