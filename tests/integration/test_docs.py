@@ -200,7 +200,7 @@ def test_a_command_in_running_text_exists(page):
 def test_a_days_reads_are_the_sum_of_the_measured_runs():
     """The page multiplies figures of its own table: each must be in that table, and the sum must be right."""
     page = (ROOT / "docs/performance.md").read_text()
-    a_run, a_sweep, a_day = re.search(r"96 × ([\d,]+) \+ ([\d,]+) = ([\d,]+) reads", page).groups()
+    a_run, a_sweep, a_day = re.search(r"96 × ([\d,]+) \+ ([\d,]+) = ([\d,]+) reads", " ".join(page.split())).groups()
     assert re.search(rf"^\| scheduled reconciliation.* {a_run} \|$", page, re.MULTILINE)
     assert re.search(rf"^\| sweep \|.* {a_sweep} \|$", page, re.MULTILINE)
     assert 96 * int(a_run) + int(a_sweep.replace(",", "")) == int(a_day.replace(",", ""))
