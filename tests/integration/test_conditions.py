@@ -214,6 +214,19 @@ def test_what_is_below_a_document_that_is_left_out_goes_too(app, emulator, targe
     assert reconcile(app, emulator, target_dsn, scope="sweep").alerts == []
 
 
+def test_what_is_below_a_row_that_must_go_matches_until_its_collection_is_looked_at(app, emulator, target_dsn):
+    """A verification of notes alone compares notes with their own documents; it verifies the people too, and isn't green."""
+    filled(app, emulator, target_dsn)
+    app.document("users/u1").set({"banned": True, "updatedAt": LONG_AGO})
+    with gap_run(app.project, emulator, target_dsn, scope="all", catalog=CATALOG, collections=["notes"]) as run:
+        checked = verify_all(run)
+    assert {name: c["verification"] for name, c in checked.items()} == {"people": "not_verified", "notes": "verified"}
+    alone = reconcile(app, emulator, target_dsn, scope="sweep", collections=["notes"])
+    assert alone.counts("notes") == {"orphan": 1}
+    both = reconcile(app, emulator, target_dsn, scope="sweep", collections=["people", "notes"])
+    assert (both.counts("people")["extra"], both.counts("notes")["extra"]) == (1, 2)
+
+
 def test_what_can_not_be_judged_is_rejected_and_keeps_its_row(app, emulator, target_dsn):
     filled(app, emulator, target_dsn)
     put(app, {

@@ -70,8 +70,8 @@ def test_a_failed_backfill_says_what_to_do():
     [alert] = report_of("apply", _collection("comments", "gap", Verdict.MATCHING), checked)["alerts"]
     assert line(alert) == (
         "comments is not verified: 1 rejected, 2 extra (1 of these 3 excused); correct the documents that can't become rows, "
-        "or excuse them with a reason; trigger reconcile_dual_writes with scope = sweep and repair = all to delete rows without "
-        "a document"
+        "or excuse them with a reason; rows of other collections that need these count as matching until they go; trigger "
+        "reconcile_dual_writes with scope = sweep and repair = all to delete rows without a document"
     )
 
 

@@ -258,6 +258,7 @@ def _not_verified(params: GapParams, name: str, check: CollectionResult | None) 
     parts = [
         f"{report.listed(left, left)}{excused}" if left else "",
         "correct the documents that can't become rows, or excuse them with a reason" if left.get("rejected") else "",
+        "rows of other collections that need these count as matching until they go" if left.get("extra") else "",
         f"{moving:,} changed at every look: run it again when there are fewer writes" if moving else "",
     ]
     writable = [v for v in repairs.ACTIONS if left.get(v)]
