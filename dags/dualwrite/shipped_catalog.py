@@ -257,6 +257,7 @@ DRAFTS = Collection(
         Column("title", "compared", Field("title"), required=True, absent=""),
         Column("content", "compared", Field("content"), required=True, absent=""),
         Column("saved_at", "compared", Field("savedAt", CreateTime()), "timestamp", required=True),
+        # content_json is left out: no draft document has such a field.
     ),
 )
 
