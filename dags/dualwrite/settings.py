@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds dags/. Relative paths begin here: Airflow's components have various working directories."""
 FILE = "dualwrite.toml"
 
-_KNOWN = ("catalog", "migrations", "prefix", "source_pool", "target_pool")
+KNOWN = ("catalog", "migrations", "prefix", "source_pool", "target_pool")
 
 
 class SettingsError(ValueError):
@@ -121,10 +121,10 @@ def _from_file(root: Path) -> dict[str, str] | None:
             f"The settings are TOML, in UTF-8: {path} is not. Correct it, as docs/catalog.md shows.",
             code="settings-not-toml",
         ) from None
-    wrong = sorted(name for name, value in found.items() if name not in _KNOWN or not isinstance(value, str))
+    wrong = sorted(name for name, value in found.items() if name not in KNOWN or not isinstance(value, str))
     if wrong:
         raise SettingsError(
-            f"Settings are {', '.join(_KNOWN)}, each a text: {path} has {', '.join(map(repr, wrong))}. Correct the file.",
+            f"Settings are {', '.join(KNOWN)}, each a text: {path} has {', '.join(map(repr, wrong))}. Correct the file.",
             code="setting-unknown",
         )
     return found

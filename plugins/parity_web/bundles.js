@@ -25,7 +25,11 @@ export const named = (name) => (PREFIX ? `${PREFIX}_${name}` : name);
 // The prefixes of bundles, of the ids of DAGs; "" of the one without.
 export const prefixesOf = (dagIds) => [...new Set(dagIds.filter((id) => OURS.test(id)).map(prefixOf))].sort();
 
-const hrefOf = (prefix) => (prefix ? `?prefix=${encodeURIComponent(prefix)}` : "?prefix=");
+const hrefOf = (prefix) => `?prefix=${encodeURIComponent(prefix)}`;
+
+// The page to show instead, if this one's address names no bundle and the viewer may see others alone; null if this one is fine.
+export const elsewhere = (prefixes) =>
+  asked("prefix") === null && asked("dag_id") === null && prefixes.length > 0 && !prefixes.includes(PREFIX) ? hrefOf(prefixes[0]) : null;
 
 // Links to the pages of the other bundles; nothing if there is just this one.
 export function choice(prefixes) {

@@ -67,7 +67,7 @@ function chart(points, { title, series, format = number }) {
   const value = el("strong", {});
   const figure = el("figure", { class: "chart" },
     el("figcaption", {}, el("span", {}, title), value),
-    el("div", { class: "plot" }, el("div", { class: "scale quiet", "aria-hidden": "true" }, el("span", {}, format(most)), el("span", {}, "0")), plot));
+    el("div", { class: "plot" }, el("div", { class: "scale quiet", "aria-hidden": "true" }, el("span", {}, points.some(total) && format(most)), el("span", {}, "0")), plot));
   const select = (i) => {
     mark.setAttribute("x", String(left(i)));
     return (value.textContent = format(total(points[i])));

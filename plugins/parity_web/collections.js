@@ -24,9 +24,9 @@ export function collectionsCard(all, at) {
 }
 
 
-// A count of another day than the report's says so: it may be weeks old.
+// A count that isn't the last run's says how old it is: minutes beside a live app, or weeks.
 const figure = (value, counted, at) =>
-  value === null ? el("span", { class: "quiet" }, "–") : el("span", {}, number(value), counted && counted.slice(0, 10) !== at?.slice(0, 10) && el("small", { class: "quiet" }, ` (${counted.slice(5, 10)})`));
+  value === null ? el("span", { class: "quiet" }, "–") : el("span", {}, number(value), counted && counted !== at && el("small", { class: "quiet asof" }, ago(counted)));
 
 const differs = (line) => Object.values(line.open).some(Boolean);
 

@@ -17,11 +17,11 @@ export function findingsCard(problems, all) {
         el("p", { class: "quiet" }, [`since ${when(f.since)} (${span(age(f.since))})`, ...causes].join(", ")),
         f.verdict === "stale" && columnsOf(line?.columns) && el("p", {}, `Differs in ${columnsOf(line.columns)}.`),
         reasonList(reasonsOf(f, line)),
-        f.reasons.size > 0 && f.alert && el("p", {}, f.alert.text),
-        shown.length > 0 && el("details", {},
-          el("summary", {}, `${count(shown.length, "sample")}`, el("span", { class: "unseen" }, ` of ${f.verdict} ${f.collection}`)),
-          samples({ name: f.collection, samples: shown }))),
-      el("p", { class: "buttons" }, pressButton(f.alert?.press, repairTitle([f]), problems.length === 1 && "primary", `${f.verdict} ${f.collection}`), excuseLineButton(f, shown), sweepButton(f.collection)));
+        f.reasons.size > 0 && f.alert && el("p", {}, f.alert.text)),
+      el("p", { class: "buttons" }, pressButton(f.alert?.press, repairTitle([f]), problems.length === 1 && "primary", `${f.verdict} ${f.collection}`), excuseLineButton(f, shown), sweepButton(f.collection)),
+      shown.length > 0 && el("details", { class: "wide" },
+        el("summary", {}, `${count(shown.length, "sample")}`, el("span", { class: "unseen" }, ` of ${f.verdict} ${f.collection}`)),
+        samples({ name: f.collection, samples: shown })));
   });
   return el("section", { class: "card", id: "open" }, el("h2", {}, "Open differences"), el("ul", { class: "bare" }, items));
 }
@@ -30,6 +30,13 @@ export function findingsCard(problems, all) {
 
 const list = { run: null, rows: null, filters: {}, open: false }; // kept over a refresh
 const AT_ONCE = 200; // lines shown; filters and the CSV take all
+
+// What the list holds: excused differences are no open ones.
+function listedOf({ listed, open }) {
+  const excused = Math.min(listed.of, open.filter((line) => line.excused).reduce((sum, line) => sum + line.number, 0));
+  const left = listed.of - excused;
+  return [left > 0 && count(left, "open difference"), excused > 0 && `${number(excused)} excused`].filter(Boolean).join(", ");
+}
 
 export function listCard(report, run) {
   const { listed } = report;
@@ -47,7 +54,7 @@ export function listCard(report, run) {
     el("summary", {}, `List all: search, choose, download`), body);
   fold.open = list.open;
   if (list.open && list.run === run.dag_run_id) body.replaceChildren(...listBody(listed));
-  return el("section", { class: "card", id: "list" }, el("h2", {}, `One by one: ${count(listed.of, "open difference")}, excused ones included`), fold);
+  return el("section", { class: "card", id: "list" }, el("h2", {}, `One by one: ${listedOf(report)}`), fold);
 }
 
 function listBody(listed) {

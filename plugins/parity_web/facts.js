@@ -193,7 +193,7 @@ export function effect(values, declared, plan, drift) {
   ];
   if (excuse?.length) says.push(`Excuses ${differences(excuse, drift)}${scope === "none" ? ", at once" : ""}: what stays open there is reported, and fails no run.`);
   if (unexcuse?.length) says.push(`Takes ${unexcuse.length === 1 ? "an excuse" : `${unexcuse.length} excuses`} back: these count as open again.`);
-  if (undo) says.splice(0, 1, `Takes back what run ${undo} wrote in ${where}, and compares nothing. A row that somebody has written since, or that other rows reference, is left, and told. What differs again is open: the next run looks at it. The undo can be undone.`);
+  if (undo) says.splice(0, 1, `Takes back what the run named above wrote in ${where}, and compares nothing. A row that somebody has written since, or that other rows reference, is left, and told. What differs again is open: the next run looks at it. The undo can be undone.`);
   else if (repair === "off") says.push("Writes nothing to your tables.");
   else {
     const may = { missing: "inserts missing rows", missing_and_stale: "inserts missing rows and updates stale ones", all: "inserts missing rows, updates stale ones and DELETES rows whose documents are gone" };

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { ALONE, alertItem, button, cell, done, formButton, OFF, pressButton, repairTitle, state } from "./buttons.js";
-import { choice } from "./bundles.js";
+import { choice, elsewhere } from "./bundles.js";
 import { trend } from "./chart.js";
 import { collectionsCard, countsCard } from "./collections.js";
 import { findingsCard, listCard } from "./differences.js";
@@ -142,7 +142,7 @@ function historyCard(report, runs) {
   return el("section", { class: "card" },
     el("h2", {}, title),
     trend(points, [
-      { title: "Differences found, excused ones among them", series: report.rules.drift },
+      { title: "Differences found, the excused ones pale", series: [...report.rules.drift, "excused"] },
       { title: "Rows written", series: ["written"] },
       { title: "Billed reads", series: ["billed"] },
       { title: "Duration", series: ["seconds"], format: span },
@@ -173,7 +173,7 @@ function excusesCard(report) {
 function interventionsCard(found, enabled) {
   const changes = changesOf(enabled.log);
   if (!found.length && !changes.length) return null;
-  const undo = (i) => i.journaled > i.undone && formButton("Undo…", `Undo: ${i.kind} by ${i.by}`, { preset: { undo: i.run_id } }, null, i.run_id);
+  const undo = (i) => i.journaled > i.undone && formButton("Undo…", `Undo what ${i.by} ${i.kind === "backfill" ? "backfilled" : i.kind === "undo" ? "undid" : "repaired"}, ${when(i.at)}`, { preset: { undo: i.run_id } }, null, i.run_id);
   const items = [...found, ...changes].sort((a, b) => Date.parse(b.at) - Date.parse(a.at)).map((i) => i.kind === "switch" ? el("li", { class: "finding" }, el("div", {}, changeLine(i))) :
     el("li", { class: "finding" },
       el("div", {}, el("strong", {}, i.by), " ", intervened(i), i.undone > 0 && [" ", el("span", { class: "chip" }, i.undone >= i.journaled ? "undone" : `${number(i.undone)} undone`)],
@@ -258,6 +258,8 @@ async function refresh() {
   try {
     let content;
     [state.may, bundles] = await Promise.all([api.may(), bundles ?? api.bundles().catch(() => [])]);
+    const other = elsewhere(bundles);
+    if (other) return location.replace(other);
     if (asked.get("signoff")) content = await signOffPage();
     else if (asked.get("run_id")) content = await oneRun(asked.get("dag_id"), asked.get("run_id"));
     else {

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { button, download, formButton, OFF, state } from "./buttons.js";
+import { PREFIX } from "./bundles.js";
 import { age, code, count, el, link, number, when } from "./dom.js";
 import { boxes, intervened, plain, signOff } from "./facts.js";
 import { changesOf } from "./switch.js";
@@ -37,7 +38,7 @@ export function readyCard(report, problems) {
 
 // On a page of its own, which can be printed: Airflow's frame around this one can't.
 function signOffLink() {
-  const made = link("parity/?signoff=1", "The sign-off, to print or download");
+  const made = link(`parity/?signoff=1${PREFIX && `&prefix=${PREFIX}`}`, "The sign-off, to print or download");
   made.target = "_blank";
   return made;
 }

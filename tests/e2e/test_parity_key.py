@@ -171,7 +171,7 @@ def test_each_run_of_the_charts_is_told_by_keyboard_and_pointer(page: Page, stub
     range_.focus()
     page.keyboard.press("ArrowLeft")
     expect(values.first).to_have_text("1")
-    assert "Differences found, excused ones among them: 1." in (range_.get_attribute("aria-valuetext") or "")
+    assert "Differences found, the excused ones pale: 1." in (range_.get_attribute("aria-valuetext") or "")
     expect(page.get_by_role("link", name="Open this run")).to_have_attribute(
         "href", f"{page.evaluate('() => location.origin')}/dags/{DAG}/runs/manual__2"
     )

@@ -18,6 +18,7 @@ import sentry_sdk.consts
 import yaml
 
 from dev import airflow_home, dotenv, licences, stack
+from dualwrite import settings
 
 ROOT = airflow_home.ROOT
 TEXT = (ROOT / "docker-compose.yaml").read_text()
@@ -30,6 +31,17 @@ _ASSIGNED = re.compile(r"^(?:# )?([A-Z_]+)=(.*)$", re.MULTILINE)
 
 def _environment(service: dict[str, Any]) -> dict[str, Any]:
     return service.get("environment") or {}
+
+
+def test_every_setting_of_the_bundle_is_passed_on_from_dot_env():
+    """A setting that the compose file left out was silently without effect there."""
+    example = dict(_ASSIGNED.findall((ROOT / ".env.example").read_text()))
+    for setting in settings.KNOWN:
+        name = f"DUALWRITE_{setting.upper()}"
+        assert example[name] == "''", name
+        for service in AIRFLOW:
+            if service != "seed":  # it fills both databases with the shipped app's world
+                assert _environment(AIRFLOW[service])[name] == f"${{{name}:-}}", service
 
 
 def test_it_is_valid_by_the_compose_specification():
