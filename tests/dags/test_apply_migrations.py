@@ -15,6 +15,7 @@ def test_a_dry_run_leaves_nothing_an_apply_migrates_and_a_second_is_a_no_op(fire
     assert one(phase1_dsn, "SELECT to_regclass('drafts') IS NULL AND to_regnamespace('dualwrite') IS NULL")
     applied = run(mode="apply")
     assert applied.state == "success"
+    assert f"[info ] {applied.report['verdict']}" in applied.said, "again at the end, from which Airflow shows a log"
     assert "42501" in applied.log, "the report reminds that the web client's writes will be refused"
     ledger = "SELECT string_agg(version || applied_at::text, ',' ORDER BY version) FROM dualwrite.migrations"
     before = one(phase1_dsn, ledger)

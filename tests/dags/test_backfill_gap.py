@@ -41,7 +41,8 @@ def test_the_default_run_shows_the_gap_of_the_seven_and_writes_nothing(world, fi
     for name, part in found.items():
         assert {v: n for v, n in part["counts"].items() if n} == dict(world.in_window[name])
     assert re.search(r"^collection +examined ", run.log, re.MULTILINE), "the log shows aligned columns"
-    assert "An apply would write" in run.said
+    assert run.report["verdict"].startswith("An apply would write")
+    assert f"[info ] {run.report['verdict']}" in run.said, "again at the end, from which Airflow shows a log"
     assert "| collection" not in run.log
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs WHERE run_id = %s", run.run_id) == 2 * len(chosen)
 

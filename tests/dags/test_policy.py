@@ -122,6 +122,8 @@ def test_every_parameter_says_what_it_is_and_what_it_may_be(bag):
             told = param.get("values_display") or param.get("description") or param.get("description_md")
             assert told, f"{name}.{key}: give the form a description, or values_display"
             assert param.get("type") or param.get("enum"), f"{name}.{key}: give it a type or an enum"
+            for text in (param.get("values_display") or {}).values():
+                assert len(text) <= 60, f"{name}.{key}: Airflow's field shows no more of {text!r}"
             assert "draft-07" in param.get("$schema", ""), (
                 f"{name}.{key}: build it in forms.py, which names its dialect"
             )

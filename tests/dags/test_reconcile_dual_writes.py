@@ -56,6 +56,7 @@ def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, 
 
     accepted = run(excuse=[f"{c.name}:*" for c in CATALOG], excuse_reason="looked at: broken since 2024")
     assert accepted.state == "success", accepted.log[-3000:]
+    assert f"[info ] {accepted.report['verdict']}" in accepted.said, "again at the end, from which Airflow shows a log"
     _post(firestore, "lost")
     before = table_bytes(target_dsn)
     drifted = run()

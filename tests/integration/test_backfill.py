@@ -129,7 +129,8 @@ def test_every_run_is_kept_with_its_counts(world, firestore, emulator, target_ds
     with psycopg.connect(target_dsn) as connection:
         kept = connection.execute("SELECT collection, examined, counts, mode, outcome FROM dualwrite.runs").fetchall()
     assert {name: (examined, counts) for name, examined, counts, _, _ in kept} == {
-        n: (r["examined"], {**r["counts"], "left_out": r["left_out"]}) for n, r in found.items()
+        n: (r["examined"], {**r["counts"], "left_out": r["left_out"], "excused": r["excused_counts"]})
+        for n, r in found.items()
     }
     assert {(mode, outcome) for *_, mode, outcome in kept} == {("dry_run", "examined")}
 

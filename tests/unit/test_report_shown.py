@@ -97,6 +97,18 @@ def test_reasons_are_counted_by_verdict_and_a_matching_key_leaves_no_sample():
     }
 
 
+def test_columns_that_differ_are_counted_beyond_the_samples_and_told_beside_them():
+    """A backfill has no list of what is open: its report alone says where its stale rows differ."""
+    stale = [Finding(Verdict.STALE, str(n), columns=("title", "content") if n < 3 else ("title",)) for n in range(25)]
+    excused = Finding(Verdict.STALE, "x", columns=("title",), excused=True)
+    told = merged_json(report("things", *stale[:20]), report("things", *stale[20:], excused))
+    assert told["columns"] == {"title": 25, "content": 3}
+    [block] = samples([told])
+    assert block.title == "things, stale (26, 20 shown): title 25, content 3"
+    many = Finding(Verdict.STALE, "many", columns=tuple(f"c{n}" for n in range(25)))
+    assert len(report("things", many)["columns"]) == SAMPLES
+
+
 def test_a_sample_is_cut_at_120_characters_of_an_id_and_twice_as_many_of_a_path():
     [sample] = report("things", Finding(Verdict.MISSING, "k" * 121, "p" * 241))["samples"]["missing"]
     assert sample == {"key": "k" * 119 + "…", "path": "p" * 239 + "…"}
@@ -125,11 +137,15 @@ def test_the_phases_of_a_collection_add_up_number_by_number():
     parts = [
         report("things", Finding(Verdict.MISSING, "a", excused=True), seconds=0.1234, **dict.fromkeys(NUMBERS, 3)),
         report("things", Finding(Verdict.STALE, "b"), matching=4, seconds=0.1, **dict.fromkeys(NUMBERS, 5)),
-        report("things", Finding(Verdict.STALE, "c")),
+        report("things", Finding(Verdict.STALE, "c", excused=True)),
     ]
     whole = merged_json(*parts)
     assert {name: whole[name] for name in NUMBERS[1:]} == dict.fromkeys(NUMBERS[1:], 8)
-    assert (whole["examined"], whole["excused"], whole["seconds"]) == (7, 1, 0.223)
+    assert (whole["examined"], whole["excused"], whole["seconds"]) == (7, 2, 0.223)
+    assert (whole["excused_counts"], whole["left_alone"]) == ({"missing": 1, "stale": 1}, 2)
+    before = {name: value for name, value in whole.items() if name not in ("excused_counts", "columns")}
+    read = CollectionReport.from_json(before)  # a task of the version before told less
+    assert (read.excused, read.left_alone, read.drift) == (whole["excused"], whole["left_alone"], whole["drift"])
     assert whole["drift"] == sum(part["drift"] for part in parts)
     assert {v: n for v, n in whole["counts"].items() if n} == {"matching": 4, "missing": 1, "stale": 2}
     assert [s["key"] for s in whole["samples"]["stale"]] == ["b", "c"]

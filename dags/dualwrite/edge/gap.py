@@ -19,7 +19,7 @@ from dualwrite.model import gap_params
 from dualwrite.model.alert import line
 from dualwrite.model.choices import APPROVE
 from dualwrite.model.gap_params import GapParams
-from dualwrite.model.render import as_markdown, as_text
+from dualwrite.model.render import as_markdown, as_text, wrapped
 from dualwrite.model.run_report import Approval, CollectionResult, CoverageResult, GapPlan, GapReport, SliceResult
 from dualwrite.runs import backfill
 from dualwrite.runs.record import Paces
@@ -257,4 +257,5 @@ def report(context: Mapping[str, Any]) -> GapReport:
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
     if whole["alerts"]:
         fail([line(alert, page_link()) for alert in whole["alerts"]])
+    log.info("%s", wrapped(whole["verdict"]))  # again: Airflow shows a log from its end
     return whole

@@ -12,7 +12,7 @@ from dualwrite.edge.contexts import given, triggered_by
 from dualwrite.edge.errors import clearly, clearly_run, fail, failures, told_in_full
 from dualwrite.migrations import MigrationParams, Migrator, Step
 from dualwrite.model.alert import line
-from dualwrite.model.render import as_text
+from dualwrite.model.render import as_text, wrapped
 from dualwrite.model.run_report import MigrationsReport, MigrationStep
 from dualwrite.postgres import Connection
 
@@ -71,4 +71,5 @@ def report(context: Mapping[str, Any]) -> MigrationsReport:
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: it is wanted most then
     if whole["alerts"]:
         fail([line(alert) for alert in whole["alerts"]])
+    log.info("%s", wrapped(whole["verdict"]))  # again: Airflow shows a log from its end
     return whole

@@ -33,7 +33,7 @@ from dualwrite.model import links
 from dualwrite.model.alert import line
 from dualwrite.model.errors import DualWriteError, ParameterError
 from dualwrite.model.reconcile_params import BY_A_PERSON, SCHEDULED_MAX_BILLED_READS, ReconcileParams
-from dualwrite.model.render import as_text
+from dualwrite.model.render import as_text, wrapped
 from dualwrite.model.run_report import CollectionResult, FirstLook, Gate, R, RunReport, SliceResult, StageResult
 from dualwrite.postgres.target import Target
 from dualwrite.runs import history, open_list, reconcile_plan, reconciliation
@@ -297,6 +297,7 @@ def report(context: Mapping[str, Any]) -> RunReport:
     if whole["alerts"]:
         alerts.tell(whole["alerts"], page_link())
         fail([line(alert, page_link()) for alert in whole["alerts"]])
+    log.info("%s", wrapped(whole["verdict"]))  # again: Airflow shows a log from its end
     if whole["compares"]:
         context["outlet_events"][GREEN_IF_COMPARED].add(GREEN)
     if whole["parity"]["equal"]:

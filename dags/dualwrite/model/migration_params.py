@@ -30,7 +30,7 @@ class MigrationParams(Params):
             "words": [
                 "leave as it is (closed, if never opened)",
                 "closed: the anon key has no access",
-                "anon: whoever holds the anon key reads and writes all rows of these tables",
+                "anon: whoever holds the anon key reads and writes them",
             ]
         },
     )

@@ -83,9 +83,9 @@ class ReconcileParams(Params):
         description="A sweep also finds what no window shows; it costs one read for each document.",
         json_schema_extra={
             "words": [
-                "recent: what was written since the last run (and a sweep where one is due)",
+                "recent: written since the last run, and sweeps that are due",
                 "sweep: every document and every row",
-                "none: compare nothing; excuses take effect at once, and only keys are looked at",
+                "none: compare nothing but keys; excuses count at once",
             ]
         },
     )

@@ -61,11 +61,11 @@ class CollectionReport:
     counts: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
+    excused_counts: Counter[str] = field(default_factory=Counter)
+    """Drift that a person accepted, by verdict."""
+    columns: Counter[str] = field(default_factory=Counter)
+    """In how many stale rows each column differs, excused ones left out."""
     examined: int = _counter(logged=True)
-    excused: int = _counter()
-    """Drift that a person accepted."""
-    left_alone: int = _counter()
-    """Of that, missing and stale rows: no run writes them."""
     documents_read: int = _counter(logged=True)
     stray: int = _counter("stray")
     left_out: int = _counter("left out by where")
@@ -98,8 +98,10 @@ class CollectionReport:
         """Counts one examined key in its verdict and keeps a sample of it."""
         self.examined += 1
         self.counts[finding.verdict] += 1
-        self.excused += finding.excused
-        self.left_alone += finding.excused and finding.verdict in (Verdict.MISSING, Verdict.STALE)
+        if finding.excused:
+            self.excused_counts[finding.verdict] += 1
+        elif finding.verdict is Verdict.STALE:
+            self.columns.update(finding.columns)
         if finding.reason:
             self.reasons[f"{finding.verdict}: {finding.reason}"] += 1
         samples = self.samples.setdefault(finding.verdict, [])
@@ -116,6 +118,15 @@ class CollectionReport:
         for counter in COUNTERS:
             if counter.work:
                 setattr(self, counter.name, getattr(self, counter.name) + getattr(repair, counter.name))
+
+    @property
+    def excused(self) -> int:
+        return self.excused_counts.total()
+
+    @property
+    def left_alone(self) -> int:
+        """Of what is excused, missing and stale rows: no run writes them."""
+        return self.excused_counts[Verdict.MISSING] + self.excused_counts[Verdict.STALE]
 
     @property
     def drift(self) -> int:
@@ -154,6 +165,8 @@ class CollectionReport:
             "examined": self.examined,
             "excused": self.excused,
             "left_alone": self.left_alone,
+            "excused_counts": {str(v): n for v, n in self.excused_counts.items()},
+            "columns": dict(self.columns.most_common(SAMPLES)),
             "documents_read": self.documents_read,
             "stray": self.stray,
             "left_out": self.left_out,
@@ -189,8 +202,8 @@ class CollectionReport:
             samples={verdict: list(samples) for verdict, samples in given["samples"].items()},
             reasons=Counter(given["reasons"]),
             examined=given["examined"],
-            excused=given["excused"],
-            left_alone=given["left_alone"],
+            excused_counts=_excused_counts(given),
+            columns=Counter(given.get("columns", {})),  # as below
             documents_read=given["documents_read"],
             stray=given["stray"],
             left_out=given.get("left_out", 0),  # a task of the version before may have told it
@@ -214,6 +227,12 @@ class CollectionReport:
         )
 
 
+def _excused_counts(given: CollectionResult) -> Counter[str]:
+    """A task of the version before told the sum, and how many of it are missing or stale."""
+    before = {Verdict.REJECTED: given["excused"] - given["left_alone"], Verdict.MISSING: given["left_alone"]}
+    return Counter({str(v): n for v, n in given.get("excused_counts", before).items() if n})
+
+
 COUNTERS = tuple(Counted(f.name, **f.metadata) for f in fields(CollectionReport) if f.metadata)
 
 
@@ -221,12 +240,15 @@ def merged(parts: Sequence[CollectionReport]) -> CollectionReport:
     """Several phases of one collection as one: what was examined in each, added up. Leave out phases
     that look at the same keys again (a repair, or the look after it). Raises IdentityError if it doesn't add up."""
     whole = replace(parts[0], taken=sum(p.taken for p in parts), counts=Counter(), samples={}, reasons=Counter())
+    whole = replace(whole, excused_counts=Counter(), columns=Counter())
     for counter in COUNTERS:
         if counter.added:
             setattr(whole, counter.name, sum(getattr(p, counter.name) for p in parts))
     for part in parts:
         whole.counts.update(part.counts)
         whole.reasons.update(part.reasons)
+        whole.excused_counts.update(part.excused_counts)
+        whole.columns.update(part.columns)
         for verdict, found in part.samples.items():
             whole.samples[verdict] = [*whole.samples.get(verdict, []), *found][:SAMPLES]
     whole.not_examined = next((p.not_examined for p in parts if p.not_examined), None)
@@ -304,8 +326,15 @@ def samples(collections: Iterable[CollectionResult]) -> list[Block]:
             reasons = {k.removeprefix(prefix): n for k, n in r["reasons"].items() if k.startswith(prefix)}
             shown, counted = _by_reason(found, reasons)
             title = f"{r['collection']}, {verdict.replace('_', ' ')} ({r['counts'][verdict]:,}, {len(shown)} shown)"
+            if verdict == Verdict.STALE and r.get("columns"):
+                title += f": {differing(r['columns'])}"
             blocks.append(Items(title, [*counted, *map(_sample, shown)]))
     return blocks
+
+
+def differing(columns: Mapping[str, int]) -> str:
+    """In how many stale rows each column differs, as "title 12, content 3"."""
+    return ", ".join(f"{name} {number:,}" for name, number in columns.items())
 
 
 _ALIKE = 3

@@ -76,6 +76,10 @@ class CollectionResult(TypedDict):
     examined: int
     excused: int
     left_alone: int
+    excused_counts: dict[str, int]
+    """By verdict, those that have any."""
+    columns: dict[str, int]
+    """In how many stale rows each column differs, the commonest."""
     documents_read: int
     stray: int
     left_out: int
@@ -278,7 +282,7 @@ class Age(TypedDict):
 
 
 class PastRun(TypedDict):
-    """A run in short form; a number that is 0 is left out."""
+    """A run in short form; a number that is 0 is left out. Verdicts' numbers are without those that were excused."""
 
     run_id: str
     at: str
@@ -287,6 +291,7 @@ class PastRun(TypedDict):
     stale: NotRequired[int]
     extra: NotRequired[int]
     rejected: NotRequired[int]
+    excused: NotRequired[int]
     in_flight: NotRequired[int]
     written: NotRequired[int]
     billed: NotRequired[int]

@@ -80,9 +80,14 @@ def _clean_days(whole: RunFacts, days: int) -> Check:
     streak = whole["clean_days"]
     title = f"{days} clean days in a row"
     if streak >= days:
-        return _check("clean", title, True, f"{streak:,} days with runs, and no drift in any of them.")
+        return _check(
+            "clean", title, True, f"{streak:,} days with runs, and no drift in any of them but what was excused."
+        )
     return _check(
-        "clean", title, False, f"{streak:,} so far. A day without a run, or with drift, starts the count again."
+        "clean",
+        title,
+        False,
+        f"{streak:,} so far. A day without a run, or with drift that nobody had excused, starts the count again.",
     )
 
 

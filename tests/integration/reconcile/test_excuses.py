@@ -45,6 +45,8 @@ def test_a_report_tells_what_is_excused_by_whom_why_and_since_when(world, target
         }
     ]  # fmt: skip
     [posts] = [c for c in report["collections"] if c["collection"] == "posts"]
+    last = report["history"][0]
+    assert (last.get("missing"), last["excused"]) == (None, 1)
     assert (posts["counts"]["missing"], posts["excused"]) == (1, 1)
 
 

@@ -50,7 +50,7 @@ def record(connection: Connection, report: CollectionReport, work: Work) -> None
         "window_from": work.window.start if work.window else None,
         "window_until": work.window.end if work.window else None,
         "started_at": work.started_at,
-        "counts": Jsonb({**report.as_json()["counts"], "left_out": report.left_out}),
+        "counts": Jsonb({**report.as_json()["counts"], "left_out": report.left_out, "excused": report.excused_counts}),
         "verification": report.verification,
         "unattended": work.unattended,
         "slice": work.part,
@@ -127,15 +127,26 @@ def last_run(connection: Connection, dag_id: str, *, but: str) -> str | None:
     return str(row[0]) if row else None
 
 
+_NOT_EXCUSED = "(counts ->> '{0}')::int8 - coalesce((counts -> 'excused' ->> '{0}')::int8, 0)"
+"""Of a verdict. Lines of earlier versions don't say what was excused."""
+
+_CLEAN = " AND ".join(
+    ["outcome = 'examined'", *(f"{_NOT_EXCUSED.format(verdict)} = 0" for verdict in ("missing", "stale", "extra"))]
+)
+"""A line that examined all and saw no drift, but for what was excused by then. Rejections don't count: they stay open until they are
+corrected or excused."""
+
+
 def history(connection: Connection, dag_id: str, limit: int = 200) -> list[PastRun]:
     """The last runs in short form, newest first: the sums over all collections."""
     rows = connection.execute(
         f"""
         SELECT run_id, max(recorded_at), sum(examined) FILTER (WHERE looked),
-          sum((counts ->> 'missing')::int8) FILTER (WHERE looked),
-          sum((counts ->> 'stale')::int8) FILTER (WHERE looked),
-          sum((counts ->> 'extra')::int8) FILTER (WHERE looked),
-          sum((counts ->> 'rejected')::int8) FILTER (WHERE looked),
+          sum({_NOT_EXCUSED.format("missing")}) FILTER (WHERE looked),
+          sum({_NOT_EXCUSED.format("stale")}) FILTER (WHERE looked),
+          sum({_NOT_EXCUSED.format("extra")}) FILTER (WHERE looked),
+          sum({_NOT_EXCUSED.format("rejected")}) FILTER (WHERE looked),
+          sum((SELECT sum(n::int8) FROM jsonb_each_text(counts -> 'excused') AS e (verdict, n))) FILTER (WHERE looked),
           sum((counts ->> 'in_flight')::int8) FILTER (WHERE looked),
           sum(inserted + updated + deleted), sum(billed_reads), count(*) FILTER (WHERE outcome = 'not_examined')
         FROM (
@@ -147,7 +158,18 @@ def history(connection: Connection, dag_id: str, limit: int = 200) -> list[PastR
         """,
         (dag_id, 80 * limit, limit),  # a run has at most five lines for each of the collections
     ).fetchall()
-    names = ("examined", "missing", "stale", "extra", "rejected", "in_flight", "written", "billed", "not_examined")
+    names = (
+        "examined",
+        "missing",
+        "stale",
+        "extra",
+        "rejected",
+        "excused",
+        "in_flight",
+        "written",
+        "billed",
+        "not_examined",
+    )
     found = []
     for row in rows:
         numbers = {n: int(v) for n, v in zip(names, row[2:], strict=True) if v}
@@ -163,8 +185,7 @@ def days(connection: Connection, dag_id: str, number: int) -> list[Day]:
         WITH lines AS (
           SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, run_id, billed_reads,
             dag_id = %(dag)s AND phase IN ('compare', 'second_look') AS looked,
-            outcome = 'examined' AND (counts ->> 'missing')::int8 = 0 AND (counts ->> 'stale')::int8 = 0
-              AND (counts ->> 'extra')::int8 = 0 AS clean
+            {_CLEAN} AS clean
           FROM {SCHEMA}.runs
           WHERE recorded_at >= ((now() AT TIME ZONE 'UTC')::date - (%(number)s - 1)::int4) AT TIME ZONE 'UTC'
         )
@@ -187,10 +208,7 @@ def clean_days(connection: Connection, dag_id: str) -> list[tuple[date, bool]]:
     Rejections don't count here: they stay open until they are corrected or excused."""
     rows = connection.execute(
         f"""
-        SELECT (recorded_at AT TIME ZONE 'UTC')::date, bool_and(
-          outcome = 'examined' AND (counts ->> 'missing')::int8 = 0 AND (counts ->> 'stale')::int8 = 0
-          AND (counts ->> 'extra')::int8 = 0
-        )
+        SELECT (recorded_at AT TIME ZONE 'UTC')::date, bool_and({_CLEAN})
         FROM {SCHEMA}.runs
         WHERE dag_id = %s AND phase IN ('compare', 'second_look')
         GROUP BY 1 ORDER BY 1 DESC

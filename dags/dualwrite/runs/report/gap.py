@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dualwrite.model import cost, coverage, repairs, report
 from dualwrite.model.alert import alert, press
 from dualwrite.model.gap_params import GapParams
-from dualwrite.model.render import Block, Heading, Paragraph, Table, moment
+from dualwrite.model.render import Block, Heading, Paragraph, moment
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import (
     VERSION,
@@ -26,6 +26,12 @@ from dualwrite.runs.backfill import DAG_ID
 
 VERIFIES = ("verify_counts", "finish")
 """The tasks that verify all collections, small and large."""
+
+_WRITTEN = ("missing", "stale")
+"""What an apply writes."""
+
+_ASKED = 5
+"""Samples of a verdict that stand in a question: Airflow puts its buttons below all of them."""
 
 
 def not_examined(name: str, phase: str, why: str) -> CollectionResult:
@@ -92,7 +98,7 @@ def estimated_reads(gap: Sequence[CollectionResult], checked: Sequence[Collectio
 
 def _to_write(collection: CollectionResult) -> int:
     """How many rows of a collection an apply would write after a dry run: missing and stale ones that aren't excused."""
-    return collection["counts"]["missing"] + collection["counts"]["stale"] - collection["left_alone"]
+    return sum(collection["counts"][v] for v in _WRITTEN) - collection["left_alone"]
 
 
 def _verdict(
@@ -168,9 +174,6 @@ def _left_out(whole: GapReport) -> list[Block]:
     return coverage.described(covered, inserts=whole["mode"] == "dry_run")
 
 
-_WRITTEN = ("missing", "stale")
-
-
 def asked(whole: GapReport) -> list[Block]:
     """The report of a dry run for the person who is to approve it: the rows that an apply would write, and its cost."""
     reads, further = whole["billed_reads"], whole["estimated_reads"] or 0
@@ -181,28 +184,33 @@ def asked(whole: GapReport) -> list[Block]:
     )
     gap = [c for c in whole["collections"] if c["phase"] == "gap"]
     checked = [c for c in whole["collections"] if c["phase"] == "verify"]
-    now = [
-        [c["collection"], *("-" if n is None else f"{n:,}" for n in (c["source_count"], c["target_count"]))]
-        for c in checked
-        if not c["not_examined"]
-    ]  # of a collection of entries, documents aren't counted: one may have several
+    now = {c["collection"]: c for c in checked}
+    shown = [c for c in gap if c["not_examined"] or any(c["counts"][v] for v in (*_WRITTEN, "rejected"))]
+    counted: list[CollectionResult] = [
+        {
+            **c,
+            "source_count": now[c["collection"]]["source_count"],
+            "target_count": now[c["collection"]]["target_count"],
+        }
+        if c["collection"] in now
+        else c
+        for c in shown
+    ]
     would_be_written: list[CollectionResult] = [{**c, "samples": _to_be_written(c)} for c in gap]
     return [
         Paragraph(whole["verdict"], strong=True),
         question,
-        report.table([c for c in gap if c["not_examined"] or any(c["counts"][v] for v in (*_WRITTEN, "rejected"))]),
-        *_left_out(whole),
+        report.table(counted),
         *report.samples(would_be_written),
-        Paragraph("Documents and rows now:"),
-        Table(["collection", "documents", "rows"], now),
+        *_left_out(whole),
         *(report.samples([c for c in checked if c["not_examined"]])),
     ]
 
 
 def _to_be_written(result: CollectionResult) -> dict[str, list[Sample]]:
-    """The samples of rows that an apply would write: those that aren't excused."""
+    """A few samples of rows that an apply would write: those that aren't excused."""
     samples = {
-        verdict: [sample for sample in result["samples"].get(verdict, ()) if not sample.get("excused")]
+        verdict: [sample for sample in result["samples"].get(verdict, ()) if not sample.get("excused")][:_ASKED]
         for verdict in _WRITTEN
     }
     return {verdict: unexcused for verdict, unexcused in samples.items() if unexcused}
