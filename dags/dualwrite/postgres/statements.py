@@ -344,6 +344,7 @@ class Statements(Fragments):
                 sql.SQL("{} = coalesce({}, {})").format(column_name(c.name), column_name(c.name, "t"), there[c.name])
                 for c in self.late
             ),
+            journal=JOURNAL,
             stage=STAGE,
             same_key=self.is_at("t", "s"),
             left_out=OR.join(left_out),
