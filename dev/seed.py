@@ -322,7 +322,8 @@ class World:
                 )
                 with connection.cursor() as cursor:
                     cursor.executemany(statement, [[row.get(c) for c in columns] for row in part])
-        connection.execute("ANALYZE")
+        # The whole database would be a hundred catalogs more, and 50 ms.
+        connection.execute(sql.SQL("ANALYZE {}").format(sql.SQL(", ").join(map(sql.Identifier, _ORDER))))
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:

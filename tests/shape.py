@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -32,47 +32,83 @@ def _required(shape: Any) -> list[str]:
 
 def faults(value: Any, shape: Any, place: str = "report") -> list[str]:
     """Where a value isn't as its shape says; empty if it is."""
-    return list(_faults(value, shape, place))
+    return [f"{place}{where} {what}" for where, what in _check(shape)(value)]
 
 
-def _faults(value: Any, shape: Any, place: str) -> Iterator[str]:
+Check = Callable[[Any], list[tuple[str, str]]]
+"""What is wrong with a value: where in it, and what."""
+
+
+@cache  # each reconciliation of the suite is checked: to take the shapes apart each time takes more than twice as long
+def _check(shape: Any) -> Check:
     origin, args = get_origin(shape), get_args(shape)
     if is_typeddict(shape):
+        return _object({name: _check(kind) for name, kind in fields(shape).items()}, _required(shape))
+    if origin in (Union, UnionType):
+        return _one_of([_check(one) for one in args])
+    if origin is list:
+        return _list(_check(args[0]))
+    if origin is dict:
+        return _mapping(_check(args[1]))
+    if origin is Literal:
+        return _plain(lambda value: value in args, f"is none of {args}")
+    if shape in (None, NoneType):
+        return _plain(lambda value: value is None, "is not null")
+    if shape is float:
+        return _plain(lambda value: isinstance(value, int | float) and not isinstance(value, bool), "is no number")
+    if shape is int:
+        return _plain(lambda value: isinstance(value, int) and not isinstance(value, bool), "is no int")
+    if shape is object:
+        return _plain(lambda _: True, "")
+    return _plain(lambda value: isinstance(value, shape), f"is no {shape.__name__}")
+
+
+def _plain(fits: Callable[[Any], bool], what: str) -> Check:
+    return lambda value: [] if fits(value) else [("", what)]
+
+
+def _object(known: dict[str, Check], required: list[str]) -> Check:
+    def check(value: Any) -> list[tuple[str, str]]:
         if not isinstance(value, dict):
-            yield f"{place} is no object"
-            return
-        known = fields(shape)
-        yield from (f"{place}.{key} is not declared" for key in value if key not in known)
-        yield from (f"{place}.{key} is lacking" for key in _required(shape) if key not in value)
-        for key in value.keys() & known.keys():
-            yield from _faults(value[key], known[key], f"{place}.{key}")
-    elif origin in (Union, UnionType):
-        tried = [faults(value, one, place) for one in args]
-        if all(tried):
-            yield from min(tried, key=len)
-    elif origin is list:
+            return [("", "is no object")]
+        found = [(f".{key}", "is not declared") for key in value if key not in known]
+        found += [(f".{key}", "is lacking") for key in required if key not in value]
+        for key, one in known.items():
+            if key in value:
+                found += [(f".{key}{where}", what) for where, what in one(value[key])]
+        return found
+
+    return check
+
+
+def _one_of(checks: list[Check]) -> Check:
+    def check(value: Any) -> list[tuple[str, str]]:
+        tried = []
+        for one in checks:
+            if not (found := one(value)):
+                return []
+            tried.append(found)
+        return min(tried, key=len)
+
+    return check
+
+
+def _list(of_each: Check) -> Check:
+    def check(value: Any) -> list[tuple[str, str]]:
         if not isinstance(value, list):
-            yield f"{place} is no list"
-            return
-        for n, one in enumerate(value):
-            yield from _faults(one, args[0], f"{place}[{n}]")
-    elif origin is dict:
+            return [("", "is no list")]
+        return [(f"[{n}]{where}", what) for n, one in enumerate(value) for where, what in of_each(one)]
+
+    return check
+
+
+def _mapping(of_each: Check) -> Check:
+    def check(value: Any) -> list[tuple[str, str]]:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            yield f"{place} is no object"
-            return
-        for key, one in value.items():
-            yield from _faults(one, args[1], f"{place}[{key}]")
-    elif origin is Literal:
-        if value not in args:
-            yield f"{place} is none of {args}"
-    elif shape in (None, NoneType):
-        if value is not None:
-            yield f"{place} is not null"
-    elif shape is float:
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            yield f"{place} is no number"
-    elif shape is not object and (not isinstance(value, shape) or (shape is int and isinstance(value, bool))):
-        yield f"{place} is no {shape.__name__}"
+            return [("", "is no object")]
+        return [(f"[{key}]{where}", what) for key, one in value.items() for where, what in of_each(one)]
+
+    return check
 
 
 def undeclared(path: list[str], shape: Any) -> str | None:

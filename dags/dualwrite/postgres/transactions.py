@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 STATED: Mapping[str, str] = {
+    "quote_all_identifiers": "off",  # first: it changes how the server spells a search_path
     "search_path": "pg_catalog, pg_temp",  # said last: searched first, a temporary table would shadow another
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
@@ -34,7 +35,6 @@ STATED: Mapping[str, str] = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "standard_conforming_strings": "on",
-    "quote_all_identifiers": "off",
     "array_nulls": "on",
     "transform_null_equals": "off",
     "row_security": "on",
@@ -46,6 +46,9 @@ STATED: Mapping[str, str] = {
 """The settings that our statements rely on; any role may set them. Left as it is: `default_transaction_read_only`, with which Supabase
 protects a disk that is nearly full, and what only a superuser may set (lc_messages: nothing here depends on Postgres's
 messages)."""
+
+_LISTS = ("temp_tablespaces",)
+"""Those of them that are lists of names, and may be empty."""
 
 _ISOLATION = "ISOLATION LEVEL READ COMMITTED"
 """docs/protocol.md relies on it: a condition is checked again on the row's newest version."""
@@ -198,11 +201,21 @@ def at_once(
 
 @lru_cache
 def stating(search_path: str | None = STATED["search_path"]) -> str:
-    """One statement that states them until the transaction ends. `search_path`: another one; None leaves the session's."""
+    """Statements that state them until the transaction ends. `search_path`: another one; None leaves the session's.
+
+    SET takes the server half the time of set_config, whose calls are looked up and planned each time; but it makes of an empty
+    list of names a list of one empty name.
+    """
     settings = {**STATED, "search_path": search_path}
-    return "SELECT " + ", ".join(
-        f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in settings.items() if value is not None
-    )
+    return "; ".join(_set(name, value) for name, value in settings.items() if value is not None)
+
+
+def _set(name: str, value: str) -> str:
+    if name == "search_path":  # in quotes, a list would be one schema with a comma in its name
+        return f"SET LOCAL {name} = {value}"
+    if name in _LISTS and not value:
+        return f"SELECT pg_catalog.set_config('{name}', '', true)"
+    return f"SET LOCAL {name} = '{value}'"
 
 
 _SINGLE = f"SET TRANSACTION {_ISOLATION}; {stating()}"
