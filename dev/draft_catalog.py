@@ -139,7 +139,9 @@ def add(shape: Shape, document_id: str, fields: dict[str, Any], maps: dict[tuple
             entries.keys.append(set(value))
             entries.kinds.update(map(_kind, value.values()))
             _add_within(entries.within, list(value.values()))
+    shape.repeated += document_id in shape.ids
     shape.ids.add(document_id)
+    shape.texts[document_id] = {names: value for names, value in _flat(fields) if isinstance(value, str)}
     shape.sampled += 1
 
 

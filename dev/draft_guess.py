@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dev.draft_entries import from_entry, key_of_entries, told_of_key
+from dev.draft_ids import is_the_id
 from dev.draft_reading import (
     COUNTER,
     MOMENTS,
@@ -139,14 +140,7 @@ def _guess(
         return Guess(column, None, f"TODO a key of type {live.name} can't be declared")
     by_path = _from_path(found, column, by_table, key, taken)
     if by_path is not None:
-        origin, type_, remark = by_path
-        role = "key" if is_key_ else "insert_only" if origin == "CreateTime()" else "compared"
-        required = column.not_null and not (
-            is_key_ and origin.startswith(("DocumentId", "Segment", "EntryKey", "EntryIndex"))
-        )
-        return _with_reference(
-            found, Guess(column, Declared(role, origin, type_, required), remark, not remark), by_table
-        )
+        return _with_reference(found, _placed(found, column, by_path, key), by_table)
     refers = table.key_to(column.name)
     if found.entries is not None:
         candidates = key_of_entries(found, column) if is_key_ else candidates_of(found.told, table, column)
@@ -172,6 +166,19 @@ def _guess(
             remark += f"; trigger {table.triggers[column.name]} sets it"
         return Guess(column, Declared("insert_only", origin, "timestamp", column.not_null), remark)
     return _uncovered(found, column)
+
+
+def _placed(found: Match, column: LiveColumn, by_path: tuple[str, str, str], key: tuple[str, ...]) -> Guess:
+    """A column that the path fills, or the entry."""
+    origin, type_, remark = by_path
+    is_key_ = column.name in key
+    role = "key" if is_key_ else "insert_only" if origin == "CreateTime()" else "compared"
+    twice = sum(s.repeated for s in found.shapes)
+    if twice and origin == "DocumentId()" and key == (column.name,):
+        told = f"TODO {twice} sampled ids lie below several parents, and one row can't be of two documents"
+        remark = ", ".join(filter(None, [remark, told]))
+    by_itself = is_key_ and origin.startswith(("DocumentId", "Segment", "EntryKey", "EntryIndex"))
+    return Guess(column, Declared(role, origin, type_, column.not_null and not by_itself), remark, not remark)
 
 
 def _from_field(found: Match, column: LiveColumn, names: Names, way: Reading, alike: float, is_key_: bool) -> Guess:
@@ -292,25 +299,28 @@ def _from_path(
             return segment, "text", ""
     if found.entries is not None:
         return from_entry(found, column, column.name in key, taken)
+    if column.name in found.parts:
+        return f"Segment({found.parts[column.name]!r})", "text", "GUESS a part of the id"
+    has_field = bool(candidates_of(found.fields, found.table, column))
+    variables = set.intersection(*(set(s.variables[:-1]) for s in found.shapes))
+    named = sorted(v for v in variables if words(v) == words(column.name) and column.name.endswith("_id"))
+    above = bool(named) and not has_field and live.kind in TEXT_COLUMNS | {"uuid"}
     if key == (column.name,) or (column.name in key and column.name.removesuffix("_id") == shape.variables[-1]):
         ids = [id_ for s in found.shapes for id_ in s.ids]
         wrong = sum(not is_key(live, id_) for id_ in ids)
         if 2 * wrong > len(ids):
             return None
         taken.add("DocumentId")
-        told = (
-            f"GUESS {wrong} of {len(ids)} sampled ids are no key of this type: their documents are rejected"
-            if wrong
-            else ""
-        )
-        return "DocumentId()", "text", told
-    has_field = bool(candidates_of(found.fields, found.table, column))
-    if column.name in key and len(found.shapes) == 1 and "DocumentId" not in taken and not has_field:
-        taken.add("DocumentId")
-        return "DocumentId()", "text", "GUESS no field looks like it: the document's id"
-    variables = set.intersection(*(set(s.variables[:-1]) for s in found.shapes))
-    named = sorted(v for v in variables if words(v) == words(column.name) and column.name.endswith("_id"))
-    if named and not has_field and live.kind in TEXT_COLUMNS | {"uuid"}:
+        told = f"GUESS {wrong} of {len(ids)} sampled ids are no key of this type: their documents are rejected"
+        return "DocumentId()", "text", told if wrong else ""
+    if column.name in key and len(found.shapes) == 1 and "DocumentId" not in taken and not above:
+        if not has_field:
+            taken.add("DocumentId")
+            return "DocumentId()", "text", "GUESS no field looks like it: the document's id"
+        if is_the_id(found, column):
+            taken.add("DocumentId")
+            return "DocumentId()", "text", "GUESS its field is the document's id in each sampled document"
+    if above:
         return f"Segment({named[0]!r})", "text", "GUESS from the path, by name: there is no foreign key"
     return None
 

@@ -75,13 +75,17 @@ class Within:
 @dataclass
 class Shape:
     """One collection as a sample shows it. `path` is a template. `open_maps`: map fields whose keys differ between documents,
-    with the kind of their values. `within`: the maps in an array field, or in an open map. `ids`: those of its sampled documents."""
+    with the kind of their values. `within`: the maps in an array field, or in an open map. `ids`: those of its sampled documents.
+    `texts`: by id the texts of a document's fields, to be held against ids; none of them leaves this process. `repeated`: how many
+    sampled ids are those of documents below other parents too."""
 
     path: str
     fields: dict[Names, Seen] = field(default_factory=dict)
     open_maps: dict[Names, str] = field(default_factory=dict)
     within: dict[Names, Within] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set, repr=False)
+    texts: dict[str, dict[Names, str]] = field(default_factory=dict, repr=False)
+    repeated: int = 0
     sampled: int = 0
 
     @property
@@ -178,6 +182,8 @@ class Match:
     shapes: tuple[Shape, ...]
     entries: Names | None = None
     ground: str = "its name"
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """By column, the variable of its path that is a part of an id."""
 
     @property
     def maps(self) -> Within | None:

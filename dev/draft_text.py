@@ -21,6 +21,7 @@ from dev.draft_guess import (
     key_of,
     other_times,
 )
+from dev.draft_ids import with_parts
 from dev.draft_reading import spelled
 from dev.draft_shapes import Left, LiveTable, Match, Shape, tells_end, tells_writing
 from dualwrite.model import check_fields as formats
@@ -78,6 +79,9 @@ def load(text: str) -> Catalog:
 def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
     """The text of a catalog.py, with marks at the lines that a person must read."""
     matches = list(matches)
+    by_table = {m.table.name: m for m in matches}
+    everywhere = [shape for m in matches for shape in m.shapes] + list(left.shapes)
+    matches = [with_parts(m, by_table, everywhere, key_of(m)) for m in matches]
     by_table = {m.table.name: m for m in matches}
     variables = _variables(matches)
     parts = [Part(m, variables[m.table.name], guess_columns(m, by_table)) for m in matches]

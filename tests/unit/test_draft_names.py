@@ -76,10 +76,10 @@ def live(name: str, generated: bool = False) -> LiveType:
     return LiveType(name, name, kind, ("open", "it's\n") if kind == "enum" else (), generated)
 
 
-def shape_of(path: str, *documents: dict) -> Shape:
+def shape_of(path: str, *documents: dict, ids: str = "id{0}") -> Shape:
     shape, maps = Shape(path), dict[tuple[str, Names], _Maps]()
     for number, fields in enumerate(documents):
-        add(shape, f"id{number}", fields, maps)
+        add(shape, ids.format(number), fields, maps)
     for (_, found), seen in maps.items():
         _open_map(shape, found, seen, {"id0"})
     return shape
@@ -111,7 +111,8 @@ def worlds(draw):
         tables.append(LiveTable(name, tuple(columns), key, unique, tuple(foreign), unique[:0], triggers, "." in name))
         fields = st.dictionaries(st.sampled_from(own) | names, values, max_size=4)
         head = draw(st.sampled_from(["", "", "above/{above}/", "other/{above}/"]))
-        shapes.append(shape_of(f"{head}{name.replace('/', '_')}/{{id}}", *draw(st.lists(fields, max_size=3))))
+        ids = draw(st.sampled_from(["id{0}", "a{0}_b", "id0_id{0}"]))
+        shapes.append(shape_of(f"{head}{name.replace('/', '_')}/{{id}}", *draw(st.lists(fields, max_size=3)), ids=ids))
     return tables, shapes
 
 
