@@ -28,6 +28,12 @@ export function collectionsCard(all, at) {
 const figure = (value, counted, at) =>
   value === null ? el("span", { class: "quiet" }, "–") : el("span", {}, number(value), counted && counted !== at && el("small", { class: "quiet asof" }, ago(counted)));
 
+function counts(label, value, counted, at) {
+  const made = numeric(label, figure(value, counted, at));
+  made.classList.toggle("none", value === null); // on a phone it would be a line of its own
+  return made;
+}
+
 const differs = (line) => Object.values(line.open).some(Boolean);
 
 function collectionRows(line, counted, at) {
@@ -50,7 +56,7 @@ function collectionRows(line, counted, at) {
   } }, `${count(line.samples.length, "sample")}`, el("span", { class: "unseen" }, ` of ${line.name}`));
   const row = el("tr", { class: trouble ? "" : "quietly" },
     el("th", { scope: "row" }, breakable(line.name)),
-    counted && [numeric("Documents", figure(line.documents, line.counted, at)), numeric("Rows", figure(line.rows, line.counted, at))], numeric("Examined", figure(line.examined)),
+    counted && [["Documents", "Rows"].map((label) => counts(label, line[label.toLowerCase()], line.counted, at))], numeric("Examined", figure(line.examined)),
     cell("State", el("div", { class: "chips" }, state)),
     cell("Compared until", line.until ? ago(line.until) : ago(null)), cell("Last sweep", ago(line.swept)),
     cell("", el("div", { class: "buttons actions" }, line.samples.length > 0 && toggle, sweepButton(line.name))));

@@ -43,6 +43,8 @@ function signOffLink() {
   return made;
 }
 
+const whole = (text) => el("span", { class: "whole" }, text); // a date in two lines is hard to read down a column
+
 const STATES = { clean: ["✓", "clean"], drift: ["✕", "drift, or not all was examined"], none: ["–", "no run"] };
 
 // One box a day, the oldest first.
@@ -73,11 +75,11 @@ export async function signOffPage() {
     el("section", { class: "card" },
       el("p", { class: `answer ${told.answer ? "good" : "bad"}` }, told.answer ? "Yes." : told.report.older_than_a_day ? "No: the last report is older than a day." : `No: ${count(told.checks.filter((c) => !c.ok).length, "condition is", "conditions are")} not met.`),
       el("p", {}, `Asked${told.asked_by ? ` by ${told.asked_by}` : ""} at ${when(told.asked_at)}. Answered by the run `, code(told.report.run_id), ` of ${when(told.report.at)}.`)),
-    table("Evidence", ["Condition", "Met", "Evidence"], told.checks.map((c) => row(c.title, c.ok ? "✓ yes" : "✕ no", c.says))),
-    table(`The last ${told.days.length} days (UTC)`, ["Day", "State", "Runs", "Runs with drift"], told.days.map((d) => row(d.day, `${STATES[d.state][0]} ${STATES[d.state][1]}`, number(d.runs), d.not_clean.flatMap((id, i) => [i > 0 && ", ", code(id)])))),
+    table("Evidence", ["Condition", "Met", "Evidence"], told.checks.map((c) => row(c.title, whole(c.ok ? "✓ yes" : "✕ no"), c.says))),
+    table(`The last ${told.days.length} days (UTC)`, ["Day", "State", "Runs", "Runs with drift"], told.days.map((d) => row(whole(d.day), `${STATES[d.state][0]} ${STATES[d.state][1]}`, number(d.runs), d.not_clean.flatMap((id, i) => [i > 0 && ", ", code(id)])))),
     table("Collections", ["Collection", "Compared until", "Every document and row"], told.collections.map((c) => row(c.name, when(c.examined_until), c.swept_at ? when(c.swept_at) : "never"))),
     told.excused > 0 && table(`${count(told.excused, "difference")} excused${lacking > 0 ? `, ${number(told.excuses.length)} listed` : ""}`, ["Difference", "Verdict", "By", "Reason", "At"],
-      told.excuses.map((e) => row([`${e.collection} `, code(e.key)], plain(e.verdict), e.by, e.reason ?? "", e.at ? when(e.at) : ""))),
-    told.interventions.length > 0 && table("The last interventions", ["Person", "What", "Reason", "At"], told.interventions.map((i) => row(i.by, i.says ?? intervened(i), i.reason ?? "", when(i.at)))),
+      told.excuses.map((e) => row([`${e.collection} `, code(e.key)], plain(e.verdict), e.by, e.reason ?? "", whole(e.at ? when(e.at) : "")))),
+    told.interventions.length > 0 && table("The last interventions", ["Person", "What", "Reason", "At"], told.interventions.map((i) => row(i.by, i.says ?? intervened(i), i.reason ?? "", whole(when(i.at))))),
   ];
 }

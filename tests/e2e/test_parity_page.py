@@ -927,6 +927,8 @@ def test_the_sign_off_is_a_page_to_print_and_a_file(page, stub):
     for said in ("Asked by ada at", "manual__1", "No open drift", "✕ drift, or not all was examined", "manual__drifted",
                  "1 difference excused", "posts known", "eve", "ada", "2 inserted, 1 deleted in posts"):  # fmt: skip
         expect(main).to_contain_text(said)
+    for text in (main.locator(".whole").first, page.get_by_role("rowheader", name="2026-").first):
+        assert (text.bounding_box() or {"height": 99})["height"] < 50, "a date or an answer is in one line"
     page.emulate_media(media="print")
     assert not page.get_by_role("button", name="Print").is_visible()
     picture(page, "sign-off")

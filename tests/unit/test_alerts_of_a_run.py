@@ -69,6 +69,8 @@ def test_all_that_is_open_is_repaired_by_the_strongest():
     lines = [group("missing"), group("stale", collection="users"), group("rejected", collection="likes")]
     assert alerts.together(_drift(*lines))["conf"] == {"repair": "missing_and_stale", "collections": ["posts", "users"]}
     assert alerts.together(_drift(*lines, group("extra")))["conf"] == {"repair": "all"}
+    for several in itertools.permutations(("missing", "stale", "extra")):  # in one collection, in any order
+        assert alerts.together(_drift(*map(group, several)))["conf"] == {"repair": "all"}, several
     assert alerts.together(_drift(group("rejected"))) is None
     held = group("missing", "unique_key_held_by_extra_row")
     assert alerts.together(_drift(held))["conf"] == {"repair": "all"}, "the row that holds the key goes first"

@@ -102,9 +102,12 @@ def alerts(facts: RunFacts, catalog: Catalog, plan: Plan) -> list[Alert]:
 
 def together(given: Iterable[Alert]) -> Press | None:
     """One button that repairs all differences of these alerts that a repair can end; None if there are none."""
-    wanted = {a["collection"]: a["press"] for a in given if a["press"] and "repair" in a["press"]["conf"]}
-    level = most(r for p in wanted.values() for r in REPAIRS if p["conf"]["repair"] == r)
-    return None if level == "off" else _repair(level, [name for name in wanted if name])
+    # A collection may have several: an extra row beside a stale one.
+    wanted = [
+        (a["collection"], a["press"]["conf"]["repair"]) for a in given if a["press"] and "repair" in a["press"]["conf"]
+    ]
+    level = most(repair for _, asked in wanted for repair in REPAIRS if asked == repair)
+    return None if level == "off" else _repair(level, [name for name, _ in wanted if name])
 
 
 def _repair(level: Repair, names: Sequence[str]) -> Press:
