@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -98,15 +99,22 @@ def _checked(module: ModuleType, named: str | None) -> ModuleType:
             code="catalog-not-defined",
         )
     try:
-        instant(module.EXPORT_TIME, "EXPORT_TIME")
+        instant(_export_time(module), "EXPORT_TIME")
     except (AttributeError, ParameterError):
         problem = (
-            "A catalog says EXPORT_TIME, a text with date, time and offset from UTC, such as '2026-01-15T21:52:00+00:00': "
-            f"{named} doesn't. Add it: when the export was taken from which the target was first filled."
+            "A catalog says EXPORT_TIME, when the export was taken from which the target was first filled: a text with date, time "
+            f"and offset from UTC, such as '2026-01-15T21:52:00+00:00', or a datetime with its tzinfo. {named} "
+            + ("says another one. Correct it." if hasattr(module, "EXPORT_TIME") else "doesn't. Add it.")
         )
     else:
         return module
     raise CatalogError(problem, code="export-time-missing")
+
+
+def _export_time(module: ModuleType) -> str:
+    """As the form shows it. A time without an offset stays one, and is refused."""
+    said = module.EXPORT_TIME
+    return said.isoformat() if isinstance(said, datetime) else said
 
 
 def _load() -> ModuleType:
@@ -124,7 +132,7 @@ def _load() -> ModuleType:
 
 _module = _load()
 CATALOG: Catalog = _module.CATALOG
-EXPORT_TIME: str = _module.EXPORT_TIME
+EXPORT_TIME: str = _export_time(_module)
 """When the export was taken that the target was first filled from: where a backfill's window begins by default."""
 FILE = Path(str(_module.__file__))
 """Where the catalog was loaded from."""

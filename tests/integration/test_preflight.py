@@ -103,7 +103,8 @@ def test_missing_columns_types_keys_and_not_null_columns_are_all_named(both, emu
         "Table blocks is missing",
         "Column posts.content_json is missing",
         "Column posts.slug is NOT NULL without a default",
-        "Column users.bio is of type integer, and shipped_catalog.py says that documents hold text",
+        "Column users.bio is of type integer, and shipped_catalog.py says that documents hold text, which can't be given to it. "
+        "Convert it in shipped_catalog.py (Field(...) >> integer, ",
         "Columns (post_id, user_id) of likes need a unique index",
     ):
         assert fault in str(refused.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,12 @@ def test_the_thirteen_collections_are_declared_and_the_plans_seven_are_selected(
         "board_waiting_users", "drafts", "reviews", "notifications",
     }  # fmt: skip
     assert set(CATALOG.default_selection) == {"users", "posts", "comments", "replies", "likes", "reactions", "blocks"}
+
+
+def test_where_no_collection_is_selected_all_are():
+    """A first catalog that says nothing of it can be run."""
+    unsaid = Catalog(tuple(replace(c, selected=False) for c in CATALOG.collections))
+    assert unsaid.default_selection == unsaid.names
 
 
 def test_parents_come_before_children():

@@ -61,6 +61,11 @@ def test_a_file_whose_folder_is_not_on_the_path_is_loaded(load):
     assert found.EXPORT_TIME == "2026-02-01T00:00:00+00:00"
 
 
+def test_an_export_time_may_be_a_datetime_with_its_offset(load):
+    written = "\nfrom datetime import UTC, datetime\nEXPORT_TIME = datetime(2026, 2, 1, tzinfo=UTC)\n"
+    assert catalog._export_time(load(GOOD + written)) == "2026-02-01T00:00:00+00:00"
+
+
 def test_a_module_is_loaded_by_its_name(load):
     assert load(GOOD, "on_the_path/own_app_a.py", "own_app_a").CATALOG.names == ("things",)
 
@@ -76,9 +81,10 @@ BAD = {
     "a missing file": (None, "is no file. Correct the setting"),
     "no catalog": ("EXPORT_TIME = '2026-02-01T00:00:00+00:00'\n", "has no CATALOG. Add it"),
     "a catalog of another kind": (f"CATALOG = {SECRET!r}\n", "has a CATALOG that is no Catalog"),
-    "no export time": (GOOD.replace("EXPORT_TIME", "EXPORTED"), "says EXPORT_TIME"),
-    "a naive export time": (GOOD.replace("+00:00", ""), "says EXPORT_TIME"),
-    "an export time that is none": (GOOD.replace("2026-02-01T00:00:00+00:00", SECRET), "says EXPORT_TIME"),
+    "no export time": (GOOD.replace("EXPORT_TIME", "EXPORTED"), "doesn't. Add it"),
+    "a naive export time": (GOOD.replace("+00:00", ""), "says another one. Correct it"),
+    "an export time that is none": (GOOD.replace("2026-02-01T00:00:00+00:00", SECRET), "says another one. Correct it"),
+    "a naive datetime": (f"{GOOD}\nfrom datetime import datetime\nEXPORT_TIME = datetime(2026, 2, 1)\n", "says another one. Correct it"),
     "an error": (f"\n\nraise ValueError({SECRET!r})\n", "line 3, raised ValueError. Correct the file"),
     "an error of a function below": (f"def f():\n    int({SECRET!r})\nf()\n", "line 2, raised ValueError"),
     "an exit": (f"import sys\nsys.exit({SECRET!r})\n", "line 2, raised SystemExit"),

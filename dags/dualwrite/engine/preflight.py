@@ -461,11 +461,23 @@ def _table_faults(
             )
     faults += [
         f"Columns ({', '.join(unique)}) of {table} need a unique index: on exactly these, without WHERE, not "
-        f"deferrable. Create it, or correct the key in {catalog}."
+        f"deferrable. Create it, or correct the key in {catalog}"
+        + (
+            "."
+            if whole
+            else ", or leave it out of unique=: a document that another index refuses is rejected, with its name."
+        )
         for unique, whole in [(tuple(c.name for c in collection.key), True), *((u, False) for u in collection.unique)]
         if not _has_unique(uniques, unique, whole=whole)
     ]
     return faults
+
+
+def _remedy(column: Column, catalog: str) -> str:
+    """What to do where a document's value doesn't fit."""
+    if column.references and column.type == "text":
+        return f"If the texts are ids, convert them in {catalog}: Field(...) >> text. Otherwise correct type= there."
+    return f"Convert it in {catalog} (Field(...) >> integer, number, boolean, iso_time, epoch_milliseconds, ...), or correct type= there."
 
 
 def _type_faults(table: str, column: Column, *, is_written: bool) -> list[str]:
@@ -476,7 +488,7 @@ def _type_faults(table: str, column: Column, *, is_written: bool) -> list[str]:
     if not fits(column.type, column.named, is_id=not isinstance(column.origin, Field | CreateTime | EntryValue)):
         return [
             f"{place} is of type {live.name}, and {catalog} says that documents hold {column.type}, which can't be given to it. "
-            f"Correct type= in {catalog}."
+            + _remedy(column, catalog)
         ]
     if (column.role == "key" or column.references) and not can_be_key(column.named):
         return [

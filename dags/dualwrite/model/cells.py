@@ -358,6 +358,8 @@ def _converted(find: _Find, convert: Callable[[Any], Any], name: str) -> _Find:
             return None
         try:
             return convert(value)  # type: ignore[no-any-return]
+        except Refused:  # one of ours that says more than its kind
+            raise
         except Exception as error:  # noqa: BLE001 - a conversion may be a person's own
             kind = type_name(value)
             raise Refused(f"not_converted: {{}} is {kind}, which {name} can't take ({type(error).__name__})") from None

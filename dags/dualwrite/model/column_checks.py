@@ -222,7 +222,8 @@ def _check_key(declared: Declaration, column: Column, place: str) -> None:
             "key-not-text",
             "A key comes from an id or a text of the document",
             f"{place} is {column.type}",
-            "Leave out type=, which is what the document holds; the table's column may be of another type.",
+            "Leave out type=, which is what the document holds; the table's column may be of another type. A time can't be a key: "
+            "declare a unique key without it, or, if the table is partitioned by time and so has none, leave the table out.",
         )
     if column.role == "key" and isinstance(column.origin, Field) and column.origin.otherwise is not None:
         refuse(declared, "key-is-stand-in", "A key can't be a stand-in", f"{place} has otherwise=", "Remove it.")

@@ -21,6 +21,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from dualwrite.model.documents import GeoPoint, Reference, Vector, path_of
+from dualwrite.model.errors import Refused
 from dualwrite.model.id_patterns import Unsplit, parsed
 from dualwrite.model.live import DocumentType
 
@@ -224,7 +225,13 @@ def part(form: str, variable: str) -> Conversion:
 def one_of(values: Mapping[Any, Any], type: DocumentType = "text") -> Conversion:  # noqa: A002 - the word of a catalog
     """A value for each that may occur: `one_of({"CANCELLED": "canceled", "canceled": "canceled"})`. Any other is refused."""
     known = dict(values)
-    return Conversion("one_of", lambda value: known[value], type)
+
+    def named(value: Any) -> Any:
+        if value not in known:
+            raise Refused("not_converted: {} is none of the values that one_of names")
+        return known[value]
+
+    return Conversion("one_of", named, type)
 
 
 # --- arrays, maps, JSON -----------------------------------------------------------------------------------------------

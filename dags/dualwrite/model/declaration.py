@@ -150,7 +150,8 @@ class Catalog:
 
     @property
     def default_selection(self) -> tuple[str, ...]:
-        return tuple(c.name for c in self.order if c.selected)
+        """What a run examines if nothing else is chosen: all, if no collection says `selected`."""
+        return tuple(c.name for c in self.order if c.selected) or self.names
 
     def with_live(self, types: frozenset[tuple[str, str, LiveType]]) -> Catalog:
         """The same catalog, whose columns know what they are in the target: (table, column, type). One for each answer, so
