@@ -31,6 +31,8 @@ class Absence:
         self._paths: dict[tuple[str, Key], list[str]] = {}
         self.reads = 0
         """Names that were read."""
+        self.hanging: dict[tuple[Key, str], bool] = {}
+        """Of documents that live and have a row, by key and path: whether they hang on the one that is gone."""
 
     def look(self, collection: Collection, keys: Iterable[Key]) -> None:
         """Reads all names of a collection and keeps where these keys are; not if that is impossible, or would read more

@@ -206,6 +206,10 @@ class References:
             )
         ]
 
+    def named(self, row: Row) -> Iterator[Required]:
+        """All documents to which a row refers."""
+        return (required for _, _, required in self._named(row))
+
     def awaited(self, row: Row) -> Iterator[Required]:
         """The documents to which a row refers, and whose rows may come later."""
         return (required for name, _, required in self._named(row) if name in self.late)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from dualwrite.engine.absence import Absence
 from dualwrite.engine.classify import Circumstances
+from dualwrite.engine.hanging import hanging
 from dualwrite.engine.job import Job
 from dualwrite.engine.owners import Owners, Shared
 from dualwrite.engine.parents import Parents, References, Required
@@ -124,7 +125,8 @@ class Whereabouts:
     # --- of a document that is gone from its path -----------------------------------------------------------------------
 
     def read_names(self, units: Iterable[Unit], most: int) -> Absence:
-        """One complete read of the names of each collection that a proof for these units needs, each of at most so many."""
+        """One complete read of the names of each collection that a proof for these units needs, each of at most so many. Of the
+        units that go with what they require, the documents that live elsewhere are read: whether they hang on it."""
         absence = Absence(self._job.source, most)
         units = list(units)
         if takes_names(self._collection):
@@ -134,8 +136,18 @@ class Whereabouts:
             required.setdefault(parent.name, set()).add(key)
         for name, keys in required.items():
             absence.look(self._job.catalog[name], keys)
+        starts = {(u.key, p): u.requires for u in units if u.requires for p in self._living(u, absence)}
+        absence.hanging = hanging(self._job, starts) if starts else {}
         self._job.report.proof_reads += absence.reads
         return absence
+
+    def _living(self, unit: Unit, absence: Absence) -> list[str]:
+        """Where documents with the unit's key are, as far as names tell, but for those below the one that it requires."""
+        if takes_names(self._collection):
+            found = absence.paths(self._collection, unit.key) or []
+        else:
+            found = [unit.path] if unit.path is not None else []
+        return [p for p in found if unit.requires is None or not p.startswith(f"{unit.requires}/")]
 
     def elsewhere(self, unit: Unit, absence: Absence) -> Unit | Unasked | None:
         """The unit as it really is, if its document (or the one that it requires) lives elsewhere; None: it is proved gone;
@@ -147,18 +159,18 @@ class Whereabouts:
             if paths:
                 return replace(unit, requires=None)
         if not takes_names(self._collection):
-            return None  # step 2 read the only path there is, or asked everybody who could share the key
-        paths = absence.paths(self._collection, unit.key)
-        if paths is None:
+            # Step 2 read the only path there is, or asked everybody who could share the key; but not if it goes with another.
+            free = any(absence.hanging.get((unit.key, p)) is False for p in self._living(unit, absence))
+            return replace(unit, requires=None) if unit.requires and free else None
+        if absence.paths(self._collection, unit.key) is None:
             return UNASKED
-        below = f"{unit.requires}/"
-        living = (p for p in paths if unit.requires is None or not p.startswith(below))
+        living = (p for p in self._living(unit, absence) if not absence.hanging.get((unit.key, p)))
         return next((replace(unit, path=p, requires=None) for p in living), None)
 
     def proof(self, units: Sequence[Unit], most: int) -> dict[str, Unit | Unasked | None]:
         """By label, where the documents are that are gone from the units' paths: see `elsewhere`. Empty if no more is to be
         read than was."""
-        if not any(takes_names(self._collection) or list(self._required_of(u)) for u in units):
+        if not any(takes_names(self._collection) or u.requires for u in units):
             return {}
         absence = self.read_names(units, most)
         return {unit.label: self.elsewhere(unit, absence) for unit in units}

@@ -1,0 +1,101 @@
+"""Rows that name a document which is gone, in a field, while their own documents are still there: the row can't stay."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from dualwrite.catalog import CATALOG
+from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, Field
+from tests.support import one, reconciled
+from tests.worlds import club, comment, examined_until_now, like, post, put, user
+
+
+@pytest.fixture
+def outlived(firestore, emulator, target_dsn):
+    """A person is gone in Firestore alone. What that person wrote lies below somebody else's post, and its ids don't say where."""
+    club(firestore, emulator, target_dsn, {
+        "users/u9": user("u9"), "users/u8": user("u8"), "boards/b1/posts/p1": post(),
+        "boards/b1/posts/p1/likes/l1": like(), "boards/b1/posts/p1/likes/l9": like(userId="u9"),
+        "boards/b1/posts/p1/comments/c9": comment(userId="u9"),
+        "boards/b1/posts/p1/comments/c9/replies/r1": comment(),
+    })  # fmt: skip
+    examined_until_now(target_dsn)
+    firestore.document("users/u9").delete()
+
+    def run(**changes):
+        return reconciled(firestore.project, emulator, target_dsn, scope="sweep", max_share=100, **changes)
+
+    return run
+
+
+def _left(dsn: str) -> dict[str, list[str]]:
+    tables = ("users", "likes", "comments", "replies")
+    return {t: one(dsn, f"SELECT coalesce(array_agg(id ORDER BY id), '{{}}') FROM {t}") for t in tables}
+
+
+def test_what_a_gone_person_wrote_is_extra_and_goes_first(outlived, target_dsn):
+    """Also what hangs on it: the reply below the comment. Firestore keeps all of it."""
+    found = outlived()
+    assert {n: found.counts(n) for n in ("users", "likes", "comments", "replies")} == {
+        "users": {"extra": 1}, "likes": {"extra": 1}, "comments": {"extra": 1}, "replies": {"extra": 1},
+    }  # fmt: skip
+    assert found.sample("likes", "extra")["reason"] == "parent_gone"
+    outlived(repair="all")
+    left = _left(target_dsn)
+    assert "u9" not in left["users"]
+    assert (left["likes"], left["comments"], left["replies"]) == (["l1"], [], [])
+    again = outlived(repair="all")
+    assert {n: again.counts(n) for n in ("users", "likes", "comments", "replies")} == {
+        "users": {}, "likes": {"orphan": 1}, "comments": {"orphan": 1}, "replies": {"orphan": 1},
+    }  # fmt: skip
+
+
+def test_a_row_whose_document_names_another_by_now_stays(outlived, firestore, target_dsn):
+    """The edit was lost: the row still names the one who is gone. It is stale, and no row of a living document goes."""
+    firestore.document("boards/b1/posts/p1/likes/l9").update({"userId": "u8"})
+    outlived(repair="all")
+    outlived(repair="all")
+    with psycopg.connect(target_dsn) as connection:
+        assert connection.execute("SELECT id, user_id FROM likes ORDER BY id").fetchall() == [
+            ("l1", "u1"),
+            ("l9", "u8"),
+        ]
+        assert connection.execute("SELECT count(*) FROM users WHERE id = 'u9'").fetchone() == (0,)
+        deleted = "SELECT count(*) FROM dualwrite.repair_journal WHERE collection = 'likes' AND action = 'delete'"
+        assert connection.execute(deleted).fetchone() == (0,)
+
+
+FLAGS = Collection(
+    name="flags",
+    table="flags",
+    paths=("flags/{flag}",),
+    columns=(
+        Column("id", "key", DocumentId()),
+        Column("user_id", "compared", Field("userId"), required=True, references="users"),
+    ),
+)
+FLAGGED = Catalog((*CATALOG.collections, FLAGS))
+WITH_FLAGS = {"catalog": FLAGGED, "collections": list(FLAGGED.names)}
+
+
+def test_so_does_one_whose_key_is_its_whole_path(outlived, firestore, target_dsn):
+    """Of two flags on the one who is gone, one was moved to another by an edit that was lost."""
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("CREATE TABLE flags (id text PRIMARY KEY, user_id text NOT NULL REFERENCES users)")
+        connection.execute("INSERT INTO flags VALUES ('f8', 'u9'), ('f9', 'u9')")
+    put(firestore, {"flags/f8": {"userId": "u8"}, "flags/f9": {"userId": "u9"}})
+    for _ in range(2):
+        outlived(**WITH_FLAGS, repair="all")
+    with psycopg.connect(target_dsn) as connection:
+        assert connection.execute("SELECT * FROM flags").fetchall() == [("f8", "u8")]
+        journal = "SELECT row_key, action FROM dualwrite.repair_journal WHERE collection = 'flags' ORDER BY action"
+        assert connection.execute(journal).fetchall() == [(["f9"], "delete"), (["f8"], "update")]
+
+
+def test_one_who_comes_back_keeps_what_they_wrote(outlived, firestore, target_dsn):
+    before = _left(target_dsn)
+    assert outlived().counts("comments") == {"extra": 1}
+    put(firestore, {"users/u9": user("u9")})
+    outlived(repair="all")
+    assert _left(target_dsn) == before
