@@ -117,7 +117,7 @@ def test_a_page_whose_statement_no_retry_helps_ends_with_what_postgres_said(slep
         raise psycopg.errors.UndefinedTable
         yield
 
-    monkeypatch.setattr(posts._target, "transaction", refused)
+    monkeypatch.setattr(posts._job.target, "transaction", refused)
     with pytest.raises(psycopg.errors.UndefinedTable):
         posts.judge(posts.page(), Policy())
     assert slept == []
@@ -133,8 +133,8 @@ def _nothing_differs(posts, monkeypatch, *, faults: list[Exception], unknown: bo
         yield None
 
     same = Comparison([], [], 0)
-    monkeypatch.setattr(posts._target, "transaction", transaction)
-    monkeypatch.setattr(posts._target, "compare_staged", lambda *_: same)
+    monkeypatch.setattr(posts._job.target, "transaction", transaction)
+    monkeypatch.setattr(posts._job.target, "compare_staged", lambda *_: same)
     monkeypatch.setattr(posts.whereabouts, "unknown", lambda *_: Unknown([], frozenset(), []) if unknown else None)
 
 
@@ -152,7 +152,7 @@ def test_a_page_whose_rows_keep_changing_is_given_up_and_says_so(slept, posts, m
 
 def test_a_pages_inserts_are_read_again_beside_the_next_page_each_document_once(posts, monkeypatch):
     asked: list[list[str]] = []
-    monkeypatch.setattr(posts._source, "get", lambda paths: asked.append(paths) or {})
+    monkeypatch.setattr(posts._job.source, "get", lambda paths: asked.append(paths) or {})
     posts.confirm_later([_row("u1"), _row("u2")], [1, 2])
     posts.confirm_later([], [])
     posts.close()
@@ -178,7 +178,7 @@ def test_a_key_that_keeps_changing_is_looked_at_five_times_with_growing_pauses_a
 
     def round_(units, done, policy, deletes):
         asked.append(units)
-        return units
+        return units, {}
 
     monkeypatch.setattr(posts, "_round", round_)  # no two databases change at just the right moments
     unit = Unit("k", ("k",), "things/k", "e")
@@ -196,7 +196,7 @@ def test_a_key_that_keeps_changing_is_looked_at_five_times_with_growing_pauses_a
 def test_a_batch_ends_when_nothing_is_left_to_look_at(slept, posts, monkeypatch):
     def round_(units, done, policy, deletes):
         done["k"] = Finding(Verdict.MATCHING, "k")
-        return {}
+        return {}, {}
 
     monkeypatch.setattr(posts, "_round", round_)
     unit = _unit("k")

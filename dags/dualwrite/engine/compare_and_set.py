@@ -51,21 +51,18 @@ class _Round:
     written: dict[str, int] = field(default_factory=dict)
     """Journal ids of what this round inserted or updated."""
     again: dict[str, Unit] = field(default_factory=dict)
+    obstacles: dict[str, Refused] = field(default_factory=dict)
+    """The constraints that refused keys, by label."""
 
 
 class Protocol:
     """Runs the protocol for one collection. What `policy` says of deletes also holds for rows that are brought into line
     afterwards."""
 
-    def __init__(self, job: Job, policy: Policy, parents: Parents, top: Protocol | None = None) -> None:
-        """`parents` is shared with the protocols of the collections that this one requires, whose `top` is that of the
-        collection which is examined (None: this one)."""
+    def __init__(self, job: Job, policy: Policy, parents: Parents, top: _Required | None = None) -> None:
+        """`parents` is shared with the protocols of the collections that this one requires, whose `top` are the required ones of
+        the collection which is examined (None: this one's own)."""
         self._job = job
-        self._source = job.source
-        self._target = job.target
-        self._collection = job.collection
-        self._parents = parents
-        self._top = top or self
         self.whereabouts = Whereabouts(job, parents)
         self._judge = Judge(job, self.whereabouts)
         self._reading = Reading(job, self.whereabouts)
@@ -73,20 +70,15 @@ class Protocol:
         self._stager = Stager(job.collection)
         # What we wrote is brought into line with its document whatever the run's policy.
         self._bring_into_line = replace(policy, insert=True, update=True)
-        self._for_parents = Policy(insert=policy.insert and policy.parents)
+        self._required = _Required(job, Policy(insert=policy.insert and policy.parents), parents, top)
         self._late: list[tuple[Unit, int]] = []
         """Rows that were inserted without what refers to rows that weren't there, with their journal ids."""
-        self._required: dict[str, Protocol] = {}
-        """The protocols of collections whose rows are required, by name."""
         self.waiting: dict[str, Unit] = {}
         """The last run's keys that wait for other rows of their table, by label: these come later, or never."""
-        self._obstacles: dict[str, Refused] = {}
-        """By label, the constraints that refused keys in the last round, and may not be in the way in the next."""
 
     def close(self) -> None:
         self._confirmations.close()
-        for protocol in self._required.values():
-            protocol.close()
+        self._required.close()
 
     # --- judging a page -----------------------------------------------------------------------------------------------
 
@@ -105,7 +97,7 @@ class Protocol:
             try:
                 judged = self._judge.judge(page, policy, expected)
             except postgres.Error as error:
-                wait_or_raise(self._collection.name, error, attempt)
+                wait_or_raise(self._job.collection.name, error, attempt)
                 continue
             if isinstance(judged, Judged):
                 # Counted after the commit: an attempt that was rolled back wrote nothing.
@@ -117,32 +109,12 @@ class Protocol:
                 page.put(n, row)
             # No transaction is open now: Firestore is never read while a lock or a snapshot is held.
             if judged.unknown is not None:
-                self._learn(judged.unknown)
+                self._required.learn(judged.unknown)
+                self.whereabouts.learn(judged.unknown.contested)
         raise TargetError(
-            f"Rows of {self._collection.name} kept changing through {ATTEMPTS} looks, so they could not be judged. Run "
+            f"Rows of {self._job.collection.name} kept changing through {ATTEMPTS} looks, so they could not be judged. Run "
             "again when there are fewer writes."
         )
-
-    def _learn(self, unknown: Unknown) -> None:
-        """Asks the source for what is unknown. Required documents without a row are inserted where the run inserts, with their
-        own parents first."""
-        for name, rows in self._parents.read(unknown.required, unknown.rowless):
-            self._parents.learn(name, self._top.states(name, rows), unknown.rowless)
-        if unknown.awaited:
-            self._parents.look(unknown.awaited, unknown.here)
-        self.whereabouts.learn(unknown.contested)
-
-    def states(self, name: str, rows: Sequence[Row]) -> dict[str, ParentState]:
-        """What required documents are by their own rows, which are inserted where the run inserts."""
-        if name not in self._required:
-            self._required[name] = Protocol(self._job.of(name), self._for_parents, self._parents, self)
-        protocol = self._required[name]
-        judged = protocol.judge(protocol.page(rows), self._for_parents)
-        inserted = [rows[n] for n in judged.journal]
-        self._job.report.parents_inserted += len(inserted)
-        protocol.confirm_later(inserted, list(judged.journal.values()), [n in judged.late for n in judged.journal])
-        protocol.collect_confirmations(wait=True)
-        return {row.path: parent_state(judged.findings.get(n), n in judged.journal) for n, row in enumerate(rows)}
 
     # --- keys one by one --------------------------------------------------------------------------------------------------
 
@@ -165,7 +137,7 @@ class Protocol:
         restore = replace(self._bring_into_line, delete=False)
         back = {f.label: f for f in self.run([unit for unit, _ in alive], restore)}
         settled = [i for unit, i in alive if back[unit.label].verdict is not Verdict.IN_FLIGHT]
-        with self._target.transaction() as connection:
+        with self._job.target.transaction() as connection:
             journal.confirm(connection, settled)
         return [back.get(finding.label, finding) for finding in found]
 
@@ -185,26 +157,27 @@ class Protocol:
     def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> list[Finding]:
         done: dict[str, Finding] = {}
         todo = batch
-        self._obstacles = {}
+        obstacles: dict[str, Refused] = {}
         for attempt in range(_ROUNDS):
             if not todo:
                 break
             if attempt:
                 time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)
-            todo = self._round(todo, done, policy, deletes)
+            todo, obstacles = self._round(todo, done, policy, deletes)
         for label, unit in todo.items():
-            if label in self._obstacles:  # nobody changes it: the same constraint refuses it each time
-                done[label] = unit.found(Verdict.REJECTED, reason=Refusal(self._obstacles[label].text))
+            if label in obstacles:  # nobody changes it: the same constraint refuses it each time
+                done[label] = unit.found(Verdict.REJECTED, reason=Refusal(obstacles[label].text))
             else:
                 done[label] = unit.found(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
         return list(done.values())
 
     def _round(
         self, units: dict[str, Unit], done: dict[str, Finding], policy: Policy, deletes: Deletes
-    ) -> dict[str, Unit]:
-        """One round over some keys: fills `done`, returns what must be looked at again."""
+    ) -> tuple[dict[str, Unit], dict[str, Refused]]:
+        """One round over some keys: fills `done`, returns what must be looked at again, and by label the constraints that refused
+        keys, and may not be in the way in the next round."""
         again: dict[str, Unit] = {}
-        self._obstacles = {}
+        obstacles: dict[str, Refused] = {}
         versions = self._read_versions(units.values())
         for read in self._reading.read(units, versions):  # only then the documents
             current = _Round(read, versions)
@@ -213,13 +186,14 @@ class Protocol:
             current.again.update(deletes.write(gone, current.versions, done, read.left_out))
             self._confirm(current, rows, done)
             again.update(current.again)
-        return again
+            obstacles.update(current.obstacles)
+        return again, obstacles
 
     # --- step 1 -------------------------------------------------------------------------------------------------------
 
     def _read_versions(self, units: Iterable[Unit]) -> dict[Key, tuple[str, str]]:
         """The rows' versions, without a lock. An absent row is a reading too."""
-        return self._target.versions(self._collection, [u.key for u in units])
+        return self._job.target.versions(self._job.collection, [u.key for u in units])
 
     # --- step 3 -------------------------------------------------------------------------------------------------------
 
@@ -233,11 +207,11 @@ class Protocol:
                 unit.path is None
                 and mapped is None
                 and unit.label not in current.read.orphaned
-                and self._collection.keyed_by_path
-                and self._collection.key_leads_back
+                and self._job.collection.keyed_by_path
+                and self._job.collection.key_leads_back
             ):
                 done[unit.label] = _untold(unit, current.versions, Reason.PATH_UNKNOWN)
-            elif mapped is UNASKED and not takes_names(self._collection):
+            elif mapped is UNASKED and not takes_names(self._job.collection):
                 done[unit.label] = _untold(unit, current.versions, Reason.CANT_BE_ASKED)
             elif mapped is None or isinstance(mapped, Unasked | LeftOut):  # names are read before such a row is deleted
                 gone.append(unit)
@@ -269,7 +243,7 @@ class Protocol:
             elif n in judged.journal:
                 current.written[row.label] = judged.journal[n]
             if n in judged.obstacles:
-                self._obstacles[row.label] = judged.obstacles[n]
+                current.obstacles[row.label] = judged.obstacles[n]
                 if judged.obstacles[n].own_table or (judged.obstacles[n].may_be_freed and policy.writes):
                     self.waiting[row.label] = current.read.units[row.label]
             if still_to_write(finding, policy) and n not in judged.journal:
@@ -285,7 +259,7 @@ class Protocol:
         if not current.written:
             return
         read = {row.label: row for row in rows}
-        now = self._source.get([read[label].path for label in current.written])
+        now = self._job.source.get([read[label].path for label in current.written])
         settled = []
         for label, journal_id in current.written.items():
             document = now[read[label].path]
@@ -293,7 +267,7 @@ class Protocol:
                 settled.append(journal_id)
             else:
                 current.again[label] = current.read.units[label]
-        with self._target.transaction() as connection:
+        with self._job.target.transaction() as connection:
             journal.confirm(connection, settled)
 
     # --- confirming a page's inserts --------------------------------------------------------------------------------------
@@ -307,7 +281,7 @@ class Protocol:
 
     @property
     def unfinished(self) -> bool:
-        return bool(self._late) or any(protocol.unfinished for protocol in self._required.values())
+        return bool(self._late) or self._required.unfinished
 
     def finish_late(self) -> None:
         """Fills in what rows lack that were inserted before those to which they refer; inserts these where they are still
@@ -317,14 +291,13 @@ class Protocol:
             late, self._late = self._late, []
             if late:
                 self._finish([unit for unit, _ in late], [i for _, i in late])
-            for protocol in list(self._required.values()):
-                protocol.finish_late()
+            self._required.finish_late()
 
     def collect_confirmations(self, *, wait: bool) -> None:
         """Confirms inserts whose documents were read again; with `wait`, all. What moved is brought into line: it was counted
         when it was written."""
         for answered in self._confirmations.answered(wait=wait):
-            with self._target.transaction() as connection:
+            with self._job.target.transaction() as connection:
                 journal.confirm(connection, answered.still)
             if answered.moved:
                 self._finish([unit for unit, _ in answered.moved], [i for _, i in answered.moved])
@@ -334,26 +307,28 @@ class Protocol:
 
         A row that we inserted and nobody touched since is taken back where its document is gone.
         """
-        with self._target.transaction() as connection:
-            own = self._target.untouched(connection, self._collection, journal_ids)
+        with self._job.target.transaction() as connection:
+            own = self._job.target.untouched(connection, self._job.collection, journal_ids)
         findings = self.run(units, self._bring_into_line, own_inserts=own)
         unsettled = {f.label for f in findings if f.verdict is Verdict.IN_FLIGHT}
         settled = [i for u, i in zip(units, journal_ids, strict=True) if u.label not in unsettled]
-        with self._target.transaction() as connection:
+        with self._job.target.transaction() as connection:
             journal.confirm(connection, settled)
 
     def finish_journal(self) -> int:
         """Finishes what a killed run left unconfirmed in this collection; returns how many writes that were."""
-        with self._target.transaction() as connection:
-            entries = journal.unconfirmed(connection, self._collection.name)
+        with self._job.target.transaction() as connection:
+            entries = journal.unconfirmed(connection, self._job.collection.name)
         if not entries:
             return 0
-        log.info("%s: finishing %d writes that an earlier run left unconfirmed", self._collection.name, len(entries))
-        outdated = [e for e in entries if is_of_another_key(self._collection, e.key, e.path)]
+        log.info(
+            "%s: finishing %d writes that an earlier run left unconfirmed", self._job.collection.name, len(entries)
+        )
+        outdated = [e for e in entries if is_of_another_key(self._job.collection, e.key, e.path)]
         if outdated:
             self._finish_outdated(outdated)
         entries = [e for e in entries if e not in outdated]
-        units = [replace(unit_of(self._collection, e.key, e.path), label=e.label) for e in entries]
+        units = [replace(unit_of(self._job.collection, e.key, e.path), label=e.label) for e in entries]
         # A document whose row was deleted may have been moved meanwhile: its path alone doesn't tell.
         deleted = [u for u, e in zip(units, entries, strict=True) if e.action == "delete"]
         alive = {u.label: u for u in self.found_elsewhere(deleted)}
@@ -366,23 +341,23 @@ class Protocol:
         log.warning(
             "%s: %d writes that an earlier run left unconfirmed are of another key than %s declares now. Their "
             "documents are looked at by path; the next sweep compares every row",
-            self._collection.name,
+            self._job.collection.name,
             len(entries),
             settings.catalog_file(),
         )
         asked: set[str] = set()
         units: dict[str, Unit] = {}
         paths = [e.path for e in entries if e.path is not None]
-        for documents in self._source.get_in_parts(paths, self._collection.fields):
+        for documents in self._job.source.get_in_parts(paths, self._job.collection.fields):
             for path, document in documents.items():
                 if isinstance(document, Unasked):
                     continue
                 asked.add(path)
-                mapped = map_document(self._collection, document) or [] if document is not None else []
+                mapped = map_document(self._job.collection, document) or [] if document is not None else []
                 units.update((row.label, unit_of_row(row)) for row in mapped if isinstance(row, Row))
         looked = self.run(list(units.values()), self._bring_into_line)
         if all(finding.verdict is not Verdict.IN_FLIGHT for finding in looked):
-            with self._target.transaction() as connection:
+            with self._job.target.transaction() as connection:
                 journal.confirm(connection, [e.id for e in entries if e.path is None or e.path in asked])
 
     def found_elsewhere(self, units: Sequence[Unit]) -> list[Unit]:
@@ -393,7 +368,7 @@ class Protocol:
     def prove_extra(self, found: Sequence[Finding]) -> list[Finding]:
         """The findings, after every place where a document could be was searched: a document with an extra row's key may live
         at a path that the row doesn't give. Costs a complete read of names (see absence.py)."""
-        extra = [unit_of_finding(self._collection, f) for f in found if _takes_proof(f, self._collection)]
+        extra = [unit_of_finding(self._job.collection, f) for f in found if _takes_proof(f, self._job.collection)]
         proof = self.whereabouts.proof(extra, self._bring_into_line.max_proof_reads)
         alive = [unit for unit in proof.values() if isinstance(unit, Unit)]
         known = {f.label: f for f in self.run(alive, Policy())}
@@ -402,6 +377,50 @@ class Protocol:
             known.get(f.label, replace(f, reason=Reason.ABSENCE_NOT_PROVED) if f.label in unproved else f)
             for f in found
         ]
+
+
+class _Required:
+    """The protocols of the collections whose rows this one's rows require, by name. Each has these too, and asks those at the `top`:
+    a collection that several require has one protocol."""
+
+    def __init__(self, job: Job, policy: Policy, parents: Parents, top: _Required | None) -> None:
+        self._job = job
+        self._policy = policy
+        self._parents = parents
+        self._top = top or self
+        self._protocols: dict[str, Protocol] = {}
+
+    def close(self) -> None:
+        for protocol in self._protocols.values():
+            protocol.close()
+
+    def learn(self, unknown: Unknown) -> None:
+        """Asks the source for what is unknown of required documents. Those without a row are inserted where the run inserts, with
+        their own parents first."""
+        for name, rows in self._parents.read(unknown.required, unknown.rowless):
+            self._parents.learn(name, self._top.states(name, rows), unknown.rowless)
+        if unknown.awaited:
+            self._parents.look(unknown.awaited, unknown.here)
+
+    def states(self, name: str, rows: Sequence[Row]) -> dict[str, ParentState]:
+        """What required documents are by their own rows, which are inserted where the run inserts."""
+        if name not in self._protocols:
+            self._protocols[name] = Protocol(self._job.of(name), self._policy, self._parents, self)
+        protocol = self._protocols[name]
+        judged = protocol.judge(protocol.page(rows), self._policy)
+        inserted = [rows[n] for n in judged.journal]
+        self._job.report.parents_inserted += len(inserted)
+        protocol.confirm_later(inserted, list(judged.journal.values()), [n in judged.late for n in judged.journal])
+        protocol.collect_confirmations(wait=True)
+        return {row.path: parent_state(judged.findings.get(n), n in judged.journal) for n, row in enumerate(rows)}
+
+    @property
+    def unfinished(self) -> bool:
+        return any(protocol.unfinished for protocol in self._protocols.values())
+
+    def finish_late(self) -> None:
+        for protocol in list(self._protocols.values()):
+            protocol.finish_late()
 
 
 # --- small things -----------------------------------------------------------------------------------------------------
