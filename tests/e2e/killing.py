@@ -188,7 +188,7 @@ def run_and_kill(
                     strike(pid)
                     ended.killed[which] = ANYWHERE
             each_turn()
-            time.sleep(0.1)  # some tasks run for a moment only
+            time.sleep(0.25)  # a task runs longer than that, if only because Python starts
             if time.monotonic() - asked > 2:  # an answer costs Airflow more than what it tells
                 asked, state = time.monotonic(), tasks.state()
         ended.state = state
