@@ -21,7 +21,7 @@ from tests.roles import secured
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "plugins/README.md")), *DOCS]
 PICTURES = ROOT / "docs/pictures"
-MOST_WORDS = 20_000
+MOST_WORDS = 20_300
 LANGUAGES = {"sh", "sql", "python", "json", "ini", "yaml", "text", "mermaid"}
 _PYTEST = ".venv/bin/python -m pytest "
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
