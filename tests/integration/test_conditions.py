@@ -274,7 +274,7 @@ def test_a_document_that_changes_between_looks_is_in_flight(app, emulator, targe
 
 @pytest.mark.parametrize("path", ["users/u1/notes/n2", "users/u1"])
 def test_a_document_restored_while_its_row_is_deleted_gets_it_back(app, emulator, target_dsn, monkeypatch, path):
-    """Undeleted after the proof and before the delete: the look after the delete sees that it holds the condition again."""
+    """Undeleted after the proof and before the delete: the look after the delete sees that it meets the condition again."""
     filled(app, emulator, target_dsn)
     kept = app.document(path).get().to_dict()
     app.document(path).update({"deletedAt": LONG_AGO, "banned": True})
@@ -295,7 +295,7 @@ def test_a_document_restored_while_its_row_is_deleted_gets_it_back(app, emulator
 
 
 def test_a_proof_needs_a_read_of_the_documents_themselves(app, emulator, target_dsn):
-    """Names alone don't say whether another document of that id holds the condition."""
+    """Names alone don't say whether another document of that id meets the condition."""
     filled(app, emulator, target_dsn)
     put(app, {"users/u1/notes/n2": note(deletedAt=LONG_AGO), "users/u3": {"updatedAt": LONG_AGO},
               "users/u3/notes/n2": note(kind="photo")})  # fmt: skip

@@ -85,7 +85,7 @@ def test_unconfirmed_writes_of_a_corrected_key_are_finished(liked, emulator, tar
     assert found.alerts == []
     assert one(target_dsn, "SELECT user_name FROM likes WHERE id = 'l1'") == "edited"
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
-    assert "6 writes that an earlier run left unconfirmed are of another key" in caplog.text
+    assert "6 writes that an earlier run left unconfirmed have another key" in caplog.text
 
 
 def test_a_renamed_table_and_a_renamed_key_column_block_nothing(liked, emulator, target_dsn):

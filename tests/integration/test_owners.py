@@ -193,7 +193,7 @@ def test_of_the_paths_that_a_row_tells_the_first_that_exists_is_its(firestore, r
 
 
 def test_a_document_that_has_no_row_owns_none(firestore, rows, owners_of):
-    """It doesn't hold the condition of its collection."""
+    """It doesn't meet the condition of its collection."""
     put(
         firestore, {f"{POST}/likes/holds": like(userId="u1"), f"{POST}/likes/not": like(userId="u1", userName="hidden")}
     )

@@ -77,7 +77,7 @@ def states(parents: Parents, required: Iterable[Required]) -> dict[str, str | No
 
 
 def test_a_required_document_is_there_gone_or_cannot_have_a_row(firestore, parents_of):
-    """One that doesn't hold its collection's condition has no row either; one that can't be asked for isn't gone."""
+    """One that doesn't meet its collection's condition has no row either; one that can't be asked for isn't gone."""
     put(firestore, {
         "boards/b1/posts/there": post(), "boards/b1/posts/unfit": post(authorId=7), "boards/b1/posts/hidden": post(title="x"),
         "users/u1": {"nickname": "n", "createdAt": T},

@@ -288,7 +288,7 @@ def test_triggers_that_a_write_would_fire_are_named_and_counted(both, emulator, 
         connection.execute("ALTER TABLE posts DISABLE TRIGGER off")
     found = _preflight(both.project, emulator, target_dsn)
     assert found["preflight"]["triggers"] == {"posts": ["counter", "webhook"]}
-    assert "Triggers fire on what this run writes (a Supabase webhook is one): posts: counter, webhook" in caplog.text
+    assert "This run's writes fire triggers (a Supabase webhook is one): posts: counter, webhook" in caplog.text
     caplog.clear()
     _preflight(both.project, emulator, target_dsn, mode="dry_run")
     assert "Triggers fire" not in caplog.text

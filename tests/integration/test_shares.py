@@ -274,9 +274,9 @@ def test_a_share_that_says_nothing_is_refused_at_import(rows, words):
 
 @pytest.mark.parametrize(
     ("rows", "words"),
-    [({"channel": "WEB"}, "isn't a value of it as Postgres writes it"), ({"region": "07"}, "isn't a value of it"),
-     ({"test": "yes"}, "isn't a value of it"), ({"nowhere": 1}, "all_sales.nowhere is missing"),
-     ({"made": "2026-01-01"}, "isn't a value of it")],
+    [({"channel": "WEB"}, "isn't how Postgres writes a value of this type"), ({"region": "07"}, "isn't how Postgres writes"),
+     ({"test": "yes"}, "isn't how Postgres writes"), ({"nowhere": 1}, "all_sales.nowhere is missing"),
+     ({"made": "2026-01-01"}, "isn't how Postgres writes")],
 )  # fmt: skip
 def test_preflight_refuses_a_share_that_the_column_can_not_hold(shop, emulator, dsn, rows, words):
     given = {"catalog": Catalog((sales("web", rows=rows),)), "collections": ["web"]}

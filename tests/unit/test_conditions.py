@@ -161,7 +161,7 @@ CONDITIONS = st.recursive(
 
 @given(CONDITIONS, st.dictionaries(st.sampled_from(["a", "b", "c", "a.b"]), VALUES))
 def test_both_ways_from_a_document_judge_alike(where, fields):
-    """The short way takes just what holds the condition; and Not turns only what could be judged."""
+    """The short way takes just what meets the condition; and Not turns only what could be judged."""
     collection = things(where, ID, Column("b", "insert_only", Field("b") >> lower))
     message = message_of(Document("people/p1/things/t1", fields, AT, AT))
     units = map_document(collection, document_of(message))

@@ -1,1 +1,1 @@
-"""Compares documents with rows, classifies what differs, and writes beside live clients."""
+"""Compares documents with rows, classifies the differences, and writes beside live clients."""

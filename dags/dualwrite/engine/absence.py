@@ -1,9 +1,9 @@
 """Proves that no document of a collection has a row's key, before that row is deleted.
 
-The path that a row tells may be wrong (a denormalised column, a document that an admin moved under its id), so finding
-nothing there proves nothing. Where the key gives the whole path, a read at that path is the proof. Elsewhere it takes
-a complete read of the collection's names (of the documents, if rows come from their entries, or if a condition says which of them
-have one), in this run: one billed read a document, counted beforehand and capped.
+The path that a row gives may be wrong (a denormalised column, a document that an admin moved), so a missing document there
+proves nothing. If the key gives the whole path, a read at that path is the proof. Otherwise it takes a complete read of the
+collection's names in this run (of whole documents, if rows come from their entries, or if a condition decides which of them
+have a row): one billed read a document, counted beforehand and capped.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Absence:
         self._max_reads = max_reads
         self._paths: dict[tuple[str, Key], list[str]] = {}
         self.reads = 0
-        """Names that were read."""
+        """Names and documents that were read, each one billed read."""
         self.hanging: dict[tuple[Key, str], bool] = {}
-        """Of documents that live and have a row, by key and path: whether they hang on the one that is gone."""
+        """Living documents that have a row, by key and path: whether they depend on the one that is gone."""
 
     def look(self, collection: Collection, keys: Iterable[Key]) -> None:
-        """Reads all names of a collection and keeps where these keys are; not if that is impossible, or would read more
-        than `max_reads`: then `paths` answers None."""
+        """Reads all names of a collection and keeps the paths of these keys. Reads nothing if keys don't come from paths, or
+        if it would be more than `max_reads`: `paths` gives None then."""
         wanted = set(keys)
         if not collection.keyed_by_path:
             return
@@ -54,9 +54,9 @@ class Absence:
         self.reads += number
         what = "names" if of_names else "documents"
         log.info("%s: reading %s %s, to prove that no document has a key", collection.name, f"{number:,}", what)
-        found: dict[Key, list[str]] = {key: [] for key in wanted}
+        at: dict[Key, list[str]] = {key: [] for key in wanted}
         alike: dict[Key, list[Key]] = {}
-        """By a key without its entry."""
+        """Keys by themselves without their entry."""
         for key in wanted:
             alike.setdefault(_without_entry(collection, key), []).append(key)
         for page in self._source.pages(scan, _PAGE if of_names else _DOCUMENTS):
@@ -65,12 +65,12 @@ class Absence:
                 if not collection.is_plain and collection.match(document.path) is None:
                     there_may_be = _could_have(collection, document.path, wanted)
                 for there in dict.fromkeys(there_may_be):
-                    if there in found:
-                        found[there].append(document.path)
-        self._paths.update({(collection.name, key): paths for key, paths in found.items()})
+                    if there in at:
+                        at[there].append(document.path)
+        self._paths.update({(collection.name, key): places for key, places in at.items()})
 
     def paths(self, collection: Collection, key: Key) -> list[str] | None:
-        """Where documents with this key are; None where nobody could look."""
+        """The paths of documents with this key; None if the names weren't read."""
         return self._paths.get((collection.name, key))
 
 
@@ -81,7 +81,7 @@ def _without_entry(collection: Collection, key: Key) -> Key:
 
 
 def _could_have(collection: Collection, path: str, keys: Iterable[Key]) -> Iterator[Key]:
-    """Of these keys those that a document could have whose id can't be split, if only somebody knew how. None for a stray."""
+    """Those of the keys that a document could have whose id can't be split into its parts; none if it is a stray."""
     segments = path.split("/")
     template = collection.template_of(segments)
     if template is None:
@@ -95,9 +95,9 @@ def _could_have(collection: Collection, path: str, keys: Iterable[Key]) -> Itera
 
 
 def _keys_of(collection: Collection, document: Document, alike: Mapping[Key, Iterable[Key]]) -> Iterator[Key | None]:
-    """The keys of a document. Of one whose entries can't be told, all that it could have: its rows stay."""
+    """The keys of a document; if its entries can't be read, all that it could have, so that its rows stay."""
     if collection.entries is None:
-        if collection.where is None or map_document(collection, document):  # also one that can't be judged
+        if collection.where is None or map_document(collection, document):  # a rejection, too
             yield key_of_path(collection, document.path)
         return
     for unit in map_document(collection, document) or ():

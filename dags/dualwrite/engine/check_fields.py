@@ -1,9 +1,9 @@
-"""Do check fields hold what windows ask for? A window over values of another type or format examines nothing, and says nothing.
+"""Do check fields hold values that windows can find? A window over values of another type or format silently finds nothing.
 
-Firestore itself tells most of it: it sorts values by type, so two counts show whether any document has another type there, or
-lies outside all times of the format, and a few documents show which. Strings in another style than the format's lie among the
-right ones: a sample tells, from the oldest, the last month and the last day. What a window can ask for is decided in
-model/check_fields.py alone.
+Firestore sorts values by type, so two counts show whether any document has another type there, or a value outside all times
+of the format, and a few documents show which. Strings in another style than the format's lie among the right ones: a sample
+of the oldest, of the last month and of the last day shows them. model/check_fields.py alone decides which values a window
+can find.
 """
 
 from __future__ import annotations
@@ -27,27 +27,26 @@ log = logging.getLogger(__name__)
 _LOOKED_AT = 20
 """Documents that are looked at, of each kind and of each part of a sample."""
 _SAMPLED = (timedelta(days=1), timedelta(days=30), None)
-"""Since when a sample is taken of the times of a format; None: from the oldest."""
+"""The ages at which the parts of a sample begin; None: at the oldest document."""
 FEW = 20
 SHARE = 0.1
-"""Documents that no window sees, up to this number or share of a collection, are odd ones, which only sweeps see; more than both
-make its windows blind."""
+"""If windows overlook more documents of a collection than FEW and than this share, they are blind. Fewer are seen by sweeps."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a check field holds besides what windows ask for. `blind`: windows over it can't be trusted."""
+class Fault:
+    """A check field with values that windows overlook: a sentence with the remedy. `blind`: its windows can't be trusted."""
 
     text: str
     blind: bool
 
 
-def look(source: Source, collections: Iterable[Collection]) -> list[Told]:
-    """What is wrong with the check fields of these collections. Billed: two counts a field, of one with a format three more and
-    up to 60 documents, and a few documents of a field that holds something else. A field that can't be asked about (its index is
-    missing) is left to the scan that needs it.
+def look(source: Source, collections: Iterable[Collection]) -> list[Fault]:
+    """The faults of these collections' check fields. Bills two counts a field; with a format, three more and up to 60
+    documents; and a few documents of a field with other values. A field that can't be queried (its index is missing) is
+    skipped with a warning: the scan that needs it fails.
     """
-    told = []
+    faults = []
     seen: set[tuple[str, Check]] = set()
     for collection in collections:
         for check in collection.checks:
@@ -55,24 +54,24 @@ def look(source: Source, collections: Iterable[Collection]) -> list[Told]:
                 continue
             seen.add((collection.collection_id, check))
             try:
-                found = _look(source, collection, check)
+                fault = _look(source, collection, check)
             except (SourceError, BudgetError) as error:
                 log.warning(
-                    "%s: whether its check field %s holds times as declared is unknown: %s",
+                    "%s: it is unknown whether its check field %s holds times as declared: %s",
                     collection.name,
                     check,
                     error,
                 )
                 continue
-            if found is not None:
-                told.append(found)
-    return told
+            if fault is not None:
+                faults.append(fault)
+    return faults
 
 
-def _look(source: Source, collection: Collection, check: Check) -> Told | None:
+def _look(source: Source, collection: Collection, check: Check) -> Fault | None:
     others, documents = source.other_types(collection.collection_id, check, collection.top_level, _LOOKED_AT)
     types = {type_name(_value(d.fields, check.field)) for d in documents if collection.match(d.path) is not None}
-    number = others if types else 0  # others of strays alone are none
+    number = others if types else 0  # strays alone don't count
     if check.format is None:
         if not number:
             return None
@@ -86,21 +85,19 @@ def _look(source: Source, collection: Collection, check: Check) -> Told | None:
         types |= {type_name(value) + " in another style" for value in odd}
         number, times = _apart(number, times, sampled, len(odd))
         name = check.format.name
-        style = are = f"what {name} reads and writes alike"
-        remedy = (
-            f"Have the app write it as {name} goes back to it (milliseconds and Z for iso_time), correct the format, "
-        )
+        style = are = f"values that {name} reads and writes alike"
+        remedy = f"Have the app write it as {name} writes it (milliseconds and Z for iso_time), correct the format, "
     blind = times == 0 or (number > FEW and number > SHARE * (number + times))
     text = (
         f"Check field {check.field} of {collection.name} holds {' or '.join(sorted(types))} in {number:,} documents and {style} in "
-        f"{times:,}. Windows see {are} alone, so they {'would miss most writes' if blind else 'miss these documents'} "
-        "without a word, and only sweeps would find them. "
+        f"{times:,}. Windows find only {are}, so they silently {'miss most writes' if blind else 'miss these documents'}, "
+        "and only sweeps see them. "
     )
     remedy += (
         f"or take the field out of check_fields in {settings.catalog_file()}: without one, the collection is read whole each "
         "time."
     )
-    return Told(text + remedy, blind)
+    return Fault(text + remedy, blind)
 
 
 def _scan(collection: Collection, check: Check, since: datetime) -> Scan:
@@ -110,8 +107,8 @@ def _scan(collection: Collection, check: Check, since: datetime) -> Scan:
 
 
 def _sample(source: Source, collection: Collection, check: Check) -> tuple[int, int, list[Value]]:
-    """How many documents hold what could be a time of the format, how many of them were looked at, and the values of these that
-    are written in another style."""
+    """How many documents hold a possible time of the format, how many of them were looked at, and the values of these in
+    another style."""
     held: dict[str, Value] = {}
     times = 0
     for since in _SAMPLED:
@@ -122,7 +119,7 @@ def _sample(source: Source, collection: Collection, check: Check) -> tuple[int, 
 
 
 def _apart(number: int, times: int, sampled: int, odd: int) -> tuple[int, int]:
-    """How many documents no window sees, and how many windows see, as far as the sample tells."""
+    """How many documents windows overlook and how many they find, estimated from the sample."""
     astray = -(-times * odd // sampled) if sampled else 0
     return number + astray, times - astray
 

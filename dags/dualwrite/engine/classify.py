@@ -1,4 +1,4 @@
-"""Pure: what stage, parents and owners say together becomes one verdict."""
+"""Pure: from the comparison, the required documents and the owners of rows to one verdict."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.target import Difference
 
 ParentState = Literal["present", "insertable", "excused", "gone", "unfit"]
-"""What a required document is: it has a row; it could have one; it lacks one (or its own parent does), which a person
-accepted; it is gone, or an orphan itself; it can't become one."""
+"""The state of a required document: "present": it has a row; "insertable": it could have one; "excused": it (or its parent)
+lacks one, and that is excused; "gone": it is gone, or an orphan itself; "unfit": it can't become a row."""
 
 HolderState = Literal["document", "extra", "stale"]
-"""Whose a row is that holds a unique key: of a document that states that key; of none; of one that states another."""
+"""The owner of a row that holds a unique key: "document": one that states that key; "extra": none; "stale": one that states
+another key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What was learned about one difference besides the comparison itself."""
+    """The facts about one difference besides the comparison."""
 
     parents: Sequence[ParentState] = ()
     holders: Sequence[HolderState] = ()
     belongs_elsewhere: bool = False
     """The row at this key belongs to another document, which exists."""
     unasked: bool = False
-    """Whose a row is can't be asked: the one at this key, or the holder of a unique key."""
+    """Firestore can't be asked for the owner of the row at this key, or of the holder of a unique key."""
 
 
 def classify(difference: Difference, known: Circumstances) -> Finding:
@@ -51,7 +52,7 @@ def classify(difference: Difference, known: Circumstances) -> Finding:
 
 
 def _blocked(known: Circumstances) -> Reason | None:
-    """Why a row can't be inserted or updated as it should be."""
+    """Why the row can't be inserted or updated; None if nothing blocks it."""
     if "unfit" in known.parents:
         return Reason.PARENT_REJECTED
     if "excused" in known.parents:
@@ -84,18 +85,19 @@ def still_to_write(finding: Finding, policy: Policy) -> bool:
 
 
 def is_insertable(finding: Finding) -> bool:
-    """Missing, not accepted by a person, and at most its parents' rows stand in the way."""
+    """Whether the row is missing, not excused, and blocked by nothing but missing parents."""
     return (
         finding.verdict is Verdict.MISSING and not finding.excused and finding.reason in (None, Reason.PARENT_MISSING)
     )
 
 
 def is_updatable(finding: Finding) -> bool:
+    """Whether the row is stale, not excused, and not blocked."""
     return finding.verdict is Verdict.STALE and not finding.excused and finding.reason is None
 
 
 def parent_state(finding: Finding | None, inserted: bool) -> ParentState:
-    """What a document is to those that require it, by the finding on its own row (None: it matches)."""
+    """The state of a document for those that require it, by the finding on its own row (None: it matches)."""
     if finding is None or inserted or finding.verdict is Verdict.STALE:
         return "present"
     if finding.verdict is Verdict.MISSING:
@@ -104,14 +106,14 @@ def parent_state(finding: Finding | None, inserted: bool) -> ParentState:
 
 
 def duplicate(row: Row) -> Finding:
-    """A document whose key's row is another document's."""
+    """The finding on a document whose key has another document's row."""
     return finding_of(Verdict.DUPLICATE, row, None, reason=Reason.KEY_HELD_BY_ANOTHER_DOCUMENT)
 
 
 def finding_of(
     verdict: Verdict, row: Row, difference: Difference | None, *, reason: Reason | Refusal | None = None
 ) -> Finding:
-    """The finding on a row; with the difference it tells the columns and can be compared with a later look."""
+    """The finding on a row; with its difference it has the columns, and a fingerprint to compare with a later look's."""
     return Finding(
         verdict,
         row.label,

@@ -1,8 +1,7 @@
 """The engine: examines a collection, over a window or whole, and ends each key in one verdict.
 
-It knows the two databases only through `Source` and `Target`, and no collection by name. `judge.py` decides,
-`compare_and_set.py` writes beside live clients, and a look (`looks.py`) remembers; this file reads pages, and overlaps reading
-with writing.
+It knows the two databases only through `Source` and `Target`, and no collection by name. It reads pages; `judge.py` decides,
+`compare_and_set.py` writes beside live clients, and a look (`looks.py`) counts and remembers.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ log = logging.getLogger(__name__)
 
 _ROWS_AT_FIRST = 2_000
 _MOST_ROWS = 50_000
-"""Rows that are held at a time. A document of 1 MiB may have forty thousand entries."""
+"""Rows held in memory at a time. A document of 1 MiB may have forty thousand entries."""
 _FURTHER_PAGE = 1_000
 _KEYS_AT_ONCE = 5_000
 _LOOKS = 4
-"""How often what differs is looked at again before it is left in flight."""
+"""How often a difference is looked at again before it is left in flight."""
 _LOCKED_SECONDS = 0.4
-"""How long a transaction that inserts should last: it holds locks on keys and on parents' rows, and a client's statement
-ends after 3 s. A page is cut into parts of that length, whatever its size."""
+"""How long a transaction that inserts should last, in seconds: it holds locks on keys and on parents' rows, and a client's
+statement times out after 3 s. A page is cut into parts that take this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +58,24 @@ class _Missing:
 
 @dataclass(slots=True)
 class _Left:
-    """What pages leave to be examined when all of them are read."""
+    """Keys that are examined only after all pages are read."""
 
     unresolved: list[tuple[Unit, Finding]] = field(default_factory=list)
-    """Keys that documents share, each with what it is if its row is another document's."""
+    """Keys that documents may share, each with its finding if the row is another document's."""
     missing: dict[Key, _Missing] = field(default_factory=dict)
-    """Rows to be inserted under natural keys, if this look writes nothing: an older document on a later page owns the key."""
+    """Rows missing under natural keys, in a look that inserts nothing: an older document on a later page would own the key."""
     contested: set[Key] = field(default_factory=set)
-    """Natural keys of which that was seen."""
+    """Natural keys for which an older document came later."""
     waiting: list[Unit] = field(default_factory=list)
-    """Rows that need another row of their own table first, or that another row is in the way of which this run may change."""
+    """Rows that need another row of their own table first, or that are blocked by a row that this run may change."""
     out: list[Unit] = field(default_factory=list)
-    """Keys of documents that don't hold the collection's condition."""
+    """Keys of documents that don't meet the collection's condition."""
     out_with_rows: dict[str, Unit] = field(default_factory=dict)
-    """Of these, those that have a row nevertheless, by label."""
+    """Those of `out` that have a row nevertheless, by label."""
 
 
 class Examiner:
-    """Examines one collection in one run, and tells `look` what it saw."""
+    """Examines one collection in one run, and reports to `look`."""
 
     def __init__(self, job: Job, policy: Policy, look: Look, *, trusted: timedelta | None = None) -> None:
         """`trusted`: see Parents."""
@@ -99,22 +98,22 @@ class Examiner:
     # --- a window or all of a collection ----------------------------------------------------------------------------
 
     def scan(self, window: Window | None, page_size: int) -> None:
-        """Examines every document whose check fields lie in the window, or (None) all there are; raises as `read` does."""
+        """Examines every document whose check fields lie in the window (None: all documents); raises as `read` does."""
         if self._policy.writes:
             self.protocol.finish_journal()
         self.read(list(scans(self.job.collection, window)), page_size)
-        if self._policy.writes:  # a commit whose answer was lost left rows that nobody here knows of
+        if self._policy.writes:  # a commit whose answer was lost left rows that only the journal knows
             self.protocol.finish_journal()
 
     def read(self, parts: Sequence[Scan], page_size: int, leave: Callable[[int, Any], bool] | None = None) -> None:
-        """Examines each document that these scans read, once. `leave(n, message)`: whether one that the n-th scan reads is to
-        be left to somebody else. The journal isn't finished: beside others it is not ours alone.
+        """Examines each document that these scans read, once. `leave(n, message)`: whether a document of the n-th scan is
+        another slice's. Doesn't finish the journal, which other slices write too.
 
-        Raises SourceError or TargetError where that did not succeed whole; what was written until then is right.
+        Raises SourceError or TargetError if it can't read or write everything; rows written until then are right.
         """
         progress, seen, left = ProgressLog(self.job.collection.name), Seen(), _Left()
         for n, scan in enumerate(parts):
-            # A document that lies in the window by two check fields comes twice (and is billed twice): examined once.
+            # A document with two check fields in the window is delivered (and billed) twice, and examined once.
             last = scan is parts[-1]
             for page in self.job.source.pages(scan, page_size):
                 messages = page.messages
@@ -134,27 +133,27 @@ class Examiner:
         progress.end()
 
     def read_further(self, scan: Scan, rows: Sequence[Key]) -> list[Finding]:
-        """Examines the documents of a further scan, and these rows, as far as the look hasn't yet. Returns the findings on the
-        rows."""
+        """Examines the documents of a further scan and these rows, except those that the look has seen. Returns the findings
+        on the rows."""
         left = _Left()
         try:
             for page in self.job.source.pages(scan, _FURTHER_PAGE):
                 self.job.report.documents_read += len(page.messages)
                 self._page(self.look.unread(page.messages), left)
-        finally:  # what was taken up ends in a verdict, though the slice can't be read to its end
+        finally:  # keys that were taken up get their verdict even if the scan fails
             self._examine_left(left)
         return self.examine_units(self.look.fresh(self.units_of(rows)))
 
     def examine_rows(self) -> None:
-        """Examines all rows that no document of the look accounted for, by key. Those that came since the documents were read
-        are among them: fresh reads on both sides tell."""
+        """Examines, by key and with fresh reads on both sides, all rows that no document of the look accounted for. Rows
+        that came after the documents were read are among them."""
         for keys in self.job.target.keys(self.job.collection):
-            # A document that can't become a row may have one; it has its verdict already.
+            # A rejected document may have a row; it has its verdict already.
             self.examine_units(self.look.fresh(self.units_of(self.look.unseen(keys))))
 
     def look_again(self, seen: Sequence[Finding], grace: float) -> None:
-        """Examines differences again, `grace` seconds after they were seen, until each is the same at two looks or gone. What
-        keeps changing is in flight after a few looks. Meanwhile no connection is held."""
+        """Examines differences again, `grace` seconds after they were seen, until each is the same at two looks or gone. If
+        one keeps changing, it is in flight after a few looks. No connection is held while waiting."""
         waited = timedelta(seconds=grace)
         self.job.report.taken += len(seen)
         for left in reversed(range(_LOOKS)):
@@ -165,10 +164,10 @@ class Examiner:
             time.sleep(grace)
             before = {f.label: replace(f, verdict=Verdict.IN_FLIGHT) for f in seen}
             changed: list[Finding] = []
-            found = self.protocol.run([unit_of_finding(self.job.collection, f) for f in seen], Policy())
-            if not self.job.collection.key_leads_back:  # no read at a path tells that it is gone
-                found = self.protocol.prove_extra(found)
-            for finding in found:
+            findings = self.protocol.run([unit_of_finding(self.job.collection, f) for f in seen], Policy())
+            if not self.job.collection.key_leads_back:  # no read at a path proves that it is gone
+                findings = self.protocol.prove_extra(findings)
+            for finding in findings:
                 judged = seen_twice(finding, before[finding.label], waited=waited, age=waited, grace=waited)
                 if left and judged.verdict is Verdict.IN_FLIGHT:
                     changed.append(finding)
@@ -177,7 +176,7 @@ class Examiner:
             seen = changed
 
     def _page(self, messages: Iterable[Any], left: _Left) -> None:
-        """Examines documents as Firestore's messages. Most match: those take the short way, and become no object."""
+        """Examines documents as Firestore's messages. Most match and take the short way, without becoming objects."""
         page = self.protocol.page()
         entries: dict[str, set[str]] = {}
         stale: list[Unit] = []
@@ -198,16 +197,17 @@ class Examiner:
         self.protocol.whereabouts.forget()
 
     def _examine_stale(self, stale: list[Unit], left: _Left) -> None:
-        """Updates a page's stale rows; one that another row is in the way of waits until everything is read."""
+        """Updates a page's stale rows; one that another row blocks waits until everything is read."""
         for finding in self.protocol.run(stale, self._policy):
             if finding.verdict is Verdict.REJECTED and finding.label in self.protocol.waiting:
                 left.waiting.append(self.protocol.waiting[finding.label])
             else:
-                self.look.found(finding)
+                self.look.add(finding)
         self.protocol.finish_late()
 
     def _map(self, document: Document, page: Page, entries: dict[str, set[str]], left: _Left) -> None:
-        """The exact way from a document to its rows or rejections. `entries` gets the labels of a document's entries."""
+        """Maps a document with `map_document`, the exact way: its rows go to the page, its rejections to the look, the labels of
+        its entries to `entries`."""
         units = map_document(self.job.collection, document)
         if units is None:
             self.job.report.stray += 1
@@ -227,10 +227,11 @@ class Examiner:
                 page.add(unit)
                 continue
             self.look.take(unit.label)
-            self.look.found(rejected(unit))
+            self.look.add(rejected(unit))
 
     def _judge_part(self, page: Page, left: _Left) -> list[Unit]:
-        """Judges a page; where it inserts, the next one is cut so that it holds its locks for a moment only."""
+        """Judges a page, and returns the stale rows that still need an update. If it inserted, the next page is sized by the
+        time that this one took."""
         if not len(page):
             return []
         began, busy = time.monotonic(), self.job.target.busy_seconds
@@ -244,13 +245,15 @@ class Examiner:
 
     @property
     def _most_rows(self) -> int:
-        """How many rows are judged at a time: what inserts holds locks, and a slow target gets less."""
+        """How many rows are judged at a time: fewer if the run inserts, because inserts hold locks, or if the target is
+        slow."""
         usual = self._rows_at_once if self._policy.insert else _MOST_ROWS
         slow = self.job.target.pressure.most_rows
         return usual if slow is None else min(usual, slow)
 
     def _judge_page(self, page: Page, left: _Left) -> tuple[int, list[Unit]]:
-        """Judges and, if the policy says so, inserts rows. Returns how many, and the stale rows that still need an update."""
+        """Judges rows and, if the policy allows, inserts the missing ones. Returns how many it inserted, and the stale rows
+        that still need an update."""
         collection, look = self.job.collection, self.look
         judged = self.protocol.judge(page, self._policy)
         look.take_page(page)
@@ -262,15 +265,15 @@ class Examiner:
             elif n in judged.obstacles and self._has_another_turn(judged.obstacles[n]):
                 left.waiting.append(unit_of_row(row))
             elif n not in judged.journal and still_to_write(finding, self._policy) and not _waits_for_parent(finding):
-                stale.append(unit_of_row(row))  # or a client was faster with this row: settled by the protocol
+                stale.append(unit_of_row(row))  # or a client was faster with this row: the protocol settles it
             elif finding.reason == Reason.KEY_HELD_BY_ANOTHER_DOCUMENT and collection.keyed_by_path:
-                # Of two documents of one id the key names the other one.
-                look.found(replace(finding, label=joined_label(row.path.split("/"))))
+                # Of two documents with one id, the key is the other one's.
+                look.add(replace(finding, label=joined_label(row.path.split("/"))))
             elif not collection.keyed_by_path and not self._policy.insert and is_insertable(finding):
                 left.missing[row.key] = _Missing(unit_of_row(row), finding, duplicate(row), row.create_time)
             elif finding.reason is Reason.UNIQUE_KEY_TAKEN and _is_older(row, left.missing.get(row.key)):
-                # The second look asks all documents of the key: it would call the one that was taken for missing a duplicate,
-                # and nobody would look at this one. So all of them are asked for now.
+                # The second look reads all documents of the key: it would call the other one a duplicate, and this one would
+                # get no look. So all of them are read now.
                 taken = left.missing.pop(row.key)
                 left.contested.add(row.key)
                 self.protocol.release(taken.unit)
@@ -278,7 +281,7 @@ class Examiner:
             elif finding.reason is Reason.UNIQUE_KEY_TAKEN and row.key in left.contested:
                 left.unresolved.append((unit_of_row(row), duplicate(row)))
             else:
-                look.found(finding)
+                look.add(finding)
         numbers = range(len(page))
         look.match(page, [n for n in numbers if n not in judged.findings] if judged.findings else numbers)
         if not collection.keyed_by_path:
@@ -291,27 +294,27 @@ class Examiner:
         return why.own_table or (why.may_be_freed and self._policy.writes)
 
     def _examine_left(self, left: _Left) -> None:
-        """Now that everything is read: the rows whose key other documents may share (the protocol reads all of these and
-        decides who owns the row), then the rows that reference rows of their own table."""
+        """After everything is read, settles rows whose key other documents may share (the protocol reads all of these and
+        decides which owns the row), then rows that wait for others of their own table, then rows of left-out documents."""
         contested = []
         for missing in left.missing.values():
-            self.look.found(missing.finding)
+            self.look.add(missing.finding)
         for unit, if_another_has_it in left.unresolved:
             if self.look.has_matched(unit.key):
-                self.look.found(if_another_has_it)
+                self.look.add(if_another_has_it)
             else:
                 contested.append(unit)
         self._examine(contested)
         self._examine(left.waiting)
-        # With a key that several documents share, a row may be of one that holds the condition: that was examined above.
+        # If several documents share a key, its row may be of one that meets the condition: that was examined above.
         self._sift_left_out(left)
         others = {unit.key for unit in contested}
         there = self.look.fresh(left.out_with_rows.values())
         self.examine_units([u for u in there if u.key not in others and not self.look.has_matched(u.key)])
 
     def _sift_left_out(self, left: _Left) -> None:
-        """Of keys of documents that don't hold the condition, keeps those that have a row which doesn't tell that it is another
-        document's."""
+        """Moves keys of left-out documents to `out_with_rows` if they have a row, and that row doesn't give another
+        document's path."""
         out, left.out = left.out, []
         if out:
             told = self.job.target.paths(self.job.collection, list({u.key: None for u in out}))
@@ -321,14 +324,14 @@ class Examiner:
     # --- rows without documents -----------------------------------------------------------------------------------------
 
     def _entries_gone(self, entries: dict[str, set[str]]) -> None:
-        """Rows of documents that none of their entries (labels by path) accounts for: examined by themselves."""
+        """Examines, by key, rows of documents that belong to none of their entries. `entries`: labels by path."""
         there = set().union(*entries.values())
         gone = [u for u in self.rows_of(entries) if u.label not in there]
         self.look.take_rows(u.key for u in gone)
         self.examine_units(gone)
 
     def rows_of(self, paths: Iterable[str]) -> list[Unit]:
-        """The rows that are of entries of these documents, as far as the rows tell."""
+        """The units of rows that belong to entries of these documents, as far as the rows show it."""
         collection, column = self.job.collection, self.job.collection.document_column
         if column is None:
             at = next(iter(paths), None) if collection.is_one_document and collection.entries is not None else None
@@ -339,32 +342,32 @@ class Examiner:
             value = collection.document_value(path)
             if value is not None:
                 by_id.setdefault(value, []).append(path)
-        found: list[Unit] = []
+        units: list[Unit] = []
         for value, key in self.job.target.dependents(collection, column.name, by_id):
             unit = unit_of(collection, key, None)
-            # Documents of one id lie below several parents; a key that names another parent is another document's.
+            # Several parents may have documents with one id; a key that names another parent is another document's.
             at = next((p for p in by_id[value] if self._could_be_at(unit, p)), None)
             if at is not None:
-                found.append(replace(unit, path=at))
-        return found
+                units.append(replace(unit, path=at))
+        return units
 
     def _could_be_at(self, unit: Unit, path: str) -> bool:
         collection = self.job.collection
         return not collection.keyed_by_path or key_of_path(collection, path, unit.entry) == unit.key
 
     def units_of(self, keys: Sequence[Key]) -> list[Unit]:
-        """The units of rows by key, their documents' paths told by the rows."""
+        """The units of rows by key, with the first path that each row gives for its document."""
         collection = self.job.collection
-        found: list[Unit] = []
+        units: list[Unit] = []
         for start in range(0, len(keys), 5000):
             part = list(keys[start : start + 5000])
             paths = self.job.target.paths(collection, part)
-            found += [unit_of(collection, key, next(iter(paths.get(key, ())), None)) for key in part]
-        return found
+            units += [unit_of(collection, key, next(iter(paths.get(key, ())), None)) for key in part]
+        return units
 
     def examine_documents(self, paths: Sequence[str]) -> list[Unit]:
-        """Examines documents whole (all their entries), as if they lay in the window. Returns the rows of those that are gone,
-        which are to be examined by key."""
+        """Examines whole documents (all their entries), as if they lay in the window. Returns the units of rows whose
+        document is gone, which the caller must examine by key."""
         gone: list[str] = []
         for documents in self.job.source.get_in_parts(paths, self.job.collection.fields):
             page, entries, left = self.protocol.page(), dict[str, set[str]](), _Left()
@@ -379,21 +382,21 @@ class Examiner:
     # --- by key ---------------------------------------------------------------------------------------------------------
 
     def examine_units(self, units: Sequence[Unit]) -> list[Finding]:
-        """Examines keys one by one with fresh reads on both sides, and writes what the policy allows. Returns the findings,
-        which the look has."""
+        """Examines keys one by one with fresh reads on both sides, and writes what the policy allows. Adds the findings to
+        the look, and returns them."""
         self.look.take_units(units)
         return self._examine(units)
 
     def take(self, finding: Finding) -> None:
-        """Tells the look of a finding that was made elsewhere."""
+        """Adds a finding that was made elsewhere to the look."""
         self.look.take(finding.label)
-        self.look.found(finding)
+        self.look.add(finding)
 
     def _examine(self, units: Sequence[Unit]) -> list[Finding]:
-        """As examine_units, for keys that were taken up already."""
+        """As examine_units, for keys that the look has taken up already."""
         findings = self.protocol.run(units, self._policy)
         for finding in findings:
-            self.look.found(finding)
+            self.look.add(finding)
         self.protocol.finish_late()
         return findings
 
@@ -403,5 +406,5 @@ def _waits_for_parent(finding: Finding) -> bool:
 
 
 def _is_older(row: Row, other: _Missing | None) -> bool:
-    """Whether a row's document owns a natural key before another one's: the rule of Reading, which asks all of them."""
+    """Whether a row's document is before the other one in the order of owners of a natural key: Reading has the rule."""
     return other is not None and (row.create_time, row.label) < (other.create_time, other.unit.label)

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 _ROUNDS = 5
 UNITS_AT_ONCE = 300
-"""Keys in one round: its transaction holds their locks, so it must stay well below a second."""
+"""Keys in one round, whose transaction holds their locks and must stay well below a second."""
 
 Versions = Mapping[Key, tuple[str, str]]
 """xmin and digest of rows."""
@@ -44,19 +44,19 @@ Versions = Mapping[Key, tuple[str, str]]
 
 @dataclass(slots=True)
 class _Round:
-    """A part of one round over some keys: what was read in steps 1 and 2, and what became of each key."""
+    """A part of one round: the readings of steps 1 and 2, and the keys written, or to be looked at again."""
 
     read: Read
     versions: Versions
     written: dict[str, int] = field(default_factory=dict)
-    """Journal ids of what this round inserted or updated."""
+    """Journal ids of rows that this round inserted or updated, by label."""
     again: dict[str, Unit] = field(default_factory=dict)
     obstacles: dict[str, Refused] = field(default_factory=dict)
     """The constraints that refused keys, by label."""
 
 
 class Protocol:
-    """Runs the protocol for one collection. What `policy` says of deletes also holds for rows that are brought into line
+    """Runs the protocol for one collection. `policy.delete` also limits what happens to rows that are brought into line
     afterwards."""
 
     def __init__(self, job: Job, policy: Policy, parents: Parents, top: _Required | None = None) -> None:
@@ -68,13 +68,13 @@ class Protocol:
         self._reading = Reading(job, self.whereabouts)
         self._confirmations = Confirmations(job.source)
         self._stager = Stager(job.collection)
-        # What we wrote is brought into line with its document whatever the run's policy.
+        # A row that we wrote is brought into line with its document, whatever the run's policy.
         self._bring_into_line = replace(policy, insert=True, update=True)
         self._required = _Required(job, Policy(insert=policy.insert and policy.parents), parents, top)
         self._late: list[tuple[Unit, int]] = []
-        """Rows that were inserted without what refers to rows that weren't there, with their journal ids."""
+        """Rows inserted with nulls in place of references to rows that weren't there yet, with their journal ids."""
         self.waiting: dict[str, Unit] = {}
-        """The last run's keys that wait for other rows of their table, by label: these come later, or never."""
+        """Keys of the last `run` that wait for other rows of their table, by label: these come later, or never."""
 
     def close(self) -> None:
         self._confirmations.close()
@@ -83,16 +83,17 @@ class Protocol:
     # --- judging a page -----------------------------------------------------------------------------------------------
 
     def page(self, rows: Iterable[Row] = ()) -> Page:
-        """Rows to be judged."""
+        """A page of rows to be judged."""
         return Page.of(self._stager, rows)
 
     def release(self, unit: Unit) -> None:
-        """A row that was judged missing holds its keys no longer: another document turned out to own one of them."""
+        """Gives up the keys that a row, judged missing, had claimed: another document turned out to own one of them."""
         self._judge.release(unit)
 
     def judge(self, page: Page, policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged:
-        """The verdicts of a page, and what was written of it, which is counted; see Judge.judge. What is unknown is asked
-        between two attempts, and rows that the page's rows require are inserted first if the run inserts."""
+        """The verdicts of a page, and the writes, which are counted; see Judge.judge. Unknown facts are read from the source
+        between two attempts, and rows that the page's rows require are inserted first if the run inserts. Raises TargetError
+        if the rows keep changing, or if writing keeps failing."""
         for attempt in range(ATTEMPTS):
             try:
                 judged = self._judge.judge(page, policy, expected)
@@ -119,40 +120,41 @@ class Protocol:
     # --- keys one by one --------------------------------------------------------------------------------------------------
 
     def run(self, units: Sequence[Unit], policy: Policy, *, own_inserts: frozenset[str] = frozenset()) -> list[Finding]:
-        """Steps 1 to 5 for some keys, until each has a verdict that held still. Returns one finding a unit.
+        """Steps 1 to 5 for some keys, until each has a verdict; one that keeps changing is in flight. Returns one finding a
+        unit.
 
-        `own_inserts` are labels of rows that we inserted and that may be taken back where the document is gone,
-        whatever the policy says of deletes.
+        `own_inserts`: labels of rows that we inserted and that may be taken back if the document is gone, whatever
+        `policy.delete` is.
         """
         deletes = Deletes(self._job, self.whereabouts, units, policy, own_inserts)
-        found: list[Finding] = []
+        findings: list[Finding] = []
         self.waiting.clear()
         for batch in _batches(units):
-            found += self._run_batch(batch, policy, deletes)
-        found = self._after_others(found, policy, deletes)
+            findings += self._run_batch(batch, policy, deletes)
+        findings = self._after_others(findings, policy, deletes)
         alive = deletes.confirm()
         if not alive:
-            return found
-        # Created or moved elsewhere while their rows were deleted: they get them back.
+            return findings
+        # These documents were created or moved while their rows were deleted: they get them back.
         restore = replace(self._bring_into_line, delete=False)
         back = {f.label: f for f in self.run([unit for unit, _ in alive], restore)}
         settled = [i for unit, i in alive if back[unit.label].verdict is not Verdict.IN_FLIGHT]
         with self._job.target.transaction() as connection:
             journal.confirm(connection, settled)
-        return [back.get(finding.label, finding) for finding in found]
+        return [back.get(finding.label, finding) for finding in findings]
 
-    def _after_others(self, found: list[Finding], policy: Policy, deletes: Deletes) -> list[Finding]:
-        """The findings, once those that wait for other rows of their table (which must come first, or make room) had another turn
-        each time that some of them were written."""
+    def _after_others(self, findings: list[Finding], policy: Policy, deletes: Deletes) -> list[Finding]:
+        """The findings, after keys that wait for other rows of their table (which must come first, or make room) have had
+        another turn, again and again as long as fewer of them wait."""
         while self.waiting:
             before, self.waiting = self.waiting, {}
             again: dict[str, Finding] = {}
             for batch in _batches(list(before.values())):
                 again.update((f.label, f) for f in self._run_batch(batch, policy, deletes))
-            found = [again.get(f.label, f) for f in found]
+            findings = [again.get(f.label, f) for f in findings]
             if len(self.waiting) >= len(before):
                 break
-        return found
+        return findings
 
     def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> list[Finding]:
         done: dict[str, Finding] = {}
@@ -166,9 +168,9 @@ class Protocol:
             todo, obstacles = self._round(todo, done, policy, deletes)
         for label, unit in todo.items():
             if label in obstacles:  # nobody changes it: the same constraint refuses it each time
-                done[label] = unit.found(Verdict.REJECTED, reason=Refusal(obstacles[label].text))
+                done[label] = unit.finding(Verdict.REJECTED, reason=Refusal(obstacles[label].text))
             else:
-                done[label] = unit.found(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
+                done[label] = unit.finding(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
         return list(done.values())
 
     def _round(
@@ -192,13 +194,14 @@ class Protocol:
     # --- step 1 -------------------------------------------------------------------------------------------------------
 
     def _read_versions(self, units: Iterable[Unit]) -> dict[Key, tuple[str, str]]:
-        """The rows' versions, without a lock. An absent row is a reading too."""
+        """The rows' versions, without a lock. Absence counts as a version."""
         return self._job.target.versions(self._job.collection, [u.key for u in units])
 
     # --- step 3 -------------------------------------------------------------------------------------------------------
 
     def _decide(self, current: _Round, done: dict[str, Finding]) -> tuple[list[Row], list[Unit]]:
-        """What is settled without a comparison; the rest as rows to judge, and keys whose document is gone."""
+        """Puts findings that need no comparison into `done`; returns the rows to judge, and the units whose document is
+        gone."""
         rows: list[Row] = []
         gone: list[Unit] = []
         for unit in current.read.units.values():
@@ -213,13 +216,13 @@ class Protocol:
                 done[unit.label] = _untold(unit, current.versions, Reason.PATH_UNKNOWN)
             elif mapped is UNASKED and not takes_names(self._job.collection):
                 done[unit.label] = _untold(unit, current.versions, Reason.CANT_BE_ASKED)
-            elif mapped is None or isinstance(mapped, Unasked | LeftOut):  # names are read before such a row is deleted
+            elif mapped is None or isinstance(mapped, Unasked | LeftOut):  # all names are read before such a row goes
                 gone.append(unit)
             elif isinstance(mapped, Rejection):
                 done[unit.label] = replace(rejected(mapped), label=unit.label, key=unit.key)
             elif isinstance(mapped, Finding):
                 done[unit.label] = replace(mapped, label=unit.label)
-            elif mapped.key != unit.key:  # its key is made of fields, and they changed: the row of the new key counts
+            elif mapped.key != unit.key:  # its key comes from fields, and they changed: look at the row of the new key
                 current.again[unit.label] = replace(unit, key=mapped.key)
             else:
                 gone_path = unit.requires if unit.label in current.read.to_null else None
@@ -229,7 +232,7 @@ class Protocol:
     # --- step 4 -------------------------------------------------------------------------------------------------------
 
     def _write(self, current: _Round, rows: Sequence[Row], done: dict[str, Finding], policy: Policy) -> None:
-        """In one short transaction, each write on the condition that the row is still the version of step 1."""
+        """Writes in one short transaction, each row only if it still has the version of step 1."""
         if not rows:
             return
         expected: dict[Key, str | None] = {row.key: current.versions.get(row.key, (None, ""))[0] for row in rows}
@@ -249,12 +252,12 @@ class Protocol:
             if still_to_write(finding, policy) and n not in judged.journal:
                 current.again[row.label] = current.read.units[row.label]
             elif not (row.label in done and finding.verdict is Verdict.MATCHING):
-                done[row.label] = finding  # the verdict from before our write: it matches only because we wrote it
+                done[row.label] = finding  # keep the verdict from before our write: it matches only because we wrote it
 
     # --- step 5 -------------------------------------------------------------------------------------------------------
 
     def _confirm(self, current: _Round, rows: Sequence[Row], done: Mapping[str, Finding]) -> None:
-        """The documents once more: one that changed, vanished or appeared meanwhile is looked at again. (Deletes are
+        """Reads the documents once more; keys whose document changed or vanished meanwhile are looked at again. (Deletes are
         confirmed at the end of the run: see deletes.py.)"""
         if not current.written:
             return
@@ -273,7 +276,7 @@ class Protocol:
     # --- confirming a page's inserts --------------------------------------------------------------------------------------
 
     def confirm_later(self, rows: Sequence[Row], journal_ids: Sequence[int], late: Sequence[bool] = ()) -> None:
-        """Step 5 of a page's inserts, beside the next page. Those that are `late` wait for `finish_late`."""
+        """Starts step 5 of a page's inserts, beside the next page. Rows that are `late` wait for `finish_late`."""
         every = list(zip(rows, journal_ids, late or [False] * len(rows), strict=True))
         whole = [(row, i) for row, i, waits in every if not waits]
         self._confirmations.ask([row for row, _ in whole], [i for _, i in whole])
@@ -284,9 +287,9 @@ class Protocol:
         return bool(self._late) or self._required.unfinished
 
     def finish_late(self) -> None:
-        """Fills in what rows lack that were inserted before those to which they refer; inserts these where they are still
-        missing, and so on, up to the root of a tree. Until then such a row is not confirmed, so a run that is killed leaves it
-        to the next."""
+        """Fills in the references of rows that were inserted before the rows that they refer to, and inserts these if they
+        are still missing, up to the root of a tree. A row is confirmed only after that, so a killed run leaves it to the
+        next."""
         while self.unfinished:
             late, self._late = self._late, []
             if late:
@@ -294,8 +297,8 @@ class Protocol:
             self._required.finish_late()
 
     def collect_confirmations(self, *, wait: bool) -> None:
-        """Confirms inserts whose documents were read again; with `wait`, all. What moved is brought into line: it was counted
-        when it was written."""
+        """Confirms inserts whose documents were read again; with `wait`, all. If a document changed, its row is brought into
+        line; it was counted when it was written."""
         for answered in self._confirmations.answered(wait=wait):
             with self._job.target.transaction() as connection:
                 journal.confirm(connection, answered.still)
@@ -305,7 +308,7 @@ class Protocol:
     def _finish(self, units: Sequence[Unit], journal_ids: Sequence[int]) -> None:
         """Runs the protocol over keys that were written and not confirmed, then confirms their journal rows.
 
-        A row that we inserted and nobody touched since is taken back where its document is gone.
+        A row that we inserted and no client has touched since is taken back if its document is gone.
         """
         with self._job.target.transaction() as connection:
             own = self._job.target.untouched(connection, self._job.collection, journal_ids)
@@ -316,7 +319,7 @@ class Protocol:
             journal.confirm(connection, settled)
 
     def finish_journal(self) -> int:
-        """Finishes what a killed run left unconfirmed in this collection; returns how many writes that were."""
+        """Confirms the writes that a killed run left unconfirmed in this collection; returns how many they were."""
         with self._job.target.transaction() as connection:
             entries = journal.unconfirmed(connection, self._job.collection.name)
         if not entries:
@@ -329,17 +332,17 @@ class Protocol:
             self._finish_outdated(outdated)
         entries = [e for e in entries if e not in outdated]
         units = [replace(unit_of(self._job.collection, e.key, e.path), label=e.label) for e in entries]
-        # A document whose row was deleted may have been moved meanwhile: its path alone doesn't tell.
+        # A document whose row was deleted may have moved meanwhile: a read at its path isn't enough.
         deleted = [u for u, e in zip(units, entries, strict=True) if e.action == "delete"]
         alive = {u.label: u for u in self.found_elsewhere(deleted)}
         self._finish([alive.get(u.label, u) for u in units], [e.id for e in entries])
         return len(entries) + len(outdated)
 
     def _finish_outdated(self, entries: Sequence[JournalEntry]) -> None:
-        """Finishes writes whose key is of another kind than the catalog declares now: by their documents, wherever these are
-        in line with their rows now. Without a document nobody can tell any more which row it was."""
+        """Confirms writes whose key is of another kind than the catalog declares now, after their documents, by path, are in
+        line with their rows. Without a path, the row can't be known any more."""
         log.warning(
-            "%s: %d writes that an earlier run left unconfirmed are of another key than %s declares now. Their "
+            "%s: %d writes that an earlier run left unconfirmed have another key than %s declares now. Their "
             "documents are looked at by path; the next sweep compares every row",
             self._job.collection.name,
             len(entries),
@@ -361,11 +364,11 @@ class Protocol:
                 journal.confirm(connection, [e.id for e in entries if e.path is None or e.path in asked])
 
     def found_elsewhere(self, units: Sequence[Unit]) -> list[Unit]:
-        """Those of the units whose document is at another path than was thought, with that path."""
+        """The units whose document is at another path, with that path."""
         proof = self.whereabouts.proof(units, self._bring_into_line.max_proof_reads)
         return [unit for unit in proof.values() if isinstance(unit, Unit)]
 
-    def prove_extra(self, found: Sequence[Finding]) -> list[Finding]:
+    def prove_extra(self, findings: Sequence[Finding]) -> list[Finding]:
         """The findings, after every place where a document could be was searched: a document with an extra row's key may live
         at a path that the row doesn't give. Costs a complete read of names (see absence.py)."""
         extra = [unit_of_finding(self._job.collection, f) for f in found if _takes_proof(f, self._job.collection)]
@@ -375,7 +378,7 @@ class Protocol:
         unproved = {label for label, answer in proof.items() if answer is UNASKED}
         return [
             known.get(f.label, replace(f, reason=Reason.ABSENCE_NOT_PROVED) if f.label in unproved else f)
-            for f in found
+            for f in findings
         ]
 
 
@@ -403,7 +406,7 @@ class _Required:
             self._parents.look(unknown.awaited, unknown.here)
 
     def states(self, name: str, rows: Sequence[Row]) -> dict[str, ParentState]:
-        """What required documents are by their own rows, which are inserted where the run inserts."""
+        """The states of required documents, by path, from their own rows, which are inserted if the run inserts."""
         if name not in self._protocols:
             self._protocols[name] = Protocol(self._job.of(name), self._policy, self._parents, self)
         protocol = self._protocols[name]
@@ -427,8 +430,8 @@ class _Required:
 
 
 def _batches(units: Sequence[Unit]) -> Iterator[dict[str, Unit]]:
-    """The units in parts of one round's size, by label. Two documents of one id on different paths have the same: the
-    second gets a turn of its own."""
+    """The units in batches of one round's size, by label. Two documents with one id on different paths have the same label:
+    the second goes into a later batch."""
     todo = list(units)
     while todo:
         batch: dict[str, Unit] = {}
@@ -443,15 +446,15 @@ def _batches(units: Sequence[Unit]) -> Iterator[dict[str, Unit]]:
 
 
 def _takes_proof(finding: Finding, collection: Collection) -> bool:
-    """Whether a document that is gone from where it was may be elsewhere."""
+    """Whether an extra row's document may be at another path, which only a complete read of names rules out."""
     told = finding.path is not None or not collection.key_leads_back
     return finding.verdict is Verdict.EXTRA and told
 
 
 def _untold(unit: Unit, versions: Mapping[Key, tuple[str, str]], reason: Reason) -> Finding:
-    """A row whose document's path can't be told (no row above it), or asked for (an id that Firestore refuses): never
-    deleted, because nobody can look."""
+    """The finding on a row whose document's path is unknown (no row above it) or refused by Firestore (an invalid id): such a
+    row is never deleted, because nothing can prove that its document is gone."""
     version = versions.get(unit.key)
     if version is None:
-        return unit.found(Verdict.ABSENT)
-    return unit.found(Verdict.EXTRA, reason=reason, fingerprint=version[1])
+        return unit.finding(Verdict.ABSENT)
+    return unit.finding(Verdict.EXTRA, reason=reason, fingerprint=version[1])

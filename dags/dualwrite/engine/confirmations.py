@@ -1,4 +1,4 @@
-"""Step 5 of a page's inserts, beside the next page: the documents of the rows are read once more by a thread."""
+"""Step 5 of a page's inserts, beside the next page: a thread reads the rows' documents once more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dualwrite.model.documents import Answer, Document
 from dualwrite.model.mapping import Row
 
 _MOST_PAGES = 2
-"""Pages that may wait for their answers before the next one is judged."""
+"""Pages that may wait for their answers while the next one is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class _Inserted:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What became of a page's inserts: journal ids of those whose documents are as they were, and the others."""
+    """A page's inserts after their documents were read again: journal ids of those with unchanged documents, and the others,
+    with their journal ids."""
 
     still: list[int] = field(default_factory=list)
     moved: list[tuple[Unit, int]] = field(default_factory=list)
@@ -46,7 +47,7 @@ class Confirmations:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def ask(self, rows: Sequence[Row], journal_ids: Sequence[int]) -> None:
-        """Has the documents of these rows read again, each once."""
+        """Starts reading the documents of these rows again, each once."""
         if rows:
             written = [
                 _Inserted(unit_of_row(row), row.path, row.update_time, i)
@@ -60,11 +61,11 @@ class Confirmations:
         while self._waiting and (wait or self._waiting[0][1].done() or len(self._waiting) > _MOST_PAGES):
             written, future = self._waiting.pop(0)
             documents = future.result()
-            found = Answered()
+            answer = Answered()
             for one in written:
                 document = documents[one.path]
                 if isinstance(document, Document) and document.update_time == one.update_time:
-                    found.still.append(one.journal_id)
+                    answer.still.append(one.journal_id)
                 else:
-                    found.moved.append((one.unit, one.journal_id))
-            yield found
+                    answer.moved.append((one.unit, one.journal_id))
+            yield answer

@@ -1,8 +1,8 @@
 """Steps 4 and 5 of the writing protocol for keys whose document is gone.
 
-A row is deleted only when no document of its collection has its key. Where a read at one path can't prove that, all
-names are read (see absence.py): once before the first delete of a run, and once after the last, because a document
-may be created or moved in between. Only then are the journal rows confirmed.
+A row is deleted only if no document of its collection has its key. If a read at one path can't prove that, all names are
+read (see absence.py): once before the first delete of a run, and once after the last, because a document may be created or
+moved in between. Only then are the journal rows confirmed.
 """
 
 from __future__ import annotations
@@ -47,17 +47,18 @@ class Deletes:
         done: dict[str, Finding],
         left_out: Container[str] = (),
     ) -> dict[str, Unit]:
-        """Extra where a row is there, absent where none is; deleted where that is allowed and proved. Fills `done`,
-        returns what must be looked at again. `left_out`: labels of those whose documents are there and have no row."""
+        """Puts a finding for each unit into `done`: extra if it has a row, absent if not. Deletes rows if that is allowed and
+        proved. Returns the units that must be looked at again. `left_out`: labels of units whose document is there and
+        doesn't meet the condition."""
         again: dict[str, Unit] = {}
         candidates: list[tuple[Unit, str, Finding]] = []
         for unit in gone:
             version = versions.get(unit.key)
             if version is None:
-                done.setdefault(unit.label, unit.found(Verdict.ABSENT))
+                done.setdefault(unit.label, unit.finding(Verdict.ABSENT))
                 continue
             reason = Reason.PARENT_GONE if unit.requires else Reason.LEFT_OUT if unit.label in left_out else None
-            finding = unit.found(Verdict.EXTRA, reason=reason, fingerprint=version[1])
+            finding = unit.finding(Verdict.EXTRA, reason=reason, fingerprint=version[1])
             if not self._policy.delete and unit.label not in self._own_inserts:
                 done[unit.label] = finding
                 continue
@@ -84,13 +85,13 @@ class Deletes:
             elif unit.label in deleted.kept:
                 done[unit.label] = replace(finding, reason=deleted.kept[unit.label])
                 if deleted.journal and deleted.kept[unit.label] is Reason.STILL_REFERENCED:
-                    again[unit.label] = unit  # what referenced it may have gone with this round
+                    again[unit.label] = unit  # rows that referenced it may have gone in this round
             else:
-                again[unit.label] = unit  # a client changed it this moment
+                again[unit.label] = unit  # a client has just changed it
         return again
 
     def _accepted(self, extra: Sequence[Finding]) -> set[str]:
-        """Labels of what a person accepted: such a row is never deleted."""
+        """Labels of excused rows, which are never deleted."""
         if not extra:
             return set()
         with self._job.target.transaction() as connection:
@@ -106,7 +107,7 @@ class Deletes:
         return Deleted()
 
     def _elsewhere(self, unit: Unit) -> Unit | Unasked | None:
-        """Where the document really lives, by one complete read of names before the first delete; see Whereabouts.elsewhere."""
+        """See Whereabouts.elsewhere; names are read once, before the first delete."""
         if self._before is None:
             self._before = self._whereabouts.read_names(self._units, self._policy.max_proof_reads)
         return self._whereabouts.elsewhere(unit, self._before)
@@ -114,8 +115,8 @@ class Deletes:
     # --- step 5 -------------------------------------------------------------------------------------------------------
 
     def confirm(self) -> list[tuple[Unit, int]]:
-        """Looks once more, everywhere, at what was deleted; confirms the journal rows of what is still gone. Returns the
-        others, with their journal rows."""
+        """Looks once more, everywhere, for documents of deleted rows; confirms the journal rows of those still gone. Returns
+        the units whose document is back, with their journal ids."""
         if not self._deleted:
             return []
         units = [unit for unit, _ in self._deleted.values()]
@@ -124,9 +125,9 @@ class Deletes:
         alive: list[tuple[Unit, int]] = []
         settled: list[int] = []
         for unit, journal_id in self._deleted.values():
-            found = back.get(unit.label) or self._whereabouts.elsewhere(unit, absence)
-            if isinstance(found, Unit):
-                alive.append((found, journal_id))
+            living = back.get(unit.label) or self._whereabouts.elsewhere(unit, absence)
+            if isinstance(living, Unit):
+                alive.append((living, journal_id))
             else:
                 settled.append(journal_id)
         with self._job.target.transaction() as connection:

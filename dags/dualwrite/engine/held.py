@@ -1,4 +1,5 @@
-"""Preflight of columns that refer to other rows: what they hold of them, and when."""
+"""Preflight of columns that refer to other rows: those that hold another column of the referenced row, and those filled in
+later."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ from dualwrite.model.declaration import Catalog, Collection, Column
 from dualwrite.postgres import Connection
 
 _ALIKE = ({"smallint", "integer", "bigint"}, {"text", "character varying"})
-"""Types whose values are each other's."""
+"""Types whose values can be compared without a cast."""
 
 Columns = Mapping[str, tuple[str, bool, bool]]
-"""Of a table by name: type, whether NOT NULL, whether the server fills it in."""
+"""A table's columns by name: type, whether NOT NULL, whether the server fills it in."""
 
 
 def faults(
@@ -22,13 +23,13 @@ def faults(
     uniques: Mapping[str, Sequence[tuple[Sequence[str], str | None]]],
     validated: frozenset[tuple[str, str, str, str]],
 ) -> list[str]:
-    """Where the live tables don't let a value be told from the row that it comes through, and back, or be filled in later. `columns`, `uniques`: by the
-    table's name in the catalog; `validated`: see `validated_keys`."""
-    found = []
+    """Faults of the live tables, a sentence each: a held value that doesn't lead to one row and back, or a late reference that
+    can't be null at first. `columns`, `uniques`: by the table's name in the catalog; `validated`: see `validated_keys`."""
+    problems = []
     for column in collection.columns:
         live = columns.get(collection.table, {}).get(column.name)
         if column.late and live is not None and live[1]:
-            found.append(
+            problems.append(
                 f"Column {collection.table}.{column.name} is NOT NULL, and refers to {catalog[column.parent.collection].table}, whose rows "
                 f"may need {collection.table}'s first: such a row is inserted with a null there, and then updated. ALTER TABLE "
                 f"{collection.table} ALTER COLUMN {column.name} DROP NOT NULL (a deferrable constraint doesn't help, because each "
@@ -37,8 +38,8 @@ def faults(
         if column.via is not None:
             parent = catalog[column.parent.collection]
             is_validated = (collection.table, column.name, parent.table, column.via.holds) in validated
-            found += _faults(collection, column, parent, columns, uniques.get(parent.table, ()), is_validated)
-    return found
+            problems += _faults(collection, column, parent, columns, uniques.get(parent.table, ()), is_validated)
+    return problems
 
 
 def _faults(
@@ -53,39 +54,39 @@ def _faults(
     holds, file = column.via.holds, settings.catalog_file()
     place, there = f"Column {collection.table}.{column.name}", columns.get(parent.table, {})
     if not there or column.name not in columns.get(collection.table, {}):
-        return []  # told elsewhere
+        return []  # preflight reports a missing table or column itself
     if holds not in there:
         return [f"{place} holds {parent.table}.{holds}, which is missing. Add it, or correct holds= in {file}."]
-    found = []
+    problems = []
     if not there[holds][1]:
-        found.append(
+        problems.append(
             f"Column {parent.table}.{holds} is not NOT NULL (or NOT VALID), and {collection.table}.{column.name} holds it: a NULL "
-            f"there could not be told from a row that is missing. ALTER TABLE {parent.table} ALTER COLUMN {holds} SET NOT NULL, or "
+            f"there would look like a missing row. ALTER TABLE {parent.table} ALTER COLUMN {holds} SET NOT NULL, or "
             f"hold another column in {file}."
         )
     if not any(list(on) == [holds] and predicate is None for on, predicate in uniques):
-        found.append(
+        problems.append(
             f"Column {parent.table}.{holds} needs a unique index: on exactly this, without WHERE, not deferrable. "
             f"{collection.table}.{column.name} holds it, and must lead back to one row. Create it, or hold another column in {file}."
         )
     here, other = columns[collection.table][column.name][0], there[holds][0]
     if here != other and not any({here, other} <= alike for alike in _ALIKE):
-        found.append(
+        problems.append(
             f"{place} is of type {here}, and {parent.table}.{holds}, which it holds in {file}, of type {other}. Make them alike, or "
             "hold another column."
         )
     if column.role == "key" and not is_validated:
-        found.append(
+        problems.append(
             f"{place} is part of the key and gets its value through {parent.table}, so it needs a foreign key to {holds} there, "
-            "validated: else a row could hold what leads to no document, and no verdict would tell it. Add it, or choose another "
+            "validated: otherwise a row could hold a value that leads to no document, and no verdict would show it. Add it, or choose another "
             f"key in {file}."
         )
-    return found
+    return problems
 
 
 def validated_keys(connection: Connection, oids: Mapping[str, int]) -> frozenset[tuple[str, str, str, str]]:
-    """(table, column, referenced table, its column) of the foreign keys of one column that hold for each row, by the names that
-    the tables' oids are given under."""
+    """(table, column, referenced table, its column) of each validated and enforced foreign key of one column. `oids`: by the
+    tables' names, which the result uses."""
     names = {oid: name for name, oid in oids.items()}
     rows = connection.execute(
         """

@@ -1,7 +1,7 @@
-"""Inserts what is missing, or tries it without writing; of several documents that want one unique key, one.
+"""Inserts missing rows, or tries it without writing. If several documents claim one unique key, one of them gets it.
 
-Of those the older wins, then the smaller id; across pages, the first one read. A winner that Postgres refuses holds no
-key after all, so the others get their turn.
+On one page the older document wins, then the smaller label; across pages, the first one read. A winner that Postgres refuses
+gives up its keys, and the others get their turn.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from dualwrite.postgres.trial import Place, Tried
 
 
 class Claims:
-    """Unique keys of rows that this run inserts, or would, and the documents that claimed them."""
+    """The unique keys of rows that this run inserts, or would insert, and the documents that claimed them."""
 
     def __init__(self, uniques: Callable[[Row], Sequence[Key]]) -> None:
-        """`uniques`: a row's values for each further unique key."""
+        """`uniques` gives a row's values for each further unique key."""
         self._uniques = uniques
         self._claimants: dict[tuple[int, Key], str] = {}
         self._claimed: dict[str, list[tuple[int, Key]]] = {}
 
     def claim(self, row: Row) -> bool:
-        """Reserves the keys of a row to be inserted; False where another document of this run has one already."""
+        """Reserves the keys of a row to be inserted; False if another document of this run has one of them already."""
         wanted: list[tuple[int, Key]] = [(-1, row.key)]
         for number, values in enumerate(self._uniques(row)):
             if None not in values:  # nulls are distinct in a unique key
@@ -39,7 +39,7 @@ class Claims:
         return True
 
     def release(self, row: Row | Unit) -> None:
-        """A row that Postgres refused holds no unique key after all."""
+        """Gives up the keys of a row that isn't inserted after all."""
         for key in self._claimed.pop(_claimant(row), ()):
             self._claimants.pop(key, None)
 
@@ -49,15 +49,15 @@ class Claims:
 
 
 class Promises:
-    """What a run that writes nothing would have written by now: places in unique keys that the catalog doesn't know, and rows
-    that others of their table reference. So it refuses, page after page, what an apply would."""
+    """The rows that a dry run would have written by now: their places in unique keys that the catalog doesn't know, and their
+    keys, which others of their table may reference. With them it refuses the rows that an apply would."""
 
     def __init__(self) -> None:
         self._places: dict[Place, str] = {}
         self._keys: set[Key] = set()
 
     def settle(self, rows: Mapping[int, Row], tried: Tried) -> dict[int, Refused]:
-        """Which of the tried rows the target would refuse, those included that an earlier one is in the way of."""
+        """The tried rows that the target would refuse, by number, those included that an earlier row blocks."""
         refused = dict(tried.refused)
         for n in sorted(rows):
             if n not in refused:
@@ -72,7 +72,7 @@ class Promises:
         return refused
 
     def _settle_own(self, rows: Mapping[int, Row], tried: Tried, refused: dict[int, Refused]) -> None:
-        """Of the rows that reference others of their table, one statement takes all that it can."""
+        """Adds to `refused` the rows whose references within their table stay open, as one statement would leave them."""
         while True:
             there = self._keys | {row.key for n, row in rows.items() if n not in refused}
             lacking = {
@@ -94,8 +94,8 @@ def _claimant(row: Row | Unit) -> str:
 def write_in_turn(
     claims: Claims, differences: Sequence[Difference], write: Callable[[list[Difference]], Write]
 ) -> tuple[Write, list[Difference]]:
-    """Writes (or tries) what is missing with `write`; returns what was written, and the differences that lost their
-    unique key to another document."""
+    """Writes (or tries) missing rows with `write`; returns the result, and the differences that lost a unique key to another
+    document."""
     whole = Write()
     waiting = sorted(differences, key=lambda d: (d.row.create_time, d.row.label))
     while waiting:

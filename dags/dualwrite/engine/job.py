@@ -1,4 +1,4 @@
-"""What everything that examines one collection is told: between which databases, for which run, counted where."""
+"""The job of examining one collection: between which databases, for which run, counted in which report."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class Job:
     report: CollectionReport
 
     def of(self, name: str) -> Job:
-        """The same for a collection that this one requires. Its report is read by nobody."""
+        """The same for a collection that this one requires. Its report isn't used."""
         return replace(self, collection=self.catalog[name], report=CollectionReport(name, self.report.phase))

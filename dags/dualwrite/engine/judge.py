@@ -1,7 +1,7 @@
 """Judges mapped documents against rows: one verdict for each, and, in the same transaction, the writes it calls for.
 
-What the target alone can't settle (required documents, whose a row is) is asked of the source between two transactions,
-never inside one (Protocol.judge). Then the page is compared again, until nothing is unknown.
+Facts that the target doesn't have (required documents, the owner of a row) are read from the source between two
+transactions, never inside one (Protocol.judge). Then the page is compared again, until nothing is unknown.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 10
 LONGEST_PAUSE_SECONDS = 5.0
-"""Between two of them."""
-_WHAT_TO_SEE = "See who holds locks (pg_stat_activity), or whether the server is up, and run again."
+"""The longest pause between two attempts."""
+_REMEDY = "Find out who holds locks (pg_stat_activity), and whether the server is up; then run again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Judged:
     """A page judged, by numbers in it: the findings on rows that do not match, and the journal ids of rows written.
 
     A finding of None: other documents may share this row's key; it is settled once all of them are known.
-    `obstacles`: constraints that refused rows and may not do so at another look, see `Refused.passing`, `own_table` and
+    `obstacles`: constraints that refused rows and may accept them at another look, see `Refused.passing`, `own_table` and
     `may_be_freed`.
     """
 
@@ -51,18 +51,18 @@ class Judged:
     derived_lag: int = 0
     """Rows that match and whose derived columns lag."""
     late: frozenset[int] = frozenset()
-    """Of the rows that were inserted, those that still lack what refers to other rows, which aren't there yet."""
+    """Inserted rows with nulls in place of references to rows that aren't there yet."""
 
     @property
     def inserted(self) -> int:
-        """How many rows were inserted; the others of the journal were updated."""
+        """How many rows were inserted; the others in `journal` were updated."""
         return sum(1 for n in self.journal if _is(self.findings.get(n), Verdict.MISSING))
 
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """A page that can't be judged yet: what is to be asked of the source first, or the rows, by number, that take the place
-    of those which name documents that are gone."""
+    """A page that can't be judged yet: facts to read from the source first, or rows, by number, that replace rows which name
+    documents that are gone."""
 
     unknown: Unknown | None
     nulled: dict[int, Row]
@@ -82,10 +82,10 @@ class Judge:
         self._promises = Promises()
 
     def judge(self, page: Page, policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged | Unsettled:
-        """The verdicts of a page, and what was written of it, in one transaction.
+        """The verdicts of a page and its writes, in one transaction.
 
-        With `expected` (versions read before the documents) stale rows are updated too, on that condition, and the rows
-        are known to own their keys.
+        `expected`: the rows' versions (xmin), read before the documents. With it, stale rows are updated too, if their
+        version is still the same, and the rows are known to own their keys. Raises postgres.Error.
         """
         with self._target.transaction() as connection:
             comparison = self._target.compare_staged(connection, self._collection, page.staged, page.__getitem__)
@@ -110,18 +110,18 @@ class Judge:
     # --- documents that are gone, and may be null -------------------------------------------------------------------------
 
     def _nulling(self, connection: postgres.Connection) -> frozenset[str]:
-        """The reference columns that become null when the document that they name is gone."""
+        """The reference columns that become null if the document that they name is gone."""
         if not any(c.may_become_null for c in self._collection.references):
             return frozenset()
         return self._target.nulling(connection, self._collection)
 
     def _nulled(self, differences: Iterable[Difference], nulling: frozenset[str]) -> dict[int, Row]:
-        """By number, the rows that name documents which are gone, with nulls in their place."""
+        """Rows that name documents which are gone, with nulls in these columns, by number."""
         gone = ((d, self._whereabouts.gone_columns(d.row, nulling)) for d in differences if nulling)
         return {d.n: without(d.row, columns) for d, columns in gone if columns}
 
     def without_gone(self, row: Row, gone: str | None) -> Row:
-        """The row with nulls where it names a document that is gone, by path."""
+        """The row with nulls in the columns that name the document at path `gone`; unchanged if that is None."""
         if gone is None:
             return row
         with self._target.transaction() as connection:
@@ -172,7 +172,9 @@ class Judge:
             findings[n] = replace(cast("Finding", findings[n]), reason=Reason.CHANGED_BY_TABLE)
         refused = {**inserts.refused, **updates.refused}
         for n, why in refused.items():
-            if not why.passing:  # else a parent's row vanished this moment, or a client took the key: looked at again
+            if (
+                not why.passing
+            ):  # else a parent's row has just vanished, or a client took the key: it is looked at again
                 findings[n] = finding_of(Verdict.REJECTED, rows[n], None, reason=Refusal(why.text))
         obstacles = {n: w for n, w in refused.items() if w.passing or w.own_table or w.may_be_freed}
         lag = comparison.derived_lag if expected is None else 0
@@ -180,8 +182,8 @@ class Judge:
         return Judged(dict(sorted(findings.items())), written, obstacles, lag, frozenset(inserts.late))
 
     def _left_with_parents(self, connection: postgres.Connection, differences: Iterable[Difference]) -> frozenset[int]:
-        """Numbers of missing rows that a person accepted while rows that they need were missing too. Those are not
-        inserted for their sake either: that would change the reason, and end the excuse."""
+        """Numbers of missing rows that were excused while rows that they need were missing too. These needed rows aren't
+        inserted for them: that would change the reason, and end the excuse."""
         waiting = {d.n: d.row.label for d in differences if not d.found and not self._late.issuperset(d.lacks)}
         if not waiting:
             return frozenset()
@@ -190,8 +192,7 @@ class Judge:
         return frozenset(n for n, label in waiting.items() if label in accepted and accepted[label].covers(as_accepted))
 
     def _mark_excused(self, connection: postgres.Connection, findings: dict[int, Finding | None]) -> None:
-        """Marks what a person accepted, so that nothing here writes it: no policy, and no way that leads to a write, is an
-        exception."""
+        """Marks excused findings, which no policy and no path through this class ever writes."""
         writable = {n: f for n, f in findings.items() if f is not None and (is_insertable(f) or is_updatable(f))}
         if not writable:
             return
@@ -210,7 +211,7 @@ class Judge:
     ) -> Write:
         if not policy.insert:
             return self._try(connection, missing, stale=False)
-        # A row that was there when its version was read, and isn't now: a client deleted it, so it is looked at again.
+        # A row that was there when its version was read and isn't now was deleted by a client: it is looked at again.
         may_come = self._late if policy.parents else frozenset()
         ready = [d for d in missing if may_come.issuperset(d.lacks) and not (expected and expected.get(d.row.key))]
         late = [d.n for d in ready if d.lacks]
@@ -223,19 +224,19 @@ class Judge:
         policy: Policy,
         expected: Mapping[Key, str | None] | None,
     ) -> Write:
-        """Updates what is stale where the versions allow it; where this run won't, says what the table would refuse, so
-        that a dry run, an apply and a verification agree."""
+        """Updates stale rows whose version is as expected. If this run doesn't update, it only finds the rows that the table
+        would refuse, so a dry run, an apply and a verification agree."""
         if not policy.update:
             return self._try(connection, stale, stale=True)
         unchanged = [
             d
             for d in stale
             if expected is not None and d.xmin == expected.get(d.row.key) and not self._held & set(d.lacks)
-        ]  # whose value comes through a row that vanished this moment is looked at again
+        ]  # a row whose value comes through another row, which has just vanished, is looked at again
         return self._target.update(connection, self._collection, unchanged, self._run_id) if unchanged else Write()
 
     def _try(self, connection: postgres.Connection, differences: Sequence[Difference], *, stale: bool) -> Write:
-        """What the table would refuse, as a write that wrote nothing."""
+        """The rows that the table would refuse, as a write that wrote nothing."""
         rows = {d.n: d.row for d in differences}
         tried = self._target.try_write(connection, self._collection, sorted(rows), stale=stale)
         return Write(refused=self._promises.settle(rows, tried))
@@ -246,14 +247,14 @@ def _is(finding: Finding | None, verdict: Verdict) -> bool:
 
 
 def wait_or_raise(collection: str, error: postgres.Error, attempt: int) -> None:
-    """Waits before another attempt if that may help; raises otherwise. Not tenacity: an attempt that raised nothing but found
-    its rows changed counts as well."""
+    """Waits before another attempt if that may help; else raises the error, or TargetError after the last attempt. Not
+    tenacity: an attempt that raised nothing but found its rows changed counts as well."""
     if not postgres.is_transient(error):
         raise error
     if attempt + 1 >= ATTEMPTS:
         raise TargetError(
             f"Writing {collection} failed {attempt + 1} times with {postgres.condition(error)}. "
-            f"{postgres.remedy(error) or _WHAT_TO_SEE}"
+            f"{postgres.remedy(error) or _REMEDY}"
         ) from None
     log.info("%s: %s, trying again", collection, postgres.condition(error))
     time.sleep(random.uniform(0.5, 1.0) * min(LONGEST_PAUSE_SECONDS, 0.1 * 2**attempt))

@@ -1,7 +1,7 @@
-"""What a look remembers of what it examines: each kind owns the labels, keys and differences that are its own.
+"""Looks: what they count and remember. Each kind keeps the labels, keys and differences that it needs.
 
-A look reads nothing and writes nothing: `Examiner` tells it what it saw. One that counts (`Look`) belongs to what writes and
-to keys that are looked at by themselves. A first look holds back the differences that a second one must decide.
+A look reads nothing and writes nothing: `Examiner` reports to it. A `Look` counts each finding at once; it is for runs that
+write, and for keys that are looked at by themselves. A first look holds back the differences that a second one must settle.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Look:
 
     report: CollectionReport
     excused: Mapping[str, Excuse] = field(default_factory=dict)
-    """What a person accepted, by label."""
+    """Excuses, by label."""
     watched: frozenset[str] = frozenset()
     """Labels already open before this run."""
     settled: set[str] = field(default_factory=set, init=False)
@@ -35,66 +35,66 @@ class Look:
     comes_to_all_rows: ClassVar[bool] = False
     """Whether rows that no document accounted for are all examined in the end."""
 
-    # --- what was taken up ------------------------------------------------------------------------------------------------
+    # --- taking up keys ---------------------------------------------------------------------------------------------------
 
     def read(self, messages: Iterable[Any]) -> None:
-        """Documents of the look's own scan were delivered."""
+        """Called with the documents that the look's own scan delivered."""
 
     def unread(self, messages: Sequence[Any]) -> Sequence[Any]:
-        """Those of the documents that the look's own scan hasn't read."""
+        """The documents that the look's own scan hasn't delivered."""
         return messages
 
     def read_entries(self, path: str) -> None:
-        """All entries of a document are examined."""
+        """Called when all entries of a document are examined."""
 
     def has_entries(self, path: str) -> bool:
         """Whether the entries of a document are examined already."""
         return False
 
     def take(self, label: str) -> None:
-        """A key of its own that isn't one of a page: its finding follows."""
+        """Called with a key that is on no page; its finding follows."""
         self.report.taken += 1
 
     def take_page(self, page: Page) -> None:
-        """A page was judged. Not before: one that can't be judged was not taken up, and a caller may go on without it."""
+        """Called after a page was judged, not before: if it can't be judged it isn't taken up, and a caller may go on."""
         self.report.taken += len(page)
 
     def take_units(self, units: Sequence[Unit]) -> None:
-        """Keys are examined one by one."""
+        """Called with keys that are examined one by one; their findings follow."""
         self.report.taken += len(units)
 
     def take_rows(self, keys: Iterable[Key]) -> None:
-        """Rows of documents whose entries were all examined."""
+        """Called with the keys of rows whose documents' entries were all examined."""
 
     def fresh(self, units: Iterable[Unit]) -> list[Unit]:
-        """Those of the units that this look has not examined yet."""
+        """The units that this look has not examined yet, each label once."""
         return list({u.label: u for u in units}.values())
 
     def unseen(self, keys: Iterable[Key]) -> list[Key]:
-        """Those of the rows' keys that no document of this look had."""
+        """The rows' keys that no document of this look had."""
         return list(keys)
 
-    # --- what became of it ------------------------------------------------------------------------------------------------
+    # --- findings ---------------------------------------------------------------------------------------------------------
 
     def match(self, page: Page, numbers: Collection[int]) -> None:
-        """These rows of a page equal their documents."""
+        """Called with the numbers of a page's rows that equal their documents."""
         if self.watched:
             self.settled |= {page.label(n) for n in numbers} & self.watched
         self.report.add_matching(len(numbers))
 
     def match_keys(self, keys: Iterable[Key]) -> None:
-        """Natural keys whose rows equal a document now."""
+        """Called with natural keys whose rows equal a document now."""
         self._matched_keys.update(keys)
 
     def has_matched(self, key: Key) -> bool:
         return key in self._matched_keys
 
-    def found(self, finding: Finding) -> None:
-        """A finding on a key that was taken up."""
+    def add(self, finding: Finding) -> None:
+        """Called with the finding on a key that was taken up."""
         self.count(finding)
 
     def count(self, finding: Finding) -> None:
-        """Counts a finding, as excused if a person accepted it."""
+        """Counts a finding, as excused if an excuse covers it."""
         if self._excuse(finding) is not None:
             finding = replace(finding, excused=True)
         if finding.label in self.watched and finding.verdict not in DRIFT | {Verdict.IN_FLIGHT}:
@@ -102,18 +102,18 @@ class Look:
         self.report.add(finding)
 
     def settle(self, findings: Iterable[Finding]) -> None:
-        """What was open is gone, if these findings on it say so. They are counted elsewhere, or not at all."""
+        """Adds the labels of these findings to `settled` if they are no drift and not in flight. They aren't counted here."""
         self.settled |= {f.label for f in findings if f.verdict not in DRIFT | {Verdict.IN_FLIGHT}}
 
     def _excuse(self, finding: Finding) -> Excuse | None:
-        """What covers a finding."""
+        """The excuse that covers a finding; None if there is none."""
         excuse = self.excused.get(finding.label)
         return excuse if excuse is not None and excuse.covers(finding) else None
 
 
 @dataclass
 class RepairLook(Look):
-    """Counts what a repair did, and remembers why it couldn't: a look can't tell why Postgres refused a delete."""
+    """Counts a repair's findings, and remembers the deletes that Postgres refused: a later look couldn't see why."""
 
     obstructed: list[Finding] = field(default_factory=list, init=False)
     """Extra rows that were to be deleted and are still there, each with the reason."""
@@ -126,22 +126,22 @@ class RepairLook(Look):
 
 @dataclass
 class PendingLook(Look):
-    """Holds back the differences that must be looked at a second time. Examines each key once."""
+    """Holds back the differences that need a second look. Examines each key once."""
 
     labels: set[str] = field(default_factory=set, init=False)
-    """Labels of keys that this look examined: all, or, if it sees all documents, those that the rows' keys don't give and
-    those that were open or excused before this run."""
+    """Labels examined so far. In a window: all. In a sweep: rejections, keys examined one by one, and those open or excused
+    before; `_keys` covers the rest."""
     paths: set[str] = field(default_factory=set, init=False)
     """Paths of the documents whose entries this look examined."""
     rejected: list[Finding] = field(default_factory=list, init=False)
-    """Rejections that nobody excused."""
+    """Rejections without an excuse."""
     accepted: list[Finding] = field(default_factory=list, init=False)
-    """Drift that a person had excused before it was found."""
+    """Findings whose key was excused before anything differed there."""
     _pending: list[Finding] = field(default_factory=list, init=False)
 
     @cached_property
     def told(self) -> frozenset[str]:
-        """Labels of what was open or excused before this run."""
+        """Labels that were open or excused before this run."""
         return self.watched | self.excused.keys()
 
     def read_entries(self, path: str) -> None:
@@ -165,7 +165,7 @@ class PendingLook(Look):
         super().take_units(units)
         self.labels |= labels
 
-    def found(self, finding: Finding) -> None:
+    def add(self, finding: Finding) -> None:
         excuse = self._excuse(finding)
         if excuse is not None:
             finding = replace(finding, excused=True)
@@ -177,14 +177,14 @@ class PendingLook(Look):
                 self._pending.append(finding)
                 return
             if finding.verdict is Verdict.REJECTED:
-                self.rejected.append(replace(finding, key=None))  # it is the document that is mapped again
+                self.rejected.append(replace(finding, key=None))  # its document is mapped again
         self.count(finding)
 
     def fresh(self, units: Iterable[Unit]) -> list[Unit]:
         return super().fresh(u for u in units if u.label not in self.labels)
 
     def ended(self) -> list[Finding]:
-        """The differences to be looked at a second time, which counts them."""
+        """Ends the look: returns the differences that need a second look, which will count them."""
         pending, self._pending = self._pending, []
         self.report.taken -= len(pending)
         return pending
@@ -192,7 +192,7 @@ class PendingLook(Look):
 
 @dataclass
 class _Keyed(PendingLook):
-    """A first look that holds eight bytes for each key that it saw in documents."""
+    """A first look that holds eight bytes for each key that it saw in a document."""
 
     _keys: Seen = field(default_factory=Seen, init=False)
 
@@ -212,7 +212,7 @@ class _Keyed(PendingLook):
 
 @dataclass
 class WindowLook(_Keyed):
-    """The first look at a window: remembers every label, and the names of the documents that lay in it."""
+    """The first look at a window. It remembers every label, and the names of the window's documents."""
 
     _names: Seen = field(default_factory=Seen, init=False)
 
@@ -229,7 +229,7 @@ class WindowLook(_Keyed):
 
 @dataclass
 class SweepLook(_Keyed):
-    """The first look at all documents and rows of a collection, or at what its slices left."""
+    """The first look at all documents and rows of a collection, or at the rows that its slices left."""
 
     comes_to_all_rows = True
 
@@ -239,5 +239,5 @@ class SweepLook(_Keyed):
 
 
 def told_of(page: Page, labels: frozenset[str]) -> set[str]:
-    """Those of the labels that are of the page's rows."""
+    """The labels that belong to the page's rows."""
     return {page.label(n) for n in range(len(page))} & labels if labels else set()

@@ -1,7 +1,7 @@
-"""What the app's own op log, write_ops, says: which keys it tried to write, when, and why a row isn't as it should be.
+"""The app's own op log, write_ops: which keys clients tried to write, when, and so why a row differs.
 
 write_ops belongs to the app and is only read. An op id is `entity:operation:entity id:epoch milliseconds`, such as
-`comment:update:AbC123:1768512345678`; whatever doesn't look so is counted and left alone.
+`comment:update:AbC123:1768512345678`; other forms are counted and ignored.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dualwrite.postgres.target import Target
 from dualwrite.postgres.visibility import shows_every_row
 
 LONGEST = 8_192
-"""Bytes of an op id. Two ids of 1,500 bytes, the longest that Firestore knows, are within it. Anybody who may write an
-operation chooses its length: a longer one is malformed, and never read."""
+"""Bytes of an op id; two ids of 1,500 bytes, the longest that Firestore allows, fit. Clients choose the length: a longer op id
+is malformed, and never read."""
 
 AT_ONCE = 1_000
 """Operations that are read at a time."""
 
 MOST_BYTES = 8 * 1024 * 1024
-"""Of entities and their ids that are held: 200,000 usual ones."""
+"""Memory for entities and their ids, in bytes: 200,000 usual ones."""
 
 _OPERATIONS = f"""
 SELECT op_id, created_at,
@@ -44,20 +44,20 @@ SELECT op_id, created_at,
   ) END AS entity_id
 FROM public.write_ops
 """
-"""Each operation with its parts, which count where it is well formed. (A regular expression that gives the parts takes five
+"""Each operation with its parts, which are valid only if `well_formed`. (A regular expression that gives the parts takes five
 times as long.)"""
 
 _EARLIEST = LONG_AGO + timedelta(days=1)
-"""Postgres holds times that Python doesn't."""
+"""Older times are ignored, because Python can't hold all that Postgres can."""
 
 AROUND = timedelta(minutes=5)
-"""How far an operation's time may be from its document's: the app's clock and a slow network."""
+"""How far an operation's time may be from its document's, because of the app's clock and a slow network."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One line of write_ops, which deletes or writes. `at` is when the lock was taken, by the target's clock; None where
-    that is null."""
+    """One line of write_ops, which deletes or writes. `at`: when the lock was taken, by the target's clock; None if that is
+    null."""
 
     op_id: str
     deletes: bool
@@ -66,17 +66,18 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """The op log in a stretch of time. None in `total`: there is no table write_ops, or we may not read it."""
+    """Counts of operations in a stretch of time. `total` is None if there is no table write_ops, or if we can't read all of
+    it."""
 
     total: int | None
     malformed: int = 0
     unknown_entities: int = 0
     in_the_future: int = 0
     by_entity: dict[str, int] = field(default_factory=dict)
-    """Operations of each entity type that has any."""
+    """Operations of each known entity type that has any."""
 
     def of(self, entities: Iterable[str]) -> int:
-        """How many operations these entity types have together."""
+        """Operations of these entity types together."""
         return sum(self.by_entity.get(entity, 0) for entity in entities)
 
     def as_json(self) -> OperationCounts:
@@ -90,12 +91,13 @@ class Activity:
 
 
 def is_readable(connection: Connection) -> bool:
-    """Whether there is a write_ops of which we may read every row: half of it would look like a dual-write that is off."""
+    """Whether write_ops is there and shows us every row: half of it would look as if dual-write were off."""
     return shows_every_row(connection, "write_ops")
 
 
 def activity(connection: Connection, entities: Iterable[str], start: datetime, end: datetime) -> Activity:
-    """How many operations there were in [start, end), those of no known form among them."""
+    """Counts of the operations in [start, end), malformed ones included; `in_the_future` are five minutes or more after
+    `end`."""
     if not is_readable(connection):
         return Activity(None)
     known = sorted(set(entities))
@@ -125,6 +127,7 @@ def activity(connection: Connection, entities: Iterable[str], start: datetime, e
 
 
 def entities_of(collection: Collection) -> list[str]:
+    """The entity types of a collection's operations."""
     return list(dict.fromkeys(o.entity for o in collection.operations))
 
 
@@ -133,7 +136,7 @@ def entities_of(collection: Collection) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What operations name and nobody has looked at yet: entity types and ids, and how many more there are."""
+    """Entity types and ids that operations name and the look hasn't examined, and how many more there are."""
 
     entities: tuple[tuple[str, str], ...]
     left_out: int = 0
@@ -141,7 +144,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look has examined by now: labels of keys, and paths of documents that were taken up whole."""
+    """What a look has examined by now: labels of keys, and paths of documents with all their entries."""
 
     labels: Container[str]
     last_ids: Container[str]
@@ -157,25 +160,25 @@ def seen_of(labels: Iterable[str], paths: Container[str]) -> Seen:
 def named(
     connection: Connection, collection: Collection, window: Window, seen: Seen, *, most_bytes: int = MOST_BYTES
 ) -> Named:
-    """What the window's operations on this collection's entities name, without what was seen, the latest operation first:
-    as much as `most_bytes` hold, and the number of the others. Those without a time could be of any window.
+    """The entities that the window's operations name and the look hasn't seen, the latest operation first: as many as
+    `most_bytes` hold, and the number of the others. Operations without a time count in every window.
 
-    The log is the client's word: an operation that is dated ahead of the target's clock isn't asked for before its time.
+    Clients write the log: an operation with a future time is not looked at before that time.
     """
     entities = entities_of(collection)
     if not entities or not is_readable(connection):
         return Named(())
-    found: list[tuple[str, str]] = []
+    entities_left: list[tuple[str, str]] = []
     left_out = 0
     for entity, entity_id in _read(connection, (window.start, window.end + AROUND, entities)):
         if _is_seen(collection, entity, entity_id, seen):
             continue
         most_bytes -= len(entity) + len(entity_id)
         if most_bytes >= 0:
-            found.append((entity, entity_id))
+            entities_left.append((entity, entity_id))
         else:
             left_out += 1
-    return Named(tuple(found), left_out)
+    return Named(tuple(entities_left), left_out)
 
 
 _NAMED = f"""
@@ -186,7 +189,7 @@ GROUP BY 1, 2 ORDER BY max(created_at) DESC NULLS LAST
 
 
 def _read(connection: Connection, parameters: tuple[object, ...]) -> Iterator[tuple[str, str]]:
-    """All there are, in the memory of AT_ONCE. Mostly there are fewer, and one statement does it."""
+    """All named entities, holding AT_ONCE in memory. Usually there are fewer, and one statement is enough."""
     few = connection.execute(f"{_NAMED} LIMIT {AT_ONCE}", parameters).fetchall()
     if len(few) < AT_ONCE:
         yield from few
@@ -211,25 +214,25 @@ def _is_seen(collection: Collection, entity: str, entity_id: str, seen: Seen) ->
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Where operations point: documents to read whole, keys to look at, and how many lead nowhere."""
+    """The keys that operations name: documents to examine whole, units to look at, and how many can't be located."""
 
     paths: tuple[str, ...]
     units: tuple[Unit, ...]
     unlocatable: int
 
 
-def locate(target: Target, collection: Collection, found: Sequence[tuple[str, str]], seen: Seen) -> Located:
-    """The keys that operations (entity types and ids) name.
+def locate(target: Target, collection: Collection, entities: Sequence[tuple[str, str]], seen: Seen) -> Located:
+    """The keys that operations name. `entities`: entity types and ids.
 
-    An operation has an id and no path. The id gives the path where the path is made of nothing else; otherwise a row
-    does, or a document that was seen already. What is left is unlocatable: a sweep sees it.
+    An operation has an id and no path. If the path has no other variable, the id gives it; otherwise a row gives it, or a
+    document that was seen already. The rest is unlocatable: a sweep sees it.
     """
     paths: dict[str, None] = {}
     keys: dict[tuple[str, ...], str] = {}
     units: dict[str, Unit] = {}
     by_column: dict[str, dict[str, None]] = {}
     unlocatable = 0
-    for entity, entity_id in found:
+    for entity, entity_id in entities:
         values = _values(collection, entity, entity_id)
         if values is None:
             unlocatable += entity_id not in seen.labels and entity_id not in seen.last_ids
@@ -266,7 +269,7 @@ def _units(target: Target, collection: Collection, keys: Sequence[tuple[object, 
 
 
 def _values(collection: Collection, entity: str, entity_id: str) -> dict[str, str] | None:
-    """The columns that an entity id gives. None: no column holds it, or it can be read in several ways."""
+    """The columns' values that an entity id gives; None if no column holds it, or if it can be split in several ways."""
     operations = next((o for o in collection.operations if o.entity == entity), None)
     if operations is None or not operations.columns:
         return None
@@ -277,7 +280,7 @@ def _values(collection: Collection, entity: str, entity_id: str) -> dict[str, st
 
 
 def _path(collection: Collection, values: dict[str, str]) -> str | None:
-    """The document's path, where the columns that the operation gives say all of it, and it is one."""
+    """The document's path, if the columns that the operation gives determine it; else None."""
     template = collection.templates[0]
     if len(collection.templates) > 1:
         return None
@@ -292,7 +295,7 @@ def _path(collection: Collection, values: dict[str, str]) -> str | None:
     if path is None or not can_be_asked(path):
         return None
     there = {} if template.is_plain else template.match(path.split("/")) or {}
-    # Parts may be joined to the id of another document.
+    # Joined parts may form the id of another document.
     return path if all(there.get(name, value) == value for name, value in known.items()) else None
 
 
@@ -300,16 +303,17 @@ def _path(collection: Collection, values: dict[str, str]) -> str | None:
 
 
 def causes(connection: Connection, collection: Collection, findings: Sequence[Finding]) -> dict[str, Cause]:
-    """For each missing, stale or extra key what the op log says of it, by label.
+    """The cause of each missing, stale or extra finding by the op log, by label.
 
-    missing: an operation that wrote it. extra: one that deleted it. stale: one that wrote it about when the document
-    was last written; where there are only others, nobody can tell, because counters move a document's time too.
+    It was attempted and failed, if the log has an operation that wrote a missing key, deleted an extra one, or wrote a stale
+    one within AROUND of its document's last write. A stale key with only other writes is unknown, because counters move a
+    document's time too.
     """
     wanted = {f.label: _entity_ids(collection, f) for f in findings if f.requires is None}
-    ids = sorted({i for found in wanted.values() for i in found})
+    ids = sorted({i for own in wanted.values() for i in own})
     if not is_readable(connection) or not ids:
         return {f.label: Cause(Why.UNKNOWN) for f in findings}
-    # Of each entity id the last operation that deleted and the last one that didn't, however many there are.
+    # For each entity id, the last operation that deleted and the last one that didn't.
     rows = connection.execute(
         f"""
         SELECT DISTINCT ON (entity_id, kind = 'delete') entity_id, kind = 'delete', op_id, created_at
@@ -329,11 +333,11 @@ def causes(connection: Connection, collection: Collection, findings: Sequence[Fi
     }
 
 
-def _cause(finding: Finding, found: list[Operation], expressible: bool) -> Cause:
+def _cause(finding: Finding, operations: list[Operation], expressible: bool) -> Cause:
     if not expressible or finding.verdict not in (Verdict.MISSING, Verdict.STALE, Verdict.EXTRA):
         return Cause(Why.UNKNOWN)
     deletes = finding.verdict is Verdict.EXTRA
-    fitting = [o for o in found if o.deletes == deletes]
+    fitting = [o for o in operations if o.deletes == deletes]
     if not fitting:
         return Cause(Why.NEVER_ATTEMPTED)
     last = max(fitting, key=lambda o: (o.at is not None, o.at or _EARLIEST, o.op_id))
@@ -345,7 +349,7 @@ def _cause(finding: Finding, found: list[Operation], expressible: bool) -> Cause
 
 
 def about(connection: Connection, collection: Collection, finding: Finding, limit: int = 20) -> list[str]:
-    """The operations on a key, the latest first, each in a line."""
+    """A line for each of the latest operations on a key, the newest first; empty if write_ops can't be read."""
     ids = _entity_ids(collection, finding)
     if not ids or not is_readable(connection):
         return []
@@ -360,21 +364,21 @@ def about(connection: Connection, collection: Collection, finding: Finding, limi
 
 
 def _entity_ids(collection: Collection, finding: Finding) -> list[str]:
-    """What the app would call this key in an op id."""
-    found = []
+    """The entity ids that op ids of this key have."""
+    ids = []
     for operations in collection.operations:
         if not operations.columns:
             if finding.path is not None:
-                found.append(finding.path.rsplit("/", 1)[-1])
+                ids.append(finding.path.rsplit("/", 1)[-1])
             continue
         values = _columns_of(collection, finding)
         if all(name in values for name in operations.columns):
-            found.append("_".join(values[name] for name in operations.columns))
-    return found
+            ids.append("_".join(values[name] for name in operations.columns))
+    return ids
 
 
 def _columns_of(collection: Collection, finding: Finding) -> dict[str, str]:
-    """The key's columns, where documents have no other."""
+    """The values of the key's columns; empty if the key doesn't come from the path."""
     if not collection.keyed_by_path or finding.key is None:
         return {}
     return dict(zip((c.name for c in collection.key), map(str, finding.key), strict=True))

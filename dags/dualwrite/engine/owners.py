@@ -1,5 +1,5 @@
-"""Whose is a row? Asked where a row may belong to another document than the one that is being judged: a unique key is
-held, a row says that it belongs on another path, or a natural key may be shared by several documents.
+"""Which document owns a row? The question arises if a row holds a unique key that another one needs, if a row gives another
+path than its document's, or if several documents may share a natural key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dualwrite.model.question import question_of
 from dualwrite.postgres.target import Difference
 
 _REMEMBERED = 200_000
-"""Owners remembered in one run; forgotten all at once when there are more."""
+"""Owners remembered in one run; if there are more, all are forgotten."""
 
 
 Shared = list[Row | Rejection | LeftOut]
@@ -25,15 +25,15 @@ Shared = list[Row | Rejection | LeftOut]
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The document that a row belongs to. `uniques` are the values that it states for the table's further unique keys;
-    None where it can't become a row."""
+    """The document that a row belongs to. `uniques`: its values for the table's further unique keys; None if it can't become
+    a row."""
 
     path: str
     uniques: tuple[tuple[Cell, ...], ...] | None
 
 
 class Owners:
-    """What was learned of rows' owners in one run of one collection, by the rows' keys."""
+    """The owners of contested rows of one collection in one run, by the rows' keys."""
 
     def __init__(self, job: Job) -> None:
         self._source = job.source
@@ -55,7 +55,7 @@ class Owners:
     # --- contested rows -------------------------------------------------------------------------------------------------
 
     def unknown(self, difference: Difference) -> list[Key]:
-        """The contested rows of a difference whose owner nobody asked for yet."""
+        """The contested rows of a difference whose owner isn't known yet."""
         return [key for key in self._contested(difference) if key not in self._known]
 
     def _contested(self, difference: Difference) -> list[Key]:
@@ -73,13 +73,13 @@ class Owners:
         )
 
     def learn(self, keys: Iterable[Key]) -> None:
-        """Reads the documents of contested rows: of the paths that a row may belong to, the first that exists."""
+        """Reads the documents of contested rows: the owner is at the first of a row's paths where a document exists."""
         wanted = list(dict.fromkeys(keys))
         if not wanted:
             return
         paths = self._target.paths(self._collection, wanted)
         there: dict[str, dict[Key, tuple[tuple[Cell, ...], ...]] | Unasked | None] = {}
-        """By path what the document states for each of its keys; None where it is gone."""
+        """By path, the document's further unique values for each of its keys; None if it is gone."""
         for documents in self._source.get_in_parts(
             [p for told in paths.values() for p in told], self._collection.fields
         ):
@@ -89,26 +89,26 @@ class Owners:
                     continue
                 units = map_document(self._collection, document) or []
                 stated = {unit.key: self.uniques(unit) for unit in units if isinstance(unit, Row)}
-                there[path] = stated if units else None  # it has no row: no entries, or it doesn't hold the condition
+                there[path] = stated if units else None  # it has no row: no entries, or it doesn't meet the condition
         for key in wanted:
             told = paths.get(key, ())
             owner = next((Owner(p, states.get(key)) for p in told if isinstance(states := there[p], dict)), None)
             self._known[key] = owner or (UNASKED if any(there[p] is UNASKED for p in told) else None)
 
     def belongs_elsewhere(self, difference: Difference) -> bool:
-        """Whether the row at this key belongs to another document, which exists. Of several documents of one id, the
-        row belongs to the one on the path that it tells."""
+        """Whether the row at this key belongs to another document, which exists. If several documents have one id, the row
+        belongs to the one at the path that it gives."""
         if not self._may_belong_elsewhere(difference):
             return False
         owner = self._known[difference.row.key]
         return isinstance(owner, Owner) and owner.path != difference.row.path
 
     def is_unasked(self, difference: Difference) -> bool:
-        """Whether a row that the difference depends on says that it belongs to a document that can't be asked for."""
+        """Whether a row that the difference depends on gives a path that Firestore can't be asked for."""
         return any(self._known[key] is UNASKED for key in self._contested(difference))
 
     def holders(self, difference: Difference) -> list[HolderState]:
-        """What the rows are that hold the difference's further unique keys."""
+        """The states of the rows that hold the difference's further unique keys."""
         return [
             self._holder(key, number, difference.row)
             for number, key in enumerate(difference.holders)
@@ -119,16 +119,17 @@ class Owners:
         owner = self._known[key]
         if not isinstance(owner, Owner):
             return "extra"
-        # A document that can't become a row keeps what it has until a person corrected it.
+        # A rejected document keeps its row's keys until a person corrects it.
         states_it = owner.uniques is None or owner.uniques[number] == self.uniques(row)[number]
         return "document" if states_it else "stale"
 
     # --- natural keys that several documents may share --------------------------------------------------------------------
 
     def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, Shared | Paths | Unasked]]:
-        """All documents that map to each of these natural keys, searched by the fields that the key is made of; also
-        those that share these fields and can't become a row, or would have the key if they held the condition. In parts, because documents may be large; if those of one
-        key are too large to be held together, their paths, which `shared_at` reads. Billed as children_in_parts says."""
+        """The documents that map to each of these natural keys, found by the fields that the key comes from, and those with
+        the same fields that can't become a row, or don't meet the condition. In parts, because documents may be large; if
+        those of one key are too large together, their paths, for `shared_at`. UNASKED if the key can't be queried. Bills as
+        children_in_parts."""
         questions = [(q.parent, q.equals) for q in (question_of(self._collection, key) for key in keys)]
         collection_id, fields = self._collection.collection_id, self._collection.fields
         for part in self._source.children_in_parts(questions, collection_id, fields):
@@ -138,7 +139,7 @@ class Owners:
             }
 
     def shared_at(self, key: Key, paths: Paths) -> Iterator[Shared]:
-        """The documents at these paths that map to the key, or can't become a row, in parts."""
+        """The documents at these paths that have the key, or can't become a row, in parts."""
         for documents in self._source.get_in_parts(paths.paths, self._collection.fields):
             yield self._of_key(key, [d for d in documents.values() if isinstance(d, Document)])
 

@@ -1,4 +1,4 @@
-"""A page of rows on its way through the comparison: staged, and made into `Row` objects only where they differ."""
+"""A page of rows for the comparison: staged, and made into `Row` objects only if they differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dualwrite.model.mapping import Key, Row, Staged, label_of_key, map_document
 
 
 class Page(Sequence[Row]):
-    """Rows numbered by their place. One that came straight from its document's message is mapped when it is asked for."""
+    """Rows numbered by their place. A row that was staged from its document's message is mapped on access."""
 
     def __init__(self, stager: Stager) -> None:
         self._stager = stager
@@ -27,7 +27,7 @@ class Page(Sequence[Row]):
         return page
 
     def add_message(self, message: Any) -> bool:
-        """Takes a document the short way; False where `map_document` must look at it."""
+        """Stages a document's message the short way; False if `map_document` must map it."""
         row = self._stager.stage(len(self.staged), message)
         if row is None:
             return False
@@ -41,7 +41,7 @@ class Page(Sequence[Row]):
         self._messages.append(None)
 
     def put(self, n: int, row: Row) -> None:
-        """Another row in this place."""
+        """Replaces the row in place n."""
         self._rows[n] = row
         self.staged[n] = staged(n, row)
 
@@ -67,6 +67,6 @@ class Page(Sequence[Row]):
         return self._stager.key(self.staged[n])
 
     def label(self, n: int) -> str:
-        """The row's label; without making the row, where its key tells it."""
+        """The row's label; if the key gives it, without making the row."""
         collection = self._stager.collection
         return label_of_key(collection, self.key(n)) if collection.keyed_by_path else self[n].label

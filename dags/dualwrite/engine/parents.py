@@ -1,7 +1,7 @@
-"""The documents that a row requires: whether they are there.
+"""Are the documents there that a row requires?
 
-Firestore keeps what is below a deleted document, and the rows of deleted documents may still be there. So before a
-row is called missing, all documents that it requires are looked up, not only those whose rows aren't there.
+Firestore keeps the documents below a deleted one, and the rows of deleted documents may still be there. So before a row is
+called missing, all documents that it requires are read, not only those without rows.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from dualwrite.postgres.remembered import gone
 from dualwrite.postgres.target import Difference
 
 _REMEMBERED = 200_000
-"""Documents remembered in one run; forgotten all at once when there are more."""
+"""Documents remembered in one run; if there are more, all are forgotten."""
 
 Required = tuple[str, str]
 """Collection and path of a document that a row requires."""
 
 
 class Parents:
-    """What was learned of required documents in one run of one collection, by collection and path."""
+    """The states of required documents in one run of one collection, by collection and path."""
 
     def __init__(self, job: Job, trusted: timedelta | None = None) -> None:
-        """`trusted`: how long it holds that a document without a row was gone when it was asked for; None: it is asked for
-        again."""
+        """`trusted`: for this long, a document without a row that was found gone counts as gone without being read again;
+        None: it is always read."""
         self._job = job
         self._trusted = trusted
         self._known: dict[Required, ParentState] = {}
         self._documents: dict[Required, ParentState] = {}
-        """Of documents whose rows may come later: whether they are there."""
+        """The states of documents whose rows may come later."""
         self._ways: dict[str, References] = {}
         self.gone: set[Required] = set()
-        """Documents without a row that were asked for and are gone."""
+        """Documents without a row that were read and are gone."""
         self._left_out: set[Required] = set()
-        """Documents that exist and don't hold their collection's condition: an edit brings them back, at any time."""
+        """Documents that exist and don't meet their collection's condition: an edit may bring them back at any time."""
 
     def state(self, name: str, path: str) -> ParentState | None:
-        """What is known of a document; None if nobody has asked yet."""
+        """The state of a document; None if it wasn't read yet."""
         return self._known.get((name, path))
 
     def insertable(self) -> list[Required]:
-        """The documents that were asked for, could have a row and have none: what an inserting run writes for those that
-        require them."""
+        """The documents that were read, could have a row and have none: a run that inserts writes them for rows that require
+        them."""
         known = {**self._documents, **self._known}
         return [required for required, state in known.items() if state == "insertable"]
 
@@ -61,11 +61,11 @@ class Parents:
             self._documents.clear()
 
     def read(self, required: Iterable[Required], rowless: Container[Required]) -> Iterator[tuple[str, list[Row]]]:
-        """Reads documents. Those that can't have a row are known then; yields the rows of the others, by collection, to be
-        judged, and told by `learn`. Of the `rowless` ones, whose row isn't there, those are not asked for that were gone
-        lately: one that came back has a row, or is missing itself.
+        """Reads documents. Keeps the states of those that can't have a row; yields the rows of the others, by collection: the
+        caller judges them and passes their states to `learn`. `rowless` documents, those without a row, aren't read if they
+        were gone within `trusted`: one that came back has a row, or is missing itself.
 
-        Called between transactions: no lock and no snapshot of ours is held while Firestore is read.
+        Call it between transactions: no lock and no snapshot of ours may be held while Firestore is read.
         """
         by_name: dict[str, list[str]] = {}
         wanted = dict.fromkeys(required)
@@ -85,20 +85,20 @@ class Parents:
                         states[path] = "gone"
                         continue
                     units = None if isinstance(document, Unasked) else map_document(collection, document)
-                    if units == []:  # it doesn't hold the condition, so it has no row either
+                    if units == []:  # it doesn't meet the condition, so it has no row either
                         states[path] = "gone"
                         self._left_out.add((name, path))
                     elif units and isinstance(units[0], Row):
                         rows.append(units[0])
                     else:
                         states[path] = "unfit"
-                # Collections that refer to each other would ask for each other without end.
+                # Provisional: collections that refer to each other would read each other for ever.
                 self.learn(name, states | {row.path: "present" for row in rows}, rowless)
                 if rows:
                     yield name, rows
 
     def learn(self, name: str, states: Mapping[str, ParentState], rowless: Container[Required]) -> None:
-        """What documents of a collection are, by path."""
+        """Keeps the states of a collection's documents, by path."""
         for path, state in states.items():
             self._known[name, path] = state
             if state == "gone" and (name, path) in rowless and (name, path) not in self._left_out:
@@ -107,25 +107,25 @@ class Parents:
     # --- documents whose rows may come later ------------------------------------------------------------------------------
 
     def document(self, name: str, path: str) -> ParentState | None:
-        """What is known of a document whose row may come later: insertable, unfit or gone. None if nobody has asked yet."""
+        """The state of a document whose row may come later: insertable, unfit or gone. None if it wasn't read yet."""
         return self._documents.get((name, path))
 
     def look(self, awaited: Iterable[Required], here: Mapping[Required, Row]) -> None:
-        """Whether documents are there whose rows may come later. No row of theirs is judged or inserted, because it may need the
-        one that is judged now. `here`: those that need not be read.
+        """Reads the documents whose rows may come later, and keeps their states. No row of theirs is judged or inserted,
+        because it may need the one that is judged now. `here`: rows of documents that needn't be read.
 
-        A document that hangs on one that is gone is gone too, unless it becomes null there: so all that it hangs on is read, up to
-        the root of a tree.
+        If a document needs one that is gone, it is gone too, unless its reference becomes null. So all documents that it needs
+        are read, up to the root of a tree.
         """
         rows: dict[Required, Row] = {}
         below: dict[Required, list[Required]] = {}
         todo = [a for a in dict.fromkeys(awaited) if a not in self._documents]
         while todo:
-            found = {a: here[a] for a in todo if a in here}
-            found.update(self._read([a for a in todo if a not in found]))
-            rows.update(found)
+            there = {a: here[a] for a in todo if a in here}
+            there.update(self._read([a for a in todo if a not in there]))
+            rows.update(there)
             todo = []
-            for this, row in found.items():
+            for this, row in there.items():
                 for above in self._hangs_on(this[0], row):
                     below.setdefault(above, []).append(this)
                     todo.append(above)
@@ -142,7 +142,7 @@ class Parents:
             self._documents.setdefault(this, "insertable")
 
     def _read(self, wanted: Sequence[Required]) -> dict[Required, Row]:
-        """The rows of documents; of those that can't have one it is known then."""
+        """The rows of documents. Keeps the states of those that can't have one."""
         by_name: dict[str, list[str]] = {}
         for name, path in wanted:
             by_name.setdefault(name, []).append(path)
@@ -157,14 +157,14 @@ class Parents:
                     elif document is None:
                         self._documents[name, path] = "gone"
                         self.gone.add((name, path))
-                    elif units == []:  # it doesn't hold its collection's condition
+                    elif units == []:  # it doesn't meet its collection's condition
                         self._documents[name, path] = "gone"
                     else:
                         self._documents[name, path] = "unfit"
         return rows
 
     def _hangs_on(self, name: str, row: Row) -> Iterator[Required]:
-        """The documents without which a row whose parents may come later can't stay."""
+        """The documents that a row needs although their rows may come later: those whose columns can't become null."""
         if name not in self._ways:
             collection = self._job.catalog[name]
             with self._job.target.transaction() as connection:
@@ -174,7 +174,7 @@ class Parents:
 
 
 class References:
-    """Which documents the rows of a collection name, by the columns that reference other rows."""
+    """The documents that a collection's rows name in columns that reference other rows."""
 
     def __init__(self, catalog: Catalog, collection: Collection, but: frozenset[str] = frozenset()) -> None:
         """`but`: columns that are left out."""
@@ -191,11 +191,11 @@ class References:
             if c.name not in but
         ]
         self.late = frozenset(c.name for c in collection.references if c.late)
-        """The columns that are null until the row is there that they refer to."""
+        """The columns that stay null until the row that they refer to is there."""
 
     def required(self, difference: Difference, nulling: frozenset[str]) -> list[Required]:
-        """The documents that a row to be inserted needs, or whose row an existing one lacks; and what a column names that
-        differs and may have become null (`nulling`)."""
+        """The documents that a row to be inserted needs. For an existing row: those whose rows it lacks, and those named by
+        columns that differ and may have become null (`nulling`)."""
         return [
             required
             for name, _, required in self._named(difference.row)
@@ -211,24 +211,24 @@ class References:
         return (required for _, _, required in self._named(row))
 
     def awaited(self, row: Row) -> Iterator[Required]:
-        """The documents to which a row refers, and whose rows may come later."""
+        """The documents that a row refers to and whose rows may come later."""
         return (required for name, _, required in self._named(row) if name in self.late)
 
     def rowless(self, difference: Difference) -> list[Required]:
-        """Of the documents that a row to be inserted needs, those without a row."""
+        """The documents that a row to be inserted needs and that have no row."""
         if difference.found:
             return []
         lacks = set(difference.lacks) - self.late
         return [required for name, _, required in self._named(difference.row) if name in lacks]
 
     def nullable(self, row: Row, nulling: frozenset[str]) -> Iterable[tuple[int, Required]]:
-        """Of each column that may become null: its index, and the document that it names."""
+        """Each column that may become null, as its index and the document that it names."""
         for name, index, required in self._named(row) if nulling else ():
             if name in nulling:
                 yield index, required
 
     def _named(self, row: Row) -> Iterator[tuple[str, int, Required]]:
         for name, places, index, parent, path in self._columns:
-            # Not if a column is null that refers to the same row with it.
+            # A reference of several columns names no document if one of them is null.
             if all(row.cells[place] is not None for place in places):
                 yield name, index, (parent, path(row))

@@ -1,7 +1,7 @@
-"""Checks before anything is examined: both sides answer, show what is there, and are as the catalog says.
+"""Checks before anything is examined: both sides answer, show all their content, and are as the catalog declares.
 
-With the wrong role, row-level security returns zero rows and no error, and everything would look missing. With the
-wrong project, everything would look extra. So a run begins by asking who and where it is.
+With the wrong role, row-level security returns zero rows and no error, and everything would look missing. With the wrong
+project, everything would look extra. So a run begins by checking its role and its databases.
 """
 
 from __future__ import annotations
@@ -40,24 +40,25 @@ from dualwrite.postgres.visibility import commands_without_policy, tables_hiding
 
 log = logging.getLogger(__name__)
 
-CLOCKS_APART = 60.0
-"""Seconds. Windows, watermarks and the grace period compare instants of both sides."""
+CLOCK_WARN_SECONDS = 60.0
+"""Seconds between the clocks of source and target above which a run warns: windows, watermarks and the grace period compare
+instants of both sides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What preflight found out. Counts and names only."""
+    """The results of preflight: counts and names only."""
 
     role: str
     server: str
     source_time: datetime
     clock_difference_seconds: float
-    """Target's clock minus source's, including the network round trip."""
+    """The target's clock minus the source's, including the network round trip."""
     estimated_reads: dict[str, int]
     triggers: dict[str, list[str]]
-    """Names of the triggers that fire on what a run writes, by table."""
+    """Names of the triggers that a run's writes fire, by table."""
     unknown_constraints: dict[str, list[str]]
-    """What refuses rows and isn't in the catalog, by table: unique keys, exclusion constraints and foreign keys."""
+    """Constraints that refuse rows and aren't in the catalog, by table: unique keys, exclusion constraints, foreign keys."""
 
     def as_json(self) -> PreflightResult:
         return {
@@ -83,25 +84,24 @@ def check(  # noqa: PLR0913 - options, each by its name
     schema_is_checked: bool = False,
     times_of: Iterable[str] | None = None,
 ) -> Preflight:
-    """Raises PreflightError with every fault it found, one a line; returns what the run should know. `windows` are
-    those of the collections to be examined (None: all documents). `writes`: whether the run writes rows; `remembers`:
-    whether it keeps anything in dualwrite, which a dry run needn't. `estimate`: whether to count what they would cost.
-    `schema_is_checked`: the caller has asked about dualwrite itself. `times_of`: the collections whose check fields are
-    asked whether they hold timestamps (None: all of them).
+    """Checks both sides. `windows`: of the collections to be examined (None: all documents). `writes`: whether the run writes
+    rows; `remembers`: whether it keeps anything in dualwrite, which a dry run needn't. `estimate`: whether to count the
+    documents to read. `schema_is_checked`: the caller has checked dualwrite itself. `times_of`: the collections whose check
+    fields, conditions, functions and ids are checked against a few documents (None: all of `windows`).
 
-    Reads counts of the source (billed: one read per 1,000 documents), of documents with an odd check field a few, and the
-    target's catalog.
+    Raises PreflightError with all faults of a side, one a line; TargetError if a retry may connect. Bills counts (one read
+    for 1,000 documents), and for `times_of` the few documents that check_fields.look and sampled.look read.
     """
-    # The rows and documents that a row requires are looked at too, and in a run that writes, written.
+    # Rows that others require are looked at too, and written by a run that writes.
     collections = [catalog[name] for name in catalog.with_parents(windows)]
     try:
-        _ = target.connection  # made now, so that what is wrong with it is said here
+        _ = target.connection  # connects now, so that a fault is reported here
     except postgres.ConnectError as error:
         message = (
             f"Can't connect to Postgres: {error}. Check host, port, user and password of connection {settings.named('supabase_default')}, "
             "and that the server is up."
         )
-        # A server that is full or starts up is worth the task's retry.
+        # If the server is full or is starting up, the task should be retried.
         raise (TargetError if error.passing else PreflightError)(message, code="target-unreachable") from None
     with target.transaction() as connection:
         faults = []
@@ -120,13 +120,13 @@ def check(  # noqa: PLR0913 - options, each by its name
         log.warning("%s", sentence)
     if fired and writes:
         log.warning(
-            "Triggers fire on what this run writes (a Supabase webhook is one): %s. docs/deployment.md says what to do",
+            "This run's writes fire triggers (a Supabase webhook is one): %s. docs/deployment.md has the remedy",
             "; ".join(f"{table}: {', '.join(names)}" for table, names in fired.items()),
         )
     if unknown and writes:
         log.warning(
-            "The catalog doesn't know these constraints, which may refuse rows: %s. Declare unique= or references= in "
-            "%s where it can say them; a document that one refuses is rejected, with its name",
+            "The catalog doesn't know these constraints, which may refuse rows: %s. Declare them with unique= or references= in "
+            "%s if these can express them; a document that a constraint refuses is rejected with its name",
             "; ".join(f"{table}: {', '.join(names)}" for table, names in unknown.items()),
             settings.catalog_file(),
         )
@@ -140,20 +140,20 @@ def check(  # noqa: PLR0913 - options, each by its name
     }
     source_time = check_not_empty(source, target, catalog) or began
     wanted = windows if times_of is None else times_of
-    told = check_fields.look(source, [catalog[name] for name in wanted])
-    for fault in told:
+    faulty = check_fields.look(source, [catalog[name] for name in wanted])
+    for fault in faulty:
         if not fault.blind:
             log.warning("%s", fault.text)
     asked = [catalog[name] for name in wanted]
     seen = sampled.look(source, asked)
     for sentence in (*(one.text for one in seen if not one.impure), *sampled.of_other_ids(source, asked)):
         log.warning("%s", sentence)
-    if blind := [fault.text for fault in told if fault.blind] + [one.text for one in seen if one.impure]:
+    if blind := [fault.text for fault in faulty if fault.blind] + [one.text for one in seen if one.impure]:
         raise PreflightError(
             "The source is not fit for this run:\n" + "\n".join(f"- {text}" for text in blind), code="source-not-fit"
         )
     apart = (target_time - source_time).total_seconds() - (began - datetime.now(UTC)).total_seconds()
-    if abs(apart) > CLOCKS_APART:
+    if abs(apart) > CLOCK_WARN_SECONDS:
         log.warning(
             "The clocks of source and target are %.0f s apart; windows and grace compensate for it only partly", apart
         )
@@ -163,7 +163,7 @@ def check(  # noqa: PLR0913 - options, each by its name
 def target_faults(
     connection: Connection, catalog: Catalog, collections: Sequence[Collection], *, writes: bool
 ) -> list[str]:
-    """What makes the app's tables unfit to be examined or, with `writes`, written; one sentence a fault."""
+    """The faults of the app's tables for a run that examines them or, with `writes`, writes them; one sentence each."""
     needed = {c.table: ["SELECT"] for c in catalog if c.sentinel}
     needed |= {c.table: ["SELECT", *(["INSERT", "UPDATE", "DELETE"] if writes else [])] for c in collections}
     there = privileges.relations(connection, [*needed, *(c.table for c in catalog)])
@@ -190,8 +190,8 @@ def target_faults(
 
 
 def _overlaps(connection: Connection, catalog: Catalog, names: Container[str], there: Mapping[str, int]) -> list[str]:
-    """Of these collections and any others, those whose tables are one table, or one a part of the other (a partition, a child), and
-    whose shares don't tell their rows apart."""
+    """A fault for each pair of collections, at least one of them in `names`, that share a table (or one's table is a partition
+    or child of the other's) without disjoint shares."""
     above = set(
         connection.execute(
             """
@@ -215,46 +215,46 @@ def _overlaps(connection: Connection, catalog: Catalog, names: Container[str], t
 
 
 def unseen_references(connection: Connection, collections: Sequence[Collection]) -> dict[str, str]:
-    """By collection, the tables that keep its rows from being deleted, because rows that this role can't see might be changed
-    with them: a sentence each, with what makes them visible."""
+    """By collection, a sentence with the tables that keep its rows from being deleted, because a delete might change rows that
+    this role can't see; and the statements that let it see them."""
     oids = privileges.relations(connection, [c.table for c in collections])
     unproved = [r for r in references_to(connection, oids.values()) if r.unproved]
     if not unproved:
         return {}
     role = postgres.sql.Identifier(identity(connection)[0]).as_string(connection)
-    found: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     for collection in collections:
         tables = {r.name: r for r in unproved if r.to == oids.get(collection.table)}
         if not tables:
             continue
         keys = "; ".join(f"{r.name} ({r.constraint}, ON DELETE {r.on_delete})" for r in tables.values())
         remedies = [_shown(connection, r, role) for r in tables.values()]
-        found[collection.name] = (
-            f"No row of {collection.table} is deleted that rows of these tables could reference, because this role can't see "
-            f"all of them: {keys}. {' '.join(remedies)}"
+        sentences[collection.name] = (
+            f"Rows of {collection.table} that rows of these tables could reference aren't deleted, because this role can't see "
+            f"all of these: {keys}. {' '.join(remedies)}"
         )
-    return found
+    return sentences
 
 
 def table_oids(connection: Connection, collections: Sequence[Collection]) -> dict[str, int]:
-    """By collection, the oid of its table, of those that are there."""
+    """By collection, the oid of its table; collections without a table are left out."""
     oids = privileges.relations(connection, [c.table for c in collections])
     return {c.name: oids[c.table] for c in collections if c.table in oids}
 
 
 def referencing_tables(connection: Connection, collections: Sequence[Collection]) -> dict[str, str]:
-    """By collection, the tables that have foreign keys to its table: a sentence each."""
+    """By collection, a sentence with the tables that have foreign keys to its table."""
     oids = privileges.relations(connection, [c.table for c in collections])
     references = references_to(connection, oids.values()) if oids else []
-    found: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     for c in collections:
         if named := [f"{r.name} ({', '.join(r.columns)})" for r in references if r.to == oids.get(c.table)]:
-            found[c.name] = f"{c.table} is referenced by {', '.join(named)}"
-    return found
+            sentences[c.name] = f"{c.table} is referenced by {', '.join(named)}"
+    return sentences
 
 
 def _shown(connection: Connection, reference: Reference, role: str) -> str:
-    """The statements that let a role see all rows of a table."""
+    """The statements that let a role see all rows of the referencing table."""
     schema, table = (
         postgres.sql.Identifier(*name).as_string(connection)
         for name in ((reference.schema,), (reference.schema, reference.table))
@@ -270,7 +270,7 @@ def _shown(connection: Connection, reference: Reference, role: str) -> str:
 
 
 def coverage(connection: Connection, collections: Sequence[Collection]) -> dict[str, Coverage]:
-    """By collection, which columns of its table are compared. A table that isn't there, or can't be seen, has none."""
+    """By collection, which columns of its table are compared. Collections without a visible table are left out."""
     live: dict[str, dict[str, bool]] = {}
     for table, column, kind in live_types.read(connection.execute, [c.table for c in collections]):
         live.setdefault(table, {})[column] = kind.generated
@@ -278,8 +278,8 @@ def coverage(connection: Connection, collections: Sequence[Collection]) -> dict[
 
 
 def triggers(connection: Connection, collections: Sequence[Collection]) -> dict[str, list[str]]:
-    """Names of the triggers that an insert, update or delete of ours fires, by table. Supabase's webhooks are triggers;
-    those of foreign keys are internal, and disabled ones don't fire."""
+    """Names of the triggers that our inserts, updates and deletes fire, by table. Supabase's webhooks are triggers. Those of
+    foreign keys are internal, and disabled ones don't fire: both are left out."""
     oids = privileges.relations(connection, [c.table for c in collections])
     rows = connection.execute(
         """
@@ -297,10 +297,10 @@ def triggers(connection: Connection, collections: Sequence[Collection]) -> dict[
 def unknown_constraints(
     connection: Connection, catalog: Catalog, collections: Sequence[Collection]
 ) -> dict[str, list[str]]:
-    """What refuses rows though the catalog doesn't say so, by table. A dry run asks about most of it; about triggers, and
-    about what needs a default's value or a table that the role doesn't see, only an apply can tell."""
+    """Constraints that refuse rows and that the catalog doesn't know, by table. A dry run tries most of them; only an apply
+    shows refusals by triggers, by constraints on a default's value, or by a table that the role can't see."""
     live = enforced(connection, privileges.relations(connection, [c.table for c in collections]))
-    found = {
+    unknown = {
         c.table: [
             *(
                 f"{i.name} ({'exclusion' if i.exclusion else 'unique'})"
@@ -312,16 +312,16 @@ def unknown_constraints(
         for c in collections
         if c.table in live
     }
-    return {table: names for table, names in found.items() if names}
+    return {table: names for table, names in unknown.items() if names}
 
 
 def _made_by_itself(collection: Collection, index: Index) -> bool:
-    """Whether a unique key is of columns that the catalog leaves to their defaults, as an id of the table's own is."""
+    """Whether a unique key has only columns that the catalog leaves to their defaults, such as the table's own id."""
     return index.columns is not None and not set(index.columns) & {c.name for c in collection.columns}
 
 
 def identity(connection: Connection) -> tuple[str, str, datetime]:
-    """Who we are, the server's version, and its clock (UTC)."""
+    """Our role, the server's version, and its clock."""
     row = connection.execute(
         "SELECT current_user::text, current_setting('server_version'), clock_timestamp()"
     ).fetchone()
@@ -337,14 +337,14 @@ def _role_faults(connection: Connection, writes: bool) -> list[str]:
     assert row is not None
     replica, read_only, unguarded, encoding = row
     faults = []
-    if replica or read_only:  # for a dry run too: a page is staged in a temporary table
+    if replica or read_only:  # a fault for a dry run too, which stages pages in a temporary table
         faults.append(
             "The server is read-only: "
             + (
                 f"it is a replica. Point connection {settings.named('supabase_default')} at the primary."
                 if replica
-                else "default_transaction_read_only is on for the server, the database or the role. Supabase sets it where the disk "
-                "is nearly full: give it room."
+                else "default_transaction_read_only is on for the server, the database or the role. Supabase sets it when the disk "
+                "is nearly full: enlarge it, or free space."
             )
         )
     if writes and unguarded:
@@ -354,7 +354,7 @@ def _role_faults(connection: Connection, writes: bool) -> list[str]:
         )
     if encoding != "UTF8":
         faults.append(
-            f"The database's encoding is {encoding}: it can't hold what a document may. Move its tables to a database "
+            f"The database's encoding is {encoding}, which can't hold all characters of a document. Move its tables to a database "
             "in UTF8."
         )
     return faults
@@ -363,7 +363,7 @@ def _role_faults(connection: Connection, writes: bool) -> list[str]:
 def _hidden(
     connection: Connection, collections: Sequence[Collection], oids: Mapping[str, int], *, writes: bool
 ) -> list[str]:
-    """Tables whose rows row-level security hides from us, or lets us write none of."""
+    """Faults of row-level security: it hides rows from us or, with `writes`, lets us write none."""
     hidden = tables_hiding_rows(connection, oids.values())
     role = identity(connection)[0] if hidden else ""
     shut = commands_without_policy(connection, oids.values()) if writes else {}
@@ -385,11 +385,11 @@ def _hidden(
 
 
 def _columns(connection: Connection, tables: Iterable[int]) -> dict[int, dict[str, tuple[str, bool, bool]]]:
-    """Of each table its columns: type, whether NOT NULL, whether the server fills it in by itself."""
+    """By table (oid) and column: type, whether NOT NULL (and valid), whether the server fills it in by itself."""
     rows = connection.execute(
         """
         SELECT attrelid, attname::text, format_type(atttypid, NULL),
-               attnotnull AND NOT EXISTS ( -- from 18 on there is NOT NULL ... NOT VALID, beside rows with nulls
+               attnotnull AND NOT EXISTS ( -- since Postgres 18, NOT NULL ... NOT VALID allows old rows with nulls
                  SELECT FROM pg_constraint n
                  WHERE n.conrelid = attrelid AND n.contype = 'n' AND n.conkey = ARRAY[attnum] AND NOT n.convalidated
                ),
@@ -400,15 +400,15 @@ def _columns(connection: Connection, tables: Iterable[int]) -> dict[int, dict[st
         """,
         (list(tables),),
     ).fetchall()
-    found: dict[int, dict[str, tuple[str, bool, bool]]] = {}
+    by_table: dict[int, dict[str, tuple[str, bool, bool]]] = {}
     for table, name, *described in rows:
-        found.setdefault(table, {})[name] = tuple(described)
-    return found
+        by_table.setdefault(table, {})[name] = tuple(described)
+    return by_table
 
 
 def _uniques(connection: Connection, tables: Iterable[int]) -> dict[int, list[tuple[list[str], str | None]]]:
-    """Of each table its unique indexes: their columns, sorted, and the predicate of a partial one. Columns that an index
-    only includes don't count, nor do indexes on expressions and those that are checked at the end of a transaction."""
+    """By table (oid), its unique indexes: their sorted columns, and the predicate of a partial one. Left out: columns that an
+    index only includes, indexes on expressions, and deferrable ones."""
     rows = connection.execute(
         """
         SELECT i.indrelid, array_agg(a.attname::text ORDER BY a.attname), pg_get_expr(i.indpred, i.indrelid)
@@ -419,10 +419,10 @@ def _uniques(connection: Connection, tables: Iterable[int]) -> dict[int, list[tu
         """,
         (list(tables),),
     ).fetchall()
-    found: dict[int, list[tuple[list[str], str | None]]] = {}
+    by_table: dict[int, list[tuple[list[str], str | None]]] = {}
     for table, columns, predicate in rows:
-        found.setdefault(table, []).append((columns, predicate))
-    return found
+        by_table.setdefault(table, []).append((columns, predicate))
+    return by_table
 
 
 def _table_faults(
@@ -430,7 +430,7 @@ def _table_faults(
     live: Mapping[str, tuple[str, bool, bool]],
     uniques: Sequence[tuple[Sequence[str], str | None]],
 ) -> list[str]:
-    """Where the live table, its columns and unique indexes, is not as the catalog declares it."""
+    """Faults of the live table, its columns and unique indexes, against the catalog."""
     table, catalog = collection.table, settings.catalog_file()
     if not live:
         return [
@@ -447,7 +447,7 @@ def _table_faults(
                 faults += _share_faults(table, column, collection.rows[column.name])
     faults += [
         f"Column {table}.{column.name} is part of the key and not NOT NULL (or NOT VALID): a row with NULL there has no key, so "
-        f"nothing could compare it, and no verdict would tell it. Mend such rows, then ALTER TABLE {table} ALTER COLUMN "
+        f"it could not be compared, and no verdict would show it. Correct such rows, then ALTER TABLE {table} ALTER COLUMN "
         f"{column.name} SET NOT NULL; or choose another key in {catalog}."
         for column in collection.key
         if column.name in live and not live[column.name][1]
@@ -474,20 +474,20 @@ def _table_faults(
 
 
 def _remedy(column: Column, catalog: str) -> str:
-    """What to do where a document's value doesn't fit."""
+    """The remedy if a document's value doesn't fit the column."""
     if column.references and column.type == "text":
         return f"If the texts are ids, convert them in {catalog}: Field(...) >> text. Otherwise correct type= there."
     return f"Convert it in {catalog} (Field(...) >> integer, number, boolean, iso_time, epoch_milliseconds, ...), or correct type= there."
 
 
 def _type_faults(table: str, column: Column, *, is_written: bool) -> list[str]:
-    """What the column's live type can't take of what the catalog says that documents hold."""
+    """Faults of the column's live type against its declared type and role."""
     place, live, catalog = f"Column {table}.{column.name}", column.live, settings.catalog_file()
     if live.generated:
-        return [f"{place} is made by Postgres itself (identity or generated). Remove it from {catalog}."]
+        return [f"{place} is generated by Postgres (identity or generated). Remove it from {catalog}."]
     if not fits(column.type, column.named, is_id=not isinstance(column.origin, Field | CreateTime | EntryValue)):
         return [
-            f"{place} is of type {live.name}, and {catalog} says that documents hold {column.type}, which can't be given to it. "
+            f"{place} is of type {live.name}, and {catalog} says that documents hold {column.type}, which it can't hold. "
             + _remedy(column, catalog)
         ]
     if (column.role == "key" or column.references) and not can_be_key(column.named):
@@ -504,22 +504,22 @@ def _type_faults(table: str, column: Column, *, is_written: bool) -> list[str]:
 
 
 def _share_faults(table: str, column: Column, value: share.Value) -> list[str]:
-    """Whether a share's value is written just as the column writes it, so that two shares which differ hold no row both."""
+    """Faults of a share's value: it must be written as the column's type writes it, so that no row is in two shares."""
     text, live = share.text_of(value), column.live
     if text is None or (is_key(live, text) and not live.collated):
         return []
     return [
-        f"Column {table}.{column.name} is of type {live.name}, and rows= of {settings.catalog_file()} gives it {value!r}, which isn't a value of it as "
-        "Postgres writes it. A share is of texts, whole numbers, uuids, dates, booleans or enums, not of a nondeterministic "
-        "collation. Correct rows=."
+        f"Column {table}.{column.name} is of type {live.name}, and rows= of {settings.catalog_file()} gives it {value!r}, which isn't how "
+        "Postgres writes a value of this type. A share has texts, whole numbers, uuids, dates, booleans or enums, and no "
+        "nondeterministic collation. Correct rows=."
     ]
 
 
 def _has_unique(uniques: Sequence[tuple[Sequence[str], str | None]], columns: tuple[str, ...], *, whole: bool) -> bool:
-    """Whether a unique index is on just these columns, whatever their order.
+    """Whether a unique index is on exactly these columns, in any order.
 
-    A partial index doesn't count, because it lets two rows share a key; except, unless `whole`, one that leaves out rows
-    where a column of its own is null: nulls are never equal to each other.
+    A partial index doesn't count, because it lets two rows share a key. Unless `whole`, one counts that leaves out only rows
+    with a null in one of its columns, because nulls never equal each other.
     """
     return any(
         predicate is None or (not whole and _only_leaves_nulls_out(predicate, columns))
@@ -535,9 +535,10 @@ def _only_leaves_nulls_out(predicate: str, columns: tuple[str, ...]) -> bool:
 
 
 def check_not_empty(source: Source, target: Target, catalog: Catalog) -> datetime | None:
-    """A live system has documents and rows in its sentinel collections: nothing there means we look at another one.
+    """Raises PreflightError if a sentinel collection has no documents or no rows: on a live system both have some, so the run
+    looks at the wrong database.
 
-    Returns the source's clock as it counted them; None without sentinels.
+    Returns the source's clock at the last count; None without sentinels.
     """
     moment: datetime | None = None
     for collection in catalog:

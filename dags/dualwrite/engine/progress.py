@@ -1,4 +1,4 @@
-"""How far a long read has come, said in the log."""
+"""Progress of a long read, in the log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROGRESS_SECONDS = 5.0
 
 
 class ProgressLog:
-    """Says at least every few seconds how far a long read has come."""
+    """Logs the progress of a long read, at most once in PROGRESS_SECONDS."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,7 +1,7 @@
-"""Step 2 of the writing protocol: what the documents of some keys are now.
+"""Step 2 of the writing protocol: reads the documents of some keys.
 
-A document is read at the path that its unit tells, at the other paths that its row may belong to, or, if several documents
-may share a key, with all of them.
+A document is read at its unit's path, then at the other paths that its row gives. If several documents may share a key, all
+of them are read.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from dualwrite.model.mapping import Key, LeftOut, Rejection, Row, left_out_among
 from dualwrite.model.verdicts import Finding
 
 Entries = Shared | Unasked
-"""The units of one document, none where it is gone; UNASKED where Firestore can't be asked for it."""
+"""The units of one document, none if it is gone; UNASKED if Firestore can't be asked for it."""
 Mapped = Row | Rejection | Finding | LeftOut | None | Unasked
-"""What a unit's document is now; None where it, or its entry, is gone. A Finding if its natural key belongs to another one."""
+"""A unit's document as it maps now; None if it, or its entry, is gone; a Finding if its natural key is another document's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A part of the keys of one round, and what their documents are now, by label."""
+    """A part of the keys of one round, with their documents as they map now, by label."""
 
     units: dict[str, Unit]
     mapped: dict[str, Mapped] = field(default_factory=dict)
     orphaned: frozenset[str] = frozenset()
-    """Labels of keys that go with a document that they require."""
+    """Labels of keys whose required document is gone, so that they count as gone too."""
     to_null: frozenset[str] = frozenset()
-    """Labels of rows that stay, with a null in place of a document that is gone."""
+    """Labels of rows that stay, with a null in place of a required document that is gone."""
 
     @property
     def left_out(self) -> frozenset[str]:
-        """Labels of keys whose documents are there and don't hold the collection's condition."""
+        """Labels of keys whose documents are there and don't meet the collection's condition."""
         return frozenset(label for label, mapped in self.mapped.items() if isinstance(mapped, LeftOut))
 
 
@@ -54,8 +54,8 @@ class Reading:
         self._whereabouts = whereabouts
 
     def read(self, units: Mapping[str, Unit], with_rows: Container[Key]) -> Iterator[Read]:
-        """What each unit's document is now, by label, and whether what it requires is there; `with_rows` are the keys that
-        have a row. In parts, each of which goes through the other steps before the next is taken: documents may be large."""
+        """Each unit's document as it maps now, and whether its required document is there. `with_rows`: keys that have a row.
+        In parts, because documents may be large: take each through the other steps before the next."""
         required = required_documents(self._job, [u.requires for u in units.values() if u.requires is not None])
         without = {n: u for n, u in units.items() if u.requires is not None and required[u.requires] is None}
         to_null = frozenset(n for n, u in without.items() if u.nulls)
@@ -68,15 +68,15 @@ class Reading:
             yield replace(part, to_null=to_null & part.units.keys())
 
     def _read_by_path(self, units: Sequence[Unit], with_rows: Container[Key]) -> Iterator[Read]:
-        """Where no document is at a unit's path, or it can't be asked for, the other paths that its row may belong to are
-        asked for, one after the other."""
+        """Reads documents at their units' paths. If there is none, or Firestore can't be asked for it, the other paths that its
+        row gives are read, one after the other."""
         lost: dict[str, Mapped] = {u.label: None for u in units if u.path is None}
         by_label = {u.label: u for u in units}
         at = _by_path((u, u.path) for u in units)
         for entries in self._entries_at(at):
-            found = {u.label: _mapped_of(u, told) for path, told in entries.items() for u in at[path]}
-            lost.update((n, m) for n, m in found.items() if m is None or isinstance(m, Unasked | LeftOut))
-            there = {n: m for n, m in found.items() if n not in lost}
+            mapped = {u.label: _mapped_of(u, told) for path, told in entries.items() for u in at[path]}
+            lost.update((n, m) for n, m in mapped.items() if m is None or isinstance(m, Unasked | LeftOut))
+            there = {n: m for n, m in mapped.items() if n not in lost}
             yield Read({n: by_label[n] for n in there}, there)
         rows = [by_label[n] for n in lost if by_label[n].key in with_rows]
         told = self._target.paths(self._collection, [u.key for u in rows]) if rows and self._may_move else {}
@@ -103,23 +103,23 @@ class Reading:
         return not self._collection.keyed_by_whole_path
 
     def _entries_at(self, units: Mapping[str, Sequence[Unit]]) -> Iterator[dict[str, Entries]]:
-        """Of the documents at these paths what the units there ask for, in parts. Each is mapped once, however many of its
-        entries are asked for."""
+        """The documents at these paths, mapped, with only the entries of the units there; in parts. Each document is mapped
+        once, however many units it has."""
         for documents in self._source.get_in_parts(units, self._collection.fields):
-            found: dict[str, Entries] = {}
+            entries: dict[str, Entries] = {}
             for path, document in documents.items():
                 if isinstance(document, Document):
                     there = _asked_for(map_document(self._collection, document) or [], units[path])
                     others = {u.entry for u in units[path]} - {part.entry for part in there}
                     out = left_out_among(self._collection, document, others) if others else []
-                    found[path] = [*there, *out]
+                    entries[path] = [*there, *out]
                 else:
-                    found[path] = [] if document is None else document
-            yield found
+                    entries[path] = [] if document is None else document
+            yield entries
 
     def _read_by_key(self, units: Sequence[Unit]) -> Iterator[Read]:
-        """Natural keys that several documents may share: all of them are asked for. The row belongs to the document that
-        equals it, else to the oldest."""
+        """Reads all documents that share each natural key. The row belongs to the document that equals it, else to the
+        oldest."""
         by_key: dict[Key, list[Unit]] = {}
         for unit in units:
             by_key.setdefault(unit.key, []).append(unit)
@@ -127,7 +127,7 @@ class Reading:
             listed = {key: answer for key, answer in answers.items() if isinstance(answer, list)}
             sharing = {key: _with_rows(answer) for key, answer in listed.items()}
             out = {key for key, answer in listed.items() if _left_out(answer)}
-            # not even the document above it can be asked for
+            # Firestore can't even be asked for the document above these.
             unasked = {u.label: u for key, a in answers.items() if isinstance(a, Unasked) for u in by_key[key]}
             if unasked:
                 yield Read(unasked, dict.fromkeys(unasked, UNASKED))
@@ -141,8 +141,8 @@ class Reading:
                     yield from self._read_large(key, answer, by_key[key])
 
     def _read_large(self, key: Key, paths: Paths, units: Sequence[Unit]) -> Iterator[Read]:
-        """A natural key whose documents are too large to be held together: of each part of them, only the owner so far is kept,
-        and of the units' own documents that they share its key."""
+        """Reads a natural key whose documents are too large to be held together: keeps only the owner so far, and which units'
+        own documents share the key."""
         owner: Row | None = None
         other: Rejection | None = None
         own: dict[str, Rejection | Finding | None] = {u.label: None for u in units}
@@ -169,8 +169,8 @@ class Reading:
         sharing: Mapping[Key, Sequence[Row | Rejection]],
         owners: Mapping[Key, Row],
     ) -> Iterator[Read]:
-        """The keys in parts, if they are natural ones. `own`: what the document at a unit's path says, None if it isn't among
-        those that share the key: gone, or with another key now (then the row of that counts), or created since all were asked."""
+        """Natural keys in parts. `own`: the document at a unit's path as it maps; None if it isn't among those that share the
+        key: it is gone, has another key now (then that key's row counts), or was created since they were read."""
         elsewhere = _by_path((u, u.path) for n, u in here.items() if own[n] is None)
         at_once = {n: u for n, u in here.items() if own[n] is not None or u.path is None}
         yield self._shared(at_once, own, sharing, owners)
@@ -190,7 +190,7 @@ class Reading:
         sharing: Mapping[Key, Sequence[Row | Rejection]],
         owners: Mapping[Key, Row],
     ) -> Read:
-        """A part of the keys, if they are natural ones: whose document each key is."""
+        """A part of the natural keys, each with the document that owns it."""
         mapped: dict[str, Mapped] = {}
         for unit in units.values():
             mine, owner = own[unit.label], owners.get(unit.key)
@@ -219,7 +219,7 @@ class Reading:
 
 
 def _mapped_of(unit: Unit, entries: Entries) -> Mapped:
-    """The unit's own part of its document. A document whose entries can't be read at all says the same of each."""
+    """The unit's own entry of its document, or the rejection of all its entries."""
     if isinstance(entries, Unasked):
         return entries
     own = next((m for m in entries if m.entry == unit.entry and not isinstance(m, LeftOut)), None)
@@ -236,20 +236,20 @@ def _with_rows(entries: Shared) -> list[Row | Rejection]:
 
 
 def _with_left_out(read: Read, keys: Container[Key]) -> Read:
-    """A part of natural keys, some of which a document would have if it held the condition, and no other has."""
+    """A part of natural keys; `keys` that no document has, and one would have if it met the condition, are LeftOut."""
     out = {n: LeftOut() for n, m in read.mapped.items() if m is None and read.units[n].key in keys}
     return replace(read, mapped={**read.mapped, **out}) if out else read
 
 
 def _asked_for(entries: Sequence[Row | Rejection], units: Sequence[Unit]) -> list[Row | Rejection]:
-    """Those of a document's entries that these units are: it may have forty thousand."""
+    """The entries of a document that belong to these units: it may have forty thousand."""
     wanted = {u.entry for u in units}
     return [m for m in entries if m.entry in wanted or (isinstance(m, Rejection) and m.entire)]
 
 
 def _by_path(units: Iterable[tuple[Unit, str | None]]) -> dict[str, list[Unit]]:
-    found: dict[str, list[Unit]] = {}
+    by_path: dict[str, list[Unit]] = {}
     for unit, path in units:
         if path is not None:
-            found.setdefault(path, []).append(unit)
-    return found
+            by_path.setdefault(path, []).append(unit)
+    return by_path

@@ -1,4 +1,4 @@
-"""What is to be read of a collection: all of it, or a window by its check fields."""
+"""The queries that read a collection: all of it, or a window by its check fields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dualwrite.model.windows import Window
 
 
 def scans(collection: Collection, window: Window | None) -> Iterator[Scan]:
-    """What to read for a window: one scan a check field. All documents, where there is no window or no such field."""
+    """One scan a check field for a window; one scan of all documents without a window or a check field."""
     base = Scan(collection.collection_id, collection.fields, collection.top_level)
     if window is None or not collection.check_fields:
         yield base

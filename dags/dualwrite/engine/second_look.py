@@ -1,5 +1,5 @@
-"""Pure: what a look makes of a difference that was seen before. Drift is what two looks, a grace period apart, found unchanged,
-and it stays drift until a look finds it gone."""
+"""Pure: the verdict of a look at a difference that was seen before. A difference is drift if two looks, a grace period apart,
+see the same, and it stays drift until a look finds it gone."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from datetime import timedelta
 from dualwrite.model.verdicts import SETTLED_BY_WRITING, Finding, Reason, Verdict, is_same
 
 PATIENCE = timedelta(hours=1)
-"""A difference that was there at every look for longer than this is drift, even if its document kept changing: else a busy
-document whose writes never arrive would be in flight for ever."""
+"""A difference that was there at every look for longer than this is drift, even if its document kept changing: otherwise a
+busy document whose writes never arrive would be in flight for ever."""
 
 
 def vanished(finding: Finding, before: Finding | None, *, age: timedelta) -> Finding:
-    """What a second look that finds neither document nor row makes of a document that the first one saw. For keys whose
-    document may be elsewhere: one that moves between its looks is never where it was seen, and would be missing from every
-    count. It stays in flight until the next run's first look: one that doesn't see it either closes it, and what is seen again
-    and again for the time of patience is drift.
+    """The finding of a second look that sees neither the document nor the row of a document that the first look saw. For keys
+    whose document may be elsewhere: a document that moves between the looks is never where it was seen, and would be missing
+    from every count. It stays in flight until the next run's first look. If that doesn't see it either, it is closed; if it is
+    seen again and again for longer than PATIENCE, it is drift.
     """
     if finding.verdict is not Verdict.ABSENT or before is None or before.verdict is not Verdict.IN_FLIGHT:
         return finding
@@ -34,11 +34,11 @@ def vanished(finding: Finding, before: Finding | None, *, age: timedelta) -> Fin
 def seen_twice(
     finding: Finding, before: Finding | None, *, waited: timedelta, age: timedelta, grace: timedelta
 ) -> Finding:
-    """The verdict of a look. `before` is what the look before it left open at the key, `waited` how long ago that look was,
-    `age` how long ago the difference was first seen.
+    """The finding with the verdict of a look. `before`: the finding that the look before left open at the key; `waited`: how
+    long ago that look was; `age`: how long ago the difference was first seen.
 
-    What was drift is compared with nothing: a document that changes while its row stays wrong is no reason to call it in
-    flight. Neither is a key that kept changing through this look: it has not been found gone.
+    Drift stays drift, whatever changed: a document that changes while its row stays wrong isn't in flight. Nor is a key
+    that kept changing through this look: it has not been found gone.
     """
     was_drift = before is not None and before.verdict in SETTLED_BY_WRITING
     if before is not None and was_drift and finding.verdict is Verdict.IN_FLIGHT:

@@ -18,7 +18,7 @@ class Seen:
 
     def __init__(self) -> None:
         self._buckets: list[array[int]] = []
-        """Made with the first key: most looks of a quiet run have none."""
+        """Created with the first key, because most looks of a quiet run have none."""
         self._unsorted: set[int] = set()
 
     def update(self, keys: Iterable[Hashable]) -> None:

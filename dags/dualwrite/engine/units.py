@@ -1,4 +1,4 @@
-"""What is examined by itself: one key, and what a run may write of it."""
+"""A key that is examined by itself, and the writes that a run allows."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dualwrite.model.verdicts import Finding, Reason, Verdict
 
 MAX_PROOF_READS = 250_000
 ROW_LABEL = "row:"
-"""How the label of a row begins where documents are called by their path: its key doesn't give that."""
+"""The beginning of a row's label in collections whose documents are labelled by path, which the row's key doesn't give."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a run may write. Nothing, by default.
+    """The writes that a run allows: none by default.
 
-    `max_proof_reads`: how many names of documents may be read to prove that no document has a row's key, before that row
-    is deleted (see engine/absence.py). `parents`: whether rows that an inserted one needs may be inserted along.
+    `max_proof_reads`: how many document names may be read to prove that no document has a row's key (see
+    engine/absence.py). `parents`: whether rows that an inserted row needs may be inserted too.
     """
 
     insert: bool = False
@@ -34,11 +34,11 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One key to be examined by itself. Without a path it is a row whose document can only be searched for.
+    """One key to be examined by itself. Without a path, it is a row whose document must be searched for.
 
-    `requires` names another document without which this key can't have a row: while that is gone, the key counts as
-    gone too (what is below a post that was deleted). With `nulls` the row stays instead, and the columns that name that
-    document are null.
+    `requires`: the path of another document without which this key can't have a row. If that is gone, the key counts as
+    gone too (a comment of a deleted post). With `nulls`, the row stays instead, and the columns that name that document
+    become null.
     """
 
     label: str
@@ -48,10 +48,10 @@ class Unit:
     requires: str | None = None
     nulls: bool = False
 
-    def found(
+    def finding(
         self, verdict: Verdict, *, reason: Reason | Refusal | None = None, fingerprint: str | None = None
     ) -> Finding:
-        """The finding on this key. Only what is extra depends on what the unit requires."""
+        """The finding on this key. Only an extra row's finding has `requires`."""
         requires = self.requires if verdict is Verdict.EXTRA else None
         return Finding(
             verdict,
@@ -66,14 +66,14 @@ class Unit:
 
 
 def unit_of(collection: Collection, key: Key, path: str | None) -> Unit:
-    """The unit of a row: its key, and the path of its document as far as the row can tell."""
+    """The unit of a row: its key, and its document's path if that is known."""
     label = label_of_key(collection, key)
     return Unit(label if collection.keyed_by_path else ROW_LABEL + label, key, path, entry_of_key(collection, key))
 
 
 def is_of_another_key(collection: Collection, key: Key, path: str | None) -> bool:
-    """Whether a key that was kept can't be one of this collection, as the catalog declares it now: the key was corrected
-    since. Where the document is says what its key is now."""
+    """Whether a remembered key is none of this collection as the catalog declares it now, because its declaration was
+    corrected since. If the key comes from the path, `path` gives the present one."""
     if len(key) != len(collection.key):
         return True
     if path is None or not collection.keyed_by_path or collection.entries is not None:
@@ -89,7 +89,7 @@ def unit_of_row(row: Row) -> Unit:
 
 def unit_of_finding(collection: Collection, finding: Finding) -> Unit:
     """The unit of a difference that is looked at again."""
-    assert finding.key is not None, "without a key it is the document that is mapped again"
+    assert finding.key is not None, "a finding without a key needs its document mapped again"
     unit = unit_of(collection, finding.key, finding.path)
     nulls = finding.requires is not None and finding.verdict is Verdict.STALE
     return replace(unit, label=finding.label, requires=finding.requires, nulls=nulls)

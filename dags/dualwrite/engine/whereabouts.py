@@ -1,7 +1,7 @@
-"""Where does a key's document live? One place asks: whose a contested row is (owners.py), whether the documents are there
-that a row requires (parents.py), and whether a document that is gone from its path is anywhere else (absence.py).
+"""Where does a key's document live? Answers in one place: which document owns a contested row (owners.py), whether the
+documents that a row requires are there (parents.py), and whether a document that left its path is elsewhere (absence.py).
 
-The answers are never guessed: there, gone, or can't be told.
+An answer is never guessed: there, gone, or unknown.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from dualwrite.postgres.target import Difference
 
 
 def takes_names(collection: Collection) -> bool:
-    """Whether only a complete read of names proves that no document has a key: a read at one path says nothing."""
+    """Whether only a complete read of names proves that no document has a key; a read at one path isn't enough."""
     return collection.keyed_by_path and not collection.keyed_by_whole_path
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """What is to be asked of the source before some differences can be judged."""
+    """The facts to read from the source before some differences can be judged."""
 
     required: Sequence[Required]
     rowless: frozenset[Required]
-    """Documents that rows to be inserted need, and that have no row."""
+    """Documents without a row that rows to be inserted need."""
     contested: Sequence[Key]
-    """Rows whose owner nobody has asked for."""
+    """Rows whose owner is unknown."""
     awaited: Sequence[Required] = ()
     """Documents whose rows may come later."""
     here: Mapping[Required, Row] = field(default_factory=dict)
-    """Rows to be inserted, by what they would be awaited as."""
+    """Rows to be inserted, by their own collection and path, so that awaited documents among them aren't read."""
 
 
 class Whereabouts:
-    """Where the documents of one collection live, in one run. What was asked of contested rows is remembered; what is asked
-    of natural keys and for a proof is asked anew each time."""
+    """Where the documents of one collection live, in one run. Owners of contested rows are remembered; natural keys and proofs
+    are read anew each time."""
 
     def __init__(self, job: Job, parents: Parents) -> None:
         self._job = job
@@ -71,7 +71,7 @@ class Whereabouts:
         return self._owners.uniques(row)
 
     def unknown(self, differences: Sequence[Difference], required: Mapping[int, Sequence[Required]]) -> Unknown | None:
-        """What nobody has asked yet of these differences, which require these documents (by number); None: all is known."""
+        """The unknown facts of these differences; None if there are none. `required`: their documents, by number."""
         asked = dict.fromkeys(r for d in differences for r in required[d.n] if self._parents.state(*r) is None)
         contested = dict.fromkeys(key for d in differences for key in self._owners.unknown(d))
         awaited = dict.fromkeys(a for d in differences for a in self._awaited(d) if self._parents.document(*a) is None)
@@ -82,7 +82,7 @@ class Whereabouts:
         return Unknown(list(asked), rowless, list(contested), list(awaited), here)
 
     def _awaited(self, difference: Difference) -> Iterable[Required]:
-        """The documents to which a row to be inserted refers, and whose rows may come later."""
+        """The documents that a row to be inserted refers to and whose rows may come later."""
         return self._references.awaited(difference.row) if self._references.late and not difference.found else ()
 
     def learn(self, contested: Iterable[Key]) -> None:
@@ -90,16 +90,16 @@ class Whereabouts:
         self._owners.learn(contested)
 
     def gone_columns(self, row: Row, nulling: frozenset[str]) -> list[int]:
-        """The columns that become null because the documents that they name are gone, as far as these were asked for."""
+        """The indexes of columns that become null because the documents that they name were read and are gone."""
         named = self._references.nullable(row, nulling)
         return [i for i, r in named if "gone" in (self._parents.state(*r), self._parents.document(*r))]
 
     def columns_naming(self, row: Row, path: str, nulling: frozenset[str]) -> list[int]:
-        """The columns that may become null and name the document at this path."""
+        """The indexes of columns that may become null and name the document at this path."""
         return [index for index, (_, named) in self._references.nullable(row, nulling) if named == path]
 
     def circumstances(self, difference: Difference, required: Sequence[Required]) -> Circumstances:
-        """What is known of a difference of which nothing is unknown."""
+        """The circumstances of a difference; all its facts must be known."""
         states = [self._parents.state(*r) for r in required]
         for document in self._awaited(difference):
             state = self._parents.document(*document)
@@ -115,18 +115,18 @@ class Whereabouts:
     # --- of natural keys ------------------------------------------------------------------------------------------------
 
     def sharing(self, keys: Sequence[Key]) -> Iterator[dict[Key, Shared | Paths | Unasked]]:
-        """All documents that share each of these natural keys; see Owners.sharing."""
+        """The documents that share each of these natural keys; see Owners.sharing."""
         return self._owners.sharing(keys)
 
     def shared_at(self, key: Key, paths: Paths) -> Iterator[Shared]:
-        """Those of the documents at these paths that share a natural key; see Owners.shared_at."""
+        """The documents at these paths that share a natural key; see Owners.shared_at."""
         return self._owners.shared_at(key, paths)
 
     # --- of a document that is gone from its path -----------------------------------------------------------------------
 
     def read_names(self, units: Iterable[Unit], most: int) -> Absence:
-        """One complete read of the names of each collection that a proof for these units needs, each of at most so many. Of the
-        units that go with what they require, the documents that live elsewhere are read: whether they hang on it."""
+        """Reads all names of each collection that a proof for these units needs; not of one with more than `most`. If a unit goes
+        with the document that it requires, documents with its key that live elsewhere are read: do they depend on it too?"""
         absence = Absence(self._job.source, most)
         units = list(units)
         if takes_names(self._collection):
@@ -142,7 +142,7 @@ class Whereabouts:
         return absence
 
     def _living(self, unit: Unit, absence: Absence) -> list[str]:
-        """Where documents with the unit's key are, as far as names tell, but for those below the one that it requires."""
+        """The paths of documents with the unit's key, by their names, without those below the document that it requires."""
         if takes_names(self._collection):
             found = absence.paths(self._collection, unit.key) or []
         else:
@@ -150,8 +150,8 @@ class Whereabouts:
         return [p for p in found if unit.requires is None or not p.startswith(f"{unit.requires}/")]
 
     def elsewhere(self, unit: Unit, absence: Absence) -> Unit | Unasked | None:
-        """The unit as it really is, if its document (or the one that it requires) lives elsewhere; None: it is proved gone;
-        UNASKED: nobody could look."""
+        """The unit with its document's real path, if that document (or the one that it requires) lives elsewhere; None if it
+        is proved gone; UNASKED if the names weren't read."""
         for collection, key in self._required_of(unit):
             paths = absence.paths(collection, key)
             if paths is None:
@@ -159,7 +159,7 @@ class Whereabouts:
             if paths:
                 return replace(unit, requires=None)
         if not takes_names(self._collection):
-            # Step 2 read the only path there is, or asked everybody who could share the key; but not if it goes with another.
+            # Step 2 read the only possible path, or all documents that could share the key; but not if it goes with another.
             free = any(absence.hanging.get((unit.key, p)) is False for p in self._living(unit, absence))
             return replace(unit, requires=None) if unit.requires and free else None
         if absence.paths(self._collection, unit.key) is None:
@@ -168,15 +168,14 @@ class Whereabouts:
         return next((replace(unit, path=p, requires=None) for p in living), None)
 
     def proof(self, units: Sequence[Unit], most: int) -> dict[str, Unit | Unasked | None]:
-        """By label, where the documents are that are gone from the units' paths: see `elsewhere`. Empty if no more is to be
-        read than was."""
+        """By label, where documents are that left their units' paths; see `elsewhere`. Empty if no names need to be read."""
         if not any(takes_names(self._collection) or u.requires for u in units):
             return {}
         absence = self.read_names(units, most)
         return {unit.label: self.elsewhere(unit, absence) for unit in units}
 
     def _required_of(self, unit: Unit) -> Iterator[tuple[Collection, Key]]:
-        """The document that a unit requires, if a read at its path doesn't prove that it is gone."""
+        """The collections and keys of a unit's required document, if a read at its path doesn't prove that it is gone."""
         for collection in self._job.catalog if unit.requires is not None else ():
             if collection.entries is None and takes_names(collection):
                 key = key_of_path(collection, str(unit.requires))
@@ -184,9 +183,9 @@ class Whereabouts:
                     yield collection, key
 
     def back(self, units: Sequence[Unit]) -> dict[str, Unit]:
-        """By label, those whose document, or the one that they require, was created again where it had been."""
+        """The units, by label, whose document, or the one that they require, was created again at its old path."""
         required = required_documents(self._job, [u.requires for u in units if u.requires is not None])
-        found = {
+        there = {
             u.label: replace(u, requires=None)
             for u in units
             if u.requires is not None and required[u.requires] is not None
@@ -199,7 +198,7 @@ class Whereabouts:
         for documents in self._job.source.get_in_parts(at, self._collection.fields):
             for path, document in documents.items():
                 mapped = map_document(self._collection, document) or [] if isinstance(document, Document) else []
-                found.update((u.label, u) for u in at[path] if any(_is_of(m, u) for m in mapped))
+                there.update((u.label, u) for u in at[path] if any(_is_of(m, u) for m in mapped))
         if not self._collection.keyed_by_path:
             for sharing in self.sharing(list(dict.fromkeys(u.key for u in own))):
                 for unit in own:
@@ -208,12 +207,12 @@ class Whereabouts:
                         continue
                     parts = [others] if isinstance(others, list) else self.shared_at(unit.key, others)
                     if any(_is_of(m, unit) for part in parts for m in part):
-                        found[unit.label] = unit
-        return found
+                        there[unit.label] = unit
+        return there
 
 
 def _is_of(mapped: Row | Rejection | LeftOut, unit: Unit) -> bool:
-    """Whether a part of a document is the unit's, and may have a row."""
+    """Whether a mapped entry belongs to the unit and may have a row."""
     if isinstance(mapped, LeftOut):
         return False
     if isinstance(mapped, Row):

@@ -1,7 +1,7 @@
 """The short way from a document to its staged row: Firestore's message straight to the tuple that COPY takes.
 
 Nearly every document matches, and then needs no `Document`, no `Row` and no label. Columns are compiled as everywhere
-(model/cells.py), but read from the message itself. Rejected documents, those that don't hold the condition, strays and documents
+(model/cells.py), but read from the message itself. Rejected documents, those that don't meet the condition, strays and documents
 with entries are left to `map_document`, which gives the reason.
 """
 

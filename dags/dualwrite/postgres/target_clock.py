@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from dualwrite.postgres.connection import Connection
 
-CLOCKS_APART = timedelta(minutes=15)
+MAX_CLOCK_SKEW = timedelta(minutes=15)
 """How far the clocks of source, target and worker may be apart. A mark further ahead of the target's clock is wrong."""
 
 

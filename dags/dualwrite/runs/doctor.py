@@ -164,7 +164,7 @@ def _target(connection: Connection, catalog: Catalog, source_ahead: timedelta | 
         yield Line("clocks", "Firestore's is unknown, so they can't be compared. See the lines above.")
     else:
         apart = (target_ahead - source_ahead).total_seconds()
-        bad = abs(apart) > preflight.CLOCKS_APART
+        bad = abs(apart) > preflight.CLOCK_WARN_SECONDS
         yield Line(
             "clocks", f"{apart:.0f} s apart. Correct the target's." if bad else None, f"{abs(apart):.1f} s apart"
         )

@@ -262,7 +262,7 @@ def _relabel(connection: Connection, collection: Collection) -> None:
 def _check_clocks(worker: datetime, others: Mapping[str, datetime]) -> None:
     """Raises PreflightError if the worker's clock is wrong: windows, watermarks and sweeps compare it with the others."""
     for whose, moment in others.items():
-        if abs(worker - moment) > target_clock.CLOCKS_APART:
+        if abs(worker - moment) > target_clock.MAX_CLOCK_SKEW:
             minutes = (worker - moment).total_seconds() / 60
             raise PreflightError(
                 f"The worker's clock and the {whose} are {abs(minutes):,.0f} minutes apart (worker "
@@ -277,10 +277,10 @@ def _believed(
 ) -> tuple[datetime, datetime | None] | None:
     """A watermark as far as it can be true. One in the future was set by a wrong clock, so it doesn't say what was examined:
     None, and the collection is swept."""
-    if mark is None or mark[0] > moment + target_clock.CLOCKS_APART:
+    if mark is None or mark[0] > moment + target_clock.MAX_CLOCK_SKEW:
         return None
     until, swept = mark
-    return until, None if swept is not None and swept > moment + target_clock.CLOCKS_APART else swept
+    return until, None if swept is not None and swept > moment + target_clock.MAX_CLOCK_SKEW else swept
 
 
 def _sweeps(

@@ -8,7 +8,7 @@ from datetime import datetime
 from dualwrite.model.run_report import Age
 from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.own_schema import SCHEMA
-from dualwrite.postgres.target_clock import CLOCKS_APART
+from dualwrite.postgres.target_clock import MAX_CLOCK_SKEW
 
 
 def watermarks(connection: Connection) -> dict[str, tuple[datetime, datetime | None]]:
@@ -46,7 +46,7 @@ def advance(
           run_id = excluded.run_id,
           updated_at = now()
         """,
-        {"collection": collection, "until": until, "swept": swept_at, "run": run_id, "apart": CLOCKS_APART},
+        {"collection": collection, "until": until, "swept": swept_at, "run": run_id, "apart": MAX_CLOCK_SKEW},
     )
 
 
