@@ -225,9 +225,9 @@ def test_a_row_whose_key_tells_no_path_is_deleted_after_a_complete_read(app, emu
 
 FAILS = {
     "it raises": ({"mon": [{"to": "x"}]}, 3, "not_computed: opening_hours of entries (computed of hours) raises KeyError"),
-    "two of one key": ({"mon": [slot(9), slot(9, "secret")]}, 1, "duplicate_entry: opening_hours makes two entries of one key that differ"),
+    "two of one key": ({"mon": [slot(9), slot(9, "secret")]}, 1, "duplicate_entry: opening_hours returns two different entries with one key"),
     "a null key": ({"mon": [{"from": None}]}, 3, "missing_value: opens is a key and entry's field opens is absent"),
-    "no key of its type": ({"mon": [slot(9), {"from": "soon"}]}, 1, "not_a_key: opens (entry's field opens) is not written as a value"),
+    "no key of its type": ({"mon": [slot(9), {"from": "soon"}]}, 1, "not_a_key: opens (entry's field opens) is not written as Postgres writes a value"),
     "a wrong cell": ({"mon": [slot(9, "\x00")]}, 1, "nul_character: closes (entry's field closes) holds U+0000"),
     "what can't be judged": ({"mon": [slot(9, 5)]}, 1, "cant_be_judged: entry's field closes is an integer"),
 }  # fmt: skip

@@ -300,10 +300,10 @@ def test_mirror_knows_such_paths(app, emulator, target_dsn):
 
 KEY = Column("id", "key", DocumentId())
 REFUSED = {
-    "the id of one document": (("x/{u}/y/z",), (KEY,), "A document id is the same for all documents"),
+    "the id of one document": (("x/{u}/y/z",), (KEY,), "All documents of a path that ends in a text have one document id"),
     "a segment that isn't there": (("config/site",), (Column("id", "key", Segment("a") >> reference_id),), "write a Constant"),
-    "two paths of one document": (("x/{a}_{b}", "x/{a}-{b}"), (KEY,), "A document is of one path"),
-    "two variables that touch": (("x/{a}{b}",), (KEY,), "between two variables stands a text"),
+    "two paths of one document": (("x/{a}_{b}", "x/{a}-{b}"), (KEY,), "A document matches one path"),
+    "two variables that touch": (("x/{a}{b}",), (KEY,), "two variables have a text between them"),
 }  # fmt: skip
 
 

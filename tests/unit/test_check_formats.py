@@ -112,20 +112,20 @@ def _collection(check_fields, *columns) -> Collection:
 
 
 BAD = {
-    "no way back": (http_date, "http_date has no way back"),
-    "a map": (timestamp_map, "timestamp_map has no way back"),
+    "no way back": (http_date, "http_date has no back="),
+    "a map": (timestamp_map, "timestamp_map has no back="),
     "text": (iso_text, "iso_text gives text, not timestamps"),
-    "trimmed first": (trim >> iso_time, "trim >> iso_time has no way back"),
+    "trimmed first": (trim >> iso_time, "trim >> iso_time has no back="),
     "no conversion": ("iso", "it is no conversion"),
     "not in order": (Conversion("c", lambda v: LONG_AGO, "timestamp", lambda v: "x"), "Firestore orders what c reads"),
     "backwards": (
         Conversion("c", lambda v: LONG_AGO + timedelta(seconds=-v), "timestamp", lambda v: (LONG_AGO - v).total_seconds(), True),
-        "c doesn't come back to what it read",
+        "c doesn't write an instant as it read it",
     ),
     "one value for all": (Conversion("c", lambda v: LONG_AGO, "timestamp", lambda v: "x", True), "not in the order of time"),
-    "a list": (Conversion("c", lambda v: v[0], "timestamp", lambda v: [v], True), "something else than strings or numbers"),
+    "a list": (Conversion("c", lambda v: v[0], "timestamp", lambda v: [v], True), "something other than strings or numbers"),
     "local years": (
-        Conversion("c", datetime.fromisoformat, "timestamp", lambda v: str(v.year), True), "c can't say the instants"),
+        Conversion("c", datetime.fromisoformat, "timestamp", lambda v: str(v.year), True), "c can't write all instants"),
 }  # fmt: skip
 
 

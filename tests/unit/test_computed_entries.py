@@ -335,7 +335,7 @@ def test_a_function_that_cant_make_entries_is_refused(case):
 
 
 @pytest.mark.parametrize(("column", "message"), [
-    (Column("c", "compared", EntryValue()), "no value beside themselves"),
+    (Column("c", "compared", EntryValue()), "Only a map's entries have EntryValue"),
     (Column("c", "key", EntryKey()), "Key it by EntryField(...) or EntryIndex()"),
     (Column("c", "compared", Computed(opening_hours)), "opening_hours can't be called with 0 values"),
     (Column("c", "compared", Computed(generated, "a")), "generated yields"),

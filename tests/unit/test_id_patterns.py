@@ -105,9 +105,9 @@ def test_a_hostile_id_is_split_in_no_time():
 @pytest.mark.parametrize(
     ("path", "rule"),
     [
-        ("x/{a}{b}", "between two variables stands a text"),
-        ("x/{a}{b:2}{c}", "between two variables stands a text"),
-        ("x/{a}_{a}", "a variable stands once"),
+        ("x/{a}{b}", "two variables have a text between them"),
+        ("x/{a}{b:2}{c}", "two variables have a text between them"),
+        ("x/{a}_{a}", "a variable occurs once"),
         ("x/{a}/y/o-{a}", "each variable once"),
         ("x/", "an id isn't empty"),
         ("x/..", "Firestore allows no document"),

@@ -25,7 +25,7 @@ from dualwrite.model.declaration import (
 )
 from dualwrite.model.documents import Document, GeoPoint, Reference, is_valid_id, numeric_id
 from dualwrite.model.mapping import (
-    LONGEST_LABEL,
+    LABEL_BYTES,
     Json,
     Rejection,
     Row,
@@ -243,12 +243,12 @@ def test_a_label_is_ids_joined_by_slashes_and_what_is_no_id_stands_there_as_a_di
 
 def test_a_label_beyond_its_length_is_cut_and_ends_in_a_digest_of_the_whole():
     fits = "가" * 133 + "a"
-    assert len(fits.encode()) == LONGEST_LABEL
+    assert len(fits.encode()) == LABEL_BYTES
     assert joined_label([fits]) == fits
     first, second = joined_label([fits + "b"]), joined_label([fits + "c"])
     assert first != second
     assert first.startswith("가" * 126 + "…")
-    assert len(first.encode()) <= LONGEST_LABEL
+    assert len(first.encode()) <= LABEL_BYTES
     assert len(first) == 126 + 1 + 16
 
 

@@ -1,1 +1,1 @@
-"""Pure: what documents and rows are, what a difference is called, what a run may be asked. Reads and writes nothing."""
+"""Pure: documents and rows, verdicts, and the parameters of runs. Reads and writes nothing."""

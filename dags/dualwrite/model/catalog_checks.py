@@ -1,6 +1,6 @@
-"""What collections can't be beside each other: names, shares of a table, references. Refused at import.
+"""Checks of a catalog's collections against each other: names, shares of a table, references. Faults are raised at import.
 
-What a reference means, once both ends are known, is told to its columns here too.
+It also completes the columns of references, once both ends are known.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Named = TypeVar("Named", bound=Declaration)
 
 
 def with_references(collection: Named, made: Mapping[str, Named], late: frozenset[tuple[str, str]]) -> Named:
-    """The collection, whose columns know through which rows they get their values, and when. The same one if all are what is
-    named, and their parents come first."""
+    """The collection with `via`, `late` and `beside` of its columns; the same object if nothing changes. `late`: (collection,
+    column) of references that are filled in later."""
     columns = []
     for column in collection.columns:
         via: Via | None = None
@@ -44,9 +44,9 @@ def with_references(collection: Named, made: Mapping[str, Named], late: frozense
 
 
 def _reachable(child: Declaration, column: Column, parent: Declaration) -> bool:
-    """Whether a parent's path is told, see parent_paths.py."""
+    """Whether a row gives its parent's path; see parent_paths.py."""
     if not parent.key_leads_back and not isinstance(column.origin, Converted):
-        return False  # it holds what the id became
+        return False  # the column holds a converted id
     if column.of_reference or (len(parent.key) > 1 and parent.keyed_by_whole_path):
         return True
     if not parent.is_plain:
@@ -61,8 +61,8 @@ def _reachable(child: Declaration, column: Column, parent: Declaration) -> bool:
 
 
 def _groups(child: Declaration, parent: Declaration) -> list[tuple[str, ...]]:
-    """The columns of a child that refer together to a row whose key has several, in that key's order: those that take it from
-    one field, or all that do."""
+    """Groups of a child's columns that together refer to one row whose key has several columns, in that key's order: those
+    that come from one field, or all of them."""
     keys = [k.name for k in parent.key]
     by_source: dict[object, dict[str, list[str]]] = {}
     for column in child.references:
@@ -83,16 +83,16 @@ def _groups(child: Declaration, parent: Declaration) -> list[tuple[str, ...]]:
 
 
 def two_on_one_table(one: str, other: str, table: str) -> str:
-    """What to say of two collections that share rows of a table."""
+    """The message about two collections that share rows of a table."""
     return (
-        f"A row belongs to one collection: {one} and {other} share table {table} in {settings.catalog_file()}, and each would take "
-        "the other's rows for extra. Keep one of them, give the other a table of its own, or give each a share of its own: "
+        f"A row belongs to one collection: {one} and {other} share table {table} in {settings.catalog_file()}, and each would call "
+        "the other's rows extra. Keep one of them, give the other a table of its own, or give each a share of its own: "
         'rows={"kind": ...}, one column with two values.'
     )
 
 
 def checked_order(collections: Sequence[Declaration]) -> Order:
-    """The order in which their rows are written. Raises CatalogError for the first rule that they break."""
+    """The order in which the collections' rows are written. Raises CatalogError for the first rule that they break."""
     _check_names(collections)
     _check_shares(collections)
     for collection in collections:
@@ -106,8 +106,8 @@ def checked_order(collections: Sequence[Declaration]) -> Order:
     except NeedEachOther as circle:
         circular = ", ".join(circle.names)
     raise CatalogError(
-        f"Of rows that need each other one is inserted first, with a null: {circular} need each other, or themselves, in "
-        f"{settings.catalog_file()}, and none of these columns may be null. Let one be nullable (no required=, no key), or leave out "
+        f"If rows need each other, one is inserted first with a null: {circular} need each other, or themselves, in "
+        f"{settings.catalog_file()}, and none of these columns may be null. Make one nullable (no required=, no key), or leave out "
         "its references=.",
         code="references-in-a-circle",
     )
@@ -141,9 +141,10 @@ def _check_references(collection: Declaration, by_name: Mapping[str, Declaration
                 "reference-not-declared",
                 "A reference names a declared collection, not a table",
                 f"column {column.name!r} references {column.parent.collection!r}",
-                "Declare it or correct the name. A table that no collection fills can't be one: nobody could tell a parent that is "
-                "missing from one that is gone. If the document holds the value itself, leave out references=: what the foreign key "
-                "refuses is rejected with its name. If it doesn't, leave the column out, or fill it by a default or a trigger.",
+                "Declare it or correct the name. A table that no collection fills can't be referenced, because a missing parent "
+                "would look like one that is gone. If the document holds the value itself, leave out references=: a row that the "
+                "foreign key refuses is rejected with its name. If it doesn't, leave the column out, or fill it by a default or a "
+                "trigger.",
             )
         elif len(parent.key) != 1 and not any(column.name in group for group in _groups(collection, parent)):
             refuse(
@@ -159,7 +160,7 @@ def _check_references(collection: Declaration, by_name: Mapping[str, Declaration
             refuse(
                 collection,
                 "reference-not-reachable",
-                "A referenced document can be found: its path is one id, or begins as the path of the document that names it",
+                "A referenced document's path must be known: it is one id, or begins like the path of the document that names it",
                 f"column {column.name!r} references {column.parent.collection!r}",
                 "Reference another collection, or take the id out of a Firestore reference: Field(...) >> reference_id.",
             )

@@ -1,8 +1,7 @@
-"""Pure: what a column's origin and type make of a document: its cell, or a refusal that says why there is none.
+"""Pure: from a document to a column's cell, by the column's origin and type, or to a refusal with the reason.
 
-The one definition of the mapping. A collection's columns are compiled into closures, once; what they look into is told by a
-`Look`: a plain `Document` (model/mapping.py), or Firestore's own message (firestore/staging.py), which has short ways to an
-ordinary text and time.
+The one definition of the mapping. A collection's columns are compiled into closures, once. A `Look` reads their input: a plain
+`Document` (model/mapping.py), or Firestore's own message (firestore/staging.py), with short ways to usual texts and times.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ Cell = None | str | int | bool | datetime | Decimal | Json | list[str | None]
 
 
 class Look(Protocol):
-    """How to look into what a document is made of. `raw` is a value as it is found there."""
+    """How to read a document in some form. `raw`: a value in that form."""
 
     def nested(self, names: tuple[str, ...]) -> Callable[[Any], Any]:
         """From a document's fields to the raw value at a path; None if a step leads through something that is no map."""
@@ -78,24 +77,24 @@ class Look(Protocol):
 
 
 SURELY_AN_ID = 1500 // 4
-"""An id of so many letters and digits is one: they hold no slash, no dot, no underscore and no U+0000, and it has at most 1,500
-bytes."""
+"""Up to this many letters and digits are always a valid id: no slash, dot, underscore or U+0000, and at most 1,500 bytes."""
 
 Make = Callable[[Sequence[str], Any, Any, list[int]], Cell]
-"""From a document (the segments of its name, as `Template.extended` gives them; its fields; itself) to a column's cell. A stand-in adds its column's bits to the
-list. Raises Refused."""
+"""From a document (the segments of its name, as `Template.extended` gives them; its fields; itself) to a column's cell. A
+stand-in adds its column's bits to the list. Raises Refused."""
 _Find = Callable[[Sequence[str], Any, Any], Value]
-"""From a document to the plain value of an origin; None where it is absent."""
+"""From a document to the plain value of an origin; None if it is absent."""
 
 
 def compile_column(column: Column, template: Template, look: Look, *, offset: int = 0, bits: int = 0) -> Make:
-    """`offset`: how many segments of a name stand before the path. `bits` mark a stand-in."""
+    """From a document to the column's cell. `offset`: how many segments of a name stand before the path. `bits` mark a
+    stand-in."""
     made = _make(column, column.origin, template, look, offset, bits)
     return made if column.role != "derived" else _lagging(column, made)
 
 
 def _lagging(column: Column, make: Make) -> Make:
-    """A derived column's wrong type makes it lag, and rejects nothing."""
+    """In a derived column, a value that is refused counts as absent and rejects nothing."""
     absent = _absent(column)
 
     def made(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
@@ -128,7 +127,7 @@ def _make(column: Column, origin: Origin, template: Template, look: Look, offset
 
 
 def _id_in_path(place: int, exact: Converter, offset: int) -> Make:
-    """An id of the document's path, of which nearly every one needs no further look."""
+    """An id of the document's path; nearly every one needs no exact check."""
     index = offset + place
 
     def made(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
@@ -139,7 +138,7 @@ def _id_in_path(place: int, exact: Converter, offset: int) -> Make:
 
 
 def _field(column: Column, origin: Field, template: Template, look: Look, offset: int, bits: int) -> Make:
-    """The way of nearly every value of nearly every document, so it has no step too many."""
+    """The way of nearly every value of nearly every document, with as few steps as possible."""
     convert = look.converter(column)
     otherwise: Make
     if origin.otherwise is None:
@@ -187,8 +186,8 @@ def compile_entry(column: Column, template: Template, look: Look) -> Callable[[A
 def compile_reference(
     column: Column, template: Template, look: Look
 ) -> Callable[[Sequence[str], Any, Any], str | None] | None:
-    """From a document to what its value says of the one that a column refers to, before it is converted: the path, of a Firestore
-    reference, or an id. None for a column that is as the document has it."""
+    """From a document to the unconverted value of a reference column: the path of a Firestore reference, or an id. None for a
+    column without a conversion."""
     if column.references is None or not isinstance(column.origin, Converted | FirstOf):
         return None
     finds = [_find(source, template, look, 0) for source in _sources(column.origin)]
@@ -223,9 +222,9 @@ def compile_condition(condition: Condition, template: Template, look: Look, *, o
     return conditions.compiled(condition, way)
 
 
-def condition_told(condition: Condition) -> str:
-    """A condition in words."""
-    return conditions.told(condition, lambda what: origin_name(_looked_at(what)))
+def condition_in_words(condition: Condition) -> str:
+    """A condition in words, for a person."""
+    return conditions.in_words(condition, lambda what: origin_name(_looked_at(what)))
 
 
 def _looked_at(what: FieldPath | Origin) -> Origin:
@@ -278,13 +277,13 @@ def _at(index: int) -> _Find:
 
 
 DOTTED_NAME = (
-    "dotted_name: nothing is at {}, and the document has a field whose own name holds that dot. If that is meant, write the path "
-    "as a tuple of names in the catalog"
+    "dotted_name: nothing is at {}, and the document has a field whose own name contains that dot. If that field is meant, write "
+    "the path as a tuple of names in the catalog"
 )
 
 
 def _raw_at(path: FieldPath, look: Look) -> Callable[[Any], Any]:
-    """From a document's fields to the raw value at a path. Raises Refused if it is elsewhere: below a name that holds a dot."""
+    """From a document's fields to the raw value at a path. Raises Refused if it is below a name with a dot instead."""
     lookup = look.nested(names_of(path))
     others = [look.nested(names) for names in other_spellings(path)]
     if not others:
@@ -328,7 +327,7 @@ def compile_function(
     *,
     offset: int = 0,
 ) -> _Find:
-    """From a document to what a person's function makes of some of its values. Raises Refused."""
+    """From a document to the result of a person's function on some of its values. Raises Refused."""
     finds = [
         _find(path, template, look, offset) if isinstance(path, Origin) else _value_at(path, look) for path in paths
     ]
@@ -338,14 +337,14 @@ def compile_function(
         values = [_copied(each(segments, fields, of)) for each in finds]
         try:
             return function(*values)
-        except Exception as error:  # noqa: BLE001 - whatever a person's function raises is that document's alone
+        except Exception as error:  # noqa: BLE001 - an error of a person's function rejects this document only
             raise Refused(f"not_computed: {name} of {{}} raises {type(error).__name__}") from None
 
     return find
 
 
 def _copied(value: Value) -> Value:
-    """A value that a function may change without changing the document. Maps are sorted: their order differs from read to read."""
+    """A copy that a function may change. Maps are sorted, because their order differs from read to read."""
     if isinstance(value, dict):
         return {name: _copied(value[name]) for name in sorted(value, key=str)}
     return [_copied(inner) for inner in value] if isinstance(value, list) else value
@@ -368,7 +367,7 @@ def _converted(find: _Find, convert: Callable[[Any], Any], name: str) -> _Find:
 
 
 def _absent(column: Column) -> Callable[[], Cell]:
-    """What stands in a column for which there is no value."""
+    """The cell of a column without a value. It raises Refused if the column requires one."""
     if column.absent is not None:
         cell = exact_converter(column)(column.absent)
         return lambda: cell
@@ -382,7 +381,7 @@ def _absent(column: Column) -> Callable[[], Cell]:
 
 
 def origin_name(origin: Origin) -> str:  # noqa: C901 - a line for each origin
-    """How an origin is called in a message."""
+    """An origin's name in a message."""
     match origin:
         case Field(names=names):
             return "field " + ".".join(names)
@@ -417,7 +416,7 @@ def origin_name(origin: Origin) -> str:  # noqa: C901 - a line for each origin
 
 
 def computed_of(paths: Sequence[FieldPath | Origin]) -> str:
-    """How what a function makes of these is called in a message."""
+    """The name, in a message, of a function's result on these."""
     return "computed of " + ", ".join(origin_name(p) if isinstance(p, Origin) else ".".join(names_of(p)) for p in paths)
 
 
@@ -437,14 +436,14 @@ def exact_converter(column: Column) -> Converter:
     def key(value: Value) -> Cell:
         text = convert(value)
         if not is_key(column.named, str(text)):
-            raise Refused(f"not_a_key: {{}} is not written as a value of type {column.named.name} is")
+            raise Refused(f"not_a_key: {{}} is not written as Postgres writes a value of type {column.named.name}")
         return text
 
     return key
 
 
 def cell_or_none(column: Column) -> Converter:
-    """What `exact_converter` makes of a value, or None where it refuses the value."""
+    """As `exact_converter`, but None for a value that it refuses."""
     convert = exact_converter(column)
 
     def cell(value: Value) -> Cell:
@@ -457,7 +456,7 @@ def cell_or_none(column: Column) -> Converter:
 
 
 def stands_for_key(column: Column) -> bool:
-    """Whether its texts must be just those that the target's type writes: a row's key leads back to its document."""
+    """Whether its texts must be exactly as the target's type writes them, because a row's key leads back to its document."""
     return (column.role == "key" or column.references is not None) and column.named.kind not in ("text", "varchar")
 
 
@@ -472,7 +471,7 @@ def _text(value: Value) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has a UTF-8 form: no half of a surrogate pair, as a function may cut it. Firestore holds none."""
+    """Whether a text has a UTF-8 form: it contains no half of a surrogate pair. Firestore holds none, a function may cut one."""
     if text.isascii():
         return True
     try:
@@ -483,7 +482,7 @@ def is_unicode(text: str) -> bool:
 
 
 def _id(value: Value) -> str:
-    """The id of another document: what Firestore allows as one, or the other document can't even be asked for."""
+    """The id of another document. It must be valid, or Firestore couldn't be asked for that document."""
     text = _text(value)
     if not is_valid_id(text):
         raise Refused("not_an_id: {} is no id that a document could have")
@@ -491,11 +490,11 @@ def _id(value: Value) -> str:
 
 
 def _integer_of(size: int | None) -> Converter:
-    """Whole numbers of so many bytes; None: of any size."""
+    """A converter to whole numbers of `size` bytes; None: of any size."""
 
     def integer(value: Value) -> int:
         if isinstance(value, float) and value.is_integer():
-            value = int(value)  # JavaScript has one kind of number: 5 and 5.0 are the same statement
+            value = int(value)  # JavaScript has one kind of number, so 5 and 5.0 are the same
         if isinstance(value, bool) or not isinstance(value, int):
             raise Refused(f"wrong_type: {{}} is {type_name(value)}, an integer is expected")
         if size is not None and not -(2 ** (8 * size - 1)) <= value < 2 ** (8 * size - 1):
@@ -524,14 +523,14 @@ def _boolean(value: Value) -> bool:
 
 
 def truncate_to_milliseconds(moment: datetime) -> datetime:
-    """As a JavaScript Date holds it: microseconds cut off, never rounded."""
+    """The moment as a JavaScript Date holds it: truncated to milliseconds, never rounded."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _timestamp(value: Value) -> datetime:
     if not isinstance(value, datetime):
         raise Refused(f"wrong_type: {{}} is {type_name(value)}, a timestamp is expected")
-    if value.tzinfo is None:  # a function's: at which moment that is, nobody can say
+    if value.tzinfo is None:  # a function's result, whose moment is unknown
         raise Refused("wrong_type: {} is a time without an offset, a timestamp is expected")
     return truncate_to_milliseconds(value)
 
@@ -543,7 +542,8 @@ def _json(value: Value) -> Json:
 
 
 def _check_json(value: Value) -> None:
-    """Refuses what JSON or jsonb can't hold. Says the type, not where in the value: keys in there are private too."""
+    """Raises Refused for a value that JSON or jsonb can't hold. It names the type but not the place, because keys of maps are
+    private too."""
     if isinstance(value, dict):
         for name, inner in value.items():
             _check_json_text(name)
@@ -570,7 +570,7 @@ def _check_json_text(text: Value) -> None:
 
 
 def _array(value: Value) -> list[str | None]:
-    """An array's elements in their text form; which types those are, the column says."""
+    """An array's elements in their text form, which Postgres casts to the column's element type."""
     if not isinstance(value, list):
         raise Refused(f"wrong_type: {{}} is {type_name(value)}, an array is expected")
     return [None if part is None else _element(part) for part in value]
@@ -589,7 +589,7 @@ def _element(value: Value | Decimal) -> str:
         return str(int(value))
     if isinstance(value, float | Decimal):
         return str(_numeric(value))
-    raise Refused(f"wrong_type: {{}} holds {type_name(value)}, which is no element of a column's array")
+    raise Refused(f"wrong_type: {{}} holds {type_name(value)}, which an array column can't hold")
 
 
 _CONVERTERS: Mapping[Type, Converter] = {

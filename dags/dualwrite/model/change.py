@@ -1,12 +1,12 @@
-"""Pure: what a change of one document means for its rows, as the dual-write helper writes them.
+"""Pure: the operations on rows that follow from a change of one document, for the dual-write helper.
 
-The change is planned from the document before and after alone; what the target and the source must show before a row may go
-is part of the plan, as data:
+They are planned from the document before and after alone. Conditions that the target and the source must meet before a row
+may be deleted are part of the plan, as data:
 
-- An entry or a document that can't become a row keeps the row that it has: it is *kept*, with the reason.
-- A row is deleted only while it is the deleted document's: it tells that document's path, and no row of the document tells
-  another birth (a document that was deleted and created again, and whose events came in the other order).
-- A key that several documents may share is nobody's own: its row goes when no document has the key any more.
+- An entry or a document that can't become a row keeps its present row: it is *kept*, with the reason.
+- A row is deleted only while it belongs to the deleted document: it gives that document's path, and no row of the document
+  has another time of creation (the document was deleted and created again, and the events came in the other order).
+- A key that several documents may share belongs to none: its row is deleted when no document has the key any more.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Fields = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What an operation is called in write_ops, but for its time."""
+    """An operation's op id in write_ops, without its time."""
 
     entity_type: str
     operation_type: str
@@ -45,7 +45,7 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """When a document was created, as its own row in `collection` must tell, if it is there."""
+    """A document's time of creation. Its own row in `collection`, if it is there, must have `at` in `column`."""
 
     collection: Collection
     key: Key
@@ -55,9 +55,9 @@ class Birth:
 
 @dataclass(frozen=True, slots=True)
 class Upsert:
-    """A row to insert, or whose compared columns are set. `created`: the document is new, and takes over whatever row has
-    its key; the row of any other must tell the document's path. `version`: the row's xmin as it was read, where that is
-    the condition instead."""
+    """A row to insert, or whose compared columns are set. `created`: the document is new, and takes over any row with its
+    key; otherwise the row must give the document's path. `version`: instead of that condition, the xmin that the row must
+    still have."""
 
     name: Name
     collection: Collection
@@ -68,8 +68,8 @@ class Upsert:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """A row to delete, if it is the document's. `version`: the row's xmin as it was read before the source was asked who
-    else has its key, where that is the condition instead."""
+    """A row to delete, if it is the document's. `version`: instead of that condition, the xmin that the row must still have,
+    read before the source was asked which other documents have its key."""
 
     name: Name
     collection: Collection
@@ -81,7 +81,7 @@ class Delete:
 
     @property
     def shared(self) -> bool:
-        """Whether several documents may have this key, so that only asking for them tells whose the row is."""
+        """Whether several documents may have this key, so that only a read of all of them shows which owns the row."""
         return not self.collection.keyed_by_path
 
 
@@ -90,7 +90,7 @@ Operation = Upsert | Delete
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Rows that stay as they are, and why: a sentence of column names and types, never a value. `label` names the unit."""
+    """A row that stays as it is, and why: a text of column names and types, without values."""
 
     entity_type: str
     label: str
@@ -99,8 +99,8 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """In the order of writing: rows to delete, children first, then rows to write, parents first. Operations of one name
-    are one operation to the app."""
+    """Operations in the order of writing: rows to delete, children first, then rows to write, parents first. Operations with
+    one name are one operation of the app."""
 
     operations: tuple[Operation, ...]
     kept: tuple[Kept, ...]
@@ -111,8 +111,8 @@ class Change:
 
 
 def change_of(catalog: Catalog, path: str, before: Fields | None, after: Fields | None, created: datetime) -> Change:
-    """The operations of a change, and what is kept. `created` stands in for an absent time of creation. Collections whose
-    operations the catalog doesn't name are left alone."""
+    """The operations of a change, and the rows kept. `before`, `after`: the document's fields; None if it isn't there.
+    `created` stands in for an absent time of creation. Collections without declared operations are left out."""
     parts = [
         _Part(catalog, collection, path, before, after, created)
         for collection in catalog.order
@@ -125,7 +125,7 @@ def change_of(catalog: Catalog, path: str, before: Fields | None, after: Fields 
 
 
 class _Part:
-    """A change as one collection sees it."""
+    """The part of a change that belongs to one collection."""
 
     def __init__(
         self,
@@ -160,14 +160,16 @@ class _Part:
         self.deletes: list[Delete] = []
         for unit in old:
             if any(_concerns(rejection, unit) for rejection in refused):
-                continue  # what is rejected keeps its row
+                continue  # a rejected unit keeps its row
             row = unit if isinstance(unit, Row) else None
             key = row.key if row is not None else self._key_of(unit)
             if key is None:
                 if not (isinstance(unit, Rejection) and self._names_nothing(unit)):
                     self.kept.append(
                         Kept(
-                            self._entity, unit.label, "left: before, it could not become a row, so its key isn't known"
+                            self._entity,
+                            unit.label,
+                            "left: before the change it could not become a row, so its key isn't known",
                         )
                     )
             elif not can_have(collection, key):
@@ -177,17 +179,17 @@ class _Part:
                 self.deletes.append(Delete(name, collection, key, path, unit.label, self._births))
 
     def _names_nothing(self, rejection: Rejection) -> bool:
-        """A place in an array that held no id: no row was ever of it."""
+        """Whether this is an array element without an id, which never had a row."""
         return self._collection.entries is not None and rejection.entry is None and not rejection.entire
 
     def _key_of(self, unit: Row | Rejection) -> Key | None:
-        """The key of a unit that could not become a row, where the path gives it."""
+        """The key of a unit that could not become a row, if the path gives it."""
         if not self._collection.keyed_by_path or (self._collection.entries is not None and unit.entry is None):
             return None
         return key_of_path(self._collection, self._path, unit.entry)
 
     def _named(self, key: Key, row: Row | None, kind: str) -> Name:
-        """By the columns that the app names its operations by; by the document's id where these aren't known."""
+        """An operation's name, with the columns that the app's entity ids have; with the document's id if these are unknown."""
         values: dict[str, Cell] = dict(zip((c.name for c in self._collection.key), key, strict=True))
         if row is not None:
             values |= dict(zip((c.name for c in self._collection.columns), row.cells, strict=True))
@@ -202,8 +204,8 @@ def _units(collection: Collection, path: str, fields: Fields | None, created: da
 
 
 def _concerns(rejection: Rejection, unit: Row | Rejection) -> bool:
-    """Whether what is rejected after the change is what `unit` was before it. Without a name (a place in an array that
-    holds no id), it concerns none."""
+    """Whether the rejection after the change is of the same unit as before it. A rejection without a name (an array element
+    without an id) concerns none."""
     if rejection.entire:
         return True
     if rejection.entry is None and unit.entry is None:
@@ -212,13 +214,13 @@ def _concerns(rejection: Rejection, unit: Row | Rejection) -> bool:
 
 
 def _stated(collection: Collection, row: Row) -> list[object]:
-    """What a client would write of a row: not its counters, which lag by design."""
+    """The cells of a row that a client writes: all but derived ones, such as counters, which lag by design."""
     return [cell for cell, column in zip(row.cells, collection.columns, strict=True) if column.role != "derived"]
 
 
 def _births(catalog: Catalog, path: str, fields: Fields) -> tuple[Birth, ...]:
-    """When the document says that it was created, by each collection in which it has a row of its own."""
-    found = []
+    """The document's stated time of creation, for each collection in which it has a row of its own."""
+    births = []
     for collection in catalog.order:
         if collection.match(path) is None or collection.entries is not None or not collection.keyed_by_path:
             continue
@@ -231,13 +233,13 @@ def _births(catalog: Catalog, path: str, fields: Fields) -> tuple[Birth, ...]:
                 continue
             at = stated_cell(column, fields)
             if key is not None and at is not None:
-                found.append(Birth(collection, key, column, at))
-    return tuple(found)
+                births.append(Birth(collection, key, column, at))
+    return tuple(births)
 
 
 def owner_of(collection: Collection, key: Key, documents: list[Document]) -> Row | Rejection | None:
-    """Of the documents that may have a key, the one that its row belongs to: the oldest, then the smaller path. Where only
-    documents have it that can't become a row, one of these. None: nobody has it."""
+    """The row of the document that owns a key, of those that may have it: the oldest, then the smaller path. If none can
+    become its row, one of the rejections; None if there is neither."""
     units = [unit for document in documents for unit in map_document(collection, document) or []]
     rows = [unit for unit in units if isinstance(unit, Row) and unit.key == key]
     if rows:

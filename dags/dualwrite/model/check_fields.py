@@ -1,7 +1,7 @@
-"""Pure: the fields that say when a document was written, and what a window asks of them.
+"""Pure: check fields, which hold the time when a document was written, and the values that a window queries.
 
-A check field holds timestamps, or times in a format that can be asked for: a conversion that goes back and keeps the order. Then
-a window is a range of strings or of numbers. Two windows that touch share no value, whatever it is, and leave none out.
+A check field holds timestamps, or times in a format that can be queried: a conversion that can be reversed and keeps the
+order. Then a window is a range of strings or of numbers. Two windows that touch share no value and leave none out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dualwrite.model.windows import LONG_AGO, Window
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 
 Asked = str | int | float
-"""What a formatted field holds, and is asked for."""
+"""A value of a field with a format, as a document holds it and a query names it."""
 
 _TRIED = (
     LONG_AGO,
@@ -25,7 +25,7 @@ _TRIED = (
     datetime(2026, 1, 15, 12, 52, tzinfo=UTC),
     END_OF_TIME,
 )
-"""Instants that a format must be able to say before anything is asked with it."""
+"""Instants on which a format is tried at import."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Check:
         return self.field if self.format is None else f"{self.field} as {self.format.name}"
 
     def fault(self) -> str | None:
-        """Why the format can't be asked for; None where it can."""
+        """Why the format can't be queried; None if it can."""
         form = self.format
         if form is None:
             return None
@@ -67,52 +67,53 @@ class Check:
         if form.type != "timestamp":
             return f"{form.name} gives {form.type}, not timestamps"
         if form.back is None:
-            return f"{form.name} has no way back from an instant to what a document holds"
+            return f"{form.name} has no back=, from an instant to a document's value"
         if not form.ordered:
-            return f"Firestore orders what {form.name} reads otherwise than by time"
+            return f"Firestore doesn't order the values of {form.name} by time"
         try:
             said = [form.back(instant) for instant in _TRIED]
             in_order = all(a < b for a, b in pairwise(said))
             read = [form.convert(value) for value in said]
         except Exception as error:  # noqa: BLE001 - a format may be a person's own
-            return f"{form.name} can't say the instants from {LONG_AGO.year} to {END_OF_TIME.year} ({type(error).__name__})"
+            return f"{form.name} can't write all instants from {LONG_AGO.year} to {END_OF_TIME.year} ({type(error).__name__})"
         if not all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in said):
-            return f"{form.name} goes back to something else than strings or numbers"
+            return f"{form.name} writes instants as something other than strings or numbers"
         if not in_order or any(self.said(instant) != value for instant, value in zip(read, said, strict=True)):
-            return f"{form.name} doesn't come back to what it read, or not in the order of time"
+            return f"{form.name} doesn't write an instant as it read it, or not in the order of time"
         return None
 
     def said(self, instant: datetime) -> Asked:
+        """An instant as the format writes it."""
         assert self.format is not None
         assert self.format.back is not None
-        found: Asked = self.format.back(instant)
-        return found
+        written: Asked = self.format.back(instant)
+        return written
 
     def bounds(self, window: Window) -> Bounds | None:
-        """The values of the instants in a window; None for timestamps, which are the instants themselves.
+        """The range of values of a window; None for timestamps, which need no conversion.
 
-        A format says instants more coarsely than the window's edges (milliseconds, days). Of the value that an edge is cut to, its
-        own instant decides on which side it lies.
+        A format may be coarser than the window's edges (milliseconds, days). The value that an edge is cut to belongs to the
+        side on which its own instant lies.
         """
         return None if self.format is None else _bounds(self, window)
 
     def begun(self, start: datetime) -> datetime:
-        """The latest instant up to `start` that the format can say: what is written now may say so."""
+        """The latest instant, at most `start`, that the format can write: a document written at `start` may have it."""
         if self.format is None:
             return start
         said: datetime = self.format.convert(self.said(start))
         return min(start, said)
 
     def is_as_said(self, value: object) -> bool:
-        """Whether a value is written as the format goes back to it. One in another style lies elsewhere in Firestore's order, so
-        windows miss it."""
+        """Whether a value is as the format writes it. A value in another style is elsewhere in Firestore's order, so windows
+        miss it."""
         assert self.format is not None
         if isinstance(value, bool):
             return False
         try:
             instant = self.format.convert(value)
             return isinstance(instant, datetime) and self.said(instant) == value
-        except Exception:  # noqa: BLE001 - whatever a conversion raises of what it isn't made for
+        except Exception:  # noqa: BLE001 - a conversion may raise anything for a value of another kind
             return False
 
 
@@ -126,10 +127,11 @@ def _bounds(check: Check, window: Window) -> Bounds:
 
 
 def checks_of(declared: tuple[str | Check, ...]) -> tuple[Check, ...]:
+    """The declared check fields, each as a Check."""
     return tuple(one if isinstance(one, Check) else Check(one) for one in declared)
 
 
 def begun(checks: tuple[Check, ...], window: Window) -> Window:
-    """The window, begun where each check field can say it: a document that was written just after the window's start may say a
-    time that lies just before it."""
+    """The window with its start moved back to an instant that each check field can write: a document written just after the
+    start may have a coarser time just before it."""
     return Window(min([window.start, *(check.begun(window.start) for check in checks)]), window.end)

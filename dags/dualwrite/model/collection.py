@@ -1,4 +1,4 @@
-"""What is declared of one collection, and what follows from it. Nothing is checked here: see collection_checks.py."""
+"""A collection's declaration, and what follows from it. Nothing is checked here: see collection_checks.py."""
 
 from __future__ import annotations
 
@@ -32,17 +32,19 @@ from dualwrite.model.templates import Template
 @dataclass(frozen=True, slots=True)
 class Operations:
     """How the app's write_ops name keys of this collection: the entity type, and the columns that the entity id
-    holds, joined by underscores (`block:create:<blocker>_<blocked>:...`). No columns: the entity id is the document's
+    contains, joined by underscores (`block:create:<blocker>_<blocked>:...`). No columns: the entity id is the document's
     id, which no column holds."""
 
     entity: str
     columns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)  # itself and no other: hashing its columns for each document would cost a fifth
+@dataclass(
+    frozen=True, eq=False
+)  # equal by identity: hashing its columns would take a fifth of the time of each document
 class Declaration:
-    """What a catalog says of one collection, and all that follows from it. `Collection` is one that has passed its checks
-    (declaration.py), and says what each field means."""
+    """A collection as a catalog declares it, and what follows from that. `Collection` (declaration.py) is a checked one, and
+    describes each field."""
 
     name: str
     table: str
@@ -54,7 +56,7 @@ class Declaration:
     entries: Entries | None = None
     operations: tuple[Operations, ...] = ()
     selected: bool = False
-    """Whether a run examines it when nobody chose."""
+    """Whether a run without a selection examines it."""
     sentinel: bool = False
     """Never empty on a live system: without documents or rows here, a run refuses to begin."""
     where: Condition | None = None
@@ -66,13 +68,13 @@ class Declaration:
 
     @cached_property
     def place(self) -> tuple[str, str]:
-        """The schema and the name of the table; named without a schema it is in `public`, whoever looks."""
+        """The schema and the name of the table. Without a schema it is in `public`, whatever the role's search_path."""
         schema, _, name = self.table.rpartition(".")
         return schema or "public", name
 
     @property
     def collection_id(self) -> str:
-        """The last collection id of the path: what a collection-group query names."""
+        """The last collection id of the path, which a collection-group query names."""
         return self.templates[0].collection_id
 
     @cached_property
@@ -82,12 +84,12 @@ class Declaration:
 
     @cached_property
     def is_one_document(self) -> bool:
-        """Whether its path has no variables, so that there is but one document."""
+        """Whether its path has no variables, so there is only one document."""
         return len(self.templates) == 1 and not self.templates[0].variables
 
     @cached_property
     def is_plain(self) -> bool:
-        """Whether each id of its paths is one variable, so that any id is one."""
+        """Whether each id of its paths is one variable, which matches any id."""
         return all(t.is_plain for t in self.templates)
 
     @cached_property
@@ -103,7 +105,7 @@ class Declaration:
         return next((check for check in self.checks if check.field == origin.path), None)
 
     def has_instant_of(self, column: Column) -> Check | None:
-        """The check field whose instant a column holds, as a window asks for it."""
+        """The check field whose instant a column holds, read with the same format."""
         check = self.check_of(column)
         form = column.origin.conversion if isinstance(column.origin, Converted) else None
         return check if check is not None and column.type == "timestamp" and form == check.format else None
@@ -115,7 +117,7 @@ class Declaration:
 
     @cached_property
     def share_columns(self) -> tuple[tuple[Column, share.Value], ...]:
-        """The columns that tell its rows from others of the table, with their values."""
+        """The columns that separate its rows from others of the table, with their values."""
         return tuple((self.column(name), value) for name, value in self.rows.items())
 
     @cached_property
@@ -138,14 +140,14 @@ class Declaration:
 
     @cached_property
     def keyed_by_path(self) -> bool:
-        """Whether the path alone gives the key. Where it doesn't (a natural key out of fields), several documents
-        may share one key, and which of them a row belongs to must be settled by looking at all of them."""
+        """Whether the path alone gives the key. If not (a natural key from fields), several documents may share one key, and
+        only a read of all of them shows which owns the row."""
         return all(not isinstance(c.source, Field) for c in self.key)
 
     @cached_property
     def keyed_by_whole_path(self) -> bool:
-        """Whether the key gives the whole path of the only document that can have it. Where it doesn't (a post's id
-        says nothing of its board), a document with this key may be at a path that nobody thought of."""
+        """Whether the key gives the whole path of the only document that can have it. If not (a post's id doesn't give its
+        board), a document with this key may be at any path."""
         known = {c.origin.variable for c in self.key if isinstance(c.origin, Segment)}
         if any(isinstance(c.origin, DocumentId) for c in self.key):
             known.update(self.templates[0].ids[-1].variables)
@@ -153,8 +155,8 @@ class Declaration:
 
     @cached_property
     def key_leads_back(self) -> bool:
-        """Whether a row's key says which ids it was made of. If not (a uuid v5 of a path), only a complete read of names tells
-        whether its document is there."""
+        """Whether a row's key gives the ids that it was made from. If not (a uuid v5 of a path), only a complete read of names
+        shows whether its document is there."""
         if self.entries is not None and self.document_column is None:
             return False
         return not any(
@@ -165,31 +167,31 @@ class Declaration:
 
     @cached_property
     def entry_columns(self) -> tuple[Column, ...]:
-        """The columns of the key that tell an entry from the others of its document. None of them: no entries."""
+        """The columns of the key that identify an entry among those of its document; empty without entries."""
         return tuple(c for c in self.key if any(entry_parts(c.origin)))
 
     @cached_property
     def document_column(self) -> Column | None:
-        """The column that tells whose a row is among a few documents, of the key if one there does: it holds the document's id, or
-        the last variable of its path (see `document_value`)."""
+        """The column that shows which of a few documents a row belongs to; if possible one of the key. It holds the document's
+        id, or the last variable of its path (see `document_value`)."""
         last = {t.variables[-1] if t.variables else None for t in self.templates}
-        found = [
+        candidates = [
             c
             for c in self.columns
             if (isinstance(c.origin, DocumentId) and not any(t.ids[-1].is_literal for t in self.templates))
             or (isinstance(c.origin, Segment) and last == {c.origin.variable})
         ]
-        in_key = [c for c in found if c.role == "key"]
-        return next((c for c in [*in_key, *found] if isinstance(c.origin, DocumentId) or self._tells(c)), None)
+        in_key = [c for c in candidates if c.role == "key"]
+        return next((c for c in [*in_key, *candidates] if isinstance(c.origin, DocumentId) or self._tells(c)), None)
 
     def _tells(self, column: Column) -> bool:
-        """Whether a variable tells a document from others: alone, or with the others of its id, all of which the key has."""
+        """Whether a variable identifies a document: alone, or with the other variables of its id, if the key has them all."""
         held = {c.origin.variable for c in self.key if isinstance(c.origin, Segment)}
         ids = [next(p for p in reversed(t.ids) if p.variables) for t in self.templates]
         return all(len(p.variables) == 1 or (self.keyed_by_path and held >= set(p.variables)) for p in ids)
 
     def document_value(self, path: str) -> str | None:
-        """What `document_column` holds in the rows of a document. None: the path has no such value."""
+        """The value of `document_column` in a document's rows; None if its id can't be split."""
         assert self.document_column is not None
         if self.is_plain or isinstance(self.document_column.origin, DocumentId):
             return path.rsplit("/", 1)[-1]
@@ -198,13 +200,13 @@ class Declaration:
 
     @cached_property
     def entries_are_ids(self) -> tuple[bool, ...]:
-        """Of each column that tells entries apart whether it names documents of another collection."""
+        """For each of `entry_columns`, whether it holds ids of another collection's documents."""
         named = [c.origin for c in self.columns if c.references is not None]
-        return tuple(told.origin in named for told in self.entry_columns)
+        return tuple(column.origin in named for column in self.entry_columns)
 
     @cached_property
     def parts_of_entries(self) -> tuple[EntryOrigin, ...]:
-        """What its columns and its condition look at of an entry."""
+        """The origins in an entry that its columns and its condition look at."""
         origins = [c.origin for c in self.columns] + [w for w in self._looked_at if isinstance(w, Origin)]
         return tuple(part for origin in origins for part in entry_parts(origin))
 
@@ -214,17 +216,17 @@ class Declaration:
 
     @cached_property
     def _looked_at(self) -> tuple[FieldPath | Origin, ...]:
-        """What its condition looks at."""
+        """The fields and origins that its condition looks at."""
         return () if self.where is None else tuple(conditions.looked_at(self.where))
 
     @cached_property
     def conditions(self) -> tuple[Condition | None, Condition | None]:
-        """What a document must hold, and what each of its entries must hold besides, to have a row."""
+        """The conditions that a document must meet, and each of its entries too, to have a row."""
         return conditions.split(self.where, lambda what: isinstance(what, Origin) and any(entry_parts(what)))
 
     @cached_property
     def key_is_ids(self) -> tuple[bool, ...]:
-        """Of each key column whether it holds documents' ids, which may be told to people; else it holds content."""
+        """For each key column, whether it holds ids, which may be shown to people; otherwise it holds content."""
         return tuple(
             c.references is not None
             or isinstance(c.origin, EntryIndex)
@@ -234,15 +236,15 @@ class Declaration:
 
     @cached_property
     def fingerprinted(self) -> tuple[Column, ...]:
-        """The columns that tell whether a difference is still the same one: what is compared, but for the times of
-        writing, which counters move all day."""
+        """The columns that show whether a difference is still the same one: compared ones, without times of writing, which
+        counters move all day."""
         return tuple(
             c for c in self.columns if c.role == "key" or (c.role == "compared" and not self._is_time_of_writing(c))
         )
 
     @cached_property
     def fields(self) -> tuple[FieldPath, ...]:
-        """The document fields that the columns need: what a query selects."""
+        """The document fields that the columns, entries and condition need; a query selects these."""
         paths: list[FieldPath] = []
         if self.entries is not None:
             paths += entries.read_for(self.entries)
@@ -256,7 +258,7 @@ class Declaration:
         return next(c for c in self.columns if c.name == name)
 
     def match(self, path: str) -> dict[str, str] | None:
-        """The variables of the path, or None for a stray, and for a path whose ids can't be split."""
+        """The variables of the path; None for a stray, and for a path whose ids can't be split."""
         segments = path.split("/")
         for template in self.templates:
             variables = template.match(segments)
@@ -265,9 +267,9 @@ class Declaration:
         return None
 
     def template_of(self, segments: Sequence[str]) -> Template | None:
-        """The template that a path is of, even if its ids can't be split. None: a stray."""
+        """The template that a path belongs to, even if its ids can't be split. None: a stray."""
         return next((t for t in self.templates if t.fits(segments)), None)
 
     def has(self, path: str) -> bool:
-        """Whether a document at this path is one of the collection's, even if it has no variables; else it is a stray."""
+        """Whether a document at this path belongs to the collection, even if its ids can't be split; else it is a stray."""
         return self.template_of(path.split("/")) is not None

@@ -1,6 +1,6 @@
-"""What a collection can't be by itself: its paths, keys, check fields, entries, condition and share. Refused at import.
+"""Checks of one collection: paths, keys, check fields, entries, condition and share. Faults are raised at import.
 
-What it can't be beside others is in catalog_checks.py.
+Checks against other collections are in catalog_checks.py.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dualwrite.model.origins import (
 
 
 def check_share(declared: Declaration) -> None:
+    """Raises CatalogError if `rows` is malformed; called before anything else uses it."""
     if (fault := share.fault(declared.rows)) is not None:
         refuse(
             declared,
@@ -40,6 +41,7 @@ def check_share(declared: Declaration) -> None:
 
 
 def check(declared: Declaration) -> None:
+    """Raises CatalogError for the first rule that a collection breaks."""
     _check_paths(declared)
     _check_key(declared)
     for column in declared.columns:
@@ -76,7 +78,7 @@ def _check_paths(declared: Declaration) -> None:
             "Declare the others as collections of their own.",
         )
     if (pair := templates.overlapping(declared.templates)) is not None:
-        rule, remedy = "A document is of one path", "Remove one, or let their ids begin or end with different texts."
+        rule, remedy = "A document matches one path", "Remove one, or let their ids begin or end with different texts."
         refuse(declared, "paths-overlap", rule, f"{pair[0].text!r} and {pair[1].text!r}", remedy)
 
 
@@ -181,7 +183,7 @@ def _check_check_fields(declared: Declaration) -> None:
             refuse(declared, "check-field-twice", rule, f"check_fields names {field_path!r} twice", remedy)
     for check in declared.checks:
         if (fault := check.fault()) is not None:
-            rule = "The format of a check field goes back to what documents hold, in the order of time"
+            rule = "The format of a check field writes an instant as documents hold it, in the order of time"
             refuse(declared, "check-format-not-reversible", rule, f"Check({check.field!r}): {fault}",
                 "Use iso_time, epoch_seconds, epoch_milliseconds or a Conversion with back= and ordered=True; or take the field "
                 "out of check_fields: without one, the collection is read whole each time.",
@@ -202,7 +204,7 @@ def _check_where(declared: Declaration, where: Condition) -> None:
         if isinstance(what, str | tuple):
             check_field_path(declared, what, "where=")
         elif isinstance(what, Origin) and not isinstance(what, Constant | CreateTime | WholeDocument):
-            # As a column's: an entry's part needs entries, a segment a variable of the paths.
+            # The rules of a column's origin apply: an entry's part needs entries, a segment a variable of the paths.
             check_column(declared, Column("where=", "insert_only", what))
         else:
             remedy = "Name a field's path, or an origin such as EntryValue() or Field(...) >> lower."
@@ -226,19 +228,19 @@ def _check_rows(declared: Declaration) -> None:
 
 
 def _check_entries(declared: Declaration, listed: Entries) -> None:
-    """Whether a row leads back to its document, and there to its entry."""
+    """Checks that a row leads back to its document, and to its entry there."""
     if isinstance(listed, ComputedEntries):
         if (fault := entries.fault(listed)) is not None:
             refuse(declared, "entries-not-computable", *fault)
         for named in listed.paths:
-            if isinstance(named, Origin):  # as a column's: a segment is a variable of the paths
+            if isinstance(named, Origin):  # the rules of a column's origin apply
                 check_column(declared, Column("entries=", "insert_only", named))
-    told = declared.entry_columns
-    if not told:
+    key = declared.entry_columns
+    if not key:
         refuse(
             declared,
             "entry-key-missing",
-            "The key tells an entry from the others of its document",
+            "The key identifies an entry among those of its document",
             "no key column comes from the entry",
             "Give the role key to a column of EntryKey(), EntryIndex() or EntryField(...).",
         )
@@ -259,7 +261,7 @@ def _check_entries(declared: Declaration, listed: Entries) -> None:
             "EntryIndex()",
             "Use EntryKey(), or EntryField(...).",
         )
-    itself = next((c for c in told if isinstance(c.origin, EntryKey)), None)
+    itself = next((c for c in key if isinstance(c.origin, EntryKey)), None)
     if declared.entries_are_maps and not isinstance(listed, MapEntries) and itself is not None:
         rule = "An array's element is a text, which is the key, or a map, which has fields"
         refuse(
@@ -272,5 +274,5 @@ def _check_entries(declared: Declaration, listed: Entries) -> None:
 
 
 def _last_id(declared: Declaration) -> tuple[str, ...]:
-    """The variables of the last id of its path that has any."""
+    """The variables of the last id in its path that has any."""
     return next((p.variables for p in reversed(declared.templates[0].ids) if p.variables), ())

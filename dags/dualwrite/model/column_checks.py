@@ -1,4 +1,4 @@
-"""What a column can't be beside its collection's paths, entries and check fields. Refused at import."""
+"""Checks of a column against its collection's paths, entries and check fields. Faults are raised at import."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ from dualwrite.model.references import Parent
 
 
 def refuse(declared: Declaration, code: str, rule: str, place: str, remedy: str) -> NoReturn:
+    """Raises CatalogError with these, the collection and the file."""
     raise CatalogError(
         f"{rule}: {place} of collection {declared.name!r} in {settings.catalog_file()}. {remedy}", code=code
     )
@@ -60,7 +61,7 @@ _ABSENT: dict[Type, tuple[type, ...]] = {"text": (str,), "integer": (int,), "num
 
 
 def _absent_fits(column: Column) -> bool:
-    """Whether `absent` is a value that a document's field of this column could have."""
+    """Whether `absent` is a value that a field of this column's type could have."""
     value: object = column.absent
     if column.type in ("json", "array"):
         kinds = (dict, list) if column.type == "json" else (list,)
@@ -109,7 +110,7 @@ def check_column(declared: Declaration, column: Column) -> None:
 
 
 def _check_parts(declared: Declaration, column: Column, place: str) -> None:
-    """The origin, and those within it, beside the collection's paths and entries."""
+    """Checks the origin, and those within it, against the collection's paths and entries."""
     for part in within(column.origin):
         _check_part(declared, part, place)
     parts = list(entry_parts(column.origin))
@@ -125,7 +126,7 @@ def _check_parts(declared: Declaration, column: Column, place: str) -> None:
         refuse(
             declared,
             "array-element-without-value",
-            "Array elements have no value beside themselves",
+            "Only a map's entries have EntryValue",
             place,
             "Use EntryKey.",
         )
@@ -138,7 +139,7 @@ def _check_parts(declared: Declaration, column: Column, place: str) -> None:
 
 
 def _check_time(declared: Declaration, column: Column, place: str) -> None:
-    """A check field holds instants, and a column takes it as one."""
+    """Checks that a column reads a check field with the type and format that the check field has."""
     origin: Origin | None = column.origin
     while isinstance(origin, Field):
         check = next((c for c in declared.checks if c.field == origin.path), None)
@@ -169,7 +170,7 @@ def _check_absent(declared: Declaration, column: Column, place: str) -> None:
             remedy = "Write a Python dict or list: absent={} is an empty object, absent='{}' would be a string."
         elif column.type == "timestamp":
             rule = "A timestamp column has no absent: it would be the same moment for all documents"
-            remedy = "Remove it. An absent field stays null, or its document is rejected where the column is required."
+            remedy = "Remove it. An absent field stays null, or its document is rejected if the column is required."
         refuse(declared, "absent-does-not-fit", rule, f"{place} has absent={column.absent!r}", remedy)
 
 
@@ -193,7 +194,7 @@ def _check_reference(declared: Declaration, column: Column, place: str) -> None:
         refuse(
             declared,
             "when-gone-unknown",
-            "What the end of a referenced document means is one of " + ", ".join(WHEN_GONE),
+            "when_gone is one of " + ", ".join(WHEN_GONE),
             f"{place} has {column.when_gone!r}",
             "Choose one, or leave it to the live foreign key.",
         )
@@ -201,7 +202,7 @@ def _check_reference(declared: Declaration, column: Column, place: str) -> None:
         refuse(
             declared,
             "when-gone-without-reference",
-            "Only a reference can be to what is gone",
+            "Only a reference has when_gone",
             f"{place} has when_gone=",
             "Remove it.",
         )
@@ -230,7 +231,7 @@ def _check_key(declared: Declaration, column: Column, place: str) -> None:
 
 
 def _check_part(declared: Declaration, part: Origin, place: str) -> None:
-    """What an origin can't be, wherever it stands."""
+    """Checks an origin, wherever it stands."""
     if isinstance(part, Segment):
         for template in declared.templates:
             if part.variable not in template.variables:
@@ -245,11 +246,11 @@ def _check_part(declared: Declaration, part: Origin, place: str) -> None:
                 )
     fixed = {t.segments[-1] if t.ids[-1].is_literal else None for t in declared.templates}
     if isinstance(part, DocumentId) and len(fixed) == 1 and None not in fixed:
-        remedy = f"Write Constant({fixed.pop()!r}), or the Segment of a variable, which tells whose document it is."
+        remedy = f"Write Constant({fixed.pop()!r}), or the Segment of a variable, which identifies the document."
         refuse(
             declared,
             "document-id-constant",
-            "A document id is the same for all documents of a path that ends in a text",
+            "All documents of a path that ends in a text have one document id",
             place,
             remedy,
         )
@@ -270,22 +271,21 @@ def _check_part(declared: Declaration, part: Origin, place: str) -> None:
             "computed-not-callable",
             rule,
             f"{place}: {fault}",
-            "Correct the function, or what Computed names.",
+            "Correct the function, or the values that Computed names.",
         )
 
 
 def _check_origin(declared: Declaration, column: Column) -> None:
-    """What a column's origin can't be, by its role and beside other settings."""
+    """Checks a column's origin against its role and other settings."""
     place, origin = f"column {column.name!r}", column.origin
-    # An entry may be converted: it is looked for among all entries of its document.
-    # What comes from the path is looked for among all names.
+    # Converted entries are searched for among all entries of their document, converted ids among all names.
     is_told = isinstance(column.source, EntryOrigin | DocumentId | DocumentPath | Segment)
     if isinstance(origin, Converted | FirstOf | Computed | WholeDocument) and column.role == "key" and not is_told:
         refuse(
             declared,
             "key-not-traceable",
-            "A key is made of the path or an entry, converted or not, or is a field or a constant as it is: of another, only a read of "
-            "all documents' fields, for each row, would tell whose it is",
+            "A key comes from the path or an entry, converted or not, or is an unconverted field or a constant: for any other key, only "
+            "a read of all documents' fields, for each row, would show which document owns it",
             f"{place} has {type(origin).__name__}",
             "Choose another key.",
         )
@@ -304,7 +304,7 @@ def _check_origin(declared: Declaration, column: Column) -> None:
             refuse(
                 declared,
                 "stand-in-inside",
-                "A stand-in is never compared, so it can't be converted or chosen",
+                "A stand-in is never compared, so it can't be converted or be one of several",
                 f"{place} has otherwise=",
                 "Use FirstOf(Field(...), Field(...)).",
             )

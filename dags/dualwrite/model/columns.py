@@ -20,12 +20,12 @@ TYPES = get_args(DocumentType)
 class Column:
     """One column of the target table. Columns that are not declared are left to their defaults and never looked at.
 
-    `type` is what the *document* holds, or what a conversion makes of it, which tells it; the column's own type in the target is
-    read from there. `required` says the column is NOT NULL: a document without a value for it is rejected. `absent` is the value
-    that an absent or null field becomes (compared, because the first export wrote it): a dict or a list for JSON. A timestamp
-    can have none. `references` names the collection whose row must exist first (a foreign key), as a name or a `Parent`. `when_gone` says what that
-    document's end means for the row: `row_goes`, or the column is `null` from then on; None: what the live foreign key says
-    (ON DELETE SET NULL is `null`).
+    `type` is the type of the *document's* value, or of a conversion's result (then it needn't be declared); the column's own type
+    is read from the target. `required`: the column is NOT NULL, so a document without a value for it is rejected. `absent`: the
+    value that an absent or null field becomes (compared, because the first export wrote it), a dict or a list for JSON; a
+    timestamp can have none. `references`: the collection whose row must exist first (a foreign key), as a name or a `Parent`.
+    `when_gone`: what happens if that document is gone: `row_goes`, or the column becomes `null`; None: as the live foreign key
+    has it (ON DELETE SET NULL is `null`).
     """
 
     name: str
@@ -37,37 +37,38 @@ class Column:
     references: str | Parent | None = None
     when_gone: Literal["row_goes", "null"] | None = None
     read: LiveType | None = None
-    """Not declared: what the target said that the column is (see `Catalog.with_live`)."""
+    """Not declared: the column's type in the target (see `Catalog.with_live`)."""
     via: Via | None = None
-    """Not declared: through which row it gets its value, if that isn't what the document names (see `Catalog`)."""
+    """Not declared: the row through which it gets its value, if that isn't the id that the document names (see `Catalog`)."""
 
     def __post_init__(self) -> None:
-        told = type_told_by(self.origin)
+        only = type_told_by(self.origin)
         if self.role == "key" and isinstance(self.origin, EntryIndex):
-            told = None  # keys are known by their text
-        if told is not None and self.type == "text":
-            object.__setattr__(self, "type", told)
+            only = None  # a key is compared by its text
+        if only is not None and self.type == "text":
+            object.__setattr__(self, "type", only)
 
     @property
     def live(self) -> LiveType:
-        """What the column is in the target; what the catalog makes it look like until the target was asked."""
+        """The column's type in the target; until that was read, the usual type for `type`."""
         return self.read or DEFAULT[self.type]
 
     late: bool = False
-    """Not declared: null until the row is there that it refers to, because that one may need this one first (see `Catalog`)."""
+    """Not declared: the column stays null until the row that it refers to is there, because that may need this row first (see
+    `Catalog`)."""
 
     beside: tuple[str, ...] = ()
-    """Not declared: the columns that refer to the same row together, itself included, in the order of that one's key; empty if it
-    does so alone."""
+    """Not declared: the columns, itself included, that together refer to one row, in the order of its key; empty if it refers
+    alone."""
 
     @property
     def named(self) -> LiveType:
-        """The type of what the document names: the column's own, or that of the referenced row's key."""
+        """The type of the id that the document names: the column's own, or that of the referenced row's key."""
         return self.live if self.via is None else self.via.key.named
 
     @property
     def parent(self) -> Parent:
-        """What it references; only of a column that does."""
+        """The collection that it references. Only for a column with `references`."""
         assert self.references is not None
         return Parent(self.references) if isinstance(self.references, str) else self.references
 
@@ -78,22 +79,22 @@ class Column:
 
     @property
     def of_reference(self) -> bool:
-        """Whether its value is a Firestore reference, which says the whole path of what it names."""
+        """Whether its value is a Firestore reference, which has the whole path of the document that it names."""
         return isinstance(self.origin, Converted) and self.origin.conversion.of_reference
 
     @property
     def may_become_null(self) -> bool:
-        """Whether a row could stay without what the column refers to."""
+        """Whether a row could stay, with a null in this column, if the document that it refers to is gone."""
         return self.references is not None and not self.required and self.role != "key" and self.when_gone != "row_goes"
 
 
 @dataclass(frozen=True, slots=True)
 class Via:
-    """Through which row a column gets what it holds: the value of `holds` in the row of `table` (schema, name) whose `key` is
-    what the document names. The key may be held itself."""
+    """The row through which a column gets its value: the value of `holds` in the row of `table` (schema, name) whose `key` is
+    the id that the document names. That key column may have a Via of its own."""
 
     table: tuple[str, str]
     key: Column
     holds: str
     share: tuple[tuple[Column, share.Value], ...] = ()
-    """Of the table: the columns that tell the referenced collection's rows from others, with their values."""
+    """The columns of the table that separate the referenced collection's rows from others, with their values."""

@@ -1,7 +1,7 @@
-"""Pure: the list of entries that a person's function makes of a document, or why that document has none that anybody could trust.
+"""Pure: the entries that a person's function computes from a document, or why its result can't be trusted.
 
-The function is a stranger: it may raise, return anything, or return something else each time. Whatever it does costs its document
-alone, and no message holds what it returned: names of fields in there may be content too.
+The function may raise, return anything, or return something else each time. Such a fault rejects this document only, and no
+message quotes the result: names of fields in it may be content too.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ List = Callable[[Sequence[str], Mapping[str, Value], Any], list[Value]]
 
 
 def compile_list(collection: Collection, entries: ComputedEntries, template: Template, look: Look) -> List:
-    """The way from a document on one of the collection's paths to its entries."""
+    """From a document on one of the collection's paths to its entries."""
     call = compile_function(entries.function, entries.paths, template, look)
     known = _known_fields(collection)
     begins = f"not_computed: {name_of(entries)} of entries ({computed_of(entries.paths)})"
 
     def made(segments: Sequence[str], fields: Mapping[str, Value], of: Any) -> list[Value]:
         try:
-            found, again = call(segments, fields, of), call(segments, fields, of)
+            once, again = call(segments, fields, of), call(segments, fields, of)
         except Refused as refused:
             raise Refused(refused.args[0].replace("{}", f"entries ({computed_of(entries.paths)})", 1)) from None
-        fault = _fault(found, known)
-        if fault is None and not are_equal(found, again):
+        fault = _fault(once, known)
+        if fault is None and not are_equal(once, again):
             fault = "makes two lists of one document: it must depend on nothing but its arguments"
         if fault is not None:
             raise Refused(f"{begins} {fault}")
-        return list(found) if isinstance(found, list | tuple) else []
+        return list(once) if isinstance(once, list | tuple) else []
 
     return made
 
@@ -47,16 +47,16 @@ def _known_fields(collection: Collection) -> frozenset[str] | None:
     return frozenset(part.names[0] for part in collection.parts_of_entries if isinstance(part, EntryField))
 
 
-def _fault(found: object, known: frozenset[str] | None) -> str | None:
-    """What is wrong with what a function returned."""
-    if found is None:
+def _fault(result: object, known: frozenset[str] | None) -> str | None:
+    """The fault of a function's result; None if it has none."""
+    if result is None:
         return None
-    if not isinstance(found, list | tuple):
-        return f"returns {type_name(found)}, a list is expected"  # type: ignore[arg-type]
-    if len(found) > MOST_COMPUTED:
+    if not isinstance(result, list | tuple):
+        return f"returns {type_name(result)}, a list is expected"  # type: ignore[arg-type]
+    if len(result) > MOST_COMPUTED:
         return f"returns more than {MOST_COMPUTED:,} entries"
     if known is not None:
-        for entry in found:
+        for entry in result:
             if isinstance(entry, dict) and not entry.keys() <= known:
                 number = len(entry.keys() - known)
                 return f"returns an entry with {number} field{'' if number == 1 else 's'} that no column takes"

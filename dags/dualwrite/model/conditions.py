@@ -4,8 +4,8 @@
     where=AllOf(Absent("deletedAt"), Is("status", "active", "paused"))
     where=Is(EntryValue(), True)  # of a map {tag: true}
 
-What is looked at is named by a field's path, or by an origin. What a condition can't judge (a text that would have to be true or
-false) is rejected, never taken for false.
+A condition looks at a field, by its path, or at an origin. A value that it can't judge (a text where true or false is expected)
+is rejected, never taken for false.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Absent:
 
 @dataclass(frozen=True, slots=True, init=False)
 class Is:
-    """The value is one of these, texts, numbers or booleans: `Is("status", "active", "paused")`. One that is absent is none of
-    them; one of another type can't be judged."""
+    """The value is one of these texts, numbers or booleans: `Is("status", "active", "paused")`. An absent value is none of
+    them; a value of another type can't be judged."""
 
     what: What
     values: tuple[str | int | float | bool, ...]
@@ -45,6 +45,8 @@ class Is:
 
 @dataclass(frozen=True, slots=True)
 class Not:
+    """The condition doesn't hold."""
+
     condition: Condition
 
 
@@ -71,12 +73,12 @@ class AnyOf:
 Condition = Absent | Is | Not | AllOf | AnyOf
 
 Holds = Callable[[Sequence[str], Any, Any], bool]
-"""Whether a document, or an entry, holds a condition. The arguments are those of a column's way (cells.py). Raises Refused."""
+"""Whether a document, or an entry, meets a condition. The arguments are those of cells.Make, without the marks. Raises Refused."""
 Find = Callable[[Sequence[str], Any, Any], Any]
 
 
 def looked_at(condition: Condition) -> Iterator[What]:
-    """What a condition looks at."""
+    """The fields and origins that a condition looks at."""
     match condition:
         case Absent(what=what) | Is(what=what):
             yield what
@@ -90,7 +92,7 @@ def looked_at(condition: Condition) -> Iterator[What]:
 def split(
     condition: Condition | None, is_of_entry: Callable[[What], bool]
 ) -> tuple[Condition | None, Condition | None]:
-    """The condition in two that must both hold: what the document alone tells, and the rest, which its entries tell."""
+    """The condition as two that must both hold: one on the document alone, and one on each of its entries."""
     parts = _conjuncts(condition)
     of_entry = [any(map(is_of_entry, looked_at(part))) for part in parts]
     return (
@@ -113,15 +115,16 @@ def _all(parts: list[Condition]) -> Condition | None:
     return None if not parts else parts[0] if len(parts) == 1 else AllOf(*parts)
 
 
-def told(condition: Condition, called: Callable[[What], str]) -> str:
-    """A condition in words: `field deletedAt is absent and field status is 'active' or 'paused'`. `called`: what is looked at."""
+def in_words(condition: Condition, called: Callable[[What], str]) -> str:
+    """A condition in words: `field deletedAt is absent and field status is 'active' or 'paused'`. `called` gives the name of a
+    field or an origin."""
     match condition:
         case Absent(what=what):
             return f"{called(what)} is absent"
         case Is(what=what, values=values):
             return f"{called(what)} is {' or '.join(map(repr, values))}"
         case Not(condition=inner):
-            return f"not ({told(inner, called)})"
+            return f"not ({in_words(inner, called)})"
         case AllOf(conditions=parts):
             return " and ".join(_in_brackets(part, called, AnyOf) for part in parts)
         case AnyOf(conditions=parts):
@@ -130,11 +133,11 @@ def told(condition: Condition, called: Callable[[What], str]) -> str:
 
 def _in_brackets(part: Condition, called: Callable[[What], str], inner: type) -> str:
     several = isinstance(part, Is) and len(part.values) > 1
-    return f"({told(part, called)})" if isinstance(part, inner) or several else told(part, called)
+    return f"({in_words(part, called)})" if isinstance(part, inner) or several else in_words(part, called)
 
 
 def fault(condition: object) -> str | None:
-    """Why something is no condition; None where it is one. What it looks at is checked by whoever knows the collection."""
+    """Why something is no condition; None if it is one. The fields and origins in it are checked with the collection."""
     match condition:
         case Absent():
             return None
@@ -149,7 +152,7 @@ def fault(condition: object) -> str | None:
         case AllOf(conditions=parts) | AnyOf(conditions=parts):
             if not parts:
                 return f"{type(condition).__name__} names no condition"
-            return next((found for part in parts if (found := fault(part)) is not None), None)
+            return next((inner_fault for part in parts if (inner_fault := fault(part)) is not None), None)
         case _:
             return f"{type(condition).__name__} is no condition"
 
@@ -158,7 +161,8 @@ def fault(condition: object) -> str | None:
 
 
 def compiled(condition: Condition, way: Callable[[What], tuple[str, Find]]) -> Holds:
-    """`way`: what something that is looked at is called, and the way from a document to its value (None: absent)."""
+    """A function that judges a condition. `way` gives the name of a field or an origin, and the function from a document to
+    its value (None: absent)."""
     match condition:
         case Absent(what=what):
             _, find = way(what)
@@ -201,7 +205,8 @@ def _kind(value: object) -> str:
 
 
 def _each(parts: Sequence[Holds], *, until: bool) -> Holds:
-    """One after the other, until one says `until`. One that can't be judged counts only if no other decides: whichever comes first."""
+    """Judges parts in turn until one is `until`. A part that can't be judged raises only if no other decides, so the order
+    doesn't matter."""
 
     def holds(segments: Sequence[str], fields: Any, of: Any) -> bool:
         refused: Refused | None = None

@@ -1,12 +1,12 @@
-"""How a document's value becomes a column's: pure functions, each a value with a name, joined to an origin by `>>`.
+"""Conversions from a document's value to a column's: pure functions with a name, joined to an origin by `>>`.
 
     Column("created_at", "compared", Field("created") >> iso_time)
     Column("amount", "compared", Field("cents") >> scaled(-2))
     Column("tags", "compared", Field("tags") >> each(trim >> lower))
 
-A conversion gets any value but null. It returns a value of the document types (also null, which is then absent), or raises:
-the document is rejected with the conversion's name. Your own is `Conversion("name", function, "text")`: pure, and without a
-result that depends on anything but its argument.
+A conversion gets any value but null. It returns a value of the document types (null counts as absent), or raises: then the
+document is rejected with the conversion's name. Your own is `Conversion("name", function, "text")`; its result must depend on
+nothing but its argument.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """`convert`: from a document's value to the column's. `type`: what comes out. `back`: from what came out to the value that
-    a document holds, for a field that is asked for in a query (None: it can't be asked for). `ordered`: Firestore orders the
-    documents' values as the column orders its own."""
+    """`convert`: from a document's value to the column's. `type`: of the result. `back`: from a result to the document's value,
+    for a field that queries name (None: they can't). `ordered`: Firestore orders the documents' values as the column orders
+    the results."""
 
     name: str
     convert: Callable[[Any], Any]
@@ -40,7 +40,7 @@ class Conversion:
     back: Callable[[Any], Any] | None = None
     ordered: bool = False
     of_reference: bool = False
-    """Takes nothing but references, so the whole path of what they lead to is known."""
+    """It takes only references, so the whole path of the named document is known."""
 
     def __rshift__(self, after: Conversion) -> Conversion:
         """This one, then another."""
@@ -53,8 +53,8 @@ class Conversion:
                 return first_back(second_back(value))
 
         def convert(value: Any) -> Any:
-            found = first.convert(value)
-            return None if found is None else second.convert(found)
+            between = first.convert(value)
+            return None if between is None else second.convert(between)
 
         name = f"{first.name} >> {second.name}"
         return Conversion(name, convert, second.type, back, first.ordered and second.ordered, first.of_reference)
@@ -70,10 +70,10 @@ def _is(value: Any, *types: type) -> Any:
 
 
 def _iso_time(value: Any) -> datetime:
-    found = datetime.fromisoformat(_is(value, str))
-    if found.tzinfo is None:
+    moment = datetime.fromisoformat(_is(value, str))
+    if moment.tzinfo is None:
         raise ValueError("no offset")
-    return found.astimezone(UTC)
+    return moment.astimezone(UTC)
 
 
 def _iso_text(value: datetime) -> str:
@@ -89,13 +89,13 @@ def _http_date(value: Any) -> datetime:
 
 
 def _timestamp_map(value: Any) -> datetime:
-    found = {name.removeprefix("_"): part for name, part in _is(value, dict).items()}
-    return _EPOCH + timedelta(seconds=_is(found["seconds"], int), microseconds=_is(found["nanoseconds"], int) // 1000)
+    parts = {name.removeprefix("_"): part for name, part in _is(value, dict).items()}
+    return _EPOCH + timedelta(seconds=_is(parts["seconds"], int), microseconds=_is(parts["nanoseconds"], int) // 1000)
 
 
 iso_time = Conversion("iso_time", _iso_time, "timestamp", _iso_text, ordered=True)
-"""`2026-01-15T12:52:00.000Z`, or with another offset; one without an offset is refused. As a check field, all must be written as
-JavaScript's toISOString does."""
+"""`2026-01-15T12:52:00.000Z`, or with another offset; a time without an offset is refused. In a check field, all must be as
+JavaScript's toISOString writes them."""
 http_date = Conversion("http_date", _http_date, "timestamp")
 """`Thu, 15 Jan 2026 12:52:00 GMT`"""
 epoch_seconds = Conversion("epoch_seconds", _epoch, "timestamp", lambda v: (v - _EPOCH).total_seconds(), ordered=True)
@@ -120,7 +120,7 @@ def _path(value: Any) -> str:
 
 
 def segment(index: int) -> Conversion:
-    """A segment of a reference's path: `tenants/t1/users/u1` has t1 at 1 and u1 at -1."""
+    """A segment of a reference's path: in `tenants/t1/users/u1`, 1 is t1 and -1 is u1."""
     return Conversion(f"segment({index})", lambda value: _path(value).split("/")[index], "text", of_reference=True)
 
 
@@ -151,19 +151,19 @@ def _number(value: Any) -> Decimal:
         if not _NUMBER.fullmatch(value.strip()):
             raise ValueError("no number")
         return Decimal(value.strip())
-    found = Decimal(repr(_is(value, int, float)))
-    if not found.is_finite():
+    exact = Decimal(repr(_is(value, int, float)))
+    if not exact.is_finite():
         raise ValueError("not finite")
-    return found
+    return exact
 
 
 def _integer(value: Any) -> int:
     if isinstance(value, str) and not _INTEGER.fullmatch(value.strip()):
         raise ValueError("no integer")
-    found = _number(value)
-    if found != found.to_integral_value():
+    exact = _number(value)
+    if exact != exact.to_integral_value():
         raise ValueError("not whole")
-    return int(found)
+    return int(exact)
 
 
 _TRUTHS = {"true": True, "false": False, "1": True, "0": False}
@@ -188,13 +188,13 @@ integer = Conversion("integer", _integer, "integer")
 number = Conversion("number", _number, "numeric")
 """Numbers, also written as text."""
 boolean = Conversion("boolean", _boolean, "boolean")
-"""true and false, also as text or as 1 and 0."""
+"""true and false, also written as text or as 1 and 0."""
 text = Conversion("text", _text, "text")
 """Numbers and booleans as text, as JavaScript's String() writes them."""
 
 
 def scaled(power: int) -> Conversion:
-    """A number times ten to this power, exactly: `scaled(-2)` makes dollars of cents."""
+    """A number times ten to this power, exactly: `scaled(-2)` turns cents into dollars."""
     return Conversion(f"scaled({power})", lambda value: _number(value).scaleb(power), "numeric")
 
 
@@ -206,24 +206,24 @@ null_if_empty = Conversion("null_if_empty", lambda value: _is(value, str) or Non
 
 
 def part(form: str, variable: str) -> Conversion:
-    """A part of an id that a field holds, which has the form of an id in a path: `part("{user}_{product}", "product")`. An id that
-    can't be split in just one way is refused."""
+    """A part of an id in a field, by a pattern as in a path: `part("{user}_{product}", "product")`. An id that can't be split in
+    exactly one way is refused. Raises ValueError if the pattern has no such variable."""
     pattern = parsed(form)
     if variable not in pattern.variables:
         raise ValueError(f"part({form!r}) names {variable}: choose from {', '.join(pattern.variables)}")
     index = pattern.variables.index(variable)
 
     def convert(value: Any) -> str:
-        found = pattern.split(value) if pattern.fits(_is(value, str)) else Unsplit.NOT_OF_FORM
-        if isinstance(found, Unsplit):
-            raise ValueError(found.value)  # noqa: TRY004 - the value is wrong, not its type
-        return found[index]
+        parts = pattern.split(value) if pattern.fits(_is(value, str)) else Unsplit.NOT_OF_FORM
+        if isinstance(parts, Unsplit):
+            raise ValueError(parts.value)  # noqa: TRY004 - the value is wrong, not its type
+        return parts[index]
 
     return Conversion(f"part({form!r}, {variable!r})", convert, "text")
 
 
 def one_of(values: Mapping[Any, Any], type: DocumentType = "text") -> Conversion:  # noqa: A002 - the word of a catalog
-    """A value for each that may occur: `one_of({"CANCELLED": "canceled", "canceled": "canceled"})`. Any other is refused."""
+    """A result for each possible value: `one_of({"CANCELLED": "canceled", "canceled": "canceled"})`. Others are refused."""
     known = dict(values)
 
     def named(value: Any) -> Any:
@@ -237,9 +237,9 @@ def one_of(values: Mapping[Any, Any], type: DocumentType = "text") -> Conversion
 # --- arrays, maps, JSON -----------------------------------------------------------------------------------------------
 
 count = Conversion("count", lambda value: len(_is(value, list, dict)), "integer")
-"""How many elements or entries."""
+"""The number of an array's elements or a map's entries."""
 first = Conversion("first", lambda value: next(iter(_is(value, list)), None), "text")
-"""The first element; null of none."""
+"""The first element; null if there is none."""
 array = Conversion("array", lambda value: list(_is(value, list)), "array")
 """An array of strings, numbers or booleans, for a column of an array type."""
 

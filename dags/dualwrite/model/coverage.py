@@ -1,6 +1,7 @@
-"""Pure: which columns of a collection's table are compared, and which nobody looks at.
+"""Pure: which columns of a collection's table are compared, and which aren't.
 
-*Verified* says that the compared columns are equal. What a catalog leaves out is named, so that nobody takes it for more.
+*Verified* means that the compared columns are equal. A report names the columns that the catalog leaves out, so that
+*verified* isn't taken for more.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from dualwrite.model.cells import condition_told
+from dualwrite.model.cells import condition_in_words
 from dualwrite.model.declaration import Collection
 from dualwrite.model.render import Block, Items
 from dualwrite.model.run_report import CoverageResult
@@ -17,8 +18,8 @@ from dualwrite.model.run_report import CoverageResult
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Of one collection's table, as it is in the target now. `undeclared`: columns that the catalog doesn't name, of which
-    `made` are made by Postgres itself (generated). `uncompared`: declared columns and the role that keeps them from it."""
+    """The coverage of one collection's table as it is in the target now. `undeclared`: columns that the catalog doesn't name, of
+    which Postgres generates `made`. `uncompared`: declared columns with the role because of which they aren't compared."""
 
     collection: str
     compared: int
@@ -44,7 +45,7 @@ class Coverage:
         return cls(collection, given["compared"], tuple(given["undeclared"]), tuple(given["made"]), uncompared)
 
     def sentence(self, *, inserts: bool = False) -> str:
-        """In one line. `inserts`: also what an inserted row gets in the columns that no document fills."""
+        """The coverage in one line. `inserts`: also names the columns in which inserted rows get the table's defaults."""
         left_out = [*self.undeclared, *(f"{name} ({role})" for name, role in self.uncompared)]
         if not left_out:
             return f"all {self.columns} columns are compared"
@@ -56,9 +57,9 @@ class Coverage:
 
 
 def coverage_of(collection: Collection, live: Mapping[str, bool]) -> Coverage:
-    """`live`: the table's columns, and of each whether Postgres makes its value."""
+    """The coverage of a collection. `live`: the table's columns, each with whether Postgres generates it."""
     roles = {c.name: c.role for c in collection.columns if c.name in live}
-    # What tells the collection's rows from others' is compared by each statement.
+    # Each statement compares the columns that separate the collection's rows from others.
     compared = [name for name, role in roles.items() if role in ("key", "compared") or name in collection.rows]
     undeclared = tuple(sorted(set(live) - set(roles)))
     return Coverage(
@@ -71,17 +72,17 @@ def coverage_of(collection: Collection, live: Mapping[str, bool]) -> Coverage:
 
 
 def limits(collection: Collection) -> str:
-    """Which documents (or entries) have rows, and which rows of the table are the collection's; empty: all of them."""
+    """The collection's limits in words: its condition, and its share of the table; empty without either."""
     parts = []
     if collection.where is not None:
-        parts.append(f"only of documents where {condition_told(collection.where)}")
+        parts.append(f"only of documents where {condition_in_words(collection.where)}")
     if collection.rows:
         share = " and ".join(f"{name} = {'null' if v is None else repr(v)}" for name, v in collection.rows.items())
         parts.append(f"of table {collection.table} only where {share}")
     return "; ".join(parts)
 
 
-def described(found: Iterable[Coverage], *, inserts: bool = False) -> list[Block]:
-    """What the catalog leaves out, a line a collection; nothing if it leaves out nothing."""
-    lines = [f"{c.collection}: {c.sentence(inserts=inserts)}." for c in found if c.compared < c.columns]
+def described(covered: Iterable[Coverage], *, inserts: bool = False) -> list[Block]:
+    """A list of the columns that the catalog leaves out, a line a collection; empty if there are none."""
+    lines = [f"{c.collection}: {c.sentence(inserts=inserts)}." for c in covered if c.compared < c.columns]
     return [Items("What the catalog leaves out:", lines)] if lines else []

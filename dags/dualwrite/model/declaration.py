@@ -1,8 +1,8 @@
-"""The words in which a catalog declares collections. What a declaration must pass at import is in column_checks.py,
-collection_checks.py and catalog_checks.py.
+"""The words in which a catalog declares collections. Declarations are checked at import: column_checks.py,
+collection_checks.py, catalog_checks.py.
 
-A `Collection` says where documents live, which table holds their rows, and for each column where its value comes from
-(its origin, see origins.py) and what a difference in it means (its role). Nothing here knows any collection's name.
+A `Collection` declares the documents' paths, the table with their rows, and for each column where its value comes from (its
+origin, see origins.py) and what a difference in it means (its role). Nothing here knows a collection by name.
 """
 
 from __future__ import annotations
@@ -93,17 +93,18 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)  # itself and no other: hashing its columns for each document would cost a fifth
+@dataclass(
+    frozen=True, eq=False
+)  # equal by identity: hashing its columns would take a fifth of the time of each document
 class Collection(Declaration):
-    """One unit of the move: documents of one collection id, and the table that holds their rows.
+    """Documents of one collection id, and the table with their rows. Raises CatalogError if a declaration breaks a rule.
 
-    `paths` are templates such as `boards/{board}/posts/{id}` or `users/{user}/private/profile` (see templates.py); a document of the
-    same collection id on any other path is a stray. `check_fields` are the fields that say when a document was written: a name holds timestamps,
-    `Check("updated", iso_time)` holds times in a format; with none, the
-    collection is read whole every time (for small ones that carry no such field). `written_columns` are the columns
-    that say when a row was written. `unique` lists further unique keys of the table. `entries` makes rows out of
-    a map or an array inside the documents, or of a list that a function makes of them. `where` says which documents, or which of their entries, have a row. `rows` is the
-    collection's share of a table that holds other rows too: columns and their values.
+    `paths`: templates such as `boards/{board}/posts/{id}` or `users/{user}/private/profile` (see templates.py); a document of
+    the same collection id on another path is a stray. `check_fields`: the fields with the time when a document was written, by
+    name if they hold timestamps, as `Check("updated", iso_time)` if they hold another format; without one, the collection is
+    always read whole. `written_columns`: the columns with the time when a row was written. `unique`: further unique keys of the
+    table. `entries`: if rows come from a map or an array in the documents, or from a function's list. `where`: which documents,
+    or which of their entries, have a row. `rows`: the collection's share of a table with other rows too, as columns and values.
     """
 
     def __post_init__(self) -> None:
@@ -114,9 +115,10 @@ class Collection(Declaration):
         check(self)
 
 
-@dataclass(frozen=True, eq=False)  # one is as good as itself: a key of caches
+@dataclass(frozen=True, eq=False)  # equal by identity: it is a key of caches
 class Catalog:
-    """All collections, checked together: references resolve, no cycles, names are unique."""
+    """All collections, checked together: unique names, disjoint shares of tables, references that can be resolved and written
+    in some order. Raises CatalogError."""
 
     collections: tuple[Collection, ...]
     order: tuple[Collection, ...] = field(init=False)
@@ -125,7 +127,7 @@ class Catalog:
     def __post_init__(self) -> None:
         found = {c.name: c for c in self.collections}
         order = checked_order(self.collections)
-        for name in order.names:  # a parent's columns are made before those that get a value through them
+        for name in order.names:  # parents first, because children's columns may get their value through a parent's
             found[name] = with_references(found[name], found, order.late)
         found = {name: found[name] for name in order.names}
         object.__setattr__(self, "collections", tuple(found[c.name] for c in self.collections))
@@ -154,16 +156,16 @@ class Catalog:
         return tuple(c.name for c in self.order if c.selected) or self.names
 
     def with_live(self, types: frozenset[tuple[str, str, LiveType]]) -> Catalog:
-        """The same catalog, whose columns know what they are in the target: (table, column, type). One for each answer, so
-        that what is made of a catalog is made once."""
+        """The catalog with its columns' types in the target, given as (table, column, type). Cached, so that equal types give the
+        same object, and caches by catalog stay valid."""
         return _with_live(self, types)
 
     def children(self, name: str) -> tuple[tuple[Collection, Column], ...]:
-        """The collections whose rows reference this one's, each with the column that does."""
+        """Each collection whose rows reference this one's, with the referencing column."""
         return tuple((c, column) for c in self.order for column in c.references if column.parent.collection == name)
 
     def with_parents(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The named collections and everything that they need first, in an order fit for inserting."""
+        """The named collections and all that they need, directly or not, parents first."""
         wanted: set[str] = set()
         todo = [self[name] for name in names]
         while todo:

@@ -58,7 +58,7 @@ Value = (
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document as it was read: its path below the database root and the fields that were asked for.
+    """One document as it was read: its path below the database root, and the fields that the query selected.
 
     `create_time` and `update_time` are the server's (UTC, microseconds).
     """
@@ -70,9 +70,9 @@ class Document:
 
 
 class Unasked(Enum):
-    """The third answer about a document. It is there (a Document), it is gone (None), or Firestore can't be asked for it.
+    """The third answer about a document: it is there (a Document), it is gone (None), or Firestore can't be asked for it.
 
-    What can't be asked is never taken for gone: nothing is deleted, closed or called explained because of it.
+    UNASKED never counts as gone: nothing is deleted or closed because of it.
     """
 
     UNASKED = "can't be asked"
@@ -83,7 +83,7 @@ Answer = Document | None | Unasked
 
 
 def type_name(value: Value) -> str:
-    """What to call a value's type in a message; never the value itself, which is private."""
+    """The name of a value's type, for a message that must not quote the value."""
     if value is None:
         return "null"
     names: dict[type, str] = {
@@ -106,15 +106,15 @@ _NUMERIC_ID = re.compile(r"__id(-?[1-9][0-9]*)__", re.ASCII)
 
 
 def numeric_id(text: str) -> int | None:
-    """The number of an id such as `__id7__`, which is what imports from Datastore make of a numeric key; None for others."""
-    found = _NUMERIC_ID.fullmatch(text)
-    number = int(found[1]) if found and len(text) <= 26 else None
+    """The number in an id such as `__id7__`, which imports from Datastore make of a numeric key; None for other ids."""
+    match = _NUMERIC_ID.fullmatch(text)
+    number = int(match[1]) if match and len(text) <= 26 else None
     return number if number is not None and -(2**63) <= number < 2**63 else None
 
 
 def is_valid_id(text: str) -> bool:
-    """Whether Firestore allows this as a document's id. Of the reserved `__...__` only numeric ids are allowed.
-    [measured: the emulator refuses to be asked for any other, and takes `____`]"""
+    """Whether Firestore allows this as a document's id. Of the reserved `__...__`, only numeric ids are allowed.
+    [measured: the emulator refuses reads of any other, and accepts `____`]"""
     if text.startswith("__") and text.endswith("__") and len(text) > 4 and numeric_id(text) is None:
         return False
     return bool(text) and "/" not in text and text not in (".", "..") and len(text.encode()) <= 1500

@@ -1,6 +1,6 @@
-"""Where several rows of one document come from: the entries of a map, the elements of an array, or a list that a function makes.
+"""The entries of a document that become rows: those of a map, the elements of an array, or a function's list.
 
-Values only; what they make of a document is in mapping.py.
+Values only; mapping.py maps documents by them.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from typing import Any
 from dualwrite.model.origins import Field, FieldPath, Origin, entry_parts, fields_of, names_of, within
 
 MOST_COMPUTED = 50_000
-"""Entries that a function may make of one document: more than an array of 1 MiB could have."""
+"""Entries that a function may return for one document: more than an array of 1 MiB can have."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapEntries:
-    """Rows come from the entries of a map field, one a key."""
+    """Rows come from the entries of a map field, one for each of its keys."""
 
     field: FieldPath
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayElements:
-    """Rows come from the elements of an array field: one a distinct element (its key is `EntryKey()`), place (`EntryIndex()`), or
-    value of a field (`EntryField("sku")`)."""
+    """Rows come from the elements of an array field: one for each distinct element (keyed by `EntryKey()`), place
+    (`EntryIndex()`), or value of a field (`EntryField("sku")`)."""
 
     field: FieldPath
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class ComputedEntries:
-    """Rows come from a list that a pure Python function makes of some values of the document, as if that were an array field:
-    `ComputedEntries(opening_hours, "hours", DocumentPath())`. A value is named by its field's path or by an origin; it is None
-    where it is absent.
+    """Rows come from a list that a pure Python function computes from some values of the document, as if it were an array field:
+    `ComputedEntries(opening_hours, "hours", DocumentPath())`. A value is named by its field's path or by an origin; an absent
+    value is None.
 
-    The function returns a list of maps or of texts, or None. It may see nothing but its arguments, of which it gets copies of its
-    own. It is called twice for each document: one of which it makes two lists, or for which it raises, is rejected.
+    The function returns a list of maps or of texts, or None. It may depend on nothing but its arguments, which are copies. It is
+    called twice for each document: if it raises, or returns two different lists, the document is rejected.
     """
 
     function: Callable[..., Any]
@@ -54,12 +54,12 @@ Entries = MapEntries | ArrayElements | ComputedEntries
 
 
 def function_name(function: Callable[..., Any]) -> str:
-    """How a person's function is called in a message."""
+    """A function's name in a message."""
     return str(getattr(function, "__name__", "a function"))
 
 
 def name_of(entries: Entries) -> str:
-    """What entries are called in a message and in the label of one without a key."""
+    """The entries' name in a message, and in the label of an entry without a key."""
     if isinstance(entries, ComputedEntries):
         return function_name(entries.function)
     return ".".join(names_of(entries.field))
@@ -72,16 +72,16 @@ def read_for(entries: Entries) -> list[FieldPath]:
     return [path for named in entries.paths for path in (fields_of(named) if isinstance(named, Origin) else [named])]
 
 
-# --- what tells an entry from the others ----------------------------------------------------------------------------
+# --- identifying an entry -------------------------------------------------------------------------------------------
 
 
 def joined(parts: Sequence[str]) -> str:
-    """What tells an entry from the others of its document, as one text: of a key of several columns, each of them."""
+    """The values that identify an entry among those of its document, as one text."""
     return parts[0] if len(parts) == 1 else json.dumps(list(parts), ensure_ascii=False)
 
 
 def split(entry: str, number: int) -> list[str]:
-    """The parts of what `joined` made of so many."""
+    """The values that `joined` made into a text; `number`: how many they are."""
     return [entry] if number == 1 else json.loads(entry)
 
 
@@ -89,7 +89,7 @@ def split(entry: str, number: int) -> list[str]:
 
 
 def fault_of_call(function: Callable[..., Any], number: int) -> str | None:
-    """Why a function can't be called with so many values, for a value of its own each time."""
+    """Why a function can't be called with `number` values and return one; None if it can."""
     if not callable(function):
         return f"{function!r} is no function"
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -100,17 +100,17 @@ def fault_of_call(function: Callable[..., Any], number: int) -> str | None:
         inspect.signature(function).bind(*[None] * number)
     except TypeError:
         return f"{function_name(function)} can't be called with {number} value{'' if number == 1 else 's'}"
-    except ValueError:  # some functions of C don't tell
+    except ValueError:  # some functions written in C have no signature
         return None
     return None
 
 
 def fault(entries: ComputedEntries) -> tuple[str, str, str] | None:
-    """What is wrong with a list that a function makes: the rule, the place, the remedy."""
-    told = fault_of_call(entries.function, len(entries.paths))
-    if told is not None:
+    """The fault of a function's entries as rule, place and remedy; None if there is none."""
+    why = fault_of_call(entries.function, len(entries.paths))
+    if why is not None:
         rule = "Entries are computed by a function that takes as many values as are named and returns a list"
-        return rule, told, "Correct the function, or what ComputedEntries names."
+        return rule, why, "Correct the function, or the values that ComputedEntries names."
     if not entries.paths:
         return "A function computes entries of something", "it gets no value", "Name fields, or WholeDocument()."
     for named in entries.paths:
@@ -118,10 +118,10 @@ def fault(entries: ComputedEntries) -> tuple[str, str, str] | None:
             continue
         if any(entry_parts(named)):
             remedy = "Name fields, or an origin of the whole document."
-            return "Entries are computed before there is one", f"{type(named).__name__} is of an entry", remedy
+            return "Entries are computed from the document", f"{type(named).__name__} comes from an entry", remedy
         if any(isinstance(part, Field) and part.otherwise is not None for part in within(named)):
             rule, remedy = (
-                "A stand-in is never compared, so no row is made of it",
+                "A stand-in is never compared, so no row comes from it",
                 "Use FirstOf(Field(...), Field(...)).",
             )
             return rule, "a field has otherwise=", remedy

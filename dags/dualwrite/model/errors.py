@@ -1,7 +1,7 @@
-"""Every error that this package raises on purpose.
+"""All errors that this package raises on purpose.
 
-A message says three things in plain sentences: the rule that was broken, the place, and the remedy. It never holds a
-document's content: ids, paths, column names and counts only.
+A message says three things in plain sentences: the rule that was broken, the place, and the remedy. It never quotes a
+document's content: only ids, paths, column names and counts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class DualWriteError(Exception):
 
 
 class Refused(Exception):
-    """Inside the model: a value does not fit its column, or its condition. The text names types, never values; `{}` in it stands for
-    the column."""
+    """Inside the model: a value does not fit its column, or its condition. The text names types, never values; `{}` in it
+    stands for the column."""
 
 
 class CatalogError(DualWriteError):
@@ -29,8 +29,8 @@ class CatalogError(DualWriteError):
 
 
 class ParameterError(DualWriteError):
-    """A parameter of a run is refused before anything is read. What was given stands in the message as one line: it may hold
-    line breaks, and a terminal's escape sequences."""
+    """A parameter of a run is refused. The message may quote it, so line breaks and a terminal's escape sequences in it are
+    escaped."""
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
@@ -42,13 +42,13 @@ class PreflightError(DualWriteError):
 
 
 class SourceError(DualWriteError):
-    """Firestore could not be read whole."""
+    """Firestore could not be read completely."""
 
     code = "source-failed"
 
 
 class IncompleteRead(SourceError):
-    """A read delivered another number of documents than Firestore counted at the same instant."""
+    """A read delivered a different number of documents than Firestore counted at the same instant."""
 
     code = "read-incomplete"
 
@@ -60,7 +60,7 @@ class BudgetError(DualWriteError):
 
 
 class TargetError(DualWriteError):
-    """Postgres refused something that isn't one row's fault."""
+    """Postgres refused something that isn't one row's fault, or the target did not hold still or did not end in time."""
 
     code = "target-failed"
 
@@ -76,10 +76,10 @@ class IdentityError(DualWriteError):
 
 
 class BrakeError(DualWriteError):
-    """A repair looks like a disaster and was not begun."""
+    """A repair or an undo may not begin, or not go on: it is too large, too old, or dual-write is off."""
 
 
 class Defect(DualWriteError):
-    """Something that nobody foresaw, stripped of its own words, which may quote a document."""
+    """An unexpected error, without its own words, which may quote a document."""
 
     code = "defect"

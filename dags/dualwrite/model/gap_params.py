@@ -40,7 +40,7 @@ class GapParams(Params):
             "words": [
                 "dry run: examine and report, write nothing",
                 "review: dry run, then wait for an approval, then write",
-                "apply: write what is missing and stale",
+                "apply: write missing and stale rows",
             ]
         },
     )
@@ -49,7 +49,7 @@ class GapParams(Params):
         title="Update stale rows",
         description="Also update rows that differ from their document, besides inserting missing ones.",
     )
-    collections: Collections = Field(description="Parents that they need are added, and named in the report.")
+    collections: Collections = Field(description="Parents that they need are added; the report names them.")
     scope: Literal["window", "all"] = Field(
         "window",
         title="Scope",
@@ -58,7 +58,7 @@ class GapParams(Params):
     )
     since: Instant = Field(
         title="Since (the export's time)",
-        description="The picker's time is of the zone chosen in Airflow. By API or CLI, write the offset from UTC: a time without "
+        description="The picker's time is in the zone chosen in Airflow. By API or CLI, write the offset from UTC: a time without "
         "one is refused, because reading local time as UTC would skip hours of writes.",
     )
     margin_hours: float = Field(
@@ -69,10 +69,12 @@ class GapParams(Params):
         description="Start the window this long before Since. Rows that already match are left alone.",
     )
     until: Instant | None = Field(None, title="Until", description="With an offset from UTC; empty means now.")
-    """Settled in a running run: never later than its beginning, and the same moment in all its tasks."""
+    """Set when a run begins: never later than its beginning, and the same moment in all its tasks."""
     max_billed_reads: MaxBilledReads = None
     excuse: Accepted = Field(
-        (), title="Excuse", description=EACH_DIFFERENCE + "all that an earlier verification left open in it."
+        (),
+        title="Excuse",
+        description=EACH_DIFFERENCE + "all of its differences that an earlier verification left open.",
     )
     excuse_reason: ExcuseReason = None
     page_size: int = Field(
@@ -80,7 +82,7 @@ class GapParams(Params):
         ge=1,
         le=50_000,
         title="Page size (documents)",
-        description="How many documents are compared and written at a time.",
+        description="Documents that are compared and written at a time.",
         json_schema_extra=FINE_TUNING,
     )
     explain_up_to: int | None = Field(
@@ -88,7 +90,7 @@ class GapParams(Params):
         ge=0,
         le=MAX_BILLED_READS,
         title="Explain up to (documents)",
-        description="Larger collections are not verified key by key, and are reported as not proven; empty means that all are, "
+        description="Larger collections are not verified key by key, and are reported as not proven. Empty: all are verified, "
         "at one read for each document.",
         json_schema_extra=FINE_TUNING,
     )
@@ -97,18 +99,18 @@ class GapParams(Params):
         ge=0,
         le=3600,
         title="Grace (seconds)",
-        description="How much later the verification looks again at what differs, because a row may lag its document.",
+        description="How much later the verification looks again at differences, because a row may lag behind its document.",
         json_schema_extra=FINE_TUNING,
     )
     slice_documents: SliceDocuments = 250_000
     max_reads_per_second: MaxReadsPerSecond = None
     max_rows_per_second: MaxRowsPerSecond = None
     added: tuple[str, ...] = Field((), strict=False)
-    """Parents that the selection needs, and that nobody selected."""
+    """Parents that the selection needs and that weren't selected."""
 
     @property
     def most_explained(self) -> float:
-        """How many documents or rows a collection may have to be verified key by key."""
+        """The most documents or rows that a collection may have to be verified key by key."""
         return math.inf if self.explain_up_to is None else self.explain_up_to
 
     @property
@@ -130,8 +132,8 @@ class GapParams(Params):
 
 
 def parse(given: Mapping[str, Any], catalog: Catalog, now: datetime) -> GapParams:
-    """Checks the parameters of a run that begins. Raises ParameterError with the first fault, CatalogError where a collection
-    isn't declared."""
+    """Checks the parameters of a run that begins at `now`, and sets `until` and `added`. Raises ParameterError with the first
+    fault, CatalogError if a collection isn't declared."""
     params = GapParams.checked(given, catalog)
     window = gap_window(params.since, timedelta(hours=params.margin_hours), params.until, now)
     refuse_unknown_collections(params.excuses, catalog.names)

@@ -1,5 +1,5 @@
-"""The shape of what is told of one key: an XCom of a run that names keys, and what the Parity page reads of it. Instants are ISO 8601
-text in UTC. No content of a document or a row."""
+"""The shape of a key's history: an XCom of a run that names keys, which the Parity page reads. Instants are ISO 8601 texts in
+UTC. It holds no content of a document or a row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypedDict
 
 
 class Written(TypedDict):
-    """A write of ours at a key, as the journal has it. `undo`: it took another one back."""
+    """A write of ours at a key, as the journal has it. `undo`: it took another write back."""
 
     at: str
     action: str
@@ -33,7 +33,7 @@ class OpenKey(TypedDict):
 
 
 class KeyHistory(TypedDict):
-    """What is remembered of a key; see runs/history.py. `open`: None if nothing is open there. `written`: the latest first."""
+    """The history of a key; see runs/history.py. `open`: None if nothing is open there. `written`: the latest first."""
 
     collection: str
     key: str

@@ -1,6 +1,7 @@
-"""Pure: the form of a document's id in a path template. `{user}` is any id, `profile` one id, `{user}_{product}` an id of parts.
+"""Pure: the pattern of a document's id in a path template. `{user}` is any id, `profile` one id, `{user}_{product}` an id with
+parts.
 
-An id is split only if that can be done in one way; it is never guessed. `{user:28}` is a part of just 28 characters.
+An id is split only if there is exactly one way to do so. `{user:28}` is a part of exactly 28 characters.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dualwrite.model.documents import is_valid_id
 
 
 class Unsplit(Enum):
-    """Why an id that begins and ends as a pattern does isn't split. The value is told to people."""
+    """Why an id that fits a pattern isn't split. The value is shown to people."""
 
     NOT_OF_FORM = "it has no part for each variable"
     AMBIGUOUS = "it can be split in more than one way"
@@ -24,7 +25,7 @@ class Unsplit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A variable of a pattern. `length`: of just so many characters (code points); None: of one or more."""
+    """A variable of a pattern. `length`: its exact number of characters (code points); None: one or more."""
 
     name: str
     length: int | None = None
@@ -33,12 +34,12 @@ class Part:
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([1-9][0-9]{0,3}))?\}")
 _TEXT = re.compile(r"[^/{}]+")
 _NUMERIC = ("__id", "__")
-"""Around the number of a numeric id, the only reserved ones that a document may have."""
+"""The texts around the number of a numeric id. Other reserved ids aren't allowed."""
 
 
 @dataclass(frozen=True)
 class IdPattern:
-    """Texts and parts in turn, as they stand in an id. Made by `parsed`."""
+    """The texts and parts of an id, in their order. Made by `parsed`."""
 
     text: str
     parts: tuple[str | Part, ...]
@@ -49,35 +50,36 @@ class IdPattern:
 
     @cached_property
     def is_whole(self) -> bool:
-        """Whether it is one variable, which any id is."""
+        """Whether it is one variable, which matches any id."""
         return len(self.parts) == 1 and isinstance(self.parts[0], Part) and self.parts[0].length is None
 
     @cached_property
     def is_literal(self) -> bool:
-        """Whether it is one id."""
+        """Whether it matches only one id."""
         return not self.variables
 
     @cached_property
     def begins(self) -> str:
-        """The text with which each of its ids begins, maybe none."""
+        """The text with which each of its ids begins; may be empty."""
         return self.parts[0] if isinstance(self.parts[0], str) else ""
 
     @cached_property
     def ends(self) -> str:
+        """The text with which each of its ids ends; may be empty."""
         return self.parts[-1] if isinstance(self.parts[-1], str) else ""
 
     def fits(self, text: str) -> bool:
-        """Whether an id is meant by the pattern: it begins and ends with its texts. What doesn't is another document."""
+        """Whether an id belongs to the pattern: it begins and ends with its texts."""
         return text == self.text if self.is_literal else text.startswith(self.begins) and text.endswith(self.ends)
 
     def split(self, text: str) -> tuple[str, ...] | Unsplit:
-        """The values of the variables, in their order; `text` is an id that fits."""
+        """The values of the variables, in their order, or why there are none; `text` is an id that fits."""
         if self.is_whole:
             return (text,)
         first = _placed(self.parts, text)
         if first is None:
             return Unsplit.NOT_OF_FORM
-        # Parts as short as they can be, from the left; and from the right. If they are the same, there is no third way.
+        # The shortest possible parts from the left, and from the right. If both splits are the same, there is no other.
         last = _placed(self._mirrored, text[::-1])
         same = last is not None and first == tuple(value[::-1] for value in reversed(last))
         return first if same else Unsplit.AMBIGUOUS
@@ -91,7 +93,7 @@ class IdPattern:
         return "".join(part if isinstance(part, str) else values[part.name] for part in self.parts)
 
     def could_be(self, text: str, known: Mapping[str, str]) -> bool:
-        """Whether an id that fits could be split so that these variables have these values, be it in one way or in more."""
+        """Whether an id that fits could be split so that these variables have these values, in one way or in more."""
         parts = [p if isinstance(p, str) or p.name not in known else known[p.name] for p in self.parts]
         merged: list[str | Part] = []
         for part in parts:
@@ -103,8 +105,8 @@ class IdPattern:
 
 
 def _placed(parts: Sequence[str | Part], text: str) -> tuple[str, ...] | None:
-    """The values of one split of a text: the parts of no fixed length as short as they can be, from the left. None: there is
-    none. Whatever fixed lengths stand between two of them are looked for together, from where the first may end."""
+    """The values of one split of a text, with parts of no fixed length as short as possible from the left; None if there is no
+    split. Texts and fixed lengths between two such parts are searched for together."""
     runs: list[list[str | Part]] = [[]]
     for part in parts:
         if isinstance(part, Part) and part.length is None:
@@ -121,9 +123,9 @@ def _placed(parts: Sequence[str | Part], text: str) -> tuple[str, ...] | None:
         return None
     for run in runs[1:-1]:
         for at in _places(run, text, start + 1, end):
-            found = _at(run, text, at)
-            if found is not None and at + _length(run) < end:
-                values += (text[start:at], *found)
+            here = _at(run, text, at)
+            if here is not None and at + _length(run) < end:
+                values += (text[start:at], *here)
                 start = at + _length(run)
                 break
         else:
@@ -132,15 +134,15 @@ def _placed(parts: Sequence[str | Part], text: str) -> tuple[str, ...] | None:
 
 
 def _places(run: Sequence[str | Part], text: str, start: int, end: int) -> Sequence[int]:
-    """Where a run may begin, in order: at least where its first text is found."""
+    """The places where a run may begin, in order; those of its first text, if it begins with one."""
     first = next(iter(run), "")
     if not isinstance(first, str):
         return range(start, end)
-    found = []
+    places = []
     while (at := text.find(first, start, end)) >= 0:
-        found.append(at)
+        places.append(at)
         start = at + 1
-    return found
+    return places
 
 
 def _length(run: Sequence[str | Part]) -> int:
@@ -162,30 +164,32 @@ def _at(run: Sequence[str | Part], text: str, at: int) -> tuple[str, ...] | None
 
 @cache
 def parsed(text: str) -> IdPattern:
-    """The pattern that a template's id segment is. Raises ValueError, with the rule that it breaks."""
+    """The pattern in a template's id segment. Raises ValueError with the rule that it breaks."""
     parts: list[str | Part] = []
     at = 0
     while at < len(text):
-        found = _VARIABLE.match(text, at) or _TEXT.match(text, at)
-        if found is None:
-            raise ValueError("a variable is written {name}, or {name:28} for just so many characters")
-        parts.append(found[0] if found.re is _TEXT else Part(found[1], int(found[2]) if found[2] else None))
-        at = found.end()
+        match = _VARIABLE.match(text, at) or _TEXT.match(text, at)
+        if match is None:
+            raise ValueError("a variable is written {name}, or {name:28} for exactly 28 characters")
+        parts.append(match[0] if match.re is _TEXT else Part(match[1], int(match[2]) if match[2] else None))
+        at = match.end()
     if not parts:
         raise ValueError("an id isn't empty")
     pattern = IdPattern(text, tuple(parts))
     if len(set(pattern.variables)) < len(pattern.variables):
-        raise ValueError("a variable stands once")
+        raise ValueError("a variable occurs once")
     free = [n for n, part in enumerate(parts) if isinstance(part, Part) and part.length is None]
     if any(not any(isinstance(p, str) for p in parts[a:b]) for a, b in pairwise(free)):
-        raise ValueError("between two variables stands a text, or one has a length: nobody could tell where one ends")
+        raise ValueError(
+            "two variables have a text between them, or one has a length: otherwise their border is unknown"
+        )
     if not text.isprintable():
-        raise ValueError("its texts have no line breaks or other characters that can't be seen")
+        raise ValueError("its texts have no line breaks or other invisible characters")
     if pattern.is_literal and not is_valid_id(text):
         raise ValueError("Firestore allows no document with this id")
     reserved = pattern.begins.startswith("__") and pattern.ends.endswith("__") and not pattern.is_literal
     if reserved and (len(parts), pattern.begins, pattern.ends) != (3, *_NUMERIC):
-        raise ValueError("ids that begin and end with __ are reserved, but for __id{number}__")
+        raise ValueError("ids that begin and end with __ are reserved, except __id{number}__")
     if len("".join(p for p in parts if isinstance(p, str)).encode()) + len(pattern.variables) > 1500:
         raise ValueError("an id has at most 1,500 bytes")
     return pattern

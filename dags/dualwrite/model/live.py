@@ -1,7 +1,7 @@
-"""Pure: what a column of the target is as it is now. Its own type has the last word on what it keeps.
+"""Pure: the present types of the target's columns, which decide what a column keeps.
 
-`Column.type` says what the *document* holds. Whatever the column is (an enum, uuid, numeric(10,2), date, text[]), a staged value
-is given to Postgres in its text form, or in a binary form that both types share, and Postgres casts, rounds or refuses it.
+`Column.type` is the type of the *document's* value. Whatever the column's own type (an enum, uuid, numeric(10,2), date, text[]),
+Postgres gets a staged value in its text form, or in a binary form that both types share, and casts, rounds or refuses it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ DocumentType = Literal["text", "integer", "numeric", "boolean", "timestamp", "js
 class LiveType:
     """The type of a column.
 
-    `name`: as Postgres writes it, modifiers included: `numeric(10,2)`. `base`: what stands below a domain, without modifiers:
-    what a text is cast to that must not be cut. `kind`: the base's bare name (`int4`, `citext`), or `enum`, or `array`.
-    `labels`: an enum's. `generated`: Postgres makes the value, nobody may write it. `collated`: its equality is not that of its
-    bytes (a nondeterministic collation).
+    `name`: as Postgres writes it, with modifiers: `numeric(10,2)`. `base`: the type below a domain, without modifiers; a cast to
+    it truncates nothing. `kind`: the base's bare name (`int4`, `citext`), or `enum`, or `array`. `labels`: an enum's.
+    `generated`: Postgres generates the value, so it can't be written. `collated`: texts with different bytes may be equal (a
+    nondeterministic collation).
     """
 
     name: str
@@ -43,7 +43,7 @@ DEFAULT: dict[DocumentType, LiveType] = {
     "json": LiveType("jsonb", "jsonb", "jsonb"),
     "array": LiveType("text[]", "text[]", "array"),
 }
-"""What a column is taken for until the target was asked."""
+"""The assumed type of a column until the target's was read."""
 
 TEXTS = frozenset({"text", "varchar", "bpchar", "citext", "name", "enum"})
 """Kinds whose binary form is their text."""
@@ -54,7 +54,7 @@ INTEGERS = {"int2": 2, "int4": 4, "int8": 8}
 _TIMES = frozenset({"timestamptz", "timestamp", "date", "time"})
 _NUMBERS = frozenset({*INTEGERS, "numeric", "float4", "float8"})
 _EQUAL = TEXTS | _TIMES | _NUMBERS | {"bool", "uuid", "bytea", "jsonb"}
-"""Kinds whose values are compared as such; all others by their text, which every type has."""
+"""Kinds whose values are compared as they are; all others are compared by their text, which every type has."""
 
 
 def copied_as(column: DocumentType, live: LiveType) -> str | None:
@@ -67,8 +67,8 @@ def copied_as(column: DocumentType, live: LiveType) -> str | None:
 
 
 def fits(column: DocumentType, live: LiveType, *, is_id: bool) -> bool:
-    """Whether the text form of such a value can be one of the column's. A string of a document's is no number, truth or moment
-    unless the catalog says how it is read; an id (`is_id`) may be written like one."""
+    """Whether a document's value of this type can be a value of the column. A document's string is no number, boolean or
+    timestamp, unless the catalog converts it; an id (`is_id`) may be written like one."""
     if column == "text":
         return is_id or live.kind not in _NUMBERS | {"bool", "timestamptz", "timestamp"}
     allowed: dict[DocumentType, frozenset[str]] = {
@@ -83,7 +83,7 @@ def fits(column: DocumentType, live: LiveType, *, is_id: bool) -> bool:
 
 
 def equal_as(live: LiveType) -> str | None:
-    """The type as which values of the column are compared; None if as they are."""
+    """The type to which the column's values are cast for a comparison; None for none."""
     if live.kind == "json":
         return "pg_catalog.jsonb"
     if live.kind == "citext" or live.collated:
@@ -128,14 +128,15 @@ _KEYS: dict[str, Callable[[str, LiveType], bool]] = {
     "bool": lambda text, live: text in ("true", "false"),
     **{kind: (lambda text, live: _whole_number(text, INTEGERS[live.kind])) for kind in INTEGERS},
 }
-"""By kind: whether a text is exactly how Postgres writes the value of a key that it stands for. A key leads from the row back
-to its document, so another spelling (`05` for 5, a uuid in capitals) can't be taken for the same."""
+"""By kind: whether a text is exactly how Postgres writes a key's value. A key leads from the row back to its document, so
+another spelling (`05` for 5, a uuid in capitals) isn't the same key."""
 
 
 def can_be_key(live: LiveType) -> bool:
+    """Whether a column of this type can be part of a key, or reference one."""
     return live.kind in _KEYS and not _is_of_enum(live)
 
 
 def is_key(live: LiveType, text: str) -> bool:
-    """Whether the column, as a key or a reference, can hold just this text."""
+    """Whether the column, as a key or a reference, can hold exactly this text."""
     return live.kind in _KEYS and _KEYS[live.kind](text, live)

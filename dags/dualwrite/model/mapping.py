@@ -1,7 +1,7 @@
-"""Pure: a document becomes its rows, or a rejection that says why it can't.
+"""Pure: maps a document to its rows, or to rejections that say why it can't become one.
 
-Total by construction: whatever a document holds, each of its units ends as a `Row` or a `Rejection`. What only the
-target can judge (CHECK constraints, index row sizes) is left to it.
+Each unit of any document ends as a `Row` or a `Rejection`. Constraints that only the target can judge (CHECK, the size of an
+index row) are left to it.
 """
 
 from __future__ import annotations
@@ -60,12 +60,11 @@ Key = tuple[Cell, ...]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one unit of a document should be in the target.
+    """The row that one unit of a document should have in the target.
 
-    `cells` stand in the order of the collection's columns. `stand_ins` are the indexes of those that no field of the
-    document states (an absent createdAt): they are inserted and never compared. `label` names the unit to people,
-    in reports and in excuses; `entry` is what tells the entry that it came from (a map's key, an array's element or its place, or
-    a field of it) from the others of the document.
+    `cells` are in the order of the collection's columns. `stand_ins`: indexes of cells that no field of the document states
+    (an absent createdAt); they are inserted and never compared. `label` names the unit in reports and excuses. `entry`
+    identifies the entry among those of its document (a map's key, an array's element or its place, or a field of it).
     """
 
     label: str
@@ -79,42 +78,42 @@ class Row:
     fingerprinted: tuple[int, ...] = ()
     """Indexes of the cells that `fingerprint` covers."""
     leads: tuple[tuple[int, str], ...] = ()
-    """Of the cells of references that are converted: index, and the path or the id of the document that the value led to before."""
+    """For each converted reference: the cell's index, and the unconverted value, a path or an id."""
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever the document says something else of a fingerprinted column, or was created anew. One-way: it
-        holds no content."""
+        """Changes if a fingerprinted cell changes, or if the document is created anew. It is a hash, and holds no content."""
         stated = [self.create_time, *(self.cells[i] for i in self.fingerprinted if i not in self.stand_ins)]
         return hashlib.sha256(repr(stated).encode()).hexdigest()[:16]
 
 
 def without(row: Row, indexes: Iterable[int]) -> Row:
-    """The row with nulls in these cells: what they refer to is gone."""
+    """The row with nulls in the cells of these indexes."""
     gone = set(indexes)
     return replace(row, cells=tuple(None if i in gone else cell for i, cell in enumerate(row.cells)))
 
 
 Staged = tuple[Cell, ...]
-"""A row as the target's stage takes it: its number in the page, its stand-ins as a bit mask, its cells."""
+"""A row for the target's stage: its number in the page, its stand-ins as a bit mask, its cells."""
 
 
 def staged(number: int, row: Row) -> Staged:
+    """A row as it is staged."""
     return (number, sum(1 << index for index in row.stand_ins), *row.cells)
 
 
 Refusal = NewType("Refusal", str)
-"""Why a document can't become a row: a sentence of column names and types, or Postgres's condition and the constraint's name;
-never a value."""
+"""Why a document can't become a row: a text of column names and types, or Postgres's condition and the constraint's name,
+without values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """A unit that can't become a row.
 
-    `entry` is as in `Row`. If it can't be one, the label tells its place instead, and `entry` is None. `entire`: which entries the
-    document has isn't known, because its list is none or an entry's key can't be read. A row of the document's that no other entry
-    accounts for may be of it, so it isn't extra.
+    `entry` is as in `Row`; None if it is unknown, and the label has its place instead. `entire`: the document's entries aren't
+    all known, because its list isn't one or an entry's key can't be read. Then a row of the document that no other entry
+    accounts for may belong to this one, and isn't extra.
     """
 
     label: str
@@ -125,10 +124,8 @@ class Rejection:
 
 
 def map_document(collection: Collection, document: Document) -> list[Row | Rejection] | None:
-    """The units of a document: one, or for a collection with entries one for each of them (also none). None of what doesn't hold
-    the collection's condition.
-
-    None says the document is a stray: the same collection id on another path.
+    """The units of a document: one, or, for a collection with entries, one for each of them. Empty if it has no entries or
+    doesn't meet the collection's condition. None if it is a stray: the same collection id on another path.
     """
     variables = collection.match(document.path)
     if variables is None:
@@ -163,13 +160,13 @@ def _map_entries(
         return Rejection(label, document.path, None, Refusal(reason), entire=entire or place is None)
 
     try:
-        found = _entries_in(collection, declared, document)
+        units_in = _entries_in(collection, declared, document)
     except Refused as why:
         return [refused(why.args[0])]
     units: list[Row | Rejection] = []
     seen: dict[str, tuple[Value, int]] = {}
-    """Of each entry what it is, and its place among the units."""
-    for of in found:
+    """Each entry's value, and its place among the units."""
+    for of in units_in:
         place = f"{name}[{of.index}]"
         not_a_map = None
         if collection.entries_are_maps and not isinstance(of.value, dict):
@@ -179,17 +176,17 @@ def _map_entries(
             continue
         entry = _entry_of(collection, of, name)
         if isinstance(entry, _NoEntry):
-            # What a function gives no key may be any row: a document that is wrong says so itself, a function may be.
+            # An entry without a key from a function may belong to any row; one in a document only if its key is unreadable.
             unreadable = computed or entry.unreadable or (not_a_map is not None and of.value is not None)
             units.append(refused(not_a_map or entry.why, place, entire=unreadable))
             continue
         if entry in seen:
             earlier, at = seen[entry]
             if computed:
-                if not are_equal(earlier, of.value):  # which of the two is right nobody can say, and neither is written
-                    differ = Refusal(f"duplicate_entry: {name} makes two entries of one key that differ")
+                if not are_equal(earlier, of.value):  # either may be right, so neither is written
+                    differ = Refusal(f"duplicate_entry: {name} returns two different entries with one key")
                     units[at] = Rejection(label_of(collection, variables, entry), document.path, entry, differ)
-            # The same person waiting twice is one row. Two maps of one key can't both be it.
+            # The same text twice is one row. Two maps with one key can't both be it.
             elif not (_is_itself(collection) and earlier == of.key):
                 units.append(refused(f"duplicate_entry: an earlier entry of {name} has the same key", place))
             continue
@@ -204,19 +201,19 @@ def _map_entries(
 
 
 def _unsplit(collection: Collection, path: str) -> list[Row | Rejection] | None:
-    """The rejection of a document whose id has the form of the catalog and can't be split as that says; None for a stray."""
+    """The rejection of a document whose ids fit the catalog and can't be split; None for a stray."""
     segments = path.split("/")
     template = collection.template_of(segments)
     if template is None:
         return None
     why = template.fault(segments)
     assert why is not None, "else it had variables"
-    # Called by its whole path: its ids alone could be the label of another document's key.
+    # Its label is its whole path, because its ids alone could be the label of another document.
     return [Rejection(joined_label(segments), path, None, Refusal(why), entire=True)]
 
 
 def _entries_in(collection: Collection, declared: Entries, document: Document) -> list[_Unit]:
-    """A document's entries. Raises Refused if nobody can tell which it has."""
+    """A document's entries. Raises Refused if they can't be read."""
     created = document.create_time
     if isinstance(declared, ComputedEntries):
         template, segments = _template_of(collection, document.path)
@@ -224,18 +221,18 @@ def _entries_in(collection: Collection, declared: Entries, document: Document) -
         return [
             _Unit(created, entry, entry, i) for i, entry in enumerate(made(segments, document.fields, _Unit(created)))
         ]
-    found, name = value_at(document.fields, declared.field), name_of(declared)
-    if found is None:
+    listed, name = value_at(document.fields, declared.field), name_of(declared)
+    if listed is None:
         if any(value_at(document.fields, names) is not None for names in other_spellings(declared.field)):
             raise Refused(DOTTED_NAME.format(name))
         return []
     if isinstance(declared, MapEntries):
-        if not isinstance(found, dict):
-            raise Refused(f"wrong_type: {name} is {type_name(found)}, a map is expected")
-        return [_Unit(created, key, value, i) for i, (key, value) in enumerate(sorted(found.items()))]
-    if not isinstance(found, list):
-        raise Refused(f"wrong_type: {name} is {type_name(found)}, an array is expected")
-    return [_Unit(created, element, element, i) for i, element in enumerate(found)]
+        if not isinstance(listed, dict):
+            raise Refused(f"wrong_type: {name} is {type_name(listed)}, a map is expected")
+        return [_Unit(created, key, value, i) for i, (key, value) in enumerate(sorted(listed.items()))]
+    if not isinstance(listed, list):
+        raise Refused(f"wrong_type: {name} is {type_name(listed)}, an array is expected")
+    return [_Unit(created, element, element, i) for i, element in enumerate(listed)]
 
 
 @cache
@@ -245,13 +242,13 @@ def _computed_list(collection: Collection, declared: ComputedEntries, template: 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A document, or an entry of it, that is there and doesn't hold the collection's condition: it has no row."""
+    """A document, or an entry of it, that is there and doesn't meet the collection's condition, so it has no row."""
 
     entry: str | None = None
 
 
 def left_out_among(collection: Collection, document: Document, wanted: AbstractSet[str | None]) -> list[LeftOut]:
-    """Those of a document's entries (None: itself) that don't hold the collection's condition."""
+    """The `wanted` entries of a document (None: the document itself) that don't meet the collection's condition."""
     if collection.where is None or collection.match(document.path) is None:
         return []
     if is_left_out(collection, document):
@@ -270,12 +267,12 @@ def left_out_among(collection: Collection, document: Document, wanted: AbstractS
 
 
 def is_left_out(collection: Collection, document: Document) -> bool:
-    """Whether a document, no stray, doesn't hold the collection's condition, whatever its entries are."""
+    """Whether a document that is no stray doesn't meet the collection's condition, whatever its entries are."""
     return _holds(collection, document, _Unit(document.create_time)) is False
 
 
 def key_left_out(collection: Collection, document: Document) -> Key | None:
-    """The key of the row that a document would have if it held the condition. None: it would have none, or nobody can tell."""
+    """The key of the row that a document would have if it met the condition; None if it would have none, or it is unknown."""
     if collection.keyed_by_path:
         return key_of_path(collection, document.path)
     variables = collection.match(document.path)
@@ -284,8 +281,8 @@ def key_left_out(collection: Collection, document: Document) -> Key | None:
 
 
 def _holds(collection: Collection, document: Document, of: _Unit, *, of_entry: bool = False) -> bool | Refusal:
-    """Whether a document has a row, as far as it tells by itself; or one of its entries, as far as that tells. A text says why
-    that can't be judged."""
+    """Whether a document meets the condition on documents, or one of its entries that on entries. A Refusal if that can't be
+    judged."""
     if collection.where is None:
         return True
     template, segments = _template_of(collection, document.path)
@@ -307,33 +304,33 @@ def _template_of(collection: Collection, path: str) -> tuple[Template, list[str]
     segments = path.split("/")
     template = collection.template_of(segments)
     extended = None if template is None else template.extended(segments)
-    assert template is not None, "no stray comes here"
-    assert extended is not None, "nor what has no variables"
+    assert template is not None, "the caller excludes strays"
+    assert extended is not None, "the caller excludes paths without variables"
     return template, extended
 
 
 @dataclass(frozen=True, slots=True)
 class _NoEntry:
-    """Why nothing tells an entry from the others. `unreadable`: it has something that does, in a form that isn't declared."""
+    """Why an entry can't be identified. `unreadable`: its key is there, in a form that isn't declared."""
 
     why: str
     unreadable: bool = False
 
 
 def _is_itself(collection: Collection) -> bool:
-    """Whether entries are told apart by themselves alone: a text, which is the key."""
+    """Whether entries are texts that are the key themselves."""
     return [type(column.source) for column in collection.entry_columns] == [EntryKey]
 
 
 @cache
 def _entry_finders(collection: Collection) -> tuple[tuple[Column, bool, Callable[[_Unit], Value]], ...]:
-    """The columns that tell entries apart, whether they name documents, and the way to their values."""
+    """The columns that identify entries, each with whether it holds documents' ids, and the function to its value."""
     columns = zip(collection.entry_columns, collection.entries_are_ids, strict=True)
     return tuple((c, is_id, compile_entry(c, collection.templates[0], _Plain())) for c, is_id in columns)
 
 
 def _entry_of(collection: Collection, of: _Unit, name: str) -> str | _NoEntry:
-    """What tells an entry from the others of the field `name`."""
+    """The text that identifies an entry among the others of the field `name`."""
     parts: list[str] = []
     for column, is_id, find in _entry_finders(collection):
         part = _part_of(column, is_id, find, of, name)
@@ -346,43 +343,43 @@ def _entry_of(collection: Collection, of: _Unit, name: str) -> str | _NoEntry:
 def _part_of(column: Column, is_id: bool, find: Callable[[_Unit], Value], of: _Unit, name: str) -> str | _NoEntry:
     called = f"{column.name} ({origin_name(column.origin)})"
     try:
-        found = find(of)
+        text = find(of)
     except Refused as refused:
         return _NoEntry(refused.args[0].replace("{}", called, 1), unreadable=True)
     is_itself = isinstance(column.origin, EntryKey)
-    if found is None and not is_itself:
+    if text is None and not is_itself:
         return _NoEntry(f"missing_value: {column.name} is a key and {origin_name(column.origin)} is absent")
-    if not isinstance(found, str):
+    if not isinstance(text, str):
         holds = f"{name} holds" if is_itself else f"{called} is"
-        return _NoEntry(f"wrong_type: {holds} {type_name(found)}, a string is expected", unreadable=not is_itself)
-    if not is_unicode(found):
+        return _NoEntry(f"wrong_type: {holds} {type_name(text)}, a string is expected", unreadable=not is_itself)
+    if not is_unicode(text):
         return _NoEntry(f"surrogate: {called} holds half a character, which Postgres text can't", unreadable=True)
-    if not is_valid_id(found) and is_id:
+    if not is_valid_id(text) and is_id:
         return _NoEntry(f"not_an_id: {name} holds what no document could have as its id")
-    return found
+    return text
 
 
 def is_odd(name: str) -> bool:
-    """Whether a document's name or path may hold an id that Firestore can't be asked for, as far as a scan delivers any:
-    a quick look for `__...__`."""
+    """Whether a document's name or path may have an id that Firestore can't be asked for, but a scan delivers: a quick test
+    for `__...__`."""
     return "/__" in name
 
 
-LONGEST_LABEL = 400
-"""Bytes of a label. It is a primary key of what the bundle remembers, and an index row of Postgres ends at 2,700."""
+LABEL_BYTES = 400
+"""Bytes of a label. Labels are in primary keys of the schema dualwrite, and Postgres limits an index row to about 2,700 bytes."""
 
 
 def joined_label(parts: Iterable[object]) -> str:
-    """How a unit is called: ids joined by slashes, which no id holds, so it is unambiguous within its collection.
+    """A unit's label: ids joined by slashes, which no id contains, so it is unambiguous within its collection.
 
-    A part that is no id may be content, and stands there as a digest; a long label ends in one. U+0000, which Postgres
-    can't keep, is written as \\u0000.
+    A part that is no valid id may be content, and is replaced by a digest; a long label ends in a digest. U+0000, which
+    Postgres can't store, is written as \\u0000.
     """
     texts = [text if not text or is_valid_id(text) else "~" + _digest(text) for text in map(str, parts)]
     label = "/".join(texts).replace("\x00", "\\u0000")
-    if len(label.encode()) <= LONGEST_LABEL:
+    if len(label.encode()) <= LABEL_BYTES:
         return label
-    return label.encode()[: LONGEST_LABEL - 20].decode(errors="ignore") + "…" + _digest(label)
+    return label.encode()[: LABEL_BYTES - 20].decode(errors="ignore") + "…" + _digest(label)
 
 
 def _digest(text: str) -> str:
@@ -394,8 +391,7 @@ def _digested(text: str) -> str:
 
 
 def label_of_key(collection: Collection, key: Iterable[object]) -> str:
-    """How the unit of a key is called. What is no id (the text of a field, an element of a list) is content, and stands
-    there as a digest, whatever it looks like."""
+    """The label of a key's unit. A part from a field or an entry is content, and is always replaced by a digest."""
     if all(collection.key_is_ids):
         return joined_label(key)
     return joined_label(
@@ -404,22 +400,22 @@ def label_of_key(collection: Collection, key: Iterable[object]) -> str:
 
 
 def _split(collection: Collection, entry: str | None) -> list[str]:
-    """The values of the columns that tell entries apart; none of no entry."""
+    """The values of the columns that identify an entry; empty without an entry."""
     return [] if entry is None else entries.split(entry, len(collection.entry_columns))
 
 
 def label_of(collection: Collection, variables: Mapping[str, str], entry: str | None) -> str:
-    """The label of a document's unit: its key where the path gives that, else the path's variables."""
+    """The label of a document's unit: its key if the path gives that, else the path's ids."""
     template = next((t for t in collection.templates if set(t.variables) == set(variables)), collection.templates[0])
     if not collection.key_leads_back:
         key = key_of_path(collection, template.path(variables), entry)
         if key is not None:
             return label_of_key(collection, ["" if part is None else part for part in key])
-    told = dict(zip((c.name for c in collection.entry_columns), _split(collection, entry), strict=False))
+    entry_parts = dict(zip((c.name for c in collection.entry_columns), _split(collection, entry), strict=False))
     if not collection.keyed_by_path or not collection.key_leads_back:
         ids = variables.values() if template.is_plain else template.path(variables).split("/")[1::2]
         are_ids = collection.entries_are_ids
-        shown = [part if is_id else _digested(part) for is_id, part in zip(are_ids, told.values(), strict=False)]
+        shown = [part if is_id else _digested(part) for is_id, part in zip(are_ids, entry_parts.values(), strict=False)]
         return joined_label([*ids, *shown])
     parts = []
     for column in collection.key:
@@ -427,7 +423,7 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
         if isinstance(origin, Segment):
             parts.append(variables[origin.variable])
         elif column in collection.entry_columns:
-            parts.append(told.get(column.name, ""))
+            parts.append(entry_parts.get(column.name, ""))
         elif isinstance(origin, Constant):
             parts.append(str(origin.value))
         else:
@@ -437,23 +433,23 @@ def label_of(collection: Collection, variables: Mapping[str, str], entry: str | 
 
 
 def entry_of_key(collection: Collection, key: Sequence[object]) -> str | None:
-    """Which entry of its document a row of this key is of. None: the collection has no entries."""
-    told = [str(part) for column, part in zip(collection.key, key, strict=True) if column in collection.entry_columns]
-    return entries.joined(told) if told else None
+    """The entry, as in `Row`, of a row with this key; None if the collection has no entries."""
+    parts = [str(part) for column, part in zip(collection.key, key, strict=True) if column in collection.entry_columns]
+    return entries.joined(parts) if parts else None
 
 
 def key_of_path(collection: Collection, path: str, entry: str | None = None) -> Key | None:
-    """The key that a document at this path has, or this entry of it, for a collection keyed by its path. None: a stray, or a path
+    """The key of a document at this path, or of this entry of it, for a collection keyed by its path. None: a stray, or a path
     that can't be converted to a key."""
     variables = collection.match(path)
     if variables is None:
         return None
     last = path.rsplit("/", 1)[-1]
-    told = dict(zip((c.name for c in collection.entry_columns), _split(collection, entry), strict=False))
+    entry_parts = dict(zip((c.name for c in collection.entry_columns), _split(collection, entry), strict=False))
 
     def part(column: Column) -> Cell:
         if column in collection.entry_columns:
-            return told.get(column.name)
+            return entry_parts.get(column.name)
         origin = column.source
         if isinstance(origin, Constant):
             return origin.value
@@ -468,13 +464,13 @@ def key_of_path(collection: Collection, path: str, entry: str | None = None) -> 
         return tuple(part(column) for column in collection.key)
     try:
         key = tuple(part(column) for column in collection.key)
-    except Exception:  # noqa: BLE001 - a conversion may be a person's own; the document is rejected, with its name
+    except Exception:  # noqa: BLE001 - a person's own conversion may raise anything; mapping rejects that document
         return None
     return None if None in key else key
 
 
 def can_have(collection: Collection, key: Key) -> bool:
-    """Whether a row could have this key, as far as the types of its columns tell. Postgres refuses even a question for another."""
+    """Whether the types of the key's columns allow this key. Postgres refuses even a query for another."""
     return all(
         part is None or ("\x00" not in str(part) and is_unicode(str(part)) and _fits(column, str(part)))
         for column, part in zip(collection.key, key, strict=True)
@@ -487,7 +483,8 @@ def _fits(column: Column, part: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """A document, and the entry of it that a row is made of: a map's key and value, or an array's element (both) and its place."""
+    """A document's create_time, and the entry that becomes a row: a map's key and value, or an array's element (as both) and
+    its place."""
 
     create_time: datetime
     key: Value = None
@@ -496,7 +493,7 @@ class _Unit:
 
 
 class _Plain:
-    """Looks into a `Document`, whose values are plain already."""
+    """The Look at a `Document`, whose values are plain already."""
 
     def nested(self, names: tuple[str, ...]) -> Callable[[Any], Any]:
         *above, last = names
@@ -549,10 +546,10 @@ def _map_unit(
         try:
             cells.append(make(segments, document.fields, of, marks))
         except Refused as refused:
-            told = refused.args[0].replace("{}", f"{column.name} ({origin_name(column.origin)})", 1)
-            return Rejection(label, document.path, entry, Refusal(told))
+            text = refused.args[0].replace("{}", f"{column.name} ({origin_name(column.origin)})", 1)
+            return Rejection(label, document.path, entry, Refusal(text))
     stand_ins = sum(marks)
-    told = ((i, find(segments, document.fields, of)) for i, find in _leading(collection, template))
+    leads = ((i, find(segments, document.fields, of)) for i, find in _leading(collection, template))
     return Row(
         label,
         tuple(cells[i] for i in _key_indexes(collection)),
@@ -563,12 +560,12 @@ def _map_unit(
         document.create_time,
         document.update_time,
         _fingerprinted(collection),
-        tuple((i, path) for i, path in told if path is not None),
+        tuple((i, path) for i, path in leads if path is not None),
     )
 
 
 def value_at(fields: Mapping[str, Value], path: FieldPath) -> Value:
-    """The value at a path of a document's fields. A step through something that is no map finds nothing."""
+    """The value at a path of a document's fields; None if there is none, or if a step leads through something that is no map."""
     return _Plain().nested(names_of(path))(fields)  # type: ignore[no-any-return]
 
 
@@ -583,7 +580,7 @@ def _fingerprinted(collection: Collection) -> tuple[int, ...]:
 
 
 def stated_cell(column: Column, fields: Mapping[str, Value]) -> Cell:
-    """What a document states for a column that comes from a field: None where it states nothing, or what can't be kept."""
+    """The cell of a column that comes from a field; None if the field is absent, or its value is refused."""
     assert isinstance(column.origin, Field)
-    found = value_at(fields, column.origin.path)
-    return None if found is None else cell_or_none(column)(found)
+    value = value_at(fields, column.origin.path)
+    return None if value is None else cell_or_none(column)(value)

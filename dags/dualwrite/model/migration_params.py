@@ -16,7 +16,7 @@ class MigrationParams(Params):
         "dry_run",
         title="Mode",
         description="A dry run executes every pending file and rolls all of it back. It takes the same locks as an apply, "
-        "for two seconds at most, and says what it couldn't try.",
+        "for two seconds at most, and reports the files that it couldn't try.",
         json_schema_extra={
             "words": ["dry run: execute in one transaction, roll back", "apply: one file after another"]
         },
@@ -24,13 +24,13 @@ class MigrationParams(Params):
     web_client: Literal["leave", "closed", "anon"] = Field(
         "leave",
         title="Web client's access to the new tables",
-        description="Access to the tables in sql/optional/web_client_anon.sql. Read that file before you choose anon: the "
-        "database can't tell people apart.",
+        description="Access to the tables in sql/optional/web_client_anon.sql. Read that file before you choose anon: with it, the "
+        "database can't distinguish between people.",
         json_schema_extra={
             "words": [
                 "leave as it is (closed, if never opened)",
                 "closed: the anon key has no access",
-                "anon: whoever holds the anon key reads and writes them",
+                "anon: anyone with the anon key reads and writes them",
             ]
         },
     )
@@ -38,7 +38,7 @@ class MigrationParams(Params):
         None,
         pattern="^[0-9]{14}$",
         title="Target version",
-        description="Apply files up to this version; empty means all.",
+        description="Apply files up to this version. Empty: all.",
     )
     lock_timeout: float = Field(
         1,
@@ -53,8 +53,8 @@ class MigrationParams(Params):
         ge=0,
         le=3600,
         title="Wait for lock (seconds)",
-        description="How long to keep retrying before the run fails and says who held the lock. An index built "
-        "concurrently waits this long for the app's transactions; nothing waits behind it.",
+        description="How long to keep retrying before the run fails and reports who held the lock. An index built "
+        "concurrently waits this long for the app's transactions, and blocks nothing meanwhile.",
         json_schema_extra=FINE_TUNING,
     )
     statement_timeout: float = Field(

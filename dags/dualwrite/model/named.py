@@ -9,22 +9,23 @@ from dataclasses import dataclass
 from dualwrite.model.verdicts import DRIFT
 
 VERDICTS = frozenset(str(verdict) for verdict in DRIFT)
-"""The words that stand for a verdict. A key of that name can't be named alone."""
+"""The words that name a verdict. A key that is such a word can't be named by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What is named of one collection: keys, and verdicts of which all are meant."""
+    """The keys named in one collection, and the verdicts of which all are named."""
 
     keys: frozenset[str] = frozenset()
     verdicts: frozenset[str] = frozenset()
 
     def names(self, label: str, verdict: str) -> bool:
+        """Whether a difference is named."""
         return label in self.keys or verdict in self.verdicts
 
 
 def by_collection(pairs: Iterable[tuple[str, str]]) -> Mapping[str, Named]:
-    """(collection, key) pairs as what is named of each collection."""
+    """(collection, key) pairs, as `pairs` gives them, by collection."""
     keys: dict[str, set[str]] = {}
     verdicts: dict[str, set[str]] = {}
     for collection, key in pairs:

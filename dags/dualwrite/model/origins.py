@@ -1,6 +1,6 @@
-"""Where a column's value comes from: the origins that a catalog may name, and the paths of fields.
+"""Origins of a column's value, as a catalog names them, and the paths of fields.
 
-Values only; what they make of a document is in cells.py.
+Values only; cells.py reads documents by them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Origin:
     __slots__ = ()
 
     def __rshift__(self, conversion: Conversion) -> Converted:
-        """This value, converted: `Field("created") >> iso_time`. Several are done in their order."""
+        """This value, converted: `Field("created") >> iso_time`. Several conversions run in their order."""
         return Converted(self, conversion)  # type: ignore[arg-type]
 
 
@@ -32,7 +32,7 @@ class DocumentId(_Origin):
 
 @dataclass(frozen=True, slots=True)
 class DocumentPath(_Origin):
-    """The document's whole path, mostly converted: a uuid v5 of it."""
+    """The document's whole path, usually converted, for example to a uuid v5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +44,29 @@ class Segment(_Origin):
 
 @dataclass(frozen=True, slots=True)
 class ParentId(_Origin):
-    """The id of the document directly above, when that is in the collection with this id; null otherwise.
+    """The id of the document directly above, if that is in the collection with this id; otherwise null.
 
-    For collections that hang below two kinds of parent (reactions on a comment, reactions on a reply).
+    For collections below two kinds of parent (reactions on a comment, reactions on a reply).
     """
 
     collection_id: str
 
 
 FieldPath = str | tuple[str, ...]
-"""Where a value is in a document: names joined by dots for nested maps, or a tuple of names, which may hold dots."""
+"""The place of a value in a document: names joined by dots for nested maps, or a tuple of names, which may contain dots."""
 
 
 def names_of(path: FieldPath) -> tuple[str, ...]:
+    """The names of a path, from the outermost map on."""
     return tuple(path.split(".")) if isinstance(path, str) else path
 
 
 @dataclass(frozen=True, slots=True)
 class Field(_Origin):
-    """A field of the document, dots for nested maps: `Field("address.city")`. Absent and null are one. A name that holds a dot
-    itself stands in a tuple: `Field(("project.name",))`.
+    """A field of the document, with dots for nested maps: `Field("address.city")`. A null field counts as absent. A name that
+    contains a dot itself is written as a tuple: `Field(("project.name",))`.
 
-    `otherwise` names what an absent field becomes when the row is inserted; such a value is a stand-in, not a
-    statement of the document's, so it is never compared.
+    `otherwise`: the origin whose value is inserted if the field is absent; such a stand-in is never compared.
     """
 
     path: FieldPath
@@ -79,7 +79,7 @@ class Field(_Origin):
 
 @dataclass(frozen=True, slots=True)
 class CreateTime(_Origin):
-    """The server's create_time: the same in every run, unlike the time of the run."""
+    """The document's create_time, which the server set: the same in every run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ class EntryValue(_Origin):
 
 @dataclass(frozen=True, slots=True)
 class EntryIndex(_Origin):
-    """The place of an array's element, counted from `start`: `EntryIndex()`, or `EntryIndex(1)` for a position that begins at 1.
-    As a key it is written as text, whatever the column is."""
+    """The place of an array's element, counted from `start`: `EntryIndex()`, or `EntryIndex(1)` to count from 1. In a key it is
+    a text, whatever the column's type."""
 
     start: int = 0
 
@@ -113,7 +113,7 @@ class EntryField(_Origin):
 
 @dataclass(frozen=True, slots=True)
 class WholeDocument(_Origin):
-    """All fields of the document, as a map: for a jsonb column, mostly `WholeDocument() >> plain_json`."""
+    """All fields of the document, as a map. For a jsonb column, usually `WholeDocument() >> plain_json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ class Constant(_Origin):
 
 @dataclass(frozen=True, slots=True, init=False)
 class FirstOf(_Origin):
-    """The first of some origins that has a value: `FirstOf(Field("displayName"), Field("userName"))`. Compared, unlike a
-    stand-in: for a field that got another name in a version of the app."""
+    """The first of several origins that has a value: `FirstOf(Field("displayName"), Field("userName"))`, for example for a field
+    that was renamed. Unlike a stand-in, it is compared."""
 
     origins: tuple[Origin, ...]
 
@@ -136,11 +136,11 @@ class FirstOf(_Origin):
 
 @dataclass(frozen=True, slots=True, init=False)
 class Computed(_Origin):
-    """What a pure Python function makes of some values (None where absent): `Computed(full_name, "first", "last")`. Each is named
-    by its field's path or by an origin: `EntryField("price")`, `DocumentPath()`, `WholeDocument()`.
+    """The result of a pure Python function on some values (None if absent): `Computed(full_name, "first", "last")`. A value is
+    named by its field's path or by an origin: `EntryField("price")`, `DocumentPath()`, `WholeDocument()`.
 
-    It returns a value of the column's `type`, or None. It may see nothing but its arguments: the same values must give the same
-    result in each run. Where it raises, the document is rejected, with the function's name.
+    The function returns a value of the column's `type`, or None. It may depend on nothing but its arguments: the same values
+    must give the same result in each run. If it raises, the document is rejected with the function's name.
     """
 
     function: Callable[..., Any]
@@ -181,11 +181,11 @@ Origin = (
 )
 
 ALL_FIELDS = ""
-"""Stands among the fields of a query that reads documents whole."""
+"""In a query's fields, it means that the query reads whole documents."""
 
 
 def fields_of(origin: Origin) -> Iterator[FieldPath]:
-    """The fields of the document that an origin looks at."""
+    """The document's fields that an origin reads."""
     match origin:
         case Field(path=path, otherwise=otherwise):
             yield path
@@ -207,7 +207,7 @@ EntryOrigin = EntryKey | EntryValue | EntryIndex | EntryField
 
 
 def within(origin: Origin) -> Iterator[Origin]:
-    """An origin, and those that it is made of."""
+    """An origin, and those inside it."""
     yield origin
     match origin:
         case Computed(paths=paths):
@@ -222,39 +222,38 @@ def within(origin: Origin) -> Iterator[Origin]:
 
 
 def entry_parts(origin: Origin) -> Iterator[EntryOrigin]:
-    """What an origin looks at of an entry."""
+    """The parts of an origin that read an entry."""
     return (part for part in within(origin) if isinstance(part, EntryOrigin))
 
 
 def is_field_path(path: FieldPath) -> bool:
-    """Whether a path names a field: names joined by dots, or a tuple of names. A field whose own name holds a dot or a
-    backtick can only stand in a tuple; read as joined names it would be another field, and its column null."""
+    """Whether a path names a field: names joined by dots, or a tuple of names. A name that contains a dot or a backtick must be
+    in a tuple; as joined names it would be another field, and its column null."""
     names = names_of(path)
     return bool(names) and all(names) and (not isinstance(path, str) or "`" not in path)
 
 
 @cache
 def other_spellings(path: FieldPath) -> tuple[tuple[str, ...], ...]:
-    """The fields, each as the names on its way, that look like a dotted path and are none: one or more of its dots stand
-    inside a name. A document that has one of them, and nothing at the path, says what the catalog doesn't. A tuple of names
-    can't be mistaken."""
+    """The other fields, each as a tuple of names, that a dotted path could mean, with one or more of its dots inside a name. If a
+    document has one of them and nothing at the path, the catalog probably means it. Empty for a tuple, which is unambiguous."""
     if not isinstance(path, str):
         return ()
     names = path.split(".")
-    found: list[tuple[str, ...]] = [(names[0],)]
+    spellings: list[tuple[str, ...]] = [(names[0],)]
     for name in names[1:]:
-        found = [s for before in found for s in ((*before, name), (*before[:-1], f"{before[-1]}.{name}"))]
-    return tuple(spelling for spelling in found if list(spelling) != names)
+        spellings = [s for before in spellings for s in ((*before, name), (*before[:-1], f"{before[-1]}.{name}"))]
+    return tuple(spelling for spelling in spellings if list(spelling) != names)
 
 
 def type_told_by(origin: Origin) -> Type | None:
-    """The type of an origin that can have but one."""
+    """The type of an origin that has only one possible type; None for others."""
     match origin:
         case Converted(conversion=conversion):
             return conversion.type
         case FirstOf(origins=origins):
-            told = {type_told_by(inner) for inner in origins}
-            return told.pop() if len(told) == 1 else None
+            types = {type_told_by(inner) for inner in origins}
+            return types.pop() if len(types) == 1 else None
         case CreateTime():
             return "timestamp"
         case EntryIndex():

@@ -1,4 +1,4 @@
-"""Pure: how long to wait so that no more than so many a second pass, on average."""
+"""Pure: how long to wait to keep an average rate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BURST_SECONDS = 1.0
 
 
 class Pace:
-    """A token bucket that says how long to wait. `per_second` None: never. Threads may share it."""
+    """A token bucket. `per_second`: the rate; None: no limit. Threads may share it."""
 
     def __init__(self, per_second: float | None = None) -> None:
         self._per_second = per_second
@@ -17,7 +17,7 @@ class Pace:
         self._lock = threading.Lock()
 
     def delay(self, number: int, now: float) -> float:
-        """Takes so many, and returns the seconds to wait after them. `now`: seconds of a clock that never goes back."""
+        """Takes `number` and returns the seconds to wait afterwards. `now`: seconds of a monotonic clock."""
         if self._per_second is None or number <= 0:
             return 0.0
         with self._lock:

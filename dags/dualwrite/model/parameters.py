@@ -1,11 +1,10 @@
-"""Pure: how the parameters of a run are declared, and checked. Each DAG's are one class: gap_params.py,
-reconcile_params.py, migration_params.py.
+"""Pure: the declaration and the check of a run's parameters. Each DAG's are one class: gap_params.py, reconcile_params.py,
+migration_params.py.
 
-A field is declared once, with its default, bounds, choices and words. The Trigger form, the check of what comes by API,
-CLI or Variable, and the JSON between a run's tasks all follow from that. A field without a title is not in the form: it
-is settled when the run begins. Fields stand in the order in which a person decides: what, where, how much. Those have no
-section, because Airflow unfolds that group alone; exceptions and fine tuning are folded, and their defaults are right for
-nearly everybody.
+A field is declared once, with its default, bounds, choices and words. The Trigger form, the check of values from the API, the
+CLI or a Variable, and the JSON between a run's tasks follow from that. A field without a title is not in the form: it is set
+when the run begins. Fields are in the order in which a person decides: what, where, how much. These have no section, because
+Airflow unfolds only that group; exceptions and fine tuning are folded, and their defaults suit nearly everybody.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ MAX_BILLED_READS = 10_000_000_000
 
 
 class Params(BaseModel):
-    """The parameters of one run, checked. Numbers, texts and booleans are taken as they are: 5 is no text, "5" no number."""
+    """The parameters of one run, checked. Types are strict: 5 is no text, and "5" no number."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     @classmethod
     def checked(cls, given: Mapping[str, Any], catalog: Catalog | None = None) -> Self:
-        """The parameters of a run as somebody gave them. Raises ParameterError with the first fault."""
+        """The given parameters of a run, checked. Raises ParameterError with the first fault."""
         form = _form(cls)
         # Airflow accepts any key of a run's conf silently: a misspelt one would be ignored.
         if unknown := sorted(set(given) - set(form)):
@@ -61,11 +60,11 @@ class Params(BaseModel):
 
     @classmethod
     def form(cls) -> dict[str, dict[str, Any]]:
-        """The JSON schema of each field of the form; `type` is a list where a field may be left empty."""
+        """The JSON schema of each field of the form; `type` is a list if the field may be left empty."""
         return deepcopy(_form(cls))
 
 
-@cache  # a class's is always the same, and pydantic makes a whole schema for it
+@cache  # a class's form never changes, and pydantic builds a whole schema for it
 def _form(params: type[Params]) -> dict[str, dict[str, Any]]:
     form = {}
     for name, field in params.model_json_schema()["properties"].items():
@@ -78,7 +77,7 @@ def _form(params: type[Params]) -> dict[str, dict[str, Any]]:
 
 
 def _rule(field: Mapping[str, Any]) -> str:
-    """What a field takes, in words."""
+    """The values that a field takes, in words."""
     if "enum" in field:
         return f"one of {', '.join(field['enum'])}"
     if "minimum" in field:
@@ -93,13 +92,13 @@ def _rule(field: Mapping[str, Any]) -> str:
     return "true or false" if field["type"] == "boolean" else "a list" if "array" in field["type"] else "text"
 
 
-# --- kinds of fields that several DAGs have ------------------------------------------------------------------------------
+# --- fields that several DAGs have ---------------------------------------------------------------------------------------
 
 
 def _declared(value: Any, info: ValidationInfo) -> tuple[str, ...]:
     """The chosen collections, in the catalog's order."""
     catalog = (info.context or {}).get("catalog")
-    if catalog is None:  # checked already, by another task
+    if catalog is None:  # another task has checked it
         return tuple(value)
     if not isinstance(value, list | tuple) or not value:
         raise ParameterError(
@@ -126,7 +125,7 @@ def _with_reason(value: str | None, info: ValidationInfo) -> str | None:
 
 DIFFERENCE = "^[^:]+:.+$"
 EACH_DIFFERENCE = "One a line, as collection:key ({collection}:AbC123), or collection:verdict ({collection}:missing); collection:* means "
-"""The form puts the name of a collection in place of {collection}."""
+"""The form replaces {collection} with the name of a collection."""
 
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 """With its offset from UTC; kept as UTC."""
@@ -135,7 +134,7 @@ Collections = Annotated[tuple[str, ...], BeforeValidator(_declared), Field(title
 
 _Listed = Annotated[
     tuple[Annotated[str, Field(pattern=DIFFERENCE)], ...],
-    BeforeValidator(lambda value: () if value is None else value),  # so does the form send an empty list
+    BeforeValidator(lambda value: () if value is None else value),  # the form sends None for an empty list
 ]
 Differences = Annotated[_Listed, Field(strict=False, json_schema_extra={"type": ["null", "array"]})]
 Accepted = Annotated[_Listed, Field(strict=False, json_schema_extra={**EXCUSES, "type": ["null", "array"]})]
@@ -158,7 +157,7 @@ MaxBilledReads = Annotated[
         ge=1,
         le=MAX_BILLED_READS,
         title="Max. billed reads",
-        description="The run reads no more than this, and reports the rest as not examined; empty means no cap.",
+        description="The run reads no more than this, and reports the rest as not examined. Empty: no cap.",
     ),
 ]
 
@@ -169,7 +168,7 @@ def pairs(differences: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 
 def refuse_unknown_collections(differences: Iterable[tuple[str, str]], known: Iterable[str]) -> None:
-    """Raises ParameterError where a difference is of a collection that isn't known."""
+    """Raises ParameterError if a difference names an unknown collection."""
     known = sorted(known)
     for name, key in differences:
         if name not in known:
@@ -196,7 +195,7 @@ MaxReadsPerSecond = Annotated[
         ge=1,
         le=MAX_BILLED_READS,
         title="Max. reads per second",
-        description="How many reads each task process makes, on average; empty means no limit.",
+        description="Reads that each task process makes a second, on average. Empty: no limit.",
         json_schema_extra=FINE_TUNING,
     ),
 ]
@@ -207,7 +206,7 @@ MaxRowsPerSecond = Annotated[
         ge=1,
         le=MAX_BILLED_READS,
         title="Max. rows per second",
-        description="How many rows each task process compares or writes, on average; empty means no limit.",
+        description="Rows that each task process compares or writes a second, on average. Empty: no limit.",
         json_schema_extra=FINE_TUNING,
     ),
 ]

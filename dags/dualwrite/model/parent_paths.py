@@ -12,10 +12,10 @@ from dualwrite.model.parents_told import told_path
 def parent_path(catalog: Catalog, child: Collection, column: Column) -> Callable[[Row], str]:
     """From a child's row to the path of the document that its `column` refers to.
 
-    A Firestore reference tells it. (A key that doesn't lead back, as a uuid v5 of an id, tells nothing: the id does.) Else, if the column refers to a key of several columns together with others and that key gives
-    the whole path, the key. Else the child's own path where the parent's template begins it, or a document below one of that path
-    (the comment that a comment answers, below the same post; a board's last post, below the board). Otherwise the parent's template
-    has one variable, and that is the value.
+    The first of these that applies: a Firestore reference has the path; a key of several columns may give the whole path; the
+    child's own path may begin with the parent's, or have a document in common with it (the comment that a comment answers, below
+    the same post; a board's last post, below the board); otherwise the parent's template has one variable, which is the value.
+    If the key doesn't lead back (a uuid v5 of an id), the unconverted id is used in its place.
     """
     index, parent = child.columns.index(column), catalog[column.parent.collection]
     by_key = _by_key(child, column, parent)
@@ -28,13 +28,13 @@ def parent_path(catalog: Catalog, child: Collection, column: Column) -> Callable
             if place == index and "/" in told:
                 return told
             if place == index and not parent.key_leads_back:
-                value = told  # the id of which the key was made
+                value = told  # the id from which the key was made
         if by_key is not None:
             return by_key(row)
         if not parent.is_plain:
             return (
                 told_path(parent.templates, parent.key[0], value, segments) or ""
-            )  # nobody can ask for that, so it is never taken for gone
+            )  # Firestore can't be asked for "", so it never counts as gone
         for length, shape in shapes:
             if len(segments) >= length and segments[length - 1] == value and tuple(segments[:length:2]) == shape:
                 return "/".join(segments[:length])

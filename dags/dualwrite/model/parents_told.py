@@ -1,7 +1,7 @@
-"""Pure: the path of a parent whose ids have texts or parts in the catalog, out of its key and the path of the document that names it.
+"""Pure: the path of a parent whose ids have texts or parts, from its key and the path of the document that names it.
 
-An id that is one text is known; one of variables is known if the key gives them all, or whole; any other is that of the naming
-document's own path, if both begin with the same collections.
+A literal id is known. An id with variables is known if the key gives all of them, or the whole id. Any other id is taken from
+the naming document's own path, if both paths begin with the same collections.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dualwrite.model.templates import Template
 
 
 def is_told(templates: Sequence[Template], key: Column, below: Sequence[Template]) -> bool:
-    """Whether each document on the paths `below` tells the path of a parent on one of `templates` with this key column."""
+    """Whether a document on any of the paths `below` determines the path of a parent on `templates` with this key column."""
     return all(any(_ids(template, key, "", child.segments) for template in templates) for child in below)
 
 
 def told_path(templates: Sequence[Template], key: Column, value: str, segments: Sequence[str]) -> str | None:
-    """The path of the parent with this key that a document at the path `segments` names. None: it can't be told."""
+    """The path of the parent with this key that a document at the path `segments` names; None if it is unknown."""
     for template in templates:
         ids = _ids(template, key, value, segments)
         if ids is not None:

@@ -1,4 +1,4 @@
-"""What can be wrong with a run as a whole, whatever it found."""
+"""Problems of a run as a whole, apart from its differences."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from enum import StrEnum
 
 
 class ProblemKind(StrEnum):
+    """The kinds of such problems."""
+
     DUAL_WRITE_OFF = "dual_write_off"
-    """Documents are written while the op log stands still."""
+    """Documents are written and no row arrives by itself."""
     REFUSED = "refused"
-    """A brake held the repair."""
+    """A brake refused the repair."""
     NOT_EXAMINED = "not_examined"
-    """Nobody looked whether anything is wrong: the task that asks failed."""
+    """The task that checks for problems failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A kind for code, a sentence for people: the run fails with it."""
+    """A problem that a run fails with: a kind for code, a sentence for people."""
 
     kind: ProblemKind
     text: str

@@ -1,4 +1,4 @@
-"""Pure: which documents may have a natural key, as a question for Firestore."""
+"""Pure: the query for the documents that may have a natural key."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dualwrite.model.mapping import Key
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which documents may have a natural key: those in the collection `collection_id` of the document `parent` ("" at the
-    root) whose fields have these values. Some that are found may have another key, where a part of it may be absent.
-    `fields` are those that the collection's rows are made of."""
+    """A query for the documents that may have a natural key: those in the collection `collection_id` of the document `parent`
+    ("" at the root) whose fields have these values. If a part of the key may be absent, some results have another key.
+    `fields`: to select."""
 
     parent: str
     collection_id: str
@@ -22,7 +22,7 @@ class Question:
 
 
 def question_of(collection: Collection, key: Key) -> Question:
-    """The question for all documents of a natural key."""
+    """The query for all documents of a natural key."""
     variables: dict[str, str] = {}
     equals: dict[FieldPath, str] = {}
     for column, value in zip(collection.key, key, strict=True):

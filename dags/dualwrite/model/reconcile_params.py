@@ -28,12 +28,12 @@ from dualwrite.model.parameters import (
 )
 
 BY_A_PERSON = ("keys", "undo", "excuse", "excuse_reason", "unexcuse")
-"""Parameters that only a person gives, for what is open at that moment: a Variable would hold for whatever is found from now on."""
+"""Parameters that only a person gives, for differences open at that moment; a Variable would apply to all later ones too."""
 
 
 SCHEDULED_MAX_BILLED_READS = 2_000_000
-"""The cap of a scheduled run that nobody gave one, $1.20: what makes it read may be a client's doing. A sweep of more documents
-needs Variable reconcile_max_billed_reads; null there means no cap."""
+"""The cap of a scheduled run without Variable reconcile_max_billed_reads, $1.20, because clients can cause reads. A sweep of
+more documents needs that Variable; null in it means no cap."""
 
 
 def _looks_at_these(value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class ReconcileParams(Params):
     repair: Literal["off", "missing", "missing_and_stale", "all"] = Field(
         "off",
         title="Repair",
-        description="Triggering is the approval: nobody is asked again.",
+        description="Triggering is the approval: there is no further question.",
         json_schema_extra={
             "words": [
                 "off: compare and report, write nothing",
@@ -80,7 +80,7 @@ class ReconcileParams(Params):
     scope: Literal["recent", "sweep", "none"] = Field(
         "recent",
         title="Scope",
-        description="A sweep also finds what no window shows; it costs one read for each document.",
+        description="A sweep also finds differences that no window shows; it costs one read for each document.",
         json_schema_extra={
             "words": [
                 "recent: written since the last run, and sweeps that are due",
@@ -95,17 +95,16 @@ class ReconcileParams(Params):
     keys: Annotated[Differences, AfterValidator(_looks_at_these)] = Field(
         (),
         title="Only these",
-        description=EACH_DIFFERENCE
-        + "all that is open in it. The run looks at these open differences, repairs no others, and "
-        "compares nothing else. A row that one of them needs and that isn't named here is told, not written.",
+        description=EACH_DIFFERENCE + "all of its open differences. The run looks at these, repairs no others, and "
+        "compares nothing else. A row that one of them needs and that isn't named here is reported, not written.",
     )
     undo: Annotated[
         str | None,
         Field(  # before the validator: a bound that stands after one is applied to None, too
             max_length=250,
             title="Undo a run",
-            description="The id of a run, of this DAG or of backfill_gap, that has ended: what it wrote in the selected collections is "
-            "taken back by its journal, but for rows that were written since. Compares nothing.",
+            description="The id of a run, of this DAG or of backfill_gap, that has ended: its writes in the selected collections are "
+            "taken back by its journal, except in rows that were written since. Compares nothing.",
         ),
         AfterValidator(_nothing_else),
     ] = None
@@ -138,11 +137,11 @@ class ReconcileParams(Params):
         ge=0,
         le=MAX_BILLED_READS,
         title="Max. reads for proofs a day",
-        description="Once scheduled runs have read more names than this within 24 hours, they prove nothing more: what they "
-        "would have to prove stays open as absence_not_proved, and the run says so. Any client can make a row that needs a proof.",
+        description="Once scheduled runs have read this many names within 24 hours, they prove no more deletes: these rows "
+        "stay open as absence_not_proved, and the run reports it. Any client can make a row that needs a proof.",
         json_schema_extra=FINE_TUNING,
     )
-    excuse: Accepted = Field((), title="Excuse", description=EACH_DIFFERENCE + "all that is open in it now.")
+    excuse: Accepted = Field((), title="Excuse", description=EACH_DIFFERENCE + "all of its differences open now.")
     excuse_reason: ExcuseReason = None
     unexcuse: Accepted = Field(
         (),
@@ -191,7 +190,7 @@ class ReconcileParams(Params):
         le=1_000_000,
         title="Liveness minimum (documents)",
         description="If at least this many documents are created and none of their rows arrives by itself, dual-write seems off, "
-        "whatever write_ops says; likewise for one collection. Documents that are only changed count while write_ops is silent.",
+        "whatever write_ops says; likewise for one collection. Documents that were only updated count if write_ops is silent.",
         json_schema_extra=FINE_TUNING,
     )
     max_unattempted_repairs: int = Field(
@@ -208,8 +207,8 @@ class ReconcileParams(Params):
         ge=0,
         le=1_000_000,
         title="Other repairs a day",
-        description="The same for each other cause by itself: rows whose operation had failed, rows for which no operation tells "
-        "why (parents that were inserted along among them), and what was missed while dual-write was switched off.",
+        description="The same limit for each other cause: rows whose operation had failed, rows for which no operation shows "
+        "why (inserted parents among them), and rows missed while dual-write was switched off.",
         json_schema_extra=ALARMS,
     )
     max_examined_age_hours: float = Field(
@@ -241,8 +240,8 @@ class ReconcileParams(Params):
         ge=1,
         le=1_000_000,
         title="Max. open differences",
-        description="How many open differences one run looks at again, those seen longest ago first. The others stay "
-        "open and are counted in the report. Costs one or two reads each.",
+        description="Open differences that one run looks at again, those seen longest ago first. The others stay "
+        "open, and the report counts them. Costs one or two reads each.",
         json_schema_extra=FINE_TUNING,
     )
 
@@ -251,23 +250,23 @@ class ReconcileParams(Params):
         ge=0,
         le=1_000_000,
         title="Max. keys that only operations name",
-        description="How many keys of a collection one run looks at because an operation names them, and no document or row "
-        "of the window does. The others are counted in the report, fail the run, and are left to the sweep.",
+        description="Keys of a collection that one run looks at because only an operation names them, no document or row "
+        "of the window. The report counts the others; they fail the run and are left to the sweep.",
         json_schema_extra=FINE_TUNING,
     )
 
     @property
     def compares(self) -> bool:
-        """Whether the run looks at what was written, or at everything; else only at what `keys` names, or at nothing."""
+        """Whether the run compares windows or sweeps; otherwise it looks only at named keys, or at nothing."""
         return self.scope != "none" and not self.keys and self.undo is None
 
     @cached_property
     def named(self) -> Mapping[str, Named]:
-        """What `keys` names, by collection."""
+        """The named keys and verdicts, by collection."""
         return by_collection(pairs(self.keys))
 
     def repairs_key(self, collection: str, label: str, verdict: str) -> bool:
-        """Whether a repair may touch this difference: any, unless some are named."""
+        """Whether a repair may touch this difference: if keys are named, only one of these."""
         if not self.keys:
             return True
         named = self.named.get(collection)

@@ -1,4 +1,4 @@
-"""What a column refers to: the row of another document, and which of its columns is held."""
+"""References of a column to another document's row, and the order of collections that follows from them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Parent:
     """The collection whose row must exist first: `references=Parent("profiles", holds="id")`.
 
-    What the document names is always the parent document's key. `holds` is the column of the parent's row whose value the
-    column has (a generated id, a uuid); without it, that is the parent's key itself, and `references="profiles"` says the same.
+    The document always names the parent document's key. `holds`: the column of the parent's row whose value this column has (a
+    generated id, a uuid); without it, the parent's key, as with `references="profiles"`.
     """
 
     collection: str
@@ -20,7 +20,7 @@ class Parent:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """A column of a collection's rows, and the collection whose row it needs. `waits`: it may be null until that one is there."""
+    """A column, and the collection whose row it needs. `waits`: it may be null until that row is there."""
 
     column: str
     parent: str
@@ -29,14 +29,15 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Parents before children, and the columns, by collection and name, that are null until their parents are there."""
+    """Collections, parents before children, and the columns, as (collection, name), that stay null until their parents' rows
+    are there."""
 
     names: tuple[str, ...]
     late: frozenset[tuple[str, str]]
 
 
 class NeedEachOther(ValueError):
-    """Collections that need each other first, and none of which can wait."""
+    """Collections that need each other, and none of which can wait."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(", ".join(names))
@@ -46,8 +47,8 @@ class NeedEachOther(ValueError):
 def in_order(needs: Mapping[str, Sequence[Need]]) -> Order:
     """Collections in the order in which their rows are written; among equals as given.
 
-    A column that refers to its own collection, or closes a circle, is late: its row is inserted with a null, which is filled when
-    the other row is there. Of a circle the first collection that can waits. Raises NeedEachOther.
+    A column that refers to its own collection, or closes a circle, is late: its row is inserted with a null, which is filled in
+    when the other row is there. In a circle, the first collection that can wait does. Raises NeedEachOther if none can.
     """
     late = {(name, n.column) for name, of in needs.items() for n in of if n.parent == name}
     stuck = {name for name, of in needs.items() for n in of if n.parent == name and not n.waits}
@@ -79,7 +80,7 @@ def in_order(needs: Mapping[str, Sequence[Need]]) -> Order:
 
 
 def _leads(needs: Mapping[str, Sequence[Need]], start: str, end: str, without: frozenset[str]) -> bool:
-    """Whether a collection needs another, through however many."""
+    """Whether one collection needs another, directly or through others."""
     seen: set[str] = set()
     todo = [start]
     while todo:

@@ -1,7 +1,7 @@
-"""Pure: one description of a report, in two forms: aligned text for a log, Markdown for an approval.
+"""Pure: renders a report's description as aligned text for a log, or as Markdown for an approval.
 
-A description is a sequence of blocks, the verdict in one sentence first. Ids may hold anything, so they are `Code`:
-shown as JSON strings, which can neither break a line nor forge markup.
+A description is a sequence of blocks. Ids may contain anything, so they are `Code`: shown as JSON strings, which can neither
+break a line nor forge markup.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 WIDTH = 100
-"""Characters of a line in a log. Airflow's log view doesn't wrap. Only what can't be cut is longer: a link, an id, a path."""
+"""Characters of a line in a log, because Airflow's log view doesn't wrap. Only a link, an id or a path may make one longer."""
 
 _SPECIAL = str.maketrans({c: f"\\{c}" for c in "|`*_<>[]"})
 
@@ -38,7 +38,7 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`left` columns stand flush left, the others, which are numbers, flush right."""
+    """A table. The first `left` columns are aligned left, the others, which are numbers, right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -47,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """A list under a line of its own. An item is a text, or parts of one with `Code` among them."""
+    """A list with a title. An item is a text, or parts of one with `Code` among them."""
 
     title: str
     items: Sequence[str | Sequence[str]]
@@ -57,27 +57,27 @@ Block = Heading | Paragraph | Table | Items
 
 
 def as_text(blocks: Iterable[Block]) -> str:
-    """For a log: columns aligned, prose wrapped, nothing that wants to be rendered."""
+    """Blocks as plain text for a log: columns aligned, prose wrapped."""
     return "\n\n".join(_text(block) for block in blocks)
 
 
 def as_markdown(blocks: Iterable[Block]) -> str:
-    """For an approval, which Airflow renders."""
+    """Blocks as Markdown, which Airflow renders in an approval."""
     return "\n\n".join(_markdown(block) for block in blocks)
 
 
 def wrapped(text: str, *, indent: str = "") -> str:
-    """Prose in lines of at most WIDTH characters, those after the first indented; a link or an id is never cut."""
+    """Prose in lines of at most WIDTH characters, indented after the first; a link or an id is never cut."""
     return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def moment(iso: str) -> str:
-    """An instant as a person reads it, with its zone: an operator elsewhere would read it hours wrong."""
+    """An ISO 8601 instant as a person reads it, in UTC and saying so."""
     return f"{datetime.fromisoformat(iso).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def number(value: Any) -> str:
-    """A cell: thousands separated; nothing for None."""
+    """A cell's text: thousands separated; empty for None."""
     if value is None:
         return ""
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -97,15 +97,14 @@ def _text(block: Block) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]], left: int) -> list[list[int]]:
-    """Which columns of a table stand side by side. One that is wider than a line goes on below, with its first `left`
-    columns once more."""
+    """The columns of a table, in groups that fit into a line; each group repeats the first `left` columns."""
     widths = _widths(rows)
-    found: list[list[int]] = [[]]
+    groups: list[list[int]] = [[]]
     for i in range(left, len(widths)):
-        if found[-1] and sum(widths[j] + 2 for j in (*range(left), *found[-1], i)) - 2 > WIDTH:
-            found.append([])
-        found[-1].append(i)
-    return [[*range(left), *columns] for columns in found]
+        if groups[-1] and sum(widths[j] + 2 for j in (*range(left), *groups[-1], i)) - 2 > WIDTH:
+            groups.append([])
+        groups[-1].append(i)
+    return [[*range(left), *columns] for columns in groups]
 
 
 def _aligned(rows: Sequence[Sequence[str]], columns: Sequence[int], left: int) -> str:

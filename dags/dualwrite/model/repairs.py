@@ -1,4 +1,4 @@
-"""Pure: what each value of the param repair may do to rows, and which of them a difference needs."""
+"""Pure: the actions that each value of the param repair allows, and the value that a difference needs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Repair = Literal["off", "missing", "missing_and_stale", "all"]
 Action = Literal["insert", "update", "delete"]
 
 REPAIRS: tuple[Repair, ...] = ("off", "missing", "missing_and_stale", "all")
-"""Each does what the one before it does, and more."""
+"""Each allows the actions of the one before it, and more."""
 
 ACTIONS: dict[Verdict, Action] = {Verdict.MISSING: "insert", Verdict.STALE: "update", Verdict.EXTRA: "delete"}
-"""What a repair does to a row with this verdict. Any other verdict is none that a repair can end."""
+"""The repair's action on a row with this verdict. No repair ends a difference with another verdict."""
 
 _MAY: dict[Repair, tuple[Action, ...]] = {
     "off": (),
@@ -26,6 +26,7 @@ _MAY: dict[Repair, tuple[Action, ...]] = {
 
 
 def may(repair: Repair, action: Action) -> bool:
+    """Whether a value of the param allows an action."""
     return action in _MAY[repair]
 
 
@@ -35,12 +36,12 @@ def needed(verdict: Verdict) -> Repair:
 
 
 def most(repairs: Iterable[Repair]) -> Repair:
-    """The one that does what each of them does; off if there are none."""
+    """The least value that allows all that these allow; off if there are none."""
     return max(repairs, key=REPAIRS.index, default="off")
 
 
 def rules() -> Rules:
-    """The same for the page, as JSON."""
+    """These rules as JSON, for the page."""
     return {
         "drift": [*map(str, ACTIONS), *sorted(str(verdict) for verdict in DRIFT if verdict not in ACTIONS)],
         "repairs": {r: {str(v): action for v, action in ACTIONS.items() if may(r, action)} for r in REPAIRS},

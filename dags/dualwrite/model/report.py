@@ -1,5 +1,5 @@
-"""What a run found: counts that must add up, a few samples of each verdict, their JSON, and the blocks that render.py
-shows a person.
+"""A run's report on a collection: counts that must add up, a few samples of each verdict, their JSON, and the blocks that
+render.py shows to a person.
 
 A report holds ids, paths, column names, reasons and counts. It never holds a document's content.
 """
@@ -19,23 +19,23 @@ from dualwrite.model.run_report import CollectionResult, GapReport, RunReport, S
 from dualwrite.model.verdicts import DRIFT, VERDICTS, Finding, Verdict, printable
 
 SAMPLES = 20
-"""How many findings of one verdict a report shows; the counts beside them are exact."""
+"""Findings of one verdict that a report shows; the counts beside them are exact."""
 
-LONGEST_LABEL = 120
+SHOWN_CHARACTERS = 120
 """Characters of an id or a path that a report shows. Ids may have 1,500 bytes, and XCom values are kept small."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a number of a report is for, declared once beside the number: its key in the JSON is its name."""
+    """The uses of a report's number, declared once beside the number. `name` is its key in the JSON."""
 
     name: str
     heading: str
-    """Of its column in the table; empty where it has none."""
+    """The heading of its column in the table; empty if it has none."""
     added: bool
-    """Whether the phases of one collection add up; else the first one's holds."""
+    """Whether the numbers of a collection's phases are added up; otherwise the first one's counts."""
     work: bool
-    """Whether a repair, which gives no verdicts, adds to its collection's."""
+    """Whether a repair's number is added to its collection's."""
     logged: bool
     """Whether dualwrite.runs has a column of this name."""
 
@@ -48,16 +48,16 @@ def _counter(
 
 @dataclass
 class CollectionReport:
-    """The findings of one run in one collection. Mutable while the run lasts.
+    """The report of one phase of a run in one collection. Mutable while the phase lasts.
 
-    `documents_read` counts documents of the window as delivered (strays included); `billed_reads` everything that
-    Firestore bills: those, the counts (one per 1,000) and each look at a single document.
+    `documents_read`: documents that the scan delivered, strays included; `billed_reads`: all reads that Firestore bills: these,
+    the counts (one for 1,000) and each single document.
     """
 
     collection: str
     phase: str
     taken: int = 0
-    """Keys taken up for examination, counted where they are read and not where they are judged."""
+    """Keys taken up for examination, counted when they are read, not when they are judged."""
     counts: Counter[str] = field(default_factory=Counter)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -69,12 +69,12 @@ class CollectionReport:
     documents_read: int = _counter(logged=True)
     stray: int = _counter("stray")
     left_out: int = _counter("left out by where")
-    """Documents that don't hold their collection's condition: they have no row, and aren't examined."""
+    """Documents that don't meet their collection's condition: they have no row, and aren't examined."""
     unlocatable: int = _counter("unlocatable")
     operations_left: int = _counter("operations left out")
     """Keys that only operations name and that were not looked at, because there are more than max_operation_looks."""
     expected: int = _counter("expected")
-    """Missing while dual-write is switched off: kept open, and no failure."""
+    """Drift that came while dual-write was switched off: kept open, and no failure."""
     inserted: int = _counter("inserted", work=True, logged=True)
     updated: int = _counter("updated", work=True, logged=True)
     deleted: int = _counter("deleted", work=True, logged=True)
@@ -83,16 +83,16 @@ class CollectionReport:
     source_count: int | None = _counter("documents", default=None, added=False)
     target_count: int | None = _counter("rows", default=None, added=False)
     reads_to_verify: int = _counter(added=False)
-    """What reading the collection whole would bill."""
+    """Reads that a complete read of the collection would bill."""
     proof_reads: int = _counter("reads for proofs", work=True, logged=True)
-    """Of the billed reads those of names, to prove that no document has a row's key."""
+    """Reads of names, among the billed ones, to prove that no document has a row's key."""
     billed_reads: int = _counter("billed reads", work=True, logged=True)
     seconds: float = _counter("seconds", default=0.0, logged=True)
     verification: str | None = None
     slices: int = 0
-    """How many slices it was examined in; 0 if in one piece."""
+    """The number of slices that it was examined in; 0 if in one piece."""
     not_examined: str | None = None
-    """Why the collection could not be read whole; None where it was."""
+    """Why the collection was not completely examined; None if it was."""
 
     def add(self, finding: Finding) -> None:
         """Counts one examined key in its verdict and keeps a sample of it."""
@@ -106,15 +106,15 @@ class CollectionReport:
             self.reasons[f"{finding.verdict}: {finding.reason}"] += 1
         samples = self.samples.setdefault(finding.verdict, [])
         if len(samples) < SAMPLES:
-            samples.append(finding.as_sample(LONGEST_LABEL))
+            samples.append(finding.as_sample(SHOWN_CHARACTERS))
 
     def add_matching(self, number: int) -> None:
-        """Counts keys whose row equals the document; nobody needs samples of those."""
+        """Counts keys whose row equals the document, without samples."""
         self.examined += number
         self.counts[Verdict.MATCHING] += number
 
     def add_work(self, repair: CollectionReport) -> None:
-        """Adds what a repair of this collection wrote and read. Its verdicts are no further keys."""
+        """Adds the writes and reads of a repair of this collection, but not its verdicts, which are on the same keys."""
         for counter in COUNTERS:
             if counter.work:
                 setattr(self, counter.name, getattr(self, counter.name) + getattr(repair, counter.name))
@@ -130,11 +130,11 @@ class CollectionReport:
 
     @property
     def drift(self) -> int:
-        """Keys in a verdict that is drift, those left out that are excused or expected."""
+        """Keys with a verdict that is drift, without excused and expected ones."""
         return sum(self.counts[v] for v in DRIFT) - self.excused - self.expected
 
     def check_identity(self) -> None:
-        """Raises IdentityError unless every key examined ended in exactly one verdict."""
+        """Raises IdentityError unless every key taken up was examined and ended in exactly one verdict."""
         unknown = set(self.counts) - set(VERDICTS)
         total = sum(self.counts.values())
         if unknown or total != self.examined or self.examined != self.taken:
@@ -149,11 +149,11 @@ class CollectionReport:
         return "examined" if self.not_examined is None else "not_examined"
 
     def logged(self) -> dict[str, float | None]:
-        """The numbers that dualwrite.runs has a column for, by its name."""
+        """The numbers that dualwrite.runs has a column for, by the column's name."""
         return {c.name: getattr(self, c.name) for c in COUNTERS if c.logged} | {"seconds": round(self.seconds, 3)}
 
     def as_json(self) -> CollectionResult:
-        # Slices may have been examined side by side: their seconds add up to no time that passed.
+        # Slices may have been examined side by side, so the sum of their seconds isn't the time that passed.
         rate = self.seconds > 0 and not self.slices
         return {
             "collection": self.collection,
@@ -193,7 +193,7 @@ class CollectionReport:
 
     @classmethod
     def from_json(cls, given: CollectionResult) -> Self:
-        """The report as `as_json` gave it to another task, or kept it; what else stands there is left alone."""
+        """The report from its JSON; other keys are ignored."""
         return cls(
             given["collection"],
             given["phase"],
@@ -206,7 +206,7 @@ class CollectionReport:
             columns=Counter(given.get("columns", {})),  # as below
             documents_read=given["documents_read"],
             stray=given["stray"],
-            left_out=given.get("left_out", 0),  # a task of the version before may have told it
+            left_out=given.get("left_out", 0),  # the previous version's reports lack it
             unlocatable=given["unlocatable"],
             operations_left=given["operations_left"],
             expected=given["expected"],
@@ -237,8 +237,8 @@ COUNTERS = tuple(Counted(f.name, **f.metadata) for f in fields(CollectionReport)
 
 
 def merged(parts: Sequence[CollectionReport]) -> CollectionReport:
-    """Several phases of one collection as one: what was examined in each, added up. Leave out phases
-    that look at the same keys again (a repair, or the look after it). Raises IdentityError if it doesn't add up."""
+    """The reports of several phases of one collection, added up. Leave out phases that look at the same keys again (a repair,
+    or the look after it). Raises IdentityError if the result doesn't add up."""
     whole = replace(parts[0], taken=sum(p.taken for p in parts), counts=Counter(), samples={}, reasons=Counter())
     whole = replace(whole, excused_counts=Counter(), columns=Counter())
     for counter in COUNTERS:
@@ -257,18 +257,18 @@ def merged(parts: Sequence[CollectionReport]) -> CollectionReport:
 
 
 LIMIT = 60_000
-"""Bytes of a report's JSON. XCom values live in Airflow's database; 64 KB is the promise."""
+"""Bytes of a report's JSON. XCom values are in Airflow's database; the promise is at most 64 KB."""
 
 Whole = TypeVar("Whole", RunReport, GapReport)
 
 
 def size(report: RunReport | GapReport) -> int:
-    """In bytes of JSON."""
+    """A report's size, in bytes of JSON."""
     return len(json.dumps(report, ensure_ascii=False).encode())
 
 
 def fit(report: Whole, limit: int = LIMIT) -> Whole:
-    """The report with as many samples as fit into `limit` bytes; `samples_shown` says how many that are."""
+    """The report with as many samples as fit into `limit` bytes; `samples_shown` says how many of each verdict."""
     keep = SAMPLES
     while size(report) > limit and keep > 0:
         keep //= 2
@@ -284,7 +284,7 @@ _ALWAYS = ("billed_reads", "seconds")
 
 
 def table(collections: Iterable[CollectionResult]) -> Table:
-    """Counts by collection and verdict. Columns that would hold nothing but zeros are left out."""
+    """Counts by collection and verdict, without columns of zeros."""
     reports = [CollectionReport.from_json(given) for given in collections]
     verdicts = [v for v in VERDICTS if any(r.counts[v] for r in reports)]
     counters = [c for c in COUNTERS if c.heading and (c.name in _ALWAYS or any(getattr(r, c.name) for r in reports))]
@@ -316,15 +316,15 @@ def _line(
 
 
 def samples(collections: Iterable[CollectionResult]) -> list[Block]:
-    """What was not examined, and samples of every verdict that is not matching: ids, paths and columns, no content."""
+    """Collections that weren't examined, and samples of each verdict that isn't matching: ids, paths, columns, no content."""
     blocks: list[Block] = []
     for r in collections:
         if r["not_examined"]:
             blocks.append(Paragraph(f"{r['collection']} was not examined: {r['not_examined']}", strong=True))
-        for verdict, found in r["samples"].items():
+        for verdict, of_verdict in r["samples"].items():
             prefix = f"{verdict}: "
             reasons = {k.removeprefix(prefix): n for k, n in r["reasons"].items() if k.startswith(prefix)}
-            shown, counted = _by_reason(found, reasons)
+            shown, counted = _by_reason(of_verdict, reasons)
             title = f"{r['collection']}, {verdict.replace('_', ' ')} ({r['counts'][verdict]:,}, {len(shown)} shown)"
             if verdict == Verdict.STALE and r.get("columns"):
                 title += f": {differing(r['columns'])}"
@@ -338,11 +338,11 @@ def differing(columns: Mapping[str, int]) -> str:
 
 
 _ALIKE = 3
-"""Samples that are shown of many with one reason: the others would be the same line with another key."""
+"""Samples shown for one reason that many share: more would be the same line with other keys."""
 
 
 def _by_reason(samples: Sequence[Sample], reasons: Mapping[str, int]) -> tuple[list[Sample], list[str]]:
-    """Of a verdict's samples those worth showing, and a line with the number of each reason that many share."""
+    """The samples of a verdict to show, and a line with the number for each reason that many share."""
     many = {reason: number for reason, number in reasons.items() if number > _ALIKE}
     left = Counter(dict.fromkeys(many, _ALIKE))
     shown = []
@@ -362,17 +362,17 @@ def listed(counts: Mapping[str, int], verdicts: Iterable[str] = VERDICTS) -> str
 
 
 def few(names: Sequence[str], most: int = 10) -> str:
-    """Names for people to read, and how many are left out."""
+    """Up to `most` names for people to read, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(printable, names[:most])) + more
 
 
 def total(collections: Iterable[CollectionResult]) -> Counter[str]:
     """The verdicts of all collections added up."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for r in collections:
-        found.update(r["counts"])
-    return found
+        counts.update(r["counts"])
+    return counts
 
 
 def _sample(sample: Sample) -> list[str]:

@@ -1,7 +1,7 @@
-"""The shapes of what runs report, declared once: as tasks hand it on, as XCom keeps it, and as the Parity page reads it.
+"""The shapes of runs' reports, declared once: between tasks, in XCom, and on the Parity page.
 
-All of it is JSON, and a key that isn't here is in no report. Numbers are exact; instants are ISO 8601 text in UTC; ids and
-paths may be shortened. A report never holds a document's content.
+All of them are JSON, and reports have no other keys. Numbers are exact; instants are ISO 8601 texts in UTC; ids and paths may
+be shortened. A report never holds a document's content.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Generic, Literal, NotRequired, TypedDict, TypeVar
 
 VERSION = 3
-"""Of all reports. The page shows one of an earlier version in its own words alone."""
+"""The version of all reports. Of an earlier one, the page shows only its texts."""
 
 Scope = Literal["sweep", "recent", "none"]
-"""How much of a collection was compared: every document and row, what was written lately, or nothing but named keys."""
+"""How much of a collection was compared: every document and row, recent writes, or only named keys."""
 
 
-# --- what is wrong ------------------------------------------------------------------------------------------------------
+# --- alerts -------------------------------------------------------------------------------------------------------------
 
 
 Conf = dict[str, str | float | bool | list[str] | None]
@@ -23,7 +23,7 @@ Conf = dict[str, str | float | bool | list[str] | None]
 
 
 class Press(TypedDict):
-    """What may help: a DAG to be triggered with these values. `button` is its name on the page, `says` the same in words."""
+    """A button that triggers a DAG with these values. `button`: its name on the page; `says`: the same in words."""
 
     dag: str
     conf: Conf
@@ -32,11 +32,11 @@ class Press(TypedDict):
 
 
 class Alert(TypedDict):
-    """One thing that is wrong.
+    """One problem.
 
-    `collection` is None if the problem concerns no single one. `kind` is a verdict, or a word for what went wrong
-    (not_swept, timed_out, ...). Together they name the standing problem, so that a drift that stays is one issue and not a
-    hundred. `text` tells the problem and what to do first; `press`, what to trigger then: None if no run helps.
+    `collection` is None if the problem concerns no single one. `kind` is a verdict, or another word for the problem
+    (not_swept, timed_out, ...). Both together identify a lasting problem, which Sentry shows as one issue. `text` has the
+    problem and its remedy; `press` the button to use then, None if no run helps.
     """
 
     collection: str | None
@@ -50,8 +50,8 @@ class Alert(TypedDict):
 
 
 class Sample(TypedDict):
-    """A finding as a report shows it, ids and paths shortened. `key` is its label; `columns` are those that differ;
-    `requires` is the document that is gone, because of which it is a difference."""
+    """A finding as a report shows it, with shortened ids and paths. `key`: its label; `columns`: those that differ;
+    `requires`: the path of the required document that is gone."""
 
     key: str
     path: NotRequired[str]
@@ -63,8 +63,7 @@ class Sample(TypedDict):
 
 
 class CollectionResult(TypedDict):
-    """What one phase of a run, or several as one, found and wrote in a collection. The fields of CollectionReport say what
-    each number counts."""
+    """The report of one phase of a run, or of several added up, in a collection. CollectionReport describes the numbers."""
 
     collection: str
     phase: str
@@ -101,19 +100,20 @@ class CollectionResult(TypedDict):
     verification: str | None
     slices: int
     reasons: dict[str, int]
-    """By "verdict: reason", the commonest."""
+    """By "verdict: reason", the most frequent ones."""
     samples: dict[str, list[Sample]]
     """By verdict, a few of each that isn't matching."""
 
 
 class SliceResult(CollectionResult):
-    """Of one slice. `look` holds the keys that it saw (runs/slices/seen_keys.py)."""
+    """The report of one slice. `look`: the number under which the target keeps its seen keys (runs/slices/seen_keys.py)."""
 
     look: int
 
 
 class TripwireResult(TypedDict):
-    """What the counts of a collection led to. `buckets`: stretches of time that were examined because of them."""
+    """The tripwire's result for a collection. `deviation`: documents too many or (negative) too few; `buckets`: how many
+    stretches of time were examined because of that."""
 
     deviation: int
     buckets: int
@@ -123,8 +123,8 @@ class TripwireResult(TypedDict):
 
 
 class FirstLook(CollectionResult):
-    """Of a reconciliation's first look. `pending`: differences that need a second look; `to_wait_for`: those of them that
-    are younger than the grace period, at `looked_at`."""
+    """The report of a first look. `pending`: differences that need a second look; `to_wait_for`: those of them that were
+    younger than the grace period at `looked_at`."""
 
     scope: Scope
     pending: int
@@ -135,15 +135,15 @@ class FirstLook(CollectionResult):
 
 
 class SecondLook(CollectionResult):
-    """Of a second look. `not_looked_at`: open differences beyond max_open_looks; `undecided`: those of them that no run has
-    looked at twice yet."""
+    """The report of a second look. `not_looked_at`: open differences beyond max_open_looks; `undecided`: those of them that no
+    run has looked at twice yet."""
 
     not_looked_at: int
     undecided: int
 
 
 class ReconciledCollection(CollectionResult):
-    """A collection in a reconciliation's report: both looks, and what the repair wrote."""
+    """A collection in a reconciliation's report: both looks, and the repair's writes."""
 
     scope: Scope
     not_looked_at: int
@@ -156,8 +156,8 @@ R = TypeVar("R", bound=CollectionResult)
 
 
 class StageResult(TypedDict, Generic[R]):
-    """What a stage of a reconciliation returns: reports by collection (of a repair, by step: `write.posts`), and the errors of
-    the others. `billed_reads`: those of no collection."""
+    """The result of a reconciliation's stage: reports by collection (for a repair, by step: `write.posts`), and the errors of
+    the others. `billed_reads`: those for no collection."""
 
     reports: dict[str, R]
     errors: dict[str, str]
@@ -168,7 +168,7 @@ class StageResult(TypedDict, Generic[R]):
 
 
 class PlannedRows(TypedDict):
-    """Rows of one collection that a repair would write, and what this run has written so far; see runs/repair.py."""
+    """Rows of one collection that a repair would write, and those that this run has written so far; see runs/repair.py."""
 
     insert: int
     update: int
@@ -181,7 +181,8 @@ class PlannedRows(TypedDict):
 
 
 class OperationCounts(TypedDict):
-    """What write_ops shows of a stretch of time. None in `total`: it can't be read, or isn't."""
+    """Counts of write_ops in a stretch of time. `total` is None if the table can't be read, or if the catalog declares no
+    operations."""
 
     total: int | None
     by_entity: dict[str, int]
@@ -191,7 +192,7 @@ class OperationCounts(TypedDict):
 
 
 class Operations(OperationCounts):
-    """With what the tables show of the same minutes."""
+    """With counts of documents, and of rows that arrived by themselves, in the same minutes."""
 
     minutes: float
     per_minute: float | None
@@ -202,15 +203,15 @@ class Operations(OperationCounts):
 
 
 class NamedKeys(TypedDict):
-    """What became of the keys that a run names; see runs/repair.py. Each as collection:key."""
+    """Named keys that a run can't repair; see runs/repair.py. Each as collection:key."""
 
     not_open: list[str]
     needs: dict[str, list[str]]
 
 
 class UndoneRows(TypedDict):
-    """What an undo left in a collection as it was: how many rows by reason, and the reason by label of a few. `differing`: rows in
-    which the table itself made something else of a column."""
+    """Rows of a collection that an undo left as they are: how many by reason, and a few labels with their reason. `differing`:
+    rows that were taken back, but in which a trigger of the table changed a column."""
 
     left: dict[str, int]
     keys: dict[str, str]
@@ -218,7 +219,7 @@ class UndoneRows(TypedDict):
 
 
 class UndoResult(CollectionResult):
-    """Of what an undo wrote in a collection."""
+    """The report of an undo in a collection."""
 
     undone: UndoneRows
 
@@ -233,8 +234,8 @@ class UndoneRun(UndoneRows):
 
 
 class Gate(TypedDict):
-    """What was decided after the second look. With a `problem` nothing is repaired. `undo`: the run that is to be taken back,
-    and `left_out` the collections that it wrote and that this run doesn't select."""
+    """The decision after the second look. With a `problem`, nothing is written. `undo`: the run to be taken back; `left_out`:
+    collections that it wrote and that aren't selected."""
 
     problem: str | None
     problem_kind: str | None
@@ -246,11 +247,11 @@ class Gate(TypedDict):
     billed_reads: int
 
 
-# --- what a whole reconciliation tells -----------------------------------------------------------------------------------
+# --- a whole reconciliation ----------------------------------------------------------------------------------------------
 
 
 class OpenLine(TypedDict):
-    """Open differences that are alike, from whichever run: how many, and since when the first of them."""
+    """A group of open differences, from any run: how many, and since when the oldest is open."""
 
     collection: str
     verdict: str
@@ -262,7 +263,7 @@ class OpenLine(TypedDict):
 
 
 class OpenGroup(OpenLine):
-    """`fails`: the run fails because of these, so they are drift, neither excused nor expected."""
+    """`fails`: whether the run fails because of these: they are drift, neither excused nor expected."""
 
     fails: bool
 
@@ -273,7 +274,7 @@ class WindowJson(TypedDict):
 
 
 class Age(TypedDict):
-    """Up to when a collection was examined whole, when it was last swept (None: never), and how many hours ago that is."""
+    """When a collection was last completely compared, when it was last swept (None: never), and how many hours ago."""
 
     examined_until: str
     swept_at: str | None
@@ -299,7 +300,7 @@ class PastRun(TypedDict):
 
 
 class GivenExcuse(TypedDict):
-    """A difference that a person accepted."""
+    """An excused difference."""
 
     collection: str
     key: str
@@ -310,7 +311,8 @@ class GivenExcuse(TypedDict):
 
 
 class Intervention(TypedDict):
-    """Who had something done; see remembered/interventions.py. `numbers` are by collection, of what wrote rows by action too."""
+    """An action by a person or a schedule; see remembered/interventions.py. `numbers`: by collection; for writes, by action
+    too."""
 
     dag_id: str
     run_id: str
@@ -324,7 +326,7 @@ class Intervention(TypedDict):
 
 
 class Day(TypedDict):
-    """A day (UTC): how many runs compared, whether all were clean (None: there was none), up to three that weren't, and reads."""
+    """A day (UTC): how many runs compared, whether all were clean (None: no run), up to three that weren't, and billed reads."""
 
     day: str
     runs: int
@@ -334,7 +336,7 @@ class Day(TypedDict):
 
 
 class LinkedTable(TypedDict):
-    """The table of a collection, for links. `key_column`: the column that a difference's key is the value of, if there is one."""
+    """The table of a collection, for links. `key_column`: the column whose value is a difference's key, if there is one."""
 
     schema: str
     table: str
@@ -343,8 +345,8 @@ class LinkedTable(TypedDict):
 
 
 class Links(TypedDict):
-    """Templates of links by what they lead to, and what fills them in; see model/links.py. `tables`: of collections with open
-    differences; none without a template."""
+    """Templates of links by their target, and the values that fill them in; see model/links.py. `tables`: of collections with
+    open differences; empty without templates."""
 
     templates: dict[str, str]
     project: str
@@ -353,7 +355,7 @@ class Links(TypedDict):
 
 
 class Listed(TypedDict):
-    """How many pages and rows the list of open differences has, of how many differences; see runs/open_list.py."""
+    """How many pages and rows the list has, `of` how many open differences; see runs/open_list.py."""
 
     pages: int
     rows: int
@@ -371,7 +373,7 @@ class RepairedLately(TypedDict):
 
 
 class MigrationsStanding(TypedDict):
-    """How the target stands to the migrations; `unknown` says why nothing can be told."""
+    """The migrations' state in the target; `unknown`: why it isn't known."""
 
     applied: int
     pending: list[str]
@@ -389,7 +391,7 @@ class CoverageResult(TypedDict):
 
 
 class Check(TypedDict):
-    """One line of the checklist. `name` is a fixed word that the page links by; `says` is the evidence, or what is lacking."""
+    """One line of the checklist. `name`: a fixed word that the page links by; `says`: the evidence, or the lack of it."""
 
     name: str
     title: str
@@ -398,14 +400,14 @@ class Check(TypedDict):
 
 
 class Ready(TypedDict):
-    """Whether reads may be switched."""
+    """Whether the app's reads may be switched to the target, and why (not)."""
 
     answer: bool
     checks: list[Check]
 
 
 class Parity(TypedDict):
-    """Whether source and target are equal, and the oldest of the sweeps that say so."""
+    """Whether source and target are equal, why not, and when the oldest of the last sweeps was."""
 
     equal: bool
     why_not: list[str]
@@ -413,16 +415,16 @@ class Parity(TypedDict):
 
 
 class Rules(TypedDict):
-    """What the page has to know of verdicts and repairs, so that it has no rule of its own."""
+    """The rules of verdicts and repairs that the page needs, so that it has none of its own."""
 
     drift: list[str]
     """The verdicts that are drift, in the order in which a person reads them."""
     repairs: dict[str, dict[str, str]]
-    """By value of the param repair: what it does to rows, by verdict (insert, update, delete)."""
+    """By value of the param repair: its action (insert, update, delete) by verdict."""
 
 
 class RunFacts(TypedDict):
-    """What is known at the end of a reconciliation."""
+    """The facts at the end of a reconciliation."""
 
     version: int
     dag_id: str
@@ -430,10 +432,10 @@ class RunFacts(TypedDict):
     at: str
     repair: str
     compares: bool
-    """Whether it looked at what was written, or at everything; else only at what its `keys` name."""
+    """Whether it compared windows or swept; otherwise it looked only at its named keys, or at nothing."""
     named: NamedKeys | None
     undo: str | None
-    """The run that was to be taken back, what became of that, why it failed, and the collections that were left out."""
+    """The run to be taken back; then the result, why it failed, and the collections left out."""
     undone: UndoneRun | None
     undo_failed: str | None
     undo_left_out: list[str]
@@ -446,13 +448,13 @@ class RunFacts(TypedDict):
     operations_declared: bool
     planned: dict[str, PlannedRows]
     not_repaired: dict[str, str]
-    """By step and collection (`write.posts`), why it isn't done."""
+    """Why a step wasn't done, by step and collection (`write.posts`)."""
     repaired_lately: list[RepairedLately]
     billed_reads: int
     collections: list[ReconciledCollection]
     open: list[OpenGroup]
     open_columns: dict[str, dict[str, int]]
-    """In how many open stale rows, excused ones left out, each column differs, by collection."""
+    """By collection and column, the number of open stale rows, without excused ones, in which the column differs."""
     ages: dict[str, Age]
     declared: list[str]
     """All collections of the catalog."""
@@ -470,12 +472,12 @@ class RunFacts(TypedDict):
     migrations: MigrationsStanding
     coverage: dict[str, CoverageResult]
     references: dict[str, dict[str, str]]
-    """By reason and collection: which tables keep extra rows from being deleted."""
+    """By reason and collection: a sentence with the tables that keep extra rows from being deleted."""
     links: Links
 
 
 class RunReport(RunFacts):
-    """A reconciliation's report: the facts, and what follows from them."""
+    """A reconciliation's report: the facts, and the conclusions from them."""
 
     rules: Rules
     ready: Ready
@@ -484,18 +486,18 @@ class RunReport(RunFacts):
     alerts: list[Alert]
     """Why the run fails; empty if it succeeds."""
     press: Press | None
-    """What repairs all that is open and can be repaired."""
+    """A button that repairs all open differences that a repair can end; None if there are none."""
     parity: Parity
     listed: Listed | None
     samples_shown: int
-    """Of each verdict of a collection at most."""
+    """The most samples of a verdict of a collection."""
 
 
 # --- the other DAGs, and a run without a report --------------------------------------------------------------------------
 
 
 class Answer(TypedDict):
-    """What a person answered to an approval."""
+    """A person's answer to an approval."""
 
     chosen: list[str]
     by: str | None
@@ -503,11 +505,11 @@ class Answer(TypedDict):
 
 
 Approval = Literal["approved", "rejected", "unanswered"]
-"""How a review ended. Unanswered: its dry run failed, or nobody could be asked."""
+"""How a review ended. "unanswered": its dry run failed, or the question failed or got no answer."""
 
 
 class PreflightResult(TypedDict):
-    """What the checks before a run found; see engine/preflight.py."""
+    """The results of the checks before a run; see engine/preflight.py."""
 
     role: str
     server: str
@@ -519,7 +521,7 @@ class PreflightResult(TypedDict):
 
 
 class GapPlan(TypedDict):
-    """What a backfill's tasks agree on. `params` are GapParams as JSON."""
+    """The facts that a backfill's tasks share. `params`: GapParams as JSON."""
 
     params: dict[str, object]
     preflight: PreflightResult
@@ -528,7 +530,7 @@ class GapPlan(TypedDict):
 
 
 class GapReport(TypedDict):
-    """A backfill's report. `collections`: of each phase gap, then those of phase verify."""
+    """A backfill's report. `collections`: the reports of phase gap, then those of phase verify."""
 
     version: int
     dag_id: str
@@ -541,7 +543,7 @@ class GapReport(TypedDict):
     answer: Answer | None
     billed_reads: int
     estimated_reads: int | None
-    """What an apply would bill after this dry run; None if that isn't known."""
+    """The reads that an apply would bill after this dry run; None if unknown."""
     collections: list[CollectionResult]
     coverage: dict[str, CoverageResult]
     rules: Rules
@@ -551,7 +553,7 @@ class GapReport(TypedDict):
 
 
 class MigrationStep(TypedDict):
-    """A migration file and where it stands; see migrations/plan.py."""
+    """A migration file and its state; see migrations/plan.py."""
 
     version: str
     name: str
@@ -560,7 +562,7 @@ class MigrationStep(TypedDict):
 
 
 class MigrationsReport(TypedDict):
-    """`differences`: None if the tables were never compared."""
+    """A report of apply_migrations. `differences`: None if the tables were not compared."""
 
     version: int
     dag_id: str
@@ -575,7 +577,7 @@ class MigrationsReport(TypedDict):
 
 
 class StoppedReport(TypedDict):
-    """Of a run of which nothing can be told but why."""
+    """The report of a run that stopped early; `stopped` says why."""
 
     version: int
     dag_id: str

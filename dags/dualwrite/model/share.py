@@ -1,7 +1,7 @@
-"""Pure: a collection's share of a table that holds other rows too: `rows={"channel": "web"}`.
+"""Pure: a collection's share of a table that has other rows too: `rows={"channel": "web"}`.
 
-The share is one more equality in every statement that touches the table (postgres/fragments.py). Its columns are declared by it:
-inserted with these values, and never changed.
+Every statement on the table has the share's equalities (postgres/fragments.py). The share declares its columns: rows are
+inserted with these values, which are never changed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Share = Mapping[str, Value]
 
 
 def fault(share: object) -> str | None:
-    """Why something is no share; None where it is one."""
+    """Why something is no share; None if it is one."""
     if not isinstance(share, Mapping):
         return "rows= is no dict"
     for name, value in share.items():
@@ -32,5 +32,6 @@ def text_of(value: Value) -> str | None:
 
 
 def are_disjoint(one: Share, other: Share) -> bool:
-    """Whether no row can be in both: they give a column two values. Whether the column's type takes these for two, preflight asks."""
+    """Whether no row can be in both, because they give one column two values. Preflight checks that the column's type
+    distinguishes these."""
     return any(text_of(value) != text_of(other[name]) for name, value in one.items() if name in other)

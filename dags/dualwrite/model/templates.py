@@ -1,4 +1,4 @@
-"""Pure: path templates, such as `boards/{board}/posts/{post}`: collection ids, and the forms of ids (id_patterns.py), in turn."""
+"""Pure: path templates, such as `boards/{board}/posts/{post}`: collection ids and patterns of ids (id_patterns.py), in turn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Template:
 
     @cached_property
     def is_plain(self) -> bool:
-        """Whether each id is one variable: nearly every template, with a way of its own."""
+        """Whether each id is one variable, as in nearly every template; these have a faster way."""
         return all(pattern.is_whole for pattern in self.ids)
 
     @property
@@ -47,7 +47,7 @@ class Template:
 
     @cached_property
     def root(self) -> str:
-        """The path of the collection that all its documents lie in or below: up to the first id that isn't the same for all."""
+        """The path of the collection in or below which all its documents are: up to the first id that isn't literal."""
         fixed = next((n for n, pattern in enumerate(self.ids) if not pattern.is_literal), len(self.ids) - 1)
         return "/".join(self.segments[: 2 * fixed + 1])
 
@@ -60,7 +60,7 @@ class Template:
     # --- from a path to variables -------------------------------------------------------------------------------------
 
     def fits(self, segments: Sequence[str]) -> bool:
-        """Whether a document at this path is meant, be its ids split or not."""
+        """Whether a document at this path belongs to the template, even if its ids can't be split."""
         if len(segments) != len(self.segments) or tuple(segments[0::2]) != self.segments[0::2]:
             return False
         return self.is_plain or all(p.fits(text) for p, text in zip(self.ids, segments[1::2], strict=True))
@@ -73,14 +73,14 @@ class Template:
             return dict(zip(self.variables, segments[1::2], strict=True))
         values: list[str] = []
         for pattern, text in zip(self.ids, segments[1::2], strict=True):
-            found = pattern.split(text)
-            if isinstance(found, Unsplit):
+            parts = pattern.split(text)
+            if isinstance(parts, Unsplit):
                 return None
-            values += found
+            values += parts
         return dict(zip(self.variables, values, strict=True))
 
     def fault(self, segments: Sequence[str]) -> str | None:
-        """Why a path that fits has no variables: a sentence without its ids. None: it has them."""
+        """Why the ids of a path that fits can't be split: a text without these ids. None: they can."""
         for pattern, text in zip(self.ids, segments[1::2], strict=True):
             found = pattern.split(text)
             if isinstance(found, Unsplit):
@@ -88,12 +88,12 @@ class Template:
         return None
 
     def could_be(self, segments: Sequence[str], known: Mapping[str, str]) -> bool:
-        """Whether a path that fits could have these variables, if only its ids could be split."""
+        """Whether the ids of a path that fits could be split in some way so that these variables have these values."""
         return all(p.could_be(text, known) for p, text in zip(self.ids, segments[1::2], strict=True))
 
     def extended(self, segments: list[str]) -> list[str] | None:
-        """The segments of a path, followed by the values of the variables that are parts of an id: `place` says where each is.
-        None: the path has none."""
+        """The segments of a path, followed by the values of variables that are parts of an id; `place` gives their indexes.
+        None: an id can't be split."""
         if self.is_plain:
             return segments
         values = self.match(segments)
@@ -112,19 +112,19 @@ class Template:
     # --- from variables to a path -------------------------------------------------------------------------------------
 
     def id_at(self, number: int, variables: Mapping[str, str]) -> str | None:
-        """The id of that number (0: the first), if these variables tell it."""
+        """The id at that place (0: the first), if these variables give it."""
         pattern = self.ids[number]
         return pattern.join(variables) if variables.keys() >= set(pattern.variables) else None
 
     def path(self, variables: Mapping[str, str], document_id: str | None = None) -> str:
-        """The path whose variables have these values; `document_id`: its last id, which is told whole."""
-        found = self.path_if_told(variables, document_id)
-        assert found is not None, "whoever asks has all variables"
-        return found
+        """The path with these variables' values; `document_id`: its whole last id."""
+        path = self.path_if_told(variables, document_id)
+        assert path is not None, "the caller has all variables"
+        return path
 
     def path_if_told(self, variables: Mapping[str, str], document_id: str | None = None) -> str | None:
         """As `path`; None if a variable has no value."""
-        if self.is_plain:  # nearly every one, asked for each of many operations
+        if self.is_plain:  # as nearly every template; called for each of many operations
             known = variables if document_id is None else {**variables, self.variables[-1]: document_id}
             if not all(name in known for name in self.variables):
                 return None
@@ -132,10 +132,10 @@ class Template:
         ids = [self.id_at(number, variables) for number in range(len(self.ids))]
         if document_id is not None:
             ids[-1] = document_id
-        told = [text for text in ids if text is not None]
-        if len(told) < len(ids):
+        given = [text for text in ids if text is not None]
+        if len(given) < len(ids):
             return None
-        return "/".join(part for pair in zip(self.segments[0::2], told, strict=True) for part in pair)
+        return "/".join(part for pair in zip(self.segments[0::2], given, strict=True) for part in pair)
 
     def above(self, variables: Mapping[str, str]) -> str:
         """The path of the document directly above; "" at the root."""
@@ -148,7 +148,7 @@ _RULE = "A path template alternates collection ids and the form of ids: {variabl
 
 
 def fault(path: str) -> str | None:
-    """Why a text is no template; None where it is one."""
+    """Why a text is no template; None if it is one."""
     segments = path.split("/")
     if len(segments) % 2 or not all(_COLLECTION_ID.fullmatch(name) and name.isprintable() for name in segments[0::2]):
         return f"{_RULE}, each variable once"
@@ -165,7 +165,7 @@ def is_template(path: str) -> bool:
 
 
 def overlapping(templates: Sequence[Template]) -> tuple[Template, Template] | None:
-    """Two templates, not both plain, that one document could be of; None: there are none."""
+    """Two templates, not both plain, that one document could match; None if there are none."""
     for one, other in combinations(templates, 2):
         if one.segments[0::2] != other.segments[0::2] or (one.is_plain and other.is_plain):
             continue

@@ -11,7 +11,7 @@ from dualwrite.model.run_report import Sample
 
 
 class Verdict(StrEnum):
-    """What is known of one key. Where several would fit, the first in this order holds."""
+    """The verdict on one key. If several would fit, the first in this order applies."""
 
     REJECTED = "rejected"
     """A document that can't become a row. Drift, until a person excuses it."""
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
     STALE = "stale"
     """A compared column differs. Drift."""
     IN_FLIGHT = "in_flight"
-    """In place of missing, extra or stale while the difference is younger than the grace period."""
+    """Instead of missing, extra or stale, until two looks a grace period apart have seen the same difference."""
     MATCHING = "matching"
     """The row equals the document in every compared column."""
     ABSENT = "absent"
@@ -36,20 +36,20 @@ class Verdict(StrEnum):
 VERDICTS: tuple[Verdict, ...] = tuple(Verdict)
 DRIFT = frozenset({Verdict.REJECTED, Verdict.MISSING, Verdict.EXTRA, Verdict.STALE})
 SETTLED_BY_WRITING = frozenset({Verdict.MISSING, Verdict.EXTRA, Verdict.STALE})
-"""What grace applies to, and what a repair can write."""
+"""The verdicts that need a second look, and that a repair can write."""
 
 
 class Reason(StrEnum):
-    """Why a key has its verdict, where the verdict alone doesn't say it. A rejection has a `Refusal` instead."""
+    """Why a key has its verdict, if the verdict alone doesn't show it. A rejection usually has a `Refusal` instead."""
 
     PARENT_GONE = "parent_gone"
     """A document that it requires is gone from the source, or left out of its collection."""
     LEFT_OUT = "left_out"
-    """The row's document, or entry, is there and doesn't hold the collection's `where`."""
+    """The row's document, or entry, is there and doesn't meet the collection's `where`."""
     PARENT_MISSING = "parent_missing"
     """A document that it requires has no row yet."""
     PARENT_EXCUSED = "parent_excused"
-    """A document that it requires has no row, and a person accepted that: no run writes that row."""
+    """A document that it requires has no row, which is excused, so no run writes that row."""
     PARENT_REJECTED = "parent_rejected"
     """A document that it requires can't become a row."""
     KEY_HELD_BY_ANOTHER_DOCUMENT = "key_held_by_another_document"
@@ -57,13 +57,13 @@ class Reason(StrEnum):
     UNIQUE_KEY_TAKEN = "unique_key_taken"
     """A further unique key is held by the row of another document that exists."""
     UNIQUE_KEY_HELD_BY_EXTRA_ROW = "unique_key_held_by_extra_row"
-    """... by a row whose document is gone: that row goes first."""
+    """A further unique key is held by a row whose document is gone: that row must go first."""
     UNIQUE_KEY_HELD_BY_STALE_ROW = "unique_key_held_by_stale_row"
-    """... by a row whose document says otherwise: that row is updated first."""
+    """A further unique key is held by a row whose document states another value: that row must be updated first."""
     PATH_UNKNOWN = "path_unknown"
-    """The row doesn't tell where its document is."""
+    """The row doesn't give its document's path."""
     CANT_BE_ASKED = "cant_be_asked"
-    """Firestore can't be asked for the document: a part of its path is no id that it allows."""
+    """Firestore can't be asked for the document: a part of its path is no valid id."""
     STILL_REFERENCED = "still_referenced"
     """Rows reference it, so it isn't deleted."""
     REFERENCES_UNSEEN = "references_unseen"
@@ -74,15 +74,15 @@ class Reason(StrEnum):
     """Proving that no document has this key would read more names than max_proof_reads, or than are left of scheduled runs'
     max_proof_reads_a_day, so it isn't deleted."""
     CHANGED_BY_TABLE = "changed_by_table"
-    """A trigger of the table makes something else of the columns that differ, so it was not updated."""
+    """A trigger of the table changes the columns that differ, so an update would not keep them."""
     FIRST_LOOK = "first_look"
     YOUNGER_THAN_GRACE = "younger_than_grace"
     CHANGED_BETWEEN_LOOKS = "changed_between_looks"
     KEPT_CHANGING = "kept_changing"
     UNDONE = "undone"
-    """A person had a write of ours taken back: the next look says what it is now."""
+    """A person had a write of ours taken back; the next look decides the verdict."""
     EXCUSED_IN_ADVANCE = "excused_in_advance"
-    """Nothing differs yet: a person accepted what will be found first."""
+    """Nothing differs yet: a person has excused the first difference to come."""
 
 
 OBSTACLES = frozenset(
@@ -94,34 +94,33 @@ OBSTACLES = frozenset(
         Reason.CHANGED_BY_TABLE,
     }
 )
-"""Why a row that is extra isn't deleted, or one that is stale not updated. Not every look asks, so they don't make it another difference."""
+"""Why an extra row isn't deleted, or a stale one not updated. Not every look checks them, so they don't make another difference."""
 
 
 _NO_OTHER = OBSTACLES | {Reason.LEFT_OUT}
-"""Reasons that don't make an extra row another difference for who accepted it: a document that is left out may be deleted, and what
-keeps the row hides that."""
+"""Reasons that don't end an excuse of an extra row: a document that is left out may be deleted later, and an obstacle hides that."""
 
 
 def reason_of(text: str | None) -> Reason | Refusal | None:
-    """A reason as it was kept."""
+    """A remembered text as a reason, or as a rejection's refusal."""
     return Reason(text) if text in frozenset(Reason) else Refusal(text) if text is not None else None
 
 
 class Why(StrEnum):
-    """What made a difference, as far as the app's own op log tells."""
+    """The cause of a difference, as far as the app's own op log shows it."""
 
     NEVER_ATTEMPTED = "never_attempted"
     """No operation: the flag was off, an old client, or a crash before the lock."""
     ATTEMPTED_FAILED = "attempted_failed"
-    """An operation, and no such row: the lock was taken and the write after it failed."""
+    """There is an operation, and the row isn't accordingly: the write after the lock failed."""
     DUAL_WRITE_OFF = "dual_write_off"
-    """It came while dual-write was switched off: kept open, and no failure."""
+    """The difference came while dual-write was switched off: kept open, and no failure."""
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a key is not as it should be, with the operation that says so."""
+    """The cause of a difference, with the operation that shows it."""
 
     why: Why
     op_id: str | None = None
@@ -130,11 +129,11 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One examined key and its verdict: all that is known of a difference, from being found to being repaired and told.
+    """One examined key and its verdict: all that is known of a difference, from the comparison to repair and report.
 
-    `label` names the key within its collection (see mapping.label_of); `key` is None where no row could be made of the
-    document; `path` is the document's, or where it would be; `columns` are the ones that differ. `fingerprint` changes whenever
-    the compared values do: two looks with the same one saw the same difference.
+    `label` names the key within its collection (see mapping.label_of); `key` is None if the document couldn't become a row;
+    `path`: the document's, or where it would be; `columns`: those that differ. `fingerprint` changes with the compared values:
+    two looks with the same fingerprint saw the same difference.
     """
 
     verdict: Verdict
@@ -144,13 +143,13 @@ class Finding:
     key: Key | None = None
     columns: tuple[str, ...] = ()
     reason: Reason | Refusal | None = None
-    """A rejection's is a sentence of its own."""
+    """A Refusal if the document itself is rejected."""
     cause: Cause | None = None
     fingerprint: str | None = None
     excused: bool = False
     requires: str | None = None
-    """For a row that is extra, or stale (a reference must become null), because of another document: the path of that
-    document, which is gone."""
+    """For a row that is extra, or stale (a reference must become null), because another document is gone: that document's
+    path."""
     document_time: datetime | None = None
     """The document's update_time as it was read."""
 
@@ -177,22 +176,22 @@ def rejected(rejection: Rejection) -> Finding:
 
 
 def is_same(before: str | None, now: str | None) -> bool:
-    """Whether two fingerprints are of one difference. One that a row without a document has is the row's part of the one
-    that it has when its document was found elsewhere."""
+    """Whether two fingerprints are of one difference. The fingerprint of a row without a document is the last part of the one
+    that the row has when its document is found elsewhere."""
     return before == now or (before is not None and now is not None and now.endswith(f":{before}"))
 
 
 @dataclass(frozen=True, slots=True)
 class Excuse:
-    """What a person accepted: one verdict, with its reason. Both None: given before the difference was found; it then
-    holds for the first drift that is."""
+    """A person's acceptance of one verdict, with its reason. Both None: it was given before anything differed there, and covers
+    the first drift."""
 
     verdict: str | None = None
     reason: str | None = None
 
     def covers(self, finding: Finding) -> bool:
-        """An excuse ends when verdict or reason change: an accepted rejection says nothing of a lost row. Why an extra row
-        isn't deleted, or whether its document is gone or left out, changes nothing about it."""
+        """Whether the excuse covers a finding. It ends if verdict or reason change: an excused rejection doesn't excuse a lost
+        row. Why an extra row isn't deleted, and whether its document is gone or left out, don't count."""
         if finding.verdict not in DRIFT:
             return False
         accepted, found = (None if r in _NO_OTHER else r for r in (self.reason, finding.reason))
@@ -200,8 +199,8 @@ class Excuse:
 
 
 def printable(text: str) -> str:
-    """An id or a path for people to read, with what is no printable character escaped: an id may hold line breaks and
-    other control characters, and JSON columns refuse U+0000."""
+    """An id or a path for people to read, with unprintable characters escaped: ids may contain line breaks and other control
+    characters, and JSON columns refuse U+0000."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 

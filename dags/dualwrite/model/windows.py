@@ -1,6 +1,6 @@
-"""Pure: the stretch of time that a run examines.
+"""Pure: windows, the stretches of time that runs examine.
 
-All instants are aware and UTC. A window is half-open, [start, end): two that touch examine each document once.
+All instants are aware and in UTC. A window is half-open, [start, end): two windows that touch examine each document once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From `start` (included) to `end` (excluded)."""
+    """From `start` (included) to `end` (excluded). Raises ParameterError if `start` is after `end`."""
 
     start: datetime
     end: datetime
@@ -42,7 +42,8 @@ class Window:
 
 
 def instant(text: Any, name: str) -> datetime:
-    """Parses an RFC 3339 instant. A naive time is refused: an export time was once local and taken for UTC."""
+    """An RFC 3339 text as an instant in UTC. Raises ParameterError, also for a time without an offset: an export's local time was
+    once read as UTC. `name`: of the parameter."""
     try:
         moment = datetime.fromisoformat(text)
     except (TypeError, ValueError):
@@ -68,7 +69,7 @@ def instant(text: Any, name: str) -> datetime:
 def gap_window(since: datetime, margin: timedelta, until: datetime | None, now: datetime) -> Window:
     """The window of a backfill: from `margin` before `since`, to `until` or now.
 
-    Raises ParameterError if since lies in the future or until before since.
+    Raises ParameterError if `since` is in the future, or `until` before `since`.
     """
     if since > now:
         raise ParameterError(
@@ -94,15 +95,15 @@ def recent_window(watermark: datetime, minutes: int, now: datetime) -> Window:
 
 
 def with_overlap(window: Window, overlap: timedelta) -> Window:
-    """The same window, begun earlier: for writes that an offline client sends late with an old timestamp."""
+    """The window with an earlier start, for writes that an offline client sends late with old timestamps."""
     return Window(_before(window.start, overlap), window.end)
 
 
 def _before(moment: datetime, span: timedelta) -> datetime:
-    """`span` before `moment`, or the beginning of all time where that lies in between."""
+    """`span` before `moment`, but not before LONG_AGO."""
     return moment - span if moment - LONG_AGO > span else LONG_AGO
 
 
 def whole_millisecond(moment: datetime) -> datetime:
-    """A moment as the app writes it, whose rows are cut off at milliseconds."""
+    """A moment truncated to milliseconds, as the app writes it into rows."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
