@@ -65,7 +65,7 @@ def apply_migrations():
 
     @task
     def verify(steps: list, **context) -> list[str]:
-        """The live tables against what the files promise."""
+        """The live tables against the files' promises."""
         return tasks.verify(context, steps)
 
     @task(trigger_rule=TriggerRule.ALL_DONE, **FAILS_AT_ONCE, multiple_outputs=False)

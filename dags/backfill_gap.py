@@ -1,7 +1,7 @@
 """# backfill_gap
 
-Finds what was written to Firestore after the export and is missing or stale in Supabase, reports it, writes it, and
-verifies the result.
+Finds documents written to Firestore after the export whose rows are missing or stale in Supabase, reports them, writes the
+rows, and verifies the result.
 
 **When:** once dual-write is on, after [apply_migrations](/dags/apply_migrations) and before
 [reconcile_dual_writes](/dags/reconcile_dual_writes) is unpaused. First as it is, a dry run, whose counts are what an apply
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from dualwrite.edge import gap as tasks
 else:
     tasks = LazyModule("dualwrite.edge.gap")
-SLICE = "{{ task.op_kwargs['part']['name'] }}"  # what the grid calls an instance: collection and interval
+SLICE = "{{ task.op_kwargs['part']['name'] }}"  # an instance's name in the grid: collection, number and size
 
 
 @dag(
     dag_id=settings.named("backfill_gap"),
-    description="Writes what came to Firestore after the export and is missing or stale in Supabase; verifies it.",
+    description="Writes rows for documents that came to Firestore after the export and are missing or stale in Supabase; verifies.",
     schedule=None,
     max_active_runs=1,
     dagrun_timeout=timedelta(days=2),
@@ -79,7 +79,7 @@ def backfill_gap():  # noqa: C901 - a task after the other
         return tasks.examine_for_review(context)
 
     # Not ApprovalOperator: if it skips what follows, its answer is lost, and a rejection looks like no answer.
-    # Airflow names the task in its answer to either button: "approve response successful" told of a rejection.
+    # Airflow names the task in its answer to either button, so the task isn't named after one of the answers.
     decision = HITLOperator(
         task_id="decision",
         execution_timeout=None,  # a person may take a day; the run's own timeout ends the wait
@@ -130,8 +130,8 @@ def backfill_gap():  # noqa: C901 - a task after the other
             examined[parent] >> examined[collection.name]
         if not collection.parents_first:
             decision >> examined[collection.name]
-    # Without large collections these are mapped over nothing, and start no process. In no group: one that held tasks on
-    # both sides of `decision` would stand before and after it, and Airflow draws neither grid nor graph of such a DAG.
+    # Without large collections these are mapped over nothing, and start no process. They are in no group: a group with tasks
+    # on both sides of `decision` would be before and after it, and Airflow draws neither grid nor graph of such a DAG.
     chosen >> review_slice.expand(part=planned) >> reviewed
     parts = examine_slice.expand(part=planned)
     verified = verify_rest()

@@ -8,8 +8,8 @@ sweep, open [Parity](/plugin/parity): its buttons open the form with the right v
 
 **A failed task `report` is the alert.** Its log ends with what drifted, how much, why, since when, and what to press.
 
-- Scheduled runs write nothing unless Variable `reconcile_repair` says so; every param of the form but the excuses has such a
-  Variable, `reconcile_<param>`.
+- Scheduled runs write nothing unless Variable `reconcile_repair` says so; every param of the form has such a Variable,
+  `reconcile_<param>`, except those only for a person: `keys`, `undo` and the excuses.
 - Variable `dual_write_enabled` = `false` says that dual-write is off on purpose: then differences are expected.
 - The asset `dual-write-parity` is updated by a run that finds both equal, nothing excused; `dual-write-green` by each green run that compared.
 
@@ -48,7 +48,7 @@ else:
     max_active_runs=1,
     max_consecutive_failed_dag_runs=0,  # it fails by design, and an instance's default would pause it
     dagrun_timeout=MAX_PLAN_AGE,  # a run that hangs keeps the next one from beginning
-    on_failure_callback=CALLBACK,  # none, unless the environment says so
+    on_failure_callback=CALLBACK,  # None, unless the environment asks for it
     is_paused_upon_creation=True,
     tags=["dual-write", "firestore", "supabase"],
     doc_md=settings.said(__doc__),
@@ -70,7 +70,7 @@ def reconcile_dual_writes():
     # Without a large collection to sweep it is mapped over nothing, and starts no process.
     @task(map_index_template="{{ task.op_kwargs['part']['name'] }}", multiple_outputs=False)
     def sweep_slices(part: dict, **context) -> Mapping:
-        """One slice of a large collection's sweep. What differs is kept open."""
+        """One slice of a large collection's sweep. Keeps differences open."""
         return tasks.sweep_slice(context, part)
 
     @task(trigger_rule=TriggerRule.ALL_DONE, multiple_outputs=False)
@@ -91,7 +91,7 @@ def reconcile_dual_writes():
 
     @task(multiple_outputs=False)
     def repair(**context) -> Mapping:
-        """Deletes (children first), then inserts and updates (parents first), then looks at what was repaired."""
+        """Deletes (children first), then inserts and updates (parents first), then looks at the written rows."""
         return tasks.repair(context)
 
     @task(
@@ -102,7 +102,7 @@ def reconcile_dual_writes():
         multiple_outputs=False,
     )
     def report(**context) -> Mapping:
-        """The whole run in one table. Fails while any drift is open that nobody has excused."""
+        """The whole run in one table. Fails while any drift is open that isn't excused."""
         return tasks.report(context)
 
     planned = preflight()

@@ -1,7 +1,7 @@
-"""The Parity page: whether Firestore and Supabase are the same, in Airflow's navigation and on each DAG run.
+"""The Parity page, in Airflow's navigation and on each DAG run: are Firestore and Supabase equal?
 
-The page is static; its data comes through Airflow's own REST API with the viewer's session, so it shows what that
-viewer may see and nothing else. It needs no connection to either database. Every route wants a login and the right to
+The page is static; its data comes through Airflow's own REST API with the viewer's session, so it shows only what that
+viewer may see. It needs no connection to either database. Every route requires a login and the right to
 read the DAG, of one bundle if there are several; Airflow itself leaves a plugin's routes open to everybody.
 """
 
@@ -29,13 +29,13 @@ HEADERS = {
     "frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # asked again each time, by ETag: a new version shows at once
+    "Cache-Control": "no-cache",  # validated each time by ETag, so a new version shows at once
 }
 
 
 @cache
 def _app() -> Any:
-    """The routes. Their imports take seconds and are wanted in the API server alone."""
+    """The routes. Their imports take seconds, and only the API server needs them."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails, VariableDetails
     from airflow.api_fastapi.core_api.security import get_user
@@ -55,7 +55,7 @@ def _app() -> Any:
         redoc_url=None,
         openapi_url=None,
         dependencies=[Depends(may_read)],
-        redirect_slashes=False,  # a redirect leads to whatever host the request names
+        redirect_slashes=False,  # a redirect would lead to any host that the request names
     )
 
     @app.get("/may")
@@ -63,8 +63,8 @@ def _app() -> Any:
         prefix: str = Query("", pattern=r"^([a-z][a-z0-9_]{0,39})?$"),
         user: Any = Depends(get_user),  # noqa: B008 - FastAPI's own way
     ) -> dict[str, Any]:
-        """Who this viewer is, for the sign-off, and what they may do: the page has no buttons that Airflow would refuse. `prefix`:
-        of the bundle whose page it is, one of several in this Airflow."""
+        """The viewer's name, for the sign-off, and rights: the page shows no button that Airflow would refuse. `prefix`: of the
+        bundle whose page it is, if this Airflow has several."""
         of_bundle = f"{prefix}_" if prefix else ""
         asks, dag = get_auth_manager().is_authorized_dag, DagDetails(id=of_bundle + DAG_ID)
         sets, variable = get_auth_manager().is_authorized_variable, VariableDetails(key=of_bundle + SWITCH)
@@ -78,6 +78,7 @@ def _app() -> Any:
     @app.get("/")
     @app.get("/{name}")
     def asset(name: str = "index.html") -> FileResponse:
+        """A file of the page; 404 for any other name."""
         files = {path.name: path for path in WEB.iterdir() if path.suffix in TYPES}
         if name not in files:
             raise HTTPException(404, "The Parity page has no such file.")
@@ -87,7 +88,7 @@ def _app() -> Any:
 
 
 class DualWriteParity(AirflowPlugin):
-    """Tells Airflow about the page."""
+    """Registers the page with Airflow."""
 
     name = "dual_write_parity"
 
@@ -100,8 +101,8 @@ class DualWriteParity(AirflowPlugin):
         base = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/") + PREFIX
         return [
             {"name": "Parity", "href": f"{base}/", "destination": "nav", "url_route": "parity", "nav_top_level": True},
-            # Airflow shows a view on every DAG's runs; for other DAGs the page says that it isn't about them. Its name differs
-            # from the page's: both are links on the page of a run.
+            # Airflow shows a view on every DAG's runs; for other DAGs the page says that it isn't about them. The name differs
+            # from the page's, because both are links on the page of a run.
             {
                 "name": "Report",
                 "href": f"{base}/?dag_id={{DAG_ID}}&run_id={{RUN_ID}}",

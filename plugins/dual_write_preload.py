@@ -1,8 +1,8 @@
-"""Imports what our tasks import, in the scheduler, the DAG processor and the triggerer, before the first two fork.
+"""Imports our tasks' libraries in the scheduler, the DAG processor and the triggerer, before the first two fork.
 
-LocalExecutor forks a process for each task, and the DAG processor one for each parse. What their parent has imported, they
-have; each would take a second of CPU for it. Libraries alone, nothing of the bundle's own: that belongs to a version of the
-bundle, which a task's process reads for itself. Other executors' workers aren't forked from the scheduler, and gain nothing.
+LocalExecutor forks a process for each task, and the DAG processor one for each parse. A fork has its parent's imports, which
+would take it a second of CPU. Only libraries are imported, not the bundle's own modules: these belong to a version of the
+bundle, which a task's process reads itself. Other executors' workers aren't forked from the scheduler, and gain nothing.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ LIBRARIES = (
     "psycopg",
     "sentry_sdk",
 )
-"""None of them starts a thread or opens anything when it is imported, so a fork inherits them intact."""
+"""None of them starts a thread or opens a file or connection on import, so a fork inherits them intact."""
 
 
 class _Preloading:
     @hookimpl
     def on_starting(self, component: Any) -> None:
         """Called as a scheduler, DAG processor or triggerer starts, and in each task's own process."""
-        if type(component).__name__ != "Job":  # by name: to import the class, a task would import Airflow's database
+        if type(component).__name__ != "Job":  # by name, because importing the class would import Airflow's database
             return
         for name in LIBRARIES:
             try:
                 importlib.import_module(name)
-            except ImportError as error:  # it costs seconds later, and nothing else
+            except ImportError as error:  # tasks only take a second longer
                 log.warning("Tasks will each import %s themselves: %s", name, error)
 
 
 class DualWritePreload(AirflowPlugin):
-    """Tells Airflow whom to call."""
+    """Registers the listener with Airflow."""
 
     name = "dual_write_preload"
     listeners = [_Preloading()]  # noqa: RUF012 - Airflow's own declaration

@@ -182,7 +182,7 @@ def test_a_variable_that_is_not_what_it_should_be_is_refused(params):
 def test_an_excuse_is_never_taken_from_a_variable(params):
     """It would silence whatever is found from now on."""
     refused = params("scheduled", {}, AIRFLOW_VAR_RECONCILE_EXCUSE='["posts:*"]')["error"]
-    assert "Variable reconcile_excuse would hold for everything found from now on. Delete it" in refused
+    assert "Variable reconcile_excuse would apply to all later ones too. Delete it" in refused
     refused = params("scheduled", {}, AIRFLOW_VAR_RECONCILE_KEYS='["posts:*"]')["error"]
     assert "Only a person gives keys" in refused
     assert "error" not in params("manual", {}, AIRFLOW_VAR_RECONCILE_EXCUSE='["posts:*"]')

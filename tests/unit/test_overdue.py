@@ -63,4 +63,4 @@ def test_the_first_run_and_a_cleared_one_ask_of_nothing():
 def test_airflow_that_does_not_answer_costs_the_extra_look_alone(caplog):
     """What came before must not end a run that can examine."""
     assert hung({"ti": SimpleNamespace(dag_id="d"), "run_id": "r"}, "manual__1") == ()
-    assert "Whether the run before this one hung is unknown: Airflow answered AttributeError" in caplog.text
+    assert "It is unknown whether the run before this one hung: Airflow answered AttributeError" in caplog.text

@@ -86,8 +86,8 @@ def test_patience_ends_thirty_seconds_after_the_first_failure_since_the_last_pro
         ("UNKNOWN", " spaces ", "ended in UNKNOWN: spaces. Run again."),
         ("UNKNOWN", None, "ended in UNKNOWN: . Run again."),
         ("FAILED_PRECONDITION", "The query requires an INDEX.", "deploy docs/firestore.indexes.json"),
-        ("FAILED_PRECONDITION", "This requires a licence.", "licence.. Correct what it names, and run again."),
-        ("FAILED_PRECONDITION", "No such index.", "Correct what it names, and run again."),
+        ("FAILED_PRECONDITION", "This requires a licence.", "licence.. Correct the cause that it names, and run again."),
+        ("FAILED_PRECONDITION", "No such index.", "Correct the cause that it names, and run again."),
     ],
 )
 def test_an_error_says_firestores_own_words_and_the_remedy(code, details, told):

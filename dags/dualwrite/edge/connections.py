@@ -1,6 +1,6 @@
-"""Source and target by Airflow's connections, each refused with the rule, the place and the remedy.
+"""Source and target from Airflow's connections. A faulty connection is refused with rule, place and remedy.
 
-Functions import Google's client and psycopg themselves: that takes a second, which only a task needs.
+Functions import Google's client and psycopg themselves: that takes a second, and only tasks need it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TARGET_CONNECTION = settings.named("supabase_default")
 MIGRATIONS_CONNECTION = settings.named("supabase_migrations")
 
 _MIGRATION_SECONDS = 3600.0
-"""Seconds after which a migration's statement counts as hung: building an index may take long."""
+"""Seconds after which a migration's statement counts as hung; building an index may take long."""
 
 _LIBPQ = {
     "application_name", "channel_binding", "connect_timeout", "gssencmode", "keepalives", "keepalives_count",
@@ -40,7 +40,7 @@ _LIBPQ = {
 
 
 def _connection(conn_id: str, kind: str) -> tuple[Any, dict[str, Any]]:
-    """The connection, and its extra as a dict. Raises PreflightError, which quotes nothing of it."""
+    """The connection, and its extra as a dict. Raises PreflightError, which doesn't quote it."""
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     try:
         connection = BaseHook.get_connection(conn_id)
@@ -79,11 +79,13 @@ def source(pace: Pace | None = None) -> Source:
 
 
 def source_maker(pace: Pace | None = None) -> Callable[[], Source]:
-    """Makes the Firestore database of connection firestore_default (google_cloud_platform). Asks Airflow here,
-    once: the result may be called in any thread. All that it makes share the `pace`.
+    """A function that opens the Firestore database of connection firestore_default (google_cloud_platform). Airflow is asked
+    here, once: the result may be called in any thread. All that it opens share the `pace`.
 
-    Its extra may name `project` and `database`. With FIRESTORE_EMULATOR_HOST set no credentials are asked for, and the
-    target must be on this machine too: a variable that was forgotten would make the emulator the source of production.
+
+    The connection's extra may have `project` and `database`. With FIRESTORE_EMULATOR_HOST set, no credentials are needed, and
+    the target must be on this machine too: a forgotten variable would make the emulator the source of production. Raises
+    PreflightError.
     """
     from dualwrite import postgres
     from dualwrite.firestore.source import Source
@@ -106,7 +108,7 @@ def source_maker(pace: Pace | None = None) -> Callable[[], Source]:
             )
         if not project:
             raise PreflightError(
-                f"No project is named in the extra of connection {SOURCE_CONNECTION}. "
+                f"The extra of connection {SOURCE_CONNECTION} names no project. "
                 'Add {"project": "..."}; the emulator takes any name.',
                 code="emulator-project-not-named",
             )
@@ -115,7 +117,7 @@ def source_maker(pace: Pace | None = None) -> Callable[[], Source]:
 
     try:
         credentials, default_project = GoogleBaseHook(gcp_conn_id=SOURCE_CONNECTION).get_credentials_and_project_id()
-    except Exception as error:  # noqa: BLE001 - the Google library lets through whatever a key can do wrong
+    except Exception as error:  # noqa: BLE001 - for a faulty key, the Google library raises errors of any class
         raise PreflightError(
             f"The key of connection {SOURCE_CONNECTION} can't be used: reading it failed with {type(error).__name__} (the "
             "message is withheld, because it may quote the key). Set Keyfile Path to a file that the worker can read, or "
@@ -134,7 +136,7 @@ def source_maker(pace: Pace | None = None) -> Callable[[], Source]:
 
 
 def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None) -> Connection:
-    """A connection to the target; see target_connector. Raises PreflightError, or postgres.ConnectError if Postgres isn't
+    """A connection to the target; see target_connector. Raises PreflightError, or postgres.ConnectError if Postgres can't be
     reached. `answer_within`: see postgres.connect.
     """
     return target_connector(conn_id, answer_within=answer_within)()
@@ -143,8 +145,8 @@ def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float 
 def target_connector(
     conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None
 ) -> Callable[[], Connection]:
-    """Makes connections to the target, from a connection of type postgres. The extra's keys are libpq's. Asks Airflow
-    here, once: the result may be called in any thread."""
+    """A function that connects to the target, by a connection of type postgres whose extra has libpq's parameters. Airflow is
+    asked here, once: the result may be called in any thread. Raises PreflightError."""
     from dualwrite import postgres
 
     connection, extra = _connection(conn_id, "postgres")
@@ -177,18 +179,18 @@ def target_connector(
 
 
 def _torn(conn_id: str) -> PreflightError:
-    """Of a URI whose password isn't encoded: a part of it has become the host, the port, the database or a parameter."""
+    """The error for a URI whose password isn't encoded, so that a part of it became host, port, database or parameter."""
     return PreflightError(
-        f"Connection {conn_id} names no login, or its parts don't look like a host, a database and libpq's parameters, as where a "
-        "URI's password isn't %-encoded (nothing of it is quoted, because it may hold a part of the password). Set host, port, "
+        f"Connection {conn_id} names no login, or its parts don't look like a host, a database and libpq's parameters, as happens if a "
+        "URI's password isn't %-encoded (it isn't quoted here, because it may contain a part of the password). Set host, port, "
         "schema (the database), login and password; in a URI write / as %2F, ? as %3F, # as %23 and @ as %40.",
         code="connection-torn",
     )
 
 
 def migrations_connection() -> Connection:
-    """A connection for apply_migrations: supabase_migrations if it exists, so that the role that moves rows needn't be able to
-    make tables; else supabase_default."""
+    """A connection for apply_migrations: supabase_migrations if it exists, else supabase_default. With the first, the role that
+    writes rows needn't be able to create tables."""
     conn_id = MIGRATIONS_CONNECTION
     try:
         BaseHook.get_connection(conn_id)
@@ -210,7 +212,7 @@ def migrations_connection() -> Connection:
 
 
 def target(pace: Pace | None = None) -> Target:
-    """The target of connection supabase_default; it connects when it is first used."""
+    """The target of connection supabase_default; it connects on first use."""
     from dualwrite.postgres.target import Target
 
     return Target(target_connection, CATALOG, pace)

@@ -12,8 +12,7 @@ from dualwrite.model.run_report import Answer
 
 
 def given(context: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a run as the form and its conf gave them; unknown keys included, so that code can refuse them
-    (Airflow doesn't)."""
+    """The parameters of a run from its form and conf, with unknown keys, which Airflow doesn't refuse but our check does."""
     conf = getattr(context["dag_run"], "conf", None) or {}
     return {**dict(context["params"]), **conf}
 

@@ -1,7 +1,7 @@
-"""One difference on the table, as a command: `python -m dualwrite.edge.difference posts:AbC123`, with dags/ on PYTHONPATH, where
-Airflow runs. Takes Airflow's connections firestore_default and supabase_default.
+"""Shows one difference, as a command: `python -m dualwrite.edge.difference posts:AbC123`, with dags/ on PYTHONPATH, where
+Airflow runs. Uses Airflow's connections firestore_default and supabase_default.
 
-It shows content, so it writes to a terminal and nowhere else: no file, no pipe, no log.
+It shows content, so it writes to a terminal only: no file, no pipe, no log.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from dualwrite.model.errors import DualWriteError
 
 
 def main(given: Sequence[str]) -> int:
+    """Returns the exit code: 0, 1 after an error, 2 for a wrong call."""
     if not sys.stdout.isatty():
         sys.stderr.write("This shows content, so it writes to a terminal only: don't redirect it.\n")
         return 2
     if len(given) != 1 or ":" not in given[0]:
         sys.stderr.write("Name one difference, as collection:key.\n")
         return 2
-    # So that Airflow looks into its own database too: a connection may have been made in the UI.
+    # With this, Airflow also finds connections that were created in its UI, in its own database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     from dualwrite.catalog import CATALOG
     from dualwrite.edge.connections import source, target

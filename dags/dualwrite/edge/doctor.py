@@ -1,7 +1,7 @@
 """The doctor as a command: `python -m dualwrite.edge.doctor`, with dags/ on PYTHONPATH, where Airflow runs.
 
-Takes Airflow's connections firestore_default and supabase_default, from wherever that Airflow keeps them. Exits with 1 if
-something is to do.
+Uses Airflow's connections firestore_default and supabase_default, wherever that Airflow keeps them. Exits with 1 if there is
+something to do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dualwrite.model.errors import CatalogError
 
 
 def main() -> int:
-    # So that Airflow looks into its own database too: a connection may have been made in the UI.
+    # With this, Airflow also finds connections that were created in its UI, in its own database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     try:
         from dualwrite.catalog import CATALOG
@@ -27,8 +27,8 @@ def main() -> int:
     from dualwrite.runs import doctor
 
     todo = 0
-    told = f", names begin with {settings.prefix()}" if settings.prefix() else ""
-    catalog = doctor.Line("catalog", note=(settings.named_catalog() or "the shipped one") + told)
+    prefix = f", names begin with {settings.prefix()}" if settings.prefix() else ""
+    catalog = doctor.Line("catalog", note=(settings.named_catalog() or "the shipped one") + prefix)
     for line in chain([catalog], doctor.examine(source, target_connection, CATALOG), roles.lines()):
         todo += line.fault is not None
         sys.stdout.write(f"{line}\n")

@@ -1,4 +1,4 @@
-"""How a task ends: which errors are worth a retry, which part of them may be shown, and where a person finds it."""
+"""How a task ends: which errors are worth a retry, which part of them may be shown, and where."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ log = logging.getLogger("dualwrite")
 alerts.install()  # at import, so that every later failure is reported without content, bad form parameters included
 
 _WITHOUT_A_WORD = (
-    "its process was killed (often for want of memory), its worker was lost, or somebody marked it as failed: see the end of the "
-    "log of task {}. What it had committed is kept, and the next run goes on from there"
+    "its process was killed (often for lack of memory), its worker was lost, or somebody marked it as failed: see the end of the "
+    "log of task {}. Its commits are kept, and the next run resumes from there"
 )
-"""Why a task failed that could not say it itself. Airflow puts a signal into the task's log, a lost worker into the scheduler's."""
+"""Why a task failed that could not report it itself. Airflow logs a signal in the task's log, a lost worker in the scheduler's."""
 
 _WORTH_A_RETRY = (SourceError, TargetError, IncompleteRead)
 
 
 @contextmanager
 def clearly() -> Iterator[None]:
-    """Lets an error of ours through with its message alone, and fails the task at once where a retry can't help.
+    """Raises an error of ours with its message only, and fails the task at once if a retry can't help.
 
-    Other libraries' messages may quote a row ("Failing row contains ..."), so only the kind and place of their errors reach
+    Other libraries' messages may quote a row ("Failing row contains ..."), so only the class and place of their errors reach
     the log, or Sentry.
     """
 
@@ -62,7 +62,7 @@ def clearly() -> Iterator[None]:
 
 
 def cleared(error: Exception) -> Exception:
-    """An error of ours as it is; the kind and place of any other, without its message."""
+    """An error of ours, unchanged; for any other, one of ours with its condition or class and its place, without its message."""
     from dualwrite import postgres
 
     if isinstance(error, DualWriteError | AirflowException):
@@ -91,44 +91,45 @@ def cleared(error: Exception) -> Exception:
 
 
 def worth_a_retry(error: Exception) -> bool:
-    """Whether the same task may succeed a little later."""
+    """Whether the same task may succeed if it is tried again a little later."""
     return isinstance(error, (*_WORTH_A_RETRY, Defect))
 
 
 def has_tries_left(context: Mapping[str, Any]) -> bool:
+    """Whether Airflow will try this task again if it fails now."""
     instance = context["ti"]
     return bool(instance.try_number <= (getattr(instance, "max_tries", 0) or 0))
 
 
 class ReportFailed(SystemExit):
-    """Ends a task as failed. `str()` is what a notifier shows: all problems in one line.
+    """Ends a task as failed. A notifier shows `str()` of it: all problems in one line.
 
-    Airflow logs a traceback of its own frames around every exception but SystemExit, in which the message drowns. It would
-    also retry a SystemExit, so such a task takes FAILS_AT_ONCE among its arguments.
+    Around every exception except SystemExit, Airflow logs a traceback of its own frames, which buries the message. It would
+    retry a SystemExit, so such a task has FAILS_AT_ONCE among its arguments.
     """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self.code = 1  # shown beside "Task exited"; the text stands above it already
+        self.code = 1  # shown beside "Task exited"; the text is above it already
 
 
 try:
     from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
-except ImportError:  # Airflow 3.2 has no retry policies: there the traceback stays
+except ImportError:  # Airflow 3.2 has no retry policies, so the traceback stays
     FAILS_AT_ONCE: dict[str, Any] = {}
 else:
     FAILS_AT_ONCE = {"retry_policy": ExceptionRetryPolicy([RetryRule(ReportFailed, RetryAction.FAIL)])}
 
 
 def fail(problems: Sequence[str]) -> NoReturn:
-    """Ends the task as failed, with each problem whole, wrapped, and last in the log."""
+    """Ends the task as failed, with all problems, wrapped, at the end of the log."""
     log.error("This run fails:\n\n%s\n", "\n\n".join(wrapped(problem) for problem in problems))
     text = "; ".join(problems)
     raise ReportFailed(text) if FAILS_AT_ONCE else AirflowFailException(text)
 
 
 def failures(context: Mapping[str, Any], task_ids: Iterable[str]) -> dict[str, str]:
-    """By task of this run, why it failed, if it did: in its own words, or that it ended without any."""
+    """Why tasks of this run failed, by task id: the task's own message, or that it ended without one."""
     states = _states(context)
     pull = context["ti"].xcom_pull
     found = {}
@@ -142,28 +143,27 @@ def failures(context: Mapping[str, Any], task_ids: Iterable[str]) -> dict[str, s
 
 
 def _states(context: Mapping[str, Any]) -> dict[str, str]:
-    """The states of this run's tasks; empty if Airflow doesn't say. A mapped task's instances have their index in the name."""
+    """The states of this run's tasks; empty if Airflow doesn't answer. Instances of a mapped task have their index in the name."""
     instance, run_id = context["ti"], str(context["run_id"])
     try:
         found = instance.get_task_states(instance.dag_id, run_ids=[run_id]).get(run_id, {})
-    except Exception as error:  # noqa: BLE001 - without the states the report says less, and is still made
-        log.warning("Which tasks failed is unknown: Airflow answered %s.", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - without the states the report says less, but is still made
+        log.warning("It is unknown which tasks failed: Airflow answered %s.", type(error).__name__)
         return {}
     return {name: str(getattr(state, "value", state)) for name, state in found.items()}
 
 
 def nothing_examined(context: Mapping[str, Any]) -> NoReturn:
-    """Ends a report whose run did not get past its preflight."""
+    """Ends the report task of a run whose preflight did not pass."""
     if context["ti"].xcom_pull(task_ids="preflight", key="error"):
-        alerts.mute()  # told by preflight
+        alerts.mute()  # preflight has reported it
     why = failures(context, ["preflight"]).get("preflight", "it did not run")
     _stop(context, f"Nothing was examined, because preflight did not pass: {why}")
 
 
 @contextmanager
 def told_in_full(context: Mapping[str, Any]) -> Iterator[None]:
-    """Around the making of a report: an error there is shown as drift is, in the log without a traceback, on the page and in
-    the run's tab."""
+    """Around the making of a report: an error there is shown as drift is, without a traceback in the log, and on the page."""
     try:
         yield
     except AirflowSkipException:
@@ -179,7 +179,7 @@ def told_in_full(context: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _stop(context: Mapping[str, Any], why: str) -> NoReturn:
-    """Ends a report that consists of one sentence, which is kept as the report, for the page."""
+    """Ends the report task with a report of one sentence, which the page shows."""
     stopped: StoppedReport = {
         "version": VERSION,
         "dag_id": str(context["dag"].dag_id),
@@ -197,14 +197,14 @@ def _stop(context: Mapping[str, Any], why: str) -> NoReturn:
 def clearly_run(context: Mapping[str, Any]) -> Iterator[None]:
     """Like `clearly`; also tags Sentry events with the run, and mutes them while a retry may still succeed.
 
-    The error that ends the task becomes its XCom `error`, for the report: the last task is where people look.
+    The error that ends the task becomes its XCom `error`, for the report, because people look at the last task.
     """
     alerts.begin(dag_id=str(context["dag"].dag_id), run_id=str(context["run_id"]))
     instance = context["ti"]
     try:
         with clearly():
             yield
-    except AirflowTaskTimeout:  # not an Exception: it passes through handlers of those
+    except AirflowTaskTimeout:  # no subclass of Exception, so other handlers don't catch it
         instance.xcom_push(key="error", value="it took longer than its execution_timeout, and was ended")
         raise
     except AirflowSkipException:

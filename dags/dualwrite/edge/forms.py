@@ -1,4 +1,4 @@
-"""The Trigger forms, as the parameters' declarations say (see model/parameters.py)."""
+"""The Trigger forms, made from the parameters' declarations (see model/parameters.py)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dualwrite.model.parameters import Params
 from dualwrite.model.reconcile_params import ReconcileParams
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
-"""Airflow checks each param's schema against its dialect, in each task and for each task that it serializes. Draft 7 is
-checked in less than half the time of the newest, and suffices for a form."""
+"""Airflow checks each param's schema against its dialect, in each task and for each task that it serializes. Draft 7 takes less
+than half the time of the newest draft, and suffices for a form."""
 
 
 def _form(params: type[Params], **defaults: Any) -> dict[str, Param]:
-    """A declaration as a form. `defaults` are those that the catalog knows."""
+    """A declaration as a form. `defaults`: those from the catalog."""
     form = {}
     for name, field in params.form().items():
         value = defaults.get(name, field.pop("default", None))
@@ -39,8 +39,8 @@ def _form(params: type[Params], **defaults: Any) -> dict[str, Param]:
 def give(dag: DAG, form: dict[str, Param]) -> None:
     """Gives a DAG its Trigger form; raises ParamValidationError if the form doesn't allow a default.
 
-    To be called after the DAG's tasks were made: Airflow copies the params that a DAG has by then into each task, where
-    they are checked and serialized again.
+    Call it after the DAG's tasks were made: Airflow copies the params that a DAG has by then into each task, where they are
+    checked and serialized again.
     """
     dag.params.update(form)
     dag.params.validate()

@@ -32,7 +32,7 @@ log = logging.getLogger("dualwrite")
 
 
 def plan_of(context: Mapping[str, Any]) -> GapParams:
-    """The parameters as preflight fixed them; skips the task where preflight failed."""
+    """The parameters as preflight fixed them; skips the task if preflight failed."""
     plan = context["ti"].xcom_pull(task_ids="preflight", key="plan")
     if plan is None:
         raise AirflowSkipException("Preflight did not pass, so nothing is examined. See the task preflight.")
@@ -41,7 +41,7 @@ def plan_of(context: Mapping[str, Any]) -> GapParams:
 
 @contextmanager
 def gap_run(context: Mapping[str, Any], params: GapParams, unlogged_reads: int = 0) -> Iterator[backfill.Run]:
-    """Both sides open, and what fails between told as a task tells it."""
+    """A run with both sides connected; errors in its body are handled as clearly_run does."""
     paces = Paces.of(params)
     with clearly_run(context), source(paces.reads) as firestore, target(paces.rows) as postgres_target:
         yield backfill.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), params, unlogged_reads)
@@ -54,8 +54,8 @@ def run_of(context: Mapping[str, Any], reads_beside: int = 0) -> AbstractContext
 
 
 def _unlogged_reads(context: Mapping[str, Any]) -> int:
-    """What the tasks of this run billed that no line of the run log tells: preflight, the dry run for an approval, and the
-    cutting of a verification."""
+    """Reads of this run's tasks without a line in the run log: those of preflight, of the dry run for an approval, and of
+    cutting for the verification."""
     pull = context["ti"].xcom_pull
     plan = pull(task_ids="preflight", key="plan") or {"billed_reads": 0}
     others = (pull(task_ids=task_id, key="billed_reads") for task_id in ("examine_for_review", "verify_counts"))
@@ -63,7 +63,7 @@ def _unlogged_reads(context: Mapping[str, Any]) -> int:
 
 
 def approval_of(context: Mapping[str, Any], params: GapParams) -> Approval | None:
-    """What a person answered; None where nobody was to be asked."""
+    """A person's answer; None if the mode needs none."""
     if params.mode != "review":
         return None
     found = answer(context, "decision")
@@ -73,7 +73,7 @@ def approval_of(context: Mapping[str, Any], params: GapParams) -> Approval | Non
 
 
 def _covered(context: Mapping[str, Any]) -> dict[str, CoverageResult]:
-    """Which columns are compared, as preflight found it (one of an earlier version found nothing)."""
+    """Which columns are compared, from preflight's plan; an earlier version's plan doesn't have it."""
     plan: GapPlan | None = context["ti"].xcom_pull(task_ids="preflight", key="plan")
     return plan.get("coverage", {}) if plan else {}
 
@@ -96,14 +96,14 @@ def slices_of(context: Mapping[str, Any], task_id: str) -> list[Slice]:
 
 
 def _slice(part: Mapping[str, Any]) -> Slice:
-    """The slice of this task; its bounds stand in the task's log."""
+    """The slice of this task; logs its bounds."""
     own = Slice.from_json(part)
     log.info("%s", own)
     return own
 
 
 def _added_up(parts: Sequence[Slice], made: Sequence[CollectionResult | None]) -> dict[str, CollectionResult]:
-    """The gap's large collections, each of its slices."""
+    """The reports of the gap's large collections, each added up from its slices."""
     names = dict.fromkeys(part.collection for part in parts)
     return {name: slices.added_up("gap", *slices.of(name, parts, made)) for name in names}
 
@@ -127,7 +127,7 @@ def choose(context: Mapping[str, Any]) -> None:
 def examine_for_review(context: Mapping[str, Any]) -> str:
     """The approval's text, in Markdown."""
     if plan_of(context).mode != "review":  # only if `choose` failed
-        raise AirflowSkipException("Nobody is to be asked.")
+        raise AirflowSkipException("This mode needs no approval.")
     parts = slices_of(context, "preflight")
     made = made_of(context, "review_slices", len(parts))
     found = _added_up(parts, made)
@@ -147,8 +147,8 @@ def examine_for_review(context: Mapping[str, Any]) -> str:
 
 
 def review_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> CollectionResult:
-    """One slice of a large collection, for the approval. The run log tells nothing of its neighbours, so under a cap they
-    count as if they had read all that they hold."""
+    """One slice of a large collection, for the approval. The run log has no lines of its neighbours, so under a cap each counts
+    as if all its documents had been read."""
     own = _slice(part)
     beside = sum(p.documents for p in slices_of(context, "preflight") if p != own)
     with run_of(context, beside) as run:
@@ -156,6 +156,7 @@ def review_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> Collect
 
 
 def examine(context: Mapping[str, Any], name: str) -> CollectionResult:
+    """One collection; skipped if it isn't selected, or if a review wasn't approved."""
     params = plan_of(context)
     if name not in params.names:  # only if someone clears it, or `choose` failed
         raise AirflowSkipException(f"{name} is not selected.")
@@ -166,7 +167,7 @@ def examine(context: Mapping[str, Any], name: str) -> CollectionResult:
 
 
 def examine_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> CollectionResult:
-    """One slice of a large collection."""
+    """One slice of a large collection; skipped if a review wasn't approved."""
     params = plan_of(context)
     if approval_of(context, params) in ("rejected", "unanswered"):
         raise AirflowSkipException("Nobody approved, so nothing is written.")
@@ -175,7 +176,7 @@ def examine_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> Collec
 
 
 def verify_counts(context: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Leaves the reports as XCom `reports`, and returns the slices of what is too large to be verified here."""
+    """Verifies small collections, leaves their reports as XCom `reports`, and returns the slices of large ones."""
     params, push = plan_of(context), context["ti"].xcom_push
     if approval_of(context, params) in ("rejected", "unanswered"):
         raise AirflowSkipException("Nobody approved, so there is nothing to verify.")
@@ -194,6 +195,7 @@ def verify_counts(context: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def verify_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> SliceResult:
+    """The verification of one slice of a large collection."""
     with run_of(context) as run:
         return sliced.verify(run, _slice(part))
 
@@ -208,15 +210,15 @@ def verify_rest(context: Mapping[str, Any]) -> dict[str, CollectionResult]:
 
 
 def _end(context: Mapping[str, Any], params: GapParams) -> None:
-    """Keeps who decided, and forgets what slices saw, if the target can be reached: the report is worth more. Not earlier: a task
-    `finish` that is killed with its last write is tried again, and needs what they saw."""
+    """Keeps who decided, and deletes the slices' seen keys, if the target can be reached; the report doesn't depend on it. Not
+    earlier, because a task `finish` that is killed after its last write is tried again, and needs these keys."""
     try:
         with clearly(), target() as postgres_target:
             backfill.keep_answer(
                 postgres_target, str(context["run_id"]), approval_of(context, params), answer(context, "decision")
             )
             sliced.forget_looks(postgres_target)
-    except Exception as error:  # noqa: BLE001 - told; what was decided is in the report
+    except Exception as error:  # noqa: BLE001 - it is logged, and the report has the decision
         log.warning("Who decided could not be kept in %s.interventions: %s", settings.schema(), type(error).__name__)
 
 

@@ -1,4 +1,4 @@
-"""Modules for DAG files that are imported by the tasks that use them, not when the file is parsed."""
+"""Modules that a DAG file's tasks import on use, not when the file is parsed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class LazyModule:
-    """Stands for a module until something of it is used; then imports it.
+    """Stands in for a module, and imports it when an attribute is used.
 
-    Airflow parses the DAG files every few seconds, and the engine brings Google's client and psycopg: a second or two
-    of imports that only a task needs.
+    Airflow parses the DAG files every few seconds, and the engine imports Google's client and psycopg: a second or two that only
+    tasks need.
     """
 
     def __init__(self, name: str) -> None:

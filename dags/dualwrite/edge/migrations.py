@@ -24,6 +24,7 @@ def params_of(context: Mapping[str, Any]) -> MigrationParams:
 
 
 def plan(context: Mapping[str, Any]) -> list[MigrationStep]:
+    """Each file's state, also in the log."""
     with clearly_run(context), migrations_connection() as connection:
         steps = migrations.make_plan(connection, params_of(context))
     for step in steps:
@@ -32,6 +33,7 @@ def plan(context: Mapping[str, Any]) -> list[MigrationStep]:
 
 
 def apply(context: Mapping[str, Any]) -> list[MigrationStep]:
+    """Executes the pending files, and in mode apply keeps who asked for it."""
     with clearly_run(context):
         migrator = Migrator(migrations_connection, params_of(context), context["run_id"])
         steps = migrator.run()
@@ -43,6 +45,7 @@ def apply(context: Mapping[str, Any]) -> list[MigrationStep]:
 
 
 def verify(context: Mapping[str, Any], steps: list[MigrationStep]) -> list[str]:
+    """The differences between the tables and the files' promises; none after a dry run."""
     with clearly_run(context), migrations_connection() as connection:
         if params_of(context).mode == "dry_run":
             return []
@@ -50,12 +53,12 @@ def verify(context: Mapping[str, Any], steps: list[MigrationStep]) -> list[str]:
 
 
 def _as_they_are(connection: Connection, params: MigrationParams) -> list[MigrationStep]:
-    """Each file now. Where `apply` failed or was killed, what was planned before it tells of applied files as pending."""
+    """Each file's present state: if `apply` failed or was killed, the plan made before it would call applied files pending."""
     return [step.as_json() for step in migrations.make_plan(connection, params)]
 
 
 def report(context: Mapping[str, Any]) -> MigrationsReport:
-    """Raises if a file was refused or failed, or if the tables differ."""
+    """The report, in the log and as XCom. Fails if a file was refused or failed, or if the tables differ."""
     pull = context["ti"].xcom_pull
     applied, differences = pull(task_ids="apply"), pull(task_ids="verify")
     with told_in_full(context), clearly(), migrations_connection() as connection:

@@ -1,5 +1,5 @@
 """Runs that hang. They can't report it themselves: a task that waits for ever doesn't fail, and with one active run at a time no
-later run begins. So Airflow ends them (dagrun_timeout), and the next run reports it, as an alert of its own.
+later run begins. So Airflow ends them (dagrun_timeout), and the next run reports them in an alert.
 
 If the environment asks for it, a callback reports it as soon as Airflow ends the run. Off by default: after a DAG
 with a callback has failed once, Airflow 3.3 parses the file of a Git bundle without a pause, at the cost of up to a core
@@ -22,32 +22,32 @@ log = logging.getLogger("dualwrite")
 
 
 def hung(context: Mapping[str, Any], recorded: str | None) -> tuple[str, ...]:
-    """The runs before this one that ended without a report though none of their tasks failed: a run's timeout skips the tasks
-    that haven't ended. `recorded`: the last run that has left something in the target. Airflow knows the last scheduled one,
-    which perhaps left nothing.
+    """Runs before this one that ended without a report although none of their tasks failed: a run's timeout skips its unfinished
+    tasks. Checked are `recorded`, the last run that left something in the target, and the last scheduled run, which may have
+    left nothing.
 
-    A run that a person stopped has a failed task, or that person knows.
+    A run that a person stopped has a failed task, or is known to that person.
     """
     instance = context["ti"]
     try:
         scheduled = instance.get_previous_dagrun()
         before = {recorded, getattr(scheduled, "run_id", None)} - {None, str(context["run_id"])}
         states = instance.get_task_states(instance.dag_id, run_ids=sorted(map(str, before))) if before else {}
-    except Exception as error:  # noqa: BLE001 - an extra look costs itself, never the run
-        log.warning("Whether the run before this one hung is unknown: Airflow answered %s.", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - the run goes on without this check
+        log.warning("It is unknown whether the run before this one hung: Airflow answered %s.", type(error).__name__)
         return ()
     return tuple(run for run, tasks in sorted(states.items()) if _was_cut_off(tasks))
 
 
 def _was_cut_off(tasks: Mapping[str, Any]) -> bool:
-    """From the states of a run's tasks. A mapped task's carry their index in the name, and are left out."""
+    """Whether the states of a run's tasks show that it was cut off."""
     states = {name: str(getattr(state, "value", state)) for name, state in tasks.items()}
     return states.get("report") == "skipped" and "failed" not in states.values()
 
 
 def tell_of_timeout(context: Mapping[str, Any]) -> None:
-    """What the DAG calls when a run has failed, in the dag processor. Reports only if no task could: the run's
-    timeout ends its tasks as skipped, the report among them."""
+    """The DAG's callback for a failed run, in the dag processor. It reports only a timeout, which ends the run's tasks as
+    skipped, the report among them."""
     if context.get("reason") != "timed_out":
         return
     run = context.get("dag_run")
@@ -62,4 +62,4 @@ def tell_of_timeout(context: Mapping[str, Any]) -> None:
 
 
 CALLBACK = tell_of_timeout if os.environ.get("DUALWRITE_TELL_OF_TIMEOUT") == "1" else None
-"""Read where the DAG files are parsed: set it for the dag-processor."""
+"""Read when the DAG files are parsed, so set it for the dag-processor."""

@@ -1,5 +1,5 @@
-"""Which Airflow pools the tasks take their slots from, so that an operator limits how many run at a time without editing a
-DAG file. Read where the DAG files are parsed: set them for the dag-processor, the scheduler and the workers alike.
+"""The Airflow pools of the tasks, with which an operator limits how many run at a time without editing a DAG file. They are read
+when DAG files are parsed, so set them for the dag-processor, the scheduler and the workers alike.
 """
 
 from __future__ import annotations

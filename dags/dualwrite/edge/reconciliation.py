@@ -53,10 +53,11 @@ log = logging.getLogger("dualwrite")
 
 
 def params_of(context: Mapping[str, Any]) -> ReconcileParams:
-    """The parameters of a reconciliation. A scheduled run takes its defaults from the Variables reconcile_*, so that
-    an operator turns repair on without touching code; a manual run is what its form says.
+    """The parameters of a reconciliation. A scheduled run takes its defaults from the Variables reconcile_*, so an operator can
+    turn repairs on without touching code; a manual run takes only its form's.
 
-    Excuses are never taken from Variables: one would silence everything found from now on.
+    Parameters that only a person gives are refused in Variables: an excuse there would silence all later differences. Raises
+    ParameterError.
     """
     found = given(context)
     if is_scheduled(context):
@@ -69,8 +70,8 @@ def params_of(context: Mapping[str, Any]) -> ReconcileParams:
                 continue
             if name in BY_A_PERSON:
                 raise ParameterError(
-                    f"Only a person gives {name}, and only for what is open then: Variable {variable} would hold for everything "
-                    f"found from now on. Delete it, and trigger a run with {name} instead.",
+                    f"Only a person gives {name}, and only for differences open at that moment: Variable {variable} would apply to "
+                    f"all later ones too. Delete it, and trigger a run with {name} instead.",
                     code="variable-not-for-schedules",
                 )
             changed = {**found, name: _from_variable(text)}
@@ -88,12 +89,13 @@ def params_of(context: Mapping[str, Any]) -> ReconcileParams:
 
 
 def is_scheduled(context: Mapping[str, Any]) -> bool:
+    """Whether a schedule began the run."""
     run_type = getattr(context["dag_run"], "run_type", "manual")
     return bool(getattr(run_type, "value", run_type) == "scheduled")  # an enum in a task: its str() is not its value
 
 
 def _from_variable(text: Any) -> Any:
-    """A Variable's text parsed as JSON if it is JSON (30, true, ["users"]), else the text itself (missing)."""
+    """A Variable's text, parsed if it is JSON (30, true, ["users"]), else unchanged (missing)."""
     try:
         return json.loads(text) if isinstance(text, str) else text
     except ValueError:
@@ -101,7 +103,7 @@ def _from_variable(text: Any) -> Any:
 
 
 def dual_write_enabled() -> bool:
-    """The rollback switch: Variable dual_write_enabled, true if there is none."""
+    """The rollback switch: Variable dual_write_enabled; true if it doesn't exist. Raises ParameterError for other values."""
     text = str(Variable.get(settings.named("dual_write_enabled"), default="true")).strip().lower()
     if text not in ("true", "false"):
         raise ParameterError(
@@ -116,7 +118,7 @@ def link_templates() -> dict[str, str]:
     return links.templates({name: Variable.get(key, default=None) for name, key in links.VARIABLES.items()})
 
 
-# --- what tasks share ---------------------------------------------------------------------------------------------------
+# --- shared by tasks ----------------------------------------------------------------------------------------------------
 
 
 def plan_of(context: Mapping[str, Any]) -> Plan:
@@ -129,13 +131,14 @@ def plan_of(context: Mapping[str, Any]) -> Plan:
 
 @contextmanager
 def run_of(context: Mapping[str, Any], plan: Plan) -> Iterator[Run]:
+    """The run of a task, with both sides connected; errors in its body are handled as clearly_run does."""
     paces = Paces.of(plan.params)
     with clearly_run(context), source(paces.reads) as firestore, target(paces.rows) as postgres_target:
         yield Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan, dual_write_enabled)
 
 
 def _opener(run_id: str, plan: Plan) -> reconciliation.Opened:
-    """Opens runs in threads. Airflow is asked here, in the task's own thread."""
+    """A function that opens a run in any thread; Airflow is asked here, in the task's own thread."""
     paces = Paces.of(plan.params)
     make_source, connect = source_maker(paces.reads), target_connector()
 
@@ -149,9 +152,9 @@ def _opener(run_id: str, plan: Plan) -> reconciliation.Opened:
 
 @contextmanager
 def _finished(context: Mapping[str, Any], plan: Plan) -> Iterator[reconciliation.Finished[R]]:
-    """What this task finishes, kept for its next try in Airflow's store for tasks (new in Airflow 3.3; without it a retry
-    begins anew): one call of Airflow's API for each report. A task that ended well forgets it: when it is cleared, it is to look
-    again."""
+    """Keeps the reports that this task finishes for its next try, in Airflow's task state store (new in Airflow 3.3; without it
+    a retry begins anew): one call of Airflow's API for each report. A task that succeeds deletes them, so if it is cleared, it
+    looks again."""
     store = context.get("task_state_store")
     if store is None:
         yield reconciliation.Finished()
@@ -167,7 +170,7 @@ def _finished(context: Mapping[str, Any], plan: Plan) -> Iterator[reconciliation
     store.delete("kept")
 
 
-def _told(context: Mapping[str, Any], stage: reconciliation.Stage[R]) -> StageResult[R]:
+def _result_or_retry(context: Mapping[str, Any], stage: reconciliation.Stage[R]) -> StageResult[R]:
     """A stage as JSON. Raises if a retry may still succeed; the retry repeats only what failed."""
     errors = {name: cleared(error) for name, error in stage.errors.items()}
     text = "; ".join(f"{name}: {error}" for name, error in errors.items())
@@ -183,8 +186,8 @@ def _told(context: Mapping[str, Any], stage: reconciliation.Stage[R]) -> StageRe
 
 
 def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Checks both sides and fixes what the run's tasks agree on. Leaves the plan as XCom `plan`, and returns the slices of
-    large sweeps: Airflow maps a task over a returned list only."""
+    """Checks both sides and fixes the plan, which it leaves as XCom `plan`. Returns the slices of large sweeps, because Airflow
+    can map a task only over a returned list."""
     push = context["ti"].xcom_push
     with clearly_run(context), source() as firestore, target() as postgres_target:
         plan = reconcile_plan.preflight(
@@ -220,7 +223,7 @@ def sweep_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> SliceRes
 
 
 def _sweeps(context: Mapping[str, Any]) -> Sweeps:
-    """What the slices' tasks made; those that failed or never ran left nothing."""
+    """The sweeps' slices with the results of their tasks; None for those that failed or never ran."""
     pull = context["ti"].xcom_pull
     parts = [Slice.from_json(part) for part in pull(task_ids="preflight") or ()]
     made = list(pull(task_ids="sweep_slices", map_indexes=range(len(parts)))) if parts else []
@@ -228,46 +231,46 @@ def _sweeps(context: Mapping[str, Any]) -> Sweeps:
 
 
 def compare(context: Mapping[str, Any]) -> StageResult[FirstLook]:
-    """The first look at every collection. One that fails at the last try is reported as not examined."""
+    """The first look at every collection. If one fails at the last try, it is reported as not examined."""
     plan = plan_of(context)
     finished: reconciliation.Finished[FirstLook]
     with clearly_run(context), _finished(context, plan) as finished:
         opener = _opener(str(context["run_id"]), plan)
-        return _told(context, reconciliation.compare(plan, opener, finished, sweeps=_sweeps(context)))
+        return _result_or_retry(context, reconciliation.compare(plan, opener, finished, sweeps=_sweeps(context)))
 
 
 def grace(context: Mapping[str, Any]) -> bool:
-    """True once it is time for the second look; until then the task is put off to exactly that moment."""
+    """True once it is time for the second look; until then, reschedules the task to exactly that moment."""
     compared = context["ti"].xcom_pull(task_ids="compare") or {}
     moment = reconciliation.look_again_at(plan_of(context), compared.get("reports", {}))
     if moment is not None and datetime.now(UTC) < moment:
-        context["ti"].xcom_push(key="until", value=moment.isoformat())  # the page says when
+        context["ti"].xcom_push(key="until", value=moment.isoformat())  # the page shows it
         raise AirflowRescheduleException(moment)
     return True
 
 
 def look_again(context: Mapping[str, Any]) -> bool:
-    """The second look, and the gate. Says whether there is something to repair."""
+    """The second look, and the gate. Returns whether there is something to repair or undo."""
     push = context["ti"].xcom_push
     with run_of(context, plan_of(context)) as run:
-        push(key="looked", value=_told(context, reconciliation.look_again(run)))
+        push(key="looked", value=_result_or_retry(context, reconciliation.look_again(run)))
         gate = repairs.gate(run)
         push(key="gate", value=gate)
     return reconciliation.is_due(gate)
 
 
 def repair(context: Mapping[str, Any]) -> StageResult[CollectionResult]:
-    """Makes the repair that the gate planned, in the right order, and looks at it once more."""
+    """Makes the repair that the gate planned, or the undo, and looks at the written rows once more."""
     plan = plan_of(context)
     finished: reconciliation.Finished[CollectionResult]
     with run_of(context, plan) as run, _finished(context, plan) as finished:
         gate: Gate = context["ti"].xcom_pull(task_ids="look_again", key="gate")
-        return _told(context, reconciliation.repair_all(run, gate, finished))
+        return _result_or_retry(context, reconciliation.repair_all(run, gate, finished))
 
 
 def report(context: Mapping[str, Any]) -> RunReport:
-    """The whole run in one table, in the log and as XCom. Fails, with everything that is wrong in one line, while any drift
-    is open that nobody has excused."""
+    """The report of the whole run, in the log and as XCom. Fails with all its alerts, for example while any drift is open that
+    isn't excused."""
     pull = context["ti"].xcom_pull
     if pull(task_ids="preflight", key="plan") is None:  # a skipped report would make the run a success
         nothing_examined(context)

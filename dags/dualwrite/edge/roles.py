@@ -1,7 +1,7 @@
 """Who sees the Parity page if logins and roles are those of Airflow's FAB provider.
 
-Airflow's UI shows plugins' pages only with a right that FAB gives to Op and Admin alone: for others neither the entry in
-the navigation nor the page is there. SimpleAuthManager lets everybody see them.
+Airflow's UI shows plugins' pages only with a right that FAB gives only to Op and Admin: others see neither the entry in the
+navigation nor the page. SimpleAuthManager lets everybody see them.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ def lines() -> Iterator[Line]:
         return
     try:
         lacking = _lacking()
-    except Exception as error:  # noqa: BLE001 - Airflow's own database, by ways that are not made for others
-        why = f"asking Airflow's database whether they see it failed ({type(error).__name__})"
-        yield Line(_WHAT, f"{why}. Run, once or again: {REMEDY}")
+    except Exception as error:  # noqa: BLE001 - Airflow's own database, through interfaces that aren't public
+        why = f"it is unknown whether they see it: asking Airflow's database failed with {type(error).__name__}"
+        yield Line(_WHAT, f"{why}. Run this, which may be repeated: {REMEDY}")
         return
     yield Line(_WHAT, f"{' and '.join(lacking)} can't see it. Run: {REMEDY}" if lacking else None)
 
 
 def _lacking() -> list[str]:
-    """Those of ROLES that exist and may not read plugins."""
+    """The ROLES that exist and may not read plugins."""
     from airflow.providers.fab.auth_manager.models import Role
     from airflow.utils.session import create_session
     from sqlalchemy import select

@@ -1,4 +1,4 @@
-"""A cap on what a run may read. It is asked before each call, so that a run stops before it passes the cap."""
+"""A cap on a run's billed reads. It is checked before each call, so a run stops before it passes the cap."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LENT = 1_000
 
 
 class Budget:
-    """Billed reads: `limit` (None: no cap), and what was spent so far. Threads may share it."""
+    """Billed reads: the `limit` (None: no cap), and those `spent` so far. Threads may share it."""
 
     def __init__(self, limit: int | None = None, spent: int = 0) -> None:
         self.limit = limit
@@ -35,10 +35,10 @@ class Budget:
 
     @contextmanager
     def asking(self, least: int, what: str, *, all_that_is_left: bool = False) -> Iterator[int | None]:
-        """Around a call that bills at least `reads`: yields how many it may bill, None for any number. With a cap, these reads are
-        reserved during the call: calls run side by side while there is enough for each, else they wait for one another.
+        """Around a call that bills at least `least` reads: yields how many it may bill, None for any number. With a cap, these
+        are reserved during the call: calls run side by side while there is enough for each, else they wait for one another.
 
-        Raises BudgetError, before the call, if there aren't so many left.
+        Raises BudgetError, before the call, if fewer are left. `what`: the call, for the message.
         """
         if self.limit is None:
             yield None
@@ -59,7 +59,7 @@ class Budget:
                 self._changed.notify_all()
 
     def reserve(self, reads: int, what: str) -> None:
-        """Takes the reads of a scan whose size is known. Raises BudgetError if there aren't so many left."""
+        """Takes the reads of a scan whose size is known. Raises BudgetError if fewer are left."""
         with self._changed:
             if self.limit is not None and self._spent + self._lent + reads > self.limit and self._lent:
                 self._changed.wait_for(lambda: not self._lent)
@@ -73,6 +73,7 @@ class Budget:
             self._spent += reads
 
     def refusal(self, reads: int, what: str, *, or_more: bool = False) -> BudgetError:
+        """The error for a call that would cost these reads."""
         return BudgetError(
             f"A run bills at most max_billed_reads = {self.limit:,} reads: {self._spent:,} are spent "
             f"({cost.dollars(self._spent)}), and {what} would cost {reads:,}{' or more' if or_more else ''} "

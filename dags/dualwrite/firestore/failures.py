@@ -1,4 +1,4 @@
-"""What a failed call to Firestore means: whether to try again, and what to do if that doesn't help."""
+"""Failed calls to Firestore: whether to try again, and the remedy if that doesn't help."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _RETRIED = {
     grpc.StatusCode.ABORTED,
 }
 _PATIENCE_SECONDS = 30.0
-"""How long a read goes on trying after a failure, until it makes progress again or gives up."""
+"""How long a read is tried again without progress, before it gives up."""
 
 
 class Retries:
-    """Failures of one read since it last made progress, and how long to wait after each.
+    """The failures of one read since its last progress, and the wait after each.
 
-    Not a library's retry loop, which wraps whole calls: progress in the middle of a stream starts the count anew.
+    Not a library's retry loop, because that wraps whole calls: here, progress inside a stream starts the count anew.
     """
 
     def __init__(self, what: str) -> None:
@@ -33,6 +33,7 @@ class Retries:
         self._first = 0.0
 
     def progress(self) -> None:
+        """Call it when the read has made progress."""
         self._failures = 0
 
     def give_up_or_wait(self, error: grpc.RpcError) -> None:
@@ -46,7 +47,7 @@ class Retries:
 
 
 def explained(error: grpc.RpcError, what: str) -> SourceError:
-    """Firestore's own message, and the remedy. Its messages name indexes and projects, not content."""
+    """Firestore's own message with the remedy. Its messages name indexes and projects, not content."""
     code = error.code()
     details = (error.details() or "").strip()
     named = settings.named("firestore_default")
@@ -55,7 +56,7 @@ def explained(error: grpc.RpcError, what: str) -> SourceError:
         grpc.StatusCode.PERMISSION_DENIED: f"Give the account of connection {named} the role "
         "roles/datastore.viewer in this project.",
         grpc.StatusCode.UNAUTHENTICATED: f"Check the key of connection {named}.",
-        # a key that Google refuses arrives as this too: gRPC's words are then "Getting metadata from plugin failed"
+        # A key that Google refuses also arrives as UNAVAILABLE, with "Getting metadata from plugin failed".
         grpc.StatusCode.UNAVAILABLE: f"Check the network, the key of connection {named}, or that the emulator "
         "runs at FIRESTORE_EMULATOR_HOST.",
         grpc.StatusCode.NOT_FOUND: f"Check the project and database of connection {named}.",
@@ -64,7 +65,7 @@ def explained(error: grpc.RpcError, what: str) -> SourceError:
 
 
 def _precondition(details: str) -> str:
-    """What to do about a FAILED_PRECONDITION, which has several causes that only its message distinguishes."""
+    """The remedy for a FAILED_PRECONDITION, whose causes only its message distinguishes."""
     words = details.lower()
     if "currently building" in words:
         return "The index that this query needs is being built. Run again when it is ready."
@@ -76,4 +77,4 @@ def _precondition(details: str) -> str:
     if "datastore mode" in words:
         named = settings.named("firestore_default")
         return f"This database is in Datastore mode. Set a database in native mode in connection {named}."
-    return "Correct what it names, and run again."
+    return "Correct the cause that it names, and run again."

@@ -25,8 +25,8 @@ _SIMPLE_FIELD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 class Scan:
     """A read of all documents of a collection id, anywhere or (`top_level`) at the root only.
 
-    With a check field, those whose field lies in the window (in its format), ordered by it; without one, all, ordered by name, from the
-    path `start` (included) to the path `end` (excluded).
+    With a check field, only those whose field lies in the window (in its format), ordered by it. Without one, all, ordered by
+    name, from the path `start` (included) to the path `end` (excluded).
     """
 
     collection_id: str
@@ -40,8 +40,8 @@ class Scan:
 
 
 def scan_query(scan: Scan, root: str) -> Any:
-    """The scan as one ordered query, with only the fields that it names (none: names and times alone). `root`: the full
-    name of the database's documents."""
+    """The scan as one ordered query that selects its fields (empty: only names and times). `root`: the full name of the
+    database's documents."""
     structured = _Query()
     structured.from_.add(collection_id=scan.collection_id, all_descendants=not scan.top_level)
     _select(structured, [*scan.fields, *([scan.check_field] if scan.check_field else [])])
@@ -56,7 +56,7 @@ def scan_query(scan: Scan, root: str) -> Any:
             _set(condition.value, value)
         structured.order_by.add(direction="ASCENDING").field.field_path = quoted(scan.check_field)
     structured.order_by.add(direction="ASCENDING").field.field_path = "__name__"
-    # Paths of any documents, whatever their collection and whether they exist: names are compared segment by segment.
+    # The bounds may be any paths, of any collection, existing or not: names are compared segment by segment.
     for path, cursor in ((scan.start, structured.start_at), (scan.end, structured.end_at)):
         if path is not None:
             cursor.before = True
@@ -97,8 +97,8 @@ def other_types_queries(collection_id: str, check: Check, top_level: bool) -> tu
     """The documents whose check field holds a value that no window matches and that isn't null, in two queries: values that
     Firestore sorts before all timestamps (or all times of its format), and after them.
 
-    It sorts values by type: null, booleans, numbers, timestamps, strings, and all else. A window's filter matches one type
-    alone, and a cursor takes any; so no further index is needed.
+    Firestore sorts values by type: null, booleans, numbers, timestamps, strings, and others. A filter matches only one type, but
+    a cursor takes any, so no further index is needed.
     """
     before, after = _BEFORE_TIMES, _AFTER_TIMES
     if (bounds := check.bounds(Window(LONG_AGO, END_OF_TIME))) is not None:
@@ -134,7 +134,7 @@ def children_query(collection_id: str, equals: Mapping[FieldPath, str], fields: 
 
 
 def leave_fields_out(structured: Any) -> None:
-    """Makes a query ask for the documents' names and times alone."""
+    """Makes a query select only the documents' names and times."""
     structured.ClearField("select")
     _select(structured, ())
 
@@ -165,8 +165,9 @@ def _select(structured: Any, names: Sequence[FieldPath]) -> None:
 
 
 def masked(paths: Sequence[FieldPath]) -> list[str]:
-    """The fields that a read asks for: these, and fields whose names equal a dotted path, so that a document that has only such
-    a field doesn't look empty. None: names and times alone. An empty list: whole documents."""
+    """The fields to select: these, and fields whose own names equal a dotted path, because a document with only such a field
+    must not look empty. Without paths, a list that selects only names and times. With ALL_FIELDS, an empty list: whole
+    documents."""
     if ALL_FIELDS in paths:
         return []
     found = [quoted(path) for path in paths]

@@ -1,4 +1,4 @@
-"""Drains a stream in a thread of its own, a few items ahead of the consumer, so that the stream never waits long."""
+"""Drains a stream in a thread, a few items ahead of the consumer, so that the stream never waits long."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _AHEAD = 2
 
 
 def read_ahead(name: str, read: Callable[[Put[T], threading.Event], None]) -> Iterator[T]:
-    """Yields the items that `read` puts, in order, and raises what it raises. `read` watches the event while it waits: closing
-    the iterator sets it, and ends the thread."""
+    """Yields the items that `read` puts, in order, and raises its error. Closing the iterator sets the event, which `read` must
+    watch while it waits, and ends the thread."""
     ahead: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=_AHEAD)
     stop = threading.Event()
 
@@ -34,7 +34,7 @@ def read_ahead(name: str, read: Callable[[Put[T], threading.Event], None]) -> It
         try:
             read(put, stop)
             put(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+        except BaseException as error:  # noqa: BLE001 - passed to the consumer, which raises it
             put(error)
 
     thread = threading.Thread(target=work, name=name, daemon=True)

@@ -5,13 +5,13 @@ quarter of this speed. Every read is counted as Firestore bills it (`Source.bill
 
 How a long read survives:
 
-1. A stream ends early with UNAVAILABLE (they last about a minute), the network breaks, or nothing comes any more (each
-   call has a deadline): it goes on after the last document delivered, at the same read_time.
+1. A stream ends early with UNAVAILABLE (they last about a minute), the network breaks, or the stream falls silent (each
+   call has a deadline): the read resumes after the last document delivered, at the same read_time.
 2. A stream ends early *without* an error (slow consumers have seen that): the number delivered must equal a count()
    at the same read_time, or IncompleteRead is raised.
-3. A slow consumer: a thread of its own drains the stream into a few pages, so the stream never waits long.
-4. Documents come, go and change meanwhile: all of it is pinned to one read_time. That lasts an hour, so a longer read
-   proves the part that it has and pins a new one for what is left.
+3. A slow consumer: a thread drains the stream into a few pages, so the stream never waits long.
+4. Documents come, go and change meanwhile: the whole read is pinned to one read_time. That lasts an hour, so a longer read
+   proves the part that it has, and pins a new one for the rest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.model.pace import Pace
 
 _PIN_SECONDS = 50 * 60
-"""How long one read_time serves: Firestore refuses one that is older than an hour."""
+"""Seconds for which one read_time is used: Firestore refuses one that is older than an hour."""
 
 _GET_SIZE = 100
 _GETS_AT_ONCE = 4
@@ -59,7 +59,7 @@ _PAGE_BYTES = 8 * 1024 * 1024
 
 _FEW_PATHS = 8
 _FEW_QUESTIONS = 2
-"""How many are asked for at first, before it is known how large the documents are. Answers to questions are held whole."""
+"""How many are read at first, before it is known how large the documents are. A question's answer is held whole."""
 
 T = TypeVar("T")
 
@@ -79,21 +79,21 @@ class Page:
 
     @property
     def documents(self) -> list[Document]:
-        """All of them as plain Python, made anew at each call."""
+        """The documents as plain Python, converted anew on each access."""
         return [document_of(message) for message in self.messages]
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """In place of documents that are too large to be held together: where they are. `get_in_parts` reads them."""
+    """Paths in place of documents that are too large to be held together. `get_in_parts` reads them."""
 
     paths: tuple[str, ...]
 
 
 @dataclass
 class _Answer:
-    """The documents of one question, and what the last part of its stream said: its read_time, and whether the answer is
-    complete."""
+    """The documents of one question, with the read_time of the last part of its stream, and whether that said that the answer
+    is complete."""
 
     documents: list[Document] = field(default_factory=list)
     read_time: datetime | None = None
@@ -103,21 +103,21 @@ class _Answer:
     """There are more documents than may be held together: only their names were read."""
 
     @property
-    def told(self) -> list[Document] | Paths:
+    def result(self) -> list[Document] | Paths:
         return Paths(tuple(d.path for d in self.documents)) if self.is_large and self.documents else self.documents
 
 
 @dataclass
 class _Read:
-    """A scan that is being read, and how far that has come."""
+    """A scan that is being read, and its progress."""
 
     scan: Scan
     page_size: int
     put: Put[Page]
-    """Takes a page; false: nobody wants more."""
+    """Takes a page; False if the consumer has stopped."""
     stop: threading.Event
     last: Any = None
-    """The last document delivered, as its protobuf message; a cursor is made of it."""
+    """The last document delivered, as its protobuf message, for a cursor."""
     delivered: int = 0
     billed: int = 0
     empty: int = 0
@@ -150,7 +150,7 @@ class Source:
         self._lock = threading.Lock()
         self._billed = 0
         self.budget = Budget()
-        """Asked before each call. A run with a cap puts its own here."""
+        """Checked before each call. A run with a cap sets its own."""
         self._pace = pace or Pace()
 
     def __enter__(self) -> Self:
@@ -173,22 +173,22 @@ class Source:
         if not reserved:
             self.budget.spend(reads)
         if (wait := self._pace.delay(reads, time.monotonic())) > 0:
-            time.sleep(wait)  # in a reader's thread: the stream waits in Firestore meanwhile
+            time.sleep(wait)  # in a reader's thread, so the stream waits in Firestore meanwhile
 
     # --- one answer -----------------------------------------------------------------------------------------------
 
     def count(self, scan: Scan, read_time: datetime | None = None) -> tuple[int, datetime]:
-        """How many documents the scan would deliver, and the instant for which that holds (UTC).
+        """How many documents the scan would deliver, and at which instant (UTC).
 
-        Billed: one read per 1,000 documents, at least one.
+        Bills one read for 1,000 documents, at least one. Raises SourceError, or BudgetError.
         """
         return self._count(scan_query(scan, self._root), scan.collection_id, read_time)
 
     def other_types(self, collection_id: str, check: Check, top_level: bool, most: int) -> tuple[int, list[Document]]:
-        """How many documents have a value in a check field that no window matches (null apart), and a few of them (up to `most`
-        of either kind: values that Firestore sorts before timestamps, or the format's times, and after them).
+        """How many documents have a value in a check field that no window matches (nulls don't count), and a few of them: up to
+        `most` each with values that Firestore sorts before the timestamps (or the format's times), and after them.
 
-        Billed: two counts, and one read a document.
+        Bills two counts, and one read a document.
         """
         number, documents = 0, []
         for structured in other_types_queries(collection_id, check, top_level):
@@ -200,7 +200,7 @@ class Source:
         return number, documents
 
     def first(self, scan: Scan, most: int) -> tuple[int, list[Document]]:
-        """How many documents a scan would deliver, and the first of them, up to `most`. Billed: a count, and one read a
+        """How many documents a scan would deliver, and the first of them, up to `most`. Bills a count, and one read a
         document."""
         return self._few(
             scan_query(scan, self._root), scan.collection_id, most, f"looking at a few of {scan.collection_id}"
@@ -252,10 +252,10 @@ class Source:
         raise self.budget.refusal(1, f"more of {what}", or_more=True)
 
     def get(self, paths: Iterable[str], fields: Sequence[FieldPath] = ()) -> dict[str, Answer]:
-        """The documents at these paths as of now, with these fields (none: only that they exist, and their times).
+        """The documents at these paths as of now, with these fields (empty: only their existence and times).
 
-        None: it is gone. UNASKED: unknown, because Firestore refuses such a path (a row's id may be one that it doesn't
-        allow). Billed: one read a path that can be asked.
+        None: it is gone. UNASKED: unknown, because Firestore refuses such a path (a row's id may be an invalid one). Bills one
+        read for each path that isn't UNASKED.
         """
         found: dict[str, Answer] = dict.fromkeys(paths, UNASKED)
         found.update((path, document) for _, path, document in self._answers(found, fields))
@@ -264,9 +264,9 @@ class Source:
     def get_in_parts(
         self, paths: Iterable[str], fields: Sequence[FieldPath] = (), most_bytes: int = _PAGE_BYTES
     ) -> Iterator[dict[str, Answer]]:
-        """As `get`, in parts whose documents take up to `most_bytes` together, or of one document that takes more. Each path
-        is in one part. As many are asked for at a time as should take about `most_bytes`, judged by the part before: gRPC holds whole
-        answers.
+        """As `get`, in parts whose documents take up to `most_bytes` together, or of one document that takes more. Each path is
+        in one part. Each call reads as many as should take about `most_bytes`, judged by the one before, because gRPC holds
+        whole answers.
         """
         wanted = list(dict.fromkeys(paths))
         part: dict[str, Answer] = {path: UNASKED for path in wanted if not can_be_asked(path)}
@@ -286,14 +286,14 @@ class Source:
             yield part
 
     def _answers(self, paths: Iterable[str], fields: Sequence[FieldPath]) -> Iterator[tuple[int, str, Document | None]]:
-        """The answer to each path that can be asked, with its size in bytes; four calls run side by side."""
+        """The answers for all paths that can be asked, each with its size in bytes; four calls run side by side."""
         wanted = [path for path in paths if can_be_asked(path)]
         chunks = [wanted[i : i + _GET_SIZE] for i in range(0, len(wanted), _GET_SIZE)]
         self.budget.reserve(len(wanted), f"reading {len(wanted):,} documents by path")
         self._bill(len(wanted), reserved=True)
         for start in range(0, len(chunks), _GETS_AT_ONCE):
             group = chunks[start : start + _GETS_AT_ONCE]
-            # The calls run side by side from the moment they are made; their answers are taken in turn.
+            # The calls run side by side from the moment they are made; their answers are read in turn.
             calls = [self._call_get(chunk, fields) for chunk in group]
             try:
                 for chunk, call in zip(group, calls, strict=True):
@@ -304,14 +304,14 @@ class Source:
 
     def _call_get(self, paths: list[str], fields: Sequence[FieldPath]) -> Any:
         request = GetRequest(database=self.wire.database, documents=[f"{self._root}/{path}" for path in paths])
-        if names := masked(fields):  # a mask without names, unlike none, asks for documents without fields
+        if names := masked(fields):  # an empty mask would read documents without fields; no mask reads all fields
             request.mask.field_paths.extend(names)
         return self.wire.batch_get(request)
 
     def _answers_of(
         self, paths: list[str], fields: Sequence[FieldPath], call: Any
     ) -> Iterator[tuple[int, str, Document | None]]:
-        """The answers of one call. If it breaks, or waited too long for us, the rest is asked for again."""
+        """The answers of one call. If it breaks, or waits too long for us, another call reads the rest."""
         left = dict.fromkeys(paths)
         retries = Retries(f"reading {len(paths)} documents by path")
         while True:
@@ -344,10 +344,9 @@ class Source:
         """For each question (a document's path, and values of fields) the documents directly below it in one collection
         whose fields have these values, as of now; UNASKED if Firestore can't be asked.
 
-        A truncated answer looks like a short one. So its last part must say that it is `done`; if it doesn't, or if the
-        answer is that there is none (a row may be deleted for that), a count() at its read_time must agree, or
-        IncompleteRead is raised. Equalities alone need no index of their own. Billed: one read a document, at least one
-        a question, and the count if one is made.
+        A truncated answer looks like a short one, so its last part must say that it is `done`. If it doesn't, or if there are
+        no documents (a row may be deleted for that), a count() at its read_time must agree, or IncompleteRead is raised.
+        Equalities need no index of their own. Bills one read a document, at least one a question, and the counts.
         """
         found: list[list[Document] | Unasked] = [UNASKED for _ in questions]
         for part in self.children_in_parts(questions, collection_id, fields, sys.maxsize):
@@ -363,11 +362,11 @@ class Source:
         fields: Sequence[FieldPath],
         most_bytes: int = _PAGE_BYTES,
     ) -> Iterator[dict[int, list[Document] | Paths | Unasked]]:
-        """As `children_where_each`, in parts of up to `most_bytes`, or one answer more, by numbers of questions. As many are
-        asked at a time as take about that, by the part before.
+        """As `children_where_each`, by number of the question, in parts of up to `most_bytes`, or one answer more. Each part has
+        as many questions as should take about that, judged by the one before.
 
-        Where one question's documents, if there are several, take more, their paths are told in their place: any number of
-        documents may have these values. Billed twice then: what was read before that showed, and the names."""
+        If several documents of one question take more, their Paths are given instead, because any number of documents may have
+        these values. Then the documents read until that showed are billed too, besides the names."""
         unasked: dict[int, list[Document] | Paths | Unasked] = {
             n: UNASKED for n, (parent, _) in enumerate(questions) if parent and not can_be_asked(parent)
         }
@@ -391,18 +390,18 @@ class Source:
     def _proved_children(
         self, requests: Sequence[Any], collection_id: str, most_bytes: int
     ) -> tuple[list[list[Document] | Paths], int]:
-        """The answers to the first of these questions, as many as take `most_bytes` together, and their size in bytes. One that
-        its count() doesn't prove is asked for again, a few times."""
+        """The answers to the first of these questions, as many as take `most_bytes` together, and their size in bytes. An answer
+        that its count() doesn't prove is read again, up to _PROOFS times."""
         found: dict[int, list[Document] | Paths] = {}
         size = 0
         for _ in range(_PROOFS):
             todo = {n: request for n, request in enumerate(requests) if n not in found}
-            # They run side by side from the moment they are made; their answers are taken in turn.
+            # The calls run side by side from the moment they are made; their answers are read in turn.
             calls = {n: self.wire.run_query(r) for n, r in todo.items()}
             answers: dict[int, _Answer] = {}
             held = 0
             for n, request in todo.items():
-                if held > most_bytes:  # larger than the part before: the rest is asked for in the next one
+                if held > most_bytes:  # larger than the part before: the next part reads the rest
                     for left, call in calls.items():
                         if left >= n:
                             call.cancel()
@@ -411,7 +410,7 @@ class Source:
                 answers[n] = self._finish_children(request, calls[n], collection_id, most_bytes)
                 held += answers[n].size
             size = max(size, held)
-            found |= {n: answer.told for n, answer in answers.items() if answer.documents and answer.is_done}
+            found |= {n: answer.result for n, answer in answers.items() if answer.documents and answer.is_done}
             counts = {
                 n: self._call_count_children(todo[n], answer.read_time)
                 for n, answer in answers.items()
@@ -419,7 +418,7 @@ class Source:
             }
             for n, call in counts.items():
                 if self._finish_count_children(todo[n], answers[n].read_time, call) == len(answers[n].documents):
-                    found[n] = answers[n].told
+                    found[n] = answers[n].result
             if all(n in found for n in range(len(requests))):
                 return [found[n] for n in range(len(requests))], size
         raise IncompleteRead(
@@ -459,7 +458,7 @@ class Source:
         return self._only_paths(request, found, collection_id) if found.is_large else found
 
     def _only_paths(self, request: Any, begun: _Answer, collection_id: str) -> _Answer:
-        """The answer to a question without the documents' fields; `begun` was too large."""
+        """The answer to a question without the documents' fields, because `begun`, with them, was too large."""
         names = QueryRequest()
         names.CopyFrom(request)
         leave_fields_out(names.structured_query)
@@ -507,9 +506,9 @@ class Source:
     def pages(self, scan: Scan, page_size: int) -> Iterator[Page]:
         """The documents of a scan in order, in pages of up to `page_size` (fewer if documents are large).
 
-        A thread of its own reads ahead by a few pages. Raises IncompleteRead at the end if documents are missing,
-        SourceError if Firestore doesn't answer; the pages yielded before are right, but not complete. Closing the
-        iterator ends the thread. Billed: one read a document (one if there is none), and the count.
+        A thread reads a few pages ahead; closing the iterator ends it. Raises IncompleteRead at the end if documents are
+        missing, SourceError if Firestore doesn't answer, BudgetError before it begins; the pages yielded before are right, but
+        not complete. Bills one read a document (one if there is none), and the count.
         """
         return read_ahead(f"read {scan.collection_id}", lambda put, stop: self._read(_Read(scan, page_size, put, stop)))
 
@@ -538,11 +537,11 @@ class Source:
                 read.billed += 1
                 read.empty += 1
             if not ended:
-                # The pin grows old. The part that it delivered is proved by a count up to the last document, at the same pin.
+                # The pin is too old. A count up to the last document, at the same pin, proves the part that was delivered.
                 expected, _ = self._count(up_to(structured, scan, read.last), scan.collection_id, pinned)
             elif read.delivered - start != expected:
-                # The first count chose the instant, and a write committing in that very moment may or may not have been
-                # in it [seen in the emulator: one more was delivered]. Asked again at the pin, both see the same.
+                # The first count chose the instant, and may have missed a write that committed at that very moment [seen in
+                # the emulator: one more was delivered]. A second count at the pin sees the same as the read.
                 expected, _ = self._count(structured, scan.collection_id, pinned)
             if read.delivered - start != expected:
                 raise IncompleteRead(
@@ -556,7 +555,7 @@ class Source:
             structured.start_at.CopyFrom(cursor_after(scan, read.last))
 
     def _read_pinned(self, read: _Read, structured: Any, pinned: datetime, begun: float, total: int) -> bool:
-        """Reads at one instant until the end (True), or until the pin grows old or nobody wants more (False)."""
+        """Reads at one instant until the end (True), or until the pin is too old or the consumer stops (False)."""
         scan = read.scan
         request = QueryRequest(parent=self._root)
         request.structured_query.CopyFrom(structured)

@@ -1,4 +1,4 @@
-"""The short way from a document to its staged row: Firestore's message straight to the tuple that COPY takes.
+"""The short way from a document to its staged row: from Firestore's message directly to COPY's tuple.
 
 Nearly every document matches, and then needs no `Document`, no `Row` and no label. Columns are compiled as everywhere
 (model/cells.py), but read from the message itself. Rejected documents, those that don't meet the condition, strays and documents
@@ -40,7 +40,8 @@ class Stager:
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
         self._by_shape: dict[tuple[str, ...], tuple[Holds | None, list[Make], Template | None]] = {}
-        """With the template where its ids have texts or parts. Several of one shape are left to `map_document`, if one has."""
+        """By the collection ids of a path: condition, cells, and the template if its ids have texts or parts. If several templates
+        have the same collection ids and one has texts or parts, `map_document` maps their documents."""
         shapes = Counter(template.segments[0::2] for template in collection.templates)
         # Columns with the same origin (created_at and updated_at of a comment) are converted once.
         same: dict[Column, list[int]] = {}
@@ -67,7 +68,7 @@ class Stager:
         self.key = _picker([2 + collection.columns.index(column) for column in collection.key])
 
     def stage(self, number: int, message: Any) -> Staged | None:
-        """The staged row of a document, or None if `map_document` must look at it."""
+        """The staged row of a document, or None if `map_document` must map it."""
         segments = message.name.split("/")
         known = self._by_shape.get(tuple(segments[NAME_SEGMENTS::2]))
         if known is None or is_odd(message.name):

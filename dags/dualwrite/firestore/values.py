@@ -18,12 +18,12 @@ NAME_SEGMENTS = 5
 
 
 def moment(stamp: Any) -> datetime:
-    """A protobuf Timestamp (UTC). Nanoseconds are cut off at microseconds, the precision that Firestore keeps."""
+    """A protobuf Timestamp as a datetime (UTC), truncated to microseconds, Firestore's own precision."""
     return EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
 
 
 def value_of(value: Any) -> Value:
-    """A protobuf Value."""
+    """A protobuf Value as plain Python."""
     return _CONVERT[value.WhichOneof("value_type")](value)
 
 
@@ -34,7 +34,7 @@ def path_of(message: Any) -> str:
 
 
 def document_of(message: Any) -> Document:
-    """A protobuf Document."""
+    """A protobuf Document as a Document."""
     return Document(
         path_of(message),
         {name: value_of(value) for name, value in message.fields.items()},

@@ -17,36 +17,36 @@ GetRequest = service_types.BatchGetDocumentsRequest.pb()
 _GetResponse = service_types.BatchGetDocumentsResponse.pb()
 
 CALL_SECONDS = 90.0
-"""How long one call may last. A stream that fell silent ends then, and so does a healthy long
-one (Firestore itself ends them after about a minute): both go on after the last document delivered."""
+"""How long one call may last. It ends a stream that fell silent, and a healthy long one too (Firestore itself ends streams after
+about a minute): both are resumed after the last document delivered."""
 
 _LARGE = 64 * 1024
 _OF_FOUR_BYTES = tuple(bytes([lead]) for lead in range(0xF0, 0xF5))
 
 
 def held_bytes(raw: bytes) -> int:
-    """The most memory that the texts of an answer take: with one emoji in a text, Python keeps each of its characters in four
-    bytes, with a letter of most other alphabets in two. Small answers are not inspected: a page of them is small."""
+    """The most memory that an answer's texts take: Python stores a text in four bytes a character if it contains an emoji, in two
+    if it contains a letter of most other alphabets. Small answers are not inspected, because a page of them is small."""
     if len(raw) < _LARGE:
         return len(raw)
     return len(raw) * (4 if any(lead in raw for lead in _OF_FOUR_BYTES) else 2)
 
 
 def channel_options(*, emulator: bool) -> list[tuple[str, int]]:
-    """gRPC's options. A connection that is silent for half a minute is asked whether it still lives, as Google's own client
-    does. Not the emulator's: it allows one such question in five minutes, and ends the connection with all its calls
-    (`too_many_pings`) when others follow, as they do while it counts for minutes on a busy machine."""
+    """gRPC's options. A connection that is silent for half a minute is pinged, as Google's own client does. Not the emulator's: it
+    allows one ping in five minutes, and ends the connection with all its calls (`too_many_pings`) after more, as would come
+    while it counts for minutes on a busy machine."""
     options = [
         ("grpc.max_receive_message_length", -1),
-        # The reader iterates a stream in a thread of its own already. gRPC's default hands every answer from one
-        # more thread to it, which costs three times the CPU [measured: 44 us a document against 15].
+        # The reader already iterates a stream in a thread of its own. By default gRPC passes every answer through one more
+        # thread, which takes three times the CPU [measured: 44 us a document instead of 15].
         (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
     ]
     return options if emulator else [*options, ("grpc.keepalive_time_ms", 30_000)]
 
 
 class Wire:
-    """The calls of one Firestore database. A call is made at once, and its answers come as they are iterated.
+    """The calls of one Firestore database. A call starts at once, and its answers come as they are iterated.
 
     `emulator_host` ("host:port") goes to the emulator without credentials; else `credentials` are google.auth's.
     """
@@ -86,12 +86,12 @@ class Wire:
         self._channel.close()
 
     def run_query(self, request: Any) -> Any:
-        """Each part of the answer, with the size in memory of what it holds."""
+        """The parts of the answer, each as (size in memory in bytes, message)."""
         return self._query(request, metadata=self.metadata, timeout=CALL_SECONDS)
 
     def run_count(self, request: Any) -> Any:
         return self._count(request, metadata=self.metadata, timeout=CALL_SECONDS)
 
     def batch_get(self, request: Any) -> Any:
-        """Each document, or that it is missing, with its size in memory."""
+        """The answers, each as (size in memory in bytes, message with the document or its missing name)."""
         return self._get(request, metadata=self.metadata, timeout=CALL_SECONDS)
