@@ -117,7 +117,7 @@ BAD = {
     "text": (iso_text, "iso_text gives text, not timestamps"),
     "trimmed first": (trim >> iso_time, "trim >> iso_time has no back="),
     "no conversion": ("iso", "it is no conversion"),
-    "not in order": (Conversion("c", lambda v: LONG_AGO, "timestamp", lambda v: "x"), "Firestore orders what c reads"),
+    "not in order": (Conversion("c", lambda v: LONG_AGO, "timestamp", lambda v: "x"), "Firestore doesn't order the values of c by time"),
     "backwards": (
         Conversion("c", lambda v: LONG_AGO + timedelta(seconds=-v), "timestamp", lambda v: (LONG_AGO - v).total_seconds(), True),
         "c doesn't write an instant as it read it",

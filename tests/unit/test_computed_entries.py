@@ -116,7 +116,7 @@ def test_equal_entries_are_one_row_and_different_ones_of_a_key_none():
     """Which of the two is right nobody can say: the row of that key stays as it is, the others are written."""
     mon, tue = {"day": "mon", "closes": "17:00"}, {"day": "tue", "closes": "17:00"}
     assert of([mon, dict(mon), tue]) == [("mon", "17:00"), ("tue", "17:00")]
-    differ = "duplicate_entry: made makes two entries of one key that differ"
+    differ = "duplicate_entry: made returns two different entries with one key"
     [(entry, _, entire, why), other] = of([mon, {**mon, "closes": "18:00"}, mon, tue])
     assert ((entry, entire, why), other) == (("mon", False, differ), ("tue", "17:00"))
 
@@ -319,7 +319,7 @@ REFUSED = {
     "no value": (ComputedEntries(list), "Name fields, or WholeDocument()"),
     "a generator": (ComputedEntries(generated, "hours"), "generated yields"),
     "a coroutine": (ComputedEntries(eventually, "hours"), "eventually is async"),
-    "an entry": (ComputedEntries(opening_hours, EntryField("x")), "EntryField is of an entry"),
+    "an entry": (ComputedEntries(opening_hours, EntryField("x")), "EntryField comes from an entry"),
     "a stand-in": (ComputedEntries(opening_hours, Field("a", CreateTime())), "Use FirstOf"),
     "an unknown segment": (ComputedEntries(opening_hours, Segment("x") >> text), "names 'x'"),
     "a bad path": (ComputedEntries(opening_hours, "a..b"), "'a..b'"),

@@ -82,7 +82,6 @@ def source_maker(pace: Pace | None = None) -> Callable[[], Source]:
     """A function that opens the Firestore database of connection firestore_default (google_cloud_platform). Airflow is asked
     here, once: the result may be called in any thread. All that it opens share the `pace`.
 
-
     The connection's extra may have `project` and `database`. With FIRESTORE_EMULATOR_HOST set, no credentials are needed, and
     the target must be on this machine too: a forgotten variable would make the emulator the source of production. Raises
     PreflightError.

@@ -54,7 +54,7 @@ class MigrationParams(Params):
         le=3600,
         title="Wait for lock (seconds)",
         description="How long to keep retrying before the run fails and reports who held the lock. An index built "
-        "concurrently waits this long for the app's transactions, and blocks nothing meanwhile.",
+        "concurrently waits this long for the app's transactions, and nothing waits behind it.",
         json_schema_extra=FINE_TUNING,
     )
     statement_timeout: float = Field(
