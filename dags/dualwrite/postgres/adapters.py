@@ -20,10 +20,10 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class _TimeLoader(Loader):
-    """`2026-01-15 21:52:00.123456+00`, as it is written under STATED.
+    """`2026-01-15 21:52:00.123456+00`, as Postgres writes it under STATED.
 
-    Before year 1 and after year 9999 (infinity too) it is the first or last instant that Python, and a document, can have: a
-    client may write such a time, and the other rows must still be read. Order is kept.
+    A time before year 1 or after year 9999 (infinity too) becomes the first or last instant that Python, and a document, can
+    have: a client may write such a time, and the other rows must still be read. Order is kept.
     """
 
     def load(self, data: Buffer) -> datetime:

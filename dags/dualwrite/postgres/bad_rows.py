@@ -1,4 +1,4 @@
-"""Finds the rows that a table refuses, so that the others of their page are written."""
+"""Finds the rows that a table refuses, so that the other rows of their page can be written."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SURELY_A_ROWS = ("21", "22", "23", "44", "54", "P0")
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why the target took no row. `text` is for people, and is kept: the condition, and the constraint and column that it
-    names. Code goes by the rest."""
+    """Why the target refused a row. `text`, for people, is remembered: the condition, with its constraint and column. Code uses
+    the other fields."""
 
     text: str
     sqlstate: str | None = None
@@ -37,7 +37,7 @@ class Refused:
 
 
 def refused_by(error: postgres.Error) -> Refused:
-    """The refusal that an error is."""
+    """An error as a refusal."""
     found = error.diag
     table = (found.schema_name, found.table_name) if found.schema_name and found.table_name else None
     return Refused(postgres.condition(error), error.sqlstate, found.constraint_name, table)

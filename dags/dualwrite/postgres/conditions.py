@@ -1,4 +1,4 @@
-"""What went wrong in Postgres, without Postgres's own message, and whether another try may succeed."""
+"""Errors of Postgres without their messages, and whether another try may succeed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ READ_ONLY = "25006"
 
 
 def remedy(error: psycopg.Error) -> str:
-    """What to do about a condition that has one cause; empty if it may have several."""
+    """The remedy for a condition that has one cause; empty if it may have several."""
     if isinstance(error, errors.DiskFull):
         return "The server's disk is full. Give it room, then run again: what was not committed is written then."
     if error.sqlstate == READ_ONLY:

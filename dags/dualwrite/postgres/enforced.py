@@ -1,7 +1,7 @@
 """The live tables' constraints and triggers: those that the catalog knows, and those that it doesn't.
 
-The catalog says what the app means; only Postgres knows what it will refuse. A refusal is named by its constraint, and a
-constraint that the catalog doesn't know is no race that another look would settle.
+The catalog declares what the app means; only Postgres knows which rows it refuses. A refusal has its constraint's name, and a
+refusal by a constraint that the catalog doesn't know is no race that another look would settle.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class Index:
         return "23P01" if self.exclusion else "23505"
 
     def is_on(self, columns: Sequence[str], *, whole: bool) -> bool:
-        """Whether it is on just these columns, whatever their order.
+        """Whether it is on exactly these columns, in any order.
 
-        A partial index isn't, because it lets two rows share a key; except, unless `whole`, one that leaves out rows in which
-        a column of its own is null: nulls are never equal to each other.
+        A partial index doesn't count, because it lets two rows share a key. Unless `whole`, one counts that leaves out only rows
+        with a null in one of its columns, because nulls never equal each other.
         """
         return (
             self.unique
@@ -78,7 +78,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """A foreign key that is enforced: its columns, and what they reference."""
+    """A foreign key that is enforced: its columns, and the columns that they reference."""
 
     name: str
     columns: tuple[str, ...]

@@ -79,7 +79,7 @@ def _is_held(column: Column, above: str, value: sql.Composable) -> sql.Composed:
 
 
 def value_of(column: Column, named: sql.Composable) -> sql.Composable:
-    """From what a document names, in the type that it is staged in, to what the column holds: null if that row isn't there."""
+    """From the id that a document names, as it is staged, to the value that the column holds; null if that row isn't there."""
     if column.via is None:
         return named
     key = column.via.key
@@ -131,7 +131,7 @@ def raw_cast(column: Column, text: sql.Composable, suffix: str = "") -> sql.Comp
 
 
 STAGED_AS = "dualwrite_names_{}"
-"""The column of the stage that holds what a document names, beside the one that holds what the table's does."""
+"""The stage's column with the id that a document names, beside the one with the value that the table's column holds."""
 
 
 def named_column(collection: Collection, column: Column, alias: str | None = None) -> sql.Composable:
@@ -216,10 +216,10 @@ class Fragments:
         return COMMA.join(column_name(c.name, alias) for c in columns)
 
     def own(self, alias: str) -> list[sql.Composable]:
-        """Whether a row of the table is of the collection's share of it: conditions, none where it is all the collection's.
+        """Conditions that a row of the table is in the collection's share; none if the whole table is the collection's.
 
-        Each statement that reads, counts, compares or writes rows of the table holds them for each name that it gives the table:
-        `is_at` and `where` put them there.
+        Each statement that reads, counts, compares or writes rows of the table has them for each alias of the table: `is_at` and
+        `where` add them.
         """
         return _own(self._collection.share_columns, alias)
 
@@ -251,7 +251,7 @@ class Fragments:
 
     @staticmethod
     def as_compared(column: Column, alias: str) -> sql.Composable:
-        """A column of the target as it is compared: timestamps cut off at milliseconds, null as '' if the column says they are equal."""
+        """A column of the target as it is compared: timestamps truncated to milliseconds, null as '' if `absent` is ''."""
         name = column_name(column.name, alias)
         if column.live.kind in ("timestamptz", "timestamp"):
             return sql.SQL("pg_catalog.date_trunc('milliseconds', {})").format(name)

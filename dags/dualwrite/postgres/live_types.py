@@ -1,4 +1,4 @@
-"""Reads what the columns of the catalog's tables are."""
+"""Reads the types of the catalog's columns in the target."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TYPES = sql.SQL(
 def read(
     ask: Callable[[sql.Composed, dict[str, list[str]]], Iterable[Any]], tables: Iterable[str]
 ) -> frozenset[tuple[str, str, LiveType]]:
-    """(table, column, type) of every column of these tables. One that isn't there, or that the role can't see, gives none.
+    """(table, column, type) of every column of these tables. A table that is missing, or that the role can't see, has none.
 
     `ask` runs one statement that only reads.
     """

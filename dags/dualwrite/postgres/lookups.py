@@ -1,4 +1,4 @@
-"""The SQL that looks at rows of a collection by key, by a column's value or by time, and finds where their documents are.
+"""SQL that looks at a collection's rows by key, by a column's value or by time, and gives their documents' paths.
 
 The names are those of fragments.py.
 """
@@ -92,7 +92,7 @@ class Lookups(Fragments):
         )
 
     def referenced(self, references: Sequence[Reference]) -> sql.Composed:
-        """Those of some keys whose rows other rows reference, or could: n, and the places of the foreign keys in `references`.
+        """The keys whose rows other rows reference, or could: n, and the indexes of the foreign keys in `references`.
         Parameters: n, keys.
 
         If we see all rows of the referencing table, the answer is exact. If not, any row with values in all referenced

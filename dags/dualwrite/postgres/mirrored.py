@@ -1,8 +1,8 @@
-"""The SQL of single rows as a client writes them, for the dual-write helper. Each statement checks itself whose row it touches.
+"""SQL that writes single rows as a client does, for the dual-write helper. Each statement checks itself which document owns the row.
 
 The names are those of fragments.py. A statement comes with its parameters, which are written into it (`postgres.at_once`): as a
-literal, a value takes the type of the column that it goes into or is compared with. A cell is written in the text form in which
-COPY takes it, so it becomes just what the engine would make of it.
+literal, a value takes the type of the column that it goes into or is compared with. A cell is written in the text form that COPY
+takes, so it becomes exactly the value that the engine would write.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _LONGEST_REST = 10.0
 
 
 class Pressure:
-    """How much one connection asks of the target. `pace`: how many rows a second; those of one process share it."""
+    """Limits the load of one connection on the target. `pace`: the limit of rows a second, which a process shares."""
 
     def __init__(self, pace: Pace | None = None) -> None:
         self._pace = pace or Pace()
