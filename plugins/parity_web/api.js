@@ -47,7 +47,7 @@ export const pause = (dagId, paused) => call("PATCH", at(dagId), { is_paused: pa
 export const unpause = (dagId) => pause(dagId, false);
 export const trigger = (dagId, conf) => call("POST", at(dagId, "dagRuns"), { logical_date: null, conf });
 
-// What this viewer may do. Where nobody tells (an older plugin), the buttons are there, and Airflow refuses.
+// This viewer's rights. If they are unknown (an older plugin), the buttons are shown, and Airflow refuses.
 export const may = () => call("GET", PREFIX ? `may?prefix=${PREFIX}` : "may", undefined, "./").catch(() => ({ trigger: true, unpause: true, switch: false }));
 
 // The prefixes of all bundles in this Airflow that the viewer may see.
@@ -82,7 +82,7 @@ export async function runs(dagId, wanted = RUNS) {
   return pages.flatMap((page) => page.dag_runs);
 }
 
-// The report of a run; null where it has none (its preflight failed, or it still runs).
+// The report of a run; null if it has none (its preflight failed, or it still runs).
 export async function report(dagId, runId) {
   try {
     return await xcom(dagId, runId, "report", "return_value");
@@ -115,10 +115,10 @@ export async function newest(dagId, among) {
   return stopped && { run: among.find(ended), report: null, stopped };
 }
 
-// What runs that named keys found in the journal: [{collection, key, open, written}]; empty where a run left nothing.
+// What runs that named keys found in the journal: [{collection, key, open, written}]; empty if a run left nothing.
 export const histories = (runId) => xcom(RECONCILE, runId, "report", "histories").catch(() => []);
 
-// A Variable's text; null where there is none, undefined where the viewer may not see it.
+// A Variable's text; null if there is none, undefined if the viewer may not see it.
 export const variable = (name) =>
   call("GET", `variables/${encodeURIComponent(name)}`).then((found) => found.value, (error) => {
     if (error.status === 404) return null;
@@ -145,7 +145,7 @@ export async function setVariable(key, value, description) {
 
 const VARIABLE_EVENTS = ["patch_variable", "post_variable", "delete_variable", "bulk_variables"];
 
-// What Airflow's audit log has of a Variable's changes, the newest first; null where the viewer may not read it.
+// A Variable's changes in Airflow's audit log, the newest first; null if the viewer may not read it.
 async function changes(name) {
   const asked = VARIABLE_EVENTS.map((event) => `included_events=${event}`).join("&");
   const found = await call("GET", `eventLogs?${asked}&order_by=-when&limit=100`).catch(() => null);

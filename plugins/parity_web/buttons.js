@@ -7,8 +7,8 @@ import { openForm, started } from "./trigger.js";
 
 export const state = {
   may: { trigger: true, unpause: true, switch: false },
-  known: { problems: [], lines: [], rules: null }, // what the last report says is open, and the rules that it goes by
-  busy: false, // a run runs: what the buttons would act on is being looked at
+  known: { problems: [], lines: [], rules: null }, // the last report's open differences, and its rules
+  busy: false, // a run is looking at the differences that the buttons would act on
   note: null,
   asked: null, // the run that this page triggered, until it has ended
   runs: [], // of reconcile_dual_writes, the newest first
@@ -53,7 +53,7 @@ export const alertItem = (a) => el("li", { class: "finding" }, el("div", {}, el(
 export const excuseButton = (collection, key) =>
   formButton("Excuse…", "Excuse a difference", { preset: excuseOf(collection, key), fixed: ALONE }, null, `${collection} ${key}`);
 
-// A line's differences: by key, or by their verdict where the report doesn't show them all.
+// A line's differences: by key, or by their verdict if the report doesn't show them all.
 export function excuseLineButton(found, samples) {
   const exact = excuseAllOf(found, samples);
   return formButton("Excuse…", `Excuse ${count(found.number, "difference")} in ${found.collection}`,

@@ -19,7 +19,7 @@ export function svg(tag, attributes = {}, ...children) {
   return made;
 }
 
-// A document's id or path: set apart, so that right-to-left text can't reorder what stands around it.
+// A document's id or path: set apart, so that right-to-left text can't reorder its surroundings.
 export const code = (text) => el("code", { dir: "auto" }, String(text));
 
 // A table's name may be cut after an underscore, nowhere else.
@@ -41,7 +41,7 @@ export function span(seconds) {
 
 export const age = (iso) => (Date.now() - Date.parse(iso)) / 1000;
 
-// The time zone that the viewer chose in Airflow's window; UTC where none was chosen, or this browser doesn't know it.
+// The time zone that the viewer chose in Airflow's window; UTC if none was chosen, or this browser doesn't know it.
 function zone() {
   try {
     const kept = localStorage.getItem("timezone") ?? "UTC";

@@ -42,10 +42,10 @@ export function neededBy(collection, sample, all) {
   return others.filter((s) => above(s) || with_(s)).map((s) => lineOf(s.collection, s.key));
 }
 
-// The least repair that ends differences with these verdicts, by the report's rules; undefined where none ends all of them.
+// The least repair that ends differences with these verdicts, by the report's rules; undefined if none ends all of them.
 const least = (verdicts, rules) => Object.keys(rules.repairs).find((repair) => verdicts.every((v) => rules.repairs[repair][v]));
 
-// The conf that repairs exactly these differences, what they need first; null where no repair can. `chosen`: [{collection, ...sample}].
+// The conf that repairs exactly these differences, what they need first; null if no repair can. `chosen`: [{collection, ...sample}].
 export function repairTheseOf(chosen, { lines: all, rules }) {
   const repairable = chosen.filter((s) => least([s.verdict], rules) && nameable(s.key));
   if (!repairable.length) return null;
@@ -57,7 +57,7 @@ export const excuseTheseOf = (chosen) => ({ excuse: chosen.map((s) => lineOf(s.c
 
 export const excuseOf = (collection, key) => ({ excuse: [`${collection}:${key}`], excuse_reason: "" });
 
-// The conf that excuses a line's differences and nothing else, each by its key; null where the report doesn't show them all.
+// The conf that excuses a line's differences and nothing else, each by its key; null if the report doesn't show them all.
 export function excuseAllOf(found, samples) {
   const keys = samples.filter((s) => s.verdict === found.verdict && !s.excused).map((s) => s.key);
   if (keys.length !== found.number || !keys.every(nameable)) return null;
@@ -140,7 +140,7 @@ export function csvOf(rows) {
 export const linesOf = (rows) =>
   [...new Set(rows.map((r) => r.collection))].map((name) => ({ name, samples: rows.filter((r) => r.collection === name).map((r) => ({ ...r, excused: Boolean(r.excused_by) })) }));
 
-// What the reads of the last whole days cost, a day and in thirty days; null where nothing is known. `days`: today first.
+// What the reads of the last whole days cost, a day and in thirty days; null if nothing is known. `days`: today first.
 export function spent(report) {
   const whole = (report.days ?? []).slice(1, 8).filter((d) => d.runs || d.billed);
   if (!whole.length || !report.price) return null;
@@ -280,7 +280,7 @@ export function steps(tasks) {
 // A key can be named in a conf only as the report shows it whole: not shortened, not escaped.
 export const nameable = (key) => !key.endsWith("…") && !key.includes("\\u");
 
-// Collections of which nobody knows anything yet: never compared whole.
+// Collections that were never compared whole.
 export const neverSwept = (report) => report.declared.filter((name) => !report.ages[name]?.swept_at);
 
 // The page's first sentence, and how it stands: good, bad, or unknown.
@@ -352,7 +352,7 @@ export const columnsOf = (columns) => Object.entries(columns ?? {}).map(([name, 
 
 // --- one key over time -------------------------------------------------------------------------------------------------
 
-// What a run's report and list say of a key: {at, run, row} with row null where it isn't open; undefined where they don't tell.
+// A key in a run's report and list: {at, run, row}, with row null if it isn't open; undefined if they don't show it.
 export function stateIn(report, rows, run, collection, key) {
   const samples = (report.collections ?? []).filter((c) => c.collection === collection).flatMap((c) => Object.entries(c.samples).flatMap(([verdict, found]) => found.map((s) => ({ verdict, ...s }))));
   const row = rows?.find((r) => r.collection === collection && r.key === key) ?? null;

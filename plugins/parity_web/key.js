@@ -1,4 +1,4 @@
-// Everything that is known of one key: what runs listed, what people asked for, and what the target's journal has. The page has no
+// All that is known of one key: from runs' lists, people's requests, and the target's journal. The page has no
 // connection to a database: a run that names the key leaves the journal's part as its XCom `histories`.
 
 import * as api from "./api.js";

@@ -12,7 +12,7 @@ const whole = (text) => (text && nameable(text) ? text : null); // not as a repo
 // The Firebase console writes a path with ~2F for each slash. How it writes other characters than these, it doesn't say.
 const firebase = (path) => (/^[A-Za-z0-9_/-]+$/.test(path) ? path.split("/").map((part) => `~2F${part}`).join("") : null);
 
-// What fills a template's placeholders, by name, already encoded; null where there is nothing. `about`: {collection, key, path}.
+// What fills a template's placeholders, by name, already encoded; null if there is nothing. `about`: {collection, key, path}.
 function values(links, { collection, key, path }) {
   const table = links.tables?.[collection] ?? {};
   const [place, label] = [whole(path), whole(key)];

@@ -23,7 +23,7 @@ export const changesOf = (log) =>
     return { kind: "switch", by: owner ?? "unknown", at, says: to ? `switched dual-write ${WORD[to]}` : event.startsWith("delete") ? `deleted Variable ${NAME}, which switches dual-write on` : `set Variable ${NAME} elsewhere than on this page` };
   });
 
-// `found`: {value, log}: the Variable's text, null where there is none, undefined where the viewer may not see it.
+// `found`: {value, log}: the Variable's text, null if there is none, undefined if the viewer may not see it.
 export function switchCard(report, found) {
   const seen = String(report.dual_write_enabled);
   const value = found.value === undefined ? seen : (found.value ?? "true").trim().toLowerCase();

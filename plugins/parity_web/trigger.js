@@ -8,7 +8,7 @@ let fields = {};
 
 // Opens the form of reconcile_dual_writes. Nothing is sent before its button is pressed. `preset`: the values that a button
 // or a link chose, shown first. `fixed`: values that this form is for, sent and not shown. `known`: what the page knows of
-// open differences, for the preview. `unpause`: whether that is ticked where the DAG is paused.
+// open differences, for the preview. `unpause`: whether that is ticked if the DAG is paused.
 export async function openForm(title, { preset = {}, fixed = {}, warns = null, known, may, unpause = false, onDone }) {
   const dialog = el("dialog", { class: "form", "aria-labelledby": "form-title" });
   const close = () => dialog.close();
