@@ -86,7 +86,11 @@ def test_patience_ends_thirty_seconds_after_the_first_failure_since_the_last_pro
         ("UNKNOWN", " spaces ", "ended in UNKNOWN: spaces. Run again."),
         ("UNKNOWN", None, "ended in UNKNOWN: . Run again."),
         ("FAILED_PRECONDITION", "The query requires an INDEX.", "deploy docs/firestore.indexes.json"),
-        ("FAILED_PRECONDITION", "This requires a licence.", "licence.. Correct the cause that it names, and run again."),
+        (
+            "FAILED_PRECONDITION",
+            "This requires a licence.",
+            "licence.. Correct the cause that it names, and run again.",
+        ),
         ("FAILED_PRECONDITION", "No such index.", "Correct the cause that it names, and run again."),
     ],
 )
