@@ -371,7 +371,7 @@ class Protocol:
     def prove_extra(self, findings: Sequence[Finding]) -> list[Finding]:
         """The findings, after every place where a document could be was searched: a document with an extra row's key may live
         at a path that the row doesn't give. Costs a complete read of names (see absence.py)."""
-        extra = [unit_of_finding(self._job.collection, f) for f in found if _takes_proof(f, self._job.collection)]
+        extra = [unit_of_finding(self._job.collection, f) for f in findings if _takes_proof(f, self._job.collection)]
         proof = self.whereabouts.proof(extra, self._bring_into_line.max_proof_reads)
         alive = [unit for unit in proof.values() if isinstance(unit, Unit)]
         known = {f.label: f for f in self.run(alive, Policy())}
