@@ -85,7 +85,7 @@ migration: install
 snapshot: install
 	@$(RUN) -m dev.schema_snapshot
 
-## draft a catalog from a project and a database: SCHEMA=, PROJECT=, TARGET=
+## draft a catalog from a project and a database: SCHEMA= (one, or several joined by commas), PROJECT=, TARGET=
 catalog: install
 	@$(RUN) -m dev.draft_catalog --schema "$${SCHEMA:-public}" --project "$$PROJECT" --target "$$TARGET"
 

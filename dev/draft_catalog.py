@@ -2,6 +2,8 @@
 
     make catalog PROJECT=my-project TARGET=postgresql://reader@db.example.org/postgres SCHEMA=public > draft.py
 
+SCHEMA names one schema, or several joined by commas.
+
 Reads up to 50 documents of each collection (billed as reads). The draft holds names, kinds and counts, never a value. It also writes
 the role files for the draft into own/roles, unless a catalog is named already (`make roles` writes that one's). Credentials are Google's own (GOOGLE_APPLICATION_CREDENTIALS, or an emulator's host) and libpq's (PGPASSWORD, a
 passfile). A person finishes the draft: docs/catalog.md.
@@ -13,7 +15,7 @@ import argparse
 import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -64,30 +66,64 @@ def sample(client: firestore.Client, size: int = SAMPLE) -> list[Shape]:
     maps: dict[tuple[str, Names], _Maps] = {}
     todo = [(reference, reference.id) for reference in client.collections()]
     for _ in range(DEPTH):
-        below = []
+        sampled: dict[str, list[firestore.DocumentSnapshot]] = {}
+        references: dict[str, list[firestore.DocumentReference]] = {}
         for reference, head in todo:
             path = f"{head}/{{{_variable(reference.id, head)}}}"
-            shape = shapes.setdefault(path, Shape(path))
-            left = max(0, size - shape.sampled)
-            documents = list(reference.limit(left).stream()) if left else []
-            for document in documents:
-                ids.add(document.id)
-                add(shape, document.id, document.to_dict() or {}, maps)
-            known = {document.id: document.reference for document in documents}
+            documents = sampled.setdefault(path, [])
+            left = max(0, size - len(documents))
+            found = list(reference.limit(left).stream()) if left else []
+            known = {document.id: document.reference for document in found}
             for missing in itertools.islice(reference.list_documents(page_size=size), size):
                 known.setdefault(missing.id, missing)
-            below += [(inner, f"{path}/{inner.id}") for r in known.values() for inner in r.collections()]
-        todo = below
+            documents += found
+            references.setdefault(path, []).extend(known.values())
+        todo = []
+        for path, documents in sampled.items():
+            fixed = _fixed_ids([(d.id, set(d.to_dict() or {})) for d in documents]) if path.count("/") > 1 else set()
+            if not documents:
+                shapes[path] = Shape(path)
+            for document in documents:
+                at = _at(path, document.id, fixed)
+                ids.add(document.id)
+                add(shapes.setdefault(at, Shape(at)), document.id, document.to_dict() or {}, maps)
+            todo += [
+                (inner, f"{_at(path, r.id, fixed)}/{inner.id}") for r in references[path] for inner in r.collections()
+            ]
     for (path, names), seen in maps.items():
         _open_map(shapes[path], names, seen, ids)
     return list(shapes.values())
+
+
+_FIXED = 5
+"""Ids that stand below each parent: at most so many of one collection."""
+
+
+def _fixed_ids(documents: Sequence[tuple[str, set[str]]]) -> set[str]:
+    """The ids of a subcollection's documents, with the names of their fields, if they seem to be fixed: one below each parent, or a
+    few that hold other fields each."""
+    by_id: dict[str, list[set[str]]] = {}
+    for document_id, names in documents:
+        by_id.setdefault(document_id, []).append(names)
+    if len(by_id) > _FIXED or any(len(found) < (3 if len(by_id) == 1 else 2) for found in by_id.values()):
+        return set()
+    fields = [set.union(*found) for found in by_id.values()]
+    alike = any(2 * len(a & b) >= len(a | b) for a, b in itertools.combinations(fields, 2))
+    if alike or any(not re.fullmatch(r"[A-Za-z][\w-]*", document_id) for document_id in by_id):
+        return set()
+    return set(by_id)
+
+
+def _at(path: str, document_id: str, fixed: set[str]) -> str:
+    """The path of a document's shape."""
+    return f"{path.rsplit('/', 1)[0]}/{document_id}" if document_id in fixed else path
 
 
 def _variable(collection_id: str, head: str) -> str:
     """What a template's variable is called: an identifier that no other of the path has."""
     variable = re.sub(r"\W", "_", "_".join(words(collection_id)) or "id", flags=re.ASCII)
     variable = variable if variable.isidentifier() else f"_{variable}"
-    taken = [part[1:-1] for part in head.split("/")[1::2]]
+    taken = [part[1:-1] for part in head.split("/")[1::2] if part.startswith("{")]
     return variable if variable not in taken else f"{variable}_{len(taken)}"
 
 
@@ -308,9 +344,31 @@ def _may_be_null(predicate: str | None, key: tuple[str, ...]) -> bool:
     return predicate is None or all(part.strip("() ") in tests for part in predicate.split(" AND "))
 
 
+_SCHEMAS = """
+SELECT n.nspname::text FROM pg_catalog.pg_namespace n
+WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'dualwrite')
+  AND EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'p')) ORDER BY 1
+"""
+
+
+def schemas_of(connection: psycopg.Connection[Any], given: str) -> list[str]:
+    """The schemas that are named: `shop,billing`. Raises Missing if one has no table."""
+    named = list(dict.fromkeys(filter(None, (name.strip() for name in given.split(",")))))
+    there = [name for (name,) in connection.execute(_SCHEMAS).fetchall()]
+    without = [name for name in named if name not in there]
+    if without or not named:
+        told = ", ".join(map(repr, without)) or "none"
+        raise Missing(
+            f"a draft needs schemas that have tables: SCHEMA names {told}. Those with tables are {', '.join(there) or 'none'}; "
+            "several are joined by a comma."
+        )
+    return named
+
+
 def draft(client: firestore.Client, connection: postgres.Connection, schema: str) -> str:
-    """The text of a catalog.py."""
-    matches, left = match(sample(client), tables(connection, schema))
+    """The text of a catalog.py. `schema`: one, or several joined by commas. Raises Missing if one has no table."""
+    there = [table for name in schemas_of(connection, schema) for table in tables(connection, name)]
+    matches, left = match(sample(client), there)
     text = render(matches, left, datetime.now(UTC).isoformat(timespec="seconds"))
     catalog = load(text)
     return with_faults(text, target_faults(connection, catalog, list(catalog), writes=False))

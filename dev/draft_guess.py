@@ -138,9 +138,9 @@ def _guess(
         return Guess(column, None, f"left to its default, {column.default or 'identity'}", certain=True)
     if (is_key_ or table.key_to(column.name)) and not can_be_key(live):
         return Guess(column, None, f"TODO a key of type {live.name} can't be declared")
-    by_path = _from_path(found, column, by_table, key, taken)
+    by_path = _by_path(found, column, by_table, key, taken)
     if by_path is not None:
-        return _with_reference(found, _placed(found, column, by_path, key), by_table)
+        return by_path
     refers = table.key_to(column.name)
     if found.entries is not None:
         candidates = key_of_entries(found, column) if is_key_ else candidates_of(found.told, table, column)
@@ -168,17 +168,48 @@ def _guess(
     return _uncovered(found, column)
 
 
-def _placed(found: Match, column: LiveColumn, by_path: tuple[str, str, str], key: tuple[str, ...]) -> Guess:
+def _by_path(
+    found: Match, column: LiveColumn, by_table: Mapping[str, Match], key: tuple[str, ...], taken: set[object]
+) -> Guess | None:
     """A column that the path fills, or the entry."""
+    by_path = _from_path(found, column, by_table, key, taken)
+    if by_path is None:
+        return None
     origin, type_, remark = by_path
     is_key_ = column.name in key
     role = "key" if is_key_ else "insert_only" if origin == "CreateTime()" else "compared"
+    remarks = [remark]
+    if found.entries is None and not remark.endswith("are rejected"):
+        remarks.append(_no_keys(column.live, _ids_at(found, origin, by_table)))
     twice = sum(s.repeated for s in found.shapes)
     if twice and origin == "DocumentId()" and key == (column.name,):
-        told = f"TODO {twice} sampled ids lie below several parents, and one row can't be of two documents"
-        remark = ", ".join(filter(None, [remark, told]))
+        remarks.append(f"TODO {twice} sampled ids lie below several parents, and one row can't be of two documents")
+    remark = ", ".join(filter(None, remarks))
     by_itself = is_key_ and origin.startswith(("DocumentId", "Segment", "EntryKey", "EntryIndex"))
-    return Guess(column, Declared(role, origin, type_, column.not_null and not by_itself), remark, not remark)
+    required = column.not_null and not by_itself
+    return _with_reference(found, Guess(column, Declared(role, origin, type_, required), remark, not remark), by_table)
+
+
+def _ids_at(found: Match, origin: str, by_table: Mapping[str, Match]) -> list[str]:
+    """The sampled ids that an origin in the path takes, as far as they are known."""
+    if origin == "DocumentId()":
+        return [id_ for s in found.shapes for id_ in s.ids]
+    if not origin.startswith("Segment("):
+        return []
+    end = f"{{{origin[9:-2]}}}"
+    heads = {s.path[: s.path.index(end) + len(end)] for s in found.shapes if end in s.path}
+    return [id_ for m in by_table.values() for s in m.shapes if m.entries is None and s.path in heads for id_ in s.ids]
+
+
+def _no_keys(live: LiveType, ids: Sequence[str]) -> str:
+    """What to do where most ids can't be a column's values; empty if they can."""
+    wrong = sum(not is_key(live, id_) for id_ in ids)
+    if 2 * wrong <= len(ids):
+        return ""
+    return (
+        f"TODO {wrong} of {len(ids)} sampled ids are no {live.name}: if it is made of the id (a uuid v5, say), "
+        "DocumentId() or Segment(...) >> Conversion('name', a function of yours, 'text')"
+    )
 
 
 def _from_field(found: Match, column: LiveColumn, names: Names, way: Reading, alike: float, is_key_: bool) -> Guess:
@@ -239,11 +270,25 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
+_TYPES = {
+    "text": "text",
+    "varchar": "text",
+    "jsonb": "json",
+    "timestamptz": "timestamp",
+    "bool": "boolean",
+    "int4": "integer",
+}
+"""By a column's kind: what a field most likely holds that fills it."""
+
+
 def _uncovered(found: Match, column: LiveColumn) -> Guess:
     """Why nothing fills a column."""
     by_trigger = found.table.triggers.get(column.name)
     if by_trigger is not None:
         return Guess(column, None, f"left out: trigger {by_trigger} sets it", certain=True)
+    in_path = found.entries is None and column.name in key_of(found)
+    if in_path and (no_keys := _no_keys(column.live, _ids_at(found, "DocumentId()", {}))):
+        return Guess(column, None, no_keys)
     told = (
         "no field looks like it" if column.filled else "TODO it is NOT NULL and needs a value: no field looks like it"
     )
@@ -251,6 +296,9 @@ def _uncovered(found: Match, column: LiveColumn) -> Guess:
     alike = [n for n in fields if likeness_of(found.table, column, n) >= 0.5]
     for names in alike[:1]:
         seen = fields[names]
+        if not column.not_null and not seen.kinds - {"null"} and (type_ := _TYPES.get(column.live.kind)):
+            remark = "GUESS from its name; it is null in all sampled, so what it holds is not known"
+            return Guess(column, Declared("compared", f"Field({spelled(names)})", type_), remark)
         kinds = " and ".join(sorted(seen.kinds - {"null"})) or "null alone"
         if seen.elements:
             kinds += f" of {' and '.join(sorted(seen.elements))}"
@@ -302,10 +350,12 @@ def _from_path(
     if column.name in found.parts:
         return f"Segment({found.parts[column.name]!r})", "text", "GUESS a part of the id"
     has_field = bool(candidates_of(found.fields, found.table, column))
-    variables = set.intersection(*(set(s.variables[:-1]) for s in found.shapes))
+    variables = set.intersection(*(set(s.above) for s in found.shapes))
     named = sorted(v for v in variables if words(v) == words(column.name) and column.name.endswith("_id"))
     above = bool(named) and not has_field and live.kind in TEXT_COLUMNS | {"uuid"}
     if key == (column.name,) or (column.name in key and column.name.removesuffix("_id") == shape.variables[-1]):
+        if shape.fixed:  # it says nothing of its parent
+            return f"Segment({shape.variables[-1]!r})", "text", "GUESS from the path: the id above"
         ids = [id_ for s in found.shapes for id_ in s.ids]
         wrong = sum(not is_key(live, id_) for id_ in ids)
         if 2 * wrong > len(ids):
@@ -313,7 +363,7 @@ def _from_path(
         taken.add("DocumentId")
         told = f"GUESS {wrong} of {len(ids)} sampled ids are no key of this type: their documents are rejected"
         return "DocumentId()", "text", told if wrong else ""
-    if column.name in key and len(found.shapes) == 1 and "DocumentId" not in taken and not above:
+    if column.name in key and len(found.shapes) == 1 and "DocumentId" not in taken and not above and not shape.fixed:
         if not has_field:
             taken.add("DocumentId")
             return "DocumentId()", "text", "GUESS no field looks like it: the document's id"
@@ -340,7 +390,8 @@ def _segment(found: Match, parent: Match, *, nullable: bool) -> str | None:
     for shape in found.shapes:
         parts = shape.path.split("/")
         at = [n for n in range(2, len(parts), 2) if "/".join(parts[:n]) in heads]
-        segments.append(parts[at[-1] - 1][1:-1] if at else None)
+        segment = parts[at[-1] - 1] if at else ""
+        segments.append(segment[1:-1] if segment.startswith("{") else None)
     if all(s is not None and s == segments[0] for s in segments):
         return f"Segment({segments[0]!r})"
     return None

@@ -149,13 +149,7 @@ def _why_not(maps: Within) -> str:
 def _score(table: LiveTable, group: tuple[Shape, ...], often: Mapping[tuple[str, ...], int]) -> tuple[float, Match]:
     """How likely a table's rows are these documents: by name, alone or behind the parent's (`order_lines` for
     orders/{o}/lines), and by columns; a column that every table has says little."""
-    named = min(
-        max(
-            likeness(table.bare, name)
-            for name in (shape.id, *([f"{shape.collections[-2]}_{shape.id}"] if len(shape.collections) > 1 else []))
-        )
-        for shape in group
-    )
+    named = min(max(likeness(table.bare, name) for name in _names_of(shape)) for shape in group)
     found = Match(table, group)
     value, ground = _by_columns(found, table.own, named, often)
     above = {name for shape in group for name in shape.collections[:-1]}
@@ -164,6 +158,12 @@ def _score(table: LiveTable, group: tuple[Shape, ...], often: Mapping[tuple[str,
     if len(group) > 1:  # all paths of like documents before one of them, unless a name says otherwise
         value += 0.1
     return value, replace(found, ground=ground)
+
+
+def _names_of(shape: Shape) -> list[str]:
+    """What a table of its rows may be called."""
+    own = [shape.id, *([f"{shape.id}_{shape.fixed}", shape.fixed] if shape.fixed else [])]
+    return [*own, *(f"{shape.collections[-2]}_{name}" for name in own if len(shape.collections) > 1)]
 
 
 def _by_columns(

@@ -80,6 +80,8 @@ def _reading(  # noqa: C901 - a guess after the other
         return Reading("each(reference_id)" if references else "array", "array")
     if kind == "geopoint":
         return Reading("point_text", "text") if live.kind in ("geography", "geometry") else None
+    if kind == "bytes":
+        return Reading("hexadecimal", "text") if live.kind == "bytea" else None
     if kind == "vector":
         return Reading("vector_text", "text") if live.kind == "vector" else None
     if kinds <= TEXTS:

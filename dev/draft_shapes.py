@@ -98,7 +98,18 @@ class Shape:
 
     @property
     def variables(self) -> list[str]:
-        return [part[1:-1] for part in self.path.split("/")[1::2]]
+        return [part[1:-1] for part in self.path.split("/")[1::2] if part.startswith("{")]
+
+    @property
+    def fixed(self) -> str | None:
+        """The id of its documents, if it is the same below each parent: `users/{user}/private/profile`."""
+        last = self.path.split("/")[-1]
+        return None if last.startswith("{") else last
+
+    @property
+    def above(self) -> list[str]:
+        """The variables of the documents above."""
+        return self.variables if self.fixed else self.variables[:-1]
 
     @property
     def lists(self) -> list[Names]:

@@ -24,6 +24,7 @@ from dev.draft_guess import (
 from dev.draft_ids import with_parts
 from dev.draft_reading import spelled
 from dev.draft_shapes import Left, LiveTable, Match, Shape, tells_end, tells_writing
+from dualwrite import settings
 from dualwrite.model import check_fields as formats
 from dualwrite.model import conditions, conversions, declaration
 from dualwrite.model.declaration import Catalog, Collection, Column, Parent, is_template
@@ -38,6 +39,7 @@ class Part:
     """What is drafted of one table. `columns`: the declarations that hold. `refused`: why the collection can't be declared."""
 
     found: Match
+    name: str
     variable: str
     guesses: list[Guess]
     columns: dict[str, Column] = field(default_factory=dict)
@@ -45,10 +47,6 @@ class Part:
     """Further arguments of the collection, each with a remark."""
     notes: list[str] = field(default_factory=list)
     refused: str = ""
-
-    @property
-    def name(self) -> str:
-        return self.found.table.bare
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -83,13 +81,15 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
     everywhere = [shape for m in matches for shape in m.shapes] + list(left.shapes)
     matches = [with_parts(m, by_table, everywhere, key_of(m)) for m in matches]
     by_table = {m.table.name: m for m in matches}
-    variables = _variables(matches)
-    parts = [Part(m, variables[m.table.name], guess_columns(m, by_table)) for m in matches]
+    names, variables = _names(matches), _variables(matches)
+    parts = [Part(m, names[m.table.name], variables[m.table.name], guess_columns(m, by_table)) for m in matches]
     for part in parts:
         _prove_columns(part)
     _prove_references(parts)
     for part in parts:
-        if not part.refused:
+        if part.refused:
+            part.guesses = [_in_words(g, names) for g in part.guesses]
+        else:
             _prove_options(part)
             part.notes += _gone_from(part)
     out = [
@@ -103,8 +103,9 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
         "from dualwrite.model.check_fields import Check  # noqa: F401",
         "from dualwrite.model.conditions import Absent, AllOf, AnyOf, Is, Not  # noqa: F401",
         "from dualwrite.model.conversions import (  # noqa: F401",
-        "    array, boolean, count, each, epoch_milliseconds, epoch_seconds, http_date, integer, iso_text, iso_time, json_text,",
-        "    latitude, longitude, number, one_of, plain_json, point_text, reference_id, scaled, text, timestamp_map, vector_text,",
+        "    array, boolean, count, each, epoch_milliseconds, epoch_seconds, hexadecimal, http_date, integer, iso_text, iso_time,",
+        "    json_text, latitude, longitude, number, one_of, plain_json, point_text, reference_id, scaled, text, timestamp_map,",
+        "    vector_text, Conversion,",
         ")  # fmt: skip",
         "from dualwrite.model.declaration import (  # noqa: F401",
         "    ArrayElements, Catalog, Collection, Column, Computed, Constant, CreateTime, DocumentId, EntryField, EntryIndex, EntryKey,",
@@ -124,12 +125,20 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
     return "\n".join([*out, *_summary(parts, left), ""])
 
 
+def _in_words(guess: Guess, names: Mapping[str, str]) -> Guess:
+    """A guess of what can't be declared, with the name of the collection that it references."""
+    declared = guess.declared
+    if declared is None or declared.references is None:
+        return guess
+    return replace(guess, declared=replace(declared, references=names.get(declared.references)))
+
+
 def with_faults(text: str, faults: Sequence[str]) -> str:
     """The draft, which ends with what preflight would refuse."""
     if not faults:
         return text + comment("Preflight finds nothing else to mend in the target.") + "\n"
     return text + "\n".join(
-        [comment("TODO Preflight would refuse this catalog:"), *(comment(f"- {f}") for f in faults), ""]
+        [comment("TODO Preflight would refuse this catalog:"), *(comment(f"- {_of_a_draft(f)}") for f in faults), ""]
     )
 
 
@@ -144,7 +153,7 @@ def _made(name: str, declared: Declared) -> Column:
 
 def _prove_columns(part: Part) -> None:
     """Keeps the columns that a collection accepts; without its key there is none."""
-    key = key_of(part.found)
+    key, guessed = key_of(part.found), list(part.guesses)
     _prove_key(part, key)
     ordered = sorted(part.guesses, key=lambda g: g.column.name not in key)
     for guess in ordered:
@@ -157,7 +166,7 @@ def _prove_columns(part: Part) -> None:
                 column = _made(name, declared)
                 part.collection({**part.columns, name: column})
             except CatalogError as error:
-                reason = reason or str(error)
+                reason = reason or _of_a_draft(error)
                 continue
             part.columns[name] = column
             if declared != guess.declared:
@@ -169,6 +178,10 @@ def _prove_columns(part: Part) -> None:
     lacking = [name for name in key if name not in part.columns]
     if lacking or not key:
         part.refused = f"its key column {lacking[0]!r} isn't known" if lacking else "the table has no unique key"
+        # Without a key nothing can be proved of the others: they stand as they were guessed.
+        part.guesses = [
+            old if old.column.name not in lacking else new for old, new in zip(guessed, part.guesses, strict=True)
+        ]
 
 
 def _prove_key(part: Part, key: Sequence[str]) -> None:
@@ -203,10 +216,10 @@ def _prove_references(parts: Sequence[Part]) -> None:
         except CatalogError as error:
             part.columns[name] = before
             if before.role == "key":
-                _without_reference(part, guess, f"TODO references={parent.name!r} is refused: {error}")
+                _without_reference(part, guess, f"TODO references={parent.name!r} is refused: {_of_a_draft(error)}")
             else:
                 own = "a reference to its own table can't be declared" if parent is part else ""
-                part.leave_out(name, own or str(error))
+                part.leave_out(name, own or _of_a_draft(error))
         else:
             kept = replace(guess, declared=replace(guess.declared, references=parent.name))
             part.guesses = [kept if g is guess else g for g in part.guesses]
@@ -245,7 +258,7 @@ def _prove_options(part: Part) -> None:
             try:
                 part.collection(part.columns, **{name: tuple(eval(t, dict(_WORDS)) for t in (*kept, text))})
             except CatalogError as error:
-                part.notes.append(f"TODO {text} can't be in {name}: {error}")
+                part.notes.append(f"TODO {text} can't be in {name}: {_of_a_draft(error)}")
             else:
                 kept.append(text)
         if kept:
@@ -284,6 +297,11 @@ def _gone_from(part: Part) -> list[str]:
 # --- the text -----------------------------------------------------------------------------------------------------------
 
 
+def _of_a_draft(told: object) -> str:
+    """A message of the product, which names the file of the catalog that is in use."""
+    return str(told).replace(settings.catalog_file(), "this draft")
+
+
 def comment(text: str, indent: str = "") -> str:
     """A line of comment, whatever the text holds."""
     return f"{indent}# {_line(text)}"
@@ -298,11 +316,19 @@ def _said(name: str) -> str:
     return name if re.fullmatch(r"[\w{}/.-]+", name) else repr(name)
 
 
+def _names(matches: Sequence[Match]) -> dict[str, str]:
+    """The name of each table's collection: its own, with its schema if another has it too."""
+    bare = [m.table.bare for m in matches]
+    return {
+        m.table.name: m.table.bare if bare.count(m.table.bare) == 1 else m.table.name.replace(".", "_") for m in matches
+    }
+
+
 def _variables(matches: Sequence[Match]) -> dict[str, str]:
     """The Python name of each table's collection; a table may have any name."""
     found: dict[str, str] = {}
     for match_ in matches:
-        name = re.sub(r"\W", "_", match_.table.bare, flags=re.ASCII).upper()
+        name = re.sub(r"\W", "_", _names(matches)[match_.table.name], flags=re.ASCII).upper()
         taken = {"CATALOG", "EXPORT_TIME", *found.values()}
         if not name.isidentifier() or name in taken:
             name = next(n for n in (f"TABLE_{i}" for i in itertools.count(1)) if n not in taken)

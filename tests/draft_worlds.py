@@ -177,7 +177,6 @@ WORLDS = [
             "search (text): left out: Postgres makes it",
             "trigger touched sets it, so it is never compared",
             "1 of 2 sampled texts are no label of state ('open', 'done'): one_of({...}) maps them",
-            "attachment (bytea): TODO field 'attachment' looks like it and holds bytes",
             "mixed_at (timestamp with time zone): TODO field 'mixedAt' looks like it and holds ISO time and timestamp",
             "No collection looks like table audit",
         ),
@@ -208,8 +207,8 @@ WORLDS = [
             "rating_flags.flag_reason": "Column('flag_reason', 'compared', Field('flagReason'), required=True)",
         },
         {
-            "team_settings": ("teams/{team}/settings/{setting}",),
-            "seller_settings": ("sellers/{seller}/settings/{setting}",),
+            "team_settings": ("teams/{team}/settings/main",),
+            "seller_settings": ("sellers/{seller}/settings/main",),
             "order_lines": ("orders/{order}",),
             "offer_pictures": ("offers/{offer}",),
             "parcels": ("years/{year}/parcels/{parcel}",),

@@ -16,6 +16,7 @@ from dualwrite.model.conversions import (
     epoch_milliseconds,
     epoch_seconds,
     first,
+    hexadecimal,
     http_date,
     integer,
     iso_time,
@@ -82,7 +83,6 @@ def any_time(value: object) -> datetime:
 
 
 shipped = Conversion("any_time", any_time, "timestamp")
-hexadecimal = Conversion("hexadecimal", lambda value: "\\x" + value.hex(), "text")
 digits = Conversion("digits", lambda value: re.sub(r"[^0-9+]", "", value), "text")
 STATES = {"open": "open", "paid": "paid", "shipped": "shipped", "CANCELLED": "canceled", "canceled": "canceled"}
 WEEKDAYS = {"mon": "mon", 1: "mon", "tue": "tue", 2: "tue", "wed": "wed", 3: "wed"}

@@ -205,6 +205,10 @@ null_if_empty = Conversion("null_if_empty", lambda value: _is(value, str) or Non
 """'' as NULL."""
 
 
+hexadecimal = Conversion("hexadecimal", lambda value: "\\x" + _is(value, bytes).hex(), "text")
+"""Bytes, as a bytea column takes them: `\\x00ff`."""
+
+
 def part(form: str, variable: str) -> Conversion:
     """A part of an id in a field, by a pattern as in a path: `part("{user}_{product}", "product")`. An id that can't be split in
     exactly one way is refused. Raises ValueError if the pattern has no such variable."""
