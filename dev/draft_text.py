@@ -120,8 +120,8 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
     out += [_table_left(table, told) for table, told in left.tables]
     by_name = {part.found.table.name: part for part in parts}
     out += [_shape_left(shape, left.shared.get(shape.path), by_name) for shape in left.shapes]
-    names = ", ".join(part.variable for part in parts if not part.refused)
-    out += ["", f"CATALOG = Catalog(({names}{',' if names else ''}))", ""]
+    declared = ", ".join(part.variable for part in parts if not part.refused)
+    out += ["", f"CATALOG = Catalog(({declared}{',' if declared else ''}))", ""]
     return "\n".join([*out, *_summary(parts, left), ""])
 
 
