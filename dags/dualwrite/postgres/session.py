@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Self, TypeVar
+
+import tenacity
 
 from dualwrite import postgres
 from dualwrite.model.pace import Pace
@@ -98,17 +99,29 @@ class Session:
         )
 
     def _reconnecting(self, attempt: Callable[[], T]) -> T:
-        """Repeats `attempt`, with back-off, while connections are lost; raises the last error after half a minute. (A loop: with a
-        library for it, a read of a few rows took twice as long, and a run has hundreds.)"""
-        began, pause = time.monotonic(), 0.2
-        while True:
-            try:
-                return attempt()
-            except postgres.Error as error:
-                if not postgres.is_disconnect(error) or time.monotonic() - began >= _RECONNECT_SECONDS:
-                    raise
-                log.warning("Connecting to Postgres again after %s", postgres.condition(error))
-                self.close()
-            # Not within the except: an error of the next attempt would be told as one while this was handled.
-            time.sleep(min(pause + random.uniform(0, 0.3), 5.0))
-            pause *= 2
+        """Repeats `attempt`, with back-off, while connections are lost; raises the last error after half a minute. (The first attempt
+        is made without tenacity: it costs as much as a small read, and a run has hundreds.)"""
+        try:
+            return attempt()
+        except postgres.Error as error:
+            if not postgres.is_disconnect(error):
+                raise
+            self._lost(error)
+
+        def lost(state: tenacity.RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            assert isinstance(error, postgres.Error)
+            self._lost(error)
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda e: isinstance(e, postgres.Error) and postgres.is_disconnect(e)),
+            wait=tenacity.wait_exponential_jitter(initial=0.2, max=5, jitter=0.3),
+            stop=tenacity.stop_after_delay(_RECONNECT_SECONDS),
+            before_sleep=lost,
+            reraise=True,
+        )
+        return retrying(attempt)
+
+    def _lost(self, error: postgres.Error) -> None:
+        log.warning("Connecting to Postgres again after %s", postgres.condition(error))
+        self.close()
