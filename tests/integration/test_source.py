@@ -281,7 +281,10 @@ PRECONDITIONS = {
         "The Cloud Firestore API is not available for Firestore in Datastore Mode database projects/p/databases/d.",
         "in Datastore mode. Set a database in native mode",
     ),
-    "a read_time that has expired": ("The requested read_time is too old.", "too old.. Correct what it names"),
+    "a read_time that has expired": (
+        "The requested read_time is too old.",
+        "too old.. Correct the cause that it names",
+    ),
 }
 """What Firestore answers for each, in words of the production service; the emulator can't be made to."""
 

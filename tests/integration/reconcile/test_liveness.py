@@ -303,7 +303,7 @@ def test_parents_that_a_scheduled_repair_inserts_count_towards_its_limits(world,
     attempted(target_dsn, "comment:create:c9")
     alerts = run(**changes).alerts
     assert any(
-        "for reasons that no operation tells; scheduled runs repaired 5 such rows in 24 hours (posts 5)" in a
+        "for reasons that no operation shows; scheduled runs repaired 5 such rows in 24 hours (posts 5)" in a
         for a in alerts
     )
 
