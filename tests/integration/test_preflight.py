@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
 import psycopg
@@ -15,8 +14,8 @@ from dualwrite.model import gap_params
 from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId
 from dualwrite.model.errors import CatalogError, ParameterError, PreflightError, TargetError
 from dualwrite.postgres.target import Target
-from dualwrite.runs import backfill, doctor
-from tests.support import DEFAULTS, gap_run, params, reconciled
+from dualwrite.runs import backfill
+from tests.support import DEFAULTS, gap_run, params
 
 T = datetime(2026, 2, 1, tzinfo=UTC)
 
@@ -46,34 +45,6 @@ def test_without_the_schema_dualwrite_one_line_says_which_dag_to_run(both, emula
     with pytest.raises(PreflightError, match="Run the DAG apply_migrations with mode=apply first") as refused:
         _preflight(both.project, emulator, phase1_dsn)
     assert "\n" not in str(refused.value)
-
-
-def test_a_target_that_remembers_another_bundles_runs_is_refused(both, emulator, target_dsn):
-    """By each run of either, and the doctor; the remedy that it names ends that."""
-    assert _preflight(both.project, emulator, target_dsn)["preflight"]["role"] == "postgres"
-    with gap_run(both.project, emulator, target_dsn) as run:
-        backfill.preflight(run, by="test")
-        backfill.examine(run, "users", dry=False)
-    with psycopg.connect(target_dsn) as connection:
-        copied = connection.execute("UPDATE dualwrite.runs SET dag_id = 'shop_' || dag_id").rowcount
-        assert copied >= 1
-    said = (
-        r"its schema dualwrite has runs of shop_backfill_gap too\. Give each catalog a target .a database. of its own"
-    )
-    with pytest.raises(PreflightError, match=said):
-        _preflight(both.project, emulator, target_dsn)
-    with pytest.raises(PreflightError, match=said):
-        reconciled(both.project, emulator, target_dsn)
-    told = doctor.examine(
-        lambda: Source(both.project, emulator_host=emulator), lambda: postgres.connect(target_dsn), CATALOG
-    )
-    [fault] = [line.fault for line in told if line.what == "schema dualwrite"]
-    assert fault is not None
-    remedy = re.search(r"DELETE FROM .* IN \([^)]*\)", fault)
-    assert remedy is not None
-    with psycopg.connect(target_dsn) as connection:
-        connection.execute(remedy[0])
-    _preflight(both.project, emulator, target_dsn)
 
 
 def test_a_role_that_row_level_security_hides_rows_from_is_refused(both, emulator, target_dsn):

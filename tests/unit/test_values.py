@@ -394,6 +394,7 @@ def test_a_label_of_an_entry_is_the_variables_of_the_path_and_the_entry():
         paths=("boards/{board}/things/{thing}",),
         entries=MapEntries("entries"),
         columns=(
+            Column("b", "key", Segment("board")),
             Column("k", "key", Field("k")),
             Column("e", "key", EntryKey()),
             Column("t", "compared", Segment("thing")),
