@@ -42,7 +42,7 @@ SLICE = "{{ task.op_kwargs['part']['name'] }}"  # an instance's name in the grid
 
 @dag(
     dag_id=settings.named("backfill_gap"),
-    description="Writes rows for documents that came to Firestore after the export and are missing or stale in Supabase; verifies.",
+    description="Writes rows for documents that came after the export and are missing or stale in Supabase; verifies them.",
     schedule=None,
     max_active_runs=1,
     dagrun_timeout=timedelta(days=2),

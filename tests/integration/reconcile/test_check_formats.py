@@ -214,7 +214,7 @@ def test_iso_strings_in_another_style_are_found_and_refused(style, iso):
     with pytest.raises(PreflightError) as refused:
         iso.run(scope="sweep")
     assert "Check field updated of notes holds a string" in str(refused.value)
-    assert "Windows see what iso_time reads and writes alike alone" in str(refused.value)
+    assert "Windows find only values that iso_time reads and writes alike" in str(refused.value)
     assert "2026" not in str(refused.value)
 
 

@@ -53,7 +53,7 @@ def test_an_undone_run_leaves_every_row_as_it_was(world, target_dsn, run):
     assert {n: made.report["undone"][n] for n in ("deleted", "updated", "inserted", "left")} == {
         "deleted": 2, "updated": 2, "inserted": 2, "left": {}
     }  # fmt: skip
-    assert made.report["verdict"].startswith("Undone: 2 deleted, 2 updated, 2 inserted. What differs")
+    assert made.report["verdict"].startswith("Undone: 2 deleted, 2 updated, 2 inserted. Rows that differ")
     order = (
         "SELECT array_agg(action || ' ' || collection ORDER BY id) FROM dualwrite.repair_journal WHERE run_id = 'r2'"
     )
