@@ -72,7 +72,11 @@ def _swept(whole: RunFacts, collections: Sequence[str]) -> Check:
 
 def _no_drift(whole: RunFacts) -> Check:
     number = _open(whole, DRIFT - {Verdict.REJECTED})
-    says = f"{number:,} open. Repair or excuse." if number else "Nothing is missing, stale or extra, except what was excused."
+    says = (
+        f"{number:,} open. Repair or excuse."
+        if number
+        else "Nothing is missing, stale or extra, except what was excused."
+    )
     return _check("drift", "No open drift", not number, says)
 
 
