@@ -94,7 +94,7 @@ def _ends_with_nothing_left(base, emulator, dsn: str, clients: int, steps: int) 
         return reconciled(base.project, emulator, dsn, **changes, **more)
 
     run(scope="sweep")
-    busy = [Client(base, dsn, first + i, failing=0.05, steps=steps, pause=0.2, in_windows=True) for i in range(clients)]
+    busy = [Client(base, dsn, first + i, failing=0.05, steps=steps, pause=0.4, in_windows=True) for i in range(clients)]
     assert beside(busy, lambda: run(repair="all")) >= 2
     last = run(repair="all")
     assert last.alerts == [], f"seeds from {first}"
