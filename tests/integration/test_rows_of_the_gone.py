@@ -93,6 +93,84 @@ def test_so_does_one_whose_key_is_its_whole_path(outlived, firestore, target_dsn
         assert connection.execute(journal).fetchall() == [(["f9"], "delete"), (["f8"], "update")]
 
 
+def test_a_document_that_cant_be_mapped_keeps_its_row(outlived, firestore, target_dsn):
+    """An edit that was lost made the field a number: nothing says that the document still names the one who is gone."""
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("CREATE TABLE flags (id text PRIMARY KEY, user_id text NOT NULL REFERENCES users)")
+        connection.execute("INSERT INTO flags VALUES ('f9', 'u9')")
+    put(firestore, {"flags/f9": {"userId": 7}})
+    for _ in range(2):
+        outlived(**WITH_FLAGS, repair="all")
+    assert one(target_dsn, "SELECT count(*) FROM flags WHERE id = 'f9'") == 1
+    deleted = "SELECT count(*) FROM dualwrite.repair_journal WHERE collection = 'flags' AND action = 'delete'"
+    assert one(target_dsn, deleted) == 0
+
+
+SEATS = Collection(
+    name="seats",
+    table="seats",
+    paths=("seats/{seat}",),
+    columns=(
+        Column("room", "key", Field("room"), required=True),
+        Column("number", "key", Field("number"), required=True),
+        Column("user_id", "compared", Field("userId"), required=True, references="users"),
+    ),
+)
+SEATED = Catalog((*CATALOG.collections, SEATS))
+WITH_SEATS = {"catalog": SEATED, "collections": list(SEATED.names)}
+
+
+def test_nor_does_one_go_whose_key_is_made_of_fields(outlived, firestore, target_dsn):
+    """Of three seats of the one who is gone, one was given to another, one can't be mapped any more, one is still theirs."""
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute(
+            "CREATE TABLE seats (room text, number text, user_id text NOT NULL REFERENCES users, PRIMARY KEY (room, number))"
+        )
+        connection.execute("INSERT INTO seats VALUES ('r', '1', 'u9'), ('r', '2', 'u9'), ('r', '3', 'u9')")
+    put(firestore, {
+        "seats/s1": {"room": "r", "number": "1", "userId": "u8"},
+        "seats/s2": {"room": "r", "number": "2", "userId": 7},
+        "seats/s3": {"room": "r", "number": "3", "userId": "u9"},
+    })  # fmt: skip
+    for _ in range(2):
+        outlived(**WITH_SEATS, repair="all")
+    with psycopg.connect(target_dsn) as connection:
+        assert connection.execute("SELECT number, user_id FROM seats ORDER BY 1").fetchall() == [
+            ("1", "u8"),
+            ("2", "u9"),
+        ]
+        journal = (
+            "SELECT row_key ->> 1, action FROM dualwrite.repair_journal WHERE collection = 'seats' ORDER BY action"
+        )
+        assert connection.execute(journal).fetchall() == [
+            ("3", "delete"),
+            ("1", "update"),
+        ]
+
+
+def test_a_proof_that_would_read_too_much_keeps_the_rows(outlived, target_dsn):
+    """It is told as such, and the next run, which may read more, deletes them."""
+    before = _left(target_dsn)
+    outlived(max_proof_reads=1, repair="all")
+    assert {t: rows for t, rows in _left(target_dsn).items() if t != "replies"} == {
+        t: rows for t, rows in before.items() if t != "replies"
+    }
+    found = outlived(max_proof_reads=1)
+    assert found.sample("likes", "extra")["reason"] == "absence_not_proved"
+    outlived(repair="all")
+    assert (_left(target_dsn)["likes"], _left(target_dsn)["comments"]) == (["l1"], [])
+
+
+def test_a_row_mended_on_both_sides_is_no_longer_extra(outlived, firestore, target_dsn):
+    """It was extra with the one who is gone; the app has put another into the document and the row since."""
+    assert outlived().counts("likes") == {"extra": 1}
+    firestore.document("boards/b1/posts/p1/likes/l9").update({"userId": "u8"})
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("UPDATE likes SET user_id = 'u8' WHERE id = 'l9'")
+    assert outlived().counts("likes") == {}
+    assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences WHERE collection = 'likes'") == 0
+
+
 def test_one_who_comes_back_keeps_what_they_wrote(outlived, firestore, target_dsn):
     before = _left(target_dsn)
     assert outlived().counts("comments") == {"extra": 1}

@@ -209,7 +209,7 @@ def verify_rest(context: Mapping[str, Any]) -> dict[str, CollectionResult]:
         return {name: sliced.finish_verification(run, *slices.of(name, parts, made), needed[name]) for name in needed}
 
 
-def _end(context: Mapping[str, Any], params: GapParams) -> None:
+def _keep_decision_and_forget_looks(context: Mapping[str, Any], params: GapParams) -> None:
     """Keeps who decided, and deletes the slices' seen keys, if the target can be reached; the report doesn't depend on it. Not
     earlier, because a task `finish` that is killed after its last write is tried again, and needs these keys."""
     try:
@@ -255,7 +255,7 @@ def report(context: Mapping[str, Any]) -> GapReport:
         )
     log.info("\n%s", as_text(report_of.described(whole)))
     if params.mode != "dry_run":
-        _end(context, params)
+        _keep_decision_and_forget_looks(context, params)
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
     if whole["alerts"]:
         fail([line(alert, page_link()) for alert in whole["alerts"]])

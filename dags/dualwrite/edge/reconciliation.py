@@ -176,7 +176,7 @@ def _result_or_retry(context: Mapping[str, Any], stage: reconciliation.Stage[R])
     text = "; ".join(f"{name}: {error}" for name, error in errors.items())
     again = next((error for error in errors.values() if worth_a_retry(error)), None)
     if again is not None and has_tries_left(context):
-        raise type(again)(text)
+        raise type(again)(text, code=again.code) if isinstance(again, DualWriteError) else type(again)(text)
     if errors:
         log.error("%s", text)
     return reconciliation.stage_json(stage, lambda error: str(cleared(error)))

@@ -31,8 +31,6 @@ class Absence:
         self._paths: dict[tuple[str, Key], list[str]] = {}
         self.reads = 0
         """Names and documents that were read, each one billed read."""
-        self.hanging: dict[tuple[Key, str], bool] = {}
-        """Living documents that have a row, by key and path: whether they depend on the one that is gone."""
 
     def look(self, collection: Collection, keys: Iterable[Key]) -> None:
         """Reads all names of a collection and keeps the paths of these keys. Reads nothing if keys don't come from paths, or

@@ -59,7 +59,7 @@ class Protocol:
     """Runs the protocol for one collection. `policy.delete` also limits what happens to rows that are brought into line
     afterwards."""
 
-    def __init__(self, job: Job, policy: Policy, parents: Parents, top: _Required | None = None) -> None:
+    def __init__(self, job: Job, policy: Policy, parents: Parents, top: _ParentProtocols | None = None) -> None:
         """`parents` is shared with the protocols of the collections that this one requires, whose `top` are the required ones of
         the collection which is examined (None: this one's own)."""
         self._job = job
@@ -70,7 +70,7 @@ class Protocol:
         self._stager = Stager(job.collection)
         # A row that we wrote is brought into line with its document, whatever the run's policy.
         self._bring_into_line = replace(policy, insert=True, update=True)
-        self._required = _Required(job, Policy(insert=policy.insert and policy.parents), parents, top)
+        self._required = _ParentProtocols(job, Policy(insert=policy.insert and policy.parents), parents, top)
         self._late: list[tuple[Unit, int]] = []
         """Rows inserted with nulls in place of references to rows that weren't there yet, with their journal ids."""
         self.waiting: dict[str, Unit] = {}
@@ -319,7 +319,7 @@ class Protocol:
             journal.confirm(connection, settled)
 
     def finish_journal(self) -> int:
-        """Confirms the writes that a killed run left unconfirmed in this collection; returns how many they were."""
+        """Finishes the writes that a killed run left unconfirmed in this collection; returns how many they were."""
         with self._job.target.transaction() as connection:
             entries = journal.unconfirmed(connection, self._job.collection.name)
         if not entries:
@@ -382,11 +382,11 @@ class Protocol:
         ]
 
 
-class _Required:
+class _ParentProtocols:
     """The protocols of the collections whose rows this one's rows require, by name. Each has these too, and asks those at the `top`:
     a collection that several require has one protocol."""
 
-    def __init__(self, job: Job, policy: Policy, parents: Parents, top: _Required | None) -> None:
+    def __init__(self, job: Job, policy: Policy, parents: Parents, top: _ParentProtocols | None) -> None:
         self._job = job
         self._policy = policy
         self._parents = parents
@@ -446,8 +446,9 @@ def _batches(units: Sequence[Unit]) -> Iterator[dict[str, Unit]]:
 
 
 def _takes_proof(finding: Finding, collection: Collection) -> bool:
-    """Whether an extra row's document may be at another path, which only a complete read of names rules out."""
-    told = finding.path is not None or not collection.key_leads_back
+    """Whether an extra row's document may be at another path, which only a complete read of names rules out, or may not hang on
+    the one that it required."""
+    told = finding.path is not None or not collection.key_leads_back or finding.requires is not None
     return finding.verdict is Verdict.EXTRA and told
 
 

@@ -11,11 +11,10 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 from dualwrite import postgres
-from dualwrite.engine.absence import Absence
 from dualwrite.engine.job import Job
 from dualwrite.engine.judge import ATTEMPTS, wait_or_raise
 from dualwrite.engine.units import Policy, Unit
-from dualwrite.engine.whereabouts import Whereabouts
+from dualwrite.engine.whereabouts import Evidence, Whereabouts
 from dualwrite.model.documents import UNASKED, Unasked
 from dualwrite.model.mapping import Key
 from dualwrite.model.verdicts import Finding, Reason, Verdict
@@ -35,7 +34,7 @@ class Deletes:
         self._units = units
         self._policy = policy
         self._own_inserts = own_inserts
-        self._before: Absence | None = None
+        self._before: Evidence | None = None
         self._deleted: dict[str, tuple[Unit, int]] = {}
 
     # --- step 4 -------------------------------------------------------------------------------------------------------
@@ -107,9 +106,9 @@ class Deletes:
         return Deleted()
 
     def _elsewhere(self, unit: Unit) -> Unit | Unasked | None:
-        """See Whereabouts.elsewhere; names are read once, before the first delete."""
+        """See Whereabouts.elsewhere; what it takes is read once, before the first delete."""
         if self._before is None:
-            self._before = self._whereabouts.read_names(self._units, self._policy.max_proof_reads)
+            self._before = self._whereabouts.gather(self._units, self._policy.max_proof_reads)
         return self._whereabouts.elsewhere(unit, self._before)
 
     # --- step 5 -------------------------------------------------------------------------------------------------------
@@ -120,12 +119,12 @@ class Deletes:
         if not self._deleted:
             return []
         units = [unit for unit, _ in self._deleted.values()]
-        absence = self._whereabouts.read_names(units, self._policy.max_proof_reads)
+        evidence = self._whereabouts.gather(units, self._policy.max_proof_reads)
         back = self._whereabouts.back(units)
         alive: list[tuple[Unit, int]] = []
         settled: list[int] = []
         for unit, journal_id in self._deleted.values():
-            living = back.get(unit.label) or self._whereabouts.elsewhere(unit, absence)
+            living = back.get(unit.label) or self._whereabouts.elsewhere(unit, evidence)
             if isinstance(living, Unit):
                 alive.append((living, journal_id))
             else:

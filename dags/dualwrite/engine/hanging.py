@@ -7,30 +7,50 @@ the person who is gone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from dualwrite.engine.job import Job
 from dualwrite.engine.parents import References, Required
 from dualwrite.model.documents import Document
-from dualwrite.model.mapping import Key, Row, map_document
+from dualwrite.model.mapping import Key, Rejection, Row, map_document
 
 Start = tuple[Key, str]
 """A row's key, and the path of a document that has it."""
 
 
-def hanging(job: Job, starts: Mapping[Start, str]) -> dict[Start, bool]:
-    """Of these documents of the job's collection those that have a row of this key, and whether it hangs on the document that is
-    named beside it. All that they name is read, up to the root: once each, in parts. What can't be read or mapped hangs on
-    nothing; it is told by the look at its own key.
+@dataclass(frozen=True, slots=True)
+class Hanging:
+    """`answers`: of the documents that have, or may have, a row of their key: whether it hangs on the one that is gone. `reads`:
+    the documents read for that, each one billed read."""
+
+    answers: Mapping[Start, bool]
+    reads: int
+
+
+def hanging(job: Job, starts: Mapping[Start, str], most: int) -> Hanging | None:
+    """Whether these documents of the job's collection hang on the document that is named beside each. All that they name is read,
+    up to the root: once each, in parts. A document that is there and can't be mapped, or read, hangs on nothing: its own look
+    tells it. None if that would read more than `most` documents.
     """
-    ways = _Ways(job)
+    ways = _Ways(job, most)
+    try:
+        answers = _answers(ways, job.collection.name, starts)
+    except _TooMany:
+        return None
+    return Hanging(answers, ways.reads)
+
+
+def _answers(ways: _Ways, collection: str, starts: Mapping[Start, str]) -> dict[Start, bool]:
     named: dict[Start, set[Required]] = {}
     keys: dict[str, set[Key]] = {}
     for key, path in starts:
         keys.setdefault(path, set()).add(key)
-    for path, rows in ways.rows(job.collection.name, list(keys)):
-        for row in rows:
-            if row.key in keys[path]:
-                named[row.key, path] = set(ways.named(job.collection.name, row))
+    for path, units in ways.units(collection, list(keys)):
+        if units is None or any(isinstance(unit, Rejection) for unit in units):
+            named.update({(key, path): set() for key in keys[path]})  # any of its entries may be the one
+        for unit in units or ():
+            if isinstance(unit, Row) and unit.key in keys[path]:
+                named[unit.key, path] = set(ways.named(collection, unit))
     above: dict[Required, set[Required]] = {}
     todo = {required for of in named.values() for required in of}
     while todo:
@@ -39,8 +59,9 @@ def hanging(job: Job, starts: Mapping[Start, str]) -> dict[Start, bool]:
             above[name, path] = set()
             by_name.setdefault(name, []).append(path)
         for name, paths in by_name.items():
-            for path, rows in ways.rows(name, paths):
-                above[name, path] = set(ways.named(name, rows[0])) if rows else set()
+            for path, units in ways.units(name, paths):
+                row = next((unit for unit in units or () if isinstance(unit, Row)), None)
+                above[name, path] = set() if row is None else set(ways.named(name, row))
         todo = {required for of in above.values() for required in of} - above.keys()
     return {start: starts[start] in _reached(of, above) for start, of in named.items()}
 
@@ -55,20 +76,32 @@ def _reached(named: set[Required], above: Mapping[Required, set[Required]]) -> s
     return {path for _, path in reached}
 
 
+class _TooMany(Exception):
+    """More documents than may be read."""
+
+
 class _Ways:
-    """Reads documents, and tells what their rows name."""
+    """Reads up to `most` documents, and tells what their rows name."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, most: int) -> None:
         self._job = job
+        self._most = most
         self._references: dict[str, References] = {}
+        self.reads = 0
 
-    def rows(self, name: str, paths: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
-        """The rows that the documents at these paths mean. No transaction is open meanwhile."""
+    def units(self, name: str, paths: Sequence[str]) -> Iterator[tuple[str, list[Row | Rejection] | None]]:
+        """What the documents at these paths mean: nothing if one is gone, None if it can't be mapped, or Firestore can't be asked
+        for it. No transaction is open meanwhile. Raises _TooMany, before it reads."""
+        if self.reads + len(paths) > self._most:
+            raise _TooMany
+        self.reads += len(paths)
         collection = self._job.catalog[name]
         for documents in self._job.source.get_in_parts(paths, collection.fields):
             for path, document in documents.items():
-                units = map_document(collection, document) if isinstance(document, Document) else None
-                yield path, [unit for unit in units or () if isinstance(unit, Row)]
+                if isinstance(document, Document):
+                    yield path, map_document(collection, document)
+                else:
+                    yield path, [] if document is None else None
 
     def named(self, name: str, row: Row) -> Iterator[Required]:
         """The documents without which the row can't stay: not those whose columns become null."""

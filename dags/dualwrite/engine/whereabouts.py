@@ -6,12 +6,14 @@ An answer is never guessed: there, gone, or unknown.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection as Container
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dualwrite.engine.absence import Absence
 from dualwrite.engine.classify import Circumstances
-from dualwrite.engine.hanging import hanging
+from dualwrite.engine.hanging import Hanging, hanging
 from dualwrite.engine.job import Job
 from dualwrite.engine.owners import Owners, Shared
 from dualwrite.engine.parents import Parents, References, Required
@@ -22,6 +24,8 @@ from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import UNASKED, Document, Unasked
 from dualwrite.model.mapping import Key, LeftOut, Rejection, Row, key_of_path, map_document
 from dualwrite.postgres.target import Difference
+
+log = logging.getLogger(__name__)
 
 
 def takes_names(collection: Collection) -> bool:
@@ -42,6 +46,19 @@ class Unknown:
     """Documents whose rows may come later."""
     here: Mapping[Required, Row] = field(default_factory=dict)
     """Rows to be inserted, by their own collection and path, so that awaited documents among them aren't read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was read to prove that rows may go. Answers go stale: gather it anew for each check.
+
+    `shared`: paths of documents by natural key, of units that go with another document; None: Firestore can't be asked.
+    `hanging`: None if it would have read too many documents.
+    """
+
+    names: Absence
+    shared: Mapping[Key, Sequence[str] | None]
+    hanging: Hanging | None
 
 
 class Whereabouts:
@@ -124,55 +141,91 @@ class Whereabouts:
 
     # --- of a document that is gone from its path -----------------------------------------------------------------------
 
-    def read_names(self, units: Iterable[Unit], most: int) -> Absence:
-        """Reads all names of each collection that a proof for these units needs; not of one with more than `most`. If a unit goes
-        with the document that it requires, documents with its key that live elsewhere are read: do they depend on it too?"""
-        absence = Absence(self._job.source, most)
+    def gather(self, units: Iterable[Unit], most: int) -> Evidence:
+        """Reads what a proof for these units needs: all names of each collection whose keys don't give a whole path; not of one
+        with more than `most`. If units go with a document that they require, also the documents that have their keys by now, and
+        what these name, if that is up to `most` documents: do they hang on it too?"""
         units = list(units)
+        names = Absence(self._job.source, most)
         if takes_names(self._collection):
-            absence.look(self._collection, [u.key for u in units])
+            names.look(self._collection, [u.key for u in units])
         required: dict[str, set[Key]] = {}
         for parent, key in (r for u in units for r in self._required_of(u)):
             required.setdefault(parent.name, set()).add(key)
         for name, keys in required.items():
-            absence.look(self._job.catalog[name], keys)
-        starts = {(u.key, p): u.requires for u in units if u.requires for p in self._living(u, absence)}
-        absence.hanging = hanging(self._job, starts) if starts else {}
-        self._job.report.proof_reads += absence.reads
-        return absence
+            names.look(self._job.catalog[name], keys)
+        going = [u for u in units if u.requires is not None]
+        natural = not self._collection.keyed_by_path
+        evidence = Evidence(names, self._sharing_paths({u.key for u in going}) if natural else {}, None)
+        starts = {(u.key, p): str(u.requires) for u in going for p in self._living(u, evidence) or ()}
+        evidence = replace(evidence, hanging=hanging(self._job, starts, most))
+        if evidence.hanging is None:
+            log.warning(
+                "%s: proving that no document needs rows to stay would read more documents than max_proof_reads = %s",
+                self._collection.name,
+                f"{most:,}",
+            )
+        self._job.report.proof_reads += names.reads + (evidence.hanging.reads if evidence.hanging else 0)
+        return evidence
 
-    def _living(self, unit: Unit, absence: Absence) -> list[str]:
-        """The paths of documents with the unit's key, by their names, without those below the document that it requires."""
+    def _sharing_paths(self, keys: Container[Key]) -> dict[Key, Sequence[str] | None]:
+        """The paths of documents that have these natural keys, or may have them; None if Firestore can't be asked."""
+        paths: dict[Key, Sequence[str] | None] = {}
+        for answers in self.sharing(list(keys)) if keys else ():
+            for key, answer in answers.items():
+                if isinstance(answer, Unasked):
+                    paths[key] = None
+                elif isinstance(answer, Paths):
+                    paths[key] = answer.paths
+                else:
+                    paths[key] = [unit.path for unit in answer if not isinstance(unit, LeftOut)]
+        return paths
+
+    def _living(self, unit: Unit, evidence: Evidence) -> Sequence[str] | None:
+        """The paths at which documents with the unit's key are, or may be, without those below the document that it requires.
+        None: they aren't known."""
         if takes_names(self._collection):
-            found = absence.paths(self._collection, unit.key) or []
+            paths: Sequence[str] | None = evidence.names.paths(self._collection, unit.key)
+        elif not self._collection.keyed_by_path:
+            paths = evidence.shared.get(unit.key)
         else:
-            found = [unit.path] if unit.path is not None else []
-        return [p for p in found if unit.requires is None or not p.startswith(f"{unit.requires}/")]
+            paths = None if unit.path is None else [unit.path]
+        if paths is None or unit.requires is None:
+            return paths
+        return [p for p in paths if not p.startswith(f"{unit.requires}/")]
 
-    def elsewhere(self, unit: Unit, absence: Absence) -> Unit | Unasked | None:
-        """The unit with its document's real path, if that document (or the one that it requires) lives elsewhere; None if it
-        is proved gone; UNASKED if the names weren't read."""
+    def elsewhere(self, unit: Unit, evidence: Evidence) -> Unit | Unasked | None:
+        """The unit as it is to be looked at again, if its document (or the one that it requires) lives elsewhere, or doesn't
+        hang on the one that it required; None if it is proved gone; UNASKED if what that takes wasn't read."""
         for collection, key in self._required_of(unit):
-            paths = absence.paths(collection, key)
+            paths = evidence.names.paths(collection, key)
             if paths is None:
                 return UNASKED
             if paths:
                 return replace(unit, requires=None)
-        if not takes_names(self._collection):
-            # Step 2 read the only possible path, or all documents that could share the key; but not if it goes with another.
-            free = any(absence.hanging.get((unit.key, p)) is False for p in self._living(unit, absence))
-            return replace(unit, requires=None) if unit.requires and free else None
-        if absence.paths(self._collection, unit.key) is None:
+        by_names = takes_names(self._collection)
+        if not by_names and unit.requires is None:
+            return None  # step 2 read the only possible path, or all documents that could share the key
+        living = self._living(unit, evidence)
+        if living is None or (unit.requires is not None and evidence.hanging is None):
             return UNASKED
-        living = (p for p in self._living(unit, absence) if not absence.hanging.get((unit.key, p)))
-        return next((replace(unit, path=p, requires=None) for p in living), None)
+        free = next((p for p in living if not self._hangs(unit, p, evidence)), None)
+        return None if free is None else replace(unit, path=free if by_names else unit.path, requires=None)
+
+    def _hangs(self, unit: Unit, path: str, evidence: Evidence) -> bool:
+        """Whether the document at a path goes with the one that the unit requires. One without a row of the unit's key was deleted
+        or changed since its path was read; if a path can't have moved, it is gone."""
+        if unit.requires is None:
+            return False
+        answers = evidence.hanging.answers if evidence.hanging is not None else {}
+        return answers.get((unit.key, path), self._collection.keyed_by_whole_path)
 
     def proof(self, units: Sequence[Unit], most: int) -> dict[str, Unit | Unasked | None]:
-        """By label, where documents are that left their units' paths; see `elsewhere`. Empty if no names need to be read."""
+        """By label, where documents are that left their units' paths; see `elsewhere`. Empty if nothing needs to be read."""
         if not any(takes_names(self._collection) or u.requires for u in units):
             return {}
-        absence = self.read_names(units, most)
-        return {unit.label: self.elsewhere(unit, absence) for unit in units}
+        evidence = self.gather(units, most)
+        return {unit.label: self.elsewhere(unit, evidence) for unit in units}
 
     def _required_of(self, unit: Unit) -> Iterator[tuple[Collection, Key]]:
         """The collections and keys of a unit's required document, if a read at its path doesn't prove that it is gone."""

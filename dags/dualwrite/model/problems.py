@@ -19,7 +19,8 @@ class ProblemKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem that a run fails with: a kind for code, a sentence for people."""
+    """A problem that a run fails with: its kind, a sentence for people, and the code of the rule (see DualWriteError)."""
 
     kind: ProblemKind
     text: str
+    code: str

@@ -239,6 +239,7 @@ class Gate(TypedDict):
 
     problem: str | None
     problem_kind: str | None
+    problem_code: str | None
     planned: dict[str, PlannedRows]
     operations: Operations | None
     named: NamedKeys | None

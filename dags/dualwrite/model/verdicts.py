@@ -97,8 +97,9 @@ OBSTACLES = frozenset(
 """Why an extra row isn't deleted, or a stale one not updated. Not every look checks them, so they don't make another difference."""
 
 
-_NO_OTHER = OBSTACLES | {Reason.LEFT_OUT}
-"""Reasons that don't end an excuse of an extra row: a document that is left out may be deleted later, and an obstacle hides that."""
+ENDS_NO_EXCUSE = OBSTACLES | {Reason.LEFT_OUT}
+"""Reasons that don't end an excuse of an extra row: a document that is left out may be deleted later, and an obstacle hides that.
+The SQL of remembered/differences.py decides by them too."""
 
 
 def reason_of(text: str | None) -> Reason | Refusal | None:
@@ -194,7 +195,7 @@ class Excuse:
         row. Why an extra row isn't deleted, and whether its document is gone or left out, don't count."""
         if finding.verdict not in DRIFT:
             return False
-        accepted, found = (None if r in _NO_OTHER else r for r in (self.reason, finding.reason))
+        accepted, found = (None if r in ENDS_NO_EXCUSE else r for r in (self.reason, finding.reason))
         return self.verdict is None or (self.verdict, accepted) == (finding.verdict, found)
 
 

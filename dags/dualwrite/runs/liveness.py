@@ -105,9 +105,8 @@ def _alive(run: Run, window: Window) -> Liveness:
             written = [w.without(rowless.get(w.collection.name, 0)) for w in written]
             problem = _problem(written, activity, run.params.liveness_minimum, window.start)
     minutes = (window.end - window.start).total_seconds() / 60
-    return Liveness(
-        minutes, activity, documents, arrived, Problem(ProblemKind.DUAL_WRITE_OFF, problem) if problem else None
-    )
+    off = Problem(ProblemKind.DUAL_WRITE_OFF, problem, "dual-write-seems-off") if problem else None
+    return Liveness(minutes, activity, documents, arrived, off)
 
 
 def _written(run: Run, collection: Collection, window: Window) -> _Written:

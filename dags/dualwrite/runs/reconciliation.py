@@ -18,7 +18,6 @@ from functools import partial
 from typing import Generic
 
 from dualwrite.model.errors import DualWriteError, TargetError
-from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.run_report import (
     CollectionResult,
     FirstLook,
@@ -189,8 +188,8 @@ def repair_all(run: Run, gate: Gate, finished: Finished[CollectionResult] | None
     stage = Stage[CollectionResult]()
     before = run.source.billed_reads
     if run.params.undo is not None:
-        problem = repair.gate(run)["problem"]
-        undo.may_write(run, Problem(ProblemKind.REFUSED, problem) if problem else None)
+        undo.check_age(run)
+        repair.check_gate(repair.gate(run))
         _intervenes(run, "undo")
         stage.reports = {f"undo.{name}": part for name, part in undo.undo_all(run).items()}
         stage.billed_reads = run.source.billed_reads - before

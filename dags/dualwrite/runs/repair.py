@@ -212,7 +212,7 @@ def is_asked_for(run: Run, name: str, difference: OpenDifference, policy: Policy
 def gate(run: Run) -> Gate:
     """Decides what happens after the second look: whether dual-write is alive, and which rows may be written.
 
-    Returns `problem` (the sentence to fail with, or None) and its kind, `planned` (rows by collection), `operations`, `named`
+    Returns `problem` (the sentence to fail with, or None) with its kind and code, `planned` (rows by collection), `operations`, `named`
     (see Named), the run to undo with the collections `left_out` of that, and the billed reads. With a problem nothing is
     written. A run that neither compares nor repairs doesn't check whether dual-write is alive.
     """
@@ -226,10 +226,11 @@ def gate(run: Run) -> Gate:
         try:
             brake(run, planned)
         except BrakeError as error:
-            problem = Problem(ProblemKind.REFUSED, str(error))
+            problem = Problem(ProblemKind.REFUSED, str(error), error.code)
     return {
         "problem": problem.text if problem else None,
         "problem_kind": str(problem.kind) if problem else None,
+        "problem_code": problem.code if problem else None,
         "planned": {name: part.as_json() for name, part in planned.items()},
         "operations": alive.as_json() if alive else None,
         "named": named(run).as_json(),
@@ -245,10 +246,11 @@ def _gate_of_undo(run: Run) -> Gate:
     try:
         brake(run, {name: Planned(**part) for name, part in planned.items()})
     except BrakeError as error:
-        problem = undo.problem_of(error)
+        problem = Problem(ProblemKind.REFUSED, str(error), error.code)
     return {
         "problem": problem.text if problem else None,
         "problem_kind": str(problem.kind) if problem else None,
+        "problem_code": problem.code if problem else None,
         "planned": planned,
         "operations": None,
         "named": None,
@@ -303,8 +305,14 @@ def may_write(run: Run) -> None:
             "This run was not asked to repair anything, or dual-write was switched off when it began.",
             code="repair-not-asked-for",
         )
-    if problem := gate(run)["problem"]:
-        raise BrakeError(problem, code="repair-gated")
+    check_gate(gate(run))
+
+
+def check_gate(gate: Gate) -> None:
+    """Raises BrakeError, with the code of the rule, if a gate found a problem."""
+    if gate["problem"]:
+        code = gate["problem_code"]
+        raise BrakeError(gate["problem"], code=code)
 
 
 def re_examine(run: Run, planned: Iterable[str]) -> dict[str, CollectionResult]:

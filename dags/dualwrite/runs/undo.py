@@ -17,7 +17,6 @@ from typing import cast
 
 from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.errors import BrakeError
-from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import CollectionResult, PlannedRows, UndoneRows, UndoneRun, UndoResult
 from dualwrite.postgres.remembered import journal
@@ -96,16 +95,14 @@ def left_out(run: Run) -> list[str]:
     return sorted(name for name in wrote if name not in run.params.collections)
 
 
-def may_write(run: Run, problem: Problem | None) -> None:
-    """Raises BrakeError unless the undo may begin, or go on, now: the plan is fresh, and `problem`, the gate's, is None."""
+def check_age(run: Run) -> None:
+    """Raises BrakeError if the run is too old to undo by."""
     if datetime.now(UTC) - run.plan.now > MAX_PLAN_AGE:
         raise BrakeError(
             f"This run is too old to undo by: it is from {run.plan.now.isoformat(timespec='minutes')}. Nothing was written. Trigger "
             "a new run instead of clearing this one.",
             code="undo-too-old",
         )
-    if problem:
-        raise BrakeError(problem.text, code="undo-gated")
 
 
 def undo_all(run: Run) -> dict[str, UndoResult]:
@@ -158,10 +155,6 @@ def _turn(
     open_.chains = [c for c in open_.chains if c.label not in settled]
     log.info("undo, %s, %s: %d of %d rows", name, action, len(made.done), len(chains))
     return bool(made.done)
-
-
-def problem_of(error: BrakeError) -> Problem:
-    return Problem(ProblemKind.REFUSED, str(error))
 
 
 def undone_run(plan_: Plan, collections: Sequence[CollectionResult]) -> UndoneRun | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 
 import pytest
 
@@ -149,5 +150,18 @@ def test_a_gate_with_a_problem_still_tells_what_it_would_have_planned(world, emu
         gate = repair.gate(asked)
         assert gate["problem"].startswith("dual-write seems off"), "the first problem is told, and not the brake's"
         assert gate["planned"]["posts"]["insert"] == 6
-        with pytest.raises(BrakeError, match="dual-write seems off"):
+        with pytest.raises(BrakeError, match="dual-write seems off") as refused:
             repair.write(asked, "posts")
+        assert refused.value.code == "dual-write-seems-off"
+
+
+@pytest.mark.parametrize(("params", "code"), [({"max_repairs": 1}, "repair-above-max-repairs"), ({}, None)])
+def test_what_a_brake_refuses_keeps_its_code(world, emulator, target_dsn, run, params, code):
+    """From the rule through the gate to the task that would write: Sentry groups by it."""
+    busy(world, 2)
+    run()
+    with reconcile_run(world.project, emulator, target_dsn, repair="missing", liveness_minimum=100, **params) as asked:
+        assert repair.gate(asked)["problem_code"] == code
+        with pytest.raises(BrakeError) if code else nullcontext() as refused:
+            repair.write(asked, "posts")
+        assert code is None or refused.value.code == code

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from dualwrite.model.errors import DualWriteError
+from dualwrite.model.verdicts import Excuse, Finding, Reason, Verdict
+from dualwrite.postgres.remembered import differences, excuses
 from dualwrite.runs.report import gap as gap_report
 from tests import in_slices
 from tests.integration.reconcile.world import (
@@ -173,6 +177,24 @@ def test_an_excuse_in_advance_that_is_taken_back_hides_nothing(world, target_dsn
 
 
 # --- what is accepted is never repaired, by no writer -----------------------------------------------------------------
+
+
+REASONS = (None, *(r for r in Reason if r not in (Reason.UNDONE, Reason.EXCUSED_IN_ADVANCE)))
+
+
+def test_sql_keeps_an_excuse_as_python_does(world, target_dsn):
+    """For each reason that was accepted and each that is found next: one rule, said in two languages."""
+    pairs = {f"{n}": pair for n, pair in enumerate(itertools.product(REASONS, REASONS))}
+    with psycopg.connect(target_dsn) as connection:
+        for turn in (0, 1):
+            found = [Finding(Verdict.EXTRA, label, reason=pair[turn], fingerprint="f") for label, pair in pairs.items()]
+            differences.remember(connection, "posts", found, f"run {turn}")
+            if turn == 0:
+                excuses.excuse(connection, [("posts", "*")], by="a test", reason="why", run_id="run 0")
+        kept = excuses.excuses_of(connection, "posts").keys()
+    for label, (accepted, found_now) in pairs.items():
+        covers = Excuse("extra", accepted).covers(Finding(Verdict.EXTRA, label, reason=found_now))
+        assert (label in kept) == covers, (accepted, found_now)
 
 
 def _backfill(project, emulator, dsn):

@@ -11,7 +11,7 @@ from typing import Any
 from dualwrite.model.history import OpenKey
 from dualwrite.model.named import Named
 from dualwrite.model.run_report import OpenLine
-from dualwrite.model.verdicts import OBSTACLES, Excuse, Finding, Verdict, reason_of
+from dualwrite.model.verdicts import ENDS_NO_EXCUSE, Excuse, Finding, Verdict, reason_of
 from dualwrite.postgres.connection import Connection, Jsonb, sql
 from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.session import Session
@@ -262,7 +262,7 @@ def _remembered(collection: str, finding: Finding, run_id: str) -> dict[str, Any
         "columns": list(finding.columns),
         "run": run_id,
         "fingerprint": finding.fingerprint,
-        "obstacles": [str(reason) for reason in OBSTACLES],
+        "ends_no_excuse": [str(reason) for reason in ENDS_NO_EXCUSE],
     }
 
 
@@ -293,9 +293,9 @@ ON CONFLICT (collection, key) DO UPDATE SET
         d.excused_verdict IS NULL
         OR (
           d.excused_verdict = excluded.verdict
-          -- Why an extra row isn't deleted doesn't make it another difference.
-          AND CASE WHEN d.excused_finding_reason <> ALL(%(obstacles)s) THEN d.excused_finding_reason END
-            IS NOT DISTINCT FROM CASE WHEN excluded.reason <> ALL(%(obstacles)s) THEN excluded.reason END
+          -- As Excuse.covers decides.
+          AND CASE WHEN d.excused_finding_reason <> ALL(%(ends_no_excuse)s) THEN d.excused_finding_reason END
+            IS NOT DISTINCT FROM CASE WHEN excluded.reason <> ALL(%(ends_no_excuse)s) THEN excluded.reason END
         )
       ) AS holds
     ) excuse

@@ -157,6 +157,7 @@ def _no_gate(why: str | None) -> Gate:
     return {
         "problem": f"{NO_GATE} {why}" if why else NO_GATE,
         "problem_kind": str(ProblemKind.NOT_EXAMINED),
+        "problem_code": "not-examined",
         "planned": {},
         "operations": None,
         "named": None,
