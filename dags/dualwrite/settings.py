@@ -59,7 +59,7 @@ def named(name: str) -> str:
 
 def schema() -> str:
     """The schema in which this bundle remembers: with a prefix one of its own, so that bundles may share a target."""
-    return f"{SCHEMA}_{prefix()}".rstrip("_")
+    return f"{SCHEMA}_{prefix()}".removesuffix("_")
 
 
 def said(text: str) -> str:
@@ -118,7 +118,7 @@ def _from_file(root: Path) -> dict[str, str] | None:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
         raise SettingsError(
-            f"The settings are TOML, in UTF-8: {path} is not. Correct it, as docs/catalog.md shows.",
+            f"The settings are TOML, in UTF-8: {path} is not. Correct it, as docs/deployment.md#two-apps-in-one-airflow shows.",
             code="settings-not-toml",
         ) from None
     wrong = sorted(name for name, value in found.items() if name not in KNOWN or not isinstance(value, str))

@@ -267,7 +267,7 @@ def test_preflight_tells_of_ids_that_are_not_as_the_catalog_says(app, emulator, 
     with gap_run(app.project, emulator, target_dsn, **EVERYTHING) as run:
         assert sampled.of_other_ids(run.source, CATALOG) == []
         told = sampled.of_other_ids(run.source, slips)
-    assert [text[:40] for text in told] == [
+    assert [fault.text[:40] for fault in told] == [
         "None of 4 documents of collection id pri",
         "None of 2 documents of collection id rat",
         "Of 1 documents of likes that were looked",

@@ -95,7 +95,25 @@ BAD = {
         "key-of-several-documents", "key 'a' is the same for several at 'users/{user}/private/profile'"),
     "a constant key of two documents": (
         lambda: _collection(columns=(Column("a", "key", Constant("x")),), paths=("things/one", "things/two")),
-        "key-of-several-documents"),
+        "key-of-several-paths", "one at 'things/one' and one at 'things/two'", "Give the role key to a column of DocumentId() too"),
+    "a key of the parent of two documents": (
+        lambda: _collection(columns=(Column("u", "key", Segment("u")),), paths=("users/{u}/private/profile", "users/{u}/private/settings")),
+        "key-of-several-paths", "one at 'users/{u}/private/profile' and one at 'users/{u}/private/settings' of", "DocumentId() too, or declare"),
+    "a key of the last ids of many parents": (
+        lambda: _collection(paths=("users/{u}/private/profile", "users/{u}/private/settings")),
+        "key-of-several-documents", "key 'id' is the same for several at 'users/{u}/private/profile'", "of Segment('u') too."),
+    "a key of a part of two forms of ids": (
+        lambda: _collection(columns=(Column("n", "key", Segment("n")),), paths=("things/r-{n}", "things/q-{n}")),
+        "key-of-several-paths", "one at 'things/r-{n}' and one at 'things/q-{n}'", "DocumentId() too"),
+    "a key of parts in two orders": (
+        lambda: _collection(
+            columns=(Column("n", "key", Segment("n")), Column("m", "key", Segment("m"))), paths=("a/{a}/things/{n}_{m}", "things/{m}_{n}")),
+        "key-of-several-paths", "of collection 'things' in", ". Declare each path as a collection of its own"),
+    "entries of two documents below one parent": (
+        lambda: _collection(
+            columns=(Column("u", "key", Segment("u")), Column("k", "key", EntryKey())), entries=MapEntries("x"),
+            paths=("users/{u}/private/profile", "users/{u}/private/settings")),
+        "entry-without-document-id", "Declare each path as a collection of its own"),
     "a key that is no text": (lambda: _collection(columns=(Column("id", "key", DocumentId(), "integer"),)), "key-not-text"),
     "a key that is converted": (
         lambda: _collection(columns=(Column("id", "key", Field("id") >> lower),)), "key-not-traceable"),

@@ -109,6 +109,16 @@ def test_without_a_prefix_all_is_called_as_ever(monkeypatch, file):
     assert settings.said(text) == text
 
 
+def test_two_prefixes_have_two_schemas(monkeypatch, file):
+    """And none has the schema without one. A prefix may end in any number of underscores."""
+    prefixes = ["", "shop", "shop_", "shop__", "s", "s_1", "s_1_"]
+    schemas = []
+    for prefix in prefixes:
+        monkeypatch.setenv(settings.PREFIX, prefix)
+        schemas.append(settings.schema())
+    assert schemas == ["dualwrite", *(f"dualwrite_{prefix}" for prefix in prefixes[1:])]
+
+
 def test_a_prefix_begins_all_names_and_texts(monkeypatch, file):
     monkeypatch.setenv(settings.PREFIX, "shop")
     assert [settings.named(name) for name in NAMES] == [f"shop_{name}" for name in NAMES]
@@ -134,7 +144,7 @@ def test_the_file_alone_counts_where_there_is_one(monkeypatch, file, tmp_path, p
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("prefix = shop", "The settings are TOML"),
+        ("prefix = shop", "The settings are TOML.* as docs/deployment.md#two-apps-in-one-airflow shows"),
         (b"prefix = '\xff'", "The settings are TOML"),
         ("prefx = 'shop'", r"dualwrite.toml has 'prefx'\. Correct the file"),
         ("prefix = 1", r"each a text: .* has 'prefix'"),

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from dualwrite import settings
+from dualwrite.engine.fault import Fault
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.check_fields import END_OF_TIME, Check
@@ -33,16 +34,9 @@ SHARE = 0.1
 """If windows overlook more documents of a collection than FEW and than this share, they are blind. Fewer are seen by sweeps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A check field with values that windows overlook: a sentence with the remedy. `blind`: its windows can't be trusted."""
-
-    text: str
-    blind: bool
-
-
 def look(source: Source, collections: Iterable[Collection]) -> list[Fault]:
-    """The faults of these collections' check fields. Bills two counts a field; with a format, three more and up to 60
+    """The faults of these collections' check fields: values that windows overlook. One stops the run if its windows can't be
+    trusted. Bills two counts a field; with a format, three more and up to 60
     documents; and a few documents of a field with other values. A field that can't be queried (its index is missing) is
     skipped with a warning: the scan that needs it fails.
     """
@@ -97,7 +91,7 @@ def _look(source: Source, collection: Collection, check: Check) -> Fault | None:
         f"or take the field out of check_fields in {settings.catalog_file()}: without one, the collection is read whole each "
         "time."
     )
-    return Fault(text + remedy, blind)
+    return Fault(text + remedy, stops=blind)
 
 
 def _scan(collection: Collection, check: Check, since: datetime) -> Scan:

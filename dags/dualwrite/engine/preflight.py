@@ -139,18 +139,14 @@ def check(  # noqa: PLR0913 - options, each by its name
         name: sum(source.count(scan)[0] for scan in scans(catalog[name], windows[name])) for name in windows if estimate
     }
     source_time = check_not_empty(source, target, catalog) or began
-    wanted = windows if times_of is None else times_of
-    faulty = check_fields.look(source, [catalog[name] for name in wanted])
-    for fault in faulty:
-        if not fault.blind:
+    asked = [catalog[name] for name in (windows if times_of is None else times_of)]
+    found = [*check_fields.look(source, asked), *sampled.look(source, asked), *sampled.of_other_ids(source, asked)]
+    for fault in found:
+        if not fault.stops:
             log.warning("%s", fault.text)
-    asked = [catalog[name] for name in wanted]
-    seen = sampled.look(source, asked)
-    for sentence in (*(one.text for one in seen if not one.impure), *sampled.of_other_ids(source, asked)):
-        log.warning("%s", sentence)
-    if blind := [fault.text for fault in faulty if fault.blind] + [one.text for one in seen if one.impure]:
+    if stopping := [fault.text for fault in found if fault.stops]:
         raise PreflightError(
-            "The source is not fit for this run:\n" + "\n".join(f"- {text}" for text in blind), code="source-not-fit"
+            "The source is not fit for this run:\n" + "\n".join(f"- {text}" for text in stopping), code="source-not-fit"
         )
     apart = (target_time - source_time).total_seconds() - (began - datetime.now(UTC)).total_seconds()
     if abs(apart) > CLOCK_WARN_SECONDS:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from dualwrite import settings
+from dualwrite.engine.fault import Fault
 from dualwrite.engine.scans import scans
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.conditions import looked_at
@@ -23,18 +24,9 @@ log = logging.getLogger(__name__)
 _LOOKED_AT = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A fault of the catalog that a few documents show: a sentence with the remedy. `impure`: a function gives other rows each
-    time, so nothing is examined."""
-
-    text: str
-    impure: bool = False
-
-
 def look(source: Source, collections: Iterable[Collection]) -> list[Fault]:
-    """Faults of conditions, functions and keys of entries that don't identify their document: how many of a few documents they
-    don't fit, and why. Bills one count and up to 20 documents for each collection with one of them."""
+    """Faults of conditions, functions and keys that two documents may have: how many of a few documents they don't fit, and why.
+    Bills one count and up to 20 documents for each collection with one of them."""
     faults: list[Fault] = []
     for collection in collections:
         if collection.where is None and not _has_functions(collection) and not _may_share_keys(collection):
@@ -42,7 +34,7 @@ def look(source: Source, collections: Iterable[Collection]) -> list[Fault]:
         try:
             _, documents = source.first(next(iter(scans(collection, None))), _LOOKED_AT)
         except (SourceError, BudgetError) as error:
-            log.warning("%s: it is unknown whether its conditions and functions fit: %s", collection.name, error)
+            log.warning("%s: it is unknown whether its conditions, functions and keys fit: %s", collection.name, error)
             continue
         faults += _judged(collection, documents)
     return faults
@@ -57,11 +49,12 @@ def _has_functions(collection: Collection) -> bool:
 
 
 def _may_share_keys(collection: Collection) -> bool:
-    """Whether entries of two documents may have one key, for all that the catalog says."""
+    """Whether rows of two documents may have one key, for all that the catalog says. (A natural key's documents aren't looked at:
+    several may share one, and are duplicates.)"""
+    if collection.entries is None:
+        return collection.keyed_by_path and not collection.keyed_by_whole_path
     column = collection.document_column
-    return (
-        collection.entries is not None and not collection.is_one_document and (column is None or column.role != "key")
-    )
+    return not collection.is_one_document and (column is None or column.role != "key")
 
 
 @dataclass(slots=True)
@@ -81,8 +74,10 @@ class _Faults:
 
 
 def _judged(collection: Collection, documents: Iterable[Document]) -> list[Fault]:
-    unjudged, failed, impure, shared, looked = _Faults(), _Faults(), _Faults(), _Faults(), 0
+    unjudged, failed, impure, looked = _Faults(), _Faults(), _Faults(), 0
     of_key: dict[Key, str] = {}
+    shared: dict[str, str] = {}
+    """By path of a document with the key of an earlier one, that one's path."""
     for document in documents:
         units = map_document(collection, document)
         looked += units is not None
@@ -90,8 +85,9 @@ def _judged(collection: Collection, documents: Iterable[Document]) -> list[Fault
         unjudged.add(document, {why for why in reasons if why.startswith("cant_be_judged")})
         failed.add(document, {why for why in reasons if why.startswith("not_computed")})
         if _may_share_keys(collection):
-            keys = [unit.key for unit in units or () if isinstance(unit, Row)]
-            shared.add(document, {"one key" for key in keys if of_key.setdefault(key, document.path) != document.path})
+            for key in [unit.key for unit in units or () if isinstance(unit, Row)]:
+                if (other := of_key.setdefault(key, document.path)) != document.path:
+                    shared[document.path] = other
         if _has_functions(collection) and map_document(collection, document) != units:
             impure.add(document, {"another row"})
     name, file = collection.name, settings.catalog_file()
@@ -107,24 +103,29 @@ def _judged(collection: Collection, documents: Iterable[Document]) -> list[Fault
             f"A function of {name} can't take {len(failed.paths)} of {looked} documents that were looked at, {failed.paths[0]} for "
             f"example, and they are rejected ({failed.listed()}). Correct it in {file}."
         ))  # fmt: skip
-    if shared.paths:
-        faults.append(Fault(
-            f"Of {looked} documents of {name} that were looked at, {len(shared.paths)} have an entry with the key of another document's, "
-            f"{shared.paths[0]} for example, and one row can't be both: the key doesn't hold the document's id. Add it to the key in {file} "
-            "and in the table, or identify entries by a value that no other document has."
-        ))  # fmt: skip
+    if shared:
+        [(path, other), *_] = shared.items()
+        both = f"{other} and {path} for example, and one row can't be both"
+        text = f"Of {looked} documents of {name} that were looked at, {len(shared)} have "
+        if collection.entries is None:
+            text += f"the key of another one, {both}: the key doesn't tell their paths apart. Add the parents' ids to the key in {file} "
+            text += "and in the table, or give the documents other ids."
+        else:
+            text += f"an entry with the key of another document's, {both}: the key doesn't hold the document's id. Add it to the key in {file} "
+            text += "and in the table, or identify entries by a value that no other document has."
+        faults.append(Fault(text))
     if impure.paths:
         faults.append(Fault(
             f"A function of {name} makes two rows of one document ({impure.paths[0]} for example; {len(impure.paths)} of {looked} that "
-            f"were looked at). It must depend on nothing but its arguments: correct it in {file}.", impure=True,
+            f"were looked at). It must depend on nothing but its arguments: correct it in {file}.", stops=True,
         ))  # fmt: skip
     return faults
 
 
-def of_other_ids(source: Source, collections: Iterable[Collection]) -> list[str]:
-    """Faults of declared id patterns: a sentence for each collection of whose documents a few don't have such ids. Bills one
-    count and up to 20 names for each collection with a pattern."""
-    sentences = []
+def of_other_ids(source: Source, collections: Iterable[Collection]) -> list[Fault]:
+    """Faults of declared id patterns: for each collection of whose documents a few don't have such ids. Bills one count and up
+    to 20 names for each collection with a pattern."""
+    faults: list[Fault] = []
     for collection in collections:
         if collection.is_plain:
             continue
@@ -142,13 +143,13 @@ def of_other_ids(source: Source, collections: Iterable[Collection]) -> list[str]
         unsplit = [path for path in own if collection.match(path) is None]
         paths, place = " or ".join(collection.paths), f"paths= in {settings.catalog_file()}"
         if documents and not own:
-            sentences.append(
+            faults.append(Fault(
                 f"None of {len(documents)} documents of collection id {collection.collection_id} that were looked at is one of {collection.name} "
                 f"({paths}). If these aren't another collection's, correct {place}: its rows would be called extra."
-            )
+            ))  # fmt: skip
         if unsplit:
-            sentences.append(
+            faults.append(Fault(
                 f"Of {len(own)} documents of {collection.name} that were looked at, {len(unsplit)} have an id that can't be split in one way as "
                 f"{paths} says, and are rejected. Give a part its length ({{user:28}}) or another form in {place}, or the documents other ids."
-            )
-    return sentences
+            ))  # fmt: skip
+    return faults

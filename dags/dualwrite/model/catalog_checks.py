@@ -11,15 +11,15 @@ from typing import TypeVar
 
 from dualwrite import settings
 from dualwrite.model import share
-from dualwrite.model.collection import Declaration
 from dualwrite.model.column_checks import refuse
 from dualwrite.model.columns import Column, Via
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.origins import Converted
 from dualwrite.model.parents_told import is_told
 from dualwrite.model.references import Need, NeedEachOther, Order, in_order
+from dualwrite.model.unchecked import UncheckedCollection
 
-Named = TypeVar("Named", bound=Declaration)
+Named = TypeVar("Named", bound=UncheckedCollection)
 
 
 def with_references(collection: Named, made: Mapping[str, Named], late: frozenset[tuple[str, str]]) -> Named:
@@ -43,7 +43,7 @@ def with_references(collection: Named, made: Mapping[str, Named], late: frozense
     return collection if tuple(columns) == collection.columns else replace(collection, columns=tuple(columns))
 
 
-def _reachable(child: Declaration, column: Column, parent: Declaration) -> bool:
+def _reachable(child: UncheckedCollection, column: Column, parent: UncheckedCollection) -> bool:
     """Whether a row gives its parent's path; see parent_paths.py."""
     if not parent.key_leads_back and not isinstance(column.origin, Converted):
         return False  # the column holds a converted id
@@ -60,7 +60,7 @@ def _reachable(child: Declaration, column: Column, parent: Declaration) -> bool:
     )
 
 
-def _groups(child: Declaration, parent: Declaration) -> list[tuple[str, ...]]:
+def _groups(child: UncheckedCollection, parent: UncheckedCollection) -> list[tuple[str, ...]]:
     """Groups of a child's columns that together refer to one row whose key has several columns, in that key's order: those
     that come from one field, or all of them."""
     keys = [k.name for k in parent.key]
@@ -91,7 +91,7 @@ def two_on_one_table(one: str, other: str, table: str) -> str:
     )
 
 
-def checked_order(collections: Sequence[Declaration]) -> Order:
+def checked_order(collections: Sequence[UncheckedCollection]) -> Order:
     """The order in which the collections' rows are written. Raises CatalogError for the first rule that they break."""
     _check_names(collections)
     _check_shares(collections)
@@ -113,7 +113,7 @@ def checked_order(collections: Sequence[Declaration]) -> Order:
     )
 
 
-def _check_names(collections: Sequence[Declaration]) -> None:
+def _check_names(collections: Sequence[UncheckedCollection]) -> None:
     names = [c.name for c in collections]
     if len(set(names)) != len(names):
         twice = sorted({n for n in names if names.count(n) > 1})
@@ -123,8 +123,8 @@ def _check_names(collections: Sequence[Declaration]) -> None:
         )
 
 
-def _check_shares(collections: Sequence[Declaration]) -> None:
-    by_table: dict[tuple[str, str], list[Declaration]] = {}
+def _check_shares(collections: Sequence[UncheckedCollection]) -> None:
+    by_table: dict[tuple[str, str], list[UncheckedCollection]] = {}
     for collection in collections:
         for other in by_table.setdefault(collection.place, []):
             if not share.are_disjoint(other.rows, collection.rows):
@@ -132,7 +132,7 @@ def _check_shares(collections: Sequence[Declaration]) -> None:
         by_table[collection.place].append(collection)
 
 
-def _check_references(collection: Declaration, by_name: Mapping[str, Declaration]) -> None:
+def _check_references(collection: UncheckedCollection, by_name: Mapping[str, UncheckedCollection]) -> None:
     for column in collection.references:
         parent = by_name.get(column.parent.collection)
         if parent is None:

@@ -5,14 +5,14 @@ Checks against other collections are in catalog_checks.py.
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, combinations
 
 from dualwrite.model import conditions, entries, share, templates
-from dualwrite.model.collection import Declaration
 from dualwrite.model.column_checks import check_column, check_field_path, refuse
 from dualwrite.model.columns import Column
 from dualwrite.model.conditions import Condition
 from dualwrite.model.entries import ComputedEntries, Entries, MapEntries
+from dualwrite.model.id_patterns import are_disjoint
 from dualwrite.model.origins import (
     ALL_FIELDS,
     Constant,
@@ -26,9 +26,11 @@ from dualwrite.model.origins import (
     WholeDocument,
     entry_parts,
 )
+from dualwrite.model.templates import Template
+from dualwrite.model.unchecked import UncheckedCollection
 
 
-def check_share(declared: Declaration) -> None:
+def check_share(declared: UncheckedCollection) -> None:
     """Raises CatalogError if `rows` is malformed; called before anything else uses it."""
     if (fault := share.fault(declared.rows)) is not None:
         refuse(
@@ -40,7 +42,7 @@ def check_share(declared: Declaration) -> None:
         )
 
 
-def check(declared: Declaration) -> None:
+def check(declared: UncheckedCollection) -> None:
     """Raises CatalogError for the first rule that a collection breaks."""
     _check_paths(declared)
     _check_key(declared)
@@ -56,7 +58,7 @@ def check(declared: Declaration) -> None:
     _check_told_apart(declared)
 
 
-def _check_paths(declared: Declaration) -> None:
+def _check_paths(declared: UncheckedCollection) -> None:
     if not declared.paths:
         refuse(
             declared,
@@ -82,7 +84,7 @@ def _check_paths(declared: Declaration) -> None:
         refuse(declared, "paths-overlap", rule, f"{pair[0].text!r} and {pair[1].text!r}", remedy)
 
 
-def _check_key(declared: Declaration) -> None:
+def _check_key(declared: UncheckedCollection) -> None:
     names = [c.name for c in declared.columns]
     for name in names:
         if names.count(name) > 1:
@@ -111,44 +113,73 @@ def _check_key(declared: Declaration) -> None:
         )
 
 
-def _check_told_apart(declared: Declaration) -> None:
+def _check_told_apart(declared: UncheckedCollection) -> None:
     """Whether the key can tell each document's rows from another's."""
     named = ", ".join(repr(c.name) for c in declared.key)
     if not declared.keyed_by_path:
         if len(declared.templates) > 1:
             rule = "The documents that may have a natural key are searched in one collection"
-            remedy = "Declare each path as a collection of its own, with its share of the table (rows=), or key it by DocumentId()."
+            remedy = "Declare each path as a collection of its own, with its share of the table (rows=), or, if no two documents have one id, key it by DocumentId() alone."
             code = "natural-key-of-several-paths"
             refuse(
                 declared, code, rule, f"key {named} holds a field, and there are {len(declared.paths)} paths", remedy
             )
-        held = {c.origin.variable for c in declared.key if isinstance(c.origin, Segment)}
         above = [v for p in declared.templates[0].ids[:-1] for v in p.variables]
-        if lacking := [v for v in above if v not in held]:
+        if lacking := [v for v in above if v not in declared.key_variables]:
             rule = "The documents that may have a natural key are searched in one collection, which its key tells"
             place = f"key {named} lacks {' and '.join(f'{{{v}}}' for v in lacking)} of {declared.paths[0]!r}"
             columns = " and ".join(f'Column(..., "key", Segment({v!r}))' for v in lacking)
-            remedy = f"Declare {columns}; or key it by DocumentId(), and name this key in unique=."
+            remedy = f"Declare {columns}; or, if no two documents have one id, key it by DocumentId() alone and name this key in unique=."
             refuse(declared, "natural-key-without-parent", rule, place, remedy)
-    elif declared.entries is None:
-        sources = [c.source for c in declared.key]
-        for template, path in zip(declared.templates, declared.paths, strict=True):
-            own = next((p.variables for p in reversed(template.ids) if p.variables), ())
-            by_id = any(isinstance(s, DocumentPath | DocumentId) for s in sources)
-            by_parts = {s.variable for s in sources if isinstance(s, Segment)} >= set(own)
-            if not by_id and not (by_parts and (own or len(declared.templates) == 1)):
-                remedy = "Give the role key to a column of DocumentId()"
-                remedy += f", or of {' and '.join(f'Segment({v!r})' for v in own)}." if own else "."
+    elif declared.entries is None and not any(isinstance(c.source, DocumentPath) for c in declared.key):
+        for template in declared.templates:
+            _check_path_told_apart(declared, template, named)
+        for one, other in combinations(declared.templates, 2):
+            if _have_one_key(declared, one, other):
+                rule, place = "Two documents can't be one row", f"one at {one.text!r} and one at {other.text!r}"
                 refuse(
-                    declared,
-                    "key-of-several-documents",
-                    "Two documents can't be one row",
-                    f"key {named} is the same for several at {path!r}",
-                    remedy,
+                    declared, "key-of-several-paths", rule, f"key {named} is the same for {place}", _remedy(declared)
                 )
 
 
-def _check_named_columns(declared: Declaration) -> None:
+def _check_path_told_apart(declared: UncheckedCollection, template: Template, named: str) -> None:
+    """Checks that the key tells documents of one path apart, if these have different ids."""
+    last = template.last_variables
+    has_id = any(isinstance(c.source, DocumentId) for c in declared.key)
+    if has_id and not (last and template.ids[-1].is_literal):
+        return
+    held = {c.source.variable for c in declared.key if isinstance(c.source, Segment)}
+    if not held >= set(last):
+        segments = " and ".join(f"Segment({v!r})" for v in last)
+        remedy = f"DocumentId(), or of {segments}" if not template.ids[-1].is_literal else segments
+        refuse(
+            declared,
+            "key-of-several-documents",
+            "Two documents can't be one row",
+            f"key {named} is the same for several at {template.text!r}",
+            f"Give the role key to a column of {remedy}{' too' if has_id else ''}.",
+        )
+
+
+def _have_one_key(declared: UncheckedCollection, one: Template, other: Template) -> bool:
+    """Whether documents of two paths have one key without having one id. (Documents of one id below several parents are told by
+    the run that meets them: mostly there are none.)"""
+    ids = one.ids[-1], other.ids[-1]
+    if any(isinstance(c.source, DocumentId) for c in declared.key) and (
+        are_disjoint(*ids) or not all(p.is_literal for p in ids)
+    ):
+        return False
+    return one.ending != other.ending
+
+
+def _remedy(declared: UncheckedCollection) -> str:
+    """The remedy if the key doesn't tell documents of two paths apart."""
+    separate = "eclare each path as a collection of its own, with a table or a share of it (rows=)."
+    by_id = all(are_disjoint(a.ids[-1], b.ids[-1]) for a, b in combinations(declared.templates, 2))
+    return f"Give the role key to a column of DocumentId() too, or d{separate}" if by_id else f"D{separate}"
+
+
+def _check_named_columns(declared: UncheckedCollection) -> None:
     names = {c.name for c in declared.columns}
     for name in chain(*declared.unique, *(o.columns for o in declared.operations), declared.written_columns):
         if name not in names:
@@ -171,7 +202,7 @@ def _check_named_columns(declared: Declaration) -> None:
             )
 
 
-def _check_check_fields(declared: Declaration) -> None:
+def _check_check_fields(declared: UncheckedCollection) -> None:
     read = entries.read_for(declared.entries) if declared.entries else []
     for each in [*(c.field for c in declared.checks), *(path for path in read if path != ALL_FIELDS)]:
         check_field_path(declared, each, "check_fields or entries")
@@ -190,7 +221,7 @@ def _check_check_fields(declared: Declaration) -> None:
             )  # fmt: skip
 
 
-def _check_where(declared: Declaration, where: Condition) -> None:
+def _check_where(declared: UncheckedCollection, where: Condition) -> None:
     rule = "A condition is made of Absent, Is, Not, AllOf and AnyOf"
     if (fault := conditions.fault(where)) is not None:
         refuse(
@@ -217,7 +248,7 @@ def _check_where(declared: Declaration, where: Condition) -> None:
             )
 
 
-def _check_rows(declared: Declaration) -> None:
+def _check_rows(declared: UncheckedCollection) -> None:
     for name, value in declared.rows.items():
         column = declared.column(name)
         is_same = isinstance(column.origin, Constant) and share.text_of(column.origin.value) == share.text_of(value)
@@ -227,7 +258,7 @@ def _check_rows(declared: Declaration) -> None:
             refuse(declared, "share-column-redeclared", rule, f"column {name!r} is declared as something else", remedy)
 
 
-def _check_entries(declared: Declaration, listed: Entries) -> None:
+def _check_entries(declared: UncheckedCollection, listed: Entries) -> None:
     """Checks that a row leads back to its document, and to its entry there."""
     if isinstance(listed, ComputedEntries):
         if (fault := entries.fault(listed)) is not None:
@@ -250,7 +281,7 @@ def _check_entries(declared: Declaration, listed: Entries) -> None:
             "entry-without-document-id",
             "Rows of entries hold their document's id, or a removed entry's row can't be found",
             "no column comes from it",
-            f"Declare the column of DocumentId() or {' and '.join(f'Segment({v!r})' for v in _last_id(declared))}.",
+            _remedy_of_entries(declared),
         )
     parts = {type(part) for column in declared.columns for part in entry_parts(column.origin)}
     if EntryIndex in parts and isinstance(listed, MapEntries):
@@ -273,6 +304,13 @@ def _check_entries(declared: Declaration, listed: Entries) -> None:
         )
 
 
-def _last_id(declared: Declaration) -> tuple[str, ...]:
-    """The variables of the last id in its path that has any."""
-    return next((p.variables for p in reversed(declared.templates[0].ids) if p.variables), ())
+def _remedy_of_entries(declared: UncheckedCollection) -> str:
+    """The remedy if no column shows which document an entry's row belongs to."""
+    found = []
+    if not any(t.ids[-1].is_literal for t in declared.templates):
+        found.append("DocumentId()")
+    if len({t.ending for t in declared.templates}) == 1:
+        found.append(" and ".join(f"Segment({v!r})" for v in declared.templates[0].last_variables))
+    if not found:
+        return "Declare each path as a collection of its own, with a table or a share of it (rows=)."
+    return f"Declare the column of {' or '.join(found)}."

@@ -8,7 +8,6 @@ from typing import NoReturn, get_args
 
 from dualwrite import settings
 from dualwrite.model import entries
-from dualwrite.model.collection import Declaration
 from dualwrite.model.columns import ROLES, TYPES, WHEN_GONE, Column
 from dualwrite.model.documents import is_valid_id
 from dualwrite.model.entries import MapEntries
@@ -37,16 +36,17 @@ from dualwrite.model.origins import (
     within,
 )
 from dualwrite.model.references import Parent
+from dualwrite.model.unchecked import UncheckedCollection
 
 
-def refuse(declared: Declaration, code: str, rule: str, place: str, remedy: str) -> NoReturn:
+def refuse(declared: UncheckedCollection, code: str, rule: str, place: str, remedy: str) -> NoReturn:
     """Raises CatalogError with these, the collection and the file."""
     raise CatalogError(
         f"{rule}: {place} of collection {declared.name!r} in {settings.catalog_file()}. {remedy}", code=code
     )
 
 
-def check_field_path(declared: Declaration, path: FieldPath, place: str) -> None:
+def check_field_path(declared: UncheckedCollection, path: FieldPath, place: str) -> None:
     if not is_field_path(path):
         refuse(
             declared,
@@ -75,7 +75,7 @@ def _absent_fits(column: Column) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def check_column(declared: Declaration, column: Column) -> None:
+def check_column(declared: UncheckedCollection, column: Column) -> None:
     place = f"column {column.name!r}"
     if column.role not in ROLES:
         refuse(
@@ -109,7 +109,7 @@ def check_column(declared: Declaration, column: Column) -> None:
     _check_key(declared, column, place)
 
 
-def _check_parts(declared: Declaration, column: Column, place: str) -> None:
+def _check_parts(declared: UncheckedCollection, column: Column, place: str) -> None:
     """Checks the origin, and those within it, against the collection's paths and entries."""
     for part in within(column.origin):
         _check_part(declared, part, place)
@@ -138,7 +138,7 @@ def _check_parts(declared: Declaration, column: Column, place: str) -> None:
             check_field_path(declared, path, place)
 
 
-def _check_time(declared: Declaration, column: Column, place: str) -> None:
+def _check_time(declared: UncheckedCollection, column: Column, place: str) -> None:
     """Checks that a column reads a check field with the type and format that the check field has."""
     origin: Origin | None = column.origin
     while isinstance(origin, Field):
@@ -163,7 +163,7 @@ def _check_time(declared: Declaration, column: Column, place: str) -> None:
         origin = origin.otherwise
 
 
-def _check_absent(declared: Declaration, column: Column, place: str) -> None:
+def _check_absent(declared: UncheckedCollection, column: Column, place: str) -> None:
     if column.absent is not None and not _absent_fits(column):
         rule, remedy = "absent is a value that a field of this column could have", "Correct it."
         if column.type == "json":
@@ -174,7 +174,7 @@ def _check_absent(declared: Declaration, column: Column, place: str) -> None:
         refuse(declared, "absent-does-not-fit", rule, f"{place} has absent={column.absent!r}", remedy)
 
 
-def _check_reference(declared: Declaration, column: Column, place: str) -> None:
+def _check_reference(declared: UncheckedCollection, column: Column, place: str) -> None:
     if column.references is not None:
         if not isinstance(column.references, str | Parent) or not column.parent.collection:
             rule, remedy = (
@@ -216,7 +216,7 @@ def _check_reference(declared: Declaration, column: Column, place: str) -> None:
         )
 
 
-def _check_key(declared: Declaration, column: Column, place: str) -> None:
+def _check_key(declared: UncheckedCollection, column: Column, place: str) -> None:
     if column.role == "key" and column.type != "text":
         refuse(
             declared,
@@ -230,7 +230,7 @@ def _check_key(declared: Declaration, column: Column, place: str) -> None:
         refuse(declared, "key-is-stand-in", "A key can't be a stand-in", f"{place} has otherwise=", "Remove it.")
 
 
-def _check_part(declared: Declaration, part: Origin, place: str) -> None:
+def _check_part(declared: UncheckedCollection, part: Origin, place: str) -> None:
     """Checks an origin, wherever it stands."""
     if isinstance(part, Segment):
         for template in declared.templates:
@@ -275,7 +275,7 @@ def _check_part(declared: Declaration, part: Origin, place: str) -> None:
         )
 
 
-def _check_origin(declared: Declaration, column: Column) -> None:
+def _check_origin(declared: UncheckedCollection, column: Column) -> None:
     """Checks a column's origin against its role and other settings."""
     place, origin = f"column {column.name!r}", column.origin
     # Converted entries are searched for among all entries of their document, converted ids among all names.

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from dualwrite.model.catalog_checks import checked_order, two_on_one_table, with_references
-from dualwrite.model.collection import Declaration, Operations
 from dualwrite.model.collection_checks import check, check_share
 from dualwrite.model.columns import ROLES, TYPES, WHEN_GONE, Column, Role
 from dualwrite.model.entries import ArrayElements, ComputedEntries, Entries, MapEntries
@@ -47,6 +46,7 @@ from dualwrite.model.origins import (
 )
 from dualwrite.model.references import Parent
 from dualwrite.model.templates import Template, is_template
+from dualwrite.model.unchecked import Operations, UncheckedCollection
 
 __all__ = [
     "ALL_FIELDS",
@@ -96,7 +96,7 @@ __all__ = [
 @dataclass(
     frozen=True, eq=False
 )  # equal by identity: hashing its columns would take a fifth of the time of each document
-class Collection(Declaration):
+class Collection(UncheckedCollection):
     """Documents of one collection id, and the table with their rows. Raises CatalogError if a declaration breaks a rule.
 
     `paths`: templates such as `boards/{board}/posts/{id}` or `users/{user}/private/profile` (see templates.py); a document of

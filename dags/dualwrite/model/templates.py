@@ -33,6 +33,19 @@ class Template:
         return tuple(name for pattern in self.ids for name in pattern.variables)
 
     @cached_property
+    def last_variables(self) -> tuple[str, ...]:
+        """The variables of the last id that has any; empty if none has."""
+        return next((pattern.variables for pattern in reversed(self.ids) if pattern.variables), ())
+
+    @cached_property
+    def ending(self) -> tuple[str, ...]:
+        """The segments from the last id with variables on (all, if none has any), without the lengths of variables: documents of
+        two paths with one ending and the same `last_variables` have the same id."""
+        begin = 1 + 2 * max((n for n, pattern in enumerate(self.ids) if pattern.variables), default=-1)
+        named = [p.join({name: f"{{{name}}}" for name in p.variables}) for p in self.ids]
+        return tuple(named[n // 2] if n % 2 else text for n, text in enumerate(self.segments))[max(begin, 0) :]
+
+    @cached_property
     def is_plain(self) -> bool:
         """Whether each id is one variable, as in nearly every template; these have a faster way."""
         return all(pattern.is_whole for pattern in self.ids)

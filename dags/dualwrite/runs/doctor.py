@@ -133,7 +133,7 @@ def _source(source: Source, catalog: Catalog) -> Generator[Line, None, timedelta
     for collection in catalog:
         what = f"Firestore check fields of {collection.name}"
         answers = check_fields.look(source, [collection])
-        blind = " ".join(answer.text for answer in answers if answer.blind)
+        blind = " ".join(answer.text for answer in answers if answer.stops)
         yield Line(what, blind or None, " ".join(answer.text for answer in answers))
     if ahead is None:  # neither a sentinel nor a check field: any answer tells the time
         for scan in (scan for collection in list(catalog)[:1] for scan in scans(collection, None)):

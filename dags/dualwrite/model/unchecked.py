@@ -1,4 +1,4 @@
-"""A collection's declaration, and what follows from it. Nothing is checked here: see collection_checks.py."""
+"""A collection as declared, before its checks, and what follows from it. Nothing is checked here: see collection_checks.py."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Operations:
 @dataclass(
     frozen=True, eq=False
 )  # equal by identity: hashing its columns would take a fifth of the time of each document
-class Declaration:
-    """A collection as a catalog declares it, and what follows from that. `Collection` (declaration.py) is a checked one, and
-    describes each field."""
+class UncheckedCollection:
+    """A collection as it is declared: what checks are given. Elsewhere there are only checked ones, `Collection` (declaration.py),
+    which describes each field."""
 
     name: str
     table: str
@@ -125,6 +125,11 @@ class Declaration:
         return tuple(column for column in self.columns if column.role == "key")
 
     @cached_property
+    def key_variables(self) -> frozenset[str]:
+        """The variables of the path that the key holds, unconverted."""
+        return frozenset(c.origin.variable for c in self.key if isinstance(c.origin, Segment))
+
+    @cached_property
     def references(self) -> tuple[Column, ...]:
         return tuple(column for column in self.columns if column.references is not None)
 
@@ -148,7 +153,7 @@ class Declaration:
     def keyed_by_whole_path(self) -> bool:
         """Whether the key gives the whole path of the only document that can have it. If not (a post's id doesn't give its
         board), a document with this key may be at any path."""
-        known = {c.origin.variable for c in self.key if isinstance(c.origin, Segment)}
+        known = set(self.key_variables)
         if any(isinstance(c.origin, DocumentId) for c in self.key):
             known.update(self.templates[0].ids[-1].variables)
         return len(self.templates) == 1 and self.keyed_by_path and known >= set(self.templates[0].variables)
@@ -185,10 +190,11 @@ class Declaration:
         return next((c for c in [*in_key, *candidates] if isinstance(c.origin, DocumentId) or self._tells(c)), None)
 
     def _tells(self, column: Column) -> bool:
-        """Whether a variable identifies a document: alone, or with the other variables of its id, if the key has them all."""
-        held = {c.origin.variable for c in self.key if isinstance(c.origin, Segment)}
-        ids = [next(p for p in reversed(t.ids) if p.variables) for t in self.templates]
-        return all(len(p.variables) == 1 or (self.keyed_by_path and held >= set(p.variables)) for p in ids)
+        """Whether a variable identifies a document: alone, or with the other variables of its id, if the key has them all. Not if
+        another path has the same variables and ends differently."""
+        last = set(self.templates[0].last_variables)
+        is_whole = len(last) == 1 or (self.keyed_by_path and self.key_variables >= last)
+        return is_whole and len({t.ending for t in self.templates}) == 1
 
     def document_value(self, path: str) -> str | None:
         """The value of `document_column` in a document's rows; None if its id can't be split."""
