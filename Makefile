@@ -53,7 +53,7 @@ down: install
 test: install
 	@$(RUN) -m pytest -m "not soak" -n "$$WORKERS" --no-loadscope-reorder
 
-## the tests that need neither a database nor Airflow, in seconds
+## the tests that need no server, in a minute
 unit: install
 	@$(RUN) -m pytest tests/unit
 

@@ -139,6 +139,15 @@ def test_the_readme_says_for_whom_and_what_to_try_first():
     assert "make test" in first
 
 
+def test_a_dag_file_is_as_short_as_contributors_are_told():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    lines, of_docstring = re.search(r"in at most (\d+) lines\. Its docstring .*at most\s+(\d+) lines", page).groups()
+    for path in (ROOT / "dags").glob("*.py"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= int(lines), path
+        assert len((ast.get_docstring(ast.parse(text)) or "").splitlines()) <= int(of_docstring), path
+
+
 # --- messages -------------------------------------------------------------------------------------------------------
 
 _TABLE = re.compile(r"^\| (?:the message says|reason) \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", re.MULTILINE)
