@@ -4,9 +4,11 @@
 
 SCHEMA names one schema, or several joined by commas.
 
-Reads up to 50 documents of each collection (billed as reads). The draft holds names, kinds and counts, never a value. It also writes
-the role files for the draft into own/roles, unless a catalog is named already (`make roles` writes that one's). Credentials are Google's own (GOOGLE_APPLICATION_CREDENTIALS, or an emulator's host) and libpq's (PGPASSWORD, a
-passfile). A person finishes the draft: docs/catalog.md.
+Of each path it reads up to 50 documents, as many names, and which collections lie below these: at most 200 billed reads, and at most
+200 paths. The draft holds names, kinds and counts, never a value; of ids, those that are the same below each parent and so belong to a
+path. It also writes the role files for the draft into own/roles, unless a catalog is named already (`make roles` writes that one's).
+Credentials are Google's own (GOOGLE_APPLICATION_CREDENTIALS, or an emulator's host) and libpq's (PGPASSWORD, a passfile). A person
+finishes the draft: docs/catalog.md.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import argparse
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -37,13 +39,14 @@ from dev.draft_shapes import (
     Names,
     Seen,
     Shape,
+    Told,
     Within,
     is_other_style,
     kind_of_number,
     kind_of_text,
     words,
 )
-from dev.draft_text import load, render, with_faults
+from dev.draft_text import comment, load, render, with_faults
 from dev.processes import Missing
 from dualwrite import postgres, settings
 from dualwrite.engine.preflight import target_faults
@@ -53,46 +56,87 @@ from dualwrite.postgres import live_types
 SAMPLE = 50
 DEPTH = 8
 """Collections below collections: deeper ones are not looked for."""
+MOST_PATHS = 200
+"""More are only where collections are named by ids, and each is like the others."""
 
 
 # --- Firestore ----------------------------------------------------------------------------------------------------------
 
 
-def sample(client: firestore.Client, size: int = SAMPLE) -> list[Shape]:
+@dataclass
+class Sample:
+    """`reads`: how many were billed. `left`: collections that were not looked at, because MOST_PATHS had been."""
+
+    shapes: list[Shape]
+    reads: int = 0
+    left: int = 0
+
+
+def sample(client: firestore.Client, size: int = SAMPLE) -> Sample:
     """The shapes of all collections that can be reached from a sample of each one's documents, also of those that don't exist
-    and only have collections below."""
+    and only have collections below. Of each path at most `size` documents, as many names, and the collections below these are
+    read, and MOST_PATHS paths."""
+    made = Sample([], reads=1)
     shapes: dict[str, Shape] = {}
     ids: set[str] = set()
     maps: dict[tuple[str, Names], _Maps] = {}
-    todo = [(reference, reference.id) for reference in client.collections()]
+    todo: dict[str, list[firestore.CollectionReference]] = {}
+    for reference in client.collections():
+        todo[f"{reference.id}/{{{_variable(reference.id, reference.id)}}}"] = [reference]
+    paths = 0
     for _ in range(DEPTH):
-        sampled: dict[str, list[firestore.DocumentSnapshot]] = {}
-        references: dict[str, list[firestore.DocumentReference]] = {}
-        for reference, head in todo:
-            path = f"{head}/{{{_variable(reference.id, head)}}}"
-            documents = sampled.setdefault(path, [])
-            left = max(0, size - len(documents))
-            found = list(reference.limit(left).stream()) if left else []
-            known = {document.id: document.reference for document in found}
-            for missing in itertools.islice(reference.list_documents(page_size=size), size):
-                known.setdefault(missing.id, missing)
-            documents += found
-            references.setdefault(path, []).extend(known.values())
-        todo = []
-        for path, documents in sampled.items():
+        below: dict[str, list[firestore.CollectionReference]] = {}
+        for path, references in todo.items():
+            if paths == MOST_PATHS:
+                made.left += len(references)
+                continue
+            paths += 1
+            documents, names = _read(references, size, made)
             fixed = _fixed_ids([(d.id, set(d.to_dict() or {})) for d in documents]) if path.count("/") > 1 else set()
             if not documents:
                 shapes[path] = Shape(path)
             for document in documents:
                 at = _at(path, document.id, fixed)
                 ids.add(document.id)
-                add(shapes.setdefault(at, Shape(at)), document.id, document.to_dict() or {}, maps)
-            todo += [
-                (inner, f"{_at(path, r.id, fixed)}/{inner.id}") for r in references[path] for inner in r.collections()
-            ]
-    for (path, names), seen in maps.items():
-        _open_map(shapes[path], names, seen, ids)
-    return list(shapes.values())
+                way = tuple(document.reference.path.split("/")[1::2])
+                add(shapes.setdefault(at, Shape(at)), way, document.to_dict() or {}, maps)
+            for name in names:
+                made.reads += 1
+                for inner in name.collections():
+                    head = f"{_at(path, name.id, fixed)}/{inner.id}"
+                    below.setdefault(f"{head}/{{{_variable(inner.id, head)}}}", []).append(inner)
+        todo = below
+    made.left += sum(map(len, todo.values()))
+    fixed_ids = {path: shape for path, shape in shapes.items() if shape.fixed}
+    for path, shape in shapes.items():
+        above = ["/".join(path.split("/")[:n]) for n in range(2, path.count("/") + 2, 2)]
+        shape.fixed_ids = {head.rsplit("/", 1)[1]: fixed_ids[head].sampled for head in above if head in fixed_ids}
+    for (path, field_), seen in maps.items():
+        _open_map(shapes[path], field_, seen, ids)
+    made.shapes = list(shapes.values())
+    return made
+
+
+def _read(
+    references: Sequence[firestore.CollectionReference], size: int, made: Sample
+) -> tuple[list[firestore.DocumentSnapshot], list[firestore.DocumentReference]]:
+    """Documents of one path, below as many parents as show all ids of each if these are fixed; and names, which those that don't
+    exist have too."""
+    documents: list[firestore.DocumentSnapshot] = []
+    names: list[firestore.DocumentReference] = []
+    left, share = size, max(_FIXED + 1, -(-size // len(references)))
+    for reference in references:
+        take = min(left, share)
+        if take <= 0:
+            break
+        found = list(reference.limit(take).stream())
+        named = list(itertools.islice(reference.list_documents(page_size=take), take))
+        known = {each.id: each for each in [*(document.reference for document in found), *named]}
+        made.reads += max(1, len(found)) + max(1, len(named))
+        left -= max(1, len(known))
+        documents += found
+        names += known.values()
+    return documents, names
 
 
 _FIXED = 5
@@ -165,8 +209,8 @@ def _is_unplain(value: Any) -> bool:
     return any(_kind(v) in _UNPLAIN or _is_unplain(v) for v in inner)
 
 
-def add(shape: Shape, document_id: str, fields: dict[str, Any], maps: dict[tuple[str, Names], _Maps]) -> None:
-    """Adds the kinds of one document's fields to a shape."""
+def add(shape: Shape, ids: tuple[str, ...], fields: dict[str, Any], maps: dict[tuple[str, Names], _Maps]) -> None:
+    """Adds the kinds of one document's fields to a shape. `ids`: those of its path."""
     for names, value in _add_fields(shape.fields, fields):
         if isinstance(value, list) and any(_kind(inner) == "map" for inner in value):
             _add_within(shape.within.setdefault(names, Within()), value)
@@ -175,10 +219,16 @@ def add(shape: Shape, document_id: str, fields: dict[str, Any], maps: dict[tuple
             entries.keys.append(set(value))
             entries.kinds.update(map(_kind, value.values()))
             _add_within(entries.within, list(value.values()))
-    shape.repeated += document_id in shape.ids
-    shape.ids.add(document_id)
-    shape.texts[document_id] = {names: value for names, value in _flat(fields) if isinstance(value, str)}
-    shape.sampled += 1
+    found = list(_flat(fields))
+    named = {names: id_ for names, value in found if (id_ := _as_id(value)) is not None}
+    shape.documents.append(Told(ids, named, frozenset(names for names, value in found if value is not None)))
+
+
+def _as_id(value: Any) -> str | None:
+    """A value as an id that it could be; None if it can be none."""
+    if isinstance(value, firestore.DocumentReference):
+        return str(value.id)
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
 
 
 def _add_fields(into: dict[Names, Seen], fields: dict[str, Any]) -> list[tuple[Names, Any]]:
@@ -203,14 +253,10 @@ def _add_within(within: Within, entries: list[Any]) -> None:
     """Adds the maps that one document's array or map holds."""
     held = [entry for entry in entries if _kind(entry) == "map"]
     within.others |= len(held) < len(entries)
-    told = [{n: v for n, v in _add_fields(within.fields, entry) if isinstance(v, str | int | float)} for entry in held]
-    apart = (
-        {n for n in set.intersection(*map(set, told)) if len({str(t[n]) for t in told}) == len(told)} if told else set()
-    )
-    if held:
-        within.apart = apart if within.sampled == 0 else within.apart & apart
-    within.sampled += len(held)
-    within.several |= len(held) > 1
+    told: list[Mapping[Names, str]] = [
+        {n: str(v) for n, v in _add_fields(within.fields, entry) if isinstance(v, str | int | float)} for entry in held
+    ]
+    within.entries += [told] if told else []
 
 
 def _flat(fields: dict[str, Any], above: Names = ()) -> Iterator[tuple[Names, Any]]:
@@ -368,10 +414,26 @@ def schemas_of(connection: psycopg.Connection[Any], given: str) -> list[str]:
 def draft(client: firestore.Client, connection: postgres.Connection, schema: str) -> str:
     """The text of a catalog.py. `schema`: one, or several joined by commas. Raises Missing if one has no table."""
     there = [table for name in schemas_of(connection, schema) for table in tables(connection, name)]
-    matches, left = match(sample(client), there)
-    text = render(matches, left, datetime.now(UTC).isoformat(timespec="seconds"))
+    sampled = sample(client)
+    matches, left = match(sampled.shapes, there)
+    text = render(matches, left, datetime.now(UTC).isoformat(timespec="seconds")) + _told_of(sampled)
     catalog = load(text)
     return with_faults(text, target_faults(connection, catalog, list(catalog), writes=False))
+
+
+def _told_of(sampled: Sample) -> str:
+    """What was read, and what wasn't, as comments."""
+    lines = [
+        comment(f"Read: {sampled.reads} documents, names and lists of collections; a path takes {4 * SAMPLE} at most.")
+    ]
+    if sampled.left:
+        lines.append(
+            comment(
+                f"TODO {sampled.left} collections were not looked at: more than {MOST_PATHS} paths, or more than {DEPTH} collections "
+                "below each other."
+            )
+        )
+    return "\n".join([*lines, ""])
 
 
 def main() -> int:

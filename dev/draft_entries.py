@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dev.draft_reading import TIMES, Candidate, candidates_of, holds_id_of, reading
+from collections.abc import Sequence
+
+from dev.draft_reading import TIMES, Candidate, best_candidates, candidates_of, holds_id_of, reading
 from dev.draft_shapes import LiveColumn, Match, Names, Seen, Within, tells_writing, words
 from dualwrite.model.live import INTEGERS, can_be_key
 
@@ -24,7 +26,7 @@ def from_entry(found: Match, column: LiveColumn, is_key: bool, taken: set[object
     if is_key and kind is not None and "EntryKey" not in taken:
         taken.add("EntryKey")
         return "EntryKey()", "text", "GUESS from the entries' keys"
-    named = key_of_entries(found, column) if is_key else candidates_of(found.told, found.table, column)
+    named = key_of_entries(found, column) if is_key else best_candidates(found.told, found.table, column)
     if named:
         return None
     is_place = {*words(column.name)} - {*words(found.table.bare)} <= _PLACES
@@ -41,7 +43,7 @@ def from_entry(found: Match, column: LiveColumn, is_key: bool, taken: set[object
             "text" if is_key else "integer",
             "GUESS no field looks like it: the element's place, EntryIndex(1) if from 1",
         )
-    if live.kind in TIMES and (column.not_null or tells_writing(column.name)):
+    if live.kind in TIMES and tells_writing(column.name):
         return "CreateTime()", "timestamp", "GUESS of its document"
     if kind is not None and found.maps is None and "EntryValue" not in taken:
         way = reading(Seen({kind}), column, found.entries)
@@ -60,17 +62,28 @@ def key_of_entries(found: Match, column: LiveColumn) -> list[Candidate]:
     named = candidates_of(maps.fields, found.table, column, as_key=True)
     if named or not maps.several or column.live.kind in INTEGERS:
         return named
-    ways = [(0.0, names, reading(maps.fields[names], column, names, refers=True)) for names in sorted(maps.apart)]
+    ways = [
+        (0.0, names, reading(maps.fields[names], column, names, refers=True))
+        for names in sorted(maps.fields)
+        if maps.apart(names)
+    ]
     able = [(value, names, way) for value, names, way in ways if way is not None]
     return able if len(able) == 1 else []
 
 
-def told_of_key(maps: Within, names: Names) -> str:
-    """What the sample says of a field that tells entries apart."""
-    if names not in maps.apart:
-        return "TODO alone it isn't unique within each sampled document, and entries of one key are rejected"
-    return (
-        "unique within each sampled document"
-        if maps.several
-        else "TODO no sampled document has two entries: is it unique?"
-    )
+def names_entries(found: Match, column: LiveColumn) -> bool:
+    """Whether entries have ids of their own, which a column is called like and which no two sampled ones share."""
+    maps = found.maps
+    named = [] if maps is None else candidates_of(maps.fields, found.table, column, as_key=True)
+    return maps is not None and bool(named) and maps.apart(named[0][1], across=True)
+
+
+def told_of_key(maps: Within, fields: Sequence[Names], *, across: bool) -> str:
+    """What the sample says of the fields that tell entries apart. `across`: the key lacks their document's id."""
+    where = "among all sampled entries" if across else "within each sampled document"
+    if not maps.apart(*fields, across=across):
+        told = "alone it isn't" if len(fields) == 1 else "together they aren't"
+        return f"TODO {told} unique {where}, and entries of one key are rejected"
+    if not maps.several and not across:
+        return "TODO no sampled document has two entries: is it unique?"
+    return f"{'' if len(fields) == 1 else 'together '}unique {where}"

@@ -12,15 +12,15 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dev.draft_entries import from_entry, key_of_entries, told_of_key
-from dev.draft_ids import is_the_id
+from dev.draft_entries import from_entry, key_of_entries, names_entries, told_of_key
+from dev.draft_ids import Held, held, sharing
 from dev.draft_reading import (
     COUNTER,
     MOMENTS,
     TIMES,
     Candidate,
     Reading,
-    candidates_of,
+    best_candidates,
     likeness_of,
     reading,
     spelled,
@@ -65,7 +65,8 @@ class Declared:
 
     def text(self, name: str) -> str:
         parts = [repr(name), repr(self.role), self.origin]
-        if self.type != "text" and ">>" not in self.origin and self.origin != "CreateTime()":
+        is_told = ">>" in self.origin and not self.origin.startswith("FirstOf(")
+        if self.type != "text" and not is_told and self.origin != "CreateTime()":
             parts.append(repr(self.type))
         if self.required:
             parts.append("required=True")
@@ -80,7 +81,7 @@ class Declared:
 @dataclass(frozen=True)
 class Guess:
     """One line of a draft: a column's declaration, or None if it is left out; what a person should know. `certain`: the schema
-    says so."""
+    says that it is left out."""
 
     column: LiveColumn
     declared: Declared | None
@@ -89,13 +90,39 @@ class Guess:
 
 
 def key_of(found: Match) -> tuple[str, ...]:
-    """The columns that identify the document: the primary key, unless Postgres generates its value."""
+    """The columns that identify the document: the primary key, unless Postgres generates its value and the documents' ids can't be
+    it; then a unique key, rather one that the ids fill."""
     table = found.table
-    own = {c.name for c in table.columns if c.default is not None or c.identity or c.live.generated}
-    if table.primary and not set(table.primary) & own and (found.entries is None or len(table.primary) > 1):
-        return table.primary
+    own = {c.name for c in table.columns if c.default is not None or c.identity or c.live.generated} | {*table.triggers}
     natural = [u for u in table.unique if not set(u) & own]
-    return natural[0] if natural else table.primary
+    of_ids = [u for u in natural if found.entries is None and any(_may_be_id(found, name) for name in u)]
+    if not natural or (table.primary and _is_written(found, own, bool(of_ids))):
+        return table.primary
+    return (of_ids or natural)[0]
+
+
+def _is_written(found: Match, own: set[str], other: bool) -> bool:
+    """Whether the app seems to write the primary key itself. `other`: whether the ids may be another key, too."""
+    columns = [c for c in found.table.columns if c.name in found.table.primary]
+    if found.entries is not None:
+        return not {*found.table.primary} & own and (len(columns) > 1 or names_entries(found, columns[0]))
+    if not {*found.table.primary} & own:
+        return True
+    return not other and len(columns) == 1 and not columns[0].live.generated and _ids_fit(found, columns[0])
+
+
+def _ids_fit(found: Match, column: LiveColumn) -> bool:
+    """Whether a column can hold all sampled ids."""
+    ids = [id_ for shape in found.shapes for id_ in shape.ids]
+    return bool(ids) and all(is_key(column.live, id_) for id_ in ids)
+
+
+def _may_be_id(found: Match, name: str) -> bool:
+    """Whether a column may hold the documents' ids: no field is called like it, or that is the id."""
+    column = next(c for c in found.table.columns if c.name == name)
+    field_ = held(found, column)
+    there = field_ is None or field_.is_it or not field_.is_named_so
+    return there and found.table.key_to(name) is None and _ids_fit(found, column)
 
 
 def guess_columns(found: Match, by_table: Mapping[str, Match]) -> list[Guess]:
@@ -108,7 +135,56 @@ def guess_columns(found: Match, by_table: Mapping[str, Match]) -> list[Guess]:
         column.name: replace(_guess(found, _as_named(found, column, by_table), by_table, key, taken), column=column)
         for column in first
     }
+    told = {**_told_of_unique(found, guesses, key), **_told_of_key(found, guesses, key)}
+    guesses = {
+        name: replace(g, remark=f"{g.remark}, {told[name]}") if name in told else g for name, g in guesses.items()
+    }
     return [guesses[column.name] for column in columns]
+
+
+def _origins(guesses: Mapping[str, Guess], names: Sequence[str]) -> dict[str, str]:
+    """By column, where its value comes from, not converted; empty if one isn't declared."""
+    found = {c: g.declared.origin.split(" >> ")[0] for c in names if (g := guesses[c]).declared is not None}
+    return found if len(found) == len(names) else {}
+
+
+def _entry_fields(found: Match, origins: Mapping[str, str]) -> dict[str, Names]:
+    """By column, the field of the entry that it comes from."""
+    fields = {} if found.maps is None else found.maps.fields
+    by_text = {f"EntryField({spelled(names)})": names for names in fields}
+    return {column: by_text[origin] for column, origin in origins.items() if origin in by_text}
+
+
+def _told_of_unique(found: Match, guesses: Mapping[str, Guess], key: Sequence[str]) -> dict[str, str]:
+    """What the sample says against a unique index, by column."""
+    table, maps, told = found.table, found.maps, dict[str, str]()
+    for unique in [u for u in (table.primary, *table.unique, *table.partial) if u and set(u) != set(key)]:
+        origins = _origins(guesses, unique)
+        fields = _entry_fields(found, origins)
+        if found.entries is None:
+            twice = sharing(found, list(origins.values()))
+        else:
+            twice = maps.twice(*fields.values(), across=len(fields) == len(unique)) if maps and fields else 0
+        if origins and twice:
+            told[unique[0]] = f"TODO {twice} sampled have another's value, and the column is unique"
+            if len(unique) > 1:
+                told[unique[0]] = (
+                    f"TODO {twice} sampled have another's values in the unique columns {', '.join(unique)}"
+                )
+    return told
+
+
+def _told_of_key(found: Match, guesses: Mapping[str, Guess], key: Sequence[str]) -> dict[str, str]:
+    """What the sample says of the key, by column."""
+    origins, maps = _origins(guesses, key), found.maps
+    if found.entries is None:
+        twice = sharing(found, list(origins.values())) if origins else 0
+        told = f"TODO {twice} sampled documents have the key of another, and one row can't be of two documents"
+        return {key[0]: told} if twice else {}
+    fields = _entry_fields(found, origins)
+    if maps is None or not fields or any(origin.startswith("EntryIndex(") for origin in origins.values()):
+        return {}
+    return dict.fromkeys(fields, told_of_key(maps, list(fields.values()), across=len(origins) == len(fields)))
 
 
 def _held_of(found: Match, column: str, by_table: Mapping[str, Match]) -> tuple[str, str] | None:
@@ -134,8 +210,10 @@ def _guess(
     table, live, is_key_ = found.table, column.live, column.name in key
     if live.generated:
         return Guess(column, None, "left out: Postgres makes it (identity or generated)", certain=True)
-    if column.name in table.primary and not is_key_:
-        return Guess(column, None, f"left to its default, {column.default or 'identity'}", certain=True)
+    if column.name in table.primary and not is_key_ and column.filled:
+        sure = found.entries is not None or not _ids_fit(found, column)
+        told = f"{'' if sure else 'GUESS '}left to its default, {column.default or 'identity'}"
+        return Guess(column, None, told, certain=sure)
     if (is_key_ or table.key_to(column.name)) and not can_be_key(live):
         return Guess(column, None, f"TODO a key of type {live.name} can't be declared")
     by_path = _by_path(found, column, by_table, key, taken)
@@ -143,22 +221,22 @@ def _guess(
         return by_path
     refers = table.key_to(column.name)
     if found.entries is not None:
-        candidates = key_of_entries(found, column) if is_key_ else candidates_of(found.told, table, column)
+        candidates = key_of_entries(found, column) if is_key_ else best_candidates(found.told, table, column)
     else:
-        candidates = candidates_of(found.fields, table, column)
+        candidates = best_candidates(found.fields, table, column)
     candidates = [c for c in candidates if use(c) not in taken]
     if not candidates and refers is not None and found.entries is None:
         candidates = [c for c in _by_target(found, column, by_table) if use(c) not in taken]
     if candidates:
-        alike, names, way = candidates[0]
-        taken.add(use(candidates[0]))
-        return _with_reference(found, _from_field(found, column, names, way, alike, is_key_), by_table)
+        several = [] if is_key_ or refers is not None else _first_of(found, column, candidates)
+        taken.update(map(use, several or candidates[:1]))
+        return _with_reference(found, _from_field(found, column, candidates[0], is_key_, several), by_table)
     if found.entries is not None:
         return _uncovered(found, column)
     if live.kind == "jsonb" and words(column.name) in _DOCUMENTS and not is_key_:
         origin = "WholeDocument() >> plain_json"
         return Guess(column, Declared("compared", origin, "json"), "GUESS from its name: the whole document")
-    if live.kind in TIMES and not is_key_ and (column.not_null or tells_writing(column.name)):
+    if live.kind in TIMES and not is_key_ and tells_writing(column.name):
         created = [c.path for c in check_fields(found.shapes) if c.format is None and tells_creation(c.path)]
         origin = f"Field({created[0]!r}, CreateTime())" if created else "CreateTime()"
         remark = "GUESS no field looks like it: set on insert, never compared"
@@ -179,15 +257,12 @@ def _by_path(
     is_key_ = column.name in key
     role = "key" if is_key_ else "insert_only" if origin == "CreateTime()" else "compared"
     remarks = [remark]
-    if found.entries is None and not remark.endswith("are rejected"):
+    if found.entries is None and not remark.endswith("their documents are rejected"):
         remarks.append(_no_keys(column.live, _ids_at(found, origin, by_table)))
-    twice = sum(s.repeated for s in found.shapes)
-    if twice and origin == "DocumentId()" and key == (column.name,):
-        remarks.append(f"TODO {twice} sampled ids lie below several parents, and one row can't be of two documents")
     remark = ", ".join(filter(None, remarks))
     by_itself = is_key_ and origin.startswith(("DocumentId", "Segment", "EntryKey", "EntryIndex"))
     required = column.not_null and not by_itself
-    return _with_reference(found, Guess(column, Declared(role, origin, type_, required), remark, not remark), by_table)
+    return _with_reference(found, Guess(column, Declared(role, origin, type_, required), remark), by_table)
 
 
 def _ids_at(found: Match, origin: str, by_table: Mapping[str, Match]) -> list[str]:
@@ -212,9 +287,28 @@ def _no_keys(live: LiveType, ids: Sequence[str]) -> str:
     )
 
 
-def _from_field(found: Match, column: LiveColumn, names: Names, way: Reading, alike: float, is_key_: bool) -> Guess:
-    """A column that a field of the document fills, or of the entry."""
-    maps = found.maps
+def _first_of(found: Match, column: LiveColumn, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Fields like a column of which each sampled document has just one, as after one was renamed; empty if one is enough, or if
+    another column is as much like one."""
+    documents = [told.present for shape in found.shapes for told in shape.documents]
+    chosen: list[Candidate] = []
+    if found.entries is not None:
+        return []
+    for alike, names, way in candidates:
+        others = (likeness_of(found.table, c, names) for c in found.table.columns if c.name != column.name)
+        beside = any(names in present and any(n in present for _, n, _ in chosen) for present in documents)
+        typed = not chosen or way.type == chosen[0][2].type
+        if typed and not beside and any(names in p for p in documents) and all(other < alike for other in others):
+            chosen.append((alike, names, way))
+    whole = all(any(names in present for _, names, _ in chosen) for present in documents)
+    return chosen if len(chosen) > 1 and whole else []
+
+
+def _from_field(
+    found: Match, column: LiveColumn, best: Candidate, is_key_: bool, several: Sequence[Candidate] = ()
+) -> Guess:
+    """A column that a field of the document fills, or of the entry. `several`: the first of these that a document has."""
+    maps, (alike, names, way) = found.maps, best
     seen, sampled, word = (
         (found.fields[names], found.sampled, "Field")
         if maps is None
@@ -227,10 +321,14 @@ def _from_field(found: Match, column: LiveColumn, names: Names, way: Reading, al
     kind = seen.kind or " and ".join(sorted(seen.kinds - {"null"}))
     if way.type in ("integer", "numeric") and kind in NUMBERS:
         kind = "number" if kind == "number" else "integer"  # no time here
-    remarks.append(f"{seen.documents} of {sampled} sampled{' entries' if maps is not None else ''}, {kind}")
-    if maps is not None and is_key_:
-        remarks.append(told_of_key(maps, names))
-    origin = f"{word}({spelled(names)})" + (f" >> {way.conversion}" if way.conversion else "")
+    if several:
+        counts = [f"{text_path(n) or str(n)!r} in {found.fields[n].documents}" for _, n, _ in several]
+        remarks = [f"GUESS of several fields, each of {sampled} sampled documents has just one: {', '.join(counts)}"]
+    else:
+        remarks.append(f"{seen.documents} of {sampled} sampled{' entries' if maps is not None else ''}, {kind}")
+    origin = _read_from(word, names, way)
+    if several:
+        origin = f"FirstOf({', '.join(_read_from(word, n, w) for _, n, w in several)})"
     absent = _absent(column, way.type) if not is_key_ and not found.table.key_to(column.name) else None
     role = "key" if is_key_ else "compared"
     if column.name in found.table.triggers and not is_key_:
@@ -239,9 +337,11 @@ def _from_field(found: Match, column: LiveColumn, names: Names, way: Reading, al
     elif way.type in ("integer", "numeric") and COUNTER.search(column.name) and not is_key_:
         role = "derived"
         remarks.append("GUESS a counter, by its name: it may lag")
-    if maps is None and way.type == "timestamp" and not way.conversion and column.not_null and not is_key_:
+    lacking = not several and seen.documents < sampled
+    is_of_writing = way.type == "timestamp" and (tells_writing(column.name) or tells_writing(names[-1]))
+    if maps is None and is_of_writing and not (way.conversion or several or is_key_) and column.not_null:
         origin = f"Field({spelled(names)}, CreateTime())"
-    elif column.not_null and absent is None and seen.documents < sampled:
+    elif column.not_null and absent is None and lacking:
         one = "a document" if maps is None else "an entry"
         remarks.append(f"TODO {one} without it is rejected, because the column is NOT NULL")
     if wrong := _refused_texts(seen, column.live):
@@ -250,6 +350,10 @@ def _from_field(found: Match, column: LiveColumn, names: Names, way: Reading, al
         remarks.append("TODO an absent field doesn't become the column's default")
     required = column.not_null and not (is_key_ and maps is not None)
     return Guess(column, Declared(role, origin, way.type, required, absent), ", ".join(remarks))
+
+
+def _read_from(word: str, names: Names, way: Reading) -> str:
+    return f"{word}({spelled(names)})" + (f" >> {way.conversion}" if way.conversion else "")
 
 
 def _refused_texts(seen: Seen, live: LiveType) -> str:
@@ -337,42 +441,91 @@ def _from_path(
     found: Match, column: LiveColumn, by_table: Mapping[str, Match], key: tuple[str, ...], taken: set[object]
 ) -> tuple[str, str, str] | None:
     """An origin that needs no field: from the document's path, or its entry. Its type, and the remark on it."""
-    shape, live = found.shapes[0], column.live
+    shape, live, is_key_ = found.shapes[0], column.live, column.name in key
     foreign = found.table.key_to(column.name)
     parent = by_table.get(foreign.table) if foreign else None
     if parent is not None:
         segment = _segment(found, parent, nullable=not column.not_null)
-        if segment is not None and segment not in taken:  # a second reference to the same table is a field's
+        # a second reference to the same table is a field's
+        if segment is not None and segment not in taken and (told := _claim(found, column, segment, key)):
             taken.add(segment)
-            return segment, "text", ""
+            return segment, "text", told
     if found.entries is not None:
-        return from_entry(found, column, column.name in key, taken)
+        return from_entry(found, column, is_key_, taken)
     if column.name in found.parts:
         return f"Segment({found.parts[column.name]!r})", "text", "GUESS a part of the id"
-    has_field = bool(candidates_of(found.fields, found.table, column))
     variables = set.intersection(*(set(s.above) for s in found.shapes))
     named = sorted(v for v in variables if words(v) == words(column.name) and column.name.endswith("_id"))
-    above = bool(named) and not has_field and live.kind in TEXT_COLUMNS | {"uuid"}
-    if key == (column.name,) or (column.name in key and column.name.removesuffix("_id") == shape.variables[-1]):
-        if shape.fixed:  # it says nothing of its parent
-            return f"Segment({shape.variables[-1]!r})", "text", "GUESS from the path: the id above"
-        ids = [id_ for s in found.shapes for id_ in s.ids]
-        wrong = sum(not is_key(live, id_) for id_ in ids)
-        if 2 * wrong > len(ids):
-            return None
-        taken.add("DocumentId")
-        told = f"GUESS {wrong} of {len(ids)} sampled ids are no key of this type: their documents are rejected"
-        return "DocumentId()", "text", told if wrong else ""
-    if column.name in key and len(found.shapes) == 1 and "DocumentId" not in taken and not above and not shape.fixed:
-        if not has_field:
+    above = named[0] if named and live.kind in TEXT_COLUMNS | {"uuid"} else None
+    if above is not None:
+        field_ = held(found, column, above)
+        if field_ is not None and not (is_key_ and field_.is_it):
+            above = None
+    if key == (column.name,) and shape.fixed:  # it says nothing of its parent
+        variable = shape.variables[-1]
+        return f"Segment({variable!r})", "text", _beside(held(found, column, variable), "the id above")
+    by_name = key == (column.name,) or (is_key_ and column.name.removesuffix("_id") == shape.variables[-1])
+    alone = is_key_ and len(found.shapes) == 1 and "DocumentId" not in taken and not shape.fixed
+    if by_name or (alone and above is None):
+        told = _document_id(found, column, key, by_name)
+        if told:
             taken.add("DocumentId")
-            return "DocumentId()", "text", "GUESS no field looks like it: the document's id"
-        if is_the_id(found, column):
-            taken.add("DocumentId")
-            return "DocumentId()", "text", "GUESS its field is the document's id in each sampled document"
-    if above:
-        return f"Segment({named[0]!r})", "text", "GUESS from the path, by name: there is no foreign key"
+        return ("DocumentId()", "text", told) if told else None
+    if above is not None:
+        return f"Segment({above!r})", "text", "GUESS from the path, by name: there is no foreign key"
     return None
+
+
+def _document_id(found: Match, column: LiveColumn, key: Sequence[str], by_name: bool) -> str:
+    """The remark on a key that is the document's id; empty if it is a field, which isn't the id and tells documents apart, or if most
+    ids can't be it."""
+    field_ = held(found, column)
+    own = field_ is not None and field_.is_named_so and not field_.is_it
+    if own and field_ is not None and (tuple(key) != (column.name,) or (field_.same == 0 and field_.tells)):
+        return ""
+    ids = [id_ for s in found.shapes for id_ in s.ids]
+    wrong = sum(not is_key(column.live, id_) for id_ in ids)
+    if by_name and 2 * wrong > len(ids):
+        return ""
+    told = _beside(field_, "the document's id")
+    if wrong:
+        told += f", {wrong} of {len(ids)} sampled ids are no key of this type: their documents are rejected"
+    return told
+
+
+def _beside(field_: Held | None, what: str) -> str:
+    """The remark on a column that an id of the path fills, beside the field that looks like it."""
+    if field_ is None:
+        return f"GUESS {what}: no field looks like it"
+    if field_.is_it:
+        return f"GUESS {what}, which {field_.shown} is in each of {field_.same} sampled documents"
+    count = f"{field_.other} of {field_.same + field_.other} sampled"
+    return f"GUESS {what}, TODO {field_.shown} looks like it, and isn't that id in {count}: which of them has the row?"
+
+
+def _claim(found: Match, column: LiveColumn, segment: str, key: Sequence[str]) -> str:
+    """The remark on a column that takes an id of its path, as a reference to the document there; empty if another column, or a field
+    of its own, is likelier."""
+    foreign = found.table.key_to(column.name)
+    assert foreign is not None
+    rivals = [c for c in found.table.columns if (k := found.table.key_to(c.name)) and k.table == foreign.table]
+    variable = segment[9:-2] if segment.startswith("Segment(") else ""
+    fields = {c.name: held(found, c, variable) if variable else None for c in rivals}
+    if found.entries is None and variable:
+        rivals = [c for c in rivals if (f := fields[c.name]) is None or f.is_it or not f.is_named_so]
+    ranked = sorted(rivals, key=lambda c: _rank(c, fields[c.name], variable, key))
+    if not ranked or ranked[0].name != column.name:
+        return ""
+    told = _beside(fields[column.name], "the id above" if found.entries is None else "the document's id")
+    if len(ranked) > 1 and not ((f := fields[column.name]) and f.is_it):
+        others = ", ".join(repr(c.name) for c in ranked[1:])
+        told += f"; TODO it could be {others}, which reference{'s' if len(ranked) == 2 else ''} {foreign.table} too"
+    return told
+
+
+def _rank(column: LiveColumn, field_: Held | None, variable: str, key: Sequence[str]) -> tuple[bool, ...]:
+    is_it = field_ is not None and field_.is_it
+    return not is_it, words(column.name) != words(variable), field_ is not None and not is_it, column.name not in key
 
 
 def _segment(found: Match, parent: Match, *, nullable: bool) -> str | None:

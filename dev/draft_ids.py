@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from dev.draft_reading import candidates_of, holds_id_of
-from dev.draft_shapes import LiveColumn, Match, Shape, words
+from dev.draft_reading import best_candidates, candidates_of, holds_id_of, spelled, text_path
+from dev.draft_shapes import LiveColumn, Match, Names, Shape, Told, words
 from dualwrite.model.live import is_key
 
 _SEPARATORS = ("_", "-", ":", ".", "|", "~", "+", ",", ";", "@", "__", "--", "::")
@@ -36,11 +36,71 @@ def with_parts(found: Match, by_table: Mapping[str, Match], shapes: Sequence[Sha
     return replace(found, shapes=(replace(shape, path=path),), ground=ground, parts=parts)
 
 
-def is_the_id(found: Match, column: LiveColumn) -> bool:
-    """Whether the field that looks like a column holds its document's own id in each sampled document."""
-    candidates = candidates_of(found.fields, found.table, column)
-    documents = [(id_, told) for shape in found.shapes for id_, told in shape.texts.items()]
-    return bool(candidates) and bool(documents) and all(told.get(candidates[0][1]) == id_ for id_, told in documents)
+@dataclass(frozen=True)
+class Held:
+    """A field that looks like a column, beside an id of the path: in how many sampled documents it is that id, and in how many another
+    value. `alike`: how alike the names are. `tells`: each document has it, and no two the same."""
+
+    names: Names
+    alike: float
+    same: int
+    other: int
+    tells: bool
+
+    @property
+    def is_it(self) -> bool:
+        return self.same > 0 and self.other == 0
+
+    @property
+    def is_named_so(self) -> bool:
+        """Whether its name says that it is what the column holds."""
+        return self.alike >= 0.9
+
+    @property
+    def shown(self) -> str:
+        return f"field {text_path(self.names) or str(self.names)!r}"
+
+
+def held(found: Match, column: LiveColumn, variable: str | None = None) -> Held | None:
+    """The field that looks like a column, beside the document's id, or the one at a variable of its path; None if no field looks
+    like it."""
+    candidates = best_candidates(found.fields, found.table, column)
+    if not candidates:
+        return None
+    (alike, names, _), same, there, values = candidates[0], 0, 0, list[str]()
+    for shape in found.shapes:
+        for told in shape.documents:
+            value = told.names.get(names)
+            there += names in told.present
+            same += value is not None and value == _id_at(shape, told, variable)
+            values += [] if value is None else [value]
+    return Held(names, alike, same, there - same, len(values) == len({*values}) == found.sampled)
+
+
+def sharing(found: Match, origins: Sequence[str]) -> int:
+    """How many sampled documents have the values of another, if they come from these origins; 0 if one isn't known."""
+    fields = {f"Field({spelled(names)})": names for names in found.fields}
+    variables = {f"Segment({v!r})": v for s in found.shapes for v in s.variables}
+    if not origins or any(o not in fields and o not in variables and o != "DocumentId()" for o in origins):
+        return 0
+    keys = [
+        tuple(told.names.get(fields[o]) if o in fields else _id_at(shape, told, variables.get(o)) for o in origins)
+        for shape in found.shapes
+        for told in shape.documents
+    ]
+    keys = [values for values in keys if None not in values]
+    return len(keys) - len({*keys})
+
+
+def _id_at(shape: Shape, told: Told, variable: str | None) -> str | None:
+    """The id of a document's path at a variable; None if it isn't known."""
+    if variable is None:
+        return told.ids[-1]
+    parts = shape.path.split("/")[1::2]
+    if f"{{{variable}}}" not in parts:  # a part of an id
+        return None
+    behind = len(parts) - parts.index(f"{{{variable}}}")
+    return told.ids[-behind] if behind <= len(told.ids) else None
 
 
 def _split(ids: set[str]) -> str | None:
@@ -56,12 +116,12 @@ def _in_two(id_: str, separator: str) -> bool:
 
 def _holds(found: Match, column: LiveColumn, split: str, number: int, by_table: Mapping[str, Match]) -> bool:
     """Whether a column holds a part of the ids: its field does in each document, or all such parts are ids of its parent."""
-    texts = found.shapes[0].texts
-    parts = {id_: id_.split(split)[number] for id_ in found.shapes[0].ids}
-    if not all(is_key(column.live, part) for part in parts.values()):
+    documents = found.shapes[0].documents
+    parts = [told.ids[-1].split(split)[number] for told in documents]
+    if not all(is_key(column.live, part) for part in parts):
         return False
     for _, names, _ in candidates_of(found.fields, found.table, column)[:1]:
-        if all(texts.get(id_, {}).get(names) == part for id_, part in parts.items()):
+        if all(told.names.get(names) == part for told, part in zip(documents, parts, strict=True)):
             return True
     foreign = found.table.key_to(column.name)
     parent = by_table.get(foreign.table) if foreign else None
@@ -70,7 +130,7 @@ def _holds(found: Match, column: LiveColumn, split: str, number: int, by_table: 
         if parent is not None
         else [s for m in by_table.values() for s in m.shapes if m.entries is None and holds_id_of(column, s)]
     )
-    return any(set(parts.values()) <= s.ids for s in parents)
+    return any(set(parts) <= s.ids for s in parents)
 
 
 def _variables(columns: Sequence[str], taken: Sequence[str]) -> list[str]:

@@ -50,7 +50,7 @@ def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Ma
         if table not in [m.table for m in found]:
             near = max(((v, m) for v, m in scored if m.table is table), key=lambda s: s[0], default=None)
             told = f"{near[1].shapes[0].path} is nearest, by {near[1].ground}" if near and near[0] >= 0.25 else ""
-            left.append((table, _rows_within(table, shapes) or told))
+            left.append((table, _rows_within(table, shapes) or _called_so(table, shapes) or told))
     paths = {path for path, entries in used if entries is None}
     rest = tuple(shape for shape in shapes if shape.path not in paths)
     taken = [m.table for m in found]
@@ -129,6 +129,19 @@ def _rows_within(table: LiveTable, shapes: Sequence[Shape]) -> str:
             shared = sum(any(likeness(c.name, f) == 1 for f in fields) for c in table.columns)
             if shared >= 2 or likeness(table.bare, f"{shape.id}_{names[-1]}") == 1:
                 return f"the maps in {_called(shape, names)} of {shape.path} look like its rows, by {shared} of their fields{_why_not(maps)}"
+    return ""
+
+
+def _called_so(table: LiveTable, shapes: Sequence[Shape]) -> str:
+    """The map that is called like the table, but whose keys are names of fields rather than entries, as far as sampled."""
+    for shape in shapes:
+        for names, seen in shape.fields.items():
+            alike = max(likeness(table.bare, f"{shape.id}_{names[-1]}"), likeness(table.bare, names[-1])) == 1
+            if alike and seen.kind == "map" and text_path(names) is not None:
+                return (
+                    f"map {'.'.join(names)!r} of {shape.path} is called like it, and has the same keys in all sampled documents: "
+                    f"MapEntries({'.'.join(names)!r}), if each is a row"
+                )
     return ""
 
 

@@ -176,3 +176,18 @@ def candidates_of(
         if way is not None:
             found.append((value, names, way))
     return sorted(found, key=lambda c: (-c[0], len(c[1]), c[1]))
+
+
+def best_candidates(
+    fields: Mapping[Names, Seen], table: LiveTable, column: LiveColumn, *, as_key: bool = False
+) -> list[Candidate]:
+    """As `candidates_of`, without fields that are more like another column, which can take them."""
+
+    def is_of(other: LiveColumn, names: Names, alike: float) -> bool:
+        is_other = other.name != column.name and not other.live.generated
+        if not is_other or likeness_of(table, other, names) <= alike:
+            return False
+        return reading(fields[names], other, names, refers=table.key_to(other.name) is not None) is not None
+
+    found = candidates_of(fields, table, column, as_key=as_key)
+    return [(alike, n, way) for alike, n, way in found if not any(is_of(c, n, alike) for c in table.columns)]

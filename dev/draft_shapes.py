@@ -61,32 +61,63 @@ class Seen:
 
 @dataclass
 class Within:
-    """The maps that an array field holds, or a map field, as a sample shows them. `sampled`: how many there are. `apart`: the fields
-    that tell each from the others of its document, as far as sampled. `several`: whether a document has more than one, so that
-    `apart` says something. `others`: what isn't a map lies beside them."""
+    """The maps that an array field holds, or a map field, as a sample shows them. `entries`: by document, what each says, as a text;
+    nothing of it leaves this process. `others`: what isn't a map lies beside them."""
 
     fields: dict[Names, Seen] = field(default_factory=dict)
-    sampled: int = 0
-    apart: set[Names] = field(default_factory=set)
-    several: bool = False
+    entries: list[list[Mapping[Names, str]]] = field(default_factory=list, repr=False)
     others: bool = False
+
+    @property
+    def sampled(self) -> int:
+        return sum(map(len, self.entries))
+
+    @property
+    def several(self) -> bool:
+        """Whether a document has more than one, so that `apart` says something."""
+        return any(len(held) > 1 for held in self.entries)
+
+    def twice(self, *names: Names, across: bool = False) -> int:
+        """How many have the values of another of their document in these fields; or of any, `across` all documents."""
+        told = [[tuple(entry[n] for n in names) for entry in held if {*names} <= {*entry}] for held in self.entries]
+        told = [[values for held in told for values in held]] if across else told
+        return sum(len(held) - len({*held}) for held in told)
+
+    def apart(self, *names: Names, across: bool = False) -> bool:
+        """Whether these fields tell each from the others, as far as sampled."""
+        return not self.twice(*names, across=across) and all({*names} <= {*e} for held in self.entries for e in held)
+
+
+@dataclass(frozen=True)
+class Told:
+    """One sampled document; nothing of it leaves this process. `ids`: those of its path. `names`: its texts, whole numbers and the
+    ids of its references, by field, as an id is written. `present`: the fields that have a value."""
+
+    ids: tuple[str, ...]
+    names: Mapping[Names, str]
+    present: frozenset[Names]
 
 
 @dataclass
 class Shape:
     """One collection as a sample shows it. `path` is a template. `open_maps`: map fields whose keys differ between documents,
-    with the kind of their values. `within`: the maps in an array field, or in an open map. `ids`: those of its sampled documents.
-    `texts`: by id the texts of a document's fields, to be held against ids; none of them leaves this process. `repeated`: how many
-    sampled ids are those of documents below other parents too."""
+    with the kind of their values. `within`: the maps in an array field, or in an open map. `documents`: the sampled ones. `fixed_ids`:
+    ids in its path that seem to be the same below each parent, with how many sampled parents have them."""
 
     path: str
     fields: dict[Names, Seen] = field(default_factory=dict)
     open_maps: dict[Names, str] = field(default_factory=dict)
     within: dict[Names, Within] = field(default_factory=dict)
-    ids: set[str] = field(default_factory=set, repr=False)
-    texts: dict[str, dict[Names, str]] = field(default_factory=dict, repr=False)
-    repeated: int = 0
-    sampled: int = 0
+    documents: list[Told] = field(default_factory=list, repr=False)
+    fixed_ids: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def sampled(self) -> int:
+        return len(self.documents)
+
+    @property
+    def ids(self) -> set[str]:
+        return {told.ids[-1] for told in self.documents}
 
     @property
     def id(self) -> str:

@@ -152,11 +152,11 @@ def _made(name: str, declared: Declared) -> Column:
 
 
 def _prove_columns(part: Part) -> None:
-    """Keeps the columns that a collection accepts; without its key there is none."""
-    key, guessed = key_of(part.found), list(part.guesses)
-    _prove_key(part, key)
-    ordered = sorted(part.guesses, key=lambda g: g.column.name not in key)
-    for guess in ordered:
+    """Keeps the columns that a collection accepts. Without its key nothing can be proved of the others: they stand as guessed."""
+    part.refused = _prove_key(part, key_of(part.found))
+    if part.refused:
+        return
+    for guess in part.guesses:
         name = guess.column.name
         if guess.declared is None or name in part.columns:
             continue
@@ -175,54 +175,70 @@ def _prove_columns(part: Part) -> None:
             break
         else:
             part.leave_out(name, reason)
-    lacking = [name for name in key if name not in part.columns]
-    if lacking or not key:
-        part.refused = f"its key column {lacking[0]!r} isn't known" if lacking else "the table has no unique key"
-        # Without a key nothing can be proved of the others: they stand as they were guessed.
-        part.guesses = [
-            old if old.column.name not in lacking else new for old, new in zip(guessed, part.guesses, strict=True)
-        ]
 
 
-def _prove_key(part: Part, key: Sequence[str]) -> None:
-    """A column of the key may make no collection without the others: one names the document, one the entry or the parent."""
-    declared = {g.column.name: g.declared for g in part.guesses if g.column.name in key and g.declared is not None}
-    try:
-        made = {name: _made(name, told) for name, told in declared.items()}
-        part.collection(made)
-    except CatalogError:
-        return  # then each is refused by itself, with its reason
-    part.columns.update(made)
+def _prove_key(part: Part, key: Sequence[str]) -> str:
+    """Keeps the columns of the key if they tell documents apart, alone or with the columns that hold ids of the path, as rows of
+    entries need them. Returns why they can't; empty if they can."""
+    declared = {g.column.name: g.declared for g in part.guesses if g.declared is not None}
+    if not key:
+        return "the table has no unique key"
+    if lacking := [name for name in key if name not in declared]:
+        return f"its key column {lacking[0]!r} isn't known"
+    ids = [name for name, told in declared.items() if told.origin.startswith(("DocumentId()", "Segment("))]
+    reason = ""
+    for names in dict.fromkeys([tuple(key), tuple(dict.fromkeys([*key, *ids]))]):
+        try:
+            made = {name: _made(name, declared[name]) for name in names}
+            part.collection(made)
+        except CatalogError as error:
+            reason = _of_a_draft(error).rstrip(".")
+        else:
+            part.columns.update(made)
+            return ""
+    return reason
 
 
 def _prove_references(parts: Sequence[Part]) -> None:
-    """Adds one reference after another, those of keys first, as long as the whole is a catalog."""
+    """Adds one reference after another, those of keys first, as long as the whole is a catalog. If that refuses a collection, the
+    others do without it: from the beginning."""
+    before = [(part, dict(part.columns), list(part.guesses)) for part in parts]
+    while not _references_hold(parts):
+        for part, columns, guesses in before:
+            part.columns, part.guesses = dict(columns), list(guesses)
+
+
+def _references_hold(parts: Sequence[Part]) -> bool:
+    """False once a collection is refused, because a column of its key holds what only its parent's row tells."""
     there = {part.found.table.name: part for part in parts if not part.refused}
     todo = [
         (part, g) for part in there.values() for g in part.guesses if g.declared is not None and g.declared.to_table
     ]
     for part, guess in sorted(todo, key=lambda t: t[0].columns[t[1].column.name].role != "key"):
         assert guess.declared is not None
-        name, parent = guess.column.name, there.get(str(guess.declared.to_table))
+        name, parent, holds = guess.column.name, there.get(str(guess.declared.to_table)), guess.declared.holds
+        before, reason = part.columns[name], ""
         if parent is None:
-            reason = f"TODO it references {guess.declared.to_table}, which isn't declared here"
-            _without_reference(part, guess, reason)
-            continue
-        before = part.columns[name]
-        try:
-            holds = guess.declared.holds
-            part.columns[name] = replace(before, references=Parent(parent.name, holds) if holds else parent.name)
-            Catalog(tuple(p.collection(p.columns) for p in there.values()))
-        except CatalogError as error:
-            part.columns[name] = before
-            if before.role == "key":
-                _without_reference(part, guess, f"TODO references={parent.name!r} is refused: {_of_a_draft(error)}")
-            else:
-                own = "a reference to its own table can't be declared" if parent is part else ""
-                part.leave_out(name, own or _of_a_draft(error))
+            reason = f"it references {guess.declared.to_table}, which isn't declared here"
         else:
-            kept = replace(guess, declared=replace(guess.declared, references=parent.name))
-            part.guesses = [kept if g is guess else g for g in part.guesses]
+            try:
+                part.columns[name] = replace(before, references=Parent(parent.name, holds) if holds else parent.name)
+                Catalog(tuple(p.collection(p.columns) for p in there.values()))
+            except CatalogError as error:
+                part.columns[name] = before
+                reason = f"references={parent.name!r} is refused: {_of_a_draft(error)}"
+            else:
+                kept = replace(guess, declared=replace(guess.declared, references=parent.name))
+                part.guesses = [kept if g is guess else g for g in part.guesses]
+                continue
+        if holds and before.role == "key":
+            part.refused = f"key {name!r} is {holds!r} of its parent's row, and {reason.rstrip('.')}"
+            return False
+        if before.role == "key" or (parent is None and not holds):
+            _without_reference(part, guess, f"TODO {reason}")
+        else:
+            part.leave_out(name, reason)
+    return True
 
 
 def _without_reference(part: Part, guess: Guess, reason: str) -> None:
@@ -242,7 +258,8 @@ def _prove_options(part: Part) -> None:
         if g.column.name in part.columns and g.column.live.kind == "timestamptz" and tells_writing(g.column.name)
     ]
     table = found.table
-    unique = [u for u in (*table.unique, *table.partial) if set(u) != set(key) and set(u) <= set(part.columns)]
+    unique = [u for u in (table.primary, *table.unique, *table.partial) if u and set(u) != set(key)]
+    unique = [u for u in unique if set(u) <= set(part.columns)]
     told = "GUESS from its fields' names and types"
     if any(c.format is not None for c in checks):
         told += ", and how all sampled times are written"
@@ -317,11 +334,16 @@ def _said(name: str) -> str:
 
 
 def _names(matches: Sequence[Match]) -> dict[str, str]:
-    """The name of each table's collection: its own, with its schema if another has it too."""
+    """The name of each table's collection: its own, with its schema if another has it too, and a number if that is another's."""
     bare = [m.table.bare for m in matches]
-    return {
-        m.table.name: m.table.bare if bare.count(m.table.bare) == 1 else m.table.name.replace(".", "_") for m in matches
-    }
+    found = {m.table.name: m.table.bare for m in matches if bare.count(m.table.bare) == 1}
+    for match_ in matches:
+        table = match_.table
+        if table.name not in found:
+            name = table.name.replace(".", "_")
+            several = itertools.chain([name], (f"{name}_{n}" for n in itertools.count(2)))
+            found[table.name] = next(n for n in several if n not in found.values())
+    return found
 
 
 def _variables(matches: Sequence[Match]) -> dict[str, str]:
@@ -342,14 +364,20 @@ def _entries(found: Match) -> str:
     return f"{kind}({spelled(found.entries)})"
 
 
+def _fixed(shape: Shape) -> str:
+    """The remark on ids in a path: they are content, unless they are the same below each parent."""
+    return "".join(f"; GUESS the id {id_!r} is fixed: below {n} sampled parents" for id_, n in shape.fixed_ids.items())
+
+
 def _collection(part: Part) -> list[str]:
     found = part.found
     paths = ", ".join(repr(shape.path) for shape in found.shapes)
+    fixed = "".join(map(_fixed, found.shapes))
     lines = [
         f"{part.variable} = Collection(",
         f"    name={part.name!r},",
         f"    table={found.table.name!r},",
-        f"    paths=({paths},),  # {_line(f'GUESS from {found.ground}, {found.sampled} sampled')}",
+        f"    paths=({paths},),  # {_line(f'GUESS from {found.ground}, {found.sampled} sampled{fixed}')}",
     ]
     if found.entries is not None:
         lines.append(f"    entries={_entries(found)},  # GUESS from {found.ground}")
@@ -389,7 +417,7 @@ def _shape_left(shape: Shape, shared: Match | None, parts: Mapping[str, Part]) -
         return _share(shape, shared, parts[shared.table.name])
     inside = [_said(".".join(p.found.entries)) for p in parts.values() if p.found.entries and shape in p.found.shapes]
     own = f" itself: rows come from its {', '.join(inside)}" if inside else ""
-    return comment(f"No table looks like {_said(shape.path)} ({shape.sampled} sampled){own}.")
+    return comment(f"No table looks like {_said(shape.path)} ({shape.sampled} sampled{_fixed(shape)}){own}.")
 
 
 _TELLS_APART = TEXTS | {"bool"}
@@ -399,7 +427,7 @@ def _share(shape: Shape, found: Match, part: Part) -> str:
     """What to say of a collection whose rows seem to be in a table that another one fills."""
     free = [g.column for g in part.guesses if g.declared is None and g.column.live.kind in _TELLS_APART]
     free = [c for c in free if not c.live.generated and c.name not in found.table.triggers]
-    told = f"{_said(shape.path)} ({shape.sampled} sampled) looks like rows of {_said(found.table.name)} too, by {found.ground}. "
+    told = f"{_said(shape.path)} ({shape.sampled} sampled{_fixed(shape)}) looks like rows of {_said(found.table.name)} too, by {found.ground}. "
     if not free:
         told += "Two collections share a table by a column that tells their rows apart, and none is left: add one, and give each rows=."
     else:
@@ -409,8 +437,8 @@ def _share(shape: Shape, found: Match, part: Part) -> str:
 
 
 def _summary(parts: Sequence[Part], left: Left) -> list[str]:
-    """What is certain, guessed and not covered, a line for each collection."""
-    rows = [("collection", "table", "certain", "guessed", "not covered")]
+    """How many columns are left to Postgres, guessed and not covered, a line for each collection."""
+    rows = [("collection", "table", "left out", "guessed", "not covered")]
     for part in parts:
         more = f" and {len(part.found.shapes) - 1} more" if len(part.found.shapes) > 1 else ""
         paths = _said(part.found.shapes[0].path) + more

@@ -9,8 +9,8 @@ import sys
 import psycopg
 import pytest
 
-from dev import airflow_home, seed
-from dev.draft_catalog import draft, set_by
+from dev import airflow_home, draft_catalog, seed
+from dev.draft_catalog import draft, sample, set_by
 from dev.draft_shapes import likeness, words
 from dev.draft_text import load
 from dev.processes import Missing
@@ -21,6 +21,7 @@ from dualwrite.runs import backfill
 from tests import world2
 from tests.draft_worlds import WORLDS
 from tests.support import gap_run, nonzero, one, reconciled
+from tests.unit.test_draft_names import unmarked
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_another_apps_draft_imports_and_names_what_it_lacks(firestore, empty_dsn
         connection.execute(world.schema)
     for path, fields in world.documents(firestore).items():
         firestore.document(path).set(fields)
-    text = _draft(firestore, empty_dsn, "public")
+    text = _draft(firestore, empty_dsn, world.schemas)
     (tmp_path / "draft.py").write_text(text)
     environment = {**os.environ, "PYTHONPATH": str(airflow_home.ROOT / "dags")}
     subprocess.run([sys.executable, str(tmp_path / "draft.py")], check=True, env=environment, timeout=60)
@@ -166,9 +167,38 @@ def test_another_apps_draft_imports_and_names_what_it_lacks(firestore, empty_dsn
     for told in world.comments:
         assert told in text, f"{told}\n{text}"
     assert "Secret" not in text
+    assert unmarked(text) == []
     with psycopg.connect(empty_dsn) as connection:
         faults = target_faults(connection, catalog, list(catalog), writes=False)
     assert all(f"# - {fault}" in text for fault in faults)
+
+
+@pytest.mark.parametrize("world", WORLDS[2:], ids=lambda world: world.name)
+def test_what_a_draft_declares_of_another_app_is_written_and_verified(firestore, emulator, empty_dsn, world):
+    """A guess that is wrong is seen here: rows that can't be written, or documents that are rejected."""
+    with psycopg.connect(empty_dsn) as connection:
+        connection.execute(world.schema)
+        for file in sorted((airflow_home.ROOT / "sql/migrations").glob("*.sql")):
+            connection.execute(file.read_text())
+    for path, fields in world.documents(firestore).items():
+        firestore.document(path).set(fields)
+    catalog = load(_draft(firestore, empty_dsn, world.schemas))
+    everything = {
+        "catalog": catalog,
+        "collections": list(catalog.names),
+        "since": world2.EXPORTED.isoformat(),
+        "scope": "all",
+    }
+    with gap_run(firestore.project, emulator, empty_dsn, **everything) as run:
+        backfill.preflight(run, by="a test")
+        for name in run.params.names:
+            backfill.examine(run, name, dry=False)
+        checked = {name: backfill.verify(run, name, counts_only=False) for name in run.params.names}
+    assert {name: nonzero(c["counts"]) for name, c in checked.items()} == {
+        name: {"matching": c["examined"]} for name, c in checked.items()
+    }
+    assert all(c["examined"] >= 4 for c in checked.values())
+    assert not {c.table for c in catalog} & world.refused
 
 
 def test_what_a_trigger_sets_is_read_from_its_function():
@@ -221,3 +251,38 @@ def test_a_draft_takes_several_schemas_and_keeps_what_it_knows(firestore, empty_
     assert "#         Column('handle', 'compared', Field('handle'), required=True)" in text
     with pytest.raises(Missing, match=r"SCHEMA names 'chatt'. Those with tables are billing, chat"):
         _draft(firestore, empty_dsn, "chat,chatt")
+
+
+def test_what_sampling_reads_is_bounded_for_each_path_however_deep_it_lies(firestore):
+    """Names of 50 documents below each of 50, below each of 50, were read."""
+    batch = firestore.batch()
+    for a in range(8):
+        for b in range(8):
+            for c in range(4):
+                batch.set(firestore.document(f"a/{a}/b/{b}/c/{c}"), {"x": 1})  # neither a nor b exists
+    batch.commit()
+    found = sample(firestore, 7)
+    assert {s.path: s.sampled for s in found.shapes} == {"a/{a}": 0, "a/{a}/b/{b}": 0, "a/{a}/b/{b}/c/{c}": 7}
+    assert found.reads <= 1 + 3 * 4 * 7
+    assert found.left == 0
+
+
+def test_a_sample_shows_what_lies_below_several_parents(firestore):
+    """The first parent's documents were all that was sampled of a path."""
+    for parent in "abc":
+        for n in range(20):
+            firestore.document(f"rooms/{parent}/messages/{parent}{n}").set({"x": 1})
+    [_, messages] = sample(firestore, 30).shapes
+    assert {told.ids[0] for told in messages.documents} == {"a", "b", "c"}
+    assert messages.sampled == 30
+
+
+def test_collections_that_are_called_by_ids_are_not_all_looked_at(firestore, empty_dsn, monkeypatch):
+    monkeypatch.setattr(draft_catalog, "MOST_PATHS", 5)
+    with psycopg.connect(empty_dsn) as connection:
+        connection.execute("CREATE TABLE inbox (id text PRIMARY KEY)")
+    for n in range(9):
+        firestore.document(f"inbox/u{n}/from{n}/m").set({"x": 1})
+    text = _draft(firestore, empty_dsn, "public")
+    assert "# TODO 5 collections were not looked at: more than 5 paths" in text
+    assert "documents, names and lists of collections; a path takes 200 at most." in text
