@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from dualwrite import postgres
-from dualwrite.engine.compare_and_set import Protocol
+from dualwrite.engine.compare_and_set import WritingProtocol
 from dualwrite.model.errors import TargetError
 from tests import faults
 from tests.faults import COLLECTIONS, Broken
@@ -61,14 +61,14 @@ def test_a_failover_between_the_looks_is_told(broken, right):
 def test_a_failover_before_a_confirmation_is_told(broken, monkeypatch):
     """A journal row that is gone can't be confirmed: its write is gone too, and its number may be another write's by now."""
     with _failover(broken) as (dsn, fail_over):
-        real = Protocol.confirm_later
+        real = WritingProtocol.confirm_later
 
         def later(self, rows, journal_ids, late=()):
             real(self, rows, journal_ids, late)
             if rows:
                 fail_over()
 
-        monkeypatch.setattr(Protocol, "confirm_later", later)
+        monkeypatch.setattr(WritingProtocol, "confirm_later", later)
         with pytest.raises(TargetError, match="The target lost [1-4] writes that this run had committed"):
             broken.run("backfill", dsn)
 

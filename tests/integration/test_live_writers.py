@@ -178,8 +178,10 @@ def test_a_journal_left_unconfirmed_is_finished_by_the_next_run(base, emulator, 
     """Killed after the commit and before the confirmation; meanwhile one document was deleted and one edited."""
     with gap_run(base.project, emulator, target_dsn, collections=["posts"], run_id="killed") as run:
         examine_all(run, dry=False, names=["boards", "users"])
-        monkeypatch.setattr("dualwrite.engine.compare_and_set.Protocol.collect_confirmations", lambda self, wait: None)
-        monkeypatch.setattr("dualwrite.engine.compare_and_set.Protocol.finish_journal", lambda self: 0)
+        monkeypatch.setattr(
+            "dualwrite.engine.compare_and_set.WritingProtocol.collect_confirmations", lambda self, wait: None
+        )
+        monkeypatch.setattr("dualwrite.engine.compare_and_set.WritingProtocol.finish_journal", lambda self: 0)
         backfill.examine(run, "posts", dry=False)
     monkeypatch.undo()
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 5

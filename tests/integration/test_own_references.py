@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from dualwrite.engine.compare_and_set import Protocol
+from dualwrite.engine.compare_and_set import WritingProtocol
 from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, Field, Parent, Segment
 from dualwrite.model.errors import CatalogError, PreflightError
 from dualwrite.runs import backfill
@@ -158,7 +158,7 @@ def test_a_run_that_died_before_it_filled_in_is_finished(firestore, emulator, ta
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Protocol, "finish_late", dies)
+        patched.setattr(WritingProtocol, "finish_late", dies)
         with pytest.raises(KeyboardInterrupt):
             apply(firestore.project, emulator, target_dsn, **given)
     assert one(target_dsn, PARENTS[held]) == {"c000": None}

@@ -1,4 +1,4 @@
-"""The writing protocol's own code, in every interleaving: `Protocol`, `Judge` and `Deletes` over a model of both sides.
+"""The writing protocol's own code, in every interleaving: `WritingProtocol`, `Judge` and `Deletes` over a model of both sides.
 
 What SQL does there (comparing, conditional writes, the journal) is modelled statement by statement in world.py; what is
 decided, in which order both sides are read, what is written and what is confirmed, is decided by the product's code.
@@ -16,7 +16,7 @@ import pytest
 
 from dualwrite.catalog import CATALOG
 from dualwrite.engine.classify import ParentState
-from dualwrite.engine.compare_and_set import Protocol
+from dualwrite.engine.compare_and_set import WritingProtocol
 from dualwrite.engine.job import Job
 from dualwrite.engine.parents import Parents
 from dualwrite.engine.units import Policy, unit_of
@@ -134,9 +134,9 @@ def modelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 
-def _protocol(ask: Ask, may_delete: bool, source: type = ModelSource) -> Protocol:
+def _protocol(ask: Ask, may_delete: bool, source: type = ModelSource) -> WritingProtocol:
     job = Job(source(ask), ModelTarget(ask), CATALOG, BLOCKS, "run", CollectionReport("blocks", "gap"))
-    return Protocol(job, Policy(delete=may_delete), Present(job))
+    return WritingProtocol(job, Policy(delete=may_delete), Present(job))
 
 
 def explored(*, delete: bool, operations: int, source: type = ModelSource) -> Explored:
@@ -147,7 +147,7 @@ def explored(*, delete: bool, operations: int, source: type = ModelSource) -> Ex
         lambda ask: _protocol(ask, delete, source).finish_journal(),
         kills=1,
         unfinished=World.unfinished,
-        # What came back is restored without deletes (Protocol.run): should a client then delete the document and lose the
+        # What came back is restored without deletes (WritingProtocol.run): should a client then delete the document and lose the
         # row's delete, its own row is told as extra, and left to the next run.
         judge=lambda world: world.wrong(may_delete=False),
     )

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from dualwrite.catalog import CATALOG
-from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, Protocol, _batches, _takes_proof, _untold
+from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, WritingProtocol, _batches, _takes_proof, _untold
 from dualwrite.engine.deletes import Deletes
 from dualwrite.engine.job import Job
 from dualwrite.engine.judge import ATTEMPTS, Judged, wait_or_raise
@@ -86,7 +86,7 @@ def slept(monkeypatch) -> list[float]:
 
 
 @pytest.fixture
-def posts() -> Iterator[Protocol]:
+def posts() -> Iterator[WritingProtocol]:
     """The protocol for posts that reaches neither database."""
 
     def nowhere() -> Connection:
@@ -100,9 +100,9 @@ def posts() -> Iterator[Protocol]:
         yield protocol
 
 
-def _protocol(source: Source, target: Target) -> Protocol:
+def _protocol(source: Source, target: Target) -> WritingProtocol:
     job = Job(source, target, CATALOG, CATALOG["posts"], "run", CollectionReport("posts", "gap"))
-    return Protocol(job, Policy(), Parents(job))
+    return WritingProtocol(job, Policy(), Parents(job))
 
 
 def test_what_no_retry_helps_is_raised_at_once(slept):

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 from dualwrite.engine.classify import duplicate, is_insertable, still_to_write
-from dualwrite.engine.compare_and_set import Protocol
+from dualwrite.engine.compare_and_set import WritingProtocol
 from dualwrite.engine.job import Job
 from dualwrite.engine.looks import Look
 from dualwrite.engine.page import Page
@@ -82,7 +82,7 @@ class Examiner:
         self.job = job
         self.look = look
         self.parents = Parents(job, trusted)
-        self.protocol = Protocol(job, policy, self.parents)
+        self.protocol = WritingProtocol(job, policy, self.parents)
         self._policy = policy
         self._rows_at_once = _ROWS_AT_FIRST
 

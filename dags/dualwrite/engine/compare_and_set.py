@@ -55,7 +55,7 @@ class _Round:
     """The constraints that refused keys, by label."""
 
 
-class Protocol:
+class WritingProtocol:
     """Runs the protocol for one collection. `policy.delete` also limits what happens to rows that are brought into line
     afterwards."""
 
@@ -391,7 +391,7 @@ class _ParentProtocols:
         self._policy = policy
         self._parents = parents
         self._top = top or self
-        self._protocols: dict[str, Protocol] = {}
+        self._protocols: dict[str, WritingProtocol] = {}
 
     def close(self) -> None:
         for protocol in self._protocols.values():
@@ -408,7 +408,7 @@ class _ParentProtocols:
     def states(self, name: str, rows: Sequence[Row]) -> dict[str, ParentState]:
         """The states of required documents, by path, from their own rows, which are inserted if the run inserts."""
         if name not in self._protocols:
-            self._protocols[name] = Protocol(self._job.of(name), self._policy, self._parents, self)
+            self._protocols[name] = WritingProtocol(self._job.of(name), self._policy, self._parents, self)
         protocol = self._protocols[name]
         judged = protocol.judge(protocol.page(rows), self._policy)
         inserted = [rows[n] for n in judged.journal]

@@ -23,7 +23,7 @@ from dualwrite.postgres.target import Deleted
 
 
 class Deletes:
-    """The deletes of one run of the protocol, over all its batches. `own_inserts`: see Protocol.run."""
+    """The deletes of one run of the protocol, over all its batches. `own_inserts`: see WritingProtocol.run."""
 
     def __init__(
         self, job: Job, whereabouts: Whereabouts, units: Sequence[Unit], policy: Policy, own_inserts: frozenset[str]

@@ -1,7 +1,7 @@
 """Judges mapped documents against rows: one verdict for each, and, in the same transaction, the writes it calls for.
 
 Facts that the target doesn't have (required documents, the owner of a row) are read from the source between two
-transactions, never inside one (Protocol.judge). Then the page is compared again, until nothing is unknown.
+transactions, never inside one (WritingProtocol.judge). Then the page is compared again, until nothing is unknown.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Judge:
         return judged
 
     def release(self, unit: Unit) -> None:
-        """See Protocol.release."""
+        """See WritingProtocol.release."""
         self._claims.release(unit)
 
     # --- documents that are gone, and may be null -------------------------------------------------------------------------
