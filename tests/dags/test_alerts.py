@@ -137,7 +137,7 @@ def attempt(try_number, error):
     context = {"dag": SimpleNamespace(dag_id="backfill_gap"), "run_id": "r1",
                "ti": SimpleNamespace(try_number=try_number, max_tries=2, xcom_push=lambda **_: None)}
     try:
-        with edge.clearly_run(context):
+        with edge.errors_of_run(context):
             raise error
     except Exception as failed:
         sentry_sdk.capture_exception(failed)
@@ -178,7 +178,7 @@ def attempt(try_number, error):
     instance = SimpleNamespace(try_number=try_number, max_tries=2, xcom_push=lambda key, value: pushed.update({key: value}))
     context = {"dag": SimpleNamespace(dag_id="reconcile_dual_writes"), "run_id": "r1", "ti": instance}
     try:
-        with edge.told_in_full(context), edge.clearly_run(context):
+        with edge.told_in_full(context), edge.errors_of_run(context):
             raise error
     except BaseException as failed:
         print("ENDED", type(failed).__name__, failed, pushed.get("return_value", {}).get("verdict"))

@@ -35,9 +35,9 @@ except Exception as error:
 SOURCE_SCRIPT = """
 import json
 from dualwrite.edge import connections as edge
-from dualwrite.edge.errors import clearly
+from dualwrite.edge.errors import errors_without_content
 try:
-    with clearly(), edge.source() as source:
+    with errors_without_content(), edge.source() as source:
         print("RESULT", json.dumps({"database": source.wire.database}))
 except Exception as error:
     print("RESULT", json.dumps({"error": f"{type(error).__name__}: {error}"}))
@@ -94,10 +94,10 @@ def firestore_of(edge):
 CONNECTING = """
 import json, os, sys
 from dualwrite.edge import connections as edge
-from dualwrite.edge.errors import clearly
+from dualwrite.edge.errors import errors_without_content
 def attempt(side):
     try:
-        with clearly(), getattr(edge, side)() as opened:
+        with errors_without_content(), getattr(edge, side)() as opened:
             return opened.wire.database if side == "source" else "connected"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
@@ -199,12 +199,12 @@ import json, sys
 from types import SimpleNamespace
 from dualwrite import alerts
 from dualwrite.edge.connections import target
-from dualwrite.edge.errors import clearly_run
+from dualwrite.edge.errors import errors_of_run
 told = {}
 ti = SimpleNamespace(try_number=int(sys.argv[1]), max_tries=2, xcom_push=lambda key, value: told.update({key: value}))
 context = {"dag": SimpleNamespace(dag_id="reconcile_dual_writes"), "run_id": "r", "ti": ti}
 try:
-    with clearly_run(context), target() as opened, opened.transaction():
+    with errors_of_run(context), target() as opened, opened.transaction():
         pass
 except Exception as error:
     print("RESULT", json.dumps({"kind": type(error).__name__, "muted": alerts._state["muted"], **told}))

@@ -23,7 +23,7 @@ from dev import postgres_server as server_module
 from dev import processes
 from dualwrite import postgres
 from dualwrite.dual_write import DualWriter, Outcome
-from dualwrite.edge.errors import cleared, worth_a_retry
+from dualwrite.edge.errors import without_content, worth_a_retry
 from dualwrite.engine import judge
 from dualwrite.model.errors import Defect
 from dualwrite.postgres import session
@@ -92,7 +92,7 @@ def _what_it_says(broken: Broken, kind: str, dsn: str, run_id: str = "run") -> s
     try:
         alerts = _run(broken, kind, dsn, run_id).alerts
     except Exception as error:  # noqa: BLE001 - all that a task may end with
-        clear = cleared(error)
+        clear = without_content(error)
         assert worth_a_retry(clear), clear
         assert not isinstance(clear, Defect), clear
         alerts = [str(clear)]

@@ -40,7 +40,7 @@ _WORTH_A_RETRY = (SourceError, TargetError, IncompleteRead)
 
 
 @contextmanager
-def clearly() -> Iterator[None]:
+def errors_without_content() -> Iterator[None]:
     """Raises an error of ours with its message only, and fails the task at once if a retry can't help.
 
     Other libraries' messages may quote a row ("Failing row contains ..."), so only the class and place of their errors reach
@@ -53,7 +53,7 @@ def clearly() -> Iterator[None]:
     except AirflowException:
         raise
     except Exception as error:  # noqa: BLE001
-        clear = cleared(error)
+        clear = without_content(error)
         if isinstance(clear, DualWriteError):
             alerts.name_code(clear.code)
         failure = clear if worth_a_retry(clear) else AirflowFailException(str(clear))
@@ -61,7 +61,7 @@ def clearly() -> Iterator[None]:
         raise failure from None  # the first error must not go along as this one's context
 
 
-def cleared(error: Exception) -> Exception:
+def without_content(error: Exception) -> Exception:
     """An error of ours, unchanged; for any other, one of ours with its condition or class and its place, without its message."""
     from dualwrite import postgres
 
@@ -169,7 +169,7 @@ def told_in_full(context: Mapping[str, Any]) -> Iterator[None]:
     except AirflowSkipException:
         raise
     except Exception as error:
-        clear = cleared(error)
+        clear = without_content(error)
         if worth_a_retry(clear) and has_tries_left(context):
             raise
         why = f"There is no report: {clear}"
@@ -194,15 +194,15 @@ def _stop(context: Mapping[str, Any], why: str) -> NoReturn:
 
 
 @contextmanager
-def clearly_run(context: Mapping[str, Any]) -> Iterator[None]:
-    """Like `clearly`; also tags Sentry events with the run, and mutes them while a retry may still succeed.
+def errors_of_run(context: Mapping[str, Any]) -> Iterator[None]:
+    """Like `errors_without_content`; also tags Sentry events with the run, and mutes them while a retry may still succeed.
 
     The error that ends the task becomes its XCom `error`, for the report, because people look at the last task.
     """
     alerts.begin(dag_id=str(context["dag"].dag_id), run_id=str(context["run_id"]))
     instance = context["ti"]
     try:
-        with clearly():
+        with errors_without_content():
             yield
     except AirflowTaskTimeout:  # no subclass of Exception, so other handlers don't catch it
         instance.xcom_push(key="error", value="it took longer than its execution_timeout, and was ended")

@@ -14,7 +14,7 @@ from dualwrite import settings
 from dualwrite.catalog import CATALOG
 from dualwrite.edge.connections import source, target
 from dualwrite.edge.contexts import answer, given, page_link, triggered_by
-from dualwrite.edge.errors import clearly, clearly_run, fail, failures, nothing_examined, told_in_full
+from dualwrite.edge.errors import errors_of_run, errors_without_content, fail, failures, nothing_examined, told_in_full
 from dualwrite.model import gap_params
 from dualwrite.model.alert import line
 from dualwrite.model.choices import APPROVE
@@ -41,9 +41,9 @@ def plan_of(context: Mapping[str, Any]) -> GapParams:
 
 @contextmanager
 def gap_run(context: Mapping[str, Any], params: GapParams, unlogged_reads: int = 0) -> Iterator[backfill.Run]:
-    """A run with both sides connected; errors in its body are handled as clearly_run does."""
+    """A run with both sides connected; errors in its body are handled as errors_of_run does."""
     paces = Paces.of(params)
-    with clearly_run(context), source(paces.reads) as firestore, target(paces.rows) as postgres_target:
+    with errors_of_run(context), source(paces.reads) as firestore, target(paces.rows) as postgres_target:
         yield backfill.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), params, unlogged_reads)
 
 
@@ -80,7 +80,7 @@ def _covered(context: Mapping[str, Any]) -> dict[str, CoverageResult]:
 
 def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Leaves the plan as XCom `plan`, and returns the gap's slices: Airflow maps a task over a returned list only."""
-    with clearly_run(context):
+    with errors_of_run(context):
         params = gap_params.parse(given(context), CATALOG, datetime.now(UTC))
     with gap_run(context, params) as run:
         plan = backfill.preflight(run, by=triggered_by(context))
@@ -213,7 +213,7 @@ def _keep_decision_and_forget_looks(context: Mapping[str, Any], params: GapParam
     """Keeps who decided, and deletes the slices' seen keys, if the target can be reached; the report doesn't depend on it. Not
     earlier, because a task `finish` that is killed after its last write is tried again, and needs these keys."""
     try:
-        with clearly(), target() as postgres_target:
+        with errors_without_content(), target() as postgres_target:
             backfill.keep_answer(
                 postgres_target, str(context["run_id"]), approval_of(context, params), answer(context, "decision")
             )

@@ -9,7 +9,7 @@ from typing import Any
 from dualwrite import migrations
 from dualwrite.edge.connections import migrations_connection
 from dualwrite.edge.contexts import given, triggered_by
-from dualwrite.edge.errors import clearly, clearly_run, fail, failures, told_in_full
+from dualwrite.edge.errors import errors_of_run, errors_without_content, fail, failures, told_in_full
 from dualwrite.migrations import MigrationParams, Migrator, Step
 from dualwrite.model.alert import line
 from dualwrite.model.render import as_text, wrapped
@@ -25,7 +25,7 @@ def params_of(context: Mapping[str, Any]) -> MigrationParams:
 
 def plan(context: Mapping[str, Any]) -> list[MigrationStep]:
     """Each file's state, also in the log."""
-    with clearly_run(context), migrations_connection() as connection:
+    with errors_of_run(context), migrations_connection() as connection:
         steps = migrations.make_plan(connection, params_of(context))
     for step in steps:
         log.info("%s: %s%s", step.label, step.state, f", {step.reason}" if step.reason else "")
@@ -34,7 +34,7 @@ def plan(context: Mapping[str, Any]) -> list[MigrationStep]:
 
 def apply(context: Mapping[str, Any]) -> list[MigrationStep]:
     """Executes the pending files, and in mode apply keeps who asked for it."""
-    with clearly_run(context):
+    with errors_of_run(context):
         migrator = Migrator(migrations_connection, params_of(context), context["run_id"])
         steps = migrator.run()
         migrator.set_web_client()
@@ -46,7 +46,7 @@ def apply(context: Mapping[str, Any]) -> list[MigrationStep]:
 
 def verify(context: Mapping[str, Any], steps: list[MigrationStep]) -> list[str]:
     """The differences between the tables and the files' promises; none after a dry run."""
-    with clearly_run(context), migrations_connection() as connection:
+    with errors_of_run(context), migrations_connection() as connection:
         if params_of(context).mode == "dry_run":
             return []
         return migrations.verify(connection, [Step(**step) for step in steps])
@@ -61,7 +61,7 @@ def report(context: Mapping[str, Any]) -> MigrationsReport:
     """The report, in the log and as XCom. Fails if a file was refused or failed, or if the tables differ."""
     pull = context["ti"].xcom_pull
     applied, differences = pull(task_ids="apply"), pull(task_ids="verify")
-    with told_in_full(context), clearly(), migrations_connection() as connection:
+    with told_in_full(context), errors_without_content(), migrations_connection() as connection:
         whole = migrations.build_report(
             connection,
             params_of(context),

@@ -20,13 +20,13 @@ from dualwrite.edge.assets import GREEN, GREEN_IF_COMPARED, PARITY, PARITY_IF_EQ
 from dualwrite.edge.connections import source, source_maker, target, target_connector
 from dualwrite.edge.contexts import given, page_link, triggered_by
 from dualwrite.edge.errors import (
-    cleared,
-    clearly_run,
+    errors_of_run,
     fail,
     failures,
     has_tries_left,
     nothing_examined,
     told_in_full,
+    without_content,
     worth_a_retry,
 )
 from dualwrite.model import links
@@ -131,9 +131,9 @@ def plan_of(context: Mapping[str, Any]) -> Plan:
 
 @contextmanager
 def run_of(context: Mapping[str, Any], plan: Plan) -> Iterator[Run]:
-    """The run of a task, with both sides connected; errors in its body are handled as clearly_run does."""
+    """The run of a task, with both sides connected; errors in its body are handled as errors_of_run does."""
     paces = Paces.of(plan.params)
-    with clearly_run(context), source(paces.reads) as firestore, target(paces.rows) as postgres_target:
+    with errors_of_run(context), source(paces.reads) as firestore, target(paces.rows) as postgres_target:
         yield Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan, dual_write_enabled)
 
 
@@ -153,7 +153,7 @@ def _opener(run_id: str, plan: Plan) -> reconciliation.Opened:
 @contextmanager
 def _finished(context: Mapping[str, Any], plan: Plan) -> Iterator[reconciliation.Finished[R]]:
     """Keeps the reports that this task finishes for its next try, in Airflow's task state store (new in Airflow 3.3; without it
-    a retry begins anew): one call of Airflow's API for each report. A task that succeeds deletes them, so if it is cleared, it
+    a retry begins anew): one call of Airflow's API for each report. A task that succeeds deletes them, so if it is without_content, it
     looks again."""
     store = context.get("task_state_store")
     if store is None:
@@ -172,14 +172,14 @@ def _finished(context: Mapping[str, Any], plan: Plan) -> Iterator[reconciliation
 
 def _result_or_retry(context: Mapping[str, Any], stage: reconciliation.Stage[R]) -> StageResult[R]:
     """A stage as JSON. Raises if a retry may still succeed; the retry repeats only what failed."""
-    errors = {name: cleared(error) for name, error in stage.errors.items()}
+    errors = {name: without_content(error) for name, error in stage.errors.items()}
     text = "; ".join(f"{name}: {error}" for name, error in errors.items())
     again = next((error for error in errors.values() if worth_a_retry(error)), None)
     if again is not None and has_tries_left(context):
         raise type(again)(text, code=again.code) if isinstance(again, DualWriteError) else type(again)(text)
     if errors:
         log.error("%s", text)
-    return reconciliation.stage_json(stage, lambda error: str(cleared(error)))
+    return reconciliation.stage_json(stage, lambda error: str(without_content(error)))
 
 
 # --- the tasks ----------------------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Checks both sides and fixes the plan, which it leaves as XCom `plan`. Returns the slices of large sweeps, because Airflow
     can map a task only over a returned list."""
     push = context["ti"].xcom_push
-    with clearly_run(context), source() as firestore, target() as postgres_target:
+    with errors_of_run(context), source() as firestore, target() as postgres_target:
         plan = reconcile_plan.preflight(
             firestore,
             postgres_target,
@@ -234,7 +234,7 @@ def compare(context: Mapping[str, Any]) -> StageResult[FirstLook]:
     """The first look at every collection. If one fails at the last try, it is reported as not examined."""
     plan = plan_of(context)
     finished: reconciliation.Finished[FirstLook]
-    with clearly_run(context), _finished(context, plan) as finished:
+    with errors_of_run(context), _finished(context, plan) as finished:
         opener = _opener(str(context["run_id"]), plan)
         return _result_or_retry(context, reconciliation.compare(plan, opener, finished, sweeps=_sweeps(context)))
 
@@ -284,7 +284,7 @@ def report(context: Mapping[str, Any]) -> RunReport:
     plan = plan_of(context)
     with (
         told_in_full(context),
-        clearly_run(context),
+        errors_of_run(context),
         target() as postgres_target,
         postgres_target.transaction() as connection,
     ):

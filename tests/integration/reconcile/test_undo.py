@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from dualwrite.edge.errors import cleared, worth_a_retry
+from dualwrite.edge.errors import without_content, worth_a_retry
 from dualwrite.model.errors import ParameterError
 from tests.durable import Kill, watched
 from tests.integration.reconcile.world import edit_that_moves_none, execute, now
@@ -230,7 +230,7 @@ def test_an_undo_that_loses_each_of_its_commits_is_finished(world, emulator, tar
             try:
                 reconciled(world.project, emulator, dsn, undo="r1", max_share=100, run_id="r2")
             except Exception as error:  # noqa: BLE001 - all that a task may end with
-                clear = cleared(error)
+                clear = without_content(error)
                 assert worth_a_retry(clear), clear
         if len(steps.names) < at:
             break
