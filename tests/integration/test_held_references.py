@@ -294,7 +294,7 @@ def test_held_keys_are_paged_and_sliced_by_their_own_values(filled, emulator, ta
         members = target.catalog["members"]
         found = [key for page in target.keys(members) for key in page]
         assert (len(found), set(found)) == (3, wanted)
-        look = seen_keys.Look(target, "members", "a dag", "a run")
+        look = seen_keys.Attempt(target, "members", "a dag", "a run")
         look.update([("p1", "u2")])
         look.flush()
         unseen = [key for page in seen_keys.unseen(target, members, [look.number]) for key in page]

@@ -232,7 +232,7 @@ def test_each_statement_over_a_table_names_the_share(shop, emulator, dsn, monkey
         for collection in CATALOG:
             keys = sample_keys(run.target, collection, 100, 5)
             assert {k[0] for k in keys}.isdisjoint({"old", "far", "try", "his", "t2"})
-            look = seen_keys.Look(run.target, collection.name, "d", "r")
+            look = seen_keys.Attempt(run.target, collection.name, "d", "r")
             assert sorted(
                 k for page in seen_keys.unseen(run.target, collection, [look.number]) for k in page
             ) == sorted(keys)

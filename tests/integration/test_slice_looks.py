@@ -52,7 +52,7 @@ def looked(firestore, emulator, rows, unparented_dsn):
 
     def looked(name: str, watched: frozenset[str] = frozenset()):
         with parts(name) as (target, job):
-            keys = seen_keys.Look(target, name, "a_dag", "run")
+            keys = seen_keys.Attempt(target, name, "a_dag", "run")
             slice_job, rest_job = job(), job()
             look = SliceLook(slice_job.report, {}, watched, keys=keys)
             with Examiner(slice_job, Policy(), look) as examiner:

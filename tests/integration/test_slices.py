@@ -214,7 +214,7 @@ def test_two_runs_do_not_take_each_others_rows_for_seen_nor_for_extra(world, fir
         comments = [p for p in parts if p.collection == "comments"]
         made = [sliced.verify(first, p) for p in comments]
         with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
-            look = seen_keys.Look(target, "comments", "another_dag", second.run_id)
+            look = seen_keys.Attempt(target, "comments", "another_dag", second.run_id)
             extra = [(key,) for (key,) in _rows(target_dsn, "SELECT id FROM comments WHERE id LIKE 'extra-%'")]
             look.update(extra)
             look.flush()
@@ -240,7 +240,7 @@ def test_pages_of_unseen_rows_neither_overlap_nor_leave_gaps(target_dsn, monkeyp
     keys = ", ".join(c.name for c in collection.key)
     every = [tuple(row) for row in _rows(target_dsn, f"SELECT {keys} FROM {collection.table} ORDER BY {keys}")]
     with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
-        look = seen_keys.Look(target, name, "a_dag", "one")
+        look = seen_keys.Attempt(target, name, "a_dag", "one")
         look.update([every[2]])
         look.flush()
         monkeypatch.setattr(seen_keys, "_KEYS_AT_ONCE", size)
@@ -256,7 +256,7 @@ def test_keys_go_to_the_target_a_page_at_a_time(target_dsn, monkeypatch, number)
     monkeypatch.setattr("secrets.randbits", lambda _: number)
     there = "SELECT count(*) FROM dualwrite.seen_keys"
     with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
-        look = seen_keys.Look(target, "comments", "a_dag", "one")
+        look = seen_keys.Attempt(target, "comments", "a_dag", "one")
         look.update([("c1",), ("c2",), ("c1",)])
         assert one(target_dsn, there) == 0
         look.update([("c3",)])
@@ -274,7 +274,7 @@ def test_what_slices_saw_is_kept_without_an_error_while_the_tables_are_busy(targ
     """A reader waits behind the first lock, a writer behind either."""
     kept = "SELECT count(*) FROM dualwrite.seen_keys"
     with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
-        look = seen_keys.Look(target, "comments", "a_dag", "one")
+        look = seen_keys.Attempt(target, "comments", "a_dag", "one")
         look.update([("c1",)])
         look.flush()
         with psycopg.connect(target_dsn) as other:
@@ -368,7 +368,7 @@ def test_postgres_and_python_agree_on_a_keys_digest(unparented_dsn, keys):
 def test_what_slices_saw_is_gone_after_a_crash_of_the_server_and_nobody_takes_rows_for_extra(target_dsn):
     """Unlogged tables are emptied together; a look that is gone ends the run with a sentence."""
     with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
-        look = seen_keys.Look(target, "comments", "a_dag", "run")
+        look = seen_keys.Attempt(target, "comments", "a_dag", "run")
         look.update([("c",)])
         look.flush()
         with target.transaction() as connection:
@@ -400,7 +400,7 @@ def test_a_crash_between_slices_is_noticed_by_the_last_step():
         with Target(lambda: postgres.connect(dsn), CATALOG) as target:
             looks = []
             for crashes in (True, False):
-                look = seen_keys.Look(target, "comments", "a_dag", "run")
+                look = seen_keys.Attempt(target, "comments", "a_dag", "run")
                 look.update([(f"c{crashes}",)])
                 look.flush()
                 looks.append(look.number)
@@ -411,7 +411,7 @@ def test_a_crash_between_slices_is_noticed_by_the_last_step():
 
 
 def _looked(target: Target, dag_id: str, run_id: str, number: int) -> int:
-    look = seen_keys.Look(target, "comments", dag_id, run_id)
+    look = seen_keys.Attempt(target, "comments", dag_id, run_id)
     look.update([(f"{run_id}{n}",) for n in range(number)])
     look.flush()
     return look.number

@@ -1,6 +1,6 @@
 """Pure: from a document to a column's cell, by the column's origin and type, or to a refusal with the reason.
 
-The one definition of the mapping. A collection's columns are compiled into closures, once. A `Look` reads their input: a plain
+The one definition of the mapping. A collection's columns are compiled into closures, once. A `Reader` reads their input: a plain
 `Document` (model/mapping.py), or Firestore's own message (firestore/staging.py), with short ways to usual texts and times.
 """
 
@@ -56,7 +56,7 @@ class Json:
 Cell = None | str | int | bool | datetime | Decimal | Json | list[str | None]
 
 
-class Look(Protocol):
+class Reader(Protocol):
     """How to read a document in some form. `raw`: a value in that form."""
 
     def nested(self, names: tuple[str, ...]) -> Callable[[Any], Any]:
@@ -86,10 +86,10 @@ _Find = Callable[[Sequence[str], Any, Any], Value]
 """From a document to the plain value of an origin; None if it is absent."""
 
 
-def compile_column(column: Column, template: Template, look: Look, *, offset: int = 0, bits: int = 0) -> Make:
+def compile_column(column: Column, template: Template, reader: Reader, *, offset: int = 0, bits: int = 0) -> Make:
     """From a document to the column's cell. `offset`: how many segments of a name stand before the path. `bits` mark a
     stand-in."""
-    made = _make(column, column.origin, template, look, offset, bits)
+    made = _make(column, column.origin, template, reader, offset, bits)
     return made if column.role != "derived" else _lagging(column, made)
 
 
@@ -106,10 +106,10 @@ def _lagging(column: Column, make: Make) -> Make:
     return made
 
 
-def _make(column: Column, origin: Origin, template: Template, look: Look, offset: int, bits: int) -> Make:
+def _make(column: Column, origin: Origin, template: Template, reader: Reader, offset: int, bits: int) -> Make:
     if isinstance(origin, Field):
-        return _field(column, origin, template, look, offset, bits)
-    find, exact, absent = _find(origin, template, look, offset), exact_converter(column), _absent(column)
+        return _field(column, origin, template, reader, offset, bits)
+    find, exact, absent = _find(origin, template, reader, offset), exact_converter(column), _absent(column)
     if isinstance(origin, DocumentId | Segment) and column.type == "text" and not stands_for_key(column):
         return _id_in_path(
             len(template.segments) - 1 if isinstance(origin, DocumentId) else template.place(origin.variable),
@@ -137,9 +137,9 @@ def _id_in_path(place: int, exact: Converter, offset: int) -> Make:
     return made
 
 
-def _field(column: Column, origin: Field, template: Template, look: Look, offset: int, bits: int) -> Make:
+def _field(column: Column, origin: Field, template: Template, reader: Reader, offset: int, bits: int) -> Make:
     """The way of nearly every value of nearly every document, with as few steps as possible."""
-    convert = look.converter(column)
+    convert = reader.converter(column)
     otherwise: Make
     if origin.otherwise is None:
         absent = _absent(column)
@@ -147,14 +147,14 @@ def _field(column: Column, origin: Field, template: Template, look: Look, offset
         def otherwise(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
             return absent()
     else:
-        standing_in = _make(column, origin.otherwise, template, look, offset, 0)
+        standing_in = _make(column, origin.otherwise, template, reader, offset, 0)
 
         def otherwise(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
             marks.append(bits)
             return standing_in(segments, fields, of, marks)
 
     if len(origin.names) > 1:
-        lookup = _raw_at(origin.path, look)
+        lookup = _raw_at(origin.path, reader)
 
         def nested(segments: Sequence[str], fields: Any, of: Any, marks: list[int]) -> Cell:
             raw = lookup(fields)
@@ -175,22 +175,22 @@ def _field(column: Column, origin: Field, template: Template, look: Look, offset
     return top
 
 
-def compile_entry(column: Column, template: Template, look: Look) -> Callable[[Any], Value]:
+def compile_entry(column: Column, template: Template, reader: Reader) -> Callable[[Any], Value]:
     """From an entry to the value of one of `Collection.entry_columns`. Raises Refused."""
-    find = _find(column.origin, template, look, 0)
+    find = _find(column.origin, template, reader, 0)
     if isinstance(column.origin, EntryIndex):
         find = _written(find)
     return lambda of: find((), {}, of)
 
 
 def compile_reference(
-    column: Column, template: Template, look: Look
+    column: Column, template: Template, reader: Reader
 ) -> Callable[[Sequence[str], Any, Any], str | None] | None:
     """From a document to the unconverted value of a reference column: the path of a Firestore reference, or an id. None for a
     column without a conversion."""
     if column.references is None or not isinstance(column.origin, Converted | FirstOf):
         return None
-    finds = [_find(source, template, look, 0) for source in _sources(column.origin)]
+    finds = [_find(source, template, reader, 0) for source in _sources(column.origin)]
 
     def path(segments: Sequence[str], fields: Any, of: Any) -> str | None:
         value = _first(finds)(segments, fields, of)
@@ -212,12 +212,12 @@ def _sources(origin: Origin) -> Iterator[Origin]:
             yield origin
 
 
-def compile_condition(condition: Condition, template: Template, look: Look, *, offset: int = 0) -> Holds:
+def compile_condition(condition: Condition, template: Template, reader: Reader, *, offset: int = 0) -> Holds:
     """Whether a document, or one of its entries, has a row."""
 
     def way(what: FieldPath | Origin) -> tuple[str, _Find]:
         origin = _looked_at(what)
-        return origin_name(origin), _find(origin, template, look, offset)
+        return origin_name(origin), _find(origin, template, reader, offset)
 
     return conditions.compiled(condition, way)
 
@@ -235,7 +235,7 @@ def _written(find: _Find) -> _Find:
     return lambda segments, fields, of: str(find(segments, fields, of))
 
 
-def _find(origin: Origin, template: Template, look: Look, offset: int) -> _Find:  # noqa: C901 - a line for each origin
+def _find(origin: Origin, template: Template, reader: Reader, offset: int) -> _Find:  # noqa: C901 - a line for each origin
     match origin:
         case DocumentId():
             return _at(offset + len(template.segments) - 1)
@@ -248,7 +248,7 @@ def _find(origin: Origin, template: Template, look: Look, offset: int) -> _Find:
             above = template.parent_collection_id == name
             return _at(offset + len(template.segments) - 3) if above else lambda segments, fields, of: None
         case CreateTime():
-            return lambda segments, fields, of: look.created(of)
+            return lambda segments, fields, of: reader.created(of)
         case EntryKey():
             return lambda segments, fields, of: of.key
         case EntryValue():
@@ -256,20 +256,20 @@ def _find(origin: Origin, template: Template, look: Look, offset: int) -> _Find:
         case EntryIndex(start=start):
             return lambda segments, fields, of: of.index + start
         case EntryField(path=path):
-            within = _value_at(path, look)
+            within = _value_at(path, reader)
             return lambda segments, fields, of: within(segments, of.value, of) if isinstance(of.value, dict) else None
         case Constant(value=value):
             return lambda segments, fields, of: value
         case WholeDocument():
-            return lambda segments, fields, of: dict(look.everything(fields))
+            return lambda segments, fields, of: dict(reader.everything(fields))
         case Field(path=path):
-            return _value_at(path, look)
+            return _value_at(path, reader)
         case Computed(function=function, paths=paths):
-            return compile_function(function, paths, template, look, offset=offset)
+            return compile_function(function, paths, template, reader, offset=offset)
         case FirstOf(origins=origins):
-            return _first([_find(inner, template, look, offset) for inner in origins])
+            return _first([_find(inner, template, reader, offset) for inner in origins])
         case Converted(origin=inner, conversion=conversion):
-            return _converted(_find(inner, template, look, offset), conversion.convert, conversion.name)
+            return _converted(_find(inner, template, reader, offset), conversion.convert, conversion.name)
 
 
 def _at(index: int) -> _Find:
@@ -282,10 +282,10 @@ DOTTED_NAME = (
 )
 
 
-def _raw_at(path: FieldPath, look: Look) -> Callable[[Any], Any]:
+def _raw_at(path: FieldPath, reader: Reader) -> Callable[[Any], Any]:
     """From a document's fields to the raw value at a path. Raises Refused if it is below a name with a dot instead."""
-    lookup = look.nested(names_of(path))
-    others = [look.nested(names) for names in other_spellings(path)]
+    lookup = reader.nested(names_of(path))
+    others = [reader.nested(names) for names in other_spellings(path)]
     if not others:
         return lookup
 
@@ -298,12 +298,12 @@ def _raw_at(path: FieldPath, look: Look) -> Callable[[Any], Any]:
     return find
 
 
-def _value_at(path: FieldPath, look: Look) -> _Find:
-    lookup = _raw_at(path, look)
+def _value_at(path: FieldPath, reader: Reader) -> _Find:
+    lookup = _raw_at(path, reader)
 
     def find(segments: Sequence[str], fields: Any, of: Any) -> Value:
         raw = lookup(fields)
-        return None if raw is None else look.plain(raw)
+        return None if raw is None else reader.plain(raw)
 
     return find
 
@@ -323,13 +323,13 @@ def compile_function(
     function: Callable[..., Value],
     paths: Sequence[FieldPath | Origin],
     template: Template,
-    look: Look,
+    reader: Reader,
     *,
     offset: int = 0,
 ) -> _Find:
     """From a document to the result of a person's function on some of its values. Raises Refused."""
     finds = [
-        _find(path, template, look, offset) if isinstance(path, Origin) else _value_at(path, look) for path in paths
+        _find(path, template, reader, offset) if isinstance(path, Origin) else _value_at(path, reader) for path in paths
     ]
     name = function_name(function)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dualwrite.model.cells import Look, compile_function, computed_of
+from dualwrite.model.cells import Reader, compile_function, computed_of
 from dualwrite.model.declaration import Collection, ComputedEntries, EntryField, EntryKey, Template
 from dualwrite.model.documents import Value, type_name
 from dualwrite.model.entries import MOST_COMPUTED, name_of
@@ -19,9 +19,9 @@ List = Callable[[Sequence[str], Mapping[str, Value], Any], list[Value]]
 """From a document (the segments of its path, its fields, itself) to its entries. Raises Refused."""
 
 
-def compile_list(collection: Collection, entries: ComputedEntries, template: Template, look: Look) -> List:
+def compile_list(collection: Collection, entries: ComputedEntries, template: Template, reader: Reader) -> List:
     """From a document on one of the collection's paths to its entries."""
-    call = compile_function(entries.function, entries.paths, template, look)
+    call = compile_function(entries.function, entries.paths, template, reader)
     known = _known_fields(collection)
     begins = f"not_computed: {name_of(entries)} of entries ({computed_of(entries.paths)})"
 

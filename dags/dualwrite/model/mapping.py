@@ -493,7 +493,7 @@ class _Unit:
 
 
 class _Plain:
-    """The Look at a `Document`, whose values are plain already."""
+    """The Reader of a `Document`, whose values are plain already."""
 
     def nested(self, names: tuple[str, ...]) -> Callable[[Any], Any]:
         *above, last = names

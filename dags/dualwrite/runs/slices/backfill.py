@@ -93,7 +93,7 @@ def verify(run: Run, part: Slice) -> SliceResult:
     of the `look` that holds the keys it saw."""
     report, params = CollectionReport(part.collection, "verify"), run.params
     with phase(run, report, mode="explain", window=None, part=part.number) as line:
-        keys = seen_keys.Look(run.target, part.collection, DAG_ID, run.run_id)
+        keys = seen_keys.Attempt(run.target, part.collection, DAG_ID, run.run_id)
         look = SliceLook(report, excused_in(run, part.collection), keys=keys)
         with Examiner(run.job(report), Policy(), look) as examiner:
             examine_slice(examiner, part, params.page_size, look)

@@ -22,7 +22,7 @@ class SliceLook(PendingLook):
     """The first look at a slice of all documents. It keeps the keys that it sees in the target, for the last step."""
 
     comes_to_all_rows = True
-    keys: seen_keys.Look = field(kw_only=True)
+    keys: seen_keys.Attempt = field(kw_only=True)
 
     def take_page(self, page: Page) -> None:
         super().take_page(page)

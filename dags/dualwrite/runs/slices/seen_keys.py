@@ -54,7 +54,7 @@ def _digest_of(collection: Collection) -> sql.Composed:
     return sql.SQL("md5({})::uuid").format(sql.SQL(" || ").join(parts))
 
 
-class Look:
+class Attempt:
     """One try of one slice. Takes keys as engine/seen.py's set does, and writes them to the target page by page."""
 
     def __init__(self, target: Target, collection: str, dag_id: str, run_id: str) -> None:

@@ -67,7 +67,7 @@ def look_at_slice(run: Run, part: Slice) -> SliceResult:
     name, report = part.collection, CollectionReport(part.collection, "compare")
     known = differences.known(run.target, name)
     with phase(run, report, mode=run.params.repair, window=None, part=part.number) as line:
-        keys = seen_keys.Look(run.target, name, DAG_ID, run.run_id)
+        keys = seen_keys.Attempt(run.target, name, DAG_ID, run.run_id)
         # Dependents of an extra row match their own documents: only a look at the document that they require closes them.
         look = SliceLook(report, known.excuses, known.own_labels, keys=keys)
         with Examiner(run.job(report), Policy(), look) as examiner:
