@@ -78,4 +78,4 @@ def apply_migrations():
     planned >> applied >> checked >> report()
 
 
-forms.give(apply_migrations(), forms.migration_form())
+forms.set_form(apply_migrations(), forms.migration_form())

@@ -140,4 +140,4 @@ def backfill_gap():  # noqa: C901 - a task after the other
     [checked, verified] >> report()
 
 
-forms.give(backfill_gap(), forms.gap_form())
+forms.set_form(backfill_gap(), forms.gap_form())

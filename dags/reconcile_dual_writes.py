@@ -111,4 +111,4 @@ def reconcile_dual_writes():
     sweep_slices.expand(part=planned) >> made["compare"]
 
 
-forms.give(reconcile_dual_writes(), forms.reconcile_form())
+forms.set_form(reconcile_dual_writes(), forms.reconcile_form())

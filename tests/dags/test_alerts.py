@@ -178,7 +178,7 @@ def attempt(try_number, error):
     instance = SimpleNamespace(try_number=try_number, max_tries=2, xcom_push=lambda key, value: pushed.update({key: value}))
     context = {"dag": SimpleNamespace(dag_id="reconcile_dual_writes"), "run_id": "r1", "ti": instance}
     try:
-        with edge.told_in_full(context), edge.errors_of_run(context):
+        with edge.report_or_why_not(context), edge.errors_of_run(context):
             raise error
     except BaseException as failed:
         print("ENDED", type(failed).__name__, failed, pushed.get("return_value", {}).get("verdict"))

@@ -49,7 +49,7 @@ import json, sys
 from airflow.sdk import DAG, Param
 from dualwrite.edge import forms
 try:
-    forms.give(DAG("d"), {"page_size": Param(json.loads(sys.argv[1]), type="integer", minimum=1)})
+    forms.set_form(DAG("d"), {"page_size": Param(json.loads(sys.argv[1]), type="integer", minimum=1)})
     print("RESULT", json.dumps({}))
 except Exception as error:
     print("RESULT", json.dumps({"error": f"{type(error).__name__}: {error}"}))

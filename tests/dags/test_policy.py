@@ -135,7 +135,7 @@ def test_every_parameter_says_what_it_is_and_what_it_may_be(bag):
 def test_no_task_carries_a_copy_of_the_form(bag):
     for name, dag in bag["dags"].items():
         assert dag["params"], f"{name}: it has a form"
-        assert dag["copies"] == [], f"{name}: give it its form with forms.give, once it has its tasks"
+        assert dag["copies"] == [], f"{name}: give it its form with forms.set_form, once it has its tasks"
 
 
 def test_defaults_can_not_hurt(bag):

@@ -162,7 +162,7 @@ def nothing_examined(context: Mapping[str, Any]) -> NoReturn:
 
 
 @contextmanager
-def told_in_full(context: Mapping[str, Any]) -> Iterator[None]:
+def report_or_why_not(context: Mapping[str, Any]) -> Iterator[None]:
     """Around the making of a report: an error there is shown as drift is, without a traceback in the log, and on the page."""
     try:
         yield

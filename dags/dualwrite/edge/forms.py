@@ -36,7 +36,7 @@ def _form(params: type[Params], **defaults: Any) -> dict[str, Param]:
     return form
 
 
-def give(dag: DAG, form: dict[str, Param]) -> None:
+def set_form(dag: DAG, form: dict[str, Param]) -> None:
     """Gives a DAG its Trigger form; raises ParamValidationError if the form doesn't allow a default.
 
     Call it after the DAG's tasks were made: Airflow copies the params that a DAG has by then into each task, where they are

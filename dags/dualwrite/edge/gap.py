@@ -14,7 +14,14 @@ from dualwrite import settings
 from dualwrite.catalog import CATALOG
 from dualwrite.edge.connections import source, target
 from dualwrite.edge.contexts import answer, given, page_link, triggered_by
-from dualwrite.edge.errors import errors_of_run, errors_without_content, fail, failures, nothing_examined, told_in_full
+from dualwrite.edge.errors import (
+    errors_of_run,
+    errors_without_content,
+    fail,
+    failures,
+    nothing_examined,
+    report_or_why_not,
+)
 from dualwrite.model import gap_params
 from dualwrite.model.alert import line
 from dualwrite.model.choices import APPROVE
@@ -228,7 +235,7 @@ def report(context: Mapping[str, Any]) -> GapReport:
     plan = pull(task_ids="preflight", key="plan")
     if plan is None:  # a skipped report would make the run a success
         nothing_examined(context)
-    with told_in_full(context):
+    with report_or_why_not(context):
         params, parts = plan_of(context), slices_of(context, "preflight")
         made = made_of(context, "examine_slices", len(parts))
         found: dict[str, CollectionResult | None] = {

@@ -9,7 +9,7 @@ from typing import Any
 from dualwrite import migrations
 from dualwrite.edge.connections import migrations_connection
 from dualwrite.edge.contexts import given, triggered_by
-from dualwrite.edge.errors import errors_of_run, errors_without_content, fail, failures, told_in_full
+from dualwrite.edge.errors import errors_of_run, errors_without_content, fail, failures, report_or_why_not
 from dualwrite.migrations import MigrationParams, Migrator, Step
 from dualwrite.model.alert import line
 from dualwrite.model.render import as_text, wrapped
@@ -61,7 +61,7 @@ def report(context: Mapping[str, Any]) -> MigrationsReport:
     """The report, in the log and as XCom. Fails if a file was refused or failed, or if the tables differ."""
     pull = context["ti"].xcom_pull
     applied, differences = pull(task_ids="apply"), pull(task_ids="verify")
-    with told_in_full(context), errors_without_content(), migrations_connection() as connection:
+    with report_or_why_not(context), errors_without_content(), migrations_connection() as connection:
         whole = migrations.build_report(
             connection,
             params_of(context),

@@ -25,7 +25,7 @@ from dualwrite.edge.errors import (
     failures,
     has_tries_left,
     nothing_examined,
-    told_in_full,
+    report_or_why_not,
     without_content,
     worth_a_retry,
 )
@@ -283,7 +283,7 @@ def report(context: Mapping[str, Any]) -> RunReport:
     )
     plan = plan_of(context)
     with (
-        told_in_full(context),
+        report_or_why_not(context),
         errors_of_run(context),
         target() as postgres_target,
         postgres_target.transaction() as connection,
