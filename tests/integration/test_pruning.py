@@ -9,7 +9,7 @@ import pytest
 
 from dualwrite import postgres
 from dualwrite.postgres.remembered import journal, run_log
-from dualwrite.runs import backfill, reconcile_plan
+from dualwrite.runs import reconcile_plan
 from tests.conftest import ROOT
 
 ROW = '{"id": "p1", "content": "personal"}'
@@ -49,7 +49,7 @@ def written(target_dsn: str) -> str:
 
 def _by_preflight(dsn: str) -> None:
     with postgres.connect(dsn) as connection:
-        journal.prune(connection, backfill.JOURNAL_DAYS)
+        journal.prune(connection)
         run_log.prune(connection, reconcile_plan.RUNS_DAYS)
 
 

@@ -30,8 +30,6 @@ from dualwrite.runs.tripwire import wire as tripwire
 log = logging.getLogger(__name__)
 
 DAG_ID = settings.named("backfill_gap")
-JOURNAL_DAYS = 30
-"""Days for which the journal keeps a row as it was before a write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def preflight(run: Run, *, by: str) -> GapPlan:
         covered = checks.coverage(connection, [run.declared[name] for name in params.names])
     if params.mode != "dry_run":
         with run.target.transaction() as connection:
-            journal.prune(connection, JOURNAL_DAYS)
+            journal.prune(connection)
     return {
         "params": params.model_dump(mode="json"),
         "preflight": checked.as_json(),

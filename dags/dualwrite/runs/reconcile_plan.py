@@ -33,8 +33,8 @@ from dualwrite.runs.record import BaseRun
 from dualwrite.runs.tripwire import baselines
 
 DAG_ID = settings.named("reconcile_dual_writes")
-JOURNAL_DAYS = 30
 RUNS_DAYS = 400
+"""Days for which lines of runs and interventions are kept."""
 
 MAX_ASKED_AGE = timedelta(days=1)
 """A run that was asked for earlier than this may no longer excuse."""
@@ -201,7 +201,7 @@ def preflight(  # noqa: PLR0913 - who asks and when, each by its name
     with target.transaction() as connection:
         schema.require(connection)
         _check_clocks(clock(), {"target's": target_clock.now(connection)})
-        journal.prune(connection, JOURNAL_DAYS)
+        journal.prune(connection)
         run_log.prune(connection, RUNS_DAYS)
         interventions.prune(connection, RUNS_DAYS)
         for collection in catalog:

@@ -17,6 +17,9 @@ from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.text import restored
 
+KEPT_DAYS = 30
+"""Days for which a row is kept as it was before a write, and a confirmed line."""
+
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
@@ -157,7 +160,7 @@ def of_key(connection: Connection, collection: str, label: str, limit: int = 20)
     ]
 
 
-def prune(connection: Connection, days: int) -> int:
+def prune(connection: Connection, days: int = KEPT_DAYS) -> int:
     """Deletes before-images `days` after the write, of every row, because they hold personal data. Confirmed journal rows are
     deleted; returns how many. An unconfirmed one keeps its key and path, which the next run needs to finish it.
 

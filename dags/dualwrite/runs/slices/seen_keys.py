@@ -1,13 +1,13 @@
 """The keys that a sweep's slices have seen, kept in the target, so that the last step finds rows without a document although
 no process saw every document, and holds only one page in memory.
 
-Each try of a slice is a *look* with a number of its own. It keeps 16 bytes of each key that it saw in a document, and of
+Each try of a slice is an *attempt* with a number of its own (a line of table `looks`). It keeps 16 bytes of each key that it saw in a document, and of
 each label that it counted without a key (a rejection). When all slices are done, `unseen` gives the rows whose key no
-successful look saw: a slice that was killed and done again counts once, with its second look.
+successful attempt saw: a slice that was killed and done again counts once, with its second attempt.
 
-Two runs never see each other's keys: they ask for their own looks only. Both tables are unlogged, so a crash of the server
-empties them together; `unseen` raises if a look is gone. (Numbers are random: a counter would begin again after a crash, and
-another slice's look would stand in for the lost one.) Keys are deleted as soon as no run needs them.
+Two runs never see each other's keys: they ask for their own attempts only. Both tables are unlogged, so a crash of the server
+empties them together; `unseen` raises if an attempt is gone. (Numbers are random: a counter would begin again after a crash, and
+another slice's attempt would stand in for the lost one.) Keys are deleted as soon as no run needs them.
 """
 
 from __future__ import annotations
