@@ -49,7 +49,7 @@ from dev.draft_shapes import (
 from dev.draft_text import comment, load, render, with_faults
 from dev.processes import Missing
 from dualwrite import postgres, settings
-from dualwrite.engine.preflight import target_faults
+from dualwrite.engine.preflight import target_faults, unknown_constraints
 from dualwrite.model.live import LiveType
 from dualwrite.postgres import live_types
 
@@ -418,6 +418,11 @@ def draft(client: firestore.Client, connection: postgres.Connection, schema: str
     matches, left = match(sampled.shapes, there)
     text = render(matches, left, datetime.now(UTC).isoformat(timespec="seconds")) + _told_of(sampled)
     catalog = load(text)
+    unknown = unknown_constraints(connection, catalog, list(catalog))
+    text += "".join(
+        comment(f"TODO nothing here declares what may refuse rows of {table}: {', '.join(names)}.") + "\n"
+        for table, names in unknown.items()
+    )
     return with_faults(text, target_faults(connection, catalog, list(catalog), writes=False))
 
 

@@ -30,6 +30,7 @@ from dev.draft_reading import (
 from dev.draft_shapes import (
     CHECK_FORMATS,
     NUMBERS,
+    ForeignKey,
     LiveColumn,
     Match,
     Names,
@@ -107,7 +108,8 @@ def _is_written(found: Match, own: set[str], other: bool) -> bool:
     if found.entries is not None:
         return not {*found.table.primary} & own and (len(columns) > 1 or names_entries(found, columns[0]))
     if not {*found.table.primary} & own:
-        return True
+        repeated = len(columns) == 1 and sharing(found, ["DocumentId()"]) and held(found, columns[0]) is None
+        return not (other and repeated)
     return not other and len(columns) == 1 and not columns[0].live.generated and _ids_fit(found, columns[0])
 
 
@@ -397,8 +399,9 @@ def _uncovered(found: Match, column: LiveColumn) -> Guess:
         "no field looks like it" if column.filled else "TODO it is NOT NULL and needs a value: no field looks like it"
     )
     fields = found.told
+    refers = found.table.refers(column.name)
     alike = [n for n in fields if likeness_of(found.table, column, n) >= 0.5]
-    for names in alike[:1]:
+    for names in [n for n in alike if reading(fields[n], column, n, refers=refers) is None][:1]:
         seen = fields[names]
         if not column.not_null and not seen.kinds - {"null"} and (type_ := _TYPES.get(column.live.kind)):
             remark = "GUESS from its name; it is null in all sampled, so what it holds is not known"
@@ -406,9 +409,7 @@ def _uncovered(found: Match, column: LiveColumn) -> Guess:
         kinds = " and ".join(sorted(seen.kinds - {"null"})) or "null alone"
         if seen.elements:
             kinds += f" of {' and '.join(sorted(seen.elements))}"
-        told = f"TODO field {text_path(names) or str(names)!r} looks like it and holds {kinds}: no conversion makes {column.live.name} of that"
-        if len(seen.kinds - {"null"}) > 1:
-            told += ", but one of your own can"
+        told = f"TODO field {text_path(names) or str(names)!r} looks like it and holds {kinds}: no conversion of docs/catalog.md makes {column.live.name} of that, but one of your own can"
     if told.startswith("no") and column.default is not None:
         told += f"; it gets its default, {column.default}"
     return Guess(column, None, told)
@@ -421,9 +422,7 @@ def _with_reference(found: Match, guess: Guess, by_table: Mapping[str, Match]) -
     if declared is None:
         return guess
     if key is None:
-        several = [k for k in found.table.foreign if len(k.columns) > 1 and guess.column.name in k.columns]
-        told = [f"TODO its foreign key ({', '.join(k.columns)}) to {k.table} can't be declared" for k in several]
-        return replace(guess, remark=", ".join(filter(None, [guess.remark, *told])))
+        return guess
     parent = by_table.get(key.table)
     remarks = [guess.remark] if guess.remark else []
     if parent is None:
@@ -441,7 +440,7 @@ def _from_path(
     found: Match, column: LiveColumn, by_table: Mapping[str, Match], key: tuple[str, ...], taken: set[object]
 ) -> tuple[str, str, str] | None:
     """An origin that needs no field: from the document's path, or its entry. Its type, and the remark on it."""
-    shape, live, is_key_ = found.shapes[0], column.live, column.name in key
+    shape, is_key_ = found.shapes[0], column.name in key
     foreign = found.table.key_to(column.name)
     parent = by_table.get(foreign.table) if foreign else None
     if parent is not None:
@@ -450,22 +449,22 @@ def _from_path(
         if segment is not None and segment not in taken and (told := _claim(found, column, segment, key)):
             taken.add(segment)
             return segment, "text", told
+    several = next(
+        filter(None, (_segment_of_several(found, column, k, by_table) for k in found.table.keys_with(column.name))),
+        None,
+    )
+    if several is not None:
+        return several, "text", "GUESS the id above, as in the row that it references"
     if found.entries is not None:
         return from_entry(found, column, is_key_, taken)
     if column.name in found.parts:
         return f"Segment({found.parts[column.name]!r})", "text", "GUESS a part of the id"
-    variables = set.intersection(*(set(s.above) for s in found.shapes))
-    named = sorted(v for v in variables if words(v) == words(column.name) and column.name.endswith("_id"))
-    above = named[0] if named and live.kind in TEXT_COLUMNS | {"uuid"} else None
-    if above is not None:
-        field_ = held(found, column, above)
-        if field_ is not None and not (is_key_ and field_.is_it):
-            above = None
+    above = _above(found, column, is_key_)
     if key == (column.name,) and shape.fixed:  # it says nothing of its parent
         variable = shape.variables[-1]
         return f"Segment({variable!r})", "text", _beside(held(found, column, variable), "the id above")
     by_name = key == (column.name,) or (is_key_ and column.name.removesuffix("_id") == shape.variables[-1])
-    alone = is_key_ and len(found.shapes) == 1 and "DocumentId" not in taken and not shape.fixed
+    alone = is_key_ and len(found.shapes) == 1 and "DocumentId" not in taken and not shape.fixed and not found.parts
     if by_name or (alone and above is None):
         told = _document_id(found, column, key, by_name)
         if told:
@@ -474,6 +473,34 @@ def _from_path(
     if above is not None:
         return f"Segment({above!r})", "text", "GUESS from the path, by name: there is no foreign key"
     return None
+
+
+def _above(found: Match, column: LiveColumn, is_key_: bool) -> str | None:
+    """The variable of a document above that a column is called like, though no foreign key says so."""
+    variables = set.intersection(*(set(s.above) for s in found.shapes))
+    able = column.live.kind in TEXT_COLUMNS | {"uuid"} and (column.name.endswith("_id") or is_key_)
+    for variable in sorted(v for v in variables if able and words(v) == words(column.name)):
+        field_ = held(found, column, variable)
+        if field_ is None or (is_key_ and (field_.is_it or not field_.is_named_so)):
+            return variable
+    return None
+
+
+def _segment_of_several(found: Match, column: LiveColumn, key: ForeignKey, by_table: Mapping[str, Match]) -> str | None:
+    """Where a part of a key of several columns stands in the path, if that lies below the referenced document's."""
+    parent = by_table.get(key.table)
+    if parent is None or parent.table is found.table or parent.entries is not None or len(parent.shapes) > 1:
+        return None
+    [above] = parent.shapes
+    if any(
+        not f"{s.path}/".startswith(f"{above.path}/") or (s is above and found.entries is None) for s in found.shapes
+    ):
+        return None
+    held_ = next(c for c in parent.table.columns if c.name == key.to[key.columns.index(column.name)])
+    by_path = _from_path(parent, held_, by_table, key_of(parent), set())
+    if by_path is None or not by_path[0].startswith(("DocumentId()", "Segment(")):
+        return None
+    return by_path[0] if by_path[0].startswith("Segment(") else f"Segment({above.variables[-1]!r})"
 
 
 def _document_id(found: Match, column: LiveColumn, key: Sequence[str], by_name: bool) -> str:

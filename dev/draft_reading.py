@@ -60,6 +60,8 @@ def _reading(  # noqa: C901 - a guess after the other
         plain = not seen.unplain and not kinds & {"timestamp", "reference", "geopoint", "vector"}
         return Reading("" if plain else "plain_json", "json")
     if kind == "reference":
+        if live.kind in INTEGERS and not refers:
+            return Reading("reference_id >> integer", "integer")
         return Reading("reference_id", "text") if refers or live.kind in TEXT_COLUMNS | {"uuid"} else None
     if refers and kinds <= NUMBERS | TEXTS and live.kind in INTEGERS:
         return Reading("text", "text")
@@ -165,7 +167,7 @@ def candidates_of(
     fields: Mapping[Names, Seen], table: LiveTable, column: LiveColumn, *, as_key: bool = False
 ) -> list[Candidate]:
     """Fields that the column can take and whose name is like its own, the likeliest first. `as_key`: as a text."""
-    refers = as_key or table.key_to(column.name) is not None
+    refers = as_key or table.refers(column.name)
     axis = column.live.kind in _DECIMALS and set(words(column.name)) & {"lat", "latitude", "lng", "lon", "longitude"}
     found = []
     for names, seen in fields.items():
@@ -187,7 +189,7 @@ def best_candidates(
         is_other = other.name != column.name and not other.live.generated
         if not is_other or likeness_of(table, other, names) <= alike:
             return False
-        return reading(fields[names], other, names, refers=table.key_to(other.name) is not None) is not None
+        return reading(fields[names], other, names, refers=table.refers(other.name)) is not None
 
     found = candidates_of(fields, table, column, as_key=as_key)
     return [(alike, n, way) for alike, n, way in found if not any(is_of(c, n, alike) for c in table.columns)]

@@ -215,6 +215,13 @@ class LiveTable:
         """The foreign key of just this column."""
         return next((k for k in self.foreign if k.columns == (column,)), None)
 
+    def keys_with(self, column: str) -> list[ForeignKey]:
+        """The foreign keys of this column and others."""
+        return [k for k in self.foreign if len(k.columns) > 1 and column in k.columns]
+
+    def refers(self, column: str) -> bool:
+        return any(column in k.columns for k in self.foreign)
+
 
 @dataclass(frozen=True)
 class Match:

@@ -23,7 +23,7 @@ from dev.draft_guess import (
 )
 from dev.draft_ids import with_parts
 from dev.draft_reading import spelled
-from dev.draft_shapes import Left, LiveTable, Match, Shape, tells_end, tells_writing
+from dev.draft_shapes import ForeignKey, Left, LiveTable, Match, Shape, tells_end, tells_writing
 from dualwrite import settings
 from dualwrite.model import check_fields as formats
 from dualwrite.model import conditions, conversions, declaration
@@ -182,7 +182,7 @@ def _prove_key(part: Part, key: Sequence[str]) -> str:
     entries need them. Returns why they can't; empty if they can."""
     declared = {g.column.name: g.declared for g in part.guesses if g.declared is not None}
     if not key:
-        return "the table has no unique key"
+        return "the table has no unique key, or only one that is checked late (DEFERRABLE)"
     if lacking := [name for name in key if name not in declared]:
         return f"its key column {lacking[0]!r} isn't known"
     ids = [name for name, told in declared.items() if told.origin.startswith(("DocumentId()", "Segment("))]
@@ -238,7 +238,43 @@ def _references_hold(parts: Sequence[Part]) -> bool:
             _without_reference(part, guess, f"TODO {reason}")
         else:
             part.leave_out(name, reason)
+    for part in there.values():
+        for key in [k for k in part.found.table.foreign if len(k.columns) > 1]:
+            _refer_together(part, key, there)
     return True
+
+
+def _refer_together(part: Part, key: ForeignKey, there: Mapping[str, Part]) -> None:
+    """Adds a reference of several columns, or says at these why it isn't there."""
+    parent, own = there.get(key.table), {g.column.name: g for g in part.guesses if g.column.name in part.columns}
+    called = f"foreign key ({', '.join(key.columns)})"
+    if parent is None:
+        reason = "which isn't declared here"
+    elif lacking := [name for name in key.columns if name not in own]:
+        reason = f"and {lacking[0]!r} isn't declared"
+    elif taken := [name for name in key.columns if part.columns[name].references is not None]:
+        reason = f"and {taken[0]!r} references {part.columns[taken[0]].parent.collection!r} already"
+    else:
+        before, held = dict(part.columns), dict(zip(key.columns, key.to, strict=True))
+        try:
+            for name, to in held.items():
+                part.columns[name] = replace(before[name], references=Parent(parent.name, to), absent=None)
+            Catalog(tuple(p.collection(p.columns) for p in there.values()))
+        except CatalogError as error:
+            part.columns, reason = before, f"and that is refused: {_of_a_draft(error)}"
+        else:
+            for name, to in held.items():
+                guessed = own[name].declared
+                assert guessed is not None
+                declared = replace(guessed, references=parent.name, holds=to, absent=None)
+                told = replace(
+                    own[name], declared=declared, remark=f"{own[name].remark}, {called}, on delete {key.on_delete}"
+                )
+                part.guesses = [told if g is own[name] else g for g in part.guesses]
+            return
+    for name in [name for name in key.columns if name in own]:
+        told = replace(own[name], remark=f"{own[name].remark}, TODO its {called} is to {key.table}, {reason}")
+        part.guesses = [told if g is own[name] else g for g in part.guesses]
 
 
 def _without_reference(part: Part, guess: Guess, reason: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dev.draft_catalog import add
-from dev.draft_shapes import LiveColumn, LiveTable, Shape
+from dev.draft_shapes import ForeignKey, LiveColumn, LiveTable, Shape
 from dualwrite.model.conversions import text
-from dualwrite.model.declaration import DocumentId, Field, Segment
+from dualwrite.model.declaration import DocumentId, Field, Parent, Segment
 from dualwrite.model.live import LiveType
 from tests.draft_worlds import UUIDS
 from tests.unit.test_draft_entries import collection, drafted, table
@@ -90,6 +92,20 @@ def test_ids_below_several_parents_are_told():
         "Column('id', 'key', DocumentId()),  # GUESS the document's id: no field looks like it, TODO 2 sampled documents have the key of another, and one row can't be of two documents"
         in text
     )
+
+
+def test_a_column_of_two_references_of_several_columns_keeps_the_first():
+    """A column references one collection: the other foreign key is told."""
+    keys = [table(n, "tenant text!", "id text!", "name text!", key=("tenant", "id")) for n in ("rooms", "desks")]
+    both = [ForeignKey(("tenant", f"{n}_id"), f"{n}s", ("tenant", "id"), "cascade") for n in ("room", "desk")]
+    plans = replace(table("plans", "id text!", "tenant text!", "room_id text!", "desk_id text!"), foreign=tuple(both))
+    shapes = [shape(f"{n}/{{{n[:-1]}}}", a={"tenant": "t", "name": "x"}) for n in ("rooms", "desks")]
+    told = {"tenant": "t", "roomId": "a", "deskId": "a"}
+    text_ = drafted([*keys, plans], *shapes, shape("plans/{plan}", p=told))
+    made = collection(text_, "plans")
+    assert [c.name for c in made.columns if c.references == Parent("rooms", "tenant")] == ["tenant"]
+    assert made.column("desk_id").references is None
+    assert "TODO its foreign key (tenant, desk_id) is to desks, and 'tenant' references 'rooms' already" in text_
 
 
 CODES = table("codes", "code text!", "note text", key=("code",))
