@@ -22,9 +22,9 @@ from dualwrite.engine.parents import Parents
 from dualwrite.engine.units import Policy, unit_of
 from dualwrite.model.documents import Document
 from dualwrite.model.report import CollectionReport
+from dualwrite.postgres.bad_rows import Refused
 from dualwrite.postgres.remembered import excuses, journal
 from dualwrite.postgres.target import Comparison, Deleted, Difference, Write
-from dualwrite.postgres.trial import Tried
 from tests.model.explore import Ask, Explored, explore
 from tests.model.world import STARTS, World
 
@@ -99,8 +99,8 @@ class ModelTarget:
         number = self._ask("update", _content(difference.row), int(str(difference.xmin)))
         return Write() if number is None else Write({0: number})
 
-    def try_write(self, connection: Ask, collection: Any, ns: Sequence[int], *, stale: bool) -> Tried:
-        return Tried()
+    def try_write(self, *_: Any, **__: Any) -> dict[int, Refused]:
+        return {}
 
     def delete(self, collection: Any, candidates: Sequence[Any], run_id: str) -> Deleted:
         ((_, label, _, xmin),) = candidates

@@ -78,6 +78,14 @@ def test_a_released_row_gives_back_all_of_its_keys_and_only_those():
     assert not claimed.claim(row("e", "w", "q"))
 
 
+def test_asking_whether_keys_are_free_reserves_none():
+    claimed = claims()
+    assert claimed.are_free(row("a", "u"))
+    claimed.claim(row("b", "u"))
+    assert not claimed.are_free(row("a", "u"))
+    assert claimed.are_free(row("b", "u"))
+
+
 def test_a_cleared_run_knows_no_claims():
     claimed = claims()
     claimed.claim(row("a", "u"))

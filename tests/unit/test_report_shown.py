@@ -14,8 +14,8 @@ from dualwrite.model.report import SAMPLES, CollectionReport, fit, listed, merge
 from dualwrite.model.verdicts import VERDICTS, Cause, Finding, Verdict, Why
 
 NUMBERS = (
-    "taken", "documents_read", "billed_reads", "stray", "unlocatable", "derived_lag", "expected", "inserted", "updated",
-    "deleted", "parents_inserted",
+    "taken", "documents_read", "billed_reads", "stray", "unlocatable", "derived_lag", "order_decides", "expected", "inserted",
+    "updated", "deleted", "parents_inserted",
 )  # fmt: skip
 
 
@@ -259,7 +259,7 @@ def test_each_number_has_a_column_by_its_name():
     by_name = dict(zip(shown.header, shown.rows[0], strict=True))
     assert by_name == {
         "collection": "things", "examined": "1", "in flight": "1", "stray": "5", "unlocatable": "6", "counters lag": "7",
-        "expected": "8", "inserted": "9", "updated": "10", "deleted": "11", "parents inserted": "12", "documents": "40",
+        "order decides": "8", "expected": "9", "inserted": "10", "updated": "11", "deleted": "12", "parents inserted": "13", "documents": "40",
         "rows": "41", "billed reads": "-", "cost": "-", "seconds": "-",
     }  # fmt: skip
 

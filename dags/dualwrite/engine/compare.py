@@ -68,6 +68,8 @@ class _Left:
     """Natural keys for which an older document came later."""
     waiting: list[Unit] = field(default_factory=list)
     """Rows that need another row of their own table first, or that are blocked by a row that this run may change."""
+    held: list[tuple[Unit, Finding]] = field(default_factory=list)
+    """Rows that another row blocks, in a look that writes nothing."""
     out: list[Unit] = field(default_factory=list)
     """Keys of documents that don't meet the collection's condition."""
     out_with_rows: dict[str, Unit] = field(default_factory=dict)
@@ -264,6 +266,8 @@ class Examiner:
                 left.unresolved.append((unit_of_row(row), duplicate(row)))
             elif n in judged.obstacles and self._has_another_turn(judged.obstacles[n]):
                 left.waiting.append(unit_of_row(row))
+            elif n in judged.obstacles and not self._policy.writes and judged.obstacles[n].may_be_freed:
+                left.held.append((unit_of_row(row), finding))
             elif n not in judged.journal and still_to_write(finding, self._policy) and not _waits_for_parent(finding):
                 stale.append(unit_of_row(row))  # or a client was faster with this row: the protocol settles it
             elif finding.reason == Reason.KEY_HELD_BY_ANOTHER_DOCUMENT and collection.keyed_by_path:
@@ -306,11 +310,27 @@ class Examiner:
                 contested.append(unit)
         self._examine(contested)
         self._examine(left.waiting)
+        self._examine_held(left)
         # If several documents share a key, its row may be of one that meets the condition: that was examined above.
         self._sift_left_out(left)
         others = {unit.key for unit in contested}
         there = self.look.fresh(left.out_with_rows.values())
         self.examine_units([u for u in there if u.key not in others and not self.look.has_matched(u.key)])
+
+    def _examine_held(self, left: _Left) -> None:
+        """Examines rows again whose place a row leaves that an apply would update, as long as there are any; then, as an apply
+        does, all that are still blocked and may have lost a unique key meanwhile."""
+        while freed := [unit for unit, _ in left.held if self.protocol.may_be_freed(unit)]:
+            labels = {unit.label for unit in freed}
+            left.held = [(unit, finding) for unit, finding in left.held if unit.label not in labels]
+            self._examine(freed)
+        held, left.held = left.held, []
+        if self.job.collection.unique:
+            self._examine([unit for unit, _ in held])
+        else:
+            for _, finding in held:
+                self.look.add(finding)
+        self.job.report.order_decides = self.protocol.order_decides
 
     def _sift_left_out(self, left: _Left) -> None:
         """Moves keys of left-out documents to `out_with_rows` if they have a row, and that row doesn't give another

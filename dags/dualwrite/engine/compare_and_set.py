@@ -90,6 +90,15 @@ class WritingProtocol:
         """Gives up the keys that a row, judged missing, had claimed: another document turned out to own one of them."""
         self._judge.release(unit)
 
+    def may_be_freed(self, unit: Unit) -> bool:
+        """Whether what refused a row, in a look that writes nothing, would have left its place by now."""
+        return self._judge.promises.may_be_freed(unit)
+
+    @property
+    def order_decides(self) -> int:
+        """See Promises.order_decides."""
+        return self._judge.promises.order_decides()
+
     def judge(self, page: Page, policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged:
         """The verdicts of a page, and the writes, which are counted; see Judge.judge. Unknown facts are read from the source
         between two attempts, and rows that the page's rows require are inserted first if the run inserts. Raises TargetError
@@ -247,8 +256,10 @@ class WritingProtocol:
                 current.written[row.label] = judged.journal[n]
             if n in judged.obstacles:
                 current.obstacles[row.label] = judged.obstacles[n]
-                if judged.obstacles[n].own_table or (judged.obstacles[n].may_be_freed and policy.writes):
-                    self.waiting[row.label] = current.read.units[row.label]
+                unit = current.read.units[row.label]
+                frees = judged.obstacles[n].may_be_freed and (policy.writes or self.may_be_freed(unit))
+                if judged.obstacles[n].own_table or frees:
+                    self.waiting[row.label] = unit
             if still_to_write(finding, policy) and n not in judged.journal:
                 current.again[row.label] = current.read.units[row.label]
             elif not (row.label in done and finding.verdict is Verdict.MATCHING):

@@ -6,14 +6,12 @@ gives up its keys, and the others get their turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 from dualwrite.engine.units import Unit
 from dualwrite.model.mapping import Key, Row
-from dualwrite.postgres.bad_rows import Refused, by_constraint
+from dualwrite.postgres.promises import claimant
 from dualwrite.postgres.target import Difference, Write
-from dualwrite.postgres.trial import Place, Tried
 
 
 class Claims:
@@ -26,69 +24,33 @@ class Claims:
         self._claimed: dict[str, list[tuple[int, Key]]] = {}
 
     def claim(self, row: Row) -> bool:
-        """Reserves the keys of a row to be inserted; False if another document of this run has one of them already."""
-        wanted: list[tuple[int, Key]] = [(-1, row.key)]
-        for number, values in enumerate(self._uniques(row)):
-            if None not in values:  # nulls are distinct in a unique key
-                wanted.append((number, values))
-        claimant = _claimant(row)
-        if any(self._claimants.get(w, claimant) != claimant for w in wanted):
+        """Reserves the keys of a row to be written; False if another document of this run has one of them already."""
+        wanted, own = self._wanted(row), claimant(row)
+        if not self._are_free(wanted, own):
             return False
-        self._claimants.update(dict.fromkeys(wanted, claimant))
-        self._claimed[claimant] = wanted
+        self._claimants.update(dict.fromkeys(wanted, own))
+        self._claimed[own] = wanted
         return True
+
+    def are_free(self, row: Row) -> bool:
+        """Whether no other document of this run has one of the row's keys."""
+        return self._are_free(self._wanted(row), claimant(row))
+
+    def _are_free(self, wanted: Sequence[tuple[int, Key]], own: str) -> bool:
+        return all(self._claimants.get(w, own) == own for w in wanted)
+
+    def _wanted(self, row: Row) -> list[tuple[int, Key]]:
+        uniques = enumerate(self._uniques(row))
+        return [(-1, row.key), *((n, values) for n, values in uniques if None not in values)]  # nulls are distinct
 
     def release(self, row: Row | Unit) -> None:
         """Gives up the keys of a row that isn't inserted after all."""
-        for key in self._claimed.pop(_claimant(row), ()):
+        for key in self._claimed.pop(claimant(row), ()):
             self._claimants.pop(key, None)
 
     def clear(self) -> None:
         self._claimants.clear()
         self._claimed.clear()
-
-
-class Promises:
-    """The rows that a dry run would have written by now: their places in unique keys that the catalog doesn't know, and their
-    keys, which others of their table may reference. With them it refuses the rows that an apply would."""
-
-    def __init__(self) -> None:
-        self._places: dict[Place, str] = {}
-        self._keys: set[Key] = set()
-
-    def settle(self, rows: Mapping[int, Row], tried: Tried) -> dict[int, Refused]:
-        """The tried rows that the target would refuse, by number, those included that an earlier row blocks."""
-        refused = dict(tried.refused)
-        for n in sorted(rows):
-            if n not in refused:
-                claimant, places = _claimant(rows[n]), tried.takes.get(n, [])
-                taken = next((place for place in places if self._places.get(place, claimant) != claimant), None)
-                if taken is not None:
-                    refused[n] = by_constraint(taken[0], "23505")
-                    continue
-                self._places.update(dict.fromkeys(places, claimant))
-        if tried.has_own_references:
-            self._settle_own(rows, tried, refused)
-        return refused
-
-    def _settle_own(self, rows: Mapping[int, Row], tried: Tried, refused: dict[int, Refused]) -> None:
-        """Adds to `refused` the rows whose references within their table stay open, as one statement would leave them."""
-        while True:
-            there = self._keys | {row.key for n, row in rows.items() if n not in refused}
-            lacking = {
-                n: replace(by_constraint(name, "23503"), own_table=True)
-                for n, needs in tried.needs.items()
-                for name, key in needs
-                if n not in refused and key not in there
-            }
-            refused.update(lacking)
-            if not lacking:
-                self._keys |= there
-                return
-
-
-def _claimant(row: Row | Unit) -> str:
-    return f"{row.path}#{row.entry}"
 
 
 def write_in_turn(

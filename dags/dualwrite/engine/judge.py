@@ -15,7 +15,7 @@ from typing import cast
 
 from dualwrite import postgres
 from dualwrite.engine.classify import classify, finding_of, is_insertable, is_updatable
-from dualwrite.engine.inserts import Claims, Promises, write_in_turn
+from dualwrite.engine.inserts import Claims, write_in_turn
 from dualwrite.engine.job import Job
 from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Required
@@ -25,6 +25,7 @@ from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Key, Refusal, Row, without
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.bad_rows import Refused
+from dualwrite.postgres.promises import Promises
 from dualwrite.postgres.remembered import excuses
 from dualwrite.postgres.target import Comparison, Difference, Write
 
@@ -79,7 +80,7 @@ class Judge:
         self._late = frozenset(c.name for c in job.collection.references if c.late)
         self._held = {c.name for c in job.collection.columns if c.via is not None}
         self._claims = Claims(whereabouts.uniques)
-        self._promises = Promises()
+        self.promises = Promises()
 
     def judge(self, page: Page, policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged | Unsettled:
         """The verdicts of a page and its writes, in one transaction.
@@ -89,7 +90,8 @@ class Judge:
         """
         with self._target.transaction() as connection:
             comparison = self._target.compare_staged(connection, self._collection, page.staged, page.__getitem__)
-            differences = comparison.differences
+            differences = [self._as_promised(d) for d in comparison.differences]
+            comparison = replace(comparison, differences=differences)
             nulling = self._nulling(connection) if differences else frozenset()
             required = {d.n: self._whereabouts.required(d, nulling) for d in differences}
             left = self._left_with_parents(connection, differences) if policy.insert else frozenset()
@@ -102,6 +104,14 @@ class Judge:
         if policy.insert:
             self._claims.clear()  # the target's own unique keys hold them from now on
         return judged
+
+    def _as_promised(self, difference: Difference) -> Difference:
+        """A difference without the holders of unique keys that this look would have updated by now: who has these keys then is
+        among the claims."""
+        moved = self.promises.moved
+        if not moved or not any(key in moved for key in difference.holders):
+            return difference
+        return replace(difference, holders=tuple(None if key in moved else key for key in difference.holders))
 
     def release(self, unit: Unit) -> None:
         """See WritingProtocol.release."""
@@ -210,7 +220,7 @@ class Judge:
         expected: Mapping[Key, str | None] | None,
     ) -> Write:
         if not policy.insert:
-            return self._try(connection, missing, stale=False)
+            return self._try(connection, missing, stale=False, keeps=not policy.writes)
         # A row that was there when its version was read and isn't now was deleted by a client: it is looked at again.
         may_come = self._late if policy.parents else frozenset()
         ready = [d for d in missing if may_come.issuperset(d.lacks) and not (expected and expected.get(d.row.key))]
@@ -227,7 +237,14 @@ class Judge:
         """Updates stale rows whose version is as expected. If this run doesn't update, it only finds the rows that the table
         would refuse, so a dry run, an apply and a verification agree."""
         if not policy.update:
-            return self._try(connection, stale, stale=True)
+            keeps = policy.would_update and not policy.writes
+            wins = self._claims.claim if keeps else self._claims.are_free
+            winners = [d for d in sorted(stale, key=lambda d: d.n) if wins(d.row)]
+            tried = self._try(connection, winners, stale=True, keeps=keeps)
+            for d in winners if keeps else ():
+                if d.n in tried.refused:
+                    self._claims.release(d.row)
+            return tried
         unchanged = [
             d
             for d in stale
@@ -235,11 +252,13 @@ class Judge:
         ]  # a row whose value comes through another row, which has just vanished, is looked at again
         return self._target.update(connection, self._collection, unchanged, self._run_id) if unchanged else Write()
 
-    def _try(self, connection: postgres.Connection, differences: Sequence[Difference], *, stale: bool) -> Write:
-        """The rows that the table would refuse, as a write that wrote nothing."""
-        rows = {d.n: d.row for d in differences}
-        tried = self._target.try_write(connection, self._collection, sorted(rows), stale=stale)
-        return Write(refused=self._promises.settle(rows, tried))
+    def _try(
+        self, connection: postgres.Connection, differences: Sequence[Difference], *, stale: bool, keeps: bool
+    ) -> Write:
+        """The rows that the table would refuse, as a write that wrote nothing. `keeps`: as if the others had been written."""
+        rows = {d.n: d.row for d in sorted(differences, key=lambda d: d.n)}
+        given = {"stale": stale, "keeps": keeps}
+        return Write(refused=self._target.try_write(connection, self._collection, rows, self.promises, **given))
 
 
 def _is(finding: Finding | None, verdict: Verdict) -> bool:

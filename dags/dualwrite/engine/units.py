@@ -18,13 +18,15 @@ class Policy:
     """The writes that a run allows: none by default.
 
     `max_proof_reads`: how many document names may be read to prove that no document has a row's key (see
-    engine/absence.py). `parents`: whether rows that an inserted row needs may be inserted too.
+    engine/absence.py). `parents`: whether rows that an inserted row needs may be inserted too. `would_update`: whether the run
+    that a look without writes is for would update stale rows, which then leave their places in unique keys to others.
     """
 
     insert: bool = False
     update: bool = False
     delete: bool = False
     parents: bool = True
+    would_update: bool = True
     max_proof_reads: int = MAX_PROOF_READS
 
     @property

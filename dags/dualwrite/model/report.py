@@ -80,6 +80,9 @@ class CollectionReport:
     deleted: int = _counter("deleted", work=True, logged=True)
     parents_inserted: int = _counter("parents inserted", work=True)
     derived_lag: int = _counter("counters lag")
+    order_decides: int = _counter("order decides")
+    """Rows that a look refuses because of a unique key or an exclusion constraint that the catalog doesn't know, and that an
+    apply may write: rows that it updates leave their places there, and who gets one depends on Postgres's order."""
     source_count: int | None = _counter("documents", default=None, added=False)
     target_count: int | None = _counter("rows", default=None, added=False)
     reads_to_verify: int = _counter(added=False)
@@ -178,6 +181,7 @@ class CollectionReport:
             "deleted": self.deleted,
             "parents_inserted": self.parents_inserted,
             "derived_lag": self.derived_lag,
+            "order_decides": self.order_decides,
             "source_count": self.source_count,
             "target_count": self.target_count,
             "reads_to_verify": self.reads_to_verify,
@@ -215,6 +219,7 @@ class CollectionReport:
             deleted=given["deleted"],
             parents_inserted=given["parents_inserted"],
             derived_lag=given["derived_lag"],
+            order_decides=given.get("order_decides", 0),  # as above
             source_count=given["source_count"],
             target_count=given["target_count"],
             reads_to_verify=given["reads_to_verify"],

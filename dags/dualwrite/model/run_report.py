@@ -90,6 +90,7 @@ class CollectionResult(TypedDict):
     deleted: int
     parents_inserted: int
     derived_lag: int
+    order_decides: int
     source_count: int | None
     target_count: int | None
     reads_to_verify: int

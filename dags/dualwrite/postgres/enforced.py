@@ -56,6 +56,8 @@ class Index:
     reads: frozenset[str]
     """All columns that it needs, those of its predicate and those that it only includes, too."""
     nulls_collide: bool
+    excludes: str | None
+    """An exclusion constraint's definition, without being deferrable."""
 
     @property
     def sqlstate(self) -> str:
@@ -190,7 +192,7 @@ def _of(rows: Sequence[Any], table: int) -> list[Any]:
 
 def _index(found: Sequence[Any]) -> Index:
     """An index from a line of `_INDEXES`, whose columns are in the order of the fields."""
-    name, made_with, unique, exclusion, immediate, elements, operators, predicate, columns, reads, nulls_collide = found
+    name, made_with, unique, exclusion, immediate, elements, operators, predicate, columns, reads, *rest = found
     return Index(
         name,
         made_with,
@@ -202,7 +204,7 @@ def _index(found: Sequence[Any]) -> Index:
         predicate,
         None if columns is None else tuple(columns),
         frozenset(reads),
-        nulls_collide,
+        *rest,
     )
 
 
@@ -273,7 +275,8 @@ _INDEXES = """
           )
         )
       ),
-      coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false)
+      coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false),
+      regexp_replace(pg_get_constraintdef(k.oid), '( DEFERRABLE)?( INITIALLY DEFERRED)?$', '')
     FROM pg_index i
     JOIN pg_class c ON c.oid = i.indexrelid
     LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid AND k.conrelid = i.indrelid AND k.conexclop IS NOT NULL

@@ -18,11 +18,12 @@ from dualwrite.postgres import privileges
 from dualwrite.postgres.bad_rows import Refused, at_column, bisect, may_be_a_rows, refused_by
 from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.enforced import Enforced, enforced
+from dualwrite.postgres.promises import Promises
 from dualwrite.postgres.references import Reference, columns_set_null, references_to, why_kept
 from dualwrite.postgres.rows import Rows, key_json, numbered
 from dualwrite.postgres.statements import Statements
 from dualwrite.postgres.text import stored
-from dualwrite.postgres.trial import Trial, Tried
+from dualwrite.postgres.trial import Trial
 
 _ATTEMPTS = 3
 _KEYS_AT_ONCE = 5_000
@@ -269,10 +270,22 @@ class Target(Rows):
                 found.refused.update(self._trial_of(connection, collection).failing_checks(ns))
             bisect(connection, [n for n in ns if n not in found.refused], write, refuse, collection.place[0])
 
-    def try_write(self, connection: Connection, collection: Collection, ns: list[int], *, stale: bool) -> Tried:
-        """The staged rows that the table would refuse, if they were inserted, or the rows at their keys updated. Writes only a
-        temporary table."""
-        return self._trial_of(connection, collection).rows(ns, stale=stale) if ns else Tried()
+    def try_write(
+        self,
+        connection: Connection,
+        collection: Collection,
+        rows: Mapping[int, Row],
+        promises: Promises,
+        *,
+        stale: bool,
+        keeps: bool,
+    ) -> dict[int, Refused]:
+        """The staged rows that the table would refuse, by their number, if they were inserted, or the rows at their keys updated,
+        after all that was promised. `keeps`: the others are promised from now on. Writes only temporary tables."""
+        if not rows:
+            return {}
+        trial = self._trial_of(connection, collection)
+        return promises.settle_own(rows, trial.rows(rows, promises, stale=stale, keeps=keeps))
 
     def _trial_of(self, connection: Connection, collection: Collection) -> Trial:
         if self._trial is None:

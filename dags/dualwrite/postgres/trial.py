@@ -2,8 +2,8 @@
 apply's.
 
 The rows go into a temporary table of the live columns' types, NOT NULLs and indexes, and are checked there against
-the CHECKs, and the unique keys, exclusion constraints and foreign keys that the catalog doesn't know. Only constant defaults
-are evaluated: others call sequences, and functions that write. Nor can a CHECK's or an index's function write, because Postgres
+the CHECKs and the foreign keys that the catalog doesn't know. Its unknown unique keys and exclusion constraints hold in a second
+one, into which rows go in the order in which an apply writes them: see Promises. Only constant defaults are evaluated: others call sequences, and functions that write. Nor can a CHECK's or an index's function write, because Postgres
 makes that part of the transaction read-only (except for temporary tables).
 
 Not covered: triggers, constraints that need a column whose default calls something, foreign keys to tables
@@ -12,34 +12,24 @@ that this role doesn't see. Preflight names them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
+from dualwrite.model.mapping import Key, Row
 from dualwrite.postgres.bad_rows import Refused, bisect, by_constraint, may_be_a_rows
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.enforced import Check, Enforced, ForeignKey, Index
 from dualwrite.postgres.fragments import AND, COMMA, column_name, named_column, operator
+from dualwrite.postgres.promises import Held, Place, Promises, Tried, as_texts, claimant
 from dualwrite.postgres.statements import STAGE, Statements
 
 TRIAL = sql.Identifier("pg_temp", "dualwrite_trial")
+RIVALS = sql.Identifier("pg_temp", "dualwrite_rivals")
 _N = sql.Identifier("dualwrite_n")
 _READ_ONLY = "25006"
-
-Place = tuple[str, int, int]
-"""A place in a unique index: the constraint's name, and a hash of the values. Equal values have equal hashes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """The result of trying a page, by numbers in it. `takes`: the places that the others would take in unique keys that the
-    catalog doesn't know. `needs`: the keys of rows of the same table that they reference and that aren't there."""
-
-    refused: dict[int, Refused] = field(default_factory=dict)
-    takes: dict[int, list[Place]] = field(default_factory=dict)
-    needs: dict[int, list[tuple[str, tuple[str, ...]]]] = field(default_factory=dict)
-    has_own_references: bool = False
 
 
 class Trial:
@@ -66,7 +56,10 @@ class Trial:
         self._outside = [k for k in unknown if k.readable and not k.own_table]
         keys = tuple(c.name for c in collection.key)
         self._own = [k for k in unknown if k.own_table and k.referenced == keys]
+        self._standing: dict[int, str] = {}
+        """Promised rows among the rivals, by number; those of other pages have one below zero."""
         self._create(told)
+        self._make_rivals()
 
     def _create(self, told: set[str]) -> None:
         names = [c.name for c in self._collection.columns]
@@ -114,18 +107,24 @@ class Trial:
                 raise
             self._connection.execute(table)  # an index on the row as a whole can't be made again
 
-    def rows(self, ns: Sequence[int], *, stale: bool) -> Tried:
-        """Tries staged rows: to insert them, or to update the rows at their keys."""
+    def rows(self, rows: Mapping[int, Row], promises: Promises, *, stale: bool, keeps: bool) -> Tried:
+        """Tries staged rows, after all that was promised: to insert them, or to update the rows at their keys. `keeps`: promises
+        those that aren't refused."""
+        ns = sorted(rows)
         self._connection.execute("SAVEPOINT dualwrite_look; SET LOCAL transaction_read_only = on")
         found = Tried(has_own_references=bool(self._own))
         self._insert(ns, found, stale=stale)
         self._look_for_nulls(self._left(ns, found), found)
         self._check(self._left(ns, found), found)
         self._look_outside(self._left(ns, found), found)
-        self._look_for_rivals(self._left(ns, found), found)
         self._look_at_other_shares(self._left(ns, found), found)
+        left = {n: rows[n] for n in self._left(ns, found)}
+        if self._rivals and left:
+            self._take_places(left, promises, found, keeps=keeps)
         if self._own:
             self._look_at_own(self._left(ns, found), found)
+        if keeps and stale:
+            promises.moved.update(as_texts(rows[n].key) for n in self._left(ns, found))
         self._connection.execute("RELEASE SAVEPOINT dualwrite_look")
         return found
 
@@ -234,25 +233,262 @@ class Trial:
 
     # --- other rows -----------------------------------------------------------------------------------------------
 
-    def _look_for_rivals(self, ns: list[int], found: Tried) -> None:
-        """Rows of the target that hold what a row wants in a unique key or an exclusion constraint that the catalog doesn't
-        know; and the places that the others would take."""
+    def _make_rivals(self) -> None:
+        """A table like the trial's, in which the unique keys and exclusion constraints that the catalog doesn't know hold."""
+        if not self._rivals:
+            return
+        made = [
+            sql.SQL("ALTER TABLE {} ADD {}").format(RIVALS, _expression(index.excludes))
+            if index.excludes is not None
+            else sql.SQL("CREATE UNIQUE INDEX ON {}").format(RIVALS) + _expression(str(index.made_with))
+            for index in self._rivals
+            if index.excludes is not None or index.made_with is not None
+        ]
+        table = sql.SQL(
+            "CREATE TEMPORARY TABLE dualwrite_rivals ON COMMIT DROP AS SELECT * FROM {} WITH NO DATA"
+        ).format(TRIAL)
+        self._connection.execute(table)
+        for constraint in made:
+            try:
+                with self._connection.transaction():
+                    self._connection.execute(constraint)
+            except postgres.Error as error:  # an index on the row as a whole can't be made again
+                if not may_be_a_rows(error):
+                    raise
+
+    def _take_places(self, rows: Mapping[int, Row], promises: Promises, found: Tried, *, keeps: bool) -> None:
+        """Refuses the rows that would stand where others do, in unique keys and exclusion constraints that the catalog doesn't
+        know: where rows of the table do that stay, where rows of other pages were promised to, and where rows of this page come
+        first. Promises the others if it `keeps`."""
+        wants = self._wants(rows)
+        late: set[int] = set()
+        for n, row in rows.items():
+            want = wants[n]
+            staying = [h for h in want.held if not promises.moved.issuperset(h.keys)]
+            if staying:
+                if keeps:
+                    promises.hold(row, want.held)
+                self._refuse(found, n, by_constraint(staying[0].constraint, staying[0].sqlstate))
+                continue
+            if want.held:
+                late.add(n)
+            if (taken := promises.taken_by(want.places, row)) is not None:
+                self._refuse(found, n, by_constraint(taken[0][0], "23505"))
+                self._lose(row, promises, contested=bool(late & {n}) or taken[1] in promises.late)
+        left = self._left(rows, found)
+        self._load({bucket for n in left for bucket in wants[n].buckets}, [rows[n] for n in left], promises)
+        won: set[int] = set()
+
+        def insert(part: list[int]) -> None:
+            statement = sql.SQL(
+                "INSERT INTO {} SELECT * FROM {} t WHERE t.{n} = ANY(%(n)s) ORDER BY t.{n} ON CONFLICT DO NOTHING RETURNING {n}"
+            ).format(RIVALS, TRIAL, n=_N)
+            won.update(n for (n,) in self._connection.execute(statement, {"n": part}).fetchall())
+
+        if keeps:
+            bisect(
+                self._connection, left, insert, lambda n, why: self._refuse(found, n, why), self._collection.place[0]
+            )
+        left = self._left(left, found)
+        losers = [n for n in left if n not in won]
+        slow = [*(late & won), *(n for n, by in self._standing.items() if by in promises.late)]
+        for index in self._rivals if losers else ():
+            for n, contested in self._collide(index, self._left(losers, found), slow):
+                self._refuse(found, n, by_constraint(index.name, index.sqlstate))
+                self._lose(rows[n], promises, contested=contested or n in late)
+        for n in self._left(losers, found) if keeps else ():  # equal by the index's own order, and by no operator
+            self._refuse(found, n, by_constraint(self._rivals[0].name, self._rivals[0].sqlstate))
+        if keeps:
+            self._promise({n: rows[n] for n in self._left(left, found)}, wants, late, promises, found)
+
+    @staticmethod
+    def _lose(row: Row, promises: Promises, *, contested: bool) -> None:
+        promises.settle(row, late=contested)
+        if contested:
+            promises.contested.add(claimant(row))
+
+    def _wants(self, rows: Mapping[int, Row]) -> dict[int, _Wants]:
+        """What each row wants in the constraints that the catalog doesn't know."""
+        wants = {n: _Wants() for n in rows}
         for index in self._rivals:
-            left = self._left(ns, found)
-            for hashed in (not index.exclusion, False) if left else ():
+            for hashed in (True, False):
                 try:
                     with self._connection.transaction():
-                        answer = self._connection.execute(self._rivals_in(index, hashed=hashed), {"n": left}).fetchall()
+                        answer = self._connection.execute(
+                            self._rivals_in(index, hashed=hashed), {"n": list(rows)}
+                        ).fetchall()
+                        held = [n for n, is_held, *_ in answer if is_held]
+                        holders = self._holders(index, held) if held else {}
                 except postgres.Error as error:  # values that can't be hashed, or compared
                     if not may_be_a_rows(error):
                         raise
                     continue
-                for n, held, first, second in answer:
-                    if held:
-                        self._refuse(found, n, by_constraint(index.name, index.sqlstate))
-                    elif hashed:
-                        found.takes.setdefault(n, []).append((index.name, first, second))
+                for n, _, first, second in answer:
+                    if n in holders:
+                        wants[n].held.append(Held(index.name, index.sqlstate, index.immediate, holders[n]))
+                    if index.exclusion or not hashed:
+                        wants[n].buckets.append((index.name, first, second))
+                    else:
+                        wants[n].places.append((index.name, first, second))
                 break
+        return wants
+
+    def _rivals_in(self, index: Index, *, hashed: bool) -> sql.Composed:
+        """Of some rows (parameter: n), those that have a place in a constraint: n, whether another row of the table stands there,
+        and two hashes of what must be equal in both."""
+        keys = [sql.Identifier(f"dualwrite_k{i}") for i in range(len(self._collection.key))]
+        key = COMMA.join(
+            sql.SQL("{} AS {}").format(column_name(c.name), alias)
+            for c, alias in zip(self._collection.key, keys, strict=True)
+        )
+        itself = AND.join(sql.SQL("h.{} = r.{}").format(alias, alias) for alias in keys)
+        equal = [
+            sql.SQL("r.{}").format(place)
+            for place, operator in zip(_places(index), _operators(index), strict=True)
+            if hashed and (not index.exclusion or operator.endswith(".=)"))
+        ]
+        record = sql.SQL("ROW({})").format(COMMA.join(equal))
+        hashes = (
+            sql.SQL("hash_record_extended({}, 0), hash_record_extended({}, 1)").format(record, record)
+            if equal
+            else sql.SQL("0::int8, 0::int8")
+        )
+        filled = (
+            sql.SQL("")
+            if index.nulls_collide
+            else sql.SQL(" WHERE ") + AND.join(sql.SQL("r.{} IS NOT NULL").format(place) for place in _places(index))
+        )
+        return sql.SQL(
+            """
+            SELECT r.{n}, EXISTS (
+              SELECT FROM (SELECT {key}, {elements} FROM {table} WHERE {where}) h WHERE {same} AND NOT ({itself})
+            ), {hashes}
+            FROM (SELECT {n}, {key}, {elements} FROM {trial} WHERE {n} = ANY(%(n)s) AND {where}) r{filled}
+            """
+        ).format(
+            n=_N,
+            key=key,
+            elements=_elements(index),
+            table=self._statements.table,
+            where=_where(index),
+            same=_same(index),
+            itself=itself,
+            hashes=hashes,
+            trial=TRIAL,
+            filled=filled,
+        )
+
+    def _holders(self, index: Index, ns: list[int]) -> dict[int, tuple[Key, ...]]:
+        """The keys of the other rows of the table that stand in a constraint where some rows want to; without parts, if a row is
+        in another's share of the table."""
+        keys = [sql.Identifier(f"dualwrite_k{i}") for i in range(len(self._collection.key))]
+        key = COMMA.join(
+            sql.SQL("{} AS {}").format(column_name(c.name), alias)
+            for c, alias in zip(self._collection.key, keys, strict=True)
+        )
+        own = self._statements.own("t")
+        statement = sql.SQL(
+            """
+            SELECT r.{n}, CASE WHEN h.dualwrite_own THEN h.dualwrite_key ELSE ARRAY[]::text[] END
+            FROM (SELECT {n}, {key}, {elements} FROM {trial} WHERE {n} = ANY(%(n)s) AND {where}) r
+            JOIN (
+              SELECT {key}, {elements}, {own} AS dualwrite_own, {texts} AS dualwrite_key FROM {table} t WHERE {where}
+            ) h ON {same} AND NOT ({itself})
+            """
+        ).format(
+            n=_N,
+            key=key,
+            elements=_elements(index),
+            trial=TRIAL,
+            where=_where(index),
+            own=AND.join(own) if own else sql.SQL("true"),
+            texts=self._statements.key_array("t"),
+            table=self._statements.table,
+            same=_same(index),
+            itself=AND.join(sql.SQL("h.{} = r.{}").format(alias, alias) for alias in keys),
+        )
+        found: dict[int, list[Key]] = {}
+        for n, holder in self._connection.execute(statement, {"n": ns}).fetchall():
+            found.setdefault(n, []).append(tuple(holder))
+        return {n: tuple(holders) for n, holders in found.items()}
+
+    def _collide(self, index: Index, ns: list[int], slow: Iterable[int]) -> list[tuple[int, bool]]:
+        """Of some rows, those that would stand where rows that were promised do, in one constraint; and whether one of these is
+        among `slow`."""
+        statement = sql.SQL(
+            """
+            SELECT r.{n}, bool_or(h.{n} = ANY(%(slow)s))
+            FROM (SELECT {n}, {elements} FROM {trial} WHERE {n} = ANY(%(n)s) AND {where}) r
+            JOIN (SELECT {n}, {elements} FROM {rivals} WHERE {where}) h ON {same}
+            GROUP BY r.{n}
+            """
+        ).format(n=_N, elements=_elements(index), trial=TRIAL, rivals=RIVALS, where=_where(index), same=_same(index))
+        try:
+            with self._connection.transaction():
+                return self._connection.execute(statement, {"n": ns, "slow": list(slow)}).fetchall()
+        except postgres.Error as error:  # values that can't be compared
+            if not may_be_a_rows(error):
+                raise
+            return []
+
+    # --- promised rows of other pages -------------------------------------------------------------------------------
+
+    def _load(self, buckets: Iterable[Place], rows: Iterable[Row], promises: Promises) -> None:
+        """Puts rows of other pages that may exclude these into the table of rivals, with numbers below zero."""
+        own = {claimant(row) for row in rows}
+        for bucket in buckets:
+            there = set(self._standing.values())
+            records = {by: r for by, r in promises.records.get(bucket, {}).items() if by not in own | there}
+            if records:
+                numbers = range(-len(self._standing) - len(records), -len(self._standing))
+                self._standing.update(zip(numbers, records, strict=True))
+                columns = [list(column) for column in zip(*records.values(), strict=True)]
+                values = COMMA.join(
+                    sql.SQL("x.{}::{}").format(sql.Identifier(f"c{i}"), sql.SQL(kind))
+                    for i, kind in enumerate(self._kinds.values())
+                )
+                given = COMMA.join(sql.SQL("%s::text[]") for _ in columns)
+                names = COMMA.join(sql.Identifier(f"c{i}") for i in range(len(columns)))
+                self._connection.execute(
+                    sql.SQL(
+                        "INSERT INTO {} ({}, {}) SELECT x.n, {} FROM unnest(%s::int4[], {}) AS x (n, {}) ON CONFLICT DO NOTHING"
+                    ).format(RIVALS, _N, COMMA.join(map(column_name, self._kinds)), values, given, names),
+                    [list(numbers), *columns],
+                )
+
+    @cached_property
+    def _kinds(self) -> dict[str, str]:
+        """The columns that decide who excludes whom, with their types."""
+        reads = frozenset().union(*(index.reads for index in self._rivals))
+        found = self._connection.execute(
+            "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute "
+            "WHERE attrelid = 'pg_temp.dualwrite_rivals'::regclass AND attname = ANY(%(reads)s)",
+            {"reads": list(reads)},
+        )
+        return dict(found.fetchall())
+
+    def _promise(
+        self, rows: Mapping[int, Row], wants: Mapping[int, _Wants], late: set[int], promises: Promises, found: Tried
+    ) -> None:
+        """Promises rows their places."""
+        for n, row in rows.items():
+            if (
+                taken := promises.taken_by(wants[n].places, row)
+            ) is not None:  # in an index that couldn't be made again
+                self._refuse(found, n, by_constraint(taken[0][0], "23505"))
+                continue
+            self._standing[n] = claimant(row)
+            promises.places.update(dict.fromkeys(wants[n].places, claimant(row)))
+            promises.settle(row, late=n in late)
+        recorded = [n for n in self._left(rows, found) if wants[n].buckets]
+        if recorded:
+            texts = COMMA.join(sql.SQL("{}::text").format(column_name(name)) for name in self._kinds)
+            statement = sql.SQL("SELECT {n}, ARRAY[{}]::text[] FROM {} WHERE {n} = ANY(%(n)s)").format(
+                texts, TRIAL, n=_N
+            )
+            for n, record in self._connection.execute(statement, {"n": recorded}).fetchall():
+                for bucket in wants[n].buckets:
+                    promises.records.setdefault(bucket, {})[claimant(rows[n])] = record
 
     def _look_at_other_shares(self, ns: list[int], found: Tried) -> None:
         """Rows of others' shares of the table that hold what a row wants in a unique key that the catalog knows."""
@@ -266,53 +502,6 @@ class Trial:
             )
             for (n,) in self._connection.execute(statement, {"n": ns}).fetchall():
                 self._refuse(found, n, by_constraint(index.name, index.sqlstate))
-
-    def _rivals_in(self, index: Index, *, hashed: bool) -> sql.Composed:
-        places = [sql.Identifier(f"dualwrite_{i}") for i in range(len(index.elements))]
-        elements = COMMA.join(
-            _expression(element) + sql.SQL(" AS {}").format(place)
-            for element, place in zip(index.elements, places, strict=True)
-        )
-        where = sql.SQL("true") if index.predicate is None else _expression(index.predicate)
-        operators = index.operators or (["IS NOT DISTINCT FROM" if index.nulls_collide else "="] * len(places))
-        same = AND.join(
-            sql.SQL("h.{} {} r.{}").format(place, sql.SQL(operator.replace("%", "%%")), place)
-            for place, operator in zip(places, operators, strict=True)
-        )
-        keys = [sql.Identifier(f"dualwrite_k{i}") for i in range(len(self._collection.key))]
-        key = COMMA.join(
-            sql.SQL("{} AS {}").format(column_name(c.name), alias)
-            for c, alias in zip(self._collection.key, keys, strict=True)
-        )
-        itself = AND.join(sql.SQL("h.{} = r.{}").format(alias, alias) for alias in keys)
-        record = sql.SQL("ROW({})").format(COMMA.join(sql.SQL("r.{}").format(place) for place in places))
-        hashes = sql.SQL(
-            "hash_record_extended({}, 0), hash_record_extended({}, 1)" if hashed else "NULL::int8, NULL::int8"
-        ).format(*([record, record] if hashed else []))
-        filled = (
-            sql.SQL("")
-            if index.nulls_collide
-            else sql.SQL(" WHERE ") + AND.join(sql.SQL("r.{} IS NOT NULL").format(place) for place in places)
-        )
-        return sql.SQL(
-            """
-            SELECT r.{n}, EXISTS (
-              SELECT FROM (SELECT {key}, {elements} FROM {table} WHERE {where}) h WHERE {same} AND NOT ({itself})
-            ), {hashes}
-            FROM (SELECT {n}, {key}, {elements} FROM {trial} WHERE {n} = ANY(%(n)s) AND {where}) r{filled}
-            """
-        ).format(
-            n=_N,
-            key=key,
-            elements=elements,
-            table=self._statements.table,
-            where=where,
-            same=same,
-            itself=itself,
-            hashes=hashes,
-            trial=TRIAL,
-            filled=filled,
-        )
 
     def _look_outside(self, ns: list[int], found: Tried) -> None:
         """References that the catalog doesn't know, to absent rows."""
@@ -337,6 +526,44 @@ class Trial:
 def _is_shared(collection: Collection, index: Index) -> bool:
     """Whether rows outside the collection's share of its table may hold the values of an index of it."""
     return bool(collection.rows) and index.columns is not None and not set(collection.rows) <= set(index.columns)
+
+
+@dataclass(slots=True)
+class _Wants:
+    """What a row wants in the constraints that the catalog doesn't know: places in unique keys, and `buckets`, places that other
+    rows may have too if they don't exclude it. `held`: where rows of the table stand."""
+
+    places: list[Place] = field(default_factory=list)
+    buckets: list[Place] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+
+
+def _places(index: Index) -> list[sql.Identifier]:
+    return [sql.Identifier(f"dualwrite_{i}") for i in range(len(index.elements))]
+
+
+def _elements(index: Index) -> sql.Composed:
+    """An index's columns and expressions, each under a name of ours."""
+    return COMMA.join(
+        _expression(element) + sql.SQL(" AS {}").format(place)
+        for element, place in zip(index.elements, _places(index), strict=True)
+    )
+
+
+def _operators(index: Index) -> tuple[str, ...]:
+    return index.operators or ("IS NOT DISTINCT FROM" if index.nulls_collide else "=",) * len(index.elements)
+
+
+def _same(index: Index) -> sql.Composed:
+    """Whether two rows, h and r, collide in an index."""
+    return AND.join(
+        sql.SQL("h.{} {} r.{}").format(place, sql.SQL(operator.replace("%", "%%")), place)
+        for place, operator in zip(_places(index), _operators(index), strict=True)
+    )
+
+
+def _where(index: Index) -> sql.SQL:
+    return sql.SQL("true") if index.predicate is None else _expression(index.predicate)
 
 
 def _expression(text: str) -> sql.SQL:

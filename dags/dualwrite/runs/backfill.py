@@ -118,7 +118,7 @@ def keep_answer(target: Target, run_id: str, approval: Approval | None, answer: 
 
 def policy_of(params: GapParams, *, dry: bool) -> Policy:
     """The writes that a run's parameters allow."""
-    return Policy() if dry else Policy(insert=True, update=params.update_stale)
+    return Policy(would_update=params.update_stale) if dry else Policy(insert=True, update=params.update_stale)
 
 
 def examine(run: Run, name: str, *, dry: bool, record: bool = True) -> CollectionResult:

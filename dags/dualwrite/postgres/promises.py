@@ -1,0 +1,119 @@
+"""What a look that writes nothing would have written by now, so that it refuses the rows that an apply would.
+
+An apply works on rows that it changed itself: one row takes a place in a unique key or an exclusion constraint, another leaves
+one. Places that the catalog declares are Claims (engine/inserts.py); these are the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from dualwrite.model.mapping import Cell, Key, Row
+from dualwrite.postgres.bad_rows import Refused, by_constraint
+
+Place = tuple[str, int, int]
+"""A place in a constraint: its name, and a hash of the values that must be equal. Equal values have equal hashes."""
+
+
+class Claimant(Protocol):
+    """A document's row, or the unit of one."""
+
+    @property
+    def path(self) -> str | None: ...
+    @property
+    def entry(self) -> str | None: ...
+
+
+def claimant(row: Claimant) -> str:
+    """The name under which a document's row, or an entry's, claims what only one row may have."""
+    return f"{row.path}#{row.entry}"
+
+
+def as_texts(key: Sequence[Cell]) -> Key:
+    """A key as the target's statements return it."""
+    return tuple(map(str, key))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The rows of the table that stand where a row wants to, in one constraint."""
+
+    constraint: str
+    sqlstate: str
+    immediate: bool
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The result of trying a page, by numbers in it. `needs`: the keys of rows of the same table that rows reference and that
+    aren't there."""
+
+    refused: dict[int, Refused] = field(default_factory=dict)
+    needs: dict[int, list[tuple[str, tuple[str, ...]]]] = field(default_factory=dict)
+    has_own_references: bool = False
+
+
+@dataclass
+class Promises:
+    """The rows that a look would have written by now, in one collection."""
+
+    places: dict[Place, str] = field(default_factory=dict)
+    """Places in unique keys, and who took them."""
+    records: dict[Place, dict[str, list[str | None]]] = field(default_factory=dict)
+    """Rows that may exclude others, as texts of the columns that decide it: by the hash of what must be equal, and by claimant."""
+    moved: set[Key] = field(default_factory=set)
+    """Keys of rows that would have been updated: they stand no more where the table shows them."""
+    late: set[str] = field(default_factory=set)
+    """Who took, or waited for, a place that another row leaves."""
+    contested: set[str] = field(default_factory=set)
+    """Who didn't get a place, where another order of the updates would give it to him."""
+    _keys: set[Key] = field(default_factory=set)
+    _held: dict[str, tuple[Key, list[Held]]] = field(default_factory=dict)
+
+    def hold(self, row: Row, held: list[Held]) -> None:
+        """Notes that rows of the table are in the way of a row, which waits until they have moved."""
+        self._held[claimant(row)] = (as_texts(row.key), held)
+
+    def may_be_freed(self, row: Claimant) -> bool:
+        """Whether a row that waited has nothing in its way any more but other promises."""
+        _, held = self._held.get(claimant(row), (None, []))
+        return bool(held) and all(key in self.moved for h in held for key in h.keys)
+
+    def settle(self, row: Row, *, late: bool) -> None:
+        """Notes that a row waits no longer. `late`: it had to wait, or takes a place that another one leaves."""
+        self._held.pop(claimant(row), None)
+        if late:
+            self.late.add(claimant(row))
+
+    def order_decides(self) -> int:
+        """How many rows got no place that another order of the updates would have given them: the contested ones, and those that
+        hold each other in a deferrable constraint, because that lets go of rows that one statement updates."""
+        stuck = {key for key, _ in self._held.values()}
+        ring = sum(any(not h.immediate and stuck.intersection(h.keys) for h in held) for _, held in self._held.values())
+        return len(self.contested) + ring
+
+    def settle_own(self, rows: Mapping[int, Row], tried: Tried) -> dict[int, Refused]:
+        """The tried rows that the target would refuse, with those whose references within their table stay open, as one statement
+        would leave them."""
+        refused = dict(tried.refused)
+        while tried.has_own_references:
+            there = self._keys | {row.key for n, row in rows.items() if n not in refused}
+            lacking = {
+                n: replace(by_constraint(name, "23503"), own_table=True)
+                for n, needs in tried.needs.items()
+                for name, key in needs
+                if n not in refused and key not in there
+            }
+            refused.update(lacking)
+            if not lacking:
+                self._keys |= there
+                break
+        return refused
+
+    def taken_by(self, places: Iterable[Place], row: Claimant) -> tuple[Place, str] | None:
+        """The first of a row's places in unique keys that another row was promised, and which."""
+        own = claimant(row)
+        return next(((p, by) for p in places if (by := self.places.get(p, own)) != own), None)

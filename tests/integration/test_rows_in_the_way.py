@@ -1,0 +1,130 @@
+"""Rows that exclude each other in unique keys and exclusion constraints: a dry run counts what an apply then does, whichever
+page each row is on; and it says so where that depends on Postgres's order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from dualwrite.model.declaration import Catalog
+from tests.conftest import clone
+from tests.integration.test_other_tables import PEOPLE, TABLES, World
+from tests.soak import sized
+from tests.support import nonzero
+
+DECLARED = Catalog((replace(PEOPLE, unique=(("email",),)),))
+UNIQUE = "ALTER TABLE app.people ADD CONSTRAINT u UNIQUE (email)"
+EXCLUDED = "ALTER TABLE app.people ADD CONSTRAINT v EXCLUDE USING btree (team WITH =)"
+SPAN = "int4range(least(email::int, team::int), greatest(email::int, team::int), '[]')"
+KINDS = {
+    "unique": [UNIQUE],
+    "unique, deferrable": [f"{UNIQUE} DEFERRABLE INITIALLY DEFERRED"],
+    "unique where, nulls equal": [
+        "CREATE UNIQUE INDEX u ON app.people (nullif(email, '1')) NULLS NOT DISTINCT WHERE team > '3'"
+    ],
+    "equal where": [
+        "ALTER TABLE app.people ADD CONSTRAINT v EXCLUDE USING btree (team WITH =, email WITH =) WHERE (email < '5')"
+    ],
+    "ranges": [f"ALTER TABLE app.people ADD CONSTRAINT v EXCLUDE USING gist ({SPAN} WITH &&)"],
+    "both": [UNIQUE, f"{EXCLUDED} DEFERRABLE"],
+    "declared, and another": [UNIQUE, EXCLUDED],
+}
+
+
+@pytest.fixture
+def world(postgres_server, firestore, emulator) -> Iterator[World]:
+    with closing(clone(postgres_server, "migrated")) as cloned:
+        made = World(firestore, emulator, next(cloned))
+        made.sql(TABLES)
+        yield made
+
+
+def fields(chance: random.Random) -> dict[str, str]:
+    return {"email": str(chance.randrange(12)), "team": str(chance.randrange(12))}
+
+
+def fill(world: World, chance: random.Random, rows: int) -> None:
+    """Twelve documents, and at most so many rows of other values."""
+    world.sql("TRUNCATE app.people")
+    for n in range(rows):
+        row = fields(chance)
+        try:
+            world.sql(f"INSERT INTO app.people (id, email, team) VALUES ('p{n:02}', '{row['email']}', '{row['team']}')")
+        except psycopg.errors.IntegrityError:
+            continue
+    world.put(**{f"p{n:02}": fields(chance) for n in range(12)})
+
+
+def both(world: World, chance: random.Random) -> tuple[dict[str, int], dict[str, int], int]:
+    """What a dry run counts, what an apply does, and how many rows the dry run says depend on Postgres's order."""
+    given: dict[str, Any] = {"page_size": chance.choice([1, 3, 5, 100]), "update_stale": chance.random() < 0.7}
+    said = world.dry(**given)
+    did = world.apply(**given)
+    assert did["order_decides"] == 0, "it has decided"
+    return nonzero(said["counts"]), nonzero(did["counts"]), said["order_decides"]
+
+
+def worlds(world: World, kind: str, number: int, rows: int) -> Iterator[tuple[dict[str, int], dict[str, int], int]]:
+    world.sql(*KINDS[kind])
+    if kind.startswith("declared"):
+        world.catalog = DECLARED
+    for _ in range(number):
+        seed = random.randrange(10**9)
+        chance = random.Random(seed)
+        fill(world, chance, rows)
+        print("seed", seed)
+        yield both(world, chance)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_new_rows_exclude_each_other_in_a_dry_run_as_in_an_apply(world, kind):
+    for said, did, order_decides in worlds(world, kind, 4, rows=0):
+        assert (said, order_decides) == (did, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_leave_their_places_let_others_in_in_a_dry_run_too(world, kind):
+    for said, did, order_decides in worlds(world, kind, 4, rows=8):
+        assert said == did or order_decides
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dry_run_counts_what_an_apply_does_in_hundreds_of_worlds(world, kind):
+    for rows in (0, 8):
+        for said, did, order_decides in worlds(world, kind, sized(200), rows=rows):
+            assert said == did or (rows and order_decides)
+
+
+def test_hundreds_of_new_rows_exclude_each_other_across_pages(world):
+    world.sql(*KINDS["ranges"])
+    world.put(**{f"p{n:04}": {"email": str(n // 2), "team": str(n // 2)} for n in range(400)})
+    said = world.dry(page_size=50)
+    assert nonzero(said["counts"]) == {"missing": 200, "rejected": 200}
+    assert {s["reason"] for s in said["samples"]["rejected"]} == {"ExclusionViolation 23P01 (constraint v)"}
+    assert nonzero(world.apply(page_size=70)["counts"]) == nonzero(said["counts"])
+
+
+def test_two_rows_that_want_the_place_that_a_third_leaves_are_told(world):
+    """Whether p1 or p2 gets it depends on which of them Postgres updates first after p3."""
+    world.sql(UNIQUE, "INSERT INTO app.people (id, email) VALUES ('p1', '1'), ('p2', '2'), ('p3', '3')")
+    world.put(p1={"email": "3"}, p2={"email": "3"}, p3={"email": "4"})
+    said = world.dry()
+    assert (nonzero(said["counts"]), said["order_decides"]) == ({"stale": 2, "rejected": 1}, 1)
+    assert nonzero(world.apply()["counts"]) == {"stale": 2, "rejected": 1}
+
+
+@pytest.mark.parametrize(("deferrable", "order_decides"), [("", 0), ("DEFERRABLE", 2)])
+def test_two_rows_that_swap_are_told_where_a_constraint_lets_them(world, deferrable, order_decides):
+    world.sql(f"{UNIQUE} {deferrable}", "INSERT INTO app.people (id, email) VALUES ('p1', '1'), ('p2', '2')")
+    world.put(p1={"email": "2"}, p2={"email": "1"})
+    said = world.dry()
+    assert (nonzero(said["counts"]), said["order_decides"]) == ({"rejected": 2}, order_decides)
+    assert nonzero(world.apply()["counts"]) == ({"stale": 2} if deferrable else {"rejected": 2})
