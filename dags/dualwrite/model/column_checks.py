@@ -8,10 +8,11 @@ from typing import NoReturn, get_args
 
 from dualwrite import settings
 from dualwrite.model import entries
-from dualwrite.model.columns import ROLES, TYPES, WHEN_GONE, Column
+from dualwrite.model.columns import ROLES, WHEN_GONE, Column
 from dualwrite.model.documents import is_valid_id
 from dualwrite.model.entries import MapEntries
 from dualwrite.model.errors import CatalogError
+from dualwrite.model.live import TYPES
 from dualwrite.model.origins import (
     ALL_FIELDS,
     Computed,
@@ -28,7 +29,6 @@ from dualwrite.model.origins import (
     Origin,
     ParentId,
     Segment,
-    Type,
     WholeDocument,
     entry_parts,
     fields_of,
@@ -57,17 +57,13 @@ def check_field_path(declared: UncheckedCollection, path: FieldPath, place: str)
         )
 
 
-_ABSENT: dict[Type, tuple[type, ...]] = {"text": (str,), "integer": (int,), "numeric": (int, float), "boolean": (bool,)}
-
-
 def _absent_fits(column: Column) -> bool:
     """Whether `absent` is a value that a field of this column's type could have."""
     value: object = column.absent
-    if column.type in ("json", "array"):
-        kinds = (dict, list) if column.type == "json" else (list,)
-        return isinstance(value, kinds) and "\\u0000" not in json.dumps(value, default=str)
-    if isinstance(value, bool) != (column.type == "boolean") or not isinstance(value, _ABSENT.get(column.type, ())):
+    if isinstance(value, bool) != (column.type == "boolean") or not isinstance(value, TYPES[column.type].absent):
         return False
+    if isinstance(value, dict | list):
+        return "\\u0000" not in json.dumps(value, default=str)
     if isinstance(value, str):
         return "\x00" not in value and (column.references is None or is_valid_id(value))
     if column.type == "integer":

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from dualwrite.model import share
-from dualwrite.model.live import DEFAULT, DocumentType, LiveType
+from dualwrite.model.live import TYPES, LiveType
 from dualwrite.model.origins import Converted, EntryIndex, Origin, Type, type_told_by
 from dualwrite.model.references import Parent
 
 Role = Literal["key", "compared", "insert_only", "derived"]
 ROLES = get_args(Role)
 WHEN_GONE = ("row_goes", "null")
-TYPES = get_args(DocumentType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Column:
     @property
     def live(self) -> LiveType:
         """The column's type in the target; until that was read, the usual type for `type`."""
-        return self.read or DEFAULT[self.type]
+        return self.read or TYPES[self.type].usual
 
     late: bool = False
     """Not declared: the column stays null until the row that it refers to is there, because that may need this row first (see

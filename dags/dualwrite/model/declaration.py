@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from dualwrite.model.catalog_checks import checked_order, two_on_one_table, with_references
 from dualwrite.model.collection_checks import check, check_share
-from dualwrite.model.columns import ROLES, TYPES, WHEN_GONE, Column, Role
+from dualwrite.model.columns import ROLES, WHEN_GONE, Column, Role
 from dualwrite.model.entries import ArrayElements, ComputedEntries, Entries, MapEntries
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.live import LiveType
@@ -51,7 +51,6 @@ from dualwrite.model.unchecked import Operations, UncheckedCollection
 __all__ = [
     "ALL_FIELDS",
     "ROLES",
-    "TYPES",
     "WHEN_GONE",
     "ArrayElements",
     "Catalog",

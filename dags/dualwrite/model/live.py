@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
@@ -34,27 +34,48 @@ class LiveType:
     collated: bool = False
 
 
-DEFAULT: dict[DocumentType, LiveType] = {
-    "text": LiveType("text", "text", "text"),
-    "integer": LiveType("int4", "int4", "int4"),
-    "numeric": LiveType("numeric", "numeric", "numeric"),
-    "boolean": LiveType("bool", "bool", "bool"),
-    "timestamp": LiveType("timestamptz", "timestamptz", "timestamptz"),
-    "json": LiveType("jsonb", "jsonb", "jsonb"),
-    "array": LiveType("text[]", "text[]", "array"),
-}
-"""The assumed type of a column until the target's was read."""
-
 TEXTS = frozenset({"text", "varchar", "bpchar", "citext", "name", "enum"})
 """Kinds whose binary form is their text."""
 
 INTEGERS = {"int2": 2, "int4": 4, "int8": 8}
 """Kinds of whole numbers, with their bytes."""
 
-_TIMES = frozenset({"timestamptz", "timestamp", "date", "time"})
+INSTANTS = frozenset({"timestamptz", "timestamp"})
+"""Kinds of moments, compared to the millisecond."""
+
+_TIMES = INSTANTS | {"date", "time"}
 _NUMBERS = frozenset({*INTEGERS, "numeric", "float4", "float8"})
 _EQUAL = TEXTS | _TIMES | _NUMBERS | {"bool", "uuid", "bytea", "jsonb"}
 """Kinds whose values are compared as they are; all others are compared by their text, which every type has."""
+
+
+@dataclass(frozen=True, slots=True)
+class TypeRules:
+    """What is known of a type of document values.
+
+    `usual`: the column's type until the target's was read. `takes`: whether a column of this kind can hold such values. `absent`:
+    the Python types of a value for an absent field; none: there can't be one. How a value becomes a cell is in cells.py.
+    """
+
+    usual: LiveType
+    takes: Callable[[str], bool]
+    absent: tuple[type, ...] = ()
+
+
+def _usual(name: str, takes: Callable[[str], bool], *absent: type) -> TypeRules:
+    return TypeRules(LiveType(name, name, "array" if name.endswith("[]") else name), takes, absent)
+
+
+TYPES: Mapping[DocumentType, TypeRules] = {
+    # A document's string is no number, boolean or timestamp, unless the catalog converts it.
+    "text": _usual("text", lambda kind: kind not in _NUMBERS | INSTANTS | {"bool"}, str),
+    "integer": _usual("int4", lambda kind: kind in _NUMBERS | TEXTS - {"enum"}, int),
+    "numeric": _usual("numeric", lambda kind: kind in ("numeric", "float4", "float8"), int, float),
+    "boolean": _usual("bool", lambda kind: kind == "bool", bool),
+    "timestamp": _usual("timestamptz", lambda kind: kind in _TIMES),
+    "json": _usual("jsonb", lambda kind: kind in ("json", "jsonb"), dict, list),
+    "array": _usual("text[]", lambda kind: kind == "array", list),
+}
 
 
 def copied_as(column: DocumentType, live: LiveType) -> str | None:
@@ -63,23 +84,12 @@ def copied_as(column: DocumentType, live: LiveType) -> str | None:
         return "text"
     if column == "integer" and live.kind in INTEGERS:
         return live.kind
-    return live.kind if live.kind == DEFAULT[column].kind and column != "array" else None
+    return live.kind if live.kind == TYPES[column].usual.kind and column != "array" else None
 
 
 def fits(column: DocumentType, live: LiveType, *, is_id: bool) -> bool:
-    """Whether a document's value of this type can be a value of the column. A document's string is no number, boolean or
-    timestamp, unless the catalog converts it; an id (`is_id`) may be written like one."""
-    if column == "text":
-        return is_id or live.kind not in _NUMBERS | {"bool", "timestamptz", "timestamp"}
-    allowed: dict[DocumentType, frozenset[str]] = {
-        "integer": _NUMBERS | TEXTS - {"enum"},
-        "numeric": frozenset({"numeric", "float4", "float8"}),
-        "boolean": frozenset({"bool"}),
-        "timestamp": _TIMES,
-        "json": frozenset({"json", "jsonb"}),
-        "array": frozenset({"array"}),
-    }
-    return live.kind in allowed[column]
+    """Whether a document's value of this type can be a value of the column; an id (`is_id`) may be written like a number."""
+    return (is_id and column == "text") or TYPES[column].takes(live.kind)
 
 
 def equal_as(live: LiveType) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from dualwrite.model import share
 from dualwrite.model.declaration import Catalog, Collection, Column, Field
-from dualwrite.model.live import TEXTS, equal_as
+from dualwrite.model.live import INSTANTS, TEXTS, equal_as
 from dualwrite.postgres.connection import sql
 
 _BITS = 63
@@ -253,7 +253,7 @@ class Fragments:
     def as_compared(column: Column, alias: str) -> sql.Composable:
         """A column of the target as it is compared: timestamps truncated to milliseconds, null as '' if `absent` is ''."""
         name = column_name(column.name, alias)
-        if column.live.kind in ("timestamptz", "timestamp"):
+        if column.live.kind in INSTANTS:
             return sql.SQL("pg_catalog.date_trunc('milliseconds', {})").format(name)
         if column.absent == "" and column.live.kind in TEXTS:
             name = sql.SQL("coalesce({}, '')").format(name)
@@ -313,7 +313,7 @@ class Fragments:
         """The digest of the fingerprinted columns, the same in every session: a time's text depends on TimeZone and DateStyle."""
         columns = (
             sql.SQL("extract(epoch FROM {})").format(self.as_compared(c, alias))
-            if c.live.kind in ("timestamptz", "timestamp")
+            if c.live.kind in INSTANTS
             else self.as_compared(c, alias)
             for c in self._collection.fingerprinted
         )
