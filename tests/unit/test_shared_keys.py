@@ -62,7 +62,9 @@ def orders(*key: Origin) -> Collection:
     return Collection("orders", "orders", (ORDER,), tuple(Column(f"k{n}", "key", o) for n, o in enumerate(key)))
 
 
-@pytest.mark.parametrize("key", [DocumentId(), Segment("order"), DocumentId() >> lower], ids=str)
+@pytest.mark.parametrize(
+    "key", [DocumentId(), Segment("order"), DocumentId() >> lower], ids=("id", "segment", "converted")
+)
 def test_documents_on_the_key_of_another_one_are_told(key):
     """The key is the order's id alone, and two users have an order of one id."""
     collection = orders(key)
