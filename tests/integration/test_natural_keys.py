@@ -7,6 +7,8 @@ import json
 import psycopg
 import pytest
 
+from dualwrite.firestore.source import Source
+from dualwrite.model.conversions import Conversion
 from dualwrite.model.declaration import (
     ArrayElements,
     Catalog,
@@ -14,10 +16,14 @@ from dualwrite.model.declaration import (
     Column,
     CreateTime,
     DocumentId,
+    DocumentPath,
+    EntryField,
     EntryKey,
     Field,
     Segment,
 )
+from dualwrite.model.documents import UNASKED
+from dualwrite.model.question import question_of
 from tests.support import examine_all, gap_run, one, reconciled, verify_all
 from tests.worlds import LONG_AGO, put
 
@@ -129,3 +135,141 @@ def test_labels_that_an_earlier_version_made_of_content_are_digests(club, emulat
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences WHERE key = %s", old) == 0
     kept = "SELECT excused_by, first_seen = '2026-01-01Z' FROM dualwrite.open_differences WHERE key = %s"
     assert one(target_dsn, kept, label) == ("ann", True)
+
+
+KIND = Column("kind", "key", Field("kind"))
+TEAM = Column("team", "key", Segment("team"))
+KNOWN = {
+    "the id": ("teams/{team}/notes/{note}", (TEAM, Column("a", "key", DocumentId()), KIND)),
+    "its variable": ("teams/{team}/notes/{note}", (TEAM, Column("a", "key", Segment("note")), KIND)),
+    "its parts": (
+        "teams/{team}/notes/{a}-{b}", (TEAM, Column("a", "key", Segment("a")), Column("b", "key", Segment("b")), KIND)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("by", KNOWN)
+def test_a_natural_key_that_gives_the_document_asks_for_that_alone(by, firestore, emulator, target_dsn):
+    """However many others have the same fields. Missing, stale and extra rows, one of them of a document with another kind now."""
+    path, key = KNOWN[by]
+    notes = Collection("notes", "notes", (path,), (*key, Column("text", "compared", Field("text"))), selected=True)
+    names = ", ".join(c.name for c in key)
+    put(firestore, {f"teams/t1/notes/n{n}-x": {"kind": "same", "text": f"text {n}"} for n in range(40)})
+
+    def row(name: str, kind: str, text: str) -> list[str]:
+        return ["t1", *([name] if len(key) == 3 else name.split("-")), kind, text]
+
+    stated = [row(f"n{n}-x", "same", f"text {n}") for n in range(40)]
+    with psycopg.connect(target_dsn, autocommit=True) as connection:
+        columns = ", ".join(f"{c.name} text NOT NULL" for c in key)
+        connection.execute(f"CREATE TABLE notes ({columns}, text text, PRIMARY KEY ({names}))")
+        rows = [
+            row("n0-x", "same", "stale"),
+            row("n1-x", "another", "text 1"),
+            row("gone-x", "same", "gone"),
+            *stated[2:],
+        ]
+        connection.cursor().executemany(f"INSERT INTO notes VALUES ({', '.join(['%s'] * len(rows[0]))})", rows)
+    catalog = Catalog((notes,))
+    with Source(firestore.project, emulator_host=emulator) as source:
+        question = question_of(notes, tuple(stated[3][:-1]))
+        [found] = source.children_where_each([(question.parent, question.equals)], "notes", question.fields)
+        assert [d.path for d in found] == ["teams/t1/notes/n3-x"]
+        assert source.billed_reads == 1
+        question = question_of(notes, tuple(row("gone-x", "same", "")[:-1]))
+        assert source.children_where_each([(question.parent, question.equals)], "notes", question.fields) == [[]]
+    if len(key) == 3:  # an id that no document can have: of a row that somebody else wrote
+        question = question_of(notes, ("t1", "a/b", "same"))
+        assert source.children_where_each([(question.parent, question.equals)], "notes", question.fields) == [UNASKED]
+    done = reconciled(
+        firestore.project, emulator, target_dsn, catalog=catalog, collections=["notes"], scope="sweep", grace_seconds=0,
+        repair="all", max_share=100,
+    )  # fmt: skip
+    assert done.counts("notes") == {"stale": 1, "missing": 1, "extra": 2}
+    with psycopg.connect(target_dsn) as connection:
+        assert sorted(map(list, connection.execute("SELECT * FROM notes"))) == sorted(stated)
+    billed = sum(c["billed_reads"] for c in done.report["collections"])
+    assert billed < 40 + 40, "more would be all documents of one kind, for one difference"
+
+
+def _code(path: str) -> str:
+    return path.replace("/", "-")
+
+
+@pytest.mark.parametrize("key", ["with the id", "beside the id", "made of the path"])
+def test_a_row_that_gives_the_path_of_a_document_with_another_key_is_extra(key, firestore, emulator, target_dsn):
+    """As after the key's field was edited, or from before the key was made otherwise: the document is there, and the row isn't its
+    own. It is told until it goes, and is never taken for the document's row, which matches."""
+    team, id_, text = (
+        Column("team", "key" if key != "made of the path" else "compared", Segment("team")),
+        Column("id", "key" if key == "with the id" else "compared", DocumentId()),
+        Column("text", "compared", Field("text")),
+    )
+    own = (
+        Column("code", "key", DocumentPath() >> Conversion("code", _code, "text"))
+        if key == "made of the path"
+        else Column("code", "key", Field("code"))
+    )
+    catalog = Catalog((Collection("notes", "notes", ("teams/{team}/notes/{note}",), (team, id_, own, text)),))
+    paths = [f"teams/t1/notes/n{n}" for n in range(4)]
+    put(firestore, {path: {"code": _code(path), "text": "t"} for path in paths})
+    names = ", ".join(c.name for c in catalog["notes"].key)
+    with psycopg.connect(target_dsn, autocommit=True) as connection:
+        connection.execute(
+            f"CREATE TABLE notes (team text NOT NULL, id text NOT NULL, code text NOT NULL, text text, PRIMARY KEY ({names}))"
+        )
+        rows = [("t1", f"n{n}", _code(path), "t") for n, path in enumerate(paths)]
+        connection.cursor().executemany("INSERT INTO notes VALUES (%s, %s, %s, %s)", [*rows, ("t1", "n0", "old", "t")])
+
+    def run(repair: str):
+        return reconciled(
+            firestore.project, emulator, target_dsn, catalog=catalog, collections=["notes"], scope="sweep", grace_seconds=0,
+            repair=repair, max_share=100,
+        )  # fmt: skip
+
+    for repair in ("off", "off", "missing_and_stale", "all"):
+        assert run(repair).counts("notes") == {"extra": 1}, repair
+    assert one(target_dsn, "SELECT array_agg(id ORDER BY id) FROM notes WHERE code <> 'old'") == [
+        "n0",
+        "n1",
+        "n2",
+        "n3",
+    ]
+    assert run("off").counts("notes") == {}
+    assert one(target_dsn, "SELECT count(*) FROM notes") == 4
+
+
+@pytest.mark.parametrize("entries", [False, True])
+def test_a_row_left_over_at_a_documents_path_holds_a_unique_key_as_an_extra_one(
+    entries, firestore, emulator, target_dsn
+):
+    """The document has another key, or the entry is gone from it: it doesn't explain that another document lacks its row."""
+    part = EntryField if entries else Field
+    columns = (
+        Column("id", "key" if entries else "compared", DocumentId()),
+        Column("code", "key", part("code")),
+        Column("handle", "compared", part("handle")),
+    )
+    notes = Collection(
+        "notes", "notes", ("notes/{note}",), columns, unique=(("handle",),), entries=ArrayElements("parts") if entries else None
+    )  # fmt: skip
+    stated = {"a": {"code": "new", "handle": "its own"}, "b": {"code": "b", "handle": "wanted"}}
+    put(firestore, {f"notes/{n}": {"parts": [fields]} if entries else fields for n, fields in stated.items()})
+    with psycopg.connect(target_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE TABLE notes (id text NOT NULL, code text NOT NULL, handle text UNIQUE, PRIMARY KEY "
+            + ("(id, code))" if entries else "(code))")
+        )
+        connection.execute("INSERT INTO notes VALUES ('a', 'new', 'its own'), ('a', 'old', 'wanted')")
+
+    def run(repair: str):
+        return reconciled(
+            firestore.project, emulator, target_dsn, catalog=Catalog((notes,)), collections=["notes"], scope="sweep",
+            grace_seconds=0, repair=repair, max_share=100,
+        )  # fmt: skip
+
+    found = run("off")
+    assert found.counts("notes") == {"extra": 1, "missing": 1}
+    assert found.sample("notes", "missing")["reason"] == "unique_key_held_by_extra_row"
+    run("all")
+    assert one(target_dsn, "SELECT array_agg(handle ORDER BY handle) FROM notes") == ["its own", "wanted"]

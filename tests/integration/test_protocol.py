@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -80,9 +81,12 @@ def test_a_document_that_has_another_key_now_is_looked_at_there_though_somebody_
     with examiner_of(at_work, emulator, target_dsn, report, Policy()) as examiner:
         [key] = [key for page in examiner.job.target.keys(CATALOG["notifications"]) for key in page]
         at_work.document(first).update({"fromUserId": "u3"})
-        [finding] = examiner.protocol.run([unit_of(CATALOG["notifications"], key, first)], Policy())
-    assert finding.verdict is Verdict.MISSING
-    assert finding.key != key
+        row = unit_of(CATALOG["notifications"], key, first)
+        [of_document] = examiner.protocol.run([replace(row, label="u1/n1")], Policy())
+        [of_row] = examiner.protocol.run([row], Policy())
+    assert of_document.verdict is Verdict.MISSING
+    assert of_document.key != key
+    assert (of_row.verdict, of_row.key, of_row.path) == (Verdict.MATCHING, key, second), "it isn't extra"
 
 
 def test_a_document_that_is_created_between_the_two_questions_about_its_key_keeps_its_row(

@@ -10,10 +10,10 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dualwrite.engine.units import Unit
+from dualwrite.engine.units import Unit, unit_of
 from dualwrite.model.declaration import Collection, DocumentId, Segment
 from dualwrite.model.documents import can_be_asked
-from dualwrite.model.mapping import entry_of_key, label_of_key
+from dualwrite.model.mapping import label_of_key
 from dualwrite.model.run_report import OperationCounts
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
 from dualwrite.model.windows import LONG_AGO, Window
@@ -256,7 +256,7 @@ def locate(target: Target, collection: Collection, entities: Sequence[tuple[str,
         where = path or next(iter(at.get(key, ())), None)
         label = label_of_key(collection, key)
         if where:
-            units[label] = Unit(label, key, where, entry_of_key(collection, key))
+            units[label] = unit_of(collection, key, where)
         elif label not in seen.labels and label not in seen.last_ids:
             unlocatable += 1
     return Located(tuple(paths), tuple(units.values()), unlocatable)
@@ -265,7 +265,7 @@ def locate(target: Target, collection: Collection, entities: Sequence[tuple[str,
 def _units(target: Target, collection: Collection, keys: Sequence[tuple[object, ...]]) -> list[Unit]:
     texts = [tuple(str(part) for part in key) for key in keys]
     told = target.paths(collection, list(texts))
-    return [Unit(label_of_key(collection, k), k, told[k][0], entry_of_key(collection, k)) for k in texts if told.get(k)]
+    return [unit_of(collection, k, told[k][0]) for k in texts if told.get(k)]
 
 
 def _values(collection: Collection, entity: str, entity_id: str) -> dict[str, str] | None:

@@ -4,14 +4,24 @@ path than its document's, or if several documents may share a natural key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dualwrite.engine.classify import HolderState, says_elsewhere
 from dualwrite.engine.job import Job
 from dualwrite.firestore.source import Paths
 from dualwrite.model.documents import UNASKED, Document, Unasked
-from dualwrite.model.mapping import Cell, Key, LeftOut, Rejection, Row, key_left_out, left_out_among, map_document
+from dualwrite.model.mapping import (
+    Cell,
+    Key,
+    LeftOut,
+    Rejection,
+    Row,
+    entry_of_key,
+    key_left_out,
+    left_out_among,
+    map_document,
+)
 from dualwrite.model.question import question_of
 from dualwrite.postgres.target import Difference
 
@@ -30,6 +40,22 @@ class Owner:
 
     path: str
     uniques: tuple[tuple[Cell, ...], ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _There:
+    """A document at a path that a row gives. `stated`: its further unique values for each of its keys, as texts."""
+
+    path: str
+    stated: Mapping[tuple[str, ...], tuple[tuple[Cell, ...], ...]]
+    rejections: Sequence[Rejection]
+
+    def owner(self, key: Key, entry: str | None) -> Owner | None:
+        """The owner of the row at a key. None: the document has other keys, and nothing in it is rejected that may have had this
+        one; so the row is left over from before."""
+        uniques = self.stated.get(tuple(map(str, key)))
+        may_be = any(r.entire or r.entry is None or r.entry == entry for r in self.rejections)
+        return Owner(self.path, uniques) if uniques is not None or may_be else None
 
 
 class Owners:
@@ -78,8 +104,8 @@ class Owners:
         if not wanted:
             return
         paths = self._target.paths(self._collection, wanted)
-        there: dict[str, dict[Key, tuple[tuple[Cell, ...], ...]] | Unasked | None] = {}
-        """By path, the document's further unique values for each of its keys; None if it is gone."""
+        there: dict[str, _There | Unasked | None] = {}
+        """By path, the document; None if it is gone, or has no row."""
         for documents in self._source.get_in_parts(
             [p for told in paths.values() for p in told], self._collection.fields
         ):
@@ -88,12 +114,15 @@ class Owners:
                     there[path] = document
                     continue
                 units = map_document(self._collection, document) or []
-                stated = {unit.key: self.uniques(unit) for unit in units if isinstance(unit, Row)}
-                there[path] = stated if units else None  # it has no row: no entries, or it doesn't meet the condition
+                stated = {tuple(map(str, unit.key)): self.uniques(unit) for unit in units if isinstance(unit, Row)}
+                rejections = [unit for unit in units if isinstance(unit, Rejection)]
+                there[path] = _There(path, stated, rejections) if units else None  # else no entries, or left out
         for key in wanted:
-            told = paths.get(key, ())
-            owner = next((Owner(p, states.get(key)) for p in told if isinstance(states := there[p], dict)), None)
-            self._known[key] = owner or (UNASKED if any(there[p] is UNASKED for p in told) else None)
+            told = [there[path] for path in paths.get(key, ())]
+            entry = entry_of_key(self._collection, key)
+            owners = (document.owner(key, entry) for document in told if isinstance(document, _There))
+            owner = next((one for one in owners if one is not None), None)
+            self._known[key] = owner or (UNASKED if UNASKED in told else None)
 
     def belongs_elsewhere(self, difference: Difference) -> bool:
         """Whether the row at this key belongs to another document, which exists. If several documents have one id, the row

@@ -13,7 +13,7 @@ from dualwrite.engine.classify import duplicate
 from dualwrite.engine.job import Job
 from dualwrite.engine.owners import Shared
 from dualwrite.engine.required import required_documents
-from dualwrite.engine.units import Unit
+from dualwrite.engine.units import Unit, unit_of
 from dualwrite.engine.whereabouts import Whereabouts
 from dualwrite.firestore.source import Paths
 from dualwrite.model.documents import UNASKED, Document, Unasked
@@ -170,18 +170,26 @@ class Reading:
         owners: Mapping[Key, Row],
     ) -> Iterator[Read]:
         """Natural keys in parts. `own`: the document at a unit's path as it maps; None if it isn't among those that share the
-        key: it is gone, has another key now (then that key's row counts), or was created since they were read."""
+        key: it is gone, has another key now (then that key's row counts, unless the unit is a row that only gives the document's
+        path), or was created since they were read."""
         elsewhere = _by_path((u, u.path) for n, u in here.items() if own[n] is None)
         at_once = {n: u for n, u in here.items() if own[n] is not None or u.path is None}
         yield self._shared(at_once, own, sharing, owners)
         for entries in self._entries_at(elsewhere):
             part = {u.label: u for path in entries for u in elsewhere[path]}
             told = {
-                u.label: None if isinstance(there, Unasked) else next(iter(_with_rows(there)), None)
+                u.label: None if isinstance(there, Unasked) else self._followed(u, _with_rows(there))
                 for path, there in entries.items()
                 for u in elsewhere[path]
             }
             yield self._shared(part, told, sharing, owners)
+
+    def _followed(self, unit: Unit, there: Sequence[Row | Rejection]) -> Row | Rejection | None:
+        """The document at a unit's path as it maps now. None for a row's unit if the document has another key: it has another row,
+        and this one may be extra."""
+        mine = next((m for m in there if m.entry == unit.entry or (isinstance(m, Rejection) and m.entire)), None)
+        is_row = unit.label == unit_of(self._collection, unit.key, None).label
+        return None if is_row and isinstance(mine, Row) and mine.key != unit.key else mine
 
     def _shared(
         self,

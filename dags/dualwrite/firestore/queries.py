@@ -13,6 +13,7 @@ from google.cloud.firestore_v1.types import query as query_types
 from dualwrite.model.check_fields import END_OF_TIME, Asked, Check
 from dualwrite.model.conversions import Conversion
 from dualwrite.model.declaration import ALL_FIELDS, FieldPath, names_of, other_spellings
+from dualwrite.model.question import NAME
 from dualwrite.model.windows import LONG_AGO, Window
 
 _Query = query_types.StructuredQuery.pb()
@@ -118,8 +119,11 @@ def other_types_queries(collection_id: str, check: Check, top_level: bool) -> tu
     return found[0], found[1]
 
 
-def children_query(collection_id: str, equals: Mapping[FieldPath, str], fields: Sequence[FieldPath]) -> Any:
-    """The documents directly below one document whose fields have these values."""
+def children_query(
+    parent: str, collection_id: str, equals: Mapping[FieldPath, str], fields: Sequence[FieldPath]
+) -> Any:
+    """The documents directly below one document whose fields, or id (at `NAME`), have these values. `parent`: the document's full
+    name, or that of the database's documents."""
     structured = _Query()
     structured.from_.add(collection_id=collection_id)
     _select(structured, fields)
@@ -129,7 +133,10 @@ def children_query(collection_id: str, equals: Mapping[FieldPath, str], fields: 
         condition = composite.filters.add().field_filter
         condition.field.field_path = quoted(name)
         condition.op = condition.Operator.Value("EQUAL")
-        condition.value.string_value = value
+        if name == NAME:
+            condition.value.reference_value = f"{parent}/{collection_id}/{value}"
+        else:
+            condition.value.string_value = value
     return structured
 
 

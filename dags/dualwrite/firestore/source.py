@@ -43,9 +43,10 @@ from dualwrite.firestore.values import document_of, moment, path_of
 from dualwrite.firestore.wire import CountRequest, GetRequest, QueryRequest, Wire
 from dualwrite.model.check_fields import Check
 from dualwrite.model.declaration import FieldPath
-from dualwrite.model.documents import UNASKED, Answer, Document, Unasked, can_be_asked
+from dualwrite.model.documents import UNASKED, Answer, Document, Unasked, can_be_asked, is_valid_id
 from dualwrite.model.errors import IncompleteRead, SourceError
 from dualwrite.model.pace import Pace
+from dualwrite.model.question import NAME
 
 _PIN_SECONDS = 50 * 60
 """Seconds for which one read_time is used: Firestore refuses one that is older than an hour."""
@@ -341,8 +342,8 @@ class Source:
     def children_where_each(
         self, questions: Sequence[tuple[str, Mapping[FieldPath, str]]], collection_id: str, fields: Sequence[FieldPath]
     ) -> list[list[Document] | Unasked]:
-        """For each question (a document's path, and values of fields) the documents directly below it in one collection
-        whose fields have these values, as of now; UNASKED if Firestore can't be asked.
+        """For each question (a document's path, and values of fields, or at `NAME` an id) the documents directly below it in one
+        collection that have these values, as of now; UNASKED if Firestore can't be asked.
 
         A truncated answer looks like a short one, so its last part must say that it is `done`. If it doesn't, or if there are
         no documents (a row may be deleted for that), a count() at its read_time must agree, or IncompleteRead is raised.
@@ -368,7 +369,9 @@ class Source:
         If several documents of one question take more, their Paths are given instead, because any number of documents may have
         these values. Then the documents read until that showed are billed too, besides the names."""
         unasked: dict[int, list[Document] | Paths | Unasked] = {
-            n: UNASKED for n, (parent, _) in enumerate(questions) if parent and not can_be_asked(parent)
+            n: UNASKED
+            for n, (parent, equals) in enumerate(questions)
+            if (parent and not can_be_asked(parent)) or not is_valid_id(equals.get(NAME, "any"))
         }
         if unasked:
             yield unasked
@@ -430,7 +433,7 @@ class Source:
         self, parent_path: str, collection_id: str, equals: Mapping[FieldPath, str], fields: Sequence[FieldPath]
     ) -> Any:
         request = QueryRequest(parent=f"{self._root}/{parent_path}" if parent_path else self._root)
-        request.structured_query.CopyFrom(children_query(collection_id, equals, fields))
+        request.structured_query.CopyFrom(children_query(request.parent, collection_id, equals, fields))
         return request
 
     def _finish_children(self, request: Any, call: Any, collection_id: str, most_bytes: int) -> _Answer:

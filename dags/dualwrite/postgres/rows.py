@@ -134,10 +134,11 @@ class Rows(Session):
 
 def _could_be_at(collection: Collection, key: Key, path: str) -> bool:
     """Whether a row's document could be at a path that its columns tell. An id with a slash in it, written by hand, would name
-    another document's path; so would parts that are joined to an id which is split otherwise (id_patterns.py)."""
+    another document's path; so would parts that are joined to an id which is split otherwise (id_patterns.py), and columns beside a
+    key that was made of another path."""
     if not collection.has(path):
         return False
-    if collection.is_plain or not collection.keyed_by_path:
+    if not collection.keyed_by_path or (collection.is_plain and collection.key_leads_back):
         return True
     there = key_of_path(collection, path, entry_of_key(collection, key))
     return there is None or tuple(map(str, there)) == tuple(map(str, key))
