@@ -34,7 +34,8 @@ from enum import StrEnum
 
 from dualwrite import alerts, postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.model.change import Change, Delete, Kept, Name, Operation, Upsert, change_of, owner_of
+from dualwrite.model.change import Change, Delete, Kept, Name, Operation, Upsert, changes_of, owner_of
+from dualwrite.model.change import Changed as Changed  # callers import it from here
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.documents import Document, Unasked, Value
 from dualwrite.model.mapping import Row
@@ -56,6 +57,7 @@ _LOCK_TRIES = 10
 _NOT_ITS_ROW = "left: the row tells another path than the document's, or another birth"
 _NOT_WRITTEN = "left: the row tells another path than the document's, or a trigger skipped the write"
 _NO_PARENT = "left: a document that it references has no row, so the value that it holds isn't known"
+_LATE = "late: a document that it references has no row yet"
 _HIDDEN = "left: no row can be seen, and row-level security may hide it"
 _SHARED = "left: other documents may have its key, and Firestore could not be asked (configure siblings=)"
 _REFUSED_SIBLING = "left: a document that may have its key can't become a row"
@@ -72,7 +74,7 @@ class Outcome(StrEnum):
     """Committed, all of it: the rows are as the change means them."""
     PARTLY = "partly"
     """A part is committed. The rest was refused (it can't become a row, and keeps the one that it has) or left (the row
-    doesn't show that it is the document's), and reported."""
+    doesn't show that it is the document's), or a reference waits for its row; that is reported."""
     REFUSED = "refused"
     """Nothing was written: all of it was refused or left, and reported."""
     NOTHING = "nothing"
@@ -211,13 +213,19 @@ class DualWriter:
         keeps the row that it has; a row that doesn't show that it is the document's is left; both are reported.
         """
 
+        return self.mirror_batch([Changed(path, before, after, create_time)])
+
+    def mirror_batch(self, changes: Sequence[Changed]) -> Outcome:
+        """As `mirror`, for the changes of several documents, all in one transaction: all of them or none. Rows may need each
+        other, in any order; those to delete go in the given order, a collection's before those of the ones that it needs."""
+
         def plan_and_do() -> Outcome:
-            created = create_time or datetime.now(UTC)
-            return self._planned(path, lambda catalog: change_of(catalog, path, before, after, created))
+            now = datetime.now(UTC)
+            return self._planned(lambda catalog: changes_of(catalog, changes, now))
 
-        return self._guarded([Name("unknown", "mirror", path)], plan_and_do)
+        return self._guarded([Name("unknown", "mirror", changed.path) for changed in changes], plan_and_do)
 
-    def _planned(self, path: str, plan: Callable[[Catalog], Change]) -> Outcome:
+    def _planned(self, plan: Callable[[Catalog], Change]) -> Outcome:
         """Plans with the tables' live types, and writes. If Postgres, or the plan, refuses a value, they may have changed."""
         deadline = time.monotonic() + self.timeout
         change, known = plan(self._known), self._own.live
@@ -292,7 +300,7 @@ class DualWriter:
             return _failed(names, Outcome.FAILED, type(error).__name__)
         finally:
             _tell((kept_.why, Name(kept_.entity_type, "mirror", kept_.label)) for kept_ in [*kept, *left])
-        if len(left) == number:
+        if sum(not kept_.written for kept_ in left) == number:
             return Outcome.REFUSED if kept or left else Outcome.NOTHING
         return Outcome.PARTLY if kept or left else Outcome.WRITTEN
 
@@ -328,18 +336,24 @@ class DualWriter:
         if not operations:
             return left
         with _transaction(connection, deadline):
-            answers = postgres.at_once(connection, [self._statement(operation) for operation in operations])
+            late = [(o, fill) for o in operations if isinstance(o, Upsert) and (fill := self._sql(o).fill(o.row))]
+            statements = [*(self._statement(operation) for operation in operations), *(fill for _, fill in late)]
+            answers = postgres.at_once(connection, statements)
             _left(deadline)
-        for operation, (_, rows) in zip(operations, answers, strict=True):
+        written, filled = answers[: len(operations)], answers[len(operations) :]
+        without = {id(o) for (o, _), (_, [(whole,)]) in zip(late, filled, strict=True) if not whole}
+        for operation, (_, rows) in zip(operations, written, strict=True):
             if isinstance(operation, Delete):
                 [(deleted, there, hidden)] = rows
                 why = None if deleted else _NOT_ITS_ROW if there else _HIDDEN if hidden else None
             else:
-                [(written, complete)] = rows
-                skipped = written == 0 and self._sql(operation).updates(operation.row)
+                [(number, complete)] = rows
+                skipped = number == 0 and self._sql(operation).updates(operation.row)
                 why = _NO_PARENT if not complete else _NOT_WRITTEN if skipped else None
             if why is not None:
                 left.append(_kept(operation, why))
+            elif id(operation) in without:
+                left.append(replace(_kept(operation, _LATE), written=True))
         return left
 
     def _settled(
@@ -520,6 +534,11 @@ def dual_write(
 def dual_write_batch(writes: Sequence[Write]) -> Outcome:
     """See DualWriter.dual_write_batch."""
     return _configured().dual_write_batch(writes)
+
+
+def mirror_batch(changes: Sequence[Changed]) -> Outcome:
+    """See DualWriter.mirror_batch."""
+    return _configured().mirror_batch(changes)
 
 
 def mirror(

@@ -11,8 +11,8 @@ may be deleted are part of the plan, as data:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, Field
@@ -90,11 +90,24 @@ Operation = Upsert | Delete
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A row that stays as it is, and why: a text of column names and types, without values."""
+    """A row that stays as it is, and why: a text of column names and types, without values. `written`: the row is written, but
+    not as the document says."""
 
     entity_type: str
     label: str
     why: str
+    written: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A change of one document: its fields before and after, None if it wasn't there. `create_time`: the server's, which stands
+    in for an absent time of creation; None: now."""
+
+    path: str
+    before: Fields | None
+    after: Fields | None
+    create_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,24 @@ def change_of(catalog: Catalog, path: str, before: Fields | None, after: Fields 
         tuple([d for part in reversed(parts) for d in part.deletes] + [u for part in parts for u in part.upserts]),
         tuple(kept for part in parts for kept in part.kept),
     )
+
+
+def changes_of(catalog: Catalog, changed: Iterable[Changed], now: datetime) -> Change:
+    """The operations of several changes as those of one: all deletes, then all rows to write, in the order of collections, and
+    in one collection in an order of their own, so that two writers lock rows alike. Changes of one document are one, from what it
+    was first to what it is last."""
+    whole: dict[str, Changed] = {}
+    for one in changed:
+        before = whole[one.path].before if one.path in whole else one.before
+        whole[one.path] = replace(one, before=before)
+    parts = [change_of(catalog, c.path, c.before, c.after, c.create_time or now) for c in whole.values()]
+    place = {c.name: n for n, c in enumerate(catalog.order)}
+    operations = [operation for part in parts for operation in part.operations]
+    deletes = [o for o in operations if isinstance(o, Delete)]
+    upserts = [o for o in operations if isinstance(o, Upsert)]
+    deletes.sort(key=lambda o: -place[o.collection.name])
+    upserts.sort(key=lambda o: (place[o.collection.name], o.row.label))
+    return Change((*deletes, *upserts), tuple(kept for part in parts for kept in part.kept))
 
 
 class _Part:

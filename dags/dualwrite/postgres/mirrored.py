@@ -13,7 +13,7 @@ from datetime import datetime
 from dualwrite.model.declaration import Column
 from dualwrite.model.mapping import Cell, Json, Key, Row
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, Fragments, column_name, operator, value_of
+from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, operator, table_of, value_of
 from dualwrite.postgres.lookups import Lookups
 from dualwrite.postgres.visibility import hides_rows
 
@@ -50,17 +50,37 @@ class Mirrored(Lookups):
     def upsert(self, row: Row, *, path: str | None = None, version: str | None = None) -> Statement:
         """Inserts a row, or sets its compared columns; a stand-in keeps the row's value. Nothing is written if the row that
         has the key gives other paths than `path` or no longer has this `version`, or if a row through which one of its values
-        comes is absent. Returns one line: how many rows were written, and whether those are there."""
+        comes is absent. A late reference becomes null as long as its row is absent (`fill`), unless the row names that already.
+        Returns one line: how many rows were written, and whether the rows are there through which values come."""
         columns = self._collection.columns
-        parameters: list[Cell] = [as_copied(cell) for cell in row.cells]
-        through = [(c, cell) for c, cell in zip(columns, row.cells, strict=True) if c.via and cell is not None]
+        values: list[sql.Composable] = []
+        parameters: list[Cell] = []
+        for column, cell in zip(columns, row.cells, strict=True):
+            value, of_value = (
+                self._named_if_there(column, row) if column.late else (value_of(column, _PARAMETER), [cell])
+            )
+            values.append(value)
+            parameters += of_value
+        through = [
+            (c, cell) for c, cell in zip(columns, row.cells, strict=True) if c.via and not c.late and cell is not None
+        ]
         there = AND.join(
             [sql.SQL("true"), *(sql.SQL("{} IS NOT NULL").format(value_of(c, _PARAMETER)) for c, _ in through)]
         )
-        parameters += [as_copied(cell) for _, cell in through]
-        updated = [c for i, c in enumerate(columns) if c.role == "compared" and i not in row.stand_ins]
+        of_there = [cell for _, cell in through]
+        parameters += of_there
+        updated = [(c, cell) for i, (c, cell) in enumerate(zip(columns, row.cells, strict=True)) if i in self._set(row)]
         action: sql.Composable = sql.SQL("DO NOTHING")
         if updated:
+            changes = []
+            for column, cell in updated:
+                new = column_name(column.name, "excluded")
+                if column.late and column.via is None and cell is not None:
+                    old = column_name(column.name, "t")
+                    same = old + operator(column, "=") + _typed(column)
+                    new = sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(same, old, new)
+                    parameters.append(cell)
+                changes.append(sql.SQL("{} = {}").format(column_name(column.name), new))
             conditions: list[sql.Composable] = []
             if version is not None:
                 conditions = [sql.SQL("t.xmin = %s::xid")]
@@ -71,12 +91,7 @@ class Mirrored(Lookups):
                 ).format(told=self.told("t"))
                 conditions = [told_this]
                 parameters.append(path)
-            action = sql.SQL("DO UPDATE SET {}{}").format(
-                COMMA.join(
-                    sql.SQL("{} = {}").format(column_name(c.name), column_name(c.name, "excluded")) for c in updated
-                ),
-                self.where("t", *conditions),
-            )
+            action = sql.SQL("DO UPDATE SET {}{}").format(COMMA.join(changes), self.where("t", *conditions))
         statement = sql.SQL(
             """
             WITH written AS (
@@ -88,16 +103,63 @@ class Mirrored(Lookups):
         ).format(
             table=self.table,
             columns=self.names(columns),
-            values=COMMA.join(value_of(c, _PARAMETER) for c in columns),
+            values=COMMA.join(values),
             there=there,
             key=self.names(self._collection.key),
             action=action,
         )
-        return statement, [*parameters, *(as_copied(cell) for _, cell in through)]
+        return statement, [as_copied(cell) for cell in [*parameters, *of_there]]
+
+    def fill(self, row: Row) -> Statement | None:
+        """Fills in late references of a row that this transaction has written, if the rows are there now to which they refer.
+        Returns one line: whether all of them are. None: the row has no late reference."""
+        late = [c for i, c in enumerate(self._collection.columns) if c.late and row.cells[i] is not None]
+        if not late:
+            return None
+        changes = [c for i, c in enumerate(self._collection.columns) if c in late and i in self._set(row)]
+        parameters: list[Cell] = []
+        filled = sql.SQL("").format()
+        if changes:
+            assignments = []
+            for column in changes:
+                value, of_value = self._named_if_there(column, row)
+                name = column_name(column.name)
+                assignments.append(sql.SQL("{} = coalesce({}, {})").format(name, column_name(column.name, "t"), value))
+                parameters += of_value
+            is_null = OR.join(sql.SQL("{} IS NULL").format(column_name(c.name, "t")) for c in changes)
+            filled = sql.SQL(
+                "WITH filled AS (UPDATE {} t SET {} WHERE {} AND t.xmin OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()::xid AND ({})) "
+            ).format(self.table, COMMA.join(assignments), _key_is(self, "t"), is_null)
+            parameters += row.key
+        there = []
+        for column in late:
+            value, of_value = self._named_if_there(column, row)
+            there.append(sql.SQL("{} IS NOT NULL").format(value))
+            parameters += of_value
+        statement = filled + sql.SQL("SELECT {}").format(AND.join(there))
+        return statement, [as_copied(cell) for cell in parameters]
+
+    def _named_if_there(self, column: Column, row: Row) -> tuple[sql.Composable, list[Cell]]:
+        """A late reference's value, which is null if the row is absent to which it refers; and its parameters."""
+        cells = {c.name: cell for c, cell in zip(self._collection.columns, row.cells, strict=True)}
+        named = cells[column.name]
+        if column.via is not None:
+            return value_of(column, _PARAMETER), [named]
+        parent = self._catalog[column.parent.collection]
+        same = [column_name(key.name, "p") + operator(key, "=") + _PARAMETER for key in parent.key]
+        value = sql.SQL("(SELECT {} FROM {} p{})").format(
+            _typed(column), table_of(parent), Fragments.of(self._catalog, parent).where("p", *same)
+        )
+        return value, [named, *(cells[name] for name in column.beside or (column.name,))]
+
+    def _set(self, row: Row) -> set[int]:
+        """The columns, by place, that an upsert of the row sets in one that is there."""
+        columns = self._collection.columns
+        return {i for i, c in enumerate(columns) if c.role == "compared" and i not in row.stand_ins}
 
     def updates(self, row: Row) -> bool:
         """Whether an upsert of the row would update one that is there."""
-        return any(c.role == "compared" and i not in row.stand_ins for i, c in enumerate(self._collection.columns))
+        return bool(self._set(row))
 
     def delete(self, key: Key, *, path: str, births: Iterable[Told] = (), version: str | None = None) -> Statement:
         """Deletes a row that gives `path` and no other, unless a row of `births` gives another birth; or, if a `version` is given,
@@ -137,6 +199,11 @@ class Mirrored(Lookups):
             self.table, _key_is(self, "t"), hides_rows(self.table)
         )
         return statement, list(key)
+
+
+def _typed(column: Column) -> sql.Composed:
+    """A parameter of the column's type, where the statement doesn't give it one."""
+    return sql.SQL("%s::{}").format(sql.SQL(column.live.name))
 
 
 def _key_is(fragments: Fragments, alias: str) -> sql.Composed:
