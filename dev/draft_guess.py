@@ -514,15 +514,18 @@ def _document_id(found: Match, column: LiveColumn, key: Sequence[str], by_name: 
     wrong = sum(not is_key(column.live, id_) for id_ in ids)
     if by_name and 2 * wrong > len(ids):
         return ""
-    told = _beside(field_, "the document's id")
+    told = _beside(field_, _ITS_ID)
     if wrong:
         told += f", {wrong} of {len(ids)} sampled ids are no key of this type: their documents are rejected"
     return told
 
 
+_ITS_ID = "the document's id"
+
+
 def _beside(field_: Held | None, what: str) -> str:
     """The remark on a column that an id of the path fills, beside the field that looks like it."""
-    if field_ is None:
+    if field_ is None or not (field_.is_it or field_.is_named_so or (field_.tells and what == _ITS_ID)):
         return f"GUESS {what}: no field looks like it"
     if field_.is_it:
         return f"GUESS {what}, which {field_.shown} is in each of {field_.same} sampled documents"
@@ -543,7 +546,10 @@ def _claim(found: Match, column: LiveColumn, segment: str, key: Sequence[str]) -
     ranked = sorted(rivals, key=lambda c: _rank(c, fields[c.name], variable, key))
     if not ranked or ranked[0].name != column.name:
         return ""
-    told = _beside(fields[column.name], "the id above" if found.entries is None else "the document's id")
+    field_ = fields[column.name]
+    told = _beside(
+        field_ if field_ is None or field_.is_named_so else None, "the id above" if found.entries is None else _ITS_ID
+    )
     if len(ranked) > 1 and not ((f := fields[column.name]) and f.is_it):
         others = ", ".join(repr(c.name) for c in ranked[1:])
         told += f"; TODO it could be {others}, which reference{'s' if len(ranked) == 2 else ''} {foreign.table} too"

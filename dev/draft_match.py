@@ -60,7 +60,11 @@ def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Ma
             for shape in match_.shapes:
                 if shape in rest:
                     shared.setdefault(shape.path, match_)
-    return found, Left(tuple(left), rest, shared)
+    others = [
+        (m, by) for value, m in ordered if value >= 0.5 and m.entries is not None for by in found if by.table is m.table
+    ]
+    fields = [(m, by) for m, by in others if (m.shapes[0].path, m.entries) not in used]
+    return found, Left(tuple(left), rest, shared, tuple(fields))
 
 
 Scored = tuple[float, Match]

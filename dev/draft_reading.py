@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dev.draft_shapes import NUMBERS, TEXTS, LiveColumn, LiveTable, Names, Seen, Shape, likeness, time_likeness, words
 from dualwrite.model.declaration import is_field_path
@@ -148,6 +149,22 @@ def holds_id_of(column: LiveColumn, shape: Shape) -> bool:
     return is_id and words(column.name) in (words(shape.id), words(shape.variables[-1]))
 
 
+@lru_cache(maxsize=100_000)
+def _spoken(names: Names) -> frozenset[str]:
+    """The words of a field, and these joined."""
+    found, last = words("_".join(names)), words(names[-1])
+    return frozenset((*found, "".join(found), "".join(last)))
+
+
+def _words_of(table: LiveTable, column: LiveColumn) -> frozenset[str] | None:
+    """What a field must share with a column to be like it; None if it needn't, as times and numbers."""
+    if column.live.kind in TIMES | _DECIMALS:
+        return None
+    found = words(column.name)
+    bare = [word for word in found if word not in words(table.bare)]
+    return frozenset((*found, "".join(found), "".join(bare)))
+
+
 def likeness_of(table: LiveTable, column: LiveColumn, names: Names) -> float:
     like = time_likeness if column.live.kind in TIMES else likeness
     value = max(like(column.name, names[-1]), like(column.name, "_".join(names)))
@@ -170,7 +187,10 @@ def candidates_of(
     refers = as_key or table.refers(column.name)
     axis = column.live.kind in _DECIMALS and set(words(column.name)) & {"lat", "latitude", "lng", "lon", "longitude"}
     found = []
+    spoken = _words_of(table, column)
     for names, seen in fields.items():
+        if spoken is not None and spoken.isdisjoint(_spoken(names)):
+            continue
         value = likeness_of(table, column, names)
         if value < 0.5 or (axis and value == 0.5 and seen.kind != "geopoint"):
             continue

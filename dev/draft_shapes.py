@@ -279,6 +279,8 @@ class Left:
     shapes: tuple[Shape, ...]
     shared: Mapping[str, Match] = field(default_factory=dict)
     """By path, of collections without a table of their own: one that another collection fills, and that theirs could be too."""
+    entries: tuple[tuple[Match, Match], ...] = ()
+    """Of fields whose entries look like rows of a table too: their match, and the likelier one."""
 
 
 # --- times ---
@@ -345,7 +347,16 @@ def words(name: str) -> tuple[str, ...]:
     return tuple(stems)
 
 
+_PLURALS = {
+    "people": "person", "children": "child", "men": "man", "women": "woman", "shelves": "shelf", "halves": "half", "lives": "life",
+    "statuses": "status", "bonuses": "bonus", "campuses": "campus", "viruses": "virus", "indices": "index", "criteria": "criterion",
+    "analyses": "analysis", "analysis": "analysis",
+}  # fmt: skip
+
+
 def _singular(word: str) -> str:
+    if word in _PLURALS:
+        return _PLURALS[word]
     for ending, singular in (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x")):
         if word.endswith(ending):
             return word.removesuffix(ending) + singular

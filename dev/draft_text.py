@@ -23,7 +23,7 @@ from dev.draft_guess import (
 )
 from dev.draft_ids import with_parts
 from dev.draft_reading import spelled
-from dev.draft_shapes import ForeignKey, Left, LiveTable, Match, Shape, tells_end, tells_writing
+from dev.draft_shapes import ForeignKey, Left, LiveTable, Match, Names, Shape, tells_end, tells_writing
 from dualwrite import settings
 from dualwrite.model import check_fields as formats
 from dualwrite.model import conditions, conversions, declaration
@@ -119,6 +119,7 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
         out += _collection(part)
     out += [_table_left(table, told) for table, told in left.tables]
     by_name = {part.found.table.name: part for part in parts}
+    out += [_entries_left(match_, other) for match_, other in left.entries]
     out += [_shape_left(shape, left.shared.get(shape.path), by_name) for shape in left.shapes]
     declared = ", ".join(part.variable for part in parts if not part.refused)
     out += ["", f"CATALOG = Catalog(({declared}{',' if declared else ''}))", ""]
@@ -454,6 +455,20 @@ def _shape_left(shape: Shape, shared: Match | None, parts: Mapping[str, Part]) -
     inside = [_said(".".join(p.found.entries)) for p in parts.values() if p.found.entries and shape in p.found.shapes]
     own = f" itself: rows come from its {', '.join(inside)}" if inside else ""
     return comment(f"No table looks like {_said(shape.path)} ({shape.sampled} sampled{_fixed(shape)}){own}.")
+
+
+def _dotted(names: Names) -> str:
+    return ".".join(names)
+
+
+def _entries_left(found: Match, other: Match) -> str:
+    """What to say of entries that look like rows of a table that another collection, or another field, fills."""
+    [shape], own = found.shapes, _said(_dotted(found.entries or ()))
+    by = f"{_said(other.shapes[0].path)}{'' if other.entries is None else f' {_said(_dotted(other.entries))}'}"
+    told = f"{own} of {_said(shape.path)} looks like rows of {_said(found.table.name)} too, by {found.ground}; {by} is likelier"
+    return comment(
+        f"GUESS {told}. If both fill it: one more path of that collection, or a collection with a share of its own, rows=."
+    )
 
 
 _TELLS_APART = TEXTS | {"bool"}

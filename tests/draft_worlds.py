@@ -1,4 +1,4 @@
-"""Five apps whose catalogs are drafted: their schemas, their documents, and what a draft must find in them."""
+"""Six apps whose catalogs are drafted: their schemas, their documents, and what a draft must find in them."""
 
 from __future__ import annotations
 
@@ -374,6 +374,77 @@ def school(client: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
+# --- freight: tenants in every key, three levels of references, entries of scalars, comments below two kinds of parent --------------
+
+FREIGHT = """
+CREATE SCHEMA freight;
+CREATE TABLE freight.companies (id text PRIMARY KEY, name text NOT NULL, owner_uid text NOT NULL);
+CREATE TABLE freight.company_members (
+  company_id text NOT NULL REFERENCES freight.companies, user_uid text NOT NULL, role text NOT NULL DEFAULT 'member', PRIMARY KEY (company_id, user_uid)
+);
+CREATE TABLE freight.warehouses (
+  tenant_id text NOT NULL REFERENCES freight.companies, id text NOT NULL, address_city text, address_geo_lat double precision, PRIMARY KEY (tenant_id, id)
+);
+CREATE TABLE freight.shelves (
+  tenant_id text NOT NULL, warehouse_id text NOT NULL, id text NOT NULL, capacity integer, PRIMARY KEY (tenant_id, warehouse_id, id),
+  FOREIGN KEY (tenant_id, warehouse_id) REFERENCES freight.warehouses
+);
+CREATE TABLE freight.shelf_items (
+  tenant_id text NOT NULL, warehouse_id text NOT NULL, shelf_id text NOT NULL, sku text NOT NULL, qty integer NOT NULL,
+  PRIMARY KEY (tenant_id, warehouse_id, shelf_id, sku), FOREIGN KEY (tenant_id, warehouse_id, shelf_id) REFERENCES freight.shelves
+);
+CREATE TABLE freight.shipments (
+  id text PRIMARY KEY, tenant_id text NOT NULL REFERENCES freight.companies, weight numeric(12,3), eta date, carrier_code text,
+  created_on timestamp NOT NULL DEFAULT now(), cancelled boolean, parent_shipment_id text REFERENCES freight.shipments
+);
+CREATE TABLE freight.shipment_events (
+  shipment_id text NOT NULL REFERENCES freight.shipments ON DELETE CASCADE, seq integer NOT NULL, kind text NOT NULL, happened_at timestamptz NOT NULL,
+  PRIMARY KEY (shipment_id, seq)
+);
+CREATE TABLE freight.drivers (id text PRIMARY KEY, name text NOT NULL, current_shipment_id text UNIQUE REFERENCES freight.shipments ON DELETE SET NULL);
+CREATE TABLE freight.driver_papers (
+  id bigserial PRIMARY KEY, driver_id text NOT NULL REFERENCES freight.drivers, paper_id text NOT NULL, kind text NOT NULL, UNIQUE (driver_id, paper_id)
+);
+CREATE TABLE freight.comments (
+  id text PRIMARY KEY, shipment_id text REFERENCES freight.shipments, driver_id text REFERENCES freight.drivers, body text NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE TABLE freight.likes (comment_id text NOT NULL REFERENCES freight.comments, uid text NOT NULL, PRIMARY KEY (comment_id, uid));
+CREATE TABLE freight.rates (from_currency char(3) NOT NULL, to_currency char(3) NOT NULL, rate numeric NOT NULL, PRIMARY KEY (from_currency, to_currency));
+"""
+
+
+def freight(client: Any) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for n in range(4):
+        company, driver = f"companies/co{n}", f"drivers/d{n}"
+        found[company] = {
+            "name": "Secret",
+            "ownerUid": f"uid{n}",
+            "members": {f"uid{n}": "owner", f"uid{n + 5}": "member"},
+        }
+        found[f"{company}/warehouses/w{n}"] = {"address": {"city": "Secret", "geo": firestore.GeoPoint(1.0, 2.0)}}
+        found[f"{company}/warehouses/w{n}/shelves/sh{n}"] = {
+            "capacity": 5,
+            "items": {f"sku{n}{i}": i + 1 for i in range(2)},
+        }
+        found[f"{company}/shipments/s{n}"] = {
+            "weight": 5 if n % 2 else 5.5, "eta": "2026-04-01", "carrier": "fast", "createdOn": AT, "cancelled": None,
+            "parentShipment": client.document("companies/co0/shipments/s0") if n else None,
+            "events": [{"kind": "a", "happenedAt": AT, "seq": i} for i in range(2)],
+        }  # fmt: skip
+        found[f"{company}/shipments/s{n}/comments/cm{n}"] = {
+            "body": "Secret",
+            "createdAt": AT,
+            "likes": [f"uid{n}", "uid9"],
+        }
+        found[driver] = {"name": "Secret", "currentShipmentId": f"s{n}"}
+        found[f"{driver}/papers/p{n}"] = {"kind": "id"}
+        found[f"{driver}/comments/dc{n}"] = {"body": "Secret", "createdAt": AT, "likes": ["uid7"]}
+        found[f"rates/EU{'RSTU'[n]}_USD"] = {"rate": 1.1, "from": f"EU{'RSTU'[n]}", "to": "USD"}
+    return found
+
+
 WORLDS = [
     World(
         "clinic", CLINIC, clinic,
@@ -537,7 +608,7 @@ WORLDS = [
             "tokens.expires_at": "Column('expires_at', 'compared', Field('expires') >> timestamp_map, required=True)",
             "tokens.person_id": "Column('person_id', 'compared', Field('person') >> text, required=True, references='people')",
         },
-        {"classes": ("schools/{school}/classes/{year}_{letter}",), "teachers": ("people/{people}/roles/teacher",)},
+        {"classes": ("schools/{school}/classes/{year}_{letter}",), "teachers": ("people/{person}/roles/teacher",)},
         (
             "TODO school.courses can't be declared: the table has no unique key, or only one that is checked late (DEFERRABLE)",
             "Column('teacher_id', 'compared', Field('teacher') >> reference_id >> integer)",
@@ -548,5 +619,27 @@ WORLDS = [
             "TODO nothing here declares what may refuse rows of school.tokens: one_each (exclusion).",
         ),
         "school, public", frozenset({"school.courses"}),
+    ),
+    World(
+        "freight", FREIGHT, freight,
+        {
+            "shelves.tenant_id": "Column('tenant_id', 'key', Segment('company'), references=Parent('warehouses', holds='tenant_id'))",
+            "shelf_items.shelf_id": "Column('shelf_id', 'key', Segment('shelf'), references=Parent('shelves', holds='id'))",
+            "shelf_items.sku": "Column('sku', 'key', EntryKey())",
+            "shipments.parent_shipment_id": "Column('parent_shipment_id', 'compared', Field('parentShipment') >> reference_id, references='shipments')",
+            "comments.driver_id": "Column('driver_id', 'compared', ParentId('drivers'), references='drivers')",
+            "driver_papers.paper_id": "Column('paper_id', 'key', DocumentId())",
+        },
+        {
+            "rates": ("rates/{from_currency}_{to_currency}",),
+            "comments": ("drivers/{driver}/comments/{comment}", "companies/{company}/shipments/{shipment}/comments/{comment}"),
+        },
+        (
+            "current_shipment_id (text): TODO references='shipments' is refused: A referenced document's path must be known",
+            "GUESS likes of companies/{company}/shipments/{shipment}/comments/{comment} looks like rows of freight.likes too",
+            "Column('shipment_id', 'key', Segment('shipment'), references='shipments'),  # GUESS the document's id: no field looks like it",
+            "TODO nothing here declares what may refuse rows of freight.drivers: drivers_current_shipment_id_fkey (foreign key).",
+        ),
+        "freight",
     ),
 ]  # fmt: skip
