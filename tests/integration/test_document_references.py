@@ -16,6 +16,7 @@ from dualwrite.model.declaration import (
     DocumentId,
     EntryField,
     EntryIndex,
+    EntryKey,
     Field,
     Parent,
     Segment,
@@ -63,6 +64,14 @@ SHIPPED = Collection(
         _column("order_id", "compared", EntryField("of"), "id"),
     ),
 )  # fmt: skip
+PICKED = Collection(
+    name="picked", table="picked", paths=("lists/{list}",), entries=ArrayElements("orders"), selected=True,
+    columns=(
+        Column("list", "key", DocumentId()),
+        _column("order_user", "key", EntryKey(), "user_id"),
+        _column("order_id", "key", EntryKey(), "id"),
+    ),
+)  # fmt: skip
 NOTES = Collection(
     name="notes", table="notes", paths=("users/{user}/notes/{note}",), selected=True,
     columns=(Column("id", "key", DocumentId()), Column("text", "compared", Field("text"))),
@@ -74,7 +83,7 @@ PINS = Collection(
         Column("note_id", "compared", Field("note") >> reference_id, references="notes"),
     ),
 )  # fmt: skip
-CATALOG = Catalog((ORDERS, LINES, RETURNS, SHIPPED, NOTES, PINS))
+CATALOG = Catalog((ORDERS, LINES, RETURNS, SHIPPED, PICKED, NOTES, PINS))
 SCHEMA = """
 CREATE TABLE orders (id text, user_id text, note text, PRIMARY KEY (id, user_id));
 CREATE TABLE lines (user_id text, order_id text, n int, PRIMARY KEY (user_id, order_id, n),
@@ -84,10 +93,12 @@ CREATE TABLE returns (id text PRIMARY KEY, order_user text, order_id text, inste
   FOREIGN KEY (instead_user, instead_id) REFERENCES orders (user_id, id) ON DELETE SET NULL);
 CREATE TABLE shipped (parcel text, n int, order_user text, order_id text, PRIMARY KEY (parcel, n),
   FOREIGN KEY (order_id, order_user) REFERENCES orders);
+CREATE TABLE picked (list text, order_user text, order_id text, PRIMARY KEY (list, order_id, order_user),
+  FOREIGN KEY (order_id, order_user) REFERENCES orders ON DELETE CASCADE);
 CREATE TABLE notes (id text PRIMARY KEY, text text);
 CREATE TABLE pins (id text PRIMARY KEY, note_id text REFERENCES notes);
 """
-NUMBERS = {"orders": 3, "lines": 2, "returns": 2, "shipped": 2, "notes": 1, "pins": 2}
+NUMBERS = {"orders": 3, "lines": 2, "returns": 2, "shipped": 2, "picked": 2, "notes": 1, "pins": 2}
 EVERYTHING: dict[str, Any] = {"collections": list(CATALOG.names), "scope": "all", "catalog": CATALOG}
 
 
@@ -107,6 +118,7 @@ def shop(firestore, target_dsn):
         "returns/r1": {"order": to("users/u2/orders/o1"), "instead": to("users/u1/orders/o1")},
         "returns/r2": {"order": to("users/u2/orders/o2"), "instead": None},
         "parcels/p1": {"orders": [{"of": to("users/u1/orders/o1")}, {"of": to("users/u2/orders/o1")}]},
+        "lists/l1": {"orders": [to("users/u1/orders/o1"), to("users/u2/orders/o1"), to("users/u1/orders/o1")]},
         "users/u7/notes/n1": {"text": "x"}, "pins/p1": {"note": to("users/u7/notes/n1")}, "pins/p2": {},
     }  # fmt: skip
     for path, fields in documents.items():
@@ -139,13 +151,13 @@ def test_keys_of_several_columns_come_out_of_one_reference(shop, emulator, targe
     )
 
 
-@pytest.mark.parametrize("name", ["returns", "shipped", "lines", "pins"])
+@pytest.mark.parametrize("name", ["returns", "shipped", "picked", "lines", "pins"])
 def test_a_parent_below_another_document_is_brought_by_its_path(shop, emulator, target_dsn, name):
     """An id alone says nothing of the documents above it: the reference does, or the key."""
     with gap_run(shop.project, emulator, target_dsn, **{**EVERYTHING, "collections": [name]}) as run:
         found = backfill.examine(run, name, dry=False)
     assert nonzero(found["counts"]) == {"missing": NUMBERS[name]}
-    assert found["parents_inserted"] == {"returns": 3, "shipped": 2, "lines": 2, "pins": 1}[name]
+    assert found["parents_inserted"] == {"returns": 3, "shipped": 2, "picked": 2, "lines": 2, "pins": 1}[name]
 
 
 def test_what_refers_to_a_gone_document_goes_or_becomes_null(shop, emulator, target_dsn):
@@ -166,6 +178,28 @@ def test_what_refers_to_a_gone_document_goes_or_becomes_null(shop, emulator, tar
         one(target_dsn, "SELECT (order_user, order_id, instead_user, instead_id)::text FROM returns WHERE id = 'r1'")
         == "(u2,o1,,)"
     )
+
+
+def test_an_array_of_references_fills_keys_of_several_columns(shop, emulator, target_dsn):
+    """Equal elements are one row; one that moves stays it; one that is removed, no reference or of a gone document has none."""
+    apply(shop.project, emulator, target_dsn, **EVERYTHING)
+    to = shop.document
+    orders = [
+        to("users/u2/orders/o2"),
+        to("users/u2/orders/o1"),
+        to("users/u2/orders/o1"),
+        "o1",
+        to("users/u9/orders/o1"),
+    ]
+    to("lists/l1").set({"orders": orders})
+    found = _run(shop, emulator, target_dsn, scope="sweep", repair="all")
+    assert found.counts("picked") == {"missing": 1, "rejected": 2, "orphan": 1}
+    assert {s["key"] for s in found.report["collections"][4]["samples"]["rejected"]} == {"l1/orders[3]", "l1/u1/o1"}
+    to("lists/l1").set({"orders": [o for o in orders if o != "o1"]})
+    found = _run(shop, emulator, target_dsn, scope="sweep", repair="all")
+    assert found.counts("picked") == {"extra": 1, "orphan": 1, "absent": 1}  # the last is what could not be read
+    assert one(target_dsn, "SELECT array_agg(order_user || order_id ORDER BY 1) FROM picked") == ["u2o1", "u2o2"]
+    assert _run(shop, emulator, target_dsn, scope="sweep").counts("picked") == {"orphan": 1}
 
 
 def test_a_reference_to_another_collection_is_rejected(shop, emulator, target_dsn):

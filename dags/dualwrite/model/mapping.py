@@ -318,8 +318,8 @@ class _NoEntry:
 
 
 def _is_itself(collection: Collection) -> bool:
-    """Whether entries are texts that are the key themselves."""
-    return [type(column.source) for column in collection.entry_columns] == [EntryKey]
+    """Whether entries are the key themselves, or what parts of it are converted from: equal ones are one row."""
+    return all(isinstance(column.source, EntryKey) for column in collection.entry_columns)
 
 
 @cache
