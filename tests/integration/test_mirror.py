@@ -21,6 +21,7 @@ from tests.integration.mirrored import insert_ancestors
 from tests.integration.test_round_trip import documents
 from tests.proxy import proxy
 from tests.support import one
+from tests.wire import wire
 
 T = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
 LATER = T + timedelta(days=1)
@@ -393,6 +394,31 @@ def test_a_waiting_list_of_150_far_away_is_written_in_time(writer, target_dsn, t
         assert away.mirror("boards/b1", board, {**board, "waitingUsersIds": [5] * 150}, create_time=T) is REFUSED
         assert len(told) == 1
         away.close()
+
+
+def test_a_change_takes_as_many_round_trips_as_the_docs_say(writer, target_dsn, told):
+    """However many rows it means: 1, 2 or 150. The first one of a process also asks for the tables' columns."""
+    names = [f"w{n}" for n in range(150)]
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("INSERT INTO users (id) SELECT unnest(%s::text[])", (names,))
+    asked: list[str] = []
+    counts = []
+    board = {"title": "b", "createdAt": T}
+    with wire(target_dsn, lambda message: asked.append(message.text)) as dsn:
+        away = DualWriter(lambda: postgres.connect(dsn))
+        for had, has in ([], names[:1]), (names[:1], []), ([], names[:2]), (names[:2], names), (names, []):
+            asked.clear()
+            before, after = ({**board, "waitingUsersIds": listed} for listed in (had, has))
+            assert away.mirror("boards/b1", before, after, create_time=T) is WRITTEN
+            counts.append(len(asked))
+        notice = "users/u1/notifications/n1"
+        assert away.mirror(notice, None, NOTICE, create_time=T) is WRITTEN
+        away.siblings = lambda _: []
+        asked.clear()
+        assert away.mirror(notice, NOTICE, None, create_time=T) is WRITTEN
+        shared = len(asked)
+        away.close()
+    assert (counts, shared) == ([9, 6, 6, 6, 6], 9), "docs/dual-write.md, Cost"
 
 
 # --- the property -----------------------------------------------------------------------------------------------------------
