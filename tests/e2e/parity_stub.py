@@ -142,6 +142,7 @@ def report_of(*collections: CollectionReport, runs: int = 3, **changes: Any) -> 
             for name in names
         },
         "declared": names,
+        "parents_not_compared": [],
         "history": [
             {"run_id": f"manual__{i + 1}", "at": (NOW - timedelta(minutes=15 * i)).isoformat(), "missing": i % 3, "billed": 172}
             for i in range(runs)

@@ -460,6 +460,8 @@ class RunFacts(TypedDict):
     ages: dict[str, Age]
     declared: list[str]
     """All collections of the catalog."""
+    parents_not_compared: list[str]
+    """Collections that the compared ones reference, directly or not, and that the run left out."""
     history: list[PastRun]
     """Newest first."""
     excuses: list[GivenExcuse]

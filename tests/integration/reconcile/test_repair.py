@@ -296,6 +296,24 @@ def test_comments_alone_can_be_repaired_though_their_post_is_missing_too(world, 
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0
 
 
+def test_a_run_without_a_parents_collection_says_what_it_cannot_see(world, target_dsn, run):
+    """A comment's row whose post is gone, while the post's row isn't: it matches until posts are selected too."""
+    create(world, target_dsn)
+    world.document("boards/b1/posts/new/comments/cn").set(comment(createdAt=now()))
+    assert run(repair="missing").alerts == []
+    world.document("boards/b1/posts/new").delete()
+    alone = run(collections=["comments"], scope="sweep")
+    assert (alone.counts("comments"), alone.alerts) == ({}, [])
+    assert alone.report["parents_not_compared"] == ["boards", "users", "posts"]
+    assert (
+        "Not selected, though selected collections reference them: boards, users, posts. A row counts" in alone.text()
+    )
+    both = run(collections=["boards", "users", "posts", "comments"], scope="sweep")
+    assert (both.counts("posts"), both.counts("comments")) == ({"extra": 1}, {"extra": 1})
+    assert both.report["parents_not_compared"] == []
+    assert "Not selected" not in both.text()
+
+
 def test_the_dependents_of_many_extra_rows_are_asked_for_in_one_statement_a_table(
     world, emulator, target_dsn, run, run_all, monkeypatch
 ):

@@ -140,6 +140,7 @@ def _facts(connection: Connection, catalog: Catalog, run_id: str, plan: Plan, pa
         "open_columns": differences.open_columns(connection, COLUMNS),
         "ages": watermarks.ages(connection),
         "declared": list(catalog.names),
+        "parents_not_compared": [name for name in catalog.with_parents(plan.windows) if name not in plan.windows],
         "history": run_log.history(connection, DAG_ID),
         "excuses": excuses.latest(connection, EXCUSES),
         "interventions": interventions.latest(connection, INTERVENTIONS),

@@ -79,6 +79,23 @@ def _undone(undone: UndoneRun) -> str:
     return f"Undone: {made}.{also} Rows that differ from their documents again are open: the next run looks at them."
 
 
+def _compared(whole: RunReport) -> list[Block]:
+    """What the run compared whole, and what it left out although it matters to what was compared."""
+    blocks: list[Block] = []
+    swept = [c["collection"] for c in whole["collections"] if c["scope"] == "sweep"]
+    if swept:
+        blocks.append(Paragraph(f"Swept (every document and every row): {', '.join(swept)}."))
+    if whole["parents_not_compared"]:
+        blocks.append(
+            Paragraph(
+                f"Not selected, though selected collections reference them: {', '.join(whole['parents_not_compared'])}. A row counts "
+                "as matching here although a document of theirs that it needs is gone; a repair still inserts rows of theirs that "
+                "others need."
+            )
+        )
+    return blocks
+
+
 def described(whole: RunReport) -> list[Block]:
     """The report as a person reads it: the verdict, the counts, open differences, samples."""
     blocks: list[Block] = [
@@ -106,9 +123,7 @@ def described(whole: RunReport) -> list[Block]:
         blocks.append(
             Paragraph(f"Open and not looked at again by this run (max_open_looks): {listed}. Later runs look at them.")
         )
-    swept = [c["collection"] for c in whole["collections"] if c["scope"] == "sweep"]
-    if swept:
-        blocks.append(Paragraph(f"Swept (every document and every row): {', '.join(swept)}."))
+    blocks += _compared(whole)
     blocks += [
         Paragraph(_tripped(c["collection"], tripped))
         for c in whole["collections"]
