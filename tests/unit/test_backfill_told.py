@@ -108,7 +108,7 @@ def test_each_alert_of_a_backfill_says_what_to_press(checked, changes):
         assert press["conf"] == {"scope": "sweep", "repair": "all"}, "a backfill deletes nothing"
 
 
-def test_a_rejected_review_is_no_failure_and_a_lost_verification_is():
+def test_a_rejected_review_is_no_failure_a_lost_verification_is():
     assert report_of("review", _collection("boards", "gap"), approval="rejected")["alerts"] == []
     lost = report_of("dry_run", _collection("boards", "gap"), errors={"verify_counts": "no answer", "finish": "killed"})
     assert [a["text"] for a in lost["alerts"]] == ["verify_counts failed: no answer", "finish failed: killed"]

@@ -30,7 +30,7 @@ def baseline(differences: list[int]) -> Baseline:
     st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 50), st.integers(0, 3)), min_size=1, max_size=40),
     st.sampled_from([1, -1]),
 )
-def test_bisection_finds_every_bucket_that_deviates_in_one_direction(buckets, sign):
+def test_bisection_finds_each_bucket_deviating_in_one_direction(buckets, sign):
     kept = baseline([difference for difference, _, _ in buckets])
     rows = [number for _, number, _ in buckets]
     documents = [difference + number + sign * lost for difference, number, lost in buckets]
@@ -42,7 +42,7 @@ def test_bisection_finds_every_bucket_that_deviates_in_one_direction(buckets, si
     assert found == [(n, documents[n]) for n, (_, _, lost) in enumerate(buckets) if lost]
 
 
-def test_one_lost_row_among_a_thousand_buckets_takes_eleven_counts():
+def test_a_lost_row_among_a_thousand_buckets_takes_eleven_counts():
     kept = baseline([0] * 1024)
     asked = []
 
@@ -130,7 +130,7 @@ def looked(kept: Baseline, *looks: _Counts) -> tuple[Tripped, list[str]]:
 
 
 @given(st.integers(0, 2 * BUCKET), st.booleans())
-def test_a_look_that_finds_nothing_joins_small_buckets_at_the_end(rows, passing):
+def test_a_look_finding_nothing_joins_small_buckets_at_the_end(rows, passing):
     """Each run adds one; also where a deviation went away before the second look."""
     kept = Baseline("createdAt", (T,), (0,), 0)
     looks = [tripwire_look(int(passing), 0, 0, rows=rows), tripwire_look(0, 0, 0, rows=rows)]
@@ -143,7 +143,7 @@ def test_a_look_that_finds_nothing_joins_small_buckets_at_the_end(rows, passing)
     assert done == (["closed", "slept 7"] if passing else []), "no connection is held while it waits"
 
 
-def test_a_baseline_knows_when_it_was_counted_last_and_for_how_long():
+def test_a_baseline_knows_when_and_how_long_it_was_counted_last():
     """What arrived by then is part of it, what arrived later is not; slow counts are made less often."""
     later = T + timedelta(minutes=5)
     kept = Baseline("createdAt", (T,), (0,), 0, counted_at=LONG_AGO, counted_seconds=3000.0)
@@ -154,7 +154,7 @@ def test_a_baseline_knows_when_it_was_counted_last_and_for_how_long():
         assert 0 <= tripped.baseline.counted_seconds < 10
 
 
-def test_what_lies_elsewhere_is_no_deviation_before_it_was_counted_once():
+def test_what_lies_elsewhere_is_no_deviation_until_counted():
     """An older version didn't count it; from then on it is."""
     kept = Baseline("createdAt", (T,), (0,), 0)
     tripped, done = looked(kept, tripwire_look(0, 0, 0, stray=3))

@@ -88,7 +88,7 @@ def test_calls_run_side_by_side_while_there_is_enough_for_each():
 
 
 @pytest.mark.parametrize("left", [0, 1, _LENT - 1])
-def test_a_call_waits_for_others_rather_than_being_lent_too_little(left):
+def test_a_call_waits_for_others_rather_than_be_lent_too_little(left):
     budget, got = Budget(_LENT + left), []
     with ExitStack() as first:
         first.enter_context(budget.asking(1, "a count"))

@@ -57,7 +57,7 @@ def test_no_row_that_is_stated_or_rejected_is_planned_to_go(collection):
     holds()
 
 
-def test_a_documents_birth_is_asked_of_its_own_row_and_only_when_it_goes():
+def test_a_documents_birth_is_asked_of_its_row_only_if_it_goes():
     user = {"nickname": "n", "createdAt": T, "boardPermissions": {"b1": "read"}}
     permission, own = change_of(CATALOG, "users/u1", user, None, T).operations
     assert permission.births == own.births
@@ -70,7 +70,7 @@ def test_a_documents_birth_is_asked_of_its_own_row_and_only_when_it_goes():
         assert change_of(CATALOG, "users/u1", {**user, "createdAt": absent}, None, T).operations[0].births == ()
 
 
-def test_a_row_of_a_shared_key_belongs_to_the_oldest_of_its_documents():
+def test_a_row_of_a_shared_key_is_that_of_its_oldest_document():
     notifications = CATALOG["notifications"]
 
     def document(name, fields, seconds):

@@ -170,7 +170,7 @@ def test_times_of_writing_in_any_format_are_no_fingerprint():
     assert [c.name for c in collection.fingerprinted] == ["id", "f", "g"]
 
 
-def test_the_tripwire_counts_by_a_column_that_reads_as_windows_ask():
+def test_the_tripwire_counts_by_a_column_read_as_windows_ask():
     """By one that reads the field otherwise, the two sides would be cut at different instants."""
     other = Conversion("other", iso_time.convert, "timestamp")
     checks = (Check("updated", iso_time), "plain")
@@ -181,7 +181,7 @@ def test_the_tripwire_counts_by_a_column_that_reads_as_windows_ask():
     assert time_column(_collection(checks, Column("a", "compared", Field("updated") >> other))) is None
 
 
-def test_a_document_belongs_to_the_slice_of_its_first_formatted_field():
+def test_a_document_is_in_the_slice_of_its_first_formatted_field():
     """It lies where Firestore's order puts it, also written in another style."""
     window = Window(datetime(2026, 1, 15, tzinfo=UTC), datetime(2026, 1, 16, tzinfo=UTC))
     checks = (Check("a.iso", iso_time), Check("ms", epoch_milliseconds))

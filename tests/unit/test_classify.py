@@ -69,7 +69,7 @@ def test_what_stage_parents_and_owners_say_is_one_verdict(found, parents, holder
     assert (said.verdict, said.reason) == (verdict, reason)
 
 
-def test_a_row_belongs_to_its_document_unless_it_is_said_otherwise():
+def test_a_row_belongs_to_its_document_unless_told_otherwise():
     assert classify(difference(found=True), Circumstances()).verdict is Verdict.STALE
 
 
@@ -100,7 +100,8 @@ def test_a_finding_tells_key_columns_and_both_sides_fingerprints():
         ("posts", (), False),
     ],
 )
-def test_a_row_says_that_its_document_is_elsewhere_where_a_column_of_the_path_differs(name, columns, elsewhere):
+def test_a_column_of_the_path_tells_that_a_document_is_elsewhere(name, columns, elsewhere):
+    """A row says so if such a column differs, whatever else does."""
     assert says_elsewhere(CATALOG[name], difference(found=True, columns=columns)) is elsewhere
 
 
@@ -110,7 +111,8 @@ REASONS = (None, *Reason)
 
 @pytest.mark.parametrize("reason", REASONS)
 @pytest.mark.parametrize("verdict", Verdict)
-def test_only_what_nothing_stands_in_the_way_of_is_written_and_only_as_the_policy_allows(verdict, reason):
+def test_only_what_is_unhindered_and_allowed_is_written(verdict, reason):
+    """Nothing stands in its way, and the policy allows it."""
     finding = Finding(verdict, "k", reason=reason)
     for insert in (False, True):
         for update in (False, True):
@@ -136,21 +138,22 @@ PARENTS = {
 
 
 @pytest.mark.parametrize("verdict", PARENTS)
-def test_what_a_parent_is_follows_from_the_finding_on_its_own_row(verdict):
+def test_what_a_parent_is_follows_from_the_finding_on_its_row(verdict):
     finding = Finding(verdict, "k")
     assert parent_state(finding, False) == PARENTS[verdict]
     assert parent_state(finding, True) == "present"
     assert parent_state(None, False) == "present"
 
 
-def test_a_parent_without_a_row_that_a_person_accepted_is_not_one_to_be_inserted():
+def test_an_accepted_parent_without_a_row_is_not_to_be_inserted():
+    """A person accepted that it has no row."""
     assert parent_state(Finding(Verdict.MISSING, "k", excused=True), False) == "excused"
     assert parent_state(Finding(Verdict.MISSING, "k", reason=Reason.PARENT_EXCUSED), False) == "excused"
 
 
 @pytest.mark.parametrize("found", [FOUND, ABSENT])
 @pytest.mark.parametrize("holders", [(), ("extra",), ("stale",)])
-def test_what_depends_on_a_row_that_cant_be_asked_for_is_not_written(found, holders):
+def test_what_depends_on_a_row_nobody_can_ask_for_is_not_written(found, holders):
     told = classify(difference(found=found), Circumstances(holders=holders, unasked=True))
     assert (told.verdict, told.reason) == (Verdict.STALE if found else Verdict.MISSING, Reason.CANT_BE_ASKED)
     assert not is_insertable(told)

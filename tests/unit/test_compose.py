@@ -58,7 +58,8 @@ def test_the_components_are_those_of_the_local_stack():
         assert SERVICES[name]["command"] == name, "the local stack starts it by this command"
 
 
-def test_every_service_restarts_and_tells_its_health_but_for_those_that_end():
+def test_each_service_that_stays_restarts_and_tells_its_health():
+    """One that ends does neither."""
     for name, service in SERVICES.items():
         if name in ("init", "seed"):
             assert service["restart"] == "no"
@@ -157,7 +158,8 @@ def test_no_container_of_airflows_runs_as_root():
     assert "USER root" not in (ROOT / "Dockerfile").read_text()
 
 
-def test_only_the_api_server_is_published_and_only_on_loopback_unless_told():
+def test_only_the_api_server_is_published_and_only_on_loopback():
+    """Another address has to be set."""
     published = {name: service["ports"] for name, service in SERVICES.items() if service.get("ports")}
     assert published == {"api-server": ["${AIRFLOW_BIND:-127.0.0.1}:${AIRFLOW_PORT:-8080}:8080"]}
     environment = _environment(SERVICES["api-server"])
@@ -180,7 +182,7 @@ def test_every_secret_must_be_set_and_none_has_a_default():
         assert all(rest.startswith(":?") for rest in found), f"{name} must be refused when it is empty"
 
 
-def test_every_variable_is_in_the_example_with_an_explanation_and_no_other_is():
+def test_the_example_explains_every_variable_and_no_other():
     example = (ROOT / ".env.example").read_text()
     documented = {name for name, _ in _ASSIGNED.findall(example)}
     passed_on = {k for s in SERVICES.values() for k, v in _environment(s).items() if v is None}
@@ -284,7 +286,8 @@ def test_airflow_knows_every_command_and_every_setting(tmp_path):
     assert [(s, k) for s, k in unknown if s != "sentry" or k not in sentry_sdk.consts.DEFAULT_OPTIONS] == []
 
 
-def test_the_image_is_the_version_that_the_local_stack_runs_and_takes_the_locked_packages():
+def test_the_image_has_the_stacks_airflow_and_locked_packages():
+    """The version is the one that the local stack runs."""
     text = (ROOT / "Dockerfile").read_text()
     locked = (ROOT / "constraints-image.txt").read_text()
     assert f"slim-{version('apache-airflow')}-" in text

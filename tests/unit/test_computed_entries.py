@@ -91,7 +91,7 @@ def test_entries_within_entries_are_rows_by_the_fields_of_a_key():
     assert found(HOURS, {}) == found(HOURS, {"hours": None}) == []
 
 
-def test_a_row_of_a_key_of_several_columns_leads_back_to_its_entry():
+def test_a_row_keyed_by_several_columns_leads_back_to_its_entry():
     [row] = map_document(HOURS, Document("places/p1", {"hours": {"mon": [{"from": "09:00"}]}}, CREATED, CREATED)) or []
     assert isinstance(row, Row)
     assert (row.key, row.entry) == (("p1", "mon", "09:00"), '["mon", "09:00"]')
@@ -100,7 +100,7 @@ def test_a_row_of_a_key_of_several_columns_leads_back_to_its_entry():
     assert "mon" not in row.label, "content"
 
 
-def test_an_array_and_a_map_may_have_a_key_of_several_columns_too():
+def test_an_array_or_a_map_may_have_a_key_of_several_columns():
     by_two = places(ArrayElements("items"), DAY, OPENS)
     item = {"day": "mon", "opens": "09:00"}
     assert found(by_two, {"items": [item, {**item, "opens": "13:00"}, {"day": "mon"}, item]}) == [
@@ -112,7 +112,7 @@ def test_an_array_and_a_map_may_have_a_key_of_several_columns_too():
     assert found(of_map, {"m": {"a": {"opens": "x"}, "b": {"opens": "x"}}}) == [("a", "x"), ("b", "x")]
 
 
-def test_equal_entries_are_one_row_and_different_ones_of_a_key_none():
+def test_equal_entries_are_one_row_different_ones_of_a_key_none():
     """Which of the two is right nobody can say: the row of that key stays as it is, the others are written."""
     mon, tue = {"day": "mon", "closes": "17:00"}, {"day": "tue", "closes": "17:00"}
     assert of([mon, dict(mon), tue]) == [("mon", "17:00"), ("tue", "17:00")]
@@ -129,7 +129,9 @@ def test_texts_may_be_entries_and_places_may_be_keys():
     ]
 
 
-def test_entries_may_be_filtered_converted_and_joined_with_the_document():
+def test_entries_may_be_filtered_converted_and_joined():
+    """They are joined with their document."""
+
     def rated(scores: dict[str, int], whole: dict[str, Any], path: str) -> list[dict[str, Any]]:
         return [{"who": who, "n": n, "of": f"{path}:{len(whole)}"} for who, n in sorted(scores.items())]
 
@@ -144,7 +146,7 @@ def test_entries_may_be_filtered_converted_and_joined_with_the_document():
     assert found(collection, fields) == [("a", 1, "places/p1:2/t"), ("b", 2, "places/p1:2/t")]
 
 
-def test_a_function_of_a_column_may_take_the_path_and_the_whole_document():
+def test_a_columns_function_may_take_the_path_and_whole_document():
     named = Column("c", "compared", Computed("{}:{}:{}".format, DocumentPath(), Segment("place"), Field("a") >> lower))
     counted = Column("n", "compared", Computed(lambda whole: len(whole), WholeDocument()), "integer")
     collection = Collection("p", "p", ("places/{place}",), (ID, named, counted))
@@ -283,7 +285,7 @@ entry = st.one_of(
 
 @given(made=st.one_of(values, st.lists(entry, max_size=6)))
 @example(made=[{"day": "\x00"}, {"day": "~"}, {"day": "a" * 2000}, {"day": "/"}, {"day": ""}])
-def test_whatever_a_function_returns_each_row_has_a_key_of_its_own(made):
+def test_whatever_a_function_returns_each_row_has_its_own_key(made):
     collection = places(
         ComputedEntries(returns(made), "hours"), DAY, Column("closes", "compared", EntryField("closes"))
     )

@@ -129,7 +129,7 @@ def test_a_condition_on_entries_is_judged_for_each_of_them():
     assert map_document(tags, Document("people/p1/things/t1", {"gone": 1, "tags": "wrong"}, AT, AT)) == []
 
 
-def test_of_two_elements_with_one_key_the_one_that_holds_it_counts():
+def test_of_two_elements_with_one_key_the_one_that_fits_counts():
     """A line that was taken out and added again: the first of the two is no duplicate's earlier one."""
     line = Column("line", "key", EntryField("id"))
     lines = things(Absent(EntryField("gone")), ID, line, entries=ArrayElements("items"))

