@@ -126,7 +126,8 @@ def test_a_map_of_maps_with_fixed_keys_is_no_entries():
     assert "Field('shipping.city')" in text
 
 
-def test_a_parent_that_only_a_columns_name_tells_holds_its_documents_id():
+def test_a_column_named_after_the_parent_holds_the_documents_id():
+    """The name alone tells the parent: there is no foreign key."""
     lines = table("order_lines", "order_id text!", "sku text!", "quantity integer!", key=("order_id", "sku"))
     text = drafted([lines], shape_of("orders/{order}", {"lines": [{"sku": "a", "quantity": 1}]}))
     assert collection(text, "order_lines").column("order_id").origin == DocumentId()
@@ -158,7 +159,8 @@ def test_a_map_of_arrays_takes_no_table_of_its_collection(field, city):
 
 
 @pytest.mark.parametrize("ids", [["p1", "p2"], [{"id": "p1", "title": "a"}]])
-def test_a_copy_of_children_in_the_parent_takes_no_table_of_a_collection(ids):
+def test_a_copy_of_children_takes_no_table_of_a_collection(ids):
+    """The copy is in the parent."""
     posts = table("posts", "id text!", "user_id text!", "title text!", "body text!", user_id="users")
     shapes = (
         shape_of("users/{user}", {"name": "a", "posts": ids}),

@@ -22,5 +22,5 @@ PROFILE, CARD = {"bio", "locale"}, {"number", "brand"}
     ],
     ids=["one", "two that differ", "seen once", "rooms that are alike", "one beside random ids", "a number", "none"],
 )
-def test_ids_are_fixed_if_they_stand_below_several_parents_with_fields_of_their_own(documents, fixed):
+def test_ids_with_own_fields_below_several_parents_are_fixed(documents, fixed):
     assert _fixed_ids(documents) == fixed

@@ -42,7 +42,7 @@ TOLD = {id_: {**fields, "userId": id_[:2], "productId": id_[3:]} for id_, fields
 @pytest.mark.parametrize(
     ("ratings", "others", "documents"), [(RATINGS, PEOPLE, STARS), (LOOSE, (), TOLD), (RATINGS, PEOPLE, TOLD)]
 )
-def test_an_id_of_two_parts_is_drafted_where_the_sample_proves_it(ratings, others, documents):
+def test_an_id_of_two_parts_is_drafted_if_the_sample_proves_it(ratings, others, documents):
     """By the ids of the parents' documents, or by fields that hold the parts in each document."""
     text = drafted([USERS, PRODUCTS, ratings], *others, shape("ratings/{rating}", **documents))
     made = collection(text, "ratings")
@@ -94,7 +94,7 @@ def test_ids_below_several_parents_are_told():
     )
 
 
-def test_a_column_of_two_references_of_several_columns_keeps_the_first():
+def test_of_two_references_of_several_columns_the_first_is_kept():
     """A column references one collection: the other foreign key is told."""
     keys = [table(n, "tenant text!", "id text!", "name text!", key=("tenant", "id")) for n in ("rooms", "desks")]
     both = [ForeignKey(("tenant", f"{n}_id"), f"{n}s", ("tenant", "id"), "cascade") for n in ("room", "desk")]
@@ -124,7 +124,7 @@ CODES = table("codes", "code text!", "note text", key=("code",))
         ({"a": "a", "b": "y"}, DocumentId(), "TODO field 'code' looks like it, and isn't that id in 1 of 2 sampled"),
     ],
 )
-def test_a_key_of_one_column_is_the_documents_id_as_far_as_the_sample_says_so(fields, origin, told):
+def test_a_key_of_one_column_is_the_id_as_far_as_the_sample_says(fields, origin, told):
     """It was called certain, also where a field of its name held something else."""
     documents = {id_: {"note": "n", "code": fields.get(id_)} for id_ in ("a", "b")}
     drafted_ = drafted([CODES], shape("codes/{code}", **documents))
@@ -161,7 +161,7 @@ INVITES = table("invites", "id text!", "from_user text!", "user_id text!", from_
         ),
     ],
 )
-def test_of_several_references_to_the_document_above_the_likeliest_takes_its_id(fields, above, told):
+def test_the_likeliest_of_several_references_takes_the_id_above(fields, above, told):
     """The first one took it, whatever the documents said."""
     invites = Shape("users/{user}/invites/{invite}")
     add(invites, ("u1", "i1"), fields, {})

@@ -208,7 +208,7 @@ def test_a_draft_proposes_only_an_absent_that_fits_its_column(type_, default, va
 
 
 @pytest.mark.parametrize("not_null", [False, True])
-def test_a_reference_to_the_own_table_is_declared_if_its_column_may_be_null(not_null):
+def test_a_reference_to_the_own_table_is_declared_if_nullable(not_null):
     """A tree: the row that is inserted first gets a null."""
     columns = (LiveColumn("id", live("text"), True, None), LiveColumn("parent_id", live("text"), not_null, None))
     tree = (ForeignKey(("parent_id",), "things", ("id",), "set null"),)
@@ -239,7 +239,9 @@ def test_names_that_are_joined_or_numbered_otherwise_are_alike():
     assert time_likeness("placed_at", "created_at") == 0.6
 
 
-def test_one_id_below_two_parents_is_two_collections_if_its_fields_differ():
+def test_one_id_below_two_parents_may_be_two_collections():
+    """It is two if the fields differ."""
+
     def table(name: str, column: str) -> LiveTable:
         found = (LiveColumn("id", live("text"), True, None), LiveColumn(column, live("text"), False, None))
         return LiveTable(name, found, ("id",))
@@ -274,7 +276,7 @@ def _table(name: str, *columns: str) -> LiveTable:
         ("title", ("a",), None),
     ],
 )
-def test_a_field_that_tells_the_end_of_a_document_is_a_condition_to_check(field, values, condition):
+def test_a_field_of_a_documents_end_is_a_condition_to_check(field, values, condition):
     """As a comment, with from what; where a column holds the field, it says so itself."""
     documents = [{field: value, "name": "a"} for value in values]
     text = _only(_table("things", "name"), *documents)
@@ -288,7 +290,7 @@ def test_a_field_that_tells_the_end_of_a_document_is_a_condition_to_check(field,
         assert "where=" not in _only(_table("things", "name", field), *documents) or field == "isDeleted"
 
 
-def test_two_collections_that_look_like_one_table_are_told_what_could_part_them():
+def test_what_could_part_two_collections_of_one_table_is_told():
     fields = {"title": "a", "body": "b", "authorName": "c"}
     shapes = [shape_of("posts/{p}", fields), shape_of("archivedPosts/{p}", fields), shape_of("other/{o}", {"x": "y"})]
     text = render(*match(shapes, [_table("posts", "title", "body", "author_name", "kind", "region")]), "x")
@@ -307,7 +309,7 @@ def test_a_field_of_one_kind_in_all_documents_is_of_that_kind():
     assert Seen({"timestamp", "ISO time"}).kind is None
 
 
-def test_tables_of_equal_names_in_several_schemas_are_collections_of_their_own():
+def test_equal_names_in_several_schemas_are_several_collections():
     """`shop.orders` took the name of `shop_orders`, and the draft didn't import."""
     found = [
         Match(_table(name, "a"), (shape_of(f"c{n}/{{c}}", {"a": "x"}),))
@@ -336,7 +338,7 @@ RENAMED = [{"phone": "1"}, {"phoneNumber": "2"}, {"phone": "3"}]
         ([{"phone": "1"}, {"phone": "2"}], ("phone",), Field("phone")),
     ],
 )  # fmt: skip
-def test_fields_of_which_each_document_has_just_one_are_read_together(documents, columns, origin):
+def test_fields_are_read_together_if_each_document_has_just_one(documents, columns, origin):
     text = _only(_table("people", *columns), *documents)
     assert load(text)["people"].column("phone").origin == origin
     assert ("each of" in text) == isinstance(origin, FirstOf)

@@ -64,7 +64,7 @@ times = st.sampled_from([
 
 @settings(max_examples=60)
 @given(st.lists(times, max_size=3) | st.lists(times | values, max_size=2))
-def test_a_window_can_ask_for_each_sampled_time_of_a_drafted_field(found):
+def test_windows_can_ask_for_each_sampled_time_of_drafted_fields(found):
     made = load(drafted(shape_of("things/{thing}", *({"updated": time} for time in found))))
     if "things" not in made.names:
         return

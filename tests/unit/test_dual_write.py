@@ -69,7 +69,7 @@ def test_a_change_of_a_document_is_one_operation_by_its_kind(before, after, expe
     assert _operations(POST_PATH, before, after) == expected
 
 
-def test_of_a_document_that_is_many_rows_each_entry_that_came_or_went_is_an_operation():
+def test_each_entry_that_came_or_went_is_an_operation():
     """An entity that is named by the row's whole key is made and taken away entry by entry, whatever became of the
     document."""
     board = {"title": "b", "createdAt": T}
@@ -80,7 +80,8 @@ def test_of_a_document_that_is_many_rows_each_entry_that_came_or_went_is_an_oper
     assert _operations("boards/b1", before, None) == [f"{named}:delete:b1_u1", f"{named}:delete:b1_u2"]
 
 
-def test_rows_that_the_app_calls_one_operation_are_one_write_children_deleted_first_parents_written_first():
+def test_rows_that_the_app_calls_one_operation_are_one_write():
+    """Children are deleted first, parents are written first."""
     user = {"nickname": "a", "createdAt": T}
     before = {**user, "boardPermissions": {"b1": "read", "b2": "read"}}
     after = {**user, "nickname": "b", "boardPermissions": {"b2": "write", "b3": "read"}}
@@ -100,7 +101,7 @@ def test_rows_that_the_app_calls_one_operation_are_one_write_children_deleted_fi
     assert _operations("users/u1", None, after) == ["user:create:u1"]
 
 
-def test_an_entry_whose_value_changed_is_an_update_of_its_own_row():
+def test_an_entry_whose_value_changed_is_an_update_of_its_row():
     user = {"nickname": "a", "createdAt": T}
     before, after = ({**user, "boardPermissions": {"b1": right}} for right in ("read", "write"))
     [operation] = change_of(CATALOG, "users/u1", before, after, T).operations
@@ -115,13 +116,14 @@ def test_json_is_handed_over_as_its_text():
     assert '{"a":1}' in parameters
 
 
-def test_a_path_of_no_collection_or_of_one_that_the_app_does_not_dual_write_is_left_alone(writer, told):
+def test_a_path_that_the_app_does_not_dual_write_is_left_alone(writer, told):
+    """It is of no collection, or of one without operations."""
     assert writer.mirror("boards/b1/holidays/h1", None, {"name": "n"}) is Outcome.NOTHING
     assert writer.mirror("boards/b1", None, {"title": 5}) is Outcome.NOTHING, "boards have no operations"
     assert told == []
 
 
-def test_what_cannot_become_a_row_is_kept_and_its_neighbours_written():
+def test_what_can_be_no_row_is_kept_and_its_neighbours_written():
     user = {"nickname": "a", "createdAt": T, "boardPermissions": {"b1": 5, "b2": "read"}}
     change = change_of(CATALOG, "users/u1", None, user, T)
     assert [o.name.entity_id for o in change.operations] == ["u1", "u1"]
@@ -131,7 +133,7 @@ def test_what_cannot_become_a_row_is_kept_and_its_neighbours_written():
     assert change_of(CATALOG, "users/u1", user, None, T).kept == (), "what it had been is nobody's concern any more"
 
 
-def test_a_document_without_a_time_of_its_own_has_the_one_that_the_server_gave_it(writer, monkeypatch):
+def test_a_document_without_a_time_has_the_one_the_server_gave(writer, monkeypatch):
     planned: list = []
     monkeypatch.setattr(DualWriter, "_ask_within", lambda self, deadline: _Live(CATALOG, 0.0))
     monkeypatch.setattr(DualWriter, "_done", lambda self, names, do, number, kept: do(None, 0.0))
@@ -149,7 +151,7 @@ def test_a_document_without_a_time_of_its_own_has_the_one_that_the_server_gave_i
     assert abs((created() - datetime.now(UTC)).total_seconds()) < 60
 
 
-def test_a_change_that_breaks_the_mapping_is_told_and_raises_nothing(writer, told):
+def test_a_change_that_breaks_the_mapping_is_told_not_raised(writer, told):
     assert writer.mirror("users/u\n1", None, 5) is Outcome.FAILED
     assert told == [
         {
@@ -192,14 +194,15 @@ def test_an_error_of_any_kind_is_told_by_its_kind_alone(told, caplog):
     assert [r.getMessage() for r in caplog.records] == ["dual-write post:create:p1 failed"]
 
 
-def test_how_a_write_ended_is_a_word_that_a_host_application_may_keep():
+def test_how_a_write_ended_is_a_word_that_a_host_app_may_keep():
     assert [str(outcome) for outcome in Outcome] == [
         "written", "partly", "refused", "nothing", "off", "failed", "timed_out"
     ]  # fmt: skip
 
 
-def test_a_write_that_waits_for_a_thread_when_its_caller_goes_on_gives_up_its_place(told):
-    """Each in the queue would otherwise be taken from it, looked at and dropped, before one that somebody waits for."""
+def test_a_write_gives_up_its_place_when_its_caller_goes_on(told):
+    """It still waits for a thread. Each in the queue would otherwise be taken from it, looked at and dropped, before
+    one that somebody waits for."""
     freed = threading.Event()
 
     def connect() -> Connection:
@@ -245,11 +248,13 @@ def test_the_flag_is_off_only_where_it_says_false(flag, on, monkeypatch):
 @pytest.mark.parametrize(
     ("seconds", "text"), [(3.0, "3000ms"), (0.0015, "1ms"), (0.0001, "1ms"), (0.5, "500ms"), (0.002, "2ms")]
 )
-def test_a_timeout_is_whole_milliseconds_and_never_none_which_would_mean_for_ever(seconds, text):
+def test_a_timeout_is_whole_milliseconds_and_at_least_one(seconds, text):
+    """Zero would mean for ever."""
     assert dual_write._milliseconds(seconds) == text
 
 
-def test_what_is_left_of_a_callers_patience_is_told_in_seconds_and_ends_at_its_deadline(monkeypatch):
+def test_what_is_left_of_a_callers_patience_ends_at_its_deadline(monkeypatch):
+    """It is told in seconds."""
     monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     assert dual_write._left(102.5) == 2.5
     for over in (100.0, 99.0):
@@ -257,7 +262,8 @@ def test_what_is_left_of_a_callers_patience_is_told_in_seconds_and_ends_at_its_d
             dual_write._left(over)
 
 
-def test_an_id_is_printed_as_it_is_and_only_control_characters_are_written_out():
+def test_an_id_is_printed_as_it_is_but_for_control_characters():
+    """Those are written out."""
     assert dual_write._printable("p1 가 /") == "p1 가 /"
     assert dual_write._printable("a\nb\x1b") == r"a\nb\x1b"
 

@@ -182,7 +182,7 @@ def test_a_part_of_an_id_in_a_field_is_a_conversion():
         part("{user}_{product}", "user2")
 
 
-def test_a_document_whose_id_cant_be_split_is_no_other_keys_label():
+def test_a_document_of_an_unsplit_id_is_no_other_keys_label():
     """The row of `orders/o-o-` is called `o-`, which is the id of a document that has no number."""
     collection = Collection("orders", "orders", ("orders/o-{number}",), (Column("number", "key", Segment("number")),))
     now = datetime(2026, 1, 1, tzinfo=UTC)

@@ -25,7 +25,8 @@ def claims() -> Claims:
     return Claims(uniques)
 
 
-def test_a_claimed_key_is_refused_to_another_document_and_not_to_the_same():
+def test_a_claimed_key_is_refused_to_any_other_document():
+    """The same one gets it again."""
     claimed = claims()
     assert claimed.claim(row("a", "u")) is True
     assert claimed.claim(row("b", "u")) is False
@@ -39,7 +40,7 @@ def test_the_primary_key_is_claimed_too():
     assert not claimed.claim(row("b", key="k"))
 
 
-def test_equal_values_of_different_unique_keys_are_different_keys():
+def test_equal_values_of_different_unique_keys_are_two_keys():
     claimed = claims()
     assert claimed.claim(row("a", "u", "v"))
     assert claimed.claim(row("b", "v", "u"))
@@ -60,14 +61,14 @@ def test_two_entries_of_one_document_are_two_claimants():
     assert not claimed.claim(row("b", "u", path="things/x", entry="2"))
 
 
-def test_a_document_that_lost_one_of_its_keys_claims_none_of_them():
+def test_a_document_that_lost_one_of_its_keys_claims_none():
     claimed = claims()
     assert claimed.claim(row("a", "u", "v"))
     assert not claimed.claim(row("b", "u", "w"))
     assert claimed.claim(row("c", "x", "w"))
 
 
-def test_a_released_row_gives_back_all_of_its_keys_and_only_those():
+def test_a_released_row_gives_back_all_its_keys_and_no_others():
     claimed = claims()
     claimed.claim(row("a", "u", "v"))
     claimed.claim(row("b", "w", "x"))
@@ -120,7 +121,7 @@ def test_the_older_document_wins_then_the_smaller_id():
     assert losers == ["b"]
 
 
-def test_where_postgres_refuses_the_winner_the_next_gets_its_turn():
+def test_if_postgres_refuses_the_winner_the_next_gets_its_turn():
     turns, whole, losers = written(
         [row("a", "u", age=3), row("b", "u", age=2), row("c", "u", age=1), row("d", "v")], refuse=("a", "b")
     )

@@ -84,7 +84,8 @@ def test_a_reaction_hangs_on_a_comment_or_on_a_reply():
         assert (row.cells[names.index("comment_id")], row.cells[names.index("reply_id")]) == expected
 
 
-def test_counters_and_times_of_writing_do_not_change_a_fingerprint_and_content_does():
+def test_content_changes_a_fingerprint_counters_and_times_do_not():
+    """The times are those of writing."""
     fields = {"authorId": "u", "content": "a", "createdAt": CREATED, "updatedAt": CREATED, "countOfLikes": 1}
 
     def fingerprint(**changes):

@@ -104,13 +104,13 @@ def test_a_statement_that_holds_semicolons_stays_one(text):
     assert [s.text for s in split(f"-- first\n{text}\nSELECT 2;", "x")] == [text[:-1], "SELECT 2"]
 
 
-def test_a_carriage_return_ends_a_comment_and_a_line_as_it_does_for_postgres():
-    """With LF alone as a line's end, the statement after it was part of the comment."""
+def test_a_carriage_return_ends_a_comment_and_a_line():
+    """As it does for Postgres. With LF alone as a line's end, the statement after it was part of the comment."""
     statements = split("-- a note\rDROP TABLE t;\r\nSELECT 2;\nSELECT 3;", "x")
     assert [(s.line, s.text) for s in statements] == [(2, "DROP TABLE t"), (3, "SELECT 2"), (4, "SELECT 3")]
 
 
-def test_line_ends_and_a_byte_order_mark_do_not_change_the_sha256(tmp_path):
+def test_line_ends_and_a_byte_order_mark_dont_change_the_sha256(tmp_path):
     path = tmp_path / "20260101000000_a.sql"
     kinds = (b"-- a\nSELECT 1;\n", b"-- a\r\nSELECT 1;\r\n", b"\xef\xbb\xbf-- a\r\nSELECT 1;\n")
     found = set()
@@ -152,7 +152,8 @@ def test_what_a_file_creates_is_told_by_kind_and_place():
     ]  # fmt: skip
 
 
-def test_the_sql_folder_is_found_beside_the_dags_or_inside_them_or_said_to_be_missing(tmp_path):
+def test_the_sql_folder_is_found_beside_the_dags_or_inside_them(tmp_path):
+    """If it is at neither place, it is said to be missing."""
     package = tmp_path / "dags" / "dualwrite" / "migrations" / "files.py"
     package.parent.mkdir(parents=True)
     with pytest.raises(MigrationError, match="sql/migrations is missing.*/sql nor in .*/dags/sql"):
@@ -164,7 +165,7 @@ def test_the_sql_folder_is_found_beside_the_dags_or_inside_them_or_said_to_be_mi
     assert sql_folder(package) == tmp_path / "sql"
 
 
-def test_make_migration_makes_a_correctly_named_file_newer_than_all(tmp_path):
+def test_make_migration_makes_a_well_named_file_newer_than_all(tmp_path):
     (tmp_path / "20990101000000_future.sql").write_text("SELECT 1;")
     path = create("add_x", tmp_path, datetime(2026, 5, 1, tzinfo=UTC))
     assert path.name == "20990101000001_add_x.sql"

@@ -9,7 +9,8 @@ import pytest
 from dualwrite.edge.overdue import hung, tell_of_timeout
 
 
-def test_only_a_run_that_its_timeout_ended_is_told_because_no_task_of_it_could(caplog):
+def test_only_a_run_that_its_timeout_ended_is_told(caplog):
+    """No task of it could tell."""
     run = SimpleNamespace(dag_id="reconcile_dual_writes", run_id="scheduled__2026-11-24")
     tell_of_timeout({"dag_run": run, "reason": "task_failure"})
     assert caplog.text == ""

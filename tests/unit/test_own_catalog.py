@@ -111,8 +111,8 @@ def test_a_bad_catalog_is_told_by_rule_place_and_remedy(load, case, by):
     assert raised.value.__context__ is None, "a traceback would show the first error's words"
 
 
-def test_the_tests_use_their_own_catalogs_whatever_the_environment_names():
-    """The suite passes in a shell that names a catalog, even one that is missing."""
+def test_the_tests_ignore_the_catalog_that_the_environment_names():
+    """They use their own. The suite passes in a shell that names a catalog, even one that is missing."""
     environment = {**os.environ, "DUALWRITE_CATALOG": "/nowhere.py", "DUALWRITE_MIGRATIONS": "/nowhere"}
     environment["PYTHONPATH"] = f"{ROOT / 'dags'}:{ROOT}"
     command = (
