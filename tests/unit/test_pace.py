@@ -31,7 +31,8 @@ def test_without_a_limit_nobody_waits():
     assert Pace().delay(10**9, 0) == 0
 
 
-def test_a_slow_target_gets_smaller_pages_and_rests_until_it_is_quick_again(monkeypatch, caplog):
+def test_a_slow_target_gets_smaller_pages_and_rests(monkeypatch, caplog):
+    """It does so until it is quick again."""
     caplog.set_level("INFO")
     rests: list[float] = []
     monkeypatch.setattr("dualwrite.postgres.pressure.time.sleep", rests.append)

@@ -31,7 +31,7 @@ def test_the_forms_defaults_pass_the_check(params):
 
 
 @pytest.mark.parametrize("params", ALL)
-def test_each_bound_and_each_choice_of_the_form_is_one_of_the_check(params):
+def test_each_bound_and_choice_of_the_form_is_one_of_the_check(params):
     for name, field in params.form().items():
         inside: list[Any] = list(field.get("enum", []))
         outside: list[Any] = ["something else"] if "enum" in field else []

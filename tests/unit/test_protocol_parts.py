@@ -38,7 +38,7 @@ def _row(entry: str | None) -> Row:
     return Row(f"k/{entry}", ("k", entry), ("k", entry), frozenset(), "things/k", entry, T, T)
 
 
-def test_a_round_takes_so_many_keys_and_the_rest_wait_in_their_order():
+def test_a_round_takes_so_many_keys_and_the_rest_wait_in_order():
     units = [_unit(str(i)) for i in range(2 * UNITS_AT_ONCE + 1)]
     batches = list(_batches(units))
     assert [len(batch) for batch in batches] == [UNITS_AT_ONCE, UNITS_AT_ONCE, 1]
@@ -51,7 +51,7 @@ def test_two_documents_of_one_label_get_a_turn_each():
     assert list(_batches([first, second, other])) == [{"a": first, "b": other}, {"a": second}]
 
 
-def test_a_unit_is_its_own_entry_of_its_document_or_the_refusal_of_all_of_them():
+def test_a_unit_is_its_own_entry_or_the_refusal_of_all_entries():
     entries = [_row("u1"), _row("u2"), Rejection("k/u3", "things/k", "u3", Refusal("why"))]
     assert _mapped_of(_unit("k/u2", "u2"), entries) is entries[1]
     assert _mapped_of(_unit("k/u3", "u3"), entries) is entries[2]
@@ -62,13 +62,15 @@ def test_a_unit_is_its_own_entry_of_its_document_or_the_refusal_of_all_of_them()
     assert _mapped_of(_unit("k/u4", "u4"), []) is None
 
 
-def test_only_an_extra_row_whose_document_could_be_elsewhere_takes_a_proof():
+def test_only_an_extra_row_takes_a_proof():
+    """It does only if its document could be elsewhere."""
     assert _takes_proof(Finding(Verdict.EXTRA, "k", "things/k"), CATALOG["posts"])
     assert not _takes_proof(Finding(Verdict.EXTRA, "k"), CATALOG["posts"])
     assert not _takes_proof(Finding(Verdict.MISSING, "k", "things/k"), CATALOG["posts"])
 
 
-def test_a_row_whose_document_nobody_can_look_for_is_extra_and_says_that_its_path_is_unknown():
+def test_a_row_whose_document_nobody_can_look_for_is_extra():
+    """It says that its path is unknown."""
     unit = _unit("k", path=None)
     assert _untold(unit, {}, Reason.PATH_UNKNOWN) == Finding(Verdict.ABSENT, "k", key=("k",))
     found = _untold(unit, {("k",): ("17", "row 17")}, Reason.PATH_UNKNOWN)
@@ -111,7 +113,7 @@ def test_what_no_retry_helps_is_raised_at_once(slept):
     assert slept == []
 
 
-def test_a_page_whose_statement_no_retry_helps_ends_with_what_postgres_said(slept, posts, monkeypatch):
+def test_a_page_that_no_retry_helps_ends_with_postgres_error(slept, posts, monkeypatch):
     @contextmanager
     def refused():
         raise psycopg.errors.UndefinedTable
@@ -138,7 +140,7 @@ def _nothing_differs(posts, monkeypatch, *, faults: list[Exception], unknown: bo
     monkeypatch.setattr(posts.whereabouts, "unknown", lambda *_: Unknown([], frozenset(), []) if unknown else None)
 
 
-def test_a_page_that_met_a_deadlock_is_judged_by_the_next_attempt(slept, posts, monkeypatch):
+def test_a_page_that_met_a_deadlock_is_judged_at_the_next_try(slept, posts, monkeypatch):
     _nothing_differs(posts, monkeypatch, faults=[psycopg.errors.DeadlockDetected()], unknown=False)
     assert posts.judge(posts.page(), Policy()) == Judged({}, {})
     assert len(slept) == 1
@@ -150,7 +152,8 @@ def test_a_page_whose_rows_keep_changing_is_given_up_and_says_so(slept, posts, m
         posts.judge(posts.page(), Policy())
 
 
-def test_a_pages_inserts_are_read_again_beside_the_next_page_each_document_once(posts, monkeypatch):
+def test_a_pages_inserts_are_read_again_beside_the_next_page(posts, monkeypatch):
+    """Each document is read once."""
     asked: list[list[str]] = []
     monkeypatch.setattr(posts._job.source, "get", lambda paths: asked.append(paths) or {})
     posts.confirm_later([_row("u1"), _row("u2")], [1, 2])
@@ -159,7 +162,7 @@ def test_a_pages_inserts_are_read_again_beside_the_next_page_each_document_once(
     assert asked == [["things/k"]]
 
 
-def test_a_deadlock_is_waited_out_ever_longer_and_never_beyond_five_seconds(slept):
+def test_a_deadlock_is_waited_out_ever_longer_up_to_five_seconds(slept):
     error = psycopg.errors.DeadlockDetected()
     for attempt in range(ATTEMPTS - 1):
         wait_or_raise("posts", error, attempt)
@@ -170,10 +173,8 @@ def test_a_deadlock_is_waited_out_ever_longer_and_never_beyond_five_seconds(slep
     assert len(slept) == ATTEMPTS - 1 == 9
 
 
-def test_a_key_that_keeps_changing_is_looked_at_five_times_with_growing_pauses_and_told_as_in_flight(
-    slept, posts, monkeypatch
-):
-    """Nobody settles it, and the run goes on without it."""
+def test_a_key_that_keeps_changing_is_looked_at_five_times(slept, posts, monkeypatch):
+    """The pauses grow, and it is told as in flight. Nobody settles it, and the run goes on without it."""
     asked: list[dict] = []
 
     def round_(units, done, policy, deletes):

@@ -20,7 +20,7 @@ def _open(verdict: str, *, excused: bool = False) -> OpenDifference:
 
 
 @pytest.mark.parametrize("verdict", [str(v) for v in VERDICTS])
-def test_a_repair_takes_what_its_policy_writes_and_nobody_has_accepted(verdict):
+def test_a_repair_takes_what_its_policy_writes_unless_accepted(verdict):
     written_by = {"missing": "insert", "stale": "update", "extra": "delete"}.get(verdict)
     for kind in ("insert", "update", "delete"):
         policy = Policy(**{kind: True})

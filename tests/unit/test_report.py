@@ -25,8 +25,8 @@ def test_a_report_whose_verdicts_do_not_add_up_fails():
         report.check_identity()
 
 
-def test_a_key_that_was_judged_twice_or_lost_fails_the_identity_though_its_verdicts_add_up():
-    """What was taken up is counted where it is read, and not where it is judged."""
+def test_a_key_judged_twice_or_lost_fails_the_identity():
+    """The verdicts add up all the same. What was taken up is counted where it is read, and not where it is judged."""
     for taken in (1, 3):
         report = CollectionReport("things", "gap", taken=taken)
         report.add(Finding(Verdict.EXTRA, "a"))
@@ -130,7 +130,8 @@ def test_parts_that_do_not_add_up_are_refused():
         merged([full(), broken])
 
 
-def test_a_table_has_a_column_for_each_counter_that_holds_something_and_its_cost():
+def test_each_counter_that_holds_something_has_a_column():
+    """So has the cost."""
     shown = table([full().as_json(), CollectionReport("others", "compare", not_examined="why").as_json()])
     counters = [c.heading for c in COUNTERS if c.heading]
     assert list(shown.header) == [

@@ -50,7 +50,7 @@ def test_a_new_report_has_counted_nothing():
     CollectionReport("things", "look").check_identity()
 
 
-def test_the_rate_is_of_the_seconds_it_took_and_none_where_it_took_none():
+def test_the_rate_is_of_the_seconds_taken_and_none_without_any():
     assert report(documents_read=10, seconds=4.0004)["documents_per_second"] == 2
     assert report(documents_read=10, seconds=4.0004)["seconds"] == 4.0
     assert report(documents_read=10, seconds=1.23456)["seconds"] == 1.235
@@ -63,7 +63,7 @@ def test_a_collection_that_could_not_be_read_says_why():
     assert (made.as_json()["outcome"], made.as_json()["not_examined"]) == ("not_examined", "it is too large")
 
 
-def test_drift_is_what_is_neither_matching_nor_excused_nor_expected():
+def test_drift_is_neither_matching_nor_excused_nor_expected():
     told = report(
         "things",
         Finding(Verdict.MISSING, "a", excused=True),
@@ -82,7 +82,8 @@ def test_drift_is_what_is_neither_matching_nor_excused_nor_expected():
     }
 
 
-def test_reasons_are_counted_by_verdict_and_a_matching_key_leaves_no_sample():
+def test_reasons_are_counted_by_verdict():
+    """A matching key leaves no sample."""
     told = report(
         "things",
         Finding(Verdict.REJECTED, "a", reason=Refusal("wrong_type")),
@@ -97,8 +98,9 @@ def test_reasons_are_counted_by_verdict_and_a_matching_key_leaves_no_sample():
     }
 
 
-def test_columns_that_differ_are_counted_beyond_the_samples_and_told_beside_them():
-    """A backfill has no list of what is open: its report alone says where its stale rows differ."""
+def test_columns_that_differ_are_counted_beyond_the_samples():
+    """They are told beside the samples. A backfill has no list of what is open: its report alone says where its stale
+    rows differ."""
     stale = [Finding(Verdict.STALE, str(n), columns=("title", "content") if n < 3 else ("title",)) for n in range(25)]
     excused = Finding(Verdict.STALE, "x", columns=("title",), excused=True)
     told = merged_json(report("things", *stale[:20]), report("things", *stale[20:], excused))
@@ -109,7 +111,8 @@ def test_columns_that_differ_are_counted_beyond_the_samples_and_told_beside_them
     assert len(report("things", many)["columns"]) == SAMPLES
 
 
-def test_a_sample_is_cut_at_120_characters_of_an_id_and_twice_as_many_of_a_path():
+def test_a_sample_is_cut_at_120_characters_of_an_id():
+    """A path is cut at twice as many."""
     [sample] = report("things", Finding(Verdict.MISSING, "k" * 121, "p" * 241))["samples"]["missing"]
     assert sample == {"key": "k" * 119 + "…", "path": "p" * 239 + "…"}
     [sample] = report("things", Finding(Verdict.MISSING, "k" * 120, "p" * 240))["samples"]["missing"]
@@ -123,7 +126,8 @@ def test_only_the_commonest_reasons_are_kept():
 
 
 @pytest.mark.parametrize(("examined", "taken"), [(2, 1), (1, 2)])
-def test_an_identity_needs_what_was_taken_up_what_was_examined_and_the_verdicts_to_be_one_number(examined, taken):
+def test_taken_examined_and_verdicts_have_to_be_one_number(examined, taken):
+    """The identity fails otherwise."""
     made = CollectionReport("things", "gap", taken=taken, examined=examined)
     made.counts[Verdict.MISSING] = 1
     with pytest.raises(IdentityError):
@@ -153,7 +157,7 @@ def test_the_phases_of_a_collection_add_up_number_by_number():
     assert (whole["outcome"], whole["not_examined"], whole["phase"]) == ("examined", None, "look")
 
 
-def test_a_single_phase_is_all_there_is_and_several_go_by_the_first():
+def test_a_single_phase_is_all_and_several_go_by_the_first():
     part = report("things", Finding(Verdict.MISSING, "a", reason=Refusal("r")), matching=3, seconds=1.5, stray=4)
     assert merged_json(part) == part
     first = CollectionReport("things", "window", source_count=5).as_json()
@@ -170,7 +174,7 @@ def test_a_repair_adds_what_it_wrote_and_read_and_no_verdicts():
     assert (told["examined"], told["seconds"]) == (0, 2.0)
 
 
-def test_a_phase_that_could_not_be_examined_makes_the_collection_not_examined():
+def test_a_phase_not_examined_makes_its_collection_not_examined():
     unread = CollectionReport("things", "sweep", not_examined="it is too large").as_json()
     whole = merged_json(report("things", matching=1), unread)
     assert (whole["outcome"], whole["not_examined"]) == ("not_examined", "it is too large")
@@ -208,14 +212,14 @@ def test_a_report_that_fits_is_left_as_it_is():
     assert [s["key"] for s in whole["collections"][0]["samples"]["missing"]] == [f"k{i}" for i in range(10)]
 
 
-def test_a_report_that_never_fits_keeps_its_counts_and_drops_all_samples():
+def test_a_report_that_never_fits_keeps_counts_and_no_samples():
     whole = fit(_sized(20), 10)
     assert whole["samples_shown"] == 0
     assert whole["collections"][0]["samples"] == {}
     assert whole["collections"][0]["counts"]["missing"] == 20
 
 
-def test_a_report_is_measured_in_bytes_and_ids_in_any_script_count_as_what_they_are():
+def test_a_report_is_measured_in_bytes_whatever_its_script():
     found = [Finding(Verdict.MISSING, "가" * 100) for _ in range(20)]
     whole: Any = {"collections": [report("things", *found)]}
     characters = len(json.dumps(whole, ensure_ascii=False))
@@ -234,7 +238,8 @@ def test_the_limit_is_60_000_bytes():
 # --- as a person reads it -------------------------------------------------------------------------------------------
 
 
-def test_the_table_leaves_out_what_is_zero_everywhere_and_always_tells_the_bill():
+def test_the_table_leaves_out_what_is_zero_everywhere():
+    """The bill always stands in it."""
     found = [report("things", matching=1234, billed_reads=200_000, seconds=2.5, inserted=3), report("others")]
     shown = table(found)
     assert shown.header == ["collection", "examined", "matching", "inserted", "billed reads", "cost", "seconds"]
@@ -264,21 +269,23 @@ def test_each_number_has_a_column_by_its_name():
     }  # fmt: skip
 
 
-def test_what_was_verified_stands_in_a_column_of_its_own_where_anything_was():
+def test_if_anything_was_verified_it_has_a_column_of_its_own():
     shown = table([report("things", verification="rows_match"), report("others")])
     assert shown.header[-1] == "verification"
     assert [row[-1] for row in shown.rows] == ["rows match", ""]
     assert all(len(row) == len(shown.header) for row in shown.rows)
 
 
-def test_a_collection_that_was_not_examined_says_so_in_the_table_and_shows_no_number():
+def test_a_collection_not_examined_says_so_and_shows_no_number():
+    """It says so in the table."""
     unread = CollectionReport("others", "look", not_examined="too large", billed_reads=5).as_json()
     shown = table([report("things", matching=1), unread])
     assert shown.rows[1] == ["others", "NOT EXAMINED", "", "", "", ""]
     assert len(shown.header) == 6
 
 
-def test_samples_are_items_under_a_title_that_tells_how_many_there_are_of_how_many():
+def test_the_title_of_samples_tells_how_many_of_how_many():
+    """They are items below it."""
     told = report("things", *[Finding(Verdict.IN_FLIGHT, f"k{i}") for i in range(1500)])
     [block] = samples([told])
     assert isinstance(block, Items)

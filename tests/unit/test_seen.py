@@ -19,7 +19,7 @@ class Hashed:
 
 
 @given(st.lists(st.lists(st.integers(-(2**61) + 2, 2**61 - 2))), st.integers(-(2**61) + 2, 2**61 - 2))
-def test_what_was_added_in_any_number_of_steps_is_in_it_and_nothing_else_is(steps, other):
+def test_what_was_added_in_any_steps_is_in_it_and_nothing_else(steps, other):
     seen = Seen()
     added: set[int] = set()
     for step in steps:
@@ -36,7 +36,8 @@ def test_nothing_was_seen_at_first():
     assert ("a",) not in seen
 
 
-def test_hashes_that_differ_only_in_their_first_or_last_bits_are_told_apart():
+def test_hashes_differing_in_first_or_last_bits_are_told_apart():
+    """Also if nothing else differs."""
     for number in (0, 1, 2**55, 2**56, 2**60, -1 << 60, 2**56 + 1):
         for other in (0, 1, 2**55, 2**56, 2**60, -1 << 60, 2**56 + 1):
             seen = Seen()
@@ -44,7 +45,7 @@ def test_hashes_that_differ_only_in_their_first_or_last_bits_are_told_apart():
             assert (Hashed(other) in seen) == (number == other)
 
 
-def test_keys_are_spread_over_all_buckets_by_the_first_byte_of_their_hash():
+def test_keys_are_spread_over_buckets_by_their_hashs_first_byte():
     """So that sorting one bucket is a 256th of the work: a page's look-ups beside a scan that still adds."""
     seen = Seen()
     seen.update(

@@ -95,7 +95,7 @@ ORIGINS = [DocumentId(), DocumentPath(), Field("name"), Constant("x"), ParentId(
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_documents_of_one_collection_have_one_row_each_or_are_refused(path):
+def test_each_document_has_a_row_of_its_own_or_is_refused(path):
     """Whatever the key is made of, unless it is of a field: then each document above has rows of its own."""
     accepted = 0
     for origins in [o for n in (1, 2) for o in combinations(ORIGINS, n)]:
@@ -157,7 +157,7 @@ def _documents(made: Collection) -> list[tuple[Template, str]]:
 
 
 @pytest.mark.parametrize("paths", BESIDE, ids=" + ".join)
-def test_documents_of_several_paths_share_a_row_only_if_they_have_one_id(paths):
+def test_documents_of_several_paths_share_a_row_only_by_one_id(paths):
     """As documents of one id below several parents do: those are seen by the run that meets them, and no key of ids is refused for
     them. The id of a path that ends in a text is what tells its documents apart, with that text."""
     accepted = []
@@ -182,7 +182,7 @@ def test_documents_of_several_paths_share_a_row_only_if_they_have_one_id(paths):
 
 
 @pytest.mark.parametrize("paths", BESIDE, ids=" + ".join)
-def test_the_column_of_an_entrys_document_tells_documents_of_several_paths_apart(paths):
+def test_the_document_column_tells_documents_of_two_paths_apart(paths):
     """Unless they have one id."""
     for origin in KEYS:
         columns = (Column("d", "key", origin), Column("e", "key", EntryField("id")))

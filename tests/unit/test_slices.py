@@ -33,7 +33,9 @@ def _held(slices, moment) -> list[Slice]:
 
 
 @given(MOMENTS, st.integers(1, 50))
-def test_every_instant_of_a_window_lies_in_exactly_one_slice_and_none_holds_more_than_it_may(moments, most):
+def test_every_instant_of_a_window_lies_in_exactly_one_slice(moments, most):
+    """No slice holds more than it may."""
+
     def count(intervals: list[Interval[datetime]]) -> list[int]:
         return [sum(start <= m < end for m in moments) for start, end in intervals]
 
@@ -52,7 +54,8 @@ def test_every_instant_of_a_window_lies_in_exactly_one_slice_and_none_holds_more
 
 
 @given(PATHS, st.data(), st.integers(1, 30))
-def test_every_name_lies_in_exactly_one_slice_also_those_beyond_all_known_names(paths, data, most):
+def test_every_name_lies_in_exactly_one_slice(paths, data, most):
+    """Also one beyond all known names."""
     known = data.draw(st.lists(st.sampled_from(paths), unique=True)) if paths else []
     names = sorted(known, key=name_order)
     ordered = sorted(map(name_order, paths))
@@ -107,7 +110,7 @@ def test_time_is_split_evenly_down_to_the_microsecond(microseconds, wanted, hour
 
 
 @given(st.lists(IDS, min_size=3, max_size=3, unique_by=name_order))
-def test_a_bound_lies_strictly_inside_its_slice_in_firestores_order(ids):
+def test_in_firestores_order_a_bound_lies_inside_its_slice(ids):
     """On a bound it would cut off nothing; what is open at an end holds all names beyond."""
     first, name, last = sorted(ids, key=name_order)
     assert all(_inside(name, interval) for interval in [(first, last), (None, last), (first, None), (None, None)])
@@ -122,7 +125,7 @@ def test_a_cut_whose_parts_do_not_add_up_is_not_used():
 
 
 @given(st.lists(st.integers(1, 10**10), min_size=1, max_size=13), st.integers(1, 10**6))
-def test_a_run_has_at_most_as_many_slices_as_airflow_maps_a_task_over(collections, slice_documents):
+def test_a_run_has_no_more_slices_than_airflow_maps_a_task_over(collections, slice_documents):
     """Of two slices that touch, each pair holds more than one may: so many there can be."""
     most = size(slice_documents, sum(collections))
     assert sum(2 * n // most + 1 for n in collections) <= MOST_SLICES
@@ -137,7 +140,7 @@ def test_a_slice_survives_json(by, is_open):
     assert part.as_json()["name"] == "posts 2 of 9, 250,000 documents"
 
 
-def test_a_slices_name_is_one_printable_line_whatever_ids_bound_it():
+def test_a_slices_name_is_a_printable_line_whatever_ids_bound_it():
     """It stands in logs, XCom and alerts, and an id may hold line breaks and control characters."""
     part = Slice("posts", 1, 2, "name", "boards/a\nb\x00", "boards/\x1b[31m\u2028", 7, BEGIN)
     assert str(part).isprintable()

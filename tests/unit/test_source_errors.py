@@ -37,7 +37,8 @@ def clock(monkeypatch) -> list[float]:
 
 
 @pytest.mark.parametrize("code", [c.name for c in grpc.StatusCode])
-def test_an_error_that_may_pass_is_waited_for_and_any_other_is_raised_at_once(code, clock):
+def test_an_error_that_may_pass_is_waited_out_any_other_raised(code, clock):
+    """Any other is raised at once."""
     retries = Retries("reading comments")
     if code in RETRIED:
         retries.give_up_or_wait(Failed(code))
@@ -48,7 +49,8 @@ def test_an_error_that_may_pass_is_waited_for_and_any_other_is_raised_at_once(co
         assert len(clock) == 1
 
 
-def test_waits_double_up_to_eight_seconds_and_begin_anew_after_progress(clock):
+def test_waits_double_up_to_eight_seconds(clock):
+    """They begin anew after progress."""
     retries = Retries("reading comments")
     for n in range(8):
         retries.give_up_or_wait(Failed("UNAVAILABLE"))
@@ -58,7 +60,8 @@ def test_waits_double_up_to_eight_seconds_and_begin_anew_after_progress(clock):
     assert 0.1 <= clock[-1] <= 0.2
 
 
-def test_patience_ends_thirty_seconds_after_the_first_failure_since_the_last_progress(clock):
+def test_patience_ends_thirty_seconds_after_the_first_failure(clock):
+    """The first since the last progress."""
     retries = Retries("reading comments")
     retries.give_up_or_wait(Failed("UNAVAILABLE"))
     clock[0] += 29.9
@@ -108,7 +111,7 @@ def test_only_a_document_that_firestore_allows_is_asked_for(path, can):
     assert can_be_asked(path) is can
 
 
-def test_firestore_is_asked_whether_it_lives_and_the_emulator_is_not():
+def test_firestore_is_asked_whether_it_lives_the_emulator_is_not():
     """The emulator's server ends a connection that asks it as often as Google's own client asks Firestore."""
     assert ("grpc.keepalive_time_ms", 30_000) in channel_options(emulator=False)
     with_the_emulator = [name for name, _ in channel_options(emulator=True)]

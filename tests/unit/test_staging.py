@@ -206,7 +206,7 @@ def test_a_collection_with_entries_always_goes_to_map_document():
 @given(values)
 @example(float("nan"))
 @example({"a": "\x00"})
-def test_any_value_in_any_type_of_column_becomes_the_same_cell_either_way(value):
+def test_any_value_in_any_column_is_the_same_cell_either_way(value):
     """Types and roles that the app's own catalog doesn't combine."""
     columns = [
         Column("id", "key", DocumentId()),

@@ -77,7 +77,7 @@ def test_no_statement_spells_the_schema_out():
     assert spelled == []
 
 
-def test_the_files_of_a_prefixed_bundle_name_its_own_schema_and_roles(monkeypatch, tmp_path):
+def test_files_of_a_prefixed_bundle_name_its_schema_and_roles(monkeypatch, tmp_path):
     """Whatever is applied or run by hand: migrations, what they promise, the role files and the one that prunes."""
     monkeypatch.setattr(own_schema, "SCHEMA", "dualwrite_shop")
     texts = roles.role_files(catalog.CATALOG) | {file.label: file.text for file in list_folders([bundle_folder()])}
