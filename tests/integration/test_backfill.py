@@ -40,7 +40,7 @@ def _expected(counts) -> dict[str, dict[str, int]]:
     return {name: dict(counts[name]) for name in CATALOG.names}
 
 
-def test_a_dry_run_finds_just_what_is_in_the_gap_and_writes_nothing(world, firestore, emulator, target_dsn):
+def test_a_dry_run_finds_what_is_in_the_gap_and_writes_nothing(world, firestore, emulator, target_dsn):
     before = table_bytes(target_dsn)
     found = dry_run(firestore.project, emulator, target_dsn)
     assert {n: nonzero(r["counts"]) for n, r in found.items()} == _expected(world.in_window)
@@ -71,7 +71,7 @@ def test_a_second_apply_writes_nothing_and_changes_no_byte(world, firestore, emu
     assert table_bytes(target_dsn) == before
 
 
-def test_after_an_apply_everything_is_verified_but_for_rejections(world, firestore, emulator, target_dsn):
+def test_after_an_apply_all_is_verified_but_for_rejections(world, firestore, emulator, target_dsn):
     with gap_run(firestore.project, emulator, target_dsn) as run:
         examine_all(run, dry=False)
         checked = verify_all(run)
@@ -99,7 +99,7 @@ def test_an_excused_rejection_is_verified(world, firestore, emulator, target_dsn
     assert checked["posts"]["excused"] == len(keys)
 
 
-def test_what_was_excused_before_it_was_found_is_known_as_a_difference(world, firestore, emulator, target_dsn):
+def test_what_is_excused_before_it_is_found_is_a_difference_too(world, firestore, emulator, target_dsn):
     """Else the next run that compares recent writes takes the two for equal."""
     said = dry_run(firestore.project, emulator, target_dsn)
     keys = sorted(s["key"] for s in said["posts"]["samples"]["rejected"])
@@ -153,7 +153,7 @@ def test_a_parent_from_before_the_window_is_inserted_first(world, firestore, emu
     assert one(target_dsn, "SELECT count(*) FROM comments WHERE id = 'new'") == 1
 
 
-def test_all_that_a_verification_left_open_can_be_excused_at_once(world, firestore, emulator, target_dsn):
+def test_all_that_a_verification_leaves_can_be_excused_at_once(world, firestore, emulator, target_dsn):
     with gap_run(firestore.project, emulator, target_dsn, collections=["posts"]) as run:
         examine_all(run, dry=False)
         assert verify_all(run)["posts"]["verification"] == "not_verified"

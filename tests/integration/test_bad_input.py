@@ -73,7 +73,7 @@ def test_a_counter_that_no_column_can_hold_rejects_nothing(score, base, emulator
 
 
 @pytest.mark.parametrize("case", REJECTED_POSTS)
-def test_a_document_that_no_row_can_hold_is_rejected_with_the_reason(case, base, emulator, target_dsn, caplog):
+def test_a_document_no_row_can_hold_is_rejected_with_the_reason(case, base, emulator, target_dsn, caplog):
     fields, reason = REJECTED_POSTS[case]
     base.document("boards/b1/posts/bad").set({**POST, **fields})
     caplog.set_level("DEBUG", logger="dualwrite")
@@ -114,7 +114,8 @@ def test_a_notification_of_a_refused_type_is_rejected(base, emulator, target_dsn
 
 
 @pytest.mark.parametrize("page_size", [1, 4, 5000])
-def test_a_page_of_bad_rows_ends_and_good_rows_among_bad_ones_are_written(base, emulator, target_dsn, page_size):
+def test_good_rows_among_pages_of_bad_ones_are_written(base, emulator, target_dsn, page_size):
+    """A page of bad rows alone ends too."""
     for i in range(12):
         wrong = {"visibility": "friends"} if i % 2 else {"title": 5}
         base.document(f"boards/b1/posts/bad{i:02}").set({**POST, **wrong, "createdAt": T + timedelta(seconds=i)})
@@ -154,7 +155,8 @@ AWKWARD_IDS = [
 ]
 
 
-def test_ids_with_quotes_newlines_control_characters_and_1500_bytes_are_just_ids(base, emulator, target_dsn):
+def test_awkward_ids_are_just_ids(base, emulator, target_dsn):
+    """Quotes, newlines, control characters, and 1500 bytes."""
     for name in AWKWARD_IDS:
         base.document(f"boards/b1/posts/{name}").set(POST)
         base.document(f"boards/b1/posts/{name}/comments/of {name[:200]}").set(COMMENT)
@@ -171,7 +173,7 @@ def test_ids_with_quotes_newlines_control_characters_and_1500_bytes_are_just_ids
     assert mended["comments"]["updated"] == 1 + len(AWKWARD_IDS)
 
 
-def test_an_absent_created_at_becomes_the_servers_create_time_in_every_run(base, emulator, target_dsn):
+def test_an_absent_created_at_is_always_the_servers_create_time(base, emulator, target_dsn):
     base.document("users/u3").set({"updatedAt": T})
     apply(base.project, emulator, target_dsn, collections=["users"])
     created = base.document("users/u3").get().create_time
@@ -213,7 +215,7 @@ def test_of_two_documents_on_one_unique_key_one_is_written(base, emulator, targe
     assert one(target_dsn, "SELECT id FROM likes") == "zz"
 
 
-def test_a_unique_key_won_by_a_rejected_document_goes_to_the_next(base, emulator, target_dsn):
+def test_a_unique_key_of_a_rejected_document_goes_to_the_next(base, emulator, target_dsn):
     with psycopg.connect(target_dsn) as connection:
         connection.execute("ALTER TABLE likes ADD CHECK (user_name <> 'bad')")
     base.document("boards/b1/posts/p1/likes/l1").set({"userId": "u1", "userName": "bad", "createdAt": T})
@@ -223,7 +225,7 @@ def test_a_unique_key_won_by_a_rejected_document_goes_to_the_next(base, emulator
     assert one(target_dsn, "SELECT id FROM likes") == "l2"
 
 
-def test_a_row_of_a_document_that_is_gone_blocks_its_unique_key_and_is_named(base, emulator, target_dsn):
+def test_an_extra_row_that_blocks_a_unique_key_is_named(base, emulator, target_dsn):
     base.document("boards/b1/posts/p1/likes/l1").set({"userId": "u1", "createdAt": T})
     apply(base.project, emulator, target_dsn, collections=["likes"])
     base.document("boards/b1/posts/p1/likes/l1").delete()
@@ -236,7 +238,8 @@ def test_a_row_of_a_document_that_is_gone_blocks_its_unique_key_and_is_named(bas
     assert nonzero(checked["counts"]) == {"missing": 1, "extra": 1}
 
 
-def test_two_documents_of_one_id_on_different_paths_are_one_row_and_a_duplicate(base, emulator, target_dsn):
+def test_two_documents_of_one_id_are_one_row_and_a_duplicate(base, emulator, target_dsn):
+    """They lie on different paths."""
     base.document("boards/b2").set({"title": "b", "createdAt": T})
     apply(base.project, emulator, target_dsn, collections=["posts"])
     base.document("boards/b2/posts/p1").set({**POST, "title": "other"})
@@ -316,7 +319,7 @@ def test_entries_of_maps_and_arrays_are_judged_one_by_one(base, emulator, target
     assert last["samples"]["extra"][0]["key"] == "u1/b1"
 
 
-def test_a_stale_notification_is_updated_and_its_duplicate_is_left(base, emulator, target_dsn):
+def test_a_stale_notification_is_updated_its_duplicate_is_left(base, emulator, target_dsn):
     fields = {
         "type": "like_on_post",
         "postId": "p1",

@@ -27,9 +27,8 @@ def test_a_bad_array_element_leaves_its_neighbours_alone(firestore, emulator, ta
     assert one(target_dsn, "SELECT array_agg(user_id ORDER BY user_id) FROM board_waiting_users") == ["u1", "u3"]
 
 
-def test_an_element_that_left_the_list_while_its_row_was_inserted_goes_beside_a_bad_element(
-    firestore, emulator, target_dsn, monkeypatch
-):
+def test_an_element_that_left_during_its_insert_keeps_no_row(firestore, emulator, target_dsn, monkeypatch):
+    """Also beside a bad element of its list."""
     club(firestore, emulator, target_dsn)
     firestore.document("boards/b1").update({"waitingUsersIds": [7, "u1", "u3"]})
     with gap_run(firestore.project, emulator, target_dsn, collections=["board_waiting_users"], scope="all") as run:
@@ -103,7 +102,7 @@ def test_extra_entries_are_counted_once(firestore, emulator, target_dsn):
     assert found.counts("board_waiting_users") == {"extra": 3}
 
 
-def test_2000_extra_entries_beside_2000_are_examined_in_linear_time(firestore, emulator, target_dsn):
+def test_2000_extra_entries_beside_2000_take_linear_time(firestore, emulator, target_dsn):
     """Each entry's document is mapped once, however many of its entries are asked for."""
     import time
 
@@ -122,9 +121,7 @@ def test_2000_extra_entries_beside_2000_are_examined_in_linear_time(firestore, e
 
 
 @pytest.mark.parametrize("kind", ["check", "trigger"])
-def test_a_check_or_a_trigger_that_raises_on_a_bad_row_leaves_the_good_rows_alone(
-    kind, firestore, emulator, target_dsn
-):
+def test_a_check_or_trigger_that_raises_spares_the_good_rows(kind, firestore, emulator, target_dsn):
     club(firestore, emulator, target_dsn)
     if kind == "check":
         _execute(
@@ -141,7 +138,8 @@ def test_a_check_or_a_trigger_that_raises_on_a_bad_row_leaves_the_good_rows_alon
     assert one(target_dsn, "SELECT count(*) FROM posts") == 5
 
 
-def test_dry_run_apply_and_verification_agree_on_a_stale_row_that_fails_a_check(firestore, emulator, target_dsn):
+def test_all_phases_agree_on_a_stale_row_that_fails_a_check(firestore, emulator, target_dsn):
+    """A dry run, an apply and a verification call it rejected."""
     club(firestore, emulator, target_dsn)
     firestore.document("users/u1").update({"recoveryStatus": "lost", "nickname": "new"})
     said = dry_run(firestore.project, emulator, target_dsn, scope="all")["users"]
@@ -167,7 +165,7 @@ def test_a_notification_whose_id_holds_a_nul_gets_its_row(firestore, emulator, t
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
 
 
-def test_a_wrong_row_is_not_explained_by_the_row_of_another_document(firestore, emulator, target_dsn):
+def test_a_wrong_row_is_not_explained_by_another_documents_row(firestore, emulator, target_dsn):
     """l2's row says u3, its document u1, and l1 holds (post, u1): u3's like is in no document."""
     club(firestore, emulator, target_dsn, {
         "boards/b1/posts/p1": post(), "boards/b1/posts/p1/likes/l1": like(userId="u1"),
@@ -184,7 +182,8 @@ def test_a_wrong_row_is_not_explained_by_the_row_of_another_document(firestore, 
     assert one(target_dsn, "SELECT count(*) FROM likes") == 2, "its document lives"
 
 
-def test_a_missing_row_whose_unique_key_a_stale_row_holds_is_missing_and_no_duplicate(firestore, emulator, target_dsn):
+def test_a_row_is_missing_while_a_stale_row_holds_its_unique_key(firestore, emulator, target_dsn):
+    """It is no duplicate."""
     club(firestore, emulator, target_dsn, {
         "boards/b1/posts/p1": post(), "boards/b1/posts/p1/likes/l1": like(userId="u1"),
     })  # fmt: skip
@@ -199,9 +198,8 @@ def test_a_missing_row_whose_unique_key_a_stale_row_holds_is_missing_and_no_dupl
     assert _rows(target_dsn, "SELECT id, user_id FROM likes ORDER BY id") == [("l1", "u2"), ("l2", "u1")]
 
 
-def test_a_fresh_comment_below_a_deleted_post_whose_row_remains_is_an_orphan_to_the_backfill_too(
-    firestore, emulator, target_dsn
-):
+def test_a_comment_below_a_deleted_post_is_an_orphan(firestore, emulator, target_dsn):
+    """To the backfill too, and while the post's row remains."""
     club(firestore, emulator, target_dsn, {"boards/b1/posts/p1": post()})
     firestore.document("boards/b1/posts/p1").delete()
     put(firestore, {"boards/b1/posts/p1/comments/c1": comment()})
@@ -224,7 +222,7 @@ def test_stale_rows_of_shared_natural_keys_take_two_reads_each(firestore, emulat
     assert one(target_dsn, "SELECT count(*) FROM notifications WHERE read") == 300
 
 
-def test_an_insert_of_a_large_page_holds_its_locks_for_a_moment_only(firestore, emulator, target_dsn, monkeypatch):
+def test_an_insert_of_a_large_page_holds_its_locks_briefly(firestore, emulator, target_dsn, monkeypatch):
     """A client's statement ends after 3 s. Whatever the page, each transaction that inserts is a short one."""
     from dualwrite.engine import compare
 

@@ -44,7 +44,8 @@ def world(firestore, emulator, target_dsn):
     return firestore
 
 
-def test_the_bill_of_a_dry_run_an_apply_and_its_verification_is_what_the_wire_shows(world, emulator, target_dsn):
+def test_the_bill_of_each_phase_is_what_the_wire_shows(world, emulator, target_dsn):
+    """Of a dry run, and of an apply with its verification."""
     with counting_proxy(emulator) as (proxy, host):
         with gap_run(world.project, host, target_dsn, scope="all", mode="dry_run") as run:
             backfill.preflight(run, by="a test")
@@ -93,7 +94,7 @@ def test_a_dry_run_estimates_what_the_apply_then_bills(world, emulator, target_d
 # --- the cap ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_stops_before_it_passes_its_cap_and_the_next_one_goes_on(world, emulator, target_dsn):
+def test_a_run_stops_before_its_cap_and_the_next_one_goes_on(world, emulator, target_dsn):
     with counting_proxy(emulator) as (proxy, host):
         with gap_run(world.project, host, target_dsn, scope="all", max_billed_reads=50) as run:
             for name in ("boards", "users", "posts"):
@@ -120,7 +121,7 @@ def test_a_capped_reconciliation_leaves_the_watermark_alone(world, emulator, tar
     assert one(target_dsn, "SELECT array_agg(collection) FROM dualwrite.watermarks") == ["users"]
 
 
-def test_tasks_of_one_run_in_other_processes_start_from_what_it_has_spent(world, emulator, target_dsn):
+def test_tasks_of_one_run_start_from_what_it_has_spent(world, emulator, target_dsn):
     """Each task has a Source of its own; what the others spent stands in dualwrite.runs."""
     for name, passes in (("users", True), ("boards", True), ("comments", False)):
         with gap_run(world.project, emulator, target_dsn, scope="all", max_billed_reads=66) as run:
@@ -159,7 +160,7 @@ def test_a_count_of_unknown_size_does_not_pass_the_cap(world, emulator):
         assert source.budget.spent == 2
 
 
-def test_a_scan_that_is_left_early_gives_back_what_it_did_not_read(world, emulator):
+def test_a_scan_left_early_gives_back_what_it_did_not_read(world, emulator):
     with Source(world.project, emulator_host=emulator) as source:
         source.budget = Budget(1000)
         pages = source.pages(COMMENTS, 10)

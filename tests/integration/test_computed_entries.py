@@ -210,7 +210,7 @@ def test_rows_of_a_document_that_is_gone_go_with_it(app, emulator, target_dsn):
     assert one(target_dsn, "SELECT array_agg(id) FROM places") == ["p2", "p3"]
 
 
-def test_a_row_whose_key_tells_no_path_is_deleted_after_a_complete_read(app, emulator, target_dsn):
+def test_a_row_that_tells_no_path_goes_after_a_complete_read(app, emulator, target_dsn):
     """Two places swap the path that their slots' rows give: no row goes while a document makes its key."""
     filled(app, emulator, target_dsn)
     with psycopg.connect(target_dsn, autocommit=True) as connection:
@@ -329,7 +329,7 @@ def test_engine_and_mirror_make_the_same_rows(app, emulator, target_dsn, name):
     assert set(seen) >= {Outcome.WRITTEN, Outcome.REFUSED, Outcome.NOTHING}
 
 
-def test_mirror_leaves_a_removed_entry_whose_row_tells_no_document(app, emulator, target_dsn):
+def test_mirror_leaves_a_gone_entry_whose_row_tells_no_document(app, emulator, target_dsn):
     """Nobody asks all documents then: a sweep finds it."""
     filled(app, emulator, target_dsn)
     path, before, after = "cities/c1/places/p2", place(mon=[slot(8)], sun=[]), place(tue=[slot(8)])

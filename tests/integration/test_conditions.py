@@ -214,7 +214,7 @@ def test_what_is_below_a_document_that_is_left_out_goes_too(app, emulator, targe
     assert reconcile(app, emulator, target_dsn, scope="sweep").alerts == []
 
 
-def test_what_is_below_a_row_that_must_go_matches_until_its_collection_is_looked_at(app, emulator, target_dsn):
+def test_rows_below_one_that_must_go_match_until_it_is_looked_at(app, emulator, target_dsn):
     """A verification of notes alone compares notes with their own documents; it verifies the people too, and isn't green."""
     filled(app, emulator, target_dsn)
     app.document("users/u1").set({"banned": True, "updatedAt": LONG_AGO})
@@ -273,7 +273,7 @@ def test_a_document_that_changes_between_looks_is_in_flight(app, emulator, targe
 
 
 @pytest.mark.parametrize("path", ["users/u1/notes/n2", "users/u1"])
-def test_a_document_restored_while_its_row_is_deleted_gets_it_back(app, emulator, target_dsn, monkeypatch, path):
+def test_a_document_restored_during_its_delete_gets_its_row_back(app, emulator, target_dsn, monkeypatch, path):
     """Undeleted after the proof and before the delete: the look after the delete sees that it meets the condition again."""
     filled(app, emulator, target_dsn)
     kept = app.document(path).get().to_dict()

@@ -91,7 +91,7 @@ def full_world(emulator, postgres_server):
 
 
 @pytest.mark.parametrize("name", CATALOG.names)
-def test_a_row_with_any_one_column_wrong_is_never_deleted_while_its_document_lives(name, full_world, emulator):
+def test_no_wrong_column_deletes_a_living_documents_row(name, full_world, emulator):
     """Found from the row's side, where its path is guessed from its columns, with every write allowed."""
     client, dsn = full_world
     collection = CATALOG[name]
@@ -146,7 +146,8 @@ def _execute(dsn: str, statement: str, *parameters) -> None:
         connection.execute(statement, parameters or None)
 
 
-def test_a_reply_whose_denormalised_post_id_is_wrong_is_stale_and_is_corrected(at_work, target_dsn, run):
+def test_a_reply_with_a_wrong_post_id_is_stale_and_corrected(at_work, target_dsn, run):
+    """Its post_id is denormalised."""
     _execute(target_dsn, "UPDATE replies SET post_id = 'p2', updated_at = now() WHERE id = 'r1'")
     found = run(repair="all")
     assert found.counts("replies") == {"stale": 1}
@@ -156,7 +157,7 @@ def test_a_reply_whose_denormalised_post_id_is_wrong_is_stale_and_is_corrected(a
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'delete'") == 0
 
 
-def test_a_reply_moved_by_its_row_to_another_comment_keeps_its_row(at_work, target_dsn, run):
+def test_a_reply_whose_row_names_another_comment_keeps_its_row(at_work, target_dsn, run):
     """No path that the row tells has the document: only all the names do."""
     put(at_work, {"boards/b1/posts/p2/comments/c2": comment()})
     run(repair="missing", scope="sweep")
@@ -167,7 +168,7 @@ def test_a_reply_moved_by_its_row_to_another_comment_keeps_its_row(at_work, targ
     assert one(target_dsn, "SELECT comment_id FROM replies WHERE id = 'r1'") == "c1"
 
 
-def test_a_post_moved_to_another_board_under_its_id_is_stale_and_never_deleted(at_work, target_dsn, run):
+def test_a_post_on_another_board_now_is_stale_and_never_deleted(at_work, target_dsn, run):
     at_work.document("boards/b1/posts/p1").delete()
     put(at_work, {"boards/b2/posts/p1": post(createdAt=LONG_AGO, updatedAt=LONG_AGO)})
     _execute(target_dsn, "INSERT INTO write_ops VALUES ('post:update:p1:1780000000000', %s)", datetime.now(UTC))
@@ -180,7 +181,7 @@ def test_a_post_moved_to_another_board_under_its_id_is_stale_and_never_deleted(a
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'delete'") == 0
 
 
-def test_a_post_moved_while_its_row_is_being_deleted_gets_it_back(at_work, emulator, target_dsn):
+def test_a_post_that_moves_during_its_delete_gets_its_row_back(at_work, emulator, target_dsn):
     """The proof is made again after the delete: the document came in between, at a path that nobody thought of."""
     at_work.document("boards/b1/posts/p2").delete()
     report = CollectionReport("posts", "delete")
@@ -198,7 +199,7 @@ def test_a_post_moved_while_its_row_is_being_deleted_gets_it_back(at_work, emula
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
 
 
-def test_a_row_that_a_client_wrote_since_it_was_read_is_not_deleted(at_work, emulator, target_dsn):
+def test_a_row_that_a_client_wrote_since_our_read_is_not_deleted(at_work, emulator, target_dsn):
     """1. p2 has no document and its row is read; 2. a client creates the document again and writes its row; 3. we delete:
     the row is no longer the one that was read. Deleting and restoring it would lose what only the row has."""
     at_work.document("boards/b1/posts/p2").delete()
@@ -218,9 +219,8 @@ def test_a_row_that_a_client_wrote_since_it_was_read_is_not_deleted(at_work, emu
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE run_id = 'r'") == 0
 
 
-def test_a_row_whose_documents_absence_would_cost_too_many_reads_to_prove_stays_with_that_reason(
-    at_work, emulator, target_dsn
-):
+def test_a_row_stays_where_the_proof_of_absence_costs_too_much(at_work, emulator, target_dsn):
+    """Too many reads: the report gives that as the reason."""
     at_work.document("boards/b1/posts/p2").delete()
     report = CollectionReport("posts", "delete")
     with examiner_of(at_work, emulator, target_dsn, report, Policy(delete=True, max_proof_reads=0)) as examiner:
@@ -255,9 +255,7 @@ def test_a_row_whose_path_nobody_can_tell_is_never_deleted(at_work, emulator, ta
     assert one(target_dsn, "SELECT count(*) FROM comments WHERE id = 'a/b'") == 1
 
 
-def test_a_post_that_moved_before_a_killed_run_confirmed_its_delete_gets_its_row_back(
-    at_work, emulator, target_dsn, monkeypatch
-):
+def test_a_post_moved_before_the_confirmation_gets_its_row_back(at_work, emulator, target_dsn, monkeypatch):
     """1. p2's row is deleted; 2. the run is killed; 3. an admin makes p2 anew on another board; 4. the next run finishes."""
     at_work.document("boards/b1/posts/p2").delete()
     with monkeypatch.context() as killed:
@@ -275,7 +273,7 @@ def test_a_post_that_moved_before_a_killed_run_confirmed_its_delete_gets_its_row
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
 
 
-def test_the_comments_of_a_post_that_moved_are_not_deleted_with_its_old_path(at_work, target_dsn, run):
+def test_comments_of_a_moved_post_stay_when_its_old_path_goes(at_work, target_dsn, run):
     """Its dependents are extra only while no document at all has the post's id."""
     at_work.document("boards/b1/posts/p1").delete()
     assert run(scope="sweep").sample("comments", "extra")["reason"] == "parent_gone"
@@ -289,7 +287,7 @@ def test_the_comments_of_a_post_that_moved_are_not_deleted_with_its_old_path(at_
 
 
 @pytest.mark.parametrize("repair", ["all"])
-def test_a_shared_keys_row_is_not_deleted_while_another_living_document_owns_it(repair, at_work, target_dsn, run):
+def test_a_shared_keys_row_stays_while_another_document_owns_it(repair, at_work, target_dsn, run):
     put(at_work, {"users/u1/notifications/n1": notification()})
     assert run(repair="missing", scope="sweep").alerts == []
     later = datetime.now(UTC)
@@ -304,9 +302,7 @@ def test_a_shared_keys_row_is_not_deleted_while_another_living_document_owns_it(
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'delete'") == 0
 
 
-def test_an_insert_whose_document_vanished_keeps_its_row_while_another_document_has_the_key(
-    at_work, emulator, target_dsn, monkeypatch
-):
+def test_an_inserted_row_stays_if_another_document_has_its_key(at_work, emulator, target_dsn, monkeypatch):
     """Step 5 of the backfill: the older of two notifications on one key is deleted while its row is inserted."""
     put(at_work, {
         "users/u1/notifications/n1": notification(message="older"),
@@ -359,7 +355,7 @@ def test_a_complete_read_tells_each_place_of_a_key(firestore, emulator, caplog):
     ]
 
 
-def test_an_entry_that_can_not_be_read_may_be_any_of_its_documents(firestore, emulator, caplog):
+def test_an_unreadable_entry_may_be_any_of_its_documents(firestore, emulator, caplog):
     """A row is kept by a bad entry of its key, and by a list that is none; not by an empty one, or another's."""
     caplog.set_level("INFO")
     permissions = {"u1": {"b1": "read"}, "u2": 7, "u3": {"b1": ["bad"]}, "u4": {}, "u5": None}

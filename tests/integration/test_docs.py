@@ -19,7 +19,7 @@ _PYTEST = ".venv/bin/python -m pytest "
 
 
 @pytest.mark.parametrize("block", run_here("sh"), ids=lambda b: f"{b.page}: {b.text.strip()[:40]}")
-def test_a_shell_command_is_one_of_makes_or_names_tests_that_exist(block):
+def test_a_shell_command_is_makes_or_names_tests_that_exist(block):
     """What the targets do is what the other tests call; here it is proved that they exist and take these arguments."""
     for line in block.text.splitlines():
         command = line.split("#")[0].split()
@@ -47,7 +47,7 @@ def test_the_sql_of_a_page_runs_as_who_administers_the_target(page, postgres_ser
                     connection.execute(block.text)
 
 
-def test_erasing_a_person_takes_their_before_images_and_no_others(postgres_server):
+def test_erasing_a_person_takes_only_their_before_images(postgres_server):
     [erasure] = [b.text for b in run_here("sql") if "UID" in b.text]
     with secured(postgres_server, "superuser") as target:
         target.run("migrations.sql")

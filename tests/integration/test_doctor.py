@@ -61,9 +61,7 @@ def test_a_verified_target_is_all_well(world, firestore, emulator, target_dsn):
     assert "Firestore index comments.createdAt" in indexes
 
 
-def test_a_table_that_cannot_be_looked_at_is_told_and_costs_no_other(
-    world, firestore, emulator, target_dsn, monkeypatch
-):
+def test_an_unreadable_table_is_told_and_costs_no_other(world, firestore, emulator, target_dsn, monkeypatch):
     original, first = preflight.target_faults, CATALOG.names[0]
 
     def refused(connection, catalog, collections, **options):
@@ -90,7 +88,7 @@ def test_before_the_first_migration_it_names_the_next_step(firestore, emulator, 
 
 
 @pytest.mark.parametrize("admin", ["superuser", "supabase"])
-def test_under_the_data_role_all_is_well_once_both_role_files_have_run(admin, firestore, emulator, postgres_server):
+def test_all_is_well_for_the_data_role_after_both_role_files(admin, firestore, emulator, postgres_server):
     small = seed.small()
     small.load_source(firestore)
     with secured(postgres_server, admin) as target:

@@ -28,7 +28,7 @@ def dotted(firestore, emulator, target_dsn):
     return firestore
 
 
-def test_a_field_with_a_dot_in_its_name_never_makes_a_column_null(dotted, emulator, target_dsn):
+def test_a_field_with_a_dot_in_its_name_makes_no_column_null(dotted, emulator, target_dsn):
     """An apply set it to NULL, and called it verified."""
     found = applied(dotted.project, emulator, target_dsn, scope="all", collections=["users"])["users"]
     assert nonzero(found["counts"]) == {"rejected": 1, "matching": 3}

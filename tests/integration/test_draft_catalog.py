@@ -39,7 +39,8 @@ def _draft(firestore, dsn: str, schema: str) -> str:
         return draft(firestore, connection, schema)
 
 
-def test_a_draft_finds_tables_keys_parents_entries_and_says_what_it_guessed(firestore, shop):
+def test_a_draft_finds_the_whole_shop_and_says_what_it_guessed(firestore, shop):
+    """Tables, keys, parents and entries."""
     text = _draft(firestore, shop, "shop")
     catalog = load(text)
     assert set(catalog.names) == {"stores", "customers", "customer_store_roles", "orders", "order_lines", "coupons"}
@@ -68,7 +69,7 @@ def test_a_draft_holds_no_content(firestore, shop):
     assert "buyer" not in text
 
 
-def test_the_draft_goes_through_backfill_reconciliation_and_repair(firestore, emulator, shop):
+def test_the_draft_serves_backfill_reconciliation_and_repair(firestore, emulator, shop):
     catalog = load(_draft(firestore, shop, "shop"))
     everything = {
         "catalog": catalog,
@@ -174,7 +175,7 @@ def test_another_apps_draft_imports_and_names_what_it_lacks(firestore, empty_dsn
 
 
 @pytest.mark.parametrize("world", WORLDS[2:], ids=lambda world: world.name)
-def test_what_a_draft_declares_of_another_app_is_written_and_verified(firestore, emulator, empty_dsn, world):
+def test_a_draft_of_another_app_is_written_and_verified(firestore, emulator, empty_dsn, world):
     """A guess that is wrong is seen here: rows that can't be written, or documents that are rejected."""
     with psycopg.connect(empty_dsn) as connection:
         connection.execute(world.schema)
@@ -253,7 +254,7 @@ def test_a_draft_takes_several_schemas_and_keeps_what_it_knows(firestore, empty_
         _draft(firestore, empty_dsn, "chat,chatt")
 
 
-def test_what_sampling_reads_is_bounded_for_each_path_however_deep_it_lies(firestore):
+def test_what_sampling_reads_of_a_path_is_bounded_at_any_depth(firestore):
     """Names of 50 documents below each of 50, below each of 50, were read."""
     batch = firestore.batch()
     for a in range(8):
@@ -277,7 +278,7 @@ def test_a_sample_shows_what_lies_below_several_parents(firestore):
     assert messages.sampled == 30
 
 
-def test_collections_that_are_called_by_ids_are_not_all_looked_at(firestore, empty_dsn, monkeypatch):
+def test_collections_called_by_ids_are_not_all_looked_at(firestore, empty_dsn, monkeypatch):
     monkeypatch.setattr(draft_catalog, "MOST_PATHS", 5)
     with psycopg.connect(empty_dsn) as connection:
         connection.execute("CREATE TABLE inbox (id text PRIMARY KEY)")

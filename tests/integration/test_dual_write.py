@@ -148,7 +148,7 @@ def test_what_mirror_writes_is_what_the_engine_calls_matching(collection, unpare
     assert mirrored > 5, "a property of nothing proves nothing"
 
 
-def test_the_lock_is_taken_before_the_row_and_stays_when_the_row_fails(writer, target_dsn, told):
+def test_the_lock_comes_before_the_row_and_stays_when_that_fails(writer, target_dsn, told):
     outcome = writer.mirror(
         "boards/b1/posts/p1/comments/c1", None, {"content": "c", "userId": "nobody", "createdAt": T}
     )
@@ -169,7 +169,7 @@ def test_the_lock_is_taken_before_the_row_and_stays_when_the_row_fails(writer, t
     )
 
 
-def test_two_writes_of_one_entity_in_one_millisecond_are_both_made(writer, target_dsn, monkeypatch):
+def test_two_writes_of_one_entity_in_a_millisecond_are_both_made(writer, target_dsn, monkeypatch):
     """The op id is the entity's, and the time is all that tells two writes of it apart: the second takes the next one."""
     monkeypatch.setattr(time, "time_ns", lambda: 1_768_512_345_678_000_000)
     written = []
@@ -323,7 +323,7 @@ burst("parent")
 """
 
 
-def test_forked_workers_write_by_threads_and_connections_of_their_own(target_dsn):
+def test_forked_workers_use_their_own_threads_and_connections(target_dsn):
     """gunicorn --preload, uWSGI, Celery: the application is loaded, and has written, before its workers are forked."""
     ran = subprocess.run(
         [sys.executable, "-c", FORKS, target_dsn], capture_output=True, text=True, timeout=120, check=True,
@@ -337,7 +337,7 @@ def test_forked_workers_write_by_threads_and_connections_of_their_own(target_dsn
     assert len(set.union(*backends[:-1])) == sum(map(len, backends[:-1])), "none is shared"
 
 
-def test_nothing_is_raised_into_the_caller_and_nothing_private_is_told(writer, told):
+def test_a_failure_is_not_raised_and_tells_nothing_private(writer, told):
     def fails(connection):
         raise ValueError("the secret content of a document")
 
@@ -369,7 +369,7 @@ def test_an_absent_flag_means_on(monkeypatch):
     assert not dual_write.is_enabled()
 
 
-def test_a_caller_is_kept_no_longer_than_the_timeout_and_a_late_write_is_not_done(writer, target_dsn, told):
+def test_a_caller_waits_no_longer_than_the_timeout(writer, target_dsn, told):
     """A client holds the row: the write would wait. The caller goes on, and the write never happens later."""
     writer.mirror("boards/b1/posts/p1", None, POST, create_time=T)
     writer.timeout = 0.5
@@ -412,9 +412,7 @@ def behind_the_hole(writer, hole, target_dsn):
     made.close()
 
 
-def test_after_an_outage_the_backlog_of_timed_out_writes_loses_none_of_the_next(
-    behind_the_hole, hole, told, target_dsn
-):
+def test_after_an_outage_timed_out_writes_lose_none_of_the_next(behind_the_hole, hole, told, target_dsn):
     """A pooler that answers nothing; a burst of writes, each of which times out; then the pooler answers again."""
     assert behind_the_hole.mirror("boards/b1/posts/p0", None, POST, create_time=T) is Outcome.WRITTEN
     hole.mute()
@@ -450,7 +448,7 @@ def test_a_write_whose_caller_has_gone_on_does_not_even_connect(told):
     assert len(connected) == 4, "one for each thread; the other sixteen were dropped"
 
 
-def test_statements_that_together_outlast_the_caller_are_not_committed(writer, target_dsn, told):
+def test_statements_that_outlast_the_caller_are_not_committed(writer, target_dsn, told):
     """Each of them is quick, and so is each pause, so the server sees nothing to end: only our own clock tells."""
     writer.mirror("boards/b1/posts/p1", None, POST, create_time=T)
     writer.timeout = 1.0
@@ -471,7 +469,7 @@ def test_statements_that_together_outlast_the_caller_are_not_committed(writer, t
     assert one(target_dsn, "SELECT title FROM posts WHERE id = 'p1'") == "t"
 
 
-def test_a_write_that_gets_its_turn_after_its_caller_has_gone_on_is_dropped(told, target_dsn):
+def test_a_write_that_begins_after_its_caller_left_is_dropped(told, target_dsn):
     """It is queued behind others when the caller is told, and can't be cancelled: it began in that very moment."""
     connected = []
     writer = DualWriter(lambda: connected.append(1) or postgres.connect(target_dsn))
@@ -482,8 +480,8 @@ def test_a_write_that_gets_its_turn_after_its_caller_has_gone_on_is_dropped(told
     assert one(target_dsn, "SELECT count(*) FROM write_ops") == 0
 
 
-def test_a_process_frozen_in_its_transaction_keeps_its_row_lock_for_a_second_more_at_most(writer, target_dsn, told):
-    """Cloud Functions stop the process once it has answered."""
+def test_a_frozen_process_keeps_its_row_lock_a_second_at_most(writer, target_dsn, told):
+    """Cloud Functions stop the process once it has answered. The second begins with the timeout."""
     writer.mirror("boards/b1/posts/p1", None, POST, create_time=T)
     writer.timeout = 1.0
     frozen = threading.Event()

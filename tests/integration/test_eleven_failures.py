@@ -104,7 +104,8 @@ def test_5_one_bad_row_costs_its_neighbours_nothing(base, emulator, target_dsn):
     assert one(target_dsn, "SELECT count(*) FROM posts") == 300
 
 
-def test_6_blocks_are_known_by_their_people_not_by_an_id_that_is_never_stored(base, emulator, target_dsn):
+def test_6_blocks_are_known_by_their_people_not_by_an_id(base, emulator, target_dsn):
+    """Their id is never stored."""
     base.document("users/u1/blockedUsers/u2").set({"blockedAt": T})
     with psycopg.connect(target_dsn, autocommit=True) as connection:
         connection.execute("INSERT INTO blocks (blocker_id, blocked_id, created_at) VALUES ('u1', 'u2', %s)", (T,))
@@ -178,7 +179,7 @@ def test_11_documents_whose_parent_was_deleted_raise_no_alarm(base, emulator, ta
     assert found.alerts == []
 
 
-def test_the_catalog_declares_every_column_of_every_table_but_for_those_left_to_their_defaults(target_dsn):
+def test_the_catalog_declares_all_columns_not_left_to_defaults(target_dsn):
     """What failure 4 would be again: a column that exists and that nobody maps."""
     left = {
         "comments": {"count_of_replies"}, "blocks": {"id"}, "reviews": {"id"}, "notifications": {"id"},

@@ -21,7 +21,7 @@ class Accented(Fragments):
         return sql.SQL("SELECT 1 AS {}").format(sql.Identifier("é"))
 
 
-def test_each_catalog_and_kind_has_statements_of_its_own_made_once():
+def test_each_catalog_and_kind_has_its_own_statements_made_once():
     other = Catalog(CATALOG.collections)
     assert Statements.of(CATALOG, POSTS) is Statements.of(CATALOG, POSTS)
     assert Statements.of(CATALOG, POSTS) is not Statements.of(other, POSTS)

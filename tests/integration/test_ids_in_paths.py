@@ -205,7 +205,7 @@ def test_a_repair_mends_what_is_missing_stale_and_extra(app, emulator, target_ds
     assert _found(_run(app, emulator, target_dsn, scope="sweep")) == {}
 
 
-def test_what_can_be_split_in_two_ways_is_rejected_and_keeps_its_rows(app, emulator, target_dsn):
+def test_what_splits_in_two_ways_is_rejected_and_keeps_its_rows(app, emulator, target_dsn):
     """Whichever way a client took: no row of it goes. A row that no id could give goes."""
     apply(app.project, emulator, target_dsn, **EVERYTHING)
     batch = app.batch()

@@ -91,7 +91,7 @@ def test_what_a_run_holds_of_large_documents_is_bounded(
     assert most <= LIMIT, f"{most / 1024 / 1024:.0f} MiB"
 
 
-def test_the_oldest_of_many_large_documents_on_one_key_owns_the_row(firestore, emulator, target_dsn):
+def test_of_many_large_documents_on_a_key_the_oldest_owns_it(firestore, emulator, target_dsn):
     put(firestore, {"users/u1": user("u1"), "users/u2": user("u2")})
     apply(firestore.project, emulator, target_dsn, scope="all", collections=["users"])
     examined_until_now(target_dsn)

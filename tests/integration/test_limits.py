@@ -31,7 +31,7 @@ def world(firestore, emulator, target_dsn):
 
 
 @pytest.mark.parametrize("limited", ["reads", "rows"])
-def test_a_run_with_a_limit_takes_as_long_as_it_must_and_does_the_same(world, emulator, target_dsn, limited):
+def test_a_run_with_a_limit_takes_its_time_and_does_the_same(world, emulator, target_dsn, limited):
     changes = {"collections": ["posts"], "page_size": 50, f"max_{limited}_per_second": 100}
     with gap_run(world.project, emulator, target_dsn, **changes) as run:
         began = time.monotonic()
@@ -41,9 +41,7 @@ def test_a_run_with_a_limit_takes_as_long_as_it_must_and_does_the_same(world, em
     assert took >= NUMBER / 100 - BURST_SECONDS, "300 at 100 a second, and a second's worth is free"
 
 
-def test_a_target_that_makes_a_page_wait_gets_smaller_pages_and_every_row(
-    world, emulator, target_dsn, caplog, monkeypatch
-):
+def test_a_slow_target_gets_smaller_pages_and_every_row(world, emulator, target_dsn, caplog, monkeypatch):
     """A client holds a lock on the table for longer than a page may take, and less than a run gives up after."""
     caplog.set_level("INFO")
     pages: list[int] = []

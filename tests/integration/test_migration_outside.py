@@ -47,7 +47,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_statement_that_could_run_in_a_transaction_is_refused_outside(dsn, tmp_path, case):
+def test_what_could_run_in_a_transaction_is_refused_outside(dsn, tmp_path, case):
     _index(tmp_path, REFUSED[case])
     with pytest.raises(MigrationError, match="line 2 needs no `-- dualwrite: no-transaction`"):
         migrator(dsn, tmp_path).run()
@@ -62,7 +62,8 @@ def test_a_statement_that_could_run_in_a_transaction_is_refused_outside(dsn, tmp
         ("VACUUM FULL t", "Remove FULL"),
     ],
 )
-def test_a_statement_that_a_killed_run_could_not_repeat_is_refused(dsn, tmp_path, statement, why):
+def test_a_statement_that_cant_be_repeated_is_refused(dsn, tmp_path, statement, why):
+    """After a killed run it would be."""
     _index(tmp_path, statement)
     with pytest.raises(MigrationError, match=why):
         migrator(dsn, tmp_path).run()
@@ -71,7 +72,8 @@ def test_a_statement_that_a_killed_run_could_not_repeat_is_refused(dsn, tmp_path
 @pytest.mark.parametrize(
     "statement", ["CREATE INDEX CONCURRENTLY i ON t (a)", "VACUUM t", "REINDEX TABLE CONCURRENTLY t"]
 )
-def test_a_statement_that_postgres_refuses_in_a_transaction_is_refused_before_anything_runs(dsn, tmp_path, statement):
+def test_what_cant_run_in_a_transaction_is_refused_beforehand(dsn, tmp_path, statement):
+    """No file runs."""
     write(tmp_path, "CREATE TABLE first (a INT);\n", f"{statement};\n")
     with pytest.raises(MigrationError, match=r"t2\.sql, line 1 can't run in a transaction"):
         migrator(dsn, tmp_path).run()
@@ -103,7 +105,7 @@ def test_a_failed_file_outside_a_transaction_can_be_corrected(dsn, tmp_path):
     assert states(migrator(dsn, tmp_path).run()) == ["applied"]
 
 
-def test_a_failed_file_may_be_put_into_a_transaction_or_taken_back(dsn, tmp_path):
+def test_a_failed_file_may_be_made_transactional_or_taken_back(dsn, tmp_path):
     _index(tmp_path, "CREATE UNIQUE INDEX CONCURRENTLY t_a ON t (a)")
     with pytest.raises(MigrationError, match="UniqueViolation"):
         migrator(dsn, tmp_path).run()
@@ -119,7 +121,7 @@ def test_a_failed_file_may_be_put_into_a_transaction_or_taken_back(dsn, tmp_path
     assert states(migrator(dsn, tmp_path).run()) == ["applied"]
 
 
-def test_an_index_that_was_built_by_the_file_as_it_was_is_not_taken_for_the_corrected_one(dsn, tmp_path):
+def test_an_index_of_the_file_as_it_was_is_not_the_corrected_one(dsn, tmp_path):
     """Killed after the build and before its record, and corrected then."""
     _index(tmp_path, "CREATE INDEX CONCURRENTLY t_a ON t (a)")
     command = [sys.executable, "-m", "tests.child_migrate", dsn, str(tmp_path), "2"]
@@ -147,7 +149,7 @@ def test_an_index_in_upper_case_is_dropped_and_built_again(dsn, tmp_path):
         assert states(migrator(dsn, folder).run()) == ["applied"] * number
 
 
-def test_an_invalid_index_of_another_is_neither_dropped_nor_taken_for_built(dsn, tmp_path):
+def test_an_invalid_index_of_another_is_left_and_told(dsn, tmp_path):
     with pytest.raises(psycopg.errors.UniqueViolation):
         execute(dsn, "CREATE UNIQUE INDEX CONCURRENTLY t_a ON t (a)")
     _index(tmp_path, "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS t_a ON t (a)")
@@ -163,7 +165,8 @@ def _holding(dsn: str) -> psycopg.Connection:
     return holder
 
 
-def test_an_index_build_ends_at_its_limit_names_who_held_it_and_no_read_waits_meanwhile(dsn, tmp_path):
+def test_an_index_build_ends_at_its_limit_and_names_the_holder(dsn, tmp_path):
+    """No read waits meanwhile."""
     _index(tmp_path, "CREATE INDEX CONCURRENTLY t_a ON t (a)")
     longest = 0.0
     ended = threading.Event()
@@ -191,7 +194,7 @@ def test_an_index_build_ends_at_its_limit_names_who_held_it_and_no_read_waits_me
     assert states(migrator(dsn, tmp_path).run()) == ["applied"], "the half-built index is dropped and built again"
 
 
-def test_a_statement_that_takes_longer_than_its_deadline_is_ended(dsn, tmp_path):
+def test_a_statement_that_passes_its_deadline_is_ended(dsn, tmp_path):
     execute(dsn, "CREATE FUNCTION slow(INT) RETURNS INT LANGUAGE sql IMMUTABLE AS 'SELECT 1 FROM pg_sleep(30)'")
     _index(tmp_path, "CREATE INDEX CONCURRENTLY t_a ON t (slow(a))")
     began = time.monotonic()
@@ -201,7 +204,7 @@ def test_a_statement_that_takes_longer_than_its_deadline_is_ended(dsn, tmp_path)
 
 
 @pytest.mark.parametrize("header", [NO_TRANSACTION, ""])
-def test_a_migrations_statement_may_take_longer_than_others_are_waited_for(dsn, tmp_path, header):
+def test_a_migrations_statement_may_take_longer_than_others(dsn, tmp_path, header):
     execute(dsn, "CREATE FUNCTION slow(INT) RETURNS INT LANGUAGE sql IMMUTABLE AS 'SELECT 1 FROM pg_sleep(1.5)'")
     concurrently = "CONCURRENTLY" if header else ""
     (tmp_path / "20260101000001_index.sql").write_text(f"{header}CREATE INDEX {concurrently} t_a ON t (slow(a));\n")
@@ -210,7 +213,7 @@ def test_a_migrations_statement_may_take_longer_than_others_are_waited_for(dsn, 
     assert states(found.run()) == ["applied"]
 
 
-def test_a_short_statement_timeout_of_the_server_ends_neither_the_build_nor_the_drop(dsn, tmp_path):
+def test_the_servers_short_timeout_ends_neither_build_nor_drop(dsn, tmp_path):
     """A build that died of it left an invalid index, whose DROP died the same way, for ever."""
     name = dsn.rsplit("/", 1)[1]
     execute(
@@ -238,7 +241,7 @@ def test_the_sessions_settings_are_taken_back(dsn):
         assert connection.execute(settings).fetchone() == before
 
 
-def test_a_transaction_pooler_is_refused_before_anything_is_applied(dsn, tmp_path):
+def test_a_transaction_pooler_is_refused_before_any_file_runs(dsn, tmp_path):
     files = tmp_path / "files"
     files.mkdir()
     write(files, "CREATE TABLE first (a INT);\n")
@@ -253,7 +256,8 @@ def test_a_transaction_pooler_is_refused_before_anything_is_applied(dsn, tmp_pat
     require_session(lambda: postgres.connect(dsn))
 
 
-def test_an_index_that_is_being_built_is_not_called_invalid_even_by_a_role_that_sees_no_progress(dsn):
+def test_an_index_that_is_being_built_is_not_called_invalid(dsn):
+    """Not even by a role that sees no progress of it."""
     execute(dsn, "DROP ROLE IF EXISTS onlooker", "CREATE ROLE onlooker LOGIN")
     builder = threading.Thread(target=execute, args=(dsn, "CREATE INDEX CONCURRENTLY t_a ON t (a)"))
     try:
