@@ -81,7 +81,7 @@ def sample(client: firestore.Client, size: int = SAMPLE) -> Sample:
     ids: set[str] = set()
     maps: dict[tuple[str, Names], _Maps] = {}
     todo: dict[str, list[firestore.CollectionReference]] = {}
-    for reference in client.collections():
+    for reference in itertools.islice(client.collections(), MOST_PATHS + 1):
         todo[f"{reference.id}/{{{_variable(reference.id, reference.id)}}}"] = [reference]
     paths = 0
     for _ in range(DEPTH):
@@ -102,7 +102,7 @@ def sample(client: firestore.Client, size: int = SAMPLE) -> Sample:
                 add(shapes.setdefault(at, Shape(at)), way, document.to_dict() or {}, maps)
             for name in names:
                 made.reads += 1
-                for inner in name.collections():
+                for inner in itertools.islice(name.collections(), MOST_PATHS + 1):
                     head = f"{_at(path, name.id, fixed)}/{inner.id}"
                     below.setdefault(f"{head}/{{{_variable(inner.id, head)}}}", []).append(inner)
         todo = below
@@ -266,7 +266,7 @@ def _flat(fields: dict[str, Any], above: Names = ()) -> Iterator[tuple[Names, An
             yield from _flat(value, (*above, name))
 
 
-_SCALARS = {"boolean", *NUMBERS, *TEXTS}
+_SCALARS = {"boolean", "timestamp", "reference", *NUMBERS, *TEXTS}
 
 
 def _open_map(shape: Shape, names: Names, seen: _Maps, ids: set[str]) -> None:
@@ -298,9 +298,9 @@ WHERE c.relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(%s)) AN
 ORDER BY 2
 """
 _COLUMNS = """
-SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
-       pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.attidentity <> ''
-FROM pg_catalog.pg_attribute a LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull OR t.typnotnull,
+       coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), pg_catalog.pg_get_expr(t.typdefaultbin, 0)), a.attidentity <> ''
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _KEYS = """
@@ -434,7 +434,7 @@ def _told_of(sampled: Sample) -> str:
     if sampled.left:
         lines.append(
             comment(
-                f"TODO {sampled.left} collections were not looked at: more than {MOST_PATHS} paths, or more than {DEPTH} collections "
+                f"TODO {sampled.left} collections or more were not looked at: more than {MOST_PATHS} paths, or more than {DEPTH} collections "
                 "below each other."
             )
         )

@@ -43,13 +43,13 @@ def from_entry(found: Match, column: LiveColumn, is_key: bool, taken: set[object
             "text" if is_key else "integer",
             "GUESS no field looks like it: the element's place, EntryIndex(1) if from 1",
         )
-    if live.kind in TIMES and tells_writing(column.name):
-        return "CreateTime()", "timestamp", "GUESS of its document"
     if kind is not None and found.maps is None and "EntryValue" not in taken:
         way = reading(Seen({kind}), column, found.entries)
         if way is not None and not way.conversion:
             taken.add("EntryValue")
             return "EntryValue()", way.type, "GUESS from the entries' values"
+    if live.kind in TIMES and tells_writing(column.name):
+        return "CreateTime()", "timestamp", "GUESS of its document"
     return None
 
 

@@ -401,6 +401,7 @@ def _uncovered(found: Match, column: LiveColumn) -> Guess:
     fields = found.told
     refers = found.table.refers(column.name)
     alike = [n for n in fields if likeness_of(found.table, column, n) >= 0.5]
+    alike.sort(key=lambda n: -likeness_of(found.table, column, n))
     for names in [n for n in alike if reading(fields[n], column, n, refers=refers) is None][:1]:
         seen = fields[names]
         if not column.not_null and not seen.kinds - {"null"} and (type_ := _TYPES.get(column.live.kind)):

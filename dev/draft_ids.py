@@ -109,6 +109,18 @@ def _split(ids: set[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def told_of_split(found: Match, key: Sequence[str]) -> str:
+    """What the ids of two parts may be, where nothing proves it: to be asked of a person. Empty if they have no two."""
+    split = _split(found.shapes[0].ids) if len(found.shapes) == 1 and found.entries is None and len(key) == 2 else None
+    if split is None:
+        return ""
+    first, second = _variables(key, found.shapes[0].variables[:-1])
+    path = f"{found.shapes[0].path.rsplit('/', 1)[0]}/{{{first}}}{split}{{{second}}}"
+    return (
+        f"; all sampled ids split at {split!r}: if that is its key, the path is {path!r}, and each column its Segment"
+    )
+
+
 def _in_two(id_: str, separator: str) -> bool:
     parts = id_.split(separator)
     return len(parts) == 2 and all(parts)

@@ -143,8 +143,8 @@ def _called_so(table: LiveTable, shapes: Sequence[Shape]) -> str:
             alike = max(likeness(table.bare, f"{shape.id}_{names[-1]}"), likeness(table.bare, names[-1])) == 1
             if alike and seen.kind == "map" and text_path(names) is not None:
                 return (
-                    f"map {'.'.join(names)!r} of {shape.path} is called like it, and has the same keys in all sampled documents: "
-                    f"MapEntries({'.'.join(names)!r}), if each is a row"
+                    f"map {'.'.join(names)!r} of {shape.path} is called like it, but its keys seem to be names of fields, or its values are of "
+                    f"several kinds: MapEntries({'.'.join(names)!r}), if each is a row"
                 )
     return ""
 

@@ -21,7 +21,7 @@ from dev.draft_guess import (
     key_of,
     other_times,
 )
-from dev.draft_ids import with_parts
+from dev.draft_ids import told_of_split, with_parts
 from dev.draft_reading import spelled
 from dev.draft_shapes import ForeignKey, Left, LiveTable, Match, Names, Shape, tells_end, tells_writing
 from dualwrite import settings
@@ -185,7 +185,7 @@ def _prove_key(part: Part, key: Sequence[str]) -> str:
     if not key:
         return "the table has no unique key, or only one that is checked late (DEFERRABLE)"
     if lacking := [name for name in key if name not in declared]:
-        return f"its key column {lacking[0]!r} isn't known"
+        return f"its key column {lacking[0]!r} isn't known{told_of_split(part.found, key)}"
     ids = [name for name, told in declared.items() if told.origin.startswith(("DocumentId()", "Segment("))]
     reason = ""
     for names in dict.fromkeys([tuple(key), tuple(dict.fromkeys([*key, *ids]))]):

@@ -378,7 +378,9 @@ def school(client: Any) -> dict[str, dict[str, Any]]:
 
 FREIGHT = """
 CREATE SCHEMA freight;
-CREATE TABLE freight.companies (id text PRIMARY KEY, name text NOT NULL, owner_uid text NOT NULL);
+CREATE DOMAIN freight.given AS text NOT NULL;
+CREATE DOMAIN freight.color AS text DEFAULT 'red' NOT NULL;
+CREATE TABLE freight.companies (id text PRIMARY KEY, name text NOT NULL, owner_uid freight.given, color freight.color);
 CREATE TABLE freight.company_members (
   company_id text NOT NULL REFERENCES freight.companies, user_uid text NOT NULL, role text NOT NULL DEFAULT 'member', PRIMARY KEY (company_id, user_uid)
 );
@@ -409,6 +411,10 @@ CREATE TABLE freight.comments (
   id text PRIMARY KEY, shipment_id text REFERENCES freight.shipments, driver_id text REFERENCES freight.drivers, body text NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now()
 );
+CREATE TABLE freight.shipment_watchers (
+  shipment_id text NOT NULL REFERENCES freight.shipments, user_uid text NOT NULL, created_at timestamptz NOT NULL, PRIMARY KEY (shipment_id, user_uid)
+);
+CREATE TABLE freight.links (a_id text NOT NULL, b_id text NOT NULL, since timestamptz, PRIMARY KEY (a_id, b_id));
 CREATE TABLE freight.likes (comment_id text NOT NULL REFERENCES freight.comments, uid text NOT NULL, PRIMARY KEY (comment_id, uid));
 CREATE TABLE freight.rates (from_currency char(3) NOT NULL, to_currency char(3) NOT NULL, rate numeric NOT NULL, PRIMARY KEY (from_currency, to_currency));
 """
@@ -432,6 +438,7 @@ def freight(client: Any) -> dict[str, dict[str, Any]]:
             "weight": 5 if n % 2 else 5.5, "eta": "2026-04-01", "carrier": "fast", "createdOn": AT, "cancelled": None,
             "parentShipment": client.document("companies/co0/shipments/s0") if n else None,
             "events": [{"kind": "a", "happenedAt": AT, "seq": i} for i in range(2)],
+            "watchers": {f"uid{i}": AT for i in range(n, n + 2)},
         }  # fmt: skip
         found[f"{company}/shipments/s{n}/comments/cm{n}"] = {
             "body": "Secret",
@@ -441,6 +448,7 @@ def freight(client: Any) -> dict[str, dict[str, Any]]:
         found[driver] = {"name": "Secret", "currentShipmentId": f"s{n}"}
         found[f"{driver}/papers/p{n}"] = {"kind": "id"}
         found[f"{driver}/comments/dc{n}"] = {"body": "Secret", "createdAt": AT, "likes": ["uid7"]}
+        found[f"links/a{n}_b{n}"] = {"since": AT}
         found[f"rates/EU{'RSTU'[n]}_USD"] = {"rate": 1.1, "from": f"EU{'RSTU'[n]}", "to": "USD"}
     return found
 
@@ -590,7 +598,7 @@ WORLDS = [
             "GUESS the id 'current' is fixed: below 4 sampled parents",
             "id (uuid): left to its default, gen_random_uuid()",
             "TODO practice.visits can't be declared: A key comes from an id or a text of the document: column 'visit_no' is integer",
-            "map 'consents' of patients/{patient} is called like it, and has the same keys in all sampled documents: MapEntries('consents')",
+            "map 'consents' of patients/{patient} is called like it, but its keys seem to be names of fields, or its values",
             "GUESS the id above: no field looks like it; TODO it could be 'by_doctor_id', which references practice.doctors too",
         ),
         "practice", frozenset({"practice.visits"}),
@@ -628,6 +636,8 @@ WORLDS = [
             "shelf_items.sku": "Column('sku', 'key', EntryKey())",
             "shipments.parent_shipment_id": "Column('parent_shipment_id', 'compared', Field('parentShipment') >> reference_id, references='shipments')",
             "comments.driver_id": "Column('driver_id', 'compared', ParentId('drivers'), references='drivers')",
+            "shipment_watchers.created_at": "Column('created_at', 'compared', EntryValue(), 'timestamp', required=True)",
+            "companies.owner_uid": "Column('owner_uid', 'compared', Field('ownerUid'), required=True)",
             "driver_papers.paper_id": "Column('paper_id', 'key', DocumentId())",
         },
         {
@@ -635,11 +645,14 @@ WORLDS = [
             "comments": ("drivers/{driver}/comments/{comment}", "companies/{company}/shipments/{shipment}/comments/{comment}"),
         },
         (
+            "color (freight.color): no field looks like it; it gets its default, 'red'::text",
+            "TODO freight.links can't be declared: its key column 'b_id' isn't known; all sampled ids split at '_': if that is its key, the "
+            "path is 'links/{a}_{b}', and each column its Segment.",
             "current_shipment_id (text): TODO references='shipments' is refused: A referenced document's path must be known",
             "GUESS likes of companies/{company}/shipments/{shipment}/comments/{comment} looks like rows of freight.likes too",
             "Column('shipment_id', 'key', Segment('shipment'), references='shipments'),  # GUESS the document's id: no field looks like it",
             "TODO nothing here declares what may refuse rows of freight.drivers: drivers_current_shipment_id_fkey (foreign key).",
         ),
-        "freight",
+        "freight", frozenset({"freight.links"}),
     ),
 ]  # fmt: skip
