@@ -105,7 +105,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("column", "value", "reason"), REFUSED)
-def test_a_value_that_does_not_fit_is_refused_with_the_rule_and_never_with_the_value(column, value, reason):
+def test_a_value_that_does_not_fit_is_refused_with_the_rule(column, value, reason):
     unit = post(**{FIELD_OF[column]: value})
     assert isinstance(unit, Rejection)
     assert reason in unit.reason
@@ -146,7 +146,7 @@ def test_an_entry_whose_value_does_not_fit_is_refused_by_itself(permissions):
     assert (fits.label, fits.key, fits.entry) == ("u1/b2", ("u1", "b2"), "b2")
 
 
-def test_what_is_required_and_absent_names_the_column_and_where_it_was_looked_for():
+def test_what_is_required_and_absent_names_the_column_and_field():
     unit = post(authorId=None)
     assert isinstance(unit, Rejection)
     assert unit.reason == "missing_value: author_id is NOT NULL and field authorId is absent"
@@ -171,7 +171,9 @@ def test_a_row_knows_its_document_its_key_and_its_stand_ins():
     assert staged(3, row) == (3, 1 << index, *row.cells)
 
 
-def test_a_fingerprint_tells_a_document_created_anew_and_not_what_stood_in():
+def test_a_fingerprint_tells_a_document_created_anew():
+    """It doesn't tell what stood in."""
+
     def fingerprint(created: datetime = CREATED, **changes) -> str:
         [row] = (
             map_document(CATALOG["posts"], Document("boards/b1/posts/p1", {**POST, **changes}, created, created)) or []
@@ -192,7 +194,8 @@ def test_a_fingerprint_tells_a_document_created_anew_and_not_what_stood_in():
 # --- entries --------------------------------------------------------------------------------------------------------
 
 
-def test_one_bad_element_is_refused_at_its_place_and_its_neighbours_become_rows():
+def test_one_bad_element_is_refused_and_its_neighbours_are_rows():
+    """It is refused at its place."""
     units = mapped("board_waiting_users", "boards/b1", {"waitingUsersIds": ["u1", None, "u1", "a/b", "u2"]})
     labels = [(type(u).__name__, u.label, u.entry) for u in units]
     assert labels == [
@@ -231,7 +234,8 @@ def test_the_entries_of_a_map_come_in_the_order_of_their_keys():
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_label_is_ids_joined_by_slashes_and_what_is_no_id_stands_there_as_a_digest():
+def test_a_label_is_ids_joined_by_slashes():
+    """What is no id stands there as a digest."""
     assert joined_label(["a", "b"]) == "a/b"
     assert joined_label(["a", ""]) == "a/"
     digest = joined_label(["a/b"])
@@ -241,7 +245,7 @@ def test_a_label_is_ids_joined_by_slashes_and_what_is_no_id_stands_there_as_a_di
     assert joined_label(["a\x00"]) == "a\\u0000"
 
 
-def test_a_label_beyond_its_length_is_cut_and_ends_in_a_digest_of_the_whole():
+def test_a_label_beyond_its_length_ends_in_a_digest_of_the_whole():
     fits = "가" * 133 + "a"
     assert len(fits.encode()) == LABEL_BYTES
     assert joined_label([fits]) == fits
@@ -252,7 +256,8 @@ def test_a_label_beyond_its_length_is_cut_and_ends_in_a_digest_of_the_whole():
     assert len(first) == 126 + 1 + 16
 
 
-def test_a_unit_is_called_by_its_key_where_the_path_gives_it_else_by_all_of_its_path():
+def test_a_unit_is_called_by_its_key_if_its_path_gives_it():
+    """Else it is called by all of its path."""
     assert label_of(CATALOG["posts"], {"board": "b", "id": "p"}, None) == "p"
     assert label_of(CATALOG["blocks"], dict(CATALOG["blocks"].match("users/u1/blockedUsers/u2") or {}), None) == "u1/u2"
     notifications = CATALOG["notifications"]
@@ -282,7 +287,9 @@ def test_a_value_alone_is_a_cell_or_nothing():
     assert cell_of(reference, "a/b") is None
 
 
-def test_nested_fields_are_found_and_a_step_through_something_that_is_no_map_finds_nothing():
+def test_nested_fields_are_found():
+    """A step through something that is no map finds nothing."""
+
     def timezone(profile: object) -> object:
         [row] = mapped("users", "users/u1", {"profile": profile})
         return cell(row, "timezone", "users")
@@ -326,7 +333,7 @@ def test_a_refusal_says_where_the_value_was_looked_for(origin, kind, reason):
     assert unit.reason == reason
 
 
-def test_a_key_that_is_absent_is_refused_though_no_column_says_that_it_is_required():
+def test_an_absent_key_is_refused_though_no_column_requires_it():
     things = Collection(
         name="things", table="things", paths=("things/{thing}",), columns=(Column("k", "key", Field("k")),)
     )
@@ -335,7 +342,7 @@ def test_a_key_that_is_absent_is_refused_though_no_column_says_that_it_is_requir
     assert unit.reason == "missing_value: k is NOT NULL and field k is absent"
 
 
-def test_a_document_directly_below_the_root_has_no_document_above_it():
+def test_a_document_at_the_root_has_no_document_above_it():
     things = Collection(
         name="things",
         table="things",
@@ -355,14 +362,14 @@ def test_two_stand_ins_are_told_to_the_target_by_their_places():
     assert staged(7, row)[:2] == (7, mask)
 
 
-def test_a_value_that_stands_in_through_another_field_is_a_stand_in_too():
+def test_a_stand_in_through_another_field_is_a_stand_in_too():
     row = post(updatedAt=None)
     names = [c.name for c in CATALOG["posts"].columns]
     assert isinstance(row, Row)
     assert row.stand_ins == frozenset({names.index("updated_at")})
 
 
-def test_a_fingerprint_covers_each_compared_value_but_not_a_stand_in():
+def test_a_fingerprint_covers_compared_values_but_no_stand_in():
     things = Collection(
         name="things",
         table="things",
@@ -384,7 +391,7 @@ def test_a_fingerprint_covers_each_compared_value_but_not_a_stand_in():
     assert fingerprint(a="x", at=CREATED) != fingerprint(a="x", at=T)
 
 
-def test_a_label_of_an_entry_is_the_variables_of_the_path_and_the_entry():
+def test_an_entrys_label_is_the_paths_variables_and_the_entry():
     permissions = CATALOG["user_board_permissions"]
     assert label_of(permissions, {"user": "u"}, "b") == "u/b"
     assert label_of(permissions, {"user": "u"}, None) == "u/"

@@ -36,9 +36,8 @@ from dualwrite.model.verdicts import (
         ("", "document:", True),
     ],
 )
-def test_two_fingerprints_are_of_one_difference_where_equal_or_where_the_row_was_seen_without_its_document(
-    before, now, same
-):
+def test_two_equal_fingerprints_are_of_one_difference(before, now, same):
+    """So are two if the row was seen without its document before."""
     assert is_same(before, now) is same
 
 
@@ -66,7 +65,8 @@ def test_why_an_extra_row_stays_does_not_end_its_excuse(accepted, found):
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
-def test_an_excuse_holds_for_its_verdict_and_reason_and_one_in_advance_for_any_drift(verdict):
+def test_an_excuse_holds_for_its_verdict_and_reason(verdict):
+    """One in advance holds for any drift."""
     finding = Finding(verdict, "k", reason=Refusal("why"))
     drift = verdict in DRIFT
     assert Excuse().covers(finding) is drift
@@ -94,7 +94,9 @@ def test_a_sample_tells_what_is_known_and_nothing_else():
     }  # fmt: skip
 
 
-def test_labels_and_paths_are_cut_at_their_lengths_and_control_characters_are_escaped():
+def test_labels_and_paths_are_cut_at_their_lengths():
+    """Control characters are escaped."""
+
     def sample(label: str, path: str) -> tuple[str, str]:
         found = Finding(Verdict.MISSING, label, path).as_sample(5)
         return found["key"], found["path"]

@@ -25,7 +25,8 @@ def test_windows_that_touch_cover_each_moment_exactly_once(edges, moment):
 
 
 @given(moments, moments, st.integers(0, 10_000), st.none() | moments)
-def test_a_gap_window_begins_a_margin_before_since_and_never_ends_in_the_future(since, now, hours, until):
+def test_a_gap_window_begins_a_margin_before_since(since, now, hours, until):
+    """It never ends in the future."""
     try:
         window = gap_window(since, timedelta(hours=hours), until, now)
     except ParameterError:
@@ -41,7 +42,7 @@ def test_a_margin_that_reaches_before_all_time_begins_with_it():
 
 
 @given(moments, st.integers(1, 10_000), moments)
-def test_a_recent_window_reaches_back_to_the_watermark_however_old(watermark, minutes, now):
+def test_a_recent_window_reaches_to_the_watermark_however_old(watermark, minutes, now):
     window = recent_window(watermark, minutes, now)
     assert window.end == now
     assert window.start <= now - timedelta(minutes=minutes)
@@ -60,19 +61,21 @@ def test_an_instant_is_taken_to_utc():
 
 
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+09:00", "9999-12-31T23:59:59-09:00"])
-def test_an_instant_that_its_offset_moves_out_of_the_calendar_is_refused_with_the_rule(text):
+def test_an_instant_out_of_the_calendar_by_its_offset_is_refused(text):
+    """The message says the rule."""
     with pytest.raises(ParameterError, match="since must lie between the years 1 and 9999 in UTC"):
         instant(text, "since")
 
 
-def test_the_first_instant_of_all_is_one_and_no_window_begins_before_it():
+def test_the_first_instant_is_one_and_no_window_begins_before_it():
     first = instant("0001-01-01T00:00:00Z", "since")
     assert gap_window(first, timedelta(hours=24), None, EXPORT).start == first
     assert with_overlap(Window(first, EXPORT), timedelta(hours=1)).start == first
     assert recent_window(EXPORT, 10**9 * 2, EXPORT).start == first
 
 
-def test_a_window_holds_its_first_instant_and_one_of_no_length_nothing_and_one_that_ends_before_it_begins_is_refused():
+def test_a_window_holds_its_first_instant():
+    """One of no length holds nothing, and one that ends before it begins is refused."""
     assert EXPORT not in Window(EXPORT, EXPORT)
     assert EXPORT in Window(EXPORT, EXPORT + timedelta(microseconds=1)), "its first instant is in it"
     with pytest.raises(ParameterError, check=coded("window-ends-before-start")):
@@ -90,7 +93,7 @@ def test_since_may_be_now_or_until_and_neither_later():
         gap_window(EXPORT, none, EXPORT - moment, EXPORT + moment)
 
 
-def test_a_margin_that_reaches_to_the_first_instant_exactly_begins_there():
+def test_a_margin_that_reaches_to_the_first_instant_begins_there():
     first = instant("0001-01-01T00:00:00Z", "since")
     for beyond in (-1, 0, 1):
         margin = EXPORT - first + timedelta(microseconds=beyond)

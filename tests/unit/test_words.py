@@ -196,7 +196,9 @@ def test_an_origin_finds_what_it_says(column, fields, cell):
     assert made(column, fields) == cell
 
 
-def test_a_function_that_raises_rejects_its_document_and_tells_no_value():
+def test_a_function_that_raises_rejects_its_document():
+    """The reason tells no value."""
+
     def breaks(value: str) -> str:
         raise ValueError(value)
 
@@ -221,7 +223,7 @@ EVERY = Collection(
 
 
 @given(data=st.data())
-def test_any_document_becomes_the_same_row_or_rejection_either_way(data):
+def test_any_document_is_the_same_row_or_rejection_either_way(data):
     names = data.draw(five_ids)
     _short(EVERY, document_at(EVERY, names, data.draw(fields_of(EVERY))))
 
@@ -251,7 +253,7 @@ BY_PLACE = entries_of(
 )
 
 
-def test_elements_are_rows_by_their_place_or_by_one_of_their_fields():
+def test_elements_are_rows_by_their_place_or_by_a_field():
     items = {"items": [{"sku": "a", "q": {"n": 2}}, {"sku": "b"}]}
     assert units(BY_SKU, items) == [("a", 0, 2), ("b", 1, None)]
     assert units(BY_PLACE, items) == [("1", "a"), ("2", "b")]
@@ -273,7 +275,8 @@ def test_a_map_of_maps_gives_a_row_for_each_key():
     ]
 
 
-def test_an_element_that_is_no_map_is_rejected_alone_and_keeps_its_place():
+def test_an_element_that_is_no_map_is_rejected_alone():
+    """It keeps its place."""
     items = {"items": [{"sku": "a"}, "b", None, {"sku": "c"}]}
     assert units(BY_PLACE, items) == [
         ("1", "a"),
@@ -287,7 +290,7 @@ def test_an_element_that_is_no_map_is_rejected_alone_and_keeps_its_place():
     ]
 
 
-def test_an_element_without_its_key_or_with_anothers_is_rejected_alone():
+def test_an_element_with_no_key_or_anothers_is_rejected_alone():
     """Which of two rows of one key is right nobody can say: the first counts, and the second is told."""
     found = units(BY_SKU, {"items": [{"q": {"n": 1}}, {"sku": "a"}, {"sku": "a"}, {"sku": 5}, {"sku": "b"}]})
     assert found == [
@@ -308,7 +311,7 @@ def test_a_key_that_cant_be_read_may_be_any_row_of_its_document(items, unknown):
     assert [unit.entire for unit in found if isinstance(unit, Rejection)] == [unknown]
 
 
-def test_a_key_of_an_entry_may_be_converted_because_all_entries_are_read():
+def test_an_entrys_key_may_be_converted_as_all_entries_are_read():
     by_number = entries_of(ArrayElements("items"), Column("line", "key", EntryField("line") >> text))
     assert units(by_number, {"items": [{"line": 7.0}, {"line": 7}]}) == [
         ("7",), (None, "items[1]", "duplicate_entry: an earlier entry of items has the same key"),
@@ -322,7 +325,7 @@ def test_a_key_of_an_entry_may_be_converted_because_all_entries_are_read():
     ]  # fmt: skip
 
 
-def test_a_function_may_take_fields_of_the_document_and_of_its_entry():
+def test_a_function_may_take_fields_of_its_entry_and_document():
     priced = entries_of(
         ArrayElements("items"), Column("line", "key", EntryIndex()),
         Column("price", "compared", Computed(full_name, EntryField("price"), "currency")),
