@@ -97,9 +97,8 @@ def drifting(firestore, target_dsn):
     return firestore
 
 
-def test_each_collection_and_verdict_is_one_issue_with_its_tags_and_nothing_private(
-    drifting, target_dsn, run_dag, sentry
-):
+def test_each_collection_and_verdict_is_one_issue_with_its_tags(drifting, target_dsn, run_dag, sentry):
+    """It holds nothing private."""
     on = {
         "AIRFLOW__SENTRY__SENTRY_ON": "True",
         "SENTRY_DSN": sentry.dsn,
@@ -153,7 +152,8 @@ sentry_sdk.flush()
 """
 
 
-def test_an_attempt_that_is_retried_sends_nothing_and_other_peoples_words_are_withheld(home, warm_airflow, sentry):
+def test_an_attempt_that_is_retried_sends_nothing(home, warm_airflow, sentry):
+    """Other people's words are withheld."""
     environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
     done = warm_airflow(["-c", SCRIPT, sentry.dsn], {**environment, "PYTHONPATH": str(airflow_home.ROOT / "dags")})
     assert done.returncode == 0, done.stderr[-2000:]
@@ -243,7 +243,8 @@ sentry_sdk.flush()
 """
 
 
-def test_no_log_record_context_span_or_attachment_of_other_libraries_is_sent(home, sentry):
+def test_no_words_of_other_libraries_are_sent(home, sentry):
+    """No log record, context, span or attachment holds any."""
     environment = airflow_home.environment(home, emulator="127.0.0.1:1", project="p", target="postgresql://u@h:1/d")
     _script(OTHERS, sentry, environment)
     events = sentry.events()
@@ -280,7 +281,7 @@ sentry_sdk.flush()
 """
 
 
-def test_after_a_failed_dual_write_the_host_applications_own_events_are_whole(sentry):
+def test_a_failed_dual_write_leaves_the_host_apps_events_whole(sentry):
     _script(HOST, sentry)
     failed, raised, message = sentry.events()
     assert failed["message"] == "dual-write failed: failed: UniqueViolation"

@@ -7,7 +7,9 @@ import psycopg
 from tests.support import one
 
 
-def test_a_dry_run_leaves_nothing_an_apply_migrates_and_a_second_is_a_no_op(firestore, phase1_dsn, run_dag):
+def test_a_dry_run_leaves_nothing_and_an_apply_migrates(firestore, phase1_dsn, run_dag):
+    """A second apply is a no-op."""
+
     def run(**conf):
         return run_dag("apply_migrations", conf, project=firestore.project, dsn=phase1_dsn)
 

@@ -27,7 +27,8 @@ def _task_states(run, *states: str) -> set[str]:
     return {task.removeprefix("collections.") for task, state in run.tasks.items() if state in states}
 
 
-def test_the_default_run_shows_the_gap_of_the_seven_and_writes_nothing(world, firestore, target_dsn, run_dag):
+def test_the_default_run_shows_the_gap_of_the_seven(world, firestore, target_dsn, run_dag):
+    """It writes nothing."""
     before = table_bytes(target_dsn)
     run = run_dag("backfill_gap", {}, project=firestore.project, dsn=target_dsn)
     assert run.state == "success"
@@ -47,9 +48,7 @@ def test_the_default_run_shows_the_gap_of_the_seven_and_writes_nothing(world, fi
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs WHERE run_id = %s", run.run_id) == 2 * len(chosen)
 
 
-def test_an_apply_fails_while_rejections_are_unexcused_and_succeeds_once_they_are(
-    world, firestore, target_dsn, run_dag
-):
+def test_an_apply_fails_until_each_rejection_is_excused(world, firestore, target_dsn, run_dag):
     conf = {"mode": "apply", "collections": ALL, "grace_seconds": 0.5}
     first = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn)
     assert first.state == "failed"
@@ -74,7 +73,8 @@ def test_an_apply_fails_while_rejections_are_unexcused_and_succeeds_once_they_ar
                 assert value not in second.log
 
 
-def test_a_review_that_nobody_answered_writes_nothing_and_is_no_success(world, firestore, target_dsn, run_dag):
+def test_a_review_that_nobody_answered_writes_nothing(world, firestore, target_dsn, run_dag):
+    """It is no success."""
     before = table_bytes(target_dsn)
     conf = {"mode": "review", "collections": ["users"]}
     run = run_dag("backfill_gap", conf, project=firestore.project, dsn=target_dsn, marked="decision")
@@ -111,7 +111,7 @@ def test_the_slices_of_a_review_lie_within_the_runs_cap_together(world, firestor
     assert run.state == "failed"
 
 
-def test_a_refused_parameter_fails_the_run_before_anything_is_read(world, firestore, target_dsn, run_dag):
+def test_a_refused_parameter_fails_the_run_before_it_reads(world, firestore, target_dsn, run_dag):
     run = run_dag("backfill_gap", {"dry_run": False}, project=firestore.project, dsn=target_dsn)
     assert run.state == "failed"
     assert run.tasks["preflight"] == "failed"
@@ -120,14 +120,15 @@ def test_a_refused_parameter_fails_the_run_before_anything_is_read(world, firest
     assert "Traceback" not in run.log.split("Unknown parameter")[0][-200:]
 
 
-def test_without_the_bundles_schema_one_line_says_which_dag_to_run_first(firestore, phase1_dsn, run_dag):
+def test_without_the_bundles_schema_a_line_says_which_dag_to_run(firestore, phase1_dsn, run_dag):
     run = run_dag("backfill_gap", {}, project=firestore.project, dsn=phase1_dsn)
     assert run.state == "failed"
     assert "Run the DAG apply_migrations with mode=apply first." in run.log
 
 
-def test_a_collection_that_can_not_be_examined_fails_the_run_and_costs_no_other(world, firestore, target_dsn, run_dag):
-    """A trigger of the target's own makes every insert of a comment end in a fault that is nobody's row's."""
+def test_a_collection_not_examined_costs_no_other(world, firestore, target_dsn, run_dag):
+    """It fails the run. A trigger of the target's own makes every insert of a comment end in a fault that is nobody's
+    row's."""
     with psycopg.connect(target_dsn, autocommit=True) as connection:
         connection.execute(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "

@@ -138,14 +138,14 @@ def service_account() -> dict:
     }
 
 
-def test_a_form_whose_default_it_would_refuse_itself_is_an_import_error(edge):
+def test_a_form_that_refuses_its_own_default_is_an_import_error(edge):
     assert edge(FORM_SCRIPT, "1")[0] == {}
     error = edge(FORM_SCRIPT, "0")[0]["error"]
     assert error.startswith("ParamValidationError")
     assert "page_size" in error
 
 
-def test_scheduled_runs_take_variables_and_manual_runs_their_form(params):
+def test_scheduled_runs_take_variables_manual_runs_their_form(params):
     variables = {
         "AIRFLOW_VAR_RECONCILE_REPAIR": "missing",
         "AIRFLOW_VAR_RECONCILE_MAX_REPAIRS": "50",
@@ -212,7 +212,8 @@ except Exception as error:
 
 
 @pytest.mark.parametrize(("try_number", "muted"), [(1, True), (3, False)])
-def test_a_report_that_cannot_reach_postgres_is_tried_again_before_anybody_is_alerted(edge, try_number, muted):
+def test_a_report_that_cant_reach_postgres_is_tried_again(edge, try_number, muted):
+    """Nobody is alerted before."""
     made, _ = edge(
         BLIP_SCRIPT,
         str(try_number),
@@ -233,7 +234,8 @@ def test_a_missing_connection_says_what_to_add(firestore, target_dsn, run_dag):
     assert "Nothing was examined, because preflight did not pass: Connection supabase_default" in run.said
 
 
-def test_a_service_accounts_key_names_the_project_and_the_extra_the_database(firestore_of, service_account):
+def test_a_service_accounts_key_names_the_project(firestore_of, service_account):
+    """The extra names the database."""
     made, _ = firestore_of({"keyfile_dict": json.dumps(service_account), "database": "other"})
     assert made == {"database": "projects/prod-1/databases/other"}
     made, _ = firestore_of({"keyfile_dict": json.dumps(service_account), "project": "staging-2"})
@@ -243,7 +245,7 @@ def test_a_service_accounts_key_names_the_project_and_the_extra_the_database(fir
 @pytest.mark.parametrize(
     "extra", [{}, {"key_path": "/nowhere/key.json"}, {"keyfile_dict": "half"}, {"keyfile_dict": "{"}]
 )
-def test_a_key_that_cannot_be_used_says_so_and_quotes_nothing_of_it(firestore_of, service_account, extra):
+def test_a_key_that_cant_be_used_says_so_and_is_not_quoted(firestore_of, service_account, extra):
     if extra.get("keyfile_dict") == "half":
         extra = {"keyfile_dict": json.dumps({k: v for k, v in service_account.items() if k != "client_email"})}
     made, everything = firestore_of({"project": "p", **extra})
@@ -274,7 +276,8 @@ def _target(value: str) -> dict[str, str]:
     return {"AIRFLOW_CONN_SUPABASE_DEFAULT": value}
 
 
-def test_a_malformed_connection_is_unreadable_not_missing_and_is_not_quoted(connecting):
+def test_a_malformed_connection_is_unreadable_and_not_missing(connecting):
+    """It is not quoted."""
     extras = [f'{{"sslmode": "{SECRET}', f'["{SECRET}"]']
     with_extras = [json.dumps({"conn_type": "postgres", "host": "127.0.0.1", "extra": e}) for e in extras]
     said, everything = connecting("target_connection", *map(_target, [*UNREADABLE, *with_extras, ""]))
@@ -289,7 +292,7 @@ def test_a_malformed_connection_is_unreadable_not_missing_and_is_not_quoted(conn
     assert SECRET not in everything
 
 
-def test_no_part_of_an_unencoded_password_is_told_by_a_connection(connecting):
+def test_a_connection_tells_no_part_of_an_unencoded_password(connecting):
     """It becomes the host, the port, the database or a parameter, which errors name."""
     uris = [f"postgres://user:4711{c}Ri8ghtHalf@127.0.0.1:1/db" for c in "/?#@:%[]& "]
     _, everything = connecting("target_connection", *map(_target, uris))
@@ -310,7 +313,7 @@ def test_a_closed_port_and_a_refused_login_say_so(connecting, target_dsn):
     assert SECRET not in everything
 
 
-def test_a_forgotten_emulator_does_not_become_the_source_of_a_real_target(connecting):
+def test_a_forgotten_emulator_is_no_source_of_a_real_target(connecting):
     hosts = ["db.example.com", "10.0.0.5", "fd00::2", "127.0.0.1", "localhost"]
     firestore = json.dumps({"conn_type": "google_cloud_platform", "extra": {"project": "p"}})
     variables = {"FIRESTORE_EMULATOR_HOST": "127.0.0.1:8080", "AIRFLOW_CONN_FIRESTORE_DEFAULT": firestore}
@@ -337,9 +340,8 @@ def from_outside(target_dsn):
         yield f"postgresql://postgres@{host}:{made.port}/{server['dbname']}", host
 
 
-def test_a_connection_in_plain_text_beyond_this_machine_is_warned_of_and_can_be_refused(
-    connecting, from_outside, target_dsn
-):
+def test_a_connection_in_plain_text_beyond_this_machine_is_told(connecting, from_outside, target_dsn):
+    """It is warned of, and can be refused."""
     dsn, host = from_outside
     found, everything = connecting(
         "target_connection", _target(dsn), _target(target_dsn), _target(f"{dsn}?sslmode=require")

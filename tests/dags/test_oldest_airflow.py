@@ -18,7 +18,7 @@ from tests.dags.test_policy import FILES, LOOK, PRELOAD, banned
 
 
 @pytest.mark.timeout(900)  # downloads and installs an Airflow of its own, where uv's cache has none
-def test_every_dag_imports_with_the_lower_bounds_of_the_requirements(tmp_path: Path):
+def test_every_dag_imports_with_the_requirements_lower_bounds(tmp_path: Path):
     uv, python = str(airflow_home.BIN / "uv"), str(tmp_path / "venv/bin/python")
     lowest = tmp_path / "lowest.txt"
     compile_ = ["pip", "compile", "-q", "--resolution", "lowest-direct", "--python", sys.executable]
@@ -56,8 +56,9 @@ def test_every_dag_imports_with_the_lower_bounds_of_the_requirements(tmp_path: P
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("airflow", "day"), [("3.2.0", "2026-04-08"), ("3.3.2", "2026-09-18")])
-def test_the_requirements_resolve_with_the_newest_of_everything_on_the_day_of_airflows_release(tmp_path, airflow, day):
-    """Airflow's constraints for a release hold about that. Those files themselves aren't on a package registry."""
+def test_the_requirements_resolve_with_the_newest_of_everything(tmp_path, airflow, day):
+    """The newest on the day of Airflow's release. Airflow's constraints for a release hold about that. Those files
+    themselves aren't on a package registry."""
     given = tmp_path / "airflow.txt"
     given.write_text(f"apache-airflow=={airflow}\n")
     done = subprocess.run(

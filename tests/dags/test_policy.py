@@ -231,7 +231,7 @@ def test_the_reconciliations_tasks_are_its_stages_in_their_order(bag):
     assert set(tasks) == {*STAGES, "sweep_slices"}
 
 
-def test_what_a_backfill_does_not_select_is_skipped_by_the_task_above_it(bag):
+def test_what_a_backfill_does_not_select_the_task_above_skips(bag):
     """A task that only skips itself costs a process all the same."""
     tasks = bag["dags"]["backfill_gap"]["tasks"]
     assert all("choose" in tasks[f"collections.{name}"]["up"] for name in CATALOG.names)
@@ -248,7 +248,7 @@ def test_a_pool_for_each_side_is_set_without_editing_a_dag_file(bag, home, warm_
         assert pools == dict.fromkeys(pools, "firestore") | {"report": "supabase"}
 
 
-def test_what_is_imported_before_a_fork_is_libraries_that_start_nothing(home):
+def test_only_libraries_that_start_nothing_are_preloaded(home):
     """Code of the bundle would be another version than the run's; a thread would be lacking after the fork."""
     found = result_of(home, PRELOAD, str(airflow_home.ROOT / "plugins/dual_write_preload.py"))
     missing = set(found["wanted"]) - set(found["after"])

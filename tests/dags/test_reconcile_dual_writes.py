@@ -49,7 +49,7 @@ def _post(firestore, name: str) -> None:
     )
 
 
-def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, firestore, target_dsn, run_dag):
+def test_drift_fails_the_run_a_repair_mends_it_the_next_is_green(world, firestore, target_dsn, run_dag):
     def run(**conf):
         base = {"AIRFLOW__API__BASE_URL": "http://airflow.example.org"}
         return run_dag("reconcile_dual_writes", {**QUICK, **conf}, project=firestore.project, dsn=target_dsn, **base)
@@ -86,7 +86,7 @@ def test_drift_fails_the_run_a_repair_mends_it_and_the_next_run_is_green(world, 
 
 
 @pytest.mark.timeout(900)  # three runs
-def test_parity_is_announced_where_databases_are_equal_and_only_there(firestore, emulator, target_dsn, run_dag, home):
+def test_parity_is_announced_only_where_databases_are_equal(firestore, emulator, target_dsn, run_dag, home):
     """Others schedule on it. A green run may have excused rows that are missing: that is another asset."""
 
     def announced(**conf) -> tuple[str, list[str]]:
@@ -164,7 +164,7 @@ def test_a_run_that_was_cut_off_is_told_by_the_next_one(world, firestore, target
 
 
 @pytest.mark.timeout(900)  # four runs
-def test_an_excuse_alone_and_a_repair_by_key_list_who_did_what_in_airflow(world, firestore, target_dsn, run_dag, home):
+def test_an_excuse_and_a_repair_by_key_list_who_did_what(world, firestore, target_dsn, run_dag, home):
     """The tasks that have nothing to do ask nobody; the list of what is open is left in XComs."""
 
     def run(**conf):
