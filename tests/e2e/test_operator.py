@@ -49,7 +49,8 @@ def page(window) -> Iterator[Page]:
     window.goto("about:blank")
 
 
-def test_no_route_of_the_page_is_open_without_login_and_the_right_to_read_the_dag(airflow):
+def test_no_route_of_the_page_is_open_without_login_and_right(airflow):
+    """The right is that to read the DAG."""
     assert urllib.request.urlopen(airflow.url + "/api/v2/version").status == 200, "the API itself answers"
     nobody = airflow_api.Airflow(airflow.url, "")
     stranger = airflow_api.login(airflow.url, "stranger", airflow.passwords["stranger"])
@@ -73,7 +74,7 @@ def test_no_route_of_the_page_is_open_without_login_and_the_right_to_read_the_da
     assert "unsafe" not in policy
 
 
-def test_what_forks_tasks_and_parses_has_imported_their_libraries(airflow):
+def test_what_forks_tasks_and_parses_has_imported_libraries(airflow):
     """Each task and each parse would import them anew. The API server, which forks neither, doesn't carry them."""
 
     def has(name: str, library: str) -> bool:
@@ -83,7 +84,7 @@ def test_what_forks_tasks_and_parses_has_imported_their_libraries(airflow):
         assert [name for name in stack.COMPONENTS if has(name, library)] == ["scheduler", "dag-processor", "triggerer"]
 
 
-def test_an_apply_through_the_scheduler_fills_the_gap_and_is_verified(airflow):
+def test_an_apply_by_the_scheduler_fills_the_gap_and_is_verified(airflow):
     run = airflow.api.trigger(BACKFILL, mode="apply", collections=["blocks"], grace_seconds=0.5)
     assert airflow.api.wait(BACKFILL, run, SLOW / 1000) == "success", airflow.api.states(BACKFILL, run)
     report = airflow.api.report(BACKFILL, run)
@@ -98,8 +99,8 @@ def test_an_apply_through_the_scheduler_fills_the_gap_and_is_verified(airflow):
 
 
 @needs_chromium
-def test_a_failed_scheduled_run_is_repaired_from_the_page_in_three_clicks_and_all_is_green(airflow, page, capsys):
-    """Runs after the backfill of blocks."""
+def test_a_failed_run_is_repaired_from_the_page_in_three_clicks(airflow, page, capsys):
+    """It is a scheduled one, and all is green afterwards. Runs after the backfill of blocks."""
     client = firestore.Client(project=stack.PROJECT)
     one_, other = [d.id for d in client.collection("users").limit(2).stream()]
     client.document(f"users/{other}/blockedUsers/{one_}").set({"blockedAt": datetime.now(UTC)})
@@ -154,7 +155,7 @@ def test_a_failed_scheduled_run_is_repaired_from_the_page_in_three_clicks_and_al
 
 
 @needs_chromium
-def test_a_hundred_rows_take_three_clicks_and_an_excuse_takes_seconds(airflow, page, capsys):
+def test_a_hundred_rows_take_three_clicks_and_an_excuse_seconds(airflow, page, capsys):
     """Old documents, as a loss that a sweep finds: a hundred and one new ones would say that dual-write is off."""
     client = firestore.Client(project=stack.PROJECT)
     old = datetime(2026, 2, 1, tzinfo=UTC)
@@ -322,7 +323,7 @@ def test_another_site_can_do_and_read_nothing_as_the_operator(airflow, page):
 
 
 @needs_chromium
-def test_each_run_of_the_three_dags_has_a_tab_with_its_own_report(airflow, page):
+def test_each_run_of_the_three_dags_has_a_tab_with_its_report(airflow, page):
     """Runs after the repair; so each DAG has a run that ended."""
     for dag, heading in ((RECONCILE, "Examined"), (BACKFILL, "Verified"), ("apply_migrations", "Migrations")):
         runs = airflow.api.call("GET", f"/api/v2/dags/{dag}/dagRuns?order_by=run_after&state=success&limit=1")[
@@ -369,7 +370,8 @@ def _answered(airflow: Operated, page: Page, collection: str, answer: str, reaso
 
 
 @needs_chromium
-def test_a_review_that_a_person_rejects_writes_nothing_and_is_told_as_a_rejection(airflow, page):
+def test_a_review_that_a_person_rejects_writes_nothing(airflow, page):
+    """It is told as a rejection."""
     before = one(airflow.stack.target, "SELECT count(*) FROM drafts")
     report = _answered(airflow, page, "drafts", "Reject", "not before Monday")
     assert report["verdict"] == "Rejected by admin: not before Monday. Nothing was written."
@@ -379,7 +381,8 @@ def test_a_review_that_a_person_rejects_writes_nothing_and_is_told_as_a_rejectio
 
 
 @needs_chromium
-def test_a_review_shows_what_it_would_write_and_what_it_costs_and_writes_once_approved(airflow, page):
+def test_a_review_shows_what_it_would_write_and_what_it_costs(airflow, page):
+    """It writes once approved."""
     before = one(airflow.stack.target, "SELECT count(*) FROM likes")
     report = _answered(airflow, page, "likes", "Approve", "")
     found = {c["collection"]: c for c in report["collections"] if c["phase"] == "gap"}

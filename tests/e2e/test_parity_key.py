@@ -66,7 +66,7 @@ def test_a_switch_that_is_not_there_yet_is_made(page: Page, stub: Stub):
     assert [path for path, _ in stub.posted] == [f"variables/{SWITCH}", "variables"]
 
 
-def test_who_may_not_edit_variables_sees_the_switch_without_a_button(page: Page, stub: Stub):
+def test_who_may_not_edit_variables_sees_a_switch_without_button(page: Page, stub: Stub):
     _open(page, stub, report_of(_collection("posts"), dual_write_enabled=False))
     card = page.locator("#switch")
     expect(card.get_by_role("heading")).to_have_text("Dual-write off")
@@ -75,7 +75,7 @@ def test_who_may_not_edit_variables_sees_the_switch_without_a_button(page: Page,
     expect(card.get_by_role("button")).to_have_count(0)
 
 
-def test_who_switched_is_among_the_interventions_and_in_the_sign_off(page: Page, stub: Stub):
+def test_who_switched_is_in_the_interventions_and_the_sign_off(page: Page, stub: Stub):
     _may_switch(stub, "true", _changed(1, "ada", "Switched on from the Parity page."), _changed(2, "eve", None))
     _open(page, stub, report_of(_collection("posts")))
     expect(page.locator("#switch")).to_contain_text("Changed 1 h ago by ada")
@@ -155,7 +155,7 @@ def test_every_placeholder_that_a_template_may_name_has_a_value(page: Page, stub
     assert "{" not in address
 
 
-def test_the_columns_that_differ_are_counted_beside_what_is_stale(page: Page, stub: Stub):
+def test_differing_columns_are_counted_beside_what_is_stale(page: Page, stub: Stub):
     _open(page, stub, report_of(_collection("posts", STALE), open_columns={"posts": {"title": 1200, "content": 3}}))
     expect(page.locator("#open")).to_contain_text("Differs in title 1,200, content 3.")
     expect(page.locator("#collections")).to_contain_text("title 1,200, content 3")
@@ -238,7 +238,7 @@ def _runs(stub: Stub) -> None:
     stub.answers[f"dags/{DAG}/dagRuns"] = (200, {"dag_runs": runs})
 
 
-def test_the_history_of_one_key_is_told_from_lists_people_and_the_journal(page: Page, stub: Stub):
+def test_a_keys_history_is_told_from_lists_people_and_journal(page: Page, stub: Stub):
     _runs(stub)
     page.goto(stub.url)
     page.locator("main[aria-busy=false]").wait_for()

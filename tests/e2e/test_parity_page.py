@@ -45,7 +45,8 @@ def _open(page: Page, stub: Stub, report: dict[str, Any] | None = None, query: s
     page.locator("main[aria-busy=false]").wait_for()
 
 
-def test_what_differs_is_said_first_with_a_button_that_repairs_just_that(page, stub):
+def test_what_differs_is_said_first_with_the_button_to_repair_it(page, stub):
+    """The button repairs just that."""
     _open(page, stub, report_of(_collection("posts", MISSING), _collection("comments")))
     expect(page.locator(".hero h2")).to_contain_text("1 difference is open")
     page.get_by_role("button", name="Repair… missing posts").click()
@@ -234,7 +235,7 @@ def test_times_follow_the_zone_chosen_in_airflow(page, stub):
     expect(page.locator(".hero")).to_contain_text("compared up to 2026-11-29 23:30 UTC")
 
 
-def test_reasons_are_counted_for_what_is_open_and_each_collection(page, stub):
+def test_reasons_are_counted_of_what_is_open_and_by_collection(page, stub):
     """Seventy documents with one reason are a number, not twenty equal lines."""
     refusal = "DataException 22001 (column view_count)"
     refused = [Finding(Verdict.REJECTED, f"k{i}", f"posts/k{i}", reason=Refusal(refusal)) for i in range(70)]
@@ -252,7 +253,8 @@ def test_reasons_are_counted_for_what_is_open_and_each_collection(page, stub):
         expect(page.locator("#collections")).to_contain_text(told)
 
 
-def test_a_missing_row_whose_key_an_extra_row_holds_gets_the_repair_that_can_help(page, stub):
+def test_a_missing_row_whose_key_is_held_gets_the_right_repair(page, stub):
+    """An extra row holds the key, so only repair = all can help."""
     report = report_of(_collection("posts", MISSING))
     held = [{**line, "reason": "unique_key_held_by_extra_row"} for line in report["open"]]
     _open(page, stub, report_of(_collection("posts", MISSING), open=held))
@@ -261,7 +263,8 @@ def test_a_missing_row_whose_key_an_extra_row_holds_gets_the_repair_that_can_hel
     expect(page.get_by_role("dialog").get_by_label("Repair")).to_have_value("all")
 
 
-def test_nothing_that_differs_is_green_and_the_checklist_says_what_is_lacking(page, stub):
+def test_nothing_that_differs_is_green(page, stub):
+    """The checklist says what is lacking."""
     _open(page, stub, report_of(_collection("posts")))
     expect(page.locator(".hero.good h2")).to_contain_text("The two databases agree")
     expect(page.locator(".answer")).to_have_text("No: 1 condition is not met.")
@@ -275,7 +278,8 @@ def test_an_old_report_is_not_sold_as_the_present(page, stub):
     expect(page.locator(".answer")).to_contain_text("older than a day")
 
 
-def test_a_collection_that_was_never_compared_is_named_and_nothing_is_claimed_of_it(page, stub):
+def test_a_collection_that_was_never_compared_is_named(page, stub):
+    """Nothing is claimed of it."""
     _open(page, stub, report_of(_collection("posts"), declared=["posts", "permissions"]))
     expect(page.locator(".hero.unknown h2")).to_contain_text("Nothing differs in what was compared so far")
     expect(page.locator(".hero")).to_contain_text("never compared completely: permissions")
@@ -334,7 +338,7 @@ def test_an_excuse_of_many_is_of_their_verdict_alone(page, stub):
     expect(dialog.locator("button[type=submit]")).to_have_text("Excuse all that is missing in posts")
 
 
-def test_a_link_opens_the_form_with_its_values_and_sends_nothing_by_itself(page, stub):
+def test_a_link_opens_the_form_with_its_values_and_sends_nothing(page, stub):
     _open(page, stub, report_of(_collection("posts")), query='?conf={"repair":"all","grace_seconds":7}')
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Repair")).to_have_value("all")
@@ -388,7 +392,7 @@ def test_no_link_sets_any_limit_that_the_form_declares(page, stub):
     assert sorted(found["preset"]) == others
 
 
-def test_a_bad_value_that_is_folded_away_is_unfolded_and_not_sent(page, stub):
+def test_a_bad_value_that_is_folded_away_is_shown_and_not_sent(page, stub):
     _open(page, stub, report_of(_collection("posts", MISSING)), query='?conf={"repair":"missing"}')
     form = page.get_by_role("dialog")
     form.get_by_text("More (").click()
@@ -521,7 +525,7 @@ def test_nothing_runs_or_leaves_but_the_pages_own_files(browser, stub):
     } <= set(refused)
 
 
-def test_two_hundred_runs_and_a_hundred_collections_are_shown_at_once(page, stub):
+def test_two_hundred_runs_and_a_hundred_collections_show_at_once(page, stub):
     many = [_collection(f"collection_{i}", *([MISSING] if i % 5 == 0 else [])) for i in range(100)]
     stub.answers |= about(DAG, report_of(*many, runs=200), runs=200)
     began = time.monotonic()
@@ -630,7 +634,8 @@ def test_it_is_usable_by_keyboard_alone(page, stub):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
-def test_axe_finds_nothing_serious_in_either_theme_on_a_desk_or_a_phone(browser, stub, theme, width):
+def test_axe_finds_nothing_serious_in_either_theme(browser, stub, theme, width):
+    """Neither on a desk nor on a phone."""
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)
     excuse = {
         "collection": "posts",
@@ -736,7 +741,8 @@ INTERVENTION = {
 }  # fmt: skip
 
 
-def test_interventions_tell_who_did_what_and_one_is_undone_with_a_preview(page, stub):
+def test_interventions_tell_who_did_what(page, stub):
+    """One can be undone, with a preview."""
     excuse = {
         **INTERVENTION,
         "run_id": "r2",
@@ -808,7 +814,7 @@ def _listed(stub: Stub, number: int = 450, **listed: int) -> dict[str, Any]:
     return report_of(_collection("posts", *many), _collection("comments", STALE), listed=told)
 
 
-def test_all_that_is_open_can_be_searched_filtered_chosen_and_downloaded(page, stub):
+def test_all_open_can_be_searched_filtered_chosen_and_downloaded(page, stub):
     """The page showed twenty of a verdict."""
     _open(page, stub, _listed(stub))
     card = page.locator("#list")

@@ -74,7 +74,7 @@ def test_several_workers_sweep_one_collection(airflow):
     assert comments["scope"] == "sweep"
 
 
-def test_a_run_without_large_collections_starts_no_more_processes_than_before(airflow):
+def test_a_run_of_small_collections_starts_no_more_processes(airflow):
     """Mapped over nothing, a task is skipped by the scheduler."""
     _, instances = _run(airflow, "reconcile_dual_writes", collections=["users"], grace_seconds=0)
     assert Counter(i["task_id"] for i in instances if i["hostname"]).keys() <= {

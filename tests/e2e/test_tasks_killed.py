@@ -109,7 +109,7 @@ def _nothing_is_left(scene: Scene, dsn: str, right: State) -> None:
 
 
 @dags
-def test_each_task_that_writes_is_killed_once_and_airflow_ends_its_run(airflow, scenes, right, dag):
+def test_each_writing_task_is_killed_once_and_the_run_ends(airflow, scenes, right, dag):
     """Airflow tries each again; nobody has to do anything, and the report is that of a run that nobody killed. Each dies with its
     last write done and not yet told: the next try finds everything as one that had succeeded left it."""
     chosen = {task: Moment(AFTER, steps) if steps else Moment(ANYWHERE) for task, steps in TASKS[dag].items()}

@@ -58,7 +58,8 @@ def _log(airflow: Airflow, dag_id: str, run: str) -> str:
 
 
 @pytest.mark.timeout(2400)
-def test_a_run_that_waits_for_a_person_ends_in_the_version_it_began_with(airflow, remote):
+def test_a_run_that_waits_for_a_person_keeps_its_version(airflow, remote):
+    """It ends in the one that it began with."""
     api = airflow.api
     first = remote.head
     _version(api, "apply_migrations", first)

@@ -154,7 +154,8 @@ def explored(*, delete: bool, operations: int, source: type = ModelSource) -> Ex
 
 
 @pytest.mark.parametrize("delete", [True, False], ids=["with_deletes", "without_deletes"])
-def test_the_code_ends_with_the_row_as_its_document_and_overwrites_nothing_newer(modelled, delete):
+def test_the_code_ends_with_the_row_as_its_document(modelled, delete):
+    """It overwrites nothing newer."""
     found = explored(delete=delete, operations=2)
     assert found.bad == []
     assert found.states > 10_000, "the model shrank: does it still explore what its docstring says?"

@@ -78,13 +78,15 @@ def explored(*, delete: bool, operations: int = 3, break_: str = "", kills: int 
     )
 
 
-def test_the_row_always_ends_as_its_document_and_no_newer_row_is_overwritten():
+def test_the_row_always_ends_as_its_document():
+    """No newer row is overwritten."""
     found = explored(delete=True)
     assert found.bad == []
     assert found.states > 300_000, "the model shrank: does it still explore what its docstring says?"
 
 
-def test_without_deletes_it_does_too_but_for_rows_that_only_a_delete_could_mend():
+def test_without_deletes_only_rows_to_delete_end_otherwise():
+    """The row always ends as its document, unless only a delete could mend it."""
     found = explored(delete=False, operations=2)
     assert found.bad == []
     assert found.states > 10_000, "the model shrank: does it still explore what its docstring says?"
