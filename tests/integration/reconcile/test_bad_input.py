@@ -41,7 +41,8 @@ def test_an_excuse_of_a_collection_that_nobody_knows_is_refused(run):
         run(excuse=["post:x"], excuse_reason="a slip")
 
 
-def test_a_document_that_the_window_and_an_operation_show_is_examined_once(world, target_dsn, run):
+def test_a_document_that_is_shown_twice_is_examined_once(world, target_dsn, run):
+    """The window and an operation show it."""
     world.document("users/u1").update({"boardPermissions": {"b1": "write"}, "updatedAt": now()})
     attempted(target_dsn, "user:update:u1")
     found = run()
@@ -70,7 +71,7 @@ def test_clocks_apart_by_minutes_lose_nothing(world, target_dsn, run):
     assert run().counts("posts") == {"missing": 1}
 
 
-def test_a_row_edited_by_hand_is_found_by_its_own_time_or_by_the_sweep(world, target_dsn, run):
+def test_a_row_edited_by_hand_is_found_by_its_time_or_the_sweep(world, target_dsn, run):
     execute(target_dsn, "UPDATE posts SET title = 'by hand', updated_at = now() WHERE id = 'p1'")
     assert run(repair="missing_and_stale").alerts == []
     assert one(target_dsn, "SELECT title FROM posts WHERE id = 'p1'") == "t"
@@ -79,7 +80,7 @@ def test_a_row_edited_by_hand_is_found_by_its_own_time_or_by_the_sweep(world, ta
     assert run(scope="sweep").counts("comments") == {"stale": 1}
 
 
-def test_an_id_with_control_characters_is_kept_open_and_can_be_excused(world, target_dsn, run):
+def test_an_id_with_control_characters_can_be_open_and_excused(world, target_dsn, run):
     world.document("boards/b1/posts/a\x00b").set(post(createdAt=now(), updatedAt=now()))
     found = run()
     assert found.counts("posts") == {"rejected": 1}
@@ -89,7 +90,7 @@ def test_an_id_with_control_characters_is_kept_open_and_can_be_excused(world, ta
     assert run(unexcuse=["posts:*"]).counts("posts") == {"absent": 1}
 
 
-def test_an_id_that_spells_the_escape_is_not_taken_for_another_document(world, target_dsn, run):
+def test_an_id_that_spells_the_escape_is_no_other_document(world, target_dsn, run):
     """Six characters, no U+0000: read as that, the path would name no document, and the row would go as extra."""
     document = world.document("boards/b1/posts/a\\u0000b")
     document.set(post(createdAt=now(), updatedAt=now()))

@@ -23,7 +23,8 @@ def _with(run: Run, **params: object) -> Run:
     return dataclasses.replace(run, plan=plan)
 
 
-def test_a_repair_of_as_many_rows_as_it_may_write_is_let_through_and_one_more_is_not(world, emulator, target_dsn):
+def test_a_repair_of_one_row_more_than_it_may_write_is_refused(world, emulator, target_dsn):
+    """As many as it may are let through."""
     with reconcile_run(world.project, emulator, target_dsn, repair="all") as run:
         planned = {"posts": Planned(insert=3, inserted=4), "comments": Planned(update=1, delete=1, updated=1)}
         repair.brake(_with(run, max_repairs=10), planned)
@@ -56,7 +57,8 @@ def test_a_repair_may_change_a_share_of_what_was_there_before_it(world, emulator
                 assert refused in str(told.value)
 
 
-def test_the_gate_plans_what_is_open_by_collection_and_tells_what_asking_cost(world, emulator, target_dsn, run):
+def test_the_gate_plans_what_is_open_by_collection(world, emulator, target_dsn, run):
+    """It tells what asking cost."""
     create(world, target_dsn)
     attempted(target_dsn, "post:create:new")
     delete_of_a_recent_document(world, target_dsn)
@@ -76,9 +78,8 @@ def test_the_gate_plans_what_is_open_by_collection_and_tells_what_asking_cost(wo
                 task(asked, "posts")
 
 
-def test_the_gate_counts_what_this_run_has_written_and_what_a_killed_one_left_to_be_confirmed(
-    world, emulator, target_dsn, run
-):
+def test_the_gate_counts_what_this_run_has_written(world, emulator, target_dsn, run):
+    """It also counts what a killed one left to be confirmed."""
     create(world, target_dsn)
     attempted(target_dsn, "post:create:new")
     delete_of_a_recent_document(world, target_dsn)
@@ -100,9 +101,7 @@ def test_the_gate_counts_what_this_run_has_written_and_what_a_killed_one_left_to
         assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
 
 
-def test_what_a_killed_run_left_is_confirmed_before_anything_else_is_written(
-    world, emulator, target_dsn, run, monkeypatch
-):
+def test_what_a_killed_run_left_is_confirmed_before_any_write(world, emulator, target_dsn, run, monkeypatch):
     create(world, target_dsn)
     attempted(target_dsn, "post:create:new")
     run()
@@ -122,7 +121,7 @@ def test_what_a_killed_run_left_is_confirmed_before_anything_else_is_written(
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE confirmed_at IS NULL") == 0
 
 
-def test_what_a_repair_has_written_is_not_counted_again_before_its_next_collection(world, emulator, target_dsn, run):
+def test_what_a_repair_has_written_is_not_counted_again(world, emulator, target_dsn, run):
     """Each step asks the brakes again, and what is written stays open until the look after the last write."""
     ids = [f"both{i}" for i in range(25)]
     for i in ids:
@@ -143,7 +142,7 @@ def test_what_a_repair_has_written_is_not_counted_again_before_its_next_collecti
     assert one(target_dsn, "SELECT count(*) FROM comments WHERE starts_with(id, 'cboth')") == 25
 
 
-def test_a_gate_with_a_problem_still_tells_what_it_would_have_planned(world, emulator, target_dsn, run):
+def test_a_gate_with_a_problem_still_tells_what_it_would_plan(world, emulator, target_dsn, run):
     busy(world, 6)
     run()
     with reconcile_run(world.project, emulator, target_dsn, repair="missing", max_repairs=1) as asked:

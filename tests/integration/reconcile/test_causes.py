@@ -55,7 +55,7 @@ def test_an_operation_long_before_an_edit_says_nothing_of_it(world, target_dsn, 
     assert "(1 unknown)" in run().alerts[0]
 
 
-def test_without_write_ops_causes_are_unknown_and_the_run_goes_on(world, target_dsn, run):
+def test_without_write_ops_causes_are_unknown_the_run_goes_on(world, target_dsn, run):
     create(world, target_dsn)
     execute(target_dsn, "DROP TABLE write_ops")
     found = run()
@@ -65,8 +65,9 @@ def test_without_write_ops_causes_are_unknown_and_the_run_goes_on(world, target_
     assert len(run(write_ops_required=False).alerts) == 1
 
 
-def test_write_ops_behind_row_level_security_is_no_sign_that_dual_write_is_off(world, target_dsn):
-    """A role that sees half of the operations must not conclude from the other half."""
+def test_half_of_write_ops_is_no_sign_that_dual_write_is_off(world, target_dsn):
+    """Row-level security hides the rest. A role that sees half of the operations must not conclude from the other
+    half."""
     with psycopg.connect(target_dsn) as connection:
         connection.execute("GRANT SELECT ON write_ops TO authenticated")
         connection.execute("ALTER TABLE write_ops DISABLE ROW LEVEL SECURITY; SET LOCAL ROLE authenticated")

@@ -26,7 +26,7 @@ from tests.support import apply, examine_all, gap_run, one, reconciled, table_by
 from tests.worlds import comment, post
 
 
-def test_an_excused_difference_fails_nothing_until_the_excuse_is_taken_back(world, target_dsn, run):
+def test_an_excused_difference_fails_nothing_until_unexcused(world, target_dsn, run):
     create(world, target_dsn)
     run()
     accepted = run(excuse=["posts:new"], excuse_reason="a test account")
@@ -36,7 +36,7 @@ def test_an_excused_difference_fails_nothing_until_the_excuse_is_taken_back(worl
     assert len(run(unexcuse=["posts:new"]).alerts) == 1
 
 
-def test_a_report_tells_what_is_excused_by_whom_why_and_since_when(world, target_dsn, run):
+def test_a_report_tells_what_is_excused_by_whom_why_since_when(world, target_dsn, run):
     create(world, target_dsn)
     run()
     run(excuse=["posts:new"], excuse_reason="a test account")
@@ -54,7 +54,7 @@ def test_a_report_tells_what_is_excused_by_whom_why_and_since_when(world, target
     assert (posts["counts"]["missing"], posts["excused"]) == (1, 1)
 
 
-def test_an_excuse_of_all_that_is_open_covers_nothing_that_comes_later(world, target_dsn, run):
+def test_an_excuse_of_all_that_is_open_covers_nothing_later(world, target_dsn, run):
     create(world, target_dsn)
     run()
     assert run(excuse=["posts:*"], excuse_reason="before the move").alerts == []
@@ -62,7 +62,8 @@ def test_an_excuse_of_all_that_is_open_covers_nothing_that_comes_later(world, ta
     assert "posts: 1 missing" in run().alerts[0]
 
 
-def test_differences_of_a_collection_gone_from_the_catalog_are_told_and_can_be_excused(world, target_dsn, run):
+def test_differences_of_a_collection_no_longer_declared_are_told(world, target_dsn, run):
+    """They can be excused."""
     execute(
         target_dsn,
         "INSERT INTO dualwrite.open_differences (collection, key, verdict, first_seen, last_seen, run_id) "
@@ -91,7 +92,8 @@ def test_an_excuse_ends_with_the_difference_that_it_was_for(world, target_dsn, r
     )
 
 
-def test_a_corrected_document_whose_row_is_missing_is_not_verified_by_its_old_excuse(world, emulator, target_dsn, run):
+def test_a_corrected_document_is_not_verified_by_its_old_excuse(world, emulator, target_dsn, run):
+    """Its row is missing."""
     document = world.document("boards/b1/posts/new")
     document.set(post(title=7))
     run(scope="sweep")
@@ -112,7 +114,8 @@ def test_a_comment_excused_as_stale_and_then_lost_is_drift(world, target_dsn, ru
     assert alert.startswith("comments: 1 missing")
 
 
-def test_a_block_excused_as_extra_deleted_made_again_and_never_written_is_drift(world, target_dsn, run_all):
+def test_an_excuse_of_an_extra_block_covers_no_missing_one(world, target_dsn, run_all):
+    """It was deleted, made again and never written."""
     execute(target_dsn, "INSERT INTO blocks (blocker_id, blocked_id) VALUES ('u1', 'u2')")
     run_all()
     assert run_all(excuse=["blocks:u1/u2"], excuse_reason="made by hand").alerts == []
@@ -122,7 +125,8 @@ def test_a_block_excused_as_extra_deleted_made_again_and_never_written_is_drift(
     assert alert.startswith("blocks: 1 missing")
 
 
-def test_an_excuse_ends_when_its_difference_is_gone_from_both_sides(world, target_dsn, run):
+def test_an_excuse_ends_when_its_difference_is_gone(world, target_dsn, run):
+    """It is gone from both sides."""
     delete_of_a_recent_document(world, target_dsn)
     run()
     run(excuse=["comments:gone"], excuse_reason="made by hand")
@@ -133,7 +137,8 @@ def test_an_excuse_ends_when_its_difference_is_gone_from_both_sides(world, targe
     assert len(run().alerts) == 1
 
 
-def test_a_dependents_excuse_holds_through_sweeps_and_ends_when_what_it_requires_is_back(world, target_dsn, run):
+def test_a_dependents_excuse_ends_when_what_it_requires_is_back(world, target_dsn, run):
+    """Until then it holds through sweeps."""
     world.document("boards/b1/posts/p1").delete()
     run(scope="sweep")
     accepted = {"excuse": ["posts:p1", "comments:cp1"], "excuse_reason": "the post comes back"}
@@ -144,7 +149,7 @@ def test_a_dependents_excuse_holds_through_sweeps_and_ends_when_what_it_requires
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0
 
 
-def test_a_run_that_is_cleared_excuses_nothing_that_was_found_since(world, target_dsn, run):
+def test_a_cleared_run_excuses_nothing_that_was_found_since(world, target_dsn, run):
     delete_of_a_recent_document(world, target_dsn)
     run()
     asked = {"excuse": ["comments:*"], "excuse_reason": "made by hand", "asked_at": now()}
@@ -158,7 +163,7 @@ def test_a_run_that_is_cleared_excuses_nothing_that_was_found_since(world, targe
         run(**{**asked, "asked_at": now() - timedelta(days=2)})
 
 
-def test_an_excuse_in_advance_is_for_the_first_drift_that_is_found(world, target_dsn, run):
+def test_an_excuse_in_advance_is_for_the_first_drift_found(world, target_dsn, run):
     assert run(excuse=["posts:new"], excuse_reason="a test account").alerts == []
     create(world, target_dsn)
     assert run().alerts == []
@@ -266,7 +271,7 @@ def test_what_needs_an_excused_row_is_told_with_what_helps(world, target_dsn, ru
     assert run(unexcuse=["posts:new"], repair="missing").alerts == []
 
 
-def test_a_dry_run_leaves_what_is_accepted_out_of_what_it_would_write(world, emulator, target_dsn, run):
+def test_a_dry_run_would_not_write_what_is_accepted(world, emulator, target_dsn, run):
     create(world, target_dsn)
     busy(world, 2)
     edit_that_moves_none(world, target_dsn)

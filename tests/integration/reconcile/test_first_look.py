@@ -36,7 +36,8 @@ def overdue(dsn: str, name: str) -> None:
     execute(dsn, "UPDATE dualwrite.watermarks SET swept_at = now() - interval '25 hours' WHERE collection = %s", name)
 
 
-def test_a_look_at_a_window_keeps_what_differs_and_moves_the_watermark(world, target_dsn, opened):
+def test_a_look_at_a_window_keeps_what_differs(world, target_dsn, opened):
+    """It moves the watermark."""
     create(world, target_dsn)
     execute(target_dsn, "UPDATE posts SET title = 'by hand', updated_at = now() WHERE id = 'p1'")
     before = one(target_dsn, MARKS, "posts")
@@ -85,7 +86,7 @@ def test_what_matches_again_is_closed(world, target_dsn, opened):
 # --- a sweep by slices, and one that fails --------------------------------------------------------------------------------
 
 
-def test_the_last_step_of_a_sweep_by_slices_takes_the_place_of_one_here(world, target_dsn, opened):
+def test_the_end_of_a_sliced_sweep_takes_the_place_of_one_here(world, target_dsn, opened):
     """Only where the collection is swept: a window is looked at here."""
     with opened("posts") as run:
         looked = first_look.compare(run, "posts", lambda: pytest.fail("it has a window"))
@@ -135,7 +136,7 @@ def test_each_key_is_looked_at_once_from_whatever_sides_it_shows(world, target_d
 
 
 @pytest.mark.parametrize(("most", "left"), [(0, 4), (1, 3), (3, 1), (4, 0), (9, 0)])
-def test_of_the_keys_that_only_operations_name_so_many_are_looked_at(world, target_dsn, opened, most, left):
+def test_of_keys_that_only_operations_name_so_many_are_looked_at(world, target_dsn, opened, most, left):
     """Any client may write an operation; what the window shows by itself isn't bounded."""
     create(world, target_dsn)
     execute(target_dsn, "INSERT INTO posts (id, board_id, author_id, author_name, title, content, updated_at) "
@@ -149,7 +150,7 @@ def test_of_the_keys_that_only_operations_name_so_many_are_looked_at(world, targ
     assert found["pending"] == 1 + 4 - left
 
 
-def test_of_the_documents_that_only_operations_name_so_many_are_looked_at(world, target_dsn, opened):
+def test_of_documents_only_operations_name_so_many_are_looked_at(world, target_dsn, opened):
     """Of a document's entries, each: the operation names the document."""
     for n in (1, 2, 3):
         world.document(f"users/u{n}").update({"boardPermissions": {"b1": "write"}})
@@ -166,10 +167,9 @@ def test_of_the_documents_that_only_operations_name_so_many_are_looked_at(world,
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 5000])
-def test_what_no_run_has_settled_is_looked_at_too_and_those_longest_ago_first(
-    world, target_dsn, opened, monkeypatch, at_once
-):
-    """Its window has passed: without a look in this run there would be no two looks of it to decide by."""
+def test_what_no_run_has_settled_is_looked_at_too(world, target_dsn, opened, monkeypatch, at_once):
+    """Its window has passed: without a look in this run there would be no two looks of it to decide by. What was seen
+    longest ago comes first."""
     at = now() - timedelta(hours=5)
     old = {f"old{n}": post(createdAt=at, updatedAt=at) for n in range(4)}
     old["old2"]["authorId"] = 7  # it can't become a row, and so it has no key

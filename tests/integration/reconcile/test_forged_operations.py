@@ -149,7 +149,7 @@ def test_bogus_rows_cost_no_more_than_a_days_proofs(world, target_dsn, run):
 # --- documents that don't hold still ----------------------------------------------------------------------------------------
 
 
-def test_a_document_that_moves_between_its_looks_is_drift_in_time(world, target_dsn, run):
+def test_a_document_that_moves_between_looks_is_drift_in_time(world, target_dsn, run):
     """It was never where it had been seen: absent at each second look, and closed."""
     world.document("boards/b2").set({"title": "b"})
     document = post(createdAt=now(), updatedAt=now())
@@ -169,7 +169,7 @@ def test_a_document_that_moves_between_its_looks_is_drift_in_time(world, target_
     assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'moved'") == 1
 
 
-def test_a_document_that_is_gone_at_its_second_look_ends_as_absent(world, target_dsn, run):
+def test_a_document_gone_at_its_second_look_ends_as_absent(world, target_dsn, run):
     create(world, target_dsn)
     gone = world.document("boards/b1/posts/new").delete
     assert run(between=gone).counts("posts") == {"in_flight": 1}

@@ -25,7 +25,7 @@ def _histories(dsn, *keys):
         return history.histories(connection, by_collection(pairs(keys)))
 
 
-def test_the_history_of_a_key_has_what_is_open_and_what_was_written(world, target_dsn, run):
+def test_a_keys_history_has_what_is_open_and_what_was_written(world, target_dsn, run):
     create(world, target_dsn)
     execute(target_dsn, "UPDATE posts SET title = 'secret title' WHERE id = 'p1'")
     run(scope="sweep")

@@ -38,7 +38,8 @@ def test_a_report_tells_who_repaired_excused_and_undid(world, target_dsn, run):
     assert _told(run(scope="none", unexcuse=["posts:*"]).report)[0] == ("unexcuse", "a test", None, {"posts": 1})
 
 
-def test_numbers_outlive_the_journal_and_a_quiet_schedule_is_left_out(world, target_dsn, run):
+def test_numbers_outlive_the_journal(world, target_dsn, run):
+    """A quiet schedule is left out."""
     create(world, target_dsn)
     run()
     run(repair="missing", run_id="r1", unattended=True)

@@ -28,7 +28,7 @@ from tests.support import one, reconcile_run, reconciled
 from tests.worlds import LONG_AGO, comment, post
 
 
-def test_documents_without_one_operation_mean_that_dual_write_is_off(world, run):
+def test_documents_but_no_operations_mean_that_dual_write_is_off(world, run):
     busy(world, 5)
     found = run(repair="missing")
     assert found.alerts[0].startswith("dual-write seems off: 5 documents were written since")
@@ -36,10 +36,8 @@ def test_documents_without_one_operation_mean_that_dual_write_is_off(world, run)
     assert found.counts("posts") == {"missing": 5}, "nothing was repaired"
 
 
-def test_a_document_counts_once_by_whichever_field_it_lies_in_the_window_and_its_entries_do_not(
-    world, emulator, target_dsn
-):
-    """Users are also read as permissions, and posts by two fields."""
+def test_a_document_counts_once_and_its_entries_do_not(world, emulator, target_dsn):
+    """Once, by whichever field it lies in the window. Users are also read as permissions, and posts by two fields."""
     for user in ("u1", "u2", "u3"):
         world.document(f"users/{user}").update({"updatedAt": now()})
     busy(world, 2)
@@ -59,7 +57,8 @@ def test_a_document_counts_once_by_whichever_field_it_lies_in_the_window_and_its
         assert problem.text.startswith("dual-write seems off: 5 documents")
 
 
-def test_a_part_of_the_app_is_silent_from_as_many_creations_on_as_are_evidence(world, emulator, target_dsn):
+def test_a_part_of_the_app_is_silent_from_so_many_creations_on(world, emulator, target_dsn):
+    """From as many as are evidence."""
     attempted(target_dsn, "comment:create:c")
     arrives(world, target_dsn, 2)
     busy(world, 5)
@@ -70,9 +69,8 @@ def test_a_part_of_the_app_is_silent_from_as_many_creations_on_as_are_evidence(w
         assert "none of their rows arrived by itself: 5 posts" in str(liveness(run).problem)
 
 
-def test_an_operation_counts_up_to_five_minutes_after_the_window_because_its_clock_is_another(
-    world, emulator, target_dsn
-):
+def test_an_operation_counts_up_to_five_minutes_after_the_window(world, emulator, target_dsn):
+    """Its clock is another."""
     attempted(target_dsn, "post:create:busy0")
     with reconcile_run(world.project, emulator, target_dsn) as run:
         for after, total in ((timedelta(minutes=4.5), 1), (timedelta(minutes=5.5), 0)):
@@ -107,7 +105,7 @@ def test_operations_that_nobody_carried_out_are_no_life(operations, world, targe
     assert one(target_dsn, "SELECT count(*) FROM posts") == 2, "nothing is repaired meanwhile"
 
 
-def test_a_job_that_writes_both_sides_without_operations_is_alive(world, target_dsn, run):
+def test_a_job_that_writes_both_sides_and_no_operations_is_alive(world, target_dsn, run):
     """A healthy night job: its rows arrive, and repairs of other things go on."""
     execute(target_dsn, "DELETE FROM dualwrite.repair_journal")  # it holds that the world was backfilled a moment ago
     arrives(world, target_dsn, 6)
@@ -134,7 +132,8 @@ def test_rows_that_a_repair_wrote_did_not_arrive_by_themselves(world, target_dsn
     assert alert.startswith("dual-write seems off: 9 documents were written since")
 
 
-def test_a_catalog_without_operations_needs_no_op_log_and_says_what_that_hides(world, emulator, target_dsn):
+def test_a_catalog_without_operations_needs_no_op_log(world, emulator, target_dsn):
+    """The report says what that hides."""
     execute(target_dsn, "DROP TABLE write_ops CASCADE")
     catalog = Catalog(tuple(dataclasses.replace(c, operations=()) for c in CATALOG))
     busy(world, 9)
@@ -157,7 +156,7 @@ def test_what_is_told_by_the_minute_is_of_a_minute_at_least():
     assert (told["minutes"], told["per_minute"], told["documents_per_minute"]) == (7.3, 0.41, 0.28)
 
 
-def test_only_a_field_that_says_when_a_document_was_created_is_evidence_of_a_creation():
+def test_only_a_time_of_creation_is_evidence_of_a_creation():
     assert _creation_fields(CATALOG["posts"]) == ["createdAt"]
     assert _creation_fields(CATALOG["users"]) == ["createdAt"], "updatedAt falls back on createdAt, and is not one"
     assert _creation_fields(CATALOG["boards"]) == []
@@ -169,7 +168,7 @@ def test_a_gate_that_never_ran_fails_the_report(world, run, monkeypatch):
     assert run().alerts == [build.NO_GATE]
 
 
-def test_a_repair_that_failed_half_way_is_told_though_nothing_is_open_any_more(world, run, monkeypatch):
+def test_a_repair_that_failed_half_way_is_told(world, run, monkeypatch):
     """Its task wrote the row and died before it could say so; the look afterwards finds nothing wrong."""
     world.document("boards/b1/posts/lost").set(post(createdAt=now(), updatedAt=now()))
     write = repair.write
@@ -199,10 +198,9 @@ def test_fewer_documents_or_one_row_prove_nothing(world, target_dsn, run):
     assert not any("seems off" in a for a in run().alerts)
 
 
-def test_documents_that_add_up_since_the_last_run_are_evidence_though_few_are_of_the_last_minutes(
-    world, target_dsn, run
-):
-    """A quiet night, and an outage of the scheduler: three documents an hour, and the last run was six hours ago."""
+def test_documents_that_add_up_since_the_last_run_are_evidence(world, target_dsn, run):
+    """Few are of the last minutes. A quiet night, and an outage of the scheduler: three documents an hour, and the last
+    run was six hours ago."""
     execute(target_dsn, "UPDATE dualwrite.watermarks SET examined_until = now() - interval '6 hours'")
     for i, hours in enumerate((0, 1, 2, 3, 4, 5)):
         at = now() - timedelta(hours=hours)
@@ -226,7 +224,7 @@ def test_a_busy_server_function_does_not_hide_a_dead_web_client(world, target_ds
     assert one(target_dsn, "SELECT count(*) FROM posts") == 2, "nothing is repaired meanwhile"
 
 
-def test_server_functions_that_touch_documents_are_no_sign_of_a_dead_client(world, target_dsn, run):
+def test_server_functions_are_no_sign_of_a_dead_client(world, target_dsn, run):
     """Counters move updatedAt without any operation; only creations are evidence against one client."""
     for user in ("u1", "u2", "u3", "u4", "u5", "u6"):
         fields = {"nickname": user, "createdAt": LONG_AGO, "updatedAt": now(), "boardPermissions": {}}
@@ -235,8 +233,9 @@ def test_server_functions_that_touch_documents_are_no_sign_of_a_dead_client(worl
     assert not any("seems off" in a for a in run().alerts)
 
 
-def test_scheduled_repairs_of_what_nobody_attempted_fail_beyond_a_few_a_day(world, target_dsn, run):
-    """A few at a time, below what liveness notices, the repair would hide a dead client for ever."""
+def test_scheduled_repairs_of_what_nobody_attempted_have_a_limit(world, target_dsn, run):
+    """They fail beyond a few a day. A few at a time, below what liveness notices, the repair would hide a dead client
+    for ever."""
 
     def repaired(number: int, **changes):
         for _ in range(number):
@@ -285,7 +284,7 @@ def test_scheduled_repairs_have_a_limit_a_day_whatever_the_cause(cause, world, t
     assert run(**changes, max_repairs_a_day=5).alerts == []
 
 
-def test_parents_that_a_scheduled_repair_inserts_count_towards_its_limits(world, target_dsn, run):
+def test_parents_a_scheduled_repair_inserts_count_to_its_limits(world, target_dsn, run):
     """They were open nowhere: the windows had passed them by."""
     for i in range(4):
         world.document(f"boards/b1/posts/old{i}").set(post())
@@ -308,7 +307,7 @@ def test_parents_that_a_scheduled_repair_inserts_count_towards_its_limits(world,
     )
 
 
-def test_repaired_rows_are_told_by_cause_though_the_run_died_before_it_could(world, emulator, target_dsn, run):
+def test_rows_repaired_by_a_run_that_died_are_told_by_cause(world, emulator, target_dsn, run):
     create(world, target_dsn)
     attempted(target_dsn, "post:create:new")
     run()
@@ -338,7 +337,8 @@ def test_what_is_told_while_the_switch_is_off_names_the_switch(world, run):
     assert alert.endswith("Variable dual_write_enabled is false, so nothing is repaired until it is true again")
 
 
-def test_with_the_switch_off_what_is_missing_is_expected_and_drift_when_it_is_on_again(world, target_dsn, run):
+def test_with_the_switch_off_what_is_missing_is_expected(world, target_dsn, run):
+    """It is drift when the switch is on again."""
     busy(world, 6)
     off = run(enabled=False, repair="all")
     assert off.alerts == []

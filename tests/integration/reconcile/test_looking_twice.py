@@ -30,7 +30,7 @@ def test_what_arrives_between_the_two_looks_was_in_flight(world, target_dsn, run
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0
 
 
-def test_what_changes_between_the_two_looks_is_in_flight_and_stays_open(world, target_dsn, run):
+def test_what_changes_between_two_looks_is_in_flight_and_open(world, target_dsn, run):
     create(world, target_dsn)
     found = run(between=lambda: world.document("boards/b1/posts/new").update({"title": "again"}))
     assert found.counts("posts") == {"in_flight": 1}
@@ -69,7 +69,7 @@ def test_what_was_in_flight_is_looked_at_twice_by_the_next_run(world, target_dsn
     assert run(**later).counts("posts") == {"missing": 1}
 
 
-def test_a_row_that_a_trigger_changes_again_is_red_in_the_run_that_wrote_it(world, target_dsn, run):
+def test_a_row_that_a_trigger_changes_again_is_red_in_its_run(world, target_dsn, run):
     """The write moves a compared column: each look after a repair differs from the one before, and each was green."""
     execute(
         target_dsn,
@@ -109,7 +109,7 @@ def test_counters_moving_between_the_looks_hide_nothing(world, target_dsn, run):
     assert found.counts("posts") == {"missing": 1}
 
 
-def test_a_busy_document_whose_writes_never_arrive_is_not_in_flight_for_ever(world, target_dsn, run):
+def test_a_busy_document_that_never_arrives_is_drift_in_time(world, target_dsn, run):
     create(world, target_dsn)
     edit = iter(range(10))
 
@@ -128,7 +128,8 @@ def test_a_run_without_differences_does_not_wait(world, run):
     assert found.alerts == []
 
 
-def test_a_difference_stays_open_until_it_is_gone_though_its_window_has_passed(world, target_dsn, run):
+def test_a_difference_stays_open_until_it_is_gone(world, target_dsn, run):
+    """Also if its window has passed."""
     create(world, target_dsn)
     run()
     later = now() + timedelta(days=2)
@@ -155,7 +156,7 @@ def test_a_run_that_died_after_its_first_look_forgets_nothing(world, emulator, t
 # --- nothing is closed without a look at both sides, by key -------------------------------------------------------------
 
 
-def test_a_rejected_documents_row_is_looked_for_when_the_document_is_deleted(world, target_dsn, run):
+def test_a_rejected_and_deleted_documents_row_is_looked_for(world, target_dsn, run):
     world.document("boards/b1/posts/p1").update({"title": 7, "updatedAt": now()})
     assert run().counts("posts") == {"rejected": 1}
     world.document("boards/b1/posts/p1").delete()
@@ -168,7 +169,7 @@ def test_a_rejected_documents_row_is_looked_for_when_the_document_is_deleted(wor
 
 @pytest.mark.parametrize("scope", ["recent", "sweep"])
 @pytest.mark.parametrize("refused", [7, {"b1": 7}], ids=["whole_map", "one_entry"])
-def test_the_rows_of_a_rejected_map_are_looked_for_when_its_entry_is_removed(refused, scope, world, target_dsn, run):
+def test_a_rejected_maps_rows_are_looked_for_once_it_is_empty(refused, scope, world, target_dsn, run):
     document = world.document("users/u1")
     document.update({"boardPermissions": refused, "updatedAt": now()})
     assert set(run(repair="missing_and_stale").counts("user_board_permissions")) == {"rejected"}
@@ -179,7 +180,7 @@ def test_the_rows_of_a_rejected_map_are_looked_for_when_its_entry_is_removed(ref
     assert one(target_dsn, "SELECT count(*) FROM user_board_permissions WHERE user_id = 'u1'") == 1
 
 
-def test_a_sweep_that_sees_the_row_of_a_rejected_and_deleted_document_is_red(world, target_dsn, run):
+def test_a_sweep_is_red_at_a_rejected_and_deleted_documents_row(world, target_dsn, run):
     world.document("boards/b1/posts/p1/comments/cp1").update({"content": 7})
     run(scope="sweep")
     world.document("boards/b1/posts/p1/comments/cp1").delete()
@@ -187,7 +188,7 @@ def test_a_sweep_that_sees_the_row_of_a_rejected_and_deleted_document_is_red(wor
     assert alert.startswith("comments: 1 extra")
 
 
-def test_a_dependent_of_an_extra_row_stays_open_since_it_was_first_seen(world, target_dsn, run):
+def test_a_dependent_of_an_extra_row_is_open_since_first_seen(world, target_dsn, run):
     """Its own document matches, in every sweep; that closes nothing."""
     world.document("boards/b1/posts/p1").delete()
     run(scope="sweep")
