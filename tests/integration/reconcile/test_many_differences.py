@@ -129,9 +129,8 @@ def test_what_an_outage_left_is_found_shown_repaired_and_closed(firestore, emula
 
 
 @pytest.mark.soak
-def test_the_plan_of_a_repair_takes_no_more_memory_for_half_a_million_than_for_three_pages(
-    firestore, emulator, target_dsn
-):
+def test_a_repairs_plan_takes_no_more_memory_for_half_a_million(firestore, emulator, target_dsn):
+    """No more than for three pages."""
     club(firestore, emulator, target_dsn)
     peaks = []
     with reconcile_run(firestore.project, emulator, target_dsn, collections=["comments"], repair="missing") as run:

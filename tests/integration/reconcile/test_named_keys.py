@@ -112,7 +112,7 @@ def test_brakes_and_excuses_hold_for_named_keys(world, target_dsn, run):
     assert one(target_dsn, "SELECT array_agg(key) FROM dualwrite.repair_journal") == ["two"]
 
 
-def test_keys_of_a_collection_left_out_or_with_a_sweep_are_refused(world, run):
+def test_keys_of_a_collection_left_out_or_of_a_sweep_are_refused(world, run):
     with pytest.raises(ParameterError, match="keys names comments:c, but collections leaves comments out"):
         run(collections=["posts"], keys=["comments:c"])
     with pytest.raises(ParameterError, check=coded("keys-with-sweep")):

@@ -24,7 +24,8 @@ from tests.support import one, reconcile_run, table_bytes
 from tests.worlds import LONG_AGO, comment, post
 
 
-def test_counters_that_lag_are_counted_by_comparisons_and_not_by_a_repair(world, emulator, target_dsn, run):
+def test_only_comparisons_count_counters_that_lag(world, emulator, target_dsn, run):
+    """A repair doesn't."""
     edit_that_moves_none(world, target_dsn)
     run(scope="sweep")
     with reconcile_run(world.project, emulator, target_dsn, repair="all", max_share=100) as again:
@@ -49,7 +50,7 @@ def test_repair_writes_no_more_than_it_may(world, target_dsn, run):
     assert found() == {}
 
 
-def test_a_missed_delete_of_a_post_takes_what_hangs_on_it_children_first(world, target_dsn, run_all):
+def test_a_missed_delete_takes_what_hangs_on_it_children_first(world, target_dsn, run_all):
     """The app deletes the post's document alone: its comments stay in Firestore for ever, and Postgres would cascade."""
     world.document("boards/b1/posts/p1/comments/cp1/replies/r1").set(comment())
     world.document("boards/b1/posts/p1/likes/l1").set({"userId": "u2", "createdAt": LONG_AGO})
@@ -76,7 +77,8 @@ def test_a_missed_delete_of_a_post_takes_what_hangs_on_it_children_first(world, 
 
 
 @pytest.mark.parametrize("change", [{"content": "edited"}, {"content": {"a": "map"}}], ids=["stale", "rejected"])
-def test_what_hangs_on_an_extra_row_goes_with_it_whatever_else_is_open_about_it(change, world, target_dsn, run):
+def test_what_hangs_on_an_extra_row_goes_with_it(change, world, target_dsn, run):
+    """Whatever else is open about it."""
     world.document("boards/b1/posts/p1/comments/cp1").update(change)
     assert sum(run(scope="sweep").counts("comments").values()) == 1
     world.document("boards/b1/posts/p1").delete()
@@ -89,9 +91,7 @@ def test_what_hangs_on_an_extra_row_goes_with_it_whatever_else_is_open_about_it(
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["the edit is known", "only the end is known"])
-def test_a_row_whose_document_names_somebody_else_by_now_does_not_go_with_the_former(
-    is_known, world, target_dsn, run_all
-):
+def test_a_row_does_not_go_with_whom_its_document_named_before(is_known, world, target_dsn, run_all):
     """Both edits were lost: the row still names a person who is gone, and its document another one."""
     world.document("users/u9").set(world.document("users/u1").get().to_dict())
     world.document("boards/b1/posts/p1/comments/cp1").update({"userId": "u9"})
@@ -111,7 +111,8 @@ def test_a_row_whose_document_names_somebody_else_by_now_does_not_go_with_the_fo
                            "WHERE action = 'delete'") == ["user_board_permissions delete", "users delete"]  # fmt: skip
 
 
-def test_a_document_that_became_unfit_keeps_its_row_and_is_counted_once(world, target_dsn, run_all):
+def test_a_document_that_became_unfit_keeps_its_row(world, target_dsn, run_all):
+    """It is counted once."""
     notification = world.document("users/u1/notifications/n1")
     notification.set({"type": "like_on_post", "postId": "p1", "fromUserId": "u2", "timestamp": now(), "read": False})
     assert run_all(repair="missing").alerts == []
@@ -138,7 +139,8 @@ def test_a_row_that_a_client_still_references_is_not_deleted(world, target_dsn, 
     assert "posts: 1 extra" in found.alerts[0]
 
 
-def test_a_comment_below_a_deleted_post_is_not_inserted_though_the_posts_row_is_still_there(world, target_dsn, run):
+def test_a_comment_below_a_deleted_post_is_not_inserted(world, target_dsn, run):
+    """The post's row is still there."""
     world.document("boards/b1/posts/p1").delete()
     world.document("boards/b1/posts/p1/comments/new").set(comment(createdAt=now()))
     found = run(repair="missing")
@@ -146,7 +148,7 @@ def test_a_comment_below_a_deleted_post_is_not_inserted_though_the_posts_row_is_
     assert one(target_dsn, "SELECT count(*) FROM comments WHERE id = 'new'") == 0
 
 
-def test_a_post_re_created_while_its_old_row_is_to_be_deleted_keeps_everything(world, target_dsn, run, monkeypatch):
+def test_a_post_re_created_while_its_old_row_is_to_go_keeps_all(world, target_dsn, run, monkeypatch):
     world.document("boards/b1/posts/p1").delete()
     run(scope="sweep")
     world.document("boards/b1/posts/p1").set(post(title="re-created", createdAt=now(), updatedAt=now()))
@@ -156,7 +158,7 @@ def test_a_post_re_created_while_its_old_row_is_to_be_deleted_keeps_everything(w
     assert not any("extra" in a for a in found.alerts)
 
 
-def test_single_entries_of_derived_collections_are_added_and_removed(world, target_dsn, run):
+def test_single_entries_of_derived_collections_come_and_go(world, target_dsn, run):
     world.document("boards/b1").update({"waitingUsersIds": ["u2", "u3"]})
     world.document("users/u1").update({"boardPermissions": {"b2": "write"}, "updatedAt": now()})
     world.document("boards/b2").set({"title": "b2", "createdAt": now()})
@@ -165,7 +167,7 @@ def test_single_entries_of_derived_collections_are_added_and_removed(world, targ
     assert one(target_dsn, "SELECT array_agg(board_id) FROM user_board_permissions WHERE user_id = 'u1'") == ["b2"]
 
 
-def test_the_holder_of_a_unique_key_that_is_extra_goes_before_the_document_that_needs_it(world, target_dsn, run_all):
+def test_an_extra_row_with_a_needed_unique_key_is_deleted_first(world, target_dsn, run_all):
     execute(target_dsn, "INSERT INTO likes (id, post_id, user_id) VALUES ('old', 'p1', 'u2')")
     world.document("boards/b1/posts/p1/likes/new").set({"userId": "u2", "createdAt": now()})
     assert run_all(repair="all").alerts == []
@@ -186,7 +188,8 @@ def test_before_images_put_a_row_back(world, target_dsn, run):
     assert one(target_dsn, "SELECT to_jsonb(c) FROM comments c WHERE id = 'cp1'") == before
 
 
-def test_brakes_refuse_the_whole_repair_with_the_numbers_and_the_way_out(world, target_dsn, run):
+def test_brakes_refuse_the_whole_repair(world, target_dsn, run):
+    """They tell the numbers and the way out."""
     busy(world, 3)
     attempted(target_dsn, "post:create:busy1")
     found = run(repair="missing", max_repairs=2)
@@ -210,7 +213,8 @@ def test_many_deletes_of_one_table_are_refused_by_its_share(world, target_dsn, r
     assert one(target_dsn, "SELECT count(*) FROM comments") == 2
 
 
-def test_an_empty_side_stops_the_run_before_anything_is_called_missing(world, target_dsn, run):
+def test_an_empty_side_stops_the_run(world, target_dsn, run):
+    """Before anything is called missing."""
     for user in ("u1", "u2", "u3"):
         world.document(f"users/{user}").delete()
     before = table_bytes(target_dsn)
@@ -230,7 +234,7 @@ def test_a_run_without_repair_writes_no_byte_of_the_apps_tables(world, target_ds
 # --- at the moment of writing -------------------------------------------------------------------------------------------
 
 
-def test_a_writing_task_of_an_old_run_that_is_run_again_is_refused_by_todays_brakes(world, emulator, target_dsn, run):
+def test_an_old_runs_writing_task_is_refused_by_todays_brakes(world, emulator, target_dsn, run):
     """Airflow clears single tasks: they run again, with what the gate of back then allowed."""
     delete_of_a_recent_document(world, target_dsn)
     run(scope="sweep")
@@ -258,7 +262,7 @@ def test_a_writing_task_refuses_a_plan_of_yesterday(world, emulator, target_dsn,
     assert one(target_dsn, "SELECT count(*) FROM comments WHERE id = 'gone'") == 1
 
 
-def test_a_writing_task_refuses_to_write_once_dual_write_was_switched_off(world, emulator, target_dsn, run):
+def test_a_task_writes_nothing_once_dual_write_was_switched_off(world, emulator, target_dsn, run):
     create(world, target_dsn)
     run()
     with reconcile_run(world.project, emulator, target_dsn, repair="missing", switch=lambda: False) as begun_before:
@@ -268,7 +272,8 @@ def test_a_writing_task_refuses_to_write_once_dual_write_was_switched_off(world,
     assert one(target_dsn, "SELECT count(*) FROM posts WHERE id = 'new'") == 0
 
 
-def test_the_brakes_hold_for_a_whole_run_however_often_its_tasks_run_again(world, emulator, target_dsn, run):
+def test_the_brakes_hold_for_a_whole_run(world, emulator, target_dsn, run):
+    """However often its tasks run again."""
     busy(world, 3)
     attempted(target_dsn, "post:create:busy1")
     run()
@@ -286,7 +291,7 @@ def test_the_brakes_hold_for_a_whole_run_however_often_its_tasks_run_again(world
 # --- many -----------------------------------------------------------------------------------------------------------------
 
 
-def test_comments_alone_can_be_repaired_though_their_post_is_missing_too(world, target_dsn, run):
+def test_comments_can_be_repaired_though_their_post_is_missing(world, target_dsn, run):
     """The parent post is written with them; what was open about it must not fail the run."""
     create(world, target_dsn)
     world.document("boards/b1/posts/new/comments/cn").set(comment(createdAt=now()))
@@ -314,9 +319,8 @@ def test_a_run_without_a_parents_collection_says_what_it_cannot_see(world, targe
     assert "Not selected" not in both.text()
 
 
-def test_the_dependents_of_many_extra_rows_are_asked_for_in_one_statement_a_table(
-    world, emulator, target_dsn, run, run_all, monkeypatch
-):
+def test_dependents_of_extra_rows_are_asked_for_once_a_table(world, emulator, target_dsn, run, run_all, monkeypatch):
+    """One statement asks for all of a table, however many."""
     execute(
         target_dsn,
         "INSERT INTO posts (id, board_id, author_id, author_name, title) "
@@ -344,7 +348,8 @@ def test_the_dependents_of_many_extra_rows_are_asked_for_in_one_statement_a_tabl
     assert asked == ["comments"], "of the collections that nobody selected, no row is looked at"
 
 
-def test_a_run_looks_at_so_many_open_differences_and_tells_of_the_rest(world, target_dsn, run):
+def test_a_run_looks_at_so_many_open_differences(world, target_dsn, run):
+    """It tells of the rest."""
     execute(
         target_dsn,
         "INSERT INTO dualwrite.open_differences (collection, key, path, row_key, verdict, first_seen, last_seen, run_id) "
@@ -362,7 +367,8 @@ def test_a_run_looks_at_so_many_open_differences_and_tells_of_the_rest(world, ta
     assert run(max_open_looks=4).counts("comments") == {"absent": 4}
 
 
-def test_what_was_seen_once_comes_before_old_drift_and_is_told_where_it_must_wait(world, target_dsn, run):
+def test_what_was_seen_once_comes_before_old_drift(world, target_dsn, run):
+    """It is told where it must wait."""
     execute(
         target_dsn,
         "INSERT INTO dualwrite.open_differences (collection, key, path, row_key, verdict, first_seen, last_seen, run_id) "
@@ -379,7 +385,8 @@ def test_what_was_seen_once_comes_before_old_drift_and_is_told_where_it_must_wai
 # --- what to press --------------------------------------------------------------------------------------------------------
 
 
-def test_where_an_extra_row_holds_the_unique_key_the_advice_is_the_repair_that_helps(world, target_dsn, run_all):
+def test_the_advice_for_a_held_unique_key_is_the_right_repair(world, target_dsn, run_all):
+    """An extra row holds the key, so only repair = all helps."""
     execute(target_dsn, "INSERT INTO likes (id, post_id, user_id) VALUES ('old', 'p1', 'u2')")
     world.document("boards/b1/posts/p1/likes/new").set({"userId": "u2", "createdAt": now()})
     missing = next(a for a in run_all().alerts if "1 missing" in a)

@@ -38,7 +38,8 @@ def _line(text: str, column: str) -> str:
     return " ".join(found.split())
 
 
-def test_a_stale_row_stands_beside_its_document_with_what_differs(world, target_dsn, run, shown):
+def test_a_stale_row_stands_beside_its_document(world, target_dsn, run, shown):
+    """It shows what differs."""
     edit_that_moves_none(world, target_dsn)
     attempted(target_dsn, "comment:update:cp1")
     run(scope="sweep")

@@ -41,7 +41,7 @@ def _counts(reconciliation_) -> dict[str, dict[str, int]]:
     return {name: reconciliation_.counts(name) for name in CATALOG.names}
 
 
-def test_a_sweep_in_slices_finds_and_repairs_what_one_of_whole_collections_does(drifted, emulator, target_dsn):
+def test_a_sliced_sweep_finds_and_repairs_what_a_whole_one_does(drifted, emulator, target_dsn):
     whole = reconciled(drifted.project, emulator, target_dsn, **SWEEP)
     sliced = reconciled(drifted.project, emulator, target_dsn, slice_documents=5, **SWEEP)
     assert _counts(sliced) == _counts(whole)
@@ -57,7 +57,8 @@ def test_a_sweep_in_slices_finds_and_repairs_what_one_of_whole_collections_does(
     assert not any(green.counts(name).keys() & {"missing", "stale", "extra"} for name in CATALOG.names)
 
 
-def test_a_sweep_in_slices_sees_what_a_person_excused_and_closes_what_is_well_again(drifted, emulator, target_dsn):
+def test_a_sliced_sweep_sees_what_a_person_excused(drifted, emulator, target_dsn):
+    """It closes what is well again."""
     changes = {"excuse": [f"{name}:*" for name in CATALOG.names], "excuse_reason": "looked at"}
     reconciled(drifted.project, emulator, target_dsn, **SWEEP)
     reconciled(drifted.project, emulator, target_dsn, **SWEEP, **changes)
@@ -83,7 +84,8 @@ def _slices(plan, opened, broken: int | None = None) -> Sweeps:
     return sweeps
 
 
-def test_a_slice_that_failed_leaves_the_watermark_and_the_rest_of_the_run_is_done(drifted, emulator, target_dsn):
+def test_a_slice_that_failed_leaves_the_watermark(drifted, emulator, target_dsn):
+    """The rest of the run is done."""
     query = "SELECT swept_at FROM dualwrite.watermarks WHERE collection = %s"
     before = {name: one(target_dsn, query, name) for name in ("comments", "likes")}
     changes = {**SWEEP, "slice_documents": 5}
@@ -116,7 +118,7 @@ def test_the_last_step_of_a_sweep_can_be_done_again(drifted, emulator, target_ds
     assert one(target_dsn, extra) == 3
 
 
-def test_where_a_due_sweep_lost_a_slice_what_was_written_lately_is_looked_at(drifted, emulator, target_dsn):
+def test_if_a_due_sweep_lost_a_slice_recent_writes_are_looked_at(drifted, emulator, target_dsn):
     reconciled(drifted.project, emulator, target_dsn, **SWEEP)
     with psycopg.connect(target_dsn) as connection:
         connection.execute(

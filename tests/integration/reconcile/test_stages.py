@@ -30,7 +30,7 @@ def opened(world, emulator, target_dsn):
         yield parts
 
 
-def test_collections_are_compared_side_by_side_and_no_more_than_a_few(opened, monkeypatch):
+def test_a_few_collections_and_no_more_are_compared_side_by_side(opened, monkeypatch):
     """All of the first few must have begun before any may end."""
     together = threading.Barrier(reconciliation.SIDE_BY_SIDE, timeout=30)
     begun: list[str] = []
@@ -56,7 +56,8 @@ def test_each_thread_has_connections_of_its_own(opened, monkeypatch):
     assert len({id(run.source) for run in by_thread.values()}) == len(by_thread)
 
 
-def test_one_that_fails_is_not_examined_and_costs_its_neighbours_nothing(world, target_dsn, run, monkeypatch):
+def test_one_that_fails_is_not_examined(world, target_dsn, run, monkeypatch):
+    """It costs its neighbours nothing."""
     create(world, target_dsn)
     world.document("boards/b1/posts/p1/comments/new").set(comment(createdAt=now()))
     original = first_look.compare
@@ -94,7 +95,8 @@ def test_a_retry_does_again_only_what_failed(opened, monkeypatch):
     assert sorted(tried) == sorted([*FEW, "posts"])
 
 
-def test_one_that_hangs_is_not_examined_and_the_others_reports_are_kept(opened, monkeypatch):
+def test_one_that_hangs_is_not_examined(opened, monkeypatch):
+    """The others' reports are kept."""
     let_go = threading.Event()
 
     def hangs(run, name, sweep):
@@ -121,7 +123,7 @@ def test_where_nothing_can_be_opened_every_collection_says_so(opened):
     assert {name: str(error) for name, error in found.errors.items()} == dict.fromkeys(FEW, "Can't connect.")
 
 
-def test_a_step_of_a_repair_that_fails_leaves_the_others_to_go_on(world, target_dsn, run, monkeypatch):
+def test_a_step_of_a_repair_that_fails_lets_the_others_go_on(world, target_dsn, run, monkeypatch):
     create(world, target_dsn)
     world.document("boards/b1/posts/p1/comments/new").set(comment(createdAt=now()))
     write = repair.write
@@ -138,7 +140,7 @@ def test_a_step_of_a_repair_that_fails_leaves_the_others_to_go_on(world, target_
     assert one(target_dsn, "SELECT count(*) FROM comments WHERE id = 'new'") == 1
 
 
-def test_a_retry_of_a_repair_reports_what_the_try_before_it_wrote(world, emulator, target_dsn, run, monkeypatch):
+def test_a_repeated_repair_reports_what_the_try_before_wrote(world, emulator, target_dsn, run, monkeypatch):
     busy(world, 2)
     world.document("boards/b1/posts/p1/comments/new").set(comment(createdAt=now()))
     run()
@@ -164,7 +166,7 @@ def test_a_retry_of_a_repair_reports_what_the_try_before_it_wrote(world, emulato
     }
 
 
-def test_a_repair_deletes_children_first_and_writes_parents_first():
+def test_a_repair_deletes_children_and_writes_parents_first():
     planned = {
         name: {"insert": 1, "update": 0, "delete": 1, "unfinished": 0} for name in ("comments", "posts", "users")
     }
@@ -175,7 +177,7 @@ def test_a_repair_deletes_children_first_and_writes_parents_first():
     ]  # fmt: skip
 
 
-def test_a_quiet_run_asks_the_target_no_more_often_than_the_docs_say(run, monkeypatch):
+def test_a_quiet_run_asks_the_target_as_seldom_as_the_docs_say(run, monkeypatch):
     """A target may be an ocean away: each statement, BEGIN and COMMIT among them, is a round trip."""
     run(scope="sweep")
     run()

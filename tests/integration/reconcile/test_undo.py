@@ -124,7 +124,7 @@ def test_an_undo_of_nothing_or_beside_a_repair_is_refused(world, run):
         run(undo="never", repair="missing")
 
 
-def test_a_row_written_twice_by_a_run_is_taken_back_to_its_beginning(world, target_dsn, run):
+def test_a_row_written_twice_by_a_run_is_taken_back_to_its_start(world, target_dsn, run):
     """Its chain is one, unless somebody wrote between its two writes: then nobody can say what the row was."""
     execute(target_dsn, "UPDATE users SET nickname = 'first' WHERE id IN ('u1', 'u2')")
     run(scope="sweep", collections=["users"])

@@ -21,7 +21,8 @@ OPEN = (
 )
 
 
-def test_an_upgrade_keeps_excuses_for_what_was_open_and_forgets_lines_that_stood_for_nothing(phase1_dsn):
+def test_an_upgrade_keeps_excuses_for_what_was_open(phase1_dsn):
+    """It forgets lines that stood for nothing."""
     for file in BEFORE:
         execute(phase1_dsn, file.read_text())
     execute(phase1_dsn, OPEN, "accepted", "boards/b/posts/accepted", "wrong_type", "somebody", "known")

@@ -20,7 +20,8 @@ def run(run_all):
     return run_all
 
 
-def test_after_an_outage_of_weeks_the_window_begins_where_the_last_run_ended(world, target_dsn, run):
+def test_after_an_outage_the_window_begins_at_the_last_runs_end(world, target_dsn, run):
+    """Also after weeks."""
     lost = now() - timedelta(days=20)
     world.document("boards/b1/posts/lost").set(post(createdAt=lost, updatedAt=lost))
     execute(target_dsn, "UPDATE dualwrite.watermarks SET examined_until = now() - interval '21 days'")
@@ -28,9 +29,8 @@ def test_after_an_outage_of_weeks_the_window_begins_where_the_last_run_ended(wor
     assert one(target_dsn, "SELECT min(now() - examined_until) < interval '1 minute' FROM dualwrite.watermarks")
 
 
-def test_a_collection_that_can_not_be_read_keeps_its_watermark_and_is_not_examined(
-    world, emulator, target_dsn, run, monkeypatch
-):
+def test_a_collection_that_can_not_be_read_keeps_its_watermark(world, emulator, target_dsn, run, monkeypatch):
+    """It is not examined."""
     before = one(target_dsn, "SELECT examined_until FROM dualwrite.watermarks WHERE collection = 'posts'")
     original = first_look.compare
 
@@ -70,8 +70,9 @@ def test_a_sweep_is_due_once_a_day(world, target_dsn, run):
     assert set(scopes().values()) == {"recent"}
 
 
-def test_a_run_that_began_earlier_and_ends_later_moves_no_watermark_back(world, target_dsn, run):
-    """A cleared task of an old run, for example: what lies between the two would be read again, and swept again."""
+def test_a_run_that_began_earlier_moves_no_watermark_back(world, target_dsn, run):
+    """It ends later. A cleared task of an old run, for example: what lies between the two would be read again, and
+    swept again."""
     marks = "SELECT jsonb_object_agg(collection, ARRAY[examined_until, swept_at]) FROM dualwrite.watermarks"
     run(scope="sweep")
     before = one(target_dsn, marks)
@@ -82,7 +83,7 @@ def test_a_run_that_began_earlier_and_ends_later_moves_no_watermark_back(world, 
     assert all(after[name] > mark for name, mark in before.items())
 
 
-def test_a_report_tells_of_each_collection_when_it_was_examined_and_swept(world, target_dsn, run):
+def test_a_report_tells_when_a_collection_was_examined_and_swept(world, target_dsn, run):
     execute(
         target_dsn,
         "UPDATE dualwrite.watermarks SET swept_at = NULL, examined_until = now() - interval '100.1225 hours' WHERE collection = 'posts'",
@@ -165,7 +166,7 @@ def test_marks_from_the_future_are_not_believed_and_not_kept(world, target_dsn, 
 # --- what nobody looks at -----------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_that_keeps_failing_does_not_stop_the_looks_at_the_windows(world, target_dsn, run, monkeypatch):
+def test_a_sweep_that_keeps_failing_stops_no_look_at_a_window(world, target_dsn, run, monkeypatch):
     world.document("boards/b1/posts/new").set(post(createdAt=now(), updatedAt=now()))
     execute(
         target_dsn, "UPDATE dualwrite.watermarks SET swept_at = now() - interval '25 hours' WHERE collection = 'posts'"
@@ -195,7 +196,8 @@ def test_a_sweep_that_keeps_failing_does_not_stop_the_looks_at_the_windows(world
     )
 
 
-def test_a_collection_that_nobody_selects_any_more_is_an_alert_by_the_age_of_its_last_look(world, target_dsn, run):
+def test_a_collection_that_nobody_selects_any_more_is_an_alert(world, target_dsn, run):
+    """The age of its last look tells."""
     execute(
         target_dsn,
         "UPDATE dualwrite.watermarks SET examined_until = now() - interval '10 hours' WHERE collection = 'likes'",
