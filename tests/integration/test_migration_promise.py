@@ -79,7 +79,8 @@ def test_verify_sees(dsn, case):
         assert line in _verified(dsn, steps)
 
 
-def test_roles_of_the_bundles_own_and_those_that_bypass_row_level_security_are_the_operators_affair(dsn):
+def test_own_and_bypassing_roles_are_the_operators_affair(dsn):
+    """Roles of the bundle, and those that bypass row-level security."""
     steps = migrator(dsn).run()
     grants = ["GRANT SELECT, INSERT ON drafts, dualwrite.runs TO {}", "GRANT USAGE ON SCHEMA dualwrite TO {}"]
     with role(dsn, "dualwrite_data"), role(dsn, "mover", "BYPASSRLS"):
@@ -88,7 +89,7 @@ def test_roles_of_the_bundles_own_and_those_that_bypass_row_level_security_are_t
         assert _verified(dsn, steps) == []
 
 
-def test_an_index_of_a_partitioned_table_and_one_of_another_schema_are_no_fault(dsn):
+def test_a_partitioned_tables_or_other_schemas_index_is_no_fault(dsn):
     steps = migrator(dsn).run()
     execute(
         dsn,
@@ -111,7 +112,7 @@ def test_verify_says_the_same_whatever_the_roles_search_path_is(dsn, path):
     assert _verified(dsn, steps) == []
 
 
-def test_a_global_default_privilege_reaches_none_of_the_bundles_tables(dsn):
+def test_a_global_default_privilege_reaches_no_table_of_ours(dsn):
     """One without IN SCHEMA holds in every schema, for tables and sequences."""
     execute(
         dsn,
@@ -138,7 +139,7 @@ def test_a_default_privilege_that_reaches_a_later_table_is_seen(dsn, tmp_path, e
     assert _verified(dsn, steps, snapshot) == ["own.secrets: anon may SELECT, promised nothing"]
 
 
-def test_what_a_file_alters_of_a_table_of_the_apps_is_promised_and_nothing_else_of_it(dsn, tmp_path, empty_dsn):
+def test_of_an_apps_table_only_what_a_file_alters_is_promised(dsn, tmp_path, empty_dsn):
     write(
         tmp_path,
         "ALTER TABLE posts ADD COLUMN slug TEXT NOT NULL DEFAULT '';\nALTER TABLE posts DROP COLUMN engagement_score;\n"
@@ -174,13 +175,13 @@ def test_what_a_file_alters_of_a_table_of_the_apps_is_promised_and_nothing_else_
     ]
 
 
-def test_a_file_that_the_snapshot_does_not_know_is_said_to_be_unverified(dsn, tmp_path):
+def test_a_file_that_the_snapshot_lacks_is_told_as_unverified(dsn, tmp_path):
     write(tmp_path, "CREATE TABLE t (a INT);\n")
     steps = migrator(dsn, tmp_path).run()
     assert _verified(dsn, steps) == ["20260101000001_t1: no snapshot.json says what it promises; run `make snapshot`"]
 
 
-def test_the_web_clients_state_is_told_from_the_files_that_change_it(dsn):
+def test_the_files_that_change_the_web_client_tell_its_state(dsn):
     found = migrator(dsn, web_client="anon")
     steps = found.run()
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -35,7 +35,7 @@ def test_verify_needs_no_more_than_to_connect(dsn):
         assert migrations.verify(connection, steps) == []
 
 
-def test_a_ledger_that_the_role_may_not_read_is_named_and_never_taken_for_empty(dsn):
+def test_a_ledger_that_cant_be_read_is_named_not_taken_for_empty(dsn):
     migrator(dsn).run()
     with role(dsn, "onlooker") as onlooker, postgres.connect(onlooker) as connection:
         for grant in (
@@ -61,7 +61,8 @@ def test_a_ledger_that_the_role_may_not_read_is_named_and_never_taken_for_empty(
         assert states(migrations.make_plan(connection, migrations.MigrationParams())) == ["applied"] * NUMBER
 
 
-def test_a_schema_that_an_administrator_made_needs_no_create_on_the_database(dsn):
+def test_a_ready_schema_needs_no_create_on_the_database(dsn):
+    """An administrator made it."""
     grants = ("CREATE SCHEMA dualwrite AUTHORIZATION mover", "GRANT ALL ON SCHEMA public TO mover",
               "GRANT REFERENCES ON users, boards TO mover")  # fmt: skip
     with role(dsn, "mover", "", *grants) as mover:
@@ -69,13 +70,13 @@ def test_a_schema_that_an_administrator_made_needs_no_create_on_the_database(dsn
         assert states(migrator(mover).run()) == ["applied"] * NUMBER
 
 
-def test_without_create_on_the_database_the_missing_grant_is_named(dsn, tmp_path):
+def test_a_missing_create_on_the_database_is_named(dsn, tmp_path):
     write(tmp_path, "SELECT 1;\n")
     with role(dsn, "mover") as mover, pytest.raises(MigrationError, match="GRANT CREATE ON DATABASE .* TO mover;"):
         migrator(mover, tmp_path).run()
 
 
-def test_who_holds_a_lock_is_named_though_he_is_another_role_of_which_little_can_be_seen(dsn, tmp_path):
+def test_another_role_that_holds_a_lock_is_named(dsn, tmp_path):
     """Without pg_read_all_stats the time of another role's transaction is null."""
     write(tmp_path, "ALTER TABLE mine ADD COLUMN b INT;\n")
     name = dsn.rsplit("/", 1)[1]
@@ -123,7 +124,7 @@ MISSING = {
 
 
 @pytest.mark.parametrize("case", MISSING)
-def test_preflight_names_each_grant_that_the_run_would_miss_later(firestore, emulator, target_dsn, case):
+def test_preflight_names_each_grant_that_the_run_would_miss(firestore, emulator, target_dsn, case):
     """Before, it passed, and the run failed at the first comparison, write or record."""
     firestore.document("users/u1").set({})
     execute(target_dsn, "INSERT INTO users (id) VALUES ('u1')")
@@ -153,7 +154,7 @@ def test_a_dry_run_writes_nothing_of_ours_and_needs_no_right_to(firestore, emula
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.runs") == 0
 
 
-def test_a_dry_run_keeps_its_counts_and_no_more_where_the_role_may(firestore, emulator, target_dsn):
+def test_a_dry_run_keeps_its_counts_alone_where_the_role_may(firestore, emulator, target_dsn):
     firestore.document("users/u1").set({})
     execute(
         target_dsn,

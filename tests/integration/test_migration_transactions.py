@@ -33,7 +33,7 @@ ENDINGS = ("ABORT", "COMMIT", "END", "ROLLBACK", "COMMIT AND CHAIN", "ROLLBACK A
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("mode", ["dry_run", "apply"])
-def test_a_file_that_ends_its_transaction_is_refused_and_nothing_of_it_runs(phase1_dsn, tmp_path, ending, mode):
+def test_a_file_that_ends_its_transaction_is_refused_whole(phase1_dsn, tmp_path, ending, mode):
     write(tmp_path, f"CREATE TABLE before_it (a INT);\n{ending};\nCREATE TABLE after_it (a INT);\n")
     with pytest.raises(MigrationError, match=r"t1\.sql, line 2 begins or ends a transaction"):
         migrator(phase1_dsn, tmp_path, mode).run()
@@ -41,8 +41,9 @@ def test_a_file_that_ends_its_transaction_is_refused_and_nothing_of_it_runs(phas
 
 
 @pytest.mark.parametrize("ending", ["ABORT", "COMMIT", "COMMIT AND CHAIN", "ROLLBACK AND CHAIN"])
-def test_postgres_is_asked_after_each_statement_whether_the_transaction_is_the_same(dsn, ending):
-    """Had the rules let such a statement through, the file would still not be taken for applied."""
+def test_each_statement_must_leave_the_same_transaction(dsn, ending):
+    """Had the rules let such a statement through, the file would still not be taken for applied. Postgres is asked
+    after each."""
     statements = [Statement(1, "CREATE TABLE one ()"), Statement(2, ending), Statement(3, "CREATE TABLE two ()")]
     with postgres.connect(dsn) as connection:
         with pytest.raises(MigrationError, match="f.sql, line 2 ended the transaction"), connection.transaction():
@@ -51,7 +52,7 @@ def test_postgres_is_asked_after_each_statement_whether_the_transaction_is_the_s
 
 
 @pytest.mark.parametrize("mode", ["dry_run", "apply"])
-def test_a_second_command_in_one_statement_is_refused_by_postgres(dsn, mode):
+def test_a_second_command_in_a_statement_is_refused_by_postgres(dsn, mode):
     """A split that went wrong is an error, never a COMMIT in silence."""
     hidden = Statement(1, "CREATE TABLE one (); COMMIT; CREATE TABLE two ()")
     with postgres.connect(dsn) as connection:
@@ -74,13 +75,14 @@ SESSIONS = {
 
 
 @pytest.mark.parametrize("case", SESSIONS)
-def test_a_file_that_changes_the_session_is_refused_by_name_and_line(phase1_dsn, tmp_path, case):
+def test_a_change_of_the_session_is_refused_with_file_and_line(phase1_dsn, tmp_path, case):
     write(tmp_path, f"-- a comment\n{SESSIONS[case]}\n")
     with pytest.raises(MigrationError, match=r"t1\.sql, line 2 changes the session"):
         migrator(phase1_dsn, tmp_path).run()
 
 
-def test_what_is_set_for_the_transaction_alone_is_let_through_and_reaches_no_other_file(dsn, tmp_path):
+def test_what_is_set_for_the_transaction_reaches_no_other_file(dsn, tmp_path):
+    """It is let through."""
     write(
         tmp_path,
         "SET LOCAL search_path = app;\nSELECT set_config('work_mem', '1MB', true);\n"
@@ -93,7 +95,8 @@ def test_what_is_set_for_the_transaction_alone_is_let_through_and_reaches_no_oth
     assert one(dsn, "SELECT to_regclass('app.first') IS NOT NULL AND to_regclass('public.second') IS NOT NULL")
 
 
-def test_through_a_transaction_pooler_an_apps_client_finds_its_tables_after_a_migration(phase1_dsn, tmp_path):
+def test_after_a_migration_a_poolers_client_finds_its_tables(phase1_dsn, tmp_path):
+    """Both go through a transaction pooler."""
     files = tmp_path / "files"
     files.mkdir()
     write(files, "SELECT pg_catalog.set_config('search_path', '', false);\n")
@@ -132,7 +135,7 @@ LEAKS = {
 
 @pytest.mark.parametrize("case", LEAKS)
 @pytest.mark.parametrize("mode", ["dry_run", "apply"])
-def test_a_failure_tells_condition_file_and_line_and_never_a_rows_content(dsn, tmp_path, caplog, capsys, case, mode):
+def test_a_failure_tells_condition_file_and_line_and_no_content(dsn, tmp_path, caplog, capsys, case, mode):
     execute(dsn, *(f"INSERT INTO users (id, phone_number) VALUES ('{i}', '{SECRET}')" for i in ("a", "b")))
     if case != "a unique index":
         execute(dsn, "DELETE FROM users WHERE id = 'b'")
@@ -150,7 +153,7 @@ def test_a_failure_tells_condition_file_and_line_and_never_a_rows_content(dsn, t
 # --- where names are found ------------------------------------------------------------------------------------------
 
 
-def test_a_role_named_like_a_schema_puts_the_tables_into_public_all_the_same(dsn):
+def test_a_role_named_like_a_schema_still_makes_tables_in_public(dsn):
     grants = ("CREATE SCHEMA mover AUTHORIZATION mover", "GRANT ALL ON SCHEMA public TO mover",
               "GRANT REFERENCES ON users, boards TO mover", f"GRANT CREATE ON DATABASE {dsn.rsplit('/', 1)[1]} TO mover")  # fmt: skip
     with role(dsn, "mover", "", *grants) as mover:
@@ -163,7 +166,8 @@ def test_a_role_named_like_a_schema_puts_the_tables_into_public_all_the_same(dsn
 # --- what a dry run can and can't try ---------------------------------------------------------------------------------
 
 
-def test_a_dry_run_gives_its_locks_up_after_two_seconds_and_says_what_it_did_not_try(phase1_dsn, tmp_path):
+def test_a_dry_run_gives_its_locks_up_after_two_seconds(phase1_dsn, tmp_path):
+    """It says what it did not try."""
     write(
         tmp_path,
         "ALTER TABLE posts ADD COLUMN slug TEXT;\nSELECT pg_sleep(20);\n",
@@ -177,7 +181,8 @@ def test_a_dry_run_gives_its_locks_up_after_two_seconds_and_says_what_it_did_not
     assert one(phase1_dsn, "SELECT count(*) FROM information_schema.columns WHERE column_name = 'slug'") == 0
 
 
-def test_an_enum_value_that_a_later_file_uses_is_not_tried_and_an_apply_succeeds(dsn, tmp_path):
+def test_what_uses_an_earlier_files_enum_value_is_not_tried(dsn, tmp_path):
+    """An apply succeeds."""
     execute(dsn, "CREATE TYPE mood AS ENUM ('good')")
     write(
         tmp_path,
@@ -191,7 +196,8 @@ def test_an_enum_value_that_a_later_file_uses_is_not_tried_and_an_apply_succeeds
     assert states(migrator(dsn, tmp_path).run()) == ["applied"] * 3
 
 
-def test_what_needs_an_index_built_concurrently_is_not_tried_and_an_apply_succeeds(dsn, tmp_path):
+def test_what_needs_a_concurrent_index_is_not_tried(dsn, tmp_path):
+    """An apply succeeds."""
     write(
         tmp_path,
         "CREATE TABLE t (a INT NOT NULL);\n",
@@ -204,7 +210,7 @@ def test_what_needs_an_index_built_concurrently_is_not_tried_and_an_apply_succee
     assert states(migrator(dsn, tmp_path).run()) == ["applied"] * 3
 
 
-def test_a_syntax_error_fails_a_dry_run_even_after_a_file_that_it_could_not_try(phase1_dsn, tmp_path):
+def test_a_syntax_error_after_an_untried_file_fails_a_dry_run(phase1_dsn, tmp_path):
     write(
         tmp_path,
         "CREATE TABLE t (a INT);\n",

@@ -64,7 +64,7 @@ def three(tmp_path) -> Path:
     return tmp_path
 
 
-def test_from_phase_1_all_files_together_give_what_the_catalog_declares(phase1_dsn, firestore, emulator):
+def test_all_files_on_phase_1_give_what_the_catalog_declares(phase1_dsn, firestore, emulator):
     """Preflight holds the live tables against the whole catalog: tables, columns, types and unique keys."""
     _migrator(phase1_dsn).run()
     firestore.document("users/u").set({})
@@ -161,7 +161,7 @@ def test_verify_lists_each_difference_in_a_line(phase1_dsn):
     assert any(line.startswith("public.drafts: index idx_drafts_user_board missing") for line in found)
 
 
-def test_the_web_client_is_let_in_only_when_chosen_and_can_be_shut_out_again(phase1_dsn):
+def test_the_web_client_is_let_in_or_shut_out_only_by_choice(phase1_dsn):
     def may(connection) -> tuple[bool, bool]:
         return connection.execute(
             "SELECT has_table_privilege('anon', 'drafts', 'INSERT'), has_table_privilege('anon', 'reviews', 'SELECT')"
@@ -197,7 +197,7 @@ def test_the_anon_key_can_upsert_a_draft_when_it_is_let_in(phase1_dsn):
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
-def test_a_file_changed_after_it_was_applied_is_refused_and_nothing_runs(phase1_dsn, three):
+def test_a_changed_applied_file_is_refused_and_nothing_runs(phase1_dsn, three):
     _migrator(phase1_dsn, three).run()
     (three / "20260101000002_t2.sql").write_text("SELECT 2;\n")
     (three / "20260101000004_t4.sql").write_text("CREATE TABLE t4 ();\n")
@@ -227,7 +227,7 @@ def test_an_object_that_stands_in_no_ledger_is_refused_by_name(phase1_dsn, three
         _migrator(phase1_dsn, three, mode="dry_run").run()
 
 
-def test_an_unknown_target_version_is_refused_and_a_known_one_is_the_last(phase1_dsn, three):
+def test_an_unknown_target_is_refused_a_known_one_is_the_last(phase1_dsn, three):
     with pytest.raises(ParameterError, match="20990101000000 is not"):
         _migrator(phase1_dsn, three, target_version="20990101000000").run()
     steps = _migrator(phase1_dsn, three, target_version="20260101000002").run()
@@ -235,7 +235,8 @@ def test_an_unknown_target_version_is_refused_and_a_known_one_is_the_last(phase1
     assert _ledger(phase1_dsn) == ["20260101000001", "20260101000002"]
 
 
-def test_what_supabases_cli_applied_counts_and_its_history_is_never_written(phase1_dsn):
+def test_what_supabases_cli_applied_counts(phase1_dsn):
+    """Its history is never written."""
     with psycopg.connect(phase1_dsn) as connection:
         connection.execute("CREATE SCHEMA supabase_migrations")
         connection.execute(
@@ -256,7 +257,8 @@ def test_what_supabases_cli_applied_counts_and_its_history_is_never_written(phas
 # --- bad states -----------------------------------------------------------------------------------------------------
 
 
-def test_a_syntax_error_in_the_second_of_three_keeps_the_first_and_names_file_and_line(phase1_dsn, three):
+def test_a_syntax_error_keeps_the_file_before_and_names_its_line(phase1_dsn, three):
+    """It is in the second of three files."""
     (three / "20260101000002_t2.sql").write_text("CREATE TABLE t2 (a INT);\n\nINSERT INTO t2\n  VALUEZ (1);\n")
     for mode in ("dry_run", "apply"):
         with pytest.raises(
@@ -327,7 +329,7 @@ def test_a_full_disk_is_postgress_own_message(phase1_dsn, tmp_path):
         disk.rmdir()
 
 
-def test_killed_between_any_two_steps_a_second_run_ends_as_a_clean_one(phase1_dsn, three):
+def test_a_run_after_a_kill_between_steps_ends_as_a_clean_one(phase1_dsn, three):
     (three / "20260101000004_index.sql").write_text(
         "-- dualwrite: no-transaction\nCREATE INDEX CONCURRENTLY t3_a ON t3 (a);\n"
     )
@@ -355,7 +357,7 @@ def test_killed_between_any_two_steps_a_second_run_ends_as_a_clean_one(phase1_ds
         )
 
 
-def test_an_index_of_ours_left_invalid_is_built_again_and_one_of_others_is_named(phase1_dsn, three):
+def test_our_invalid_index_is_built_again_and_anothers_is_named(phase1_dsn, three):
     (three / "20260101000004_index.sql").write_text(
         "-- dualwrite: no-transaction\nCREATE UNIQUE INDEX CONCURRENTLY t3_a ON t3 (a);\n"
     )
@@ -393,7 +395,7 @@ def test_four_at_once_apply_each_file_once(phase1_dsn, three):
         assert connection.execute("SELECT sum(a) FROM t1").fetchone() == (1,)
 
 
-def test_a_table_locked_for_longer_than_we_wait_is_left_and_its_holder_named(phase1_dsn, tmp_path):
+def test_a_table_locked_too_long_is_left_and_its_holder_named(phase1_dsn, tmp_path):
     (tmp_path / "20260101000001_alter.sql").write_text("ALTER TABLE posts ADD COLUMN slug TEXT;\n")
     with psycopg.connect(phase1_dsn, application_name="the app") as holder:
         holder.execute("SELECT * FROM posts")

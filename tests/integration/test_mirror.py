@@ -90,7 +90,7 @@ def post(mirror):
     ],
     ids=lambda fault: next(iter(fault)),
 )
-def test_an_edit_that_breaks_a_document_keeps_its_row_and_all_below(post, mirror, target_dsn, told, fault):
+def test_an_edit_that_breaks_a_document_keeps_row_and_all_below(post, mirror, target_dsn, told, fault):
     """Rejected isn't gone: the row stays as it was, and the caller and Sentry are told."""
     assert mirror("boards/b1/posts/p1", POST, {**POST, "content": "new", **fault}) is REFUSED
     assert _counts(target_dsn, "posts", "comments", "likes") == (1, 3, 1)
@@ -169,7 +169,7 @@ def test_a_document_moved_by_delete_then_create_has_its_row(post, mirror, target
     assert _counts(target_dsn, "posts", "comments", "likes") == (1, 1, 0)
 
 
-def test_what_is_below_a_moved_document_is_not_deleted_by_its_old_path(post, mirror, target_dsn, told):
+def test_nothing_below_a_moved_document_goes_by_its_old_path(post, mirror, target_dsn, told):
     """A comment's row doesn't hold its board: the post's row tells it."""
     mirror(NEW, None, POST)
     mirror(f"{NEW}/comments/c0", None, COMMENT)
@@ -180,7 +180,7 @@ def test_what_is_below_a_moved_document_is_not_deleted_by_its_old_path(post, mir
     assert _counts(target_dsn, "comments", "likes") == (2, 1)
 
 
-def test_of_two_documents_with_one_id_a_late_edit_takes_no_row_back(post, mirror, target_dsn, told):
+def test_of_two_documents_of_one_id_a_late_edit_takes_no_row(post, mirror, target_dsn, told):
     """Else the delete that follows it would find the row at the old path, and take it from the living document."""
     mirror(NEW, None, POST)
     assert mirror(OLD, POST, {**POST, "title": "late"}) is REFUSED
@@ -190,7 +190,7 @@ def test_of_two_documents_with_one_id_a_late_edit_takes_no_row_back(post, mirror
     assert one(target_dsn, "SELECT title FROM posts") == "new"
 
 
-def test_a_row_whose_own_columns_are_wrong_is_mended_and_not_deleted(post, mirror, target_dsn, told):
+def test_a_row_with_wrong_columns_is_mended_and_not_deleted(post, mirror, target_dsn, told):
     """A reply's post_id is denormalised; the comment that it references tells the path."""
     reply = f"{OLD}/comments/c0/replies/r1"
     mirror(reply, None, COMMENT)
@@ -211,7 +211,7 @@ def test_a_row_whose_own_columns_are_wrong_is_mended_and_not_deleted(post, mirro
     ],
     ids=["block", "post", "user with permissions"],
 )
-def test_a_delete_that_comes_after_the_next_creation_takes_nothing(mirror, target_dsn, told, path, fields, table):
+def test_a_delete_after_the_next_creation_takes_nothing(mirror, target_dsn, told, path, fields, table):
     """Blocked, unblocked, blocked again: the events may come in any order. The row tells another birth."""
     again = {**fields, **dict.fromkeys(fields.keys() & {"createdAt", "blockedAt"}, LATER)}
     mirror(path, None, fields)
@@ -236,7 +236,7 @@ def test_a_row_that_is_gone_already_is_no_failure(mirror, target_dsn, told):
     assert told == []
 
 
-def test_a_row_that_row_level_security_hides_is_not_called_deleted(post, target_dsn, told):
+def test_a_row_that_row_security_hides_is_not_called_deleted(post, target_dsn, told):
     """What a role may not see isn't absent."""
     with psycopg.connect(target_dsn) as connection:
         connection.execute("CREATE ROLE hidden_helper")
@@ -298,7 +298,7 @@ def change(firestore, mirror):
 ONE, TWO = "users/u1/notifications/n1", "users/u1/notifications/n2"
 
 
-def test_of_two_documents_on_a_natural_key_one_goes_and_the_row_stays(asks, change, target_dsn, told):
+def test_a_natural_keys_row_stays_when_one_of_two_documents_goes(asks, change, target_dsn, told):
     """The row becomes the other one's; it goes with the last."""
     assert change(ONE, NOTICE) is WRITTEN
     assert change(TWO, {**NOTICE, "message": "the other"}) is WRITTEN
@@ -310,7 +310,7 @@ def test_of_two_documents_on_a_natural_key_one_goes_and_the_row_stays(asks, chan
     assert told == []
 
 
-def test_a_natural_key_that_changes_leaves_the_old_row_to_its_siblings(asks, change, target_dsn, told):
+def test_a_changed_natural_key_leaves_its_old_row_to_siblings(asks, change, target_dsn, told):
     other = {**NOTICE, "type": "comment_on_post"}
     change(ONE, NOTICE)
     change(TWO, NOTICE)

@@ -121,7 +121,7 @@ def test_a_tree_is_written_whole_with_children_first(circle, dsn, held, told):
     assert told == []
 
 
-def test_a_row_waits_for_a_reference_and_is_whole_when_it_is_mirrored_again(circle, dsn, held, told):
+def test_a_row_waits_for_a_reference_until_it_is_mirrored_again(circle, dsn, held, told):
     """The document that comes later doesn't say who names it, so only the first one's next change, or a repair, fills it in."""
     writer = circle("ab")
     first, second = new("a/x", "y"), new("b/y", "x")
@@ -147,7 +147,7 @@ def test_a_repair_fills_in_what_waits(firestore, emulator, circle, dsn, held, to
     assert needs(dsn, "ab", held=held) == {"x": "y", "y": "x"}
 
 
-def test_a_change_of_a_reference_to_an_absent_row_leaves_a_null_and_the_rest(circle, dsn, held, told):
+def test_a_change_to_an_absent_row_leaves_a_null_and_the_rest(circle, dsn, held, told):
     writer = circle("a")
     writer.mirror_batch([new("a/root", None), new("a/x", "root")])
     old, edited = {"needs": "root", "name": "n"}, {"needs": "later", "name": "other"}
@@ -172,8 +172,9 @@ def test_a_row_that_is_left_is_not_filled_in(circle, dsn, held, told):
     assert len(told) == 2
 
 
-def test_two_writers_of_one_circle_end_with_nulls_or_whole_and_never_fail(circle, dsn, held, told):
-    """Each in a process of its own doesn't see the other's row before it is committed."""
+def test_two_writers_of_one_circle_never_fail(circle, dsn, held, told):
+    """Each in a process of its own doesn't see the other's row before it is committed. Their rows end whole, or with
+    nulls."""
     writer = circle("a")
     for n in range(10):
         ends = [[new(f"a/p{n}", f"q{n}")], [new(f"a/q{n}", f"p{n}")]]

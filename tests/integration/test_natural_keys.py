@@ -117,7 +117,7 @@ def test_what_natural_keys_hold_is_in_no_report_log_or_alert(club, emulator, tar
     assert found.sample("members", "extra")["key"].startswith("row:t1/~"), "the id is told"
 
 
-def test_labels_that_an_earlier_version_made_of_content_are_digests(club, emulator, target_dsn):
+def test_labels_made_of_content_by_an_old_version_are_digests(club, emulator, target_dsn):
     """The difference stays open since when it was, and excused by whom it was."""
     reconcile(club, emulator, target_dsn)
     new = "SELECT key FROM dualwrite.open_differences WHERE collection = 'members' AND verdict = 'extra'"
@@ -149,7 +149,7 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("by", KNOWN)
-def test_a_natural_key_that_gives_the_document_asks_for_that_alone(by, firestore, emulator, target_dsn):
+def test_a_natural_key_that_gives_its_document_asks_only_that(by, firestore, emulator, target_dsn):
     """However many others have the same fields. Missing, stale and extra rows, one of them of a document with another kind now."""
     path, key = KNOWN[by]
     notes = Collection("notes", "notes", (path,), (*key, Column("text", "compared", Field("text"))), selected=True)
@@ -197,7 +197,7 @@ def _code(path: str) -> str:
 
 
 @pytest.mark.parametrize("key", ["with the id", "beside the id", "made of the path"])
-def test_a_row_that_gives_the_path_of_a_document_with_another_key_is_extra(key, firestore, emulator, target_dsn):
+def test_a_row_whose_path_has_another_key_now_is_extra(key, firestore, emulator, target_dsn):
     """As after the key's field was edited, or from before the key was made otherwise: the document is there, and the row isn't its
     own. It is told until it goes, and is never taken for the document's row, which matches."""
     team, id_, text = (
@@ -240,9 +240,7 @@ def test_a_row_that_gives_the_path_of_a_document_with_another_key_is_extra(key, 
 
 
 @pytest.mark.parametrize("entries", [False, True])
-def test_a_row_left_over_at_a_documents_path_holds_a_unique_key_as_an_extra_one(
-    entries, firestore, emulator, target_dsn
-):
+def test_a_row_left_at_a_path_holds_a_unique_key_as_an_extra_one(entries, firestore, emulator, target_dsn):
     """The document has another key, or the entry is gone from it: it doesn't explain that another document lacks its row."""
     part = EntryField if entries else Field
     columns = (

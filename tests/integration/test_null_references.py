@@ -106,7 +106,7 @@ def test_a_person_who_comes_back_is_named_again(liked, target_dsn, run):
     assert one(target_dsn, "SELECT user_id FROM likes WHERE id = 'l9'") == "u9"
 
 
-def test_a_row_of_a_gone_person_becomes_null_before_that_one_goes(liked, target_dsn, run):
+def test_a_gone_persons_references_are_null_before_its_row_goes(liked, target_dsn, run):
     """Only the document was deleted: the person's row is extra, and what names it stays, without the name."""
     liked.document("users/u9").delete()
     found = run(scope="sweep")

@@ -161,7 +161,7 @@ def test_a_row_whose_document_cant_be_asked_for_is_told_and_kept(firestore, emul
     assert all("look at the row by hand: Firestore can't be asked for its document" in alert for alert in found.alerts)
 
 
-def test_a_unique_key_held_by_a_row_that_cant_be_asked_for_is_told(firestore, emulator, target_dsn):
+def test_a_unique_key_of_a_row_that_cant_be_asked_for_is_told(firestore, emulator, target_dsn):
     """Whose the holder is nobody can know: the document's row is missing for that reason, and nothing is written."""
     club(firestore, emulator, target_dsn, {"boards/b1/posts/p1": post(), "boards/b1/posts/p1/likes/l1": like()})
     execute(target_dsn, "UPDATE likes SET id = '__x__'")

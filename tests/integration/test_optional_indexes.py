@@ -15,7 +15,7 @@ FILE = ROOT / "sql/optional/written_between_indexes.sql"
 
 
 @pytest.mark.parametrize("name", ["posts", "comments", "replies", "likes", "reactions", "notifications"])
-def test_the_rows_of_a_window_are_found_without_reading_the_table(target_dsn, name):
+def test_a_windows_rows_are_found_without_reading_the_table(target_dsn, name):
     collection = CATALOG[name]
     window = {"start": datetime(2026, 1, 1, tzinfo=UTC), "end": datetime(2026, 1, 2, tzinfo=UTC)}
     explain = psycopg.sql.SQL("EXPLAIN ") + Lookups(CATALOG, collection).written_between

@@ -329,7 +329,7 @@ def test_a_reference_out_of_the_catalog_holds_what_documents_say(world, role):
         world.sql(f"DROP OWNED BY {reader}", f"DROP ROLE {reader}")
 
 
-def test_a_constraint_trigger_that_waits_for_the_commit_refuses_a_row(world):
+def test_a_deferred_constraint_trigger_refuses_a_row(world):
     body = "IF NEW.email = 'bad' THEN RAISE SQLSTATE 'U0001'; END IF; RETURN NULL;"
     make, attach = trigger("late", body, "AFTER INSERT OR UPDATE")
     attach = attach.replace("CREATE TRIGGER", "CREATE CONSTRAINT TRIGGER").replace("FOR EACH", f"{DEFERRED} FOR EACH")
@@ -398,7 +398,7 @@ def test_a_declared_constraint_that_refuses_each_time_is_named(world):
 # --- CHECKs, names, many columns ----------------------------------------------------------------------------------------
 
 
-def test_a_check_beside_a_trigger_that_puts_rows_right_refuses_nothing(world):
+def test_a_check_lets_pass_what_a_trigger_puts_right(world):
     world.sql(*trigger("lower", "NEW.email := lower(NEW.email); NEW.team := coalesce(NEW.team, 'a'); RETURN NEW;"),
               "ALTER TABLE app.people ADD CHECK (email = lower(email)), ADD CHECK (team IS NOT NULL AND email <> 'bad')")  # fmt: skip
     world.put(**crowd(p3={"email": "P3@X.org"}, p4={"email": "bad"}, p5={"team": "b"}))
@@ -420,7 +420,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("form", CHECKS)
-def test_a_check_of_any_form_that_postgres_allows_ends_in_no_crash(world, form):
+def test_no_form_of_check_that_postgres_allows_ends_in_a_crash(world, form):
     world.sql("CREATE FUNCTION app.is_fine(app.people) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$SELECT $1.email <> 'bad'$$",
               f"ALTER TABLE app.people ADD {CHECKS[form]}")  # fmt: skip
     world.put(**crowd(p3={"email": "bad"}))
@@ -561,7 +561,7 @@ def test_an_update_that_a_trigger_undoes_is_not_written(world, when):
     assert world.rows("SELECT email, team FROM app.people WHERE id = 'p4'") == [("p4@x.org", "b")]
 
 
-def test_what_a_table_makes_of_an_update_is_told_until_it_differs(world):
+def test_a_row_that_a_trigger_alters_is_told_until_it_matches(world):
     """Told by a repair, and kept: a look can't tell, and would advise to repair again."""
     world.sql(*trigger("lower", "NEW.email := lower(NEW.email); RETURN NEW;"))
     world.put(p1={"email": "P1@x.org"})
@@ -599,7 +599,7 @@ def test_a_table_without_a_policy_for_writing_is_refused(world):
         world.sql(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
-def test_preflight_lists_constraints_that_the_catalog_does_not_know(world):
+def test_preflight_lists_constraints_unknown_to_the_catalog(world):
     world.sql("ALTER TABLE app.people ADD CONSTRAINT boss FOREIGN KEY (boss) REFERENCES app.people",
               "ALTER TABLE app.people ADD CONSTRAINT late UNIQUE (team) DEFERRABLE, ADD UNIQUE (number)",
               "ALTER TABLE app.people ADD CONSTRAINT apart EXCLUDE USING btree (team WITH =)",

@@ -55,7 +55,7 @@ def _tables(dsn: str, schema: str) -> set[str]:
         return {n for (n,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (schema,))}
 
 
-def test_with_a_catalog_of_ones_own_the_shipped_apps_tables_are_not_made(own, another_app, empty_dsn):
+def test_an_own_catalog_makes_no_table_of_the_shipped_app(own, another_app, empty_dsn):
     steps = migrator(empty_dsn).run()
     assert states(steps) == ["applied"] * (BUNDLE + len(OWN))
     assert [s.version for s in steps] == sorted(s.version for s in steps), "one order"
@@ -81,7 +81,7 @@ def test_ones_own_files_are_verified_by_a_snapshot_of_their_own(own, another_app
     )
 
 
-def test_ones_own_snapshot_builds_on_the_tables_that_production_has(own, another_app, empty_dsn):
+def test_an_own_snapshot_builds_on_the_tables_of_production(own, another_app, empty_dsn):
     (own / "local").mkdir()
     (own / "local/phase1.sql").write_text("CREATE TABLE public.there (id INT);\n")
     (own / "20270102000000_alter.sql").write_text("ALTER TABLE there ADD COLUMN a INT;\n")
@@ -95,7 +95,7 @@ def test_beside_the_shipped_catalog_ones_own_folder_comes_on_top(own, phase1_dsn
     assert {"drafts", "reviews"} <= _tables(phase1_dsn, "public")
 
 
-def test_a_new_file_of_the_bundle_may_be_older_than_the_apps_newest(own, another_app, empty_dsn, tmp_path):
+def test_a_new_bundle_file_may_be_older_than_the_apps_newest(own, another_app, empty_dsn, tmp_path):
     """The app's files are dated as it likes: the bundle's next version must not have to wait for a newer date, nor theirs."""
     bundle = tmp_path / "bundle"
     bundle.mkdir()
@@ -125,13 +125,14 @@ def test_a_missing_folder_of_ones_own_is_named_with_its_setting(own, another_app
         migrator(empty_dsn).run()
 
 
-def test_the_shipped_apps_web_client_is_refused_before_anything_is_applied(own, another_app, empty_dsn):
+def test_the_shipped_apps_web_client_is_refused_beforehand(own, another_app, empty_dsn):
+    """Nothing is applied."""
     with pytest.raises(MigrationError, check=coded("web-client-of-shipped-catalog")):
         migrator(empty_dsn, web_client="anon").run()
     assert _tables(empty_dsn, "dualwrite") == set()
 
 
-def test_the_shipped_app_with_its_catalog_elsewhere_names_its_folder(phase1_dsn, another_app, monkeypatch):
+def test_the_shipped_app_with_its_catalog_moved_names_its_folder(phase1_dsn, another_app, monkeypatch):
     """Its files are applied already: without their folder the ledger holds a file that is gone, and says what to do."""
     monkeypatch.delenv(settings.CATALOG)
     migrator(phase1_dsn).run()
@@ -156,7 +157,7 @@ HELD = {
 """What the ledger of an installation says whose migrations lay in one folder: each file's sha256."""
 
 
-def test_an_installation_of_before_upgrades_without_a_step_by_hand(phase1_dsn, tmp_path):
+def test_an_old_installation_upgrades_without_a_step_by_hand(phase1_dsn, tmp_path):
     """The shipped app's file lay among the bundle's: what the ledger holds is the same files with the same hashes."""
     one = tmp_path / "migrations"
     one.mkdir()

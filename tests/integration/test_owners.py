@@ -76,7 +76,7 @@ def with_likes(rows: psycopg.Connection, *ids: str) -> None:
 # --- unique keys ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_unique_key_is_held_by_a_document_a_stale_row_or_an_extra_one(firestore, rows, owners_of):
+def test_a_document_a_stale_or_an_extra_row_holds_a_unique_key(firestore, rows, owners_of):
     """A document that can't become a row keeps what it has, until a person corrected it."""
     put(firestore, {
         f"{POST}/likes/states": like(userId="u1"), f"{POST}/likes/other": like(userId="u2"),
@@ -97,7 +97,7 @@ def test_a_unique_key_is_held_by_a_document_a_stale_row_or_an_extra_one(firestor
         assert (owners.unknown(free), owners.holders(free)) == ([], [])
 
 
-def test_each_of_several_unique_keys_is_compared_with_its_own_values(firestore, rows, owners_of):
+def test_each_unique_key_is_compared_with_its_own_values(firestore, rows, owners_of):
     """A reaction has one below a comment, and another one below a reply."""
     below = f"{POST}/comments/c1/replies/r1/reactions"
     put(
@@ -119,7 +119,7 @@ def test_each_of_several_unique_keys_is_compared_with_its_own_values(firestore, 
         assert owners.holders(difference(row, holders=[("other",), ("same",)])) == ["stale", "document"]
 
 
-def test_a_holder_that_cannot_be_asked_for_is_neither_there_nor_gone(firestore, rows, owners_of):
+def test_a_holder_that_cant_be_asked_for_is_not_there_nor_gone(firestore, rows, owners_of):
     """Of several keys one is enough: whoever judges must wait for a person."""
     put(firestore, {f"{POST}/likes/there": like(userId="u1")})
     with_likes(rows, "there", "__x__")
@@ -165,7 +165,7 @@ def test_a_row_belongs_to_the_document_on_the_path_that_it_tells(firestore, rows
     ("blocks", "users/u1/blockedUsers/u2", {"blockedAt": T}),
     ("notifications", "users/u1/notifications/n1", notification()),
 ])  # fmt: skip
-def test_a_row_whose_key_gives_its_path_or_no_path_belongs_nowhere_else(owners_of, name, path, fields):
+def test_a_key_that_gives_its_path_or_none_belongs_nowhere_else(owners_of, name, path, fields):
     """Its key is the path, or several documents may share it: that is settled elsewhere."""
     row = row_of(name, path, fields)
     differing = difference(row, found=True, columns=tuple(c.name for c in CATALOG[name].columns))
@@ -175,7 +175,7 @@ def test_a_row_whose_key_gives_its_path_or_no_path_belongs_nowhere_else(owners_o
         assert not owners.is_unasked(differing)
 
 
-def test_of_the_paths_that_a_row_tells_the_first_that_exists_is_its(firestore, rows, owners_of):
+def test_of_the_paths_that_a_row_tells_the_first_existing_is_its(firestore, rows, owners_of):
     """Its comment's row leads to one post, its own column to another; one that can't be asked may be the one."""
     ids = ("both", "second", "none", "__x__")
     rows.execute("INSERT INTO posts (id, board_id, author_id, author_name, title) VALUES ('p2', 'b1', 'u', 'n', 't')")
@@ -225,7 +225,7 @@ def test_what_is_remembered_of_owners_stays_within_bounds(firestore, rows, owner
 # --- natural keys ---------------------------------------------------------------------------------------------------------
 
 
-def test_documents_share_a_natural_key_by_what_they_state_and_those_in_doubt_too(firestore, owners_of):
+def test_documents_share_a_natural_key_by_what_they_state(firestore, owners_of):
     """What a key doesn't state can't be searched by: who states it has another key. One that can't become a row may be the one."""
     below = "users/u1/notifications"
     fields = notification()

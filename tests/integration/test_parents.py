@@ -111,7 +111,7 @@ def test_only_what_has_no_row_is_remembered_as_gone(firestore, parents_of):
     [(timedelta(hours=1), False, 0), (timedelta(hours=1), True, 1), (None, False, 1), (timedelta(0), False, 1)],
     ids=["lately", "a row is there", "not trusted", "too long ago"],
 )
-def test_what_was_gone_lately_and_has_no_row_is_not_asked_for_again(target_dsn, parents_of, trusted, has_row, reads):
+def test_what_was_gone_lately_without_a_row_is_not_asked_again(target_dsn, parents_of, trusted, has_row, reads):
     """One that came back has a row, or is missing itself."""
     with psycopg.connect(target_dsn) as connection:
         gone.remember(connection, posts("gone"))
@@ -141,7 +141,7 @@ def test_what_is_remembered_of_parents_stays_within_bounds(parents_of, monkeypat
         assert parents.document("boards", "boards/b0") is None
 
 
-def test_what_was_hidden_is_asked_for_again_after_all_was_forgotten(firestore, parents_of, monkeypatch):
+def test_what_was_hidden_is_asked_again_after_all_is_forgotten(firestore, parents_of, monkeypatch):
     """It is deleted meanwhile, so now it is gone for good."""
     monkeypatch.setattr(parents_module, "_REMEMBERED", 0)
     put(firestore, {"boards/b1/posts/hidden": post(title="x")})
@@ -241,7 +241,7 @@ def difference(
     return Difference(0, row, found, "1" if found else None, columns, lacks, (), None)
 
 
-def test_a_row_to_be_inserted_requires_all_and_one_that_is_there_what_it_lacks():
+def test_a_new_row_requires_all_and_an_old_one_what_it_lacks():
     """Of one that differs, also what a column names that may have become null."""
     [row] = map_document(CATALOG["comments"], Document("boards/b1/posts/p1/comments/c1", comment(), T, T)) or []
     assert isinstance(row, Row)
@@ -263,7 +263,7 @@ def test_a_row_to_be_inserted_requires_all_and_one_that_is_there_what_it_lacks()
     assert without.required(difference(row), frozenset()) == both[1:]
 
 
-def test_a_row_of_a_tree_awaits_what_is_above_it_and_requires_nothing():
+def test_a_trees_row_awaits_what_is_above_and_requires_nothing():
     """Its reference is null until the other row is there."""
     collection = TREE["categories"]
     references = References(TREE, collection)

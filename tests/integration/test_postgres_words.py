@@ -41,7 +41,7 @@ def _refusal(connection, statement: str) -> str:
     return postgres.condition(refused.value)
 
 
-def test_a_missing_grant_names_the_table_and_a_triggers_words_stay(target_dsn):
+def test_a_missing_grant_names_its_table_and_no_triggers_words(target_dsn):
     """InsufficientPrivilege alone names no table. A trigger may raise the same condition, with a row's content."""
     with psycopg.connect(target_dsn, autocommit=True) as connection:
         connection.execute("CREATE ROLE reader_only")

@@ -41,13 +41,14 @@ def test_preflight_passes_and_estimates_the_reads(both, emulator, target_dsn):
     assert abs(found["preflight"]["clock_difference_seconds"]) < 5
 
 
-def test_without_the_schema_dualwrite_one_line_says_which_dag_to_run(both, emulator, phase1_dsn):
+def test_without_the_schema_one_line_says_which_dag_to_run(both, emulator, phase1_dsn):
     with pytest.raises(PreflightError, match="Run the DAG apply_migrations with mode=apply first") as refused:
         _preflight(both.project, emulator, phase1_dsn)
     assert "\n" not in str(refused.value)
 
 
-def test_a_role_that_row_level_security_hides_rows_from_is_refused(both, emulator, target_dsn):
+def test_a_role_that_rows_are_hidden_from_is_refused(both, emulator, target_dsn):
+    """By row-level security."""
     with psycopg.connect(target_dsn) as connection:
         connection.execute("DROP ROLE IF EXISTS plain")
         connection.execute("CREATE ROLE plain LOGIN")
@@ -62,7 +63,8 @@ def test_a_role_that_row_level_security_hides_rows_from_is_refused(both, emulato
             connection.execute("DROP ROLE plain")
 
 
-def test_missing_columns_types_keys_and_not_null_columns_are_all_named(both, emulator, target_dsn):
+def test_all_faults_of_the_tables_are_named_at_once(both, emulator, target_dsn):
+    """Missing columns and keys, other types, NOT NULL columns that nobody fills."""
     with psycopg.connect(target_dsn) as connection:
         connection.execute("ALTER TABLE likes DROP CONSTRAINT likes_post_id_user_id_key")
         connection.execute("ALTER TABLE posts DROP COLUMN content_json, ADD COLUMN slug TEXT NOT NULL")
@@ -146,7 +148,7 @@ KEYS = {
 
 
 @pytest.mark.parametrize("case", [*NO_KEYS, *KEYS])
-def test_only_a_whole_unique_index_on_just_the_key_counts_as_the_key(both, emulator, target_dsn, case):
+def test_only_a_whole_unique_index_on_just_the_key_counts_as_it(both, emulator, target_dsn, case):
     with psycopg.connect(target_dsn) as connection:
         connection.execute("ALTER TABLE blocks DROP CONSTRAINT blocks_blocker_id_blocked_id_key")
         connection.execute((NO_KEYS | KEYS)[case])
@@ -162,9 +164,7 @@ def test_only_a_whole_unique_index_on_just_the_key_counts_as_the_key(both, emula
     [("comment_id IS NOT NULL", True), ("comment_id IS NOT NULL AND user_id IS NOT NULL", True),
      ("reply_id IS NULL", False), ("comment_id IS NOT NULL AND reaction_type = 'x'", False)],
 )  # fmt: skip
-def test_a_further_unique_key_may_leave_out_only_rows_with_nulls_of_its_own(
-    both, emulator, target_dsn, predicate, fits
-):
+def test_a_further_unique_key_may_leave_out_only_its_own_nulls(both, emulator, target_dsn, predicate, fits):
     with psycopg.connect(target_dsn) as connection:
         connection.execute("DROP INDEX reactions_comment_user")
         connection.execute(f"CREATE UNIQUE INDEX ON reactions (comment_id, user_id) WHERE {predicate}")
@@ -185,7 +185,7 @@ def test_an_empty_side_is_the_wrong_side(firestore, emulator, target_dsn):
         _preflight(firestore.project, emulator, target_dsn)
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_password(firestore, emulator):
+def test_a_server_out_of_reach_is_named_without_its_password(firestore, emulator):
     target = Target(lambda: postgres.connect("postgresql://u:secret@127.0.0.1:1/db"), CATALOG)
     with Source(firestore.project, emulator_host=emulator) as source:
         run = backfill.Run(source, target, CATALOG, "run", params())

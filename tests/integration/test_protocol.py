@@ -30,7 +30,7 @@ def _execute(dsn: str, statement: str, *parameters) -> None:
         connection.execute(statement, parameters or None)
 
 
-def test_a_post_that_is_where_it_was_thought_is_not_looked_for_where_its_row_says(at_work, emulator, target_dsn):
+def test_a_post_in_its_place_is_not_sought_where_its_row_says(at_work, emulator, target_dsn):
     """Two boards have the id, and the row is the other one's."""
     put(at_work, {"boards/b2/posts/p2": post(title="the other")})
     _execute(target_dsn, "UPDATE posts SET board_id = 'b2', title = 'the other' WHERE id = 'p2'")
@@ -50,7 +50,7 @@ def test_the_thread_that_confirms_inserts_ends_with_the_look(at_work, emulator, 
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("confirm")]
 
 
-def test_of_two_documents_with_one_key_the_row_belongs_to_the_one_that_it_equals(at_work, emulator, target_dsn):
+def test_a_shared_keys_row_belongs_to_the_document_it_equals(at_work, emulator, target_dsn):
     """A client wrote the younger's row: the older has no claim to it, and nothing is written."""
     put(at_work, {"users/u1/notifications/n1": notification(message="older")})
     put(at_work, {"users/u1/notifications/n2": notification(message="younger")})
@@ -70,9 +70,8 @@ def test_of_two_documents_with_one_key_the_row_belongs_to_the_one_that_it_equals
     assert one(target_dsn, "SELECT array_agg(message) FROM notifications") == ["younger"]
 
 
-def test_a_document_that_has_another_key_now_is_looked_at_there_though_somebody_else_has_its_old_one(
-    at_work, emulator, target_dsn
-):
+def test_a_document_with_another_key_now_is_looked_at_there(at_work, emulator, target_dsn):
+    """Though another document has its old one."""
     first, second = ("users/u1/notifications/n1", "users/u1/notifications/n2")
     put(at_work, {first: notification(), second: notification()})
     with gap_run(at_work.project, emulator, target_dsn, collections=["notifications"], scope="all") as gap:
@@ -89,9 +88,7 @@ def test_a_document_that_has_another_key_now_is_looked_at_there_though_somebody_
     assert (of_row.verdict, of_row.key, of_row.path) == (Verdict.MATCHING, key, second), "it isn't extra"
 
 
-def test_a_document_that_is_created_between_the_two_questions_about_its_key_keeps_its_row(
-    at_work, emulator, target_dsn, monkeypatch
-):
+def test_a_document_created_between_two_questions_keeps_its_row(at_work, emulator, target_dsn, monkeypatch):
     """1. nobody has the key; 2. a client creates the document again; 3. its own path is read. The row stays."""
     path = "users/u1/notifications/n1"
     put(at_work, {path: notification()})
@@ -116,9 +113,8 @@ def test_a_document_that_is_created_between_the_two_questions_about_its_key_keep
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.repair_journal WHERE action = 'delete'") == 0
 
 
-def test_a_dry_run_counts_two_documents_with_one_key_as_one_row_though_they_come_on_two_pages(
-    at_work, emulator, target_dsn
-):
+def test_a_dry_run_counts_two_documents_of_one_key_as_one_row(at_work, emulator, target_dsn):
+    """Though they come on two pages."""
     for name in ("n1", "n2"):
         put(at_work, {f"users/u1/notifications/{name}": notification()})
     report = CollectionReport("notifications", "dry")
@@ -139,9 +135,7 @@ def test_a_stale_row_whose_new_parent_has_no_row_gets_it_first(at_work, emulator
     assert one(target_dsn, "SELECT comment_id FROM replies WHERE id = 'r1'") == "c2"
 
 
-def test_a_row_that_gets_its_place_back_is_not_deleted_once_more_by_the_same_run(
-    at_work, emulator, target_dsn, monkeypatch
-):
+def test_a_row_that_came_back_is_not_deleted_twice_by_one_run(at_work, emulator, target_dsn, monkeypatch):
     """1. p2's row is deleted; 2. its document is created again, which step 5 sees; 3. a client writes the row and deletes the
     document. Two that take turns like this must not keep the run for ever: the next one deletes it."""
     document = at_work.document("boards/b1/posts/p2")

@@ -59,9 +59,8 @@ def _by_hand(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("prune", [_by_preflight, _by_hand])
-def test_no_before_image_outlives_its_days_and_an_unconfirmed_write_keeps_its_key(
-    written: str, prune: Callable[[str], None]
-):
+def test_no_before_image_outlives_its_days(written: str, prune: Callable[[str], None]):
+    """An unconfirmed write keeps its key."""
     versions = "SELECT key, xmin::text FROM dualwrite.repair_journal WHERE action = 'insert'"
     with psycopg.connect(written) as connection:
         insert = connection.execute(versions).fetchall()

@@ -134,9 +134,7 @@ def test_clients_that_lose_nothing_raise_no_alarm(base, emulator, target_dsn):
 
 @pytest.mark.parametrize("number", range(2))
 @slice_documents
-def test_killed_at_any_moment_and_run_again_ends_with_target_equal_to_source(
-    base, emulator, target_dsn, number, slice_documents
-):
+def test_after_kills_at_any_moment_a_run_leaves_both_equal(base, emulator, target_dsn, number, slice_documents):
     """SIGKILL wherever it happens to be: before a write, between a write and its confirmation, between two tasks."""
     seed = random.randrange(10**9)
     sys.stdout.write(f"\nseed {seed}\n")
