@@ -37,7 +37,8 @@ def _lacking(report) -> set[str]:
     return {check["name"] for check in report["ready"]["checks"] if not check["ok"]}
 
 
-def test_reads_may_be_switched_after_a_sweep_excuses_and_fourteen_clean_days(world, firestore, emulator, phase1_dsn):
+def test_reads_may_be_switched_after_fourteen_clean_days(world, firestore, emulator, phase1_dsn):
+    """They also take a sweep, and an excuse for what is rejected."""
     app = LiveApp(firestore, phase1_dsn)
     app._post()  # so that write_ops shows life
     app.close()
@@ -78,7 +79,8 @@ def test_drift_of_today_starts_the_count_of_clean_days_again(world, firestore, e
     assert found["verdict"].startswith("1 difference is open: 1 missing.")
 
 
-def test_the_demo_s_app_writes_on_and_loses_one_write_after_another_once_it_may(world, firestore, phase1_dsn):
+def test_the_demos_app_loses_one_write_after_another_once_told(world, firestore, phase1_dsn):
+    """It writes on meanwhile."""
     app = LiveApp(firestore, phase1_dsn)
     stop, loses, lost = threading.Event(), threading.Event(), []
 

@@ -279,7 +279,7 @@ def test_bookmarks_behind_row_level_security_survive_a_repair(at_work, emulator,
     assert again.alerts == [alert]
 
 
-def test_a_row_that_is_still_referenced_says_by_whom_until_it_is_not(at_work, emulator, target_dsn):
+def test_a_row_says_who_references_it_until_nobody_does(at_work, emulator, target_dsn):
     def run(**changes):
         return reconciled(at_work.project, emulator, target_dsn, max_share=100, **changes)
 

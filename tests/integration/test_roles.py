@@ -76,7 +76,8 @@ def test_the_migrations_role_plans_tries_applies_and_verifies(server):
                     assert web_client_state(connection) == web_client
 
 
-def test_the_data_role_finds_writes_verifies_reconciles_and_repairs(world, target, firestore, emulator):
+def test_the_data_role_suffices_for_a_backfill_and_a_repair(world, target, firestore, emulator):
+    """It finds, writes, verifies, reconciles and repairs."""
     before = table_bytes(target.superuser)
     with gap_run(firestore.project, emulator, target.data, mode="dry_run") as run:
         backfill.preflight(run, by="a test")
@@ -204,7 +205,8 @@ def test_the_files_may_be_run_again(target):
         target.run("data.sql")
 
 
-def test_a_role_that_may_only_look_passes_a_dry_run_and_is_refused_an_apply(world, target, firestore, emulator):
+def test_a_role_that_may_only_look_passes_a_dry_run_alone(world, target, firestore, emulator):
+    """It is refused an apply."""
     tables = ", ".join(c.table for c in CATALOG)
     with psycopg.connect(target.admin) as connection:
         connection.execute(f"REVOKE INSERT, UPDATE, DELETE ON {tables} FROM dualwrite_data")
@@ -241,7 +243,7 @@ def walled(target_dsn):
         ),
     ],
 )
-def test_rows_count_as_visible_only_where_a_policy_shows_all_of_them(walled, policies, visible):
+def test_rows_are_visible_only_where_a_policy_shows_them_all(walled, policies, visible):
     with psycopg.connect(walled) as connection:
         for table in ("posts", "write_ops"):
             connection.execute(f"INSERT INTO write_ops (op_id) VALUES ('{table}')")

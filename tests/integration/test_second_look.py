@@ -35,7 +35,8 @@ CONTENT = {
 }
 
 
-def test_a_post_with_content_json_has_one_fingerprint_in_processes_of_different_hash_seeds(firestore, emulator):
+def test_a_documents_fingerprint_is_the_same_for_any_hash_seed(firestore, emulator):
+    """A post with content_json, in processes of their own."""
     put(firestore, {"boards/b1/posts/p1": post(contentJson=CONTENT)})
     found = {
         subprocess.run(
@@ -48,7 +49,7 @@ def test_a_post_with_content_json_has_one_fingerprint_in_processes_of_different_
     assert len(found) == 1
 
 
-def test_a_post_with_content_json_that_never_arrived_is_drift_at_the_second_look(firestore, emulator, target_dsn):
+def test_a_lost_post_with_json_is_drift_at_the_second_look(firestore, emulator, target_dsn):
     club(firestore, emulator, target_dsn)
     now = datetime.now(UTC)
     put(firestore, {"boards/b1/posts/p1": post(contentJson=CONTENT, createdAt=now, updatedAt=now)})
@@ -62,7 +63,8 @@ def test_a_post_with_content_json_that_never_arrived_is_drift_at_the_second_look
     assert reconciled(firestore.project, emulator, target_dsn).counts("posts") == {"missing": 1}
 
 
-def test_a_rows_digest_is_the_same_in_sessions_of_different_time_zones_and_date_styles(firestore, emulator, target_dsn):
+def test_a_rows_digest_depends_on_no_setting_of_the_session(firestore, emulator, target_dsn):
+    """Neither on TimeZone nor on DateStyle."""
     club(firestore, emulator, target_dsn, {"boards/b1/posts/p1": post()})
     found = set()
     for options in ("-c TimeZone=Asia/Seoul -c DateStyle=German", "-c TimeZone=UTC", "-c DateStyle=SQL,DMY"):
@@ -72,7 +74,8 @@ def test_a_rows_digest_is_the_same_in_sessions_of_different_time_zones_and_date_
     assert len(found) == 2
 
 
-def test_two_documents_of_one_id_on_two_boards_give_the_same_verdicts_run_by_run(firestore, emulator, target_dsn):
+def test_two_documents_of_one_id_have_the_same_verdicts_each_run(firestore, emulator, target_dsn):
+    """They lie on two boards."""
     club(firestore, emulator, target_dsn, {"boards/b1/posts/p1": post()})
     put(firestore, {"boards/b2/posts/p1": post(title="the other")})
     said = [reconciled(firestore.project, emulator, target_dsn, scope="sweep") for _ in range(2)]

@@ -284,7 +284,7 @@ def test_preflight_refuses_a_share_that_the_column_can_not_hold(shop, emulator, 
         reconcile(shop, emulator, dsn, scope="sweep", **given)
 
 
-def test_preflight_refuses_collections_on_a_table_and_its_partition(shop, emulator, dsn):
+def test_collections_on_a_table_and_its_partition_are_refused(shop, emulator, dsn):
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(
             "CREATE TABLE parted (id TEXT NOT NULL, kind TEXT NOT NULL, updated_at TIMESTAMPTZ, PRIMARY KEY (kind, id)) PARTITION BY LIST (kind);"

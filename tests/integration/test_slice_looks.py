@@ -76,7 +76,7 @@ def with_posts(rows: psycopg.Connection, *ids: str) -> None:
         )
 
 
-def test_the_rest_is_the_rows_that_no_document_of_a_slice_accounts_for(firestore, rows, looked):
+def test_the_rest_is_the_rows_that_no_document_accounts_for(firestore, rows, looked):
     """A rejected document has its verdict, whatever its row is; the row of one that is left out is extra, once."""
     put(firestore, {"users/u1": user("n"), "boards/b1": board(), **{f"boards/b1/posts/{name}": fields for name, fields in {
         "same": post(), "missing": post(), "watched": post(), "unfit": post(authorId=7), "hidden": post(title="x"),

@@ -113,7 +113,7 @@ def test_slices_deliver_each_document_exactly_once(emulator, unparented_dsn, com
             assert sum(p.documents for p in parts) == len(whole)
 
 
-def test_a_large_collection_is_cut_into_slices_of_the_size_asked_for(world, firestore, emulator, target_dsn):
+def test_a_large_collection_is_cut_into_slices_of_the_given_size(world, firestore, emulator, target_dsn):
     """By time always; by name as finely as the target knows names: documents without rows may lie between two."""
     with gap_run(firestore.project, emulator, target_dsn) as run:
         cutter = Cutter(run.source, run.target, CATALOG, 10)
@@ -129,7 +129,7 @@ def test_a_large_collection_is_cut_into_slices_of_the_size_asked_for(world, fire
 
 
 @pytest.mark.parametrize("scope", ["window", "all"])
-def test_an_apply_in_slices_does_what_one_of_whole_collections_does(world, firestore, emulator, target_dsn, scope):
+def test_an_apply_in_slices_does_what_one_without_does(world, firestore, emulator, target_dsn, scope):
     expected = world.in_window if scope == "window" else world.over_all
     with gap_run(firestore.project, emulator, target_dsn, scope=scope, slice_documents=5) as run:
         said, parts = in_slices.gap(run, dry=True)
@@ -148,7 +148,7 @@ def test_an_apply_in_slices_does_what_one_of_whole_collections_does(world, fires
     assert table_bytes(target_dsn) == before
 
 
-def test_a_document_with_two_times_in_the_window_is_examined_once(firestore, emulator, target_dsn):
+def test_a_document_with_two_times_in_a_window_is_examined_once(firestore, emulator, target_dsn):
     """Its createdAt lies in one slice, its updatedAt in another."""
     club(firestore, emulator, target_dsn)
     post = {"title": "t", "content": "c", "authorId": "u1", "authorName": "n"}
@@ -173,7 +173,7 @@ def test_a_document_with_two_times_in_the_window_is_examined_once(firestore, emu
 # --- verification -------------------------------------------------------------------------------------------------------
 
 
-def test_a_verification_in_slices_says_what_one_of_whole_collections_says(world, firestore, emulator, target_dsn):
+def test_a_verification_in_slices_says_what_one_without_says(world, firestore, emulator, target_dsn):
     with gap_run(firestore.project, emulator, target_dsn) as run:
         examine_all(run, dry=False)
         _lose_and_add(target_dsn)
@@ -201,7 +201,7 @@ def _lose_and_add(dsn: str) -> None:
         connection.execute("UPDATE comments SET content = 'x' WHERE id = (SELECT max(id) FROM comments)")
 
 
-def test_two_runs_do_not_take_each_others_rows_for_seen_nor_for_extra(world, firestore, emulator, target_dsn):
+def test_two_runs_dont_take_each_others_rows_for_seen_or_extra(world, firestore, emulator, target_dsn):
     """One run has seen all slices but one, another all: each knows its own."""
     with gap_run(firestore.project, emulator, target_dsn) as run:
         examine_all(run, dry=False)
@@ -270,8 +270,8 @@ def test_keys_go_to_the_target_a_page_at_a_time(target_dsn, monkeypatch, number)
 
 
 @pytest.mark.parametrize("mode", ["ACCESS EXCLUSIVE", "SHARE"])
-def test_what_slices_saw_is_kept_without_an_error_while_the_tables_are_busy(target_dsn, mode, caplog):
-    """A reader waits behind the first lock, a writer behind either."""
+def test_what_slices_saw_stays_while_the_tables_are_busy(target_dsn, mode, caplog):
+    """A reader waits behind the first lock, a writer behind either. It is no error."""
     kept = "SELECT count(*) FROM dualwrite.seen_keys"
     with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
         look = seen_keys.Attempt(target, "comments", "a_dag", "one")
@@ -291,9 +291,8 @@ def _rows(dsn: str, query: str):
         return connection.execute(query).fetchall()
 
 
-def test_a_slice_that_failed_leaves_its_interval_not_examined_and_the_watermark_alone(
-    world, firestore, emulator, target_dsn
-):
+def test_a_failed_slice_leaves_its_interval_not_examined(world, firestore, emulator, target_dsn):
+    """The watermark stays."""
     with gap_run(firestore.project, emulator, target_dsn, slice_documents=5, collections=["comments"]) as run:
         gap = examine_all(run, dry=False)
         parts, needed = sliced.cut_verification(run)
@@ -365,7 +364,7 @@ def test_postgres_and_python_agree_on_a_keys_digest(unparented_dsn, keys):
         connection.rollback()
 
 
-def test_what_slices_saw_is_gone_after_a_crash_of_the_server_and_nobody_takes_rows_for_extra(target_dsn):
+def test_after_a_servers_crash_no_row_is_taken_for_extra(target_dsn):
     """Unlogged tables are emptied together; a look that is gone ends the run with a sentence."""
     with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
         look = seen_keys.Attempt(target, "comments", "a_dag", "run")
@@ -438,9 +437,7 @@ def test_beside_another_runs_looks_only_its_keys_are_kept(target_dsn, monkeypatc
     assert _rows(target_dsn, "SELECT look, count(*) FROM dualwrite.seen_keys GROUP BY 1") == [(beside, 4)]
 
 
-def test_with_its_defaults_a_large_collection_is_verified_in_slices(
-    world, firestore, emulator, target_dsn, monkeypatch
-):
+def test_a_large_collection_is_verified_in_slices_by_default(world, firestore, emulator, target_dsn, monkeypatch):
     """Its defaults, all in documents by one scale: a collection of more than a slice was never proven with them."""
     scale = GapParams.model_fields["slice_documents"].default / 5
     for name, field in GapParams.model_fields.items():

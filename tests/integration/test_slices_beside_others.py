@@ -31,10 +31,9 @@ def _documents(number: int) -> dict[str, dict]:
     return found
 
 
-def test_slices_killed_at_any_moment_and_done_again_write_each_row_once_and_leave_nothing(
-    firestore, emulator, target_dsn
-):
-    """SIGKILL while slices are examined, written, confirmed or verified. The run's retry (same run id) does them again."""
+def test_slices_killed_and_done_again_write_each_row_once(firestore, emulator, target_dsn):
+    """SIGKILL while slices are examined, written, confirmed or verified. The run's retry (same run id) does them again.
+    They leave nothing behind."""
     club(firestore, emulator, target_dsn)
     documents = _documents(120)
     paths = list(documents)
@@ -63,9 +62,7 @@ def test_slices_killed_at_any_moment_and_done_again_write_each_row_once_and_leav
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.looks") == 0
 
 
-def test_slices_in_several_workers_beside_clients_that_write_leave_both_databases_equal(
-    firestore, emulator, target_dsn
-):
+def test_slices_beside_clients_that_write_leave_both_equal(firestore, emulator, target_dsn):
     """Four workers with connections of their own examine slices, while clients write documents and then rows of the same
     collections, and lose none: whatever a worker inserts or updates too early or too late, the client's newest write stands.
     """

@@ -74,7 +74,7 @@ def with_comments(rows: psycopg.Connection, *ids: str) -> None:
 # --- what is cut --------------------------------------------------------------------------------------------------------
 
 
-def test_only_what_is_larger_than_a_slice_and_within_the_limit_is_cut(firestore, cutter):
+def test_only_what_exceeds_a_slice_and_not_the_limit_is_cut(firestore, cutter):
     put(firestore, comments(8))
     assert bounds(cutter(4).cut({"comments": WINDOW}, at_most=8))
     assert cutter(4).cut({"comments": WINDOW}, at_most=7) == []
@@ -86,7 +86,7 @@ def test_only_what_is_larger_than_a_slice_and_within_the_limit_is_cut(firestore,
     assert fitting.source.billed_reads - before == 3, "what fits costs its counts alone, one a check field"
 
 
-def test_several_collections_are_cut_in_the_order_they_are_named_in(firestore, cutter):
+def test_collections_are_cut_in_the_order_they_are_named_in(firestore, cutter):
     put(
         firestore,
         {**comments(6), **{f"users/u{n}": user("n", createdAt=T + timedelta(hours=n), updatedAt=T) for n in range(5)}},
@@ -118,7 +118,8 @@ def test_what_cannot_be_cut_is_left_whole_and_told(firestore, cutter, caplog):
     assert [r.levelname for r in caplog.records] == ["INFO"]
 
 
-def test_a_collection_without_check_field_is_cut_by_name_in_any_window(firestore, rows, cutter):
+def test_a_collection_without_check_field_is_cut_by_name(firestore, rows, cutter):
+    """In any window."""
     put(firestore, {f"boards/b{n}": board() for n in range(6)})
     rows.execute("INSERT INTO boards (id, title) SELECT 'b' || n, 't' FROM generate_series(0, 5) n")
     slices = cutter(2).cut({"boards": WINDOW})
@@ -127,7 +128,7 @@ def test_a_collection_without_check_field_is_cut_by_name_in_any_window(firestore
 
 
 @pytest.mark.parametrize("window", [WINDOW, None], ids=["by time", "by name"])
-def test_a_collection_that_grows_while_it_is_cut_is_cut_as_it_was(firestore, rows, cutter, monkeypatch, window):
+def test_a_collection_that_grows_meanwhile_is_cut_as_it_was(firestore, rows, cutter, monkeypatch, window):
     """Clients write between any two counts: these are all of one moment, or their sum would never be the whole."""
     with_comments(rows, *(f"c{n}" for n in range(8)))
     put(firestore, comments(8))
@@ -148,7 +149,7 @@ def test_a_collection_that_grows_while_it_is_cut_is_cut_as_it_was(firestore, row
 # --- names --------------------------------------------------------------------------------------------------------------
 
 
-def test_names_are_the_rows_ones_where_these_are_half_of_the_documents(rows, cutter):
+def test_names_are_the_rows_own_where_these_are_half_of_all(rows, cutter):
     """Of fewer, or of none that can be told, the parents' names are taken too."""
     with_posts(rows, "p2")
     with_comments(rows, *(f"c{n}" for n in range(5)))
@@ -171,7 +172,7 @@ def test_a_collection_with_few_rows_is_cut_between_its_parents(firestore, rows, 
     assert bounds(cutter(2).cut({"posts": None})) == ["boards/b1/posts/!", "boards/b2/posts/!"]
 
 
-def test_a_top_level_collection_without_rows_is_cut_at_letters_and_digits(firestore, cutter):
+def test_a_rowless_top_collection_is_cut_at_letters_and_digits(firestore, cutter):
     put(firestore, {f"users/{letter}{n}": user("n") for letter in "3Bx" for n in range(2)})
     slices = cutter(2).cut({"users": None})
     assert [s.documents for s in slices] == [2, 2, 2]
@@ -204,7 +205,7 @@ def test_a_row_that_tells_two_paths_gives_the_likelier_name(rows, cutter):
     assert list(cutter(2)._paths(CATALOG["replies"], 5, 1)) == [f"{POST}/comments/c1/replies/r1"]
 
 
-def test_about_twenty_names_a_slice_are_taken_from_all_over_a_large_table(rows, cutter, monkeypatch):
+def test_some_twenty_names_a_slice_come_from_all_over_the_table(rows, cutter, monkeypatch):
     """Each costs memory, and a look at its parents' rows; a sample is random, so the bounds are six deviations wide."""
     ids = [f"c{n:04}" for n in range(8_000)]
     rows.execute(

@@ -151,7 +151,7 @@ def _shut(*ends: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("scan", SCANS, ids=["window", "all"])
-def test_a_connection_that_is_cut_in_the_middle_of_a_stream_loses_nothing(source, scan, emulator):
+def test_a_connection_cut_in_a_stream_loses_nothing(source, scan, emulator):
     whole = _read(source, scan)
     cuts = [3000, 5000, 8000]
     proxy = CuttingProxy(emulator, cuts)
@@ -164,7 +164,8 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_stream_loses_nothing(source
 
 
 @pytest.mark.parametrize("delivered", [0, 40, 56])
-def test_a_stream_that_ends_early_without_an_error_is_an_incomplete_read(delivered, source, monkeypatch):
+def test_a_stream_that_ends_early_is_an_incomplete_read(delivered, source, monkeypatch):
+    """The stream tells no error."""
     original = source.wire.run_query
     monkeypatch.setattr(source.wire, "run_query", lambda *a, **k: Call(original(*a, **k), delivered, None))
     with pytest.raises(IncompleteRead, match=f"delivered {delivered} of the 57"):
@@ -185,9 +186,7 @@ class Losing(Call):
 
 @pytest.mark.parametrize("pin_seconds", [0, 3000], ids=["several pins", "one pin"])
 @pytest.mark.parametrize("times", [0, 2], ids=["lost", "twice"])
-def test_a_stream_that_loses_or_repeats_a_single_document_is_an_incomplete_read(
-    times, pin_seconds, source, monkeypatch
-):
+def test_a_document_lost_or_repeated_is_an_incomplete_read(times, pin_seconds, source, monkeypatch):
     monkeypatch.setattr(source_module, "_PIN_SECONDS", pin_seconds)
     original = source.wire.run_query
     monkeypatch.setattr(source.wire, "run_query", lambda *a, **k: Losing(original(*a, **k), 4, times))
@@ -195,7 +194,7 @@ def test_a_stream_that_loses_or_repeats_a_single_document_is_an_incomplete_read(
         _read(source, SCANS[0])
 
 
-def test_a_read_that_outlives_its_pin_pins_anew_and_loses_nothing(source, monkeypatch):
+def test_a_read_past_its_pin_pins_anew_and_loses_nothing(source, monkeypatch):
     monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
     for scan in SCANS:
         paths = _read(source, scan, 10)
@@ -211,9 +210,7 @@ def _create_last(firestore) -> str:
 
 @pytest.mark.parametrize("scan", SCANS, ids=["window", "all"])
 @pytest.mark.parametrize("pin_seconds", [0, 3000], ids=["outlived", "in time"])
-def test_a_read_that_outlives_its_pin_sees_what_was_created_since_and_a_shorter_one_does_not(
-    scan, pin_seconds, source, firestore, monkeypatch
-):
+def test_only_a_read_past_its_pin_sees_what_was_created_since(scan, pin_seconds, source, firestore, monkeypatch):
     """Firestore refuses a read_time older than an hour: a read that kept the first one would fail there for ever."""
     monkeypatch.setattr(source_module, "_PIN_SECONDS", pin_seconds)
     pages = source.pages(scan, 10)
@@ -224,7 +221,7 @@ def test_a_read_that_outlives_its_pin_sees_what_was_created_since_and_a_shorter_
     assert (last in paths) == (pin_seconds == 0)
 
 
-def test_a_stream_that_breaks_when_its_pin_is_old_goes_on_at_a_new_one(source, firestore, monkeypatch):
+def test_a_stream_that_breaks_at_an_old_pin_goes_on_at_a_new_one(source, firestore, monkeypatch):
     monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
     faults = [grpc.StatusCode.UNAVAILABLE]
     original = source.wire.run_query
@@ -243,7 +240,7 @@ def test_a_stream_that_breaks_when_its_pin_is_old_goes_on_at_a_new_one(source, f
     assert created[0] in paths
 
 
-def test_documents_that_come_and_go_meanwhile_do_not_disturb_the_count(source, firestore):
+def test_documents_that_come_and_go_do_not_disturb_the_count(source, firestore):
     stop = threading.Event()
 
     def write() -> None:
@@ -326,7 +323,7 @@ def test_get_tells_there_from_gone_from_what_cant_be_asked(source):
     }
 
 
-def test_each_way_of_reading_gives_whole_documents_if_all_fields_are_asked(source):
+def test_every_read_of_all_fields_gives_whole_documents(source):
     """A column of the whole document: a document that is read without its fields would be written as nulls."""
     [path], whole = ["boards/b0/posts/p/comments/c000"], {"content": "x", "createdAt": T}
     for fields in ((ALL_FIELDS,), ("content", ALL_FIELDS)):

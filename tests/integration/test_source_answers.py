@@ -45,7 +45,7 @@ def source(project, emulator):
 # --- by path --------------------------------------------------------------------------------------------------------
 
 
-def test_many_documents_by_path_are_asked_for_in_parts_and_each_is_answered(source):
+def test_of_many_documents_asked_for_in_parts_each_is_answered(source):
     """More than four calls of a hundred at once."""
     found = source.get([*PATHS, "boards/none", "boards"], ["content"])
     assert list(found) == [*PATHS, "boards/none", "boards"]
@@ -92,8 +92,9 @@ def test_calls_are_routed_by_project_and_database():
 # --- below a document -----------------------------------------------------------------------------------------------
 
 
-def test_many_questions_about_what_is_below_documents_are_answered_each_by_its_own(source):
-    """More than are asked at once; one of them about a document that can't be asked for."""
+def test_each_of_many_questions_has_an_answer_of_its_own(source):
+    """More than are asked at once; one of them about a document that can't be asked for. They ask for what is below
+    documents."""
     post = "boards/b/posts/p"
     questions = [(post, {"kind": f"k{n}"}) for n in range(150)]
     questions[70] = ("boards", {"kind": "k70"})
@@ -153,7 +154,8 @@ def test_an_answer_that_never_says_it_is_done_is_counted(source, monkeypatch):
     assert source.billed_reads == 4
 
 
-def test_with_a_cap_questions_share_what_is_left_and_stop_where_more_might_come(source):
+def test_questions_share_what_a_cap_leaves(source):
+    """They stop where more might come."""
     questions = [("boards/b/posts/p", {"kind": f"k{n}"}) for n in range(2)]
     source.budget = Budget(10)
     assert [len(found) for found in source.children_where_each(questions, "comments", ("kind",))] == [3, 3]
@@ -169,7 +171,7 @@ def test_with_a_cap_questions_share_what_is_left_and_stop_where_more_might_come(
 # --- counts ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_count_tells_its_instant_and_can_be_asked_for_an_earlier_one(source, firestore, emulator):
+def test_a_count_tells_its_instant_and_can_be_of_an_earlier_one(source, firestore, emulator):
     put = firestore.document("boards/b/posts/p/comments/c")
     put.set({"content": "x"})
     with Source(firestore.project, emulator_host=emulator) as changing:
@@ -215,7 +217,7 @@ def test_a_count_without_an_answer_is_an_error(source, monkeypatch):
 # --- pages ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_page_ends_with_its_number_of_documents_and_tells_how_many_all_are(source):
+def test_a_page_has_its_number_of_documents_and_tells_the_total(source):
     pages = list(source.pages(COMMENTS, 200))
     assert [len(page.messages) for page in pages] == [200, 200, 50]
     assert {page.total for page in pages} == {450}
@@ -251,7 +253,8 @@ def test_a_page_is_ended_by_the_document_that_reaches_its_bytes(source, monkeypa
         pages.close()
 
 
-def test_a_part_that_breaks_before_its_first_document_while_the_instant_grows_old_is_billed_once(source, monkeypatch):
+def test_a_part_that_breaks_at_its_beginning_is_billed_once(source, monkeypatch):
+    """Before its first document, while the instant grows old."""
     original, calls = source.wire.run_query, []
 
     def breaking(*args, **kwargs):
@@ -266,7 +269,7 @@ def test_a_part_that_breaks_before_its_first_document_while_the_instant_grows_ol
     assert source.billed_reads == source.budget.spent == 450 + 6 + 5 + 1
 
 
-def test_all_pages_of_a_read_over_several_pins_tell_the_same_total(source, monkeypatch):
+def test_all_pages_of_a_read_over_several_pins_tell_one_total(source, monkeypatch):
     monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
     pages = list(source.pages(COMMENTS, 100))
     assert [len(page.messages) for page in pages] == [100, 100, 100, 100, 50]
@@ -275,7 +278,8 @@ def test_all_pages_of_a_read_over_several_pins_tell_the_same_total(source, monke
     assert source.billed_reads == source.budget.spent == 450 + 5 + 4
 
 
-def test_a_scan_of_nothing_has_no_pages_and_is_billed_as_a_count_and_one_read(source):
+def test_a_scan_of_nothing_has_no_pages_and_is_billed_two_reads(source):
+    """A count, and one read for the answer of nothing."""
     assert list(source.pages(Scan("nothing", ()), 10)) == []
     assert source.billed_reads == source.budget.spent == 2
 
@@ -293,7 +297,7 @@ def test_a_scan_that_is_given_up_gives_back_what_it_had_reserved(source):
     assert source.budget.spent == 1, "the count alone"
 
 
-def test_an_answer_without_a_document_in_the_middle_of_a_stream_is_passed_over(source, monkeypatch):
+def test_an_answer_without_a_document_is_passed_over(source, monkeypatch):
     """Firestore may send one while it finds nothing."""
     original = source.wire.run_query
 
@@ -318,7 +322,7 @@ def test_an_answer_without_a_document_in_the_middle_of_a_stream_is_passed_over(s
 
 
 @pytest.mark.parametrize("size", [100, 450], ids=["pages of several instants", "an empty query after the last page"])
-def test_a_read_over_several_instants_reserves_and_bills_each_document_once(source, size, monkeypatch):
+def test_a_read_over_several_instants_bills_each_document_once(source, size, monkeypatch):
     """A cap that just suffices is not passed on the way, and what was reserved and not read is given back."""
     monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
     source.budget = Budget(limit=100_000)

@@ -15,9 +15,8 @@ from dualwrite.model.mapping import Row, map_document, staged
 from dualwrite.postgres.target import Target
 
 
-def test_a_page_of_messages_compares_as_its_rows_do_and_makes_only_the_rows_that_differ(
-    firestore, emulator, target_dsn
-):
+def test_a_page_of_messages_compares_as_its_rows_do(firestore, emulator, target_dsn):
+    """Only the rows that differ are made."""
     world = seed.small()
     world.load_source(firestore)
     with psycopg.connect(target_dsn, autocommit=True) as connection:

@@ -90,7 +90,8 @@ def test_a_lost_creation_that_no_window_sees_is_found_in_one_run(world, run):
     assert found.counts("comments") == {"missing": 1}
 
 
-def test_a_lost_creation_without_check_field_calls_a_sweep_and_the_next_run_finds_it(world, target_dsn, run):
+def test_a_lost_creation_without_check_field_calls_a_sweep(world, target_dsn, run):
+    """The next run is that sweep, and finds it."""
     fields = comment()
     del fields["createdAt"]
     world.document("boards/b1/posts/p1/comments/late").set(fields)
@@ -115,7 +116,7 @@ def test_a_second_sweep_is_not_called_within_hours_of_the_first(world, target_ds
     assert collection(run(), "comments")["tripwire"]["calls_sweep"]
 
 
-def test_a_creation_without_check_field_that_arrived_calls_no_sweep(world, target_dsn, run):
+def test_an_arrived_creation_without_check_field_calls_no_sweep(world, target_dsn, run):
     fields = comment()
     del fields["createdAt"]
     world.document("boards/b1/posts/p1/comments/new").set(fields)
@@ -133,7 +134,7 @@ def test_a_creation_without_check_field_that_arrived_calls_no_sweep(world, targe
     assert collection(run(), "comments")["tripwire"]["buckets"] == 0
 
 
-def test_a_deleted_post_leaves_orphans_that_are_examined_once_and_are_no_alarm(world, target_dsn, run):
+def test_a_deleted_posts_orphans_are_examined_once_without_alarm(world, target_dsn, run):
     world.document("boards/b1/posts/p1").delete()
     execute(target_dsn, "DELETE FROM posts WHERE id = 'p1'")
     found = run()
@@ -144,7 +145,7 @@ def test_a_deleted_post_leaves_orphans_that_are_examined_once_and_are_no_alarm(w
     assert collection(again, "comments")["documents_read"] == 0
 
 
-def test_a_deviation_that_is_gone_at_the_second_look_is_not_examined(world, emulator, target_dsn, run, monkeypatch):
+def test_a_deviation_gone_at_the_second_look_is_not_examined(world, emulator, target_dsn, run, monkeypatch):
     """A delete of an old document in flight: its row goes a moment later."""
     world.document("boards/b1/posts/p1/comments/c7").delete()
 
@@ -157,7 +158,7 @@ def test_a_deviation_that_is_gone_at_the_second_look_is_not_examined(world, emul
     assert collection(found, "comments")["documents_read"] == 0
 
 
-def test_what_was_created_since_the_sweep_and_lost_its_delete_is_found_when_no_window_sees_it(world, target_dsn, run):
+def test_a_lost_delete_of_what_came_since_the_sweep_is_found(world, target_dsn, run):
     """Examined by a window hours ago, deleted since: between what a window sees and what a sweep had counted."""
     written = datetime.now(UTC) - timedelta(minutes=100)
     execute(
@@ -185,7 +186,7 @@ def test_a_run_killed_after_it_examined_a_bucket_forgets_nothing(world, emulator
     assert run().counts("comments") == {"extra": 1}
 
 
-def test_collections_of_entries_and_those_without_a_time_have_no_baseline(world, target_dsn):
+def test_entries_and_collections_without_a_time_have_no_baseline(world, target_dsn):
     kept = one(target_dsn, "SELECT array_agg(collection ORDER BY collection) FROM dualwrite.count_baselines")
     left_out = {c.name for c in CATALOG} - set(kept)
     assert left_out == {"boards", "user_board_permissions", "board_waiting_users"}
@@ -316,7 +317,7 @@ def test_a_baseline_holds_the_difference_of_each_bucket(world, target_dsn, wire)
 
 
 @pytest.mark.parametrize("moves", [1, 2, 9])
-def test_a_bucket_whose_rows_move_while_it_is_measured_is_measured_again(world, target_dsn, wire, monkeypatch, moves):
+def test_a_bucket_whose_rows_move_meanwhile_is_measured_again(world, target_dsn, wire, monkeypatch, moves):
     """A row that goes between the two counts would be taken for a difference that had been there."""
     counted, gone = wire._rows, [f"c{n}" for n in range(moves)]  # of one bucket
     asked = []
@@ -500,10 +501,9 @@ def _costs(number: int, bucket: int, world, target_dsn, run) -> None:
     assert reads["sweep"] <= number * 1.01 + 100
 
 
-def test_one_lost_delete_among_20_buckets_is_found_for_one_and_a_quiet_run_costs_less_than_a_hundredth_of_a_sweep(
-    world, target_dsn, run, monkeypatch
-):
-    """As many buckets as 20,000 documents have in production, each a fifth as large."""
+def test_one_lost_delete_among_20_buckets_is_found_for_one(world, target_dsn, run, monkeypatch):
+    """As many buckets as 20,000 documents have in production, each a fifth as large. A quiet run costs less than a
+    hundredth of a sweep."""
     for module in (baseline, tripwire):
         monkeypatch.setattr(module, "BUCKET", 200)
     _costs(4_000, 200, world, target_dsn, run)

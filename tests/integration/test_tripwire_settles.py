@@ -319,7 +319,7 @@ def test_what_was_lost_is_found_at_once_or_calls_a_sweep(both):
     assert wrong == {}
 
 
-def test_where_too_many_rows_are_young_their_number_accounts_for_untimed_documents(both, monkeypatch):
+def test_many_young_rows_account_for_untimed_documents_by_number(both, monkeypatch):
     """They aren't looked at one by one then; up to the limit they are."""
     monkeypatch.setattr(tripwire, "_MOST_YOUNG", 2)
     for number, deviation, sweep in ((2, 2, False), (3, 0, False)):
@@ -367,7 +367,7 @@ def test_in_a_top_level_collection_nothing_lies_elsewhere(both):
     assert both.looked(kept)[0].deviation == 0
 
 
-def test_a_large_table_has_larger_buckets_and_none_beyond_the_end(both, monkeypatch):
+def test_a_large_table_has_larger_buckets_and_none_past_the_end(both, monkeypatch):
     monkeypatch.setattr(tripwire, "BUCKET", 2)
     many = both.measured()
     assert len(many.edges) >= 5
@@ -380,7 +380,7 @@ def test_a_large_table_has_larger_buckets_and_none_beyond_the_end(both, monkeypa
     assert all(edge <= end for edge in both.wire.measure(end).edges)
 
 
-def test_a_look_that_ends_where_the_baseline_does_has_no_new_bucket(both):
+def test_a_look_that_ends_with_the_baseline_has_no_new_bucket(both):
     """A run again right after another one: no time lies between."""
     kept = both.measured()
     for end in (kept.end, kept.end - HOUR):
@@ -388,7 +388,7 @@ def test_a_look_that_ends_where_the_baseline_does_has_no_new_bucket(both):
         assert (tripped.deviation, tripped.baseline.edges) == (0, kept.edges)
 
 
-def test_what_arrived_between_counting_and_keeping_calls_no_sweep(both):
+def test_what_arrived_between_count_and_keeping_calls_no_sweep(both):
     """A sweep counts first and keeps its baseline hours later."""
     kept = both.measured()
     both.arrive("meanwhile", datetime.now(UTC))

@@ -146,7 +146,7 @@ def target(request, server) -> Iterator[Secured]:  # noqa: F811
 
 
 @pytest.mark.timeout(600)
-def test_nobody_of_more_rights_runs_what_the_migrations_role_made(target, firestore, emulator):
+def test_no_higher_role_runs_what_the_migrations_role_made(target, firestore, emulator):
     """`public.format(text, name)` fits better than Postgres's own, and ran as the superuser who ran a role file."""
     world = seed.small()
     world.load_source(firestore)
@@ -204,7 +204,7 @@ def run_source(firestore, emulator):
     return Source(firestore.project, emulator_host=emulator)
 
 
-def test_the_migrations_role_can_make_no_schema_and_read_no_journal(target):
+def test_the_migrations_role_makes_no_schema_reads_no_journal(target):
     """One of another role's name shadowed the tables of whoever searches "$user" first; before-images are rows of the app."""
     with psycopg.connect(target.superuser) as connection:
         connection.execute(
@@ -262,7 +262,7 @@ def test_between_migrations_the_role_that_makes_tables_is_closed(target):
         assert migrations.verify(connection, steps) == [], "whose the journal is now is no difference"
 
 
-def test_an_installation_of_before_loses_what_the_role_had_too_much(server):  # noqa: F811
+def test_an_old_installation_loses_the_roles_surplus_rights(server):  # noqa: F811
     """The role made the schema itself, and kept CREATE on the database."""
     with secured(server, "superuser") as target:
         with psycopg.connect(target.superuser, autocommit=True) as connection:

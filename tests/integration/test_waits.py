@@ -72,7 +72,8 @@ def _ends(work, error=postgres.AnswerTimeout) -> None:
 # --- Postgres -------------------------------------------------------------------------------------------------------
 
 
-def test_a_statement_that_a_silent_pooler_swallows_is_an_error_and_its_connection_is_not_used_again(hole, connection):
+def test_a_statement_that_a_silent_pooler_swallows_is_an_error(hole, connection):
+    """Its connection is not used again."""
     assert connection.execute("SELECT 1").fetchall() == [(1,)]
     hole.mute()
     _ends(lambda: connection.execute("SELECT 2"))
@@ -82,7 +83,7 @@ def test_a_statement_that_a_silent_pooler_swallows_is_an_error_and_its_connectio
         connection.execute("SELECT 3")
 
 
-def test_rows_sent_together_that_get_no_answer_leave_nothing_behind(connection, monkeypatch, caplog):
+def test_unanswered_rows_sent_together_leave_nothing_behind(connection, monkeypatch, caplog):
     """What psycopg had begun ended whenever Python collected it, with a traceback in the log of whatever ran by then."""
     seen: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", seen.append)
@@ -98,7 +99,7 @@ def test_rows_sent_together_that_get_no_answer_leave_nothing_behind(connection, 
 
 
 @pytest.mark.parametrize("when", ["begin", "statement", "copy", "commit"])
-def test_each_part_of_a_transaction_ends_when_the_pooler_falls_silent(hole, connection, people, target_dsn, when):
+def test_each_part_of_a_transaction_ends_at_a_silent_pooler(hole, connection, people, target_dsn, when):
     def transaction() -> None:
         hole.mute() if when == "begin" else None
         with postgres.transaction(connection, statement_timeout="1s"):
@@ -113,7 +114,7 @@ def test_each_part_of_a_transaction_ends_when_the_pooler_falls_silent(hole, conn
     assert connection.closed
 
 
-def test_a_slow_statement_ends_by_its_own_timeout_and_the_connection_lives(connection):
+def test_a_statements_timeout_leaves_the_connection_alive(connection):
     with pytest.raises(psycopg.errors.QueryCanceled), postgres.transaction(connection, statement_timeout="100ms"):
         connection.execute("SELECT pg_sleep(5)")
     assert connection.execute("SELECT 1").fetchall() == [(1,)]
@@ -126,7 +127,7 @@ def test_a_transaction_may_have_a_limit_of_its_own(hole, connection):
     assert connection.answer_within == 60
 
 
-def test_a_transaction_begins_with_its_settings_and_leaves_none_behind(connection):
+def test_a_transaction_has_its_settings_and_leaves_none_behind(connection):
     def settings() -> list[str]:
         names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_read_only")
         return [connection.execute(f"SHOW {name}").fetchone()[0] for name in names]
@@ -137,7 +138,9 @@ def test_a_transaction_begins_with_its_settings_and_leaves_none_behind(connectio
     assert settings() == before == ["0", "0", "0", "off"]
 
 
-def test_a_transaction_whose_block_raises_is_undone_and_one_inside_another_alone(connection, people):
+def test_a_transaction_whose_block_raises_is_undone(connection, people):
+    """One inside another is undone alone."""
+
     def deleted(name: str) -> None:
         with postgres.transaction(connection):
             connection.execute("DELETE FROM public.users WHERE id = %s", (name,))
@@ -166,7 +169,7 @@ def test_a_connection_that_cannot_roll_back_is_closed(connection):
     assert connection.closed
 
 
-def test_connecting_to_a_server_that_accepts_and_says_nothing_is_an_error(hole, target_dsn):
+def test_a_server_that_accepts_and_says_nothing_is_an_error(hole, target_dsn):
     hole.mute()
     began = time.monotonic()
     with pytest.raises(postgres.ConnectError, match=f"127.0.0.1:{hole.port}.*timeout"):
@@ -174,13 +177,12 @@ def test_connecting_to_a_server_that_accepts_and_says_nothing_is_an_error(hole, 
     assert time.monotonic() - began < 4
 
 
-def test_a_network_that_swallows_packets_is_noticed_by_the_kernel(connection):
+def test_the_kernel_notices_a_network_that_swallows_packets(connection):
     assert connection.info.get_parameters()["tcp_user_timeout"] == "30000"
 
 
-def test_a_backfill_behind_a_pooler_that_falls_silent_fails_instead_of_hanging(
-    hole, firestore, emulator, target_dsn, people, monkeypatch
-):
+def test_a_backfill_fails_behind_a_pooler_that_falls_silent(hole, firestore, emulator, target_dsn, people, monkeypatch):
+    """It doesn't hang."""
     monkeypatch.setattr(session_module, "_RECONNECT_SECONDS", 3.0)
     firestore.document("users/u1").set({"createdAt": T, "updatedAt": T})
     dsn = _through(hole, target_dsn)
@@ -229,12 +231,12 @@ READS = {
 
 
 @pytest.mark.parametrize("name", READS)
-def test_a_read_after_its_backend_was_terminated_is_made_on_a_new_connection(target, target_dsn, name):
+def test_a_read_whose_backend_is_gone_uses_a_new_connection(target, target_dsn, name):
     _terminate(target_dsn)
     assert READS[name](target)
 
 
-def test_a_read_whose_backend_is_terminated_in_the_middle_is_repeated(target):
+def test_a_read_whose_backend_ends_in_the_middle_is_repeated(target):
     first = target.connection.info.backend_pid
     ends_the_first = SQL(
         "SELECT pg_backend_pid() FROM (SELECT CASE WHEN pg_backend_pid() = %(first)s THEN "
@@ -253,7 +255,8 @@ def waits(target, monkeypatch) -> list[int]:
     return found
 
 
-def test_a_read_is_one_round_trip_with_settings_of_its_own_and_leaves_none_behind(target, waits):
+def test_a_read_with_its_own_settings_is_one_round_trip(target, waits):
+    """It leaves no setting behind."""
     names = ("transaction_read_only", "lock_timeout", "statement_timeout")
     shown = ", ".join(f"current_setting('{name}')" for name in names)
     asked = SQL(f"SELECT {shown}, %(text)s::text, %(list)s::text[], %(time)s::timestamptz").format()
@@ -265,7 +268,8 @@ def test_a_read_is_one_round_trip_with_settings_of_its_own_and_leaves_none_behin
     assert target.connection.execute(f"SELECT {shown}").fetchone() == ("off", "0", "0")
 
 
-def test_a_read_may_take_its_timeout_and_no_longer_though_that_is_set_in_the_same_message(connection):
+def test_a_read_may_take_its_timeout_and_no_longer(connection):
+    """Though that is set in the same message."""
     slow = SQL("SELECT 1 FROM pg_sleep(%(seconds)s)").format()
     assert postgres.fetch(connection, slow, {"seconds": 0.3}, statement_timeout="500ms") == [(1,)]
     with pytest.raises(psycopg.errors.QueryCanceled):
@@ -296,14 +300,14 @@ def test_a_read_writes_nothing(target):
         target.fetch(SQL("INSERT INTO public.write_ops (op_id) VALUES ('post:create:x:1')").format(), {})
 
 
-def test_a_read_behind_a_connection_that_fell_silent_is_repeated_on_a_new_one(hole, target_dsn, people):
+def test_a_read_on_a_silent_connection_is_repeated_on_a_new_one(hole, target_dsn, people):
     with Target(lambda: postgres.connect(_through(hole, target_dsn), answer_within=LIMIT), CATALOG) as target:
         assert target.count(USERS) == 2
         hole.mute(new_ones=False)
         assert target.count(USERS) == 2
 
 
-def test_a_write_begins_on_a_new_connection_where_the_old_one_is_gone(target, target_dsn):
+def test_a_write_begins_on_a_new_connection_if_the_old_one_ended(target, target_dsn):
     _terminate(target_dsn)
     with target.transaction() as connection:
         connection.execute("UPDATE public.users SET bio = 'new' WHERE id = 'u1'")
@@ -382,7 +386,7 @@ def stream(firestore, emulator) -> Iterator[Proxy]:
         yield made
 
 
-def test_a_stream_that_falls_silent_ends_and_goes_on_after_the_last_document(stream, firestore, monkeypatch):
+def test_a_silent_stream_ends_and_goes_on_where_it_was(stream, firestore, monkeypatch):
     monkeypatch.setattr(wire, "CALL_SECONDS", 1.5)
     stream.mute_after(200_000)
     threading.Timer(2.5, stream.resume).start()  # after the first call's deadline
