@@ -117,6 +117,19 @@ BAD = {
     "a key that is no text": (lambda: _collection(columns=(Column("id", "key", DocumentId(), "integer"),)), "key-not-text"),
     "a key that is converted": (
         lambda: _collection(columns=(Column("id", "key", Field("id") >> lower),)), "key-not-traceable"),
+    "a time that is a key alone": (
+        lambda: _collection(columns=(Column("at", "key", Field("at"), "timestamp"),)), "key-not-text", "column 'at' is timestamp"),
+    "a number beside the id": (
+        lambda: _collection(columns=(KEY, Column("n", "key", Field("n"), "integer"))), "key-not-text", "Field(...) >> text"),
+    "a stand-in beside the id": (
+        lambda: _collection(columns=(KEY, Column("at", "key", Field("at", CreateTime()), "timestamp"))), "key-is-stand-in"),
+    "a reference to a key with fields": (
+        lambda: Catalog((
+            _collection("a", (KEY, Column("at", "key", Field("at"), "timestamp")), ("a/{a}",)),
+            _collection("b", (KEY, Column("a_id", "compared", Segment("a"), references="a")), ("a/{a}/b/{b}",)),
+        )),
+        "reference-to-key-with-fields", "column 'a_id' references 'a'",
+    ),
     "a path of no name": (lambda: _collection(columns=(KEY, Column("a", "compared", Field(("a", ""))))), "field-path-malformed"),
     "a converted stand-in": (
         lambda: _collection(columns=(KEY, Column("a", "compared", Field("a", CreateTime()) >> iso_time))), "stand-in-inside"),

@@ -25,7 +25,7 @@ from dualwrite.engine.second_look import seen_twice
 from dualwrite.engine.seen import Seen
 from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
 from dualwrite.firestore.source import Scan
-from dualwrite.firestore.values import document_of
+from dualwrite.firestore.values import document_of, path_of
 from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Key, Row, is_left_out, joined_label, key_left_out, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
@@ -182,9 +182,13 @@ class Examiner:
         page = self.protocol.page()
         entries: dict[str, set[str]] = {}
         stale: list[Unit] = []
+        beside = self.job.collection.entries is not None  # other rows of a document may be there
         for message in messages:
             if not page.add_message(message):
                 self._map(document_of(message), page, entries, left)
+            elif beside:
+                entries[path_of(message)] = {page.label(len(page) - 1)}
+                self.look.read_entries(path_of(message))
             if len(page) >= self._most_rows:
                 stale += self._judge_part(page, left)
                 page = self.protocol.page()

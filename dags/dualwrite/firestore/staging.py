@@ -23,6 +23,7 @@ from dualwrite.model.cells import (
     compile_column,
     compile_condition,
     exact_converter,
+    key_part,
     stands_for_key,
 )
 from dualwrite.model.conditions import Holds
@@ -48,7 +49,7 @@ class Stager:
         for index, column in enumerate(collection.columns):
             role = column.role if column.role in ("key", "derived") else "compared"
             same.setdefault(replace(column, name="", role=role), []).append(index)
-        if collection.entries is None:
+        if collection.has_one_row:
             for template in collection.templates:
                 form = None if template.is_plain else template
                 if shapes[template.segments[0::2]] > 1 and not collection.is_plain:
@@ -65,7 +66,13 @@ class Stager:
                 self._by_shape.setdefault(template.segments[0::2], (holds, cells, form))
         places_of = {index: n for n, places in enumerate(same.values()) for index in places}
         self._place = _picker([places_of[index] for index in range(len(collection.columns))])
-        self.key = _picker([2 + collection.columns.index(column) for column in collection.key])
+        pick = _picker([2 + collection.columns.index(column) for column in collection.key])
+        if any(column.type == "timestamp" for column in collection.key):
+            self.key: Callable[[Sequence[Any]], tuple[Any, ...]] = lambda values: tuple(
+                key_part(column, cell) for column, cell in zip(collection.key, pick(values), strict=True)
+            )
+        else:
+            self.key = pick
 
     def stage(self, number: int, message: Any) -> Staged | None:
         """The staged row of a document, or None if `map_document` must map it."""

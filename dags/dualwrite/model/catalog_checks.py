@@ -13,6 +13,7 @@ from dualwrite import settings
 from dualwrite.model import share
 from dualwrite.model.column_checks import refuse
 from dualwrite.model.columns import Column, Via
+from dualwrite.model.entries import Itself
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.origins import Converted
 from dualwrite.model.parents_told import is_told
@@ -145,6 +146,14 @@ def _check_references(collection: UncheckedCollection, by_name: Mapping[str, Unc
                 "would look like one that is gone. If the document holds the value itself, leave out references=: a row that the "
                 "foreign key refuses is rejected with its name. If it doesn't, leave the column out, or fill it by a default or a "
                 "trigger.",
+            )
+        elif isinstance(parent.entries, Itself):
+            refuse(
+                collection,
+                "reference-to-key-with-fields",
+                "A document is referenced by what its path tells, not by fields of it that are in its row's key",
+                f"column {column.name!r} references {column.parent.collection!r}",
+                "Leave out references=: a row that the foreign key refuses is rejected with its name, and written once that row is there.",
             )
         elif len(parent.key) != 1 and not any(column.name in group for group in _groups(collection, parent)):
             refuse(

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -434,12 +434,23 @@ def exact_converter(column: Column) -> Converter:
         return convert
 
     def key(value: Value) -> Cell:
-        text = convert(value)
-        if not is_key(column.named, str(text)):
+        cell = convert(value)
+        if not is_key(column.named, str(key_part(column, cell))):
             raise Refused(f"not_a_key: {{}} is not written as Postgres writes a value of type {column.named.name}")
-        return text
+        return cell
 
     return key
+
+
+def key_part(column: Column, cell: Cell) -> Cell:
+    """A cell as a part of a row's key, which consists of texts everywhere but in the table: a time in UTC, to the millisecond, or
+    the day if the column holds no more. (`fragments.as_text` writes the same.)"""
+    if not isinstance(cell, datetime):
+        return cell
+    at = cell.astimezone(UTC)
+    if column.named.kind == "date":
+        return at.date().isoformat()
+    return at.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def cell_or_none(column: Column) -> Converter:

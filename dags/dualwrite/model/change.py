@@ -172,7 +172,7 @@ class _Part:
         self._entity = collection.operations[0].entity
         per_key = set(collection.operations[0].columns) == {c.name for c in collection.key}
         whole = "create" if before is None else "delete" if after is None else "update"
-        self._births = _births(catalog, path, before) if before is not None and after is None else ()
+        self._births = _births(catalog, path, before, created) if before is not None and after is None else ()
         old, new = _units(collection, path, before, created), _units(collection, path, after, created)
         refused = [unit for unit in new if isinstance(unit, Rejection)]
         self.kept = [Kept(self._entity, unit.label, unit.reason) for unit in refused]
@@ -249,13 +249,15 @@ def _stated(collection: Collection, row: Row) -> list[object]:
     return [cell for cell, column in zip(row.cells, collection.columns, strict=True) if column.role != "derived"]
 
 
-def _births(catalog: Catalog, path: str, fields: Fields) -> tuple[Birth, ...]:
+def _births(catalog: Catalog, path: str, fields: Fields, created: datetime) -> tuple[Birth, ...]:
     """The document's stated time of creation, for each collection in which it has a row of its own."""
     births = []
     for collection in catalog.order:
-        if collection.match(path) is None or collection.entries is not None or not collection.keyed_by_path:
+        if collection.match(path) is None or not collection.has_one_row or not collection.keyed_by_path:
             continue
         key = key_of_path(collection, path)
+        if collection.entries is not None:  # the path doesn't give the whole key
+            key = next((u.key for u in _units(collection, path, fields, created) if isinstance(u, Row)), None)
         for column in collection.columns:
             origin = column.origin
             if column.role != "compared" or not (

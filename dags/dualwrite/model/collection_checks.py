@@ -11,7 +11,7 @@ from dualwrite.model import conditions, entries, share, templates
 from dualwrite.model.column_checks import check_column, check_field_path, refuse
 from dualwrite.model.columns import Column
 from dualwrite.model.conditions import Condition
-from dualwrite.model.entries import ComputedEntries, Entries, MapEntries
+from dualwrite.model.entries import ComputedEntries, Entries, Itself, MapEntries
 from dualwrite.model.id_patterns import are_disjoint
 from dualwrite.model.origins import (
     ALL_FIELDS,
@@ -50,7 +50,7 @@ def check(declared: UncheckedCollection) -> None:
         check_column(declared, column)
     _check_named_columns(declared)
     _check_check_fields(declared)
-    if declared.entries is not None:
+    if not isinstance(declared.entries, Itself | None):
         _check_entries(declared, declared.entries)
     if declared.where is not None:
         _check_where(declared, declared.where)

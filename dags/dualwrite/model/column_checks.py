@@ -10,7 +10,7 @@ from dualwrite import settings
 from dualwrite.model import entries
 from dualwrite.model.columns import ROLES, WHEN_GONE, Column
 from dualwrite.model.documents import is_valid_id
-from dualwrite.model.entries import MapEntries
+from dualwrite.model.entries import Itself, MapEntries
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.live import TYPES
 from dualwrite.model.origins import (
@@ -110,7 +110,7 @@ def _check_parts(declared: UncheckedCollection, column: Column, place: str) -> N
     for part in within(column.origin):
         _check_part(declared, part, place)
     parts = list(entry_parts(column.origin))
-    if parts and declared.entries is None:
+    if parts and declared.has_one_row:
         refuse(
             declared,
             "entry-origin-without-entries",
@@ -118,7 +118,9 @@ def _check_parts(declared: UncheckedCollection, column: Column, place: str) -> N
             place,
             "Declare entries=.",
         )
-    if any(isinstance(part, EntryValue) for part in parts) and not isinstance(declared.entries, MapEntries | None):
+    if any(isinstance(part, EntryValue) for part in parts) and not isinstance(
+        declared.entries, MapEntries | Itself | None
+    ):
         refuse(
             declared,
             "array-element-without-value",
@@ -213,17 +215,21 @@ def _check_reference(declared: UncheckedCollection, column: Column, place: str) 
 
 
 def _check_key(declared: UncheckedCollection, column: Column, place: str) -> None:
-    if column.role == "key" and column.type != "text":
+    if column.role == "key" and column.type != "text" and not _is_time_beside_id(declared, column):
         refuse(
             declared,
             "key-not-text",
-            "A key comes from an id or a text of the document",
+            "A key comes from an id or a text of the document; beside the document's id, also from a timestamp",
             f"{place} is {column.type}",
-            "Leave out type=, which is what the document holds; the table's column may be of another type. A time can't be a key: "
-            "declare a unique key without it, or, if the table is partitioned by time and so has none, leave the table out.",
+            "Leave out type=, which is what the document holds; the table's column may be of another type. If the document holds "
+            "no text, convert it: Field(...) >> text.",
         )
     if column.role == "key" and isinstance(column.origin, Field) and column.origin.otherwise is not None:
         refuse(declared, "key-is-stand-in", "A key can't be a stand-in", f"{place} has otherwise=", "Remove it.")
+
+
+def _is_time_beside_id(declared: UncheckedCollection, column: Column) -> bool:
+    return column.type == "timestamp" and isinstance(declared.entries, Itself) and column in declared.entry_columns
 
 
 def _check_part(declared: UncheckedCollection, part: Origin, place: str) -> None:
@@ -275,13 +281,15 @@ def _check_origin(declared: UncheckedCollection, column: Column) -> None:
     """Checks a column's origin against its role and other settings."""
     place, origin = f"column {column.name!r}", column.origin
     # Converted entries are searched for among all entries of their document, converted ids among all names.
-    is_told = isinstance(column.source, EntryOrigin | DocumentId | DocumentPath | Segment)
+    is_told = isinstance(column.source, EntryOrigin | DocumentId | DocumentPath | Segment) or (
+        isinstance(declared.entries, Itself) and column in declared.entry_columns
+    )
     if isinstance(origin, Converted | FirstOf | Computed | WholeDocument) and column.role == "key" and not is_told:
         refuse(
             declared,
             "key-not-traceable",
-            "A key comes from the path or an entry, converted or not, or is an unconverted field or a constant: for any other key, only "
-            "a read of all documents' fields, for each row, would show which document owns it",
+            "A key comes from the path or an entry, converted or not, or is an unconverted field or a constant: for any other key "
+            "without the document's id, only a read of all documents' fields, for each row, would show which document owns it",
             f"{place} has {type(origin).__name__}",
             "Choose another key.",
         )

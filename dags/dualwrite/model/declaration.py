@@ -14,7 +14,7 @@ from functools import lru_cache
 from dualwrite.model.catalog_checks import checked_order, two_on_one_table, with_references
 from dualwrite.model.collection_checks import check, check_share
 from dualwrite.model.columns import ROLES, WHEN_GONE, Column, Role
-from dualwrite.model.entries import ArrayElements, ComputedEntries, Entries, MapEntries
+from dualwrite.model.entries import ArrayElements, ComputedEntries, Entries, Itself, MapEntries
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.live import LiveType
 from dualwrite.model.origins import (
@@ -111,6 +111,8 @@ class Collection(UncheckedCollection):
         declared = {column.name for column in self.columns}
         own = [Column(n, "insert_only", Constant(v)) for n, v in self.rows.items() if n not in declared]
         object.__setattr__(self, "columns", (*self.columns, *own))
+        if isinstance(self.entries, Itself | None) and all(map(is_template, self.paths)):
+            object.__setattr__(self, "entries", Itself() if self.paths and self.holds_fields_beside_id else None)
         check(self)
 
 

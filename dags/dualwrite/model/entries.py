@@ -1,4 +1,4 @@
-"""The entries of a document that become rows: those of a map, the elements of an array, or a function's list.
+"""The entries of a document that become rows: those of a map, the elements of an array, a function's list, or the document itself.
 
 Values only; mapping.py maps documents by them.
 """
@@ -50,6 +50,12 @@ class ComputedEntries:
         object.__setattr__(self, "paths", paths)
 
 
+@dataclass(frozen=True, slots=True)
+class Itself:
+    """A document has one row, whose key holds fields beside the document's id, as that of a partitioned table does. So a row under
+    a former value is the document's too, like that of an entry which was removed. Nobody declares it: the key says it."""
+
+
 Entries = MapEntries | ArrayElements | ComputedEntries
 
 
@@ -65,8 +71,10 @@ def name_of(entries: Entries) -> str:
     return ".".join(names_of(entries.field))
 
 
-def read_for(entries: Entries) -> list[FieldPath]:
+def read_for(entries: Entries | Itself) -> list[FieldPath]:
     """The fields of the document that entries come from."""
+    if isinstance(entries, Itself):
+        return []
     if not isinstance(entries, ComputedEntries):
         return [entries.field]
     return [path for named in entries.paths for path in (fields_of(named) if isinstance(named, Origin) else [named])]

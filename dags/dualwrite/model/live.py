@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Literal
 
 DocumentType = Literal["text", "integer", "numeric", "boolean", "timestamp", "json", "array"]
@@ -126,6 +126,14 @@ def _date(text: str) -> bool:
         return False
 
 
+def _time(text: str) -> bool:
+    """Whether a text is a time as it is a part of a key (`cells.key_part`)."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z" == text
+    except ValueError:
+        return False
+
+
 _KEYS: dict[str, Callable[[str, LiveType], bool]] = {
     "text": lambda text, live: True,
     "varchar": lambda text, live: True,
@@ -136,15 +144,21 @@ _KEYS: dict[str, Callable[[str, LiveType], bool]] = {
     "uuid": lambda text, live: _uuid(text),
     "date": lambda text, live: _date(text),
     "bool": lambda text, live: text in ("true", "false"),
+    "timestamptz": lambda text, live: _time(text),
+    "timestamp": lambda text, live: _time(text),
     **{kind: (lambda text, live: _whole_number(text, INTEGERS[live.kind])) for kind in INTEGERS},
 }
 """By kind: whether a text is exactly how Postgres writes a key's value. A key leads from the row back to its document, so
 another spelling (`05` for 5, a uuid in capitals) isn't the same key."""
 
 
+_COARSE = re.compile(r"timestamp\([012]\)")
+"""The names of types that round a millisecond, so that a document's time would be no key of its row."""
+
+
 def can_be_key(live: LiveType) -> bool:
     """Whether a column of this type can be part of a key, or reference one."""
-    return live.kind in _KEYS and not _is_of_enum(live)
+    return live.kind in _KEYS and not _is_of_enum(live) and not _COARSE.match(live.name)
 
 
 def is_key(live: LiveType, text: str) -> bool:

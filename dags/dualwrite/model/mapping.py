@@ -26,6 +26,7 @@ from dualwrite.model.cells import (
     compile_reference,
     exact_converter,
     is_unicode,
+    key_part,
     origin_name,
     stands_for_key,
 )
@@ -50,7 +51,7 @@ from dualwrite.model.declaration import (
     other_spellings,
 )
 from dualwrite.model.documents import Document, Value, can_be_asked, is_valid_id, type_name
-from dualwrite.model.entries import Entries, name_of
+from dualwrite.model.entries import Entries, Itself, name_of
 from dualwrite.model.live import is_key
 from dualwrite.model.templates import Template
 
@@ -145,7 +146,26 @@ def map_document(collection: Collection, document: Document) -> list[Row | Rejec
         return [_map_unit(collection, document, variables, None, _Unit(document.create_time))]
     if isinstance(holds, str):
         return [Rejection(joined_label(variables.values()), document.path, None, holds, entire=True)]
+    if isinstance(collection.entries, Itself):
+        return [_map_itself(collection, document, variables)]
     return _map_entries(collection, collection.entries, document, variables)
+
+
+def _map_itself(collection: Collection, document: Document, variables: dict[str, str]) -> Row | Rejection:
+    """The unit of a document whose key holds fields of it. While these can't be read, any row of the document may be this one."""
+    template, segments = _template_of(collection, document.path)
+    of = _Unit(document.create_time)
+    parts: list[str] = []
+    for column, make in _compiled(collection, template):
+        if column not in collection.entry_columns:
+            continue
+        try:
+            parts.append(str(key_part(column, make(segments, document.fields, of, []))))
+        except Refused as refused:
+            return Rejection(
+                joined_label(variables.values()), document.path, None, _refusal(column, refused), entire=True
+            )
+    return _map_unit(collection, document, variables, entries.joined(parts), of)
 
 
 def _map_entries(
@@ -253,7 +273,7 @@ def left_out_among(collection: Collection, document: Document, wanted: AbstractS
         return []
     if is_left_out(collection, document):
         return [LeftOut(entry) for entry in wanted]
-    if collection.entries is None or collection.conditions[True] is None:
+    if isinstance(collection.entries, Itself | None) or collection.conditions[True] is None:
         return []
     try:
         found = _entries_in(collection, collection.entries, document)
@@ -546,13 +566,12 @@ def _map_unit(
         try:
             cells.append(make(segments, document.fields, of, marks))
         except Refused as refused:
-            text = refused.args[0].replace("{}", f"{column.name} ({origin_name(column.origin)})", 1)
-            return Rejection(label, document.path, entry, Refusal(text))
+            return Rejection(label, document.path, entry, _refusal(column, refused))
     stand_ins = sum(marks)
     leads = ((i, find(segments, document.fields, of)) for i, find in _leading(collection, template))
     return Row(
         label,
-        tuple(cells[i] for i in _key_indexes(collection)),
+        tuple(key_part(collection.columns[i], cells[i]) for i in _key_indexes(collection)),
         tuple(cells),
         frozenset(i for i in range(len(cells)) if stand_ins >> i & 1),
         document.path,
@@ -562,6 +581,11 @@ def _map_unit(
         _fingerprinted(collection),
         tuple((i, path) for i, path in leads if path is not None),
     )
+
+
+def _refusal(column: Column, refused: Refused) -> Refusal:
+    """A refusal of a column's value, with the column."""
+    return Refusal(refused.args[0].replace("{}", f"{column.name} ({origin_name(column.origin)})", 1))
 
 
 def value_at(fields: Mapping[str, Value], path: FieldPath) -> Value:

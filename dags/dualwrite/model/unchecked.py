@@ -10,8 +10,9 @@ from dualwrite.model import conditions, entries, share
 from dualwrite.model.check_fields import Check, checks_of
 from dualwrite.model.columns import Column
 from dualwrite.model.conditions import Condition
-from dualwrite.model.entries import Entries
+from dualwrite.model.entries import Entries, Itself
 from dualwrite.model.origins import (
+    Computed,
     Converted,
     DocumentId,
     DocumentPath,
@@ -53,7 +54,7 @@ class UncheckedCollection:
     check_fields: tuple[str | Check, ...] = ()
     written_columns: tuple[str, ...] = ()
     unique: tuple[tuple[str, ...], ...] = ()
-    entries: Entries | None = None
+    entries: Entries | Itself | None = None
     operations: tuple[Operations, ...] = ()
     selected: bool = False
     """Whether a run without a selection examines it."""
@@ -144,10 +145,23 @@ class UncheckedCollection:
         return frozenset(c.parent.collection for c in self.references if not c.late)
 
     @cached_property
+    def has_one_row(self) -> bool:
+        """Whether a document has one row at most."""
+        return isinstance(self.entries, Itself | None)
+
+    @cached_property
+    def holds_fields_beside_id(self) -> bool:
+        """Whether the key tells the document by its id, and holds values of it besides."""
+        held = {c.origin.variable for c in self.key if isinstance(c.origin, Segment)}
+        by_id = any(isinstance(c.origin, DocumentId) for c in self.key)
+        last = [next((p.variables for p in reversed(t.ids) if p.variables), ()) for t in self.templates]
+        return any(_is_of_fields(c) for c in self.key) and (by_id or all(v and held >= set(v) for v in last))
+
+    @cached_property
     def keyed_by_path(self) -> bool:
-        """Whether the path alone gives the key. If not (a natural key from fields), several documents may share one key, and
-        only a read of all of them shows which owns the row."""
-        return all(not isinstance(c.source, Field) for c in self.key)
+        """Whether the path alone, or with an entry, gives the key. If not (a natural key from fields), several documents may share
+        one key, and only a read of all of them shows which owns the row."""
+        return isinstance(self.entries, Itself) or all(not isinstance(c.source, Field) for c in self.key)
 
     @cached_property
     def keyed_by_whole_path(self) -> bool:
@@ -173,6 +187,8 @@ class UncheckedCollection:
     @cached_property
     def entry_columns(self) -> tuple[Column, ...]:
         """The columns of the key that identify an entry among those of its document; empty without entries."""
+        if isinstance(self.entries, Itself):
+            return tuple(c for c in self.key if _is_of_fields(c))
         return tuple(c for c in self.key if any(entry_parts(c.origin)))
 
     @cached_property
@@ -236,7 +252,7 @@ class UncheckedCollection:
         return tuple(
             c.references is not None
             or isinstance(c.origin, EntryIndex)
-            or not (isinstance(c.origin, Field) or any(entry_parts(c.origin)))
+            or not (isinstance(c.origin, Field) or c in self.entry_columns)
             for c in self.key
         )
 
@@ -279,3 +295,8 @@ class UncheckedCollection:
     def has(self, path: str) -> bool:
         """Whether a document at this path belongs to the collection, even if its ids can't be split; else it is a stray."""
         return self.template_of(path.split("/")) is not None
+
+
+def _is_of_fields(column: Column) -> bool:
+    """Whether a column's value comes from the document's fields, converted or not."""
+    return isinstance(column.source, Field | FirstOf | Computed) and not any(entry_parts(column.origin))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dualwrite import postgres
+from dualwrite.postgres.conditions import NO_PARTITION
 from dualwrite.postgres.connection import Connection
 
 _SURELY_A_ROWS = ("21", "22", "23", "44", "54", "P0")
@@ -50,9 +51,10 @@ def at_column(refusal: Refused, name: str) -> Refused:
     return replace(refusal, text=text)
 
 
-def by_constraint(name: str, sqlstate: str) -> Refused:
-    """The refusal that a constraint would cause, as `refused_by` reports it."""
-    return Refused(f"{_NAMES[sqlstate]} {sqlstate} (constraint {name})", sqlstate, name)
+def by_constraint(name: str | None, sqlstate: str) -> Refused:
+    """The refusal that a constraint would cause, as `refused_by` reports it. None: no partition takes the row."""
+    what = NO_PARTITION if name is None else f"constraint {name}"
+    return Refused(f"{_NAMES[sqlstate]} {sqlstate} ({what})", sqlstate, name)
 
 
 _NAMES = {

@@ -8,6 +8,7 @@ from psycopg import errors
 Error = psycopg.Error
 
 __all__ = [
+    "NO_PARTITION",
     "READ_ONLY",
     "AnswerTimeout",
     "ConnectError",
@@ -53,9 +54,12 @@ def is_disconnect(error: psycopg.Error) -> bool:
     return error.sqlstate.startswith(_DISCONNECTS)
 
 
+NO_PARTITION = "no partition"
+
+
 def condition(error: psycopg.Error) -> str:
     """What went wrong, in Postgres's terms: the condition's name and SQLSTATE, and the constraint and column that it
-    names ("UniqueViolation 23505 (constraint likes_pkey)").
+    names ("UniqueViolation 23505 (constraint likes_pkey)"), or that no partition takes the row.
 
     Never the message itself: Postgres quotes values in it ("Failing row contains ..."). One exception: the message of a missing grant
     comes from Postgres's own code (no trigger's) and holds only the relation's name, which is nowhere else.
@@ -66,6 +70,8 @@ def condition(error: psycopg.Error) -> str:
         for what, value in (("constraint", error.diag.constraint_name), ("column", error.diag.column_name))
         if value
     ]
+    if error.sqlstate == "23514" and error.diag.source_function == "ExecFindPartition":
+        details.append(NO_PARTITION)
     if error.sqlstate == "42501" and (error.diag.source_function or "").startswith("aclcheck_error"):
         details.append(str(error.diag.message_primary))
     return f"{name} ({', '.join(details)})" if details else name

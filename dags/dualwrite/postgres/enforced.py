@@ -30,9 +30,10 @@ class LiveColumn:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A CHECK that is enforced. `columns` are those that it looks at; None if it looks at the row as a whole, or at no column."""
+    """A CHECK that is enforced, or what a partitioned table's partitions take together (then without a name). `columns` are those
+    that it looks at; None if it looks at the row as a whole, or at no column."""
 
-    name: str
+    name: str | None
     expression: str
     columns: frozenset[str] | None
 
@@ -167,14 +168,17 @@ def _only_leaves_nulls_out(predicate: str, columns: Sequence[str]) -> bool:
 def enforced(connection: Connection, tables: Mapping[str, int]) -> dict[str, Enforced]:
     """The constraints and triggers of tables, by the names under which their oids are given. One round trip."""
     oids = list(tables.values())
-    named, columns, checks, indexes, foreign_keys, triggers = answers(
-        connection, [_TABLES, _COLUMNS, _CHECKS, _INDEXES, _FOREIGN_KEYS, _TRIGGERS], {"tables": oids}
+    named, columns, partitions, checks, indexes, foreign_keys, triggers = answers(
+        connection, [_TABLES, _COLUMNS, _PARTITIONS, _CHECKS, _INDEXES, _FOREIGN_KEYS, _TRIGGERS], {"tables": oids}
     )
     return {
         name: Enforced(
             *next((schema, table) for oid, schema, table in named if oid == wanted),
             tuple(LiveColumn(*found) for _, *found in _of(columns, wanted)),
-            tuple(Check(n, e, None if c is None else frozenset(c)) for _, n, e, c in _of(checks, wanted)),
+            tuple(
+                Check(n, e, None if c is None else frozenset(c))
+                for _, n, e, c in [*_of(partitions, wanted), *_of(checks, wanted)]
+            ),
             tuple(_index(found) for _, *found in _of(indexes, wanted)),
             tuple(
                 ForeignKey(n, tuple(c), s, t, tuple(r), own, readable)
@@ -233,6 +237,15 @@ _COLUMNS = """
     LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = ANY(%(tables)s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attrelid, a.attnum
+"""
+
+# A row goes to its partition before anything else is checked. The columns are parts of each unique key, and so declared.
+_PARTITIONS = """
+    SELECT t.oid, NULL::text, coalesce(string_agg('(' || d.takes || ')', ' OR ') FILTER (WHERE p.isleaf), 'false'), ARRAY[]::text[]
+    FROM unnest(%(tables)s::oid[]) AS t (oid) CROSS JOIN pg_partition_tree(t.oid) p
+    CROSS JOIN LATERAL (SELECT pg_get_partition_constraintdef(p.relid) AS takes) d
+    GROUP BY t.oid
+    HAVING bool_and(NOT p.isleaf OR d.takes IS NOT NULL)
 """
 
 # In the order in which Postgres checks them. Through JSON, because only PostgreSQL 18 has conenforced.

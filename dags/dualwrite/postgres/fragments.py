@@ -53,8 +53,9 @@ def table_of(collection: Collection) -> sql.Composable:
 
 
 def as_text(column: Column, alias: str | None = None) -> sql.Composable:
-    """A key column's value as text (left alone if it is text already, so that an index serves); of a column that gets its value
-    through another row, the value that names that row: whosever share of its table that is in, so that it is never null."""
+    """A key column's value as text (left alone if it is text already, so that an index serves), a time as `cells.key_part` writes
+    it; of a column that gets its value through another row, the value that names that row: whosever share of its table that is
+    in, so that it is never null."""
     if column.via is not None:
         above = f"{alias or ''}_p"
         return sql.SQL("(SELECT {} FROM {} {} WHERE {})").format(
@@ -63,13 +64,46 @@ def as_text(column: Column, alias: str | None = None) -> sql.Composable:
             sql.Identifier(above),
             _is_held(column, above, column_name(column.name, alias)),
         )
-    return raw_text(column, alias)
+    return _time_text(column, alias, "MS") if column.live.kind in TIMES else raw_text(column, alias)
 
 
 def raw_text(column: Column, alias: str | None = None) -> sql.Composable:
-    """A column's own value as text."""
+    """A column's own value as text, which gives it back."""
+    if column.live.kind in TIMES:
+        return _time_text(column, alias, "US")
     name = column_name(column.name, alias)
     return name if column.live.kind in ("text", "varchar") else sql.SQL("{}::text").format(name)
+
+
+TIMES = frozenset({"timestamptz", "timestamp"})
+"""Kinds that hold more than a document's time, which is cut to milliseconds."""
+
+
+def _time_text(column: Column, alias: str | None, digits: str) -> sql.Composed:
+    """A time as text, whatever TimeZone and DateStyle are; one that no document can have (infinity, before Christ) as Postgres
+    writes it. `digits`: MS or US."""
+    zone = " AT TIME ZONE 'UTC'" if column.live.kind == "timestamptz" else ""
+    return sql.SQL(
+        "CASE WHEN {at} OPERATOR(pg_catalog.>=) {first} AND {at} OPERATOR(pg_catalog.<) {end} "
+        "THEN pg_catalog.to_char({at}{zone}, {form}) ELSE {at}::text END"
+    ).format(
+        at=column_name(column.name, alias),
+        first=sql.SQL(f"'0001-01-01 00:00:00+00'::{column.live.kind}"),
+        end=sql.SQL(f"'10000-01-01 00:00:00+00'::{column.live.kind}"),
+        zone=sql.SQL(zone),
+        form=sql.Literal(f'YYYY-MM-DD"T"HH24:MI:SS.{digits}"Z"'),
+    )
+
+
+def has_key_part(column: Column, value: sql.Composable, part: sql.Composable) -> sql.Composed:
+    """Whether a row's value in a key column is a part of a key. A time is any of the millisecond; as a range, so that an index
+    serves, and only that partition is read."""
+    if column.live.kind not in TIMES:
+        return sql.Composed([value, operator(column, "="), part])
+    return sql.SQL(
+        "({value} OPERATOR(pg_catalog.>=) {part} AND {value} OPERATOR(pg_catalog.<=) "
+        "({part} OPERATOR(pg_catalog.+) '999 microseconds'::pg_catalog.interval))"
+    ).format(value=value, part=part)
 
 
 def _is_held(column: Column, above: str, value: sql.Composable) -> sql.Composed:
@@ -232,10 +266,15 @@ class Fragments:
         every = [*conditions, *self.own(row)]
         return sql.SQL(" WHERE ") + AND.join(every) if every else sql.SQL("").format()
 
-    def same_key(self, left: str, right: str) -> sql.Composed:
+    def same_key(self, row: str, key: str) -> sql.Composed:
         return AND.join(
-            column_name(c.name, left) + operator(c, "=") + column_name(c.name, right) for c in self._collection.key
+            has_key_part(c, column_name(c.name, row), column_name(c.name, key)) for c in self._collection.key
         )
+
+    @cached_property
+    def time_in_key(self) -> Column | None:
+        """The column of the key that holds a time."""
+        return next((c for c in self._collection.key if c.live.kind in TIMES), None)
 
     @cached_property
     def has_held_key(self) -> bool:

@@ -18,6 +18,7 @@ from dualwrite.postgres.fragments import (
     as_text,
     cast_to,
     column_name,
+    has_key_part,
     is_among,
     key_after,
     operator,
@@ -47,7 +48,7 @@ class Lookups(Fragments):
         """A page of keys in key order. Parameters: after (the last line of the page before, its last columns), limit."""
         columns = self.names(self._collection.key, "t")
         texts = self.key_texts("t")
-        if self.has_held_key:  # its own values are the order's
+        if self.has_held_key or self.time_in_key:  # its own values are the order's
             texts = COMMA.join([texts, *(raw_text(c, "t") for c in self._collection.key)])
         after = [] if first else [key_after(self._collection, "t", sql.SQL("(%(after)s::text[])"))]
         return sql.SQL("SELECT {texts} FROM {table} t{where} ORDER BY {columns} LIMIT %(limit)s").format(
@@ -157,9 +158,7 @@ class Lookups(Fragments):
     def untouched(self) -> sql.Composed:
         """Keys of journaled inserts whose row no one has written since. Parameters: ids."""
         same = AND.join(
-            column_name(c.name, "t")
-            + operator(c, "=")
-            + cast_to(c, sql.SQL("(j.row_key ->> {})").format(sql.Literal(i)))
+            has_key_part(c, column_name(c.name, "t"), cast_to(c, sql.SQL("(j.row_key ->> {})").format(sql.Literal(i))))
             for i, c in enumerate(self._collection.key)
         )
         same = AND.join([same, *self.own("t")])

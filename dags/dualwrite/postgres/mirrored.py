@@ -13,7 +13,19 @@ from datetime import datetime
 from dualwrite.model.declaration import Column
 from dualwrite.model.mapping import Cell, Json, Key, Row
 from dualwrite.postgres.connection import sql
-from dualwrite.postgres.fragments import AND, COMMA, OR, Fragments, column_name, operator, table_of, value_of
+from dualwrite.postgres.fragments import (
+    AND,
+    COMMA,
+    OR,
+    TIMES,
+    Fragments,
+    column_name,
+    has_key_part,
+    operator,
+    raw_cast,
+    table_of,
+    value_of,
+)
 from dualwrite.postgres.lookups import Lookups
 from dualwrite.postgres.visibility import hides_rows
 
@@ -56,9 +68,12 @@ class Mirrored(Lookups):
         values: list[sql.Composable] = []
         parameters: list[Cell] = []
         for column, cell in zip(columns, row.cells, strict=True):
-            value, of_value = (
-                self._named_if_there(column, row) if column.late else (value_of(column, _PARAMETER), [cell])
-            )
+            if column == self.time_in_key:
+                value, of_value = self._time_in_key(column, row, cell)
+            elif column.late:
+                value, of_value = self._named_if_there(column, row)
+            else:
+                value, of_value = value_of(column, _PARAMETER), [cell]
             values.append(value)
             parameters += of_value
         through = [
@@ -130,7 +145,7 @@ class Mirrored(Lookups):
             filled = sql.SQL(
                 "WITH filled AS (UPDATE {} t SET {} WHERE {} AND t.xmin OPERATOR(pg_catalog.=) pg_catalog.pg_current_xact_id()::xid AND ({})) "
             ).format(self.table, COMMA.join(assignments), _key_is(self, "t"), is_null)
-            parameters += row.key
+            parameters += _key_given(self, row.key)
         there = []
         for column in late:
             value, of_value = self._named_if_there(column, row)
@@ -157,6 +172,15 @@ class Mirrored(Lookups):
         columns = self._collection.columns
         return {i for i, c in enumerate(columns) if c.role == "compared" and i not in row.stand_ins}
 
+    def _time_in_key(self, column: Column, row: Row, cell: Cell) -> tuple[sql.Composable, list[Cell]]:
+        """The time in the row's key: that of the row which is there within its millisecond, or there would be two; and its
+        parameters."""
+        there = sql.SQL("(SELECT pg_catalog.max({}) FROM {} o WHERE {})").format(
+            column_name(column.name, "o"), self.table, _key_is(self, "o")
+        )
+        value = sql.SQL("coalesce({}, {})").format(there, raw_cast(column, _PARAMETER))
+        return value, [*_key_given(self, row.key), cell]
+
     def updates(self, row: Row) -> bool:
         """Whether an upsert of the row would update one that is there."""
         return bool(self._set(row))
@@ -165,7 +189,7 @@ class Mirrored(Lookups):
         """Deletes a row that gives `path` and no other, unless a row of `births` gives another birth; or, if a `version` is given,
         a row that still has it. Returns one line: whether it was deleted, whether it was there, whether
         row-level security may have hidden it."""
-        parameters: list[Cell] = list(key)
+        parameters = _key_given(self, key)
         condition: list[sql.Composable]
         if version is not None:
             condition = [sql.SQL("t.xmin = %s::xid")]
@@ -179,7 +203,7 @@ class Mirrored(Lookups):
                         other.table, _key_is(other, "o"), other.as_compared(column, "o")
                     )
                 )
-                parameters += [*its_key, at]
+                parameters += [*_key_given(other, its_key), at]
         statement = sql.SQL(
             """
             WITH gone AS (DELETE FROM {table} t WHERE {same} AND {condition} RETURNING 1)
@@ -191,14 +215,14 @@ class Mirrored(Lookups):
         ).format(
             table=self.table, same=_key_is(self, "t"), condition=AND.join(condition), hidden=hides_rows(self.table)
         )
-        return statement, [*parameters, *key]
+        return statement, [*parameters, *_key_given(self, key)]
 
     def version(self, key: Key) -> Statement:
         """One line: the row's xmin, or null; whether row-level security may have hidden it."""
         statement = sql.SQL("SELECT (SELECT t.xmin::text FROM {} t WHERE {}), {}").format(
             self.table, _key_is(self, "t"), hides_rows(self.table)
         )
-        return statement, list(key)
+        return statement, _key_given(self, key)
 
 
 def _typed(column: Column) -> sql.Composed:
@@ -208,5 +232,16 @@ def _typed(column: Column) -> sql.Composed:
 
 def _key_is(fragments: Fragments, alias: str) -> sql.Composed:
     """Whether `alias`, a row of the table, is the collection's and has a key. Its parts are parameters."""
-    same = [column_name(c.name, alias) + operator(c, "=") + value_of(c, _PARAMETER) for c in fragments.key]
+    same = [
+        has_key_part(
+            c, column_name(c.name, alias), raw_cast(c, _PARAMETER) if c.live.kind in TIMES else value_of(c, _PARAMETER)
+        )
+        for c in fragments.key
+    ]
     return AND.join([*same, *fragments.own(alias)])
+
+
+def _key_given(fragments: Fragments, key: Key) -> list[Cell]:
+    """The parameters of `_key_is`, which names a time twice."""
+    parts = zip(fragments.key, key, strict=True)
+    return [part for column, part in parts for _ in range(2 if column.live.kind in TIMES else 1)]

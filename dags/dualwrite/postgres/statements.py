@@ -123,7 +123,8 @@ class Statements(Fragments):
 
         Columns: n, found, xmin, differs (column names), parents (names of columns whose referenced row isn't
         there), holders (for each further unique key: the key of another row that holds it, as JSON, or null),
-        digest (changes whenever a compared column of the row does).
+        digest (changes whenever a compared column of the row does), twins (whether several rows have the key, within one
+        millisecond; then there may be a line for each).
         """
         differs = self.names_where([(self.differs(c), c.name) for c in self._compared])
         changed = OR.join(self.differs(c) for c in self._compared) if self._compared else sql.SQL("false")
@@ -136,10 +137,10 @@ class Statements(Fragments):
               CASE WHEN t.ctid IS NULL THEN ARRAY[]::text[] ELSE {differs} END,
               {parents},
               ARRAY[{holders}]::json[],
-              CASE WHEN t.ctid IS NOT NULL THEN {digest} END
+              CASE WHEN t.ctid IS NOT NULL THEN {digest} END, {twins}
             FROM {stage} s
             LEFT JOIN {table} t ON {same_key}
-            WHERE t.ctid IS NULL OR {changed}
+            WHERE t.ctid IS NULL OR {changed}{or_twins}
             ORDER BY s.dualwrite_n
             """
         ).format(
@@ -151,6 +152,18 @@ class Statements(Fragments):
             table=self.table,
             same_key=self.is_at("t", "s"),
             changed=changed,
+            twins=self._twins or sql.SQL("false"),
+            or_twins=sql.SQL(" OR {}").format(self._twins) if self._twins else sql.SQL(""),
+        )
+
+    @cached_property
+    def _twins(self) -> sql.Composed | None:
+        """Whether another row than `t` has the staged row's key: their times differ by less than a millisecond."""
+        if self.time_in_key is None:
+            return None
+        name = self.time_in_key.name
+        return sql.SQL("EXISTS (SELECT FROM {} o WHERE {} AND {} OPERATOR(pg_catalog.<>) {})").format(
+            self.table, self.is_at("o", "s"), column_name(name, "o"), column_name(name, "t")
         )
 
     def _holder(self, unique: tuple[str, ...]) -> sql.Composed:

@@ -88,6 +88,12 @@ class Deleted:
     kept: dict[str, Reason] = field(default_factory=dict)
 
 
+_TWINS = Refused(
+    "several_rows: the table has several rows with this key, whose times differ by less than a millisecond"
+)
+"""A document has one row. Which of these it is, a person must say."""
+
+
 class _ReferencesChanged(Exception):
     """The foreign keys to a table, or our view of their rows, changed in the middle of a delete."""
 
@@ -124,19 +130,15 @@ class Target(Rows):
         looks = connection.execute(self.statements(collection).compare_stage)
         looks.nextset()  # the first is the savepoint's, the second looks up
         looks.nextset()
-        differences = [
-            Difference(
-                n,
-                row(n),
-                found,
-                xmin,
-                tuple(columns),
-                tuple(lacks),
-                tuple(None if h is None else tuple(h) for h in holders),
-                digest,
-            )
-            for n, found, xmin, columns, lacks, holders, digest in looks.fetchall()
-        ]
+        differences = []
+        twins: set[int] = set()
+        for n, found, xmin, columns, lacks, holders, digest, has_twins in looks.fetchall():
+            if has_twins:
+                twins.add(n)
+                continue
+            others = tuple(None if h is None else tuple(h) for h in holders)
+            differences.append(Difference(n, row(n), found, xmin, tuple(columns), tuple(lacks), others, digest))
+        refused += [(n, _TWINS) for n in sorted(twins)]
         looks.nextset()
         [[lag]] = looks.fetchall()
         return Comparison(differences, refused, lag)

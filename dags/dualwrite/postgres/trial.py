@@ -22,7 +22,7 @@ from dualwrite.model.mapping import Key, Row
 from dualwrite.postgres.bad_rows import Refused, bisect, by_constraint, may_be_a_rows
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.enforced import Check, Enforced, ForeignKey, Index
-from dualwrite.postgres.fragments import AND, COMMA, column_name, named_column, operator
+from dualwrite.postgres.fragments import AND, COMMA, column_name, has_key_part, named_column, operator
 from dualwrite.postgres.promises import Held, Place, Promises, Tried, as_texts, claimant
 from dualwrite.postgres.statements import STAGE, Statements
 
@@ -333,6 +333,13 @@ class Trial:
                 break
         return wants
 
+    def _itself(self, keys: Sequence[sql.Composable]) -> sql.Composed:
+        """Whether a row of the table, `h`, has the key of a row of the trial, `r`. `keys`: what their columns are called."""
+        return AND.join(
+            has_key_part(c, sql.SQL("h.{}").format(alias), sql.SQL("r.{}").format(alias))
+            for c, alias in zip(self._collection.key, keys, strict=True)
+        )
+
     def _rivals_in(self, index: Index, *, hashed: bool) -> sql.Composed:
         """Of some rows (parameter: n), those that have a place in a constraint: n, whether another row of the table stands there,
         and two hashes of what must be equal in both."""
@@ -341,7 +348,7 @@ class Trial:
             sql.SQL("{} AS {}").format(column_name(c.name), alias)
             for c, alias in zip(self._collection.key, keys, strict=True)
         )
-        itself = AND.join(sql.SQL("h.{} = r.{}").format(alias, alias) for alias in keys)
+        itself = self._itself(keys)
         equal = [
             sql.SQL("r.{}").format(place)
             for place, operator in zip(_places(index), _operators(index), strict=True)
@@ -405,7 +412,7 @@ class Trial:
             texts=self._statements.key_array("t"),
             table=self._statements.table,
             same=_same(index),
-            itself=AND.join(sql.SQL("h.{} = r.{}").format(alias, alias) for alias in keys),
+            itself=self._itself(keys),
         )
         found: dict[int, list[Key]] = {}
         for n, holder in self._connection.execute(statement, {"n": ns}).fetchall():

@@ -18,7 +18,7 @@ from dualwrite.model.verdicts import Reason
 from dualwrite.postgres import privileges
 from dualwrite.postgres.bad_rows import Refused, bisect
 from dualwrite.postgres.connection import Connection, sql
-from dualwrite.postgres.fragments import AND, COMMA, Fragments, cast_to, column_name, operator, statement
+from dualwrite.postgres.fragments import AND, COMMA, Fragments, cast_to, column_name, has_key_part, statement
 from dualwrite.postgres.own_schema import JOURNAL, SCHEMA
 from dualwrite.postgres.target import Deleted, Target
 
@@ -97,9 +97,11 @@ class _Statements(Fragments):
 
     def same_as_journaled(self, alias: str) -> sql.Composed:
         return AND.join(
-            column_name(c.name, alias)
-            + operator(c, "=")
-            + cast_to(c, sql.SQL("(j.row_key OPERATOR(pg_catalog.->>) {})").format(sql.Literal(i)))
+            has_key_part(
+                c,
+                column_name(c.name, alias),
+                cast_to(c, sql.SQL("(j.row_key OPERATOR(pg_catalog.->>) {})").format(sql.Literal(i))),
+            )
             for i, c in enumerate(self._collection.key)
         )
 

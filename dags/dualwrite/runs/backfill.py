@@ -175,7 +175,7 @@ def count_both(run: Run, report: CollectionReport) -> int:
     [scan] = scans(collection, None)
     documents, _ = run.source.count(scan)
     report.reads_to_verify = documents
-    if collection.entries is None:  # else it is their parents that were counted
+    if collection.has_one_row:  # else it is their parents that were counted
         report.source_count = documents
     return max(documents, report.target_count)
 

@@ -20,6 +20,7 @@ from dualwrite.engine.compare import Examiner
 from dualwrite.engine.looks import Look, RepairLook
 from dualwrite.engine.units import Policy
 from dualwrite.model.choices import MAX_PLAN_AGE
+from dualwrite.model.entries import Itself
 from dualwrite.model.errors import BrakeError
 from dualwrite.model.mapping import joined_label, key_of_path
 from dualwrite.model.problems import Problem, ProblemKind
@@ -321,13 +322,23 @@ def re_examine(run: Run, planned: Iterable[str]) -> dict[str, CollectionResult]:
 
 
 def delete(run: Run, name: str) -> CollectionResult:
-    """Deletes the open extra rows of one collection that no other row references."""
-    return _write(run, name, replace(run.policy, insert=False, update=False))
+    """Deletes the open extra rows of one collection that no other row references. A row that moves to another key, because a field
+    of its document did, is inserted there just before, so that the document is never without one."""
+    moves = isinstance(run.catalog[name].entries, Itself)
+    return _write(run, name, replace(run.policy, insert=moves and run.policy.insert, update=False))
 
 
 def write(run: Run, name: str) -> CollectionResult:
     """Inserts and updates the open missing and stale rows of one collection."""
     return _write(run, name, replace(run.policy, delete=False))
+
+
+def _with_moves(known: Sequence[OpenDifference]) -> list[OpenDifference]:
+    """The extra rows of these differences, and beside each of them the missing row of the same document."""
+    missing = {d.finding.path: d for d in known if d.finding.verdict is Verdict.MISSING}
+    extra = [d for d in known if d.finding.verdict is Verdict.EXTRA]
+    both = ((d, missing.pop(d.finding.path, None)) for d in extra)
+    return [d for pair in both for d in pair if d is not None]
 
 
 def _write(run: Run, name: str, policy: Policy) -> CollectionResult:
@@ -336,7 +347,7 @@ def _write(run: Run, name: str, policy: Policy) -> CollectionResult:
     report = CollectionReport(name, "delete" if policy.delete else "write")
     # Deletes take all pages at once: one complete read of names before the first delete and one after the last prove them.
     pages = ([d for d in page if is_asked_for(run, name, d, policy)] for page in in_pages(run.target.transaction, name))
-    parts = iter([[d for page in pages for d in page]]) if policy.delete else pages
+    parts = iter([_with_moves([d for page in pages for d in page])]) if policy.delete else pages
     look = RepairLook(report)
     with (
         phase(run, report, mode=run.params.repair, window=run.plan.windows.get(name)) as line,

@@ -71,7 +71,7 @@ def build_report(connection: Connection, catalog: Catalog, run_id: str, plan: Pl
     """The report of the whole run, with the open differences, the ages of the last complete comparisons, and the last runs
     in short form."""
     facts = _facts(connection, catalog, run_id, plan, parts)
-    derived = [c.name for c in catalog if c.entries is not None]
+    derived = [c.name for c in catalog if not c.has_one_row]
     raised = alerts.alerts(facts, catalog, plan)
     whole: RunReport = {
         **facts,

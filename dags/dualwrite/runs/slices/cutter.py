@@ -142,7 +142,7 @@ class Cutter:
     def _above(self, collection: Collection) -> list[Collection]:
         """The collections whose documents lie directly above this one's."""
         above = {t.segments[0:-2:2] for t in collection.templates}
-        return [c for c in self.catalog if c.entries is None and any(t.segments[0::2] in above for t in c.templates)]
+        return [c for c in self.catalog if c.has_one_row and any(t.segments[0::2] in above for t in c.templates)]
 
 
 def _sure(bound: datetime | None) -> datetime:

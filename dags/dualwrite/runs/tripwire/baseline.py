@@ -45,11 +45,11 @@ class TimeColumn:
 def time_column(collection: Collection) -> TimeColumn | None:
     """The time by which a collection can be divided: the first compared timestamp column that comes from a check field,
     because that has an index. None if there is none, or if one document has many rows."""
-    if collection.entries is not None:
+    if not collection.has_one_row:
         return None
     for column in collection.columns:
         check = collection.has_instant_of(column)
-        if check is not None and column.role == "compared":
+        if check is not None and column.role in ("compared", "key"):
             return TimeColumn(check, column.name)
     return None
 
