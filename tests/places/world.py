@@ -240,7 +240,7 @@ DRAFTED = (
     "Column('shelf mark', 'compared', Field('shelf mark')),", "Column('lat', 'compared', Field('home') >> latitude)",
     "places.places can't be declared: its key column 'id' isn't known", "embedding (real[]): TODO field 'embedding' looks like it and holds vector",
     "tenants/{tenant}: no document is there itself, only collections below",
-    "places/{place}/videos/{video}                    places.media           1        3        1: kind",
+    "places/{place}/videos/{video}                    places.media           0         4        1: kind",
 )  # fmt: skip
 
 
