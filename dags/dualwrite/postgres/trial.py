@@ -260,6 +260,17 @@ class Trial:
         """Refuses the rows that would stand where others do, in unique keys and exclusion constraints that the catalog doesn't
         know: where rows of the table do that stay, where rows of other pages were promised to, and where rows of this page come
         first. Promises the others if it `keeps`."""
+        firsts: dict[str, int] = {}
+        for n, row in rows.items():  # a page of keys may have one row under two labels
+            firsts.setdefault(claimant(row), n)
+        same = {n: firsts[claimant(row)] for n, row in rows.items() if firsts[claimant(row)] != n}
+        self._take_each({n: row for n, row in rows.items() if n not in same}, promises, found, keeps=keeps)
+        for n, first in same.items():
+            if first in found.refused:
+                self._refuse(found, n, found.refused[first])
+
+    def _take_each(self, rows: Mapping[int, Row], promises: Promises, found: Tried, *, keeps: bool) -> None:
+        """As `_take_places`, of rows that are all others'."""
         wants = self._wants(rows)
         late: set[int] = set()
         for n, row in rows.items():
