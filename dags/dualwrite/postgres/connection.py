@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import sql
 from psycopg.abc import PQGen
+from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 from psycopg.waiting import Ready, Wait
 
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-__all__ = ["Connection", "Jsonb", "connect", "is_local", "sql"]
+__all__ = ["Connection", "Jsonb", "class_row", "connect", "dict_row", "is_local", "sql"]
 
 _KEEPALIVES = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 _TCP_USER_TIMEOUT = 30_000

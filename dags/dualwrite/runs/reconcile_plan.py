@@ -28,6 +28,7 @@ from dualwrite.postgres.remembered import (
     schema,
     watermarks,
 )
+from dualwrite.postgres.remembered.watermarks import Watermark
 from dualwrite.postgres.target import Target
 from dualwrite.runs.record import BaseRun
 from dualwrite.runs.tripwire import baselines
@@ -234,7 +235,7 @@ def preflight(  # noqa: PLR0913 - who asks and when, each by its name
         undone.refuse_unknown(target, params.undo)
     windows, instead = {}, {}
     for name, mark in marks.items():
-        recent = None if mark is None else recent_window(mark[0], params.minutes, now)
+        recent = None if mark is None else recent_window(mark.examined_until, params.minutes, now)
         sweep = name in called or _sweeps(params, catalog[name], mark, now)
         windows[name] = None if sweep else recent
         if sweep and recent is not None and params.scope != "sweep" and catalog[name].check_fields:
@@ -272,22 +273,19 @@ def _check_clocks(worker: datetime, others: Mapping[str, datetime]) -> None:
             )
 
 
-def _believed(
-    mark: tuple[datetime, datetime | None] | None, moment: datetime
-) -> tuple[datetime, datetime | None] | None:
+def _believed(mark: Watermark | None, moment: datetime) -> Watermark | None:
     """A watermark as far as it can be true. One in the future was set by a wrong clock, so it doesn't say what was examined:
     None, and the collection is swept."""
-    if mark is None or mark[0] > moment + target_clock.MAX_CLOCK_SKEW:
+    if mark is None or mark.examined_until > moment + target_clock.MAX_CLOCK_SKEW:
         return None
-    until, swept = mark
-    return until, None if swept is not None and swept > moment + target_clock.MAX_CLOCK_SKEW else swept
+    if mark.swept_at is not None and mark.swept_at > moment + target_clock.MAX_CLOCK_SKEW:
+        return replace(mark, swept_at=None)
+    return mark
 
 
-def _sweeps(
-    params: ReconcileParams, collection: Collection, mark: tuple[datetime, datetime | None] | None, now: datetime
-) -> bool:
+def _sweeps(params: ReconcileParams, collection: Collection, mark: Watermark | None, now: datetime) -> bool:
     """Whether the collection is to be swept: on request, when due, if it never was, or because it has no check field and is
     read whole anyway."""
-    swept = mark[1] if mark else None
+    swept = mark.swept_at if mark else None
     due = swept is None or now - swept >= timedelta(hours=params.sweep_every_hours)
     return due or params.scope == "sweep" or not collection.check_fields

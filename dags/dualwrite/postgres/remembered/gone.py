@@ -12,16 +12,17 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from dualwrite.postgres.connection import Connection, sql
-from dualwrite.postgres.own_schema import SCHEMA
+from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.own_statements import own_statements
 from dualwrite.postgres.session import Session
+
+_SQL = own_statements(__file__)
+_KNOWN = _SQL["known"]
+_FORGET = _SQL["forget"]
+_REMEMBER = _SQL["remember"]
 
 _AT_ONCE = 10_000
 _KEPT = timedelta(days=2)
-
-_KNOWN = sql.SQL(f"""
-    SELECT key FROM {SCHEMA}.gone_documents WHERE key = ANY(%(keys)s::uuid[]) AND asked_at > now() - %(within)s::interval
-""")
 
 
 def _digest(name: str, path: str) -> UUID:
@@ -44,10 +45,6 @@ def remember(connection: Connection, documents: Iterable[tuple[str, str]]) -> No
     keys = [_digest(*document) for document in documents]
     if not keys:
         return
-    connection.execute(f"DELETE FROM {SCHEMA}.gone_documents WHERE asked_at < now() - %s", (_KEPT,))
+    connection.execute(_FORGET, {"kept": _KEPT})
     for start in range(0, len(keys), _AT_ONCE):
-        connection.execute(
-            f"INSERT INTO {SCHEMA}.gone_documents (key) SELECT unnest(%s::uuid[]) "
-            "ON CONFLICT (key) DO UPDATE SET asked_at = excluded.asked_at",
-            (keys[start : start + _AT_ONCE],),
-        )
+        connection.execute(_REMEMBER, {"keys": keys[start : start + _AT_ONCE]})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import cast
@@ -11,9 +10,20 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import Day, PastRun
 from dualwrite.model.windows import Window
 from dualwrite.postgres import privileges
-from dualwrite.postgres.connection import Connection, Jsonb, sql
+from dualwrite.postgres.connection import Connection, Jsonb, dict_row
 from dualwrite.postgres.own_schema import SCHEMA
+from dualwrite.postgres.own_statements import own_statements
 from dualwrite.postgres.session import Session
+
+_SQL = own_statements(__file__)
+_BILLED = _SQL["billed"]
+_PROOF_READS = _SQL["proof_reads"]
+_WITHOUT_ROWS = _SQL["without_rows"]
+_PRUNE = _SQL["prune"]
+_LAST_RUN = _SQL["last_run"]
+_HISTORY = _SQL["history"]
+_DAYS = _SQL["days"]
+_CLEAN_DAYS = _SQL["clean_days"]
 
 
 def can_record(connection: Connection) -> bool:
@@ -56,39 +66,23 @@ def record(connection: Connection, report: CollectionReport, work: Work) -> None
         "slice": work.part,
         **report.logged(),
     }
-    connection.execute(_RECORD.format(schema=SCHEMA, **_columns(line)), line)
-
-
-_RECORD = """
-INSERT INTO {schema}.runs ({columns})
-VALUES ({values})
-ON CONFLICT (dag_id, run_id, collection, phase, slice) DO UPDATE SET {replaced}, recorded_at = now()
-"""
-
-
-def _columns(line: Iterable[str]) -> dict[str, str]:
-    """A line's columns, their values as named parameters, and how another try replaces it."""
-    return {
-        "columns": ", ".join(line),
-        "values": ", ".join(f"%({column})s" for column in line),
-        "replaced": ", ".join(f"{column} = excluded.{column}" for column in line),
-    }
+    columns = ", ".join(line)
+    values = ", ".join(f"%({column})s" for column in line)
+    replaced = ", ".join(f"{column} = excluded.{column}" for column in line)
+    connection.execute(
+        f"""
+        INSERT INTO {SCHEMA}.runs ({columns}) VALUES ({values})
+        ON CONFLICT (dag_id, run_id, collection, phase, slice) DO UPDATE SET {replaced}, recorded_at = now()
+        """,
+        line,
+    )
 
 
 def billed(connection: Connection, dag_id: str, run_id: str) -> int:
     """Reads that a run's tasks have recorded so far."""
-    row = connection.execute(
-        f"SELECT coalesce(sum(billed_reads), 0)::int8 FROM {SCHEMA}.runs WHERE dag_id = %s AND run_id = %s",
-        (dag_id, run_id),
-    ).fetchone()
+    row = connection.execute(_BILLED, {"dag": dag_id, "run": run_id}).fetchone()
     assert row is not None
     return int(row[0])
-
-
-_PROOF_READS = sql.SQL(f"""
-    SELECT coalesce(sum(proof_reads), 0)::int8 FROM {SCHEMA}.runs
-    WHERE dag_id = %(dag)s AND unattended AND recorded_at > now() - interval '1 day'
-""")
 
 
 def proof_reads(session: Session, dag_id: str) -> int:
@@ -104,99 +98,32 @@ def without_rows(session: Session, dag_id: str, run_id: str) -> dict[str, int]:
     return dict(session.fetch(_WITHOUT_ROWS, {"dag": dag_id, "run": run_id}))
 
 
-_WITHOUT_ROWS = sql.SQL(f"""
-    SELECT collection, sum(
-      (counts ->> 'orphan')::int8 + (counts ->> 'duplicate')::int8 + coalesce((counts ->> 'left_out')::int8, 0)
-    )::int8 FROM {SCHEMA}.runs
-    WHERE dag_id = %(dag)s AND run_id = %(run)s AND phase = 'compare' GROUP BY 1
-""")
-
-
 def prune(connection: Connection, days: int) -> int:
     """Drops runs older than `days`; returns how many lines."""
-    return connection.execute(
-        f"DELETE FROM {SCHEMA}.runs WHERE recorded_at < now() - make_interval(days => %s)", (days,)
-    ).rowcount
+    return connection.execute(_PRUNE, {"days": days}).rowcount
 
 
 def last_run(connection: Connection, dag_id: str, *, but: str) -> str | None:
     """The run that left the last line, apart from this one; None if there is none."""
-    row = connection.execute(
-        f"SELECT run_id FROM {SCHEMA}.runs WHERE dag_id = %s AND run_id <> %s ORDER BY id DESC LIMIT 1", (dag_id, but)
-    ).fetchone()
+    row = connection.execute(_LAST_RUN, {"dag": dag_id, "but": but}).fetchone()
     return str(row[0]) if row else None
-
-
-_NOT_EXCUSED = "(counts ->> '{0}')::int8 - coalesce((counts -> 'excused' ->> '{0}')::int8, 0)"
-"""Of a verdict. Lines of earlier versions don't say what was excused."""
-
-_CLEAN = " AND ".join(
-    ["outcome = 'examined'", *(f"{_NOT_EXCUSED.format(verdict)} = 0" for verdict in ("missing", "stale", "extra"))]
-)
-"""A line that examined all and saw no drift, but for what was excused by then. Rejections don't count: they stay open until they are
-corrected or excused."""
 
 
 def history(connection: Connection, dag_id: str, limit: int = 200) -> list[PastRun]:
     """The last runs in short form, newest first: the sums over all collections."""
-    rows = connection.execute(
-        f"""
-        SELECT run_id, max(recorded_at), sum(examined) FILTER (WHERE looked),
-          sum({_NOT_EXCUSED.format("missing")}) FILTER (WHERE looked),
-          sum({_NOT_EXCUSED.format("stale")}) FILTER (WHERE looked),
-          sum({_NOT_EXCUSED.format("extra")}) FILTER (WHERE looked),
-          sum({_NOT_EXCUSED.format("rejected")}) FILTER (WHERE looked),
-          sum((SELECT sum(n::int8) FROM jsonb_each_text(counts -> 'excused') AS e (verdict, n))) FILTER (WHERE looked),
-          sum((counts ->> 'in_flight')::int8) FILTER (WHERE looked),
-          sum(inserted + updated + deleted), sum(billed_reads), count(*) FILTER (WHERE outcome = 'not_examined')
-        FROM (
-          SELECT *, phase IN ('compare', 'second_look') AS looked
-          FROM {SCHEMA}.runs WHERE dag_id = %s
-          ORDER BY id DESC LIMIT %s
-        ) lately
-        GROUP BY run_id ORDER BY 2 DESC LIMIT %s
-        """,
-        (dag_id, 80 * limit, limit),  # a run has at most five lines for each of the collections
-    ).fetchall()
-    names = (
-        "examined",
-        "missing",
-        "stale",
-        "extra",
-        "rejected",
-        "excused",
-        "in_flight",
-        "written",
-        "billed",
-        "not_examined",
-    )
+    lines = 80 * limit  # a run has at most five lines for each of the collections
     found = []
-    for row in rows:
-        numbers = {n: int(v) for n, v in zip(names, row[2:], strict=True) if v}
-        found.append(cast("PastRun", {"run_id": row[0], "at": row[1].isoformat(timespec="seconds"), **numbers}))
+    with connection.cursor(row_factory=dict_row) as cursor:
+        for row in cursor.execute(_HISTORY, {"dag": dag_id, "lines": lines, "limit": limit}):
+            run_id, at = row.pop("run_id"), row.pop("at").isoformat(timespec="seconds")
+            found.append(cast("PastRun", {"run_id": run_id, "at": at, **{n: int(v) for n, v in row.items() if v}}))
     return found
 
 
 def days(connection: Connection, dag_id: str, number: int) -> list[Day]:
     """The last days (UTC), today first, each with how many runs compared, whether all of them were clean (see `clean_days`; None:
     there was none), up to three that weren't, and the reads that all DAGs' tasks have recorded."""
-    rows = connection.execute(
-        f"""
-        WITH lines AS (
-          SELECT (recorded_at AT TIME ZONE 'UTC')::date AS day, run_id, billed_reads,
-            dag_id = %(dag)s AND phase IN ('compare', 'second_look') AS looked,
-            {_CLEAN} AS clean
-          FROM {SCHEMA}.runs
-          WHERE recorded_at >= ((now() AT TIME ZONE 'UTC')::date - (%(number)s - 1)::int4) AT TIME ZONE 'UTC'
-        )
-        SELECT d.day, count(DISTINCT l.run_id) FILTER (WHERE l.looked), bool_and(l.clean) FILTER (WHERE l.looked),
-          (array_agg(DISTINCT l.run_id) FILTER (WHERE l.looked AND NOT l.clean))[:3], coalesce(sum(l.billed_reads), 0)::int8
-        FROM (SELECT (now() AT TIME ZONE 'UTC')::date - n AS day FROM generate_series(0, %(number)s::int4 - 1) AS n) d
-        LEFT JOIN lines l ON l.day = d.day
-        GROUP BY 1 ORDER BY 1 DESC
-        """,
-        {"dag": dag_id, "number": number},
-    ).fetchall()
+    rows = connection.execute(_DAYS, {"dag": dag_id, "number": number}).fetchall()
     return [
         {"day": day.isoformat(), "runs": runs, "clean": clean, "not_clean": not_clean, "billed": billed}
         for day, runs, clean, not_clean, billed in rows
@@ -206,13 +133,5 @@ def days(connection: Connection, dag_id: str, number: int) -> list[Day]:
 def clean_days(connection: Connection, dag_id: str) -> list[tuple[date, bool]]:
     """The days (UTC) with runs, newest first, each with whether all of them examined everything and saw no drift.
     Rejections don't count here: they stay open until they are corrected or excused."""
-    rows = connection.execute(
-        f"""
-        SELECT (recorded_at AT TIME ZONE 'UTC')::date, bool_and({_CLEAN})
-        FROM {SCHEMA}.runs
-        WHERE dag_id = %s AND phase IN ('compare', 'second_look')
-        GROUP BY 1 ORDER BY 1 DESC
-        """,
-        (dag_id,),
-    ).fetchall()
+    rows = connection.execute(_CLEAN_DAYS, {"dag": dag_id}).fetchall()
     return [(day, bool(clean)) for day, clean in rows]
