@@ -25,6 +25,7 @@ from dev import postgres_server as server_module
 from dev import processes
 from dualwrite.firestore.source import Source
 from dualwrite.migrations.files import folders, list_folders
+from tests.kept import kept_open
 
 ROOT = Path(__file__).resolve().parents[1]
 _numbers = itertools.count(1)
@@ -197,7 +198,8 @@ def clone(uri: str, template: str) -> Generator[str, None, None]:
         connection.execute("SET file_copy_method = clone")
     connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     try:
-        yield _database(uri, name)
+        with kept_open(_database(uri, name)):
+            yield _database(uri, name)
     finally:
         _administrator(uri).execute(f"DROP DATABASE {name} WITH (FORCE)")
 

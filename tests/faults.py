@@ -14,6 +14,7 @@ import psycopg
 from google.cloud import firestore
 
 from tests.conftest import clone
+from tests.kept import forget
 from tests.support import apply, examine_all, gap_run, one, reconciled, verify_all
 from tests.worlds import comment, discussion, like, post, put
 
@@ -117,6 +118,7 @@ def broken(client: firestore.Client, emulator: str, server: str) -> Iterator[Bro
         with psycopg.connect(dsn) as connection:  # what came before leaves no trace of its own
             connection.execute("TRUNCATE dualwrite.repair_journal, dualwrite.runs, dualwrite.open_differences")
             connection.execute("UPDATE dualwrite.watermarks SET swept_at = swept_at - interval '25 hours'")
+        forget(dsn)  # nobody may use a database while it is copied
         yield Broken(client, emulator, server, dsn.rsplit("/", 1)[1])
 
 

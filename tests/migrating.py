@@ -17,6 +17,7 @@ from dev import processes
 from dualwrite import postgres
 from dualwrite.migrations import MigrationParams, Migrator, Step
 from dualwrite.migrations.files import folders, list_folders
+from tests.kept import looking
 
 NUMBER = len(list_folders(folders()))
 """Migrations of the bundle and of the shipped app."""
@@ -40,7 +41,7 @@ def write(folder: Path, *files: str) -> None:
 
 def execute(dsn: str, *statements: str) -> None:
     """Each statement as a superuser, committed."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with looking(dsn) as connection:
         for statement in statements:
             connection.execute(statement)
 

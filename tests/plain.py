@@ -13,6 +13,7 @@ from google.cloud import firestore
 from google.cloud.firestore_v1.vector import Vector
 
 from dualwrite.model import documents as model
+from tests.kept import looking
 
 Documents = dict[str, dict[str, Any]]
 """By path."""
@@ -197,7 +198,7 @@ def put(client: firestore.Client, before: Documents, after: Documents) -> None:
 
 def everything_in(dsn: str) -> dict[str, Any]:
     """A digest of each table of any schema, with places and versions of its rows, and where the sequences are."""
-    with psycopg.connect(dsn) as connection:
+    with looking(dsn) as connection:
         names = connection.execute("""
             SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind = 'S' FROM pg_class c
             JOIN pg_namespace n ON n.oid = c.relnamespace

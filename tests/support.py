@@ -10,10 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
-import psycopg
 from google.cloud import firestore
 
-from dualwrite import postgres
 from dualwrite.catalog import CATALOG, EXPORT_TIME
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.job import Job
@@ -32,6 +30,7 @@ from dualwrite.runs import backfill, reconcile_plan, reconciliation
 from dualwrite.runs.record import Paces
 from dualwrite.runs.report import text
 from tests import shape
+from tests.kept import KeptTarget, looking
 
 DEFAULTS: dict[str, Any] = {
     "since": EXPORT_TIME,
@@ -52,7 +51,7 @@ def gap_run(project: str, emulator: str, dsn: str, *, run_id: str = "run", catal
     paces = Paces.of(given)
     with (
         Source(project, emulator_host=emulator, pace=paces.reads) as source,
-        Target(lambda: postgres.connect(dsn), catalog, paces.rows) as target,
+        KeptTarget(dsn, catalog, paces.rows) as target,
     ):
         yield backfill.Run(source, target, catalog, run_id, given)
 
@@ -64,7 +63,7 @@ def examiner_of(
     """What compares and writes one collection, the report's, over real parts."""
     with (
         Source(client.project, emulator_host=emulator) as source,
-        Target(lambda: postgres.connect(dsn), CATALOG) as target,
+        KeptTarget(dsn, CATALOG) as target,
         Examiner(
             Job(source, target, CATALOG, CATALOG[report.collection], run_id, report), policy, Look(report)
         ) as examiner,
@@ -142,7 +141,7 @@ def reconciliation_of(
 
         @contextmanager
         def parts() -> Iterator[tuple[Source, Target]]:
-            target = idle.pop() if idle else stack.enter_context(Target(lambda: postgres.connect(dsn), catalog))
+            target = idle.pop() if idle else stack.enter_context(KeptTarget(dsn, catalog))
             with Source(project, emulator_host=emulator) as source:
                 yield source, target
             idle.append(target)
@@ -195,7 +194,7 @@ def nonzero(counts: dict[str, int]) -> dict[str, int]:
 
 def table_bytes(dsn: str) -> dict[str, str]:
     """A digest of every row of every table of the app with its place and version: any write changes it."""
-    with psycopg.connect(dsn) as connection:
+    with looking(dsn) as connection:
         return {
             table: connection.execute(
                 f"SELECT md5(coalesce(string_agg(t.ctid::text || t.xmin::text || t::text, '|' ORDER BY t.ctid), '')) FROM {table} t"
@@ -205,12 +204,12 @@ def table_bytes(dsn: str) -> dict[str, str]:
 
 
 def one(dsn: str, query: str, *parameters: Any) -> Any:
-    with psycopg.connect(dsn) as connection:
+    with looking(dsn) as connection:
         row = connection.execute(query, parameters).fetchone()
         return row[0] if row and len(row) == 1 else row
 
 
 def rows_of(dsn: str, table: str) -> dict[str, dict[str, Any]]:
     """Every row of a table, whole, by its id."""
-    with psycopg.connect(dsn) as connection:
+    with looking(dsn) as connection:
         return dict(connection.execute(f"SELECT t.id, to_jsonb(t.*) FROM {table} t").fetchall())

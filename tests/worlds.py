@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import psycopg
 from google.cloud import firestore
 
 from dev import seed
 from dualwrite.catalog import CATALOG
+from tests.kept import looking
 from tests.support import apply
 
 LONG_AGO = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -62,7 +62,7 @@ def notification(**changes: Any) -> dict[str, Any]:
 
 def examined_until_now(dsn: str) -> None:
     """As if a reconciliation had looked at everything a minute ago."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with looking(dsn) as connection:
         connection.execute(
             """
             INSERT INTO dualwrite.watermarks (collection, examined_until, swept_at, run_id)
@@ -97,6 +97,6 @@ def small_world(client: firestore.Client, dsn: str) -> seed.World:
     """The small world with every awkward case of production, as it is after the export: documents that have no row yet."""
     small = seed.small()
     small.load_source(client)
-    with psycopg.connect(dsn) as connection:
+    with looking(dsn) as connection, connection.transaction():
         small.load_target(connection)
     return small

@@ -3,7 +3,6 @@ for is neither there nor gone."""
 
 from __future__ import annotations
 
-import psycopg
 import pytest
 
 from dualwrite import postgres
@@ -13,6 +12,7 @@ from dualwrite.model.documents import UNASKED
 from dualwrite.postgres.target import Target
 from dualwrite.runs.slices.cutter import Cutter
 from tests import in_slices
+from tests.kept import looking
 from tests.support import apply, gap_run, nonzero, one, reconciled, verify_all
 from tests.worlds import (
     LONG_AGO,
@@ -50,13 +50,13 @@ DOCUMENTS = {
 
 
 def execute(dsn: str, statement: str, *parameters) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with looking(dsn) as connection:
         connection.execute(statement, parameters or None)
 
 
 def state(dsn: str) -> dict[str, list]:
     """Every key that has a row."""
-    with psycopg.connect(dsn) as connection:
+    with looking(dsn) as connection:
         return {
             c.name: sorted(connection.execute(f"SELECT {', '.join(k.name for k in c.key)} FROM {c.table}").fetchall())
             for c in CATALOG

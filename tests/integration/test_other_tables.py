@@ -17,6 +17,7 @@ from dualwrite.engine import preflight
 from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, DocumentId, Field
 from dualwrite.model.run_report import CollectionResult
 from tests.conftest import clone
+from tests.kept import looking
 from tests.support import apply, dry_run, gap_run, nonzero, reconciled, verify_all
 
 PEOPLE = Collection(
@@ -54,12 +55,12 @@ class World:
     catalog: Catalog = CATALOG
 
     def sql(self, *statements: str) -> None:
-        with psycopg.connect(self.dsn, autocommit=True) as connection:
+        with looking(self.dsn) as connection:
             for statement in statements:
                 connection.execute(statement)
 
     def rows(self, query: str) -> list[tuple]:
-        with psycopg.connect(self.dsn) as connection:
+        with looking(self.dsn) as connection:
             return connection.execute(query).fetchall()
 
     def put(self, **people: dict[str, Any]) -> None:
@@ -621,7 +622,7 @@ def _changed(collection: Collection, **changes: Any) -> Collection:
 
 def everything(dsn: str) -> dict[str, Any]:
     """All that a database holds: each row of each table with its place and version, its catalog's too, and each sequence."""
-    with psycopg.connect(dsn) as connection:
+    with looking(dsn) as connection:
         tables = connection.execute(
             "SELECT c.oid::regclass::text, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
             "WHERE c.relkind IN ('r', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_t'"

@@ -25,6 +25,7 @@ from dualwrite.runs.tripwire import baseline, counts, tripwire
 from dualwrite.runs.tripwire.baseline import time_column
 from dualwrite.runs.tripwire.tripwire import Tripwire
 from tests.clients import Client, beside, milliseconds
+from tests.kept import looking
 from tests.support import gap_run, one, reconciled, verify_all
 from tests.worlds import LONG_AGO, board, comment, put, user
 
@@ -35,7 +36,7 @@ COUNTED = {"failed": None, "waits_until": None}
 
 
 def execute(dsn: str, statement: str, *parameters) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with looking(dsn) as connection:
         connection.execute(statement, parameters or None)
 
 
@@ -288,7 +289,7 @@ def _truth(world, dsn: str, baseline) -> list[int]:
     times = [
         d.get("createdAt") for d in world.collection("boards/b1/posts/p1/comments").get() if "createdAt" in d.to_dict()
     ]
-    with psycopg.connect(dsn) as connection:
+    with looking(dsn) as connection:
         rows = [at for (at,) in connection.execute("SELECT created_at FROM comments").fetchall()]
     windows = [baseline.window(n, n + 1) for n in range(len(baseline.edges))]
     return [sum(w.start <= t < w.end for t in times) - sum(w.start <= t < w.end for t in rows) for w in windows]

@@ -12,6 +12,7 @@ from google.cloud import firestore as firestore_library
 from dualwrite.runs import reconciliation
 from tests.conftest import clone
 from tests.integration.reconcile.world import execute
+from tests.kept import forget
 from tests.support import apply, reconciled
 from tests.worlds import board, comment, examined_until_now, post, put, user
 
@@ -40,6 +41,7 @@ def backfilled(emulator: str, postgres_server: str) -> Iterator[str]:
             "UPDATE user_board_permissions SET created_at = '2026-02-01'; "
             "UPDATE board_waiting_users SET created_at = '2026-02-01'",
         )
+        forget(dsn)  # nobody may use a database while it is copied
         yield dsn.rsplit("/", 1)[1]
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
-import psycopg
-
+from tests.kept import looking
 from tests.worlds import comment, post
 
 _millis = count(1_780_000_000_000)
@@ -17,7 +16,7 @@ def now() -> datetime:
 
 
 def execute(dsn: str, statement: str, *parameters) -> None:
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with looking(dsn) as connection:
         connection.execute(statement, parameters or None)
 
 
