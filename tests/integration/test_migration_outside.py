@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,12 +14,11 @@ from dualwrite.migrations import MigrationParams, Migrator
 from dualwrite.migrations.outside import limits, require_session
 from dualwrite.migrations.picture import invalid_indexes
 from dualwrite.model.errors import MigrationError
+from tests.child_migrate import killed_at
 from tests.conftest import clone
 from tests.migrating import NO_TRANSACTION, execute, migrator, states, transaction_pooler, write
 from tests.refusals import coded
 from tests.support import one
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=["postgres_server", "postgres15_server"])
@@ -124,9 +120,7 @@ def test_a_failed_file_may_be_made_transactional_or_taken_back(dsn, tmp_path):
 def test_an_index_of_the_file_as_it_was_is_not_the_corrected_one(dsn, tmp_path):
     """Killed after the build and before its record, and corrected then."""
     _index(tmp_path, "CREATE INDEX CONCURRENTLY t_a ON t (a)")
-    command = [sys.executable, "-m", "tests.child_migrate", dsn, str(tmp_path), "2"]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'dags'}:{ROOT}"}
-    assert subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode == -9
+    assert killed_at(dsn, tmp_path, 2)
     _index(tmp_path, "CREATE INDEX CONCURRENTLY t_a ON t (a DESC)")
     with pytest.raises(MigrationError, match="has changed since an interrupted run built index t_a from it"):
         migrator(dsn, tmp_path).run()
