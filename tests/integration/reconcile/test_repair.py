@@ -301,7 +301,7 @@ def test_comments_can_be_repaired_though_their_post_is_missing(world, target_dsn
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences") == 0
 
 
-def test_a_run_without_a_parents_collection_says_what_it_cannot_see(world, target_dsn, run):
+def test_a_run_says_which_parents_collections_it_left_out(world, target_dsn, run):
     """A comment's row whose post is gone, while the post's row isn't: it matches until posts are selected too."""
     create(world, target_dsn)
     world.document("boards/b1/posts/new/comments/cn").set(comment(createdAt=now()))
