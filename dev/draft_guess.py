@@ -46,6 +46,8 @@ from dualwrite.model.live import TEXTS as TEXT_COLUMNS
 
 _DOCUMENTS = {("data",), ("document",), ("doc",), ("raw",), ("payload",), ("field",), ("source",)}
 
+_IDS = {("firestore",), ("firebase",), ("document",), ("doc",)}
+
 
 # --- columns ------------------------------------------------------------------------------------------------------------
 
@@ -235,9 +237,8 @@ def _guess(
         return _with_reference(found, _from_field(found, column, candidates[0], is_key_, several), by_table)
     if found.entries is not None:
         return _uncovered(found, column)
-    if live.kind == "jsonb" and words(column.name) in _DOCUMENTS and not is_key_:
-        origin = "WholeDocument() >> plain_json"
-        return Guess(column, Declared("compared", origin, "json"), "GUESS from its name: the whole document")
+    if not is_key_ and (of_all := _of_all(column)) is not None:
+        return of_all
     if live.kind in TIMES and not is_key_ and tells_writing(column.name):
         created = [c.path for c in check_fields(found.shapes) if c.format is None and tells_creation(c.path)]
         origin = f"Field({created[0]!r}, CreateTime())" if created else "CreateTime()"
@@ -246,6 +247,18 @@ def _guess(
             remark += f"; trigger {table.triggers[column.name]} sets it"
         return Guess(column, Declared("insert_only", origin, "timestamp", column.not_null), remark)
     return _uncovered(found, column)
+
+
+def _of_all(column: LiveColumn) -> Guess | None:
+    """A column that is called after the document: its id, or the whole of it."""
+    if column.live.kind in TEXT_COLUMNS and column.name.endswith("_id") and words(column.name) in _IDS:
+        return Guess(
+            column, Declared("compared", "DocumentId()", "text", column.not_null), "GUESS from its name: the id"
+        )
+    if column.live.kind == "jsonb" and words(column.name) in _DOCUMENTS:
+        declared = Declared("compared", "WholeDocument() >> plain_json", "json")
+        return Guess(column, declared, "GUESS from its name: the whole document")
+    return None
 
 
 def _by_path(
@@ -479,7 +492,8 @@ def _from_path(
 def _above(found: Match, column: LiveColumn, is_key_: bool) -> str | None:
     """The variable of a document above that a column is called like, though no foreign key says so."""
     variables = set.intersection(*(set(s.above) for s in found.shapes))
-    able = column.live.kind in TEXT_COLUMNS | {"uuid"} and (column.name.endswith("_id") or is_key_)
+    named = column.name.endswith("_id") or is_key_ or found.table.refers(column.name)
+    able = column.live.kind in TEXT_COLUMNS | {"uuid"} and named
     for variable in sorted(v for v in variables if able and words(v) == words(column.name)):
         field_ = held(found, column, variable)
         if field_ is None or (is_key_ and (field_.is_it or not field_.is_named_so)):

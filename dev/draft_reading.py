@@ -197,7 +197,8 @@ def candidates_of(
         way = reading(seen, column, names, refers=refers)
         if way is not None:
             found.append((value, names, way))
-    return sorted(found, key=lambda c: (-c[0], len(c[1]), c[1]))
+    # Of two that are as like it, the one that more documents have.
+    return sorted(found, key=lambda c: (-c[0], -fields[c[1]].documents, len(c[1]), c[1]))
 
 
 def best_candidates(

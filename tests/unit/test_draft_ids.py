@@ -99,9 +99,10 @@ def test_of_two_references_of_several_columns_the_first_is_kept():
     keys = [table(n, "tenant text!", "id text!", "name text!", key=("tenant", "id")) for n in ("rooms", "desks")]
     both = [ForeignKey(("tenant", f"{n}_id"), f"{n}s", ("tenant", "id"), "cascade") for n in ("room", "desk")]
     plans = replace(table("plans", "id text!", "tenant text!", "room_id text!", "desk_id text!"), foreign=tuple(both))
-    shapes = [shape(f"{n}/{{{n[:-1]}}}", a={"tenant": "t", "name": "x"}) for n in ("rooms", "desks")]
-    told = {"tenant": "t", "roomId": "a", "deskId": "a"}
-    text_ = drafted([*keys, plans], *shapes, shape("plans/{plan}", p=told))
+    shapes = [Shape(f"tenants/{{tenant}}/{n}/{{{n[:-1]}}}") for n in ("rooms", "desks", "plans")]
+    for each, fields in zip(shapes, ({"name": "x"}, {"name": "x"}, {"roomId": "a", "deskId": "a"}), strict=True):
+        add(each, ("t", "a"), fields, {})
+    text_ = drafted([*keys, plans], *shapes)
     made = collection(text_, "plans")
     assert [c.name for c in made.columns if c.references == Parent("rooms", "tenant")] == ["tenant"]
     assert made.column("desk_id").references is None
@@ -192,6 +193,23 @@ def test_a_key_with_a_default_is_the_documents_id_if_that_fits(ids, unique, key)
     assert made.key[0].origin == (Field("email") if key == "email" else DocumentId())
     left = "# id (uuid): GUESS left to its default" if ids is UUIDS else "# id (uuid): left to its default"
     assert (left in text_) == (key != "id")
+
+
+def test_a_column_that_is_called_after_firestore_holds_the_documents_id():
+    made = table("codes", "code text!", "firestore_id text!", "plan_id text", key=("code",))
+    text_ = drafted([made], shape("codes/{code}", a={"code": "x"}, b={"code": "y"}))
+    columns = {c.name: c.origin for c in collection(text_, "codes").columns}
+    assert columns == {"code": Field("code"), "firestore_id": DocumentId()}
+
+
+def test_of_two_fields_that_are_as_like_a_column_more_documents_have_the_one():
+    documents = {
+        "a": {"city": "x"},
+        **{id_: {"address": {"city": "x"}} for id_ in ("b", "c")},
+        "d": {"address": {"city": 7}},
+    }
+    text_ = drafted([table("shops", "id text!", "city text")], shape("shops/{shop}", **documents))
+    assert "Field('address.city') >> text" in text_
 
 
 @settings(max_examples=30)
