@@ -1,4 +1,4 @@
-"""Inserts missing rows, or tries it without writing. If several documents claim one unique key, one of them gets it.
+"""Inserts missing rows, or tries without writing to insert or update rows. If several documents claim one unique key, one of them gets it.
 
 On one page the older document wins, then the smaller label; across pages, the first one read. A winner that Postgres refuses
 gives up its keys, and the others get their turn.
@@ -7,6 +7,7 @@ gives up its keys, and the others get their turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from dualwrite.engine.units import Unit
 from dualwrite.model.mapping import Key, Row
@@ -53,13 +54,21 @@ class Claims:
         self._claimed.clear()
 
 
+def by_age(difference: Difference) -> tuple[object, ...]:
+    """The order in which documents of one page get their turn: the older first, then the smaller label."""
+    return (difference.row.create_time, difference.row.label)
+
+
 def write_in_turn(
-    claims: Claims, differences: Sequence[Difference], write: Callable[[list[Difference]], Write]
+    claims: Claims,
+    differences: Sequence[Difference],
+    write: Callable[[list[Difference]], Write],
+    order: Callable[[Difference], Any] = by_age,
 ) -> tuple[Write, list[Difference]]:
-    """Writes (or tries) missing rows with `write`; returns the result, and the differences that lost a unique key to another
+    """Writes (or tries) rows with `write`; returns the result, and the differences that lost a unique key to another
     document."""
     whole = Write()
-    waiting = sorted(differences, key=lambda d: (d.row.create_time, d.row.label))
+    waiting = sorted(differences, key=order)
     while waiting:
         claimed = [(d, claims.claim(d.row)) for d in waiting]
         winners = [d for d, won in claimed if won]

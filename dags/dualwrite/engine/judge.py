@@ -25,7 +25,7 @@ from dualwrite.model.errors import TargetError
 from dualwrite.model.mapping import Key, Refusal, Row, without
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.bad_rows import Refused
-from dualwrite.postgres.promises import Promises
+from dualwrite.postgres.promises import Promises, claimant
 from dualwrite.postgres.remembered import excuses
 from dualwrite.postgres.target import Comparison, Difference, Write
 
@@ -238,19 +238,31 @@ class Judge:
         would refuse, so a dry run, an apply and a verification agree."""
         if not policy.update:
             keeps = policy.would_update and not policy.writes
-            wins = self._claims.claim if keeps else self._claims.are_free
-            winners = [d for d in sorted(stale, key=lambda d: d.n) if wins(d.row)]
-            tried = self._try(connection, winners, stale=True, keeps=keeps)
-            for d in winners if keeps else ():
-                if d.n in tried.refused:
-                    self._claims.release(d.row)
-            return tried
+            if not keeps:
+                return self._try(
+                    connection, [d for d in stale if self._claims.are_free(d.row)], stale=True, keeps=False
+                )
+            return self._update_in_turn(connection, stale)
         unchanged = [
             d
             for d in stale
             if expected is not None and d.xmin == expected.get(d.row.key) and not self._held & set(d.lacks)
         ]  # a row whose value comes through another row, which has just vanished, is looked at again
         return self._target.update(connection, self._collection, unchanged, self._run_id) if unchanged else Write()
+
+    def _update_in_turn(self, connection: postgres.Connection, stale: Sequence[Difference]) -> Write:
+        """As `_try`, of rows that may want one unique key. An update takes them one by one where it can't take all: who gets a
+        turn because the first was refused may come before others there."""
+        first = True
+
+        def turn(part: list[Difference]) -> Write:
+            nonlocal first
+            if not first:
+                self.promises.late.update(claimant(d.row) for d in part)
+            first = False
+            return self._try(connection, part, stale=True, keeps=True)
+
+        return write_in_turn(self._claims, stale, turn, order=lambda d: d.n)[0]
 
     def _try(
         self, connection: postgres.Connection, differences: Sequence[Difference], *, stale: bool, keeps: bool

@@ -281,7 +281,7 @@ class Trial:
                     promises.hold(row, want.held)
                 self._refuse(found, n, by_constraint(staying[0].constraint, staying[0].sqlstate))
                 continue
-            if want.held:
+            if want.held or claimant(row) in promises.late:
                 late.add(n)
             if (taken := promises.taken_by(want.places, row)) is not None:
                 self._refuse(found, n, by_constraint(taken[0][0], "23505"))
