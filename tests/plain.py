@@ -55,8 +55,6 @@ class Wanted:
     kept: dict[str, set[Key]] = field(default_factory=dict)
     orphans: dict[str, set[Key]] = field(default_factory=dict)
     beside: dict[str, set[Key]] = field(default_factory=dict)
-    waits: dict[str, set[Key]] = field(default_factory=dict)
-    """Rows that Postgres doesn't let be corrected before others are: a look tells them as rejected."""
     untold: frozenset[str] = frozenset()
     """Collections whose rows don't tell their documents' paths: an extra one is told, and nobody deletes it."""
 
@@ -100,13 +98,12 @@ class Wanted:
         for name, rows in found.items():
             wanted = self.rows.get(name, {})
             stale = {key for key in wanted.keys() & rows.keys() if wanted[key] != rows[key]}
-            waiting = stale & self.waits.get(name, set())
             told[name] = {
                 "missing": wanted.keys() - rows.keys(),
                 "extra": rows.keys() - wanted.keys() - self.kept.get(name, set()),
-                "stale": stale - waiting,
+                "stale": stale,
                 "orphan": self.orphans.get(name, set()) - rows.keys(),
-                "rejected": waiting | (self.beside.get(name, set()) & rows.keys()),
+                "rejected": self.beside.get(name, set()) & rows.keys(),
             }
         return told
 

@@ -197,7 +197,7 @@ def test_a_row_without_a_document_makes_room(world, kind):
 
 
 @pytest.mark.parametrize("kind", IN_THE_WAY)
-def test_two_documents_that_state_one_value_are_told_by_each_repair(world, kind):
+def test_two_documents_of_one_value_are_told_by_each_repair(world, kind):
     world.sql(*IN_THE_WAY[kind])
     if kind == "declared":
         world.catalog = DECLARED
@@ -211,7 +211,7 @@ def test_two_documents_that_state_one_value_are_told_by_each_repair(world, kind)
 
 
 @pytest.mark.parametrize("kind", IN_THE_WAY)
-def test_two_rows_that_swap_a_value_stay_until_one_is_changed_by_hand(world, kind):
+def test_two_rows_that_swap_a_value_stay_until_changed_by_hand(world, kind):
     """Postgres checks each row that it updates at once, and nothing here writes a value that no document states."""
     world.sql(*IN_THE_WAY[kind])
     if kind == "declared":

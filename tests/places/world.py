@@ -122,7 +122,6 @@ def plain(value: Any) -> Any:
 
 def wanted(every: Documents) -> Wanted:
     w = Wanted(
-        waits={"visits": {(v5("places/p1/visits/a"),)}},  # if it is stale: another visit has its new place
         untold=frozenset({"photos", "videos", "place_notes"}),  # a uuid v5 is all that they know of the document above
     )
     people = {p for p, one in every.items() if p.count("/") == 3 and "/users/" in p and isinstance(one["name"], str)}
