@@ -195,14 +195,14 @@ def test_a_key_with_a_default_is_the_documents_id_if_that_fits(ids, unique, key)
     assert (left in text_) == (key != "id")
 
 
-def test_a_column_that_is_called_after_firestore_holds_the_documents_id():
+def test_a_column_called_after_firestore_holds_the_id():
     made = table("codes", "code text!", "firestore_id text!", "plan_id text", key=("code",))
     text_ = drafted([made], shape("codes/{code}", a={"code": "x"}, b={"code": "y"}))
     columns = {c.name: c.origin for c in collection(text_, "codes").columns}
     assert columns == {"code": Field("code"), "firestore_id": DocumentId()}
 
 
-def test_of_two_fields_that_are_as_like_a_column_more_documents_have_the_one():
+def test_of_two_alike_fields_the_one_that_more_documents_have():
     documents = {
         "a": {"city": "x"},
         **{id_: {"address": {"city": "x"}} for id_ in ("b", "c")},
