@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from dualwrite.migrations.files import folders, list_folders
@@ -21,6 +23,11 @@ OPEN = (
 )
 
 
+def _open(connection, collection: str) -> set[str]:
+    pages = differences.in_pages(lambda: nullcontext(connection), collection)
+    return {difference.label for page in pages for difference in page}
+
+
 def test_an_upgrade_keeps_excuses_for_what_was_open(phase1_dsn):
     """It forgets lines that stood for nothing."""
     for file in BEFORE:
@@ -35,13 +42,13 @@ def test_an_upgrade_keeps_excuses_for_what_was_open(phase1_dsn):
         schema.require(connection)
         accepted = excuses.excuses_of(connection, "posts")
         assert accepted == {"accepted": Excuse("rejected", "wrong_type"), "in_advance": Excuse()}
-        assert {d.label for d in differences.open_differences(connection, "posts")} == {
+        assert _open(connection, "posts") == {
             "accepted",
             "in_advance",
             "open",
         }
         excuses.unexcuse(connection, [("posts", "*")])
-        assert {d.label for d in differences.open_differences(connection, "posts")} == {"accepted", "open"}
+        assert _open(connection, "posts") == {"accepted", "open"}
 
 
 def test_a_schema_of_before_is_refused_with_what_to_run(firestore, emulator, phase1_dsn):
