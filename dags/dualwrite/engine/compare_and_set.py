@@ -459,9 +459,10 @@ def _batches(units: Sequence[Unit]) -> Iterator[dict[str, Unit]]:
 
 def _takes_proof(finding: Finding, collection: Collection) -> bool:
     """Whether an extra row's document may be at another path, which only a complete read of names rules out, or may not hang on
-    the one that it required."""
-    told = finding.path is not None or not collection.key_leads_back or finding.requires is not None
-    return finding.verdict is Verdict.EXTRA and told
+    the one that it required. Not of one that is kept anyway, because nobody can look."""
+    if finding.verdict is not Verdict.EXTRA or finding.reason in (Reason.CANT_BE_ASKED, Reason.PATH_UNKNOWN):
+        return False
+    return finding.path is not None or not collection.key_leads_back or finding.requires is not None
 
 
 def _untold(unit: Unit, versions: Mapping[Key, tuple[str, str]], reason: Reason) -> Finding:
