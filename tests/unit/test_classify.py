@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -13,7 +12,6 @@ from dualwrite.engine.classify import (
     classify,
     duplicate,
     finding_of,
-    has_another_turn,
     is_insertable,
     is_updatable,
     parent_state,
@@ -161,16 +159,3 @@ def test_what_depends_on_a_row_nobody_can_ask_for_is_not_written(found, holders)
     assert not is_insertable(told)
     assert not is_updatable(told)
     assert not still_to_write(told, Policy(insert=True, update=True, delete=True))
-
-
-@pytest.mark.parametrize(("reason", "policy", "again"), [
-    (Reason.UNIQUE_KEY_HELD_BY_STALE_ROW, Policy(update=True), True),
-    (Reason.UNIQUE_KEY_HELD_BY_STALE_ROW, Policy(insert=True, delete=True), False),
-    (Reason.UNIQUE_KEY_HELD_BY_EXTRA_ROW, Policy(update=True), False),
-    (None, Policy(update=True), False),
-])  # fmt: skip
-def test_a_row_waits_for_another_that_this_run_updates(reason, policy, again):
-    """Not for one that it leaves, nor if somebody has accepted that the row is missing."""
-    finding = Finding(Verdict.MISSING, "l", reason=reason)
-    assert has_another_turn(finding, None, policy) is again
-    assert not has_another_turn(replace(finding, excused=True), None, policy)

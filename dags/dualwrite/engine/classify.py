@@ -10,7 +10,6 @@ from dualwrite.engine.units import Policy
 from dualwrite.model.declaration import Collection, ParentId, Segment
 from dualwrite.model.mapping import Refusal, Row
 from dualwrite.model.verdicts import Finding, Reason, Verdict
-from dualwrite.postgres.bad_rows import Refused
 from dualwrite.postgres.target import Difference
 
 ParentState = Literal["present", "insertable", "excused", "gone", "unfit"]
@@ -83,13 +82,6 @@ def still_to_write(finding: Finding, policy: Policy) -> bool:
     return (finding.verdict is Verdict.MISSING and policy.insert) or (
         finding.verdict is Verdict.STALE and policy.update
     )
-
-
-def has_another_turn(finding: Finding, obstacle: Refused | None, policy: Policy) -> bool:
-    """Whether a row that wasn't written is looked at again after the others: one of these must come first, or make room."""
-    if obstacle is not None and (obstacle.own_table or (obstacle.may_be_freed and policy.writes)):
-        return True
-    return finding.reason is Reason.UNIQUE_KEY_HELD_BY_STALE_ROW and policy.update and not finding.excused
 
 
 def is_insertable(finding: Finding) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from dualwrite.engine.classify import duplicate, has_another_turn, is_insertable, still_to_write
+from dualwrite.engine.classify import duplicate, is_insertable, still_to_write
 from dualwrite.engine.compare_and_set import WritingProtocol
 from dualwrite.engine.job import Job
 from dualwrite.engine.looks import Look
@@ -30,6 +30,7 @@ from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Key, Row, is_left_out, joined_label, key_left_out, key_of_path, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
 from dualwrite.model.windows import Window
+from dualwrite.postgres.bad_rows import Refused
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ class Examiner:
     def _examine_stale(self, stale: list[Unit], left: _Left) -> None:
         """Updates a page's stale rows; one that another row blocks waits until everything is read."""
         for finding in self.protocol.run(stale, self._policy):
-            if finding.label in self.protocol.waiting:
+            if finding.verdict is Verdict.REJECTED and finding.label in self.protocol.waiting:
                 left.waiting.append(self.protocol.waiting[finding.label])
             else:
                 self.look.add(finding)
@@ -267,7 +268,7 @@ class Examiner:
             row = page[n]
             if finding is None:
                 left.unresolved.append((unit_of_row(row), duplicate(row)))
-            elif has_another_turn(finding, judged.obstacles.get(n), self._policy):
+            elif n in judged.obstacles and self._has_another_turn(judged.obstacles[n]):
                 left.waiting.append(unit_of_row(row))
             elif n in judged.obstacles and not self._policy.writes and judged.obstacles[n].may_be_freed:
                 left.held.append((unit_of_row(row), finding))
@@ -296,6 +297,9 @@ class Examiner:
         late = [n in judged.late for n in judged.journal]
         self.protocol.confirm_later([page[n] for n in judged.journal], list(judged.journal.values()), late)
         return judged.inserted, stale
+
+    def _has_another_turn(self, why: Refused) -> bool:
+        return why.own_table or (why.may_be_freed and self._policy.writes)
 
     def _examine_left(self, left: _Left) -> None:
         """After everything is read, settles rows whose key other documents may share (the protocol reads all of these and

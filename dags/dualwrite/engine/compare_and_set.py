@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dualwrite import postgres, settings
-from dualwrite.engine.classify import ParentState, finding_of, has_another_turn, parent_state, still_to_write
+from dualwrite.engine.classify import ParentState, finding_of, parent_state, still_to_write
 from dualwrite.engine.confirmations import Confirmations
 from dualwrite.engine.deletes import Deletes
 from dualwrite.engine.job import Job
@@ -257,10 +257,9 @@ class WritingProtocol:
             if n in judged.obstacles:
                 current.obstacles[row.label] = judged.obstacles[n]
                 unit = current.read.units[row.label]
-                if has_another_turn(finding, judged.obstacles[n], policy) or self.may_be_freed(unit):
+                frees = judged.obstacles[n].may_be_freed and (policy.writes or self.may_be_freed(unit))
+                if judged.obstacles[n].own_table or frees:
                     self.waiting[row.label] = unit
-            elif has_another_turn(finding, None, policy):
-                self.waiting[row.label] = current.read.units[row.label]
             if still_to_write(finding, policy) and n not in judged.journal:
                 current.again[row.label] = current.read.units[row.label]
             elif not (row.label in done and finding.verdict is Verdict.MATCHING):
