@@ -10,9 +10,20 @@ from dualwrite.migrations.files import MigrationFile
 from dualwrite.model.errors import MigrationError
 from dualwrite.postgres import Connection, privileges
 from dualwrite.postgres.own_schema import SCHEMA
+from dualwrite.postgres.own_statements import own_statements
+
+_SQL = own_statements(__file__)
+_APPLIED = _SQL["applied"]
+_SUPABASE = _SQL["supabase"]
+_SCHEMA_EXISTS = _SQL["schema_exists"]
+_CREATE_SCHEMA = _SQL["create_schema"]
+_CREATE_LEDGER = _SQL["create_ledger"]
+_BEGIN_FILE = _SQL["begin_file"]
+_FINISH_FILE = _SQL["finish_file"]
+_APPLIED_BY = _SQL["applied_by"]
 
 _OURS = f"{SCHEMA}.migrations"
-_SUPABASE = "supabase_migrations.schema_migrations"
+_SUPABASES = "supabase_migrations.schema_migrations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +53,11 @@ def read_ledger(connection: Connection) -> Ledger:
     would be applied again."""
     ours: dict[str, Entry] = {}
     if _readable(connection, _OURS):
-        for version, name, sha256, finished in connection.execute(
-            f"SELECT version, name, sha256, applied_at IS NOT NULL FROM {SCHEMA}.migrations"
-        ):
+        for version, name, sha256, finished in connection.execute(_APPLIED):
             ours[version] = Entry(name, sha256, finished)
     supabase: frozenset[str] = frozenset()
-    if _readable(connection, _SUPABASE):
-        rows = connection.execute("SELECT version FROM supabase_migrations.schema_migrations")
+    if _readable(connection, _SUPABASES):
+        rows = connection.execute(_SUPABASE)
         supabase = frozenset(version for (version,) in rows)
     return Ledger(ours, supabase)
 
@@ -64,8 +73,7 @@ def _readable(connection: Connection, table: str) -> bool:
 
 
 def create_ledger(connection: Connection) -> None:
-    """Makes the ledger if it isn't there. (CREATE ... IF NOT EXISTS needs CREATE even if the object exists.)
-    Raises MigrationError if the role may not."""
+    """Makes the ledger if it isn't there. Raises MigrationError if the role may not."""
     if privileges.relation(connection, _OURS) is not None:
         return
     if not schema_exists(connection, SCHEMA):
@@ -73,25 +81,12 @@ def create_ledger(connection: Connection) -> None:
             raise MigrationError(
                 f"The schema {SCHEMA} can't be created. " + " ".join(lacks), code="schema-not-creatable"
             )
-        connection.execute(f"CREATE SCHEMA {SCHEMA}")
-    connection.execute(
-        f"""
-        CREATE TABLE {SCHEMA}.migrations (
-          version TEXT PRIMARY KEY,
-          name TEXT NOT NULL,
-          sha256 TEXT NOT NULL,
-          applied_at TIMESTAMPTZ DEFAULT NOW(),
-          applied_by TEXT NOT NULL DEFAULT CURRENT_USER,
-          run_id TEXT
-        )
-        """
-    )
+        connection.execute(_CREATE_SCHEMA)
+    connection.execute(_CREATE_LEDGER)
 
 
 def schema_exists(connection: Connection, name: str) -> bool:
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %s)", (name,)
-    ).fetchone()
+    row = connection.execute(_SCHEMA_EXISTS, {"name": name}).fetchone()
     return bool(row and row[0])
 
 
@@ -99,30 +94,23 @@ def begin_file(connection: Connection, file: MigrationFile, run_id: str) -> Entr
     """Notes that a file outside a transaction is begun; returns what an earlier run that didn't finish noted of it. The
     file may have been corrected since: it was never applied."""
     before = read_ledger(connection).ours.get(file.version)
-    connection.execute(
-        f"""
-        INSERT INTO {SCHEMA}.migrations AS m (version, name, sha256, applied_at, run_id)
-        VALUES (%s, %s, %s, NULL, %s)
-        ON CONFLICT (version) DO UPDATE SET name = excluded.name, sha256 = excluded.sha256, run_id = excluded.run_id
-        WHERE m.applied_at IS NULL
-        """,
-        (file.version, file.name, file.sha256, run_id),
-    )
+    connection.execute(_BEGIN_FILE, _line(file, run_id))
     return before
 
 
 def finish_file(connection: Connection, file: MigrationFile, run_id: str) -> None:
     """Notes that a file is applied. In the same transaction as the file, if it has one."""
-    connection.execute(
-        f"""
-        INSERT INTO {SCHEMA}.migrations AS m (version, name, sha256, run_id) VALUES (%s, %s, %s, %s)
-        ON CONFLICT (version) DO UPDATE
-        SET name = excluded.name, sha256 = excluded.sha256, run_id = excluded.run_id, applied_at = now(),
-            applied_by = CURRENT_USER
-        WHERE m.applied_at IS NULL
-        """,
-        (file.version, file.name, file.sha256, run_id),
-    )
+    connection.execute(_FINISH_FILE, _line(file, run_id))
+
+
+def _line(file: MigrationFile, run_id: str) -> dict[str, str]:
+    return {"version": file.version, "name": file.name, "sha256": file.sha256, "run": run_id}
+
+
+def applied_by(connection: Connection, run_id: str) -> int:
+    """How many files a run has applied."""
+    row = connection.execute(_APPLIED_BY, {"run": run_id}).fetchone()
+    return int(row[0]) if row else 0
 
 
 def is_applied(connection: Connection, file: MigrationFile) -> bool:

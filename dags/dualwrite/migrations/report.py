@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from dualwrite import postgres, settings
+from dualwrite.migrations.ledger import applied_by
 from dualwrite.migrations.plan import make_plan
 from dualwrite.migrations.verify import verify, web_client_state, web_client_tables
 from dualwrite.model.alert import alert
@@ -42,11 +43,9 @@ def keep_person(connection: Connection, run_id: str, person: str) -> None:
     """Keeps who applied migrations in this run, if it applied any and the role may say so (the ledger has the role)."""
     if privileges.missing_grants(connection, {f"{SCHEMA}.interventions": ("INSERT", "UPDATE")}):
         return
-    asked = f"SELECT count(*) FROM {SCHEMA}.migrations WHERE run_id = %s AND applied_at IS NOT NULL"
     with connection.transaction():
-        row = connection.execute(asked, (run_id,)).fetchone()
-        if row is not None and row[0]:
-            interventions.keep(connection, DAG_ID, run_id, "migration", person, numbers={"migrations": row[0]})
+        if applied := applied_by(connection, run_id):
+            interventions.keep(connection, DAG_ID, run_id, "migration", person, numbers={"migrations": applied})
 
 
 def build_report(

@@ -20,7 +20,17 @@ from dualwrite.postgres.bad_rows import Refused, bisect
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.fragments import AND, COMMA, Fragments, cast_to, column_name, has_key_part, statement
 from dualwrite.postgres.own_schema import JOURNAL, SCHEMA
+from dualwrite.postgres.own_statements import own_statements
 from dualwrite.postgres.target import Deleted, Target
+
+_SQL = own_statements(__file__)
+_COLLECTIONS = _SQL["collections"]
+_DAGS = _SQL["dags"]
+_COLUMNS = _SQL["columns"]
+_JOURNALED_COLUMNS = _SQL["journaled_columns"]
+_CHAINS = _SQL["chains"]
+_REOPEN = _SQL["reopen"]
+_SETTLE = _SQL["settle"]
 
 Action = Literal["delete", "update", "insert"]
 """What takes a write back: a row that was inserted is deleted, one that was deleted is inserted."""
@@ -64,36 +74,6 @@ class Undone:
 
 class _Statements(Fragments):
     """What takes writes of one collection back."""
-
-    @statement
-    def chains(self) -> sql.Composed:
-        """Parameters: run, collection."""
-        return sql.SQL(
-            f"""
-            WITH own AS (
-              SELECT j.*, coalesce(j.row_xmin, CASE WHEN j.confirmed_at IS NULL OR j.undoes IS NOT NULL THEN j.xmin::text END) AS version,
-                lag(j.action) OVER line AS action_before,
-                lag(coalesce(j.row_xmin, CASE WHEN j.confirmed_at IS NULL OR j.undoes IS NOT NULL THEN j.xmin::text END)) OVER line
-                  AS version_before
-              FROM {SCHEMA}.repair_journal j
-              WHERE j.run_id = %(run)s AND j.collection = %(collection)s
-              WINDOW line AS (PARTITION BY j.row_key ORDER BY j.id)
-            ), chain AS (
-              SELECT ARRAY(SELECT jsonb_array_elements_text(row_key)) AS key, min(id) AS first, max(id) AS last,
-                (array_agg(key ORDER BY id DESC))[1] AS label, (array_agg(path ORDER BY id DESC))[1] AS path,
-                (array_agg(action ORDER BY id))[1] = 'insert' AS was_absent, (array_agg(action ORDER BY id DESC))[1] = 'delete' AS is_absent,
-                (array_agg(version ORDER BY id DESC))[1] AS version,
-                bool_and(action_before IS NULL OR CASE action
-                  WHEN 'insert' THEN action_before = 'delete' ELSE coalesce(xmin_before = version_before, false) END) AS is_whole,
-                (array_agg(action = 'insert' OR row_before IS NOT NULL ORDER BY id))[1] AS is_kept
-              FROM own GROUP BY row_key
-            )
-            SELECT first, last, label, key, path,
-              CASE WHEN was_absent AND is_absent THEN NULL WHEN was_absent THEN 'delete' WHEN is_absent THEN 'insert' ELSE 'update' END,
-              version, is_whole, is_kept, EXISTS (SELECT FROM {SCHEMA}.repair_journal u WHERE u.undoes = chain.last)
-            FROM chain ORDER BY last DESC
-            """
-        ).format()
 
     def same_as_journaled(self, alias: str) -> sql.Composed:
         return AND.join(
@@ -198,18 +178,6 @@ class _Statements(Fragments):
         ).format(lines=sql.SQL(self._LINES), table=self.table, same=self.is_journaled("t"))
 
 
-_REOPEN = f"""
-INSERT INTO {SCHEMA}.open_differences (collection, key, path, row_key, verdict, reason, first_seen, last_seen, run_id)
-SELECT j.collection, j.key, j.path, j.row_key, 'in_flight', %(reason)s, clock_timestamp(), clock_timestamp(), %(run)s
-FROM {SCHEMA}.repair_journal j WHERE j.id = ANY(%(ids)s)
-ON CONFLICT (collection, key) DO NOTHING
-"""
-_SETTLE = f"""
-UPDATE {SCHEMA}.repair_journal SET confirmed_at = clock_timestamp(), row_xmin = coalesce(row_xmin, xmin::text)
-WHERE run_id = %(undone)s AND collection = %(collection)s AND key = ANY(%(labels)s) AND confirmed_at IS NULL
-"""
-
-
 class Undo:
     """Takes back what `run` wrote, in the name of the run `by`."""
 
@@ -221,16 +189,14 @@ class Undo:
     def collections(self) -> set[str]:
         """Those that the run wrote to."""
         with self._target.transaction() as connection:
-            rows = connection.execute(
-                f"SELECT DISTINCT collection FROM {SCHEMA}.repair_journal WHERE run_id = %s", (self._run,)
-            ).fetchall()
+            rows = connection.execute(_COLLECTIONS, {"run": self._run}).fetchall()
         return {name for (name,) in rows}
 
     def chains(self, collection: Collection) -> list[Chain]:
         """What the run did to each row, the latest first."""
         parameters = {"run": self._run, "collection": collection.name}
         with self._target.transaction() as connection:
-            rows = connection.execute(self._of(collection).chains, parameters).fetchall()
+            rows = connection.execute(_CHAINS, parameters).fetchall()
         return [Chain(first, last, label, tuple(key), *others) for first, last, label, key, *others in rows]
 
     def take_back(self, collection: Collection, action: Action, chains: Sequence[Chain]) -> Undone:
@@ -269,8 +235,7 @@ class Undo:
         with self._target.transaction() as connection:
             columns = _columns(connection, collection, updated=action == "update")
             if action == "insert":
-                asked = f"SELECT DISTINCT jsonb_object_keys(row_before) FROM {SCHEMA}.repair_journal WHERE id = ANY(%s)"
-                known = {name for (name,) in connection.execute(asked, ([c.first for c in part],))}
+                known = {name for (name,) in connection.execute(_JOURNALED_COLUMNS, {"ids": [c.first for c in part]})}
                 columns = [c for c in columns if c in known]
             made = statements.restore(columns) if action == "update" else statements.bring_back(columns)
 
@@ -307,14 +272,7 @@ class Undo:
 def _columns(connection: Connection, collection: Collection, *, updated: bool) -> list[str]:
     """The columns of a table that an insert, or an update, may give a value."""
     oid = privileges.relation(connection, collection.table)
-    rows = connection.execute(
-        """
-        SELECT attname::text FROM pg_attribute
-        WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
-          AND NOT (%s AND attidentity = 'a') ORDER BY attnum
-        """,
-        (oid, updated),
-    ).fetchall()
+    rows = connection.execute(_COLUMNS, {"table": oid, "updated": updated}).fetchall()
     return [name for (name,) in rows]
 
 
@@ -326,8 +284,7 @@ def _parts(chains: Sequence[Chain]) -> Iterator[Sequence[Chain]]:
 def refuse_unknown(target: Target, run_id: str) -> None:
     """Raises ParameterError where a run's journal can't be taken back: nothing is in it, or nobody can tell whose it is."""
     with target.transaction() as connection:
-        asked = f"SELECT DISTINCT dag_id FROM {SCHEMA}.runs WHERE run_id = %s"
-        dags = {dag for (dag,) in connection.execute(asked, (run_id,)).fetchall()}
+        dags = {dag for (dag,) in connection.execute(_DAGS, {"run": run_id}).fetchall()}
     if len(dags) > 1:
         raise ParameterError(
             f"undo = {run_id}: {' and '.join(sorted(dags))} both have a run of this id, and the journal can't tell their writes "

@@ -7,6 +7,10 @@ from dualwrite.model.errors import PreflightError
 from dualwrite.postgres import privileges
 from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.own_schema import SCHEMA
+from dualwrite.postgres.own_statements import own_statements
+
+_SQL = own_statements(__file__)
+_COLUMNS = _SQL["columns"]
 
 _NEEDED = {
     ("runs", "proof_reads"),
@@ -47,15 +51,7 @@ def require(connection: Connection) -> None:
 
 def require_tables(connection: Connection) -> None:
     """Raises PreflightError if the schema isn't there yet, or is an older one."""
-    found = connection.execute(
-        """
-        SELECT c.relname::text, a.attname::text
-        FROM pg_class c
-        JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = %s
-        JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped
-        """,
-        (SCHEMA,),
-    ).fetchall()
+    found = connection.execute(_COLUMNS, {"schema": SCHEMA}).fetchall()
     missing = sorted(f"{table}.{column}" for table, column in _NEEDED - set(found))
     if missing:
         raise PreflightError(

@@ -26,9 +26,23 @@ from dualwrite.postgres.conditions import Error, is_transient
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.fragments import as_text, key_after, raw_text, table_of
 from dualwrite.postgres.own_schema import SCHEMA
+from dualwrite.postgres.own_statements import own_statements
 from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
+
+_SQL = own_statements(__file__)
+_BEGIN = _SQL["begin"]
+_COPY_KEYS = _SQL["copy_keys"]
+_SEEN = _SQL["seen"]
+_LOOKS_THERE = _SQL["looks_there"]
+_ANY_TO_FORGET = _SQL["any_to_forget"]
+_LOCK_LOOKS = _SQL["lock_looks"]
+_FORGET_LOOKS = _SQL["forget_looks"]
+_ANY_LOOK = _SQL["any_look"]
+_ANY_KEY = _SQL["any_key"]
+_FORGET_ALL_KEYS = _SQL["forget_all_keys"]
+_FORGET_KEYS = _SQL["forget_keys"]
 
 _KEYS_AT_ONCE = 10_000
 
@@ -62,10 +76,8 @@ class Attempt:
         self._waiting: set[UUID] = set()
         self.number = secrets.randbits(62)
         with target.transaction() as connection:
-            connection.execute(
-                f"INSERT INTO {SCHEMA}.looks (id, dag_id, run_id, collection) OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s)",
-                (self.number, dag_id, run_id, collection),
-            )
+            given = {"look": self.number, "dag": dag_id, "run": run_id, "collection": collection}
+            connection.execute(_BEGIN, given)
 
     def update(self, keys: Iterable[Key]) -> None:
         """Adds keys."""
@@ -84,11 +96,10 @@ class Attempt:
         """Writes the remaining keys to the target. If a commit's answer is lost, a page is written twice; that is harmless."""
         if not self._waiting:
             return
-        statement = f"COPY {SCHEMA}.seen_keys (look, key) FROM STDIN (FORMAT BINARY)"
         with (
             self._target.transaction() as connection,
             connection.cursor() as cursor,
-            cursor.copy(statement) as copy,
+            cursor.copy(_COPY_KEYS) as copy,
         ):
             copy.set_types(["int8", "uuid"])
             for key in self._waiting:
@@ -150,16 +161,14 @@ def _seen(target: Target, digests: Sequence[UUID], looks: Sequence[int]) -> set[
     with target.transaction() as connection:
         _require(connection, looks)
         for start in range(0, len(digests), _KEYS_AT_ONCE):
-            rows = connection.execute(
-                f"SELECT DISTINCT key FROM {SCHEMA}.seen_keys WHERE key = ANY(%s) AND look = ANY(%s)",
-                (digests[start : start + _KEYS_AT_ONCE], list(looks)),
-            ).fetchall()
+            given = {"keys": digests[start : start + _KEYS_AT_ONCE], "looks": list(looks)}
+            rows = connection.execute(_SEEN, given).fetchall()
             seen.update(key for (key,) in rows)
     return seen
 
 
 def _require(connection: Connection, looks: Sequence[int]) -> None:
-    row = connection.execute(f"SELECT count(*) FROM {SCHEMA}.looks WHERE id = ANY(%s)", (list(looks),)).fetchone()
+    row = connection.execute(_LOOKS_THERE, {"looks": list(looks)}).fetchone()
     assert row is not None
     if row[0] != len(set(looks)):
         raise TargetError(
@@ -174,18 +183,6 @@ _LONGEST_RUN = timedelta(days=2)
 _DELETED_AT_ONCE = 500_000
 """Keys that one statement deletes, because a statement may take two minutes."""
 
-_ENDED = "((dag_id = %(dag)s AND (%(but)s::text IS NULL OR run_id <> %(but)s)) OR begun_at < now() - %(longest)s)"
-_LOOK_OF = f"SELECT FROM {SCHEMA}.looks l WHERE l.id = s.look"
-_ANY_TO_FORGET = sql.SQL(
-    f"SELECT 1 WHERE EXISTS (SELECT FROM {SCHEMA}.looks WHERE {_ENDED}) "
-    f"OR (EXISTS (SELECT FROM {SCHEMA}.seen_keys) AND NOT EXISTS (SELECT FROM {SCHEMA}.looks))"
-)
-_DELETE_KEYS = f"""
-DELETE FROM {SCHEMA}.seen_keys WHERE ctid = ANY(ARRAY(
-  SELECT ctid FROM {SCHEMA}.seen_keys s WHERE NOT EXISTS ({_LOOK_OF}) LIMIT %(limit)s
-))
-"""
-
 
 def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
     """Deletes the looks of a DAG's runs, except the run `but`, and those that a killed run of another DAG left; then their keys.
@@ -199,15 +196,14 @@ def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
         if not target.fetch(_ANY_TO_FORGET, given):
             return
         with target.transaction() as connection:
-            connection.execute(f"LOCK TABLE {SCHEMA}.looks IN SHARE ROW EXCLUSIVE MODE")
-            connection.execute(f"DELETE FROM {SCHEMA}.looks WHERE {_ENDED}", given)
-            others = connection.execute(f"SELECT 1 FROM {SCHEMA}.looks LIMIT 1").fetchone()
-            if others is None and connection.execute(f"SELECT 1 FROM {SCHEMA}.seen_keys LIMIT 1").fetchone():
-                connection.execute(f"TRUNCATE {SCHEMA}.seen_keys")
+            connection.execute(_LOCK_LOOKS)
+            connection.execute(_FORGET_LOOKS, given)
+            others = connection.execute(_ANY_LOOK).fetchone()
+            if others is None and connection.execute(_ANY_KEY).fetchone():
+                connection.execute(_FORGET_ALL_KEYS)
         while others is not None:
-            # A look's line is there before its keys are, so keys without one belong to no look.
             with target.transaction() as connection:
-                deleted = connection.execute(_DELETE_KEYS, {"limit": _DELETED_AT_ONCE}).rowcount
+                deleted = connection.execute(_FORGET_KEYS, {"limit": _DELETED_AT_ONCE}).rowcount
             if deleted < _DELETED_AT_ONCE:
                 break
     except Error as error:

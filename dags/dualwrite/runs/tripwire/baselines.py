@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dualwrite.postgres.connection import Connection, sql
-from dualwrite.postgres.own_schema import SCHEMA
+from dualwrite.postgres.connection import Connection
+from dualwrite.postgres.own_statements import own_statements
 from dualwrite.postgres.session import Session
 from dualwrite.runs.tripwire.baseline import Baseline
 
-_LOAD = sql.SQL(f"""
-    SELECT field, edges, differences, untimed, sweep_called_at, sweep_due, stray, counted_at, coalesce(counted_seconds, 0),
-      updated_at
-    FROM {SCHEMA}.count_baselines WHERE collection = %(collection)s
-""")
+_SQL = own_statements(__file__)
+_LOAD = _SQL["load"]
+_SAVE = _SQL["save"]
+_SWEPT = _SQL["swept"]
+_COUNTED = _SQL["counted"]
+_CALLED_SWEEPS = _SQL["called_sweeps"]
 
 
 def load(session: Session, collection: str) -> Baseline | None:
@@ -29,21 +30,7 @@ def load(session: Session, collection: str) -> Baseline | None:
 def save(connection: Connection, collection: str, baseline: Baseline, run_id: str) -> None:
     """Keeps a baseline, in the caller's transaction, which also keeps the differences."""
     connection.execute(
-        f"""
-        INSERT INTO {SCHEMA}.count_baselines AS b (
-          collection, field, edges, differences, untimed, sweep_called_at, sweep_due, stray, counted_at, counted_seconds,
-          run_id
-        )
-        VALUES (
-          %(collection)s, %(field)s, %(edges)s, %(differences)s, %(untimed)s, %(sweep_called_at)s, %(sweep_due)s, %(stray)s,
-          %(counted_at)s, %(counted_seconds)s, %(run)s
-        )
-        ON CONFLICT (collection) DO UPDATE SET
-          field = excluded.field, edges = excluded.edges, differences = excluded.differences,
-          untimed = excluded.untimed, sweep_called_at = coalesce(excluded.sweep_called_at, b.sweep_called_at),
-          sweep_due = excluded.sweep_due, stray = excluded.stray, counted_at = excluded.counted_at,
-          counted_seconds = excluded.counted_seconds, run_id = excluded.run_id, updated_at = now()
-        """,
+        _SAVE,
         {
             "collection": collection,
             "field": baseline.field,
@@ -66,20 +53,15 @@ def swept(connection: Connection, collection: str, baseline: Baseline | None, ru
     if baseline is not None:
         save(connection, collection, baseline, run_id)
         return
-    connection.execute(
-        f"UPDATE {SCHEMA}.count_baselines SET sweep_due = false WHERE collection = %s AND sweep_due", (collection,)
-    )
+    connection.execute(_SWEPT, {"collection": collection})
 
 
 def counted(connection: Connection, collection: str, at: datetime, seconds: float) -> None:
     """Records when counts failed, and after how many seconds: the next try waits accordingly."""
-    connection.execute(
-        f"UPDATE {SCHEMA}.count_baselines SET counted_at = %s, counted_seconds = %s WHERE collection = %s",
-        (at, seconds, collection),
-    )
+    connection.execute(_COUNTED, {"collection": collection, "at": at, "seconds": seconds})
 
 
 def called_sweeps(connection: Connection) -> frozenset[str]:
     """The collections whose counts request a sweep. A sweep replaces the baseline, which ends the request."""
-    rows = connection.execute(f"SELECT collection FROM {SCHEMA}.count_baselines WHERE sweep_due").fetchall()
+    rows = connection.execute(_CALLED_SWEEPS).fetchall()
     return frozenset(name for (name,) in rows)
