@@ -13,7 +13,7 @@ from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.engine import preflight
 from dualwrite.model.errors import PreflightError
-from dualwrite.postgres.target import Target
+from dualwrite.postgres.target import Candidate, Target
 from dualwrite.runs import backfill
 from tests.conftest import administrated, prepare
 from tests.roles import Secured, secured
@@ -96,7 +96,7 @@ def _delete(target: Secured, ids: list[str] | None = None):
     with Target(lambda: postgres.connect(target.data), CATALOG) as opened:
         keys = [(i,) for i in ids or ["held", "free"]]
         versions = opened.versions(DRAFTS, keys)
-        return opened.delete(DRAFTS, [(k, k[0], None, versions[k][0]) for k in keys], "run")
+        return opened.delete(DRAFTS, [Candidate(k, k[0], None, versions[k][0]) for k in keys], "run")
 
 
 KEYS = {

@@ -19,7 +19,7 @@ from dualwrite.model.documents import UNASKED, Unasked
 from dualwrite.model.mapping import Key
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.remembered import excuses, journal
-from dualwrite.postgres.target import Deleted
+from dualwrite.postgres.target import Candidate, Deleted
 
 
 class Deletes:
@@ -75,7 +75,9 @@ class Deletes:
                 done[unit.label] = replace(finding, reason=Reason.ABSENCE_NOT_PROVED)
             else:
                 proved.append((unit, xmin, finding))
-        deleted = self._delete([(u.key, u.label, u.path, xmin) for u, xmin, _ in proved]) if proved else Deleted()
+        deleted = (
+            self._delete([Candidate(u.key, u.label, u.path, xmin) for u, xmin, _ in proved]) if proved else Deleted()
+        )
         self._job.report.deleted += len(deleted.journal)
         for unit, _, finding in proved:
             if unit.label in deleted.journal:
@@ -97,7 +99,7 @@ class Deletes:
             accepted = excuses.excuses_among(connection, self._collection.name, [f.label for f in extra])
         return {f.label for f in extra if f.label in accepted and accepted[f.label].covers(f)}
 
-    def _delete(self, candidates: list[tuple[Key, str, str | None, str]]) -> Deleted:
+    def _delete(self, candidates: list[Candidate]) -> Deleted:
         for attempt in range(ATTEMPTS):
             try:
                 return self._job.target.delete(self._collection, candidates, self._job.run_id)

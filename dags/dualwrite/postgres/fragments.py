@@ -1,8 +1,19 @@
 """The building blocks of the statements over a collection's table.
 
 Composed, never concatenated: names come from the catalog as identifiers, values are parameters, which a message of several
-statements carries as literals that psycopg escapes (see `connection.fetch`). Names used throughout: `t` the target table, `s` the staged page, `c` the candidates of one write or look. Writing statements
-qualify names with pg_catalog, see `connection.as_a_client` (unnest of several arrays is always Postgres's own).
+statements carries as literals that psycopg escapes (see `connection.fetch`). Writing statements qualify names with pg_catalog,
+see `connection.as_a_client` (unnest of several arrays is always Postgres's own).
+
+All composed statements call a row by the same name:
+
+    t     of the target table; old: its version in the statement's snapshot; was: as the journal has it, restored
+    h     another one, which holds what `t` should
+    p     that a column refers to; t_p and t_0 too, where `t` is the row that refers
+    r     that refers to `t`; in trial.py, one that is tried
+    s     of the staged page
+    c     of the candidates of one write or look; k and u are these before they have the columns' types
+    x     of further values, sent as arrays
+    j     of the journal; w: of what a statement has written
 """
 
 from __future__ import annotations

@@ -175,8 +175,8 @@ class Mirrored(Lookups):
     def _time_in_key(self, column: Column, row: Row, cell: Cell) -> tuple[sql.Composable, list[Cell]]:
         """The time in the row's key: that of the row which is there within its millisecond, or there would be two; and its
         parameters."""
-        there = sql.SQL("(SELECT pg_catalog.max({}) FROM {} o WHERE {})").format(
-            column_name(column.name, "o"), self.table, _key_is(self, "o")
+        there = sql.SQL("(SELECT pg_catalog.max({}) FROM {} h WHERE {})").format(
+            column_name(column.name, "h"), self.table, _key_is(self, "h")
         )
         value = sql.SQL("coalesce({}, {})").format(there, raw_cast(column, _PARAMETER))
         return value, [*_key_given(self, row.key), cell]
@@ -199,8 +199,8 @@ class Mirrored(Lookups):
             parameters.append(path)
             for other, its_key, column, at in births:
                 condition.append(
-                    sql.SQL("NOT EXISTS (SELECT FROM {} o WHERE {} AND {} IS DISTINCT FROM %s)").format(
-                        other.table, _key_is(other, "o"), other.as_compared(column, "o")
+                    sql.SQL("NOT EXISTS (SELECT FROM {} h WHERE {} AND {} IS DISTINCT FROM %s)").format(
+                        other.table, _key_is(other, "h"), other.as_compared(column, "h")
                     )
                 )
                 parameters += [*_key_given(other, its_key), at]

@@ -162,8 +162,8 @@ class Statements(Fragments):
         if self.time_in_key is None:
             return None
         name = self.time_in_key.name
-        return sql.SQL("EXISTS (SELECT FROM {} o WHERE {} AND {} OPERATOR(pg_catalog.<>) {})").format(
-            self.table, self.is_at("o", "s"), column_name(name, "o"), column_name(name, "t")
+        return sql.SQL("EXISTS (SELECT FROM {} h WHERE {} AND {} OPERATOR(pg_catalog.<>) {})").format(
+            self.table, self.is_at("h", "s"), column_name(name, "h"), column_name(name, "t")
         )
 
     def _holder(self, unique: tuple[str, ...]) -> sql.Composed:
@@ -402,15 +402,15 @@ class Statements(Fragments):
         (int8[]: the line of the journal that each takes back, or null), run, collection, table."""
         return sql.SQL(
             """
-            WITH {c}, l AS (
+            WITH {c}, x AS (
               SELECT * FROM unnest(%(n)s::int4[], %(label)s::text[], %(path)s::text[], %(undoes)s::int8[])
-              AS l (_n, label, path, undoes)
+              AS x (_n, label, path, undoes)
             ), written AS (
               DELETE FROM {table} t
-              USING c JOIN l ON l._n = c._n
+              USING c JOIN x ON x._n = c._n
               WHERE {same_key}
-              RETURNING l.label, l.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(t.*) AS row_before,
-                t.xmin::text AS xmin_before, l.undoes
+              RETURNING x.label, x.path, pg_catalog.to_jsonb({key_array}) AS row_key, pg_catalog.to_jsonb(t.*) AS row_before,
+                t.xmin::text AS xmin_before, x.undoes
             )
             INSERT INTO {journal}
               (run_id, collection, key, path, action, table_name, row_key, row_before, xmin_before, undoes, confirmed_at)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from dualwrite import postgres
 from dualwrite.model.declaration import Catalog, Collection
@@ -77,6 +77,15 @@ class _Unmade(Exception):
     def __init__(self, ns: set[int]) -> None:
         super().__init__()
         self.ns = ns
+
+
+class Candidate(NamedTuple):
+    """A row to delete, if it is still the version that was read."""
+
+    key: Key
+    label: str
+    path: str | None
+    xmin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,13 +388,13 @@ class Target(Rows):
     def delete(
         self,
         collection: Collection,
-        candidates: Sequence[tuple[Key, str, str | None, str]],
+        candidates: Sequence[Candidate],
         run_id: str,
         *,
         undoes: Mapping[str, int] | None = None,
         then: Callable[[Connection, Deleted], None] = lambda *_: None,
     ) -> Deleted:
-        """Deletes rows (key, label, path, xmin as read) that are unchanged and that provably no row references.
+        """Deletes rows that are unchanged and that provably no row references.
 
         Three statements: the first locks the rows, so that no client can add a reference to them any more; the second
         sees every reference added before that; the third deletes. With one statement, a comment committed between its
@@ -411,15 +420,15 @@ class Target(Rows):
         self,
         connection: Connection,
         collection: Collection,
-        candidates: Sequence[tuple[Key, str, str | None, str]],
+        candidates: Sequence[Candidate],
         run_id: str,
         references: Sequence[Reference],
         undoes: Mapping[str, int],
     ) -> Deleted:
         statements = self.statements(collection)
-        keys = [key_json(key) for key, _, _, _ in candidates]
-        labels = [label for _, label, _, _ in candidates]
-        versions = {"n": list(range(len(keys))), "keys": keys, "xmin": [xmin for _, _, _, xmin in candidates]}
+        keys = [key_json(c.key) for c in candidates]
+        labels = [c.label for c in candidates]
+        versions = {"n": list(range(len(keys))), "keys": keys, "xmin": [c.xmin for c in candidates]}
         locked = [n for (n,) in connection.execute(statements.lock, versions)]
         if not locked:
             return Deleted()
@@ -431,7 +440,7 @@ class Target(Rows):
                 "n": ns,
                 "keys": [keys[n] for n in ns],
                 "label": [labels[n] for n in ns],
-                "path": [stored(candidates[n][2]) for n in ns],
+                "path": [stored(candidates[n].path) for n in ns],
                 "undoes": [undoes.get(labels[n]) for n in ns],
                 "run": run_id,
                 "collection": collection.name,

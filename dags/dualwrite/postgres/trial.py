@@ -226,7 +226,7 @@ class Trial:
             for place, check in enumerate(checks)
         )
         statement = sql.SQL(
-            "SELECT * FROM (SELECT {n}, CASE {cases} END FROM {trial} WHERE {n} = ANY(%(n)s)) f (n, place) WHERE place IS NOT NULL"
+            "SELECT * FROM (SELECT {n}, CASE {cases} END FROM {trial} WHERE {n} = ANY(%(n)s)) found (n, place) WHERE place IS NOT NULL"
         ).format(n=_N, cases=cases, trial=TRIAL)
         for n, place in self._connection.execute(statement, {"n": ns}).fetchall():
             self._refuse(found, n, by_constraint(checks[place].name, "23514"))
@@ -592,8 +592,8 @@ def _expression(text: str) -> sql.SQL:
 def _dangling(foreign_key: ForeignKey) -> sql.Composed:
     """True if a row `r` references an absent row."""
     pairs = list(zip(foreign_key.columns, foreign_key.referenced, strict=True))
-    return sql.SQL("{} AND NOT EXISTS (SELECT FROM {} f WHERE {})").format(
+    return sql.SQL("{} AND NOT EXISTS (SELECT FROM {} p WHERE {})").format(
         AND.join(sql.SQL("{} IS NOT NULL").format(column_name(here, "r")) for here, _ in pairs),
         sql.Identifier(foreign_key.schema, foreign_key.table),
-        AND.join(sql.SQL("{} = {}").format(column_name(there, "f"), column_name(here, "r")) for here, there in pairs),
+        AND.join(sql.SQL("{} = {}").format(column_name(there, "p"), column_name(here, "r")) for here, there in pairs),
     )

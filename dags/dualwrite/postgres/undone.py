@@ -21,7 +21,7 @@ from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.fragments import AND, COMMA, Fragments, cast_to, column_name, has_key_part, statement
 from dualwrite.postgres.own_schema import JOURNAL, SCHEMA
 from dualwrite.postgres.own_statements import own_statements
-from dualwrite.postgres.target import Deleted, Target
+from dualwrite.postgres.target import Candidate, Deleted, Target
 
 _SQL = own_statements(__file__)
 _COLLECTIONS = _SQL["collections"]
@@ -105,7 +105,7 @@ class _Statements(Fragments):
         now = "(pg_catalog.to_jsonb(old.*) OPERATOR(pg_catalog.->) {name}::text)"
         assignments = COMMA.join(
             sql.SQL(f"{{column}} = CASE WHEN {was} IS DISTINCT FROM {now} THEN {{restored}} ELSE {{old}} END").format(
-                column=column_name(c), name=sql.Literal(c), restored=column_name(c, "r"), old=column_name(c, "old")
+                column=column_name(c), name=sql.Literal(c), restored=column_name(c, "was"), old=column_name(c, "old")
             )
             for c in columns
         )
@@ -113,7 +113,7 @@ class _Statements(Fragments):
             """
             WITH {lines}, written AS (
               UPDATE {table} t SET {assignments}
-              FROM j JOIN {table} old ON {old_is_j}, LATERAL pg_catalog.jsonb_populate_record(old, j.row_before) r
+              FROM j JOIN {table} old ON {old_is_j}, LATERAL pg_catalog.jsonb_populate_record(old, j.row_before) was
               WHERE {t_is_j} AND t.xmin = j.version::xid AND old.xmin = j.version::xid
               RETURNING j.last, j.label, j.path, j.row_key, pg_catalog.to_jsonb(old.*) AS row_before, j.version
             )
@@ -134,7 +134,7 @@ class _Statements(Fragments):
             """
             WITH {lines}, written AS (
               INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE
-              SELECT {values} FROM j, LATERAL pg_catalog.jsonb_populate_record(NULL::{table}, j.row_before) r
+              SELECT {values} FROM j, LATERAL pg_catalog.jsonb_populate_record(NULL::{table}, j.row_before) was
               ON CONFLICT ({key}) DO NOTHING
               RETURNING {key}
             )
@@ -146,7 +146,7 @@ class _Statements(Fragments):
             """
         ).format(
             lines=sql.SQL(self._LINES), table=self.table, journal=JOURNAL,
-            columns=COMMA.join(map(column_name, columns)), values=COMMA.join(column_name(c, "r") for c in columns),
+            columns=COMMA.join(map(column_name, columns)), values=COMMA.join(column_name(c, "was") for c in columns),
             key=self.names(self._collection.key), same_key=self.same_as_journaled("w"),
         )  # fmt: skip
 
@@ -212,7 +212,7 @@ class Undo:
     # --- in one transaction -------------------------------------------------------------------------------------------
 
     def _delete(self, collection: Collection, part: Sequence[Chain], found: Undone) -> None:
-        candidates = [(c.key, c.label, c.path, str(c.version)) for c in part]
+        candidates = [Candidate(c.key, c.label, c.path, str(c.version)) for c in part]
 
         def then(connection: Connection, deleted: Deleted) -> None:
             self._reopen(connection, collection, [c for c in part if c.label in deleted.journal])
