@@ -37,7 +37,8 @@ OBSTACLES: dict[str, Obstacle] = {
         "a row whose document is gone holds the unique key, and must go first: that takes repair = all", "all"
     ),
     Reason.UNIQUE_KEY_HELD_BY_STALE_ROW: Obstacle(
-        "the row that holds the unique key must be updated first: that takes repair = missing_and_stale",
+        "the row that holds the unique key must be updated first: that takes repair = missing_and_stale; or, if each of two rows "
+        "waits for the other one, change one by hand",
         "missing_and_stale",
     ),
     Reason.ABSENCE_NOT_PROVED: Obstacle(
