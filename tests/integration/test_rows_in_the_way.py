@@ -83,6 +83,11 @@ def worlds(
         yield both(world, chance)
 
 
+def _apart(said: dict[str, int], did: dict[str, int]) -> int:
+    """By how much two counts differ in all: a row that ends otherwise counts twice."""
+    return sum(abs(said.get(verdict, 0) - did.get(verdict, 0)) for verdict in said.keys() | did.keys())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_rows_exclude_each_other_in_a_dry_run_as_in_an_apply(world, kind):
     for said, did, order_decides in worlds(world, kind, range(4), rows=0):
@@ -92,7 +97,7 @@ def test_new_rows_exclude_each_other_in_a_dry_run_as_in_an_apply(world, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_dry_run_lets_rows_into_places_that_others_leave(world, kind):
     for said, did, order_decides in worlds(world, kind, range(4), rows=8):
-        assert said == did or order_decides
+        assert _apart(said, did) <= 2 * order_decides
 
 
 @pytest.mark.soak
@@ -103,7 +108,7 @@ def test_a_dry_run_counts_what_an_apply_does_in_many_worlds(world, kind, rows):
     for said, did, order_decides in worlds(
         world, kind, [random.randrange(10**9) for _ in range(sized(200))], rows=rows
     ):
-        assert said == did or (rows and order_decides)
+        assert _apart(said, did) <= 2 * order_decides and (rows or not order_decides)
 
 
 def test_hundreds_of_new_rows_exclude_each_other_across_pages(world):

@@ -144,6 +144,7 @@ KEYS = [
     *(Segment(name) for name in "uvonm"),
     DocumentId() >> lower,
     Segment("n") >> lower,
+    Field("name"),
 ]
 
 

@@ -489,7 +489,8 @@ def _type_faults(table: str, column: Column, *, is_written: bool) -> list[str]:
     if (column.role == "key" or column.references) and not can_be_key(column.named):
         return [
             f"{place} is of type {live.name}. A key, or a column that references one, is text, a whole number, a uuid, a date, "
-            "a boolean or an enum, because a row's key must lead back to its document."
+            "a boolean or an enum, or, beside the document's id, a time that keeps milliseconds, because a row's key must lead back "
+            "to its document."
         ]
     if is_written and live.kind != "timestamptz":
         return [

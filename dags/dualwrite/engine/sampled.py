@@ -51,7 +51,7 @@ def _has_functions(collection: Collection) -> bool:
 def _may_share_keys(collection: Collection) -> bool:
     """Whether rows of two documents may have one key, for all that the catalog says. (A natural key's documents aren't looked at:
     several may share one, and are duplicates.)"""
-    if collection.entries is None:
+    if collection.has_one_row:
         return collection.keyed_by_path and not collection.keyed_by_whole_path
     column = collection.document_column
     return not collection.is_one_document and (column is None or column.role != "key")
@@ -107,7 +107,7 @@ def _judged(collection: Collection, documents: Iterable[Document]) -> list[Fault
         [(path, other), *_] = shared.items()
         both = f"{other} and {path} for example, and one row can't be both"
         text = f"Of {looked} documents of {name} that were looked at, {len(shared)} have "
-        if collection.entries is None:
+        if collection.has_one_row:
             text += f"the key of another one, {both}: the key doesn't tell their paths apart. Add the parents' ids to the key in {file} "
             text += "and in the table, or give the documents other ids."
         else:

@@ -119,7 +119,10 @@ def _check_told_apart(declared: UncheckedCollection) -> None:
     if not declared.keyed_by_path:
         if len(declared.templates) > 1:
             rule = "The documents that may have a natural key are searched in one collection"
-            remedy = "Declare each path as a collection of its own, with its share of the table (rows=), or, if no two documents have one id, key it by DocumentId() alone."
+            remedy = "Declare each path as a collection of its own, with its share of the table (rows=)"
+            remedy += (
+                ", or, if no two documents have one id, key it by DocumentId() alone." if declared.has_one_row else "."
+            )
             code = "natural-key-of-several-paths"
             refuse(
                 declared, code, rule, f"key {named} holds a field, and there are {len(declared.paths)} paths", remedy
@@ -129,9 +132,14 @@ def _check_told_apart(declared: UncheckedCollection) -> None:
             rule = "The documents that may have a natural key are searched in one collection, which its key tells"
             place = f"key {named} lacks {' and '.join(f'{{{v}}}' for v in lacking)} of {declared.paths[0]!r}"
             columns = " and ".join(f'Column(..., "key", Segment({v!r}))' for v in lacking)
-            remedy = f"Declare {columns}; or, if no two documents have one id, key it by DocumentId() alone and name this key in unique=."
+            remedy = f"Declare {columns}"
+            if declared.has_one_row:
+                remedy += (
+                    "; or, if no two documents have one id, key it by DocumentId() alone and name this key in unique="
+                )
+            remedy += "."
             refuse(declared, "natural-key-without-parent", rule, place, remedy)
-    elif declared.entries is None and not any(isinstance(c.source, DocumentPath) for c in declared.key):
+    elif declared.has_one_row and not any(isinstance(c.source, DocumentPath) for c in declared.key):
         for template in declared.templates:
             _check_path_told_apart(declared, template, named)
         for one, other in combinations(declared.templates, 2):

@@ -222,7 +222,7 @@ def _check_key(declared: UncheckedCollection, column: Column, place: str) -> Non
             "A key comes from an id or a text of the document; beside the document's id, also from a timestamp",
             f"{place} is {column.type}",
             "Leave out type=, which is what the document holds; the table's column may be of another type. If the document holds "
-            "no text, convert it: Field(...) >> text.",
+            "no text, convert it, Field(...) >> text, in a key that has the document's id as well.",
         )
     if column.role == "key" and isinstance(column.origin, Field) and column.origin.otherwise is not None:
         refuse(declared, "key-is-stand-in", "A key can't be a stand-in", f"{place} has otherwise=", "Remove it.")

@@ -152,10 +152,11 @@ class UncheckedCollection:
     @cached_property
     def holds_fields_beside_id(self) -> bool:
         """Whether the key tells the document by its id, and holds values of it besides."""
-        held = {c.origin.variable for c in self.key if isinstance(c.origin, Segment)}
         by_id = any(isinstance(c.origin, DocumentId) for c in self.key)
-        last = [next((p.variables for p in reversed(t.ids) if p.variables), ()) for t in self.templates]
-        return any(_is_of_fields(c) for c in self.key) and (by_id or all(v and held >= set(v) for v in last))
+        last = [t.last_variables for t in self.templates]
+        return any(_is_of_fields(c) for c in self.key) and (
+            by_id or all(v and self.key_variables >= set(v) for v in last)
+        )
 
     @cached_property
     def keyed_by_path(self) -> bool:

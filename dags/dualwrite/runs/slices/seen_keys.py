@@ -107,10 +107,10 @@ class Attempt:
         self._waiting.clear()
 
 
-def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iterator[list[Key]]:
-    """The keys of rows that none of these looks saw, in pages by key order, each in a transaction of its own.
+def unseen(target: Target, collection: Collection, attempts: Sequence[int]) -> Iterator[list[Key]]:
+    """The keys of rows that none of these attempts saw, in pages by key order, each in a transaction of its own.
 
-    Raises TargetError if a look is gone: the server crashed meanwhile, or a later run has begun.
+    Raises TargetError if an attempt is gone: the server crashed meanwhile, or a later run has begun.
     """
     names = sql.SQL(", ").join(sql.Identifier("t", c.name) for c in collection.key)
     texts = sql.SQL(", ").join([as_text(c, "t") for c in collection.key] + [raw_text(c, "t") for c in collection.key])
@@ -132,9 +132,9 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
             where=where,
         )
         with target.transaction() as connection:
-            _require(connection, looks)
+            _require(connection, attempts)
             rows = connection.execute(
-                statement, {"after": after, "looks": list(looks), "limit": _KEYS_AT_ONCE}
+                statement, {"after": after, "looks": list(attempts), "limit": _KEYS_AT_ONCE}
             ).fetchall()
         page = [tuple(key[:number]) for *key, is_unseen in rows if is_unseen]
         if page:
@@ -144,33 +144,33 @@ def unseen(target: Target, collection: Collection, looks: Sequence[int]) -> Iter
         after = list(rows[-1][number:-1])
 
 
-def seen_labels(target: Target, labels: Sequence[str], looks: Sequence[int]) -> set[str]:
-    """The labels that one of these looks counted. Raises TargetError as `unseen`."""
+def seen_labels(target: Target, labels: Sequence[str], attempts: Sequence[int]) -> set[str]:
+    """The labels that one of these attempts counted. Raises TargetError as `unseen`."""
     digests = {label_digest(label): label for label in labels}
-    return {digests[d] for d in _seen(target, list(digests), looks)}
+    return {digests[d] for d in _seen(target, list(digests), attempts)}
 
 
-def seen_keys(target: Target, keys: Sequence[Key], looks: Sequence[int]) -> set[Key]:
-    """The keys that one of these looks saw. Raises TargetError as `unseen`."""
+def seen_keys(target: Target, keys: Sequence[Key], attempts: Sequence[int]) -> set[Key]:
+    """The keys that one of these attempts saw. Raises TargetError as `unseen`."""
     digests = {digest(key): key for key in keys}
-    return {digests[d] for d in _seen(target, list(digests), looks)}
+    return {digests[d] for d in _seen(target, list(digests), attempts)}
 
 
-def _seen(target: Target, digests: Sequence[UUID], looks: Sequence[int]) -> set[UUID]:
+def _seen(target: Target, digests: Sequence[UUID], attempts: Sequence[int]) -> set[UUID]:
     seen: set[UUID] = set()
     with target.transaction() as connection:
-        _require(connection, looks)
+        _require(connection, attempts)
         for start in range(0, len(digests), _KEYS_AT_ONCE):
-            given = {"keys": digests[start : start + _KEYS_AT_ONCE], "looks": list(looks)}
+            given = {"keys": digests[start : start + _KEYS_AT_ONCE], "looks": list(attempts)}
             rows = connection.execute(_SEEN, given).fetchall()
             seen.update(key for (key,) in rows)
     return seen
 
 
-def _require(connection: Connection, looks: Sequence[int]) -> None:
-    row = connection.execute(_LOOKS_THERE, {"looks": list(looks)}).fetchone()
+def _require(connection: Connection, attempts: Sequence[int]) -> None:
+    row = connection.execute(_LOOKS_THERE, {"looks": list(attempts)}).fetchone()
     assert row is not None
-    if row[0] != len(set(looks)):
+    if row[0] != len(set(attempts)):
         raise TargetError(
             "Some of the slices' seen keys are gone before their run is over, because the server crashed or a later run began. "
             "Trigger a new run."
@@ -178,17 +178,17 @@ def _require(connection: Connection, looks: Sequence[int]) -> None:
 
 
 _LONGEST_RUN = timedelta(days=2)
-"""No run lives longer (see the DAGs' dagrun_timeout), so an older look is a killed run's, of any DAG."""
+"""No run lives longer (see the DAGs' dagrun_timeout), so an older attempt is a killed run's, of any DAG."""
 
 _DELETED_AT_ONCE = 500_000
 """Keys that one statement deletes, because a statement may take two minutes."""
 
 
 def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
-    """Deletes the looks of a DAG's runs, except the run `but`, and those that a killed run of another DAG left; then their keys.
+    """Deletes the attempts of a DAG's runs, except the run `but`, and those that a killed run of another DAG left; then their keys.
 
-    Usually there is nothing to delete, and that check takes no lock. A look that begins at this moment waits for our lock or
-    is seen, so its keys aren't lost. If no look is left, the table of keys is truncated; else only keys without a look are
+    Usually there is nothing to delete, and that check takes no lock. An attempt that begins at this moment waits for our lock or
+    is seen, so its keys aren't lost. If no attempt is left, the table of keys is truncated; else only keys without an attempt are
     deleted. If the tables are busy, the next run does it.
     """
     given = {"dag": dag_id, "but": but, "longest": _LONGEST_RUN}
