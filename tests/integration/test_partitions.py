@@ -13,7 +13,7 @@ import pytest
 
 from dualwrite import postgres
 from dualwrite.dual_write import DualWriter, Outcome
-from dualwrite.engine import preflight
+from dualwrite.engine import compare_and_set, preflight
 from dualwrite.model.check_fields import Check
 from dualwrite.model.conditions import Absent
 from dualwrite.model.conversions import iso_time, text
@@ -294,6 +294,23 @@ def test_while_a_row_moves_its_document_is_never_without_one(by_time, monkeypatc
     assert (counted["inserted"], counted["updated"], counted["deleted"]) == (1, 0, 2)
     found = world.reconciled(undo=found.report["run_id"])
     assert world.rows() == [("a", kept, "t"), ("b", moved, "t")]
+
+
+def test_rows_that_move_over_batches_are_inserted_first(by_time, monkeypatch):
+    """A batch ends between the two rows of a document."""
+    world = by_time
+    names = [f"p{n}" for n in range(4)]
+    world.put(**dict.fromkeys(["a", *names], JAN))
+    world.apply()
+    world.put(a=None, **dict.fromkeys(names, FEB))
+    monkeypatch.setattr(compare_and_set, "UNITS_AT_ONCE", 3)
+    assert told(world.reconciled(repair="all")) == {"missing": 4, "extra": 5}
+    with psycopg.connect(world.dsn) as connection:
+        journal = connection.execute(
+            "SELECT row_key ->> 0, array_agg(action ORDER BY id) FROM dualwrite.repair_journal GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+    written = ["insert"]
+    assert journal == [("a", [*written, "delete"]), *((name, [*written, "insert", "delete"]) for name in names)]
 
 
 def test_a_time_below_a_millisecond_is_the_same_key(by_time):

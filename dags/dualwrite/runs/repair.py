@@ -334,10 +334,11 @@ def write(run: Run, name: str) -> CollectionResult:
 
 
 def _with_moves(known: Sequence[OpenDifference]) -> list[OpenDifference]:
-    """The extra rows of these differences, and beside each of them the missing row of the same document."""
+    """The extra rows of these differences, and just before each of them the missing row of the same document: wherever a batch
+    ends, no row is deleted before the other one is inserted."""
     missing = {d.finding.path: d for d in known if d.finding.verdict is Verdict.MISSING}
     extra = [d for d in known if d.finding.verdict is Verdict.EXTRA]
-    both = ((d, missing.pop(d.finding.path, None)) for d in extra)
+    both = ((missing.pop(d.finding.path, None), d) for d in extra)
     return [d for pair in both for d in pair if d is not None]
 
 
