@@ -121,6 +121,41 @@ def test_hundreds_of_new_rows_exclude_each_other_across_pages(world):
     assert nonzero(world.apply(page_size=70)["counts"]) == nonzero(said["counts"])
 
 
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        "CREATE UNIQUE INDEX u ON app.people ((email::int % 10))",
+        "ALTER TABLE app.people ADD CONSTRAINT v EXCLUDE USING btree ((email::int % 10) WITH =)",
+        "ALTER TABLE app.people ADD CONSTRAINT v EXCLUDE USING gist "
+        "(int4range(email::int % 10, email::int % 10, '[]') WITH &&)",
+        "ALTER TABLE app.people ADD CONSTRAINT v EXCLUDE USING btree (left(email, 1) WITH =) WHERE (email LIKE '1%')",
+        'CREATE DOMAIN "t%s" AS text; ALTER TABLE app.people ALTER team TYPE "t%s"; '
+        "ALTER TABLE app.people ADD CONSTRAINT v EXCLUDE USING btree (left(email, 1) WITH =, (team IS NULL) WITH =)",
+    ],
+    ids=["unique", "equal", "ranges", "where", "type"],
+)
+@pytest.mark.parametrize("page_size", [1, 100])
+def test_a_percent_sign_in_a_constraint_is_one(world, constraint, page_size):
+    world.sql(*constraint.split("; "))
+    world.put(p1={"email": "1"}, p2={"email": "11"}, p3={"email": "2"})
+    said = world.dry(page_size=page_size)
+    assert nonzero(said["counts"]) == {"missing": 2, "rejected": 1}
+    assert nonzero(world.apply(page_size=page_size)["counts"]) == {"missing": 2, "rejected": 1}
+
+
+def test_a_constraint_that_a_dry_run_cannot_copy_is_told(world, caplog):
+    world.sql(
+        "CREATE FUNCTION app.f(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END'",
+        "ALTER TABLE app.people ADD CONSTRAINT v EXCLUDE USING btree (app.f(email) WITH =)",
+        "CREATE UNIQUE INDEX u ON app.people (app.f(team))",
+        "ALTER FUNCTION app.f STABLE",
+    )
+    world.put(p1={"email": "1", "team": "1"}, p2={"email": "2", "team": "1"})
+    assert nonzero(world.dry()["counts"]) == {"missing": 1, "rejected": 1}
+    assert "people: a dry run can't copy constraint v (InvalidObjectDefinition 42P17)" in caplog.text
+    assert "constraint u" not in caplog.text
+
+
 def test_two_rows_that_want_a_place_that_a_third_leaves_are_told(world):
     """Whether p1 or p2 gets it depends on which of them Postgres updates first after p3."""
     world.sql(UNIQUE, "INSERT INTO app.people (id, email) VALUES ('p1', '1'), ('p2', '2'), ('p3', '3')")

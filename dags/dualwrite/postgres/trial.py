@@ -12,6 +12,7 @@ that this role doesn't see. Preflight names them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +26,8 @@ from dualwrite.postgres.enforced import Check, Enforced, ForeignKey, Index
 from dualwrite.postgres.fragments import AND, COMMA, column_name, has_key_part, named_column, operator
 from dualwrite.postgres.promises import Held, Place, Promises, Tried, as_texts, claimant
 from dualwrite.postgres.statements import STAGE, Statements
+
+log = logging.getLogger(__name__)
 
 TRIAL = sql.Identifier("pg_temp", "dualwrite_trial")
 RIVALS = sql.Identifier("pg_temp", "dualwrite_rivals")
@@ -237,24 +240,32 @@ class Trial:
         """A table like the trial's, in which the unique keys and exclusion constraints that the catalog doesn't know hold."""
         if not self._rivals:
             return
-        made = [
-            sql.SQL("ALTER TABLE {} ADD {}").format(RIVALS, _expression(index.excludes))
+        # Statements without parameters, which would not undo a doubled percent sign.
+        made = {
+            index: sql.SQL("ALTER TABLE {} ADD ").format(RIVALS) + sql.SQL(index.excludes)
             if index.excludes is not None
-            else sql.SQL("CREATE UNIQUE INDEX ON {}").format(RIVALS) + _expression(str(index.made_with))
+            else sql.SQL("CREATE UNIQUE INDEX ON {}").format(RIVALS) + sql.SQL(str(index.made_with))
             for index in self._rivals
             if index.excludes is not None or index.made_with is not None
-        ]
+        }
         table = sql.SQL(
             "CREATE TEMPORARY TABLE dualwrite_rivals ON COMMIT DROP AS SELECT * FROM {} WITH NO DATA"
         ).format(TRIAL)
         self._connection.execute(table)
-        for constraint in made:
+        for index, constraint in made.items():
             try:
                 with self._connection.transaction():
                     self._connection.execute(constraint)
             except postgres.Error as error:  # an index on the row as a whole can't be made again
                 if not may_be_a_rows(error):
                     raise
+                if index.exclusion:  # a unique key's rivals are known by the hashes of what they want
+                    log.warning(
+                        "%s: a dry run can't copy constraint %s (%s), so it counts rows as missing that an apply may refuse",
+                        self._collection.name,
+                        index.name,
+                        postgres.condition(error),
+                    )
 
     def _take_places(self, rows: Mapping[int, Row], promises: Promises, found: Tried, *, keeps: bool) -> None:
         """Refuses the rows that would stand where others do, in unique keys and exclusion constraints that the catalog doesn't
@@ -462,7 +473,7 @@ class Trial:
                 self._standing.update(zip(numbers, records, strict=True))
                 columns = [list(column) for column in zip(*records.values(), strict=True)]
                 values = COMMA.join(
-                    sql.SQL("x.{}::{}").format(sql.Identifier(f"c{i}"), sql.SQL(kind))
+                    sql.SQL("x.{}::{}").format(sql.Identifier(f"c{i}"), _expression(kind))
                     for i, kind in enumerate(self._kinds.values())
                 )
                 given = COMMA.join(sql.SQL("%s::text[]") for _ in columns)
@@ -585,7 +596,7 @@ def _where(index: Index) -> sql.SQL:
 
 
 def _expression(text: str) -> sql.SQL:
-    """SQL over a table's columns, as Postgres prints it."""
+    """SQL over a table's columns, as Postgres prints it, for a statement with parameters."""
     return sql.SQL(text.replace("%", "%%"))
 
 
