@@ -21,6 +21,7 @@ from dev.draft_reading import (
     Candidate,
     Reading,
     best_candidates,
+    holds_id_of,
     likeness_of,
     reading,
     spelled,
@@ -30,6 +31,7 @@ from dev.draft_reading import (
 from dev.draft_shapes import (
     CHECK_FORMATS,
     NUMBERS,
+    TEXTS,
     ForeignKey,
     LiveColumn,
     Match,
@@ -237,7 +239,7 @@ def _guess(
         return _with_reference(found, _from_field(found, column, candidates[0], is_key_, several), by_table)
     if found.entries is not None:
         return _uncovered(found, column)
-    if not is_key_ and (of_all := _of_all(column)) is not None:
+    if not is_key_ and (of_all := _of_all(found, column, by_table, key)) is not None:
         return of_all
     if live.kind in TIMES and not is_key_ and tells_writing(column.name):
         created = [c.path for c in check_fields(found.shapes) if c.format is None and tells_creation(c.path)]
@@ -249,9 +251,10 @@ def _guess(
     return _uncovered(found, column)
 
 
-def _of_all(column: LiveColumn) -> Guess | None:
+def _of_all(found: Match, column: LiveColumn, by_table: Mapping[str, Match], key: tuple[str, ...]) -> Guess | None:
     """A column that is called after the document: its id, or the whole of it."""
-    if column.live.kind in TEXT_COLUMNS and column.name.endswith("_id") and words(column.name) in _IDS:
+    is_named_so = column.live.kind in TEXT_COLUMNS and column.name.endswith("_id") and words(column.name) in _IDS
+    if is_named_so and not _is_anothers(found, column, by_table, key):
         return Guess(
             column, Declared("compared", "DocumentId()", "text", column.not_null), "GUESS from its name: the id"
         )
@@ -259,6 +262,20 @@ def _of_all(column: LiveColumn) -> Guess | None:
         declared = Declared("compared", "WholeDocument() >> plain_json", "json")
         return Guess(column, declared, "GUESS from its name: the whole document")
     return None
+
+
+def _is_anothers(found: Match, column: LiveColumn, by_table: Mapping[str, Match], key: tuple[str, ...]) -> bool:
+    """Whether a column that is called after the document's id holds something else: a foreign key says so, a collection is called
+    like it, a field that is another's holds the sampled ids, or a column of the key is the id already."""
+    if found.table.refers(column.name):
+        return True
+    if any(holds_id_of(column, s) for m in by_table.values() if m is not found for s in m.shapes):
+        return True
+    looks = held(found, column)
+    if looks is not None and looks.other:
+        return True
+    own = [c for c in found.table.columns if c.name in key]
+    return any((way := _from_path(found, c, by_table, key, set())) and way[0] == "DocumentId()" for c in own)
 
 
 def _by_path(
@@ -332,7 +349,10 @@ def _from_field(
     shown = text_path(names) or str(names)
     remarks = [f"GUESS from {'its name' if alike == 1 else f'field {shown!r}'}"]
     if alike == 0:
-        remarks = [f"GUESS from field {shown!r}: its references lead there"]
+        why = (
+            "its references lead there" if seen.kind == "reference" else "its texts are ids of sampled documents there"
+        )
+        remarks = [f"GUESS from field {shown!r}: {why if maps is None else 'no other tells the entries apart'}"]
     kind = seen.kind or " and ".join(sorted(seen.kinds - {"null"}))
     if way.type in ("integer", "numeric") and kind in NUMBERS:
         kind = "number" if kind == "number" else "integer"  # no time here
@@ -426,6 +446,8 @@ def _uncovered(found: Match, column: LiveColumn) -> Guess:
         told = f"TODO field {text_path(names) or str(names)!r} looks like it and holds {kinds}: no conversion of docs/catalog.md makes {column.live.name} of that, but one of your own can"
     if told.startswith("no") and column.default is not None:
         told += f"; it gets its default, {column.default}"
+    if tables := [k.table for k in found.table.foreign if column.name in k.columns]:
+        told += f"; its foreign key is to {', '.join(dict.fromkeys(tables))}"
     return Guess(column, None, told)
 
 
@@ -599,15 +621,35 @@ def _segment(found: Match, parent: Match, *, nullable: bool) -> str | None:
 
 
 def _by_target(found: Match, column: LiveColumn, by_table: Mapping[str, Match]) -> list[Candidate]:
-    """The field whose references lead to the collection that fills the referenced table, if there is just one."""
+    """The field whose references lead to the collection that fills the referenced table, or whose texts are ids of its sampled
+    documents, if there is just one."""
     key = found.table.key_to(column.name)
     parent = by_table.get(key.table) if key else None
     if parent is None:
         return []
     ids = {shape.id for shape in parent.shapes}
     leading = [n for n, seen in found.fields.items() if seen.kind == "reference" and seen.refers <= ids and seen.refers]
+    leading = leading or _naming(found, column, parent)
     ways = [(0.0, names, reading(found.fields[names], column, names, refers=True)) for names in leading[:2]]
     return [(v, n, w) for v, n, w in ways if w is not None] if len(leading) == 1 else []
+
+
+_FEWEST = 2
+"""Sampled ids in a field: one alone proves nothing."""
+
+
+def _naming(found: Match, column: LiveColumn, parent: Match) -> list[Names]:
+    """The fields of which each sampled text is the id of one of the parent's sampled documents, and that no other column is like."""
+    ids = set[str]().union(*(shape.ids for shape in parent.shapes)) if parent.entries is None else set()
+    others = [c for c in found.table.columns if c.name != column.name]
+    return [
+        names
+        for names, seen in found.fields.items()
+        if len(seen.texts) >= _FEWEST
+        and seen.kinds <= TEXTS | {"null"}
+        and seen.texts <= ids
+        and not any(likeness_of(found.table, c, names) >= 0.5 for c in others)
+    ]
 
 
 def _absent(column: LiveColumn, type_: str) -> str | None:
