@@ -44,7 +44,7 @@ from dev.draft_shapes import (
     is_other_style,
     kind_of_number,
     kind_of_text,
-    words,
+    variable_of,
 )
 from dev.draft_text import comment, load, render, with_faults
 from dev.processes import Missing
@@ -82,7 +82,7 @@ def sample(client: firestore.Client, size: int = SAMPLE) -> Sample:
     maps: dict[tuple[str, Names], _Maps] = {}
     todo: dict[str, list[firestore.CollectionReference]] = {}
     for reference in itertools.islice(client.collections(), MOST_PATHS + 1):
-        todo[f"{reference.id}/{{{_variable(reference.id, reference.id)}}}"] = [reference]
+        todo[f"{reference.id}/{{{variable_of(reference.id, reference.id)}}}"] = [reference]
     paths = 0
     for _ in range(DEPTH):
         below: dict[str, list[firestore.CollectionReference]] = {}
@@ -104,7 +104,7 @@ def sample(client: firestore.Client, size: int = SAMPLE) -> Sample:
                 made.reads += 1
                 for inner in itertools.islice(name.collections(), MOST_PATHS + 1):
                     head = f"{_at(path, name.id, fixed)}/{inner.id}"
-                    below.setdefault(f"{head}/{{{_variable(inner.id, head)}}}", []).append(inner)
+                    below.setdefault(f"{head}/{{{variable_of(inner.id, head)}}}", []).append(inner)
         todo = below
     made.left += sum(map(len, todo.values()))
     fixed_ids = {path: shape for path, shape in shapes.items() if shape.fixed}
@@ -161,14 +161,6 @@ def _fixed_ids(documents: Sequence[tuple[str, set[str]]]) -> set[str]:
 def _at(path: str, document_id: str, fixed: set[str]) -> str:
     """The path of a document's shape."""
     return f"{path.rsplit('/', 1)[0]}/{document_id}" if document_id in fixed else path
-
-
-def _variable(collection_id: str, head: str) -> str:
-    """What a template's variable is called: an identifier that no other of the path has."""
-    variable = re.sub(r"\W", "_", "_".join(words(collection_id)) or "id", flags=re.ASCII)
-    variable = variable if variable.isidentifier() else f"_{variable}"
-    taken = [part[1:-1] for part in head.split("/")[1::2] if part.startswith("{")]
-    return variable if variable not in taken else f"{variable}_{len(taken)}"
 
 
 @dataclass

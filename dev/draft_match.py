@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from dev.draft_guess import key_of
+from dev.draft_ids import held
 from dev.draft_reading import TIMES, candidates_of, holds_id_of, text_path
-from dev.draft_shapes import Left, LiveColumn, LiveTable, Match, Names, Shape, Within, likeness, words
+from dev.draft_shapes import Left, LiveColumn, LiveTable, Match, Names, Shape, Within, likeness, variable_of, words
 from dualwrite.model.declaration import is_template
+from dualwrite.model.live import is_key
 
 
 def groups_of(shapes: Sequence[Shape]) -> list[tuple[Shape, ...]]:
@@ -44,6 +47,9 @@ def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Ma
     scored += _entries(known, shapes, _taken(scored), often)
     ordered = _in_order(scored)
     found = _taken(scored)
+    unfixed = _unfixed(shapes, found)
+    if unfixed != [*shapes]:
+        return match(unfixed, tables)
     used = {(shape.path, match_.entries) for match_ in found for shape in match_.shapes}
     left = []
     for table in tables:
@@ -65,6 +71,49 @@ def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Ma
     ]
     fields = [(m, by) for m, by in others if (m.shapes[0].path, m.entries) not in used]
     return found, Left(tuple(left), rest, shared, tuple(fields))
+
+
+def _unfixed(shapes: Sequence[Shape], found: Sequence[Match]) -> list[Shape]:
+    """The shapes, without one fixed id that is a document's of another collection: the same admin in each sampled room."""
+    paths, filled = [shape.path for shape in shapes], {s.path: m for m in found if m.entries is None for s in m.shapes}
+    several = [s.ids for s in shapes if not s.fixed and len(s.ids) > 1]
+    for shape in [s for s in shapes if s.fixed]:
+        head = shape.path.rsplit("/", 1)[0]
+        if any(
+            path != shape.path and not path.startswith(f"{shape.path}/") and path.startswith(f"{head}/")
+            for path in paths
+        ):
+            continue  # other ids beside it, and each has fields of its own
+        is_known = any(shape.fixed in ids for ids in several)
+        match_ = filled.get(shape.path)
+        if is_known if match_ is None else _tells_id(match_, shape, is_known=is_known):
+            below = [path for path in paths if path.startswith(f"{shape.path}/")]
+            path = f"{head}/{{{variable_of(shape.id, '/'.join([shape.path, *below]))}}}"
+            return [_moved(s, shape, path) for s in shapes]
+    return [*shapes]
+
+
+def _tells_id(found: Match, shape: Shape, *, is_known: bool) -> bool:
+    """Whether a column of the key holds the id of a document that is called as it is below each sampled parent, beside one that holds
+    the parent's. `is_known`: another collection has a document of that id."""
+    key = [c for c in found.table.columns if c.name in key_of(found)]
+    above = [*shape.variables, *shape.collections[:-1]]
+    for column in [c for c in key if len(key) > 1 and not c.filled and is_key(c.live, shape.fixed or "")]:
+        foreign = found.table.key_to(column.name)
+        to = foreign.table.rsplit(".", 1)[-1] if foreign else ""
+        is_above = any(words(name) in (words(column.name), words(to)) for name in above)
+        field_ = held(found, column)
+        if (foreign or is_known) and not is_above and (field_ is None or field_.is_it):
+            return True
+    return False
+
+
+def _moved(shape: Shape, fixed: Shape, path: str) -> Shape:
+    """A shape whose path has a variable for an id that isn't fixed."""
+    if shape.path != fixed.path and not shape.path.startswith(f"{fixed.path}/"):
+        return shape
+    left = {id_: n for id_, n in shape.fixed_ids.items() if id_ != fixed.fixed}
+    return replace(shape, path=path + shape.path[len(fixed.path) :], fixed_ids=left)
 
 
 Scored = tuple[float, Match]

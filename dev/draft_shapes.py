@@ -347,6 +347,14 @@ def words(name: str) -> tuple[str, ...]:
     return tuple(stems)
 
 
+def variable_of(collection_id: str, head: str) -> str:
+    """What a template's variable is called: an identifier that no other of the path has."""
+    variable = re.sub(r"\W", "_", "_".join(words(collection_id)) or "id", flags=re.ASCII)
+    variable = variable if variable.isidentifier() else f"_{variable}"
+    taken = [part[1:-1] for part in head.split("/")[1::2] if part.startswith("{")]
+    return variable if variable not in taken else f"{variable}_{len(taken)}"
+
+
 _PLURALS = {
     "people": "person", "children": "child", "men": "man", "women": "woman", "shelves": "shelf", "halves": "half", "lives": "life",
     "statuses": "status", "bonuses": "bonus", "campuses": "campus", "viruses": "virus", "indices": "index", "criteria": "criterion",
