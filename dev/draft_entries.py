@@ -21,6 +21,12 @@ def from_entry(found: Match, column: LiveColumn, is_key: bool, taken: set[object
         taken.add("DocumentId")
         return "DocumentId()", "text", "GUESS from its name: there is no foreign key"
     kind = shape.open_maps.get(found.entries)
+    of_references = kind is None and found.maps is None and shape.fields[found.entries].elements == {"reference"}
+    if is_key and of_references:  # one column takes the id; what else a reference's path tells is asked of a person
+        if "EntryKey" in taken:
+            return None
+        taken.add("EntryKey")
+        return "EntryKey() >> reference_id", "text", "GUESS from the elements, which are references"
     if is_key and found.maps is None:
         return "EntryKey()", "text", "GUESS from the entries' keys or elements"
     if is_key and kind is not None and "EntryKey" not in taken:
@@ -45,9 +51,10 @@ def from_entry(found: Match, column: LiveColumn, is_key: bool, taken: set[object
         )
     if kind is not None and found.maps is None and "EntryValue" not in taken:
         way = reading(Seen({kind}), column, found.entries)
-        if way is not None and not way.conversion:
+        if way is not None and way.conversion in ("", "reference_id"):
             taken.add("EntryValue")
-            return "EntryValue()", way.type, "GUESS from the entries' values"
+            origin = f"EntryValue() >> {way.conversion}" if way.conversion else "EntryValue()"
+            return origin, way.type, "GUESS from the entries' values"
     if live.kind in TIMES and tells_writing(column.name):
         return "CreateTime()", "timestamp", "GUESS of its document"
     return None

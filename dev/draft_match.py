@@ -186,7 +186,8 @@ def _rows_within(table: LiveTable, shapes: Sequence[Shape]) -> str:
 
 
 def _called_so(table: LiveTable, shapes: Sequence[Shape]) -> str:
-    """The map that is called like the table, but whose keys are names of fields rather than entries, as far as sampled."""
+    """The map that is called like the table, but whose keys are names of fields rather than entries, as far as sampled; or the array
+    whose elements may be no rows."""
     for shape in shapes:
         for names, seen in shape.fields.items():
             alike = max(likeness(table.bare, f"{shape.id}_{names[-1]}"), likeness(table.bare, names[-1])) == 1
@@ -194,6 +195,12 @@ def _called_so(table: LiveTable, shapes: Sequence[Shape]) -> str:
                 return (
                     f"map {'.'.join(names)!r} of {shape.path} is called like it, but its keys seem to be names of fields, or its values are of "
                     f"several kinds: MapEntries({'.'.join(names)!r}), if each is a row"
+                )
+            if alike and seen.kind == "array" and text_path(names) is not None:
+                holds = f"holds {' and '.join(sorted(seen.elements))}" if seen.elements else "is empty in all sampled"
+                return (
+                    f"{_called(shape, names)} of {shape.path} is called like it and {holds}: "
+                    f"ArrayElements({'.'.join(names)!r}), or ComputedEntries, a function of yours, if each is a row"
                 )
     return ""
 

@@ -144,8 +144,9 @@ class Shape:
 
     @property
     def lists(self) -> list[Names]:
-        """Array fields of texts."""
-        return [names for names, seen in self.fields.items() if seen.elements and seen.elements <= TEXTS]
+        """Array fields of texts, or of references."""
+        lists = {names: seen.elements for names, seen in self.fields.items() if seen.elements}
+        return [names for names, held in lists.items() if held <= TEXTS or held == {"reference"}]
 
     @property
     def entries(self) -> list[Names]:

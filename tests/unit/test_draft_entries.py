@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from google.cloud.firestore import DocumentReference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dev.draft_match import match
 from dev.draft_shapes import ForeignKey, LiveColumn, LiveTable, Shape
 from dev.draft_text import load, render
+from dualwrite.model.conversions import reference_id
 from dualwrite.model.declaration import (
     ArrayElements,
     Collection,
@@ -16,6 +18,7 @@ from dualwrite.model.declaration import (
     EntryField,
     EntryIndex,
     EntryKey,
+    EntryValue,
     MapEntries,
     Segment,
 )
@@ -169,6 +172,53 @@ def test_a_copy_of_children_takes_no_table_of_a_collection(ids):
     made = collection(drafted([table("users", "id text!", "name text!"), posts], *shapes), "posts")
     assert made.entries is None
     assert made.paths == ("users/{user}/posts/{post}",)
+
+
+USERS = table("users", "id text!", "name text!")
+FOLLOWERS = table("followers", "user_id text!", "follower_id text!", key=("user_id", "follower_id"), user_id="users",
+                  follower_id="users")  # fmt: skip
+TO = DocumentReference("users", "u1")
+
+
+def test_an_array_of_references_becomes_rows_keyed_by_their_ids():
+    text = drafted([USERS, FOLLOWERS], shape_of("users/{user}", {"name": "a", "followers": [TO]}, {"name": "b"}))
+    made = collection(text, "followers")
+    assert made.entries == ArrayElements("followers")
+    assert {c.name: c.origin for c in made.key} == {
+        "user_id": Segment("user"),
+        "follower_id": EntryKey() >> reference_id,
+    }
+    assert {c.parent.collection for c in made.key} == {"users"}
+
+
+def test_a_map_of_references_becomes_rows_with_their_ids():
+    seats = table("team_seats", "team_id text!", "seat text!", "user_id text", key=("team_id", "seat"), team_id="teams",
+                  user_id="users")  # fmt: skip
+    teams = shape_of("teams/{team}", {"name": "a", "seats": {"s1": TO}}, {"name": "b", "seats": {"s2": TO}})
+    text = drafted(
+        [table("teams", "id text!", "name text!"), USERS, seats], teams, shape_of("users/{user}", {"name": "a"})
+    )
+    assert collection(text, "team_seats").column("user_id").origin == EntryValue() >> reference_id
+
+
+def test_one_key_column_takes_the_id_of_a_reference():
+    picked = table("picked", "list_id text!", "order_id text!", "order_user text!", key=("list_id", "order_id", "order_user"),
+                   list_id="lists")  # fmt: skip
+    lists = table("lists", "id text!", "name text!")
+    text = drafted([lists, picked], shape_of("lists/{list}", {"name": "a", "picked": [TO]}))
+    assert "TODO picked can't be declared: its key column 'order_user' isn't known" in text
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [([TO, "u2"], "holds reference and text"), ([], "is empty in all sampled"), ([7], "holds integer")],
+)
+def test_an_array_called_like_a_table_is_named_in_the_remark(held, told):
+    text = drafted([USERS, FOLLOWERS], shape_of("users/{user}", {"name": "a", "followers": held}))
+    assert (
+        f"No collection looks like table followers: array 'followers' of users/{{user}} is called like it and {told}"
+        in text
+    )
 
 
 @pytest.mark.parametrize("odd", ["a text", None, 7, ["x"]])
