@@ -446,6 +446,9 @@ def _uncovered(found: Match, column: LiveColumn) -> Guess:
         told = f"TODO field {text_path(names) or str(names)!r} looks like it and holds {kinds}: no conversion of docs/catalog.md makes {column.live.name} of that, but one of your own can"
     if told.startswith("no") and column.default is not None:
         told += f"; it gets its default, {column.default}"
+    ids = {shape.fixed for shape in found.shapes}
+    if in_path and len(key_of(found)) > 1 and len(ids) == 1 and (fixed := ids.pop()) and is_key(column.live, fixed):
+        told += f"; the fixed id is Constant({fixed!r})"
     if tables := [k.table for k in found.table.foreign if column.name in k.columns]:
         told += f"; its foreign key is to {', '.join(dict.fromkeys(tables))}"
     return Guess(column, None, told)

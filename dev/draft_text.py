@@ -479,12 +479,36 @@ def _share(shape: Shape, found: Match, part: Part) -> str:
     free = [g.column for g in part.guesses if g.declared is None and g.column.live.kind in _TELLS_APART]
     free = [c for c in free if not c.live.generated and c.name not in found.table.triggers]
     told = f"{_said(shape.path)} ({shape.sampled} sampled{_fixed(shape)}) looks like rows of {_said(found.table.name)} too, by {found.ground}. "
-    if not free:
+    if (name := _of_fixed_ids(shape, part)) is not None:
+        own, other = repr(shape.fixed), repr(part.found.shapes[0].fixed)
+        told += (
+            f"If so, key column {_said(name)} tells them apart: Column({name!r}, 'key', Constant({own})) beside rows={{{name!r}: {own}}} here, "
+            f"and {other} there."
+        )
+    elif not free:
         told += "Two collections share a table by a column that tells their rows apart, and none is left: add one, and give each rows=."
     else:
         others = f" (or {', '.join(_said(c.name) for c in free[1:])})" if free[1:] else ""
         told += f"If so, give each its share: rows={{{free[0].name!r}: ...}}, a column that no field fills{others}."
     return comment(f"GUESS {told}")
+
+
+def _of_fixed_ids(shape: Shape, part: Part) -> str | None:
+    """The key column that may hold the fixed ids of two collections that share a table: no field fills it, or one that is the id in
+    each sampled document. None if there is none."""
+    [first, *others], key = part.found.shapes, key_of(part.found)
+    if others or len(key) < 2 or shape.fixed is None or first.fixed in (None, shape.fixed):
+        return None
+    for guess in part.guesses:
+        live, origin = guess.column.live, "" if guess.declared is None else guess.declared.origin
+        field_ = next((n for n in part.found.fields if origin == f"Field({spelled(n)})"), None)
+        if guess.column.name not in key or live.kind not in TEXTS or (origin and field_ is None):
+            continue
+        held = [(s.fixed, s.fields[field_].texts) for s in (shape, first) if field_ in s.fields] if field_ else []
+        labelled = live.kind != "enum" or {shape.fixed, first.fixed} <= {*live.labels}
+        if labelled and all(texts <= {id_} for id_, texts in held):
+            return guess.column.name
+    return None
 
 
 def _summary(parts: Sequence[Part], left: Left) -> list[str]:

@@ -76,3 +76,28 @@ def test_an_id_that_no_column_holds_stays_fixed(settings, theme):
     text = drafted([USERS, made], PEOPLE, settings, documents)
     assert collection(text, "user_settings").paths == ("users/{user}/settings/main",)
     assert "GUESS the id 'main' is fixed: below 3 sampled parents" in text
+
+
+PROFILES = table("profiles", "user_id text!", "kind text!", "bio text", key=("user_id", "kind"), user_id="users")
+
+
+def _profiles(kinds: tuple[dict, dict]) -> list[Shape]:
+    made = zip(("public", "secret"), kinds, ({"bio": "x", "photo": "x"}, {"pin": "x", "code": "x"}), strict=True)
+    return [
+        below(f"users/{{user}}/profiles/{id_}", *(((f"u{n}", id_), {**kind, **fields}) for n in range(2)))
+        for id_, kind, fields in made
+    ]
+
+
+@pytest.mark.parametrize("kinds", [({}, {}), ({"kind": "public"}, {"kind": "secret"}), ({"kind": "public"}, {})])
+def test_a_key_column_of_fixed_ids_tells_two_collections_apart(kinds):
+    text = drafted([USERS, PROFILES], PEOPLE, *_profiles(kinds))
+    remedy = "Column('kind', 'key', Constant('secret')) beside rows={'kind': 'secret'} here, and 'public' there."
+    assert f"If so, key column kind tells them apart: {remedy}" in text
+    if not kinds[0]:
+        assert "no field looks like it; the fixed id is Constant('public')" in text
+
+
+def test_a_key_column_of_other_values_tells_no_fixed_ids_apart():
+    text = drafted([USERS, PROFILES], PEOPLE, *_profiles(({"kind": "a"}, {"kind": "b"})))
+    assert "none is left: add one" in text
