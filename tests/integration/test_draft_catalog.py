@@ -254,6 +254,38 @@ def test_a_draft_takes_several_schemas_and_keeps_what_it_knows(firestore, empty_
         _draft(firestore, empty_dsn, "chat,chatt")
 
 
+CLUB = """
+CREATE TABLE users (id text PRIMARY KEY, name text NOT NULL);
+CREATE TABLE followers (user_id text REFERENCES users, follower_id text REFERENCES users, PRIMARY KEY (user_id, follower_id));
+CREATE TABLE rooms (id text PRIMARY KEY, title text NOT NULL);
+CREATE TABLE room_admins (room_id text REFERENCES rooms, user_id text REFERENCES users, since text, PRIMARY KEY (room_id, user_id));
+"""
+
+
+def test_a_draft_of_one_admin_and_of_references_serves(firestore, emulator, empty_dsn):
+    """The same admin in each room, and an array of references: rows of two keys each."""
+    batch = firestore.batch()
+    for id_ in ("alice", "bob"):
+        others = [firestore.document(f"users/{other}") for other in ("alice", "bob") if other != id_]
+        batch.set(firestore.document(f"users/{id_}"), {"name": "n", "followers": others})
+    for n in range(4):
+        batch.set(firestore.document(f"rooms/r{n}"), {"title": "t"})
+        batch.set(firestore.document(f"rooms/r{n}/admins/alice"), {"since": "s"})
+    batch.commit()
+    with psycopg.connect(empty_dsn) as connection:
+        connection.execute(CLUB)
+        for file in sorted((airflow_home.ROOT / "sql/migrations").glob("*.sql")):
+            connection.execute(file.read_text())
+    text = _draft(firestore, empty_dsn, "public")
+    assert "alice" not in text
+    catalog = load(text)
+    assert catalog["room_admins"].paths == ("rooms/{room}/admins/{admin}",)
+    options = {"catalog": catalog, "collections": list(catalog.names), "scope": "sweep", "max_share": 100}
+    assert reconciled(firestore.project, emulator, empty_dsn, **options, repair="all").alerts == []
+    counts = {name: one(empty_dsn, f"SELECT count(*) FROM {name}") for name in catalog.names}
+    assert counts == {"users": 2, "followers": 2, "rooms": 4, "room_admins": 4}
+
+
 def test_what_sampling_reads_of_a_path_is_bounded_at_any_depth(firestore):
     """Names of 50 documents below each of 50, below each of 50, were read."""
     batch = firestore.batch()
