@@ -234,8 +234,8 @@ def _add_fields(into: dict[Names, Seen], fields: dict[str, Any]) -> list[tuple[N
         seen.other_style |= is_other_style(kind, value)
         if isinstance(value, str):
             seen.texts.add(value)
-        if isinstance(value, firestore.DocumentReference):
-            seen.refers.add(value.path.split("/")[-2])
+        held = value if isinstance(value, list) else [value]
+        seen.refers.update(v.path.split("/")[-2] for v in held if isinstance(v, firestore.DocumentReference))
         if isinstance(value, list):
             seen.elements.update(map(_kind, value))
     return found

@@ -166,6 +166,8 @@ def _score_entries(table: LiveTable, shape: Shape, names: Names, often: Mapping[
     named = max(likeness(table.bare, f"{shape.id}_{names[-1]}"), likeness(table.bare, names[-1]) - 0.01)
     if shape.is_of_a_map_of_arrays(names) and named < 0.5:
         return 0.0, match_  # its rows are those of all the arrays
+    if names in shape.lists and any(likeness(table.bare, id_) == 1 for id_ in shape.fields[names].refers):
+        return 0.0, match_  # its rows are the documents that the references lead to
     own = [c for c in table.own if not holds_id_of(c, shape) and c.live.kind not in TIMES]
     if match_.maps is None:
         rest = len(own) - (names in shape.open_maps)  # the value

@@ -33,7 +33,7 @@ class Seen:
 
     `kinds`: what its values are (see `kind_of_text` and `kind_of_number`; also null, boolean, timestamp, reference, geopoint,
     vector, bytes, array, map, timestamp map). `elements`: the kinds of an array's elements. `refers`: ids of the collections that
-    references lead to. `unplain`: a map or array of it holds a value that JSON can't represent. `documents`: how many have a value of it. `texts` are its
+    references lead to, an array's too. `unplain`: a map or array of it holds a value that JSON can't represent. `documents`: how many have a value of it. `texts` are its
     texts, to be held against an enum's labels; none of them leaves this process. `other_style`: a time isn't written as a check field's
     format would ask for it.
     """

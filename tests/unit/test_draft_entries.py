@@ -191,6 +191,15 @@ def test_an_array_of_references_becomes_rows_keyed_by_their_ids():
     assert {c.parent.collection for c in made.key} == {"users"}
 
 
+def test_references_to_the_rows_own_documents_are_no_rows():
+    """A list of a user's posts: each post is a document of its own."""
+    posts = table("posts", "id text!", "user_id text!", "title text!", "body text!", user_id="users")
+    listed = shape_of("users/{user}", {"name": "a", "posts": [DocumentReference("posts", "p1")]})
+    text = drafted([USERS, posts], listed, shape_of("posts/{post}", {"what": "a", "author": TO}))
+    made = collection(text, "posts")
+    assert (made.entries, made.paths) == (None, ("posts/{post}",))
+
+
 def test_a_map_of_references_becomes_rows_with_their_ids():
     seats = table("team_seats", "team_id text!", "seat text!", "user_id text", key=("team_id", "seat"), team_id="teams",
                   user_id="users")  # fmt: skip
