@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psycopg
 import pytest
 
 from dualwrite.catalog import CATALOG
-from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, Field
+from dualwrite.engine.deletes import Deletes
+from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, Field, Segment
 from tests.support import one, reconciled
 from tests.worlds import club, comment, examined_until_now, like, post, put, user
 
@@ -169,6 +172,68 @@ def test_a_row_mended_on_both_sides_is_no_longer_extra(outlived, firestore, targ
         connection.execute("UPDATE likes SET user_id = 'u8' WHERE id = 'l9'")
     assert outlived().counts("likes") == {}
     assert one(target_dsn, "SELECT count(*) FROM dualwrite.open_differences WHERE collection = 'likes'") == 0
+
+
+NOTES = Collection(
+    name="notes",
+    table="notes",
+    paths=("users/{owner}/notes/{note}",),
+    columns=(
+        Column("id", "key", DocumentId()),
+        Column("user_id", "compared", Field("userId"), required=True, references="users"),
+    ),
+)
+OWNED = replace(NOTES, columns=(Column("owner", "key", Segment("owner")), *NOTES.columns))
+
+
+@pytest.mark.parametrize("notes", [NOTES, OWNED], ids=["by id", "by whole path"])
+@pytest.mark.parametrize("now", ["u8", 7], ids=["another", "no id"])
+def test_lying_below_a_gone_document_proves_nothing(outlived, firestore, target_dsn, notes, now):
+    """Firestore keeps what is below it; what the row needs is what its field names."""
+    catalog = Catalog((*CATALOG.collections, notes))
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute(
+            "CREATE TABLE notes (owner text DEFAULT 'u9', id text, user_id text NOT NULL REFERENCES users, "
+            f"PRIMARY KEY ({', '.join(c.name for c in notes.key)}))"
+        )
+        connection.execute("INSERT INTO notes (id, user_id) VALUES ('n1', 'u9')")
+    put(firestore, {"users/u9/notes/n1": {"userId": now}})
+    for _ in range(2):
+        outlived(catalog=catalog, collections=list(catalog.names), repair="all")
+    assert one(target_dsn, "SELECT user_id FROM notes") == ("u8" if now == "u8" else "u9")
+    deleted = "SELECT count(*) FROM dualwrite.repair_journal WHERE collection = 'notes' AND action = 'delete'"
+    assert one(target_dsn, deleted) == 0
+
+
+def test_an_open_row_that_names_another_by_now_is_stale(outlived, firestore):
+    """Whether or not anything is repaired, and though the one who is gone still has a row."""
+    assert outlived().counts("likes") == {"extra": 1}
+    firestore.document("boards/b1/posts/p1/likes/l9").update({"userId": "u8"})
+    assert outlived().counts("likes") == {"stale": 1}
+
+
+def test_a_delete_is_confirmed_once_it_is_proved_again(outlived, firestore, target_dsn, monkeypatch):
+    """The like's document is gone; after its row it is made again below another post, and there are more names than may be read."""
+    put(firestore, {"users/u9": user("u9"), "boards/b1/posts/p5": post()})
+    firestore.document("boards/b1/posts/p1/likes/l9").delete()
+    likes = {f"boards/b1/posts/p1/likes/m{n}": like() for n in range(3)}
+    moved = {**likes, "boards/b1/posts/p5/likes/l9": like(userId="u9")}
+    real = Deletes.confirm
+
+    def confirm(self):
+        if self._deleted:
+            put(firestore, moved)
+            moved.clear()
+        return real(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Deletes, "confirm", confirm)
+        outlived(repair="all", max_proof_reads=2)
+    unconfirmed = "SELECT count(*) FROM dualwrite.repair_journal WHERE collection = 'likes' AND confirmed_at IS NULL"
+    assert one(target_dsn, unconfirmed) == 1
+    outlived(repair="all")
+    assert one(target_dsn, "SELECT count(*) FROM likes WHERE id = 'l9'") == 1
+    assert one(target_dsn, unconfirmed) == 0
 
 
 def test_one_who_comes_back_keeps_what_they_wrote(outlived, firestore, target_dsn):

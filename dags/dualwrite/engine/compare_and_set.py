@@ -316,16 +316,20 @@ class WritingProtocol:
             if answered.moved:
                 self._finish([unit for unit, _ in answered.moved], [i for _, i in answered.moved])
 
-    def _finish(self, units: Sequence[Unit], journal_ids: Sequence[int]) -> None:
-        """Runs the protocol over keys that were written and not confirmed, then confirms their journal rows.
+    def _finish(
+        self, units: Sequence[Unit], journal_ids: Sequence[int], unproved: frozenset[str] = frozenset()
+    ) -> None:
+        """Runs the protocol over keys that were written and not confirmed, then confirms their journal rows; not of a deleted one
+        that has no document at its path and may have one elsewhere (`unproved`, labels).
 
         A row that we inserted and no client has touched since is taken back if its document is gone.
         """
         with self._job.target.transaction() as connection:
             own = self._job.target.untouched(connection, self._job.collection, journal_ids)
         findings = self.run(units, self._bring_into_line, own_inserts=own)
-        unsettled = {f.label for f in findings if f.verdict is Verdict.IN_FLIGHT}
-        settled = [i for u, i in zip(units, journal_ids, strict=True) if u.label not in unsettled]
+        open_still = {f.label for f in findings if f.verdict is Verdict.IN_FLIGHT}
+        open_still |= {f.label for f in findings if f.verdict is Verdict.ABSENT and f.label in unproved}
+        settled = [i for u, i in zip(units, journal_ids, strict=True) if u.label not in open_still]
         with self._job.target.transaction() as connection:
             journal.confirm(connection, settled)
 
@@ -345,8 +349,10 @@ class WritingProtocol:
         units = [replace(unit_of(self._job.collection, e.key, e.path), label=e.label) for e in entries]
         # A document whose row was deleted may have moved meanwhile: a read at its path isn't enough.
         deleted = [u for u, e in zip(units, entries, strict=True) if e.action == "delete"]
-        alive = {u.label: u for u in self.found_elsewhere(deleted)}
-        self._finish([alive.get(u.label, u) for u in units], [e.id for e in entries])
+        proof = self.whereabouts.proof(deleted, self._bring_into_line.max_proof_reads)
+        now = [there if isinstance(there := proof.get(u.label), Unit) else u for u in units]
+        unproved = frozenset(label for label, there in proof.items() if there is UNASKED)
+        self._finish(now, [e.id for e in entries], unproved)
         return len(entries) + len(outdated)
 
     def _finish_outdated(self, entries: Sequence[JournalEntry]) -> None:

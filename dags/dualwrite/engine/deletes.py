@@ -117,7 +117,8 @@ class Deletes:
 
     def confirm(self) -> list[tuple[Unit, int]]:
         """Looks once more, everywhere, for documents of deleted rows; confirms the journal rows of those still gone. Returns
-        the units whose document is back, with their journal ids."""
+        the units whose document is back, with their journal ids. What can't be proved any more stays unconfirmed, so that a later
+        run looks again (WritingProtocol.finish_journal)."""
         if not self._deleted:
             return []
         units = [unit for unit, _ in self._deleted.values()]
@@ -129,7 +130,7 @@ class Deletes:
             living = back.get(unit.label) or self._whereabouts.elsewhere(unit, evidence)
             if isinstance(living, Unit):
                 alive.append((living, journal_id))
-            else:
+            elif living is None:
                 settled.append(journal_id)
         with self._job.target.transaction() as connection:
             journal.confirm(connection, settled)

@@ -1,7 +1,7 @@
 """Which documents hang on one that is gone, though they live themselves: their rows name it, or name what hangs on it.
 
-Such a document can't have a row. Where it lives says nothing of that: a like lies below somebody else's post, and names in a field
-the person who is gone.
+Such a document can't have a row. That it lies below the one that is gone says nothing, unless a column names that by the path: a like
+lies below somebody else's post, and names in a field the person who is gone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dualwrite.engine.job import Job
 from dualwrite.engine.parents import References, Required
+from dualwrite.model.declaration import ParentId, Segment
 from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Key, Rejection, Row, map_document
 
@@ -29,8 +30,8 @@ class Hanging:
 
 def hanging(job: Job, starts: Mapping[Start, str], most: int) -> Hanging | None:
     """Whether these documents of the job's collection hang on the document that is named beside each. All that they name is read,
-    up to the root: once each, in parts. A document that is there and can't be mapped, or read, hangs on nothing: its own look
-    tells it. None if that would read more than `most` documents.
+    up to the root: once each, in parts. Of a document that is there and can't be mapped, or read, only its path is known; what
+    its fields name is told by the look at its own key. None if that would read more than `most` documents.
     """
     ways = _Ways(job, most)
     try:
@@ -47,7 +48,8 @@ def _answers(ways: _Ways, collection: str, starts: Mapping[Start, str]) -> dict[
         keys.setdefault(path, set()).add(key)
     for path, units in ways.units(collection, list(keys)):
         if units is None or any(isinstance(unit, Rejection) for unit in units):
-            named.update({(key, path): set() for key in keys[path]})  # any of its entries may be the one
+            by_path = set(ways.named_by_path(collection, path))
+            named.update({(key, path): by_path for key in keys[path]})  # any of its entries may be the one
         for unit in units or ():
             if isinstance(unit, Row) and unit.key in keys[path]:
                 named[unit.key, path] = set(ways.named(collection, unit))
@@ -61,7 +63,7 @@ def _answers(ways: _Ways, collection: str, starts: Mapping[Start, str]) -> dict[
         for name, paths in by_name.items():
             for path, units in ways.units(name, paths):
                 row = next((unit for unit in units or () if isinstance(unit, Row)), None)
-                above[name, path] = set() if row is None else set(ways.named(name, row))
+                above[name, path] = set(ways.named_by_path(name, path) if row is None else ways.named(name, row))
         todo = {required for of in above.values() for required in of} - above.keys()
     return {start: starts[start] in _reached(of, above) for start, of in named.items()}
 
@@ -87,6 +89,7 @@ class _Ways:
         self._job = job
         self._most = most
         self._references: dict[str, References] = {}
+        self._nulls: dict[str, frozenset[str]] = {}
         self.reads = 0
 
     def units(self, name: str, paths: Sequence[str]) -> Iterator[tuple[str, list[Row | Rejection] | None]]:
@@ -106,8 +109,28 @@ class _Ways:
     def named(self, name: str, row: Row) -> Iterator[Required]:
         """The documents without which the row can't stay: not those whose columns become null."""
         if name not in self._references:
-            collection = self._job.catalog[name]
-            with self._job.target.transaction() as connection:
-                nulling = self._job.target.nulling(connection, collection)
-            self._references[name] = References(self._job.catalog, collection, but=nulling)
+            self._references[name] = References(self._job.catalog, self._job.catalog[name], but=self._nulling(name))
         return self._references[name].named(row)
+
+    def named_by_path(self, name: str, path: str) -> Iterator[Required]:
+        """Those of them that a document names by its path, whatever its fields hold."""
+        collection, segments = self._job.catalog[name], path.split("/")
+        template = collection.template_of(segments)
+        if template is None:
+            return
+        nulling = self._nulling(name)
+        for column in collection.references:
+            parent, origin = self._job.catalog[column.parent.collection], column.source
+            if column.name in nulling:
+                continue
+            for depth, pattern in enumerate(template.ids[:-1], start=1):
+                above = "/".join(segments[: 2 * depth])
+                told = isinstance(origin, Segment) and origin.variable in pattern.variables
+                if (told or (isinstance(origin, ParentId) and depth == len(template.ids) - 1)) and parent.has(above):
+                    yield parent.name, above
+
+    def _nulling(self, name: str) -> frozenset[str]:
+        if name not in self._nulls:
+            with self._job.target.transaction() as connection:
+                self._nulls[name] = self._job.target.nulling(connection, self._job.catalog[name])
+        return self._nulls[name]

@@ -182,17 +182,12 @@ class Whereabouts:
         return paths
 
     def _living(self, unit: Unit, evidence: Evidence) -> Sequence[str] | None:
-        """The paths at which documents with the unit's key are, or may be, without those below the document that it requires.
-        None: they aren't known."""
+        """The paths at which documents with the unit's key are, or may be. None: they aren't known."""
         if takes_names(self._collection):
-            paths: Sequence[str] | None = evidence.names.paths(self._collection, unit.key)
-        elif not self._collection.keyed_by_path:
-            paths = evidence.shared.get(unit.key)
-        else:
-            paths = None if unit.path is None else [unit.path]
-        if paths is None or unit.requires is None:
-            return paths
-        return [p for p in paths if not p.startswith(f"{unit.requires}/")]
+            return evidence.names.paths(self._collection, unit.key)
+        if not self._collection.keyed_by_path:
+            return evidence.shared.get(unit.key)
+        return None if unit.path is None else [unit.path]
 
     def elsewhere(self, unit: Unit, evidence: Evidence) -> Unit | Unasked | None:
         """The unit as it is to be looked at again, if its document (or the one that it requires) lives elsewhere, or doesn't

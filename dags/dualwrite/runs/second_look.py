@@ -157,10 +157,10 @@ def _look_at_collection(
         units += dependents.values()
         report.taken += len(units) + len(others)
         looks.dependents.pop(name, None)
-        # A row called extra before was proved then. A repair proves it again, and so does the look after it. One that went with
-        # another's document is only known while that one's row is still extra: its own document may name another by now.
+        # A row called extra before was proved then. A repair proves it again, and so does the look after it. One that goes with
+        # another's document is proved at each look: its own document may name another by now.
         proves_again = after_repair and run.policy.delete
-        known_extra = {d.label for d in known if _is_proved(d, dependents) and not proves_again}
+        known_extra = {d.label for d in known if _is_proved(d) and not proves_again}
         open_before = {label: d for label, d in before.items() if label not in written}
         findings: list[Finding] = []
         while units or others:
@@ -219,11 +219,9 @@ def _affordable(
     return {label: unit for label, unit in candidates.items() if label not in set(left_out)}
 
 
-def _is_proved(difference: OpenDifference, dependents: Container[str]) -> bool:
+def _is_proved(difference: OpenDifference) -> bool:
     found = difference.finding
-    if found.verdict is not Verdict.EXTRA or found.reason == Reason.ABSENCE_NOT_PROVED:
-        return False
-    return found.requires is None or difference.label in dependents
+    return found.verdict is Verdict.EXTRA and found.reason != Reason.ABSENCE_NOT_PROVED and found.requires is None
 
 
 def _settled(
