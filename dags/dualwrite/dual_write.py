@@ -122,6 +122,7 @@ _TYPES_HOLD = 60.0
 """Seconds after which a value that can't become a cell makes us ask for the columns again."""
 _OF_TYPES = ("22", "42")
 """Classes of SQLSTATE for a value or a statement that doesn't fit a column's type."""
+_DEADLOCK = "40P01"
 
 
 @dataclass(slots=True)
@@ -217,7 +218,8 @@ class DualWriter:
 
     def mirror_batch(self, changes: Sequence[Changed]) -> Outcome:
         """As `mirror`, for the changes of several documents, all in one transaction: all of them or none. Rows may need each
-        other, in any order; those to delete go in the given order, a collection's before those of the ones that it needs."""
+        other, in any order. A collection's rows are deleted before those of the ones that it needs; if it needs itself, in the given
+        order. Changes of one document are given in the order in which they came, and written as one."""
 
         def plan_and_do() -> Outcome:
             now = datetime.now(UTC)
@@ -243,14 +245,14 @@ class DualWriter:
 
         def do(connection: Connection, deadline: float) -> Sequence[Kept]:
             try:
-                return self._write(change.operations, connection, deadline)
+                return self._write_in_turn(change.operations, connection, deadline)
             except postgres.Error as error:
                 if not (error.sqlstate or "").startswith(_OF_TYPES):
                     raise
                 now = self._ask(connection, deadline)
                 if known is not None and now.catalog is known.catalog:
                     raise
-            return self._write(plan(now.catalog).operations, connection, deadline)
+            return self._write_in_turn(plan(now.catalog).operations, connection, deadline)
 
         return self._done(change.names, do, len(change.operations), change.kept)
 
@@ -329,6 +331,16 @@ class DualWriter:
             connection.close()
 
     # --- the rows of a change -------------------------------------------------------------------------------------
+
+    def _write_in_turn(self, planned: Sequence[Operation], connection: Connection, deadline: float) -> Sequence[Kept]:
+        """As `_write`, and again while the caller waits if Postgres ended it because two writers waited for each other: all of it was
+        rolled back, and the other one goes first."""
+        while True:
+            try:
+                return self._write(planned, connection, deadline)
+            except postgres.Error as error:
+                if error.sqlstate != _DEADLOCK:
+                    raise
 
     def _write(self, planned: Sequence[Operation], connection: Connection, deadline: float) -> Sequence[Kept]:
         """All operations in one message and one transaction."""

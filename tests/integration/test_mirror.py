@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from dualwrite import alerts, postgres
 from dualwrite.catalog import CATALOG
-from dualwrite.dual_write import DualWriter, Outcome
+from dualwrite.dual_write import Changed, DualWriter, Outcome
 from dualwrite.firestore.source import Source
+from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, DocumentId, Field, Operations
 from dualwrite.model.documents import UNASKED, Document
 from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.postgres.target import Target
@@ -366,6 +368,121 @@ def test_a_question_that_fails_deletes_nothing_and_is_told(mirror, writer, targe
     assert mirror(ONE, NOTICE, None) is FAILED
     assert _counts(target_dsn, "notifications") == (1,)
     assert [t["text"] for t in told] == ["failed: ConnectionError"]
+
+
+# --- many changes in a batch ------------------------------------------------------------------------------------------------
+
+THINGS = Collection(
+    name="things",
+    table="things",
+    paths=("things/{id}",),
+    columns=(
+        Column("id", "key", DocumentId()),
+        Column("name", "compared", Field("name")),
+        Column("created_at", "compared", Field("createdAt", CreateTime()), "timestamp"),
+    ),
+    operations=(Operations("thing", ("id",)),),
+)
+
+
+@pytest.fixture
+def things(target_dsn, told):
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute("CREATE TABLE things (id text PRIMARY KEY, name text, created_at timestamptz(3))")
+    writer = DualWriter(lambda: postgres.connect(target_dsn), catalog=Catalog((THINGS,)))
+    yield writer
+    writer.close()
+
+
+def _rows(dsn: str) -> list[tuple]:
+    with psycopg.connect(dsn) as connection:
+        return connection.execute("SELECT id, name, created_at FROM things ORDER BY 1").fetchall()
+
+
+def _born(name: str, at: datetime, stated: bool) -> dict:
+    return {"name": name, **({"createdAt": at} if stated else {})}
+
+
+BORN, REBORN = T.replace(microsecond=123000), LATER.replace(microsecond=123000)
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["stated", "stand-in"])
+def test_a_batch_that_begins_with_known_events_ends_alike(things, target_dsn, told, stated):
+    """Created, changed, changed back, deleted, created again, changed, deleted. Of the events that came already, any last ones come
+    again before the next ones, in one batch: the row is what the document is at the batch's end."""
+    a, b, a2, c, d = (
+        _born(name, at, stated) for name, at in [("a", BORN), ("b", BORN), ("a", BORN), ("c", REBORN), ("d", REBORN)]
+    )
+    states = [None, a, b, a2, None, c, d, None]
+    events = [Changed("things/x", states[n], states[n + 1], REBORN if n > 3 else BORN) for n in range(len(states) - 1)]
+    for known in range(len(states)):
+        for first in range(known + 1):
+            for last in range(max(known, first + 1), len(states)):
+                with psycopg.connect(target_dsn) as connection:
+                    connection.execute("DELETE FROM things")
+                for event in events[:known]:
+                    things.mirror_batch([event])
+                told.clear()
+                assert things.mirror_batch(events[first:last]) is WRITTEN, (known, first, last)
+                is_now = states[last]
+                wanted = [("x", is_now["name"], REBORN if last > 4 else BORN)] if is_now else []
+                assert (_rows(target_dsn), told) == (wanted, []), (known, first, last)
+
+
+def test_events_of_a_batch_in_another_order_lose_no_row(things, target_dsn, told):
+    a, b = ({"name": name, "createdAt": BORN} for name in "ab")
+    again = {"name": "c", "createdAt": REBORN}
+    assert things.mirror_batch([Changed("things/x", a, b), Changed("things/x", None, a)]) is WRITTEN
+    assert _rows(target_dsn) == [("x", "a", BORN)], "an older value: it is stale"
+    late = [Changed("things/x", None, again), Changed("things/x", a, None)]
+    for batch in late, [*late, late[1]], [late[0], Changed("things/x", a, b), *late]:
+        assert things.mirror_batch(batch) is WRITTEN
+        assert _rows(target_dsn) == [("x", "c", REBORN)], "a late delete of an earlier creation"
+
+
+def test_the_create_time_of_any_event_of_a_batch_counts(things, target_dsn, told):
+    a, b = {"name": "a"}, {"name": "b"}
+    assert things.mirror_batch([Changed("things/x", None, a, BORN), Changed("things/x", a, b)]) is WRITTEN
+    assert _rows(target_dsn) == [("x", "b", BORN)]
+
+
+def test_an_entry_of_a_state_in_between_goes(mirror, writer, target_dsn, told):
+    few, many = {**USER, "boardPermissions": {"b1": "read"}}, USER
+    mirror("users/u3", None, few)
+    added = Changed("users/u3", few, many, T)
+    assert writer.mirror_batch([added]) is WRITTEN
+    assert writer.mirror_batch([added, Changed("users/u3", many, few, T)]) is WRITTEN
+    assert one(target_dsn, "SELECT array_agg(board_id) FROM user_board_permissions") == ["b1"]
+    assert told == []
+
+
+def test_a_rejected_last_state_keeps_the_row_in_a_batch(mirror, writer, target_dsn, told):
+    mirror(OLD, None, POST)
+    edited, broken = {**POST, "content": "d"}, {**POST, "title": 5}
+    assert writer.mirror_batch([Changed(OLD, POST, edited, T), Changed(OLD, edited, broken, T)]) is REFUSED
+    assert (_counts(target_dsn, "posts"), len(told)) == ((1,), 1)
+
+
+def test_two_batches_of_the_same_documents_never_fail(things, target_dsn, told):
+    """Deletes in two orders lock alike. Where one deletes what the other edits, the one that Postgres ends tries again."""
+    things.timeout = 20
+    with psycopg.connect(target_dsn) as connection:
+        connection.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN PERFORM pg_sleep(0.3); RETURN coalesce(NEW, OLD); END$$"
+        )
+        connection.execute("CREATE TRIGGER slow AFTER DELETE OR UPDATE ON things FOR EACH ROW EXECUTE FUNCTION slow()")
+    a, b = {"name": "a"}, {"name": "b"}
+    gone = [Changed(f"things/{name}", a, None) for name in "xy"]
+    edited = [Changed(f"things/{name}", a, b, BORN) for name in "xy"]
+    pairs = [(gone, gone[::-1]), ([gone[0], edited[1]], [gone[1], edited[0]])]
+    for one_batch, other in pairs:
+        with psycopg.connect(target_dsn) as connection:
+            connection.execute("INSERT INTO things SELECT unnest(ARRAY['x', 'y']), 'a'")
+        with ThreadPoolExecutor(2) as threads:
+            assert set(threads.map(things.mirror_batch, [one_batch, other])) <= {WRITTEN, PARTLY, REFUSED}
+        with psycopg.connect(target_dsn) as connection:
+            connection.execute("DELETE FROM things")
 
 
 # --- a change that is many rows ---------------------------------------------------------------------------------------------

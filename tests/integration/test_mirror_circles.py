@@ -197,7 +197,8 @@ def test_a_batch_is_all_or_nothing(circle, dsn, held, told):
 def test_changes_of_one_document_in_a_batch_are_one(circle, dsn, held, told):
     writer = circle("a")
     created = new("a/x", None)
-    assert writer.mirror_batch([created, Changed("a/x", created.after, None)]) is Outcome.NOTHING
+    assert writer.mirror_batch([created, Changed("a/x", created.after, None)]) is Outcome.WRITTEN
+    assert needs(dsn, "a", held=held) == {}
     assert writer.mirror_batch([created, Changed("a/x", created.after, {"name": "last"})]) is Outcome.WRITTEN
     gone = [Changed("a/x", {"name": "last"}, None), new("a/x", None, name="again")]
     assert writer.mirror_batch(gone) is Outcome.WRITTEN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualwrite.catalog import CATALOG
-from dualwrite.model.change import Delete, Upsert, change_of, owner_of
+from dualwrite.model.change import Changed, Delete, Upsert, change_of, changes_of, owner_of
+from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, Field, Operations
 from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.model.question import question_of
@@ -63,11 +65,32 @@ def test_a_documents_birth_is_asked_of_its_row_only_if_it_goes():
     assert permission.births == own.births
     [birth] = own.births
     assert (birth.collection.name, birth.key, birth.column.name) == ("users", ("u1",), "created_at")
-    assert birth.at == T.replace(microsecond=123000)
+    assert birth.at == (T.replace(microsecond=123000),)
     [taken] = change_of(CATALOG, "users/u1", user, {**user, "boardPermissions": {}}, T).operations
     assert taken.births == ()
     for absent in (None, "yesterday"):
         assert change_of(CATALOG, "users/u1", {**user, "createdAt": absent}, None, T).operations[0].births == ()
+
+
+def test_deletes_of_a_collection_have_an_order_of_their_own():
+    """So that two batches lock rows alike; but where rows reference each other, the caller's order says which are the children."""
+    tree = Collection(
+        name="tree",
+        table="tree",
+        paths=("tree/{id}",),
+        columns=(
+            Column("id", "key", DocumentId()),
+            Column("above", "compared", Field("above"), references="tree"),
+        ),
+        operations=(Operations("tree", ("id",)),),
+    )
+    flat = replace(tree, name="flat", table="flat", paths=("flat/{id}",), columns=tree.columns[:1])
+    catalog = Catalog((tree, flat))
+    for order in ("bca", "cab"):
+        batch = [Changed(f"{name}/{one}", {}, None) for one in order for name in ("flat", "tree")]
+        deletes = changes_of(catalog, batch, T).operations
+        labels = {c: "".join(d.label for d in deletes if d.collection.name == c) for c in ("flat", "tree")}
+        assert labels == {"flat": "abc", "tree": order}
 
 
 def test_a_row_of_a_shared_key_is_that_of_its_oldest_document():

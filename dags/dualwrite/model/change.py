@@ -11,7 +11,7 @@ may be deleted are part of the plan, as data:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -45,12 +45,13 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Birth:
-    """A document's time of creation. Its own row in `collection`, if it is there, must have `at` in `column`."""
+    """A document's time of creation. Its own row in `collection`, if it is there, must have one of `at` in `column`: of each
+    creation whose deletion is told."""
 
     collection: Collection
     key: Key
     column: Column
-    at: Cell
+    at: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +124,86 @@ class Change:
         return tuple(dict.fromkeys(operation.name for operation in self.operations))
 
 
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What all changes of one document come to: what it was at any time, and what it is at last. `ended`: what it was whenever it
+    was deleted. `made`: it was created. `reborn`: it was created and deleted, so that its row may be of an earlier life."""
+
+    path: str
+    states: tuple[Fields | None, ...]
+    after: Fields | None
+    created: datetime
+    made: bool
+    reborn: bool
+    ended: tuple[Fields, ...]
+
+
 def change_of(catalog: Catalog, path: str, before: Fields | None, after: Fields | None, created: datetime) -> Change:
     """The operations of a change, and the rows kept. `before`, `after`: the document's fields; None if it isn't there.
     `created` stands in for an absent time of creation. Collections without declared operations are left out."""
+    return _change(catalog, _whole(catalog, [Changed(path, before, after, created)], created))
+
+
+def changes_of(catalog: Catalog, changed: Iterable[Changed], now: datetime) -> Change:
+    """The operations of several changes as those of one: all deletes, children first, then all rows to write, parents first. In one
+    collection both go in the order of their labels, so that two writers lock rows alike; but deletes in a collection that references
+    itself go in the given order, by which a caller deletes children first.
+
+    Changes of one document are one. An event may come twice, or late, so the first `before` is not what the row holds: a key is
+    written unless every state of the document says the same of it, and deleted if only an earlier state has it. A late delete of an
+    earlier creation doesn't end the document."""
+    by_path: dict[str, list[Changed]] = {}
+    for one in changed:
+        by_path.setdefault(one.path, []).append(one)
+    parts = [_change(catalog, _whole(catalog, of_one, now)) for of_one in by_path.values()]
+    place = {c.name: n for n, c in enumerate(catalog.order)}
+    operations = [operation for part in parts for operation in part.operations]
+    deletes = [o for o in operations if isinstance(o, Delete)]
+    upserts = [o for o in operations if isinstance(o, Upsert)]
+    deletes.sort(key=lambda o: (-place[o.collection.name], "" if _references_itself(o.collection) else o.label))
+    upserts.sort(key=lambda o: (place[o.collection.name], o.row.label))
+    return Change((*deletes, *upserts), tuple(kept for part in parts for kept in part.kept))
+
+
+def _references_itself(collection: Collection) -> bool:
+    return any(column.references and column.parent.collection == collection.name for column in collection.columns)
+
+
+def _whole(catalog: Catalog, changes: Sequence[Changed], now: datetime) -> _Whole:
+    """All changes of one document, in the order in which they came."""
+    path, after = changes[0].path, changes[-1].after
+    written = [n for n, c in enumerate(changes) if c.after is not None]
+    times = [changes[n].create_time for n in written] or [c.create_time for c in changes]
+    created = next((time for time in reversed(times) if time is not None), now)
+    if after is None and written:
+        stated = changes[written[-1]].after
+        if all(_of_other_births(catalog, path, c.before, stated, created) for c in changes[written[-1] + 1 :]):
+            after = stated
+    made = any(c.before is None for c in changes)
+    return _Whole(
+        path,
+        tuple(state for c in changes for state in (c.before, c.after) if state is None or state is not after),
+        after,
+        created,
+        made,
+        made and len(written) < len(changes),
+        tuple(c.before for c in changes if c.before is not None and c.after is None),
+    )
+
+
+def _of_other_births(catalog: Catalog, path: str, one: Fields | None, other: Fields | None, created: datetime) -> bool:
+    """Whether two states of a document tell different times of creation."""
+    if one is None or other is None:
+        return False
+    births = [{_place(b): b.at for b in _births(catalog, path, (state,), created)} for state in (one, other)]
+    return any(births[1].get(place, at) != at for place, at in births[0].items())
+
+
+def _change(catalog: Catalog, whole: _Whole) -> Change:
     parts = [
-        _Part(catalog, collection, path, before, after, created)
+        _Part(catalog, collection, whole)
         for collection in catalog.order
-        if collection.operations and collection.has(path)
+        if collection.operations and collection.has(whole.path)
     ]
     return Change(
         tuple([d for part in reversed(parts) for d in part.deletes] + [u for part in parts for u in part.upserts]),
@@ -137,77 +211,51 @@ def change_of(catalog: Catalog, path: str, before: Fields | None, after: Fields 
     )
 
 
-def changes_of(catalog: Catalog, changed: Iterable[Changed], now: datetime) -> Change:
-    """The operations of several changes as those of one: all deletes, then all rows to write, in the order of collections, and
-    in one collection in an order of their own, so that two writers lock rows alike. Changes of one document are one, from what it
-    was first to what it is last."""
-    whole: dict[str, Changed] = {}
-    for one in changed:
-        before = whole[one.path].before if one.path in whole else one.before
-        whole[one.path] = replace(one, before=before)
-    parts = [change_of(catalog, c.path, c.before, c.after, c.create_time or now) for c in whole.values()]
-    place = {c.name: n for n, c in enumerate(catalog.order)}
-    operations = [operation for part in parts for operation in part.operations]
-    deletes = [o for o in operations if isinstance(o, Delete)]
-    upserts = [o for o in operations if isinstance(o, Upsert)]
-    deletes.sort(key=lambda o: -place[o.collection.name])
-    upserts.sort(key=lambda o: (place[o.collection.name], o.row.label))
-    return Change((*deletes, *upserts), tuple(kept for part in parts for kept in part.kept))
-
-
 class _Part:
     """The part of a change that belongs to one collection."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        collection: Collection,
-        path: str,
-        before: Fields | None,
-        after: Fields | None,
-        created: datetime,
-    ) -> None:
+    def __init__(self, catalog: Catalog, collection: Collection, whole: _Whole) -> None:
         self._collection = collection
+        path, created = whole.path, whole.created
         self._path = path
         self._entity = collection.operations[0].entity
         per_key = set(collection.operations[0].columns) == {c.name for c in collection.key}
-        whole = "create" if before is None else "delete" if after is None else "update"
-        self._births = _births(catalog, path, before, created) if before is not None and after is None else ()
-        old, new = _units(collection, path, before, created), _units(collection, path, after, created)
+        kind = "delete" if whole.after is None else "create" if whole.made else "update"
+        births = _births(catalog, path, whole.ended, created) if whole.after is None else ()
+        states = [_units(collection, path, state, created) for state in whole.states]
+        new = _units(collection, path, whole.after, created)
         refused = [unit for unit in new if isinstance(unit, Rejection)]
-        self.kept = [Kept(self._entity, unit.label, unit.reason) for unit in refused]
+        kept = {unit.label: Kept(self._entity, unit.label, unit.reason) for unit in refused}
         rows = {unit.key: unit for unit in new if isinstance(unit, Row)}
-        had = {unit.key: unit for unit in old if isinstance(unit, Row)}
+        had = [{unit.key: unit for unit in units if isinstance(unit, Row)} for units in states]
         self.upserts = [
             Upsert(
-                self._named(key, row, ("update" if key in had else "create") if per_key else whole),
+                self._named(key, row, ("update" if all(key in h for h in had) else "create") if per_key else kind),
                 collection,
-                row,
-                before is None,
+                # The row that is there may be of an earlier creation: its stand-ins are not this one's.
+                replace(row, stand_ins=frozenset()) if whole.reborn else row,
+                whole.made,
             )
             for key, row in rows.items()
-            if key not in had or _stated(collection, row) != _stated(collection, had[key])
+            if any(key not in h or _stated(collection, row) != _stated(collection, h[key]) for h in had)
         ]
-        self.deletes: list[Delete] = []
-        for unit in old:
+        deletes: dict[Key, Delete] = {}
+        for unit in (unit for units in states for unit in units):
             if any(_concerns(rejection, unit) for rejection in refused):
                 continue  # a rejected unit keeps its row
             row = unit if isinstance(unit, Row) else None
             key = row.key if row is not None else self._key_of(unit)
             if key is None:
                 if not (isinstance(unit, Rejection) and self._names_nothing(unit)):
-                    self.kept.append(
-                        Kept(
-                            self._entity,
-                            unit.label,
-                            "left: before the change it could not become a row, so its key isn't known",
-                        )
-                    )
+                    why = "left: before the change it could not become a row, so its key isn't known"
+                    kept.setdefault(unit.label, Kept(self._entity, unit.label, why))
             elif not can_have(collection, key):
                 continue  # no row ever had it
             elif key not in rows:
-                name = self._named(key, row, "delete" if per_key else whole)
-                self.deletes.append(Delete(name, collection, key, path, unit.label, self._births))
+                name = self._named(key, row, "delete" if per_key else kind)
+                deletes.setdefault(key, Delete(name, collection, key, path, unit.label, births))
+        self.deletes = list(deletes.values())
+        self.kept = list(kept.values())
 
     def _names_nothing(self, rejection: Rejection) -> bool:
         """Whether this is an array element without an id, which never had a row."""
@@ -249,8 +297,22 @@ def _stated(collection: Collection, row: Row) -> list[object]:
     return [cell for cell, column in zip(row.cells, collection.columns, strict=True) if column.role != "derived"]
 
 
-def _births(catalog: Catalog, path: str, fields: Fields, created: datetime) -> tuple[Birth, ...]:
-    """The document's stated time of creation, for each collection in which it has a row of its own."""
+def _births(catalog: Catalog, path: str, ended: Sequence[Fields], created: datetime) -> tuple[Birth, ...]:
+    """The times of creation that a document stated whenever it ended, for each collection in which it has a row of its own. An end
+    that states none is that of any creation."""
+    each = [{_place(b): b for b in _births_of(catalog, path, fields, created)} for fields in ended]
+    return tuple(
+        replace(birth, at=tuple(dict.fromkeys(at for births in each for at in births[place].at)))
+        for place, birth in (each[0] if each else {}).items()
+        if all(place in births for births in each)
+    )
+
+
+def _place(birth: Birth) -> tuple[str, Key, str]:
+    return birth.collection.name, birth.key, birth.column.name
+
+
+def _births_of(catalog: Catalog, path: str, fields: Fields, created: datetime) -> list[Birth]:
     births = []
     for collection in catalog.order:
         if collection.match(path) is None or not collection.has_one_row or not collection.keyed_by_path:
@@ -266,8 +328,8 @@ def _births(catalog: Catalog, path: str, fields: Fields, created: datetime) -> t
                 continue
             at = stated_cell(column, fields)
             if key is not None and at is not None:
-                births.append(Birth(collection, key, column, at))
-    return tuple(births)
+                births.append(Birth(collection, key, column, (at,)))
+    return births
 
 
 def owner_of(collection: Collection, key: Key, documents: list[Document]) -> Row | Rejection | None:

@@ -30,8 +30,8 @@ from dualwrite.postgres.lookups import Lookups
 from dualwrite.postgres.visibility import hides_rows
 
 Statement = tuple[sql.Composed, list[Cell]]
-Told = tuple[Fragments, Key, Column, Cell]
-"""The value that a row of this key must have in a column."""
+Told = tuple[Fragments, Key, Column, tuple[Cell, ...]]
+"""The values of which a row of this key must have one in a column."""
 
 
 _PARAMETER = sql.SQL("%s")
@@ -198,12 +198,13 @@ class Mirrored(Lookups):
             condition = [sql.SQL("{} OPERATOR(pg_catalog.=) ARRAY[%s]::text[]").format(self.told("t"))]
             parameters.append(path)
             for other, its_key, column, at in births:
+                differs = [sql.SQL("{} IS DISTINCT FROM %s").format(other.as_compared(column, "h"))] * len(at)
                 condition.append(
-                    sql.SQL("NOT EXISTS (SELECT FROM {} h WHERE {} AND {} IS DISTINCT FROM %s)").format(
-                        other.table, _key_is(other, "h"), other.as_compared(column, "h")
+                    sql.SQL("NOT EXISTS (SELECT FROM {} h WHERE {})").format(
+                        other.table, AND.join([_key_is(other, "h"), *differs])
                     )
                 )
-                parameters += [*_key_given(other, its_key), at]
+                parameters += [*_key_given(other, its_key), *at]
         statement = sql.SQL(
             """
             WITH gone AS (DELETE FROM {table} t WHERE {same} AND {condition} RETURNING 1)
