@@ -4,6 +4,7 @@ page each row is on; and it says so where that depends on Postgres's order."""
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from dualwrite.model.declaration import Catalog
+from dualwrite.model.declaration import Catalog, Column, Field
 from tests.conftest import clone
 from tests.integration.test_other_tables import PEOPLE, TABLES, World
 from tests.soak import sized
@@ -172,6 +173,62 @@ def test_rows_that_swap_are_told_where_a_constraint_lets_them(world, deferrable,
     said = world.dry()
     assert (nonzero(said["counts"]), said["order_decides"]) == ({"rejected": 2}, order_decides)
     assert nonzero(world.apply()["counts"]) == ({"stale": 2} if deferrable else {"rejected": 2})
+
+
+# --- what a row that isn't written promised itself ------------------------------------------------------------------------------
+
+OWN = "ALTER TABLE app.people ADD CONSTRAINT b FOREIGN KEY (boss) REFERENCES app.people (id)"
+
+
+def agree(world: World, counts: dict[str, int], **given: Any) -> None:
+    assert nonzero(world.dry(**given)["counts"]) == counts
+    assert nonzero(world.apply(**given)["counts"]) == counts
+
+
+@pytest.mark.parametrize("page_size", [1, 100])
+@pytest.mark.parametrize("kind", ["unique", "ranges"])
+def test_a_row_that_lacks_another_row_keeps_no_place(world, kind, page_size):
+    world.sql(*KINDS[kind], OWN)
+    world.put(
+        p1={"email": "1", "team": "2", "boss": "nobody"},
+        p2={"email": "1", "team": "2"},
+        p3={"email": "3", "team": "4", "boss": "p5"},
+        p4={"email": "3", "team": "4"},
+        p5={"email": "1", "team": "2"},
+    )
+    agree(world, {"missing": 2, "rejected": 3}, page_size=page_size)
+
+
+@pytest.mark.parametrize("page_size", [1, 100])
+def test_an_update_that_lacks_another_row_leaves_no_place(world, page_size):
+    world.sql(UNIQUE, OWN, "INSERT INTO app.people (id, email) VALUES ('p1', 'e')")
+    world.put(p1={"email": "f", "boss": "nobody"}, p2={"email": "e"}, p3={"email": "f"})
+    agree(world, {"missing": 1, "rejected": 2}, page_size=page_size)
+
+
+@pytest.mark.parametrize("page_size", [1, 100])
+def test_a_document_whose_key_is_another_ones_keeps_no_place(world, page_size):
+    world.sql(
+        "CREATE TABLE app.teams_of (email text PRIMARY KEY, team text)",
+        "CREATE UNIQUE INDEX ON app.teams_of (lower(email))",
+    )
+    email, team = Column("email", "key", Field("email"), required=True), Column("team", "compared", Field("team"))
+    world.catalog = Catalog((replace(PEOPLE, table="app.teams_of", columns=(email, team)),))
+    world.put(p2={"email": "a", "team": "x"})
+    world.put(p1={"email": "a", "team": "y"})
+    agree(world, {"missing": 1, "duplicate": 1}, page_size=page_size)
+
+
+@pytest.mark.parametrize("kind", ["declared, and another", "unique", "ranges"])
+def test_documents_that_swap_between_two_looks_are_missing(world, kind, monkeypatch):
+    world.sql(*KINDS[kind])
+    if kind.startswith("declared"):
+        world.catalog = DECLARED
+    changes = [{"p1": {"email": "2", "team": "2"}, "p2": {"email": "1", "team": "1"}}]
+    world.put(p1={"email": "1", "team": "1"}, p2={"email": "2", "team": "2"})
+    monkeypatch.setattr(time, "sleep", lambda _: world.put(**changes.pop()) if changes else None)
+    assert nonzero(world.verify()["counts"]) == {"missing": 2}
+    assert not changes
 
 
 # --- what a repair settles ----------------------------------------------------------------------------------------------------

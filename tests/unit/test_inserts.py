@@ -79,6 +79,15 @@ def test_a_released_row_gives_back_all_its_keys_and_no_others():
     assert not claimed.claim(row("e", "w", "q"))
 
 
+def test_a_row_that_claims_again_gives_back_what_it_had():
+    claimed = claims()
+    assert claimed.claim(row("a", "u"))
+    assert claimed.claim(row("b", "v"))
+    assert not claimed.claim(row("a", "v")), "b has it"
+    assert claimed.claim(row("b", "u")), "a wants it no longer"
+    assert claimed.claim(row("a", "v"))
+
+
 def test_asking_whether_keys_are_free_reserves_none():
     claimed = claims()
     assert claimed.are_free(row("a", "u"))

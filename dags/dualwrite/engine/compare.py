@@ -166,7 +166,10 @@ class Examiner:
             time.sleep(grace)
             before = {f.label: replace(f, verdict=Verdict.IN_FLIGHT) for f in seen}
             changed: list[Finding] = []
-            findings = self.protocol.run([unit_of_finding(self.job.collection, f) for f in seen], Policy())
+            units = [unit_of_finding(self.job.collection, f) for f in seen]
+            for unit in units:
+                self.protocol.release(unit)
+            findings = self.protocol.run(units, Policy())
             if not self.job.collection.key_leads_back:  # no read at a path proves that it is gone
                 findings = self.protocol.prove_extra(findings)
             for finding in findings:

@@ -87,7 +87,8 @@ class WritingProtocol:
         return Page.of(self._stager, rows)
 
     def release(self, unit: Unit) -> None:
-        """Gives up the keys that a row, judged missing, had claimed: another document turned out to own one of them."""
+        """Gives up what a look that wrote nothing had reserved for a row: another document turned out to own one of its keys, or
+        it is looked at again."""
         self._judge.release(unit)
 
     def may_be_freed(self, unit: Unit) -> bool:

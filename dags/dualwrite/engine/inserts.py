@@ -25,7 +25,9 @@ class Claims:
         self._claimed: dict[str, list[tuple[int, Key]]] = {}
 
     def claim(self, row: Row) -> bool:
-        """Reserves the keys of a row to be written; False if another document of this run has one of them already."""
+        """Reserves the keys of a row to be written, instead of those that it had; False if another document of this run has one of
+        them already."""
+        self.release(row)
         wanted, own = self._wanted(row), claimant(row)
         if not self._are_free(wanted, own):
             return False

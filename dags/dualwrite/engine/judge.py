@@ -100,6 +100,8 @@ class Judge:
                 return Unsettled(unknown, {})
             if nulled := self._nulled(differences, nulling):
                 return Unsettled(None, nulled)
+            for difference in differences:  # what an earlier look promised them, they may want no longer
+                self.release(difference.row)
             judged = self._settle(connection, page, comparison, required, policy, expected, left)
         if policy.insert:
             self._claims.clear()  # the target's own unique keys hold them from now on
@@ -113,9 +115,10 @@ class Judge:
             return difference
         return replace(difference, holders=tuple(None if key in moved else key for key in difference.holders))
 
-    def release(self, unit: Unit) -> None:
+    def release(self, row: Row | Unit) -> None:
         """See WritingProtocol.release."""
-        self._claims.release(unit)
+        self._claims.release(row)
+        self.promises.release(row)
 
     # --- documents that are gone, and may be null -------------------------------------------------------------------------
 

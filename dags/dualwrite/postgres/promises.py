@@ -49,11 +49,11 @@ class Held:
 @dataclass(frozen=True, slots=True)
 class Tried:
     """The result of trying a page, by numbers in it. `needs`: the keys of rows of the same table that rows reference and that
-    aren't there."""
+    aren't there. `lost`: the refused rows that another promised row keeps from a place."""
 
     refused: dict[int, Refused] = field(default_factory=dict)
-    needs: dict[int, list[tuple[str, tuple[str, ...]]]] = field(default_factory=dict)
-    has_own_references: bool = False
+    needs: dict[int, list[tuple[str, Key]]] = field(default_factory=dict)
+    lost: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -70,8 +70,52 @@ class Promises:
     """Who took, or waited for, a place that another row leaves."""
     contested: set[str] = field(default_factory=set)
     """Who didn't get a place, where another order of the updates would give it to him."""
-    _keys: set[Key] = field(default_factory=set)
+    _there: set[Key] = field(default_factory=set)
+    """Keys of rows that would be there, which rows of their own table may reference."""
+    _taken: dict[str, list[Place]] = field(default_factory=dict)
+    """Where each claimant has a place or a record."""
+    _rows: dict[str, Key] = field(default_factory=dict)
+    """The keys in `moved` and `_there`, by claimant."""
     _held: dict[str, tuple[Key, list[Held]]] = field(default_factory=dict)
+
+    def take(self, row: Row, places: Iterable[Place]) -> None:
+        """Promises a row its places in unique keys."""
+        own = claimant(row)
+        self._taken[own] = list(places)
+        self.places.update(dict.fromkeys(self._taken[own], own))
+
+    def record(self, row: Row, buckets: Iterable[Place], record: list[str | None]) -> None:
+        """Promises a row, which has taken its places, those in which it may exclude others."""
+        own = claimant(row)
+        for bucket in buckets:
+            self.records.setdefault(bucket, {})[own] = record
+            self._taken[own].append(bucket)
+
+    def leave(self, row: Row) -> None:
+        """Notes that a row of the table would have been updated."""
+        self._rows[claimant(row)] = as_texts(row.key)
+        self.moved.add(as_texts(row.key))
+
+    def stand(self, row: Row) -> None:
+        """Notes that a row would be there, for those that reference it."""
+        self._rows[claimant(row)] = as_texts(row.key)
+        self._there.add(as_texts(row.key))
+
+    def release(self, row: Claimant) -> None:
+        """Takes back all that a row was promised: it is tried anew, or isn't written after all."""
+        own = claimant(row)
+        for place in self._taken.pop(own, ()):
+            if self.places.get(place) == own:
+                del self.places[place]
+            if place in self.records:
+                self.records[place].pop(own, None)
+                if not self.records[place]:
+                    del self.records[place]
+        if (key := self._rows.pop(own, None)) is not None:
+            self.moved.discard(key)
+            self._there.discard(key)
+        self._held.pop(own, None)
+        self.contested.discard(own)
 
     def hold(self, row: Row, held: list[Held]) -> None:
         """Notes that rows of the table are in the way of a row, which waits until they have moved."""
@@ -95,23 +139,22 @@ class Promises:
         ring = sum(any(not h.immediate and stuck.intersection(h.keys) for h in held) for _, held in self._held.values())
         return len(self.contested) + ring
 
-    def settle_own(self, rows: Mapping[int, Row], tried: Tried) -> dict[int, Refused]:
-        """The tried rows that the target would refuse, with those whose references within their table stay open, as one statement
-        would leave them."""
-        refused = dict(tried.refused)
-        while tried.has_own_references:
-            there = self._keys | {row.key for n, row in rows.items() if n not in refused}
-            lacking = {
+    def lacking(self, rows: Mapping[int, Row], tried: Tried) -> dict[int, Refused]:
+        """The rows of those that aren't refused whose references within their table stay open, as one statement would leave
+        them."""
+        lacking: dict[int, Refused] = {}
+        while True:
+            left = {n: row for n, row in rows.items() if n not in tried.refused and n not in lacking}
+            there = {as_texts(row.key) for row in left.values()}
+            more = {
                 n: replace(by_constraint(name, "23503"), own_table=True)
                 for n, needs in tried.needs.items()
                 for name, key in needs
-                if n not in refused and key not in there
+                if n in left and key not in there and key not in self._there
             }
-            refused.update(lacking)
-            if not lacking:
-                self._keys |= there
-                break
-        return refused
+            if not more:
+                return lacking
+            lacking.update(more)
 
     def taken_by(self, places: Iterable[Place], row: Claimant) -> tuple[Place, str] | None:
         """The first of a row's places in unique keys that another row was promised, and which."""

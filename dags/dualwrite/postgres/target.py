@@ -296,7 +296,7 @@ class Target(Rows):
         if not rows:
             return {}
         trial = self._trial_of(connection, collection)
-        return promises.settle_own(rows, trial.rows(rows, promises, stale=stale, keeps=keeps))
+        return trial.rows(rows, promises, stale=stale, keeps=keeps)
 
     def _trial_of(self, connection: Connection, collection: Collection) -> Trial:
         if self._trial is None:

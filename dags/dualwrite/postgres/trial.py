@@ -24,7 +24,7 @@ from dualwrite.postgres.bad_rows import Refused, bisect, by_constraint, may_be_a
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.enforced import Check, Enforced, ForeignKey, Index
 from dualwrite.postgres.fragments import AND, COMMA, column_name, has_key_part, named_column, operator
-from dualwrite.postgres.promises import Held, Place, Promises, Tried, as_texts, claimant
+from dualwrite.postgres.promises import Held, Place, Promises, Tried, claimant
 from dualwrite.postgres.statements import STAGE, Statements
 
 log = logging.getLogger(__name__)
@@ -110,26 +110,25 @@ class Trial:
                 raise
             self._connection.execute(table)  # an index on the row as a whole can't be made again
 
-    def rows(self, rows: Mapping[int, Row], promises: Promises, *, stale: bool, keeps: bool) -> Tried:
-        """Tries staged rows, after all that was promised: to insert them, or to update the rows at their keys. `keeps`: promises
-        those that aren't refused."""
+    def rows(self, rows: Mapping[int, Row], promises: Promises, *, stale: bool, keeps: bool) -> dict[int, Refused]:
+        """The staged rows that are refused, after all that was promised: if they are inserted, or the rows at their keys updated.
+        `keeps`: promises the others."""
         ns = sorted(rows)
         self._connection.execute("SAVEPOINT dualwrite_look; SET LOCAL transaction_read_only = on")
-        found = Tried(has_own_references=bool(self._own))
+        found = Tried()
         self._insert(ns, found, stale=stale)
         self._look_for_nulls(self._left(ns, found), found)
         self._check(self._left(ns, found), found)
         self._look_outside(self._left(ns, found), found)
         self._look_at_other_shares(self._left(ns, found), found)
-        left = {n: rows[n] for n in self._left(ns, found)}
-        if self._rivals and left:
-            self._take_places(left, promises, found, keeps=keeps)
-        if self._own:
-            self._look_at_own(self._left(ns, found), found)
-        if keeps and stale:
-            promises.moved.update(as_texts(rows[n].key) for n in self._left(ns, found))
+        self._look_at_each_other(rows, promises, found, keeps=keeps)
+        for n in self._left(ns, found):
+            if self._own:
+                promises.stand(rows[n])
+            if keeps and stale:
+                promises.leave(rows[n])
         self._connection.execute("RELEASE SAVEPOINT dualwrite_look")
-        return found
+        return found.refused
 
     def failing_checks(self, ns: Sequence[int]) -> dict[int, Refused]:
         """Of rows to be inserted, those that fail a CHECK, or whose values don't fit. Bisecting an insert with thousands of such
@@ -236,6 +235,37 @@ class Trial:
 
     # --- other rows -----------------------------------------------------------------------------------------------
 
+    def _look_at_each_other(self, rows: Mapping[int, Row], promises: Promises, found: Tried, *, keeps: bool) -> None:
+        """Refuses the rows that others exclude, and those that lack others. A row that lacks one keeps no place, so all take
+        theirs again without it."""
+        while left := {n: rows[n] for n in self._left(rows, found)}:
+            if self._rivals:
+                self._take_places(left, promises, found, keeps=keeps)
+            if not self._own:
+                return
+            placed = self._left(left, found)
+            found.needs.clear()
+            self._look_at_own(placed, found)
+            lacking = promises.lacking(rows, found)
+            found.refused.update(lacking)
+            again = lacking and found.lost
+            if self._rivals and keeps:
+                self._give_back({n: rows[n] for n in ([*placed, *found.lost] if again else lacking)}, promises)
+            if not again:
+                return
+            for n in found.lost:
+                del found.refused[n]
+            found.lost.clear()
+
+    def _give_back(self, rows: Mapping[int, Row], promises: Promises) -> None:
+        """Takes rows of this page back from among the rivals."""
+        if not rows:
+            return
+        self._connection.execute(sql.SQL("DELETE FROM {} WHERE {} = ANY(%(n)s)").format(RIVALS, _N), {"n": list(rows)})
+        for n, row in rows.items():
+            self._standing.pop(n, None)
+            promises.release(row)
+
     def _make_rivals(self) -> None:
         """A table like the trial's, in which the unique keys and exclusion constraints that the catalog doesn't know hold."""
         if not self._rivals:
@@ -279,6 +309,8 @@ class Trial:
         for n, first in same.items():
             if first in found.refused:
                 self._refuse(found, n, found.refused[first])
+                if first in found.lost:
+                    found.lost.add(n)
 
     def _take_each(self, rows: Mapping[int, Row], promises: Promises, found: Tried, *, keeps: bool) -> None:
         """As `_take_places`, of rows that are all others'."""
@@ -296,6 +328,7 @@ class Trial:
                 late.add(n)
             if (taken := promises.taken_by(want.places, row)) is not None:
                 self._refuse(found, n, by_constraint(taken[0][0], "23505"))
+                found.lost.add(n)
                 self._lose(row, promises, contested=bool(late & {n}) or taken[1] in promises.late)
         left = self._left(rows, found)
         self._load({bucket for n in left for bucket in wants[n].buckets}, [rows[n] for n in left], promises)
@@ -317,9 +350,11 @@ class Trial:
         for index in self._rivals if losers else ():
             for n, contested in self._collide(index, self._left(losers, found), slow):
                 self._refuse(found, n, by_constraint(index.name, index.sqlstate))
+                found.lost.add(n)
                 self._lose(rows[n], promises, contested=contested or n in late)
         for n in self._left(losers, found) if keeps else ():  # equal by the index's own order, and by no operator
             self._refuse(found, n, by_constraint(self._rivals[0].name, self._rivals[0].sqlstate))
+            found.lost.add(n)
         if keeps:
             self._promise({n: rows[n] for n in self._left(left, found)}, wants, late, promises, found)
 
@@ -505,9 +540,10 @@ class Trial:
                 taken := promises.taken_by(wants[n].places, row)
             ) is not None:  # in an index that couldn't be made again
                 self._refuse(found, n, by_constraint(taken[0][0], "23505"))
+                found.lost.add(n)
                 continue
             self._standing[n] = claimant(row)
-            promises.places.update(dict.fromkeys(wants[n].places, claimant(row)))
+            promises.take(row, wants[n].places)
             promises.settle(row, late=n in late)
         recorded = [n for n in self._left(rows, found) if wants[n].buckets]
         if recorded:
@@ -516,8 +552,7 @@ class Trial:
                 texts, TRIAL, n=_N
             )
             for n, record in self._connection.execute(statement, {"n": recorded}).fetchall():
-                for bucket in wants[n].buckets:
-                    promises.records.setdefault(bucket, {})[claimant(rows[n])] = record
+                promises.record(rows[n], wants[n].buckets, record)
 
     def _look_at_other_shares(self, ns: list[int], found: Tried) -> None:
         """Rows of others' shares of the table that hold what a row wants in a unique key that the catalog knows."""
