@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import psycopg
 import pytest
 
 from dualwrite.model.declaration import Catalog, Column, Field
+from dualwrite.postgres import trial
 from tests.conftest import clone
 from tests.integration.test_other_tables import PEOPLE, TABLES, World
 from tests.soak import sized
@@ -120,6 +122,38 @@ def test_hundreds_of_new_rows_exclude_each_other_across_pages(world):
     assert nonzero(said["counts"]) == {"missing": 200, "rejected": 200}
     assert {s["reason"] for s in said["samples"]["rejected"]} == {"ExclusionViolation 23P01 (constraint v)"}
     assert nonzero(world.apply(page_size=70)["counts"]) == nonzero(said["counts"])
+
+
+def test_many_rows_in_the_way_are_not_all_asked_for(world, monkeypatch):
+    monkeypatch.setattr(trial, "_MOST_HOLDERS", 2)
+    world.sql(*KINDS["ranges"])
+    world.sql("INSERT INTO app.people (id, email, team) SELECT 'p' || n, n::text, n::text FROM generate_series(1, 5) n")
+    moved = {f"p{n}": {"email": str(n + 10), "team": str(n + 10)} for n in range(1, 6)}
+    world.put(a={"email": "0", "team": "7"}, **moved)
+    for page_size in (1, 3, 100):
+        assert nonzero(world.dry(page_size=page_size)["counts"]) == {"missing": 1, "stale": 5}
+    world.put(p4={"email": "4", "team": "4"})
+    agree(world, {"matching": 1, "rejected": 1, "stale": 4}, page_size=3)
+
+
+def test_rows_of_many_rooms_are_put_beside_a_page_at_once(world, monkeypatch):
+    parts = "int4range(email::int, email::int, '[]') WITH =, int4range(team::int, team::int, '[]') WITH &&"
+    world.sql(f"ALTER TABLE app.people ADD CONSTRAINT v EXCLUDE USING gist ({parts})")
+    world.put(**{f"p{n:03}": {"email": str(n % 50), "team": str(n // 75)} for n in range(150)})
+    statements: list[int] = []
+    load = trial.Trial._load  # noqa: SLF001
+
+    def counted(self: trial.Trial, *given: Any) -> None:
+        before = len(statements)
+        execute = self._connection.execute
+        with monkeypatch.context() as patch:
+            patch.setattr(self, "_connection", Mock(execute=lambda *a: statements.append(1) or execute(*a)))
+            load(self, *given)
+        assert len(statements) - before <= 2
+
+    monkeypatch.setattr(trial.Trial, "_load", counted)
+    agree(world, {"missing": 100, "rejected": 50}, page_size=50)
+    assert statements
 
 
 @pytest.mark.parametrize(

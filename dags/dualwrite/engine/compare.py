@@ -330,7 +330,13 @@ class Examiner:
         while freed := [unit for unit, _ in left.held if self.protocol.may_be_freed(unit)]:
             labels = {unit.label for unit in freed}
             left.held = [(unit, finding) for unit, finding in left.held if unit.label not in labels]
-            self._examine(freed)
+            units = {unit.label: unit for unit in freed}
+            for finding in self.protocol.run(freed, self._policy):
+                if self.protocol.waits(units[finding.label]):  # for further rows
+                    left.held.append((units[finding.label], finding))
+                else:
+                    self.look.add(finding)
+            self.protocol.finish_late()
         held, left.held = left.held, []
         if self.job.collection.unique:
             self._examine([unit for unit, _ in held])

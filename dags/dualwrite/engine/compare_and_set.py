@@ -95,6 +95,10 @@ class WritingProtocol:
         """Whether what refused a row, in a look that writes nothing, would have left its place by now."""
         return self._judge.promises.may_be_freed(unit)
 
+    def waits(self, unit: Unit) -> bool:
+        """Whether rows of the table refuse a row, in a look that writes nothing, which may leave their places yet."""
+        return self._judge.promises.waits(unit)
+
     @property
     def order_decides(self) -> int:
         """See Promises.order_decides."""

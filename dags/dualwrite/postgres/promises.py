@@ -38,12 +38,13 @@ def as_texts(key: Sequence[Cell]) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The rows of the table that stand where a row wants to, in one constraint."""
+    """The rows of the table that stand where a row wants to, in one constraint. `more`: there may be others."""
 
     constraint: str
     sqlstate: str
     immediate: bool
     keys: tuple[Key, ...]
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,10 @@ class Promises:
         _, held = self._held.get(claimant(row), (None, []))
         return bool(held) and all(key in self.moved for h in held for key in h.keys)
 
+    def waits(self, row: Claimant) -> bool:
+        """Whether rows of the table are in the way of a row."""
+        return claimant(row) in self._held
+
     def settle(self, row: Row, *, late: bool) -> None:
         """Notes that a row waits no longer. `late`: it had to wait, or takes a place that another one leaves."""
         self._held.pop(claimant(row), None)
@@ -136,7 +141,10 @@ class Promises:
         """How many rows got no place that another order of the updates would have given them: the contested ones, and those that
         hold each other in a deferrable constraint, because that lets go of rows that one statement updates."""
         stuck = {key for key, _ in self._held.values()}
-        ring = sum(any(not h.immediate and stuck.intersection(h.keys) for h in held) for _, held in self._held.values())
+        ring = sum(
+            any(not h.immediate and (h.more or stuck.intersection(h.keys)) for h in held)
+            for _, held in self._held.values()
+        )
         return len(self.contested) + ring
 
     def lacking(self, rows: Mapping[int, Row], tried: Tried) -> dict[int, Refused]:

@@ -33,6 +33,8 @@ TRIAL = sql.Identifier("pg_temp", "dualwrite_trial")
 RIVALS = sql.Identifier("pg_temp", "dualwrite_rivals")
 _N = sql.Identifier("dualwrite_n")
 _READ_ONLY = "25006"
+_MOST_HOLDERS = 20
+"""How many rows in one row's way are asked for, as long as one of them stays there: a wide range has thousands."""
 
 
 class Trial:
@@ -61,6 +63,8 @@ class Trial:
         self._own = [k for k in unknown if k.own_table and k.referenced == keys]
         self._standing: dict[int, str] = {}
         """Promised rows among the rivals, by number; those of other pages have one below zero."""
+        self._loaded = 0
+        """How many of them are other pages'."""
         self._create(told)
         self._make_rivals()
 
@@ -314,7 +318,7 @@ class Trial:
 
     def _take_each(self, rows: Mapping[int, Row], promises: Promises, found: Tried, *, keeps: bool) -> None:
         """As `_take_places`, of rows that are all others'."""
-        wants = self._wants(rows)
+        wants = self._wants(rows, promises.moved)
         late: set[int] = set()
         for n, row in rows.items():
             want = wants[n]
@@ -364,7 +368,7 @@ class Trial:
         if contested:
             promises.contested.add(claimant(row))
 
-    def _wants(self, rows: Mapping[int, Row]) -> dict[int, _Wants]:
+    def _wants(self, rows: Mapping[int, Row], moved: set[Key]) -> dict[int, _Wants]:
         """What each row wants in the constraints that the catalog doesn't know."""
         wants = {n: _Wants() for n in rows}
         for index in self._rivals:
@@ -375,14 +379,16 @@ class Trial:
                             self._rivals_in(index, hashed=hashed), {"n": list(rows)}
                         ).fetchall()
                         held = [n for n, is_held, *_ in answer if is_held]
-                        holders = self._holders(index, held) if held else {}
+                        holders = self._holders(index, held, moved)
                 except postgres.Error as error:  # values that can't be hashed, or compared
                     if not may_be_a_rows(error):
                         raise
                     continue
                 for n, _, first, second in answer:
                     if n in holders:
-                        wants[n].held.append(Held(index.name, index.sqlstate, index.immediate, holders[n]))
+                        keys = holders[n]
+                        more = len(keys) == _MOST_HOLDERS
+                        wants[n].held.append(Held(index.name, index.sqlstate, index.immediate, keys, more=more))
                     if index.exclusion or not hashed:
                         wants[n].buckets.append((index.name, first, second))
                     else:
@@ -442,9 +448,15 @@ class Trial:
             filled=filled,
         )
 
-    def _holders(self, index: Index, ns: list[int]) -> dict[int, tuple[Key, ...]]:
-        """The keys of the other rows of the table that stand in a constraint where some rows want to; without parts, if a row is
-        in another's share of the table."""
+    def _holders(self, index: Index, ns: list[int], moved: set[Key]) -> dict[int, tuple[Key, ...]]:
+        """The keys of the other rows of the table that stand in a constraint where some rows want to: all, or as many as show that
+        not all of them have moved. Without parts, if a row is in another's share of the table."""
+        found = self._some_holders(index, ns, _MOST_HOLDERS) if ns else {}
+        unclear = [n for n, keys in found.items() if len(keys) == _MOST_HOLDERS and moved.issuperset(keys)]
+        return found | self._some_holders(index, unclear, None) if unclear else found
+
+    def _some_holders(self, index: Index, ns: list[int], most: int | None) -> dict[int, tuple[Key, ...]]:
+        """See `_holders`. `most`: for each row."""
         keys = [sql.Identifier(f"dualwrite_k{i}") for i in range(len(self._collection.key))]
         key = COMMA.join(
             sql.SQL("{} AS {}").format(column_name(c.name), alias)
@@ -455,9 +467,11 @@ class Trial:
             """
             SELECT r.{n}, CASE WHEN h.dualwrite_own THEN h.dualwrite_key ELSE ARRAY[]::text[] END
             FROM (SELECT {n}, {key}, {elements} FROM {trial} WHERE {n} = ANY(%(n)s) AND {where}) r
-            JOIN (
-              SELECT {key}, {elements}, {own} AS dualwrite_own, {texts} AS dualwrite_key FROM {table} t WHERE {where}
-            ) h ON {same} AND NOT ({itself})
+            CROSS JOIN LATERAL (
+              SELECT * FROM (
+                SELECT {key}, {elements}, {own} AS dualwrite_own, {texts} AS dualwrite_key FROM {table} t WHERE {where}
+              ) h WHERE {same} AND NOT ({itself}) LIMIT %(most)s
+            ) h
             """
         ).format(
             n=_N,
@@ -472,7 +486,7 @@ class Trial:
             itself=self._itself(keys),
         )
         found: dict[int, list[Key]] = {}
-        for n, holder in self._connection.execute(statement, {"n": ns}).fetchall():
+        for n, holder in self._connection.execute(statement, {"n": ns, "most": most}).fetchall():
             found.setdefault(n, []).append(tuple(holder))
         return {n: tuple(holders) for n, holders in found.items()}
 
@@ -499,26 +513,31 @@ class Trial:
 
     def _load(self, buckets: Iterable[Place], rows: Iterable[Row], promises: Promises) -> None:
         """Puts rows of other pages that may exclude these into the table of rivals, with numbers below zero."""
-        own = {claimant(row) for row in rows}
-        for bucket in buckets:
-            there = set(self._standing.values())
-            records = {by: r for by, r in promises.records.get(bucket, {}).items() if by not in own | there}
-            if records:
-                numbers = range(-len(self._standing) - len(records), -len(self._standing))
-                self._standing.update(zip(numbers, records, strict=True))
-                columns = [list(column) for column in zip(*records.values(), strict=True)]
-                values = COMMA.join(
-                    sql.SQL("x.{}::{}").format(sql.Identifier(f"c{i}"), _expression(kind))
-                    for i, kind in enumerate(self._kinds.values())
-                )
-                given = COMMA.join(sql.SQL("%s::text[]") for _ in columns)
-                names = COMMA.join(sql.Identifier(f"c{i}") for i in range(len(columns)))
-                self._connection.execute(
-                    sql.SQL(
-                        "INSERT INTO {} ({}, {}) SELECT x.n, {} FROM unnest(%s::int4[], {}) AS x (n, {}) ON CONFLICT DO NOTHING"
-                    ).format(RIVALS, _N, COMMA.join(map(column_name, self._kinds)), values, given, names),
-                    [list(numbers), *columns],
-                )
+        known = {claimant(row) for row in rows}.union(self._standing.values())
+        records = {
+            by: record
+            for bucket in buckets
+            for by, record in promises.records.get(bucket, {}).items()
+            if by not in known
+        }
+        if not records:
+            return
+        numbers = range(-self._loaded - len(records), -self._loaded)
+        self._loaded += len(records)
+        self._standing.update(zip(numbers, records, strict=True))
+        columns = [list(column) for column in zip(*records.values(), strict=True)]
+        values = COMMA.join(
+            sql.SQL("x.{}::{}").format(sql.Identifier(f"c{i}"), _expression(kind))
+            for i, kind in enumerate(self._kinds.values())
+        )
+        given = COMMA.join(sql.SQL("%s::text[]") for _ in columns)
+        names = COMMA.join(sql.Identifier(f"c{i}") for i in range(len(columns)))
+        self._connection.execute(
+            sql.SQL(
+                "INSERT INTO {} ({}, {}) SELECT x.n, {} FROM unnest(%s::int4[], {}) AS x (n, {}) ON CONFLICT DO NOTHING"
+            ).format(RIVALS, _N, COMMA.join(map(column_name, self._kinds)), values, given, names),
+            [list(numbers), *columns],
+        )
 
     @cached_property
     def _kinds(self) -> dict[str, str]:
