@@ -47,9 +47,9 @@ def test_a_slow_target_gets_smaller_pages_and_every_row(world, emulator, target_
     pages: list[int] = []
     judged = compare.Examiner._judge_page
 
-    def noted(self, page, left):
+    def noted(self, page, beside, left):
         pages.append(len(page))
-        return judged(self, page, left)
+        return judged(self, page, beside, left)
 
     monkeypatch.setattr(compare.Examiner, "_judge_page", noted)
     locked = threading.Event()

@@ -13,12 +13,16 @@ import pytest
 
 from dualwrite import postgres
 from dualwrite.dual_write import DualWriter, Outcome
-from dualwrite.engine import compare_and_set, preflight
+from dualwrite.engine import compare, compare_and_set, preflight
+from dualwrite.engine.looks import SweepLook, WindowLook
 from dualwrite.model.check_fields import Check
 from dualwrite.model.conditions import Absent
 from dualwrite.model.conversions import iso_time, text
 from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, Field, Operations, Segment
+from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import CollectionResult
+from dualwrite.postgres.target import Target
+from tests import in_slices
 from tests.conftest import clone
 from tests.support import apply, dry_run, gap_run, nonzero, one, reconciled, verify_all
 
@@ -269,8 +273,6 @@ def test_a_row_moves_with_the_field_that_its_key_holds(request, name, server):
 
 
 def test_while_a_row_moves_its_document_is_never_without_one(by_time, monkeypatch):
-    from dualwrite.postgres.target import Target
-
     world, seen = by_time, []
     world.put(a=JAN, b=FEB)
     world.apply()
@@ -385,6 +387,63 @@ def test_a_window_finds_what_an_edit_left_behind(by_time):
     assert told(world.reconciled(scope="recent", repair="all")) == {"missing": 1, "extra": 1, "stale": 1}
     kept, moved = KINDS["by time"].kept
     assert world.rows() == [("a", moved, "t"), ("b", kept, "edited"), ("c", kept, "t")]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 5000])
+def test_a_left_row_is_told_once_whoever_shares_its_id(by_time, monkeypatch, rows_at_once):
+    """Beside documents of the same id, that match, are missing or can't become a row, on one page or in parts of it."""
+    monkeypatch.setattr(compare, "_ROWS_AT_FIRST", rows_at_once)
+    monkeypatch.setattr(compare, "_MOST_ROWS", rows_at_once)
+    world = by_time
+    world.put(a=JAN, b=JAN, c=JAN, d=JAN)
+    world.apply()
+    left = _ms(JAN + timedelta(seconds=1))
+    for name in "abcd":
+        world.sql("INSERT INTO events (id, created_at, room_id) VALUES (%s, %s, 'r1')", values=(name, left))
+    other = world.firestore.document
+    other("rooms/r2/events/a").set(world.fields(FEB))  # is missing
+    other("rooms/r2/events/b").set(world.fields(MAR))  # no partition takes it
+    other("rooms/r2/events/c").set({"createdAt": "yesterday", "updatedAt": JAN})  # can't be mapped
+    other("rooms/r2/events/d").set(world.fields(left))  # has the row
+    title = "UPDATE events SET title = 't', room_id = 'r2' WHERE id = 'd' AND created_at = %s"
+    world.sql(title, values=(left,))
+    for scope in ("recent", "sweep"):
+        assert told(world.reconciled(scope=scope)) == {"missing": 1, "rejected": 3, "extra": 2}
+
+
+def test_rows_of_matching_documents_dont_come_back(by_time, monkeypatch):
+    """The target finds the rows that are left; a look at a window remembers hashes of paths, a sweep none."""
+    asked = []
+    original = Target.dependents
+    monkeypatch.setattr(Target, "dependents", lambda self, *given: asked.append(given) or original(self, *given))
+    world = by_time
+    world.put(a=JAN, b=JAN)
+    world.apply()
+    for scope in ("recent", "sweep"):
+        assert told(world.reconciled(scope=scope)) == {}
+    assert asked == []
+    window, sweep = (kind(CollectionReport("events", "compare")) for kind in (WindowLook, SweepLook))
+    for look in (window, sweep):
+        look.read_entries("rooms/r1/events/a")
+    assert [look.has_entries("rooms/r1/events/a") for look in (window, sweep)] == [True, False]
+
+
+@pytest.mark.parametrize("by_time", ["postgres_server"], indirect=True, ids=["18"])
+def test_a_left_row_is_extra_once_in_slices(by_time):
+    world = by_time
+    names = [f"{n:02}" for n in range(12)]
+    world.put(**dict.fromkeys(names, JAN))
+    world.apply()
+    for name in names[::3]:
+        world.sql(
+            "INSERT INTO events (id, created_at, room_id) VALUES (%s, %s, 'r1')",
+            values=(name, JAN + timedelta(seconds=1)),
+        )
+    given = {**world.given, "slice_documents": 5}
+    with gap_run(world.firestore.project, world.emulator, world.dsn, **given) as run:
+        checked, parts = in_slices.verification(run)
+    assert len(parts) > 1
+    assert nonzero(checked["events"]["counts"]) == {"matching": 12, "extra": 4}
 
 
 def test_a_document_without_the_field_keeps_its_row(by_time):

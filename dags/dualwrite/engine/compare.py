@@ -16,6 +16,7 @@ from typing import Any, Self
 from dualwrite.engine.classify import duplicate, is_insertable, still_to_write
 from dualwrite.engine.compare_and_set import WritingProtocol
 from dualwrite.engine.job import Job
+from dualwrite.engine.judge import Judged
 from dualwrite.engine.looks import Look
 from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
@@ -76,6 +77,18 @@ class _Left:
     """Those of `out` that have a row nevertheless, by label."""
 
 
+@dataclass(slots=True)
+class _Beside:
+    """Rows beside those that a page's documents have."""
+
+    labels: dict[str, set[str]] = field(default_factory=dict)
+    """By path, the labels of the entries of documents whose rows must be looked up by their id."""
+    pages: list[Page] = field(default_factory=list)
+    """What was judged of documents that have one row each: the comparison with the stage finds rows beside these."""
+    found: dict[str, Unit] = field(default_factory=dict)
+    """Those rows, by label."""
+
+
 class Examiner:
     """Examines one collection in one run, and reports to `look`."""
 
@@ -87,6 +100,7 @@ class Examiner:
         self.protocol = WritingProtocol(job, policy, self.parents)
         self._policy = policy
         self._rows_at_once = _ROWS_AT_FIRST
+        self._stage_shows_others = job.collection.may_have_others
 
     def close(self) -> None:
         self.protocol.close()
@@ -183,23 +197,25 @@ class Examiner:
     def _page(self, messages: Iterable[Any], left: _Left) -> None:
         """Examines documents as Firestore's messages. Most match and take the short way, without becoming objects."""
         page = self.protocol.page()
-        entries: dict[str, set[str]] = {}
+        beside = _Beside()
         stale: list[Unit] = []
-        beside = self.job.collection.entries is not None  # other rows of a document may be there
+        has_entries = self.job.collection.entries is not None
         for message in messages:
             if not page.add_message(message):
-                self._map(document_of(message), page, entries, left)
-            elif beside:
-                entries[path_of(message)] = {page.label(len(page) - 1)}
-                self.look.read_entries(path_of(message))
+                self._map(document_of(message), page, beside, left)
+            elif has_entries:
+                path = path_of(message)
+                self.look.read_entries(path)
+                if not self._stage_shows_others:
+                    beside.labels[path] = {page.label(len(page) - 1)}
             if len(page) >= self._most_rows:
-                stale += self._judge_part(page, left)
+                stale += self._judge_part(page, beside, left)
                 page = self.protocol.page()
-        self._finish_page([*stale, *self._judge_part(page, left)], entries, left)
+        self._finish_page([*stale, *self._judge_part(page, beside, left)], beside, left)
 
-    def _finish_page(self, stale: list[Unit], entries: dict[str, set[str]], left: _Left) -> None:
-        if entries:
-            self._entries_gone(entries)
+    def _finish_page(self, stale: list[Unit], beside: _Beside, left: _Left) -> None:
+        if beside.labels or beside.found:
+            self._entries_gone(beside)
         if stale:
             self._examine_stale(stale, left)
         self.protocol.collect_confirmations(wait=False)
@@ -214,9 +230,9 @@ class Examiner:
                 self.look.add(finding)
         self.protocol.finish_late()
 
-    def _map(self, document: Document, page: Page, entries: dict[str, set[str]], left: _Left) -> None:
+    def _map(self, document: Document, page: Page, beside: _Beside, left: _Left) -> None:
         """Maps a document with `map_document`, the exact way: its rows go to the page, its rejections to the look, the labels of
-        its entries to `entries`."""
+        its entries to `beside`."""
         units = map_document(self.job.collection, document)
         if units is None:
             self.job.report.stray += 1
@@ -229,8 +245,9 @@ class Examiner:
                 if len(left.out) >= _KEYS_AT_ONCE:
                     self._sift_left_out(left)
         if self.job.collection.entries is not None:
-            entries[document.path] = {unit.label for unit in units}
             self.look.read_entries(document.path)
+            if not self._stage_shows_others or not any(isinstance(unit, Row) for unit in units):
+                beside.labels[document.path] = {unit.label for unit in units}
         for unit in units:
             if isinstance(unit, Row):
                 page.add(unit)
@@ -238,13 +255,13 @@ class Examiner:
             self.look.take(unit.label)
             self.look.add(rejected(unit))
 
-    def _judge_part(self, page: Page, left: _Left) -> list[Unit]:
+    def _judge_part(self, page: Page, beside: _Beside, left: _Left) -> list[Unit]:
         """Judges a page, and returns the stale rows that still need an update. If it inserted, the next page is sized by the
         time that this one took."""
         if not len(page):
             return []
         began, busy = time.monotonic(), self.job.target.busy_seconds
-        inserted, stale = self._judge_page(page, left)
+        inserted, stale = self._judge_page(page, beside, left)
         took = self.job.target.busy_seconds - busy
         if inserted:
             ideal = len(page) * _LOCKED_SECONDS / max(time.monotonic() - began, 0.001)
@@ -260,12 +277,14 @@ class Examiner:
         slow = self.job.target.pressure.most_rows
         return usual if slow is None else min(usual, slow)
 
-    def _judge_page(self, page: Page, left: _Left) -> tuple[int, list[Unit]]:
+    def _judge_page(self, page: Page, beside: _Beside, left: _Left) -> tuple[int, list[Unit]]:
         """Judges rows and, if the policy allows, inserts the missing ones. Returns how many it inserted, and the stale rows
         that still need an update."""
         collection, look = self.job.collection, self.look
         judged = self.protocol.judge(page, self._policy)
         look.take_page(page)
+        if self._stage_shows_others:
+            self._look_beside(page, judged, beside)
         stale: list[Unit] = []
         for n, finding in judged.findings.items():
             row = page[n]
@@ -356,10 +375,22 @@ class Examiner:
 
     # --- rows without documents -----------------------------------------------------------------------------------------
 
-    def _entries_gone(self, entries: dict[str, set[str]]) -> None:
-        """Examines, by key, rows of documents that belong to none of their entries. `entries`: labels by path."""
-        there = set().union(*entries.values())
-        gone = [u for u in self.rows_of(entries) if u.label not in there]
+    def _look_beside(self, page: Page, judged: Judged, beside: _Beside) -> None:
+        """Adds to `beside` the rows that the stage's documents have besides. What was refused isn't on the stage."""
+        beside.pages.append(page)
+        for n, key in judged.others:
+            unit, path = unit_of(self.job.collection, key, None), page[n].path
+            if self._could_be_at(unit, path):
+                beside.found.setdefault(unit.label, replace(unit, path=path))
+        for n, finding in judged.findings.items():
+            if finding is not None and finding.verdict is Verdict.REJECTED:
+                beside.labels[page[n].path] = {page.label(n)}
+
+    def _entries_gone(self, beside: _Beside) -> None:
+        """Examines, by key, rows of documents that belong to none of their entries, nor to a document of the same id."""
+        there = set().union(*beside.labels.values(), *({p.label(n) for n in range(len(p))} for p in beside.pages))
+        found = {**{u.label: u for u in self.rows_of(beside.labels)}, **beside.found}
+        gone = [unit for label, unit in found.items() if label not in there]
         self.look.take_rows(u.key for u in gone)
         self.examine_units(gone)
 
@@ -375,6 +406,8 @@ class Examiner:
             value = collection.document_value(path)
             if value is not None:
                 by_id.setdefault(value, []).append(path)
+        if not by_id:
+            return []
         units: list[Unit] = []
         for value, key in self.job.target.dependents(collection, column.name, by_id):
             unit = unit_of(collection, key, None)
@@ -403,11 +436,11 @@ class Examiner:
         document is gone, which the caller must examine by key."""
         gone: list[str] = []
         for documents in self.job.source.get_in_parts(paths, self.job.collection.fields):
-            page, entries, left = self.protocol.page(), dict[str, set[str]](), _Left()
+            page, beside, left = self.protocol.page(), _Beside(), _Left()
             for document in documents.values():
                 if isinstance(document, Document) and not self.look.has_entries(document.path):
-                    self._map(document, page, entries, left)
-            self._finish_page(self._judge_part(page, left), entries, left)
+                    self._map(document, page, beside, left)
+            self._finish_page(self._judge_part(page, beside, left), beside, left)
             self._examine_left(left)
             gone += [path for path, document in documents.items() if document is None]
         return self.look.fresh(self.rows_of(gone)) if gone else []

@@ -53,6 +53,8 @@ class Judged:
     """Rows that match and whose derived columns lag."""
     late: frozenset[int] = frozenset()
     """Inserted rows with nulls in place of references to rows that aren't there yet."""
+    others: Sequence[tuple[int, Key]] = ()
+    """See `Comparison.others`."""
 
     @property
     def inserted(self) -> int:
@@ -192,7 +194,9 @@ class Judge:
         obstacles = {n: w for n, w in refused.items() if w.passing or w.own_table or w.may_be_freed}
         lag = comparison.derived_lag if expected is None else 0
         written = {**inserts.journal, **updates.journal}
-        return Judged(dict(sorted(findings.items())), written, obstacles, lag, frozenset(inserts.late))
+        return Judged(
+            dict(sorted(findings.items())), written, obstacles, lag, frozenset(inserts.late), comparison.others
+        )
 
     def _left_with_parents(self, connection: postgres.Connection, differences: Iterable[Difference]) -> frozenset[int]:
         """Numbers of missing rows that were excused while rows that they need were missing too. These needed rows aren't

@@ -131,8 +131,8 @@ class PendingLook(Look):
     labels: set[str] = field(default_factory=set, init=False)
     """Labels examined so far. In a window: all. In a sweep: rejections, keys examined one by one, and those open or excused
     before; `_keys` covers the rest."""
-    paths: set[str] = field(default_factory=set, init=False)
-    """Paths of the documents whose entries this look examined."""
+    paths: Seen = field(default_factory=Seen, init=False)
+    """In a window, the paths of the documents whose entries this look examined: operations may name them too."""
     rejected: list[Finding] = field(default_factory=list, init=False)
     """Rejections without an excuse."""
     accepted: list[Finding] = field(default_factory=list, init=False)
@@ -143,9 +143,6 @@ class PendingLook(Look):
     def told(self) -> frozenset[str]:
         """Labels that were open or excused before this run."""
         return self.watched | self.excused.keys()
-
-    def read_entries(self, path: str) -> None:
-        self.paths.add(path)
 
     def has_entries(self, path: str) -> bool:
         return path in self.paths
@@ -221,6 +218,9 @@ class WindowLook(_Keyed):
 
     def unread(self, messages: Sequence[Any]) -> Sequence[Any]:
         return [m for m in messages if m.name not in self._names]
+
+    def read_entries(self, path: str) -> None:
+        self.paths.update((path,))
 
     def take_page(self, page: Page) -> None:
         super().take_page(page)

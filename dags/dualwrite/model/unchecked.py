@@ -150,6 +150,11 @@ class UncheckedCollection:
         return isinstance(self.entries, Itself | None)
 
     @cached_property
+    def may_have_others(self) -> bool:
+        """Whether a document with one row may have rows under other keys too, which its id shows."""
+        return isinstance(self.entries, Itself) and self.document_column in self.key
+
+    @cached_property
     def holds_fields_beside_id(self) -> bool:
         """Whether the key tells the document by its id, and holds values of it besides."""
         by_id = any(isinstance(c.origin, DocumentId) for c in self.key)

@@ -98,12 +98,13 @@ class Statements(Fragments):
 
     @statement
     def compare_stage(self) -> sql.Composed:
-        """The two looks at a stage in one message, which is a round trip: `_differing`, then `_derived_lag`. Before them, the
-        values that come through other rows are looked up, once for all statements that use the stage."""
-        return sql.SQL("RELEASE SAVEPOINT dualwrite_staging; {}; {}; {}").format(
+        """The looks at a stage in one message, which is a round trip: `_differing`, `_derived_lag`, then `_others`. Before them,
+        the values that come through other rows are looked up, once for all statements that use the stage."""
+        return sql.SQL("RELEASE SAVEPOINT dualwrite_staging; {}; {}; {}; {}").format(
             self._look_up if self.doubled else sql.SQL("SELECT"),
             self._differing,
             self._derived_lag or sql.SQL("SELECT 0"),
+            self._others or sql.SQL("SELECT 0 WHERE false"),
         )
 
     @cached_property
@@ -182,6 +183,35 @@ class Statements(Fragments):
             return None
         return sql.SQL("SELECT count(*) FROM {} s JOIN {} t ON {} WHERE {}").format(
             STAGE, self.table, self.is_at("t", "s"), OR.join(self.differs(c) for c in self._derived)
+        )
+
+    @cached_property
+    def _others(self) -> sql.Composed | None:
+        """The rows beside those of the staged documents, by what the path gives of their keys: n of such a document, and the row's
+        key. A row may be another document's of the same id; that of a staged one is left out."""
+        if not self._collection.may_have_others:
+            return None
+        beside = self._collection.entry_columns
+        by_path = [c for c in self._collection.columns if c.role == "key" and c not in beside]
+        return sql.SQL(
+            """
+            SELECT s.dualwrite_n, {keys}
+            FROM {stage} s
+            JOIN {table} t ON {same_id} AND NOT ({same_key})
+            WHERE NOT EXISTS (SELECT FROM {stage} h WHERE {of_another})
+            """
+        ).format(
+            keys=self.key_texts("t"),
+            stage=STAGE,
+            table=self.table,
+            same_id=AND.join(
+                [
+                    *(column_name(c.name, "t") + operator(c, "=") + column_name(c.name, "s") for c in by_path),
+                    *self.own("t"),
+                ]
+            ),
+            same_key=self.same_key("t", "s"),
+            of_another=self.same_key("t", "h"),
         )
 
     # --- writing --------------------------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ class Comparison:
     differences: list[Difference]
     refused: list[tuple[int, Refused]]
     derived_lag: int
+    others: Sequence[tuple[int, Key]] = ()
+    """Keys of rows beside those of documents with one row, each with the number of a document that may have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,9 @@ class Target(Rows):
         refused += [(n, _TWINS) for n in sorted(twins)]
         looks.nextset()
         [[lag]] = looks.fetchall()
-        return Comparison(differences, refused, lag)
+        looks.nextset()
+        beside = [(n, tuple(key)) for n, *key in looks.fetchall()]
+        return Comparison(differences, refused, lag, beside)
 
     def _stage(
         self, connection: Connection, collection: Collection, page: Sequence[Staged]
