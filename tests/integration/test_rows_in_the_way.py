@@ -103,6 +103,14 @@ def test_a_dry_run_lets_rows_into_places_that_others_leave(world, kind):
         assert _apart(said, did) <= 2 * order_decides
 
 
+@pytest.mark.parametrize("seed", [110, 393673419, 944107167])
+def test_who_waits_and_may_have_come_first_is_told(world, seed):
+    """A row that waits for an undeclared place may lose its declared key meanwhile, or keep another row from it."""
+    for said, did, order_decides in worlds(world, "declared, and another", [seed], rows=8):
+        assert order_decides
+        assert _apart(said, did) <= 2 * order_decides
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("rows", [0, 8])

@@ -105,6 +105,10 @@ class Judge:
             for difference in differences:  # what an earlier look promised them, they may want no longer
                 self.release(difference.row)
             judged = self._settle(connection, page, comparison, required, policy, expected, left)
+            for difference in differences if not policy.writes else ():
+                finding = judged.findings.get(difference.n)
+                if finding is not None and finding.reason is Reason.UNIQUE_KEY_HELD_BY_STALE_ROW:
+                    self.promises.stay_behind(difference.row, difference.holders)
         if policy.insert:
             self._claims.clear()  # the target's own unique keys hold them from now on
         return judged
@@ -182,6 +186,7 @@ class Judge:
         )
         updates = self._update(connection, updatable, policy, expected)
         for d in losers:
+            self.promises.lose(d.row)
             findings[d.n] = finding_of(Verdict.DUPLICATE, d.row, d, reason=Reason.UNIQUE_KEY_TAKEN)
         for n in updates.unmade:
             findings[n] = replace(cast("Finding", findings[n]), reason=Reason.CHANGED_BY_TABLE)
@@ -269,7 +274,10 @@ class Judge:
             first = False
             return self._try(connection, part, stale=True, keeps=True)
 
-        return write_in_turn(self._claims, stale, turn, order=lambda d: d.n)[0]
+        tried, losers = write_in_turn(self._claims, stale, turn, order=lambda d: d.n)
+        for d in losers:
+            self.promises.lose(d.row)
+        return tried
 
     def _try(
         self, connection: postgres.Connection, differences: Sequence[Difference], *, stale: bool, keeps: bool

@@ -71,6 +71,10 @@ class Promises:
     """Who took, or waited for, a place that another row leaves."""
     contested: set[str] = field(default_factory=set)
     """Who didn't get a place, where another order of the updates would give it to him."""
+    _waited: set[str] = field(default_factory=set)
+    """Who has waited for rows of the table, or does."""
+    _behind: dict[str, tuple[Key, ...]] = field(default_factory=dict)
+    """Rows that wait, by who wants a declared unique key which they hold."""
     _there: set[Key] = field(default_factory=set)
     """Keys of rows that would be there, which rows of their own table may reference."""
     _taken: dict[str, list[Place]] = field(default_factory=dict)
@@ -116,11 +120,25 @@ class Promises:
             self.moved.discard(key)
             self._there.discard(key)
         self._held.pop(own, None)
+        self._behind.pop(own, None)
         self.contested.discard(own)
 
     def hold(self, row: Row, held: list[Held]) -> None:
         """Notes that rows of the table are in the way of a row, which waits until they have moved."""
         self._held[claimant(row)] = (as_texts(row.key), held)
+        self._waited.add(claimant(row))
+
+    def lose(self, row: Row) -> None:
+        """Notes that another document has a declared unique key which a row wants. If the row waited, it might have come first."""
+        if claimant(row) in self._waited:
+            self.contested.add(claimant(row))
+
+    def stay_behind(self, row: Row, holders: Iterable[Key | None]) -> None:
+        """Notes that rows of the table hold declared unique keys which a row wants. One of them that waits may yet move, and an
+        apply may have moved it by now."""
+        waiting = {key for key, _ in self._held.values()}
+        if behind := tuple(key for key in holders if key in waiting):
+            self._behind[claimant(row)] = behind
 
     def may_be_freed(self, row: Claimant) -> bool:
         """Whether a row that waited has nothing in its way any more but other promises."""
@@ -138,14 +156,16 @@ class Promises:
             self.late.add(claimant(row))
 
     def order_decides(self) -> int:
-        """How many rows got no place that another order of the updates would have given them: the contested ones, and those that
-        hold each other in a deferrable constraint, because that lets go of rows that one statement updates."""
+        """How many rows got no place that another order of the updates would have given them: the contested ones, those behind
+        a row that has moved since, and those that hold each other in a deferrable constraint, because that lets go of rows that
+        one statement updates."""
         stuck = {key for key, _ in self._held.values()}
         ring = sum(
             any(not h.immediate and (h.more or stuck.intersection(h.keys)) for h in held)
             for _, held in self._held.values()
         )
-        return len(self.contested) + ring
+        behind = sum(not self.moved.isdisjoint(keys) for keys in self._behind.values())
+        return len(self.contested) + behind + ring
 
     def lacking(self, rows: Mapping[int, Row], tried: Tried) -> dict[int, Refused]:
         """The rows of those that aren't refused whose references within their table stay open, as one statement would leave
