@@ -111,6 +111,12 @@ def test_who_waits_and_may_have_come_first_is_told(world, seed):
         assert _apart(said, did) <= 2 * order_decides
 
 
+@pytest.mark.parametrize("seed", [113, 141, 148])
+def test_rows_that_wait_for_a_contested_one_are_told_too(world, seed):
+    for said, did, order_decides in worlds(world, "unique", [seed], rows=8):
+        assert _apart(said, did) <= 2 * order_decides
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("rows", [0, 8])

@@ -69,7 +69,7 @@ class Promises:
     """Keys of rows that would have been updated: they stand no more where the table shows them."""
     late: set[str] = field(default_factory=set)
     """Who took, or waited for, a place that another row leaves."""
-    contested: set[str] = field(default_factory=set)
+    contested: dict[str, Key] = field(default_factory=dict)
     """Who didn't get a place, where another order of the updates would give it to him."""
     _waited: set[str] = field(default_factory=set)
     """Who has waited for rows of the table, or does."""
@@ -121,7 +121,7 @@ class Promises:
             self._there.discard(key)
         self._held.pop(own, None)
         self._behind.pop(own, None)
-        self.contested.discard(own)
+        self.contested.pop(own, None)
 
     def hold(self, row: Row, held: list[Held]) -> None:
         """Notes that rows of the table are in the way of a row, which waits until they have moved."""
@@ -131,7 +131,11 @@ class Promises:
     def lose(self, row: Row) -> None:
         """Notes that another document has a declared unique key which a row wants. If the row waited, it might have come first."""
         if claimant(row) in self._waited:
-            self.contested.add(claimant(row))
+            self.contest(row)
+
+    def contest(self, row: Row) -> None:
+        """Notes that a row didn't get a place, where another order of the updates would give it to the row."""
+        self.contested[claimant(row)] = as_texts(row.key)
 
     def stay_behind(self, row: Row, holders: Iterable[Key | None]) -> None:
         """Notes that rows of the table hold declared unique keys which a row wants. One of them that waits may yet move, and an
@@ -156,16 +160,26 @@ class Promises:
             self.late.add(claimant(row))
 
     def order_decides(self) -> int:
-        """How many rows got no place that another order of the updates would have given them: the contested ones, those behind
-        a row that has moved since, and those that hold each other in a deferrable constraint, because that lets go of rows that
+        """How many rows got no place that another order of the updates would have given them: the contested ones and
+        those that wait for them, those behind a row that has moved since, and those that hold each other in a deferrable constraint, because that lets go of rows that
         one statement updates."""
         stuck = {key for key, _ in self._held.values()}
+        behind = sum(not self.moved.isdisjoint(keys) for keys in self._behind.values())
+        may_move = set(self.contested.values())
+        following: set[str] = set()
+        while more := {
+            by: key
+            for by, (key, held) in self._held.items()
+            if by not in following and any(not may_move.isdisjoint(h.keys) for h in held)
+        }:
+            following.update(more)
+            may_move.update(more.values())
         ring = sum(
             any(not h.immediate and (h.more or stuck.intersection(h.keys)) for h in held)
-            for _, held in self._held.values()
+            for by, (_, held) in self._held.items()
+            if by not in following
         )
-        behind = sum(not self.moved.isdisjoint(keys) for keys in self._behind.values())
-        return len(self.contested) + behind + ring
+        return len(self.contested) + len(following) + behind + ring
 
     def lacking(self, rows: Mapping[int, Row], tried: Tried) -> dict[int, Refused]:
         """The rows of those that aren't refused whose references within their table stay open, as one statement would leave

@@ -366,7 +366,7 @@ class Trial:
     def _lose(row: Row, promises: Promises, *, contested: bool) -> None:
         promises.settle(row, late=contested)
         if contested:
-            promises.contested.add(claimant(row))
+            promises.contest(row)
 
     def _wants(self, rows: Mapping[int, Row], moved: set[Key]) -> dict[int, _Wants]:
         """What each row wants in the constraints that the catalog doesn't know."""
