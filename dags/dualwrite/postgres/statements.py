@@ -188,7 +188,8 @@ class Statements(Fragments):
     @cached_property
     def _others(self) -> sql.Composed | None:
         """The rows beside those of the staged documents, by what the path gives of their keys: n of such a document, and the row's
-        key. A row may be another document's of the same id; that of a staged one is left out."""
+        key. A row may be another document's of the same id; that of a staged one is left out. Each id is looked up once: there may
+        be thousands of documents with one."""
         if not self._collection.may_have_others:
             return None
         beside = self._collection.entry_columns
@@ -196,8 +197,8 @@ class Statements(Fragments):
         return sql.SQL(
             """
             SELECT s.dualwrite_n, {keys}
-            FROM {stage} s
-            JOIN {table} t ON {same_id} AND NOT ({same_key})
+            FROM (SELECT min(s.dualwrite_n) AS dualwrite_n, {ids} FROM {stage} s GROUP BY {ids}) s
+            JOIN {table} t ON {same_id}
             WHERE NOT EXISTS (SELECT FROM {stage} h WHERE {of_another})
             """
         ).format(
@@ -210,7 +211,7 @@ class Statements(Fragments):
                     *self.own("t"),
                 ]
             ),
-            same_key=self.same_key("t", "s"),
+            ids=self.names(by_path, "s"),
             of_another=self.same_key("t", "h"),
         )
 
