@@ -160,9 +160,9 @@ class Promises:
             self.late.add(claimant(row))
 
     def order_decides(self) -> int:
-        """How many rows got no place that another order of the updates would have given them: the contested ones and
-        those that wait for them, those behind a row that has moved since, and those that hold each other in a deferrable constraint, because that lets go of rows that
-        one statement updates."""
+        """How many rows got no place that another order of the updates would have given them: the contested ones and those that
+        wait for them, those behind a row that has moved since, and those that hold each other in a deferrable constraint, because
+        that lets go of rows that one statement updates."""
         stuck = {key for key, _ in self._held.values()}
         behind = sum(not self.moved.isdisjoint(keys) for keys in self._behind.values())
         may_move = set(self.contested.values())
