@@ -68,14 +68,14 @@ class Subject:
 _PROTOCOL = (
     "unit/test_protocol_parts.py",
     "model/test_real_protocol.py",
-    "integration/test_protocol.py",
-    "integration/test_deletes.py",
-    "integration/test_bad_rows.py",
+    "integration/engine/test_protocol.py",
+    "integration/engine/test_deletes.py",
+    "integration/postgres/test_bad_rows.py",
     "integration/reconcile/test_repair.py",
 )
 
 _REMEMBERED = (
-    "integration/test_run_log.py",
+    "integration/postgres/test_run_log.py",
     "integration/reconcile/test_excuses.py",
     "integration/reconcile/test_windows.py",
     "integration/reconcile/test_looking_twice.py",
@@ -83,22 +83,26 @@ _REMEMBERED = (
     "integration/reconcile/test_brakes.py",
     "integration/reconcile/test_report_shape.py",
     "integration/reconcile/test_repair.py",
-    "integration/test_pruning.py",
+    "integration/postgres/test_pruning.py",
 )
 
-_COUNTED = ("unit/test_baseline.py", "integration/test_tripwire.py")
+_COUNTED = ("unit/test_baseline.py", "integration/runs/test_tripwire.py")
 
 _IN_SLICES = (
     "unit/test_slices.py",
-    "integration/test_slices.py",
-    "integration/test_slices_beside_others.py",
+    "integration/runs/test_slices.py",
+    "integration/runs/test_slices_beside_others.py",
     "integration/reconcile/test_slices.py",
 )
 
-_BILLED = ("integration/test_bill.py", "integration/test_run_log.py", "integration/reconcile/test_windows.py")
+_BILLED = (
+    "integration/firestore/test_bill.py",
+    "integration/postgres/test_run_log.py",
+    "integration/reconcile/test_windows.py",
+)
 
 _LOOKED = (
-    "integration/test_natural_keys.py",
+    "integration/engine/test_natural_keys.py",
     "integration/reconcile/test_bad_input.py",
     "integration/reconcile/test_excuses.py",
     "integration/reconcile/test_forged_operations.py",
@@ -110,12 +114,12 @@ _LOOKED = (
 
 _REQUIRED = (
     "unit/test_inserts.py",
-    "integration/test_bad_rows.py",
-    "integration/test_deletes.py",
-    "integration/test_entries.py",
-    "integration/test_large_documents.py",
-    "integration/test_backfill.py",
-    "integration/test_numeric_ids.py",
+    "integration/postgres/test_bad_rows.py",
+    "integration/engine/test_deletes.py",
+    "integration/engine/test_entries.py",
+    "integration/engine/test_large_documents.py",
+    "integration/runs/test_backfill.py",
+    "integration/engine/test_numeric_ids.py",
     "integration/reconcile/test_forged_operations.py",
     "integration/reconcile/test_repair.py",
 )
@@ -130,10 +134,10 @@ SUBJECTS: dict[str, Subject] = {
     "report": Subject("dualwrite.model.report", ("unit/test_report.py", "unit/test_report_shown.py")),
     "mapping": Subject("dualwrite.model.mapping", ("unit/test_values.py", "unit/test_mapping.py")),
     "dual_write": Subject(
-        "dualwrite.dual_write", ("unit/test_dual_write.py", "integration/test_dual_write.py"), databases=True
+        "dualwrite.dual_write", ("unit/test_dual_write.py", "integration/mirror/test_dual_write.py"), databases=True
     ),
     "change": Subject(
-        "dualwrite.model.change", ("unit/test_dual_write.py", "integration/test_mirror.py"), databases=True
+        "dualwrite.model.change", ("unit/test_dual_write.py", "integration/mirror/test_mirror.py"), databases=True
     ),
     "liveness": Subject("dualwrite.runs.liveness", ("integration/reconcile/test_liveness.py",), databases=True),
     "compare_and_set": Subject("dualwrite.engine.compare_and_set", _PROTOCOL, databases=True),
@@ -146,7 +150,11 @@ SUBJECTS: dict[str, Subject] = {
     ),
     "source": Subject(
         "dualwrite.firestore.source",
-        ("unit/test_source_errors.py", "integration/test_source_answers.py", "integration/test_source.py"),
+        (
+            "unit/test_source_errors.py",
+            "integration/firestore/test_source_answers.py",
+            "integration/firestore/test_source.py",
+        ),
         databases=True,
     ),
     "failures": Subject("dualwrite.firestore.failures", ("unit/test_source_errors.py",)),
@@ -157,14 +165,14 @@ SUBJECTS: dict[str, Subject] = {
     "baselines": Subject("dualwrite.runs.tripwire.baselines", _COUNTED, databases=True),
     "tripwire": Subject(
         "dualwrite.runs.tripwire.tripwire",
-        (*_COUNTED, "integration/test_tripwire_settles.py"),
+        (*_COUNTED, "integration/runs/test_tripwire_settles.py"),
         databases=True,
     ),
     "seen_keys": Subject("dualwrite.runs.slices.seen_keys", _IN_SLICES, databases=True),
     "cutter": Subject(
-        "dualwrite.runs.slices.cutter", ("unit/test_slices.py", "integration/test_slicing.py"), databases=True
+        "dualwrite.runs.slices.cutter", ("unit/test_slices.py", "integration/runs/test_slicing.py"), databases=True
     ),
-    "examine": Subject("dualwrite.runs.slices.examine", ("integration/test_slice_looks.py",), databases=True),
+    "examine": Subject("dualwrite.runs.slices.examine", ("integration/runs/test_slice_looks.py",), databases=True),
     "budget": Subject("dualwrite.firestore.budget", ("unit/test_budget.py",)),
     "record": Subject("dualwrite.runs.record", _BILLED, databases=True),
     "first_look": Subject(
@@ -173,8 +181,8 @@ SUBJECTS: dict[str, Subject] = {
         databases=True,
     ),
     "reconcile_plan": Subject("dualwrite.runs.reconcile_plan", _LOOKED, databases=True),
-    "parents": Subject("dualwrite.engine.parents", ("integration/test_parents.py",), databases=True),
-    "owners": Subject("dualwrite.engine.owners", ("integration/test_owners.py",), databases=True),
+    "parents": Subject("dualwrite.engine.parents", ("integration/engine/test_parents.py",), databases=True),
+    "owners": Subject("dualwrite.engine.owners", ("integration/engine/test_owners.py",), databases=True),
     "absence": Subject("dualwrite.engine.absence", _REQUIRED, databases=True),
 }
 

@@ -37,7 +37,10 @@ def test_every_dag_and_mode_runs_under_its_role(secured_target, firestore, run_d
     target.run("data.sql")
     with psycopg.connect(target.superuser) as connection:
         world.load_target(connection)
-    few = {"collections": ["users", "blocks"], "grace_seconds": 1}  # all of them: tests/integration/test_roles.py
+    few = {
+        "collections": ["users", "blocks"],
+        "grace_seconds": 1,
+    }  # all of them: tests/integration/postgres/test_roles.py
     if newest:
         run("backfill_gap", **few)
     run("backfill_gap", **few, mode="apply")

@@ -1,5 +1,5 @@
 """SIGKILL of the processes in which a real Airflow runs tasks: what it makes of that, what an operator is told, and that the next
-run ends what was begun. Each step of the same work, without Airflow: tests/integration/test_killed_at_each_step.py.
+run ends what was begun. Each step of the same work, without Airflow: tests/integration/engine/test_killed_at_each_step.py.
 """
 
 from __future__ import annotations

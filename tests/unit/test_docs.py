@@ -1,4 +1,4 @@
-"""What pages name exists: files, headings, targets, messages. Their commands are run by tests/integration/test_docs.py."""
+"""What pages name exists: files, headings, targets, messages. Their commands are run by tests/integration/dev/test_docs.py."""
 
 from __future__ import annotations
 

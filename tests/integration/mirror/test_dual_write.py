@@ -25,8 +25,8 @@ from dualwrite.model.change import Name
 from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Row, map_document
 from dualwrite.postgres.target import Target
+from tests.integration.mirror.test_round_trip import documents
 from tests.integration.mirrored import insert_ancestors
-from tests.integration.test_round_trip import documents
 from tests.proxy import proxy
 from tests.support import one
 

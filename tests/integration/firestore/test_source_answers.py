@@ -13,7 +13,7 @@ from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.documents import UNASKED, Document
 from dualwrite.model.errors import BudgetError, IncompleteRead, SourceError
-from tests.integration.test_source import Broken, Call
+from tests.integration.firestore.test_source import Broken, Call
 
 T = datetime(2026, 2, 1, tzinfo=UTC)
 COMMENTS = Scan("comments", ("content",))

@@ -21,7 +21,7 @@ from dev.draft_text import load
 from dualwrite import alerts, postgres
 from dualwrite.dual_write import DualWriter, Outcome
 from dualwrite.runs import backfill
-from tests.integration.test_mirror_types import mirrored
+from tests.integration.mirror.test_mirror_types import mirrored
 from tests.places import catalog as places_catalog
 from tests.places.world import PLACES
 from tests.plain import Documents, Rows, Wanted, World, everything_in, for_mirror, put

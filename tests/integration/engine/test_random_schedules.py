@@ -20,7 +20,7 @@ from tests.killing import killed_at_work
 from tests.soak import sized
 from tests.support import reconciled
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 T = datetime(2026, 2, 1, tzinfo=UTC)
 slice_documents = pytest.mark.parametrize(
     "slice_documents", [pytest.param(250_000, id="whole"), pytest.param(20, id="in slices")]

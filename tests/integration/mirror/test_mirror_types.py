@@ -12,9 +12,9 @@ from dualwrite import alerts, dual_write, postgres
 from dualwrite.dual_write import DualWriter, Outcome
 from dualwrite.model.conversions import array, each, text
 from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, Field, Operations, Parent, Segment
-from tests.integration.test_held_references import HELD
-from tests.integration.test_held_references import SCHEMA as HELD_SCHEMA
-from tests.integration.test_live_types import CASES, KEYS, SCHEMA, things
+from tests.integration.engine.test_held_references import HELD
+from tests.integration.engine.test_held_references import SCHEMA as HELD_SCHEMA
+from tests.integration.postgres.test_live_types import CASES, KEYS, SCHEMA, things
 from tests.support import apply, one
 
 T = datetime(2026, 2, 1, tzinfo=UTC)

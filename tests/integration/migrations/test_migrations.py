@@ -29,7 +29,7 @@ from dualwrite.postgres.target import Target
 from tests.child_migrate import killed_at
 from tests.migrating import NUMBER
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def _migrator(dsn: str, folder: Path | None = None, mode: str = "apply", **changes) -> Migrator:

@@ -23,7 +23,7 @@ from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.errors import PreflightError
 from dualwrite.runs import doctor
-from tests.integration.test_source import Broken
+from tests.integration.firestore.test_source import Broken
 from tests.roles import secured
 from tests.worlds import small_world
 

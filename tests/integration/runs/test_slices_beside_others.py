@@ -14,7 +14,7 @@ from tests.killing import killed_at_work
 from tests.support import gap_run, one
 from tests.worlds import club, put
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 T = datetime(2026, 2, 1, tzinfo=UTC)
 
 

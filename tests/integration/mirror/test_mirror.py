@@ -19,8 +19,8 @@ from dualwrite.model.documents import UNASKED, Document
 from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.postgres.target import Target
 from tests.conftest import clone
+from tests.integration.mirror.test_round_trip import documents
 from tests.integration.mirrored import insert_ancestors
-from tests.integration.test_round_trip import documents
 from tests.proxy import proxy
 from tests.support import one
 from tests.wire import wire

@@ -41,7 +41,7 @@ from tests.shape import faults
 from tests.support import examine_all, gap_run, nonzero, one, table_bytes, verify_all
 from tests.worlds import club, put, small_world
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 T = datetime(2026, 2, 1, tzinfo=UTC)
 WINDOW = Window(T, T + timedelta(days=10))
 

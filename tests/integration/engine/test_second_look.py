@@ -16,7 +16,7 @@ from dualwrite.postgres.target import Target
 from tests.support import one, reconciled
 from tests.worlds import club, post, put
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FINGERPRINT = """
 import sys
 from datetime import UTC, datetime

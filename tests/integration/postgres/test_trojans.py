@@ -18,7 +18,7 @@ from dualwrite import migrations, postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.runs import backfill, doctor
 from tests.conftest import ROOT
-from tests.integration.test_roles import server  # noqa: F401 - a fixture
+from tests.integration.postgres.test_roles import server  # noqa: F401 - a fixture
 from tests.roles import ADMINS, Secured, secured
 from tests.support import examine_all, gap_run, one, reconciled, verify_all
 
