@@ -25,7 +25,7 @@ from dev import postgres_server as server_module
 from dev import processes
 from dualwrite.firestore.source import Source
 from dualwrite.migrations.files import folders, list_folders
-from tests.kept import kept_open
+from tests.kept import forget, kept_open
 
 ROOT = Path(__file__).resolve().parents[1]
 _numbers = itertools.count(1)
@@ -193,6 +193,7 @@ def postgres15_server() -> Iterator[str]:
 def clone(uri: str, template: str) -> Generator[str, None, None]:
     name = f"t{next(_numbers)}_{os.getpid()}"
     connection = _administrator(uri)
+    forget(_database(uri, template))  # Postgres copies no database that anyone is connected to
     # Copying files is quicker than logging pages where nothing is synced; quicker yet where the kernel does it.
     if connection.info.server_version >= 18_00_00:
         connection.execute("SET file_copy_method = clone")
