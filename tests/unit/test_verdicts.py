@@ -48,7 +48,7 @@ def test_the_words_of_verdicts_and_reasons_are_what_is_stored():
     assert set(Reason) == {
         "parent_gone", "parent_missing", "parent_rejected", "key_held_by_another_document", "unique_key_taken",
         "unique_key_held_by_extra_row", "unique_key_held_by_stale_row", "path_unknown", "still_referenced",
-        "absence_not_proved", "references_unseen", "delete_refused", "changed_by_table", "first_look", "younger_than_grace",
+        "absence_not_proved", "references_unseen", "new_row_lacking", "delete_refused", "changed_by_table", "first_look", "younger_than_grace",
         "changed_between_looks", "kept_changing", "excused_in_advance", "cant_be_asked", "parent_excused", "undone", "left_out",
     }  # fmt: skip
     assert all(reason.value == reason.name.lower() for reason in Reason)

@@ -15,8 +15,9 @@ from dualwrite.engine.job import Job
 from dualwrite.engine.judge import ATTEMPTS, wait_or_raise
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.engine.whereabouts import Evidence, Whereabouts
-from dualwrite.model.documents import UNASKED, Unasked
-from dualwrite.model.mapping import Key
+from dualwrite.model.documents import UNASKED, Document, Unasked
+from dualwrite.model.entries import Itself
+from dualwrite.model.mapping import Key, Row, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.remembered import excuses, journal
 from dualwrite.postgres.target import Candidate, Deleted
@@ -62,11 +63,11 @@ class Deletes:
                 done[unit.label] = finding
                 continue
             candidates.append((unit, version[0], finding))
-        accepted = self._accepted([finding for _, _, finding in candidates])
+        kept = self._kept([(unit, finding) for unit, _, finding in candidates])
         proved = []
         for unit, xmin, finding in candidates:
-            if unit.label in accepted:
-                done[unit.label] = replace(finding, excused=True)
+            if unit.label in kept:
+                done[unit.label] = kept[unit.label]
                 continue
             elsewhere = self._elsewhere(unit)
             if isinstance(elsewhere, Unit):
@@ -91,6 +92,14 @@ class Deletes:
                 again[unit.label] = unit  # a client has just changed it
         return again
 
+    def _kept(self, extra: Sequence[tuple[Unit, Finding]]) -> dict[str, Finding]:
+        """The findings on extra rows that aren't deleted whatever is proved of their documents, by label."""
+        accepted = self._accepted([finding for _, finding in extra])
+        lacking = self._lacking([unit for unit, _ in extra if unit.label not in accepted])
+        kept = {unit.label: replace(finding, excused=True) for unit, finding in extra if unit.label in accepted}
+        kept.update((u.label, replace(f, reason=Reason.NEW_ROW_LACKING)) for u, f in extra if u.label in lacking)
+        return kept
+
     def _accepted(self, extra: Sequence[Finding]) -> set[str]:
         """Labels of excused rows, which are never deleted."""
         if not extra:
@@ -98,6 +107,21 @@ class Deletes:
         with self._job.target.transaction() as connection:
             accepted = excuses.excuses_among(connection, self._collection.name, [f.label for f in extra])
         return {f.label for f in extra if f.label in accepted and accepted[f.label].covers(f)}
+
+    def _lacking(self, units: Sequence[Unit]) -> set[str]:
+        """Labels of rows whose document has another key by now and no row there: deleting them would leave it without one. A row
+        that goes with another document goes all the same. Bills a read for each document."""
+        if not isinstance(self._collection.entries, Itself):
+            return set()
+        moved: dict[str, Key] = {}
+        paths = {unit.path for unit in units if unit.path is not None and unit.requires is None}
+        for documents in self._job.source.get_in_parts(paths, self._collection.fields):
+            for path, document in documents.items():
+                mapped = map_document(self._collection, document) if isinstance(document, Document) else None
+                moved.update((path, unit.key) for unit in mapped or () if isinstance(unit, Row))
+        there = self._job.target.versions(self._collection, list(moved.values())) if moved else {}
+        now = {path: key for path, key in moved.items() if key not in there}
+        return {u.label for u in units if u.path in now and u.requires is None and now[u.path] != u.key}
 
     def _delete(self, candidates: list[Candidate]) -> Deleted:
         for attempt in range(ATTEMPTS):

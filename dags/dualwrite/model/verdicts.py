@@ -68,6 +68,9 @@ class Reason(StrEnum):
     """Rows reference it, so it isn't deleted."""
     REFERENCES_UNSEEN = "references_unseen"
     """Rows that the role can't see could reference it, and would be changed with it, so it isn't deleted."""
+    NEW_ROW_LACKING = "new_row_lacking"
+    """A field of its document that the key holds has changed, and there is no row with the new value (the table refuses it, for
+    example), so it isn't deleted."""
     DELETE_REFUSED = "delete_refused"
     """Postgres didn't delete it: a trigger, or a policy for deletes."""
     ABSENCE_NOT_PROVED = "absence_not_proved"
@@ -89,6 +92,7 @@ OBSTACLES = frozenset(
     {
         Reason.STILL_REFERENCED,
         Reason.REFERENCES_UNSEEN,
+        Reason.NEW_ROW_LACKING,
         Reason.DELETE_REFUSED,
         Reason.ABSENCE_NOT_PROVED,
         Reason.CHANGED_BY_TABLE,

@@ -251,7 +251,7 @@ def _with_causes(run: Run, collection: Collection, findings: Sequence[Finding]) 
 
 _DELETABLE = (None, Reason.PARENT_GONE, Reason.LEFT_OUT)
 """Why a row is extra that a repair would delete."""
-_TRIED = (Reason.DELETE_REFUSED,)
+_TRIED = (Reason.NEW_ROW_LACKING, Reason.DELETE_REFUSED)
 """Reasons that only an attempt to write shows: kept from look to look, until a repair tries again. (Each look tries again to
 prove an absence.)"""
 

@@ -298,6 +298,26 @@ def test_while_a_row_moves_its_document_is_never_without_one(by_time, monkeypatc
     assert world.rows() == [("a", kept, "t"), ("b", moved, "t")]
 
 
+def test_a_row_stays_while_its_document_has_no_other(by_time):
+    """No partition takes the new one: the document would be left without a row."""
+    world = by_time
+    world.put(a=JAN, b=JAN)
+    world.apply()
+    nowhere = world.kind.nowhere
+    world.put(a=nowhere, b=None)
+    for repair in ("off", "all", "all"):
+        assert told(world.reconciled(repair=repair)).keys() <= {"rejected", "extra"}
+    kept, moved = world.kind.kept
+    assert world.rows() == [("a", kept, "t")]
+    found = world.reconciled()
+    assert found.sample("events", "extra")["reason"] == "new_row_lacking"
+    assert any("(new_row_lacking)" in alert for alert in found.alerts)
+    world.put(a=FEB)
+    for _ in range(2):
+        world.reconciled(repair="all")
+    assert world.rows() == [("a", moved, "t")]
+
+
 def test_rows_that_move_over_batches_are_inserted_first(by_time, monkeypatch):
     """A batch ends between the two rows of a document."""
     world = by_time

@@ -74,6 +74,9 @@ OBSTACLES: dict[str, Obstacle] = {
         "let the role see the tables that reference it, because a delete would change rows that it can't see, or excuse it",
         None,
     ),
+    Reason.NEW_ROW_LACKING: Obstacle(
+        "its document belongs at another key by now, and has no row there: see why the table refuses that, or excuse it"
+    ),
     Reason.DELETE_REFUSED: Obstacle(
         "find the trigger or policy of the table that kept Postgres from deleting the row, or excuse it"
     ),
