@@ -30,8 +30,14 @@ from tests.kept import forget, kept_open
 ROOT = Path(__file__).resolve().parents[1]
 _numbers = itertools.count(1)
 
-# Two shared cores: time per example says nothing here.
-settings.register_profile("shared_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Two shared cores: time per example says nothing here. A run that must be complete tries the same examples each time, so that what
+# fails there is of the change; all others go on looking.
+settings.register_profile(
+    "shared_machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("DUALWRITE_TEST_SKIPS") == "refused",
+)
 settings.load_profile("shared_machine")
 
 
