@@ -350,6 +350,8 @@ class Examiner:
             labels = {unit.label for unit in freed}
             left.held = [(unit, finding) for unit, finding in left.held if unit.label not in labels]
             units = {unit.label: unit for unit in freed}
+            for unit in freed:  # one whose document is gone by now isn't judged again, and waits no longer
+                self.protocol.release(unit)
             for finding in self.protocol.run(freed, self._policy):
                 if self.protocol.waits(units[finding.label]):  # for further rows
                     left.held.append((units[finding.label], finding))

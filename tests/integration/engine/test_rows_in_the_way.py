@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import psycopg
 import pytest
 
+from dualwrite.engine.compare import Examiner
 from dualwrite.model.declaration import Catalog, Column, Field
 from dualwrite.postgres import trial
 from tests.conftest import clone
@@ -277,6 +278,22 @@ def test_documents_that_swap_between_two_looks_are_missing(world, kind, monkeypa
     monkeypatch.setattr(time, "sleep", lambda _: world.put(**changes.pop()) if changes else None)
     assert nonzero(world.verify()["counts"]) == {"missing": 2}
     assert not changes
+
+
+@pytest.mark.timeout(100)
+def test_a_dry_run_ends_though_a_waiting_document_is_deleted(world, monkeypatch):
+    """p1 waits for p2's place; by the time that it is looked at again, a client has deleted it."""
+    world.sql(UNIQUE, "INSERT INTO app.people (id, email) VALUES ('p1', '1'), ('p2', '2')")
+    world.put(p1={"email": "2"}, p2={"email": "3"})
+    real = Examiner._examine_held  # noqa: SLF001 - between the scan and the look at who waits
+
+    def examine_held(self, left):
+        assert [unit.label for unit, _ in left.held] == ["p1"]
+        world.firestore.document("people/p1").delete()
+        real(self, left)
+
+    monkeypatch.setattr(Examiner, "_examine_held", examine_held)
+    assert nonzero(world.dry(page_size=1)["counts"]) == {"extra": 1, "stale": 1}
 
 
 # --- what a repair settles ----------------------------------------------------------------------------------------------------
