@@ -4,8 +4,8 @@
     make mutants module=classify                   one of them
     make mutants module=judge sample=50            fifty of its mutants, always the same ones
 
-A mutant that no test notices survives: either a test is missing, or the change changes nothing. docs/development.md says
-which survivors are expected.
+A mutant that no test notices survives: either a test is missing, or the change changes nothing. It is a program of our own,
+because a mutant must cost a fork, not a start of pytest.
 
 The tests run once unchanged, to learn the lines that each reaches. For a mutant, the tests that reach its statement run: first
 those that have noticed most others, then the fastest. Each runs in a fork of this process, which has imported slow libraries
