@@ -80,6 +80,7 @@ class Outcome(StrEnum):
     NOTHING = "nothing"
     """The change means nothing to the target."""
     OFF = "off"
+    """The flag is off: nothing was sent."""
     FAILED = "failed"
     """Not committed; if the connection broke during COMMIT, that is unknown."""
     TIMED_OUT = "timed_out"
