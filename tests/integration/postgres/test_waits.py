@@ -285,7 +285,7 @@ def test_a_read_may_take_its_timeout_and_no_longer(connection):
     ],
 )
 def test_a_page_is_compared_in_seven_waits(target, waits, name, path, fields):
-    """BEGIN, the stage, three of the COPY, both looks, COMMIT: docs/performance.md says so. What the columns are is asked once."""
+    """BEGIN, the stage, three of the COPY, both looks, COMMIT. What the columns are is asked once."""
     assert target.catalog is target.catalog
     waits.clear()
     rows = map_document(CATALOG[name], Document(path, {**fields, "createdAt": T, "updatedAt": T}, T, T))

@@ -190,4 +190,4 @@ def test_a_quiet_run_asks_the_target_as_seldom_as_the_docs_say(run, monkeypatch)
 
     monkeypatch.setattr(postgres.Connection, "wait", wait)
     assert run().alerts == []
-    assert 200 < len(asked) <= 282, "docs/performance.md says 276"
+    assert 200 < len(asked) <= 282, "CHANGELOG.md says 276"
