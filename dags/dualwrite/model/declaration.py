@@ -102,8 +102,10 @@ class Collection(UncheckedCollection):
     the same collection id on another path is a stray. `check_fields`: the fields with the time when a document was written, by
     name if they hold timestamps, as `Check("updated", iso_time)` if they hold another format; without one, the collection is
     always read whole. `written_columns`: the columns with the time when a row was written. `unique`: further unique keys of the
-    table. `entries`: if rows come from a map or an array in the documents, or from a function's list. `where`: which documents,
-    or which of their entries, have a row. `rows`: the collection's share of a table with other rows too, as columns and values.
+    table; of two documents that want one of them, one is a duplicate. `entries`: if rows come from a map or an array in the
+    documents, or from a function's list. `where`: which documents, or which of their entries, have a row. `rows`: the
+    collection's share of a table with other rows too, as columns and values. `operations`: how the app's write_ops name keys
+    (see Operations). `selected`: a run without a selection examines it. `sentinel`: it is never empty on a live system.
     """
 
     def __post_init__(self) -> None:

@@ -19,7 +19,8 @@ MOST_COMPUTED = 50_000
 
 @dataclass(frozen=True, slots=True)
 class MapEntries:
-    """Rows come from the entries of a map field, one for each of its keys."""
+    """Rows come from the entries of a map field, one for each of its keys (`EntryKey()`), with the value (`EntryValue()`) or, if
+    values are maps, their fields (`EntryField("role")`)."""
 
     field: FieldPath
 
@@ -38,8 +39,9 @@ class ComputedEntries:
     `ComputedEntries(opening_hours, "hours", DocumentPath())`. A value is named by its field's path or by an origin; an absent
     value is None.
 
-    The function returns a list of maps or of texts, or None. It may depend on nothing but its arguments, which are copies. It is
-    called twice for each document: if it raises, or returns two different lists, the document is rejected.
+    The function returns a list of at most 50,000 maps or texts, or None; equal ones are one row. It may depend on nothing but its
+    arguments, which are copies. It is called twice for each document: if it raises, or returns two different lists, the document
+    is rejected.
     """
 
     function: Callable[..., Any]

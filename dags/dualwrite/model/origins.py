@@ -95,7 +95,8 @@ class EntryValue(_Origin):
 @dataclass(frozen=True, slots=True)
 class EntryIndex(_Origin):
     """The place of an array's element, counted from `start`: `EntryIndex()`, or `EntryIndex(1)` to count from 1. In a key it is
-    a text, whatever the column's type."""
+    a text, whatever the column's type. After an element is moved or removed, the rows behind it are stale, and the last one is
+    extra."""
 
     start: int = 0
 
