@@ -179,4 +179,4 @@ def _table() -> dict[str, list[bool]]:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     header, _, *body = rows
     assert tuple(header[1:]) == ROLES
-    return {what: [cell == "yes" for cell in cells] for what, *cells in body}
+    return {what: [cell == "yes" for cell in cells] for line, *cells in body for what in line.split("; ")}
