@@ -12,7 +12,7 @@ from psycopg.pq import Format
 
 T = TypeVar("T")
 
-# Read the same whatever the session's DateStyle and TimeZone are said to be: libpq reports them a message late.
+# The loaders ignore the session's DateStyle and TimeZone, because libpq learns of a change one message late.
 
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -69,7 +69,7 @@ def adapt(connection: psycopg.Connection[Any]) -> None:
 
 
 def register_text(cls: type[T], dump: Callable[[T], bytes]) -> None:
-    """Teaches COPY, and parameters of no type of their own, a class of ours."""
+    """Lets psycopg send a class of ours as text, in COPY and as a parameter whose type Postgres infers. `dump`: a value's text."""
 
     class _TextDumper(Dumper):
         def dump(self, obj: T) -> bytes:
@@ -79,7 +79,7 @@ def register_text(cls: type[T], dump: Callable[[T], bytes]) -> None:
 
 
 def register_binary_text(cls: type[T], type_name: str, dump: Callable[[T], bytes]) -> None:
-    """Teaches COPY to send a class of ours as the binary form of a built-in type."""
+    """Lets a binary COPY send a class of ours as a built-in type. `dump`: a value's binary form in that type."""
     info = psycopg.adapters.types[type_name]
 
     class _BinaryDumper(Dumper):

@@ -26,8 +26,8 @@ class Refused:
     table: tuple[str, str] | None = None
     """The schema and name of the constraint's table: a trigger's own statements may fail elsewhere."""
     passing: bool = False
-    """The catalog declares the constraint, so the comparison saw no conflict: there is one since, or the row differs from
-    the one that was compared."""
+    """The catalog declares the constraint, so the comparison saw no conflict: it arose later, or the row differs from the one that
+    was compared."""
     own_table: bool = False
     """Another row of the same table must be there first."""
 
@@ -39,9 +39,9 @@ class Refused:
 
 def refused_by(error: postgres.Error) -> Refused:
     """An error as a refusal."""
-    found = error.diag
-    table = (found.schema_name, found.table_name) if found.schema_name and found.table_name else None
-    return Refused(postgres.condition(error), error.sqlstate, found.constraint_name, table)
+    at = error.diag
+    table = (at.schema_name, at.table_name) if at.schema_name and at.table_name else None
+    return Refused(postgres.condition(error), error.sqlstate, at.constraint_name, table)
 
 
 def at_column(refusal: Refused, name: str) -> Refused:
@@ -53,8 +53,8 @@ def at_column(refusal: Refused, name: str) -> Refused:
 
 def by_constraint(name: str | None, sqlstate: str) -> Refused:
     """The refusal that a constraint would cause, as `refused_by` reports it. None: no partition takes the row."""
-    what = NO_PARTITION if name is None else f"constraint {name}"
-    return Refused(f"{_NAMES[sqlstate]} {sqlstate} ({what})", sqlstate, name)
+    place = NO_PARTITION if name is None else f"constraint {name}"
+    return Refused(f"{_NAMES[sqlstate]} {sqlstate} ({place})", sqlstate, name)
 
 
 _NAMES = {
@@ -84,7 +84,7 @@ def bisect(
 
     No list of SQLSTATEs tells whether a row or the table causes an error: a trigger raises its own, and row-level security
     refuses a row with the condition of a missing grant. So the statement is tried over no rows: an error that it raises then
-    is the table's, and is raised. `schema`: the table's, whose own code runs in `write` (see as_a_client).
+    is the table's, and is raised. `schema`: the table's; defaults, CHECKs and triggers run in `write` (see as_a_client).
     """
     todo = [ns] if ns else []
     asked = False

@@ -22,8 +22,8 @@ __all__ = [
 ]
 
 _DISCONNECTS = ("08", "57P", "25P03", "25P04", "53300")
-"""SQLSTATEs: connection exceptions; shut down, crashed, starting up or idle too long; the transaction idle, or as a
-whole, for too long; too many connections."""
+"""SQLSTATEs: connection exceptions; a server that is shut down, crashed or starting up, or a session idle for too long; a
+transaction idle or open for too long; too many connections."""
 
 
 class AnswerTimeout(psycopg.Error):
@@ -45,8 +45,8 @@ class ConnectError(psycopg.Error):
 
 
 def is_disconnect(error: psycopg.Error) -> bool:
-    """Whether the connection is lost or was never made, as against a statement that Postgres refused. Another try, on
-    a new connection, may succeed."""
+    """Whether the connection is lost or was never made; not if Postgres refused a statement. Another try, on a new connection, may
+    succeed."""
     if isinstance(error, ConnectError):
         return error.passing
     if error.sqlstate is None:  # libpq's own words: the connection broke
@@ -58,7 +58,7 @@ NO_PARTITION = "no partition"
 
 
 def condition(error: psycopg.Error) -> str:
-    """What went wrong, in Postgres's terms: the condition's name and SQLSTATE, and the constraint and column that it
+    """An error in Postgres's terms: the condition's name and SQLSTATE, and the constraint and column that it
     names ("UniqueViolation 23505 (constraint likes_pkey)"), or that no partition takes the row.
 
     Never the message itself: Postgres quotes values in it ("Failing row contains ..."). One exception: the message of a missing grant
@@ -66,9 +66,9 @@ def condition(error: psycopg.Error) -> str:
     """
     name = f"{type(error).__name__} {error.sqlstate}" if error.sqlstate else type(error).__name__
     details = [
-        f"{what} {value}"
-        for what, value in (("constraint", error.diag.constraint_name), ("column", error.diag.column_name))
-        if value
+        f"{kind} {name_of_it}"
+        for kind, name_of_it in (("constraint", error.diag.constraint_name), ("column", error.diag.column_name))
+        if name_of_it
     ]
     if error.sqlstate == "23514" and error.diag.source_function == "ExecFindPartition":
         details.append(NO_PARTITION)
@@ -94,7 +94,7 @@ def remedy(error: psycopg.Error) -> str:
 
 def is_transient(error: psycopg.Error) -> bool:
     """Whether the same statement may succeed when it is tried again: a lock, a deadlock, a lost connection, a server that
-    restarts or is short of something. Not if a row exceeds a limit (class 54), though psycopg's class says so."""
+    restarts or is short of something. Not if a row exceeds a limit (class 54), although psycopg raises an OperationalError then."""
     state = error.sqlstate
     if state is None:  # the connection broke, or was never made
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
@@ -115,7 +115,7 @@ _LASTS = (
 
 def may_pass(error: psycopg.Error) -> bool:
     """Whether another try to connect may succeed. A failed connect has no SQLSTATE, and the server speaks its
-    administrator's language, so this rests on what libpq knows without reading the message: whether a password was asked for.
+    administrator's language, so this rests on a fact that libpq knows apart from the message: whether a password was asked for.
 
     If none was, another try may succeed: nothing answers, or the server starts up, stops or is full. If one was, it may be
     wrong, and Supabase bans an address that tries a wrong one again: no. An English message refines that: a server that was

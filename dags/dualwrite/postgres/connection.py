@@ -4,8 +4,8 @@ Connecting ends after `connect_timeout`, a network that swallows packets after `
 that keeps its TCP connection open) that answers nothing after `answer_within`. The last is measured here, because nothing else
 can: to the kernel such a connection looks healthy.
 
-The four modules `connection`, `transactions`, `conditions` and `adapters` are the only ones that import psycopg; the others
-take what they need of it from them.
+Only the four modules `connection`, `transactions`, `conditions` and `adapters` import psycopg; the others import its names from
+them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         """
         limit = self.answer_within if timeout is None else timeout
         deadline = time.monotonic() + limit
-        poll = select.poll()  # itself, not a selector: that takes as long again in Python, each time
+        poll = select.poll()  # not a selector, whose Python code would double the time of each wait
         try:
             wanted = next(gen)
             while True:
@@ -79,8 +79,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         except StopIteration as ended:
             return ended.value  # type: ignore[no-any-return]
         except BaseException:
-            # Left alone it ends when Python collects it, amid other work: its cleaning up fails on a closed connection, and
-            # Python writes a traceback of that into the log.
+            # Otherwise it would end when Python collects it, amid other work: its cleanup would fail on a closed connection, and
+            # Python would write that traceback into the log.
             with contextlib.suppress(Exception):
                 gen.close()
             raise
@@ -154,14 +154,14 @@ def connect(
 
 
 def _parameter_names(uri: str) -> list[str]:
-    """Names in the query of a URI. None if it holds an @: then a password was not encoded, and an apparent name may be a part
-    of it."""
+    """Names in the query of a URI. Empty if it holds an @: then a password was not encoded, and an apparent name may be a part of
+    it."""
     head, _, query = uri.partition("?")
     return [] if "://" not in head or "@" in query else [part.partition("=")[0] for part in query.split("&") if part]
 
 
 def _unknown(names: Iterable[str]) -> list[str]:
-    """Those of the parameters that libpq doesn't know."""
+    """The names that libpq doesn't know, without those that are no identifiers."""
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
     return sorted(name for name in set(names) - known if name.isidentifier())
 

@@ -17,8 +17,8 @@ from dualwrite.postgres.transactions import answers
 
 @dataclass(frozen=True, slots=True)
 class LiveColumn:
-    """A column as it is. `default`: the value if an insert leaves it out, as SQL, if that is a constant (None: a
-    null); without `constant`, only an insert can tell: a default may call a sequence, or a function that writes.
+    """A column as it is. `default`: the SQL of the value that an insert without the column gets (None: null). Unless `constant`,
+    only an insert can tell the value: the default may call a sequence, or a function that writes.
     `generated`: its definition, if it is computed from others."""
 
     name: str
@@ -30,8 +30,8 @@ class LiveColumn:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A CHECK that is enforced, or what a partitioned table's partitions take together (then without a name). `columns` are those
-    that it looks at; None if it looks at the row as a whole, or at no column."""
+    """A CHECK that is enforced, or, without a name, the condition that some partition of a table takes the row. `columns` are those
+    that it reads; None if it reads the row as a whole, or no column."""
 
     name: str | None
     expression: str
@@ -55,7 +55,7 @@ class Index:
     columns: tuple[str, ...] | None
     """The elements' columns; None if one of them is an expression."""
     reads: frozenset[str]
-    """All columns that it needs, those of its predicate and those that it only includes, too."""
+    """All columns that it needs, also those of its predicate and those that it only includes."""
     nulls_collide: bool
     excludes: str | None
     """An exclusion constraint's definition, without being deferrable."""
@@ -67,7 +67,7 @@ class Index:
     def is_on(self, columns: Sequence[str], *, whole: bool) -> bool:
         """Whether it is on exactly these columns, in any order.
 
-        A partial index doesn't count, because it lets two rows share a key. Unless `whole`, one counts that leaves out only rows
+        A partial index doesn't count, because it lets two rows share a key. Unless `whole`, it does count if it leaves out only rows
         with a null in one of its columns, because nulls never equal each other.
         """
         return (
@@ -95,7 +95,7 @@ class ForeignKey:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A trigger of the app's that fires in our session. For each row, before it is written or after."""
+    """A trigger of the app's that fires in our session. `kind`: pg_trigger's tgtype, a bit mask of events and moments."""
 
     name: str
     kind: int
@@ -174,12 +174,12 @@ def enforced(connection: Connection, tables: Mapping[str, int]) -> dict[str, Enf
     return {
         name: Enforced(
             *next((schema, table) for oid, schema, table in named if oid == wanted),
-            tuple(LiveColumn(*found) for _, *found in _of(columns, wanted)),
+            tuple(LiveColumn(*facts) for _, *facts in _of(columns, wanted)),
             tuple(
                 Check(n, e, None if c is None else frozenset(c))
                 for _, n, e, c in [*_of(partitions, wanted), *_of(checks, wanted)]
             ),
-            tuple(_index(found) for _, *found in _of(indexes, wanted)),
+            tuple(_index(line) for _, *line in _of(indexes, wanted)),
             tuple(
                 ForeignKey(n, tuple(c), s, t, tuple(r), own, readable)
                 for _, n, c, s, t, r, own, readable in _of(foreign_keys, wanted)
@@ -194,9 +194,9 @@ def _of(rows: Sequence[Any], table: int) -> list[Any]:
     return [row for row in rows if row[0] == table]
 
 
-def _index(found: Sequence[Any]) -> Index:
+def _index(line: Sequence[Any]) -> Index:
     """An index from a line of `_INDEXES`, whose columns are in the order of the fields."""
-    name, made_with, unique, exclusion, immediate, elements, operators, predicate, columns, reads, *rest = found
+    name, made_with, unique, exclusion, immediate, elements, operators, predicate, columns, reads, *rest = line
     return Index(
         name,
         made_with,
@@ -218,7 +218,7 @@ _TABLES = """
     WHERE c.oid = ANY(%(tables)s::oid[])
 """
 
-# A constant is a constant of the column's type, or one that a cast which depends on nothing else makes it.
+# `constant`: a constant of the column's type, or one that an immutable cast converts to it.
 _COLUMNS = """
     SELECT a.attrelid, a.attname::text, a.attnotnull,
       a.attidentity = '' AND a.attgenerated = '' AND (
@@ -239,7 +239,8 @@ _COLUMNS = """
     ORDER BY a.attrelid, a.attnum
 """
 
-# A row goes to its partition before anything else is checked. The columns are parts of each unique key, and so declared.
+# A row goes to its partition before anything else is checked. No columns are listed, because a partition key's columns are in
+# each unique key, and so the catalog declares them.
 _PARTITIONS = """
     SELECT t.oid, NULL::text, coalesce(string_agg('(' || d.takes || ')', ' OR ') FILTER (WHERE p.isleaf), 'false'), ARRAY[]::text[]
     FROM unnest(%(tables)s::oid[]) AS t (oid) CROSS JOIN pg_partition_tree(t.oid) p
@@ -302,7 +303,7 @@ _INDEXES = """
     ORDER BY i.indexrelid
 """
 
-# One whose triggers are off, or that PostgreSQL 18 doesn't enforce, refuses nothing.
+# Without a key whose triggers are off, or that PostgreSQL 18 doesn't enforce: it refuses nothing.
 _FOREIGN_KEYS = """
     SELECT k.conrelid, k.conname::text,
       ARRAY(

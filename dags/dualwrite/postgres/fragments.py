@@ -1,8 +1,8 @@
 """The building blocks of the statements over a collection's table.
 
 Composed, never concatenated: names come from the catalog as identifiers, values are parameters, which a message of several
-statements carries as literals that psycopg escapes (see `connection.fetch`). Writing statements qualify names with pg_catalog,
-see `connection.as_a_client` (unnest of several arrays is always Postgres's own).
+statements carries as literals that psycopg escapes (see `transactions.fetch`). Writing statements qualify names with pg_catalog,
+see `transactions.as_a_client` (unnest of several arrays is always Postgres's own).
 
 All composed statements call a row by the same name:
 
@@ -28,7 +28,7 @@ from dualwrite.model.live import INSTANTS, TEXTS, equal_as
 from dualwrite.postgres.connection import sql
 
 _BITS = 63
-"""How many bits an int8 has that is not negative."""
+"""The bits of an int8 without its sign."""
 
 COMMA = sql.SQL(", ")
 AND = sql.SQL(" AND ")
@@ -58,15 +58,15 @@ def _named(name: str) -> sql.Composable:
 
 
 def table_of(collection: Collection) -> sql.Composable:
-    """The table with its schema: a bare name could be a temporary table's, or a part's of the statement."""
+    """The table with its schema: a bare name could mean a temporary table, or a common table expression of the statement."""
     schema, table = collection.place
     return column_name(table, schema)
 
 
 def as_text(column: Column, alias: str | None = None) -> sql.Composable:
     """A key column's value as text (left alone if it is text already, so that an index serves), a time as `cells.key_part` writes
-    it; of a column that gets its value through another row, the value that names that row: whosever share of its table that is
-    in, so that it is never null."""
+    it. If the column gets its value through another row: the value that names that row, whatever share of its table the row is in,
+    so that it is never null."""
     if column.via is not None:
         above = f"{alias or ''}_p"
         return sql.SQL("(SELECT {} FROM {} {} WHERE {})").format(
@@ -79,7 +79,7 @@ def as_text(column: Column, alias: str | None = None) -> sql.Composable:
 
 
 def raw_text(column: Column, alias: str | None = None) -> sql.Composable:
-    """A column's own value as text, which gives it back."""
+    """A column's own value as text, from which `raw_cast` restores it exactly."""
     if column.live.kind in TIMES:
         return _time_text(column, alias, "US")
     name = column_name(column.name, alias)
@@ -87,7 +87,7 @@ def raw_text(column: Column, alias: str | None = None) -> sql.Composable:
 
 
 TIMES = frozenset({"timestamptz", "timestamp"})
-"""Kinds that hold more than a document's time, which is cut to milliseconds."""
+"""Kinds that may hold microseconds; a document's time is cut to milliseconds."""
 
 
 def _time_text(column: Column, alias: str | None, digits: str) -> sql.Composed:
@@ -107,8 +107,8 @@ def _time_text(column: Column, alias: str | None, digits: str) -> sql.Composed:
 
 
 def has_key_part(column: Column, value: sql.Composable, part: sql.Composable) -> sql.Composed:
-    """Whether a row's value in a key column is a part of a key. A time is any of the millisecond; as a range, so that an index
-    serves, and only that partition is read."""
+    """Whether a row's value in a key column is this part of a key. A time matches any within the part's millisecond; compared as a
+    range, so that an index serves, and only one partition is read."""
     if column.live.kind not in TIMES:
         return sql.Composed([value, operator(column, "="), part])
     return sql.SQL(
@@ -124,7 +124,7 @@ def _is_held(column: Column, above: str, value: sql.Composable) -> sql.Composed:
 
 
 def value_of(column: Column, named: sql.Composable) -> sql.Composable:
-    """From the id that a document names, as it is staged, to the value that the column holds; null if that row isn't there."""
+    """The value that the column holds for the id that a document names, as it is staged; null if the row of that id isn't there."""
     if column.via is None:
         return named
     key = column.via.key
@@ -137,13 +137,13 @@ def value_of(column: Column, named: sql.Composable) -> sql.Composable:
 
 
 def _own(share_of: Sequence[tuple[Column, share.Value]], alias: str) -> list[sql.Composable]:
-    """Whether a row is of a share of its table: a condition a column."""
-    found: list[sql.Composable] = []
+    """The conditions that a row is in a share of its table, one for each column."""
+    conditions: list[sql.Composable] = []
     for column, value in share_of:
         its, text = column_name(column.name, alias), share.text_of(value)
         is_null = sql.SQL("{} IS NULL").format(its)
-        found.append(is_null if text is None else its + operator(column, "=") + raw_cast(column, _named(text)))
-    return found
+        conditions.append(is_null if text is None else its + operator(column, "=") + raw_cast(column, _named(text)))
+    return conditions
 
 
 def cast_to(column: Column, text: sql.Composable) -> sql.Composable:
@@ -170,7 +170,7 @@ def is_among(column: Column, alias: str, texts: sql.Composable) -> sql.Composed:
 
 
 def raw_cast(column: Column, text: sql.Composable, suffix: str = "") -> sql.Composable:
-    """A text of the column's own value as that; `suffix` [] makes an array of them."""
+    """A text, cast to the type of the column's own value; with the `suffix` [], an array of texts to an array of these."""
     kind = column.live.base if column.live.kind not in ("text", "varchar") else "text"
     return sql.SQL("{}::{}").format(text, sql.SQL(kind + suffix)) if kind != "text" or suffix else text
 
@@ -206,11 +206,11 @@ def key_after(collection: Collection, alias: str, after: sql.Composable) -> sql.
     greater = [operator(c, ">") for c in collection.key]
     if len({g.as_string(None) for g in greater}) == 1:  # an index serves it
         return sql.SQL("({})").format(COMMA.join(names)) + greater[0] + sql.SQL("({})").format(COMMA.join(lasts))
-    found = names[-1] + greater[-1] + lasts[-1]
+    condition = names[-1] + greater[-1] + lasts[-1]
     for n in range(len(names) - 2, -1, -1):
         same = names[n] + operator(collection.key[n], "=") + lasts[n]
-        found = sql.SQL("({} OR {} AND {})").format(names[n] + greater[n] + lasts[n], same, found)
-    return found
+        condition = sql.SQL("({} OR {} AND {})").format(names[n] + greater[n] + lasts[n], same, condition)
+    return condition
 
 
 class _Written(sql.Composed):
@@ -229,10 +229,10 @@ class _Written(sql.Composed):
 
 
 def statement(made: Callable[[Any], sql.Composed]) -> cached_property[sql.Composed]:
-    """A property of Fragments that is a whole statement."""
-    found = cached_property[sql.Composed](lambda fragments: _Written(made(fragments)))
-    found.__doc__ = made.__doc__
-    return found
+    """Makes a method of Fragments a property that is a whole statement, composed once."""
+    composed = cached_property[sql.Composed](lambda fragments: _Written(made(fragments)))
+    composed.__doc__ = made.__doc__
+    return composed
 
 
 class Fragments:
@@ -328,13 +328,13 @@ class Fragments:
 
     def differs(self, column: Column) -> sql.Composed:
         differ = sql.SQL("{} IS DISTINCT FROM {}").format(_as_staged(column), self.as_compared(column, "t"))
-        if column.via is not None:  # what isn't there equals nothing
+        if column.via is not None:  # a staged null for an absent row equals nothing
             differ = sql.SQL("({} OR {})").format(differ, self.lacks_parent(column))
         return sql.SQL("({} AND {})").format(self.stated(column), differ)
 
     def lacks_parent(self, column: Column) -> sql.Composed:
-        """Whether the row that a staged row's column refers to isn't there. If the value comes through it: wasn't there when the
-        stage was filled, so that this and what is written agree."""
+        """Whether the row that a staged row's column refers to isn't there. If the value comes through that row: whether it wasn't
+        there when the stage was filled, so that this agrees with the value that is written."""
         if column.via is not None:
             return sql.SQL("({} IS NOT NULL AND {} IS NULL)").format(
                 named_column(self._collection, column, "s"), column_name(column.name, "s")

@@ -45,10 +45,10 @@ class Lookups(Fragments):
         return sql.SQL("SELECT count(*) FROM {} t{}").format(self.table, self.where("t"))
 
     def keys_after(self, *, first: bool) -> sql.Composed:
-        """A page of keys in key order. Parameters: after (the last line of the page before, its last columns), limit."""
+        """A page of keys in key order. Parameters: after (the last columns of the last line of the page before), limit."""
         columns = self.names(self._collection.key, "t")
         texts = self.key_texts("t")
-        if self.has_held_key or self.time_in_key:  # its own values are the order's
+        if self.has_held_key or self.time_in_key:  # the page after needs the columns' own values
             texts = COMMA.join([texts, *(raw_text(c, "t") for c in self._collection.key)])
         after = [] if first else [key_after(self._collection, "t", sql.SQL("(%(after)s::text[])"))]
         return sql.SQL("SELECT {texts} FROM {table} t{where} ORDER BY {columns} LIMIT %(limit)s").format(
@@ -200,7 +200,7 @@ class Lookups(Fragments):
             joins=joins,
         )
 
-    def told(self, alias: str) -> sql.Composed:
+    def paths_of(self, alias: str) -> sql.Composed:
         """As `paths`, as an expression over one row."""
         joins, referenced = self._variables(alias, referenced_first=True)
         _, own = self._variables(alias, referenced_first=False)
@@ -213,12 +213,12 @@ class Lookups(Fragments):
         alternatives = []
         for template, known in zip(self._collection.templates, variables, strict=True):
             ids = [_id(pattern, f"/{number}", known) for number, pattern in enumerate(template.ids)]
-            told = [each for each in ids if each is not None]
-            if len(told) < len(ids):
+            of_row = [each for each in ids if each is not None]
+            if len(of_row) < len(ids):
                 continue
             parts = [
                 sql.SQL("{} || '/' || {}").format(sql.Literal(name), each)
-                for name, each in zip(template.segments[0::2], told, strict=True)
+                for name, each in zip(template.segments[0::2], of_row, strict=True)
             ]
             alternatives.append(sql.SQL("({})").format(sql.SQL(" || '/' || ").join(parts)))
         if not alternatives:
@@ -228,13 +228,13 @@ class Lookups(Fragments):
     def _variables(
         self, alias: str, *, referenced_first: bool
     ) -> tuple[sql.Composable, list[dict[str, sql.Composable]]]:
-        """For each template, SQL for its variables: from the row's columns, and through the rows it references. An id of several
-        parts that a column holds whole is called by its place: /0 is the first."""
+        """The joins to the rows that a row references; and for each template, SQL for its variables, from the row's columns and
+        through those rows. An id of several parts that a column holds whole is called by its place: /0 is the first."""
         joins: list[sql.Composable] = []
         reached: list[tuple[Column, list[dict[str, sql.Composable]]]] = []
         for number, column in enumerate(self._collection.references):
             if not isinstance(column.origin, Segment | ParentId) or column.late or column.beside:
-                continue  # a late one may lead back here; what refers with others is a part of the own path
+                continue  # a late one may lead back here; columns that refer together are a part of the row's own path
             parent = self._catalog[column.parent.collection]
             other = f"{alias}_{number}"
             above = Lookups(self._catalog, parent)
@@ -248,7 +248,7 @@ class Lookups(Fragments):
                 + inner_joins
             )
             reached.append((column, inner))
-        found = []
+        variables = []
         for template in self._collection.templates:
             own = self._own_variables(template, alias)
             referenced: dict[str, sql.Composable] = {}
@@ -259,13 +259,13 @@ class Lookups(Fragments):
                     if variable.startswith("/") and not _begins(template, parent.templates[0]):
                         continue
                     referenced.setdefault(variable, value)
-            found.append(
+            variables.append(
                 {
-                    variable: _first_told(*((referenced, own) if referenced_first else (own, referenced)), variable)
+                    variable: _first_known(*((referenced, own) if referenced_first else (own, referenced)), variable)
                     for variable in {**own, **referenced}
                 }
             )
-        return sql.SQL("").join(joins), found
+        return sql.SQL("").join(joins), variables
 
     def _own_variables(self, template: Template, alias: str) -> dict[str, sql.Composable]:
         """The variables of a template that the row's own columns hold."""
@@ -281,7 +281,7 @@ class Lookups(Fragments):
 
 
 def _called(template: Template, number: int) -> str:
-    """What an id is called that a column holds whole: the variable that it is, or its place."""
+    """The name of an id that a column holds whole: its variable's, or its place."""
     pattern = template.ids[number]
     return pattern.variables[0] if pattern.is_whole else f"/{number}"
 
@@ -306,7 +306,7 @@ def is_within(column: str) -> sql.Composed:
     return sql.SQL("({at} >= %(start)s AND {at} < %(end)s)").format(at=column_name(column, "t"))
 
 
-def _first_told(first: dict[str, sql.Composable], second: dict[str, sql.Composable], variable: str) -> sql.Composable:
+def _first_known(first: dict[str, sql.Composable], second: dict[str, sql.Composable], variable: str) -> sql.Composable:
     if variable in first and variable in second:
         return sql.SQL("coalesce({}, {})").format(first[variable], second[variable])
     return first[variable] if variable in first else second[variable]

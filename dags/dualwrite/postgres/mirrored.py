@@ -30,9 +30,8 @@ from dualwrite.postgres.lookups import Lookups
 from dualwrite.postgres.visibility import hides_rows
 
 Statement = tuple[sql.Composed, list[Cell]]
-Told = tuple[Fragments, Key, Column, tuple[Cell, ...]]
-"""The values of which a row of this key must have one in a column."""
-
+Birth = tuple[Fragments, Key, Column, tuple[Cell, ...]]
+"""The values of a column of which the row at a key must have one."""
 
 _PARAMETER = sql.SQL("%s")
 
@@ -62,8 +61,8 @@ class Mirrored(Lookups):
     def upsert(self, row: Row, *, path: str | None = None, version: str | None = None) -> Statement:
         """Inserts a row, or sets its compared columns; a stand-in keeps the row's value. Nothing is written if the row that
         has the key gives other paths than `path` or no longer has this `version`, or if a row through which one of its values
-        comes is absent. A late reference becomes null as long as its row is absent (`fill`), unless the row names that already.
-        Returns one line: how many rows were written, and whether the rows are there through which values come."""
+        comes is absent. A late reference is null while the row that it refers to is absent (`fill` fills it in), unless the row has
+        it already. Returns one line: how many rows were written, and whether the rows through which values come are there."""
         columns = self._collection.columns
         values: list[sql.Composable] = []
         parameters: list[Cell] = []
@@ -101,10 +100,10 @@ class Mirrored(Lookups):
                 conditions = [sql.SQL("t.xmin = %s::xid")]
                 parameters.append(version)
             elif path is not None:
-                told_this = sql.SQL(
-                    "({told} OPERATOR(pg_catalog.=) ARRAY[]::text[] OR {told} OPERATOR(pg_catalog.@>) ARRAY[%s]::text[])"
-                ).format(told=self.told("t"))
-                conditions = [told_this]
+                has_path = sql.SQL(
+                    "({paths} OPERATOR(pg_catalog.=) ARRAY[]::text[] OR {paths} OPERATOR(pg_catalog.@>) ARRAY[%s]::text[])"
+                ).format(paths=self.paths_of("t"))
+                conditions = [has_path]
                 parameters.append(path)
             action = sql.SQL("DO UPDATE SET {}{}").format(COMMA.join(changes), self.where("t", *conditions))
         statement = sql.SQL(
@@ -126,7 +125,7 @@ class Mirrored(Lookups):
         return statement, [as_copied(cell) for cell in [*parameters, *of_there]]
 
     def fill(self, row: Row) -> Statement | None:
-        """Fills in late references of a row that this transaction has written, if the rows are there now to which they refer.
+        """Fills in late references of a row that this transaction has written, if the rows that they refer to are there now.
         Returns one line: whether all of them are. None: the row has no late reference."""
         late = [c for i, c in enumerate(self._collection.columns) if c.late and row.cells[i] is not None]
         if not late:
@@ -155,7 +154,7 @@ class Mirrored(Lookups):
         return statement, [as_copied(cell) for cell in parameters]
 
     def _named_if_there(self, column: Column, row: Row) -> tuple[sql.Composable, list[Cell]]:
-        """A late reference's value, which is null if the row is absent to which it refers; and its parameters."""
+        """A late reference's value, which is null if the row that it refers to is absent; and its parameters."""
         cells = {c.name: cell for c, cell in zip(self._collection.columns, row.cells, strict=True)}
         named = cells[column.name]
         if column.via is not None:
@@ -168,13 +167,13 @@ class Mirrored(Lookups):
         return value, [named, *(cells[name] for name in column.beside or (column.name,))]
 
     def _set(self, row: Row) -> set[int]:
-        """The columns, by place, that an upsert of the row sets in one that is there."""
+        """The columns, by place, that an upsert sets if the row is there."""
         columns = self._collection.columns
         return {i for i, c in enumerate(columns) if c.role == "compared" and i not in row.stand_ins}
 
     def _time_in_key(self, column: Column, row: Row, cell: Cell) -> tuple[sql.Composable, list[Cell]]:
-        """The time in the row's key: that of the row which is there within its millisecond, or there would be two; and its
-        parameters."""
+        """The time in the row's key, and its parameters. If there is a row within its millisecond, that row's time: otherwise there
+        would be two rows."""
         there = sql.SQL("(SELECT pg_catalog.max({}) FROM {} h WHERE {})").format(
             column_name(column.name, "h"), self.table, _key_is(self, "h")
         )
@@ -182,20 +181,20 @@ class Mirrored(Lookups):
         return value, [*_key_given(self, row.key), cell]
 
     def updates(self, row: Row) -> bool:
-        """Whether an upsert of the row would update one that is there."""
+        """Whether an upsert would update the row if it is there."""
         return bool(self._set(row))
 
-    def delete(self, key: Key, *, path: str, births: Iterable[Told] = (), version: str | None = None) -> Statement:
+    def delete(self, key: Key, *, path: str, births: Iterable[Birth] = (), version: str | None = None) -> Statement:
         """Deletes a row that gives `path` and no other, unless a row of `births` gives another birth; or, if a `version` is given,
-        a row that still has it. Returns one line: whether it was deleted, whether it was there, whether
-        row-level security may have hidden it."""
+        a row that still has it. Returns one line: whether it was deleted, whether it was there, whether row-level security may have
+        hidden it."""
         parameters = _key_given(self, key)
         condition: list[sql.Composable]
         if version is not None:
             condition = [sql.SQL("t.xmin = %s::xid")]
             parameters.append(version)
         else:
-            condition = [sql.SQL("{} OPERATOR(pg_catalog.=) ARRAY[%s]::text[]").format(self.told("t"))]
+            condition = [sql.SQL("{} OPERATOR(pg_catalog.=) ARRAY[%s]::text[]").format(self.paths_of("t"))]
             parameters.append(path)
             for other, its_key, column, at in births:
                 differs = [sql.SQL("{} IS DISTINCT FROM %s").format(other.as_compared(column, "h"))] * len(at)
@@ -227,7 +226,7 @@ class Mirrored(Lookups):
 
 
 def _typed(column: Column) -> sql.Composed:
-    """A parameter of the column's type, where the statement doesn't give it one."""
+    """A parameter with the column's type, which the statement doesn't imply."""
     return sql.SQL("%s::{}").format(sql.SQL(column.live.name))
 
 

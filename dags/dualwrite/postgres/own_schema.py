@@ -1,4 +1,4 @@
-"""Where the bundle remembers: a schema of its own in the target, `dualwrite`, or one of its prefix's.
+"""The bundle's own schema in the target, in which it remembers: `dualwrite`, or `dualwrite_` with its prefix.
 
 Collections have no prefix, so two bundles that shared a schema would each take the other's watermarks and differences for their own.
 """
@@ -17,6 +17,6 @@ JOURNAL: Final = sql.Identifier(SCHEMA, "repair_journal")
 
 
 def in_own_schema(text: str) -> str:
-    """SQL, or what was taken from it, that is written for the schema `dualwrite` and its two roles. (`-- dualwrite:` is a word to
-    the migrator.)"""
+    """SQL, or names from it, with this bundle's schema and roles for `dualwrite`'s. (`-- dualwrite:` stays: it is a directive to the
+    migrator.)"""
     return re.sub(rf"\b{settings.SCHEMA}(?=_data\b|_migrations\b|\b(?!:))", SCHEMA, text)

@@ -1,10 +1,10 @@
-"""Statements that stand as they are sent, each in the `.sql` file beside the module that sends it, under a name:
+"""Statements that are sent as they are written, each in the `.sql` file beside the module that sends it, under a name:
 
     -- name: unconfirmed
-    -- What it gives, or does.
+    -- Its result or its effect.
     SELECT id FROM dualwrite.repair_journal WHERE run_id = %(run)s;
 
-The text before the first name is about all of them. What is made from a collection's declaration is composed in Python.
+The text before the first name is about all of them. Statements that follow from a collection's declaration are composed in Python.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _DESCRIPTION = re.compile(r"\A(?:--.*\n)+")
 
 def own_statements(module: str) -> Mapping[str, sql.SQL]:
     """The statements of a module (its `__file__`), by name, for the bundle's own schema. A module reads them once, when it is
-    imported, and takes each by its name there: what is absent, or there twice, is an error of the import."""
+    imported, and takes each by its name there: a name that is absent, or there twice, is an error of the import."""
     file = Path(module).with_suffix(".sql")
-    found: dict[str, sql.SQL] = {}
+    statements: dict[str, sql.SQL] = {}
     _, *parts = _NAME.split(in_own_schema(file.read_text(encoding="utf-8")))
     for name, text in zip(parts[::2], parts[1::2], strict=True):
-        if name in found:
+        if name in statements:
             raise ValueError(f"{file.name} has two statements {name}")
-        found[name] = sql.SQL(_DESCRIPTION.sub("", text).strip().removesuffix(";"))
-    return found
+        statements[name] = sql.SQL(_DESCRIPTION.sub("", text).strip().removesuffix(";"))
+    return statements

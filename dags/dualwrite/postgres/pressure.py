@@ -1,8 +1,8 @@
 """Slows a run down if the target is slow, or busy with the app's own work.
 
 A page's transactions are timed, waits for locks included. If one takes long, pages get smaller and the run pauses for as long
-as the page took; the reader waits meanwhile, because only a few pages are read ahead. When pages
-are quick again they grow back. The log says when this begins and when it ends.
+as the page took; the reader waits meanwhile, because only a few pages are read ahead. When pages are quick again they grow back.
+The log says when this begins and when it ends.
 """
 
 from __future__ import annotations

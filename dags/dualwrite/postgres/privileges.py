@@ -1,4 +1,4 @@
-"""What the connected role may do, asked without an error: to_regclass raises if the role lacks USAGE on the table's schema,
+"""The connected role's privileges, asked without an error: to_regclass raises if the role lacks USAGE on the table's schema,
 whereas pg_class can always be read.
 """
 
@@ -22,11 +22,11 @@ RELATIONS = """
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = CASE WHEN w.schema <> '' THEN w.schema ELSE 'public' END
 """
-"""What `relations` finds, as (name, oid). Its parameters: `relations_parameters`."""
+"""SQL for (name, oid) of the relations of some names. Its parameters: `relations_parameters`."""
 
 
 def relations_parameters(names: Iterable[str]) -> dict[str, list[str]]:
-    """The parameters of RELATIONS that find these names."""
+    """The parameters of RELATIONS for these names."""
     wanted = list(dict.fromkeys(names))
     parts = [name.rpartition(".") for name in wanted]
     return {
@@ -93,7 +93,7 @@ _CLOSED_SEQUENCES = """
     JOIN pg_depend p ON p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refclassid = 'pg_class'::regclass
     JOIN pg_class s ON s.oid = p.refobjid AND s.relkind = 'S'
     JOIN pg_namespace n ON n.oid = s.relnamespace
-    -- CASE: the planner may ask before it joins, and the function raises for what is no sequence.
+    -- CASE, because the planner may ask before it joins, and the function raises if the relation is no sequence.
     WHERE d.adrelid = ANY(%(inserted)s::oid[])
       AND CASE WHEN s.relkind = 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END
     ORDER BY 1, 2
@@ -101,14 +101,14 @@ _CLOSED_SEQUENCES = """
 
 
 def _by_first(rows: Iterable[tuple[int, str]]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
+    by_table: dict[int, list[str]] = {}
     for table, value in rows:
-        found.setdefault(table, []).append(value)
-    return found
+        by_table.setdefault(table, []).append(value)
+    return by_table
 
 
 def missing_on_types(connection: Connection, columns: Iterable[tuple[str, str]]) -> list[str]:
-    """The schemas whose types these columns (table, column) have and whose USAGE the role lacks; a sentence each with the GRANT."""
+    """The schemas of these columns' types (columns as table, column) on which the role lacks USAGE; a sentence each with the GRANT."""
     named = list(columns)
     rows = connection.execute(
         _CLOSED_TYPES,
@@ -121,7 +121,7 @@ def missing_on_types(connection: Connection, columns: Iterable[tuple[str, str]])
     return [_fault(connection, ["USAGE"], f"SCHEMA {schema}") for (schema,) in rows]
 
 
-# A page is staged in columns of these types, and cast to what a domain is made of.
+# A page is staged in columns of these types, and cast to the base type of a domain.
 _CLOSED_TYPES = f"""
     WITH RECURSIVE tables AS ({RELATIONS}), types AS (
       SELECT a.atttypid AS oid
@@ -150,6 +150,6 @@ def missing_on_database(connection: Connection, privilege: str) -> list[str]:
 def _fault(connection: Connection, privileges: Sequence[str], place: str) -> str:
     row = connection.execute("SELECT current_user::text, quote_ident(current_user)").fetchone()
     assert row is not None
-    what = ", ".join(privileges)
+    listed = ", ".join(privileges)
     kind, _, name = place.partition(" ")
-    return f"Role {row[0]} lacks {what} on {kind.lower()} {name}. GRANT {what} ON {place} TO {row[1]};"
+    return f"Role {row[0]} lacks {listed} on {kind.lower()} {name}. GRANT {listed} ON {place} TO {row[1]};"

@@ -1,4 +1,4 @@
-"""What a look that writes nothing would have written by now, so that it refuses the rows that an apply would.
+"""The rows that a look which writes nothing would have written by now, so that it refuses the same rows as an apply.
 
 An apply works on rows that it changed itself: one row takes a place in a unique key or an exclusion constraint, another leaves
 one. Places that the catalog declares are Claims (engine/inserts.py); these are the others.
@@ -27,7 +27,7 @@ class Claimant(Protocol):
 
 
 def claimant(row: Claimant) -> str:
-    """The name under which a document's row, or an entry's, claims what only one row may have."""
+    """The name under which a document's row, or an entry's, claims places that only one row may have."""
     return f"{row.path}#{row.entry}"
 
 
@@ -64,21 +64,22 @@ class Promises:
     places: dict[Place, str] = field(default_factory=dict)
     """Places in unique keys, and who took them."""
     records: dict[Place, dict[str, list[str | None]]] = field(default_factory=dict)
-    """Rows that may exclude others, as texts of the columns that decide it: by the hash of what must be equal, and by claimant."""
+    """Rows that may exclude others, as texts of the columns that decide it: by bucket, the hash of the values that must be equal,
+    and by claimant."""
     moved: set[Key] = field(default_factory=set)
-    """Keys of rows that would have been updated: they stand no more where the table shows them."""
+    """Keys of rows that would have been updated, so that they no longer have the places that the table shows."""
     late: set[str] = field(default_factory=set)
-    """Who took, or waited for, a place that another row leaves."""
+    """Claimants that took, or waited for, a place that another row leaves."""
     contested: dict[str, Key] = field(default_factory=dict)
-    """Who didn't get a place, where another order of the updates would give it to him."""
+    """Claimants without a place that another order of the updates would give them."""
     _waited: set[str] = field(default_factory=set)
-    """Who has waited for rows of the table, or does."""
+    """Claimants that wait for rows of the table, or did."""
     _behind: dict[str, tuple[Key, ...]] = field(default_factory=dict)
-    """Rows that wait, by who wants a declared unique key which they hold."""
+    """By claimant: the waiting rows that hold a declared unique key which it wants."""
     _there: set[Key] = field(default_factory=set)
     """Keys of rows that would be there, which rows of their own table may reference."""
     _taken: dict[str, list[Place]] = field(default_factory=dict)
-    """Where each claimant has a place or a record."""
+    """The places and buckets of each claimant."""
     _rows: dict[str, Key] = field(default_factory=dict)
     """The keys in `moved` and `_there`, by claimant."""
     _held: dict[str, tuple[Key, list[Held]]] = field(default_factory=dict)
@@ -90,7 +91,7 @@ class Promises:
         self.places.update(dict.fromkeys(self._taken[own], own))
 
     def record(self, row: Row, buckets: Iterable[Place], record: list[str | None]) -> None:
-        """Promises a row, which has taken its places, those in which it may exclude others."""
+        """Promises a row, which has taken its places, the buckets in which it may exclude others."""
         own = claimant(row)
         for bucket in buckets:
             self.records.setdefault(bucket, {})[own] = record
@@ -107,7 +108,7 @@ class Promises:
         self._there.add(as_texts(row.key))
 
     def release(self, row: Claimant) -> None:
-        """Takes back all that a row was promised: it is tried anew, or isn't written after all."""
+        """Takes back all promises to a row: it is tried anew, or isn't written after all."""
         own = claimant(row)
         for place in self._taken.pop(own, ()):
             if self.places.get(place) == own:
@@ -134,7 +135,7 @@ class Promises:
             self.contest(row)
 
     def contest(self, row: Row) -> None:
-        """Notes that a row didn't get a place, where another order of the updates would give it to the row."""
+        """Notes that a row didn't get a place that another order of the updates would give it."""
         self.contested[claimant(row)] = as_texts(row.key)
 
     def stay_behind(self, row: Row, holders: Iterable[Key | None]) -> None:
@@ -145,7 +146,7 @@ class Promises:
             self._behind[claimant(row)] = behind
 
     def may_be_freed(self, row: Claimant) -> bool:
-        """Whether a row that waited has nothing in its way any more but other promises."""
+        """Whether only other promises are still in the way of a row that waits."""
         _, held = self._held.get(claimant(row), (None, []))
         return bool(held) and all(key in self.moved for h in held for key in h.keys)
 
@@ -161,8 +162,8 @@ class Promises:
 
     def order_decides(self) -> int:
         """How many rows got no place that another order of the updates would have given them: the contested ones and those that
-        wait for them, those behind a row that has moved since, and those that hold each other in a deferrable constraint, because
-        that lets go of rows that one statement updates."""
+        wait for them; those behind a row that has moved since; and those that hold each other in a deferrable constraint, which one
+        statement that updates all of them satisfies."""
         stuck = {key for key, _ in self._held.values()}
         behind = sum(not self.moved.isdisjoint(keys) for keys in self._behind.values())
         may_move = set(self.contested.values())
@@ -182,8 +183,8 @@ class Promises:
         return len(self.contested) + len(following) + behind + ring
 
     def lacking(self, rows: Mapping[int, Row], tried: Tried) -> dict[int, Refused]:
-        """The rows of those that aren't refused whose references within their table stay open, as one statement would leave
-        them."""
+        """Of the rows that aren't refused, those whose references within their own table would lead nowhere after one statement that
+        writes all the others."""
         lacking: dict[int, Refused] = {}
         while True:
             left = {n: row for n, row in rows.items() if n not in tried.refused and n not in lacking}
@@ -199,6 +200,6 @@ class Promises:
             lacking.update(more)
 
     def taken_by(self, places: Iterable[Place], row: Claimant) -> tuple[Place, str] | None:
-        """The first of a row's places in unique keys that another row was promised, and which."""
+        """The first of a row's places in unique keys that another row was promised, and that row's claimant."""
         own = claimant(row)
         return next(((p, by) for p in places if (by := self.places.get(p, own)) != own), None)

@@ -33,7 +33,7 @@ class Reference:
     columns: tuple[str, ...]
     referenced: tuple[str, ...]
     operators: tuple[str, ...]
-    """The operators with which the key compares them, the referenced column first; with its schema, as SQL writes it."""
+    """The operators with which the key compares them, the referenced column first; each with its schema, as SQL writes it."""
     on_delete: str
     enforced: bool
     """Whether Postgres acts on a delete. Not if its triggers are switched off, or the constraint is NOT ENFORCED."""
@@ -67,7 +67,7 @@ _REFERENCES = f"""
       FROM pg_catalog.pg_constraint k
       LEFT JOIN pg_catalog.pg_constraint whole ON whole.oid = k.conparentid
       WHERE k.contype = 'f' AND k.confrelid = ANY(%(tables)s::oid[])
-        -- A partitioned table is asked as a whole.
+        -- Once for a partitioned table, not again for each partition.
         AND whole.confrelid IS DISTINCT FROM k.confrelid
     ), hiding AS ({HIDING.format(tables="(SELECT DISTINCT conrelid FROM k)")})
     SELECT k.confrelid, k.conrelid, n.nspname::text, r.relname::text, k.conname::text,
@@ -138,7 +138,7 @@ def columns_set_null(connection: Connection, table: int) -> frozenset[str]:
 
 def why_kept(by: Iterable[Reference]) -> Reason | None:
     """Why a row that these keys reference, or could, isn't deleted; None if none does."""
-    found = list(by)
-    if any(reference.seen for reference in found):
+    references = list(by)
+    if any(reference.seen for reference in references):
         return Reason.STILL_REFERENCED
-    return Reason.REFERENCES_UNSEEN if found else None
+    return Reason.REFERENCES_UNSEEN if references else None

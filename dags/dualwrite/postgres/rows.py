@@ -35,14 +35,14 @@ class Rows(Session):
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog, whose columns know what they are in the target; asked once, in one round trip."""
+        """The catalog with its columns' types in the target, which are asked once, in one round trip."""
         if self._live is None:
             self._live = self.declared.with_live(self._types())
         return self._live
 
     def _types(self) -> frozenset[tuple[str, str, LiveType]]:
         tables = [c.table for c in self.declared]
-        if self.is_in_transaction:  # a second one would wait for it
+        if self.is_in_transaction:  # `fetch` needs one of its own
             return live_types.read(self.connection.execute, tables)
         return live_types.read(self.fetch, tables)
 
@@ -50,7 +50,7 @@ class Rows(Session):
         return Lookups.of(self.catalog, collection)
 
     def versions(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, tuple[str, str]]:
-        """xmin and digest of the rows at these keys. An absent row gives no entry, which is a reading too."""
+        """xmin and digest of the rows at these keys. A key without a row gives no entry; absence is a version too."""
         if not keys:
             return {}
         statement, parameters = self.lookups(collection).versions, numbered(keys)
@@ -67,7 +67,7 @@ class Rows(Session):
         return {keys[n]: tuple(path for path in paths if _could_be_at(collection, keys[n], path)) for n, paths in rows}
 
     def whole(self, collection: Collection, key: Key | None) -> dict[str, Any] | None:
-        """The row at a key with all its columns: content, for the eyes of whoever asked. None: it isn't there."""
+        """The row at a key with all its columns: content, only for the person who asked. None: it isn't there."""
         if key is None:
             return None
         rows = self.fetch(self.lookups(collection).whole, numbered([key]))
@@ -107,11 +107,11 @@ class Rows(Session):
         self, collection: Collection, columns: Sequence[str], keys: Sequence[Key]
     ) -> list[tuple[Key, Key]]:
         """The rows that refer with these columns to rows of another table: the key of that row, and their own."""
-        found = self.fetch(self.lookups(collection).dependents_of(columns), numbered(keys))
-        return [(keys[n], tuple(key)) for n, *key in found]
+        rows = self.fetch(self.lookups(collection).dependents_of(columns), numbered(keys))
+        return [(keys[n], tuple(key)) for n, *key in rows]
 
     def _values(self, collection: Collection, column: str, values: Iterable[str]) -> dict[str, list[str]]:
-        """Drops values that the column's type can't hold: no row has them, and Postgres would refuse the query."""
+        """The parameter `values`, without those that the column's type can't hold: no row has them, and Postgres would refuse them."""
         live = self.catalog[collection.name].column(column).named
         return {"values": [v for v in values if not can_be_key(live) or is_key(live, v)]}
 
@@ -133,9 +133,9 @@ class Rows(Session):
 
 
 def _could_be_at(collection: Collection, key: Key, path: str) -> bool:
-    """Whether a row's document could be at a path that its columns tell. An id with a slash in it, written by hand, would name
-    another document's path; so would parts that are joined to an id which is split otherwise (id_patterns.py), and columns beside a
-    key that was made of another path."""
+    """Whether a row's document could be at the path that its columns give. They give another document's path if an id written by hand
+    has a slash in it, if parts join to an id that is split differently (id_patterns.py), or if columns beside the key disagree with
+    the path from which the key was made."""
     if not collection.has(path):
         return False
     if not collection.keyed_by_path or (collection.is_plain and collection.key_leads_back):

@@ -9,11 +9,11 @@ from dualwrite.postgres.fragments import as_text, table_of
 from dualwrite.postgres.target import Target
 
 _READ_WHOLE = 1_000_000
-"""Up to so many rows each is read; a larger table is sampled by blocks, so that it isn't read through."""
+"""A table of up to this many rows is sampled row by row, which reads all of it; a larger one by blocks."""
 
 
 def sample_keys(target: Target, collection: Collection, number: int, rows: int) -> list[tuple[Cell, ...]]:
-    """About so many keys of a table with so many rows, from all over it; all if there are fewer."""
+    """About `number` keys from all over a table of `rows` rows; all keys if it has fewer."""
     if rows == 0:
         return []
     statement = sql.SQL("SELECT {keys} FROM {table} t TABLESAMPLE {method} ({percent}){where} LIMIT {most}").format(

@@ -35,7 +35,7 @@ class Session:
         self._connection: Connection | None = None
         self.pressure = Pressure(pace)
         self.busy_seconds = 0.0
-        """In transactions so far, waits for locks included."""
+        """Seconds spent in transactions so far, waits for locks included."""
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +57,7 @@ class Session:
 
     @property
     def is_in_transaction(self) -> bool:
-        """Whether one is open. Makes no connection: one that can't be made is tried again by what needs it."""
+        """Whether a transaction is open. Makes no connection: the statement that needs one repeats a failed attempt."""
         return self._connection is not None and postgres.in_transaction(self._connection)
 
     @contextmanager
@@ -100,7 +100,7 @@ class Session:
 
     def _reconnecting(self, attempt: Callable[[], T]) -> T:
         """Repeats `attempt`, with back-off, while connections are lost; raises the last error after half a minute. (The first attempt
-        is made without tenacity: it costs as much as a small read, and a run has hundreds.)"""
+        is made without tenacity, which costs as much as a small read; a run has hundreds.)"""
         try:
             return attempt()
         except postgres.Error as error:

@@ -41,8 +41,8 @@ class Statements(Fragments):
     @statement
     def create_stage(self) -> sql.Composed:
         """A staged row: its number in the page, its stand-ins as a bit mask, its columns in the table's own types, so that
-        it is compared as the table would keep it. A column that gets its value through another row, or late, has a second one, for the value that
-        names that row. With a savepoint, for a COPY that fails; `compare_stage` releases it."""
+        it is compared as the table would keep it. A column that gets its value through another row, or late, has a second one, for
+        the value that names that row. With a savepoint, because the COPY may fail; `compare_stage` releases it."""
         columns = COMMA.join(
             [
                 *(sql.SQL("{} {}").format(column_name(c.name), sql.SQL(c.live.name)) for c in self._collection.columns),
@@ -63,12 +63,12 @@ class Statements(Fragments):
 
     @cached_property
     def late(self) -> list[Column]:
-        """The columns that are null until the row is there that they refer to."""
+        """The columns that are null until the row that they refer to is there."""
         return [c for c in self._collection.columns if c.late]
 
     @cached_property
     def doubled(self) -> list[Column]:
-        """The columns whose value isn't what is copied, or not always."""
+        """The columns whose value may differ from the copied one."""
         return [c for c in self._collection.columns if c.via is not None or c.late]
 
     def _named(self, column: Column, alias: str | None = None) -> sql.Composable:
@@ -76,7 +76,8 @@ class Statements(Fragments):
 
     @statement
     def copy_stage(self) -> sql.Composed:
-        """In binary form, which takes a third of the time, if each column's type shares it with the document's."""
+        """Copies a page into the stage: in binary form, which takes a third of the time, if each column's type shares it with the
+        document's."""
         return sql.SQL("COPY {} (dualwrite_n, dualwrite_stand_ins, {}) FROM STDIN (FORMAT {})").format(
             STAGE,
             COMMA.join(map(self._named, self._collection.columns)),
@@ -84,22 +85,22 @@ class Statements(Fragments):
         )
 
     def copy_column(self, index: int) -> sql.Composed:
-        """As `copy_stage`, of one column by its place."""
+        """As `copy_stage`, for one column by its place."""
         return sql.SQL("COPY {} (dualwrite_n, {}) FROM STDIN (FORMAT {})").format(
             STAGE, self._named(self._collection.columns[index]), sql.SQL("BINARY" if self.copy_types else "TEXT")
         )
 
     @cached_property
     def copy_types(self) -> list[str] | None:
-        """In whose binary form the columns are copied; None: as text."""
+        """The types in whose binary form the columns are copied; None: they are copied as text."""
         types = [copied_as(c.type, c.named) for c in self._collection.columns]
         known = [t for t in types if t is not None]
         return ["int4", self.stand_ins_type, *known] if len(known) == len(types) else None
 
     @statement
     def compare_stage(self) -> sql.Composed:
-        """The looks at a stage in one message, which is a round trip: `_differing`, `_derived_lag`, then `_others`. Before them,
-        the values that come through other rows are looked up, once for all statements that use the stage."""
+        """The comparison of a stage in one message, and so in one round trip: `_differing`, `_derived_lag`, then `_others`. Before
+        them, the values that come through other rows are looked up, once for all statements that use the stage."""
         return sql.SQL("RELEASE SAVEPOINT dualwrite_staging; {}; {}; {}; {}").format(
             self._look_up if self.doubled else sql.SQL("SELECT"),
             self._differing,
@@ -131,7 +132,7 @@ class Statements(Fragments):
         changed = OR.join(self.differs(c) for c in self._compared) if self._compared else sql.SQL("false")
         parents = self.names_where([(self.lacks_parent(c), c.name) for c in self._collection.references])
         holders = COMMA.join(self._holder(unique) for unique in self._collection.unique)
-        # A row is found when it has a place; its columns say nothing, they may all be null.
+        # A row is there if it has a ctid: its columns may all be null.
         return sql.SQL(
             """
             SELECT s.dualwrite_n, t.ctid IS NOT NULL, t.xmin::text,
@@ -187,9 +188,9 @@ class Statements(Fragments):
 
     @cached_property
     def _others(self) -> sql.Composed | None:
-        """The rows beside those of the staged documents, by what the path gives of their keys: n of such a document, and the row's
-        key. A row may be another document's of the same id; that of a staged one is left out. Each id is looked up once: there may
-        be thousands of documents with one."""
+        """Rows beside those of the staged documents that share the part of the key which a path gives: n of such a document, and the
+        row's key. The row may be that of another document of the same id; rows of staged documents are left out. Each id is looked
+        up once, because thousands of documents may share one."""
         if not self._collection.may_have_others:
             return None
         beside = self._collection.entry_columns
@@ -225,9 +226,8 @@ class Statements(Fragments):
 
     @statement
     def insert(self) -> sql.Composed:
-        """Inserts candidates whose key is still free; see `_insert`. A row in the way of another unique key is an error, which
-        names the constraint: without naming the key here, each row that any constraint refuses would be left out in silence.
-        """
+        """Inserts candidates whose key is still free; see `_insert`. A row that holds another of their unique keys is an error, which
+        names the constraint: an ON CONFLICT without the key would silently leave out each row that any unique key refuses."""
         return self._insert(sql.SQL("ON CONFLICT ({}) DO NOTHING").format(self.names(self._collection.key)))
 
     @statement
@@ -344,7 +344,7 @@ class Statements(Fragments):
 
     @statement
     def leave_out(self) -> sql.Composed:
-        """Takes out of staged rows what refers to rows that aren't there, to be filled in later. Parameters: n (int[])."""
+        """Sets late columns of staged rows to null if the rows that they refer to aren't there; see `fill`. Parameters: n (int[])."""
         return sql.SQL("UPDATE {} s SET {} WHERE s.dualwrite_n = ANY(%(n)s)").format(
             STAGE,
             COMMA.join(
@@ -357,9 +357,9 @@ class Statements(Fragments):
 
     @statement
     def fill(self) -> sql.Composed:
-        """Fills in what was left out of rows that this transaction has inserted, as far as the rows are there now to which it
-        refers: n of those that are whole now. Their journal rows are touched by the same statement, so that they go on carrying
-        the rows' xmin. Parameters: n (int[]), ids (int8[])."""
+        """Fills in the columns that `leave_out` left null in rows that this transaction has inserted, if the rows that they refer to
+        are there now: n of the rows that are whole now. The same statement touches their journal rows, so that these still carry the
+        rows' xmin. Parameters: n (int[]), ids (int8[])."""
         there = {c.name: self._named_if_there(c) for c in self.late}
         left_out = [
             sql.SQL("({} IS NULL AND {} IS NOT NULL)").format(column_name(c.name, "t"), there[c.name])
@@ -396,7 +396,7 @@ class Statements(Fragments):
         )
 
     def _named_if_there(self, column: Column) -> sql.Composable:
-        """What a staged row's column would hold; null if the row isn't there that it refers to."""
+        """The value that a staged row's column would hold; null if the row that it refers to isn't there."""
         named = self._named(column, "s")
         if column.via is not None:
             return value_of(column, named)
@@ -429,8 +429,8 @@ class Statements(Fragments):
     @statement
     def delete(self) -> sql.Composed:
         """Deletes rows, and journals them as they were. The caller has locked them and knows that nothing references them.
-        Parameters: n, keys, label, path (text[]), undoes
-        (int8[]: the line of the journal that each takes back, or null), run, collection, table."""
+        Parameters: n, keys, label, path (text[]), undoes (int8[]: the line of the journal that each takes back, or null), run,
+        collection, table."""
         return sql.SQL(
             """
             WITH {c}, x AS (

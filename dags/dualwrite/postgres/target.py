@@ -67,14 +67,14 @@ class Write:
     """Rows that were not written because the table undoes the update: no column that differed would be right afterwards."""
 
     late: set[int] = field(default_factory=set)
-    """Rows that were inserted without what refers to rows that aren't there yet."""
+    """Rows that were inserted with a null for a reference to a row that isn't there yet."""
 
     def has(self, n: int) -> bool:
         return n in self.journal or n in self.refused or n in self.unmade
 
 
 class _Unmade(Exception):
-    """Inside this module: an update that must be taken back."""
+    """Raised to roll back an update that the table's triggers undo."""
 
     def __init__(self, ns: set[int]) -> None:
         super().__init__()
@@ -136,30 +136,30 @@ class Target(Rows):
         self, connection: Connection, collection: Collection, page: Sequence[Staged], row: Callable[[int], Row]
     ) -> Comparison:
         """As `compare`, without `Row` objects: each of `page` is numbered by its place in it, and `row(n)` is
-        asked only for those that differ or are refused."""
+        called only for those that differ."""
         refused = self._stage(connection, collection, page)
-        looks = connection.execute(self.statements(collection).compare_stage)
-        looks.nextset()  # the first is the savepoint's, the second looks up
-        looks.nextset()
+        results = connection.execute(self.statements(collection).compare_stage)
+        results.nextset()  # past those of RELEASE SAVEPOINT and of looking values up
+        results.nextset()
         differences = []
         twins: set[int] = set()
-        for n, found, xmin, columns, lacks, holders, digest, has_twins in looks.fetchall():
+        for n, found, xmin, columns, lacks, holders, digest, has_twins in results.fetchall():
             if has_twins:
                 twins.add(n)
                 continue
             others = tuple(None if h is None else tuple(h) for h in holders)
             differences.append(Difference(n, row(n), found, xmin, tuple(columns), tuple(lacks), others, digest))
         refused += [(n, _TWINS) for n in sorted(twins)]
-        looks.nextset()
-        [[lag]] = looks.fetchall()
-        looks.nextset()
-        beside = [(n, tuple(key)) for n, *key in looks.fetchall()]
+        results.nextset()
+        [[lag]] = results.fetchall()
+        results.nextset()
+        beside = [(n, tuple(key)) for n, *key in results.fetchall()]
         return Comparison(differences, refused, lag, beside)
 
     def _stage(
         self, connection: Connection, collection: Collection, page: Sequence[Staged]
     ) -> list[tuple[int, Refused]]:
-        """Copies a page into a new stage. Returns the numbers of rows that don't fit even there."""
+        """Copies a page into a new stage. Returns the rows that the stage refuses, by number."""
         self._trial = None
         connection.execute(self.statements(collection).create_stage)
         every = list(range(len(page)))
@@ -228,39 +228,39 @@ class Target(Rows):
         late: Sequence[int] = (),
     ) -> Write:
         """Inserts staged rows (by their number) that are still absent. A row that a client inserted meanwhile is left
-        alone and appears in neither part of the result. `late`: those that refer to rows that aren't there, which may be among
-        these: without that first, and then it is filled in."""
-        statements, found = self.statements(collection), Write()
+        alone and appears in neither part of the result. `late`: those that refer to absent rows, which may be among these rows: they
+        are inserted with nulls, which are then filled in."""
+        statements, result = self.statements(collection), Write()
         if late:
             connection.execute(statements.leave_out, {"n": list(late)})
 
         def write(statement: postgres.sql.Composed) -> Callable[[list[int]], None]:
-            return lambda part: found.journal.update(
+            return lambda part: result.journal.update(
                 self._journaled(connection, collection, statement, rows, part, run_id)
             )
 
         def refuse(n: int, why: Refused) -> None:
-            found.refused[n] = self._judged(connection, collection, why)
+            result.refused[n] = self._judged(connection, collection, why)
 
-        self._write_good(connection, collection, ns, write(statements.insert), refuse, found)
-        left = [n for n in ns if n not in found.journal and n not in found.refused]
+        self._write_good(connection, collection, ns, write(statements.insert), refuse, result)
+        left = [n for n in ns if n not in result.journal and n not in result.refused]
         if left:
             # No row was written, and there was no error: a client was faster, or a trigger skipped the row.
             absent = [n for (n,) in connection.execute(statements.absent, {"n": left}).fetchall()]
             bisect(connection, sorted(absent), write(statements.insert_or_fail), refuse, collection.place[0])
             for n in absent:
-                if n not in found.journal and n not in found.refused:
-                    found.refused[n] = self._left_out(connection, collection, "insert")
-        if inserted := {n: found.journal[n] for n in late if n in found.journal}:
-            found.late.update(inserted)
+                if n not in result.journal and n not in result.refused:
+                    result.refused[n] = self._left_out(connection, collection, "insert")
+        if inserted := {n: result.journal[n] for n in late if n in result.journal}:
+            result.late.update(inserted)
             try:
                 with postgres.as_a_client(connection, collection.place[0]):
                     given = {"n": list(inserted), "ids": list(inserted.values())}
-                    found.late.difference_update(n for (n,) in connection.execute(statements.fill, given).fetchall())
+                    result.late.difference_update(n for (n,) in connection.execute(statements.fill, given).fetchall())
             except postgres.Error as error:
                 if not may_be_a_rows(error):
-                    raise  # else each is looked at by itself, and the one that is refused is told
-        return found
+                    raise  # otherwise each row is updated by itself later, and a refusal is reported
+        return result
 
     def _write_good(
         self,
@@ -269,10 +269,10 @@ class Target(Rows):
         ns: list[int],
         write: Callable[[list[int]], None],
         refuse: Callable[[int, Refused], None],
-        found: Write,
+        result: Write,
     ) -> None:
-        """Inserts all rows but the bad ones. If a CHECK fails and no trigger could correct the row, the rows that fail one are
-        found on the trial first: thousands of them would make the bisection long."""
+        """Inserts all rows but the bad ones. If a CHECK fails and no trigger could correct the row, the trial finds the rows that fail
+        one first: thousands of them would make the bisection long."""
         if not ns:
             return
         try:
@@ -282,8 +282,8 @@ class Target(Rows):
             if not may_be_a_rows(error):
                 raise
             if error.sqlstate == "23514" and not self.enforced(connection, collection).firing("insert", before=True):
-                found.refused.update(self._trial_of(connection, collection).failing_checks(ns))
-            bisect(connection, [n for n in ns if n not in found.refused], write, refuse, collection.place[0])
+                result.refused.update(self._trial_of(connection, collection).failing_checks(ns))
+            bisect(connection, [n for n in ns if n not in result.refused], write, refuse, collection.place[0])
 
     def try_write(
         self,
@@ -295,8 +295,8 @@ class Target(Rows):
         stale: bool,
         keeps: bool,
     ) -> dict[int, Refused]:
-        """The staged rows that the table would refuse, by their number, if they were inserted, or the rows at their keys updated,
-        after all that was promised. `keeps`: the others are promised from now on. Writes only temporary tables."""
+        """The staged rows that the table would refuse, by their number, if they were inserted (`stale`: if the rows at their keys were
+        updated) after all promised rows. `keeps`: the others are promised from now on. Writes only temporary tables."""
         if not rows:
             return {}
         trial = self._trial_of(connection, collection)
@@ -314,7 +314,7 @@ class Target(Rows):
         statements = self.statements(collection)
         by_number = {d.n: d for d in differences}
         rows = {n: d.row for n, d in by_number.items()}
-        found = Write()
+        result = Write()
 
         def write(part: list[int]) -> None:
             versions = [by_number[n].xmin for n in part]
@@ -324,28 +324,28 @@ class Target(Rows):
                 unmade = {n for n in written if set(by_number[n].columns) <= set(left.get(n, ()))}
                 if unmade:
                     raise _Unmade(unmade)
-            found.journal.update(written)
+            result.journal.update(written)
 
         def refuse(n: int, why: Refused) -> None:
-            found.refused[n] = self._judged(connection, collection, why)
+            result.refused[n] = self._judged(connection, collection, why)
 
         changing = bool(self.enforced(connection, collection).firing("update")) if by_number else False
-        while todo := [n for n in by_number if not found.has(n)]:
+        while todo := [n for n in by_number if not result.has(n)]:
             try:
                 bisect(connection, todo, write, refuse, collection.place[0])
                 break
             except _Unmade as unmade:
-                found.unmade.update(unmade.ns)
-        left = [n for n in by_number if not found.has(n)]
+                result.unmade.update(unmade.ns)
+        left = [n for n in by_number if not result.has(n)]
         if left:
             # Still the version that was read, so no client was faster.
             versions = {"n": left, "xmin": [by_number[n].xmin for n in left]}
             for (n,) in connection.execute(statements.unmoved, versions).fetchall():
-                found.refused[n] = self._left_out(connection, collection, "update")
-        return found
+                result.refused[n] = self._left_out(connection, collection, "update")
+        return result
 
     def _judged(self, connection: Connection, collection: Collection, why: Refused) -> Refused:
-        """A refusal with what the catalog knows of its constraint."""
+        """A refusal, with `passing` and `own_table` by its constraint."""
         if why.constraint is None or (why.sqlstate or "")[:2] != "23":
             return why
         live = self.enforced(connection, collection)
@@ -402,10 +402,11 @@ class Target(Rows):
 
         Three statements: the first locks the rows, so that no client can add a reference to them any more; the second
         sees every reference added before that; the third deletes. With one statement, a comment committed between its
-        snapshot and the delete would be cascaded away. What the second can't see is kept, or refused by Postgres itself
-        (see references.py); and if what it could see has changed by the end, nothing was deleted.
+        snapshot and the delete would be cascaded away. A row whose references the second can't see is kept, or Postgres itself
+        refuses its delete (see references.py). If the foreign keys, or our view of their rows, have changed by the end, nothing was
+        deleted.
 
-        `undoes`: by label, the line of the journal that a delete takes back. `then` happens in the same transaction.
+        `undoes`: by label, the line of the journal that a delete takes back. `then` is called in the same transaction.
         """
         for _ in range(_ATTEMPTS):
             try:
@@ -494,9 +495,9 @@ class Target(Rows):
         return references_to(connection, [oid] if oid is not None else [])
 
     def referenced(self, collection: Collection, keys: Sequence[Key]) -> dict[Key, list[Reference]]:
-        """The foreign keys through which rows reference those at these keys, or could: rows that we may not see. Keys without
-        such a row are omitted."""
-        found: dict[Key, list[Reference]] = {}
+        """The foreign keys through which rows reference those at these keys, or could, if we may not see the referencing rows. Keys
+        without any are omitted."""
+        by_key: dict[Key, list[Reference]] = {}
         with self.transaction() as connection:
             references = self._references(connection, collection)
             statement = self.lookups(collection).referenced(references)
@@ -504,8 +505,8 @@ class Target(Rows):
                 part = keys[start : start + _KEYS_AT_ONCE]
                 for n, places in connection.execute(statement, numbered(part)):
                     if places:
-                        found[part[n]] = [references[place] for place in places]
-        return found
+                        by_key[part[n]] = [references[place] for place in places]
+        return by_key
 
     def untouched(self, connection: Connection, collection: Collection, journal_ids: Sequence[int]) -> frozenset[str]:
         """Labels of journaled inserts whose row is still the very version that we inserted: it carries the xmin of

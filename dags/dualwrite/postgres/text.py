@@ -8,11 +8,11 @@ _ESCAPED = re.compile(r"\\(\\|u0000)")
 
 
 def stored(text: str | None) -> str | None:
-    """With U+0000 written as \\u0000. A backslash is doubled, so that `restored` is exact: the path of another
-    document would let its row seem extra."""
+    """A text with U+0000 written as \\u0000. A backslash is doubled, so that `restored` is exact: with another document's path, the
+    row would seem extra."""
     return None if text is None else text.replace("\\", "\\\\").replace("\x00", "\\u0000")
 
 
 def restored(text: str | None) -> str | None:
-    """What `stored` was given."""
-    return None if text is None else _ESCAPED.sub(lambda found: "\\" if found[1] == "\\" else "\x00", text)
+    """The text that `stored` was given."""
+    return None if text is None else _ESCAPED.sub(lambda match: "\\" if match[1] == "\\" else "\x00", text)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 STATED: Mapping[str, str] = {
     "quote_all_identifiers": "off",  # first: it changes how the server spells a search_path
-    "search_path": "pg_catalog, pg_temp",  # said last: searched first, a temporary table would shadow another
+    "search_path": "pg_catalog, pg_temp",  # unnamed, pg_temp would be searched first, and its tables shadow others
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
     "TimeZone": "UTC",
@@ -43,12 +43,12 @@ STATED: Mapping[str, str] = {
     "temp_tablespaces": "",
     "default_table_access_method": "heap",
 }
-"""The settings that our statements rely on; any role may set them. Left as it is: `default_transaction_read_only`, with which Supabase
-protects a disk that is nearly full, and what only a superuser may set (lc_messages: nothing here depends on Postgres's
-messages)."""
+"""The settings that our statements rely on; any role may set them. Not among them: `default_transaction_read_only`, with which
+Supabase protects a disk that is nearly full, and settings that only a superuser may change (lc_messages: nothing here depends on
+Postgres's messages)."""
 
 _LISTS = ("temp_tablespaces",)
-"""Those of them that are lists of names, and may be empty."""
+"""The settings in STATED that are lists of names and may be empty."""
 
 _ISOLATION = "ISOLATION LEVEL READ COMMITTED"
 """docs/protocol.md relies on it: a condition is checked again on the row's newest version."""
@@ -76,8 +76,8 @@ def transaction(  # noqa: PLR0913 - options, each by its name
     """One transaction with settings of its own. Rolled back if the block raises. If it returns, it is committed, or
     this raises: if a statement failed, Postgres answers a COMMIT with a ROLLBACK, and says so only in the command's tag.
 
-    The server's settings are in Postgres's notation ("2s"). `idle_timeout` ends a transaction that we leave lying, with
-    its locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included. `check_at_once`: constraints
+    The server's settings are in Postgres's notation ("2s"). `idle_timeout` ends a transaction that we leave idle, and so frees its
+    locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included. `check_at_once`: constraints
     that are deferred to the COMMIT are checked after each statement, so that they refuse a row and not the transaction.
     `clients_path`: names are looked for where the connection's own search_path says, for the app's statements.
 
@@ -176,10 +176,10 @@ def answers(
     statements', and are written into them as `fetch` does."""
     with psycopg.ClientCursor(connection) as cursor:
         cursor.execute("; ".join(statements), parameters)
-        found = [cursor.fetchall()]
+        results = [cursor.fetchall()]
         while cursor.nextset():
-            found.append(cursor.fetchall())
-        return found
+            results.append(cursor.fetchall())
+        return results
 
 
 def at_once(
@@ -192,19 +192,19 @@ def at_once(
         if not texts:
             return []
         cursor.execute("; ".join(texts).encode(connection.info.encoding))
-        found = []
+        results = []
         while True:
-            found.append((cursor.rowcount, cursor.fetchall() if cursor.description else []))
+            results.append((cursor.rowcount, cursor.fetchall() if cursor.description else []))
             if not cursor.nextset():
-                return found
+                return results
 
 
 @lru_cache
 def stating(search_path: str | None = STATED["search_path"]) -> str:
-    """Statements that state them until the transaction ends. `search_path`: another one; None leaves the session's.
+    """Statements that set STATED until the transaction ends. `search_path`: another one; None leaves the session's.
 
-    SET takes the server half the time of set_config, whose calls are looked up and planned each time; but it makes of an empty
-    list of names a list of one empty name.
+    SET takes the server half the time of set_config, whose calls are looked up and planned each time; but it turns an empty list of
+    names into a list of one empty name.
     """
     settings = {**STATED, "search_path": search_path}
     return "; ".join(_set(name, value) for name, value in settings.items() if value is not None)
@@ -219,12 +219,12 @@ def _set(name: str, value: str) -> str:
 
 
 _SINGLE = f"SET TRANSACTION {_ISOLATION}; {stating()}"
-"""Before the statement of a message that is a transaction by itself."""
+"""The beginning of a message that is a transaction by itself."""
 
 
 @lru_cache
 def _settings(statement: str | None, lock: str | None, idle: str | None, read_only: bool) -> str:
-    """Statements that set them until the transaction ends; none is an empty statement."""
+    """Statements that make these settings until the transaction ends; an empty text if all are None."""
     settings = {
         "statement_timeout": statement,
         "lock_timeout": lock,
@@ -255,7 +255,7 @@ def in_transaction(connection: Connection) -> bool:
 
 
 def was_hung_up(connection: Connection) -> bool:
-    """Whether an idle connection has something to read, which only a server that hung up sends. Without a round trip."""
+    """Whether the server hung up an idle connection: only then is there something to read. Without a round trip."""
     poll = select.poll()  # select() refuses a descriptor from 1,024 on, which a busy server has
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))

@@ -1,8 +1,8 @@
-"""Takes back what a run has written, as the journal has it: each write on the condition that the row is still our version.
+"""Takes back a run's writes by the journal, each on the condition that the row is still our version.
 
-What a row was never leaves Postgres: lines of the journal are named by their ids. Nothing here asks a document. A write that takes
-another back is journaled as confirmed, because it follows the journal; so no run brings it into line with its document before
-somebody has looked at the difference, which is kept open in the same transaction.
+Before-images never leave Postgres: the journal's lines are named by their ids. No document is read. A write that takes another back
+is journaled as confirmed, because it follows the journal; so no run brings it into line with its document before somebody has looked
+at the difference, which is opened in the same transaction.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REOPEN = _SQL["reopen"]
 _SETTLE = _SQL["settle"]
 
 Action = Literal["delete", "update", "insert"]
-"""What takes a write back: a row that was inserted is deleted, one that was deleted is inserted."""
+"""The action that takes a write back: a row that was inserted is deleted, one that was deleted is inserted."""
 
 AT_ONCE = 300
 """Rows in one transaction: it holds their locks, so it must stay well below a second."""
@@ -41,8 +41,8 @@ AT_ONCE = 300
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """What a run did to one row, as its first and last lines of the journal say, and what takes that back (None: nothing, the
-    row came and went)."""
+    """A run's writes to one row, from its first to its last line in the journal, and the action that takes them back (None: none is
+    needed, because the row came and went)."""
 
     first: int
     last: int
@@ -62,8 +62,8 @@ class Chain:
 
 @dataclass(slots=True)
 class Undone:
-    """What became of some chains, by label: taken back; moved since by somebody; kept, because of rows that reference it; refused
-    by Postgres. `differing`: taken back, but for columns of which the table made something else."""
+    """The outcome for some chains, by label: done, taken back; moved, somebody has written the row since; kept, because other rows
+    reference it; refused by Postgres. `differing`: taken back, except columns to which the table gave other values."""
 
     done: set[str] = field(default_factory=set)
     moved: set[str] = field(default_factory=set)
@@ -73,7 +73,7 @@ class Undone:
 
 
 class _Statements(Fragments):
-    """What takes writes of one collection back."""
+    """The statements that take writes of one collection back."""
 
     def same_as_journaled(self, alias: str) -> sql.Composed:
         return AND.join(
@@ -99,8 +99,8 @@ class _Statements(Fragments):
     """
 
     def restore(self, columns: Sequence[str]) -> sql.Composed:
-        """Updates rows that are still our version to what they were. A column that is as it was is left alone, whatever its type
-        makes of its JSON."""
+        """Sets rows that are still our version back to their before-images. A column that still has its value is left alone, because
+        its type may not restore the same value from JSON."""
         was = "(j.row_before OPERATOR(pg_catalog.->) {name}::text)"
         now = "(pg_catalog.to_jsonb(old.*) OPERATOR(pg_catalog.->) {name}::text)"
         assignments = COMMA.join(
@@ -129,7 +129,7 @@ class _Statements(Fragments):
         )  # fmt: skip
 
     def bring_back(self, columns: Sequence[str]) -> sql.Composed:
-        """Inserts rows that were deleted, where their key is free."""
+        """Inserts deleted rows whose key is free."""
         return sql.SQL(
             """
             WITH {lines}, written AS (
@@ -152,7 +152,7 @@ class _Statements(Fragments):
 
     @statement
     def differing(self) -> sql.Composed:
-        """Labels of rows that aren't what they were."""
+        """Labels of rows that differ from their before-images."""
         return sql.SQL(
             """
             WITH {lines}
@@ -187,13 +187,13 @@ class Undo:
         self._by = by
 
     def collections(self) -> set[str]:
-        """Those that the run wrote to."""
+        """The names of the collections that the run wrote to."""
         with self._target.transaction() as connection:
             rows = connection.execute(_COLLECTIONS, {"run": self._run}).fetchall()
         return {name for (name,) in rows}
 
     def chains(self, collection: Collection) -> list[Chain]:
-        """What the run did to each row, the latest first."""
+        """The run's writes, a chain for each row, the row that was written last first."""
         parameters = {"run": self._run, "collection": collection.name}
         with self._target.transaction() as connection:
             rows = connection.execute(_CHAINS, parameters).fetchall()
@@ -201,17 +201,17 @@ class Undo:
 
     def take_back(self, collection: Collection, action: Action, chains: Sequence[Chain]) -> Undone:
         """Takes these writes back, all by one action, in short transactions."""
-        found = Undone()
+        undone = Undone()
         for part in _parts(chains):
             if action == "delete":
-                self._delete(collection, part, found)
+                self._delete(collection, part, undone)
             else:
-                self._write(collection, action, part, found)
-        return found
+                self._write(collection, action, part, undone)
+        return undone
 
     # --- in one transaction -------------------------------------------------------------------------------------------
 
-    def _delete(self, collection: Collection, part: Sequence[Chain], found: Undone) -> None:
+    def _delete(self, collection: Collection, part: Sequence[Chain], undone: Undone) -> None:
         candidates = [Candidate(c.key, c.label, c.path, str(c.version)) for c in part]
 
         def then(connection: Connection, deleted: Deleted) -> None:
@@ -219,11 +219,11 @@ class Undo:
 
         undoes = {c.label: c.last for c in part}
         deleted = self._target.delete(collection, candidates, self._by, undoes=undoes, then=then)
-        found.done |= deleted.journal.keys()
-        found.kept.update(deleted.kept)
-        found.moved |= undoes.keys() - deleted.journal.keys() - deleted.kept.keys()
+        undone.done |= deleted.journal.keys()
+        undone.kept.update(deleted.kept)
+        undone.moved |= undoes.keys() - deleted.journal.keys() - deleted.kept.keys()
 
-    def _write(self, collection: Collection, action: Action, part: Sequence[Chain], found: Undone) -> None:
+    def _write(self, collection: Collection, action: Action, part: Sequence[Chain], undone: Undone) -> None:
         statements, done, refused = self._of(collection), set[str](), dict[str, Refused]()
 
         def lines(chains: Sequence[Chain]) -> dict[str, object]:
@@ -251,14 +251,15 @@ class Undo:
                 for (label,) in connection.execute(asked_for, lines(left)).fetchall():
                     refused[label] = Refused("LeftOut (a trigger, a policy or a rule)")
             written = [c for c in part if c.label in done]
-            found.differing |= {label for (label,) in connection.execute(statements.differing, lines(written))}
+            undone.differing |= {label for (label,) in connection.execute(statements.differing, lines(written))}
             self._reopen(connection, collection, written)
-        found.done |= done
-        found.refused.update(refused)
-        found.moved |= {c.label for c in part} - done - refused.keys()
+        undone.done |= done
+        undone.refused.update(refused)
+        undone.moved |= {c.label for c in part} - done - refused.keys()
 
     def _reopen(self, connection: Connection, collection: Collection, chains: Sequence[Chain]) -> None:
-        """What was taken back differs again, as far as anybody knows: the next run looks at it, however old its document is."""
+        """Opens a difference for each row that was taken back, because it probably differs again: the next run looks at it, however
+        old its document is."""
         if not chains:
             return
         labels = [c.label for c in chains]
@@ -282,7 +283,7 @@ def _parts(chains: Sequence[Chain]) -> Iterator[Sequence[Chain]]:
 
 
 def refuse_unknown(target: Target, run_id: str) -> None:
-    """Raises ParameterError where a run's journal can't be taken back: nothing is in it, or nobody can tell whose it is."""
+    """Raises ParameterError if a run's writes can't be taken back: the journal has none of this id, or two DAGs have runs of it."""
     with target.transaction() as connection:
         dags = {dag for (dag,) in connection.execute(_DAGS, {"run": run_id}).fetchall()}
     if len(dags) > 1:

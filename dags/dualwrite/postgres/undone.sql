@@ -1,4 +1,4 @@
--- What an undo asks of the journal that is the same for all collections. The statements that touch rows are composed.
+-- The statements of an undo that are the same for all collections. Those that touch rows are composed.
 
 -- name: collections
 -- The collections that a run wrote to.
@@ -20,8 +20,8 @@ ORDER BY attnum;
 SELECT DISTINCT jsonb_object_keys(row_before) FROM dualwrite.repair_journal WHERE id = ANY(%(ids)s);
 
 -- name: chains
--- What a run did to each row, the latest first. A write's version is the row's xmin: kept in row_xmin, or, where nothing has
--- updated the line but its own transaction, the line's.
+-- A run's writes to each row as one chain, the row that was written last first. A write's version is the row's xmin: kept in
+-- row_xmin, or the line's own xmin if no later transaction has updated the line.
 WITH own AS (
   SELECT j.*, coalesce(j.row_xmin, CASE WHEN j.confirmed_at IS NULL OR j.undoes IS NOT NULL THEN j.xmin::text END) AS version
   FROM dualwrite.repair_journal j
@@ -50,13 +50,13 @@ SELECT first, last, label, row_key, path,
 FROM chain ORDER BY last DESC;
 
 -- name: reopen
--- Keeps differences open where writes were taken back, unless one is.
+-- Opens a difference at the keys of some lines, unless one is open there.
 INSERT INTO dualwrite.open_differences (collection, key, path, row_key, verdict, reason, first_seen, last_seen, run_id)
 SELECT j.collection, j.key, j.path, j.row_key, 'in_flight', %(reason)s, clock_timestamp(), clock_timestamp(), %(run)s
 FROM dualwrite.repair_journal j WHERE j.id = ANY(%(ids)s)
 ON CONFLICT (collection, key) DO NOTHING;
 
 -- name: settle
--- Confirms lines of writes that were taken back: no run has to look whether they still hold.
+-- Confirms the lines of writes that were taken back: no run has to confirm them any more.
 UPDATE dualwrite.repair_journal SET confirmed_at = clock_timestamp(), row_xmin = coalesce(row_xmin, xmin::text)
 WHERE run_id = %(undone)s AND collection = %(collection)s AND key = ANY(%(labels)s) AND confirmed_at IS NULL;

@@ -19,7 +19,7 @@ HIDING = """
     HAVING bool_or(NOT p.polpermissive) IS TRUE
       OR bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true') IS NOT TRUE
 """
-"""Finds the oids of those of `tables` (SQL that gives oids) of which this role may not see every row."""
+"""SQL for the oids of those `tables` (SQL that gives oids) of which this role may not see every row."""
 
 
 def tables_hiding_rows(connection: Connection, tables: Iterable[int]) -> set[int]:
@@ -39,8 +39,8 @@ def hides_rows(table: sql.Composable) -> sql.Composed:
 
 
 def commands_without_policy(connection: Connection, tables: Iterable[int]) -> dict[int, list[str]]:
-    """By table, the commands that row-level security allows this role on no row at all. An INSERT then ends in an error; an
-    UPDATE or a DELETE finds nothing, without one."""
+    """By table, the commands that row-level security allows this role on no row at all. An INSERT then raises an error; an UPDATE
+    or a DELETE touches no row and raises none."""
     return dict(
         connection.execute(
             """
@@ -65,9 +65,9 @@ def shows_every_row(connection: Connection, name: str) -> bool:
     """Whether there is a relation of this name (as in `relations`) that this role may read, and that hides no row from it."""
     row = connection.execute(
         f"""
-        WITH found AS ({RELATIONS}), hiding AS ({HIDING.format(tables="(SELECT oid FROM found)")})
+        WITH named AS ({RELATIONS}), hiding AS ({HIDING.format(tables="(SELECT oid FROM named)")})
         SELECT EXISTS (
-          SELECT FROM found
+          SELECT FROM named
           WHERE has_table_privilege(oid, 'SELECT') AND oid NOT IN (SELECT oid FROM hiding)
         )
         """,

@@ -1,4 +1,4 @@
-"""The differences that are open, `dualwrite.open_differences`: found, and not known to be gone."""
+"""The open differences, `dualwrite.open_differences`: seen, and not known to be gone."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _OPEN_COUNTS = _SQL["open_counts"]
 
 @dataclass(frozen=True, slots=True)
 class OpenDifference:
-    """A difference that was found and isn't known to be gone. Times are the target's, UTC."""
+    """A difference that was seen and isn't known to be gone. Times are the target's, UTC."""
 
     finding: Finding
-    """As it was last seen. Its entry, its columns and its cause are not read back: the next look finds them anew."""
+    """As it was last seen, without its entry, its columns and its cause: the next look finds them anew."""
     first_seen: datetime
     last_seen: datetime
-    """When a look last kept it; `finding` is what that look saw."""
+    """When a look last recorded it; `finding` is that look's."""
     excuse: Excuse | None
-    """What a person accepted; None if it isn't excused."""
+    """The excuse that a person gave; None if it isn't excused."""
 
     @property
     def label(self) -> str:
@@ -57,11 +57,11 @@ class OpenDifference:
 
 AT_ONCE = 5_000
 """Labels that one statement takes, and differences that are held, or sent, at a time: after an outage a hundred thousand may be
-open. What is sent together has the time of one statement to be answered."""
+open. All that is sent together must be answered in the time of one statement."""
 
 
 class _Line(NamedTuple):
-    """What is read of a difference that is looked at again."""
+    """A line of `open_differences`, as far as another look at it needs it."""
 
     label: str
     verdict: str
@@ -76,7 +76,7 @@ class _Line(NamedTuple):
     excused_verdict: str | None
     excused_finding_reason: str | None
     collection: str = ""
-    """Where a statement asks for several."""
+    """Empty if the statement reads one collection."""
 
     def difference(self) -> OpenDifference:
         finding = Finding(
@@ -103,20 +103,20 @@ def _differences(connection: Connection, statement: sql.SQL, **parameters: objec
 
 def differences_at(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, OpenDifference]:
     """The open differences at these labels."""
-    found: dict[str, OpenDifference] = {}
+    differences: dict[str, OpenDifference] = {}
     for start in range(0, len(labels), AT_ONCE):
         part = list(labels[start : start + AT_ONCE])
-        found.update(
+        differences.update(
             (d.label, d) for d in _differences(connection, _DIFFERENCES_AT, collection=collection, labels=part)
         )
-    return found
+    return differences
 
 
 def in_pages(
     transaction: Callable[[], AbstractContextManager[Connection]], collection: str, size: int | None = None
 ) -> Iterator[list[OpenDifference]]:
-    """All that is open in a collection, the excused too, by label, in pages of AT_ONCE, each in a transaction of its own. Of those
-    added meanwhile, only those after the last label are seen."""
+    """All open differences of a collection, the excused too, by label, in pages of AT_ONCE, each in a transaction of its own. Of
+    those added meanwhile, only those after the last label are seen."""
     size, after = size or AT_ONCE, ""
     while True:
         with transaction() as connection:
@@ -138,16 +138,16 @@ class Known:
     """The open differences of a collection, as a first look needs them."""
 
     excuses: dict[str, Excuse]
-    """The keys whose difference a person accepted, and what the excuse holds for."""
+    """By label, the excuses that a person gave."""
     own_labels: frozenset[str]
-    """Labels of all that is open, except rows that are extra only because another document is gone."""
+    """Labels of all open differences, except rows that are extra only because another document is gone."""
     unsettled: tuple[str, ...]
-    """Labels of what was in flight or rejected at the last look and isn't excused, those seen longest ago first."""
+    """Labels of differences that were in flight or rejected at the last look and aren't excused, those seen longest ago first."""
 
 
 def known(session: Session, collection: str, *, but: str | None = None) -> Known:
-    """The open differences of a collection before a look at it, in one round trip. `but`: a run to leave out, whose own looks have
-    settled all that they can."""
+    """The open differences of a collection before a look at it, in one round trip. `but`: a run whose own looks have settled all that
+    they can; the differences that it saw last are not `unsettled`."""
     rows = session.fetch(_KNOWN, {"collection": collection, "but": but})
     return Known(
         {label: Excuse(*accepted) for label, _, _, excused, *accepted in rows if excused},
@@ -163,8 +163,8 @@ def missed_while_off(session: Session, since: datetime) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How many differences wait for a second look, and of how many the first was less than a grace period ago. Drift
-    needs no wait: it stays drift until it is gone."""
+    """How many differences wait for a second look, and how many of these (`young`) had their first less than a grace period ago.
+    Drift needs no wait: it stays drift until it is gone."""
 
     number: int
     young: int
@@ -173,9 +173,9 @@ class Waiting:
 def waiting(connection: Connection, collection: str, run_id: str, grace: timedelta) -> Waiting:
     """The open differences that aren't excused, without rejections that this run has counted already."""
     with connection.cursor(row_factory=class_row(Waiting)) as cursor:
-        found = cursor.execute(_WAITING, {"collection": collection, "run": run_id, "grace": grace}).fetchone()
-    assert found is not None
-    return found
+        counts = cursor.execute(_WAITING, {"collection": collection, "run": run_id, "grace": grace}).fetchone()
+    assert counts is not None
+    return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,24 +192,29 @@ def due(connection: Connection, collections: Sequence[str], run_id: str, limit: 
     """At most `limit` differences that aren't excused: first those without a final verdict (of these first the ones that this run
     has looked at once, because two looks of one run decide), then those seen longest ago.
 
-    Rejections that this run has found itself need no second look.
+    This run's own rejections need no second look.
     """
     given = {"names": list(collections), "run": run_id, "limit": limit}
     lines = _lines(connection, _DUE, given)
     left = connection.execute(_NOT_DUE, given).fetchall()
-    found = Due({}, {name: number for name, number, _ in left}, {name: undecided for name, _, undecided in left})
+    differences: dict[str, list[OpenDifference]] = {}
     for line in lines:
-        found.differences.setdefault(line.collection, []).append(line.difference())
-    return found
+        differences.setdefault(line.collection, []).append(line.difference())
+    return Due(
+        differences, {name: number for name, number, _ in left}, {name: undecided for name, _, undecided in left}
+    )
 
 
-def named(connection: Connection, collection: str, what: Named) -> list[OpenDifference]:
+def named(connection: Connection, collection: str, names: Named) -> list[OpenDifference]:
     """A collection's open differences that are named and not excused."""
-    return _differences(connection, _NAMED, collection=collection, labels=list(what.keys), verdicts=list(what.verdicts))
+    return _differences(
+        connection, _NAMED, collection=collection, labels=list(names.keys), verdicts=list(names.verdicts)
+    )
 
 
 def going_with(connection: Connection, paths: Sequence[str]) -> list[tuple[str | None, str, str]]:
-    """Open differences, not excused, that exist only because a document at one of these paths is gone: that path, collection and label."""
+    """Open differences, not excused, that exist only because a document at one of these paths is gone: that path, the collection and
+    the label."""
     rows = connection.execute(_GOING_WITH, {"paths": [stored(path) for path in paths]}).fetchall()
     return [(restored(path), name, label) for path, name, label in rows]
 
@@ -217,8 +222,8 @@ def going_with(connection: Connection, paths: Sequence[str]) -> list[tuple[str |
 def remember(connection: Connection, collection: str, findings: Iterable[Finding], run_id: str) -> None:
     """Records open differences: adds new ones, updates known ones.
 
-    An excuse stays while verdict and reason are those that it was given for; one given in advance holds for these from now
-    on. When it ends, another difference begins.
+    An excuse stays while verdict and reason are those for which it was given; one given in advance holds for these from now on.
+    When it ends, another difference begins.
     """
     left = list(findings)
     with connection.cursor() as cursor:
@@ -260,7 +265,7 @@ def close(connection: Connection, collection: str, labels: Iterable[str]) -> int
 
 def relabel(connection: Connection, collection: str, prefix: str, label_of: Callable[[tuple[str, ...]], str]) -> None:
     """Gives the open differences of rows (labels with this prefix) the labels that their keys have now: an earlier version
-    called some by their content. What a person accepted stays accepted."""
+    called some by their content. Their excuses stay."""
     rows = connection.execute(_WITH_ROW_KEYS, {"collection": collection, "prefix": prefix}).fetchall()
     changed = {old: label_of(tuple(key)) for old, key in rows}
     for old, new in changed.items():
@@ -268,10 +273,10 @@ def relabel(connection: Connection, collection: str, prefix: str, label_of: Call
             connection.execute(_RELABEL, {"collection": collection, "old": old, "new": new})
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
+def _reported(row: dict[str, Any]) -> dict[str, Any]:
     """A line as a report has it: paths as they are in Firestore, times as text, to the second."""
-    told = {n: v.isoformat(timespec="seconds") if isinstance(v, datetime) else v for n, v in row.items()}
-    return told | {n: restored(told[n]) for n in ("path", "requires") if n in told}
+    line = {n: v.isoformat(timespec="seconds") if isinstance(v, datetime) else v for n, v in row.items()}
+    return line | {n: restored(line[n]) for n in ("path", "requires") if n in line}
 
 
 LISTED = (
@@ -288,38 +293,38 @@ LISTED = (
     "excuse_reason",
     "excused_at",
 )
-"""What a list of open differences tells of each, in this order."""
+"""The fields of each line in a list of open differences, in this order."""
 
 
 def listed(connection: Connection, limit: int) -> tuple[list[list[Any]], int]:
-    """The open differences that are drift or in flight, excused ones last, then the oldest first: at most `limit`, and how many there
-    are. Ids, paths and names of columns, no content."""
+    """The open differences, excused ones last, then the oldest first: at most `limit`, each as LISTED, and how many there are. Ids,
+    paths and names of columns, no content."""
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_LISTED, {"limit": limit}).fetchall()
     number = rows[0]["number"] if rows else 0
-    return [[told[name] for name in LISTED] for told in map(_told, rows)], number
+    return [[line[name] for name in LISTED] for line in map(_reported, rows)], number
 
 
 def open_keys(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, OpenKey]:
-    """What is open at these labels, as it may be told: ids, paths and names of columns."""
+    """The open differences at these labels, by label: ids, paths and names of columns, no content."""
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_OPEN_KEYS, {"collection": collection, "labels": list(labels)}).fetchall()
-    return {row.pop("key"): cast("OpenKey", _told(row)) for row in rows}
+    return {row.pop("key"): cast("OpenKey", _reported(row)) for row in rows}
 
 
 def open_columns(connection: Connection, most: int) -> dict[str, dict[str, int]]:
     """In how many open stale rows, excused ones left out, each column differs: by collection, the commonest `most` columns of each."""
     rows = connection.execute(_OPEN_COLUMNS).fetchall()
-    found: dict[str, dict[str, int]] = {}
+    by_collection: dict[str, dict[str, int]] = {}
     for collection, name, number in rows:
-        columns = found.setdefault(collection, {})
+        columns = by_collection.setdefault(collection, {})
         if len(columns) < most:
             columns[name] = number
-    return found
+    return by_collection
 
 
 def open_counts(connection: Connection) -> list[OpenLine]:
-    """Counts of open differences by collection, verdict, reason, cause and whether they are excused, with the time that the
+    """Counts of open differences by collection, verdict, reason, cause and whether they are excused, with the time at which the
     first was seen. Rejections' reasons, of which there are many, are left out."""
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_OPEN_COUNTS).fetchall()

@@ -1,30 +1,30 @@
--- dualwrite.open_differences: a line for each key with a difference that was found and isn't known to be gone, and for each
--- key that was excused in advance. A line with excused_by is excused; one with requires is a row that is extra only because
+-- dualwrite.open_differences: a line for each label with a difference that was seen and isn't known to be gone, and for each
+-- label that was excused in advance. A line with excused_by is excused; one with requires is a row that is extra only because
 -- the document at that path is gone.
 
 -- name: differences_at
--- What is open at some keys.
+-- The open differences at some labels.
 SELECT key AS label, verdict, row_key, path, requires, reason, fingerprint, first_seen, last_seen,
   excused_by, excused_verdict, excused_finding_reason
 FROM dualwrite.open_differences
 WHERE collection = %(collection)s AND key = ANY(%(labels)s);
 
 -- name: in_pages
--- What is open in a collection after a key, a page of it.
+-- A page of a collection's open differences, after a label.
 SELECT key AS label, verdict, row_key, path, requires, reason, fingerprint, first_seen, last_seen,
   excused_by, excused_verdict, excused_finding_reason
 FROM dualwrite.open_differences
 WHERE collection = %(collection)s AND key > %(after)s ORDER BY key LIMIT %(size)s;
 
 -- name: excused
--- What is excused in a collection.
+-- A collection's excused differences.
 SELECT key AS label, verdict, row_key, path, requires, reason, fingerprint, first_seen, last_seen,
   excused_by, excused_verdict, excused_finding_reason
 FROM dualwrite.open_differences
 WHERE collection = %(collection)s AND excused_by IS NOT NULL ORDER BY key;
 
 -- name: named
--- What is open and not excused at some keys, or with some verdicts.
+-- The open differences, not excused, at some labels or with some verdicts.
 SELECT key AS label, verdict, row_key, path, requires, reason, fingerprint, first_seen, last_seen,
   excused_by, excused_verdict, excused_finding_reason
 FROM dualwrite.open_differences
@@ -32,8 +32,9 @@ WHERE collection = %(collection)s AND excused_by IS NULL AND (key = ANY(%(labels
 ORDER BY first_seen, key;
 
 -- name: due
--- What is open in some collections, is not excused, and is no rejection of this run's own: the first of it in the order in which a
--- run looks. What is in flight comes first, of that what this run has looked at once; then what was seen longest ago.
+-- The first open differences of some collections in the order in which a run looks at them, without excused ones and without
+-- rejections of this run's own. Those in flight come first, and of these the ones that this run has looked at once; then those seen
+-- longest ago.
 SELECT collection, key AS label, verdict, row_key, path, requires, reason, fingerprint, first_seen, last_seen,
   excused_by, excused_verdict, excused_finding_reason
 FROM (
@@ -45,7 +46,7 @@ FROM (
 ORDER BY first_seen, key;
 
 -- name: not_due
--- What `due` leaves for a later run, by collection: how many, and how many of these are in flight.
+-- The differences that `due` leaves for a later run, by collection: how many, and how many of these are in flight.
 SELECT collection, count(*), count(*) FILTER (WHERE verdict = 'in_flight')
 FROM (
   SELECT * FROM dualwrite.open_differences
@@ -56,8 +57,8 @@ FROM (
 GROUP BY 1;
 
 -- name: known
--- All that is open in a collection, seen longest ago first: whether it is extra for its own sake, whether another look could settle
--- it (but for what one run has looked at), and its excuse.
+-- All open differences of a collection, those seen longest ago first: whether each exists without another document being gone,
+-- whether another look could settle it (not if the run `but` has looked at it), and its excuse.
 SELECT key, requires IS NULL AS is_own,
   excused_by IS NULL AND requires IS NULL AND verdict IN ('in_flight', 'rejected') AND run_id IS DISTINCT FROM %(but)s
     AS is_unsettled,
@@ -71,22 +72,22 @@ SELECT collection, count(*) FROM dualwrite.open_differences
 WHERE cause = 'dual_write_off' AND verdict IN ('missing', 'in_flight') AND first_seen >= %(since)s GROUP BY 1;
 
 -- name: waiting
--- What is open in a collection, is not excused, and is no rejection of this run's own: how many, and how many of these were first
--- found less than a grace period ago.
+-- A collection's open differences, without excused ones and rejections of this run's own: how many, and how many of these are in
+-- flight and were seen less than a grace period ago.
 SELECT count(*) AS number,
   count(*) FILTER (WHERE verdict = 'in_flight' AND last_seen > clock_timestamp() - %(grace)s::interval) AS young
 FROM dualwrite.open_differences
 WHERE collection = %(collection)s AND excused_by IS NULL AND NOT (verdict = 'rejected' AND run_id = %(run)s);
 
 -- name: going_with
--- What is open and not excused because one of some documents is gone.
+-- The open differences, not excused, that exist because one of some documents is gone.
 SELECT requires, collection, key FROM dualwrite.open_differences
 WHERE requires = ANY(%(paths)s) AND excused_by IS NULL ORDER BY collection, key;
 
 -- name: remember
--- Adds a difference, or brings a known one up to date. Its excuse stays while `holds`: as Excuse.covers decides. Without one,
--- or where a rejection ends, another difference begins (first_seen). A cause that is known stays: what was missed while dual-write was
--- switched off stays so, and what was open before that has its own cause.
+-- Adds a difference, or updates a known one. Its excuse stays while `holds`, as Excuse.covers decides. If the excuse ends, or a
+-- rejection does, another difference begins (first_seen). A known cause stays: a row missed while dual-write was switched off keeps
+-- that cause, and a difference that was open before keeps its own.
 INSERT INTO dualwrite.open_differences AS d (
   collection, key, path, requires, row_key, verdict, cause, op_id, op_time, reason, columns, first_seen, last_seen, run_id,
   fingerprint
@@ -131,9 +132,9 @@ ON CONFLICT (collection, key) DO UPDATE SET
   last_seen = excluded.last_seen, run_id = excluded.run_id, fingerprint = excluded.fingerprint;
 
 -- name: close
--- Deletes differences, and gives their causes to the journal's lines of the writes that ended them. Each of these looks its
--- difference up through its key. As a join, the planner is free to compare each with each, and does if the tables have no
--- statistics yet: after an outage, in the run that repairs it.
+-- Deletes differences, and gives their causes to the journal's lines of the writes that ended them. Each line looks its difference
+-- up by label. With a join, the planner may compare each with each, and does if the tables have no statistics yet: after an
+-- outage, in the run that repairs it.
 WITH told AS (
   UPDATE dualwrite.repair_journal j SET row_xmin = coalesce(j.row_xmin, j.xmin::text), cause = (
     SELECT d.cause FROM dualwrite.open_differences d WHERE d.collection = j.collection AND d.key = j.key
@@ -148,18 +149,18 @@ WITH told AS (
 DELETE FROM dualwrite.open_differences WHERE collection = %(collection)s AND key = ANY(%(labels)s);
 
 -- name: with_row_keys
--- Rows' differences whose labels begin so and are no digests.
+-- The differences of rows whose labels begin with `prefix` and are no digests.
 SELECT key, row_key FROM dualwrite.open_differences
 WHERE collection = %(collection)s AND row_key IS NOT NULL AND starts_with(key, %(prefix)s) AND key !~ '~[0-9a-f]{16}';
 
 -- name: relabel
--- Gives a difference another key, unless that has one.
+-- Gives a difference another label, unless a difference has it.
 UPDATE dualwrite.open_differences SET key = %(new)s
 WHERE collection = %(collection)s AND key = %(old)s
   AND NOT EXISTS (SELECT FROM dualwrite.open_differences WHERE collection = %(collection)s AND key = %(new)s);
 
 -- name: listed
--- What is open, without excuses in advance: excused ones last, then the oldest first. Each line has the number of all.
+-- The open differences, without excuses in advance: excused ones last, then the oldest first. Each line has the number of all.
 SELECT collection, key, verdict, reason, cause, columns, path, requires, first_seen AS since, excused_by,
   left(excuse_reason, 500) AS excuse_reason, excused_at, count(*) OVER () AS number
 FROM dualwrite.open_differences
@@ -167,7 +168,7 @@ WHERE reason IS DISTINCT FROM 'excused_in_advance'
 ORDER BY excused_by IS NOT NULL, first_seen, collection, key LIMIT %(limit)s;
 
 -- name: open_keys
--- What is open at some keys, as it may be told.
+-- The open differences at some labels, without content.
 SELECT key, verdict, reason, cause, columns, path, first_seen AS since, last_seen, run_id, excused_by,
   left(excuse_reason, 500) AS excuse_reason, excused_at
 FROM dualwrite.open_differences
@@ -181,7 +182,7 @@ WHERE verdict = 'stale' AND excused_by IS NULL
 GROUP BY 1, 2 ORDER BY 1, 3 DESC, 2;
 
 -- name: open_counts
--- All that is open, counted, and since when. Of rejections, whose reasons are many, none is told.
+-- The number of open differences of each kind, and since when. Rejections are counted without their reasons, which are many.
 SELECT collection, verdict, CASE WHEN verdict <> 'rejected' THEN reason END AS reason, coalesce(cause, 'unknown') AS cause,
   excused_by IS NOT NULL AS excused, count(*) AS number, min(first_seen) AS since
 FROM dualwrite.open_differences

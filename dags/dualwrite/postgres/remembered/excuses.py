@@ -25,16 +25,16 @@ _LATEST = _SQL["latest"]
 
 
 def excuses_of(connection: Connection, collection: str) -> dict[str, Excuse]:
-    """The keys of this collection whose difference a person accepted, and what the excuse holds for."""
+    """The excuses of a collection, by label."""
     rows = connection.execute(_EXCUSES_OF, {"collection": collection}).fetchall()
-    return {key: Excuse(verdict, reason) for key, verdict, reason in rows}
+    return {label: Excuse(verdict, finding_reason) for label, verdict, finding_reason in rows}
 
 
 def excuses_among(connection: Connection, collection: str, labels: Sequence[str]) -> dict[str, Excuse]:
-    """The excuses of these keys. To be asked in each writing transaction: an excused difference is
-    never repaired, and it may have been excused since the run began."""
+    """The excuses at these labels, by label. Ask in each writing transaction: an excused difference is never repaired, and it may
+    have been excused since the run began."""
     rows = connection.execute(_EXCUSES_AMONG, {"collection": collection, "labels": list(labels)}).fetchall()
-    return {key: Excuse(verdict, reason) for key, verdict, reason in rows}
+    return {label: Excuse(verdict, finding_reason) for label, verdict, finding_reason in rows}
 
 
 def excuse(
@@ -46,13 +46,13 @@ def excuse(
     run_id: str,
     asked_at: datetime | None = None,
 ) -> dict[str, int]:
-    """Accepts differences: while verdict and reason stay, they are counted as excused and are no drift. `by` is who, or
-    which run; `asked_at` when they asked: a difference that was first seen later can't have been meant (a run may be cleared
-    and run again weeks later).
+    """Accepts differences, each named as (collection, key): while verdict and reason stay, they are counted as excused and are no
+    drift. `by`: the person, or the run; `asked_at`: when they asked. A difference that was first seen later can't have been meant (a
+    run may be cleared and run again weeks later).
 
-    The key `*` stands for all drift that is open in the collection, a verdict for all with that one (see model/named.py). A
-    key that isn't open, or that is in flight, is excused for the first drift that is found there. Returns how many were, by
-    collection.
+    The key `*` stands for all open drift of the collection, a verdict for all differences with it (see model/named.py). A key that
+    isn't open, or that is in flight, is excused for the first drift that is seen there. Returns how many were excused, by
+    collection. Raises ParameterError as `refuse_ambiguous` does.
     """
     number: Counter[str] = Counter()
     named = list(named)
@@ -87,8 +87,9 @@ def refuse_ambiguous(connection: Connection, named: Iterable[tuple[str, str]]) -
 
 
 def unexcuse(connection: Connection, named: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Takes excuses back (`*`: all of a collection; a verdict: all of those given for it). The differences are drift again; an
-    excuse of a difference that was never found is removed. Returns how many were, by collection."""
+    """Takes excuses back (`*`: all of a collection; a verdict: all that were given for it). The differences are drift again; an
+    excuse given in advance is removed. Returns how many were taken back, by collection. Raises ParameterError as
+    `refuse_ambiguous` does."""
     number: Counter[str] = Counter()
     named = list(named)
     refuse_ambiguous(connection, named)
@@ -109,8 +110,8 @@ def latest(connection: Connection, limit: int) -> list[GivenExcuse]:
             "key": key,
             "verdict": verdict,
             "by": by,
-            "reason": reason,
+            "reason": excuse_reason,
             "since": since.isoformat(timespec="seconds"),
         }
-        for collection, key, verdict, by, reason, since in rows
+        for collection, key, verdict, by, excuse_reason, since in rows
     ]

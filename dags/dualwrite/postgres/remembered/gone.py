@@ -1,8 +1,8 @@
 """Required documents that were gone when they were last asked for, `dualwrite.gone_documents`: a digest of each.
 
-Documents whose required document is gone stay for ever, and a collection that is read whole in every run meets them all
-each time: a waiting list with people who left asked for each of them every 15 minutes. What is kept here is asked for
-again after a while, and at once if the required row is there.
+Documents whose required document is gone stay for ever. A collection that is read whole meets all of them in every run: a waiting
+list of people who left asked for each person every 15 minutes. A document kept here is asked for again after a while, and at once
+if its row is there.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def _digest(name: str, path: str) -> UUID:
 
 
 def known(session: Session, documents: Sequence[tuple[str, str]], within: timedelta) -> set[tuple[str, str]]:
-    """Those of the documents (collection and path) that were gone when they were asked for, at most so long ago."""
+    """The documents, of these (collection and path), that were asked for at most `within` ago and were gone."""
     by_key = {_digest(*document): document for document in documents}
     keys = list(by_key)
-    found: set[tuple[str, str]] = set()
+    gone: set[tuple[str, str]] = set()
     for start in range(0, len(keys), _AT_ONCE):
         rows = session.fetch(_KNOWN, {"keys": keys[start : start + _AT_ONCE], "within": within})
-        found.update(by_key[key] for (key,) in rows)
-    return found
+        gone.update(by_key[key] for (key,) in rows)
+    return gone
 
 
 def remember(connection: Connection, documents: Iterable[tuple[str, str]]) -> None:
-    """Records documents that were just asked for, and forgets those that weren't lately."""
+    """Records documents that were just asked for and are gone, and forgets those that weren't asked for lately."""
     keys = [_digest(*document) for document in documents]
     if not keys:
         return

@@ -1,12 +1,12 @@
 -- dualwrite.gone_documents: digests of collection and path, with the time that each was last asked for.
 
 -- name: known
--- Those of some documents that were asked for lately and were gone.
+-- The documents, of some, that were asked for lately and were gone.
 SELECT key FROM dualwrite.gone_documents
 WHERE key = ANY(%(keys)s::uuid[]) AND asked_at > now() - %(within)s::interval;
 
 -- name: forget
--- Deletes what was not asked for lately.
+-- Deletes documents that were not asked for lately.
 DELETE FROM dualwrite.gone_documents WHERE asked_at < now() - %(kept)s::interval;
 
 -- name: remember

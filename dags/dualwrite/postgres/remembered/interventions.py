@@ -18,7 +18,7 @@ _PRUNE = _SQL["prune"]
 Kind = Literal["repair", "backfill", "excuse", "unexcuse", "undo", "approval", "rejection", "migration"]
 WRITING = ("repair", "backfill", "undo")
 SCHEDULE = "the schedule"
-"""In place of a person."""
+"""The `person` of a run that nobody triggered."""
 
 
 def keep(
@@ -31,7 +31,7 @@ def keep(
     reason: str | None = None,
     numbers: Mapping[str, Any] | None = None,
 ) -> None:
-    """Keeps that a person did this. A task that is done again replaces its line, but not the time."""
+    """Records that a person did this. A task that runs again replaces its line, but not the time."""
     connection.execute(
         _KEEP,
         {
@@ -46,14 +46,14 @@ def keep(
 
 
 def settle(connection: Connection, dag_id: str, run_id: str) -> None:
-    """Keeps how many rows a run wrote, by collection and action, for when its journal is pruned."""
+    """Records how many rows a run wrote, by collection and action, for the time after its journal is pruned."""
     connection.execute(_SETTLE, {"dag": dag_id, "run": run_id, "kinds": list(WRITING)})
 
 
 def latest(connection: Connection, limit: int) -> list[Intervention]:
-    """The last interventions, the latest first: numbers by collection (of those that wrote: and action), how many rows the journal
-    still has, and how many of them were taken back. A long reason is cut: reports are kept small. Scheduled repairs are among them if they
-    wrote something."""
+    """The last interventions, the latest first: numbers by collection (if the run wrote: and by action), how many of its rows the
+    journal still has, and how many of those were taken back. A long reason is cut, because reports are kept small. A scheduled
+    repair is among them if it wrote something."""
     given = {"limit": limit, "kinds": list(WRITING), "schedule": SCHEDULE}
     rows = connection.execute(_LATEST, given).fetchall()
     return [

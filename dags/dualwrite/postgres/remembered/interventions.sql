@@ -1,7 +1,7 @@
 -- dualwrite.interventions: a line for each run and kind.
 
 -- name: keep
--- Keeps a line. One that is there is replaced, but for its time.
+-- Adds a line, or replaces all but the time of the one that is there.
 INSERT INTO dualwrite.interventions (dag_id, run_id, kind, person, reason, numbers)
 VALUES (%(dag)s, %(run)s, %(kind)s, %(person)s, %(reason)s, %(numbers)s)
 ON CONFLICT (dag_id, run_id, kind) DO UPDATE
@@ -25,8 +25,8 @@ FROM (
 WHERE w.numbers IS NOT NULL AND i.dag_id = %(dag)s AND i.run_id = %(run)s AND i.kind = ANY(%(kinds)s);
 
 -- name: latest
--- The last lines, the latest first, without scheduled repairs that wrote nothing. What the journal still has of a run that
--- wrote counts, else what `settle` kept.
+-- The last lines, the latest first, without scheduled repairs that wrote nothing. The numbers of a run that wrote are counted in the
+-- journal; if its lines are pruned, they are those that `settle` kept.
 WITH lately AS (
   SELECT * FROM dualwrite.interventions i
   WHERE NOT (

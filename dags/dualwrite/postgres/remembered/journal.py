@@ -1,6 +1,6 @@
-"""The journal of repairs, `dualwrite.repair_journal`: every row that was written, and whether that was confirmed.
+"""The journal of repairs, `dualwrite.repair_journal`: every write to a row, and whether it was confirmed.
 
-The statement that writes a row writes its line here, so both carry the same xmin: the line tells the version that we wrote.
+The statement that writes a row writes its line here, so both carry the same xmin: the line has the version that we wrote.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FORGET_ROWS = _SQL["forget_rows"]
 _PRUNE = _SQL["prune"]
 
 KEPT_DAYS = 30
-"""Days for which a row is kept as it was before a write, and a confirmed line."""
+"""Days for which before-images and confirmed lines are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +58,19 @@ def confirm(connection: Connection, ids: Sequence[int]) -> None:
     if gone := len(set(ids)) - row[0]:
         raise TargetError(
             f"The target lost {gone:,} writes that this run had committed, with their rows in {SCHEMA}.repair_journal: it failed "
-            "over to a server that lagged, or was restored. Run again: what is missing there now is found and written."
+            "over to a server that lagged, or was restored. Run again: the rows that it lost are found missing and written."
         )
 
 
 def written_by(connection: Connection, run_id: str) -> Counter[tuple[str, str]]:
-    """How many keys a run has written so far, by collection and action. What it inserted and then updated was not there
-    before: a key counts once, by what was done to it first."""
+    """How many labels a run has written so far, by collection and action. A label counts once, by the run's first action: a row that
+    it inserted and then updated is an insert."""
     rows = connection.execute(_WRITTEN_BY, {"run": run_id}).fetchall()
     return Counter({(collection, action): number for collection, action, number in rows})
 
 
 def written_among(connection: Connection, run_id: str, collection: str, labels: Sequence[str]) -> set[str]:
-    """Those of the labels that a run has written."""
+    """The labels, of these, that a run has written."""
     given = {"run": run_id, "collection": collection, "labels": list(labels)}
     rows = connection.execute(_WRITTEN_AMONG, given).fetchall()
     return {label for (label,) in rows}
@@ -78,7 +78,8 @@ def written_among(connection: Connection, run_id: str, collection: str, labels: 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """Rows that repairs of the last 24 hours wrote in one collection, for one cause. `unattended`: by scheduled runs; `by_this_run`: how many of all were this run's."""
+    """How many rows repairs of the last 24 hours wrote in one collection, for one cause; how many of them scheduled runs
+    (`unattended`), and how many this run."""
 
     collection: str
     cause: str
@@ -97,14 +98,14 @@ class Repaired:
 
 
 def repaired_lately(connection: Connection, dag_id: str, run_id: str) -> list[Repaired]:
-    """How many rows a DAG's runs repaired in the last 24 hours, by collection and cause, from the journal. A key that was written
-    several times counts once a run."""
+    """How many rows a DAG's runs repaired in the last 24 hours, by collection and cause, from the journal. A label that a run wrote
+    several times counts once for that run."""
     with connection.cursor(row_factory=class_row(Repaired)) as cursor:
         return cursor.execute(_REPAIRED_LATELY, {"dag": dag_id, "run": run_id}).fetchall()
 
 
 def of_key(connection: Connection, collection: str, label: str, limit: int = 20) -> list[Written]:
-    """What was written at a key, the latest first, without content."""
+    """The writes at a label, the latest first, without content."""
     rows = connection.execute(_OF_KEY, {"collection": collection, "label": label, "limit": limit}).fetchall()
     return [
         {

@@ -33,7 +33,7 @@ def can_record(connection: Connection) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a line tells beside the counts: whose work it was, on how much, and when it began."""
+    """The facts of a line beside its counts: whose work it was, on how much, and when it began."""
 
     dag_id: str
     run_id: str
@@ -44,7 +44,7 @@ class Work:
     unattended: bool = False
     """A schedule began the run."""
     part: int = 0
-    """The slice of the collection; 0: the collection, or what its slices left."""
+    """The number of a slice; 0: the whole collection, or the rest that its slices left."""
 
 
 def record(connection: Connection, report: CollectionReport, work: Work) -> None:
@@ -93,13 +93,13 @@ def proof_reads(session: Session, dag_id: str) -> int:
 
 def without_rows(session: Session, dag_id: str, run_id: str) -> dict[str, int]:
     """How many documents that this run compared can have no row, by collection: orphans (a comment below a deleted post),
-    duplicates, and those that their collection's condition leaves out. A sweep's are of any age, so it may overlook that dual-write
-    is off; the next window doesn't."""
+    duplicates, and those that their collection's condition leaves out. A sweep's are of any age, so the check of liveness may
+    overlook that dual-write is off; the next window's doesn't."""
     return dict(session.fetch(_WITHOUT_ROWS, {"dag": dag_id, "run": run_id}))
 
 
 def prune(connection: Connection, days: int) -> int:
-    """Drops runs older than `days`; returns how many lines."""
+    """Deletes lines older than `days`; returns how many."""
     return connection.execute(_PRUNE, {"days": days}).rowcount
 
 
@@ -112,17 +112,17 @@ def last_run(connection: Connection, dag_id: str, *, but: str) -> str | None:
 def history(connection: Connection, dag_id: str, limit: int = 200) -> list[PastRun]:
     """The last runs in short form, newest first: the sums over all collections."""
     lines = 80 * limit  # a run has at most five lines for each of the collections
-    found = []
+    runs = []
     with connection.cursor(row_factory=dict_row) as cursor:
         for row in cursor.execute(_HISTORY, {"dag": dag_id, "lines": lines, "limit": limit}):
             run_id, at = row.pop("run_id"), row.pop("at").isoformat(timespec="seconds")
-            found.append(cast("PastRun", {"run_id": run_id, "at": at, **{n: int(v) for n, v in row.items() if v}}))
-    return found
+            runs.append(cast("PastRun", {"run_id": run_id, "at": at, **{n: int(v) for n, v in row.items() if v}}))
+    return runs
 
 
 def days(connection: Connection, dag_id: str, number: int) -> list[Day]:
     """The last days (UTC), today first, each with how many runs compared, whether all of them were clean (see `clean_days`; None:
-    there was none), up to three that weren't, and the reads that all DAGs' tasks have recorded."""
+    there was no run), up to three that weren't, and the reads that the tasks of all DAGs have recorded."""
     rows = connection.execute(_DAYS, {"dag": dag_id, "number": number}).fetchall()
     return [
         {"day": day.isoformat(), "runs": runs, "clean": clean, "not_clean": not_clean, "billed": billed}

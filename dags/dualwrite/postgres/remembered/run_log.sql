@@ -1,14 +1,14 @@
--- dualwrite.runs: a line for each run, collection, phase and slice. Its `counts` have each verdict's number, those that were excused
+-- dualwrite.runs: a line for each run, collection, phase and slice. Its `counts` have each verdict's number, excused differences
 -- included, and in `excused` how many those were (lines of earlier versions don't say). A line is clean if all was examined and
--- no drift seen, but for what was excused by then. Rejections don't count: they stay open until they are corrected or
--- excused. The statement that writes a line is composed, from the counters of report.py.
+-- no drift was seen that wasn't excused then. Rejections don't count: they stay open until they are corrected or excused. The
+-- statement that writes a line is composed from the counters of report.py.
 
 -- name: billed
 -- Reads that a run's lines have so far.
 SELECT coalesce(sum(billed_reads), 0)::int8 FROM dualwrite.runs WHERE dag_id = %(dag)s AND run_id = %(run)s;
 
 -- name: proof_reads
--- Names that a DAG's scheduled runs have read for proofs within a day.
+-- How many document names a DAG's scheduled runs have read for proofs in the last 24 hours.
 SELECT coalesce(sum(proof_reads), 0)::int8 FROM dualwrite.runs
 WHERE dag_id = %(dag)s AND unattended AND recorded_at > now() - interval '1 day';
 
@@ -29,7 +29,7 @@ DELETE FROM dualwrite.runs WHERE recorded_at < now() - make_interval(days => %(d
 SELECT run_id FROM dualwrite.runs WHERE dag_id = %(dag)s AND run_id <> %(but)s ORDER BY id DESC LIMIT 1;
 
 -- name: history
--- The last runs, newest first, among a DAG's last lines: sums over all collections, of verdicts without those that were excused.
+-- The last runs, newest first, among a DAG's last lines: sums over all collections, in each verdict without excused differences.
 SELECT run_id, max(recorded_at) AS at,
   sum(examined) FILTER (WHERE looked) AS examined,
   sum(open.missing) FILTER (WHERE looked) AS missing,

@@ -51,8 +51,8 @@ def require(connection: Connection) -> None:
 
 def require_tables(connection: Connection) -> None:
     """Raises PreflightError if the schema isn't there yet, or is an older one."""
-    found = connection.execute(_COLUMNS, {"schema": SCHEMA}).fetchall()
-    missing = sorted(f"{table}.{column}" for table, column in _NEEDED - set(found))
+    columns = connection.execute(_COLUMNS, {"schema": SCHEMA}).fetchall()
+    missing = sorted(f"{table}.{column}" for table, column in _NEEDED - set(columns))
     if missing:
         raise PreflightError(
             f"The schema {SCHEMA}, for watermarks, the journal and the runs, is missing in the target or older than this "

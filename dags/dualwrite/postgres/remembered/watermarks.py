@@ -28,7 +28,7 @@ class Watermark:
 
 
 def watermarks(connection: Connection) -> dict[str, Watermark]:
-    """By collection."""
+    """All watermarks, by collection."""
     with connection.cursor(row_factory=class_row(Watermark)) as cursor:
         return {mark.collection: mark for mark in cursor.execute(_WATERMARKS)}
 
@@ -38,8 +38,8 @@ def advance(
 ) -> None:
     """Moves a watermark forward, never back: a run that began earlier may end later.
 
-    No mark lies ahead of the target's clock: a worker whose clock is days ahead would otherwise end all sweeps. One that
-    does, from such a run, is replaced.
+    No mark is set ahead of the target's clock: a worker whose clock is days ahead would otherwise end all sweeps. A mark that lies
+    ahead of it is replaced.
     """
     given = {"collection": collection, "until": until, "swept": swept_at, "run": run_id, "apart": MAX_CLOCK_SKEW}
     connection.execute(_ADVANCE, given)

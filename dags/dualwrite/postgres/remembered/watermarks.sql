@@ -1,12 +1,12 @@
 -- dualwrite.watermarks: a line for each collection that was ever examined completely.
 
 -- name: watermarks
--- All marks as they are, those ahead of the clock too.
+-- All marks, also those ahead of the clock.
 SELECT collection, examined_until, swept_at FROM dualwrite.watermarks;
 
 -- name: advance
--- Moves a mark forward, never back and never beyond this server's clock. One that lies further ahead of the clock than two
--- clocks may be apart is replaced.
+-- Moves a mark forward, never back and never beyond this server's clock. If the mark there lies further ahead of the clock than two
+-- clocks may be apart, it is replaced.
 INSERT INTO dualwrite.watermarks AS w (collection, examined_until, swept_at, run_id)
 VALUES (
   %(collection)s,
@@ -27,7 +27,7 @@ ON CONFLICT (collection) DO UPDATE SET
   updated_at = now();
 
 -- name: lost
--- Those of some collections whose mark is neither this run's nor as late as this run made it.
+-- The collections, of some, whose mark is neither this run's nor as late as this run made it.
 SELECT name FROM unnest(%(names)s::text[]) AS name
 WHERE NOT EXISTS (
   SELECT FROM dualwrite.watermarks w
@@ -35,7 +35,7 @@ WHERE NOT EXISTS (
 );
 
 -- name: ages
--- All marks, and how many hours ago each is by this server's clock.
+-- All marks, and how many hours ago each was by this server's clock.
 SELECT collection, examined_until, swept_at,
   extract(epoch FROM now() - examined_until) / 3600 AS examined_hours,
   extract(epoch FROM now() - swept_at) / 3600 AS swept_hours
