@@ -34,11 +34,11 @@ class Budget:
         return None if self.limit is None else self.limit - self._spent
 
     @contextmanager
-    def asking(self, least: int, what: str, *, all_that_is_left: bool = False) -> Iterator[int | None]:
+    def asking(self, least: int, purpose: str, *, all_that_is_left: bool = False) -> Iterator[int | None]:
         """Around a call that bills at least `least` reads: yields how many it may bill, None for any number. With a cap, these
         are reserved during the call: calls run side by side while there is enough for each, else they wait for one another.
 
-        Raises BudgetError, before the call, if fewer are left. `what`: the call, for the message.
+        Raises BudgetError, before the call, if fewer are left. `purpose`: the call's, for the message.
         """
         if self.limit is None:
             yield None
@@ -48,7 +48,7 @@ class Budget:
                 self._changed.wait()
             left = self.limit - self._spent - self._lent
             if left < least:
-                raise self.refusal(least, what)
+                raise self.refusal(least, purpose)
             lent = left if all_that_is_left else min(left, max(least, _LENT))
             self._lent += lent
         try:
@@ -58,13 +58,13 @@ class Budget:
                 self._lent -= lent
                 self._changed.notify_all()
 
-    def reserve(self, reads: int, what: str) -> None:
-        """Takes the reads of a scan whose size is known. Raises BudgetError if fewer are left."""
+    def reserve(self, reads: int, purpose: str) -> None:
+        """Takes the reads of a scan whose size is known. Raises BudgetError if fewer are left. `purpose`: the scan's, for the message."""
         with self._changed:
             if self.limit is not None and self._spent + self._lent + reads > self.limit and self._lent:
                 self._changed.wait_for(lambda: not self._lent)
             if self.limit is not None and self._spent + reads > self.limit:
-                raise self.refusal(reads, what)
+                raise self.refusal(reads, purpose)
             self._spent += reads
 
     def spend(self, reads: int) -> None:
@@ -72,11 +72,11 @@ class Budget:
         with self._changed:
             self._spent += reads
 
-    def refusal(self, reads: int, what: str, *, or_more: bool = False) -> BudgetError:
+    def refusal(self, reads: int, purpose: str, *, or_more: bool = False) -> BudgetError:
         """The error for a call that would cost these reads."""
         return BudgetError(
             f"A run bills at most max_billed_reads = {self.limit:,} reads: {self._spent:,} are spent "
-            f"({cost.dollars(self._spent)}), and {what} would cost {reads:,}{' or more' if or_more else ''} "
+            f"({cost.dollars(self._spent)}), and {purpose} would cost {reads:,}{' or more' if or_more else ''} "
             f"({cost.dollars(reads)}), so it was not read. Finished collections are kept; the others keep their watermark and "
             "are read by the next run. Trigger a run with a larger max_billed_reads; scheduled runs take it from Variable "
             f"{settings.named('reconcile_max_billed_reads')}."

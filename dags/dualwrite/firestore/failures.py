@@ -27,8 +27,8 @@ class Retries:
     Not a library's retry loop, because that wraps whole calls: here, progress inside a stream starts the count anew.
     """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, purpose: str) -> None:
+        self._purpose = purpose
         self._failures = 0
         self._first = 0.0
 
@@ -41,12 +41,12 @@ class Retries:
         now = time.monotonic()
         self._first = self._first if self._failures else now
         if error.code() not in _RETRIED or now - self._first >= _PATIENCE_SECONDS:
-            raise explained(error, self._what) from None
+            raise explained(error, self._purpose) from None
         time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.2 * 2**self._failures))
         self._failures += 1
 
 
-def explained(error: grpc.RpcError, what: str) -> SourceError:
+def explained(error: grpc.RpcError, purpose: str) -> SourceError:
     """Firestore's own message with the remedy. Its messages name indexes and projects, not content."""
     code = error.code()
     details = (error.details() or "").strip()
@@ -61,7 +61,9 @@ def explained(error: grpc.RpcError, what: str) -> SourceError:
         "runs at FIRESTORE_EMULATOR_HOST.",
         grpc.StatusCode.NOT_FOUND: f"Check the project and database of connection {named}.",
     }
-    return SourceError(f"Firestore failed: {what} ended in {code.name}: {details}. {remedies.get(code, 'Run again.')}")
+    return SourceError(
+        f"Firestore failed: {purpose} ended in {code.name}: {details}. {remedies.get(code, 'Run again.')}"
+    )
 
 
 def _precondition(details: str) -> str:

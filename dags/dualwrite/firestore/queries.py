@@ -106,7 +106,7 @@ def other_types_queries(collection_id: str, check: Check, top_level: bool) -> tu
         before, after = _Cursor(before=bounds.is_lowest_in), _Cursor(before=not bounds.is_highest_in)
         _set(before.values.add(), bounds.lowest)
         _set(after.values.add(), bounds.highest)
-    found = []
+    queries = []
     for start, end in ((_AFTER_NULL, before), (after, None)):
         structured = _Query()
         structured.from_.add(collection_id=collection_id, all_descendants=not top_level)
@@ -115,8 +115,8 @@ def other_types_queries(collection_id: str, check: Check, top_level: bool) -> tu
         structured.start_at.CopyFrom(start)
         if end is not None:
             structured.end_at.CopyFrom(end)
-        found.append(structured)
-    return found[0], found[1]
+        queries.append(structured)
+    return queries[0], queries[1]
 
 
 def children_query(
@@ -177,9 +177,9 @@ def masked(paths: Sequence[FieldPath]) -> list[str]:
     documents."""
     if ALL_FIELDS in paths:
         return []
-    found = [quoted(path) for path in paths]
-    found += [_joined(names) for path in paths for names in other_spellings(path)]
-    return list(dict.fromkeys(found)) or ["__name__"]
+    selected = [quoted(path) for path in paths]
+    selected += [_joined(names) for path in paths for names in other_spellings(path)]
+    return list(dict.fromkeys(selected)) or ["__name__"]
 
 
 def quoted(path: FieldPath) -> str:

@@ -93,7 +93,7 @@ class Paths:
 
 @dataclass
 class _Answer:
-    """The documents of one question, with the read_time of the last part of its stream, and whether that said that the answer
+    """The documents of one question, with the read_time of the last part of its stream, and whether that part said that the answer
     is complete."""
 
     documents: list[Document] = field(default_factory=list)
@@ -207,14 +207,14 @@ class Source:
             scan_query(scan, self._root), scan.collection_id, most, f"looking at a few of {scan.collection_id}"
         )
 
-    def _few(self, structured: Any, collection_id: str, most: int, what: str) -> tuple[int, list[Document]]:
+    def _few(self, structured: Any, collection_id: str, most: int, purpose: str) -> tuple[int, list[Document]]:
         counted, _ = self._count(structured, collection_id, None)
         if not counted:
             return 0, []
         structured.limit.value = min(most, counted)
         request = QueryRequest(parent=self._root, structured_query=structured)
-        self.budget.reserve(structured.limit.value, what)
-        documents = self._retry(lambda: self._documents_of(request), what)
+        self.budget.reserve(structured.limit.value, purpose)
+        documents = self._retry(lambda: self._documents_of(request), purpose)
         self._bill(structured.limit.value, reserved=True)
         return counted, documents
 
@@ -237,20 +237,20 @@ class Source:
                     return answer.result.aggregate_fields["n"].integer_value, moment(answer.read_time)
             raise SourceError(f"Firestore returned no count for {collection_id}. Run again.")
 
-        what = f"count() of {collection_id}"
+        purpose = f"count() of {collection_id}"
         for all_that_is_left in (False, True):
             # The cost of a count isn't known beforehand, so it is limited.
-            with self.budget.asking(1, what, all_that_is_left=all_that_is_left) as most:
+            with self.budget.asking(1, purpose, all_that_is_left=all_that_is_left) as most:
                 if most is not None:
                     count.up_to.value = most * 1000
-                number, instant = self._retry(ask, what)
+                number, instant = self._retry(ask, purpose)
                 self._bill(max(1, -(-number // 1000)))
                 if most is None or number < most * 1000:
                     return number, instant
                 left = self.budget.left
             if left is not None and left < 1:
                 break
-        raise self.budget.refusal(1, f"more of {what}", or_more=True)
+        raise self.budget.refusal(1, f"more of {purpose}", or_more=True)
 
     def get(self, paths: Iterable[str], fields: Sequence[FieldPath] = ()) -> dict[str, Answer]:
         """The documents at these paths as of now, with these fields (empty: only their existence and times).
@@ -258,9 +258,9 @@ class Source:
         None: it is gone. UNASKED: unknown, because Firestore refuses such a path (a row's id may be an invalid one). Bills one
         read for each path that isn't UNASKED.
         """
-        found: dict[str, Answer] = dict.fromkeys(paths, UNASKED)
-        found.update((path, document) for _, path, document in self._answers(found, fields))
-        return found
+        answers: dict[str, Answer] = dict.fromkeys(paths, UNASKED)
+        answers.update((path, document) for _, path, document in self._answers(answers, fields))
+        return answers
 
     def get_in_parts(
         self, paths: Iterable[str], fields: Sequence[FieldPath] = (), most_bytes: int = _PAGE_BYTES
@@ -349,12 +349,12 @@ class Source:
         no documents (a row may be deleted for that), a count() at its read_time must agree, or IncompleteRead is raised.
         Equalities need no index of their own. Bills one read a document, at least one a question, and the counts.
         """
-        found: list[list[Document] | Unasked] = [UNASKED for _ in questions]
+        answers: list[list[Document] | Unasked] = [UNASKED for _ in questions]
         for part in self.children_in_parts(questions, collection_id, fields, sys.maxsize):
             for n, answer in part.items():
                 assert not isinstance(answer, Paths), "nothing is too large"
-                found[n] = answer
-        return found
+                answers[n] = answer
+        return answers
 
     def children_in_parts(
         self,
@@ -380,8 +380,8 @@ class Source:
         while todo:
             part = todo[:at_once]
             requests = [self._children_request(questions[n][0], collection_id, questions[n][1], fields) for n in part]
-            what = f"looking for {collection_id} below {len(part)} documents"
-            with self.budget.asking(2 * len(part), what, all_that_is_left=True) as most:
+            purpose = f"looking for {collection_id} below {len(part)} documents"
+            with self.budget.asking(2 * len(part), purpose, all_that_is_left=True) as most:
                 if most is not None:
                     for request in requests:
                         request.structured_query.limit.value = most // len(part) - 1
@@ -395,10 +395,10 @@ class Source:
     ) -> tuple[list[list[Document] | Paths], int]:
         """The answers to the first of these questions, as many as take `most_bytes` together, and their size in bytes. An answer
         that its count() doesn't prove is read again, up to _PROOFS times."""
-        found: dict[int, list[Document] | Paths] = {}
+        proved: dict[int, list[Document] | Paths] = {}
         size = 0
         for _ in range(_PROOFS):
-            todo = {n: request for n, request in enumerate(requests) if n not in found}
+            todo = {n: request for n, request in enumerate(requests) if n not in proved}
             # The calls run side by side from the moment they are made; their answers are read in turn.
             calls = {n: self.wire.run_query(r) for n, r in todo.items()}
             answers: dict[int, _Answer] = {}
@@ -413,17 +413,17 @@ class Source:
                 answers[n] = self._finish_children(request, calls[n], collection_id, most_bytes)
                 held += answers[n].size
             size = max(size, held)
-            found |= {n: answer.result for n, answer in answers.items() if answer.documents and answer.is_done}
+            proved |= {n: answer.result for n, answer in answers.items() if answer.documents and answer.is_done}
             counts = {
                 n: self._call_count_children(todo[n], answer.read_time)
                 for n, answer in answers.items()
-                if n not in found and answer.read_time is not None
+                if n not in proved and answer.read_time is not None
             }
             for n, call in counts.items():
                 if self._finish_count_children(todo[n], answers[n].read_time, call) == len(answers[n].documents):
-                    found[n] = answers[n].result
-            if all(n in found for n in range(len(requests))):
-                return [found[n] for n in range(len(requests))], size
+                    proved[n] = answers[n].result
+            if all(n in proved for n in range(len(requests))):
+                return [proved[n] for n in range(len(requests))], size
         raise IncompleteRead(
             f"Firestore's answers about {collection_id} below a document did not hold as many documents as it counted at the "
             f"same instant, {_PROOFS} times. Nothing was concluded from them. Run again."
@@ -441,24 +441,24 @@ class Source:
 
         def ask() -> _Answer:
             answers = calls.pop() if calls else self.wire.run_query(request)
-            found = _Answer()
+            read = _Answer()
             for size, part in answers:
-                found.size += size
+                read.size += size
                 if part.HasField("document"):
-                    found.documents.append(document_of(part.document))
-                    if found.size > most_bytes and len(found.documents) > 1:
+                    read.documents.append(document_of(part.document))
+                    if read.size > most_bytes and len(read.documents) > 1:
                         answers.cancel()
-                        found.is_large = True
-                        return found
-                found.read_time = moment(part.read_time) if part.HasField("read_time") else None
-                found.is_done = part.done
-            return found
+                        read.is_large = True
+                        return read
+                read.read_time = moment(part.read_time) if part.HasField("read_time") else None
+                read.is_done = part.done
+            return read
 
-        found = self._retry(ask, f"looking for {collection_id} below one document")
-        self._bill(max(1, len(found.documents)))
-        if request.structured_query.HasField("limit") and len(found.documents) >= request.structured_query.limit.value:
+        answer = self._retry(ask, f"looking for {collection_id} below one document")
+        self._bill(max(1, len(answer.documents)))
+        if request.structured_query.HasField("limit") and len(answer.documents) >= request.structured_query.limit.value:
             raise self.budget.refusal(1, f"looking for more {collection_id}", or_more=True)
-        return self._only_paths(request, found, collection_id) if found.is_large else found
+        return self._only_paths(request, answer, collection_id) if answer.is_large else answer
 
     def _only_paths(self, request: Any, begun: _Answer, collection_id: str) -> _Answer:
         """The answer to a question without the documents' fields, because `begun`, with them, was too large."""
@@ -468,9 +468,9 @@ class Source:
         if names.structured_query.HasField("limit"):
             names.structured_query.limit.value -= len(begun.documents)
         call = self.wire.run_query(names)
-        found = self._finish_children(names, call, collection_id, sys.maxsize)
-        found.is_large, found.size = True, begun.size
-        return found
+        answer = self._finish_children(names, call, collection_id, sys.maxsize)
+        answer.is_large, answer.size = True, begun.size
+        return answer
 
     def _call_count_children(self, request: Any, instant: datetime | None) -> Any:
         counted = CountRequest(parent=request.parent)
@@ -496,8 +496,8 @@ class Source:
         self._bill(max(1, -(-(number or 0) // 1000)))
         return number
 
-    def _retry(self, ask: Callable[[], T], what: str) -> T:
-        retries = Retries(what)
+    def _retry(self, ask: Callable[[], T], purpose: str) -> T:
+        retries = Retries(purpose)
         while True:
             try:
                 return ask()

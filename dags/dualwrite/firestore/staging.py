@@ -33,7 +33,7 @@ from dualwrite.model.mapping import Staged, is_odd
 
 
 class Stager:
-    """Compiles a collection. Make one for a collection and keep it; it holds no state and threads may share it.
+    """Stages the documents of one collection. Make one and keep it: it compiles the columns once, and threads may share it.
 
     `key(staged)` is the key of a staged row, as `Row.key`.
     """
@@ -157,12 +157,12 @@ class _Messages:
             return other
 
         def text(value: Any) -> Cell:
-            found: str = value.string_value
-            return found if found and "\x00" not in found else other(value)
+            string: str = value.string_value
+            return string if string and "\x00" not in string else other(value)
 
         def reference(value: Any) -> Cell:
-            found: str = value.string_value
-            return found if found.isalnum() and len(found) <= SURELY_AN_ID else other(value)
+            string: str = value.string_value
+            return string if string.isalnum() and len(string) <= SURELY_AN_ID else other(value)
 
         return reference if column.references else text
 

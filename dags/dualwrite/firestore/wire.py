@@ -33,9 +33,9 @@ def held_bytes(raw: bytes) -> int:
 
 
 def channel_options(*, emulator: bool) -> list[tuple[str, int]]:
-    """gRPC's options. A connection that is silent for half a minute is pinged, as Google's own client does. Not the emulator's: it
-    allows one ping in five minutes, and ends the connection with all its calls (`too_many_pings`) after more, as would come
-    while it counts for minutes on a busy machine."""
+    """gRPC's options. A connection that is silent for half a minute is pinged, as by Google's own client; not the emulator's, which
+    allows one ping in five minutes. More pings, as while it counts for minutes on a busy machine, would end the connection with all
+    its calls (`too_many_pings`)."""
     options = [
         ("grpc.max_receive_message_length", -1),
         # The reader already iterates a stream in a thread of its own. By default gRPC passes every answer through one more
