@@ -57,7 +57,7 @@ SLICE = "{{ task.op_kwargs['part']['name'] }}"  # an instance's name in the grid
         "show_return_value_in_logs": False,  # each would be 30,000 characters of JSON
     },
 )
-def backfill_gap():  # noqa: C901 - a task after the other
+def backfill_gap():  # noqa: C901 - one task after another
     @task
     def preflight(**context) -> list:
         """Source and target answer and are as the catalog says; fixes the window."""

@@ -11,7 +11,7 @@ from dualwrite import settings
 from dualwrite.model.run_report import Answer
 
 
-def given(context: Mapping[str, Any]) -> dict[str, Any]:
+def requested_params(context: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a run from its form and conf, with unknown keys, which Airflow doesn't refuse but our check does."""
     conf = getattr(context["dag_run"], "conf", None) or {}
     return {**dict(context["params"]), **conf}
@@ -24,14 +24,14 @@ def triggered_by(context: Mapping[str, Any]) -> str:
 
 def answer(context: Mapping[str, Any], task_id: str) -> Answer | None:
     """A person's answer to an approval: chosen options, name, and reason; None without one."""
-    found = context["ti"].xcom_pull(task_ids=task_id)
-    if found is None:
+    response = context["ti"].xcom_pull(task_ids=task_id)
+    if response is None:
         return None
-    by = (found.get("responded_by_user") or {}).get("name")
+    by = (response.get("responded_by_user") or {}).get("name")
     return {
-        "chosen": found["chosen_options"],
+        "chosen": response["chosen_options"],
         "by": by,
-        "reason": (found.get("params_input") or {}).get("reason") or None,
+        "reason": (response.get("params_input") or {}).get("reason") or None,
     }
 
 

@@ -53,10 +53,10 @@ def errors_without_content() -> Iterator[None]:
     except AirflowException:
         raise
     except Exception as error:  # noqa: BLE001
-        clear = without_content(error)
-        if isinstance(clear, DualWriteError):
-            alerts.name_code(clear.code)
-        failure = clear if worth_a_retry(clear) else AirflowFailException(str(clear))
+        shown = without_content(error)
+        if isinstance(shown, DualWriteError):
+            alerts.name_code(shown.code)
+        failure = shown if worth_a_retry(shown) else AirflowFailException(str(shown))
     if failure is not None:
         raise failure from None  # the first error must not go along as this one's context
 
@@ -132,25 +132,25 @@ def failures(context: Mapping[str, Any], task_ids: Iterable[str]) -> dict[str, s
     """Why tasks of this run failed, by task id: the task's own message, or that it ended without one."""
     states = _states(context)
     pull = context["ti"].xcom_pull
-    found = {}
+    reasons = {}
     for task_id in task_ids:
         failed = states.get(task_id) == "failed"
         if failed or not states:
             why = pull(task_ids=task_id, key="error") or (_WITHOUT_A_WORD.format(task_id) if failed else None)
             if why:
-                found[task_id] = str(why)
-    return found
+                reasons[task_id] = str(why)
+    return reasons
 
 
 def _states(context: Mapping[str, Any]) -> dict[str, str]:
     """The states of this run's tasks; empty if Airflow doesn't answer. Instances of a mapped task have their index in the name."""
     instance, run_id = context["ti"], str(context["run_id"])
     try:
-        found = instance.get_task_states(instance.dag_id, run_ids=[run_id]).get(run_id, {})
+        states = instance.get_task_states(instance.dag_id, run_ids=[run_id]).get(run_id, {})
     except Exception as error:  # noqa: BLE001 - without the states the report says less, but is still made
         log.warning("It is unknown which tasks failed: Airflow answered %s.", type(error).__name__)
         return {}
-    return {name: str(getattr(state, "value", state)) for name, state in found.items()}
+    return {name: str(getattr(state, "value", state)) for name, state in states.items()}
 
 
 def nothing_examined(context: Mapping[str, Any]) -> NoReturn:
@@ -163,16 +163,16 @@ def nothing_examined(context: Mapping[str, Any]) -> NoReturn:
 
 @contextmanager
 def report_or_why_not(context: Mapping[str, Any]) -> Iterator[None]:
-    """Around the making of a report: an error there is shown as drift is, without a traceback in the log, and on the page."""
+    """Around code that makes a report: its error is shown as drift is, without a traceback in the log, and on the page."""
     try:
         yield
     except AirflowSkipException:
         raise
     except Exception as error:
-        clear = without_content(error)
-        if worth_a_retry(clear) and has_tries_left(context):
+        shown = without_content(error)
+        if worth_a_retry(shown) and has_tries_left(context):
             raise
-        why = f"There is no report: {clear}"
+        why = f"There is no report: {shown}"
     else:
         return
     _stop(context, why)

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 from dualwrite import settings
 from dualwrite.catalog import CATALOG
 from dualwrite.edge.connections import source, target
-from dualwrite.edge.contexts import answer, given, page_link, triggered_by
+from dualwrite.edge.contexts import answer, page_link, requested_params, triggered_by
 from dualwrite.edge.errors import (
     errors_of_run,
     errors_without_content,
@@ -38,7 +38,7 @@ from dualwrite.runs.slices.slice import Slice
 log = logging.getLogger("dualwrite")
 
 
-def plan_of(context: Mapping[str, Any]) -> GapParams:
+def params_of(context: Mapping[str, Any]) -> GapParams:
     """The parameters as preflight fixed them; skips the task if preflight failed."""
     plan = context["ti"].xcom_pull(task_ids="preflight", key="plan")
     if plan is None:
@@ -57,7 +57,7 @@ def gap_run(context: Mapping[str, Any], params: GapParams, unlogged_reads: int =
 def run_of(context: Mapping[str, Any], reads_beside: int = 0) -> AbstractContextManager[backfill.Run]:
     """The run of a task after preflight; skips the task if preflight failed. `reads_beside`: reads to count against the cap
     that no finished task has recorded."""
-    return gap_run(context, plan_of(context), _unlogged_reads(context) + reads_beside)
+    return gap_run(context, params_of(context), _unlogged_reads(context) + reads_beside)
 
 
 def _unlogged_reads(context: Mapping[str, Any]) -> int:
@@ -73,10 +73,10 @@ def approval_of(context: Mapping[str, Any], params: GapParams) -> Approval | Non
     """A person's answer; None if the mode needs none."""
     if params.mode != "review":
         return None
-    found = answer(context, "decision")
-    if found is None:
+    decision = answer(context, "decision")
+    if decision is None:
         return "unanswered"
-    return "approved" if APPROVE in found["chosen"] else "rejected"
+    return "approved" if APPROVE in decision["chosen"] else "rejected"
 
 
 def _covered(context: Mapping[str, Any]) -> dict[str, CoverageResult]:
@@ -86,9 +86,10 @@ def _covered(context: Mapping[str, Any]) -> dict[str, CoverageResult]:
 
 
 def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Leaves the plan as XCom `plan`, and returns the gap's slices: Airflow maps a task over a returned list only."""
+    """Checks both sides and fixes the plan, which it leaves as XCom `plan`. Returns the gap's slices, because Airflow can map a task
+    only over a returned list."""
     with errors_of_run(context):
-        params = gap_params.parse(given(context), CATALOG, datetime.now(UTC))
+        params = gap_params.parse(requested_params(context), CATALOG, datetime.now(UTC))
     with gap_run(context, params) as run:
         plan = backfill.preflight(run, by=triggered_by(context))
         parts = sliced.cut_gap(run, plan["preflight"]["estimated_reads"])
@@ -122,7 +123,7 @@ def made_of(context: Mapping[str, Any], task_id: str, number: int) -> list[Any]:
 
 def choose(context: Mapping[str, Any]) -> None:
     """Skips tasks that shouldn't run, one by one. A branch wouldn't skip a collection that comes after a selected one."""
-    params = plan_of(context)
+    params = params_of(context)
     large = {part.collection for part in slices_of(context, "preflight")}
     skipped = [f"collections.{name}" for name in CATALOG.names if name not in params.names or name in large]
     if params.mode != "review":
@@ -133,18 +134,18 @@ def choose(context: Mapping[str, Any]) -> None:
 
 def examine_for_review(context: Mapping[str, Any]) -> str:
     """The approval's text, in Markdown."""
-    if plan_of(context).mode != "review":  # only if `choose` failed
+    if params_of(context).mode != "review":  # only if `choose` failed
         raise AirflowSkipException("This mode needs no approval.")
     parts = slices_of(context, "preflight")
     made = made_of(context, "review_slices", len(parts))
-    found = _added_up(parts, made)
+    examined = _added_up(parts, made)
     before = _unlogged_reads(context)
     with run_of(context, sum(m["billed_reads"] for m in made if m is not None)) as run:
-        small = [name for name in run.params.names if name not in found]
-        found |= {name: backfill.examine(run, name, dry=True, record=False) for name in small}
+        small = [name for name in run.params.names if name not in examined]
+        examined |= {name: backfill.examine(run, name, dry=True, record=False) for name in small}
         counted = {name: backfill.verify(run, name, counts_only=True, record=False) for name in run.params.names}
     whole = report_of.build_report(
-        run.run_id, run.params, found, counted, dry=True, preflight_reads=before, covered=_covered(context)
+        run.run_id, run.params, examined, counted, dry=True, preflight_reads=before, covered=_covered(context)
     )
     context["ti"].xcom_push(key="billed_reads", value=whole["billed_reads"] - before)
     context["ti"].xcom_push(
@@ -164,7 +165,7 @@ def review_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> Collect
 
 def examine(context: Mapping[str, Any], name: str) -> CollectionResult:
     """One collection; skipped if it isn't selected, or if a review wasn't approved."""
-    params = plan_of(context)
+    params = params_of(context)
     if name not in params.names:  # only if someone clears it, or `choose` failed
         raise AirflowSkipException(f"{name} is not selected.")
     if approval_of(context, params) in ("rejected", "unanswered"):
@@ -175,7 +176,7 @@ def examine(context: Mapping[str, Any], name: str) -> CollectionResult:
 
 def examine_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> CollectionResult:
     """One slice of a large collection; skipped if a review wasn't approved."""
-    params = plan_of(context)
+    params = params_of(context)
     if approval_of(context, params) in ("rejected", "unanswered"):
         raise AirflowSkipException("Nobody approved, so nothing is written.")
     with run_of(context) as run:
@@ -184,7 +185,7 @@ def examine_slice(context: Mapping[str, Any], part: Mapping[str, Any]) -> Collec
 
 def verify_counts(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Verifies small collections, leaves their reports as XCom `reports`, and returns the slices of large ones."""
-    params, push = plan_of(context), context["ti"].xcom_push
+    params, push = params_of(context), context["ti"].xcom_push
     if approval_of(context, params) in ("rejected", "unanswered"):
         raise AirflowSkipException("Nobody approved, so there is nothing to verify.")
     dry = params.mode == "dry_run"
@@ -236,14 +237,14 @@ def report(context: Mapping[str, Any]) -> GapReport:
     if plan is None:  # a skipped report would make the run a success
         nothing_examined(context)
     with report_or_why_not(context):
-        params, parts = plan_of(context), slices_of(context, "preflight")
+        params, parts = params_of(context), slices_of(context, "preflight")
         made = made_of(context, "examine_slices", len(parts))
-        found: dict[str, CollectionResult | None] = {
+        examined: dict[str, CollectionResult | None] = {
             name: pull(task_ids=f"collections.{name}") for name in params.names
         }
-        found |= _added_up(parts, made)
+        examined |= _added_up(parts, made)
         if approval_of(context, params) == "rejected":  # the findings that the person saw and rejected
-            found = pull(task_ids="examine_for_review", key="found") or found
+            examined = pull(task_ids="examine_for_review", key="found") or examined
         checked: dict[str, CollectionResult | None] = {
             **(pull(task_ids="verify_counts", key="reports") or {}),
             **(pull(task_ids="finish") or {}),
@@ -251,7 +252,7 @@ def report(context: Mapping[str, Any]) -> GapReport:
         whole = report_of.build_report(
             str(context["run_id"]),
             params,
-            found,
+            examined,
             checked,
             dry=params.mode == "dry_run",
             approval=approval_of(context, params),

@@ -8,7 +8,7 @@ from typing import Any
 
 from dualwrite import migrations
 from dualwrite.edge.connections import migrations_connection
-from dualwrite.edge.contexts import given, triggered_by
+from dualwrite.edge.contexts import requested_params, triggered_by
 from dualwrite.edge.errors import errors_of_run, errors_without_content, fail, failures, report_or_why_not
 from dualwrite.migrations import MigrationParams, Migrator, Step
 from dualwrite.model.alert import line
@@ -20,7 +20,7 @@ log = logging.getLogger("dualwrite")
 
 
 def params_of(context: Mapping[str, Any]) -> MigrationParams:
-    return MigrationParams.checked(given(context))
+    return MigrationParams.checked(requested_params(context))
 
 
 def plan(context: Mapping[str, Any]) -> list[MigrationStep]:

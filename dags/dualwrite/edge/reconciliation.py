@@ -18,7 +18,7 @@ from dualwrite.catalog import CATALOG
 from dualwrite.edge import overdue
 from dualwrite.edge.assets import GREEN, GREEN_IF_COMPARED, PARITY, PARITY_IF_EQUAL
 from dualwrite.edge.connections import source, source_maker, target, target_connector
-from dualwrite.edge.contexts import given, page_link, triggered_by
+from dualwrite.edge.contexts import page_link, requested_params, triggered_by
 from dualwrite.edge.errors import (
     errors_of_run,
     fail,
@@ -59,10 +59,10 @@ def params_of(context: Mapping[str, Any]) -> ReconcileParams:
     Parameters that only a person gives are refused in Variables: an excuse there would silence all later differences. Raises
     ParameterError.
     """
-    found = given(context)
+    requested = requested_params(context)
     if is_scheduled(context):
-        if found.get("max_billed_reads") is None:
-            found = {**found, "max_billed_reads": SCHEDULED_MAX_BILLED_READS}
+        if requested.get("max_billed_reads") is None:
+            requested = {**requested, "max_billed_reads": SCHEDULED_MAX_BILLED_READS}
         for name in ReconcileParams.form():
             variable = settings.named(f"reconcile_{name}")
             text = Variable.get(variable, default=None)
@@ -74,7 +74,7 @@ def params_of(context: Mapping[str, Any]) -> ReconcileParams:
                     f"all later ones too. Delete it, and trigger a run with {name} instead.",
                     code="variable-not-for-schedules",
                 )
-            changed = {**found, name: _from_variable(text)}
+            changed = {**requested, name: _from_variable(text)}
             if changed.get("scope") == "none":
                 raise ParameterError(
                     f"A scheduled run compares: Variable {variable} = none would leave everything unseen. Delete it.",
@@ -84,8 +84,8 @@ def params_of(context: Mapping[str, Any]) -> ReconcileParams:
                 ReconcileParams.checked(changed, CATALOG)
             except DualWriteError as error:
                 raise ParameterError(f"Variable {variable} can't be used. {error}", code=error.code) from None
-            found = changed
-    return ReconcileParams.checked(found, CATALOG)
+            requested = changed
+    return ReconcileParams.checked(requested, CATALOG)
 
 
 def is_scheduled(context: Mapping[str, Any]) -> bool:
@@ -153,7 +153,7 @@ def _opener(run_id: str, plan: Plan) -> reconciliation.Opened:
 @contextmanager
 def _finished(context: Mapping[str, Any], plan: Plan) -> Iterator[reconciliation.Finished[R]]:
     """Keeps the reports that this task finishes for its next try, in Airflow's task state store (new in Airflow 3.3; without it
-    a retry begins anew): one call of Airflow's API for each report. A task that succeeds deletes them, so if it is without_content, it
+    a retry begins anew): one call of Airflow's API for each report. A task that succeeds deletes them, so if a person clears it, it
     looks again."""
     store = context.get("task_state_store")
     if store is None:
@@ -290,11 +290,11 @@ def report(context: Mapping[str, Any]) -> RunReport:
     ):
         whole = build_report(connection, CATALOG, str(context["run_id"]), plan, parts)
         pages, whole["listed"] = open_list.pages(connection, unattended=plan.unattended)
-        told = history.histories(connection, plan.params.named)
+        histories = history.histories(connection, plan.params.named)
     for number, page in enumerate(pages):
         context["ti"].xcom_push(key=f"open_{number}", value=page)
-    if told:
-        context["ti"].xcom_push(key="histories", value=told)
+    if histories:
+        context["ti"].xcom_push(key="histories", value=histories)
     log.info("\n%s", as_text(text.described(whole)))
     context["ti"].xcom_push(key="return_value", value=whole)  # before failing: the report is wanted most then
     if whole["alerts"]:

@@ -14,7 +14,7 @@ from dualwrite.runs.doctor import Line
 
 ROLES = ("Viewer", "User")
 REMEDY = f"airflow roles add-perms {' '.join(ROLES)} --action can_read --resource Plugins"
-_WHAT = "Parity page, roles Viewer and User"
+_CHECK = "Parity page, roles Viewer and User"
 
 
 def lines() -> Iterator[Line]:
@@ -25,9 +25,9 @@ def lines() -> Iterator[Line]:
         lacking = _lacking()
     except Exception as error:  # noqa: BLE001 - Airflow's own database, through interfaces that aren't public
         why = f"it is unknown whether they see it: asking Airflow's database failed with {type(error).__name__}"
-        yield Line(_WHAT, f"{why}. Run this, which may be repeated: {REMEDY}")
+        yield Line(_CHECK, f"{why}. Run this, which may be repeated: {REMEDY}")
         return
-    yield Line(_WHAT, f"{' and '.join(lacking)} can't see it. Run: {REMEDY}" if lacking else None)
+    yield Line(_CHECK, f"{' and '.join(lacking)} can't see it. Run: {REMEDY}" if lacking else None)
 
 
 def _lacking() -> list[str]:
@@ -37,6 +37,6 @@ def _lacking() -> list[str]:
     from sqlalchemy import select
 
     with create_session() as session:
-        found = session.scalars(select(Role).where(Role.name.in_(ROLES))).unique().all()
-        seeing = {role.name for role in found for p in role.permissions if str(p).lower() == "can read on plugins"}
-        return [name for name in ROLES if name in {role.name for role in found} - seeing]
+        roles = session.scalars(select(Role).where(Role.name.in_(ROLES))).unique().all()
+        seeing = {role.name for role in roles for p in role.permissions if str(p).lower() == "can read on plugins"}
+        return [name for name in ROLES if name in {role.name for role in roles} - seeing]
