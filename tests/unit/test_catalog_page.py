@@ -13,11 +13,18 @@ from dualwrite.model.documents import Document
 from dualwrite.model.mapping import Row, map_document
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "catalog.md"
+_AS_COLUMNS = {
+    "column": "{}",
+    "origin": 'Column("c", "compared", {})',
+    "conversion": 'Column("c", "compared", Field("v") >> {})',
+}
+"""By the heading of a table: how the examples in it become columns."""
 EXAMPLES = [
-    example if example.startswith("Column") else f'Column("c", "compared", {example})'
-    for example in re.findall(r'^\| `(Column\(.*?\)|Field\("v"\) >> .*?)` \|', PAGE.read_text(), re.MULTILINE)
+    _AS_COLUMNS[heading].format(example)
+    for heading, rows in re.findall(r"^\| (\w+) \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE.read_text(), re.MULTILINE)
+    if heading in _AS_COLUMNS
+    for example in re.findall(r"^\| `(.*?)` \|", rows, re.MULTILINE)
 ]
-"""Columns, and origins that stand for one."""
 YOURS = {"full_name": lambda first, last: f"{first} {last}", "halved": lambda value: value / 2}
 
 

@@ -535,7 +535,7 @@ def test_a_change_takes_as_many_round_trips_as_the_docs_say(writer, target_dsn, 
         assert away.mirror(notice, NOTICE, None, create_time=T) is WRITTEN
         shared = len(asked)
         away.close()
-    assert (counts, shared) == ([9, 6, 6, 6, 6], 9), "docs/dual-write.md, Cost"
+    assert (counts, shared) == ([9, 6, 6, 6, 6], 9), "docs/dual-write.md, Time"
 
 
 # --- the property -----------------------------------------------------------------------------------------------------------
