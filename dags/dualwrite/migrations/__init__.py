@@ -1,4 +1,4 @@
-"""Applies the migrations: files and their rules, the plan, the migrator, and what the files promise."""
+"""Applies the migrations: files and their rules, the plan, the migrator, and the files' promises."""
 
 from dualwrite.migrations.migrator import Migrator
 from dualwrite.migrations.plan import Step, make_plan
@@ -16,6 +16,5 @@ __all__ = [
     "keep_person",
     "make_plan",
     "standing",
-    "verdict",
     "verify",
 ]

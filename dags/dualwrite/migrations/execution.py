@@ -21,14 +21,12 @@ from dualwrite.postgres.own_schema import SCHEMA
 from dualwrite.postgres.transactions import CLIENTS_PATH, stating
 
 SEARCH_PATH = ", ".join(CLIENTS_PATH)
-"""Where a name without a schema is looked for, for every role: the role's own path may begin with a schema of its name.
-Supabase keeps extensions in `extensions`; elsewhere that schema is absent, which is harmless. Named last, pg_temp isn't searched
-first."""
+"""The schemas in which names without one are looked up, for every role: a role's own path may begin with a schema of its name."""
 
 ROLLED_BACK = "Everything of this file was rolled back; correct it and run again."
 _CANCELLED = "57014"
 _SLACK = 30.0
-"""Seconds by which our own waiting for an answer outlasts statement_timeout."""
+"""Seconds by which our own wait for an answer outlasts statement_timeout."""
 
 
 class StatementFailed(MigrationError):
@@ -48,8 +46,8 @@ def execute(connection: Connection, file: str, statement: Statement, consequence
     """Executes one statement. Raises StatementFailed with condition, file, line and remedy; errors that another
     try may cure go through as they are."""
     try:
-        # Binary results make it the extended protocol, in which Postgres refuses a second command in one text: what
-        # the rules saw as the beginning of a statement is all that there is.
+        # Binary results make psycopg use the extended protocol, in which Postgres refuses a second command in one text. So no
+        # command escapes the rules, which look at the beginning of a statement.
         connection.execute(statement.text, binary=True)
     except GIVES_WAY:
         raise
@@ -57,11 +55,11 @@ def execute(connection: Connection, file: str, statement: Statement, consequence
         if _is_about_the_connection(error):
             raise
         line = statement.line_at(int(error.diag.statement_position or 1) - 1)
-        raise StatementFailed(f"{file}, line {line}: {told(error)}", consequence, error.sqlstate) from None
+        raise StatementFailed(f"{file}, line {line}: {without_message(error)}", consequence, error.sqlstate) from None
 
 
-def told(error: postgres.Error) -> str:
-    """The condition's name and SQLSTATE, and nothing that a file's RAISE could have put there."""
+def without_message(error: postgres.Error) -> str:
+    """An error as its condition's name and SQLSTATE, without any text that a file's RAISE may have put there."""
     name = f"{type(error).__name__} {error.sqlstate}" if error.sqlstate else type(error).__name__
     if error.sqlstate == _CANCELLED:
         return f"{name} (it ran into statement_timeout, or was cancelled)"
@@ -70,7 +68,7 @@ def told(error: postgres.Error) -> str:
 
 
 def _is_about_the_connection(error: postgres.Error) -> bool:
-    """Worth a retry, and not the file's fault."""
+    """Whether the error is worth a retry, and not the file's fault."""
     return postgres.is_disconnect(error) or isinstance(error, postgres.AnswerTimeout | postgres.ConnectError)
 
 
@@ -81,7 +79,7 @@ def wait_for_answers(connection: Connection, statement_timeout: float) -> None:
 
 @contextmanager
 def committing(file: str) -> Iterator[None]:
-    """Around a file's transaction: reports an error of Postgres's between its statements, or at its COMMIT."""
+    """Around a file's transaction: raises MigrationError for an error of Postgres's between its statements, or at its COMMIT."""
     try:
         yield
     except GIVES_WAY:
@@ -90,7 +88,7 @@ def committing(file: str) -> Iterator[None]:
         if _is_about_the_connection(error):
             raise
         raise MigrationError(
-            f"{file}: {told(error)}, outside its own statements: in the ledger {SCHEMA}.migrations, or in a deferred "
+            f"{file}: {without_message(error)}, outside its own statements: in the ledger {SCHEMA}.migrations, or in a deferred "
             f"constraint or trigger when it was committed. {ROLLED_BACK}",
             code="migration-commit-failed",
         ) from None
@@ -102,8 +100,8 @@ class FileTransaction:
     1. A statement ends the transaction (and the next ones commit one by one), or ends it and begins another: after each
        statement Postgres is asked whether it is still the same one.
     2. A file switches lock_timeout off: it is set again after each statement.
-    3. A dry run: all files share one transaction, so what one sets is taken back before the next, and the time that
-       the locks are held is limited as a whole (`seconds`).
+    3. A dry run: all files share one transaction, so a file's settings are taken back before the next file, and the locks of all
+       files together are held for at most `seconds`.
     """
 
     def __init__(
@@ -143,9 +141,7 @@ class FileTransaction:
                     "statement, check what they changed, and run again.",
                     code="migration-ended-transaction",
                 )
-        self._connection.execute(
-            "RESET ROLE"
-        )  # a file may have said SET LOCAL ROLE; the ledger is written as ourselves
+        self._connection.execute("RESET ROLE")  # the file may have set another; the ledger is written by our own
 
     def _is_out_of_time(self) -> bool:
         return self._until is not None and time.monotonic() > self._until
@@ -169,5 +165,5 @@ class FileTransaction:
 
 
 def milliseconds(seconds: float) -> str:
-    """As Postgres writes a duration."""
+    """A duration in Postgres's notation, at least 1 ms."""
     return f"{max(1, round(seconds * 1000))}ms"

@@ -30,7 +30,7 @@ class MigrationFile:
 
     @cached_property
     def text(self) -> str:
-        """What is applied: a file of the bundle in the schema of its own."""
+        """The text that is applied: a file of the bundle's with this bundle's own schema."""
         return in_own_schema(self._written) if self.path.parent == bundle_folder() else self._written
 
     @cached_property
@@ -39,7 +39,7 @@ class MigrationFile:
 
     @property
     def statements(self) -> tuple[Statement, ...]:
-        """Raises MigrationError if they break a rule, as `transactional` does."""
+        """Raises MigrationError if they break a rule; so does `transactional`."""
         return _checked(self.path.name, self.text)[0]
 
     @property
@@ -58,12 +58,12 @@ class MigrationFile:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the text with LF line ends and without a byte-order mark, so that a checkout can't change it."""
+        """The hash of the text with LF line ends and without a byte-order mark, so that a checkout can't change it."""
         return hashlib.sha256(self._written.encode()).hexdigest()
 
     @property
     def label(self) -> str:
-        """<version>_<name>, as reports and the snapshot call it."""
+        """<version>_<name>, as in reports and in the snapshot."""
         return f"{self.version}_{self.name}"
 
     @property
@@ -97,20 +97,19 @@ def bundle_folder() -> Path:
 
 
 def folders() -> tuple[Path, ...]:
-    """The folders whose files are applied: the bundle's, the shipped app's with the shipped catalog, and the one of the setting."""
-    sql = sql_folder()
-    found = [bundle_folder()]
+    """The folders whose files are applied: the bundle's; the shipped app's, with the shipped catalog; and the installation's own."""
+    applied = [bundle_folder()]
     if settings.named_catalog() is None:
-        found.append(sql / "shipped_app")
+        applied.append(sql_folder() / "shipped_app")
     own = settings.own_migrations()
-    return tuple(found if own is None or own in found else [*found, own])
+    return tuple(applied if own is None or own in applied else [*applied, own])
 
 
 def read_folders(folders: Sequence[Path], held: Container[str] = ()) -> list[MigrationFile]:
     """All migrations of some folders in the order of their versions. Raises MigrationError for the first bad file.
 
-    Those that a ledger holds (`held`: versions) are not checked: they were applied by the Supabase CLI's rules, or by earlier ones
-    of ours, and may not be edited any more.
+    Files whose versions a ledger holds (`held`) are not checked: they were applied by the Supabase CLI's rules, or by earlier ones of
+    ours, and may not be edited any more.
     """
     files = list_folders(folders)
     for file in files:
@@ -120,7 +119,8 @@ def read_folders(folders: Sequence[Path], held: Container[str] = ()) -> list[Mig
 
 
 def list_folders(folders: Sequence[Path]) -> list[MigrationFile]:
-    """All migrations of some folders in one order, by name, unread.
+    """All migrations of some folders in one order, by name, unread. Raises MigrationError if a folder is missing, a file is misnamed,
+    or two have the same version.
 
     Ignores hidden files and those without `.sql` in their name. All others must be migrations: a misnamed one must not be
     skipped silently.
@@ -156,7 +156,7 @@ def read_file(path: Path) -> MigrationFile:
 
 
 def _listed(path: Path) -> MigrationFile:
-    """By the Supabase CLI's naming rule, which is wider than ours."""
+    """A file as the Supabase CLI's naming rule reads it, which is wider than ours."""
     named = _CLI_NAME.match(path.name)
     file = MigrationFile(path, *(named.groups() if named else ("", path.name)))
     if named is None:
@@ -183,7 +183,7 @@ def _creates(name: str, text: str) -> tuple[Created, ...]:
 
 
 def read_text(path: Path) -> str:
-    """A file's text: UTF-8, without a byte-order mark, with LF where it had CRLF."""
+    """A file's text: UTF-8, without a byte-order mark, with LF for CRLF. Raises MigrationError if it is not UTF-8."""
     raw = path.read_bytes()
     try:
         return raw.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")

@@ -1,5 +1,5 @@
-"""What was applied to the target: our own ledger dualwrite.migrations, and the history of Supabase's CLI, which is read and
-never written."""
+"""The ledgers of migrations applied to the target: our own, dualwrite.migrations, and the history of Supabase's CLI, which is
+read and never written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SUPABASES = "supabase_migrations.schema_migrations"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of our ledger. Not finished: a file outside a transaction that was begun."""
+    """A line of our ledger. Not `finished`: the file runs outside a transaction, and was begun."""
 
     name: str
     sha256: str
@@ -37,20 +37,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """By version; and the versions of Supabase's CLI."""
+    """Our lines, by version, and the versions in the history of Supabase's CLI."""
 
     ours: Mapping[str, Entry]
     supabase: frozenset[str]
 
     @property
     def held(self) -> frozenset[str]:
-        """The versions of what was applied."""
+        """The versions of all applied files."""
         return self.supabase | {version for version, entry in self.ours.items() if entry.finished}
 
 
 def read_ledger(connection: Connection) -> Ledger:
-    """Raises MigrationError if a ledger exists and the role may not read it: if it were treated as empty, everything in it
-    would be applied again."""
+    """Both ledgers; a missing one is empty. Raises MigrationError if one exists and the role may not read it: if it were treated as
+    empty, everything in it would be applied again."""
     ours: dict[str, Entry] = {}
     if _readable(connection, _OURS):
         for version, name, sha256, finished in connection.execute(_APPLIED):
@@ -73,7 +73,7 @@ def _readable(connection: Connection, table: str) -> bool:
 
 
 def create_ledger(connection: Connection) -> None:
-    """Makes the ledger if it isn't there. Raises MigrationError if the role may not."""
+    """Makes our ledger if it isn't there. Raises MigrationError if the role may not."""
     if privileges.relation(connection, _OURS) is not None:
         return
     if not schema_exists(connection, SCHEMA):
@@ -91,8 +91,8 @@ def schema_exists(connection: Connection, name: str) -> bool:
 
 
 def begin_file(connection: Connection, file: MigrationFile, run_id: str) -> Entry | None:
-    """Notes that a file outside a transaction is begun; returns what an earlier run that didn't finish noted of it. The
-    file may have been corrected since: it was never applied."""
+    """Notes that a file outside a transaction is begun. Returns its line by an earlier run that didn't finish; the file may have
+    been corrected since, because it was never applied."""
     before = read_ledger(connection).ours.get(file.version)
     connection.execute(_BEGIN_FILE, _line(file, run_id))
     return before
@@ -114,6 +114,6 @@ def applied_by(connection: Connection, run_id: str) -> int:
 
 
 def is_applied(connection: Connection, file: MigrationFile) -> bool:
-    """Called under the lock: another run may have been faster."""
+    """Whether our ledger says that a file is applied. Called under the lock, because another run may have been faster."""
     entry = read_ledger(connection).ours.get(file.version)
     return entry is not None and entry.finished

@@ -1,5 +1,5 @@
--- dualwrite.migrations: a line for each file that was applied, or, with applied_at null, begun outside a transaction. And the history of
--- Supabase's CLI, which is only read.
+-- dualwrite.migrations: a line for each file that was applied or, with applied_at null, begun outside a transaction. And the history
+-- of Supabase's CLI, which is only read.
 
 -- name: applied
 -- All lines.
@@ -14,11 +14,11 @@ SELECT version FROM supabase_migrations.schema_migrations;
 SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = %(name)s);
 
 -- name: create_schema
--- Without IF NOT EXISTS: that needs CREATE on the database even if the schema is there.
+-- Makes our schema. Without IF NOT EXISTS: that needs CREATE on the database even if the schema is there.
 CREATE SCHEMA dualwrite;
 
 -- name: create_ledger
--- Likewise.
+-- Makes the ledger.
 CREATE TABLE dualwrite.migrations (
   version TEXT PRIMARY KEY,
   name TEXT NOT NULL,
@@ -29,14 +29,14 @@ CREATE TABLE dualwrite.migrations (
 );
 
 -- name: begin_file
--- Notes that a file is begun. A line that isn't finished is brought up to date: the file may have been corrected.
+-- Notes that a file is begun. A line that isn't finished is updated: the file may have been corrected.
 INSERT INTO dualwrite.migrations AS m (version, name, sha256, applied_at, run_id)
 VALUES (%(version)s, %(name)s, %(sha256)s, NULL, %(run)s)
 ON CONFLICT (version) DO UPDATE SET name = excluded.name, sha256 = excluded.sha256, run_id = excluded.run_id
 WHERE m.applied_at IS NULL;
 
 -- name: finish_file
--- Notes that a file is applied, begun before or not. A finished line stays as it is.
+-- Notes that a file is applied, whether it was noted as begun or not. A finished line stays as it is.
 INSERT INTO dualwrite.migrations AS m (version, name, sha256, run_id)
 VALUES (%(version)s, %(name)s, %(sha256)s, %(run)s)
 ON CONFLICT (version) DO UPDATE

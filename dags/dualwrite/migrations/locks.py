@@ -43,17 +43,17 @@ def lock_out_other_runs(connection: Connection) -> None:
         raise _AnotherRun
 
 
-def tried_again(connect: Callable[[], Connection], what: str, seconds: float, work: Callable[[Watcher], T]) -> T:
-    """Does the work, again and again while it can't have its locks, for at most so many seconds. The work must be in
-    transactions of its own, and tell the watcher which backend it runs on.
+def tried_again(connect: Callable[[], Connection], file: str, seconds: float, work: Callable[[Watcher], T]) -> T:
+    """Does the work, again and again while it can't get its locks, for at most so many seconds. The work must be in transactions of
+    its own, and call `Watcher.watch` with its connection. `file`: its name, for messages.
 
-    Raises MigrationError with who held the lock.
+    Raises MigrationError, which names the session that held the lock.
     """
     with Watcher(connect) as watcher:
 
         def give_up(state: tenacity.RetryCallState) -> None:
             raise MigrationError(
-                f"{what} didn't get its locks within {seconds:g} s. {watcher.holder or _why(state)} End that session, or run "
+                f"{file} didn't get its locks within {seconds:g} s. {watcher.holder or _why(state)} End that session, or run "
                 "again with a longer wait_for_lock.",
                 code="locks-not-got",
             ) from None
@@ -64,7 +64,7 @@ def tried_again(connect: Callable[[], Connection], what: str, seconds: float, wo
             wait=tenacity.wait_exponential(0.125, max=2.5, exp_base=1.5)
             + tenacity.wait_random_exponential(0.125, max=2.5, exp_base=1.5),
             stop=tenacity.stop_before_delay(seconds),
-            before_sleep=lambda state: log.info("%s: %s Retrying", what, _why(state)),
+            before_sleep=lambda state: log.info("%s: %s Retrying", file, _why(state)),
             retry_error_callback=give_up,
         )
         return retrying(work, watcher)
@@ -89,7 +89,7 @@ _HOLDERS = postgres.sql.SQL(
 
 
 class Watcher:
-    """Looks from a connection of its own at who blocks a backend of ours while it waits; never at a query's text."""
+    """Watches, from a connection of its own, which session blocks a backend of ours; never reads a query's text."""
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
         self._connect = connect
@@ -123,7 +123,8 @@ class Watcher:
 
 
 def _describe(pid: int, role: str | None, application: str | None, state: str | None, since: datetime | None) -> str:
-    """Without pg_read_all_stats a role sees neither state nor time of another role's session."""
+    """The session that holds a lock, in a sentence. Without pg_read_all_stats a role sees neither state nor time of another role's
+    session."""
     begun = f", in a transaction since {since:%Y-%m-%d %H:%M:%S %Z}" if since else ""
     return (
         f"Held by pid {pid}, role {role or 'unknown'}, application {application or 'without a name'}, "

@@ -64,8 +64,8 @@ class Migrator:
         self._checkpoint = checkpoint
 
     def run(self) -> list[Step]:
-        """Dry run or apply, as the params say. Returns the steps as they stand afterwards (in a dry run: as they would,
-        and what it couldn't try as not_tried).
+        """Dry run or apply, as the params say. Returns the steps as they are afterwards; a dry run returns pending ones as they are, and
+        those that it couldn't try as not_tried.
 
         Raises MigrationError before anything runs if a file is refused, and at the first file that fails; files applied
         before it stay applied.
@@ -114,7 +114,7 @@ class Migrator:
         apply_outside(self._connect, file, self._params, self._run_id, watcher, self._checkpoint)
 
     def set_web_client(self) -> None:
-        """Lets the web client in or shuts it out, as the params say; the optional file may be run again."""
+        """Opens the new tables to the web client or closes them, as the params say; the optional file may run again."""
         optional = self._optional_file()
         if optional is None or self._params.mode == "dry_run":
             return
@@ -177,8 +177,8 @@ class Migrator:
             seconds=seconds,
         )
 
-    def _tried_again(self, what: str, work: Callable[[Watcher], T]) -> T:
-        return tried_again(self._connect, what, self._params.wait_for_lock, work)
+    def _tried_again(self, file: str, work: Callable[[Watcher], T]) -> T:
+        return tried_again(self._connect, file, self._params.wait_for_lock, work)
 
 
 class _Trial:
@@ -219,7 +219,7 @@ class _Trial:
         return self._stopped
 
     def _uncertain(self, failed: StatementFailed) -> str | None:
-        """Why an apply may succeed where the dry run failed."""
+        """Why an apply may succeed although the dry run failed; None if it would fail too."""
         if failed.sqlstate == _UNSAFE_NEW_ENUM_VALUE:
             return "it uses an enum value that an earlier file adds, which can be used only once that one is committed"
         if self._outside is not None and failed.sqlstate != _SYNTAX_ERROR:

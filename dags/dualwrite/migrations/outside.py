@@ -80,10 +80,10 @@ def apply_outside(
 def require_session(connect: Callable[[], Connection]) -> None:
     """Raises MigrationError if a connection isn't one session but a transaction pooler's.
 
-    A mark is set for the session, and then another client begins a transaction. A pooler that hands out the server
-    connection used last gives it the marked one; one that hands them round gives it another, and the first client, which
-    reads again while that transaction is open, soon gets one without the mark. A busy pool could hide both by chance:
-    then the limits are missing for one statement.
+    A mark is set for the session, and then another client begins a transaction. If the pooler hands out the server connection that
+    was used last, that client gets the marked one. If it hands them round, the client gets another, and the first client, which
+    reads again while that transaction is open, soon gets one without the mark. A busy pool could hide both by chance: then one
+    statement runs without the limits.
     """
     mark = uuid.uuid4().hex
     with connect() as connection, connect() as other:
@@ -107,7 +107,7 @@ def _setting(connection: Connection, name: str) -> str | None:
 
 
 def _stay_open(guard: Connection) -> None:
-    """A server that ends idle or long transactions would let another run in."""
+    """Keeps the guard's transaction open: a server that ends idle or long ones would let another run in."""
     guard.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
     if guard.info.server_version >= 170000:
         guard.execute("SET LOCAL transaction_timeout = 0")
@@ -162,23 +162,23 @@ def _find(connection: Connection, build: IndexBuild) -> tuple[str, str, bool] | 
 
 
 def _is_valid(connection: Connection, build: IndexBuild) -> bool:
-    found = _find(connection, build)
-    return found is not None and found[2]
+    index = _find(connection, build)
+    return index is not None and index[2]
 
 
 def _shown(connection: Connection, build: IndexBuild) -> str:
-    found = _find(connection, build)
-    name = postgres.sql.Identifier(*(found[:2] if found else (build.name,)))
+    index = _find(connection, build)
+    name = postgres.sql.Identifier(*(index[:2] if index else (build.name,)))
     return name.as_string(connection)
 
 
 def _is_built(connection: Connection, file: MigrationFile, build: IndexBuild, *, begun: bool, same: bool) -> bool:
     """Whether an interrupted run of ours built the index already. A half-built one of ours is dropped; an index that we
     never began is left to its owner."""
-    found = _find(connection, build)
-    if found is None or not begun:
+    built = _find(connection, build)
+    if built is None or not begun:
         return False
-    schema, name, valid = found
+    schema, name, valid = built
     index = postgres.sql.Identifier(schema, name)
     if not valid:
         connection.execute(postgres.sql.SQL("DROP INDEX CONCURRENTLY {}").format(index))

@@ -21,10 +21,10 @@ API_ROLES = ("public", "anon", "authenticated", "service_role")
 
 _MIGRATING_ROLE = "the migrating role"
 _OWN_ROLES = "dualwrite\\_%"
-"""The bundle's own roles: the operator grants them what they need, so no file promises it."""
+"""The bundle's own roles: the operator grants them their privileges, so no file promises these."""
 
-# Only the named ones; all of them if none are named (the snapshot, which is of a small database).
-_FOUND = """
+# Those of `names`; all if it is null (for the snapshot of a small database).
+_RELATIONS = """
 SELECT c.oid, n.nspname || '.' || c.relname, c.relkind::text, c.relrowsecurity
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
@@ -119,8 +119,8 @@ _PARTS = {
                OR NOT (r.rolsuper OR r.rolbypassrls OR r.rolname LIKE %(own)s))
         GROUP BY 1, 2
     """,
-    # Whose a table is matters in two ways: whether the role that migrates can alter it, and whether the API owns it. (The journal
-    # becomes its schema's owner's, so that the role that migrates can't read it.)
+    # The owner matters in two ways: whether the role that migrates can alter the table, and whether a role of the API owns it. (The
+    # journal is given to its schema's owner, so that the role that migrates can't read it.)
     "owner": """
         SELECT c.oid, 'owner',
                CASE WHEN (pg_has_role(m.oid, c.relowner, 'USAGE') OR n.nspname = %(schema)s AND n.nspowner = c.relowner)
@@ -156,7 +156,7 @@ def take_picture(connection: Connection, names: Iterable[str] | None = None) -> 
     """The picture of some relations and schemas, or of all. Missing ones are omitted. Names in it have their schema,
     because the search path of our transactions reaches none."""
     wanted = None if names is None else sorted(names)
-    found: Picture = {}
+    picture: Picture = {}
     with transaction(connection):
         parameters: dict[str, Any] = {
             "names": wanted,
@@ -165,24 +165,24 @@ def take_picture(connection: Connection, names: Iterable[str] | None = None) -> 
             "own": _OWN_ROLES,
             "schema": SCHEMA,
         }
-        schemas, relations = answers(connection, [_SCHEMAS, _FOUND], parameters)
+        schemas, relations = answers(connection, [_SCHEMAS, _RELATIONS], parameters)
         for schema, role, privileges in schemas:
-            found.setdefault(schema, {"relation": {"kind": "schema"}, "grant": {}})["grant"][role] = privileges
+            picture.setdefault(schema, {"relation": {"kind": "schema"}, "grant": {}})["grant"][role] = privileges
         by_oid: dict[int, Relation] = {}
         for oid, name, kind, secured in relations:
-            found[name] = by_oid[oid] = {"relation": {"kind": _KINDS[kind]}, **{part: {} for part in _PARTS}}
+            picture[name] = by_oid[oid] = {"relation": {"kind": _KINDS[kind]}, **{part: {} for part in _PARTS}}
             if _KINDS[kind] == "table":
-                found[name]["row-level security"] = {"enabled": secured}
+                picture[name]["row-level security"] = {"enabled": secured}
         lines = answers(connection, _PARTS.values(), {**parameters, "oids": list(by_oid)})
-        for part, found_lines in zip(_PARTS, lines, strict=True):
-            for oid, name, value in found_lines:
+        for part, lines_of_part in zip(_PARTS, lines, strict=True):
+            for oid, name, value in lines_of_part:
                 by_oid[oid][part][name] = value
-    return found
+    return picture
 
 
 def invalid_indexes(connection: Connection, schemas: Iterable[str]) -> list[str]:
-    """Indexes that an interrupted CREATE INDEX CONCURRENTLY left in some schemas, with the remedy. (One of a partitioned
-    table is invalid until its partitions have it, and no fault.)"""
+    """Indexes that an interrupted CREATE INDEX CONCURRENTLY left in some schemas, each with the remedy. (A partitioned table's index is
+    invalid until its partitions have it, which is no fault.)"""
     rows = connection.execute(
         """
         SELECT quote_ident(n.nspname) || '.' || quote_ident(i.relname)

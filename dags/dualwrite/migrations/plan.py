@@ -36,7 +36,7 @@ class Step:
 
 
 def plan(
-    files: Sequence[MigrationFile], found: Ledger, exists: Callable[[Created], bool], target: str | None
+    files: Sequence[MigrationFile], ledger: Ledger, exists: Callable[[Created], bool], target: str | None
 ) -> list[Step]:
     """Each file's state. Pure except for `exists`, which asks whether the target has an object.
 
@@ -48,24 +48,24 @@ def plan(
             f"target_version must be the version of a file: {target} is not. Versions: {', '.join(f.version for f in files)}.",
             code="target-version-unknown",
         )
-    finished = {version for version, entry in found.ours.items() if entry.finished}
-    last = {f.path.parent: f.version for f in files if f.version in finished | found.supabase}
+    finished = {version for version, entry in ledger.ours.items() if entry.finished}
+    last = {f.path.parent: f.version for f in files if f.version in finished | ledger.supabase}
     steps = []
     for file in files:
         step = Step(file.version, file.name, "pending")
         if file.version in finished:
             step = replace(step, state="applied")
-            if found.ours[file.version].sha256 != file.sha256:
+            if ledger.ours[file.version].sha256 != file.sha256:
                 reason = (
                     "the file has changed since it was applied (sha256). Restore it as it was, and put the change into "
                     "a new migration"
                 )
                 step = replace(step, state="refused", reason=reason)
-        elif file.version in found.supabase:
+        elif file.version in ledger.supabase:
             step = replace(step, state="applied_by_supabase")
         elif target is not None and file.version > target:
             step = replace(step, state="beyond_target")
-        elif file.version in found.ours:
+        elif file.version in ledger.ours:
             step = replace(step, state="interrupted")
         elif file.version < (newest := last.get(file.path.parent, "")):
             reason = f"it is older than {newest}, which is applied already. Give it a newer version"
@@ -83,25 +83,26 @@ def plan(
             "it was applied, but its file is gone. Restore the file from the repository's history; if it lies in a folder of your "
             f"own, name that in {settings.MIGRATIONS}"
         )
-        steps.append(Step(version, found.ours[version].name, "refused", reason))
+        steps.append(Step(version, ledger.ours[version].name, "refused", reason))
     return sorted(steps, key=lambda s: s.version)
 
 
 def make_plan(connection: Connection, params: MigrationParams, among: Sequence[Path] | None = None) -> list[Step]:
     """Reads files and ledger and compares them. Writes nothing. `among`: the folders, by default the installation's."""
     with postgres.transaction(connection, read_only=True):
-        found = _for_own_schema(read_ledger(connection))
-        files = read_folders(among or folders(), found.held)
-        created = [made.relation for file in files if file.version not in found.held for made in file.creates]
+        ledger = _for_own_schema(read_ledger(connection))
+        files = read_folders(among or folders(), ledger.held)
+        created = [made.relation for file in files if file.version not in ledger.held for made in file.creates]
         there = privileges.relations(connection, created)
-        return plan(files, found, lambda created: created.relation in there, params.target_version)
+        return plan(files, ledger, lambda created: created.relation in there, params.target_version)
 
 
-def _for_own_schema(found: Ledger) -> Ledger:
-    """What Supabase's CLI has applied of the bundle's files it has applied in the schema `dualwrite`."""
+def _for_own_schema(ledger: Ledger) -> Ledger:
+    """The ledger without the bundle's files that Supabase's CLI has applied, if this bundle has another schema than `dualwrite`: the
+    CLI has applied them there."""
     if SCHEMA == settings.SCHEMA:
-        return found
-    return replace(found, supabase=found.supabase - {file.version for file in list_folders([bundle_folder()])})
+        return ledger
+    return replace(ledger, supabase=ledger.supabase - {file.version for file in list_folders([bundle_folder()])})
 
 
 def check(steps: Sequence[Step]) -> None:

@@ -1,8 +1,8 @@
-"""Pure: what the files promise, and how a live database differs from it.
+"""Pure: the files' promises, and how a live database differs from them.
 
-Each file promises what it changes: the difference between the pictures before and after it. It promises objects
-that it creates completely, and of objects that it alters only the altered parts, so that the app's own tables stay the app's.
-The live database must fulfil the promises of the applied files, a later one overriding an earlier one.
+A file promises its changes: the difference between the pictures before and after it. It promises an object that it creates
+completely, but of an object that it alters only the altered parts, so that the app's own tables stay the app's. The live database
+must fulfil the promises of the applied files, a later one overriding an earlier one.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Snapshot:
 
     @classmethod
     def load(cls, path: Path, read: Callable[[str], str] = str) -> Snapshot:
-        """`read`: makes of the file's text what holds in this installation."""
-        found = json.loads(read(path.read_text(encoding="utf-8")))
-        return cls(found["files"], found["optional"])
+        """The snapshot in a file. `read` adapts its text to this installation."""
+        snapshot = json.loads(read(path.read_text(encoding="utf-8")))
+        return cls(snapshot["files"], snapshot["optional"])
 
     def as_json(self) -> dict[str, Any]:
         return {"files": self.files, "optional": self.optional}
@@ -38,7 +38,7 @@ class Snapshot:
 
 def changes(before: Mapping[str, Relation], after: Mapping[str, Relation]) -> Promise:
     """The difference between two pictures."""
-    found: Promise = {}
+    promise: Promise = {}
     for relation in sorted({*before, *after}):
         old, new = before.get(relation, {}), after.get(relation, {})
         parts = ["relation"] if not new else sorted({*old, *new})
@@ -46,12 +46,12 @@ def changes(before: Mapping[str, Relation], after: Mapping[str, Relation]) -> Pr
             was, now = old.get(part, {}), new.get(part, {})
             changed = {name: now.get(name) for name in sorted({*was, *now}) if was.get(name) != now.get(name)}
             if changed:
-                found.setdefault(relation, {})[part] = changed
-    return found
+                promise.setdefault(relation, {})[part] = changed
+    return promise
 
 
 def together(promises: Iterable[Promise]) -> Promise:
-    """Several promises in their order; the later one holds."""
+    """Several promises, in their order, as one; a later one overrides an earlier one."""
     whole: Promise = {}
     for promise in promises:
         for relation, parts in promise.items():
@@ -61,7 +61,7 @@ def together(promises: Iterable[Promise]) -> Promise:
 
 
 def differences(promised: Promise, live: Picture) -> list[str]:
-    """One a line: `public.drafts.title: default missing (promised ''::text)`."""
+    """The differences, one a line: `public.drafts.title: default missing (promised ''::text)`."""
     lines = []
     for relation, parts in sorted(promised.items()):
         kind = parts.get("relation", {}).get("kind", "relation")

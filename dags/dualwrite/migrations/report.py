@@ -1,4 +1,4 @@
-"""The report of one run: small JSON, a sentence, and text for people."""
+"""The report of one run: small JSON, a summary in a sentence, and text for people."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _WOULD_BE = {"pending": "would be applied", "interrupted": "would be finished"}
 
 
 def standing(connection: Connection) -> MigrationsStanding:
-    """The target compared with the migrations now: applied, pending and differing ones; `unknown` says why that can't be
-    told."""
-    found: MigrationsStanding = {"applied": 0, "pending": [], "differences": 0, "unknown": None}
+    """The target compared with the migrations now: how many files are applied, which are pending, how many differences there are;
+    or, in `unknown`, why the comparison failed."""
+    result: MigrationsStanding = {"applied": 0, "pending": [], "differences": 0, "unknown": None}
     try:
         steps = make_plan(connection, MigrationParams())
-        found["differences"] = len(verify(connection, steps))
+        result["differences"] = len(verify(connection, steps))
     except (DualWriteError, OSError) as error:
-        return {**found, "unknown": str(error)}
+        return {**result, "unknown": str(error)}
     except postgres.Error as error:
-        return {**found, "unknown": f"Postgres answered {postgres.condition(error)}."}
-    found["applied"] = sum(s.state.startswith("applied") for s in steps)
-    found["pending"] = [s.label for s in steps if not s.state.startswith("applied")]
-    return found
+        return {**result, "unknown": f"Postgres answered {postgres.condition(error)}."}
+    result["applied"] = sum(s.state.startswith("applied") for s in steps)
+    result["pending"] = [s.label for s in steps if not s.state.startswith("applied")]
+    return result
 
 
 def keep_person(connection: Connection, run_id: str, person: str) -> None:
-    """Keeps who applied migrations in this run, if it applied any and the role may say so (the ledger has the role)."""
+    """Records who applied migrations in this run, if it applied any and the role may write that (the ledger has the role)."""
     if privileges.missing_grants(connection, {f"{SCHEMA}.interventions": ("INSERT", "UPDATE")}):
         return
     with connection.transaction():
@@ -56,7 +56,7 @@ def build_report(
     differences: Sequence[str] | None,
     errors: Mapping[str, str] | None = None,
 ) -> MigrationsReport:
-    """States, names and differences (None: never compared), no SQL. `errors`: what ended tasks, by their ids."""
+    """States, names and differences (None: never compared), no SQL. `errors`: by task id, the error that ended the task."""
     return {
         "version": VERSION,
         "dag_id": DAG_ID,
@@ -66,7 +66,7 @@ def build_report(
         "web_client": web_client_state(connection),
         "web_client_tables": web_client_tables(),
         "differences": None if differences is None else list(differences),
-        "verdict": _verdict(params.mode, steps, differences),
+        "verdict": _summary(params.mode, steps, differences),
         "alerts": _alerts(steps, differences, errors or {}),
     }
 
@@ -90,7 +90,7 @@ def _all_applied(steps: Sequence[MigrationStep]) -> bool:
     return all(step["state"].startswith("applied") for step in steps)
 
 
-def _verdict(mode: str, steps: Sequence[MigrationStep], differences: Sequence[str] | None) -> str:
+def _summary(mode: str, steps: Sequence[MigrationStep], differences: Sequence[str] | None) -> str:
     """The run in one sentence."""
     states = Counter(step["state"] for step in steps)
     refused = [f"{s['version']}_{s['name']}" for s in steps if s["state"] == "refused"]

@@ -1,8 +1,8 @@
-"""Pure: finds what a migration may not contain, by file and line, and what its statements create.
+"""Pure: the rules that a migration's statements must follow, and the objects that they create.
 
 A file is applied in one transaction that is not its own, over a connection that it does not own: another file, or
 through a pooler another client, uses the same session next. So it may neither end the transaction nor change the
-session. Postgres is asked the same again while a file runs (execution.py); a file refused here never begins.
+session. While a file runs, Postgres is asked whether it did (execution.py); a file refused here never begins.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CREATED = {"table", "index", "view", "sequence"}
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """An object that a statement creates and that must not exist before. `table`: what an index is on."""
+    """An object that a statement creates and that must not exist before. `table`: an index's."""
 
     kind: str
     schema: str
@@ -43,7 +43,7 @@ class Created:
 
 
 def refuse(file: str, statements: Sequence[Statement], *, transactional: bool) -> None:
-    """Raises MigrationError for the first statement that doesn't belong in a migration."""
+    """Raises MigrationError, with file and line, for the first statement that breaks a rule."""
     if not transactional and len(statements) > 1:
         raise MigrationError(
             f"A file outside a transaction holds one statement: {file} has another on line {statements[1].line}. "
@@ -81,7 +81,7 @@ def _fault(statement: Statement, transactional: bool) -> str | None:
 
 
 def _not_repeatable(statement: Statement) -> str | None:
-    """A run that was killed outside a transaction is finished by executing the statement once more."""
+    """Why a statement can't be executed twice, as after a run that was killed outside a transaction; None if it can."""
     if "vacuum" in statement.words[:1] and "full" in statement.words:
         return "locks the table against reads and writes for as long as VACUUM FULL takes. Remove FULL."
     build = index_build(statement)
@@ -104,7 +104,7 @@ def runs_in_transaction(statement: Statement) -> bool:
 
 
 def _adds_enum_value(statement: Statement) -> bool:
-    """Allowed outside too: inside, the value can't be used before the transaction has ended."""
+    """ALTER TYPE ... ADD VALUE may run outside a transaction too: inside, the value can't be used until it is committed."""
     words = statement.words
     return statement.begins("alter type") and ("add", "value") in pairwise(words)
 
@@ -114,8 +114,8 @@ def _changes_session(statement: Statement) -> bool:
 
 
 def _session_changes(tokens: Sequence[Token], depth: int = 0) -> Iterator[bool]:
-    """True for each place that sets something for longer than the transaction. Looks into the body of a DO, too, but
-    not into SQL that it composes as text and executes."""
+    """True for each place that makes a setting for longer than the transaction. Looks also into the body of a DO, but not into SQL
+    that it composes as text and executes."""
     begins = True
     for i, token in enumerate(tokens):
         following = tokens[i + 1].text if i + 1 < len(tokens) else ""
@@ -148,7 +148,7 @@ def _is_local(arguments: Sequence[Token]) -> bool:
     return False
 
 
-# --- what is created ----------------------------------------------------------------------------------------------
+# --- created objects ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def index_build(statement: Statement) -> IndexBuild | None:
 def created_objects(statements: Sequence[Statement]) -> tuple[Created, ...]:
     """The tables, indexes, views and sequences that must not exist before: those created without IF NOT EXISTS or OR
     REPLACE, and not dropped before by the same file."""
-    found: list[Created] = []
+    objects: list[Created] = []
     dropped: set[Name] = set()
     default = "public"
     for statement in statements:
@@ -187,8 +187,8 @@ def created_objects(statements: Sequence[Statement]) -> tuple[Created, ...]:
             continue
         made = _created(statement, default)
         if made is not None and made.schema and not {(made.name,), (made.schema, made.name)} & dropped:
-            found.append(made)
-    return tuple(found)
+            objects.append(made)
+    return tuple(objects)
 
 
 def _created(statement: Statement, default: str) -> Created | None:

@@ -124,20 +124,20 @@ def tokenize(text: str, file: str) -> Iterator[Token]:
     """The tokens of some SQL, without space and comments. Raises MigrationError for a quote or a comment without end."""
     position = 0
     while position < len(text):
-        found = _TOKEN.match(text, position)
-        assert found is not None  # the last alternative takes anything
-        start, position = position, found.end()
-        match found.lastgroup:
+        piece = _TOKEN.match(text, position)
+        assert piece is not None  # the last alternative takes anything
+        start, position = position, piece.end()
+        match piece.lastgroup:
             case "comment":
                 position = _comment_end(text, file, start)
             case "dollar":
-                end = text.find(found[0], position)
+                end = text.find(piece[0], position)
                 if end < 0:
-                    raise _unended(text, file, f"a {found[0]} quote", start)
+                    raise _unended(text, file, f"a {piece[0]} quote", start)
                 yield Token("string", text[position:end], start)
-                position = end + len(found[0])
+                position = end + len(piece[0])
             case "escaped" | "quote":
-                opening = found[0].upper()
+                opening = piece[0].upper()
                 closed = _CLOSING[opening].match(text, position)
                 if closed is None:
                     raise _unended(text, file, "a quote", start)
@@ -148,11 +148,11 @@ def tokenize(text: str, file: str) -> Iterator[Token]:
                     yield Token("string", inside.replace("''", "'"), start)
                 position = closed.end()
             case "word":
-                yield Token("word", found[0].translate(_FOLDED), start)
+                yield Token("word", piece[0].translate(_FOLDED), start)
             case "number":
-                yield Token("number", found[0], start)
+                yield Token("number", piece[0], start)
             case "symbol":
-                yield Token("symbol", found[0], start)
+                yield Token("symbol", piece[0], start)
 
 
 def name_at(tokens: tuple[Token, ...], index: int) -> tuple[Name, int]:
@@ -168,7 +168,7 @@ def name_at(tokens: tuple[Token, ...], index: int) -> tuple[Name, int]:
 
 
 def skip(tokens: tuple[Token, ...], index: int, *phrases: str) -> tuple[int, frozenset[str]]:
-    """Skips whichever of these phrases come next, in this order; returns the place after them, and which they were."""
+    """Skips those of these phrases that come next, in this order. Returns the index after them, and the phrases that were there."""
     seen = set()
     for phrase in phrases:
         wanted = phrase.split()
@@ -180,7 +180,7 @@ def skip(tokens: tuple[Token, ...], index: int, *phrases: str) -> tuple[int, fro
 
 
 def _comment_end(text: str, file: str, start: int) -> int:
-    """Comments nest."""
+    """The position after a comment, inside which others may be nested."""
     depth, i = 1, start + 2
     while depth:
         opened, closed = text.find("/*", i), text.find("*/", i)
@@ -194,9 +194,9 @@ def _line(text: str, position: int) -> int:
     return 1 + len(_LINE_END.findall(text, 0, position))
 
 
-def _unended(text: str, file: str, what: str, position: int) -> MigrationError:
+def _unended(text: str, file: str, part: str, position: int) -> MigrationError:
     return MigrationError(
-        f"{file} ends inside {what} begun on line {_line(text, position)}. End it (a semicolon, a quote, a parenthesis, "
+        f"{file} ends inside {part} begun on line {_line(text, position)}. End it (a semicolon, a quote, a parenthesis, "
         "a comment's end).",
         code="statement-not-ended",
     )

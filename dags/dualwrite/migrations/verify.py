@@ -1,4 +1,4 @@
-"""Verifying: the live database against what the applied files promise."""
+"""Verifying: the live database against the promises of the applied files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OPTIONAL = "web_client_"
 
 
 def snapshot_path() -> Path:
-    """Raises MigrationError if the file is missing."""
+    """The snapshot of the bundle's own migrations. Raises MigrationError if it is missing."""
     path = sql_folder() / "snapshot.json"
     if not path.is_file():
         raise MigrationError(
@@ -35,14 +35,14 @@ def own_snapshot(folder: Path) -> Path:
 
 def installed_snapshot() -> Snapshot:
     """The promises of this installation's files: the bundle's, and those of the app's own folder."""
-    found, own = Snapshot.load(snapshot_path(), in_own_schema), settings.own_migrations()
+    snapshot, own = Snapshot.load(snapshot_path(), in_own_schema), settings.own_migrations()
     if own is not None and own_snapshot(own).is_file():
-        found = replace(found, files={**found.files, **Snapshot.load(own_snapshot(own)).files})
-    return found if settings.named_catalog() is None else replace(found, optional={})
+        snapshot = replace(snapshot, files={**snapshot.files, **Snapshot.load(own_snapshot(own)).files})
+    return snapshot if settings.named_catalog() is None else replace(snapshot, optional={})
 
 
 def verify(connection: Connection, steps: Sequence[Step], snapshot: Snapshot | None = None) -> list[str]:
-    """Compares the live database with what the applied files promise. Returns the differences, one a line."""
+    """Compares the live database with the promises of the applied files. Returns the differences, one a line."""
     snapshot = snapshot or installed_snapshot()
     applied = [s.label for s in steps if s.state.startswith("applied")]
     unknown = [
@@ -75,7 +75,7 @@ def _state(live: Picture, snapshot: Snapshot) -> str:
 def web_client_tables(snapshot: Snapshot | None = None) -> list[str]:
     """The tables that the optional files open and close, as schema.table."""
     snapshot = snapshot or installed_snapshot()
-    return sorted({relation for found in snapshot.optional.values() for relation in found})
+    return sorted({relation for promise in snapshot.optional.values() for relation in promise})
 
 
 def _restricted(picture: Picture, relations: Container[str]) -> Picture:
