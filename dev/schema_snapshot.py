@@ -15,8 +15,8 @@ from dualwrite import postgres, settings
 from dualwrite.migrations import picture, promise
 from dualwrite.migrations.execution import SEARCH_PATH
 from dualwrite.migrations.files import folders, list_folders, read_text
+from dualwrite.migrations.parser import Statement, split
 from dualwrite.migrations.promise import Snapshot
-from dualwrite.migrations.statements import Statement, split
 from dualwrite.migrations.verify import own_snapshot
 
 SQL = Path(__file__).resolve().parents[1] / "sql"

@@ -11,8 +11,8 @@ import pytest
 
 from dev.new_migration import create
 from dualwrite.migrations.files import read_file, read_folders, sql_folder
+from dualwrite.migrations.parser import split
 from dualwrite.migrations.rules import created_objects
-from dualwrite.migrations.statements import split
 from dualwrite.model.errors import MigrationError
 from tests.refusals import coded
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dualwrite import postgres
 from dualwrite.migrations.ledger import schema_exists
 from dualwrite.migrations.locks import GIVES_WAY
+from dualwrite.migrations.parser import Statement
 from dualwrite.migrations.rules import created_schema
-from dualwrite.migrations.statements import Statement
 from dualwrite.model.errors import MigrationError
 from dualwrite.postgres import Connection
 from dualwrite.postgres.own_schema import SCHEMA

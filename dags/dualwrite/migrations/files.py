@@ -10,8 +10,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from dualwrite import settings
+from dualwrite.migrations.parser import Statement, header, split
 from dualwrite.migrations.rules import Created, created_objects, refuse
-from dualwrite.migrations.statements import Statement, header, split
 from dualwrite.model.errors import MigrationError
 from dualwrite.postgres.own_schema import in_own_schema
 

@@ -25,9 +25,9 @@ from dualwrite.migrations.files import MigrationFile, folders, list_folders, rea
 from dualwrite.migrations.ledger import create_ledger, finish_file, is_applied
 from dualwrite.migrations.locks import Watcher, lock_out_other_runs, tried_again
 from dualwrite.migrations.outside import apply_outside, require_session
+from dualwrite.migrations.parser import Statement, split
 from dualwrite.migrations.plan import Step, check, make_plan
 from dualwrite.migrations.rules import refuse
-from dualwrite.migrations.statements import Statement, split
 from dualwrite.model.errors import MigrationError
 from dualwrite.model.migration_params import MigrationParams
 from dualwrite.postgres import Connection

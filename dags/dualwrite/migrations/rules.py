@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from dualwrite.migrations.statements import Name, Statement, Token, name_at, skip, tokenize
+from dualwrite.migrations.parser import Name, Statement, Token, name_at, skip, tokenize
 from dualwrite.model.errors import MigrationError
 
 _TRANSACTION = (

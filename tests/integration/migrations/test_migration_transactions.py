@@ -12,7 +12,7 @@ from dualwrite import postgres
 from dualwrite.migrations.execution import FileTransaction
 from dualwrite.migrations.locks import tried_again
 from dualwrite.migrations.migrator import _DRY_RUN_SECONDS
-from dualwrite.migrations.statements import Statement, split
+from dualwrite.migrations.parser import Statement, split
 from dualwrite.model.errors import MigrationError
 from tests.conftest import clone
 from tests.migrating import NO_TRANSACTION, execute, migrator, role, states, transaction_pooler, write
