@@ -8,9 +8,9 @@ from typing import Any
 
 def rejected(report: Mapping[str, Any]) -> list[str]:
     """The documents that can't become rows, as collection:key, each once."""
-    found = [
+    keys = [
         f"{c['collection']}:{sample['key']}"
         for c in report["collections"]
         for sample in c["samples"].get("rejected", [])
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(keys))

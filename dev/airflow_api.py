@@ -63,8 +63,8 @@ class Airflow:
         raise TimeoutError(f"{dag_id} {run_id} did not end in {seconds:g} s: {self.states(dag_id, run_id)}")
 
     def states(self, dag_id: str, run_id: str) -> dict[str, str]:
-        found = self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100")
-        return {t["task_id"]: str(t["state"]) for t in found["task_instances"]}
+        listed = self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100")
+        return {t["task_id"]: str(t["state"]) for t in listed["task_instances"]}
 
     def answer(self, dag_id: str, run_id: str, option: str, seconds: float = 600) -> str:
         """Answers a run's approvals until the run has ended; returns the last body that was shown."""
@@ -91,8 +91,8 @@ class Airflow:
 
 
 def login(url: str, username: str, password: str) -> Airflow:
-    found = _call("POST", url + "/auth/token", {"username": username, "password": password}, None)
-    return Airflow(url, found["access_token"])
+    answer = _call("POST", url + "/auth/token", {"username": username, "password": password}, None)
+    return Airflow(url, answer["access_token"])
 
 
 def _call(method: str, url: str, body: dict[str, Any] | None, token: str | None) -> Any:

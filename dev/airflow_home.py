@@ -40,7 +40,7 @@ def connections(target: str, project: str) -> list[dict[str, Any]]:
 
 def environment(home: Path, *, emulator: str, project: str, target: str, port: int | None = None) -> dict[str, str]:
     """Variables for all of Airflow's components. Secrets are new in each result, so start all components with the same one."""
-    found = {
+    variables = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
@@ -65,7 +65,7 @@ def environment(home: Path, *, emulator: str, project: str, target: str, port: i
         "NO_COLOR": "1",
     }
     if port is not None:
-        found |= {
+        variables |= {
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
@@ -73,4 +73,4 @@ def environment(home: Path, *, emulator: str, project: str, target: str, port: i
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{role}" for user, role in USERS.items()),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         }
-    return found
+    return variables

@@ -33,9 +33,9 @@ from dualwrite.shipped_catalog import CATALOG
 ALL = list(CATALOG.names)
 WIDTH = 108
 ROWS = 8
-"""Of collections that a step shows; DETAILS=1 shows each report whole."""
+"""The most collections that a step shows; DETAILS=1 shows each report whole."""
 DETAILS = os.environ.get("DETAILS") == "1"
-TOLD = (*DRIFT, "inserted", "updated", "deleted")
+SHOWN = (*DRIFT, "inserted", "updated", "deleted")
 
 
 def say(text: str) -> None:
@@ -68,10 +68,10 @@ def seconds_shown() -> Iterator[None]:
             thread.join()
 
 
-def step(running: stack.Stack, dag_id: str, conf: dict[str, Any], what: str, *, rows: bool = True) -> DagRun:
-    """Runs a DAG and shows its verdict, and the collections with something to tell; with DETAILS=1 its report whole."""
+def step(running: stack.Stack, dag_id: str, conf: dict[str, Any], purpose: str, *, rows: bool = True) -> DagRun:
+    """Runs a DAG and shows its report's sentence and its `changed_lines`; with DETAILS=1 its report whole."""
     chosen = "".join(f", {name} {conf[name].replace('_', ' ')}" for name in ("mode", "scope", "repair") if name in conf)
-    say(f"{dag_id}{chosen}: {what}")
+    say(f"{dag_id}{chosen}: {purpose}")
     before = time.monotonic()
     with seconds_shown():
         run = run_dag(running.environment, dag_id, conf)
@@ -86,21 +86,23 @@ def step(running: stack.Stack, dag_id: str, conf: dict[str, Any], what: str, *, 
         }
         print(as_text(described[dag_id](run.report)))
     elif rows:
-        for text in told(run.report)[:ROWS]:
+        for text in changed_lines(run.report)[:ROWS]:
             line(text, "    ")
     return run
 
 
-def told(found_by: Mapping[str, Any]) -> list[str]:
-    """A line for each collection with something that differs or was written."""
-    found: dict[str, Counter[str]] = {}
-    for c in found_by.get("collections", ()):
-        if c["phase"] == "verify":  # what a backfill's first look counted already
+def changed_lines(run_report: Mapping[str, Any]) -> list[str]:
+    """A line for each collection in which rows differ or were written."""
+    counted: dict[str, Counter[str]] = {}
+    for c in run_report.get("collections", ()):
+        if c["phase"] == "verify":  # its differences are counted already
             continue
         numbers = {**c["counts"], **c}
-        found.setdefault(c["collection"], Counter()).update({name: numbers[name] for name in TOLD if numbers[name]})
+        counted.setdefault(c["collection"], Counter()).update({name: numbers[name] for name in SHOWN if numbers[name]})
     lines = [
-        f"{name:24} {', '.join(f'{n:,} {what}' for what, n in told.items())}" for name, told in found.items() if told
+        f"{name:24} {', '.join(f'{n:,} {word}' for word, n in counts.items())}"
+        for name, counts in counted.items()
+        if counts
     ]
     if len(lines) > ROWS:
         return [*lines[: ROWS - 1], f"and {len(lines) - ROWS + 1} more collections (DETAILS=1 shows all)"]
@@ -115,15 +117,14 @@ def written(run: DagRun) -> int:
 def reconcile_beside_an_app(running: stack.Stack) -> None:
     """An app writes for a minute and loses some writes; a reconciliation finds those in its windows, a sweep repairs all."""
     say("An app writes with the dual-write helper for a minute; some writes are lost on purpose")
-    logging.getLogger("dualwrite").addHandler(
-        logging.NullHandler()
-    )  # one fails on purpose, and would look like a crash
+    # One write fails on purpose, and its log would look like a crash.
+    logging.getLogger("dualwrite").addHandler(logging.NullHandler())
     app = LiveApp(firestore.Client(project=stack.PROJECT), running.target)
     with seconds_shown():
         app.run(60)
     app.close()
     line("written: " + ", ".join(f"{n} {outcome}" for outcome, n in app.written.items()))
-    line("lost: " + "; ".join(f"{n} {what}" for what, n in app.losses.items()))
+    line("lost: " + "; ".join(f"{n} {loss}" for loss, n in app.losses.items()))
     quick = {"grace_seconds": 5}
     drifted = step(running, reconcile_plan.DAG_ID, quick, "what did not arrive?")
     if drifted.state != "failed":

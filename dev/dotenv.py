@@ -49,8 +49,8 @@ def dotenv(*, local: bool) -> str:
     for name, value in {**_secrets(), **(_local() if local else {})}.items():
         assert "'" not in value
         line = f"{name}='{value}'".replace("\\", r"\\")  # a backslash is the template's escape
-        text, found = re.subn(rf"^(?:# )?{name}='.*'$", line, text, flags=re.MULTILINE)
-        assert found == 1, f"{name} is missing in {EXAMPLE.name}"
+        text, times = re.subn(rf"^(?:# )?{name}='.*'$", line, text, flags=re.MULTILINE)
+        assert times == 1, f"{name} is missing in {EXAMPLE.name}"
     return text
 
 

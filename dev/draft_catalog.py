@@ -57,7 +57,7 @@ SAMPLE = 50
 DEPTH = 8
 """Collections below collections: deeper ones are not looked for."""
 MOST_PATHS = 200
-"""More are only where collections are named by ids, and each is like the others."""
+"""There are more only if collections are named by ids, and then each is like the others."""
 
 
 # --- Firestore ----------------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ MOST_PATHS = 200
 
 @dataclass
 class Sample:
-    """`reads`: how many were billed. `left`: collections that were not looked at, because MOST_PATHS had been."""
+    """`reads`: how many were billed. `left`: how many collections were not looked at, because MOST_PATHS had been."""
 
     shapes: list[Shape]
     reads: int = 0
@@ -120,8 +120,8 @@ def sample(client: firestore.Client, size: int = SAMPLE) -> Sample:
 def _read(
     references: Sequence[firestore.CollectionReference], size: int, made: Sample
 ) -> tuple[list[firestore.DocumentSnapshot], list[firestore.DocumentReference]]:
-    """Documents of one path, below as many parents as show all ids of each if these are fixed; and names, which those that don't
-    exist have too."""
+    """Documents of one path, below several parents: enough of each to show all its ids if these are fixed. And names, which also
+    documents that don't exist have."""
     documents: list[firestore.DocumentSnapshot] = []
     names: list[firestore.DocumentReference] = []
     left, share = size, max(_FIXED + 1, -(-size // len(references)))
@@ -129,18 +129,18 @@ def _read(
         take = min(left, share)
         if take <= 0:
             break
-        found = list(reference.limit(take).stream())
+        read = list(reference.limit(take).stream())
         named = list(itertools.islice(reference.list_documents(page_size=take), take))
-        known = {each.id: each for each in [*(document.reference for document in found), *named]}
-        made.reads += max(1, len(found)) + max(1, len(named))
+        known = {each.id: each for each in [*(document.reference for document in read), *named]}
+        made.reads += max(1, len(read)) + max(1, len(named))
         left -= max(1, len(known))
-        documents += found
+        documents += read
         names += known.values()
     return documents, names
 
 
 _FIXED = 5
-"""Ids that stand below each parent: at most so many of one collection."""
+"""The most ids of one collection that may stand below each parent."""
 
 
 def _fixed_ids(documents: Sequence[tuple[str, set[str]]]) -> set[str]:
@@ -149,9 +149,9 @@ def _fixed_ids(documents: Sequence[tuple[str, set[str]]]) -> set[str]:
     by_id: dict[str, list[set[str]]] = {}
     for document_id, names in documents:
         by_id.setdefault(document_id, []).append(names)
-    if len(by_id) > _FIXED or any(len(found) < (3 if len(by_id) == 1 else 2) for found in by_id.values()):
+    if len(by_id) > _FIXED or any(len(each) < (3 if len(by_id) == 1 else 2) for each in by_id.values()):
         return set()
-    fields = [set.union(*found) for found in by_id.values()]
+    fields = [set.union(*each) for each in by_id.values()]
     alike = any(2 * len(a & b) >= len(a | b) for a, b in itertools.combinations(fields, 2))
     if alike or any(not re.fullmatch(r"[A-Za-z][\w-]*", document_id) for document_id in by_id):
         return set()
@@ -174,14 +174,14 @@ class _Maps:
 
 
 def _kind(value: Any) -> str:
-    """What a value is; a container by itself."""
-    match_ = {
+    """The kind of a value; of a container, without its content."""
+    kinds = {
         datetime: "timestamp", bool: "boolean", firestore.DocumentReference: "reference", firestore.GeoPoint: "geopoint",
         Vector: "vector", bytes: "bytes", list: "array",
     }  # fmt: skip
     if value is None:
         return "null"
-    for type_, kind in match_.items():
+    for type_, kind in kinds.items():
         if isinstance(value, type_):
             return kind
     if isinstance(value, str):
@@ -211,9 +211,9 @@ def add(shape: Shape, ids: tuple[str, ...], fields: dict[str, Any], maps: dict[t
             entries.keys.append(set(value))
             entries.kinds.update(map(_kind, value.values()))
             _add_within(entries.within, list(value.values()))
-    found = list(_flat(fields))
-    named = {names: id_ for names, value in found if (id_ := _as_id(value)) is not None}
-    shape.documents.append(Told(ids, named, frozenset(names for names, value in found if value is not None)))
+    values = list(_flat(fields))
+    named = {names: id_ for names, value in values if (id_ := _as_id(value)) is not None}
+    shape.documents.append(Told(ids, named, frozenset(names for names, value in values if value is not None)))
 
 
 def _as_id(value: Any) -> str | None:
@@ -224,9 +224,9 @@ def _as_id(value: Any) -> str | None:
 
 
 def _add_fields(into: dict[Names, Seen], fields: dict[str, Any]) -> list[tuple[Names, Any]]:
-    """Adds the kinds of a map's fields to what was seen of others."""
-    found = list(_flat(fields))
-    for names, value in found:
+    """Adds the kinds of a map's fields to those of earlier maps. Returns the fields, those in maps too, with their values."""
+    values = list(_flat(fields))
+    for names, value in values:
         seen, kind = into.setdefault(names, Seen()), _kind(value)
         seen.kinds.add(kind)
         seen.documents += kind != "null"
@@ -238,17 +238,17 @@ def _add_fields(into: dict[Names, Seen], fields: dict[str, Any]) -> list[tuple[N
         seen.refers.update(v.path.split("/")[-2] for v in held if isinstance(v, firestore.DocumentReference))
         if isinstance(value, list):
             seen.elements.update(map(_kind, value))
-    return found
+    return values
 
 
 def _add_within(within: Within, entries: list[Any]) -> None:
     """Adds the maps that one document's array or map holds."""
     held = [entry for entry in entries if _kind(entry) == "map"]
     within.others |= len(held) < len(entries)
-    told: list[Mapping[Names, str]] = [
+    texts: list[Mapping[Names, str]] = [
         {n: str(v) for n, v in _add_fields(within.fields, entry) if isinstance(v, str | int | float)} for entry in held
     ]
-    within.entries += [told] if told else []
+    within.entries += [texts] if texts else []
 
 
 def _flat(fields: dict[str, Any], above: Names = ()) -> Iterator[tuple[Names, Any]]:
@@ -322,7 +322,7 @@ FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
 WHERE t.tgrelid = %s AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0
 ORDER BY 1
 """
-"""Before each row that is inserted or updated."""
+"""The triggers that run before each row is inserted or updated."""
 
 _SETS = re.compile(
     r"""(?:^|;|\b(?:begin|then|else|loop|into)\b)\s*new\s*\.\s*(?:"((?:[^"]|"")+)"|([a-z_][a-z0-9_$]*))\s*(?::?=|\bfrom\b|;|,)""",
@@ -342,9 +342,9 @@ def tables(connection: psycopg.Connection[Any], schema: str) -> list[LiveTable]:
     """The tables of a schema, from the catalog alone; those without a unique key too."""
     prefix = "" if schema == "public" else f"{schema}."
     there = connection.execute(_TABLES, (schema,)).fetchall()
-    found_types = live_types.read(connection.execute, [prefix + name for _, name in there])
-    live = {(table, column): type_ for table, column, type_ in found_types}
-    found = []
+    types = live_types.read(connection.execute, [prefix + name for _, name in there])
+    live = {(table, column): type_ for table, column, type_ in types}
+    described_tables = []
     for oid, name in there:
         columns = [
             LiveColumn(column, live.get((prefix + name, column), LiveType(shown, shown, shown)), *described)
@@ -361,7 +361,7 @@ def tables(connection: psycopg.Connection[Any], schema: str) -> list[LiveTable]:
             for column in set_by(*function)
         }
         not_null = {c.name for c in columns if c.not_null}
-        found.append(
+        described_tables.append(
             LiveTable(
                 prefix + name,
                 tuple(columns),
@@ -373,7 +373,7 @@ def tables(connection: psycopg.Connection[Any], schema: str) -> list[LiveTable]:
                 "." in name or "." in schema,
             )
         )
-    return found
+    return described_tables
 
 
 def _may_be_null(predicate: str | None, key: tuple[str, ...]) -> bool:
@@ -395,9 +395,9 @@ def schemas_of(connection: psycopg.Connection[Any], given: str) -> list[str]:
     there = [name for (name,) in connection.execute(_SCHEMAS).fetchall()]
     without = [name for name in named if name not in there]
     if without or not named:
-        told = ", ".join(map(repr, without)) or "none"
+        listed = ", ".join(map(repr, without)) or "none"
         raise Missing(
-            f"a draft needs schemas that have tables: SCHEMA names {told}. Those with tables are {', '.join(there) or 'none'}; "
+            f"a draft needs schemas that have tables: SCHEMA names {listed}. Those with tables are {', '.join(there) or 'none'}; "
             "several are joined by a comma."
         )
     return named
@@ -408,7 +408,7 @@ def draft(client: firestore.Client, connection: postgres.Connection, schema: str
     there = [table for name in schemas_of(connection, schema) for table in tables(connection, name)]
     sampled = sample(client)
     matches, left = match(sampled.shapes, there)
-    text = render(matches, left, datetime.now(UTC).isoformat(timespec="seconds")) + _told_of(sampled)
+    text = render(matches, left, datetime.now(UTC).isoformat(timespec="seconds")) + _extent(sampled)
     catalog = load(text)
     unknown = unknown_constraints(connection, catalog, list(catalog))
     text += "".join(
@@ -418,8 +418,8 @@ def draft(client: firestore.Client, connection: postgres.Connection, schema: str
     return with_faults(text, target_faults(connection, catalog, list(catalog), writes=False))
 
 
-def _told_of(sampled: Sample) -> str:
-    """What was read, and what wasn't, as comments."""
+def _extent(sampled: Sample) -> str:
+    """How much was read and how much left out, as comments."""
     lines = [
         comment(f"Read: {sampled.reads} documents, names and lists of collections; a path takes {4 * SAMPLE} at most.")
     ]

@@ -1,4 +1,4 @@
-"""Guesses what the parts of documents' ids are, where a sample proves it. Pure."""
+"""Guesses the parts of documents' ids, if a sample proves them. Pure."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _FEWEST = 2
 """Sampled ids: one alone proves nothing."""
 
 
-def with_parts(found: Match, by_table: Mapping[str, Match], shapes: Sequence[Shape], key: Sequence[str]) -> Match:
-    """The match with an id of two parts in its path (`{user}_{product}`), if all sampled ids split in just one way and each part is
-    what a column of the key, and one more column, holds; else as it is."""
-    [shape, *others] = found.shapes
+def with_parts(matched: Match, by_table: Mapping[str, Match], shapes: Sequence[Shape], key: Sequence[str]) -> Match:
+    """The match with an id of two parts in its path (`{user}_{product}`), if all sampled ids split in just one way, and a column of the
+    key and another column hold the parts; otherwise the match as it is."""
+    [shape, *others] = matched.shapes
     below = any(s.path.startswith(f"{shape.path}/") for s in shapes)
-    split = _split(shape.ids) if not others and not below and found.entries is None else None
+    split = _split(shape.ids) if not others and not below and matched.entries is None else None
     if split is None:
-        return found
+        return matched
     columns: list[LiveColumn] = []
     for number in (0, 1):
-        able = [c for c in found.table.columns if c not in columns and _holds(found, c, split, number, by_table)]
+        able = [c for c in matched.table.columns if c not in columns and _holds(matched, c, split, number, by_table)]
         columns += sorted(able, key=lambda c: c.name not in key)[:1]
     if len(columns) < 2 or not {c.name for c in columns} & {*key}:
-        return found
+        return matched
     first, second = _variables([c.name for c in columns], shape.variables[:-1])
     path = f"{shape.path.rsplit('/', 1)[0]}/{{{first}}}{split}{{{second}}}"
-    ground = f"{found.ground}, and {len(shape.ids)} sampled ids that split at {split!r} alone"
+    ground = f"{matched.ground}, and {len(shape.ids)} sampled ids that split at {split!r} alone"
     parts = {columns[0].name: first, columns[1].name: second}
-    return replace(found, shapes=(replace(shape, path=path),), ground=ground, parts=parts)
+    return replace(matched, shapes=(replace(shape, path=path),), ground=ground, parts=parts)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Held:
 
     @property
     def is_named_so(self) -> bool:
-        """Whether its name says that it is what the column holds."""
+        """Whether its name says that it is the column's value."""
         return self.alike >= 0.9
 
     @property
@@ -61,31 +61,31 @@ class Held:
         return f"field {text_path(self.names) or str(self.names)!r}"
 
 
-def held(found: Match, column: LiveColumn, variable: str | None = None) -> Held | None:
+def held(matched: Match, column: LiveColumn, variable: str | None = None) -> Held | None:
     """The field that looks like a column, beside the document's id, or the one at a variable of its path; None if no field looks
     like it."""
-    candidates = best_candidates(found.fields, found.table, column)
+    candidates = best_candidates(matched.fields, matched.table, column)
     if not candidates:
         return None
     (alike, names, _), same, there, values = candidates[0], 0, 0, list[str]()
-    for shape in found.shapes:
+    for shape in matched.shapes:
         for told in shape.documents:
             value = told.names.get(names)
             there += names in told.present
             same += value is not None and value == _id_at(shape, told, variable)
             values += [] if value is None else [value]
-    return Held(names, alike, same, there - same, len(values) == len({*values}) == found.sampled)
+    return Held(names, alike, same, there - same, len(values) == len({*values}) == matched.sampled)
 
 
-def sharing(found: Match, origins: Sequence[str]) -> int:
+def sharing(matched: Match, origins: Sequence[str]) -> int:
     """How many sampled documents have the values of another, if they come from these origins; 0 if one isn't known."""
-    fields = {f"Field({spelled(names)})": names for names in found.fields}
-    variables = {f"Segment({v!r})": v for s in found.shapes for v in s.variables}
+    fields = {f"Field({spelled(names)})": names for names in matched.fields}
+    variables = {f"Segment({v!r})": v for s in matched.shapes for v in s.variables}
     if not origins or any(o not in fields and o not in variables and o != "DocumentId()" for o in origins):
         return 0
     keys = [
         tuple(told.names.get(fields[o]) if o in fields else _id_at(shape, told, variables.get(o)) for o in origins)
-        for shape in found.shapes
+        for shape in matched.shapes
         for told in shape.documents
     ]
     keys = [values for values in keys if None not in values]
@@ -104,18 +104,22 @@ def _id_at(shape: Shape, told: Told, variable: str | None) -> str | None:
 
 
 def _split(ids: set[str]) -> str | None:
-    """What stands in the middle of each id, once; None if nothing does, or several things."""
-    found = [s for s in _SEPARATORS if len(ids) >= _FEWEST and all(_in_two(id_, s) for id_ in ids)]
-    return found[0] if len(found) == 1 else None
+    """The separator that splits each id in two; None if none does, or several."""
+    able = [s for s in _SEPARATORS if len(ids) >= _FEWEST and all(_in_two(id_, s) for id_ in ids)]
+    return able[0] if len(able) == 1 else None
 
 
-def told_of_split(found: Match, key: Sequence[str]) -> str:
-    """What the ids of two parts may be, where nothing proves it: to be asked of a person. Empty if they have no two."""
-    split = _split(found.shapes[0].ids) if len(found.shapes) == 1 and found.entries is None and len(key) == 2 else None
+def told_of_split(matched: Match, key: Sequence[str]) -> str:
+    """A remark that asks a person about ids of two parts whose meaning nothing proves; empty if the ids don't have two."""
+    split = (
+        _split(matched.shapes[0].ids)
+        if len(matched.shapes) == 1 and matched.entries is None and len(key) == 2
+        else None
+    )
     if split is None:
         return ""
-    first, second = _variables(key, found.shapes[0].variables[:-1])
-    path = f"{found.shapes[0].path.rsplit('/', 1)[0]}/{{{first}}}{split}{{{second}}}"
+    first, second = _variables(key, matched.shapes[0].variables[:-1])
+    path = f"{matched.shapes[0].path.rsplit('/', 1)[0]}/{{{first}}}{split}{{{second}}}"
     return (
         f"; all sampled ids split at {split!r}: if that is its key, the path is {path!r}, and each column its Segment"
     )
@@ -126,16 +130,16 @@ def _in_two(id_: str, separator: str) -> bool:
     return len(parts) == 2 and all(parts)
 
 
-def _holds(found: Match, column: LiveColumn, split: str, number: int, by_table: Mapping[str, Match]) -> bool:
+def _holds(matched: Match, column: LiveColumn, split: str, number: int, by_table: Mapping[str, Match]) -> bool:
     """Whether a column holds a part of the ids: its field does in each document, or all such parts are ids of its parent."""
-    documents = found.shapes[0].documents
+    documents = matched.shapes[0].documents
     parts = [told.ids[-1].split(split)[number] for told in documents]
     if not all(is_key(column.live, part) for part in parts):
         return False
-    for _, names, _ in candidates_of(found.fields, found.table, column)[:1]:
+    for _, names, _ in candidates_of(matched.fields, matched.table, column)[:1]:
         if all(told.names.get(names) == part for told, part in zip(documents, parts, strict=True)):
             return True
-    foreign = found.table.key_to(column.name)
+    foreign = matched.table.key_to(column.name)
     parent = by_table.get(foreign.table) if foreign else None
     parents = (
         list(parent.shapes)
@@ -146,9 +150,9 @@ def _holds(found: Match, column: LiveColumn, split: str, number: int, by_table: 
 
 
 def _variables(columns: Sequence[str], taken: Sequence[str]) -> list[str]:
-    found: list[str] = []
+    names: list[str] = []
     for number, column in enumerate(columns):
         name = re.sub(r"\W", "_", "_".join(words(column)), flags=re.ASCII)
-        free = name.isidentifier() and name not in (*taken, *found)
-        found.append(name if free else f"part_{number + 1}_{len(taken)}")
-    return found
+        free = name.isidentifier() and name not in (*taken, *names)
+        names.append(name if free else f"part_{number + 1}_{len(taken)}")
+    return names

@@ -26,8 +26,8 @@ def groups_of(shapes: Sequence[Shape]) -> list[tuple[Shape, ...]]:
                 break
         else:
             clusters.append([shape])
-    found = [tuple(cluster) for clusters in by_id.values() for cluster in clusters]
-    return found + [(shape,) for cluster in found if len(cluster) > 1 for shape in cluster]
+    groups = [tuple(cluster) for clusters in by_id.values() for cluster in clusters]
+    return groups + [(shape,) for cluster in groups if len(cluster) > 1 for shape in cluster]
 
 
 def _alike(one: Shape, other: Shape) -> float:
@@ -46,20 +46,20 @@ def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Ma
     scored = [_score(table, group, often) for table in known for group in groups]
     scored += _entries(known, shapes, _taken(scored), often)
     ordered = _in_order(scored)
-    found = _taken(scored)
-    unfixed = _unfixed(shapes, found)
+    matches = _taken(scored)
+    unfixed = _unfixed(shapes, matches)
     if unfixed != [*shapes]:
         return match(unfixed, tables)
-    used = {(shape.path, match_.entries) for match_ in found for shape in match_.shapes}
+    used = {(shape.path, match_.entries) for match_ in matches for shape in match_.shapes}
     left = []
     for table in tables:
-        if table not in [m.table for m in found]:
+        if table not in [m.table for m in matches]:
             near = max(((v, m) for v, m in scored if m.table is table), key=lambda s: s[0], default=None)
             told = f"{near[1].shapes[0].path} is nearest, by {near[1].ground}" if near and near[0] >= 0.25 else ""
             left.append((table, _rows_within(table, shapes) or _called_so(table, shapes) or told))
     paths = {path for path, entries in used if entries is None}
     rest = tuple(shape for shape in shapes if shape.path not in paths)
-    taken = [m.table for m in found]
+    taken = [m.table for m in matches]
     shared: dict[str, Match] = {}
     for value, match_ in ordered:
         if value >= 0.5 and match_.entries is None and match_.table in taken:
@@ -67,15 +67,22 @@ def match(shapes: Sequence[Shape], tables: Sequence[LiveTable]) -> tuple[list[Ma
                 if shape in rest:
                     shared.setdefault(shape.path, match_)
     others = [
-        (m, by) for value, m in ordered if value >= 0.5 and m.entries is not None for by in found if by.table is m.table
+        (m, by)
+        for value, m in ordered
+        if value >= 0.5 and m.entries is not None
+        for by in matches
+        if by.table is m.table
     ]
     fields = [(m, by) for m, by in others if (m.shapes[0].path, m.entries) not in used]
-    return found, Left(tuple(left), rest, shared, tuple(fields))
+    return matches, Left(tuple(left), rest, shared, tuple(fields))
 
 
-def _unfixed(shapes: Sequence[Shape], found: Sequence[Match]) -> list[Shape]:
+def _unfixed(shapes: Sequence[Shape], matches: Sequence[Match]) -> list[Shape]:
     """The shapes, without one fixed id that is a document's of another collection: the same admin in each sampled room."""
-    paths, filled = [shape.path for shape in shapes], {s.path: m for m in found if m.entries is None for s in m.shapes}
+    paths, filled = (
+        [shape.path for shape in shapes],
+        {s.path: m for m in matches if m.entries is None for s in m.shapes},
+    )
     several = [s.ids for s in shapes if not s.fixed and len(s.ids) > 1]
     for shape in [s for s in shapes if s.fixed]:
         head = shape.path.rsplit("/", 1)[0]
@@ -93,16 +100,16 @@ def _unfixed(shapes: Sequence[Shape], found: Sequence[Match]) -> list[Shape]:
     return [*shapes]
 
 
-def _tells_id(found: Match, shape: Shape, *, is_known: bool) -> bool:
-    """Whether a column of the key holds the id of a document that is called as it is below each sampled parent, beside one that holds
-    the parent's. `is_known`: another collection has a document of that id."""
-    key = [c for c in found.table.columns if c.name in key_of(found)]
+def _tells_id(matched: Match, shape: Shape, *, is_known: bool) -> bool:
+    """Whether a column of the key holds the documents' id, the same below each sampled parent, beside a column that holds the
+    parent's. `is_known`: another collection has a document of that id."""
+    key = [c for c in matched.table.columns if c.name in key_of(matched)]
     above = [*shape.variables, *shape.collections[:-1]]
     for column in [c for c in key if len(key) > 1 and not c.filled and is_key(c.live, shape.fixed or "")]:
-        foreign = found.table.key_to(column.name)
+        foreign = matched.table.key_to(column.name)
         to = foreign.table.rsplit(".", 1)[-1] if foreign else ""
         is_above = any(words(name) in (words(column.name), words(to)) for name in above)
-        field_ = held(found, column)
+        field_ = held(matched, column)
         if (foreign or is_known) and not is_above and (field_ is None or field_.is_it):
             return True
     return False
@@ -127,18 +134,18 @@ def _in_order(scored: Sequence[Scored]) -> list[Scored]:
 
 def _taken(scored: Sequence[Scored]) -> list[Match]:
     """The likeliest pairs, each table and each path, or field of a path, once."""
-    found: list[Match] = []
+    taken: list[Match] = []
     used: set[tuple[str, Names | None]] = set()
     for value, match_ in _in_order(scored):
         ways = {(shape.path, match_.entries) for shape in match_.shapes}
-        if value >= 0.5 and match_.table not in [m.table for m in found] and not ways & used:
-            found.append(match_)
+        if value >= 0.5 and match_.table not in [m.table for m in taken] and not ways & used:
+            taken.append(match_)
             used |= ways
-    return found
+    return taken
 
 
 def _entries(
-    tables: Sequence[LiveTable], shapes: Sequence[Shape], found: Sequence[Match], often: Mapping[tuple[str, ...], int]
+    tables: Sequence[LiveTable], shapes: Sequence[Shape], matches: Sequence[Match], often: Mapping[tuple[str, ...], int]
 ) -> list[Scored]:
     """How likely a table's rows are the entries of a field. Such a table names the collection whose documents hold them."""
     sampled = [shape for shape in shapes if is_template(shape.path) and shape.sampled]
@@ -146,15 +153,15 @@ def _entries(
         _score_entries(table, shape, names, often)
         for table in tables
         for shape in sampled
-        if _is_of(table, shape, found)
+        if _is_of(table, shape, matches)
         for names in shape.entries
         if text_path(names) is not None
     ]
 
 
-def _is_of(table: LiveTable, shape: Shape, found: Sequence[Match]) -> bool:
+def _is_of(table: LiveTable, shape: Shape, matches: Sequence[Match]) -> bool:
     """Whether a row of the table names a document of the collection: by a foreign key to its table, or by a column's name."""
-    filled = {m.table.name for m in found if shape in m.shapes}
+    filled = {m.table.name for m in matches if shape in m.shapes}
     referenced = {key.table for key in table.foreign if len(key.columns) == 1} - {table.name}
     by_name = any(likeness(name.rsplit(".", 1)[-1], shape.id) == 1 for name in referenced)
     held = any(holds_id_of(c, shape) for c in table.columns if table.primary != (c.name,))
@@ -225,29 +232,30 @@ def _score(table: LiveTable, group: tuple[Shape, ...], often: Mapping[tuple[str,
     """How likely a table's rows are these documents: by name, alone or behind the parent's (`order_lines` for
     orders/{o}/lines), and by columns; a column that every table has says little."""
     named = min(max(likeness(table.bare, name) for name in _names_of(shape)) for shape in group)
-    found = Match(table, group)
-    value, ground = _by_columns(found, table.own, named, often)
+    matched = Match(table, group)
+    value, ground = _by_columns(matched, table.own, named, often)
     above = {name for shape in group for name in shape.collections[:-1]}
     if any(likeness(key.table.rsplit(".", 1)[-1], name) == 1 for key in table.foreign for name in above):
         value += 0.05
     if len(group) > 1:  # all paths of like documents before one of them, unless a name says otherwise
         value += 0.1
-    return value, replace(found, ground=ground)
+    return value, replace(matched, ground=ground)
 
 
 def _names_of(shape: Shape) -> list[str]:
-    """What a table of its rows may be called."""
+    """The names that a table of its rows may have."""
     own = [shape.id, *([f"{shape.id}_{shape.fixed}", shape.fixed] if shape.fixed else [])]
     return [*own, *(f"{shape.collections[-2]}_{name}" for name in own if len(shape.collections) > 1)]
 
 
 def _by_columns(
-    found: Match, own: Sequence[LiveColumn], named: float, often: Mapping[tuple[str, ...], int]
+    matched: Match, own: Sequence[LiveColumn], named: float, often: Mapping[tuple[str, ...], int]
 ) -> tuple[float, str]:
-    """How likely a table's rows are these documents or entries, by how alike they are named and by columns; and by what."""
+    """How likely a table's rows are these documents or entries, by how alike their names are (`named`) and by columns; and the ground
+    for that, in words."""
     weights = {c.name: 1 / max(1, often.get(words(c.name), 1)) for c in own}
-    fields = found.told
-    hits = {c.name: best for c in own for best in candidates_of(fields, found.table, c)[:1]}
+    fields = matched.told
+    hits = {c.name: best for c in own for best in candidates_of(fields, matched.table, c)[:1]}
     covered = sum(weights[name] for name in hits) / sum(weights.values()) if own else 0.0
     tops = {names[:1] for names in fields}
     filled = len({names[:1] for _, names, _ in hits.values()}) / len(tops) if tops else 0.0

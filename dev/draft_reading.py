@@ -1,4 +1,4 @@
-"""How a column could take what a sample shows of a field: by its values, and by its name. Pure."""
+"""How a column could take a field's values, judging by a sample of them and by names. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DECIMALS = {"numeric", "float4", "float8"}
 COUNTER = re.compile(r"(^|_)(counts?|counter|score|total_of|number_of)(_|$)|^(count|number)_of_")
 
 
-# --- what a field's values can be in a column ---------------------------------------------------------------------------
+# --- by values ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Reading:
 
 
 def reading(seen: Seen, column: LiveColumn, names: Names, *, refers: bool = False) -> Reading | None:
-    """How the column could take what the sample shows; None if it can't. `refers`: it is a foreign key."""
+    """How the column could take the sampled values of a field; None if it can't. `refers`: it is a foreign key."""
     kind, kinds, live = seen.kind, seen.kinds - {"null"}, column.live
     if not kinds:
         return None
-    found = _reading(kind, kinds, seen, column, names, refers)
-    if found is None or not fits(found.type, live, is_id=bool(found.conversion)):  # type: ignore[arg-type]
+    way = _reading(kind, kinds, seen, column, names, refers)
+    if way is None or not fits(way.type, live, is_id=bool(way.conversion)):  # type: ignore[arg-type]
         return None
-    return found
+    return way
 
 
 MOMENTS = {
@@ -45,7 +45,7 @@ MOMENTS = {
 }  # fmt: skip
 
 
-def _reading(  # noqa: C901 - a guess after the other
+def _reading(  # noqa: C901 - one guess after another
     kind: str | None, kinds: set[str], seen: Seen, column: LiveColumn, names: Names, refers: bool
 ) -> Reading | None:
     live = column.live
@@ -120,7 +120,7 @@ def _decimal(kind: str | None, kinds: set[str], column: LiveColumn, names: Names
     return Reading("number", "numeric") if kinds <= NUMBERS | {"number as text"} else None
 
 
-# --- by name ---
+# --- by name ------------------------------------------------------------------------------------------------------------
 
 
 def text_path(names: Names) -> str | None:
@@ -138,7 +138,7 @@ Candidate = tuple[float, Names, Reading]
 
 
 def use(candidate: Candidate) -> object:
-    """What only one column may take: a field, or a part of it."""
+    """The field, or the part of it, that only one column may take."""
     _, names, way = candidate
     return (names, way.conversion if way.conversion in ("latitude", "longitude") else "")
 
@@ -152,17 +152,18 @@ def holds_id_of(column: LiveColumn, shape: Shape) -> bool:
 @lru_cache(maxsize=100_000)
 def _spoken(names: Names) -> frozenset[str]:
     """The words of a field, and these joined."""
-    found, last = words("_".join(names)), words(names[-1])
-    return frozenset((*found, "".join(found), "".join(last)))
+    every, last = words("_".join(names)), words(names[-1])
+    return frozenset((*every, "".join(every), "".join(last)))
 
 
 def _words_of(table: LiveTable, column: LiveColumn) -> frozenset[str] | None:
-    """What a field must share with a column to be like it; None if it needn't, as times and numbers."""
+    """Words of which a field must have one to be like a column; None if it needn't, because times and numbers may be called
+    otherwise."""
     if column.live.kind in TIMES | _DECIMALS:
         return None
-    found = words(column.name)
-    bare = [word for word in found if word not in words(table.bare)]
-    return frozenset((*found, "".join(found), "".join(bare)))
+    every = words(column.name)
+    bare = [word for word in every if word not in words(table.bare)]
+    return frozenset((*every, "".join(every), "".join(bare)))
 
 
 def likeness_of(table: LiveTable, column: LiveColumn, names: Names) -> float:
@@ -186,7 +187,7 @@ def candidates_of(
     """Fields that the column can take and whose name is like its own, the likeliest first. `as_key`: as a text."""
     refers = as_key or table.refers(column.name)
     axis = column.live.kind in _DECIMALS and set(words(column.name)) & {"lat", "latitude", "lng", "lon", "longitude"}
-    found = []
+    candidates = []
     spoken = _words_of(table, column)
     for names, seen in fields.items():
         if spoken is not None and spoken.isdisjoint(_spoken(names)):
@@ -196,9 +197,9 @@ def candidates_of(
             continue
         way = reading(seen, column, names, refers=refers)
         if way is not None:
-            found.append((value, names, way))
-    # Of two that are as like it, the one that more documents have.
-    return sorted(found, key=lambda c: (-c[0], -fields[c[1]].documents, len(c[1]), c[1]))
+            candidates.append((value, names, way))
+    # Of two that are equally like it, first the one that more documents have.
+    return sorted(candidates, key=lambda c: (-c[0], -fields[c[1]].documents, len(c[1]), c[1]))
 
 
 def best_candidates(
@@ -212,5 +213,5 @@ def best_candidates(
             return False
         return reading(fields[names], other, names, refers=table.refers(other.name)) is not None
 
-    found = candidates_of(fields, table, column, as_key=as_key)
-    return [(alike, n, way) for alike, n, way in found if not any(is_of(c, n, alike) for c in table.columns)]
+    candidates = candidates_of(fields, table, column, as_key=as_key)
+    return [(alike, n, way) for alike, n, way in candidates if not any(is_of(c, n, alike) for c in table.columns)]

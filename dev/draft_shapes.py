@@ -31,11 +31,11 @@ _SECONDS = (946_684_800, 4_102_444_800)
 class Seen:
     """One field as a sample shows it.
 
-    `kinds`: what its values are (see `kind_of_text` and `kind_of_number`; also null, boolean, timestamp, reference, geopoint,
+    `kinds`: the kinds of its values (see `kind_of_text` and `kind_of_number`; also null, boolean, timestamp, reference, geopoint,
     vector, bytes, array, map, timestamp map). `elements`: the kinds of an array's elements. `refers`: ids of the collections that
-    references lead to, an array's too. `unplain`: a map or array of it holds a value that JSON can't represent. `documents`: how many have a value of it. `texts` are its
-    texts, to be held against an enum's labels; none of them leaves this process. `other_style`: a time isn't written as a check field's
-    format would ask for it.
+    references lead to, an array's too. `unplain`: a map or array in it holds a value that JSON can't represent. `documents`: how many
+    have a value in it. `texts`: its texts, to be compared with an enum's labels; none of them leaves this process. `other_style`: a
+    time isn't written as a check field's format would ask for it.
     """
 
     kinds: set[str] = field(default_factory=set)
@@ -61,8 +61,8 @@ class Seen:
 
 @dataclass
 class Within:
-    """The maps that an array field holds, or a map field, as a sample shows them. `entries`: by document, what each says, as a text;
-    nothing of it leaves this process. `others`: what isn't a map lies beside them."""
+    """The maps that an array field holds, or a map field, as a sample shows them. `entries`: by document, the values of each map, as
+    texts; none of them leaves this process. `others`: values that are no maps lie beside them."""
 
     fields: dict[Names, Seen] = field(default_factory=dict)
     entries: list[list[Mapping[Names, str]]] = field(default_factory=list, repr=False)
@@ -151,7 +151,7 @@ class Shape:
     @property
     def entries(self) -> list[Names]:
         """Fields whose entries or elements may be rows."""
-        maps = [names for names, found in self.within.items() if not found.others]
+        maps = [names for names, within in self.within.items() if not within.others]
         return list(dict.fromkeys([*(n for n, kind in self.open_maps.items() if kind != "map"), *self.lists, *maps]))
 
     def is_of_a_map_of_arrays(self, names: Names) -> bool:
@@ -252,11 +252,11 @@ class Match:
         """The fields of all its paths."""
         if len(self.shapes) == 1:
             return self.shapes[0].fields
-        found: dict[Names, Seen] = {}
+        fields: dict[Names, Seen] = {}
         for shape in self.shapes:
             for names, seen in shape.fields.items():
-                had = found.get(names, Seen())
-                found[names] = Seen(
+                had = fields.get(names, Seen())
+                fields[names] = Seen(
                     had.kinds | seen.kinds,
                     had.elements | seen.elements,
                     had.refers | seen.refers,
@@ -265,7 +265,7 @@ class Match:
                     had.texts | seen.texts,
                     had.other_style or seen.other_style,
                 )
-        return found
+        return fields
 
     @property
     def sampled(self) -> int:
@@ -279,15 +279,15 @@ class Left:
     tables: tuple[tuple[LiveTable, str], ...]
     shapes: tuple[Shape, ...]
     shared: Mapping[str, Match] = field(default_factory=dict)
-    """By path, of collections without a table of their own: one that another collection fills, and that theirs could be too."""
+    """By path, for collections without a table of their own: a match with a table that another collection fills."""
     entries: tuple[tuple[Match, Match], ...] = ()
-    """Of fields whose entries look like rows of a table too: their match, and the likelier one."""
+    """For fields whose entries look like rows of a table that has a likelier match: their match, and that one."""
 
 
 # --- times ---
 
 CHECK_FORMATS = {"ISO time": iso_time, "epoch milliseconds": epoch_milliseconds, "epoch seconds": epoch_seconds}
-"""By kind of value: the format in which a check field of such is declared."""
+"""The format of a check field, by the kind of its values."""
 
 
 def is_other_style(kind: str, value: object) -> bool:
@@ -300,7 +300,7 @@ def is_other_style(kind: str, value: object) -> bool:
 
 def kind_of_text(value: str) -> str:
     for kind, conversion in (("ISO time", iso_time), ("HTTP date", http_date)):
-        with suppress(Exception):  # whatever it raises, it is not that
+        with suppress(Exception):  # whatever it raises, the text is of another kind
             conversion.convert(value)
             return kind
     if re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?", value):
@@ -349,7 +349,7 @@ def words(name: str) -> tuple[str, ...]:
 
 
 def variable_of(collection_id: str, head: str) -> str:
-    """What a template's variable is called: an identifier that no other of the path has."""
+    """The name of a template's variable: an identifier that no other variable of the path has."""
     variable = re.sub(r"\W", "_", "_".join(words(collection_id)) or "id", flags=re.ASCII)
     variable = variable if variable.isidentifier() else f"_{variable}"
     taken = [part[1:-1] for part in head.split("/")[1::2] if part.startswith("{")]
@@ -384,8 +384,8 @@ def likeness(one: str, other: str) -> float:
 
 
 def _moment(name: str) -> tuple[str, ...]:
-    found = words(name)
-    return tuple(word for word in found if word not in _OF_TIME) or found
+    every = words(name)
+    return tuple(word for word in every if word not in _OF_TIME) or every
 
 
 def time_likeness(one: str, other: str) -> float:
@@ -420,5 +420,5 @@ _ENDED = {
 
 def tells_end(name: str) -> bool:
     """Whether a field seems to say that its document is gone, or isn't to be seen: `deletedAt`, `is_archived`."""
-    told = {word for word in _moment(name) if word not in ("i", "is", "wa", "was", "by")}
-    return bool(told) and told <= _ENDED
+    own = {word for word in _moment(name) if word not in ("i", "is", "wa", "was", "by")}
+    return bool(own) and own <= _ENDED

@@ -36,9 +36,9 @@ _WORDS: dict[str, Any] = {**vars(conversions), **vars(declaration), **vars(condi
 
 @dataclass
 class Part:
-    """What is drafted of one table. `columns`: the declarations that hold. `refused`: why the collection can't be declared."""
+    """The draft of one table's collection. `columns`: the declarations that hold. `refused`: why the collection can't be declared."""
 
-    found: Match
+    matched: Match
     name: str
     variable: str
     guesses: list[Guess]
@@ -50,10 +50,10 @@ class Part:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        paths = tuple(shape.path for shape in self.found.shapes)
-        given = {"name": self.name, "table": self.found.table.name, "paths": paths}
-        if self.found.entries is not None:
-            given["entries"] = eval(_entries(self.found), dict(_WORDS))
+        paths = tuple(shape.path for shape in self.matched.shapes)
+        given = {"name": self.name, "table": self.matched.table.name, "paths": paths}
+        if self.matched.entries is not None:
+            given["entries"] = eval(_entries(self.matched), dict(_WORDS))
         return given
 
     def collection(self, columns: Mapping[str, Column], **options: Any) -> Collection:
@@ -118,7 +118,7 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
     for part in parts:
         out += _collection(part)
     out += [_table_left(table, told) for table, told in left.tables]
-    by_name = {part.found.table.name: part for part in parts}
+    by_name = {part.matched.table.name: part for part in parts}
     out += [_entries_left(match_, other) for match_, other in left.entries]
     out += [_shape_left(shape, left.shared.get(shape.path), by_name) for shape in left.shapes]
     declared = ", ".join(part.variable for part in parts if not part.refused)
@@ -127,7 +127,7 @@ def render(matches: Iterable[Match], left: Left, export_time: str) -> str:
 
 
 def _in_words(guess: Guess, names: Mapping[str, str]) -> Guess:
-    """A guess of what can't be declared, with the name of the collection that it references."""
+    """A guess in a collection that can't be declared, with the name of the collection that it references."""
     declared = guess.declared
     if declared is None or declared.references is None:
         return guess
@@ -135,7 +135,7 @@ def _in_words(guess: Guess, names: Mapping[str, str]) -> Guess:
 
 
 def with_faults(text: str, faults: Sequence[str]) -> str:
-    """The draft, which ends with what preflight would refuse."""
+    """The draft, with the faults at its end for which preflight would refuse it."""
     if not faults:
         return text + comment("Preflight finds nothing else to mend in the target.") + "\n"
     return text + "\n".join(
@@ -154,7 +154,7 @@ def _made(name: str, declared: Declared) -> Column:
 
 def _prove_columns(part: Part) -> None:
     """Keeps the columns that a collection accepts. Without its key nothing can be proved of the others: they stand as guessed."""
-    part.refused = _prove_key(part, key_of(part.found))
+    part.refused = _prove_key(part, key_of(part.matched))
     if part.refused:
         return
     for guess in part.guesses:
@@ -185,7 +185,7 @@ def _prove_key(part: Part, key: Sequence[str]) -> str:
     if not key:
         return "the table has no unique key, or only one that is checked late (DEFERRABLE)"
     if lacking := [name for name in key if name not in declared]:
-        return f"its key column {lacking[0]!r} isn't known{told_of_split(part.found, key)}"
+        return f"its key column {lacking[0]!r} isn't known{told_of_split(part.matched, key)}"
     ids = [name for name, told in declared.items() if told.origin.startswith(("DocumentId()", "Segment("))]
     reason = ""
     for names in dict.fromkeys([tuple(key), tuple(dict.fromkeys([*key, *ids]))]):
@@ -201,8 +201,8 @@ def _prove_key(part: Part, key: Sequence[str]) -> str:
 
 
 def _prove_references(parts: Sequence[Part]) -> None:
-    """Adds one reference after another, those of keys first, as long as the whole is a catalog. If that refuses a collection, the
-    others do without it: from the beginning."""
+    """Adds one reference after another, those of keys first, as long as the whole is a catalog. If that refuses a collection, it
+    begins again without that collection."""
     before = [(part, dict(part.columns), list(part.guesses)) for part in parts]
     while not _references_hold(parts):
         for part, columns, guesses in before:
@@ -210,8 +210,8 @@ def _prove_references(parts: Sequence[Part]) -> None:
 
 
 def _references_hold(parts: Sequence[Part]) -> bool:
-    """False once a collection is refused, because a column of its key holds what only its parent's row tells."""
-    there = {part.found.table.name: part for part in parts if not part.refused}
+    """False once a collection is refused, because a column of its key holds a value that only its parent's row has."""
+    there = {part.matched.table.name: part for part in parts if not part.refused}
     todo = [
         (part, g) for part in there.values() for g in part.guesses if g.declared is not None and g.declared.to_table
     ]
@@ -240,7 +240,7 @@ def _references_hold(parts: Sequence[Part]) -> bool:
         else:
             part.leave_out(name, reason)
     for part in there.values():
-        for key in [k for k in part.found.table.foreign if len(k.columns) > 1]:
+        for key in [k for k in part.matched.table.foreign if len(k.columns) > 1]:
             _refer_together(part, key, there)
     return True
 
@@ -286,15 +286,15 @@ def _without_reference(part: Part, guess: Guess, reason: str) -> None:
 
 def _prove_options(part: Part) -> None:
     """Check fields, written columns and unique keys, each as far as the collection takes it."""
-    found, key = part.found, key_of(part.found)
-    checks = check_fields(found.shapes)
-    rare = [c.path for c in checks if not all(s.always(tuple(c.path.split("."))) for s in found.shapes)]
+    matched, key = part.matched, key_of(part.matched)
+    checks = check_fields(matched.shapes)
+    rare = [c.path for c in checks if not all(s.always(tuple(c.path.split("."))) for s in matched.shapes)]
     written = [
         g.column.name
         for g in part.guesses
         if g.column.name in part.columns and g.column.live.kind == "timestamptz" and tells_writing(g.column.name)
     ]
-    table = found.table
+    table = matched.table
     unique = [u for u in (table.primary, *table.unique, *table.partial) if u and set(u) != set(key)]
     unique = [u for u in unique if set(u) <= set(part.columns)]
     told = "GUESS from its fields' names and types"
@@ -321,16 +321,16 @@ def _prove_options(part: Part) -> None:
             part.notes.append("No check field: it is read whole every time. GUESS")
     part.notes += [
         f"GUESS {path!r} says when it was written, but no window can ask for it: {why}"
-        for path, why in other_times(found.shapes)
+        for path, why in other_times(matched.shapes)
     ]
 
 
 def _gone_from(part: Part) -> list[str]:
-    """A condition for each field that seems to say that its document is gone, as comments: no column holds it, so its row is either
-    not there or not told from others."""
+    """A condition for each field that seems to say that its document is gone, as comments: no column holds it, so such a document's row
+    is either absent or looks like any other."""
     held = {str(g.declared.origin) for g in part.guesses if g.declared is not None}
-    found = []
-    for names, seen in part.found.fields.items():
+    notes = []
+    for names, seen in part.matched.fields.items():
         if not tells_end(names[-1]) or any(f"({spelled(names)}" in origin for origin in held):
             continue
         if seen.kind == "boolean":
@@ -343,9 +343,9 @@ def _gone_from(part: Part) -> list[str]:
             part.collection(part.columns, where=eval(condition, dict(_WORDS)))
         except CatalogError:
             continue
-        told = f"{seen.documents} of {part.found.sampled} sampled have it, and no column holds it"
-        found.append(f"GUESS where={condition}, if such documents have no row: from its field's name; {told}")
-    return found
+        told = f"{seen.documents} of {part.matched.sampled} sampled have it, and no column holds it"
+        notes.append(f"GUESS where={condition}, if such documents have no row: from its field's name; {told}")
+    return notes
 
 
 # --- the text -----------------------------------------------------------------------------------------------------------
@@ -373,32 +373,32 @@ def _said(name: str) -> str:
 def _names(matches: Sequence[Match]) -> dict[str, str]:
     """The name of each table's collection: its own, with its schema if another has it too, and a number if that is another's."""
     bare = [m.table.bare for m in matches]
-    found = {m.table.name: m.table.bare for m in matches if bare.count(m.table.bare) == 1}
+    names = {m.table.name: m.table.bare for m in matches if bare.count(m.table.bare) == 1}
     for match_ in matches:
         table = match_.table
-        if table.name not in found:
+        if table.name not in names:
             name = table.name.replace(".", "_")
             several = itertools.chain([name], (f"{name}_{n}" for n in itertools.count(2)))
-            found[table.name] = next(n for n in several if n not in found.values())
-    return found
+            names[table.name] = next(n for n in several if n not in names.values())
+    return names
 
 
 def _variables(matches: Sequence[Match]) -> dict[str, str]:
     """The Python name of each table's collection; a table may have any name."""
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for match_ in matches:
         name = re.sub(r"\W", "_", _names(matches)[match_.table.name], flags=re.ASCII).upper()
-        taken = {"CATALOG", "EXPORT_TIME", *found.values()}
+        taken = {"CATALOG", "EXPORT_TIME", *variables.values()}
         if not name.isidentifier() or name in taken:
             name = next(n for n in (f"TABLE_{i}" for i in itertools.count(1)) if n not in taken)
-        found[match_.table.name] = name
-    return found
+        variables[match_.table.name] = name
+    return variables
 
 
-def _entries(found: Match) -> str:
-    assert found.entries is not None
-    kind = "MapEntries" if found.entries in found.shapes[0].open_maps else "ArrayElements"
-    return f"{kind}({spelled(found.entries)})"
+def _entries(matched: Match) -> str:
+    assert matched.entries is not None
+    kind = "MapEntries" if matched.entries in matched.shapes[0].open_maps else "ArrayElements"
+    return f"{kind}({spelled(matched.entries)})"
 
 
 def _fixed(shape: Shape) -> str:
@@ -407,17 +407,17 @@ def _fixed(shape: Shape) -> str:
 
 
 def _collection(part: Part) -> list[str]:
-    found = part.found
-    paths = ", ".join(repr(shape.path) for shape in found.shapes)
-    fixed = "".join(map(_fixed, found.shapes))
+    matched = part.matched
+    paths = ", ".join(repr(shape.path) for shape in matched.shapes)
+    fixed = "".join(map(_fixed, matched.shapes))
     lines = [
         f"{part.variable} = Collection(",
         f"    name={part.name!r},",
-        f"    table={found.table.name!r},",
-        f"    paths=({paths},),  # {_line(f'GUESS from {found.ground}, {found.sampled} sampled{fixed}')}",
+        f"    table={matched.table.name!r},",
+        f"    paths=({paths},),  # {_line(f'GUESS from {matched.ground}, {matched.sampled} sampled{fixed}')}",
     ]
-    if found.entries is not None:
-        lines.append(f"    entries={_entries(found)},  # GUESS from {found.ground}")
+    if matched.entries is not None:
+        lines.append(f"    entries={_entries(matched)},  # GUESS from {matched.ground}")
     for option, remark in part.options:
         lines.append(f"    {option},{f'  # {_line(remark)}' if remark else ''}")
     lines += [comment(note, "    ") for note in part.notes]
@@ -434,7 +434,7 @@ def _collection(part: Part) -> list[str]:
             lines.append(comment(f"{_said(column.name)} ({column.live.name}): {guess.remark}", "        "))
     lines += ["    ),", ")"]
     if part.refused:
-        why = comment(f"TODO {_said(part.found.table.name)} can't be declared: {part.refused}. What is known of it:")
+        why = comment(f"TODO {_said(part.matched.table.name)} can't be declared: {part.refused}. What is known of it:")
         lines = [why, *(comment(line) for line in lines)]
     return [*lines, ""]
 
@@ -452,7 +452,9 @@ def _shape_left(shape: Shape, shared: Match | None, parts: Mapping[str, Part]) -
         return comment(f"{_said(shape.path)}: no document is there itself, only collections below.")
     if shared is not None:
         return _share(shape, shared, parts[shared.table.name])
-    inside = [_said(".".join(p.found.entries)) for p in parts.values() if p.found.entries and shape in p.found.shapes]
+    inside = [
+        _said(".".join(p.matched.entries)) for p in parts.values() if p.matched.entries and shape in p.matched.shapes
+    ]
     own = f" itself: rows come from its {', '.join(inside)}" if inside else ""
     return comment(f"No table looks like {_said(shape.path)} ({shape.sampled} sampled{_fixed(shape)}){own}.")
 
@@ -461,11 +463,11 @@ def _dotted(names: Names) -> str:
     return ".".join(names)
 
 
-def _entries_left(found: Match, other: Match) -> str:
-    """What to say of entries that look like rows of a table that another collection, or another field, fills."""
-    [shape], own = found.shapes, _said(_dotted(found.entries or ()))
+def _entries_left(matched: Match, other: Match) -> str:
+    """The remark on entries that look like rows of a table which another collection, or another field, fills."""
+    [shape], own = matched.shapes, _said(_dotted(matched.entries or ()))
     by = f"{_said(other.shapes[0].path)}{'' if other.entries is None else f' {_said(_dotted(other.entries))}'}"
-    told = f"{own} of {_said(shape.path)} looks like rows of {_said(found.table.name)} too, by {found.ground}; {by} is likelier"
+    told = f"{own} of {_said(shape.path)} looks like rows of {_said(matched.table.name)} too, by {matched.ground}; {by} is likelier"
     return comment(
         f"GUESS {told}. If both fill it: one more path of that collection, or a collection with a share of its own, rows=."
     )
@@ -474,13 +476,13 @@ def _entries_left(found: Match, other: Match) -> str:
 _TELLS_APART = TEXTS | {"bool"}
 
 
-def _share(shape: Shape, found: Match, part: Part) -> str:
-    """What to say of a collection whose rows seem to be in a table that another one fills."""
+def _share(shape: Shape, matched: Match, part: Part) -> str:
+    """The remark on a collection whose rows seem to be in a table that another one fills."""
     free = [g.column for g in part.guesses if g.declared is None and g.column.live.kind in _TELLS_APART]
-    free = [c for c in free if not c.live.generated and c.name not in found.table.triggers]
-    told = f"{_said(shape.path)} ({shape.sampled} sampled{_fixed(shape)}) looks like rows of {_said(found.table.name)} too, by {found.ground}. "
+    free = [c for c in free if not c.live.generated and c.name not in matched.table.triggers]
+    told = f"{_said(shape.path)} ({shape.sampled} sampled{_fixed(shape)}) looks like rows of {_said(matched.table.name)} too, by {matched.ground}. "
     if (name := _of_fixed_ids(shape, part)) is not None:
-        own, other = repr(shape.fixed), repr(part.found.shapes[0].fixed)
+        own, other = repr(shape.fixed), repr(part.matched.shapes[0].fixed)
         told += (
             f"If so, key column {_said(name)} tells them apart: Column({name!r}, 'key', Constant({own})) beside rows={{{name!r}: {own}}} here, "
             f"and {other} there."
@@ -496,12 +498,12 @@ def _share(shape: Shape, found: Match, part: Part) -> str:
 def _of_fixed_ids(shape: Shape, part: Part) -> str | None:
     """The key column that may hold the fixed ids of two collections that share a table: no field fills it, or one that is the id in
     each sampled document. None if there is none."""
-    [first, *others], key = part.found.shapes, key_of(part.found)
+    [first, *others], key = part.matched.shapes, key_of(part.matched)
     if others or len(key) < 2 or shape.fixed is None or first.fixed in (None, shape.fixed):
         return None
     for guess in part.guesses:
         live, origin = guess.column.live, "" if guess.declared is None else guess.declared.origin
-        field_ = next((n for n in part.found.fields if origin == f"Field({spelled(n)})"), None)
+        field_ = next((n for n in part.matched.fields if origin == f"Field({spelled(n)})"), None)
         if guess.column.name not in key or live.kind not in TEXTS or (origin and field_ is None):
             continue
         held = [(s.fixed, s.fields[field_].texts) for s in (shape, first) if field_ in s.fields] if field_ else []
@@ -512,20 +514,20 @@ def _of_fixed_ids(shape: Shape, part: Part) -> str | None:
 
 
 def _summary(parts: Sequence[Part], left: Left) -> list[str]:
-    """How many columns are left to Postgres, guessed and not covered, a line for each collection."""
+    """A line for each collection: how many columns are left to Postgres, how many are guessed, and which are not covered."""
     rows = [("collection", "table", "left out", "guessed", "not covered")]
     for part in parts:
-        more = f" and {len(part.found.shapes) - 1} more" if len(part.found.shapes) > 1 else ""
-        paths = _said(part.found.shapes[0].path) + more
-        if part.found.entries is not None:
-            paths += f" {_said('.'.join(part.found.entries))}"
+        more = f" and {len(part.matched.shapes) - 1} more" if len(part.matched.shapes) > 1 else ""
+        paths = _said(part.matched.shapes[0].path) + more
+        if part.matched.entries is not None:
+            paths += f" {_said('.'.join(part.matched.entries))}"
         if part.refused:
-            rows.append((paths, _said(part.found.table.name), "0", "0", "all: can't be declared"))
+            rows.append((paths, _said(part.matched.table.name), "0", "0", "all: can't be declared"))
             continue
         lacking = [g.column.name for g in part.guesses if g.declared is None and not g.certain]
         certain = sum(g.certain for g in part.guesses)
         guessed = sum(g.declared is not None and not g.certain for g in part.guesses)
-        rows.append((paths, _said(part.found.table.name), str(certain), str(guessed), _counted(lacking)))
+        rows.append((paths, _said(part.matched.table.name), str(certain), str(guessed), _counted(lacking)))
     rows += [("-", _said(table.name), "0", "0", "all") for table, _ in left.tables]
     for shape in left.shapes:
         if shape.sampled:

@@ -18,7 +18,7 @@ _MAIN_CLASS = "com.google.cloud.datastore.emulator.firestore.CloudFirestore"
 
 
 def find_jar() -> Path:
-    """FIRESTORE_EMULATOR_JAR, gcloud's folder, or firebase-tools' cache."""
+    """The emulator's jar: FIRESTORE_EMULATOR_JAR, or the one in gcloud's folder or in firebase-tools' cache. Raises Missing."""
     named = os.environ.get("FIRESTORE_EMULATOR_JAR")
     if named:
         if not Path(named).is_file():
@@ -43,13 +43,13 @@ def find_jar() -> Path:
 
 
 def java() -> str:
-    """The path of a Java that the emulator runs on."""
+    """The path of a Java that the emulator runs on. Raises Missing."""
     program = shutil.which("java")
     if program is None:
         raise Missing("Java is missing. Install it with `apt-get install openjdk-17-jre-headless`.")
     version = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
-    found = re.search(r'version "(\d+)', version)
-    if found is None or int(found.group(1)) < 11:
+    number = re.search(r'version "(\d+)', version)
+    if number is None or int(number.group(1)) < 11:
         raise Missing(
             f"Java 11 or newer is needed; `{program} -version` says otherwise. Install openjdk-17-jre-headless."
         )

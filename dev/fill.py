@@ -1,7 +1,7 @@
 """Fills an emulator and a Postgres with the small world, in their state after the export. Once: a target that has its tables
 is left alone.
 
-As a command it serves docker-compose.yaml's profile local; FIRESTORE_EMULATOR_HOST and DUALWRITE_TARGET say where.
+As a command it serves docker-compose.yaml's profile local; FIRESTORE_EMULATOR_HOST and DUALWRITE_TARGET name the two.
 """
 
 from __future__ import annotations

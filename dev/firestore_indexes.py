@@ -15,7 +15,7 @@ FILE = ROOT / "docs/firestore.indexes.json"
 
 
 def indexes(of: Catalog) -> str:
-    """One override a queried field. An entry replaces the field's default indexes, so those are listed again."""
+    """The file's text: one override for each queried field. It replaces the field's default indexes, so those are listed again."""
     overrides = []
     wanted = {
         (scan.collection_id, scan.check_field)

@@ -33,7 +33,7 @@ def installed_in_the_image(constraints: str) -> dict[str, str]:
 
 
 def licence(name: str) -> str:
-    """What a package says of itself: its SPDX expression, else its classifiers, else its field's first line."""
+    """A package's licence by its own metadata: its SPDX expression, else its classifiers, else its field's first line."""
     said = metadata.metadata(name)
     if "License-Expression" in said:
         return str(said["License-Expression"])

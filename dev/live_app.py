@@ -41,9 +41,9 @@ class LiveApp:
             self._lose_a_delete, self._lose_a_delete_of_an_old_comment, self._lose_a_waiting_list_entry, self._lose_a_late_block,
         ]  # fmt: skip
 
-    def live(self, stop: threading.Event, loses: threading.Event, every: float, told: Callable[[str], None]) -> None:
-        """Writes every few seconds until `stop`. While `loses` is set, one write is lost every so many seconds, each of
-        another kind than the last; `told` is called with its description."""
+    def live(self, stop: threading.Event, loses: threading.Event, every: float, on_loss: Callable[[str], None]) -> None:
+        """Writes every few seconds until `stop`. While `loses` is set, one write is lost `every` so many seconds, each of another kind
+        than the last; `on_loss` is called with its description."""
         ways = itertools.cycle(self._ways_to_lose())
         self._post()
         next_loss: float | None = None
@@ -54,7 +54,7 @@ class LiveApp:
             if next_loss is not None and time.monotonic() >= next_loss:
                 before = self.losses.copy()
                 next(ways)()
-                told(next(iter(self.losses - before)))
+                on_loss(next(iter(self.losses - before)))
                 next_loss = time.monotonic() + every
             next_loss = next_loss or time.monotonic() + min(20, every)
 
@@ -71,7 +71,7 @@ class LiveApp:
         for lose in losses:
             lose()
 
-    # --- what goes well ------------------------------------------------------------------------------------------------
+    # --- writes --------------------------------------------------------------------------------------------------------
 
     def _write(
         self, path: str, before: dict[str, Any] | None, after: dict[str, Any] | None, *, row: bool = True
@@ -127,7 +127,7 @@ class LiveApp:
             row=row,
         )
 
-    # --- what is lost --------------------------------------------------------------------------------------------------
+    # --- lost writes ---------------------------------------------------------------------------------------------------
 
     def _lose_a_create(self) -> None:
         self._post(row=False)

@@ -253,7 +253,7 @@ class _Recorder:
     def pytest_sessionfinish(self) -> None:
         sys.settrace(None)
         lines = {
-            test: {path: sorted(reached) for path, reached in found.items()} for test, found in self._lines.items()
+            test: {path: sorted(reached) for path, reached in by_path.items()} for test, by_path in self._lines.items()
         }
         self._answer.write_text(json.dumps({"lines": lines, "seconds": self._seconds}))
 
@@ -309,7 +309,7 @@ def _run_tests(subject: Subject, tree: ast.Module | None, files: Sequence[str], 
         nowhere = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else nowhere
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        # What this process imported to start the databases, too: a module that is there already is never replaced.
+        # Also those that this process imported to start the databases: a module that is there already is never replaced.
         for name in [name for name in sys.modules if name.partition(".")[0] in ("dualwrite", "tests")]:
             del sys.modules[name]
         if tree is not None:
@@ -331,9 +331,9 @@ def _recorded(subject: Subject, folder: Path) -> _Recording | None:
         if _status(subject, None, files, _Recorder(paths, answer), RECORDING_SECONDS) != 0:
             answer.unlink(missing_ok=True)
             return None
-    found = json.loads(answer.read_text())
-    lines = {test: set(reached[str(subject.path)]) for test, reached in found["lines"].items()}
-    return _Recording(subject.module.rsplit(".", 1)[-1], lines, found["seconds"])
+    recorded = json.loads(answer.read_text())
+    lines = {test: set(reached[str(subject.path)]) for test, reached in recorded["lines"].items()}
+    return _Recording(subject.module.rsplit(".", 1)[-1], lines, recorded["seconds"])
 
 
 def _notices(subject: Subject, mutant: Mutant, recording: _Recording, folder: Path) -> bool:

@@ -1,6 +1,6 @@
 """The changes of a module's source that `dev.mutants` tries, one at a time.
 
-Comparisons, arithmetic, `and`/`or`, `not`, conditions, constants, what is returned, statements left out, `min`/`max`,
+Comparisons, arithmetic, `and`/`or`, `not`, conditions, constants, returned values, statements left out, `min`/`max`,
 `any`/`all`. Not changed: annotations, decorators, docstrings, the words of error messages, names and sizes at the top of a
 module, and arguments that change nothing.
 """
@@ -21,14 +21,14 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr, ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.Pow: ast.Mult,
 }  # fmt: skip
 _UNSEEN = ("strict", "thread_name_prefix")
-"""Arguments that change nothing: an assertion about two lists of our own, and what a debugger calls a thread."""
+"""Arguments that change nothing: an assertion about two lists of our own, and the name of a thread for a debugger."""
 
 _NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change of one module: where, what, the lines of its statement, and the tree it leaves."""
+    """One change of one module: its line, its description, the lines of its statement, and the changed tree."""
 
     line: int
     change: str
@@ -97,7 +97,7 @@ def _mutable(node: ast.AST, lines: frozenset[int]) -> Iterator[tuple[ast.AST, fr
 
 
 def _lines_of(statement: ast.stmt) -> frozenset[int]:
-    """Of one with a body, those of its head."""
+    """The lines of a statement; if it has a body, those of its head."""
     body = getattr(statement, "body", None)
     end = max(statement.lineno, body[0].lineno - 1) if isinstance(body, list) else statement.end_lineno
     return frozenset(range(statement.lineno, (end or statement.lineno) + 1))

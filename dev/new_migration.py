@@ -23,7 +23,7 @@ def create(name: str, folder: Path = FOLDER, now: datetime | None = None) -> Pat
     version = max((now or datetime.now(UTC)).strftime("%Y%m%d%H%M%S"), str(int(newest) + 1).zfill(14))
     path = folder / f"{version}_{name}.sql"
     path.write_text(
-        "-- Why this change is needed, and what it means for writers that run beside it.\n"
+        "-- Why this change is needed, and its effect on writers that run beside it.\n"
         "-- (An index built concurrently: one statement, and a line `-- dualwrite: no-transaction` here.)\n"
     )
     return path

@@ -11,16 +11,16 @@ from dev import up
 
 
 def run(name: str, *arguments: Any, example: str = "") -> int:
-    """What `main(*arguments)` of dualwrite.edge.<name> returns; 2 if there are no connections."""
+    """Runs `main(*arguments)` of dualwrite.edge.<name> and returns its exit code; 2 if there are no connections."""
     if not any(variable.startswith("AIRFLOW_CONN_") for variable in os.environ):
-        found = up.connections()
-        if not found:
+        running = up.connections()
+        if not running:
             print(
                 f"{name}: no connections. Set AIRFLOW_CONN_FIRESTORE_DEFAULT and AIRFLOW_CONN_SUPABASE_DEFAULT, or start "
                 f"`make up`. Where Airflow runs: PYTHONPATH=dags python -m dualwrite.edge.{name}{example}."
             )
             return 2
-        os.environ |= found
+        os.environ |= running
     with tempfile.TemporaryDirectory() as home:
         os.environ.setdefault("AIRFLOW_HOME", home)
         return int(import_module(f"dualwrite.edge.{name}").main(*arguments))

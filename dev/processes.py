@@ -22,7 +22,7 @@ _MEMORY_NEEDED = 4 << 30
 
 
 class Missing(SystemExit):
-    """Something that the stack needs is missing. The message is one line: what, and how to get it."""
+    """Something that the stack needs is missing. The message is one line: its name, and how to get it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(f"dev: {message}")
@@ -99,15 +99,15 @@ def stop(*group: subprocess.Popen[bytes], seconds: float = 10.0) -> None:
                 process.wait(timeout=max(deadline - time.monotonic(), 0))
         if all(process.returncode is not None for process in group):
             break
-    for process in group:  # what a process left of its group
+    for process in group:  # members of a group that outlived its leader
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_until(
-    answers: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path, seconds: float = 60.0
+    answers: Callable[[], bool], process: subprocess.Popen[bytes], name: str, log: Path, seconds: float = 60.0
 ) -> None:
-    """Waits until `answers()` is true. Raises Missing with the end of the log if the process dies or it takes too long."""
+    """Waits until `answers()` is true. Raises Missing with the end of the log if the process dies or takes longer than `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -116,4 +116,4 @@ def wait_until(
             return
         time.sleep(0.1)
     tail = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it wrote nothing"]
-    raise Missing(f"{what} did not start ({tail[0]}). See {log}.")
+    raise Missing(f"{name} did not start ({tail[0]}). See {log}.")

@@ -1,4 +1,4 @@
-"""Checks for what the local stack needs and `make` can't install, before an installation that takes minutes.
+"""Checks, before an installation that takes minutes, for the programs that the local stack needs and `make` can't install.
 
 Runs with the Python that `make` was given, before there is a virtual environment. `make up` names its port.
 """

@@ -1,7 +1,7 @@
 """`make roles`: writes the role files, which grant no more than the catalog and the app's migrations need: into sql/roles, or into
 roles/ beside the catalog that DUALWRITE_CATALOG names.
 
-The files of sql/roles are the text of both; what stands between two marks in them is made here.
+The files of sql/roles are the text of both; the part between two marks in them is made here.
 """
 
 from __future__ import annotations
@@ -70,15 +70,15 @@ def _data(of: Catalog) -> str:
 
 
 def _migrations(promised: Promise) -> str:
-    """What the app's files make, and where their foreign keys lead out of it."""
+    """The grants for the schemas and relations that the app's files make, and for those that their foreign keys reference."""
     made = {name for name, parts in promised.items() if "relation" in parts}
     schemas = {name for name in made if promised[name]["relation"].get("kind") == "schema"}
     into = sorted({name.partition(".")[0] for name in made if "." in name} - schemas)
     pointed: dict[tuple[str, str], str] = {}
     for parts in promised.values():
         for text in parts.get("constraint", {}).values():
-            if found := _POINTS_AT.match(text or ""):
-                schema, table = (re.sub('""', '"', part.strip('"')) for part in found.groups())
+            if names := _POINTS_AT.match(text or ""):
+                schema, table = (re.sub('""', '"', part.strip('"')) for part in names.groups())
                 if f"{schema}.{table}" not in made:
                     pointed[schema, table] = quoted(schema, table)
     beyond = sorted({schema for schema, _ in pointed} - {*into, *schemas})
@@ -113,15 +113,15 @@ def _grant(privileges: str, names: Iterable[str], kind: str = "", to: str = "dua
 
 
 def app_promises() -> list[Promise]:
-    """Of the migrations that make the app's own tables: the shipped app's if no other catalog is named, and those of the setting's
-    folder. Raises Missing if what the latter promise isn't written down."""
+    """The promises of the migrations that make the app's own tables: the shipped app's, if no other catalog is named, and those of
+    the installation's own folder. Raises Missing as `own_promises` does."""
     shipped = [path.stem for folder in folders() if folder.name == "shipped_app" for path in folder.glob("*.sql")]
     promised = Snapshot.load(ROOT / "sql/snapshot.json").files
     return [promised[label] for label in sorted(shipped)] + own_promises()
 
 
 def own_promises() -> list[Promise]:
-    """Of the migrations in the setting's folder."""
+    """The promises of the migrations in the installation's own folder. Raises Missing if its snapshot isn't there."""
     own = settings.own_migrations()
     if own is None or not any(own.glob("*.sql")):
         return []
@@ -149,7 +149,7 @@ def write(of: Catalog, folder: Path, promises: Iterable[Promise]) -> list[Path]:
 def main() -> None:
     if settings.named_catalog() is not None:
         folder = catalog.FILE.with_name("roles")
-    else:  # what a prefix makes of the files must not take the place of what it is made of
+    else:  # files with a prefix must not replace those that they are made of
         folder = ROOT / "roles" if settings.prefix() else FOLDER
     for path in write(catalog.CATALOG, folder, app_promises()):
         print(f"roles: wrote {path}")

@@ -39,7 +39,8 @@ class DagRun:
 def run_dag(
     environment: Mapping[str, str], dag_id: str, conf: dict[str, Any], marked: str = "", python: Python = fresh
 ) -> DagRun:
-    """`marked` is a pattern of tasks that are not run but marked as successful (an approval would wait for ever)."""
+    """Runs a DAG to its end. `marked` is a pattern of tasks that are not run but marked as successful (an approval would wait for
+    ever). Raises AssertionError if the process ended before the run."""
     arguments = ["-m", "dev.run_dag", dag_id, json.dumps(conf), *([marked] if marked else [])]
     done = python(arguments, {**environment, "PYTHONPATH": str(ROOT)})
     log = done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""`make snapshot`: what each migration promises, taken from an empty database of our own server.
+"""`make snapshot`: the promises of each migration, taken from an empty database of our own server.
 
 Writes sql/snapshot.json. If DUALWRITE_MIGRATIONS names a folder of the app's own: that folder's snapshot.json, of its own files;
 the tables that they build on, which production already has, are made by its local/phase1.sql, if there is one.
@@ -30,8 +30,8 @@ def take(
     optional: Path | None = SQL / "optional",
     before: Sequence[Path] = (PHASE1,),
 ) -> Snapshot:
-    """Executes the files `before` in an empty database, then one migration after another, then the optional files; returns what
-    each of them changed. Without the migrator, whose ledger no file promises."""
+    """Executes the files `before` in an empty database, then one migration after another, then the optional files. Returns the
+    changes of each. Without the migrator, whose ledger no file promises."""
 
     def changed_by(statements: Sequence[Statement]) -> promise.Promise:
         with postgres.connect(uri) as connection:

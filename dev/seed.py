@@ -379,7 +379,7 @@ def small(seed: int = 7) -> World:
 
 
 def _awkward(w: World, board: str, users: list[str], old: list[str], comments: list[str]) -> None:
-    """What went wrong in production, each at least once."""
+    """Each kind of document that went wrong in production, at least once."""
     # A second reaction of one person on one comment: the unique key is taken.
     for path in comments[:3]:
         w.reaction(path, users[2], after=True, verdict="duplicate")
@@ -389,7 +389,7 @@ def _awkward(w: World, board: str, users: list[str], old: list[str], comments: l
     same = {k: first[k] for k in ("type", "boardId", "postId", "commentId", "fromUserId")}
     w.notification(users[3], users[4], old[0], after=True, verdict="duplicate", **same)
     w.notification(users[3], users[4], old[0], after=True, verdict="rejected", type="topic_presenter_assigned")
-    # Documents whose ancestors are gone: Firestore keeps subcollections of what was deleted.
+    # Documents whose ancestors are gone: Firestore keeps the subcollections of a deleted document.
     gone = f"boards/{board}/posts/{w.id()}"
     orphan = w.comment(gone, users[0], after=True, verdict="orphan")
     orphan_reply = w.reply(orphan, users[1], after=True, verdict="orphan")

@@ -36,7 +36,7 @@ LOSS_EVERY = 180
 
 
 def _started(pid: int) -> float | None:
-    """When a process was started: with the pid it names one process. None: there is no such."""
+    """When a process was started, which with its pid names just one process. None: there is none with this pid."""
     with contextlib.suppress(psutil.Error):
         return float(psutil.Process(pid).create_time())
     return None
@@ -49,7 +49,7 @@ def _state() -> dict[str, Any]:
 
 
 def _keep(state: dict[str, Any]) -> None:
-    """Only for other commands of the same user: the connections hold a password."""
+    """Writes the state file, for other commands of the same user only: the connections hold a password."""
     STATE.touch(mode=0o600)
     STATE.chmod(0o600)
     STATE.write_text(json.dumps(state))
@@ -67,18 +67,18 @@ def connections() -> dict[str, str]:
 
 
 def _left() -> list[int]:
-    """Processes of the stack in the state file, but for this one."""
+    """The processes of the stack in the state file, without this one."""
     mark = _state().get("mark", "none")
-    found = []
+    pids = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found.append(process.pid)
-    return found
+                pids.append(process.pid)
+    return pids
 
 
 def down() -> None:
-    """Ends a running stack, and what a crashed one left."""
+    """Ends a running stack, and the processes that a crashed one left."""
     pid, left = _running(), _left()
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
@@ -131,14 +131,14 @@ def up(port: int) -> None:
 
 @contextlib.contextmanager
 def _live_app(running: stack.Stack) -> Iterator[threading.Event]:
-    """An app that writes in a thread until the block ends. It loses writes once the event that is yielded is set."""
+    """An app that writes in a thread until the block ends. It loses writes once the yielded event is set."""
     stop, loses = threading.Event(), threading.Event()
     app = LiveApp(firestore.Client(project=stack.PROJECT), running.target)
 
-    def told(what: str) -> None:
-        print(f"app: lost a write on its way to Postgres ({what})", flush=True)
+    def on_loss(description: str) -> None:
+        print(f"app: lost a write on its way to Postgres ({description})", flush=True)
 
-    thread = threading.Thread(target=app.live, args=(stop, loses, LOSS_EVERY, told), daemon=True)
+    thread = threading.Thread(target=app.live, args=(stop, loses, LOSS_EVERY, on_loss), daemon=True)
     thread.start()
     try:
         yield loses
@@ -182,7 +182,7 @@ Firestore  {running.emulator} (project {stack.PROJECT})
 Postgres   {running.target}
 
 {len(running.world.documents):,} documents, some of them not yet in Postgres, and an app that writes on. Four first runs
-begin now: apply_migrations, backfill_gap as a dry run, then for good (what can't become a row is excused), and a sweep of
+begin now: apply_migrations, backfill_gap as a dry run, then for good (documents that can't become rows are excused), and a sweep of
 reconcile_dual_writes. Then a write is lost every {LOSS_EVERY // 60} minutes: press "Look now" on the Parity page, then "Repair".
 Ctrl-C ends everything."""
 

@@ -1,8 +1,8 @@
 """Runs programs that use Airflow, in a process each: started afresh, or forked from one that has already imported Airflow.
 
-Importing Airflow and building its execution API takes ten seconds. So one process does it once and forks for each program. A program still has a process, an environment, connections and Variables of its
-own; it imports our modules itself. Settings that Airflow reads only while it is imported are the warm process's, except for
-whether Sentry is on: the two modules that read it are executed again.
+Importing Airflow and building its execution API takes ten seconds. So one process does it once and forks for each program. A program
+still has a process, an environment, connections and Variables of its own; it imports our modules itself. Settings that Airflow reads
+only while it is imported are the warm process's, except for whether Sentry is on: the two modules that read it are executed again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dev import processes
 from dev.airflow_home import ROOT
 
 SECONDS = 280.0
-"""After which a program is killed."""
+"""How long a program may run before it is killed."""
 
 IMPORTED_FIRST = (
     "a2wsgi",
@@ -39,7 +39,7 @@ IMPORTED_FIRST = (
     "airflow.timetables.trigger",
     "jinja2.ext",
 )
-"""What each run of a DAG would import besides Airflow itself and the libraries that the plugin preloads."""
+"""The modules that each run of a DAG would import besides Airflow itself and the libraries that the plugin preloads."""
 
 
 class Python(Protocol):

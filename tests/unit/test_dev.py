@@ -133,13 +133,13 @@ def test_the_demo_shows_what_has_something_to_tell():
     written = CollectionReport("written", "compare", inserted=1200)
     written.add(Finding(Verdict.STALE, "k"))
     found = [sound.as_json(), written.as_json()]
-    assert demo.told({"collections": found}) == ["written                  1 stale, 1,200 inserted"]
+    assert demo.changed_lines({"collections": found}) == ["written                  1 stale, 1,200 inserted"]
     again = {**written.as_json(), "phase": "verify"}
-    assert demo.told({"collections": [*found, again]}) == demo.told({"collections": found})
+    assert demo.changed_lines({"collections": [*found, again]}) == demo.changed_lines({"collections": found})
     many = [{**written.as_json(), "collection": f"c{i}"} for i in range(13)]
-    assert len(demo.told({"collections": many})) == demo.ROWS
-    assert demo.told({"collections": many})[-1] == "and 6 more collections (DETAILS=1 shows all)"
-    assert demo.told({"collections": many[: demo.ROWS]})[-1].startswith(f"c{demo.ROWS - 1} ")
+    assert len(demo.changed_lines({"collections": many})) == demo.ROWS
+    assert demo.changed_lines({"collections": many})[-1] == "and 6 more collections (DETAILS=1 shows all)"
+    assert demo.changed_lines({"collections": many[: demo.ROWS]})[-1].startswith(f"c{demo.ROWS - 1} ")
 
 
 @pytest.mark.parametrize("port", ["abc", "0", "65536", "-1"])
