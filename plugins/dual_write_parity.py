@@ -43,7 +43,8 @@ def _app() -> Any:
     from fastapi.responses import FileResponse
 
     def may_read(user: Any = Depends(get_user)) -> None:  # noqa: B008 - FastAPI's own way; it answers 401 without login
-        """The files are the same for all bundles. Which DAGs there are is asked only where the first question is denied."""
+        """Raises 403 unless the viewer may read the DAG of some bundle; the files are the same for all. The DAGs are listed only if
+        the viewer may not read the one without a prefix."""
         manager = get_auth_manager()
         may = manager.is_authorized_dag(method="GET", details=DagDetails(id=DAG_ID), user=user)
         if not may and not any(map(OURS.fullmatch, manager.get_authorized_dag_ids(user=user))):
@@ -63,8 +64,8 @@ def _app() -> Any:
         prefix: str = Query("", pattern=r"^([a-z][a-z0-9_]{0,39})?$"),
         user: Any = Depends(get_user),  # noqa: B008 - FastAPI's own way
     ) -> dict[str, Any]:
-        """The viewer's name, for the sign-off, and rights: the page shows no button that Airflow would refuse. `prefix`: of the
-        bundle whose page it is, if this Airflow has several."""
+        """The viewer's name, for the sign-off, and rights: the page shows no button that Airflow would refuse. `prefix`: the page's
+        bundle's, if this Airflow has several."""
         of_bundle = f"{prefix}_" if prefix else ""
         asks, dag = get_auth_manager().is_authorized_dag, DagDetails(id=of_bundle + DAG_ID)
         sets, variable = get_auth_manager().is_authorized_variable, VariableDetails(key=of_bundle + SWITCH)
@@ -101,8 +102,8 @@ class DualWriteParity(AirflowPlugin):
         base = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/") + PREFIX
         return [
             {"name": "Parity", "href": f"{base}/", "destination": "nav", "url_route": "parity", "nav_top_level": True},
-            # Airflow shows a view on every DAG's runs; for other DAGs the page says that it isn't about them. The name differs
-            # from the page's, because both are links on the page of a run.
+            # Airflow shows this view on every DAG's runs; for other DAGs the page says that it isn't about them. Its name differs
+            # from the first view's, because both are links on the page of a run.
             {
                 "name": "Report",
                 "href": f"{base}/?dag_id={{DAG_ID}}&run_id={{RUN_ID}}",

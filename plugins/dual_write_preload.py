@@ -1,7 +1,7 @@
 """Imports our tasks' libraries in the scheduler, the DAG processor and the triggerer, before the first two fork.
 
-LocalExecutor forks a process for each task, and the DAG processor one for each parse. A fork has its parent's imports, which
-would take it a second of CPU. Only libraries are imported, not the bundle's own modules: these belong to a version of the
+LocalExecutor forks a process for each task, and the DAG processor one for each parse. A fork inherits its parent's imports, which
+otherwise take it a second of CPU. Only libraries are imported, not the bundle's own modules: these belong to a version of the
 bundle, which a task's process reads itself. Other executors' workers aren't forked from the scheduler, and gain nothing.
 """
 

@@ -1,4 +1,4 @@
-// What the page knows comes from Airflow's REST API with the viewer's session.
+// The page's data: from Airflow's REST API, with the viewer's session.
 
 import { named, PREFIX, prefixesOf } from "./bundles.js";
 import { overlaid } from "./facts.js";
@@ -32,9 +32,9 @@ async function call(method, path, body, base = "../api/v2/") {
   } catch {
     throw new ApiError(0, "Airflow doesn't answer.");
   }
-  const found = await answer.json().catch(() => null);
-  if (answer.ok) return found;
-  const detail = found?.detail;
+  const json = await answer.json().catch(() => null);
+  if (answer.ok) return json;
+  const detail = json?.detail;
   throw new ApiError(answer.status, typeof detail === "string" ? detail : JSON.stringify(detail ?? answer.statusText));
 }
 
@@ -52,7 +52,7 @@ export const may = () => call("GET", PREFIX ? `may?prefix=${PREFIX}` : "may", un
 
 // The prefixes of all bundles in this Airflow that the viewer may see.
 export async function bundles() {
-  return prefixesOf((await call("GET", "dags?dag_id_pattern=%25reconcile_dual_writes&limit=100")).dags.map((found) => found.dag_id));
+  return prefixesOf((await call("GET", "dags?dag_id_pattern=%25reconcile_dual_writes&limit=100")).dags.map((listed) => listed.dag_id));
 }
 
 // The states of a run's tasks; a mapped task has several instances.
@@ -65,16 +65,16 @@ const xcom = async (dagId, runId, taskId, key) => {
   return typeof value === "string" && /^[[{"]/.test(value) ? JSON.parse(value) : value;
 };
 
-// How far the running run is: its tasks, and when it looks again while it waits for that.
+// The progress of a run: its tasks, and the time of its second look while it waits for that.
 async function progress(run) {
   if (!run) return null;
-  const found = await tasks(RECONCILE, run.dag_run_id).catch(() => []);
-  const waits = found.some((t) => t.task_id === "grace" && t.state === "up_for_reschedule");
+  const instances = await tasks(RECONCILE, run.dag_run_id).catch(() => []);
+  const waits = instances.some((t) => t.task_id === "grace" && t.state === "up_for_reschedule");
   const until = waits ? await xcom(RECONCILE, run.dag_run_id, "grace", "until").catch(() => null) : null;
-  return { tasks: found, until };
+  return { tasks: instances, until };
 }
 
-// Newest first.
+// A DAG's last runs, the newest first.
 export async function runs(dagId, wanted = RUNS) {
   const limit = Math.min(wanted, PAGE);
   const ask = (offset) => call("GET", `${at(dagId, "dagRuns")}?order_by=-run_after&limit=${limit}&offset=${offset}`);
@@ -94,33 +94,33 @@ export async function report(dagId, runId) {
 
 // All open differences that a run listed, page by page: [{collection, key, verdict, ...}].
 export async function openList(dagId, runId, pages) {
-  const found = await Promise.all(Array.from({ length: pages }, (_, i) => xcom(dagId, runId, "report", `open_${i}`)));
-  return found.flatMap(({ names, rows }) => rows.map((row) => Object.fromEntries(names.map((name, i) => [name, row[i]]))));
+  const listed = await Promise.all(Array.from({ length: pages }, (_, i) => xcom(dagId, runId, "report", `open_${i}`)));
+  return listed.flatMap(({ names, rows }) => rows.map((row) => Object.fromEntries(names.map((name, i) => [name, row[i]]))));
 }
 
 export const ended = (r) => r.state === "success" || r.state === "failed";
 
 // The newest whole report among the last runs, with its run; and the sentence that the newest run left instead, if it did.
-// A run that compared nothing has only changed what is open.
+// A run that compared nothing has only changed which differences are open.
 export async function newest(dagId, among) {
   let stopped = null;
   const later = [];
   for (const candidate of among.filter(ended).slice(0, 10)) {
-    const found = await report(dagId, candidate.dag_run_id);
-    if (found?.stopped) stopped ??= found.stopped;
-    else if (dagId === RECONCILE && found?.compares === false) later.push({ run: candidate, report: found });
-    else if (found) return { run: candidate, report: overlaid(found, later), stopped, since: later[0]?.run, lister: later[0]?.run ?? candidate };
+    const made = await report(dagId, candidate.dag_run_id);
+    if (made?.stopped) stopped ??= made.stopped;
+    else if (dagId === RECONCILE && made?.compares === false) later.push({ run: candidate, report: made });
+    else if (made) return { run: candidate, report: overlaid(made, later), stopped, since: later[0]?.run, lister: later[0]?.run ?? candidate };
   }
   if (later.length) return { ...later[0], stopped };
   return stopped && { run: among.find(ended), report: null, stopped };
 }
 
-// What runs that named keys found in the journal: [{collection, key, open, written}]; empty if a run left nothing.
+// The journal's part that a run with named keys left: [{collection, key, open, written}]; empty if it left none.
 export const histories = (runId) => xcom(RECONCILE, runId, "report", "histories").catch(() => []);
 
 // A Variable's text; null if there is none, undefined if the viewer may not see it.
 export const variable = (name) =>
-  call("GET", `variables/${encodeURIComponent(name)}`).then((found) => found.value, (error) => {
+  call("GET", `variables/${encodeURIComponent(name)}`).then((answer) => answer.value, (error) => {
     if (error.status === 404) return null;
     if (error.status === 403) return undefined;
     throw error;
@@ -148,8 +148,8 @@ const VARIABLE_EVENTS = ["patch_variable", "post_variable", "delete_variable", "
 // A Variable's changes in Airflow's audit log, the newest first; null if the viewer may not read it.
 async function changes(name) {
   const asked = VARIABLE_EVENTS.map((event) => `included_events=${event}`).join("&");
-  const found = await call("GET", `eventLogs?${asked}&order_by=-when&limit=100`).catch(() => null);
-  return found && found.event_logs.filter((e) => e.extra?.includes(`"${name}"`));
+  const logged = await call("GET", `eventLogs?${asked}&order_by=-when&limit=100`).catch(() => null);
+  return logged && logged.event_logs.filter((e) => e.extra?.includes(`"${name}"`));
 }
 
 let kept = null; // the log is long, and asked for every few seconds while a run runs
@@ -161,8 +161,8 @@ export async function switchOf(may) {
 }
 
 export async function pendingApprovals() {
-  const found = await call("GET", `${at(BACKFILL, "dagRuns", "~")}/hitlDetails?response_received=false&limit=10`);
-  return found.hitl_details.map((d) => d.task_instance).filter((t) => t.state === "awaiting_input");
+  const asked = await call("GET", `${at(BACKFILL, "dagRuns", "~")}/hitlDetails?response_received=false&limit=10`);
+  return asked.hitl_details.map((d) => d.task_instance).filter((t) => t.state === "awaiting_input");
 }
 
 export async function overview(allowed) {
@@ -171,13 +171,13 @@ export async function overview(allowed) {
   ]);
   const waiting = reconciled.filter((r) => !ended(r));
   const running = waiting.find((r) => r.state === "running") ?? waiting.at(-1);
-  const [latest, backfill, migrations, approvals, steps, enabled] = await Promise.all([
+  const [latest, backfill, migrations, approvals, progressed, enabled] = await Promise.all([
     newest(RECONCILE, reconciled), newest(BACKFILL, backfilled), newest(MIGRATIONS, migrated),
     pendingApprovals().catch(() => []), progress(running), switchOf(allowed),
   ]);
-  const whole = (found) => (found?.report ? found : null);
+  const whole = (candidate) => (candidate?.report ? candidate : null);
   return {
     dag: about, runs: reconciled, latest: whole(latest), stopped: latest?.stopped ?? null, backfill: whole(backfill),
-    migrations: whole(migrations), approvals, running, queued: waiting.filter((r) => r !== running), steps, enabled,
+    migrations: whole(migrations), approvals, running, queued: waiting.filter((r) => r !== running), progress: progressed, enabled,
   };
 }

@@ -1,5 +1,5 @@
-// Of several bundles in one Airflow each has a prefix, with which its DAGs, Variables and connections begin. The address of this page,
-// or of Airflow's window around it, names it: ?prefix=shop; or a run's DAG does.
+// If one Airflow has several bundles, each has a prefix, with which its DAGs, Variables and connections begin. The address of this
+// page, or of Airflow's window around it, names it: ?prefix=shop; or a run's DAG does.
 
 import { el } from "./dom.js";
 
@@ -19,10 +19,10 @@ function asked(name) {
 
 export const PREFIX = prefixOf(asked("dag_id") ?? `${asked("prefix") ?? ""}_backfill_gap`);
 
-// A DAG or Variable of ours as it is called here.
+// The name of a DAG or Variable of ours in this bundle.
 export const named = (name) => (PREFIX ? `${PREFIX}_${name}` : name);
 
-// The prefixes of bundles, of the ids of DAGs; "" of the one without.
+// The bundles' prefixes, from ids of DAGs; "" for the bundle without one.
 export const prefixesOf = (dagIds) => [...new Set(dagIds.filter((id) => OURS.test(id)).map(prefixOf))].sort();
 
 const hrefOf = (prefix) => `?prefix=${encodeURIComponent(prefix)}`;

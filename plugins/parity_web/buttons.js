@@ -1,4 +1,4 @@
-// What the page's parts share: its state, and the buttons that open a form.
+// Shared by the page's parts: its state, and the buttons that open a form.
 
 import * as api from "./api.js";
 import { count, el, link } from "./dom.js";
@@ -25,8 +25,8 @@ export const done = (run) => {
   state.refresh();
 };
 
-// None for a viewer: Airflow would refuse at the end. `of` tells a screen reader what a button that stands in every line is
-// about.
+// A button that opens a form; null for a viewer, whom Airflow would refuse at the end. `of`: the subject of a button that
+// stands in every line, for a screen reader.
 export function formButton(text, title, form, kind, of) {
   if (!state.may.trigger) return null;
   const spoken = of && el("span", { class: "unseen" }, ` ${of}`);
@@ -38,14 +38,14 @@ export function formButton(text, title, form, kind, of) {
 export const OFF = { repair: "off" };
 export const ALONE = { repair: "off", scope: "none" }; // an excuse takes effect at once: nothing has to be compared for it
 
-// What the report says to press. Another DAG's form is Airflow's own, and who may not press reads what is to be done.
+// The button that the report names. For another DAG, a link to Airflow's own form; for a viewer, the instruction in words.
 export function pressButton(press, title, kind, of) {
   if (!press) return null;
   if (press.dag !== api.RECONCILE) return link(`dags/${press.dag}`, press.button);
   return formButton(press.button, title, { preset: press.conf }, kind, of) ?? el("span", { class: "quiet" }, press.says);
 }
 
-export const repairTitle = (found) => `Repair ${count(found.reduce((sum, f) => sum + f.number, 0), "difference")}`;
+export const repairTitle = (groups) => `Repair ${count(groups.reduce((sum, g) => sum + g.number, 0), "difference")}`;
 
 export const alertItem = (a) => el("li", { class: "finding" }, el("div", {}, el("p", {}, a.text)),
   a.press && el("p", { class: "buttons" }, pressButton(a.press, a.press.says, null, a.collection)));
@@ -54,10 +54,10 @@ export const excuseButton = (collection, key) =>
   formButton("Excuse…", "Excuse a difference", { preset: excuseOf(collection, key), fixed: ALONE }, null, `${collection} ${key}`);
 
 // A line's differences: by key, or by their verdict if the report doesn't show them all.
-export function excuseLineButton(found, samples) {
-  const exact = excuseAllOf(found, samples);
-  return formButton("Excuse…", `Excuse ${count(found.number, "difference")} in ${found.collection}`,
-    { preset: exact ?? excuseOf(found.collection, found.verdict), fixed: ALONE }, null, `${found.verdict} ${found.collection}`);
+export function excuseLineButton(group, samples) {
+  const exact = excuseAllOf(group, samples);
+  return formButton("Excuse…", `Excuse ${count(group.number, "difference")} in ${group.collection}`,
+    { preset: exact ?? excuseOf(group.collection, group.verdict), fixed: ALONE }, null, `${group.verdict} ${group.collection}`);
 }
 
 export const sweepButton = (collection) => formButton("Sweep…", `Sweep ${collection}`, { preset: sweepOf(collection), fixed: OFF }, null, collection);

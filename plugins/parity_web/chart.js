@@ -1,13 +1,13 @@
-// Bar charts of the last runs, oldest left, and one control that tells of each run: by pointer, touch and keyboard. SVG attributes
+// Bar charts of the last runs, oldest left, and one control that selects a run: by pointer, touch and keyboard. SVG attributes
 // only: the policy forbids inline styles.
 
 import { ago, count, el, number, runLink, say, svg, when } from "./dom.js";
 
 const HEIGHT = 56;
 const WIDTH = 400;
-const FEWEST = 24; // bars that fill the width: fewer stand at its right end, where now is
+const FEWEST = 24; // bars that fill the width: fewer stand at its right end, which is now
 
-let chosen = null; // the run that is told of: kept over a refresh
+let chosen = null; // the selected run: kept over a refresh
 
 // `points`: [{at, run, parts: {series: value}}], oldest first. `charts`: [{title, series, format}].
 export function trend(points, charts, dagId) {

@@ -71,7 +71,7 @@ export function countsCard(title, collections) {
   if (!collections.length) return null;
   const verdicts = Object.keys(collections[0].counts).filter((v) => collections.some((c) => c.counts[v]));
   const extra = ["inserted", "updated", "deleted", "billed_reads"].filter((k) => collections.some((c) => c[k]));
-  const all = collections.map((c) => ({ name: c.collection, samples: Object.entries(c.samples).flatMap(([verdict, found]) => found.map((s) => ({ verdict, ...s }))) }));
+  const all = collections.map((c) => ({ name: c.collection, samples: Object.entries(c.samples).flatMap(([verdict, shown]) => shown.map((s) => ({ verdict, ...s }))) }));
   const proven = collections.some((c) => c.verification);
   return el("section", { class: "card" }, el("h2", {}, title),
     el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${title}, by collection` }, el("table", {}, el("thead", {}, el("tr", {}, ["Collection", "Examined", ...verdicts.map(plain), ...extra.map(plain), ...(proven ? ["Verification"] : [])].map((h, i) => el("th", { scope: "col", class: i > 0 && h !== "Verification" && "figure" }, h)))),

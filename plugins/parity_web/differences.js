@@ -31,7 +31,7 @@ export function findingsCard(problems, all) {
 const list = { run: null, rows: null, filters: {}, open: false }; // kept over a refresh
 const AT_ONCE = 200; // lines shown; filters and the CSV take all
 
-// What the list holds: excused differences are no open ones.
+// How many differences the list holds; excused ones are no open ones.
 function listedOf({ listed, open }) {
   const excused = Math.min(listed.of, open.filter((line) => line.excused).reduce((sum, line) => sum + line.number, 0));
   const left = listed.of - excused;
@@ -59,7 +59,7 @@ export function listCard(report, run) {
 
 function listBody(listed) {
   const lines = el("tbody", {});
-  const told = el("p", { class: "quiet", role: "status" });
+  const amount = el("p", { class: "quiet", role: "status" });
   const bar = el("p", { class: "buttons chosen" });
   const acts = (r) => state.known.rules?.drift.includes(r.verdict) && !r.excused_by && nameable(r.key) && state.may.trigger;
   const lookup = { ...state.known, lines: linesOf(list.rows) };
@@ -74,7 +74,7 @@ function listBody(listed) {
   };
   const draw = () => {
     const rows = shown();
-    told.textContent = `${count(rows.length, "difference")}${rows.length > AT_ONCE ? `, the first ${AT_ONCE} shown` : ""}.`;
+    amount.textContent = `${count(rows.length, "difference")}${rows.length > AT_ONCE ? `, the first ${AT_ONCE} shown` : ""}.`;
     lines.replaceChildren(...rows.slice(0, AT_ONCE).map((r) => listLine(r, acts(r), fill)));
     fill();
   };
@@ -86,7 +86,7 @@ function listBody(listed) {
   });
   draw();
   const cut = listed.rows < listed.of && el("p", { class: "problem" }, `The list holds ${number(listed.rows)} of ${number(listed.of)}, the oldest open ones first. `, state.may.trigger && "A run that you trigger lists up to 10,000: ", state.may.trigger && formButton("List more…", "List the open differences", { preset: {}, fixed: ALONE }));
-  return [cut, el("div", { class: "filters" }, el("div", { class: "field" }, el("label", { for: "list-text" }, "search"), search), selects), told, bar,
+  return [cut, el("div", { class: "filters" }, el("div", { class: "field" }, el("label", { for: "list-text" }, "search"), search), selects), amount, bar,
     el("table", {}, el("caption", { class: "unseen" }, "Open differences"), el("thead", {}, el("tr", {}, ["", "Collection", "Verdict", "Key", "Since", "Why"].map((h) => el("th", { scope: "col" }, h || el("span", { class: "unseen" }, "Chosen"))))), lines)].filter(Boolean);
 }
 
@@ -99,8 +99,8 @@ function listLine(r, acts, fill) {
 }
 
 // Each reason with its number, as the report's text has them. A table's own refusal is shown as it is: it names a constraint.
-const reasonList = (found, verdicts) =>
-  found.length > 0 && el("ul", { class: "bare quiet" }, found.map((r) =>
+const reasonList = (reasons, verdicts) =>
+  reasons.length > 0 && el("ul", { class: "bare quiet" }, reasons.map((r) =>
     el("li", {}, verdicts && [el("span", { class: `chip ${r.verdict}` }, plain(r.verdict)), " "],
       `${number(r.number)} with the reason ${/^[a-z_]+$/.test(r.reason) ? plain(r.reason) : r.reason}`)));
 
@@ -133,7 +133,7 @@ function onlyThisButton(collection, sample) {
     { preset: conf, warns: needed ? `It needs ${count(needed, "other row")} first, named below before it.` : null }, null, `${sample.verdict} ${collection} ${sample.key}`);
 }
 
-// What is done to exactly the differences whose boxes are checked.
+// The buttons for exactly the differences whose boxes are checked.
 function chosenButtons(these, lookup = state.known) {
   if (!these.length) return [];
   const conf = repairTheseOf(these, lookup);

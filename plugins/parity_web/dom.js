@@ -55,8 +55,8 @@ function zone() {
 
 function shown(iso, parts) {
   const made = new Intl.DateTimeFormat("en-GB", { timeZone: zone(), hourCycle: "h23", hour: "2-digit", minute: "2-digit", ...parts });
-  const found = Object.fromEntries(made.formatToParts(new Date(iso)).map((part) => [part.type, part.value]));
-  return `${found.year ? `${found.year}-${found.month}-${found.day} ` : ""}${found.hour}:${found.minute} ${found.timeZoneName}`;
+  const part = Object.fromEntries(made.formatToParts(new Date(iso)).map(({ type, value }) => [type, value]));
+  return `${part.year ? `${part.year}-${part.month}-${part.day} ` : ""}${part.hour}:${part.minute} ${part.timeZoneName}`;
 }
 
 // An instant with its zone, as "2026-11-29 07:05 UTC"; and its time alone, for today's.
@@ -89,7 +89,7 @@ export function link(href, ...children) {
 export const runLink = (dagId, runId, ...children) =>
   link(`dags/${encodeURIComponent(dagId)}/runs/${encodeURIComponent(runId)}`, ...(children.length ? children : [runId]));
 
-// A run as people tell it from others: how and by whom it was begun, and when. Its id is in the link.
+// A run's name for people: how, by whom and when it was begun. Its id is in the link.
 export function nameOf(run) {
   const by = run.triggering_user_name ? ` by ${run.triggering_user_name}` : "";
   const at = run.run_after ?? run.start_date;
@@ -102,7 +102,7 @@ export function say(text) {
   document.getElementById("said").textContent = text;
 }
 
-// Airflow's theme, wherever the viewer chose it; else the system's.
+// Takes Airflow's theme, if the viewer chose one; else the system's.
 export function followTheme() {
   const root = document.documentElement;
   let outside = null;

@@ -1,5 +1,5 @@
-// Pure: what a report says, in the page's terms. No network, no document. What a difference is and what ends it, the report
-// says (its `rules`, its `open` and its `alerts`): model/run_report.py has its shape.
+// Pure: a report in the page's terms. No network, no document. The report itself says which differences are open and which
+// repair ends them (`rules`, `open`, `alerts`); model/run_report.py has its shape.
 
 const VERSION = 3; // of reports: one of an earlier version has other fields
 const LATE = 45 * 60; // seconds: three scheduled runs
@@ -12,7 +12,7 @@ export const isOld = (report) => !(report.version >= VERSION);
 // An alert of an earlier version is its text.
 export const alertsOf = (report) => (report.alerts ?? []).map((a) => (typeof a === "string" ? { collection: null, kind: null, text: a, press: null } : a));
 
-// What the run fails because of, by collection and verdict, each with its alert.
+// The differences that fail the run, by collection and verdict, each group with its alert.
 export function findings(report) {
   const groups = new Map();
   for (const line of report.open) {
@@ -30,11 +30,11 @@ export function findings(report) {
   return [...groups.values()].sort((a, b) => (a.since < b.since ? -1 : 1));
 }
 
-// One line names what is meant: a key, a verdict, or * for all that is open in the collection.
+// A line names a collection, and in it a key, a verdict, or * for all open differences.
 const meant = (line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1)];
 export const lineOf = (collection, key) => `${collection}:${key}`;
 
-// What a row needs before it can be written, or deleted, of what is open: the missing rows above it, the rows that go with it.
+// The open differences that a repair of this one needs: missing rows above a missing one, rows that go with an extra one.
 export function neededBy(collection, sample, all) {
   const others = all.flatMap((l) => l.samples.map((s) => ({ collection: l.name, ...s }))).filter((s) => !s.excused && nameable(s.key));
   const above = (s) => sample.verdict === "missing" && s.verdict === "missing" && s.path && sample.path?.startsWith(`${s.path}/`);
@@ -45,7 +45,8 @@ export function neededBy(collection, sample, all) {
 // The least repair that ends differences with these verdicts, by the report's rules; undefined if none ends all of them.
 const least = (verdicts, rules) => Object.keys(rules.repairs).find((repair) => verdicts.every((v) => rules.repairs[repair][v]));
 
-// The conf that repairs exactly these differences, what they need first; null if no repair can. `chosen`: [{collection, ...sample}].
+// The conf that repairs exactly these differences, after those that they need; null if no repair can. `chosen`:
+// [{collection, ...sample}].
 export function repairTheseOf(chosen, { lines: all, rules }) {
   const repairable = chosen.filter((s) => least([s.verdict], rules) && nameable(s.key));
   if (!repairable.length) return null;
@@ -58,20 +59,20 @@ export const excuseTheseOf = (chosen) => ({ excuse: chosen.map((s) => lineOf(s.c
 export const excuseOf = (collection, key) => ({ excuse: [`${collection}:${key}`], excuse_reason: "" });
 
 // The conf that excuses a line's differences and nothing else, each by its key; null if the report doesn't show them all.
-export function excuseAllOf(found, samples) {
-  const keys = samples.filter((s) => s.verdict === found.verdict && !s.excused).map((s) => s.key);
-  if (keys.length !== found.number || !keys.every(nameable)) return null;
-  return { excuse: keys.map((key) => `${found.collection}:${key}`), excuse_reason: "" };
+export function excuseAllOf(group, samples) {
+  const keys = samples.filter((s) => s.verdict === group.verdict && !s.excused).map((s) => s.key);
+  if (keys.length !== group.number || !keys.every(nameable)) return null;
+  return { excuse: keys.map((key) => `${group.collection}:${key}`), excuse_reason: "" };
 }
 export const unexcuseOf = (collection, key) => ({ unexcuse: [`${collection}:${key}`] });
 export const sweepOf = (collection) => ({ scope: "sweep", collections: [collection] });
 
-// What a repair would write of what is open now: [{collection, action, number, keys}]. A row that is deleted may have
-// dependents, which are open too, or found by the run. `named`: the lines that it is limited to.
-export function planned(repair, collections, { problems: found, lines: all, rules }, named = []) {
+// The writes of a repair of the differences open now: [{collection, action, number, keys}]. A deleted row may have
+// dependents, which are open too, or which the run finds. `named`: the lines that it is limited to.
+export function planned(repair, collections, { problems, lines: all, rules }, named = []) {
   const actions = rules?.repairs[repair] ?? {};
-  if (named.length) return plannedOf(actions, found, all, named);
-  return found
+  if (named.length) return plannedOf(actions, problems, all, named);
+  return problems
     .filter((f) => actions[f.verdict] && collections.includes(f.collection))
     .map((f) => ({
       collection: f.collection,
@@ -81,7 +82,7 @@ export function planned(repair, collections, { problems: found, lines: all, rule
     }));
 }
 
-function plannedOf(actions, found, all, named) {
+function plannedOf(actions, problems, all, named) {
   const groups = new Map();
   const add = (collection, verdict, number, keys) => {
     if (!actions[verdict]) return;
@@ -91,7 +92,7 @@ function plannedOf(actions, found, all, named) {
   };
   for (const [collection, key] of named.map(meant)) {
     const shown = (all.find((l) => l.name === collection)?.samples ?? []).filter((s) => !s.excused);
-    const meantAll = found.filter((f) => f.collection === collection && (key === "*" || f.verdict === key));
+    const meantAll = problems.filter((f) => f.collection === collection && (key === "*" || f.verdict === key));
     if (meantAll.length)
       for (const f of meantAll)
         add(collection, f.verdict, f.number, shown.filter((s) => s.verdict === f.verdict).map((s) => s.key));
@@ -102,13 +103,13 @@ function plannedOf(actions, found, all, named) {
 
 const BACK = { insert: "delete", update: "update", delete: "insert" };
 
-// What an undo of an intervention would do at most: [{collection, action, number, keys}]. What somebody wrote since is left.
+// The most that an undo of an intervention would write: [{collection, action, number, keys}]. Rows written since are left.
 export function plannedUndo(intervention, collections) {
   return Object.entries(intervention?.numbers ?? {}).filter(([name]) => collections.includes(name)).flatMap(([collection, actions]) =>
     Object.entries(actions).map(([action, number]) => ({ collection, action: BACK[action], number, keys: [] })));
 }
 
-// What a list of open differences may be narrowed by; an empty value narrows nothing.
+// The filters of a list of open differences; an empty value filters nothing.
 const AGES = { "": 0, "an hour": 3600, "a day": 86400, "a week": 604800 };
 export const FILTERS = {
   collection: (rows) => [...new Set(rows.map((r) => r.collection))].sort(),
@@ -126,7 +127,7 @@ export function narrowed(rows, { text = "", collection, verdict, cause, excused,
     && (!wanted || [r.key, r.path, r.reason, ...(r.columns ?? [])].some((t) => t?.toLowerCase().includes(wanted))));
 }
 
-// A list as a spreadsheet takes it. A cell that begins like a formula gets an apostrophe: an id may be anything.
+// A list as a CSV file. A cell that begins like a formula gets an apostrophe: an id may be anything.
 export function csvOf(rows) {
   const names = ["collection", "key", "verdict", "reason", "cause", "columns", "path", "since", "excused_by"];
   const cell = (value) => {
@@ -136,11 +137,11 @@ export function csvOf(rows) {
   return [names.join(","), ...rows.map((r) => names.map((n) => cell(r[n])).join(","))].join("\r\n");
 }
 
-// The listed differences as the lines that previews are made of.
+// The listed differences as lines, from which previews are made.
 export const linesOf = (rows) =>
   [...new Set(rows.map((r) => r.collection))].map((name) => ({ name, samples: rows.filter((r) => r.collection === name).map((r) => ({ ...r, excused: Boolean(r.excused_by) })) }));
 
-// What the reads of the last whole days cost, a day and in thirty days; null if nothing is known. `days`: today first.
+// The cost of the last whole days' reads, a day and in thirty days; null if it isn't known. The report's `days`: today first.
 export function spent(report) {
   const whole = (report.days ?? []).slice(1, 8).filter((d) => d.runs || d.billed);
   if (!whole.length || !report.price) return null;
@@ -150,10 +151,10 @@ export function spent(report) {
 
 export const dollars = (value) => (value > 0 && value < 0.01 ? "less than $0.01" : `$${value.toFixed(2)}`);
 
-// The days that the question counts, oldest first: clean, not, or nobody looked.
+// The last days, oldest first: clean, with drift, or without a run.
 export const boxes = (report) => [...(report.days ?? [])].reverse().map((d) => ({ ...d, state: !d.runs ? "none" : d.clean ? "clean" : "drift" }));
 
-// Whether reads may be switched, as one value with its evidence: what is printed, and downloaded. `excused`: [{...}] of the list.
+// Whether reads may be switched, as one value with its evidence, to print and to download. `excused`: [{...}] of the list.
 export function signOff(report, run, excused, by, now = new Date()) {
   const total = (report.open ?? []).filter((l) => l.excused).reduce((sum, l) => sum + l.number, 0);
   const old = (now - Date.parse(report.at)) / 1000 > 86400;
@@ -176,28 +177,28 @@ const KINDS = { repair: "repaired", backfill: "backfilled", excuse: "excused", u
 export function intervened({ kind, numbers }) {
   const parts = Object.entries(numbers).map(([name, n]) => typeof n === "number" ? `${n.toLocaleString("en")} in ${name}`
     : `${Object.entries(n).map(([action, m]) => `${m.toLocaleString("en")} ${{ insert: "inserted", update: "updated", delete: "deleted" }[action] ?? action}`).join(", ")} in ${name}`);
-  const said = KINDS[kind] ?? kind;
-  return parts.length ? `${said}: ${parts.join("; ")}` : said;
+  const done = KINDS[kind] ?? kind;
+  return parts.length ? `${done}: ${parts.join("; ")}` : done;
 }
 
 const rows = (n) => `${n.toLocaleString("en")} row${n === 1 ? "" : "s"}`;
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const listed = (names, of) => (names.length === of ? `all ${of} collections` : names.length > 3 ? `${names.length} collections` : names.join(", "));
 
-// What a run with these values will do: a sentence, the verb for the button, and whether rows may be deleted.
+// The effect of a run with these values: a sentence, the verb for the button, and whether rows may be deleted.
 export function effect(values, declared, plan, drift) {
   const { repair = "off", scope = "recent", excuse, unexcuse, keys, undo } = values;
-  const where = listed(values.collections ?? declared, declared.length);
+  const scanned = listed(values.collections ?? declared, declared.length);
   const says = [
-    keys?.length ? `Looks at ${differences(keys, drift)} and compares nothing else.` : scope === "none" ? "Compares nothing." : scope === "sweep" ? `Compares every document with every row in ${where}: one billed read for each document.` : `Compares what was written since the last run in ${where}.`,
+    keys?.length ? `Looks at ${differences(keys, drift)} and compares nothing else.` : scope === "none" ? "Compares nothing." : scope === "sweep" ? `Compares every document with every row in ${scanned}: one billed read for each document.` : `Compares the writes since the last run in ${scanned}.`,
   ];
-  if (excuse?.length) says.push(`Excuses ${differences(excuse, drift)}${scope === "none" ? ", at once" : ""}: what stays open there is reported, and fails no run.`);
+  if (excuse?.length) says.push(`Excuses ${differences(excuse, drift)}${scope === "none" ? ", at once" : ""}: differences that stay open there are reported, and fail no run.`);
   if (unexcuse?.length) says.push(`Takes ${unexcuse.length === 1 ? "an excuse" : `${unexcuse.length} excuses`} back: these count as open again.`);
-  if (undo) says.splice(0, 1, `Takes back what the run named above wrote in ${where}, and compares nothing. A row that somebody has written since, or that other rows reference, is left, and told. What differs again is open: the next run looks at it. The undo can be undone.`);
+  if (undo) says.splice(0, 1, `Takes back the writes of the run named above in ${scanned}, and compares nothing. A row that somebody has written since, or that other rows reference, is left, and reported. Rows that differ again are open: the next run looks at them. The undo can be undone.`);
   else if (repair === "off") says.push("Writes nothing to your tables.");
   else {
     const may = { missing: "inserts missing rows", missing_and_stale: "inserts missing rows and updates stale ones", all: "inserts missing rows, updates stale ones and DELETES rows whose documents are gone" };
-    says.push(keys?.length ? `Then ${may[repair]}, of these only: a row that one of them needs and that isn't named is told, not written. The journal keeps every previous row.`
+    says.push(keys?.length ? `Then ${may[repair]}, of these only: a row that one of them needs and that isn't named is reported, not written. The journal keeps every previous row.`
       : `Then ${may[repair]}, also those that this run finds; the journal keeps every previous row.`);
   }
   const numbers = {};
@@ -210,16 +211,16 @@ export function effect(values, declared, plan, drift) {
 }
 
 function differences(lines, drift) {
-  const found = lines.map(meant);
-  const keys = found.filter(([, key]) => key !== "*" && !drift.includes(key)).length;
-  const parts = found.filter(([, key]) => key === "*").map(([name]) => `everything open in ${name}`);
-  parts.push(...found.filter(([, key]) => drift.includes(key)).map(([name, key]) => `all that is ${key} in ${name}`));
+  const named = lines.map(meant);
+  const keys = named.filter(([, key]) => key !== "*" && !drift.includes(key)).length;
+  const parts = named.filter(([, key]) => key === "*").map(([name]) => `everything open in ${name}`);
+  parts.push(...named.filter(([, key]) => drift.includes(key)).map(([name, key]) => `all that is ${key} in ${name}`));
   if (keys) parts.push(`${keys} difference${keys === 1 ? "" : "s"}`);
   return parts.join(" and ");
 }
 
-// A run that compared nothing (an excuse, a repair by key) tells what is open since then: the rest is of the run that
-// compared. `later`: [{run, report}], the newest first.
+// The report of the last run that compared, with the differences that are open since a later one that compared nothing (an
+// excuse, a repair by key). `later`: [{run, report}], the newest first.
 export function overlaid(base, later) {
   if (!later.length) return base;
   const newest = later[0].report;
@@ -229,52 +230,52 @@ export function overlaid(base, later) {
   const touched = (collection, verdict, key) => ["*", verdict, key].some((word) => asked.includes(lineOf(collection, word)));
   const again = new Map(newest.collections.map((c) => [c.collection, c]));
   const collections = base.collections.map((c) => {
-    const samples = Object.fromEntries(Object.entries(c.samples).map(([verdict, found]) => [verdict, [
-      ...found.filter((s) => !touched(c.collection, verdict, s.key)), ...(again.get(c.collection)?.samples[verdict] ?? []),
+    const samples = Object.fromEntries(Object.entries(c.samples).map(([verdict, shown]) => [verdict, [
+      ...shown.filter((s) => !touched(c.collection, verdict, s.key)), ...(again.get(c.collection)?.samples[verdict] ?? []),
     ]]));
     return { ...c, samples };
   });
   const known = Object.fromEntries(newest.ready.checks.map((check) => [check.name, check]));
   const checks = base.ready.checks.map((check) => (["drift", "rejected", "clean", "derived"].includes(check.name) ? (known[check.name] ?? check) : check));
-  const told = new Set(newest.alerts.map((a) => a.text));
-  const alerts = [...base.alerts.filter((a) => !base.rules.drift.includes(a.kind) && !told.has(a.text)), ...newest.alerts];
+  const repeated = new Set(newest.alerts.map((a) => a.text));
+  const alerts = [...base.alerts.filter((a) => !base.rules.drift.includes(a.kind) && !repeated.has(a.text)), ...newest.alerts];
   return { ...base, ...kept, collections, alerts, ready: { answer: checks.every((c) => c.ok), checks } };
 }
 
-// A link opens the form with values, and whoever made it isn't whoever presses. What would let a run write more than usual
-// is left to the person.
+// A link opens the form with values, and its author may not be the person who presses the button. Limits, with which a run
+// could write more than usual, are left to that person.
 const isLimit = (name) => name.startsWith("max_") || name === "liveness_minimum" || name === "write_ops_required";
 export function fromLink(conf) {
   const left = Object.keys(conf).filter(isLimit);
   return { preset: Object.fromEntries(Object.entries(conf).filter(([name]) => !left.includes(name))), left };
 }
 
-// What a run did, in a sentence.
+// A run's outcome, in a sentence.
 export function outcome(report) {
   if (!report) return "It ended without a report.";
   const wrote = { inserted: 0, updated: 0, deleted: 0 };
-  const where = new Set();
-  for (const c of report.collections ?? []) for (const what of Object.keys(wrote)) if (c[what]) { wrote[what] += c[what]; where.add(c.collection); }
-  const parts = Object.entries(wrote).filter(([, n]) => n).map(([what, n]) => `${rows(n)} ${what}`);
+  const names = new Set();
+  for (const c of report.collections ?? []) for (const done of Object.keys(wrote)) if (c[done]) { wrote[done] += c[done]; names.add(c.collection); }
+  const parts = Object.entries(wrote).filter(([, n]) => n).map(([done, n]) => `${rows(n)} ${done}`);
   const stopped = report.problem && !report.verdict?.includes(report.problem) ? `${report.problem} ` : "";
-  return `${stopped}${parts.length ? `${capital(parts.join(", "))} in ${[...where].join(", ")}. ` : ""}${report.verdict ?? ""}`;
+  return `${stopped}${parts.length ? `${capital(parts.join(", "))} in ${[...names].join(", ")}. ` : ""}${report.verdict ?? ""}`;
 }
 
 const STEPS = { preflight: "preflight", compare: "compare", grace: "wait for the second look", look_again: "second look", repair: "repair", report: "report" };
 const DONE = ["success", "skipped", "failed", "upstream_failed", "removed"];
 
-// The steps of a running run, in their order: [{says, state}], state one of done, now, failed, skipped, ahead.
+// The steps of a run in progress, in their order: [{says, state}], state one of done, now, failed, skipped, ahead.
 export function steps(tasks) {
   const of = (id) => tasks.filter((t) => t.task_id === id);
   const kind = (t) => (!t?.state ? "ahead" : t.state === "success" ? "done" : t.state === "skipped" ? "skipped" : ["failed", "upstream_failed"].includes(t.state) ? "failed" : "now");
-  const found = Object.entries(STEPS).map(([id, says]) => ({ id, says, state: kind(of(id)[0]) }));
+  const all = Object.entries(STEPS).map(([id, says]) => ({ id, says, state: kind(of(id)[0]) }));
   const slices = of("sweep_slices").filter((t) => t.map_index >= 0);
   if (slices.length) {
     const done = slices.filter((t) => DONE.includes(t.state)).length;
     const state = done === slices.length ? "done" : slices.some((t) => t.state) ? "now" : "ahead";
-    found.splice(1, 0, { id: "sweep_slices", says: `sweep, ${done} of ${slices.length} slices`, state });
+    all.splice(1, 0, { id: "sweep_slices", says: `sweep, ${done} of ${slices.length} slices`, state });
   }
-  return found;
+  return all;
 }
 
 // A key can be named in a conf only as the report shows it whole: not shortened, not escaped.
@@ -285,8 +286,7 @@ export const neverSwept = (report) => report.declared.filter((name) => !report.a
 
 // The page's first sentence, and how it stands: good, bad, or unknown.
 export function standing(report, run, about, now = Date.now()) {
-  const found = findings(report);
-  const open = found.reduce((sum, f) => sum + f.number, 0);
+  const open = findings(report).reduce((sum, f) => sum + f.number, 0);
   const lost = report.collections.filter((c) => c.not_examined).map((c) => c.collection);
   const old = (now - Date.parse(report.at)) / 1000 > LATE;
   if (open) return { tone: "bad", says: open === 1 ? "1 difference is open" : `${open.toLocaleString("en")} differences are open` };
@@ -303,10 +303,10 @@ export function standing(report, run, about, now = Date.now()) {
 const reasonOf = (text, number) => ({ verdict: text.slice(0, text.indexOf(": ")), reason: text.slice(text.indexOf(": ") + 2), number });
 
 // Why a line of the open differences is open: each reason with its number. Reasons of rejections are those of the last look.
-export const reasonsOf = (found, line) =>
-  found.reasons.size ? [...found.reasons].map(([reason, number]) => ({ reason, number })) : (line?.reasons ?? []).filter((r) => r.verdict === found.verdict);
+export const reasonsOf = (group, line) =>
+  group.reasons.size ? [...group.reasons].map(([reason, number]) => ({ reason, number })) : (line?.reasons ?? []).filter((r) => r.verdict === group.verdict);
 
-// Each collection in one line: what the last run saw, what is open now, and how old the looks are.
+// Each collection in one line: the last run's counts, the differences open now, and how old the looks are.
 export function lines(report, backfill) {
   const counted = new Map((backfill?.report.collections ?? []).filter((c) => c.source_count !== null || c.target_count !== null).map((c) => [c.collection, c]));
   const shown = new Map(report.collections.map((c) => [c.collection, c]));
@@ -332,12 +332,12 @@ export function lines(report, backfill) {
       until: report.ages[name]?.examined_until ?? null,
       swept: report.ages[name]?.swept_at ?? null,
       reasons: Object.entries(seen?.reasons ?? {}).map(([text, n]) => reasonOf(text, n)), // the most frequent
-      samples: Object.entries(seen?.samples ?? {}).flatMap(([verdict, found]) => found.map((s) => ({ verdict, ...s }))),
+      samples: Object.entries(seen?.samples ?? {}).flatMap(([verdict, shown]) => shown.map((s) => ({ verdict, ...s }))),
     };
   });
 }
 
-// The charts' points, oldest first: what each run found comes from the report, how long it took from Airflow.
+// The charts' points, oldest first: each run's numbers come from the report, its duration from Airflow.
 export function history(report, runs) {
   const took = new Map(runs.map((r) => [r.dag_run_id, r.duration]));
   return [...report.history].reverse().map((h) => ({
@@ -354,7 +354,7 @@ export const columnsOf = (columns) => Object.entries(columns ?? {}).map(([name, 
 
 // A key in a run's report and list: {at, run, row}, with row null if it isn't open; undefined if they don't show it.
 export function stateIn(report, rows, run, collection, key) {
-  const samples = (report.collections ?? []).filter((c) => c.collection === collection).flatMap((c) => Object.entries(c.samples).flatMap(([verdict, found]) => found.map((s) => ({ verdict, ...s }))));
+  const samples = (report.collections ?? []).filter((c) => c.collection === collection).flatMap((c) => Object.entries(c.samples).flatMap(([verdict, shown]) => shown.map((s) => ({ verdict, ...s }))));
   const row = rows?.find((r) => r.collection === collection && r.key === key) ?? null;
   const at = run.end_date ?? report.at; // the list is the run's last step
   if (row) return { at, run, row };
@@ -365,7 +365,7 @@ export function stateIn(report, rows, run, collection, key) {
 
 const saysOf = (row) => [`${plain(row.verdict)}`, row.reason && plain(row.reason), row.cause && plain(row.cause), row.columns?.length > 0 && `differs in ${row.columns.join(", ")}`].filter(Boolean).join(", ");
 
-// States, the newest first, as what changed: found, another verdict, excused, gone.
+// The changes in a key's states, which come newest first: found, another verdict, excused, gone.
 export function foldedStates(states) {
   const events = [];
   let before;
@@ -381,7 +381,7 @@ export function foldedStates(states) {
   return events;
 }
 
-// What a person asked a run to do about a key, by its conf: [says].
+// A person's requests about a key, from a run's conf: [says].
 export function asksAbout(run, collection, key, states) {
   const conf = run.conf ?? {};
   const verdicts = new Set(states.map((s) => s.row?.verdict).filter(Boolean));
@@ -395,13 +395,13 @@ export function asksAbout(run, collection, key, states) {
   ].filter(Boolean);
 }
 
-// What the journal has: each write with its run.
-export function journalEvents(told) {
+// The writes in the journal, each with its run.
+export function journalEvents(journal) {
   const past = { insert: "inserted", update: "updated", delete: "deleted" };
-  return (told?.written ?? []).map((w) => ({ at: w.at, run_id: w.run_id, says: `row ${past[w.action] ?? w.action}${w.undo ? ", to undo a write" : ""}${w.confirmed ? "" : ", not confirmed yet"}` }));
+  return (journal?.written ?? []).map((w) => ({ at: w.at, run_id: w.run_id, says: `row ${past[w.action] ?? w.action}${w.undo ? ", to undo a write" : ""}${w.confirmed ? "" : ", not confirmed yet"}` }));
 }
 
-// The newest first, each once: a list and a person's conf may tell the same excuse.
+// The newest first, each once: a list and a person's conf may have the same excuse.
 export function dedupe(events) {
   const seen = new Set();
   return [...events].sort((a, b) => Date.parse(b.at) - Date.parse(a.at)).filter((e) => {

@@ -1,5 +1,5 @@
-// All that is known of one key: from runs' lists, people's requests, and the target's journal. The page has no
-// connection to a database: a run that names the key leaves the journal's part as its XCom `histories`.
+// The history of one key: from runs' lists, people's requests, and the target's journal. The page has no connection to a
+// database: a run that names the key leaves the journal's part as its XCom `histories`.
 
 import * as api from "./api.js";
 import { button, formButton, OFF, state } from "./buttons.js";
@@ -39,7 +39,7 @@ async function openKey(collection, key) {
   document.body.append(dialog);
   dialog.showModal();
   heading.focus();
-  const seen = { states: [], read: 0, told: null };
+  const seen = { states: [], read: 0, journal: null };
   const more = async () => {
     body.setAttribute("aria-busy", "true");
     try {
@@ -64,9 +64,9 @@ async function look(collection, key, seen) {
   seen.left = ended.length - seen.read;
   const line = lineOf(collection, key);
   seen.asker ??= ended.find((run) => run.conf?.keys?.includes(line));
-  if (seen.asker && !seen.told) {
-    const told = await api.histories(seen.asker.dag_run_id);
-    seen.told = told.find((h) => h.collection === collection && h.key === key) ?? null;
+  if (seen.asker && !seen.journal) {
+    const histories = await api.histories(seen.asker.dag_run_id);
+    seen.journal = histories.find((h) => h.collection === collection && h.key === key) ?? null;
   }
 }
 
@@ -80,10 +80,10 @@ async function stateOf(run, collection, key) {
 function shown(collection, key, seen, more, close) {
   const line = lineOf(collection, key);
   const people = state.runs.flatMap((run) => asksAbout(run, collection, key, seen.states).map((says) => ({ at: run.run_after, says, run, by: run.triggering_user_name })));
-  const events = dedupe([...foldedStates(seen.states), ...people, ...journalEvents(seen.told)]);
+  const events = dedupe([...foldedStates(seen.states), ...people, ...journalEvents(seen.journal)]);
   const runOf = (id) => state.runs.find((r) => r.dag_run_id === id);
   const by = (e) => { const run = e.run ?? runOf(e.run_id); return run ? named(run) : e.run_id ? e.run_id : ""; };
-  const now = seen.told?.open ?? null;
+  const now = seen.journal?.open ?? null;
   const path = seen.states.find((s) => s.row?.path)?.row.path ?? now?.path ?? null;
   const to = linksTo(state.links, { collection, key, path });
   const command = `make difference name=${/^[\w:./-]+$/.test(line) ? line : `'${line.replaceAll("'", "'\\''")}'`}`;
@@ -96,7 +96,7 @@ function shown(collection, key, seen, more, close) {
       el("tbody", {}, events.map((e) => el("tr", {}, el("td", { "data-label": "When" }, when(e.at)), el("td", { "data-label": "What" }, e.says), el("td", { "data-label": "Run" }, by(e)))))),
     !events.length && el("p", {}, "Nothing is known of it here."),
     el("p", { class: "quiet" }, seen.states.length ? `From the lists of ${count(seen.states.length, "run")}, back to ${when(oldest)}. ` : "No list was left by these runs. ",
-      seen.told ? ["The journal as ", named(seen.asker), " found it; it keeps 30 days."] : "The journal, what this bundle wrote there in 30 days, wasn't asked."),
+      seen.journal ? ["The journal as ", named(seen.asker), " found it; it keeps 30 days."] : "The journal, which has this bundle's writes of 30 days, wasn't asked."),
     el("p", { class: "buttons" }, seen.left > 0 && button(`Look further back (${count(seen.left, "run")})`, more),
       askButton(line, close)),
     el("p", {}, "The document and the row side by side, with content, for whoever may read both databases, in a terminal where Airflow runs:"),

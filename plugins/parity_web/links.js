@@ -1,5 +1,5 @@
-// Links from a difference to where a person looks next, by the installation's templates. What a template may be, the bundle says
-// (model/links.py); here values are put in, each encoded, and an address that isn't the template's own is no link.
+// Links from a difference to the tools in which a person looks next, by the installation's templates. model/links.py checks the
+// templates; here values are put in, each encoded, and an address with another origin than its template's is no link.
 
 import { link } from "./dom.js";
 import { nameable } from "./facts.js";
@@ -9,10 +9,10 @@ const NAMES = { document: "Document", row: "Row", sentry: "Sentry" };
 const encoded = (text) => encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
 const whole = (text) => (text && nameable(text) ? text : null); // not as a report shortened or escaped it
 
-// The Firebase console writes a path with ~2F for each slash. How it writes other characters than these, it doesn't say.
+// The Firebase console writes a path with ~2F for each slash. How it writes other characters than these isn't documented.
 const firebase = (path) => (/^[A-Za-z0-9_/-]+$/.test(path) ? path.split("/").map((part) => `~2F${part}`).join("") : null);
 
-// What fills a template's placeholders, by name, already encoded; null if there is nothing. `about`: {collection, key, path}.
+// The values of a template's placeholders, by name, already encoded; null if there is none. `about`: {collection, key, path}.
 function values(links, { collection, key, path }) {
   const table = links.tables?.[collection] ?? {};
   const [place, label] = [whole(path), whole(key)];
@@ -23,11 +23,11 @@ function values(links, { collection, key, path }) {
   };
 }
 
-export function addressOf(template, found) {
+export function addressOf(template, values) {
   const names = [...template.matchAll(/\{([a-z_]+)\}/g)].map(([, name]) => name);
-  if (names.some((name) => !Object.hasOwn(found, name) || found[name] === null)) return null;
+  if (names.some((name) => !Object.hasOwn(values, name) || values[name] === null)) return null;
   try {
-    const [made, own] = [template.replace(/\{([a-z_]+)\}/g, (_, name) => found[name]), template.replace(/\{[a-z_]+\}/g, "x")].map((text) => new URL(text));
+    const [made, own] = [template.replace(/\{([a-z_]+)\}/g, (_, name) => values[name]), template.replace(/\{[a-z_]+\}/g, "x")].map((text) => new URL(text));
     return made.protocol === "https:" && made.origin === own.origin && !made.username ? made.href : null;
   } catch {
     return null;
@@ -37,9 +37,9 @@ export function addressOf(template, found) {
 // The links of a difference, in the order of NAMES.
 export function linksTo(links, about) {
   if (!links) return [];
-  const found = values(links, about);
+  const filling = values(links, about);
   return Object.entries(NAMES).flatMap(([name, says]) => {
-    const href = Object.hasOwn(links.templates, name) && addressOf(links.templates[name], found);
+    const href = Object.hasOwn(links.templates, name) && addressOf(links.templates[name], filling);
     if (!href) return [];
     const made = link(href, says);
     made.target = "_blank";

@@ -23,39 +23,39 @@ let bundles = null; // the prefixes of those in this Airflow, once they are know
 
 // --- the overview ----------------------------------------------------------------------------------------------------
 
-function overview(found) {
-  const { latest, runs } = found;
-  state.busy = Boolean(found.running);
+function overview(loaded) {
+  const { latest, runs } = loaded;
+  state.busy = Boolean(loaded.running);
   state.runs = runs;
   state.links = latest?.report.links ?? null;
-  const top = [heading(found), state.note && el("p", { class: "card note" }, state.note), progressCard(found)];
-  if (!latest) return [...top, nothingYet(found)];
+  const top = [heading(loaded), state.note && el("p", { class: "card note" }, state.note), progressCard(loaded)];
+  if (!latest) return [...top, nothingYet(loaded)];
   const { report } = latest;
-  if (isOld(report)) return [...top, oldCard(latest), waiting(found), bundleCard(found)];
+  if (isOld(report)) return [...top, oldCard(latest), waiting(loaded), bundleCard(loaded)];
   const problems = findings(report);
-  state.known = { problems, lines: lines(report, found.backfill), rules: report.rules, interventions: report.interventions };
+  state.known = { problems, lines: lines(report, loaded.backfill), rules: report.rules, interventions: report.interventions };
   return [
     ...top,
-    hero(found, problems),
-    waiting(found),
+    hero(loaded, problems),
+    waiting(loaded),
     el("div", { class: "body" },
       el("div", { class: "open" }, problems.length > 0 && findingsCard(problems, state.known.lines), listCard(report, latest.lister)),
       el("div", { class: "columns" }, readyCard(report, problems), historyCard(report, runs)),
       el("div", { class: "all" }, collectionsCard(state.known.lines, report.at))),
-    el("div", { class: "columns" }, switchCard(report, found.enabled), keyCard(report.declared)),
+    el("div", { class: "columns" }, switchCard(report, loaded.enabled), keyCard(report.declared)),
     report.excuses.length > 0 && excusesCard(report),
-    interventionsCard(report.interventions, found.enabled),
-    bundleCard(found),
+    interventionsCard(report.interventions, loaded.enabled),
+    bundleCard(loaded),
   ];
 }
 
-function heading(found) {
+function heading({ dag }) {
   const look = formButton("Look now…", "Look now", { preset: { scope: "recent" }, fixed: OFF });
   return el("header", {},
     el("h1", {}, "Parity"),
     el("p", { class: "quiet" }, "Firestore (source) compared with Supabase (target)."),
     !state.may.trigger && el("p", { class: "quiet" }, "You may look at this page. To repair, excuse or sweep, ask for the right to trigger ", el("strong", {}, api.RECONCILE), "."),
-    el("p", { class: "buttons" }, found.dag && look, found.dag && pauseButton(found.dag), button("Refresh", refresh)));
+    el("p", { class: "buttons" }, dag && look, dag && pauseButton(dag), button("Refresh", refresh)));
 }
 
 function pauseButton(dag) {
@@ -72,16 +72,16 @@ function pauseButton(dag) {
   });
 }
 
-// What the running run does, and what waits behind it.
-function progressCard({ running, queued, steps: found, dag }) {
+// The steps of the run in progress, and the runs that wait behind it.
+function progressCard({ running, queued, progress, dag }) {
   const next = dag && !dag.is_paused && dag.next_dagrun_run_after;
   if (!running) return next ? el("p", { class: "quiet" }, `The next scheduled run begins at ${clock(next)}.`) : null;
   const waits = running.state === "queued";
   const says = { done: "done", now: "in progress", failed: "failed", skipped: "left out", ahead: "ahead" };
-  const items = steps(found?.tasks ?? []).map((s) =>
+  const items = steps(progress?.tasks ?? []).map((s) =>
     el("li", { class: `step ${s.state}`, "aria-current": s.state === "now" && "step" },
       el("span", { class: "sign", "aria-hidden": "true" }, { done: "✓", now: "●", failed: "✕", skipped: "–", ahead: "○" }[s.state]),
-      s.id === "grace" && found.until ? `second look at ${clock(found.until)}` : s.says, el("span", { class: "unseen" }, `: ${says[s.state]}`)));
+      s.id === "grace" && progress.until ? `second look at ${clock(progress.until)}` : s.says, el("span", { class: "unseen" }, `: ${says[s.state]}`)));
   return el("section", { class: "card", "aria-labelledby": "progress" },
     el("h2", { id: "progress", class: "running" }, waits ? "A run waits to begin" : "A run is in progress"),
     el("p", {}, named(running), running.start_date && `, for ${span(age(running.start_date))}`, ". ",
@@ -118,11 +118,11 @@ function hero({ latest, dag, runs, running, stopped }, problems) {
     silent && el("p", { class: "problem" }, stopped ? `A later run failed: ${stopped} ` : "A later run ended without a report: ", named(newest), ", ",
       link(`dags/${api.RECONCILE}/runs/${encodeURIComponent(newest.dag_run_id)}/tasks/${stopped?.startsWith("Nothing was examined") ? "preflight" : "report"}`, "its log"), ". This page shows an older one."),
     dag.is_paused && el("p", { class: "problem" }, "The DAG is paused: nothing is compared until it is unpaused. ", link(`dags/${api.RECONCILE}`, "Open it")),
-    !report.dual_write_enabled && el("p", {}, `Dual-write is switched off (Variable ${api.SWITCH}): what is missing is expected.`),
+    !report.dual_write_enabled && el("p", {}, `Dual-write is switched off (Variable ${api.SWITCH}): differences are expected.`),
     problems.length > 1 && el("p", { class: "buttons" }, pressButton(report.press, repairTitle(problems.filter((f) => f.alert?.press)), "primary", "all that is open")));
 }
 
-// Why the run failed, but for the drift that is listed below with its buttons.
+// Why the run failed, except for the drift that is listed below with its buttons.
 function reasons(report, problems) {
   const listed = new Set(problems.map((f) => f.alert));
   return report.alerts.filter((a) => !listed.has(a)).map((a) =>
@@ -151,10 +151,10 @@ function historyCard(report, runs) {
 }
 
 function costs(report) {
-  const found = spent(report);
-  if (!found) return null;
-  return el("p", { class: "quiet costs" }, `Billed reads: ${number(Math.round(found.reads))} a day, `, el("strong", {}, dollars(found.day)), " a day, ", el("strong", {}, dollars(found.month)),
-    ` in 30 days, by the last ${count(found.of, "whole day")} of all DAGs, without preflight, and the list price of $${report.price} per 100,000.`);
+  const cost = spent(report);
+  if (!cost) return null;
+  return el("p", { class: "quiet costs" }, `Billed reads: ${number(Math.round(cost.reads))} a day, `, el("strong", {}, dollars(cost.day)), " a day, ", el("strong", {}, dollars(cost.month)),
+    ` in 30 days, by the last ${count(cost.of, "whole day")} of all DAGs, without preflight, and the list price of $${report.price} per 100,000.`);
 }
 
 function excusesCard(report) {
@@ -169,12 +169,12 @@ function excusesCard(report) {
       el("ul", { class: "bare" }, items)));
 }
 
-// Who did what, the latest first; what wrote can be taken back as long as the journal has it.
-function interventionsCard(found, enabled) {
+// Interventions, the latest first. A run's writes can be undone as long as the journal has them.
+function interventionsCard(interventions, enabled) {
   const changes = changesOf(enabled.log);
-  if (!found.length && !changes.length) return null;
+  if (!interventions.length && !changes.length) return null;
   const undo = (i) => i.journaled > i.undone && formButton("Undo…", `Undo what ${i.by} ${i.kind === "backfill" ? "backfilled" : i.kind === "undo" ? "undid" : "repaired"}, ${when(i.at)}`, { preset: { undo: i.run_id } }, null, i.run_id);
-  const items = [...found, ...changes].sort((a, b) => Date.parse(b.at) - Date.parse(a.at)).map((i) => i.kind === "switch" ? el("li", { class: "finding" }, el("div", {}, changeLine(i))) :
+  const items = [...interventions, ...changes].sort((a, b) => Date.parse(b.at) - Date.parse(a.at)).map((i) => i.kind === "switch" ? el("li", { class: "finding" }, el("div", {}, changeLine(i))) :
     el("li", { class: "finding" },
       el("div", {}, el("strong", {}, i.by), " ", intervened(i), i.undone > 0 && [" ", el("span", { class: "chip" }, i.undone >= i.journaled ? "undone" : `${number(i.undone)} undone`)],
         i.reason && el("p", {}, el("q", {}, i.reason)),
@@ -185,8 +185,8 @@ function interventionsCard(found, enabled) {
 }
 
 function bundleCard({ backfill, migrations }) {
-  const about = (dagId, latest, what) =>
-    el("li", {}, link(`dags/${dagId}`, dagId), ": ", latest ? [what(latest.report), " (", runLink(dagId, latest.run.dag_run_id, el("span", { class: latest.run.state === "failed" && "failed" }, latest.run.state)), ", ", ago(latest.run.end_date), ")"] : "no report yet");
+  const about = (dagId, latest, summaryOf) =>
+    el("li", {}, link(`dags/${dagId}`, dagId), ": ", latest ? [summaryOf(latest.report), " (", runLink(dagId, latest.run.dag_run_id, el("span", { class: latest.run.state === "failed" && "failed" }, latest.run.state)), ", ", ago(latest.run.end_date), ")"] : "no report yet");
   return el("section", { class: "card" }, el("h2", {}, "The other DAGs"), el("ul", {},
     about(api.BACKFILL, backfill, (r) => r.verdict ?? plain(r.mode)),
     about(api.MIGRATIONS, migrations, (r) => r.verdict ?? plain(r.mode))));
@@ -215,8 +215,8 @@ async function oneRun(dagId, runId) {
     const logs = lost.map((t) => el("li", {}, link(`dags/${dagId}/runs/${encodeURIComponent(runId)}/tasks/${t.task_id}`, t.task_id)));
     return [top, el("section", { class: "card" }, el("p", {}, "The run ended without a report. ", lost.length ? "The tasks that failed:" : "None of its tasks failed: it was cut off, by its timeout or by hand."), el("ul", {}, logs))];
   }
-  const told = alertsOf(report);
-  const why = told.length > 0 && el("section", { class: "card" }, el("h2", {}, "Why it failed"), el("ul", { class: "bare" }, told.map(alertItem)));
+  const alerts = alertsOf(report);
+  const why = alerts.length > 0 && el("section", { class: "card" }, el("h2", {}, "Why it failed"), el("ul", { class: "bare" }, alerts.map(alertItem)));
   if (report.stopped) return [top, why];
   if (dagId === api.MIGRATIONS) return [top, why, stepsCard(report)];
   state.known = { problems: [], lines: [], rules: isOld(report) ? null : report.rules, asOf: "As this run found it" };
@@ -263,16 +263,16 @@ async function refresh() {
     if (asked.get("signoff")) content = await signOffPage();
     else if (asked.get("run_id")) content = await oneRun(asked.get("dag_id"), asked.get("run_id"));
     else {
-      const found = await api.overview(state.may);
-      await tellOutcome(found.runs);
-      content = overview(found);
-      if (found.running) wait = WHILE_RUNNING;
-      if (found.latest) announce(isOld(found.latest.report) ? found.latest.report.verdict : standing(found.latest.report, found.latest.run, found.dag).says);
+      const loaded = await api.overview(state.may);
+      await tellOutcome(loaded.runs);
+      content = overview(loaded);
+      if (loaded.running) wait = WHILE_RUNNING;
+      if (loaded.latest) announce(isOld(loaded.latest.report) ? loaded.latest.report.verdict : standing(loaded.latest.report, loaded.latest.run, loaded.dag).says);
     }
     show(content);
     seen = new Date().toISOString();
   } catch (error) {
-    // What was known is worth more than an empty page, with its age.
+    // The last state, with its age, is worth more than an empty page.
     if (seen && error.status !== 403) outdated(error);
     else show(failed(error));
   }
@@ -285,7 +285,7 @@ function outdated(error) {
   page.prepend(el("section", { class: "card hero unknown outdated", role: "alert" }, el("p", {}, reason(error), ` This is the state of ${when(seen)}.`)));
 }
 
-// What the run did that this page triggered, in place of "asked for".
+// Replaces the note "Asked for" by the outcome of the run that this page triggered, once it has ended.
 async function tellOutcome(runs) {
   const run = state.asked && runs.find((r) => r.dag_run_id === state.asked.dag_run_id);
   if (!run || !api.ended(run)) return;

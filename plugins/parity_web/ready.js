@@ -7,7 +7,7 @@ import { age, code, count, el, link, number, when } from "./dom.js";
 import { boxes, intervened, plain, signOff } from "./facts.js";
 import { changesOf } from "./switch.js";
 
-const WHERE = {
+const REMEDIES = {
   swept: () => formButton("Sweep all…", "Sweep every collection", { preset: { scope: "sweep" }, fixed: OFF }),
   drift: (some) => (some ? el("a", { href: "#open" }, "See what is open") : el("a", { href: "#collections" }, "See the collections")),
   clean: () => link(`dags/${api.RECONCILE}/runs`, "See the runs"),
@@ -31,7 +31,7 @@ export function readyCard(report, problems) {
       el("li", { class: c.ok ? "good" : "bad" },
         el("span", { class: "sign", "aria-hidden": "true" }, c.ok ? "✓" : "✕"),
         el("div", {}, el("strong", {}, c.title), el("span", { class: "unseen" }, c.ok ? ": met. " : ": is not met. "),
-          el("p", { class: "quiet" }, c.says, " ", !c.ok && WHERE[c.name]?.(problems.length > 0)))))),
+          el("p", { class: "quiet" }, c.says, " ", !c.ok && REMEDIES[c.name]?.(problems.length > 0)))))),
     daysList(report),
     el("p", { class: "buttons" }, signOffLink()));
 }
@@ -59,10 +59,10 @@ function daysList(report) {
 // --- the sign-off ------------------------------------------------------------------------------------------------------
 
 export async function signOffPage() {
-  const found = await api.overview(state.may);
-  if (!found.latest?.report.ready) return [el("h1", {}, "Ready to switch reads?"), el("p", { class: "card" }, "No run has answered it yet.")];
-  const { run, lister } = found.latest;
-  const report = { ...found.latest.report, switched: changesOf(found.enabled.log) };
+  const loaded = await api.overview(state.may);
+  if (!loaded.latest?.report.ready) return [el("h1", {}, "Ready to switch reads?"), el("p", { class: "card" }, "No run has answered it yet.")];
+  const { run, lister } = loaded.latest;
+  const report = { ...loaded.latest.report, switched: changesOf(loaded.enabled.log) };
   const listed = report.listed?.pages ? await api.openList(api.RECONCILE, lister.dag_run_id, report.listed.pages).catch(() => []) : [];
   const told = signOff(report, run, listed.filter((r) => r.excused_by), state.may.name);
   const row = (...cells) => el("tr", {}, cells.map((c, i) => el(i ? "td" : "th", i ? {} : { scope: "row" }, c)));

@@ -1,4 +1,4 @@
-// The switch dual_write_enabled, an Airflow Variable: its state, what it means, and who changed it, as Airflow's audit log has it.
+// The switch dual_write_enabled, an Airflow Variable: its state, its meaning, and its changes by Airflow's audit log.
 
 import * as api from "./api.js";
 import { button, state } from "./buttons.js";
@@ -6,8 +6,8 @@ import { ago, el, say, when } from "./dom.js";
 
 const NAME = api.SWITCH;
 const MEANS = {
-  true: "Dual-write is expected to be on: what is missing, stale or extra fails a run, and may be repaired.",
-  false: "Dual-write is off on purpose: what is missing, stale or extra is expected. It is counted and kept open, but fails no run and isn't repaired.",
+  true: "Dual-write is expected to be on: rows that are missing, stale or extra fail a run, and may be repaired.",
+  false: "Dual-write is off on purpose: rows that are missing, stale or extra are expected. They are counted and kept open, but fail no run and aren't repaired.",
 };
 const WILL = {
   true: "From the next run on, rows that are missing, stale or extra fail runs again, with everything missed meanwhile; a repair restores it. Turn the app's own flag on first: this doesn't touch it.",
@@ -16,18 +16,18 @@ const WILL = {
 const SAYS = { true: "Switched on from the Parity page.", false: "Switched off from the Parity page." };
 const WORD = { true: "on", false: "off" };
 
-// Changes as interventions, the latest first: Airflow's audit log hides a Variable's value, and our description tells it.
+// Changes as interventions, the latest first: Airflow's audit log hides a Variable's value, but our description names it.
 export const changesOf = (log) =>
   (log ?? []).map(({ owner, when: at, extra, event }) => {
     const to = Object.keys(SAYS).find((value) => extra?.includes(SAYS[value]));
     return { kind: "switch", by: owner ?? "unknown", at, says: to ? `switched dual-write ${WORD[to]}` : event.startsWith("delete") ? `deleted Variable ${NAME}, which switches dual-write on` : `set Variable ${NAME} elsewhere than on this page` };
   });
 
-// `found`: {value, log}: the Variable's text, null if there is none, undefined if the viewer may not see it.
-export function switchCard(report, found) {
+// `variable`: {value, log}: the Variable's text, null if there is none, undefined if the viewer may not see it.
+export function switchCard(report, variable) {
   const seen = String(report.dual_write_enabled);
-  const value = found.value === undefined ? seen : (found.value ?? "true").trim().toLowerCase();
-  const changed = found.log?.[0]?.when;
+  const value = variable.value === undefined ? seen : (variable.value ?? "true").trim().toLowerCase();
+  const changed = variable.log?.[0]?.when;
   const differs = value !== seen;
   const late = differs && changed && report.at > changed; // both in UTC
   const other = value === "true" ? "false" : "true";
@@ -35,14 +35,14 @@ export function switchCard(report, found) {
     el("h2", {}, "Dual-write ", el("span", { class: `chip ${value === "true" ? "good" : "stale"}` }, WORD[value] ?? "unreadable")),
     el("p", {}, MEANS[value] ?? `Variable ${NAME} is neither true nor false: the next run fails until that is corrected.`),
     el("p", { class: "quiet" }, `Variable ${NAME}. `,
-      found.value === undefined ? ["As the last run read it, ", ago(report.at), "."] : differs && !late ? ["The last run, ", ago(report.at), `, read ${WORD[seen]}: the next one reads this.`] : null,
-      changed && [" Changed ", ago(changed), ` by ${found.log[0].owner}.`]),
+      variable.value === undefined ? ["As the last run read it, ", ago(report.at), "."] : differs && !late ? ["The last run, ", ago(report.at), `, read ${WORD[seen]}: the next one reads this.`] : null,
+      changed && [" Changed ", ago(changed), ` by ${variable.log[0].owner}.`]),
     late && el("p", { class: "problem" }, `The last run read ${WORD[seen]}, although the Variable was changed before it: the workers take it from their environment or a secrets backend, which come first. Change it there.`),
-    state.may.switch ? el("p", { class: "buttons" }, button(`Switch ${WORD[other]}…`, () => ask(other, found)))
+    state.may.switch ? el("p", { class: "buttons" }, button(`Switch ${WORD[other]}…`, () => ask(other, variable)))
       : state.may.trigger && el("p", { class: "quiet" }, "To change it, ask for the right to edit Variables."));
 }
 
-function ask(to, found) {
+function ask(to, variable) {
   const problem = el("p", { class: "problem", role: "alert" });
   const heading = el("h2", { id: "switch-title", tabindex: "-1" }, `Switch dual-write ${WORD[to]}`);
   const close = () => dialog.close();
@@ -60,7 +60,7 @@ function ask(to, found) {
     }
   }, to === "false" ? "danger" : "primary");
   const dialog = el("dialog", { class: "form", "aria-labelledby": "switch-title", onclose: () => dialog.remove() },
-    heading, el("p", {}, WILL[to]), el("p", { class: "quiet" }, `Sets Variable ${NAME} to ${to}. It can be set back at any time.`, found.value === null && " There is no such Variable yet: it is made."),
+    heading, el("p", {}, WILL[to]), el("p", { class: "quiet" }, `Sets Variable ${NAME} to ${to}. It can be set back at any time.`, variable.value === null && " There is no such Variable yet: it is made."),
     problem, el("p", { class: "buttons" }, submit, button("Cancel", close)));
   document.body.append(dialog);
   dialog.showModal();

@@ -1,4 +1,4 @@
-// The trigger form, prefilled: made of the DAG's own parameters. Airflow 3.3's form takes no values from a link.
+// The trigger form, prefilled, and made from the DAG's own parameters. Airflow 3.3's form takes no values from a link.
 
 import * as api from "./api.js";
 import { code, el, named, number, say } from "./dom.js";
@@ -7,8 +7,8 @@ import { effect, plain, planned, plannedUndo } from "./facts.js";
 let fields = {};
 
 // Opens the form of reconcile_dual_writes. Nothing is sent before its button is pressed. `preset`: the values that a button
-// or a link chose, shown first. `fixed`: values that this form is for, sent and not shown. `known`: what the page knows of
-// open differences, for the preview. `unpause`: whether that is ticked if the DAG is paused.
+// or a link chose, shown first. `fixed`: values that this form is for, sent and not shown. `known`: the open differences, as
+// the page knows them, for the preview. `unpause`: whether the box that unpauses a paused DAG is ticked.
 export async function openForm(title, { preset = {}, fixed = {}, warns = null, known, may, unpause = false, onDone }) {
   const dialog = el("dialog", { class: "form", "aria-labelledby": "form-title" });
   const close = () => dialog.close();
@@ -81,7 +81,7 @@ function form(about, preset, fixed, { close, known, may, unpause, onDone }) {
     "form",
     { onsubmit: send, oninput: show, method: "dialog" },
     chosen.map(([name, param]) => field(name, param, preset[name])),
-    bySection(others).map(([section, found]) => el("details", {}, el("summary", {}, `${section} (${found.length})`), found.map(([name, param]) => field(name, param, param.value)))),
+    bySection(others).map(([section, inside]) => el("details", {}, el("summary", {}, `${section} (${inside.length})`), inside.map(([name, param]) => field(name, param, param.value)))),
     el("details", {}, el("summary", {}, "What is sent"), preview),
     writes,
     about.is_paused && may.unpause && el("label", { class: "check" }, box, "The DAG is paused: unpause it (its schedule begins to run)"),
@@ -96,7 +96,7 @@ function form(about, preset, fixed, { close, known, may, unpause, onDone }) {
 
 const unfold = (field) => { const fold = field.closest("details"); if (fold) fold.open = true; };
 
-// Where Airflow refused: at the field that it means, in words; else above the buttons.
+// Shows Airflow's refusal: at the field that it names, in words; else above the buttons.
 function refused(made, problem, error) {
   const [, name] = /^Invalid input for param (\w+)/.exec(error.message) ?? [];
   const input = name && made.querySelector(`#field-${name}`);
@@ -112,7 +112,7 @@ function refused(made, problem, error) {
   problem.scrollIntoView?.({ block: "nearest" });
 }
 
-// What would be written of what is open now, with the keys that the report shows.
+// The rows that would be written, with the keys that the report shows.
 function planTable(plan, caption) {
   if (!plan.length) return [];
   const lines = plan.map((p) => el("tr", {}, el("th", { scope: "row" }, p.collection), el("td", {}, el("span", { class: `chip ${p.action}` }, p.action)), el("td", { class: "figure" }, number(p.number))));
@@ -126,12 +126,12 @@ function planTable(plan, caption) {
 
 // Params of one section together, as Airflow's own form has them.
 function bySection(params) {
-  const found = new Map();
+  const sections = new Map();
   for (const [name, param] of params) {
     const section = param.schema.section ?? "More";
-    found.set(section, [...(found.get(section) ?? []), [name, param]]);
+    sections.set(section, [...(sections.get(section) ?? []), [name, param]]);
   }
-  return [...found];
+  return [...sections];
 }
 
 const same = (a, b) => JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
@@ -153,7 +153,7 @@ function field(name, param, value) {
   let input;
   let meaning = null;
   if (schema.enum) {
-    // A select cuts long text where it matters: the choice is its name, what it means stands below.
+    // A select cuts long text off, so an option is only its name; its meaning stands below.
     const [short, long] = [0, 1].map((i) => (option) => (schema.values_display?.[option] ?? plain(option)).split(/: (.*)/s)[i] ?? "");
     meaning = el("small", { id: `${id}-meaning` });
     const explain = () => (meaning.textContent = long(input.value));
@@ -190,4 +190,4 @@ function checkboxes(name, title, options, value, help) {
 
 const plainMarkdown = (text) => text?.replace(/[*`]/g, "");
 
-export const started = (run) => ["Asked for: ", named(run), ". What it does is shown here when it has ended."];
+export const started = (run) => ["Asked for: ", named(run), ". Its outcome is shown here when it has ended."];

@@ -38,7 +38,7 @@ def test_the_switch_says_what_it_means_and_is_confirmed(page: Page, stub: Stub):
     _open(page, stub, report_of(_collection("posts")))
     card = page.locator("#switch")
     expect(card.get_by_role("heading")).to_have_text("Dual-write on")
-    expect(card).to_contain_text("what is missing, stale or extra fails a run")
+    expect(card).to_contain_text("rows that are missing, stale or extra fail a run")
     card.get_by_role("button", name="Switch off…").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("fail no run, and aren't repaired")

@@ -765,7 +765,7 @@ def test_interventions_tell_who_did_what(page, stub):
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_label("Undo a run")).to_have_value("r1")
     expect(dialog.locator(".effect")).to_contain_text(
-        "Takes back what the run named above wrote in all 2 collections, and compares nothing"
+        "Takes back the writes of the run named above in all 2 collections, and compares nothing"
     )
     expect(dialog.locator(".plan tbody tr")).to_have_text(["postsdelete2", "postsinsert1"])
     expect(dialog.locator("button[type=submit]")).to_have_text("Undo: delete 2 rows and insert 1")
