@@ -19,12 +19,13 @@ from dualwrite.firestore.values import path_of
 
 
 def by_path(on: Stack, pages: list[list[Any]]) -> int:
+    """Point reads of the documents, a page at a time. Returns their number."""
     with on.source() as source:
         return sum(len(source.get([path_of(m) for m in page])) for page in pages)
 
 
 def by_interval(on: Stack, pages: list[list[Any]], together: int) -> int:
-    """`together` pages at a time."""
+    """Names of the documents, by one stream for each `together` pages. Returns their number."""
     groups = [pages[n : n + together] for n in range(0, len(pages), together)]
     return sum(drain.names_between(on, group[0][0], group[-1][-1]) for group in groups)
 

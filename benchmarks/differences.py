@@ -67,9 +67,9 @@ def _notifications(on: Stack, client: firestore.Client, number: int) -> None:
     for name in ("users", "notifications"):
         _examined(on, name)
     _put(client, all_of_them(read=True))
-    found, seconds = _examined(on, "notifications")
-    assert found["updated"] == number, found["counts"]
-    reads = (found["billed_reads"] - found["documents_read"]) / number
+    report, seconds = _examined(on, "notifications")
+    assert report["updated"] == number, report["counts"]
+    reads = (report["billed_reads"] - report["documents_read"]) / number
     print(
         f"stale notifications: {number:,} in {seconds:.1f} s, {number / seconds:,.0f} rows/s, {reads:.2f} reads a row"
     )
@@ -83,8 +83,8 @@ def _entries(on: Stack, client: firestore.Client, number: int) -> None:
     for name in ("users", "boards", "board_waiting_users"):
         _examined(on, name)
     put(client, {"boards/b2": board(waitingUsersIds=users[:number])})
-    found, seconds = _examined(on, "board_waiting_users", dry=True)
-    assert found["counts"]["extra"] == number, found["counts"]
+    report, seconds = _examined(on, "board_waiting_users", dry=True)
+    assert report["counts"]["extra"] == number, report["counts"]
     print(f"entries: {number:,} extra beside {number:,} in {seconds:.2f} s")
 
 
@@ -106,11 +106,11 @@ def _refused(on: Stack, client: firestore.Client, number: int) -> None:
     try:
         with gap_run(PROJECT, on.host, on.uri, collections=["comments"], scope="all", page_size=500) as run:
             began = time.perf_counter()
-            found = backfill.examine(run, "comments", dry=True)
+            report = backfill.examine(run, "comments", dry=True)
             seconds = time.perf_counter() - began
     finally:
         Source.pages = original  # type: ignore[method-assign]
-    assert found["counts"]["rejected"] == sum(i % 5 >= 2 for i in range(number)), found["counts"]
+    assert report["counts"]["rejected"] == sum(i % 5 >= 2 for i in range(number)), report["counts"]
     fifth = max(1, len(pages) // 5)
     first, last = sum(pages[:fifth]) / fifth, sum(pages[-fifth:]) / fifth
     print(

@@ -1,4 +1,4 @@
-"""Seconds of a quiet reconciliation of a small world, near its target and behind a network that takes its time.
+"""Seconds of a reconciliation of a small world in which nothing differs, near its target and behind a slow network.
 
 python -m benchmarks.far_target [--milliseconds 20] [--rounds 3]
 """
@@ -40,8 +40,10 @@ def main() -> None:
             everything = [f"{name}:*" for name in CATALOG.names]
             reconciled(PROJECT, on.host, on.uri, excuse=everything, excuse_reason="of the seeded world")
             quiet(on.uri)  # so that the first of the measured ones is as warm as the others
-            for where, target in (("near", on.uri), (f"{given.milliseconds:g} ms away", far)):
-                print(f"{where:<12} {statistics.median(quiet(target) for _ in range(given.rounds)):5.2f} s", flush=True)
+            for distance, target in (("near", on.uri), (f"{given.milliseconds:g} ms away", far)):
+                print(
+                    f"{distance:<12} {statistics.median(quiet(target) for _ in range(given.rounds)):5.2f} s", flush=True
+                )
 
 
 if __name__ == "__main__":

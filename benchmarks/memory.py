@@ -1,6 +1,6 @@
 """Peak memory of a verification, at two sizes: it must not grow with the collection.
 
-Each size has databases of its own and is verified in a process of its own, whose peak is told (resident, MiB). A million
+Each size has databases of its own and is verified in a process of its own, whose peak is printed (resident, MiB). A million
 comments take the emulator about ten minutes to load and some gigabytes of heap. The tripwire's baseline is left out: the
 emulator would walk the million for each of its thousand counts.
 
@@ -58,7 +58,7 @@ def main() -> None:
         print(f"{read:,} documents verified in {time.perf_counter() - began:.0f} s, peak {peak:.0f} MiB", flush=True)
         return
     for size in given.sizes:
-        # 3 KiB a comment is what the emulator's heap was seen to take, with room to collect garbage in.
+        # The emulator's heap took 3 KiB a comment; 8 leave room to collect garbage in.
         with stack(size, heap_mib=max(4096, size * 8 // 1024)) as on:
             subprocess.run(
                 [sys.executable, "-m", "benchmarks.memory", "--verify", on.host, on.uri, str(size)], check=True

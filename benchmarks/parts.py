@@ -12,8 +12,8 @@ from dualwrite.model.mapping import Staged, map_document
 
 
 class Parts:
-    """Each method does one part for every comment and returns how many those were. What it works on is made before, by
-    `prepare`, outside the measured time."""
+    """Each method does one part for every comment and returns how many those were. Its input is made before, by `prepare`, outside
+    the measured time."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack

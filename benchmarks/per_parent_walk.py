@@ -3,7 +3,7 @@
 Seven collections, one query for every document above them: boards for posts, posts for comments and likes, comments for
 replies and reactions, replies for reactions, users for blocked users. In the world of production's size those are
 about 29,000 queries, one after another, so a sample of each kind is timed and the whole is that mean times
-their number. The sample's parents are drawn evenly; what the walk finds there isn't checked.
+their number. The sample's parents are drawn evenly; the results of the walk aren't checked.
 
     python -m benchmarks.per_parent_walk [--sample 300]
 """
@@ -74,13 +74,13 @@ def main() -> None:
                 began, cpu = time.perf_counter(), time.process_time()
                 examine_all(run, dry=True, names=seven)
                 ours.append((time.perf_counter() - began, time.process_time() - cpu))
-        found, cpu = min(ours[1:])
+        dry_run, cpu = min(ours[1:])
         print(
-            f"The gap of the seven, dry run: {found:.2f} s, of which {cpu:.2f} s of our CPU (the best of three after a warm-up)"
+            f"The gap of the seven, dry run: {dry_run:.2f} s, of which {cpu:.2f} s of our CPU (the best of three after a warm-up)"
         )
-        print("The plan's walk, one query for each parent:")
+        print("The walk, one query for each parent:")
         seconds, queries = walk(firestore.Client(project=PROJECT), paths, sample)
-        print(f"{queries:,} queries, {seconds / 60:.1f} minutes: {seconds / found:,.0f} times as long")
+        print(f"{queries:,} queries, {seconds / 60:.1f} minutes: {seconds / dry_run:,.0f} times as long")
 
 
 if __name__ == "__main__":

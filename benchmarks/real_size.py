@@ -27,22 +27,22 @@ from dualwrite.runs import backfill
 from tests.support import examine_all, gap_run, reconciled, verify_all
 
 ROOT = Path(__file__).resolve().parents[1]
-Found = Mapping[str, CollectionResult | ReconciledCollection]
+Reports = Mapping[str, CollectionResult | ReconciledCollection]
 
 
-def _measure(what: str, work: Callable[[], Found]) -> None:
+def _measure(step: str, work: Callable[[], Reports]) -> None:
     began = time.monotonic()
-    found = work()
+    reports = work()
     seconds = time.monotonic() - began
-    read = sum(r["documents_read"] for r in found.values())
+    read = sum(r["documents_read"] for r in reports.values())
     counts: dict[str, int] = {}
-    for report in found.values():
+    for report in reports.values():
         for verdict, number in report["counts"].items():
             if number:
                 counts[verdict] = counts.get(verdict, 0) + number
     print(
-        f"{what:<44} {seconds:6.2f} s {read:7,} documents {read / seconds:8,.0f}/s "
-        f"{sum(r['billed_reads'] for r in found.values()):8,} billed reads "
+        f"{step:<44} {seconds:6.2f} s {read:7,} documents {read / seconds:8,.0f}/s "
+        f"{sum(r['billed_reads'] for r in reports.values()):8,} billed reads "
         f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:5.0f} MiB  {counts}",
         flush=True,
     )
@@ -64,8 +64,8 @@ def main() -> None:
             world.load_target(connection)
         print(f"{len(world.documents):,} documents, {sum(map(len, world.rows.values())):,} rows")
 
-        def run(work: Callable[[backfill.Run], Found], **changes: Any) -> Callable[[], Found]:
-            def inside() -> Found:
+        def run(work: Callable[[backfill.Run], Reports], **changes: Any) -> Callable[[], Reports]:
+            def inside() -> Reports:
                 with gap_run("bench", host, uri, **changes) as opened:
                     return work(opened)
 
@@ -86,16 +86,16 @@ def main() -> None:
 
 
 def _reconciliation(host: str, uri: str) -> None:
-    """An empty scheduled run, a sweep, and a run that finds and repairs 100 differences; the grace between the two looks
-    is left out (0.2 s)."""
+    """A first sweep, a run that excuses its rejections, an empty run, a sweep, and a run that finds and repairs 100 differences. The
+    grace between the two looks is shortened to 0.2 s."""
 
-    def once(**changes: Any) -> Callable[[], Found]:
-        def inside() -> Found:
-            found = reconciled("bench", host, uri, max_share=100, **changes)
+    def once(**changes: Any) -> Callable[[], Reports]:
+        def inside() -> Reports:
+            ended = reconciled("bench", host, uri, max_share=100, **changes)
             print(
-                f"    {found.report['billed_reads']:,} billed reads with preflight and gate; alerts: {found.alerts[:3]}"
+                f"    {ended.report['billed_reads']:,} billed reads with preflight and gate; alerts: {ended.alerts[:3]}"
             )
-            return {c["collection"]: c for c in found.report["collections"]}
+            return {c["collection"]: c for c in ended.report["collections"]}
 
         return inside
 

@@ -42,10 +42,8 @@ def main() -> None:
             for name, statement in (("no index", "VACUUM ANALYZE comments"), ("an index", _INDEX)):
                 for part in statement.split(";"):
                     connection.execute(part)
-                took = {what: _median(target, e) for what, e in (("sums", edges[-3:]), ("each bucket", edges))}
-                print(
-                    f"{rows:,} rows, {name}: " + ", ".join(f"{what} {s:.2f} s" for what, s in took.items()), flush=True
-                )
+                took = {counted: _median(target, e) for counted, e in (("sums", edges[-3:]), ("each bucket", edges))}
+                print(f"{rows:,} rows, {name}: " + ", ".join(f"{c} {s:.2f} s" for c, s in took.items()), flush=True)
 
 
 _INDEX = "CREATE INDEX ON comments (created_at); VACUUM ANALYZE comments"

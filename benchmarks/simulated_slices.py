@@ -1,11 +1,11 @@
-"""How long slices take over N workers: a simulation from measured rates, for sizes that no machine here holds.
+"""How long N workers take for the slices of a collection: a simulation from measured rates, for sizes that no machine here holds.
 
     PYTHONPATH=dags:. python -m benchmarks.simulated_slices [--rate 5000] [--target 40000] [--start 4] [--failing 0.01]
 
 Each worker takes the next slice as soon as it is free, needs `start` seconds before it reads (a task's process), and then
-reads at `rate` documents a second, or its share of what the target compares (`target` rows a second), whichever is less. A
-slice that fails does so half-way and is done again. Slices are between half and all of their size, as `runs/slices/slice.py` cuts
-them. Left out: Firestore's own limits, which are above these rates, and the time to cut (counts, side by side).
+reads at `rate` documents a second, or at its share of the target's rate (`target` rows a second), whichever is less. A slice that
+fails does so half-way and is done again. Slices are between half and all of their size, as `runs/slices/slice.py` cuts them. Left
+out: Firestore's own limits, which are above these rates, and the time to cut (counts, side by side).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SLICE_DOCUMENTS = 250_000
 
 @dataclass(frozen=True)
 class Rates:
-    """Of one worker (documents a second), of the target (rows a second, all workers), and a task's start (seconds)."""
+    """The rates of one worker (documents a second) and of the target (rows a second, all workers), and a task's start (seconds)."""
 
     worker: float
     target: float
@@ -35,11 +35,11 @@ class Rates:
 def slices_of(documents: int, seed: int = 1) -> list[int]:
     """Sizes of the slices of a collection: small neighbours are joined, so they are half full or more."""
     most = size(SLICE_DOCUMENTS, documents if documents > SLICE_DOCUMENTS else 0)
-    chance, left, found = random.Random(seed), documents, list[int]()
+    chance, left, slices = random.Random(seed), documents, list[int]()
     while left > 0:
-        found.append(min(left, int(most * chance.uniform(0.5, 1.0))))
-        left -= found[-1]
-    return found
+        slices.append(min(left, int(most * chance.uniform(0.5, 1.0))))
+        left -= slices[-1]
+    return slices
 
 
 def makespan(slices: list[int], workers: int, rates: Rates, seed: int = 1) -> float:

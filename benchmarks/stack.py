@@ -34,7 +34,7 @@ _AT_ONCE = 50_000
 
 @dataclass(frozen=True)
 class Stack:
-    """Where the two databases are, and how many comments stand in each."""
+    """The addresses of the two databases, and how many documents the source has."""
 
     host: str
     uri: str

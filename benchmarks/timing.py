@@ -1,7 +1,7 @@
 """Several ways of doing one thing, timed side by side.
 
-Each round runs every side once, so a busy minute of the machine falls on all of them; what is printed are medians over
-the rounds. A ratio is taken within a round, then its median.
+Each round runs every side once, so a busy minute of the machine falls on all of them. The printed numbers are medians over the
+rounds; a ratio is taken within a round, then its median.
 """
 
 from __future__ import annotations

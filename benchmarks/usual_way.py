@@ -1,4 +1,4 @@
-"""The code that one would write without this bundle: `stream()`, `to_dict()`, batched upserts. Compares and confirms nothing."""
+"""The code that people write without this bundle: `stream()`, `to_dict()`, batched upserts. Compares and confirms nothing."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def upsert(stack: Stack) -> int:
         while batch := list(islice(stream, 1000)):
             rows = []
             for snapshot in batch:
-                found = snapshot.to_dict()
+                fields = snapshot.to_dict()
                 post = snapshot.reference.parent.parent.id
                 rows.append(
                     (
                         snapshot.id,
                         post,
-                        found["userId"],
-                        found.get("userName") or "",
-                        found.get("userProfileImage"),
-                        found["content"],
-                        found["createdAt"],
-                        found["createdAt"],
+                        fields["userId"],
+                        fields.get("userName") or "",
+                        fields.get("userProfileImage"),
+                        fields["content"],
+                        fields["createdAt"],
+                        fields["createdAt"],
                     )
                 )
             cursor.executemany(_UPSERT, rows)

@@ -19,9 +19,9 @@ def dry_run(stack: Stack) -> int:
 def verify(stack: Stack) -> int:
     """All comments and all rows, both ways."""
     with gap_run(PROJECT, stack.host, stack.uri, collections=["comments"]) as run:
-        found = backfill.verify(run, "comments", counts_only=False)
-    assert found["verification"] == "verified", found
-    return int(found["documents_read"])
+        report = backfill.verify(run, "comments", counts_only=False)
+    assert report["verification"] == "verified", report
+    return int(report["documents_read"])
 
 
 def verify_without_baseline(stack: Stack) -> int:
@@ -37,8 +37,8 @@ def verify_without_baseline(stack: Stack) -> int:
 
 def apply(stack: Stack) -> int:
     """All comments into a table that `empty` emptied, each confirmed by a second read."""
-    found = _examine(stack, dry=False)
-    assert found["inserted"] == stack.documents, found
+    report = _examine(stack, dry=False)
+    assert report["inserted"] == stack.documents, report
     return stack.documents
 
 
