@@ -78,7 +78,7 @@ def backfill_gap():  # noqa: C901 - one task after another
         """A dry run of the whole selection, for the approval."""
         return tasks.examine_for_review(context)
 
-    # Not ApprovalOperator: if it skips what follows, its answer is lost, and a rejection looks like no answer.
+    # Not ApprovalOperator: if it skips the tasks after it, its answer is lost, and a rejection looks like no answer.
     # Airflow names the task in its answer to either button, so the task isn't named after one of the answers.
     decision = HITLOperator(
         task_id="decision",

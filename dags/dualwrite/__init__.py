@@ -1,1 +1,1 @@
-"""The engine: compares Firestore with Postgres, explains every difference, and writes what is missing."""
+"""The engine: compares Firestore with Postgres, explains every difference, and writes the missing rows."""

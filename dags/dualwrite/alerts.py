@@ -55,7 +55,7 @@ def begin(*, dag_id: str, run_id: str) -> None:
 
 
 def name_code(code: str) -> None:
-    """Tags what this process sends from now on with the code of the error that ends its task: the rule that was broken."""
+    """Tags all later events of this process with the code of the error that ends its task: the rule that was broken."""
     sentry_sdk.set_tag("dual_write.code", code)
 
 
@@ -65,8 +65,8 @@ def mute() -> None:
 
 
 def tell(alerts: Iterable[Alert], page: str = "") -> None:
-    """Sends one event for each alert, then mutes: the task's own failure would repeat them. `page`: the Parity page's address,
-    for the link to what is to be pressed.
+    """Sends one event for each alert, then mutes: the task's own failure would repeat them. `page`: the Parity page's address, for
+    the link to the button.
 
     The fingerprint is the collection and the kind of problem, so a drift that lasts a week is one issue.
     """
@@ -112,33 +112,33 @@ def _cleared(event: Any, hint: Any) -> Any:
     hint.pop("attachments", None)
     clean: dict[str, Any] = {name: event[name] for name in _KEPT if name in event}
     try:
-        clean |= _told(event)
-    except Exception as error:  # noqa: BLE001 - Sentry would send the event uncleared where its processor raises
+        clean |= _without_foreign_text(event)
+    except Exception as error:  # noqa: BLE001 - Sentry would send the event uncleared if its processor raised
         clean["message"] = f"an event could not be cleared ({type(error).__name__}), so its text is withheld"
     return clean
 
 
-def _told(event: Any) -> dict[str, Any]:
-    """What happened, without any other library's text."""
-    told: dict[str, Any] = {}
+def _without_foreign_text(event: Any) -> dict[str, Any]:
+    """The parts of an event that say what happened, without any other library's text."""
+    kept: dict[str, Any] = {}
     contexts = event.get("contexts") or {}
-    told["contexts"] = {
+    kept["contexts"] = {
         name: {part: contexts[name][part] for part in parts if part in contexts[name]}
         for name, parts in _KEPT_CONTEXTS.items()
         if name in contexts
     }
     if "message" in event:
-        told["message"] = event["message"] if event.get("fingerprint", [""])[0] == _FINGERPRINT else _WITHHELD
+        kept["message"] = event["message"] if event.get("fingerprint", [""])[0] == _FINGERPRINT else _WITHHELD
     if "logentry" in event:
         entry = event["logentry"]
         own = str(event.get("logger")).partition(".")[0] == "dualwrite"
-        told["logentry"] = {"message": (entry.get("formatted") or entry.get("message")) if own else _WITHHELD}
+        kept["logentry"] = {"message": (entry.get("formatted") or entry.get("message")) if own else _WITHHELD}
     if "exception" in event:
-        told["exception"] = {"values": [_exception(value) for value in event["exception"].get("values") or []]}
+        kept["exception"] = {"values": [_exception(value) for value in event["exception"].get("values") or []]}
     if "threads" in event:
         values = event["threads"].get("values") or []
-        told["threads"] = {"values": [{"stacktrace": _stacktrace(v.get("stacktrace"))} for v in values]}
-    return told
+        kept["threads"] = {"values": [{"stacktrace": _stacktrace(v.get("stacktrace"))} for v in values]}
+    return kept
 
 
 def _exception(value: Any) -> dict[str, Any]:

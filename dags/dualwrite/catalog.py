@@ -133,6 +133,6 @@ def _load() -> ModuleType:
 _module = _load()
 CATALOG: Catalog = _module.CATALOG
 EXPORT_TIME: str = _export_time(_module)
-"""When the export was taken that the target was first filled from: where a backfill's window begins by default."""
+"""The time of the export that first filled the target: a backfill's window begins there by default."""
 FILE = Path(str(_module.__file__))
-"""Where the catalog was loaded from."""
+"""The file that the catalog was loaded from."""

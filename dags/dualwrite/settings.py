@@ -1,7 +1,7 @@
-"""What an installation names beside the bundle, so that a new version of the bundle needs no merge. Read here alone.
+"""The settings of an installation, apart from the bundle, so that a new version of the bundle needs no merge. Read here alone.
 
-The settings are in a file `dualwrite.toml` beside dags/ (or in it, where a platform syncs nothing else), or else in the
-environment, under DUALWRITE_ and their name in capitals; empty means unset. Where the file is there, the environment isn't asked for
+The settings are in a file `dualwrite.toml` beside dags/ (or in it, if a platform syncs nothing else), or else in the
+environment, under DUALWRITE_ and their name in capitals; empty means unset. If the file is there, the environment isn't asked for
 them: bundles of one Airflow share it.
 
     prefix = "shop"
@@ -22,9 +22,9 @@ CATALOG = "DUALWRITE_CATALOG"
 MIGRATIONS = "DUALWRITE_MIGRATIONS"
 """A folder's path."""
 PREFIX = "DUALWRITE_PREFIX"
-"""What the names in Airflow begin with, before an underscore; and what the schema in the target ends with, after one."""
+"""The beginning of names in Airflow, before an underscore, and the end of the schema's name in the target, after one."""
 SCHEMA = "dualwrite"
-"""The schema in which the bundle remembers, in the target, and what the names of its roles begin with."""
+"""The schema in the target in which the bundle remembers, and the beginning of its roles' names."""
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds dags/. Relative paths begin here: Airflow's components have various working directories."""
 FILE = "dualwrite.toml"
@@ -33,7 +33,7 @@ KNOWN = ("catalog", "migrations", "prefix", "source_pool", "target_pool")
 
 
 class SettingsError(ValueError):
-    """A setting can't be used. Says the rule, the place and the remedy. `code`: as of a DualWriteError."""
+    """A setting can't be used. Says the rule, the place and the remedy. `code`: as a DualWriteError's."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class SettingsError(ValueError):
 
 
 def prefix() -> str:
-    """What the ids of DAGs and connections, and the names of Variables and assets, begin with; mostly nothing."""
+    """The beginning of the ids of DAGs and connections and of the names of Variables and assets; mostly empty."""
     given = _given("prefix")
     if given and not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", given):
         raise SettingsError(
@@ -53,7 +53,7 @@ def prefix() -> str:
 
 
 def named(name: str) -> str:
-    """A DAG, connection, Variable or asset of ours as it is called in this Airflow, in which there may be another bundle."""
+    """The name of a DAG, connection, Variable or asset of ours in this Airflow, which may have another bundle too."""
     return f"{prefix()}{name}"
 
 
@@ -63,7 +63,7 @@ def schema() -> str:
 
 
 def said(text: str) -> str:
-    """A text in which each DAG, connection and Variable of ours is called so."""
+    """A text with the prefix before each DAG, connection and Variable of ours."""
     if not prefix():
         return text
     text = text.replace("(/plugin/parity)", f"(/plugin/parity?prefix={prefix().removesuffix('_')})")
@@ -80,12 +80,12 @@ def named_catalog() -> str | None:
 
 
 def catalog_file() -> str:
-    """What messages call the catalog: the file or module that a person would correct."""
+    """The catalog's name in messages: the file or module that a person would correct."""
     return named_catalog() or "shipped_catalog.py"
 
 
 def role_file(name: str) -> str:
-    """What messages call a role file (`make roles` writes it): data.sql or migrations.sql."""
+    """The name in messages of a role file, data.sql or migrations.sql; `make roles` writes it."""
     if named_catalog() is not None:
         return f"roles/{name} beside {catalog_file()}"
     return f"roles/{name}" if prefix() else f"sql/roles/{name}"

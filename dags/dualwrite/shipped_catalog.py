@@ -2,8 +2,8 @@
 
 Another app has a file of its own like this one, which DUALWRITE_CATALOG names (docs/catalog.md).
 
-Each collection names its path, its table, the fields that say when a document was written (check fields), and for
-each column where its value comes from and what a difference in it means:
+Each collection names its path, its table, the fields with the time when a document was written (check fields), and for each
+column the origin of its value and its role:
 
 - key: identifies the row.
 - compared: a difference is drift.
@@ -33,7 +33,7 @@ from dualwrite.model.declaration import (
 )
 
 EXPORT_TIME = "2026-01-15T21:52:00+00:00"
-"""When the export was taken that the target was first filled from: where a backfill's window begins by default."""
+"""The time of the export that first filled the target: a backfill's window begins there by default."""
 
 BOARDS = Collection(
     name="boards",

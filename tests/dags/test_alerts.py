@@ -237,7 +237,7 @@ for error in (AirflowException("Invalid connection string: " + secret), AirflowF
     sentry_sdk.capture_exception(error)
 with sentry_sdk.start_transaction(name="task"), sentry_sdk.start_span(op="db", name="SELECT " + secret):
     pass
-alerts._told = None  # a defect of ours: calling it raises
+alerts._without_foreign_text = None  # a defect of ours: calling it raises
 sentry_sdk.capture_message(secret)
 sentry_sdk.flush()
 """

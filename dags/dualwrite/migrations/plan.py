@@ -72,7 +72,7 @@ def plan(
             step = replace(step, state="refused", reason=reason)
         elif there := [str(created) for created in file.creates if exists(created)]:
             reason = (
-                f"{', '.join(there)} exists and isn't recorded as applied. If it is what this file creates, record it with "
+                f"{', '.join(there)} exists and isn't recorded as applied. If this file's SQL created it, record the file with "
                 f"`supabase migration repair --status applied {file.version}`; if not, rename or drop it"
             )
             step = replace(step, state="refused", reason=reason)

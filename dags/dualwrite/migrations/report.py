@@ -109,7 +109,7 @@ def _summary(mode: str, steps: Sequence[MigrationStep], differences: Sequence[st
             return "Not verified: every migration is applied, but nothing compared the tables."
         return "Not verified: the migrations were only partly applied."
     if differences:
-        return "The tables differ from what the migrations promise."
+        return "The tables differ from the migrations' promises."
     return "Verified: every migration is applied, and the tables are as they promise."
 
 
@@ -127,7 +127,7 @@ def described(report: MigrationsReport) -> list[Block]:
     ]
     if any(step["state"] == "not_tried" for step in report["steps"]):
         blocks.append(
-            Paragraph("Not tried is not failed: an apply may succeed. The reason says what the dry run couldn't do.")
+            Paragraph("Not tried is not failed: an apply may succeed. The reason says why the dry run couldn't try it.")
         )
     tables = ", ".join(report["web_client_tables"])
     if tables:

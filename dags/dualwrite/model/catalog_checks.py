@@ -151,7 +151,7 @@ def _check_references(collection: UncheckedCollection, by_name: Mapping[str, Unc
             refuse(
                 collection,
                 "reference-to-key-with-fields",
-                "A document is referenced by what its path tells, not by fields of it that are in its row's key",
+                "A document is referenced by the ids in its path, not by fields of it that are in its row's key",
                 f"column {column.name!r} references {column.parent.collection!r}",
                 "Leave out references=: a row that the foreign key refuses is rejected with its name, and written once that row is there.",
             )

@@ -126,7 +126,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
-    """What all changes of one document come to: what it was at any time, and what it is at last. `ended`: what it was whenever it
+    """The changes of one document as one: its fields at each time (`states`) and at last (`after`). `ended`: its fields whenever it
     was deleted. `made`: it was created. `reborn`: it was created and deleted, so that its row may be of an earlier life."""
 
     path: str

@@ -221,7 +221,7 @@ def _check_key(declared: UncheckedCollection, column: Column, place: str) -> Non
             "key-not-text",
             "A key comes from an id or a text of the document; beside the document's id, also from a timestamp",
             f"{place} is {column.type}",
-            "Leave out type=, which is what the document holds; the table's column may be of another type. If the document holds "
+            "Leave out type=, the type of the document's value; the table's column may have another. If the document holds "
             "no text, convert it, Field(...) >> text, in a key that has the document's id as well.",
         )
     if column.role == "key" and isinstance(column.origin, Field) and column.origin.otherwise is not None:

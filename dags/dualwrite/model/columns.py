@@ -20,12 +20,12 @@ class Column:
     """One column of the target table. Columns that are not declared are left to their defaults and never looked at.
 
     `role`: `key` identifies the row; a difference in a `compared` column is drift; `insert_only` is set on insert and never
-    compared; a `derived` column (a counter) may lag, which is counted apart, and rejects nothing. `type` is the type of the *document's* value, or of a conversion's result (then it needn't be declared); the column's own type
-    is read from the target. `required`: the column is NOT NULL, so a document without a value for it is rejected. `absent`: the
-    value that an absent or null field becomes (compared, because the first export wrote it), a dict or a list for JSON; a
-    timestamp can have none. `references`: the collection whose row must exist first (a foreign key), as a name or a `Parent`.
-    `when_gone`: what happens if that document is gone: `row_goes`, or the column becomes `null`; None: as the live foreign key
-    has it (ON DELETE SET NULL is `null`).
+    compared; a `derived` column (a counter) may lag, which is counted apart, and rejects nothing. `type` is the type of the
+    *document's* value, or of a conversion's result (then it needn't be declared); the column's own type is read from the target.
+    `required`: the column is NOT NULL, so a document without a value for it is rejected. `absent`: the value that an absent or null
+    field becomes (compared, because the first export wrote it), a dict or a list for JSON; a timestamp can have none. `references`:
+    the collection whose row must exist first (a foreign key), as a name or a `Parent`. `when_gone`: the effect if that document is
+    gone: `row_goes`, or the column becomes `null`; None: as the live foreign key has it (ON DELETE SET NULL is `null`).
     """
 
     name: str

@@ -1,8 +1,8 @@
 """The words in which a catalog declares collections. Declarations are checked at import: column_checks.py,
 collection_checks.py, catalog_checks.py.
 
-A `Collection` declares the documents' paths, the table with their rows, and for each column where its value comes from (its
-origin, see origins.py) and what a difference in it means (its role). Nothing here knows a collection by name.
+A `Collection` declares the documents' paths, the table with their rows, and for each column the origin of its value (see
+origins.py) and its role. Nothing here knows a collection by name.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Catalog:
 
     @property
     def default_selection(self) -> tuple[str, ...]:
-        """What a run examines if nothing else is chosen: all, if no collection says `selected`."""
+        """The collections that a run examines if nothing else is chosen: all, if no collection says `selected`."""
         return tuple(c.name for c in self.order if c.selected) or self.names
 
     def with_live(self, types: frozenset[tuple[str, str, LiveType]]) -> Catalog:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 
 class DualWriteError(Exception):
-    """The base of all errors of this package. `code` is what a program may rely on, in words joined by hyphens: the rule that was
-    broken, where a class has several; it stays when the message is worded better."""
+    """The base of all errors of this package. A program may rely on `code`, words joined by hyphens: the rule that was broken, if a
+    class has several. It stays when the message is worded better."""
 
     code = "failed"
 

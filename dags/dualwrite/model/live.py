@@ -51,7 +51,7 @@ _EQUAL = TEXTS | _TIMES | _NUMBERS | {"bool", "uuid", "bytea", "jsonb"}
 
 @dataclass(frozen=True, slots=True)
 class TypeRules:
-    """What is known of a type of document values.
+    """The rules for one type of document values.
 
     `usual`: the column's type until the target's was read. `takes`: whether a column of this kind can hold such values. `absent`:
     the Python types of a value for an absent field; none: there can't be one. How a value becomes a cell is in cells.py.

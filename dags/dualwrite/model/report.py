@@ -128,7 +128,7 @@ class CollectionReport:
 
     @property
     def left_alone(self) -> int:
-        """Of what is excused, missing and stale rows: no run writes them."""
+        """How many missing and stale rows are excused: no run writes them."""
         return self.excused_counts[Verdict.MISSING] + self.excused_counts[Verdict.STALE]
 
     @property

@@ -1,4 +1,5 @@
-"""A collection as declared, before its checks, and what follows from it. Nothing is checked here: see collection_checks.py."""
+"""A collection as declared, before its checks, with the facts that follow from it. Nothing is checked here: see
+collection_checks.py."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ class Operations:
     frozen=True, eq=False
 )  # equal by identity: hashing its columns would take a fifth of the time of each document
 class UncheckedCollection:
-    """A collection as it is declared: what checks are given. Elsewhere there are only checked ones, `Collection` (declaration.py),
-    which describes each field."""
+    """A collection as it is declared, for the checks. Elsewhere there are only checked ones, `Collection` (declaration.py), which
+    describes each field."""
 
     name: str
     table: str

@@ -34,7 +34,7 @@ class AnswerTimeout(psycopg.Error):
 
 
 class ConnectError(psycopg.Error):
-    """No connection could be made. Names host, port, database and user, and what libpq said; never the password.
+    """No connection could be made. Names host, port, database and user, and quotes libpq; never the password.
 
     `passing` says whether another try may succeed.
     """
@@ -83,7 +83,9 @@ READ_ONLY = "25006"
 def remedy(error: psycopg.Error) -> str:
     """The remedy for a condition that has one cause; empty if it may have several."""
     if isinstance(error, errors.DiskFull):
-        return "The server's disk is full. Give it room, then run again: what was not committed is written then."
+        return (
+            "The server's disk is full. Give it room, then run again: that run writes the rows that were not committed."
+        )
     if error.sqlstate == READ_ONLY:
         return (
             "The server takes no writes: it is a replica, or default_transaction_read_only is on, as on Supabase if the disk is "

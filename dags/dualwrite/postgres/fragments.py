@@ -6,8 +6,8 @@ see `transactions.as_a_client` (unnest of several arrays is always Postgres's ow
 
 All composed statements call a row by the same name:
 
-    t     of the target table; old: its version in the statement's snapshot; was: as the journal has it, restored
-    h     another one, which holds what `t` should
+    t     of the target table; old: its version in the statement's snapshot; was: its before-image from the journal
+    h     another row of that table, which holds the key that `t` should
     p     that a column refers to; t_p and t_0 too, where `t` is the row that refers
     r     that refers to `t`; in trial.py, one that is tried
     s     of the staged page

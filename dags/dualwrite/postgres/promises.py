@@ -38,7 +38,7 @@ def as_texts(key: Sequence[Cell]) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The rows of the table that stand where a row wants to, in one constraint. `more`: there may be others."""
+    """The rows of the table that hold the place which a row wants in one constraint. `more`: there may be others."""
 
     constraint: str
     sqlstate: str

@@ -1,7 +1,7 @@
 """The foreign keys of the live database that reference a table, and whether this session sees every row that has one.
 
-What a delete does through a foreign key (CASCADE, SET NULL, SET DEFAULT) happens as the referencing table's owner: no
-missing grant and no row-level security stops it, but both keep those rows from a query. So a query that finds no
+A foreign key's action on a delete (CASCADE, SET NULL, SET DEFAULT) runs as the referencing table's owner: no missing grant and no
+row-level security stops it, but both keep those rows from a query. So a query that finds no
 referencing row proves that there is none only if nothing is hidden from it. NO ACTION and RESTRICT need no proof of
 ours: Postgres itself refuses the delete, for rows that we can't see too.
 """

@@ -266,7 +266,7 @@ class Statements(Fragments):
         ).format(STAGE, self.table, self.is_at("t", "s"))
 
     def _insert(self, conflict: sql.Composable) -> sql.Composed:
-        """Inserts candidates and journals what it inserted, in one statement.
+        """Inserts candidates and journals the inserted ones, in one statement.
 
         The journal row is written by the same (sub)transaction as the row, so both carry the same xmin: that is how
         a later run knows a row of ours that no one has touched since. Parameters: n (int[]), label, path (text[]),

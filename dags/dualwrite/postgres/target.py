@@ -319,7 +319,7 @@ class Target(Rows):
         def write(part: list[int]) -> None:
             versions = [by_number[n].xmin for n in part]
             written = self._journaled(connection, collection, statements.update, rows, part, run_id, xmin=versions)
-            if written and changing:  # triggers, which may undo what we write
+            if written and changing:  # triggers may undo the update
                 left = dict(connection.execute(statements.left_differing, {"n": list(written)}).fetchall())
                 unmade = {n for n in written if set(by_number[n].columns) <= set(left.get(n, ()))}
                 if unmade:
@@ -480,7 +480,7 @@ class Target(Rows):
         return Deleted(journal, {labels[n]: why for n, why in kept.items()})
 
     def nulling(self, connection: Connection, collection: Collection) -> frozenset[str]:
-        """The reference columns whose value becomes null when what they refer to is deleted: declared so, or by their live
+        """The reference columns whose value becomes null when the row that they refer to is deleted: declared so, or by their live
         foreign key. Asked once."""
         if collection.name not in self._nulling:
             oid = privileges.relation(connection, collection.table)

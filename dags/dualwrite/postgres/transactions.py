@@ -4,7 +4,7 @@ made with SET LOCAL inside a transaction.
 A statement of ours relies on no setting that a role, a database or the environment may set otherwise: each transaction
 begins by stating them (STATED), in its first message. Names without a schema are looked for in pg_catalog alone, so that
 no other function or operator that fits better comes first; tables are named with their schema. Only the app's own code (a
-default, a CHECK, a trigger of its tables) runs with what its database gives every client: see `as_a_client`.
+default, a CHECK, a trigger of its tables) runs with the settings that its database gives every client: see `as_a_client`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _OF_CLIENTS = ("TimeZone", "DateStyle", "IntervalStyle")
 """Settings that a default or a trigger of the app's may depend on."""
 
 CLIENTS_PATH = ("public", "extensions", "pg_temp")
-"""Where the app's code finds names without a schema. Supabase keeps extensions in `extensions`; elsewhere that schema is
+"""The schemas in which the app's code finds names without one. Supabase keeps extensions in `extensions`; elsewhere that schema is
 absent, which is harmless. Named last, pg_temp isn't searched first."""
 
 
@@ -79,7 +79,7 @@ def transaction(  # noqa: PLR0913 - options, each by its name
     The server's settings are in Postgres's notation ("2s"). `idle_timeout` ends a transaction that we leave idle, and so frees its
     locks. `answer_within` (seconds) is how long we wait for each answer, COMMIT's included. `check_at_once`: constraints
     that are deferred to the COMMIT are checked after each statement, so that they refuse a row and not the transaction.
-    `clients_path`: names are looked for where the connection's own search_path says, for the app's statements.
+    `clients_path`: names are looked up by the connection's own search_path, for the app's statements.
 
     BEGIN and the settings go in one message: a run has a hundred transactions, and the target may be an ocean away.
     (psycopg's own block sends BEGIN alone.) Inside another transaction it is a savepoint of that.
@@ -128,8 +128,8 @@ def _check_open(connection: Connection) -> None:
 @contextmanager
 def as_a_client(connection: Connection, schema: str = "public") -> Iterator[None]:
     """A savepoint for a statement that writes a table of `schema`: its defaults, CHECKs and triggers run in it with the
-    time zone and the like that their database gives every client, and find names without a schema where PostgREST's
-    requests find them. Rolled back if the block raises. It takes no more round trips than any savepoint.
+    time zone and the like that their database gives every client, and find names without a schema in the schemas of PostgREST's
+    requests. Rolled back if the block raises. It takes no more round trips than any savepoint.
 
     A statement in it names pg_catalog before each function, and before each operator whose operands don't fit exactly.
     """

@@ -179,7 +179,7 @@ class _Statements(Fragments):
 
 
 class Undo:
-    """Takes back what `run` wrote, in the name of the run `by`."""
+    """Takes back the writes of the run `run`, in the name of the run `by`."""
 
     def __init__(self, target: Target, run: str, by: str) -> None:
         self._target = target

@@ -39,7 +39,7 @@ _WRITTEN = {
 
 
 def require(connection: Connection) -> None:
-    """Raises PreflightError if the schema isn't there yet, or the role may not write what a run must remember."""
+    """Raises PreflightError if the schema isn't there yet, or the role may not write its tables."""
     require_tables(connection)
     faults = missing_grants(connection, writes=True)
     if faults:
