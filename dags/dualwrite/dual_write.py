@@ -54,8 +54,8 @@ _IDLE = 1.0
 
 _LOCK_TRIES = 10
 
-_NOT_ITS_ROW = "left: the row tells another path than the document's, or another birth"
-_NOT_WRITTEN = "left: the row tells another path than the document's, or a trigger skipped the write"
+_NOT_ITS_ROW = "left: the row gives another path than the document's, or another birth"
+_NOT_WRITTEN = "left: the row gives another path than the document's, or a trigger skipped the write"
 _NO_PARENT = "left: a document that it references has no row, so the value that it holds isn't known"
 _LATE = "late: a document that it references has no row yet"
 _HIDDEN = "left: no row can be seen, and row-level security may hide it"
@@ -71,7 +71,7 @@ class Outcome(StrEnum):
     """How a dual-write ended. The caller may ignore it."""
 
     WRITTEN = "written"
-    """Committed, all of it: the rows are as the change means them."""
+    """Committed, all of it: the rows follow the change."""
     PARTLY = "partly"
     """A part is committed. The rest was refused (it can't become a row, and keeps the one that it has) or left (the row
     doesn't show that it is the document's), or a reference waits for its row; that is reported."""
@@ -113,7 +113,7 @@ class LocksTaken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """The catalog with what the tables' columns are, and when they were asked (time.monotonic)."""
+    """The catalog with the types of the tables' columns, and when these were read (time.monotonic)."""
 
     catalog: Catalog
     asked_at: float
@@ -139,7 +139,8 @@ class _OfProcess:
 
 
 _Doing = Callable[[Connection, float], Sequence[Kept]]
-"""Writes, in a transaction of its own, before a deadline (of time.monotonic); returns what was left; the rest is committed."""
+"""Writes, in a transaction of its own, before a deadline (of time.monotonic); returns the operations that were left; the others are
+committed."""
 
 
 @dataclass
@@ -208,7 +209,7 @@ class DualWriter:
         *,
         create_time: datetime | None = None,
     ) -> Outcome:
-        """Writes what a change of the document at `path` means for its rows, by the catalog.
+        """Writes the rows that follow from a change of the document at `path`, by the catalog.
 
         `before` and `after` are its fields, None if it didn't exist. `create_time` is the server's, which stands in for an
         absent createdAt. Collections without operations in the catalog are left alone. A document that can't become a row
@@ -284,8 +285,8 @@ class DualWriter:
             return _failed(names, Outcome.FAILED, type(error).__name__)
 
     def _done(self, names: Sequence[Name], do: _Doing, number: int, kept: Sequence[Kept]) -> Outcome:
-        """Takes the locks and does a number of writes, in a thread of ours, within the caller's patience. What was refused
-        beforehand is reported with what was left."""
+        """Takes the locks and does `number` writes, in a thread of ours, within the caller's patience. Rows refused beforehand
+        (`kept`) are reported with those that were left."""
         future: Future[Sequence[Kept]] | None = None
         left: Sequence[Kept] = ()
         try:
@@ -302,7 +303,7 @@ class DualWriter:
         except Exception as error:  # noqa: BLE001
             return _failed(names, Outcome.FAILED, type(error).__name__)
         finally:
-            _tell((kept_.why, Name(kept_.entity_type, "mirror", kept_.label)) for kept_ in [*kept, *left])
+            _report((kept_.why, Name(kept_.entity_type, "mirror", kept_.label)) for kept_ in [*kept, *left])
         if sum(not kept_.written for kept_ in left) == number:
             return Outcome.REFUSED if kept or left else Outcome.NOTHING
         return Outcome.PARTLY if kept or left else Outcome.WRITTEN
@@ -372,8 +373,8 @@ class DualWriter:
     def _settled(
         self, operations: Sequence[Operation], connection: Connection, deadline: float
     ) -> tuple[list[Operation], list[Kept]]:
-        """A delete of a key that several documents may share becomes what the others make of it: the row's version is read, then
-        the source is asked, and the row is written if it still has that version (docs/protocol.md)."""
+        """The operations, each delete of a key that several documents may share settled by the other documents: the row's version is
+        read, then the source is asked, and the row is written if it still has that version (docs/protocol.md)."""
         shared = {n: o for n, o in enumerate(operations) if isinstance(o, Delete) and o.shared}
         versions: dict[int, tuple[str | None, bool]] = {}
         if shared:
@@ -386,27 +387,26 @@ class DualWriter:
             if n not in versions:
                 settled.append(operation)
                 continue
-            found = self._whose(operation, *versions[n])
-            if isinstance(found, str):
-                left.append(_kept(operation, found))
-            elif found is not None:
-                settled.append(found)
+            decided = self._whose(operation, *versions[n])
+            if isinstance(decided, str):
+                left.append(_kept(operation, decided))
+            elif decided is not None:
+                settled.append(decided)
             _left(deadline)
         return settled, left
 
     def _whose(self, operation: Operation, version: str | None, hidden: bool) -> Operation | str | None:
-        """What becomes of the row of a key that a document no longer has: an operation, why it is left, or None if there is
-        no row."""
+        """The operation for the row of a key that a document no longer has, or why the row is left, or None if there is no row."""
         assert isinstance(operation, Delete)
         if version is None:
             return _HIDDEN if hidden else None
         if self.siblings is None:
             return _SHARED
         question = question_of(operation.collection, operation.key)
-        found = self.siblings(question)
-        if isinstance(found, Unasked):
+        answer = self.siblings(question)
+        if isinstance(answer, Unasked):
             return _SHARED
-        owner = owner_of(operation.collection, operation.key, list(found))
+        owner = owner_of(operation.collection, operation.key, list(answer))
         if owner is None:
             return replace(operation, version=version)
         if isinstance(owner, Row):
@@ -426,7 +426,7 @@ class DualWriter:
 
     @property
     def _known(self) -> Catalog:
-        """The catalog, as far as the tables were asked."""
+        """The catalog, with the types of the tables' columns once they were read."""
         return self._own.live.catalog if self._own.live is not None else self.catalog
 
 
@@ -459,15 +459,15 @@ def _lock(connection: Connection, names: Sequence[Name], deadline: float) -> Non
 
 
 def _failed(names: Sequence[Name], outcome: Outcome, why: str) -> Outcome:
-    for line in _tell((f"{outcome}: {why}", name) for name in names):
+    for line in _report((f"{outcome}: {why}", name) for name in names):
         log.warning("dual-write %s failed", line)
     return outcome
 
 
-def _tell(told: Iterable[tuple[str, Name]]) -> list[str]:
-    """Reports to Sentry, alike failures in one event. Returns a line for each."""
+def _report(failures: Iterable[tuple[str, Name]]) -> list[str]:
+    """Reports failures to Sentry, alike ones in one event. Returns a line for each event."""
     alike: dict[str, list[Name]] = {}
-    for text, name in told:
+    for text, name in failures:
         alike.setdefault(text, []).append(name)
     lines = []
     for text, names in alike.items():
@@ -478,7 +478,7 @@ def _tell(told: Iterable[tuple[str, Name]]) -> list[str]:
             alerts.write_failed(
                 text, entity_type=parts[0], operation_type=parts[1], entity_id=parts[2], operations=len(names)
             )
-        except Exception as error:  # noqa: BLE001 - nothing is raised into the caller, and what is committed stays so
+        except Exception as error:  # noqa: BLE001 - nothing is raised into the caller, and a commit stays
             log.warning("Sentry could not be told: %s", type(error).__name__)
     return lines
 

@@ -45,7 +45,7 @@ def lock_out_other_runs(connection: Connection) -> None:
 
 def tried_again(connect: Callable[[], Connection], file: str, seconds: float, work: Callable[[Watcher], T]) -> T:
     """Does the work, again and again while it can't get its locks, for at most so many seconds. The work must be in transactions of
-    its own, and call `Watcher.watch` with its connection. `file`: its name, for messages.
+    its own, and call `Watcher.watch` with its connection. `file`: the file's name, or "dry run", for messages.
 
     Raises MigrationError, which names the session that held the lock.
     """

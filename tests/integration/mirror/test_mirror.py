@@ -159,7 +159,7 @@ def test_a_document_moved_by_create_then_delete_keeps_its_row(post, mirror, targ
     assert mirror(OLD, POST, None) is REFUSED
     assert one(target_dsn, "SELECT board_id FROM posts") == "b2"
     assert _counts(target_dsn, "posts", "comments", "likes") == (1, 3, 1)
-    assert [t["text"] for t in told] == ["left: the row tells another path than the document's, or another birth"]
+    assert [t["text"] for t in told] == ["left: the row gives another path than the document's, or another birth"]
 
 
 def test_a_document_moved_by_delete_then_create_has_its_row(post, mirror, target_dsn, told):
