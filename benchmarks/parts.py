@@ -51,6 +51,7 @@ class Parts:
         return sum(1 for page in self._messages for n, m in enumerate(page) if stage(n, m))
 
     def copying(self) -> int:
+        """COPY of staged rows."""
         return self._staging_table(compare=False)
 
     def comparing(self) -> int:

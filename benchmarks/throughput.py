@@ -19,6 +19,7 @@ from benchmarks.timing import Side, measure
 
 
 def sides(on: Stack) -> list[Side]:
+    """The raw drain, which all others are compared with, the parts of a comparison, and whole runs."""
     parts = Parts(on)
 
     def side(name: str, work: Callable[[Stack], int]) -> Side:

@@ -43,6 +43,7 @@ def apply(stack: Stack) -> int:
 
 
 def empty(stack: Stack) -> None:
+    """Empties the table of comments and the journal."""
     with psycopg.connect(stack.uri, autocommit=True) as connection:
         connection.execute("TRUNCATE comments CASCADE")
         connection.execute("TRUNCATE dualwrite.repair_journal")

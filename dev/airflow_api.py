@@ -35,6 +35,7 @@ class Airflow:
         return 200
 
     def wait_for_dags(self, number: int, seconds: float = 300) -> None:
+        """Waits until Airflow has loaded this many DAGs. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         while self.call("GET", "/api/v2/dags")["total_entries"] < number:
             if time.monotonic() > deadline:
@@ -48,11 +49,13 @@ class Airflow:
         self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": True})
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
+        """Unpauses a DAG and triggers a run. Returns the run's id."""
         self.unpause(dag_id)
         run = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})
         return str(run["dag_run_id"])
 
     def wait(self, dag_id: str, run_id: str, seconds: float = 180) -> str:
+        """Waits until a run has ended. Returns its state, one of ENDED. Raises TimeoutError."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):  # of one call, on a busy machine
@@ -63,6 +66,7 @@ class Airflow:
         raise TimeoutError(f"{dag_id} {run_id} did not end in {seconds:g} s: {self.states(dag_id, run_id)}")
 
     def states(self, dag_id: str, run_id: str) -> dict[str, str]:
+        """The states of a run's tasks, by id; of a mapped task, one instance's."""
         listed = self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100")
         return {t["task_id"]: str(t["state"]) for t in listed["task_instances"]}
 
@@ -85,12 +89,14 @@ class Airflow:
         return body
 
     def report(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """A run's report. Raises HTTPError if it has none."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/report/xcomEntries/return_value"
         value = self.call("GET", path)["value"]
         return dict(json.loads(value) if isinstance(value, str) else value)
 
 
 def login(url: str, username: str, password: str) -> Airflow:
+    """A client for a user of the SimpleAuthManager. Raises HTTPError for a wrong password."""
     answer = _call("POST", url + "/auth/token", {"username": username, "password": password}, None)
     return Airflow(url, answer["access_token"])
 

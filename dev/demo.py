@@ -110,6 +110,7 @@ def changed_lines(run_report: Mapping[str, Any]) -> list[str]:
 
 
 def written(run: DagRun) -> int:
+    """How many rows a backfill wrote, parents included."""
     assert run.report is not None
     return sum(c["inserted"] + c["updated"] + c["parents_inserted"] for c in run.report["collections"])
 

@@ -55,6 +55,7 @@ def dotenv(*, local: bool) -> str:
 
 
 def write(path: Path, *, local: bool) -> None:
+    """Writes a .env that only its owner can read. Raises SystemExit if there is one."""
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -167,6 +167,7 @@ def _words_of(table: LiveTable, column: LiveColumn) -> frozenset[str] | None:
 
 
 def likeness_of(table: LiveTable, column: LiveColumn, names: Names) -> float:
+    """How alike a column's and a field's names are, from 0 to 1."""
     like = time_likeness if column.live.kind in TIMES else likeness
     value = max(like(column.name, names[-1]), like(column.name, "_".join(names)))
     bare = [word for word in words(column.name) if word not in words(table.bare)]

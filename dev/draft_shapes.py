@@ -181,6 +181,8 @@ class LiveColumn:
 
 @dataclass(frozen=True)
 class ForeignKey:
+    """A foreign key of a table: its columns, and the `to` columns of the `table` that they reference. `on_delete`: in lower case."""
+
     columns: tuple[str, ...]
     table: str
     to: tuple[str, ...]
@@ -299,6 +301,7 @@ def is_other_style(kind: str, value: object) -> bool:
 
 
 def kind_of_text(value: str) -> str:
+    """The narrowest kind of a text, one of TEXTS."""
     for kind, conversion in (("ISO time", iso_time), ("HTTP date", http_date)):
         with suppress(Exception):  # whatever it raises, the text is of another kind
             conversion.convert(value)
@@ -319,6 +322,7 @@ def kind_of_text(value: str) -> str:
 
 
 def kind_of_number(value: float) -> str:
+    """The narrowest kind of a number, one of NUMBERS."""
     if not math.isfinite(value):
         return "number"
     if _SECONDS[0] * 1000 <= value < _SECONDS[1] * 1000:
@@ -397,10 +401,12 @@ def time_likeness(one: str, other: str) -> float:
 
 
 def tells_creation(name: str) -> bool:
+    """Whether a name seems to be that of a time of creation: `createdAt`, `joined_on`."""
     return _moment(name) in _CREATED
 
 
 def tells_writing(name: str) -> bool:
+    """Whether a name seems to be that of a time of creation or of the last change."""
     return _moment(name) in _CREATED | _UPDATED
 
 

@@ -50,6 +50,7 @@ class Part:
 
     @property
     def arguments(self) -> dict[str, Any]:
+        """The collection's arguments besides its columns and options."""
         paths = tuple(shape.path for shape in self.matched.shapes)
         given = {"name": self.name, "table": self.matched.table.name, "paths": paths}
         if self.matched.entries is not None:
@@ -57,6 +58,7 @@ class Part:
         return given
 
     def collection(self, columns: Mapping[str, Column], **options: Any) -> Collection:
+        """The collection with these columns and further options. Raises CatalogError."""
         ordered = (columns[g.column.name] for g in self.guesses if g.column.name in columns)
         return Collection(**{**self.arguments, "columns": tuple(ordered), **options})
 

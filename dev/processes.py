@@ -42,12 +42,14 @@ def keep_temporary_files_in_memory() -> None:
 
 
 def free_port() -> int:
+    """A port of the loopback that is free now; another process may take it before it is used."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def port_is_taken(port: int) -> bool:
+    """Whether a process listens on this port, so that no other can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

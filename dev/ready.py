@@ -27,6 +27,7 @@ def port_of(text: str) -> int:
 
 
 def free_for_the_ui(port: int) -> None:
+    """Raises Missing if the port is taken."""
     if processes.port_is_taken(port):
         raise processes.Missing(f"port {port} for Airflow's UI is taken. Choose another: make up PORT={port + 1}.")
 

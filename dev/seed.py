@@ -48,6 +48,7 @@ _ORDER = (
 
 
 def milliseconds(moment: datetime) -> datetime:
+    """A time cut to milliseconds, as the export wrote it."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 

@@ -20,6 +20,7 @@ log = logging.getLogger("dualwrite")
 
 
 def params_of(context: Mapping[str, Any]) -> MigrationParams:
+    """The parameters of a run. Raises ParameterError."""
     return MigrationParams.checked(requested_params(context))
 
 

@@ -90,6 +90,7 @@ class Wire:
         return self._query(request, metadata=self.metadata, timeout=CALL_SECONDS)
 
     def run_count(self, request: Any) -> Any:
+        """The parts of the answer, as messages; one of them has the result."""
         return self._count(request, metadata=self.metadata, timeout=CALL_SECONDS)
 
     def batch_get(self, request: Any) -> Any:

@@ -86,6 +86,7 @@ def create_ledger(connection: Connection) -> None:
 
 
 def schema_exists(connection: Connection, name: str) -> bool:
+    """Whether the target has a schema of this name, whatever the role may do in it."""
     row = connection.execute(_SCHEMA_EXISTS, {"name": name}).fetchone()
     return bool(row and row[0])
 

@@ -36,6 +36,7 @@ OR = sql.SQL(" OR ")
 
 
 def column_name(name: str, alias: str | None = None) -> sql.Composable:
+    """A column, behind a row's alias (or a table, behind its schema)."""
     named = _identifier(name)
     return named if alias is None else sql.SQL("{}.{}").format(sql.Identifier(alias), named)
 
@@ -258,6 +259,7 @@ class Fragments:
         return self._collection.key
 
     def names(self, columns: tuple[Column, ...] | list[Column], alias: str | None = None) -> sql.Composed:
+        """A list of columns, each behind the alias."""
         return COMMA.join(column_name(c.name, alias) for c in columns)
 
     def own(self, alias: str) -> list[sql.Composable]:
@@ -278,6 +280,7 @@ class Fragments:
         return sql.SQL(" WHERE ") + AND.join(every) if every else sql.SQL("").format()
 
     def same_key(self, row: str, key: str) -> sql.Composed:
+        """Whether `row`, a row of the table, has the key that `key` has, in any share of the table."""
         return AND.join(
             has_key_part(c, column_name(c.name, row), column_name(c.name, key)) for c in self._collection.key
         )
@@ -297,6 +300,7 @@ class Fragments:
         return COMMA.join(as_text(column, alias) for column in self._collection.key)
 
     def key_array(self, alias: str) -> sql.Composed:
+        """A row's key as a text[]."""
         return sql.SQL("ARRAY[{}]::text[]").format(self.key_texts(alias))
 
     @staticmethod
@@ -327,6 +331,7 @@ class Fragments:
         return "int8" if len(self._collection.columns) <= _BITS else "numeric"
 
     def differs(self, column: Column) -> sql.Composed:
+        """Whether a staged row's column differs from the target's; not if the document doesn't state it."""
         differ = sql.SQL("{} IS DISTINCT FROM {}").format(_as_staged(column), self.as_compared(column, "t"))
         if column.via is not None:  # a staged null for an absent row equals nothing
             differ = sql.SQL("({} OR {})").format(differ, self.lacks_parent(column))

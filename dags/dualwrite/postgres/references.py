@@ -44,6 +44,7 @@ class Reference:
 
     @property
     def seen(self) -> bool:
+        """Whether this session sees every row that has the key."""
         return self.granted and not self.filtered
 
     @property

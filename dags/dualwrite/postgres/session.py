@@ -51,6 +51,7 @@ class Session:
 
     @property
     def connection(self) -> Connection:
+        """The connection, made anew if there is none. Raises postgres.ConnectError."""
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
         return self._connection

@@ -70,6 +70,7 @@ class Write:
     """Rows that were inserted with a null for a reference to a row that isn't there yet."""
 
     def has(self, n: int) -> bool:
+        """Whether the write of this row has a result."""
         return n in self.journal or n in self.refused or n in self.unmade
 
 
