@@ -1,4 +1,4 @@
-"""The commands behind `make`, and what tests and benchmarks run on."""
+"""The commands behind `make`, and the local servers of tests and benchmarks."""
 
 from __future__ import annotations
 
