@@ -27,7 +27,7 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import CollectionResult, RunReport, Sample
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill, reconcile_plan, reconciliation
-from dualwrite.runs.record import Paces
+from dualwrite.runs.record import Limits
 from dualwrite.runs.report import text
 from tests import shape
 from tests.kept import KeptTarget, looking
@@ -48,10 +48,10 @@ def params(*, catalog: Catalog = CATALOG, **changes: Any) -> gap_params.GapParam
 def gap_run(project: str, emulator: str, dsn: str, *, run_id: str = "run", catalog: Catalog = CATALOG, **changes: Any):
     """A Run over real parts, closed afterwards."""
     given = params(catalog=catalog, **changes)
-    paces = Paces.of(given)
+    limits = Limits.of(given)
     with (
-        Source(project, emulator_host=emulator, pace=paces.reads) as source,
-        KeptTarget(dsn, catalog, paces.rows) as target,
+        Source(project, emulator_host=emulator, budget=limits.budget, pace=limits.reads) as source,
+        KeptTarget(dsn, catalog, limits.rows) as target,
     ):
         yield backfill.Run(source, target, catalog, run_id, given)
 
@@ -142,7 +142,7 @@ def reconciliation_of(
         @contextmanager
         def parts() -> Iterator[tuple[Source, Target]]:
             target = idle.pop() if idle else stack.enter_context(KeptTarget(dsn, catalog))
-            with Source(project, emulator_host=emulator) as source:
+            with Source(project, emulator_host=emulator, budget=Limits.of(given).budget) as source:
                 yield source, target
             idle.append(target)
 

@@ -28,6 +28,13 @@ def begun(work: Callable[[], object]) -> Iterator[threading.Event]:
     assert done.is_set(), "it waits for ever"
 
 
+def spent(limit: int, earlier: int) -> Budget:
+    """A cap of which earlier tasks have spent a part."""
+    budget = Budget(limit)
+    budget.count_earlier(lambda: earlier)
+    return budget
+
+
 def lent(budget: Budget, least: int = 1, **how: bool) -> int | None:
     with budget.asking(least, "count() of posts", **how) as most:
         return most
@@ -42,12 +49,25 @@ def test_without_a_cap_any_number_may_be_read():
 
 
 def test_what_was_spent_before_counts():
-    budget = Budget(10, 4)
+    budget = spent(10, 4)
     assert (budget.spent, budget.left) == (4, 6)
     budget.spend(5)
     assert (budget.spent, budget.left) == (9, 1)
     budget.spend(-2)
     assert (budget.spent, budget.left) == (7, 3)
+
+
+def test_what_was_spent_before_is_asked_once():
+    """By the first of several threads that share a cap; of one that fails to learn it, by the next."""
+    budget = Budget(10)
+    with pytest.raises(ZeroDivisionError):
+        budget.count_earlier(lambda: 1 // 0)
+    for earlier in (4, 5):
+        budget.count_earlier(lambda earlier=earlier: earlier)
+    assert budget.spent == 4
+    uncapped = Budget()
+    uncapped.count_earlier(lambda: 1 // 0)
+    assert uncapped.spent == 0, "without a cap nobody is asked"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +88,7 @@ def test_a_call_is_lent_what_it_needs_and_no_more_than_is_left(limit, least, eve
 
 
 def test_a_call_that_needs_more_than_is_left_is_refused():
-    budget = Budget(10, 4)
+    budget = spent(10, 4)
     with pytest.raises(
         BudgetError, match=r"max_billed_reads = 10 reads: 4 are spent .*, and count\(\) of posts would cost 7 \("
     ):

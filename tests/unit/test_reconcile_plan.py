@@ -86,8 +86,8 @@ def test_a_look_at_nothing_leaves_no_line():
 
 
 def test_a_run_is_as_its_plan_says():
-    run = run_of(Plan(params(max_billed_reads=50), NOW, True, {}, unattended=True, billed_reads=4))
-    assert (run.max_billed_reads, run.billed_before, run.unattended, run.params.collections) == (50, 4, True, NAMES)
+    run = run_of(Plan(params(), NOW, True, {}, unattended=True, billed_reads=4))
+    assert (run.billed_before, run.unattended, run.params.collections) == (4, True, NAMES)
     assert run_of(Plan(params(max_proof_reads=11), NOW, True, {})).max_proof_reads() == 11, (
         "a person's own run has no budget for a day"
     )

@@ -21,9 +21,9 @@ from dualwrite.model.errors import PreflightError
 
 if TYPE_CHECKING:
     from dualwrite.firestore.source import Source
-    from dualwrite.model.pace import Pace
     from dualwrite.postgres import Connection
     from dualwrite.postgres.target import Target
+    from dualwrite.runs.record import Limits
 
 SOURCE_CONNECTION = settings.named("firestore_default")
 TARGET_CONNECTION = settings.named("supabase_default")
@@ -73,14 +73,14 @@ def _extra(conn_id: str, connection: Any) -> dict[str, Any]:
     return extra
 
 
-def source(pace: Pace | None = None) -> Source:
+def source(limits: Limits | None = None) -> Source:
     """The Firestore database of connection firestore_default; see source_maker."""
-    return source_maker(pace)()
+    return source_maker(limits)()
 
 
-def source_maker(pace: Pace | None = None) -> Callable[[], Source]:
+def source_maker(limits: Limits | None = None) -> Callable[[], Source]:
     """A function that opens the Firestore database of connection firestore_default (google_cloud_platform). Airflow is asked
-    here, once: the result may be called in any thread. All that it opens share the `pace`.
+    here, once: the result may be called in any thread. All that it opens share the `limits`.
 
     The connection's extra may have `project` and `database`. With FIRESTORE_EMULATOR_HOST set, no credentials are needed, and
     the target must be on this machine too: a forgotten variable would make the emulator the source of production. Raises
@@ -89,6 +89,7 @@ def source_maker(pace: Pace | None = None) -> Callable[[], Source]:
     from dualwrite import postgres
     from dualwrite.firestore.source import Source
 
+    limited: dict[str, Any] = {"budget": limits.budget, "pace": limits.reads} if limits else {}
     _, extra = _connection(SOURCE_CONNECTION, "google_cloud_platform")
     project = extra.get("project") or extra.get("extra__google_cloud_platform__project")
     database = extra.get("database") or "(default)"
@@ -111,7 +112,7 @@ def source_maker(pace: Pace | None = None) -> Callable[[], Source]:
                 'Add {"project": "..."}; the emulator takes any name.',
                 code="emulator-project-not-named",
             )
-        return partial(Source, project, database=database, emulator_host=emulator, pace=pace)
+        return partial(Source, project, database=database, emulator_host=emulator, **limited)
     from airflow.providers.google.common.hooks.base_google import GoogleBaseHook  # seconds of imports, so only here
 
     try:
@@ -131,7 +132,7 @@ def source_maker(pace: Pace | None = None) -> Callable[[], Source]:
             "Set Project Id in the connection.",
             code="project-not-named",
         )
-    return partial(Source, str(project), database=database, credentials=credentials, pace=pace)
+    return partial(Source, str(project), database=database, credentials=credentials, **limited)
 
 
 def target_connection(conn_id: str = TARGET_CONNECTION, *, answer_within: float | None = None) -> Connection:
@@ -210,8 +211,8 @@ def migrations_connection() -> Connection:
         ) from None
 
 
-def target(pace: Pace | None = None) -> Target:
+def target(limits: Limits | None = None) -> Target:
     """The target of connection supabase_default; it connects on first use."""
     from dualwrite.postgres.target import Target
 
-    return Target(target_connection, CATALOG, pace)
+    return Target(target_connection, CATALOG, limits.rows if limits else None)

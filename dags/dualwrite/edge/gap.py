@@ -29,7 +29,7 @@ from dualwrite.model.gap_params import GapParams
 from dualwrite.model.render import as_markdown, as_text, wrapped
 from dualwrite.model.run_report import Approval, CollectionResult, CoverageResult, GapPlan, GapReport, SliceResult
 from dualwrite.runs import backfill
-from dualwrite.runs.record import Paces
+from dualwrite.runs.record import Limits
 from dualwrite.runs.report import gap as report_of
 from dualwrite.runs.slices import backfill as sliced
 from dualwrite.runs.slices import reports as slices
@@ -49,8 +49,8 @@ def params_of(context: Mapping[str, Any]) -> GapParams:
 @contextmanager
 def gap_run(context: Mapping[str, Any], params: GapParams, unlogged_reads: int = 0) -> Iterator[backfill.Run]:
     """A run with both sides connected; errors in its body are handled as errors_of_run does."""
-    paces = Paces.of(params)
-    with errors_of_run(context), source(paces.reads) as firestore, target(paces.rows) as postgres_target:
+    limits = Limits.of(params)
+    with errors_of_run(context), source(limits) as firestore, target(limits) as postgres_target:
         yield backfill.Run(firestore, postgres_target, CATALOG, str(context["run_id"]), params, unlogged_reads)
 
 

@@ -39,7 +39,7 @@ from dualwrite.postgres.target import Target
 from dualwrite.runs import history, open_list, reconcile_plan, reconciliation
 from dualwrite.runs import repair as repairs
 from dualwrite.runs.reconcile_plan import Plan, Run
-from dualwrite.runs.record import Paces
+from dualwrite.runs.record import Limits
 from dualwrite.runs.report import text
 from dualwrite.runs.report.build import build_report
 from dualwrite.runs.slices import sweep
@@ -132,19 +132,19 @@ def plan_of(context: Mapping[str, Any]) -> Plan:
 @contextmanager
 def run_of(context: Mapping[str, Any], plan: Plan) -> Iterator[Run]:
     """The run of a task, with both sides connected; errors in its body are handled as errors_of_run does."""
-    paces = Paces.of(plan.params)
-    with errors_of_run(context), source(paces.reads) as firestore, target(paces.rows) as postgres_target:
+    limits = Limits.of(plan.params)
+    with errors_of_run(context), source(limits) as firestore, target(limits) as postgres_target:
         yield Run(firestore, postgres_target, CATALOG, str(context["run_id"]), plan, dual_write_enabled)
 
 
 def _opener(run_id: str, plan: Plan) -> reconciliation.Opened:
     """A function that opens a run in any thread; Airflow is asked here, in the task's own thread."""
-    paces = Paces.of(plan.params)
-    make_source, connect = source_maker(paces.reads), target_connector()
+    limits = Limits.of(plan.params)
+    make_source, connect = source_maker(limits), target_connector()
 
     @contextmanager
     def opened() -> Iterator[Run]:
-        with make_source() as firestore, Target(connect, CATALOG, paces.rows) as postgres_target:
+        with make_source() as firestore, Target(connect, CATALOG, limits.rows) as postgres_target:
             yield Run(firestore, postgres_target, CATALOG, run_id, plan)
 
     return opened
@@ -189,12 +189,15 @@ def preflight(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Checks both sides and fixes the plan, which it leaves as XCom `plan`. Returns the slices of large sweeps, because Airflow
     can map a task only over a returned list."""
     push = context["ti"].xcom_push
-    with errors_of_run(context), source() as firestore, target() as postgres_target:
+    with errors_of_run(context):
+        params = params_of(context)
+    limits = Limits.of(params)
+    with errors_of_run(context), source(limits) as firestore, target(limits) as postgres_target:
         plan = reconcile_plan.preflight(
             firestore,
             postgres_target,
             CATALOG,
-            params_of(context),
+            params,
             str(context["run_id"]),
             by=triggered_by(context),
             dual_write_enabled=dual_write_enabled(),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from dualwrite import settings
 from dualwrite.model import cost
@@ -15,13 +16,15 @@ _LENT = 1_000
 
 
 class Budget:
-    """Billed reads: the `limit` (None: no cap), and those `spent` so far. Threads may share it."""
+    """Billed reads: the `limit` (None: no cap), and those `spent` so far. Threads and Sources may share it."""
 
-    def __init__(self, limit: int | None = None, spent: int = 0) -> None:
-        self.limit = limit
-        self._spent = spent
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit: Final = limit
+        self._spent = 0
         self._lent = 0
         self._changed = threading.Condition()
+        self._counts_earlier = threading.Lock()
+        self._has_earlier = False
 
     @property
     def spent(self) -> int:
@@ -32,6 +35,16 @@ class Budget:
     def left(self) -> int | None:
         """The reads that may still be spent; None: any number."""
         return None if self.limit is None else self.limit - self._spent
+
+    def count_earlier(self, ask: Callable[[], int]) -> None:
+        """Counts the reads that were billed before this object was made; only the first call asks how many they are. Without a
+        cap they don't matter, and nobody is asked."""
+        if self.limit is None:
+            return
+        with self._counts_earlier:
+            if not self._has_earlier:
+                self.spend(ask())
+                self._has_earlier = True
 
     @contextmanager
     def asking(self, least: int, purpose: str, *, all_that_is_left: bool = False) -> Iterator[int | None]:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import grpc
 
@@ -132,8 +132,8 @@ class _Read:
 class Source:
     """One Firestore database, read only. Threads may share it.
 
-    With `emulator_host` ("host:port") it uses the emulator, without credentials; else `credentials` are google.auth's. `pace` says
-    how many reads a second it may do; Sources may share one.
+    With `emulator_host` ("host:port") it uses the emulator, without credentials; else `credentials` are google.auth's. `budget` caps
+    its billed reads, and `pace` limits its reads a second; Sources may share both.
     """
 
     def __init__(
@@ -143,6 +143,7 @@ class Source:
         database: str = "(default)",
         credentials: Any = None,
         emulator_host: str | None = None,
+        budget: Budget | None = None,
         pace: Pace | None = None,
     ) -> None:
         self.project = project
@@ -150,8 +151,8 @@ class Source:
         self._root = self.wire.root
         self._lock = threading.Lock()
         self._billed = 0
-        self.budget = Budget()
-        """Checked before each call. A run with a cap sets its own."""
+        self.budget: Final = budget or Budget()
+        """Checked before each call."""
         self._pace = pace or Pace()
 
     def __enter__(self) -> Self:

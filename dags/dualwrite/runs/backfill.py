@@ -15,7 +15,6 @@ from dualwrite.engine.compare import Examiner
 from dualwrite.engine.looks import Look, SweepLook
 from dualwrite.engine.scans import scans
 from dualwrite.engine.units import Policy
-from dualwrite.firestore.budget import Budget
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import Answer, Approval, CollectionResult, GapPlan
@@ -45,10 +44,6 @@ class Run(BaseRun):
     def billed_before(self) -> int:
         return self.unlogged_reads
 
-    @property
-    def max_billed_reads(self) -> int | None:
-        return self.params.max_billed_reads
-
     def scope_of(self, collection: str, window: Window | None) -> str:
         return self.params.scope
 
@@ -66,7 +61,6 @@ def preflight(run: Run, *, by: str) -> GapPlan:
     Raises PreflightError with all faults at once.
     """
     params = run.params
-    run.source.budget = Budget(params.max_billed_reads)
     checked = checks.check(
         run.source,
         run.target,

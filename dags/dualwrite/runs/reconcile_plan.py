@@ -10,7 +10,6 @@ from typing import Any, Self
 from dualwrite import settings
 from dualwrite.engine import preflight as checks
 from dualwrite.engine.units import ROW_LABEL, Policy, unit_of
-from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.errors import ParameterError, PreflightError
@@ -134,10 +133,6 @@ class Run(BaseRun):
         return self.plan.params
 
     @property
-    def max_billed_reads(self) -> int | None:
-        return self.params.max_billed_reads
-
-    @property
     def billed_before(self) -> int:
         return self.plan.billed_reads
 
@@ -198,7 +193,6 @@ def preflight(  # noqa: PLR0913 - who asks and when, each by its name
     now). Raises PreflightError, or ParameterError for excuses and keys that can't be meant.
     """
     now = now or clock()
-    source.budget = Budget(params.max_billed_reads)
     with target.transaction() as connection:
         schema.require(connection)
         _check_clocks(clock(), {"target's": target_clock.now(connection)})

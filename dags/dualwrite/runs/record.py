@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
-from weakref import WeakValueDictionary
 
 from dualwrite import postgres
 from dualwrite.engine.job import Job
@@ -28,21 +26,19 @@ from dualwrite.postgres.target import Target
 
 log = logging.getLogger(__name__)
 
-_budgets: WeakValueDictionary[tuple[object, ...], Budget] = WeakValueDictionary()
-"""Threads of one run in this process share its budget, though each has a Source of its own."""
-_lock = threading.Lock()
-
 
 @dataclass(frozen=True, slots=True)
-class Paces:
-    """The limits of reads and rows a second, which all that one task process opens shares."""
+class Limits:
+    """The cap on a run's billed reads, and the limits of reads and rows a second. All connections that a task opens share
+    them, in each of its threads."""
 
+    budget: Budget
     reads: Pace
     rows: Pace
 
     @classmethod
-    def of(cls, params: GapParams | ReconcileParams) -> Paces:
-        return cls(Pace(params.max_reads_per_second), Pace(params.max_rows_per_second))
+    def of(cls, params: GapParams | ReconcileParams) -> Limits:
+        return cls(Budget(params.max_billed_reads), Pace(params.max_reads_per_second), Pace(params.max_rows_per_second))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +55,6 @@ class BaseRun:
     def catalog(self) -> Catalog:
         """The declared catalog with the columns' types in the target, if the target has them; else as declared."""
         return self.target.catalog if self.target.declared is self.declared else self.declared
-
-    @property
-    def max_billed_reads(self) -> int | None:
-        """A cap on the billed reads of the whole run; None for none."""
-        return None
 
     @property
     def billed_before(self) -> int:
@@ -149,7 +140,7 @@ def phase(
     The run's cap on billed reads counts the reads that other tasks have recorded by now, not those that tasks beside this
     one bill meanwhile. `part`: the number of the slice; 0 for a whole collection.
     """
-    capped(run)
+    count_earlier_reads(run)
     line = Phase(run, report, mode=mode, window=window, part=part, logged=logged)
     try:
         yield line
@@ -161,19 +152,11 @@ def phase(
         raise
 
 
-def capped(run: BaseRun) -> None:
-    """Puts this task's reads under the run's cap, if it has one."""
-    if run.max_billed_reads is not None and run.source.budget.limit is None:
-        run.source.budget = _budget(run, run.max_billed_reads)
+def count_earlier_reads(run: BaseRun) -> None:
+    """Counts what this run's earlier tasks have billed against its cap, if it has one."""
 
+    def ask() -> int:
+        with run.target.transaction() as connection:
+            return run.billed_before + run_log.billed(connection, run.dag_id, run.run_id)
 
-def _budget(run: BaseRun, limit: int) -> Budget:
-    with _lock:
-        key = (run.source.project, run.dag_id, run.run_id, limit)
-        budget = _budgets.get(key)
-        if budget is None:
-            with run.target.transaction() as connection:
-                spent = run_log.billed(connection, run.dag_id, run.run_id)
-            budget = _budgets[key] = Budget(limit, run.billed_before + spent)
-        budget.spend(run.source.billed_reads)  # this Source's reads before
-        return budget
+    run.source.budget.count_earlier(ask)

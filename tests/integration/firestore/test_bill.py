@@ -150,19 +150,19 @@ def test_a_count_of_unknown_size_does_not_pass_the_cap(world, emulator):
     put(world, {f"boards/b1/posts/p1/comments/d{n}": comment() for n in range(400)})
     put(world, {f"boards/b1/posts/p1/comments/e{n}": comment() for n in range(400)})
     put(world, {f"boards/b1/posts/p1/comments/f{n}": comment() for n in range(400)})
-    with Source(world.project, emulator_host=emulator) as source:
-        source.budget = Budget(1)
-        with pytest.raises(BudgetError, match="would cost 1 or more"):
-            source.count(COMMENTS)
-        assert source.billed_reads == 1
-        source.budget = Budget(3)
+    with (
+        Source(world.project, emulator_host=emulator, budget=Budget(1)) as source,
+        pytest.raises(BudgetError, match="would cost 1 or more"),
+    ):
+        source.count(COMMENTS)
+    assert source.billed_reads == 1
+    with Source(world.project, emulator_host=emulator, budget=Budget(3)) as source:
         assert source.count(COMMENTS)[0] == 1260
         assert source.budget.spent == 2
 
 
 def test_a_scan_left_early_gives_back_what_it_did_not_read(world, emulator):
-    with Source(world.project, emulator_host=emulator) as source:
-        source.budget = Budget(1000)
+    with Source(world.project, emulator_host=emulator, budget=Budget(1000)) as source:
         pages = source.pages(COMMENTS, 10)
         next(pages)
         pages.close()  # type: ignore[attr-defined]
@@ -170,8 +170,9 @@ def test_a_scan_left_early_gives_back_what_it_did_not_read(world, emulator):
 
 
 def test_keys_that_documents_share_are_asked_for_within_the_cap(world, emulator):
-    with Source(world.project, emulator_host=emulator) as source:
-        source.budget = Budget(3)  # one of them for the count that the answer may need
+    with Source(
+        world.project, emulator_host=emulator, budget=Budget(3)
+    ) as source:  # one of them for the count that the answer may need
         with pytest.raises(BudgetError):
             source.children_where_each([("users/u1", {"type": "like_on_post"})], "notifications", ("type",))
         assert source.billed_reads == 2
@@ -179,8 +180,7 @@ def test_keys_that_documents_share_are_asked_for_within_the_cap(world, emulator)
 
 def test_counts_of_a_capped_run_go_side_by_side(world, emulator, monkeypatch):
     """A run with a cap made one call at a time: one that hung held up all others."""
-    with Source(world.project, emulator_host=emulator) as source:
-        source.budget = Budget(100_000)
+    with Source(world.project, emulator_host=emulator, budget=Budget(100_000)) as source:
         both = threading.Barrier(2, timeout=20)
         bill = source._bill
 
@@ -196,8 +196,7 @@ def test_counts_of_a_capped_run_go_side_by_side(world, emulator, monkeypatch):
 
 def test_calls_that_are_lent_reads_never_pass_the_cap_together(world, emulator):
     put(world, {f"boards/b1/posts/p1/comments/d{n}": comment() for n in range(400)})
-    with Source(world.project, emulator_host=emulator) as source:
-        source.budget = Budget(5)
+    with Source(world.project, emulator_host=emulator, budget=Budget(5)) as source:
 
         def count(_):
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -40,6 +41,13 @@ def project(emulator):
 def source(project, emulator):
     with Source(project, emulator_host=emulator) as opened:
         yield opened
+
+
+@pytest.fixture
+def capped(project, emulator):
+    """Opens Sources of the same documents that may bill so many reads."""
+    with ExitStack() as stack:
+        yield lambda limit: stack.enter_context(Source(project, emulator_host=emulator, budget=Budget(limit)))
 
 
 # --- by path --------------------------------------------------------------------------------------------------------
@@ -154,18 +162,17 @@ def test_an_answer_that_never_says_it_is_done_is_counted(source, monkeypatch):
     assert source.billed_reads == 4
 
 
-def test_questions_share_what_a_cap_leaves(source):
+def test_questions_share_what_a_cap_leaves(capped):
     """They stop where more might come."""
     questions = [("boards/b/posts/p", {"kind": f"k{n}"}) for n in range(2)]
-    source.budget = Budget(10)
+    source = capped(10)
     assert [len(found) for found in source.children_where_each(questions, "comments", ("kind",))] == [3, 3]
     assert source.budget.spent == 6
-    source.budget = Budget(9)  # three for each, and a count: nobody knows whether there is a fourth
     with pytest.raises(BudgetError, match="looking for more comments would cost 1 or more"):
-        source.children_where_each(questions, "comments", ("kind",))
-    source.budget = Budget(3)
+        # three for each, and a count: nobody knows whether there is a fourth
+        capped(9).children_where_each(questions, "comments", ("kind",))
     with pytest.raises(BudgetError, match="looking for comments below 2 documents would cost 4 "):
-        source.children_where_each(questions, "comments", ("kind",))
+        capped(3).children_where_each(questions, "comments", ("kind",))
 
 
 # --- counts ---------------------------------------------------------------------------------------------------------
@@ -193,15 +200,17 @@ def test_a_count_bills_one_read_for_each_thousand_begun(firestore, emulator):
     with Source(firestore.project, emulator_host=emulator) as counted:
         assert counted.count(COMMENTS)[0] == 1001
         assert counted.billed_reads == 2
-        counted.budget = Budget(2)
+    with Source(firestore.project, emulator_host=emulator, budget=Budget(2)) as counted:
         assert counted.count(COMMENTS)[0] == 1001
         assert counted.budget.spent == 2
-        counted.budget = Budget(1)  # it stops at a thousand, and nobody knows of how many
-        with pytest.raises(BudgetError, match="more of count.. of comments would cost 1 or more"):
-            counted.count(COMMENTS)
-        firestore.document("boards/b/posts/p/comments/c0").delete()
-        firestore.document("boards/b/posts/p/comments/c1").delete()
-        counted.budget = Budget(1)
+    with (
+        Source(firestore.project, emulator_host=emulator, budget=Budget(1)) as counted,
+        pytest.raises(BudgetError, match="more of count.. of comments would cost 1 or more"),
+    ):
+        counted.count(COMMENTS)  # it stops at a thousand, and nobody knows of how many
+    firestore.document("boards/b/posts/p/comments/c0").delete()
+    firestore.document("boards/b/posts/p/comments/c1").delete()
+    with Source(firestore.project, emulator_host=emulator, budget=Budget(1)) as counted:
         assert counted.count(COMMENTS)[0] == 999
         with pytest.raises(BudgetError, match="count.. of comments would cost 1 "):
             counted.count(COMMENTS)
@@ -284,14 +293,14 @@ def test_a_scan_of_nothing_has_no_pages_and_is_billed_two_reads(source):
     assert source.billed_reads == source.budget.spent == 2
 
 
-def test_a_scan_that_is_given_up_gives_back_what_it_had_reserved(source):
-    source.budget = Budget(1000)
+def test_a_scan_that_is_given_up_gives_back_what_it_had_reserved(capped):
+    source = capped(1000)
     pages = source.pages(COMMENTS, 10)
     next(pages)
     pages.close()
     assert 10 <= source.billed_reads <= 10 * 4 + 1, "three pages ahead at most, and the count"
     assert source.budget.spent == source.billed_reads
-    source.budget = Budget(450)
+    source = capped(450)
     with pytest.raises(BudgetError, match="reading comments with 450 documents would cost 450 "):
         list(source.pages(COMMENTS, 10))
     assert source.budget.spent == 1, "the count alone"
@@ -322,15 +331,15 @@ def test_an_answer_without_a_document_is_passed_over(source, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [100, 450], ids=["pages of several instants", "an empty query after the last page"])
-def test_a_read_over_several_instants_bills_each_document_once(source, size, monkeypatch):
+def test_a_read_over_several_instants_bills_each_document_once(capped, size, monkeypatch):
     """A cap that just suffices is not passed on the way, and what was reserved and not read is given back."""
     monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
-    source.budget = Budget(limit=100_000)
+    source = capped(100_000)
     assert sum(len(page.messages) for page in source.pages(COMMENTS, size)) == 450
     needed = source.billed_reads
     assert source.budget.spent == needed
     counts = needed - 450 - 1  # the last query finds nothing, and is billed as one read
     assert counts > 0
-    source.budget = Budget(limit=needed)
+    source = capped(needed)
     assert sum(len(page.messages) for page in source.pages(COMMENTS, size)) == 450
     assert source.budget.spent == needed

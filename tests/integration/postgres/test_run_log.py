@@ -20,7 +20,7 @@ from dualwrite.model.verdicts import Finding, Verdict
 from dualwrite.model.windows import Window
 from dualwrite.postgres.remembered import run_log
 from dualwrite.postgres.target import Target
-from dualwrite.runs.record import BaseRun, Paces, capped, phase
+from dualwrite.runs.record import BaseRun, Limits, count_earlier_reads, phase
 from tests.support import gap_run, one
 
 DAG = "reconcile_dual_writes"
@@ -212,25 +212,22 @@ def test_a_failure_that_can_not_be_recorded_is_told_as_it_was(run, target_dsn, c
     ]
 
 
-def test_tasks_that_share_a_process_share_the_runs_cap(run, emulator, target_dsn):
-    """What was read before the cap was known counts, once for each of them; another run's cap is its own."""
+def test_threads_of_a_task_share_its_runs_cap(run, emulator, target_dsn):
+    """What other tasks of the run have billed counts too, once; another run's reads don't."""
+    limits = Limits.of(run.params.model_copy(update={"max_billed_reads": 100}))
     with postgres.connect(target_dsn) as connection, postgres.transaction(connection):
         _record(connection, run.run_id, "gap", billed_reads=20, dag_id=run.dag_id)
-    capped_run = replace(run, params=run.params.model_copy(update={"max_billed_reads": 100}), unlogged_reads=7)
-    capped(capped_run)
-    assert (run.source.budget.limit, run.source.budget.spent) == (100, 20 + 7 + 1)
-    capped(capped_run)
-    assert run.source.budget.spent == 28
+        _record(connection, "another", "gap", billed_reads=50, dag_id=run.dag_id)
     with (
-        Source(run.source.project, emulator_host=emulator) as second,
-        Source(run.source.project, emulator_host=emulator) as third,
+        Source(run.source.project, emulator_host=emulator, budget=limits.budget) as one,
+        Source(run.source.project, emulator_host=emulator, budget=limits.budget) as other,
     ):
-        second.count(Scan("posts", ()))
-        capped(replace(capped_run, source=second))
-        assert second.budget is run.source.budget
-        assert run.source.budget.spent == 29
-        capped(replace(capped_run, source=third, run_id="another"))
-        assert (third.budget.limit, third.budget.spent) == (100, 7)
+        one.count(Scan("posts", ()))
+        for source in (one, other):
+            count_earlier_reads(replace(run, source=source, unlogged_reads=7))
+            assert source.budget.spent == 20 + 7 + 1
+        other.count(Scan("posts", ()))
+        assert one.budget.spent == 20 + 7 + 1 + 1
 
 
 def test_a_runs_columns_are_what_its_own_target_found_them_to_be(run):
@@ -241,26 +238,26 @@ def test_a_runs_columns_are_what_its_own_target_found_them_to_be(run):
 
 
 def test_all_that_a_task_opens_shares_its_limits(run, emulator, target_dsn):
-    paces = Paces.of(run.params.model_copy(update={"max_reads_per_second": 7, "max_rows_per_second": 9}))
+    limits = Limits.of(run.params.model_copy(update={"max_reads_per_second": 7, "max_rows_per_second": 9}))
 
     def connected() -> Target:
-        return Target(lambda: postgres.connect(target_dsn), CATALOG, paces.rows)
+        return Target(lambda: postgres.connect(target_dsn), CATALOG, limits.rows)
 
     with (
-        Source(run.source.project, emulator_host=emulator, pace=paces.reads) as source,
+        Source(run.source.project, emulator_host=emulator, pace=limits.reads) as source,
         connected() as one,
         connected() as other,
     ):
         source.count(Scan("posts", ()))
         assert one.pressure is not other.pressure, "each connection slows down by itself"
-    assert paces.reads.delay(700, 0.0) > 90, "seven a second"
-    assert paces.rows.delay(900, 0.0) > 90, "nine a second"
+    assert limits.reads.delay(700, 0.0) > 90, "seven a second"
+    assert limits.rows.delay(900, 0.0) > 90, "nine a second"
 
 
-def test_a_run_of_a_new_kind_is_attended_uncapped_and_logged():
+def test_a_run_of_a_new_kind_is_attended_and_logged():
     """It says itself how much it looks at."""
     plain = BaseRun(None, None, CATALOG, "run")
-    assert (plain.max_billed_reads, plain.billed_before, plain.unattended) == (None, 0, False)
+    assert (plain.billed_before, plain.unattended) == (0, False)
     assert plain.logs(CollectionReport("posts", "gap")) is True
     with pytest.raises(NotImplementedError):
         plain.scope_of("posts", None)

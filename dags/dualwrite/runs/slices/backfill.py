@@ -19,7 +19,7 @@ from dualwrite.model.verdicts import Finding
 from dualwrite.postgres.remembered import differences, watermarks
 from dualwrite.postgres.target import Target
 from dualwrite.runs.backfill import DAG_ID, Run, count_both, examiner_of, excused_in, policy_of, verdict_of
-from dualwrite.runs.record import capped, phase
+from dualwrite.runs.record import count_earlier_reads, phase
 from dualwrite.runs.slices import reports, seen_keys
 from dualwrite.runs.slices.cutter import Cutter
 from dualwrite.runs.slices.examine import SliceLook, examine_rest, examine_slice
@@ -75,7 +75,7 @@ def cut_verification(run: Run) -> tuple[list[Slice], dict[str, Needed]]:
     """The slices of the collections that several tasks verify key by key, and each such collection's Needed: its baseline
     is measured here, before anything is compared."""
     params = run.params
-    capped(run)
+    count_earlier_reads(run)
     seen_keys.forget(run.target, DAG_ID, but=run.run_id)
     began = datetime.now(UTC)
     names = [n for n in params.names if run.target.count(run.catalog[n]) <= params.most_explained]
