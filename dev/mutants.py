@@ -140,6 +140,7 @@ SUBJECTS: dict[str, Subject] = {
         "dualwrite.model.change", ("unit/test_dual_write.py", "integration/mirror/test_mirror.py"), databases=True
     ),
     "liveness": Subject("dualwrite.runs.liveness", ("integration/reconcile/test_liveness.py",), databases=True),
+    "rounds": Subject("dualwrite.engine.rounds", _PROTOCOL, databases=True),
     "compare_and_set": Subject("dualwrite.engine.compare_and_set", _PROTOCOL, databases=True),
     "deletes": Subject("dualwrite.engine.deletes", _PROTOCOL, databases=True),
     "judge": Subject("dualwrite.engine.judge", _PROTOCOL, databases=True),

@@ -22,6 +22,7 @@ from dualwrite.engine.parents import Parents
 from dualwrite.engine.units import Policy, unit_of
 from dualwrite.model.documents import Document
 from dualwrite.model.report import CollectionReport
+from dualwrite.model.verdicts import Reason, Verdict
 from dualwrite.postgres.bad_rows import Refused
 from dualwrite.postgres.remembered import excuses, journal
 from dualwrite.postgres.target import Comparison, Deleted, Difference, Write
@@ -184,3 +185,30 @@ class BlindSource(ModelSource):
 
 def test_the_model_sees_it_where_step_5_is_blind(modelled):
     assert explored(delete=True, operations=2, source=BlindSource).bad
+
+
+def test_a_key_that_keeps_changing_is_looked_at_five_times(modelled, monkeypatch):
+    """The pauses grow, and it is told as in flight. Nobody settles it, and the run goes on without it."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    versions = iter(range(100))
+
+    def ask(statement: str, *_: Any) -> Any:
+        """A client writes the row between any two statements."""
+        version = next(versions)
+        return {"version": version, "read": 5, "compare": (False, version)}[statement]
+
+    [finding] = _protocol(ask, may_delete=False).run([UNIT], Policy(update=True))
+    assert (finding.verdict, finding.reason) == (Verdict.IN_FLIGHT, Reason.KEPT_CHANGING)
+    assert next(versions) == 5 * 3, "five times: version, document, comparison"
+    for n, seconds in enumerate(slept, 1):
+        assert 0.5 * 0.05 * 2**n <= seconds <= 0.05 * 2**n
+    assert len(slept) == 4, "the first look waits for nobody"
+
+
+def test_a_key_that_matches_is_looked_at_once(modelled, monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    answers = {"version": 1, "read": 5, "compare": (True, 1)}
+    [finding] = _protocol(lambda statement, *_: answers[statement], may_delete=False).run([UNIT], Policy(update=True))
+    assert (finding.verdict, slept) == (Verdict.MATCHING, [])

@@ -11,12 +11,12 @@ import psycopg
 import pytest
 
 from dualwrite.catalog import CATALOG
-from dualwrite.engine.compare_and_set import UNITS_AT_ONCE, WritingProtocol, _batches, _takes_proof, _untold
-from dualwrite.engine.deletes import Deletes
+from dualwrite.engine.compare_and_set import WritingProtocol, _takes_proof
 from dualwrite.engine.job import Job
 from dualwrite.engine.judge import ATTEMPTS, Judged, wait_or_raise
 from dualwrite.engine.parents import Parents
 from dualwrite.engine.reading import _mapped_of
+from dualwrite.engine.rounds import UNITS_AT_ONCE, Outcome, batches, untold
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.engine.whereabouts import Unknown
 from dualwrite.firestore.source import Source
@@ -40,15 +40,15 @@ def _row(entry: str | None) -> Row:
 
 def test_a_round_takes_so_many_keys_and_the_rest_wait_in_order():
     units = [_unit(str(i)) for i in range(2 * UNITS_AT_ONCE + 1)]
-    batches = list(_batches(units))
-    assert [len(batch) for batch in batches] == [UNITS_AT_ONCE, UNITS_AT_ONCE, 1]
-    assert [unit for batch in batches for unit in batch.values()] == units
-    assert list(_batches([])) == []
+    made = list(batches(units))
+    assert [len(batch) for batch in made] == [UNITS_AT_ONCE, UNITS_AT_ONCE, 1]
+    assert [unit for batch in made for unit in batch.values()] == units
+    assert list(batches([])) == []
 
 
 def test_two_documents_of_one_label_get_a_turn_each():
     first, second, other = _unit("a", path="things/1"), _unit("a", path="things/2"), _unit("b")
-    assert list(_batches([first, second, other])) == [{"a": first, "b": other}, {"a": second}]
+    assert list(batches([first, second, other])) == [{"a": first, "b": other}, {"a": second}]
 
 
 def test_a_unit_is_its_own_entry_or_the_refusal_of_all_entries():
@@ -72,9 +72,19 @@ def test_only_an_extra_row_takes_a_proof():
 def test_a_row_whose_document_nobody_can_look_for_is_extra():
     """It says that its path is unknown."""
     unit = _unit("k", path=None)
-    assert _untold(unit, {}, Reason.PATH_UNKNOWN) == Finding(Verdict.ABSENT, "k", key=("k",))
-    found = _untold(unit, {("k",): ("17", "row 17")}, Reason.PATH_UNKNOWN)
+    assert untold(unit, {}, Reason.PATH_UNKNOWN) == Finding(Verdict.ABSENT, "k", key=("k",))
+    found = untold(unit, {("k",): ("17", "row 17")}, Reason.PATH_UNKNOWN)
     assert found == Finding(Verdict.EXTRA, "k", key=("k",), reason=Reason.PATH_UNKNOWN, fingerprint="row 17")
+
+
+def test_what_a_later_step_says_of_a_key_counts():
+    """Of a key that it doesn't name, the earlier word stays."""
+    a, b = _unit("a"), _unit("b")
+    matching, stale, missing = (Finding(v, "k") for v in (Verdict.MATCHING, Verdict.STALE, Verdict.MISSING))
+    earlier = Outcome({"a": stale, "b": missing}, {"a": a}, waiting={"a": a})
+    later = Outcome({"a": matching}, {"b": b}, waiting={"b": b})
+    assert earlier | later == Outcome({"a": matching, "b": missing}, {"a": a, "b": b}, waiting={"a": a, "b": b})
+    assert earlier.findings == {"a": stale, "b": missing}, "the earlier one is as it was"
 
 
 # --- waiting --------------------------------------------------------------------------------------------------------
@@ -171,36 +181,3 @@ def test_a_deadlock_is_waited_out_ever_longer_up_to_five_seconds(slept):
     with pytest.raises(TargetError, match=r"Writing posts failed 10 times with DeadlockDetected"):
         wait_or_raise("posts", error, ATTEMPTS - 1)
     assert len(slept) == ATTEMPTS - 1 == 9
-
-
-def test_a_key_that_keeps_changing_is_looked_at_five_times(slept, posts, monkeypatch):
-    """The pauses grow, and it is told as in flight. Nobody settles it, and the run goes on without it."""
-    asked: list[dict] = []
-
-    def round_(units, done, policy, deletes):
-        asked.append(units)
-        return units, {}
-
-    monkeypatch.setattr(posts, "_round", round_)  # no two databases change at just the right moments
-    unit = Unit("k", ("k",), "things/k", "e")
-    found = posts._run_batch(
-        {"k": unit}, Policy(), Deletes(posts._job, posts.whereabouts, [unit], Policy(), frozenset())
-    )
-    finding = Finding(Verdict.IN_FLIGHT, "k", "things/k", "e", ("k",), reason=Reason.KEPT_CHANGING)
-    assert found == [finding]
-    assert len(asked) == 5
-    for n, seconds in enumerate(slept, 1):
-        assert 0.5 * 0.05 * 2**n <= seconds <= 0.05 * 2**n
-    assert len(slept) == 4, "the first look waits for nobody"
-
-
-def test_a_batch_ends_when_nothing_is_left_to_look_at(slept, posts, monkeypatch):
-    def round_(units, done, policy, deletes):
-        done["k"] = Finding(Verdict.MATCHING, "k")
-        return {}, {}
-
-    monkeypatch.setattr(posts, "_round", round_)
-    unit = _unit("k")
-    deletes = Deletes(posts._job, posts.whereabouts, [unit], Policy(), frozenset())
-    assert posts._run_batch({"k": unit}, Policy(), deletes) == [Finding(Verdict.MATCHING, "k")]
-    assert slept == []

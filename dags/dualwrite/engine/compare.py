@@ -223,9 +223,10 @@ class Examiner:
 
     def _examine_stale(self, stale: list[Unit], left: _Left) -> None:
         """Updates a page's stale rows; one that another row blocks waits until everything is read."""
-        for finding in self.protocol.run(stale, self._policy):
-            if finding.verdict is Verdict.REJECTED and finding.label in self.protocol.waiting:
-                left.waiting.append(self.protocol.waiting[finding.label])
+        ran = self.protocol.run_in_turn(stale, self._policy)
+        for finding in ran.findings:
+            if finding.verdict is Verdict.REJECTED and finding.label in ran.waiting:
+                left.waiting.append(ran.waiting[finding.label])
             else:
                 self.look.add(finding)
         self.protocol.finish_late()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from dualwrite import postgres, settings
 from dualwrite.engine.classify import ParentState, finding_of, parent_state, still_to_write
@@ -20,39 +20,30 @@ from dualwrite.engine.judge import ATTEMPTS, Judge, Judged, wait_or_raise
 from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
 from dualwrite.engine.reading import Read, Reading
+from dualwrite.engine.rounds import Outcome, Versions, batches, decide
 from dualwrite.engine.units import Policy, Unit, is_of_another_key, unit_of, unit_of_finding, unit_of_row
-from dualwrite.engine.whereabouts import Unknown, Whereabouts, takes_names
+from dualwrite.engine.whereabouts import Unknown, Whereabouts
 from dualwrite.firestore.staging import Stager
 from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import UNASKED, Document, Unasked
 from dualwrite.model.errors import TargetError
-from dualwrite.model.mapping import Key, LeftOut, Refusal, Rejection, Row, map_document
-from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
-from dualwrite.postgres.bad_rows import Refused
+from dualwrite.model.mapping import Key, Refusal, Row, map_document
+from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.remembered import journal
 from dualwrite.postgres.remembered.journal import JournalEntry
 
 log = logging.getLogger(__name__)
 
 _ROUNDS = 5
-UNITS_AT_ONCE = 300
-"""Keys in one round, whose transaction holds their locks and must stay well below a second."""
-
-Versions = Mapping[Key, tuple[str, str]]
-"""xmin and digest of rows."""
 
 
-@dataclass(slots=True)
-class _Round:
-    """A part of one round: the readings of steps 1 and 2, and the keys written, or to be looked at again."""
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a run of the protocol ended with: one finding a unit."""
 
-    read: Read
-    versions: Versions
-    written: dict[str, int] = field(default_factory=dict)
-    """Journal ids of rows that this round inserted or updated, by label."""
-    again: dict[str, Unit] = field(default_factory=dict)
-    obstacles: dict[str, Refused] = field(default_factory=dict)
-    """The constraints that refused keys, by label."""
+    findings: list[Finding]
+    waiting: Mapping[str, Unit]
+    """Keys that wait for other rows of their table, by label: these come later, or never."""
 
 
 class WritingProtocol:
@@ -71,10 +62,6 @@ class WritingProtocol:
         # A row that we wrote is brought into line with its document, whatever the run's policy.
         self._bring_into_line = replace(policy, insert=True, update=True)
         self._required = _ParentProtocols(job, Policy(insert=policy.insert and policy.parents), parents, top)
-        self._late: list[tuple[Unit, int]] = []
-        """Rows inserted with nulls in place of references to rows that weren't there yet, with their journal ids."""
-        self.waiting: dict[str, Unit] = {}
-        """Keys of the last `run` that wait for other rows of their table, by label: these come later, or never."""
 
     def close(self) -> None:
         self._confirmations.close()
@@ -140,154 +127,133 @@ class WritingProtocol:
         `own_inserts`: labels of rows that we inserted and that may be taken back if the document is gone, whatever
         `policy.delete` is.
         """
+        return self.run_in_turn(units, policy, own_inserts=own_inserts).findings
+
+    def run_in_turn(self, units: Sequence[Unit], policy: Policy, *, own_inserts: frozenset[str] = frozenset()) -> Ran:
+        """As `run`, with the keys that still wait."""
         deletes = Deletes(self._job, self.whereabouts, units, policy, own_inserts)
-        findings: list[Finding] = []
-        self.waiting.clear()
-        for batch in _batches(units):
-            findings += self._run_batch(batch, policy, deletes)
-        findings = self._after_others(findings, policy, deletes)
+        ran = self._after_others(self._batched(units, policy, deletes), policy, deletes)
         alive = deletes.confirm()
         if not alive:
-            return findings
+            return ran
         # These documents were created or moved while their rows were deleted: they get them back.
-        restore = replace(self._bring_into_line, delete=False)
-        back = {f.label: f for f in self.run([unit for unit, _ in alive], restore)}
+        restored = self.run_in_turn([unit for unit, _ in alive], replace(self._bring_into_line, delete=False))
+        back = {f.label: f for f in restored.findings}
         settled = [i for unit, i in alive if back[unit.label].verdict is not Verdict.IN_FLIGHT]
         with self._job.target.transaction() as connection:
             journal.confirm(connection, settled)
-        return [back.get(finding.label, finding) for finding in findings]
+        waiting = {label: unit for label, unit in ran.waiting.items() if label not in back}
+        return Ran([back.get(f.label, f) for f in ran.findings], {**waiting, **restored.waiting})
 
-    def _after_others(self, findings: list[Finding], policy: Policy, deletes: Deletes) -> list[Finding]:
-        """The findings, after keys that wait for other rows of their table (which must come first, or make room) have had
-        another turn, again and again as long as fewer of them wait."""
-        while self.waiting:
-            before, self.waiting = self.waiting, {}
-            again: dict[str, Finding] = {}
-            for batch in _batches(list(before.values())):
-                again.update((f.label, f) for f in self._run_batch(batch, policy, deletes))
-            findings = [again.get(f.label, f) for f in findings]
-            if len(self.waiting) >= len(before):
+    def _batched(self, units: Sequence[Unit], policy: Policy, deletes: Deletes) -> Ran:
+        findings: list[Finding] = []
+        waiting: dict[str, Unit] = {}
+        for batch in batches(units):
+            outcome = self._run_batch(batch, policy, deletes)
+            findings += outcome.findings.values()
+            waiting.update(outcome.waiting)
+        return Ran(findings, waiting)
+
+    def _after_others(self, ran: Ran, policy: Policy, deletes: Deletes) -> Ran:
+        """The same after keys that wait for other rows of their table (which must come first, or make room) have had another
+        turn, again and again as long as fewer of them wait."""
+        while before := ran.waiting:
+            turn = self._batched(list(before.values()), policy, deletes)
+            again = {f.label: f for f in turn.findings}
+            ran = Ran([again.get(f.label, f) for f in ran.findings], turn.waiting)
+            if len(ran.waiting) >= len(before):
                 break
-        return findings
+        return ran
 
-    def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> list[Finding]:
-        done: dict[str, Finding] = {}
-        todo = batch
-        obstacles: dict[str, Refused] = {}
+    def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> Outcome:
+        outcome = Outcome(again=batch)
         for attempt in range(_ROUNDS):
-            if not todo:
+            if not outcome.again:
                 break
             if attempt:
                 time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)
-            todo, obstacles = self._round(todo, done, policy, deletes)
-        for label, unit in todo.items():
-            if label in obstacles:  # nobody changes it: the same constraint refuses it each time
-                done[label] = unit.finding(Verdict.REJECTED, reason=Refusal(obstacles[label].text))
+            before = replace(outcome, again={}, refused={})
+            outcome = before | self._round(outcome.again, outcome.findings, policy, deletes)
+        findings = dict(outcome.findings)
+        for label, unit in outcome.again.items():
+            if label in outcome.refused:  # nobody changes it: the same constraint refuses it each time
+                findings[label] = unit.finding(Verdict.REJECTED, reason=Refusal(outcome.refused[label].text))
             else:
-                done[label] = unit.finding(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
-        return list(done.values())
+                findings[label] = unit.finding(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
+        return replace(outcome, findings=findings)
 
     def _round(
-        self, units: dict[str, Unit], done: dict[str, Finding], policy: Policy, deletes: Deletes
-    ) -> tuple[dict[str, Unit], dict[str, Refused]]:
-        """One round over some keys: fills `done`, returns what must be looked at again, and by label the constraints that refused
-        keys, and may not be in the way in the next round."""
-        again: dict[str, Unit] = {}
-        obstacles: dict[str, Refused] = {}
-        versions = self._read_versions(units.values())
+        self, units: Mapping[str, Unit], known: Mapping[str, Finding], policy: Policy, deletes: Deletes
+    ) -> Outcome:
+        """One round over some keys. `known`: findings of the rounds before."""
+        outcome = Outcome()
+        # Step 1: the rows' versions, without a lock. Absence counts as a version.
+        versions = self._job.target.versions(self._job.collection, [u.key for u in units.values()])
         for read in self._reading.read(units, versions):  # only then the documents
-            current = _Round(read, versions)
-            rows, gone = self._decide(current, done)
-            self._write(current, rows, done, policy)
-            current.again.update(deletes.write(gone, current.versions, done, read.left_out))
-            self._confirm(current, rows, done)
-            again.update(current.again)
-            obstacles.update(current.obstacles)
-        return again, obstacles
-
-    # --- step 1 -------------------------------------------------------------------------------------------------------
-
-    def _read_versions(self, units: Iterable[Unit]) -> dict[Key, tuple[str, str]]:
-        """The rows' versions, without a lock. Absence counts as a version."""
-        return self._job.target.versions(self._job.collection, [u.key for u in units])
-
-    # --- step 3 -------------------------------------------------------------------------------------------------------
-
-    def _decide(self, current: _Round, done: dict[str, Finding]) -> tuple[list[Row], list[Unit]]:
-        """Puts findings that need no comparison into `done`; returns the rows to judge, and the units whose document is
-        gone."""
-        rows: list[Row] = []
-        gone: list[Unit] = []
-        for unit in current.read.units.values():
-            mapped = current.read.mapped[unit.label]
-            if (
-                unit.path is None
-                and mapped is None
-                and unit.label not in current.read.orphaned
-                and self._job.collection.keyed_by_path
-                and self._job.collection.key_leads_back
-            ):
-                done[unit.label] = _untold(unit, current.versions, Reason.PATH_UNKNOWN)
-            elif mapped is UNASKED and not takes_names(self._job.collection):
-                done[unit.label] = _untold(unit, current.versions, Reason.CANT_BE_ASKED)
-            elif mapped is None or isinstance(mapped, Unasked | LeftOut):  # all names are read before such a row goes
-                gone.append(unit)
-            elif isinstance(mapped, Rejection):
-                done[unit.label] = replace(rejected(mapped), label=unit.label, key=unit.key)
-            elif isinstance(mapped, Finding):
-                done[unit.label] = replace(mapped, label=unit.label)
-            elif mapped.key != unit.key:  # its key comes from fields, and they changed: look at the row of the new key
-                current.again[unit.label] = replace(unit, key=mapped.key)
-            else:
-                gone_path = unit.requires if unit.label in current.read.to_null else None
-                rows.append(self._judge.without_gone(replace(mapped, label=unit.label), gone_path))
-        return rows, gone
+            decided = decide(self._job.collection, read, versions)
+            rows = [self._judge.without_gone(row, read.gone_path(row.label)) for row in decided.rows]
+            compared, written = self._write(read, rows, versions, known, policy)
+            deleted = deletes.write(decided.gone, versions, known, read.left_out)
+            outcome |= decided.settled | compared | deleted | self._confirm(read, rows, written)
+        return outcome
 
     # --- step 4 -------------------------------------------------------------------------------------------------------
 
-    def _write(self, current: _Round, rows: Sequence[Row], done: dict[str, Finding], policy: Policy) -> None:
-        """Writes in one short transaction, each row only if it still has the version of step 1."""
+    def _write(
+        self, read: Read, rows: Sequence[Row], versions: Versions, known: Mapping[str, Finding], policy: Policy
+    ) -> tuple[Outcome, dict[str, int]]:
+        """Writes in one short transaction, each row only if it still has the version of step 1. Returns also the journal ids
+        of the written rows, by label."""
         if not rows:
-            return
-        expected: dict[Key, str | None] = {row.key: current.versions.get(row.key, (None, ""))[0] for row in rows}
+            return Outcome(), {}
+        findings: dict[str, Finding] = {}
+        again: dict[str, Unit] = {}
+        waiting: dict[str, Unit] = {}
+        written: dict[str, int] = {}
+        expected: dict[Key, str | None] = {row.key: versions.get(row.key, (None, ""))[0] for row in rows}
         judged = self.judge(self.page(rows), policy, expected)
         for n, row in enumerate(rows):
+            unit = read.units[row.label]
             finding = judged.findings.get(n) or finding_of(Verdict.MATCHING, row, None)
-            if row.label in current.read.to_null and finding.verdict is Verdict.STALE:
-                finding = replace(finding, requires=current.read.units[row.label].requires)
+            if row.label in read.to_null and finding.verdict is Verdict.STALE:
+                finding = replace(finding, requires=unit.requires)
             if n in judged.late:
-                self._late.append((unit_of_row(row), judged.journal[n]))
+                self._confirmations.add_late(unit_of_row(row), judged.journal[n])
             elif n in judged.journal:
-                current.written[row.label] = judged.journal[n]
+                written[row.label] = judged.journal[n]
             if n in judged.obstacles:
-                current.obstacles[row.label] = judged.obstacles[n]
-                unit = current.read.units[row.label]
                 frees = judged.obstacles[n].may_be_freed and (policy.writes or self.may_be_freed(unit))
                 if judged.obstacles[n].own_table or frees:
-                    self.waiting[row.label] = unit
+                    waiting[row.label] = unit
             if still_to_write(finding, policy) and n not in judged.journal:
-                current.again[row.label] = current.read.units[row.label]
-            elif not (row.label in done and finding.verdict is Verdict.MATCHING):
-                done[row.label] = finding  # keep the verdict from before our write: it matches only because we wrote it
+                again[row.label] = unit
+            elif not (row.label in known and finding.verdict is Verdict.MATCHING):
+                findings[row.label] = (
+                    finding  # keep the verdict from before our write: it matches only because we wrote it
+                )
+        refused = {rows[n].label: why for n, why in judged.obstacles.items()}
+        return Outcome(findings, again, refused, waiting), written
 
     # --- step 5 -------------------------------------------------------------------------------------------------------
 
-    def _confirm(self, current: _Round, rows: Sequence[Row], done: Mapping[str, Finding]) -> None:
+    def _confirm(self, read: Read, rows: Sequence[Row], written: Mapping[str, int]) -> Outcome:
         """Reads the documents once more; keys whose document changed or vanished meanwhile are looked at again. (Deletes are
         confirmed at the end of the run: see deletes.py.)"""
-        if not current.written:
-            return
-        read = {row.label: row for row in rows}
-        now = self._job.source.get([read[label].path for label in current.written])
-        settled = []
-        for label, journal_id in current.written.items():
-            document = now[read[label].path]
-            if isinstance(document, Document) and document.update_time == read[label].update_time:
+        if not written:
+            return Outcome()
+        by_label = {row.label: row for row in rows}
+        now = self._job.source.get([by_label[label].path for label in written])
+        settled: list[int] = []
+        again: dict[str, Unit] = {}
+        for label, journal_id in written.items():
+            document = now[by_label[label].path]
+            if isinstance(document, Document) and document.update_time == by_label[label].update_time:
                 settled.append(journal_id)
             else:
-                current.again[label] = current.read.units[label]
+                again[label] = read.units[label]
         with self._job.target.transaction() as connection:
             journal.confirm(connection, settled)
+        return Outcome(again=again)
 
     # --- confirming a page's inserts --------------------------------------------------------------------------------------
 
@@ -296,19 +262,19 @@ class WritingProtocol:
         every = list(zip(rows, journal_ids, late or [False] * len(rows), strict=True))
         whole = [(row, i) for row, i, waits in every if not waits]
         self._confirmations.ask([row for row, _ in whole], [i for _, i in whole])
-        self._late += [(unit_of_row(row), i) for row, i, waits in every if waits]
+        for row, journal_id in ((row, i) for row, i, waits in every if waits):
+            self._confirmations.add_late(unit_of_row(row), journal_id)
 
     @property
     def unfinished(self) -> bool:
-        return bool(self._late) or self._required.unfinished
+        return self._confirmations.has_late or self._required.unfinished
 
     def finish_late(self) -> None:
         """Fills in the references of rows that were inserted before the rows that they refer to, and inserts these if they
         are still missing, up to the root of a tree. A row is confirmed only after that, so a killed run leaves it to the
         next."""
         while self.unfinished:
-            late, self._late = self._late, []
-            if late:
+            if late := self._confirmations.take_late():
                 self._finish([unit for unit, _ in late], [i for _, i in late])
             self._required.finish_late()
 
@@ -448,37 +414,9 @@ class _ParentProtocols:
             protocol.finish_late()
 
 
-# --- small things -----------------------------------------------------------------------------------------------------
-
-
-def _batches(units: Sequence[Unit]) -> Iterator[dict[str, Unit]]:
-    """The units in batches of one round's size, by label. Two documents with one id on different paths have the same label:
-    the second goes into a later batch."""
-    todo = list(units)
-    while todo:
-        batch: dict[str, Unit] = {}
-        later: list[Unit] = []
-        for unit in todo:
-            if unit.label in batch or len(batch) >= UNITS_AT_ONCE:
-                later.append(unit)
-            else:
-                batch[unit.label] = unit
-        yield batch
-        todo = later
-
-
 def _takes_proof(finding: Finding, collection: Collection) -> bool:
     """Whether an extra row's document may be at another path, which only a complete read of names rules out, or may not hang on
     the one that it required. Not of one that is kept anyway, because nobody can look."""
     if finding.verdict is not Verdict.EXTRA or finding.reason in (Reason.CANT_BE_ASKED, Reason.PATH_UNKNOWN):
         return False
     return finding.path is not None or not collection.key_leads_back or finding.requires is not None
-
-
-def _untold(unit: Unit, versions: Mapping[Key, tuple[str, str]], reason: Reason) -> Finding:
-    """The finding on a row whose document's path is unknown (no row above it) or refused by Firestore (an invalid id): such a
-    row is never deleted, because nothing can prove that its document is gone."""
-    version = versions.get(unit.key)
-    if version is None:
-        return unit.finding(Verdict.ABSENT)
-    return unit.finding(Verdict.EXTRA, reason=reason, fingerprint=version[1])

@@ -1,4 +1,5 @@
-"""Step 5 of a page's inserts, beside the next page: a thread reads the rows' documents once more."""
+"""Step 5 of a page's inserts, beside the next page: a thread reads the rows' documents once more. Rows that refer to others which
+come later wait for these first."""
 
 from __future__ import annotations
 
@@ -36,12 +37,14 @@ class Answered:
 
 
 class Confirmations:
-    """The inserts of one collection whose documents are still to be read again."""
+    """The inserts of one collection that aren't confirmed yet."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="confirm")
         self._waiting: list[tuple[list[_Inserted], Future[dict[str, Answer]]]] = []
+        self._late: list[tuple[Unit, int]] = []
+        """Rows inserted with nulls in place of references to rows that weren't there yet, with their journal ids."""
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -69,3 +72,18 @@ class Confirmations:
                 else:
                     answer.moved.append((one.unit, one.journal_id))
             yield answer
+
+    # --- rows that wait for others ----------------------------------------------------------------------------------------
+
+    def add_late(self, unit: Unit, journal_id: int) -> None:
+        """Adds a row with nulls in place of references to rows that weren't there yet."""
+        self._late.append((unit, journal_id))
+
+    @property
+    def has_late(self) -> bool:
+        return bool(self._late)
+
+    def take_late(self) -> list[tuple[Unit, int]]:
+        """These rows, with their journal ids; they wait no longer."""
+        late, self._late = self._late, []
+        return late

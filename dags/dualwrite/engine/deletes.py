@@ -7,12 +7,13 @@ moved in between. Only then are the journal rows confirmed.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from dualwrite import postgres
 from dualwrite.engine.job import Job
 from dualwrite.engine.judge import ATTEMPTS, wait_or_raise
+from dualwrite.engine.rounds import Outcome, Versions
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.engine.whereabouts import Evidence, Whereabouts
 from dualwrite.model.documents import UNASKED, Document, Unasked
@@ -30,7 +31,6 @@ class Deletes:
         self, job: Job, whereabouts: Whereabouts, units: Sequence[Unit], policy: Policy, own_inserts: frozenset[str]
     ) -> None:
         self._job = job
-        self._collection = job.collection
         self._whereabouts = whereabouts
         self._units = units
         self._policy = policy
@@ -43,54 +43,62 @@ class Deletes:
     def write(
         self,
         gone: Sequence[Unit],
-        versions: Mapping[Key, tuple[str, str]],
-        done: dict[str, Finding],
+        versions: Versions,
+        known: Container[str] = (),
         left_out: Container[str] = (),
-    ) -> dict[str, Unit]:
-        """Puts a finding for each unit into `done`: extra if it has a row, absent if not. Deletes rows if that is allowed and
-        proved. Returns the units that must be looked at again. `left_out`: labels of units whose document is there and
-        doesn't meet the condition."""
+    ) -> Outcome:
+        """A finding for each unit: extra if it has a row, absent if not. Deletes rows if that is allowed and proved.
+
+        `known`: labels with a finding from before; one that has no row any more keeps it. `left_out`: labels of units whose
+        document is there and doesn't meet the condition."""
+        findings: dict[str, Finding] = {}
         again: dict[str, Unit] = {}
         candidates: list[tuple[Unit, str, Finding]] = []
         for unit in gone:
             version = versions.get(unit.key)
             if version is None:
-                done.setdefault(unit.label, unit.finding(Verdict.ABSENT))
+                if unit.label not in known:
+                    findings[unit.label] = unit.finding(Verdict.ABSENT)
                 continue
-            reason = Reason.PARENT_GONE if unit.requires else Reason.LEFT_OUT if unit.label in left_out else None
-            finding = unit.finding(Verdict.EXTRA, reason=reason, fingerprint=version[1])
+            finding = _extra(unit, version[1], is_left_out=unit.label in left_out)
             if not self._policy.delete and unit.label not in self._own_inserts:
-                done[unit.label] = finding
+                findings[unit.label] = finding
                 continue
             candidates.append((unit, version[0], finding))
         kept = self._kept([(unit, finding) for unit, _, finding in candidates])
         proved = []
         for unit, xmin, finding in candidates:
             if unit.label in kept:
-                done[unit.label] = kept[unit.label]
+                findings[unit.label] = kept[unit.label]
                 continue
             elsewhere = self._elsewhere(unit)
             if isinstance(elsewhere, Unit):
                 again[unit.label] = elsewhere
             elif elsewhere is UNASKED:
-                done[unit.label] = replace(finding, reason=Reason.ABSENCE_NOT_PROVED)
+                findings[unit.label] = replace(finding, reason=Reason.ABSENCE_NOT_PROVED)
             else:
                 proved.append((unit, xmin, finding))
-        deleted = (
-            self._delete([Candidate(u.key, u.label, u.path, xmin) for u, xmin, _ in proved]) if proved else Deleted()
-        )
+        return Outcome(findings, again) | self._remove(proved)
+
+    def _remove(self, proved: Sequence[tuple[Unit, str, Finding]]) -> Outcome:
+        """Deletes rows without a document; a row of another version than given is looked at again."""
+        if not proved:
+            return Outcome()
+        findings: dict[str, Finding] = {}
+        again: dict[str, Unit] = {}
+        deleted = self._delete([Candidate(u.key, u.label, u.path, xmin) for u, xmin, _ in proved])
         self._job.report.deleted += len(deleted.journal)
         for unit, _, finding in proved:
             if unit.label in deleted.journal:
-                done[unit.label] = finding
+                findings[unit.label] = finding
                 self._deleted[unit.label] = (unit, deleted.journal[unit.label])
             elif unit.label in deleted.kept:
-                done[unit.label] = replace(finding, reason=deleted.kept[unit.label])
+                findings[unit.label] = replace(finding, reason=deleted.kept[unit.label])
                 if deleted.journal and deleted.kept[unit.label] is Reason.STILL_REFERENCED:
                     again[unit.label] = unit  # rows that referenced it may have gone in this round
             else:
                 again[unit.label] = unit  # a client has just changed it
-        return again
+        return Outcome(findings, again)
 
     def _kept(self, extra: Sequence[tuple[Unit, Finding]]) -> dict[str, Finding]:
         """The findings on extra rows that aren't deleted whatever is proved of their documents, by label."""
@@ -105,30 +113,30 @@ class Deletes:
         if not extra:
             return set()
         with self._job.target.transaction() as connection:
-            accepted = excuses.excuses_among(connection, self._collection.name, [f.label for f in extra])
+            accepted = excuses.excuses_among(connection, self._job.collection.name, [f.label for f in extra])
         return {f.label for f in extra if f.label in accepted and accepted[f.label].covers(f)}
 
     def _lacking(self, units: Sequence[Unit]) -> set[str]:
         """Labels of rows whose document has another key by now and no row there: deleting them would leave it without one. A row
         that goes with another document goes all the same. Bills a read for each document."""
-        if not isinstance(self._collection.entries, Itself):
+        if not isinstance(self._job.collection.entries, Itself):
             return set()
         moved: dict[str, Key] = {}
         paths = {unit.path for unit in units if unit.path is not None and unit.requires is None}
-        for documents in self._job.source.get_in_parts(paths, self._collection.fields):
+        for documents in self._job.source.get_in_parts(paths, self._job.collection.fields):
             for path, document in documents.items():
-                mapped = map_document(self._collection, document) if isinstance(document, Document) else None
+                mapped = map_document(self._job.collection, document) if isinstance(document, Document) else None
                 moved.update((path, unit.key) for unit in mapped or () if isinstance(unit, Row))
-        there = self._job.target.versions(self._collection, list(moved.values())) if moved else {}
+        there = self._job.target.versions(self._job.collection, list(moved.values())) if moved else {}
         now = {path: key for path, key in moved.items() if key not in there}
         return {u.label for u in units if u.path in now and u.requires is None and now[u.path] != u.key}
 
     def _delete(self, candidates: list[Candidate]) -> Deleted:
         for attempt in range(ATTEMPTS):
             try:
-                return self._job.target.delete(self._collection, candidates, self._job.run_id)
+                return self._job.target.delete(self._job.collection, candidates, self._job.run_id)
             except postgres.Error as error:
-                wait_or_raise(self._collection.name, error, attempt)
+                wait_or_raise(self._job.collection.name, error, attempt)
         return Deleted()
 
     def _elsewhere(self, unit: Unit) -> Unit | Unasked | None:
@@ -159,3 +167,8 @@ class Deletes:
         with self._job.target.transaction() as connection:
             journal.confirm(connection, settled)
         return alive
+
+
+def _extra(unit: Unit, fingerprint: str, *, is_left_out: bool) -> Finding:
+    reason = Reason.PARENT_GONE if unit.requires else Reason.LEFT_OUT if is_left_out else None
+    return unit.finding(Verdict.EXTRA, reason=reason, fingerprint=fingerprint)

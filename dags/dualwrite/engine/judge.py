@@ -75,9 +75,7 @@ class Judge:
     """Judges the documents of one collection in one run."""
 
     def __init__(self, job: Job, whereabouts: Whereabouts) -> None:
-        self._target = job.target
-        self._collection = job.collection
-        self._run_id = job.run_id
+        self._job = job
         self._whereabouts = whereabouts
         self._late = frozenset(c.name for c in job.collection.references if c.late)
         self._held = {c.name for c in job.collection.columns if c.via is not None}
@@ -90,8 +88,10 @@ class Judge:
         `expected`: the rows' versions (xmin), read before the documents. With it, stale rows are updated too, if their
         version is still the same, and the rows are known to own their keys. Raises postgres.Error.
         """
-        with self._target.transaction() as connection:
-            comparison = self._target.compare_staged(connection, self._collection, page.staged, page.__getitem__)
+        with self._job.target.transaction() as connection:
+            comparison = self._job.target.compare_staged(
+                connection, self._job.collection, page.staged, page.__getitem__
+            )
             differences = [self._as_promised(d) for d in comparison.differences]
             comparison = replace(comparison, differences=differences)
             nulling = self._nulling(connection) if differences else frozenset()
@@ -130,9 +130,9 @@ class Judge:
 
     def _nulling(self, connection: postgres.Connection) -> frozenset[str]:
         """The reference columns that become null if the document that they name is gone."""
-        if not any(c.may_become_null for c in self._collection.references):
+        if not any(c.may_become_null for c in self._job.collection.references):
             return frozenset()
-        return self._target.nulling(connection, self._collection)
+        return self._job.target.nulling(connection, self._job.collection)
 
     def _nulled(self, differences: Iterable[Difference], nulling: frozenset[str]) -> dict[int, Row]:
         """Rows that name documents which are gone, with nulls in these columns, by number."""
@@ -143,7 +143,7 @@ class Judge:
         """The row with nulls in the columns that name the document at path `gone`; unchanged if that is None."""
         if gone is None:
             return row
-        with self._target.transaction() as connection:
+        with self._job.target.transaction() as connection:
             nulling = self._nulling(connection)
         return without(row, self._whereabouts.columns_naming(row, gone, nulling))
 
@@ -166,14 +166,14 @@ class Judge:
         insertable: list[Difference] = []
         updatable: list[Difference] = []
         for difference in comparison.differences:
-            if difference.found and not self._collection.keyed_by_path and expected is None:
+            if difference.found and not self._job.collection.keyed_by_path and expected is None:
                 findings[difference.n] = None
                 continue
             finding = classify(difference, self._whereabouts.circumstances(difference, required[difference.n]))
             if difference.n in left and is_insertable(finding):
                 finding = replace(finding, reason=Reason.PARENT_MISSING)
             findings[difference.n] = finding
-        self._mark_excused(connection, findings)
+        findings.update(self._excused(connection, findings))
         for difference in comparison.differences:
             if (settled := findings[difference.n]) is None:
                 continue
@@ -209,19 +209,24 @@ class Judge:
         waiting = {d.n: d.row.label for d in differences if not d.found and not self._late.issuperset(d.lacks)}
         if not waiting:
             return frozenset()
-        accepted = excuses.excuses_among(connection, self._collection.name, list(waiting.values()))
+        accepted = excuses.excuses_among(connection, self._job.collection.name, list(waiting.values()))
         as_accepted = Finding(Verdict.MISSING, "", reason=Reason.PARENT_MISSING)
         return frozenset(n for n, label in waiting.items() if label in accepted and accepted[label].covers(as_accepted))
 
-    def _mark_excused(self, connection: postgres.Connection, findings: dict[int, Finding | None]) -> None:
-        """Marks excused findings, which no policy and no path through this class ever writes."""
+    def _excused(
+        self, connection: postgres.Connection, findings: Mapping[int, Finding | None]
+    ) -> dict[int, Finding | None]:
+        """The excused ones of these findings, marked as such: no policy and no path through this class ever writes them."""
         writable = {n: f for n, f in findings.items() if f is not None and (is_insertable(f) or is_updatable(f))}
         if not writable:
-            return
-        accepted = excuses.excuses_among(connection, self._collection.name, [f.label for f in writable.values()])
-        for n, finding in writable.items():
-            if finding.label in accepted and accepted[finding.label].covers(finding):
-                findings[n] = replace(finding, excused=True)
+            return {}
+        labels = [f.label for f in writable.values()]
+        accepted = excuses.excuses_among(connection, self._job.collection.name, labels)
+        return {
+            n: replace(f, excused=True)
+            for n, f in writable.items()
+            if f.label in accepted and accepted[f.label].covers(f)
+        }
 
     def _insert(
         self,
@@ -237,7 +242,9 @@ class Judge:
         may_come = self._late if policy.parents else frozenset()
         ready = [d for d in missing if may_come.issuperset(d.lacks) and not (expected and expected.get(d.row.key))]
         late = [d.n for d in ready if d.lacks]
-        return self._target.insert(connection, self._collection, rows, sorted(d.n for d in ready), self._run_id, late)
+        return self._job.target.insert(
+            connection, self._job.collection, rows, sorted(d.n for d in ready), self._job.run_id, late
+        )
 
     def _update(
         self,
@@ -260,7 +267,11 @@ class Judge:
             for d in stale
             if expected is not None and d.xmin == expected.get(d.row.key) and not self._held & set(d.lacks)
         ]  # a row whose value comes through another row, which has just vanished, is looked at again
-        return self._target.update(connection, self._collection, unchanged, self._run_id) if unchanged else Write()
+        return (
+            self._job.target.update(connection, self._job.collection, unchanged, self._job.run_id)
+            if unchanged
+            else Write()
+        )
 
     def _update_in_turn(self, connection: postgres.Connection, stale: Sequence[Difference]) -> Write:
         """As `_try`, of rows that may want one unique key. An update takes them one by one where it can't take all: who gets a
@@ -285,7 +296,7 @@ class Judge:
         """The rows that the table would refuse, as a write that wrote nothing. `keeps`: as if the others had been written."""
         rows = {d.n: d.row for d in sorted(differences, key=lambda d: d.n)}
         given = {"stale": stale, "keeps": keeps}
-        return Write(refused=self._target.try_write(connection, self._collection, rows, self.promises, **given))
+        return Write(refused=self._job.target.try_write(connection, self._job.collection, rows, self.promises, **given))
 
 
 def _is(finding: Finding | None, verdict: Verdict) -> bool:

@@ -42,15 +42,16 @@ class Read:
         """Labels of keys whose documents are there and don't meet the collection's condition."""
         return frozenset(label for label, mapped in self.mapped.items() if isinstance(mapped, LeftOut))
 
+    def gone_path(self, label: str) -> str | None:
+        """The path of the required document that is gone, if a key's row stays with a null in its place; else None."""
+        return self.units[label].requires if label in self.to_null else None
+
 
 class Reading:
     """Reads the documents of one collection's keys."""
 
     def __init__(self, job: Job, whereabouts: Whereabouts) -> None:
         self._job = job
-        self._source = job.source
-        self._target = job.target
-        self._collection = job.collection
         self._whereabouts = whereabouts
 
     def read(self, units: Mapping[str, Unit], with_rows: Container[Key]) -> Iterator[Read]:
@@ -63,7 +64,7 @@ class Reading:
         if orphaned:
             yield Read(orphaned, dict.fromkeys(orphaned), orphaned=frozenset(orphaned))
         others = [u for n, u in units.items() if n not in orphaned]
-        by_path = self._collection.keyed_by_path
+        by_path = self._job.collection.keyed_by_path
         for part in self._read_by_path(others, with_rows) if by_path else self._read_by_key(others):
             yield replace(part, to_null=to_null & part.units.keys())
 
@@ -79,7 +80,7 @@ class Reading:
             there = {n: m for n, m in mapped.items() if n not in lost}
             yield Read({n: by_label[n] for n in there}, there)
         rows = [by_label[n] for n in lost if by_label[n].key in with_rows]
-        told = self._target.paths(self._collection, [u.key for u in rows]) if rows and self._may_move else {}
+        told = self._job.target.paths(self._job.collection, [u.key for u in rows]) if rows and self._may_move else {}
         others = {u.label: [p for p in told.get(u.key, ()) if p != u.path] for u in rows}
         for n in range(max(map(len, others.values()), default=0)):
             at = _by_path((u, others[u.label][n]) for u in rows if u.label in lost and len(others[u.label]) > n)
@@ -100,18 +101,18 @@ class Reading:
 
     @property
     def _may_move(self) -> bool:
-        return not self._collection.keyed_by_whole_path
+        return not self._job.collection.keyed_by_whole_path
 
     def _entries_at(self, units: Mapping[str, Sequence[Unit]]) -> Iterator[dict[str, Entries]]:
         """The documents at these paths, mapped, with only the entries of the units there; in parts. Each document is mapped
         once, however many units it has."""
-        for documents in self._source.get_in_parts(units, self._collection.fields):
+        for documents in self._job.source.get_in_parts(units, self._job.collection.fields):
             entries: dict[str, Entries] = {}
             for path, document in documents.items():
                 if isinstance(document, Document):
-                    there = _asked_for(map_document(self._collection, document) or [], units[path])
+                    there = _asked_for(map_document(self._job.collection, document) or [], units[path])
                     others = {u.entry for u in units[path]} - {part.entry for part in there}
-                    out = left_out_among(self._collection, document, others) if others else []
+                    out = left_out_among(self._job.collection, document, others) if others else []
                     entries[path] = [*there, *out]
                 else:
                     entries[path] = [] if document is None else document
@@ -188,7 +189,7 @@ class Reading:
         """The document at a unit's path as it maps now. None for a row's unit if the document has another key: it has another row,
         and this one may be extra."""
         mine = next((m for m in there if m.entry == unit.entry or (isinstance(m, Rejection) and m.entire)), None)
-        is_row = unit.label == unit_of(self._collection, unit.key, None).label
+        is_row = unit.label == unit_of(self._job.collection, unit.key, None).label
         return None if is_row and isinstance(mine, Row) and mine.key != unit.key else mine
 
     def _shared(
@@ -215,8 +216,8 @@ class Reading:
     def _owners_of(self, sharing: Mapping[Key, Sequence[Row | Rejection]]) -> dict[Key, Row]:
         candidates = {key: [s for s in shared if isinstance(s, Row)] for key, shared in sharing.items()}
         contested = [row for rows in candidates.values() if len(rows) > 1 for row in rows]
-        with self._target.transaction() as connection:
-            compared = self._target.compare(connection, self._collection, contested) if contested else None
+        with self._job.target.transaction() as connection:
+            compared = self._job.target.compare(connection, self._job.collection, contested) if contested else None
         differing = {(d.row.path, d.row.key) for d in compared.differences} if compared else set()
         differing |= {(contested[n].path, contested[n].key) for n, _ in compared.refused} if compared else set()
         return {

@@ -167,9 +167,7 @@ def look_again(run: Run) -> Stage[SecondLook]:
     if not run.plan.names:
         return Stage[SecondLook]()
     sweep.forget_looks(run)
-    stage = Stage[SecondLook]()
-    second_look.look_again(run, stage.reports, stage.errors)
-    return stage
+    return Stage[SecondLook](*second_look.look_again(run))
 
 
 def is_due(gate: Gate | None) -> bool:

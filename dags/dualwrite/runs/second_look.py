@@ -35,14 +35,16 @@ from dualwrite.runs.record import phase
 log = logging.getLogger(__name__)
 
 
-def look_again(run: Run, reports: dict[str, SecondLook], errors: dict[str, Exception]) -> None:
+def look_again(run: Run) -> tuple[dict[str, SecondLook], dict[str, Exception]]:
     """Looks at the open differences of the selected collections, by key, with fresh reads on both sides.
 
     At most `max_open_looks` differences: those that no run has looked at twice yet, then those seen longest ago; the
     others stay open, and the report counts them in `not_looked_at`. Parents first: rows that depend on a row whose
-    document is gone are found through that row. Rejections that this run's first look has counted are left out. Adds each
-    collection's report to `reports`, or the error that ended its look to `errors`; the others are still looked at.
+    document is gone are found through that row. Rejections that this run's first look has counted are left out. Returns
+    each collection's report, and the errors that ended the looks of others.
     """
+    reports: dict[str, SecondLook] = {}
+    errors: dict[str, Exception] = {}
     names = [n for n in run.catalog.names if n in run.params.collections]
     with run.target.transaction() as connection:
         due = _named(run, connection) or differences.due(connection, names, run.run_id, run.params.max_open_looks)
@@ -60,6 +62,7 @@ def look_again(run: Run, reports: dict[str, SecondLook], errors: dict[str, Excep
             continue
         waiting = due.waiting.get(name, 0) + looks.waiting.pop(name, 0)
         reports[name] = {**part, "not_looked_at": waiting, "undecided": due.undecided.get(name, 0)}
+    return reports, errors
 
 
 def _named(run: Run, connection: Connection) -> Due | None:

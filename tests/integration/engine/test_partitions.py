@@ -13,7 +13,7 @@ import pytest
 
 from dualwrite import postgres
 from dualwrite.dual_write import DualWriter, Outcome
-from dualwrite.engine import compare, compare_and_set, preflight
+from dualwrite.engine import compare, preflight, rounds
 from dualwrite.engine.looks import SweepLook, WindowLook
 from dualwrite.model.check_fields import Check
 from dualwrite.model.conditions import Absent
@@ -325,7 +325,7 @@ def test_rows_that_move_over_batches_are_inserted_first(by_time, monkeypatch):
     world.put(**dict.fromkeys(["a", *names], JAN))
     world.apply()
     world.put(a=None, **dict.fromkeys(names, FEB))
-    monkeypatch.setattr(compare_and_set, "UNITS_AT_ONCE", 3)
+    monkeypatch.setattr(rounds, "UNITS_AT_ONCE", 3)
     assert told(world.reconciled(repair="all")) == {"missing": 4, "extra": 5}
     with psycopg.connect(world.dsn) as connection:
         journal = connection.execute(
