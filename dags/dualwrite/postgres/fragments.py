@@ -200,6 +200,11 @@ def operator(column: Column, name: str) -> sql.Composable:
     return sql.SQL(f" OPERATOR({schema or 'pg_catalog'}.{name}) ")
 
 
+def expression(text: str) -> sql.SQL:
+    """SQL over a table's columns, as Postgres prints it, for a statement with parameters."""
+    return sql.SQL(text.replace("%", "%%"))
+
+
 def key_after(collection: Collection, alias: str, after: sql.Composable) -> sql.Composable:
     """Whether a row's key comes after another one, in the order of ORDER BY. `after`: its own values' texts, as an array."""
     names = [column_name(c.name, alias) for c in collection.key]

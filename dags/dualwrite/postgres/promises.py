@@ -13,6 +13,8 @@ from typing import Protocol
 from dualwrite.model.mapping import Cell, Key, Row
 from dualwrite.postgres.bad_rows import Refused, by_constraint
 
+_READ_ONLY = "25006"
+
 Place = tuple[str, int, int]
 """A place in a constraint: its name, and a hash of the values that must be equal. Equal values have equal hashes."""
 
@@ -55,6 +57,16 @@ class Tried:
     refused: dict[int, Refused] = field(default_factory=dict)
     needs: dict[int, list[tuple[str, Key]]] = field(default_factory=dict)
     lost: set[int] = field(default_factory=set)
+
+    def refuse(self, n: int, refusal: Refused) -> None:
+        """Refuses a row, for the first reason that is given. Not if a CHECK's or an index's function would write: only an apply
+        can tell."""
+        if refusal.sqlstate != _READ_ONLY:
+            self.refused.setdefault(n, refusal)
+
+    def left(self, ns: Iterable[int]) -> list[int]:
+        """Those that nothing refuses."""
+        return [n for n in ns if n not in self.refused]
 
 
 @dataclass

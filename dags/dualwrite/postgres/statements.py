@@ -26,6 +26,9 @@ from dualwrite.postgres.fragments import (
 from dualwrite.postgres.own_schema import JOURNAL
 
 STAGE = sql.Identifier("pg_temp", "dualwrite_stage")
+TRIAL = sql.Identifier("pg_temp", "dualwrite_trial")
+TRIAL_N = sql.Identifier("dualwrite_n")
+"""A row's number in both."""
 
 
 class Statements(Fragments):

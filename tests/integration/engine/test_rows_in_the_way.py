@@ -16,7 +16,7 @@ import pytest
 
 from dualwrite.engine.compare import Examiner
 from dualwrite.model.declaration import Catalog, Column, Field
-from dualwrite.postgres import trial
+from dualwrite.postgres import rivals
 from tests.conftest import clone
 from tests.integration.engine.test_other_tables import PEOPLE, TABLES, World
 from tests.soak import sized
@@ -140,7 +140,7 @@ def test_hundreds_of_new_rows_exclude_each_other_across_pages(world):
 
 
 def test_many_rows_in_the_way_are_not_all_asked_for(world, monkeypatch):
-    monkeypatch.setattr(trial, "_MOST_HOLDERS", 2)
+    monkeypatch.setattr(rivals, "_MOST_HOLDERS", 2)
     world.sql(*KINDS["ranges"])
     world.sql("INSERT INTO app.people (id, email, team) SELECT 'p' || n, n::text, n::text FROM generate_series(1, 5) n")
     moved = {f"p{n}": {"email": str(n + 10), "team": str(n + 10)} for n in range(1, 6)}
@@ -156,9 +156,9 @@ def test_rows_of_many_rooms_are_put_beside_a_page_at_once(world, monkeypatch):
     world.sql(f"ALTER TABLE app.people ADD CONSTRAINT v EXCLUDE USING gist ({parts})")
     world.put(**{f"p{n:03}": {"email": str(n % 50), "team": str(n // 75)} for n in range(150)})
     statements: list[int] = []
-    load = trial.Trial._load  # noqa: SLF001
+    load = rivals.Rivals._load  # noqa: SLF001
 
-    def counted(self: trial.Trial, *given: Any) -> None:
+    def counted(self: rivals.Rivals, *given: Any) -> None:
         before = len(statements)
         execute = self._connection.execute
         with monkeypatch.context() as patch:
@@ -166,7 +166,7 @@ def test_rows_of_many_rooms_are_put_beside_a_page_at_once(world, monkeypatch):
             load(self, *given)
         assert len(statements) - before <= 2
 
-    monkeypatch.setattr(trial.Trial, "_load", counted)
+    monkeypatch.setattr(rivals.Rivals, "_load", counted)
     agree(world, {"missing": 100, "rejected": 50}, page_size=50)
     assert statements
 
