@@ -133,6 +133,10 @@ SUBJECTS: dict[str, Subject] = {
     "second_look": Subject("dualwrite.engine.second_look", ("unit/test_second_look.py",)),
     "report": Subject("dualwrite.model.report", ("unit/test_report.py", "unit/test_report_shown.py")),
     "mapping": Subject("dualwrite.model.mapping", ("unit/test_values.py", "unit/test_mapping.py")),
+    "cell_types": Subject("dualwrite.model.cell_types", ("unit/test_values.py", "unit/test_mapping.py")),
+    "cells": Subject("dualwrite.model.cells", ("unit/test_values.py", "unit/test_mapping.py")),
+    "document_entries": Subject("dualwrite.model.document_entries", ("unit/test_values.py", "unit/test_mapping.py")),
+    "keys": Subject("dualwrite.model.keys", ("unit/test_values.py", "unit/test_mapping.py")),
     "dual_write": Subject(
         "dualwrite.dual_write", ("unit/test_dual_write.py", "integration/mirror/test_dual_write.py"), databases=True
     ),

@@ -11,7 +11,7 @@ import pytest
 
 from dev import firestore_indexes
 from dualwrite import settings
-from dualwrite.model.cells import cell_or_none
+from dualwrite.model.cell_types import cell_or_none
 from dualwrite.model.conversions import iso_time, lower
 from dualwrite.model.declaration import (
     ArrayElements,

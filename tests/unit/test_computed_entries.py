@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dualwrite.model import entries
+from dualwrite.model.cell_types import Json
 from dualwrite.model.conditions import Is
 from dualwrite.model.conversions import lower, plain_json, text
 from dualwrite.model.declaration import (
@@ -34,7 +35,8 @@ from dualwrite.model.declaration import (
 )
 from dualwrite.model.documents import Document
 from dualwrite.model.errors import CatalogError
-from dualwrite.model.mapping import Json, Rejection, Row, key_of_path, map_document
+from dualwrite.model.keys import key_of_path
+from dualwrite.model.mapping import Rejection, Row, map_document
 from tests.arbitrary import CREATED, ids, values
 
 ID = Column("place_id", "key", DocumentId())

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualwrite.catalog import CATALOG
+from dualwrite.model.cell_types import Json, truncate_to_milliseconds
 from dualwrite.model.documents import Document
-from dualwrite.model.mapping import Json, Rejection, Row, map_document, truncate_to_milliseconds
+from dualwrite.model.mapping import Rejection, Row, map_document
 from tests.arbitrary import CREATED, document_at, fields_of, five_ids
 
 

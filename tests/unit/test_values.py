@@ -10,7 +10,7 @@ import pytest
 
 from dualwrite.catalog import CATALOG
 from dualwrite.firestore.staging import Stager
-from dualwrite.model.cells import Refused, exact_converter
+from dualwrite.model.cell_types import Json, exact_converter
 from dualwrite.model.declaration import (
     Collection,
     Column,
@@ -24,18 +24,9 @@ from dualwrite.model.declaration import (
     Segment,
 )
 from dualwrite.model.documents import Document, GeoPoint, Reference, is_valid_id, numeric_id
-from dualwrite.model.mapping import (
-    LABEL_BYTES,
-    Json,
-    Rejection,
-    Row,
-    joined_label,
-    key_of_path,
-    label_of,
-    label_of_key,
-    map_document,
-    staged,
-)
+from dualwrite.model.errors import Refused
+from dualwrite.model.keys import LABEL_BYTES, joined_label, key_of_path, label_of, label_of_key
+from dualwrite.model.mapping import Rejection, Row, map_document, staged
 from tests.arbitrary import document_at, message_of
 
 T = datetime(2026, 2, 1, 12, 0, 0, 123456, tzinfo=UTC)

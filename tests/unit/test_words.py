@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dualwrite.firestore.staging import Stager
 from dualwrite.firestore.values import document_of
+from dualwrite.model.cell_types import Json
 from dualwrite.model.conversions import (
     Conversion,
     array,
@@ -62,7 +63,8 @@ from dualwrite.model.declaration import (
     WholeDocument,
 )
 from dualwrite.model.documents import Document, GeoPoint, Reference, Vector
-from dualwrite.model.mapping import Json, Rejection, Row, key_of_path, map_document, staged
+from dualwrite.model.keys import key_of_path
+from dualwrite.model.mapping import Rejection, Row, map_document, staged
 from tests.arbitrary import CREATED, document_at, fields_of, five_ids, message_of, values
 
 AT = datetime(2026, 1, 15, 12, 52, 0, 123000, tzinfo=UTC)

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.declaration import Collection, DocumentId, Segment
 from dualwrite.model.documents import Document
-from dualwrite.model.mapping import Key, Row, key_of_path, map_document
+from dualwrite.model.keys import Key, key_of_path
+from dualwrite.model.mapping import Row, map_document
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_
 from dualwrite.firestore.source import Scan
 from dualwrite.firestore.values import document_of, path_of
 from dualwrite.model.documents import Document
-from dualwrite.model.mapping import Key, Row, is_left_out, joined_label, key_left_out, key_of_path, map_document
+from dualwrite.model.keys import Key, joined_label, key_of_path
+from dualwrite.model.mapping import Row, is_left_out, key_left_out, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
 from dualwrite.model.windows import Window
 from dualwrite.postgres.bad_rows import Refused

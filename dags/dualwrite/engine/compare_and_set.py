@@ -27,7 +27,8 @@ from dualwrite.firestore.staging import Stager
 from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import UNASKED, Document, Unasked
 from dualwrite.model.errors import TargetError
-from dualwrite.model.mapping import Key, Refusal, Row, map_document
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Refusal, Row, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.remembered import journal
 from dualwrite.postgres.remembered.journal import JournalEntry

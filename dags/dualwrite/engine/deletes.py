@@ -18,7 +18,8 @@ from dualwrite.engine.units import Policy, Unit
 from dualwrite.engine.whereabouts import Evidence, Whereabouts
 from dualwrite.model.documents import UNASKED, Document, Unasked
 from dualwrite.model.entries import Itself
-from dualwrite.model.mapping import Key, Row, map_document
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Row, map_document
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.remembered import excuses, journal
 from dualwrite.postgres.target import Candidate, Deleted

@@ -13,7 +13,8 @@ from dualwrite.engine.job import Job
 from dualwrite.engine.parents import References, Required
 from dualwrite.model.declaration import ParentId, Segment
 from dualwrite.model.documents import Document
-from dualwrite.model.mapping import Key, Rejection, Row, map_document
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Rejection, Row, map_document
 
 Start = tuple[Key, str]
 """A row's key, and the path of a document that has it."""

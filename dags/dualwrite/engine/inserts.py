@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dualwrite.engine.units import Unit
-from dualwrite.model.mapping import Key, Row
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Row
 from dualwrite.postgres.promises import claimant
 from dualwrite.postgres.target import Difference, Write
 

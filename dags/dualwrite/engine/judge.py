@@ -22,7 +22,8 @@ from dualwrite.engine.parents import Required
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.engine.whereabouts import Unknown, Whereabouts
 from dualwrite.model.errors import TargetError
-from dualwrite.model.mapping import Key, Refusal, Row, without
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Refusal, Row, without
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 from dualwrite.postgres.bad_rows import Refused
 from dualwrite.postgres.promises import Promises, claimant

@@ -15,7 +15,7 @@ from dualwrite.engine.page import Page
 from dualwrite.engine.seen import Seen
 from dualwrite.engine.units import Unit
 from dualwrite.model.errors import IdentityError
-from dualwrite.model.mapping import Key
+from dualwrite.model.keys import Key
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import DRIFT, OBSTACLES, SETTLED_BY_WRITING, Excuse, Finding, Verdict
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from dualwrite.engine.units import Unit, unit_of
 from dualwrite.model.declaration import Collection, DocumentId, Segment
 from dualwrite.model.documents import can_be_asked
-from dualwrite.model.mapping import label_of_key
+from dualwrite.model.keys import label_of_key
 from dualwrite.model.run_report import OperationCounts
 from dualwrite.model.verdicts import Cause, Finding, Verdict, Why
 from dualwrite.model.windows import LONG_AGO, Window

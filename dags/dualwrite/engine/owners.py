@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from dualwrite.engine.classify import HolderState, says_elsewhere
 from dualwrite.engine.job import Job
 from dualwrite.firestore.source import Paths
+from dualwrite.model.cell_types import Cell
 from dualwrite.model.documents import UNASKED, Document, Unasked
-from dualwrite.model.mapping import (
-    Cell,
-    Key,
-    LeftOut,
-    Rejection,
-    Row,
-    entry_of_key,
-    key_left_out,
-    left_out_among,
-    map_document,
-)
+from dualwrite.model.keys import Key, entry_of_key
+from dualwrite.model.mapping import LeftOut, Rejection, Row, key_left_out, left_out_among, map_document
 from dualwrite.model.question import question_of
 from dualwrite.postgres.target import Difference
 

@@ -7,7 +7,8 @@ from typing import Any, overload
 
 from dualwrite.firestore.staging import Stager
 from dualwrite.firestore.values import document_of
-from dualwrite.model.mapping import Key, Row, Staged, label_of_key, map_document, staged
+from dualwrite.model.keys import Key, label_of_key
+from dualwrite.model.mapping import Row, Staged, map_document, staged
 
 
 class Page(Sequence[Row]):

@@ -17,7 +17,8 @@ from dualwrite.engine.units import Unit, unit_of
 from dualwrite.engine.whereabouts import Whereabouts
 from dualwrite.firestore.source import Paths
 from dualwrite.model.documents import UNASKED, Document, Unasked
-from dualwrite.model.mapping import Key, LeftOut, Rejection, Row, left_out_among, map_document
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import LeftOut, Rejection, Row, left_out_among, map_document
 from dualwrite.model.verdicts import Finding
 
 Entries = Shared | Unasked

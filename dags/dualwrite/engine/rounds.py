@@ -13,7 +13,8 @@ from dualwrite.engine.units import Unit
 from dualwrite.engine.whereabouts import takes_names
 from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import UNASKED, Unasked
-from dualwrite.model.mapping import Key, LeftOut, Rejection, Row
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import LeftOut, Rejection, Row
 from dualwrite.model.verdicts import Finding, Reason, Verdict, rejected
 from dualwrite.postgres.bad_rows import Refused
 

@@ -16,7 +16,8 @@ from dualwrite.model.conditions import looked_at
 from dualwrite.model.declaration import Collection, Computed, ComputedEntries, Origin
 from dualwrite.model.documents import Document
 from dualwrite.model.errors import BudgetError, SourceError
-from dualwrite.model.mapping import Key, Rejection, Row, map_document
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.model.origins import within
 
 log = logging.getLogger(__name__)

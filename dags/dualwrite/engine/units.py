@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dualwrite.model.declaration import Collection
-from dualwrite.model.mapping import Key, Refusal, Row, entry_of_key, key_of_path, label_of_key
+from dualwrite.model.keys import Key, entry_of_key, key_of_path, label_of_key
+from dualwrite.model.mapping import Refusal, Row
 from dualwrite.model.verdicts import Finding, Reason, Verdict
 
 MAX_PROOF_READS = 250_000

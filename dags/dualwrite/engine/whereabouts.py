@@ -22,7 +22,8 @@ from dualwrite.engine.units import Unit
 from dualwrite.firestore.source import Paths
 from dualwrite.model.declaration import Collection
 from dualwrite.model.documents import UNASKED, Document, Unasked
-from dualwrite.model.mapping import Key, LeftOut, Rejection, Row, key_of_path, map_document
+from dualwrite.model.keys import Key, key_of_path
+from dualwrite.model.mapping import LeftOut, Rejection, Row, map_document
 from dualwrite.postgres.target import Difference
 
 log = logging.getLogger(__name__)

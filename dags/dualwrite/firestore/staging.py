@@ -15,20 +15,12 @@ from operator import itemgetter
 from typing import Any
 
 from dualwrite.firestore.values import EPOCH, NAME_SEGMENTS, moment, value_of
-from dualwrite.model.cells import (
-    SURELY_AN_ID,
-    Cell,
-    Make,
-    Refused,
-    compile_column,
-    compile_condition,
-    exact_converter,
-    key_part,
-    stands_for_key,
-)
+from dualwrite.model.cell_types import Cell, exact_converter, key_part, stands_for_key
+from dualwrite.model.cells import SURELY_AN_ID, Make, compile_column, compile_condition
 from dualwrite.model.conditions import Holds
 from dualwrite.model.declaration import Collection, Column, Template
 from dualwrite.model.documents import Value
+from dualwrite.model.errors import Refused
 from dualwrite.model.mapping import Staged, is_odd
 
 

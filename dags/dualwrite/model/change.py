@@ -15,18 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from dualwrite.model.cell_types import Cell
 from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, Field
 from dualwrite.model.documents import Document, Value
-from dualwrite.model.mapping import (
-    Cell,
-    Key,
-    Rejection,
-    Row,
-    can_have,
-    key_of_path,
-    map_document,
-    stated_cell,
-)
+from dualwrite.model.keys import Key, can_have, key_of_path
+from dualwrite.model.mapping import Rejection, Row, map_document, stated_cell
 
 Fields = Mapping[str, Value]
 

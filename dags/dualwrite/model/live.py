@@ -54,7 +54,7 @@ class TypeRules:
     """The rules for one type of document values.
 
     `usual`: the column's type until the target's was read. `takes`: whether a column of this kind can hold such values. `absent`:
-    the Python types of a value for an absent field; none: there can't be one. How a value becomes a cell is in cells.py.
+    the Python types of a value for an absent field; none: there can't be one. How a value becomes a cell is in cell_types.py.
     """
 
     usual: LiveType

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dualwrite.model.declaration import Collection, DocumentId, Field, FieldPath, Segment
-from dualwrite.model.mapping import Key
+from dualwrite.model.keys import Key
 
 NAME = "__name__"
 """In a query, the document's id; no field has this name."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from dualwrite.model.mapping import Key, Refusal, Rejection
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Refusal, Rejection
 from dualwrite.model.run_report import Sample
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from dualwrite.model.cell_types import Cell, Json
 from dualwrite.model.declaration import Column
-from dualwrite.model.mapping import Cell, Json, Key, Row
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Row
 from dualwrite.postgres.connection import sql
 from dualwrite.postgres.fragments import (
     AND,

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from dualwrite.model.mapping import Cell, Key, Row
+from dualwrite.model.cell_types import Cell
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Row
 from dualwrite.postgres.bad_rows import Refused, by_constraint
 
 _READ_ONLY = "25006"

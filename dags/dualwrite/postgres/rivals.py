@@ -13,7 +13,8 @@ from functools import cached_property
 
 from dualwrite import postgres
 from dualwrite.model.declaration import Collection
-from dualwrite.model.mapping import Key, Row
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Row
 from dualwrite.postgres.bad_rows import bisect, by_constraint, may_be_a_rows
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.enforced import Index

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+from dualwrite.model.cell_types import Cell
 from dualwrite.model.declaration import Catalog, Collection
+from dualwrite.model.keys import Key, entry_of_key, key_of_path
 from dualwrite.model.live import LiveType, can_be_key, is_key
-from dualwrite.model.mapping import Cell, Key, entry_of_key, key_of_path
 from dualwrite.model.pace import Pace
 from dualwrite.model.windows import Window
 from dualwrite.postgres import live_types

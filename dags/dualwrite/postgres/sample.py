@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dualwrite.model.cell_types import Cell
 from dualwrite.model.declaration import Collection
-from dualwrite.model.mapping import Cell
 from dualwrite.postgres.connection import sql
 from dualwrite.postgres.fragments import as_text, table_of
 from dualwrite.postgres.target import Target

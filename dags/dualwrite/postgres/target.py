@@ -10,8 +10,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dualwrite import postgres
+from dualwrite.model.cell_types import Json
 from dualwrite.model.declaration import Catalog, Collection
-from dualwrite.model.mapping import Json, Key, Row, Staged, staged
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Row, Staged, staged
 from dualwrite.model.pace import Pace
 from dualwrite.model.verdicts import Reason
 from dualwrite.postgres import privileges

@@ -13,7 +13,7 @@ from typing import Literal
 
 from dualwrite.model.declaration import Collection
 from dualwrite.model.errors import ParameterError
-from dualwrite.model.mapping import Key
+from dualwrite.model.keys import Key
 from dualwrite.model.verdicts import Reason
 from dualwrite.postgres import privileges
 from dualwrite.postgres.bad_rows import Refused, bisect

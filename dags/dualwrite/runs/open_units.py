@@ -10,7 +10,8 @@ from dualwrite import settings
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.units import Unit, is_of_another_key, unit_of_finding, unit_of_row
 from dualwrite.model.documents import Unasked
-from dualwrite.model.mapping import Rejection, Row, key_of_path, map_document
+from dualwrite.model.keys import key_of_path
+from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.model.verdicts import Finding, Verdict, rejected
 from dualwrite.postgres.remembered.differences import OpenDifference
 

@@ -22,7 +22,7 @@ from dualwrite.engine.units import Policy
 from dualwrite.model.choices import MAX_PLAN_AGE
 from dualwrite.model.entries import Itself
 from dualwrite.model.errors import BrakeError
-from dualwrite.model.mapping import joined_label, key_of_path
+from dualwrite.model.keys import joined_label, key_of_path
 from dualwrite.model.problems import Problem, ProblemKind
 from dualwrite.model.repairs import ACTIONS
 from dualwrite.model.report import CollectionReport

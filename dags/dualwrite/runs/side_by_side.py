@@ -11,11 +11,13 @@ from typing import Any
 
 from dualwrite.engine import op_log
 from dualwrite.firestore.source import Source
+from dualwrite.model.cell_types import Cell, Json, truncate_to_milliseconds
 from dualwrite.model.declaration import Catalog, Collection
 from dualwrite.model.documents import Document, Unasked
 from dualwrite.model.errors import ParameterError
 from dualwrite.model.history import Written
-from dualwrite.model.mapping import Cell, Json, Key, Rejection, Row, map_document, truncate_to_milliseconds
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.model.parameters import pairs
 from dualwrite.model.verdicts import Finding, Verdict, printable
 from dualwrite.postgres.remembered import journal

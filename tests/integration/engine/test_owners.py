@@ -21,7 +21,8 @@ from dualwrite.firestore.source import Paths, Source
 from dualwrite.model.conditions import Is
 from dualwrite.model.declaration import Catalog
 from dualwrite.model.documents import UNASKED, Document
-from dualwrite.model.mapping import Key, Rejection, Row, map_document
+from dualwrite.model.keys import Key
+from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.model.report import CollectionReport
 from dualwrite.postgres.target import Difference, Target
 from tests.worlds import comment, like, notification, post, put, reaction

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.looks import PendingLook, told_of
 from dualwrite.engine.page import Page
-from dualwrite.model.mapping import Key
+from dualwrite.model.keys import Key
 from dualwrite.runs.slices import seen_keys
 from dualwrite.runs.slices.scans import scans_of
 from dualwrite.runs.slices.slice import Slice

@@ -19,9 +19,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from uuid import UUID
 
+from dualwrite.model.cell_types import Cell
 from dualwrite.model.declaration import Collection
 from dualwrite.model.errors import TargetError
-from dualwrite.model.mapping import Cell, Key
+from dualwrite.model.keys import Key
 from dualwrite.postgres.conditions import Error, is_transient
 from dualwrite.postgres.connection import Connection, sql
 from dualwrite.postgres.fragments import as_text, key_after, raw_text, table_of

@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import pairwise
 
 from dualwrite.model.declaration import Collection
-from dualwrite.model.mapping import Key
+from dualwrite.model.keys import Key
 from dualwrite.model.windows import Window
 from dualwrite.postgres.connection import sql
 from dualwrite.postgres.fragments import COMMA, column_name
