@@ -153,15 +153,18 @@ SUBJECTS: dict[str, Subject] = {
         ("unit/test_repair_plan.py", "integration/reconcile/test_brakes.py", "integration/reconcile/test_repair.py"),
         databases=True,
     ),
-    "source": Subject(
-        "dualwrite.firestore.source",
-        (
-            "unit/test_source_errors.py",
-            "integration/firestore/test_source_answers.py",
-            "integration/firestore/test_source.py",
-        ),
-        databases=True,
-    ),
+    **{
+        part: Subject(
+            f"dualwrite.firestore.{part}",
+            (
+                "unit/test_source_errors.py",
+                "integration/firestore/test_source_answers.py",
+                "integration/firestore/test_source.py",
+            ),
+            databases=True,
+        )
+        for part in ("source", "calls", "children", "long_read")
+    },
     "failures": Subject("dualwrite.firestore.failures", ("unit/test_source_errors.py",)),
     **{
         part: Subject(f"dualwrite.postgres.remembered.{part}", _REMEMBERED, databases=True)

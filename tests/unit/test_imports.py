@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ALONE = {
     # edge/connections.py: the provider's hook, for credentials
     "google": ("firestore/wire.py", "firestore/queries.py", "edge/connections.py"),
-    "grpc": ("firestore/wire.py", "firestore/source.py", "firestore/failures.py"),
+    "grpc": ("firestore/wire.py", "firestore/failures.py"),
     "psycopg": tuple(f"postgres/{name}.py" for name in ("adapters", "conditions", "connection", "transactions")),
     "sentry_sdk": ("alerts.py",),
     "airflow": ("edge/",),

@@ -10,6 +10,9 @@ import grpc
 from dualwrite import settings
 from dualwrite.model.errors import SourceError
 
+CallError = grpc.RpcError
+"""A call's failure, as gRPC raises it."""
+
 _RETRIED = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,

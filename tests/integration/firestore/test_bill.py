@@ -182,13 +182,13 @@ def test_counts_of_a_capped_run_go_side_by_side(world, emulator, monkeypatch):
     """A run with a cap made one call at a time: one that hung held up all others."""
     with Source(world.project, emulator_host=emulator, budget=Budget(100_000)) as source:
         both = threading.Barrier(2, timeout=20)
-        bill = source._bill
+        count = source.wire.run_count
 
-        def meets(reads, **more):
+        def meets(request):
             both.wait()
-            bill(reads, **more)
+            return count(request)
 
-        monkeypatch.setattr(source, "_bill", meets)
+        monkeypatch.setattr(source.wire, "run_count", meets)
         with ThreadPoolExecutor(2) as threads:
             assert [n for n, _ in threads.map(source.count, [COMMENTS, COMMENTS])] == [60, 60]
         assert source.budget.spent == 2

@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
-from dualwrite.firestore import failures
-from dualwrite.firestore import source as source_module
+from dualwrite.firestore import failures, long_read
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.declaration import ALL_FIELDS
 from dualwrite.model.documents import UNASKED
@@ -187,7 +186,7 @@ class Losing(Call):
 @pytest.mark.parametrize("pin_seconds", [0, 3000], ids=["several pins", "one pin"])
 @pytest.mark.parametrize("times", [0, 2], ids=["lost", "twice"])
 def test_a_document_lost_or_repeated_is_an_incomplete_read(times, pin_seconds, source, monkeypatch):
-    monkeypatch.setattr(source_module, "_PIN_SECONDS", pin_seconds)
+    monkeypatch.setattr(long_read, "PIN_SECONDS", pin_seconds)
     original = source.wire.run_query
     monkeypatch.setattr(source.wire, "run_query", lambda *a, **k: Losing(original(*a, **k), 4, times))
     with pytest.raises(IncompleteRead, match="comments delivered"):
@@ -195,7 +194,7 @@ def test_a_document_lost_or_repeated_is_an_incomplete_read(times, pin_seconds, s
 
 
 def test_a_read_past_its_pin_pins_anew_and_loses_nothing(source, monkeypatch):
-    monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
+    monkeypatch.setattr(long_read, "PIN_SECONDS", 0)
     for scan in SCANS:
         paths = _read(source, scan, 10)
         assert len(paths) == len(set(paths)) == 57
@@ -212,7 +211,7 @@ def _create_last(firestore) -> str:
 @pytest.mark.parametrize("pin_seconds", [0, 3000], ids=["outlived", "in time"])
 def test_only_a_read_past_its_pin_sees_what_was_created_since(scan, pin_seconds, source, firestore, monkeypatch):
     """Firestore refuses a read_time older than an hour: a read that kept the first one would fail there for ever."""
-    monkeypatch.setattr(source_module, "_PIN_SECONDS", pin_seconds)
+    monkeypatch.setattr(long_read, "PIN_SECONDS", pin_seconds)
     pages = source.pages(scan, 10)
     paths = [d.path for d in next(pages).documents]
     last = _create_last(firestore)  # the reader is at most three pages ahead, and waits
@@ -222,7 +221,7 @@ def test_only_a_read_past_its_pin_sees_what_was_created_since(scan, pin_seconds,
 
 
 def test_a_stream_that_breaks_at_an_old_pin_goes_on_at_a_new_one(source, firestore, monkeypatch):
-    monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
+    monkeypatch.setattr(long_read, "PIN_SECONDS", 0)
     faults = [grpc.StatusCode.UNAVAILABLE]
     original = source.wire.run_query
     created = []

@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
-from dualwrite.firestore import source as source_module
-from dualwrite.firestore import wire
+from dualwrite.firestore import long_read, wire
 from dualwrite.firestore.budget import Budget
 from dualwrite.firestore.source import Scan, Source
 from dualwrite.model.documents import UNASKED, Document
@@ -234,11 +233,11 @@ def test_a_page_has_its_number_of_documents_and_tells_the_total(source):
 
 
 def test_a_page_of_large_documents_ends_with_its_bytes(source, monkeypatch):
-    monkeypatch.setattr(source_module, "_PAGE_BYTES", 1)
+    monkeypatch.setattr(long_read, "PAGE_BYTES", 1)
     assert [len(page.messages) for page in source.pages(COMMENTS, 200)] == [1] * 450
     [first, *_] = source.pages(COMMENTS, 1)
     size = wire.QueryResponse(document=first.messages[0]).ByteSize()
-    monkeypatch.setattr(source_module, "_PAGE_BYTES", 20 * size)
+    monkeypatch.setattr(long_read, "PAGE_BYTES", 20 * size)
     assert 12 <= next(iter(source.pages(COMMENTS, 200))).messages.__len__() <= 20
 
 
@@ -256,7 +255,7 @@ def test_a_page_is_ended_by_the_document_that_reaches_its_bytes(source, monkeypa
     assert len(list(source.pages(COMMENTS, 450))) == 1
     assert {size - own for size, own in sizes} == {0}, "measured as it came over the wire"
     for limit, documents in ((1000, 1), (1001, 2)):
-        monkeypatch.setattr(source_module, "_PAGE_BYTES", limit)
+        monkeypatch.setattr(long_read, "PAGE_BYTES", limit)
         pages = source.pages(COMMENTS, 450)
         assert len(next(pages).messages) == documents
         pages.close()
@@ -272,14 +271,14 @@ def test_a_part_that_breaks_at_its_beginning_is_billed_once(source, monkeypatch)
         return Call(call, 0, Broken(grpc.StatusCode.UNAVAILABLE)) if len(calls) == 3 else call
 
     monkeypatch.setattr(source.wire, "run_query", breaking)
-    monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
+    monkeypatch.setattr(long_read, "PIN_SECONDS", 0)
     assert sum(len(page.messages) for page in source.pages(COMMENTS, 100)) == 450
     # Six parts, each with a count before it, and after it but for the last; the third read nothing.
     assert source.billed_reads == source.budget.spent == 450 + 6 + 5 + 1
 
 
 def test_all_pages_of_a_read_over_several_pins_tell_one_total(source, monkeypatch):
-    monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
+    monkeypatch.setattr(long_read, "PIN_SECONDS", 0)
     pages = list(source.pages(COMMENTS, 100))
     assert [len(page.messages) for page in pages] == [100, 100, 100, 100, 50]
     assert {page.total for page in pages} == {450}
@@ -333,7 +332,7 @@ def test_an_answer_without_a_document_is_passed_over(source, monkeypatch):
 @pytest.mark.parametrize("size", [100, 450], ids=["pages of several instants", "an empty query after the last page"])
 def test_a_read_over_several_instants_bills_each_document_once(capped, size, monkeypatch):
     """A cap that just suffices is not passed on the way, and what was reserved and not read is given back."""
-    monkeypatch.setattr(source_module, "_PIN_SECONDS", 0)
+    monkeypatch.setattr(long_read, "PIN_SECONDS", 0)
     source = capped(100_000)
     assert sum(len(page.messages) for page in source.pages(COMMENTS, size)) == 450
     needed = source.billed_reads
