@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from dev.draft_guess import key_of
 from dev.draft_ids import held
+from dev.draft_path import key_of
 from dev.draft_reading import TIMES, candidates_of, holds_id_of, text_path
 from dev.draft_shapes import Left, LiveColumn, LiveTable, Match, Names, Shape, Within, likeness, variable_of, words
 from dualwrite.model.declaration import is_template

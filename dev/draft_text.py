@@ -18,10 +18,10 @@ from dev.draft_guess import (
     Guess,
     check_fields,
     guess_columns,
-    key_of,
     other_times,
 )
 from dev.draft_ids import told_of_split, with_parts
+from dev.draft_path import key_of
 from dev.draft_reading import spelled
 from dev.draft_shapes import ForeignKey, Left, LiveTable, Match, Names, Shape, tells_end, tells_writing
 from dualwrite import settings
