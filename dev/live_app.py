@@ -37,7 +37,7 @@ class LiveApp:
 
     def _ways_to_lose(self) -> list[Callable[[], None]]:
         return [
-            self._lose_a_create, self._lose_a_create_after_its_lock, self._lose_an_edit, self._lose_an_edit_of_a_comment,
+            self.lose_a_create, self._lose_a_create_after_its_lock, self._lose_an_edit, self._lose_an_edit_of_a_comment,
             self._lose_a_delete, self._lose_a_delete_of_an_old_comment, self._lose_a_waiting_list_entry, self._lose_a_late_block,
         ]  # fmt: skip
 
@@ -45,10 +45,10 @@ class LiveApp:
         """Writes every few seconds until `stop`. While `loses` is set, one write is lost `every` so many seconds, each of another kind
         than the last; `on_loss` is called with its description."""
         ways = itertools.cycle(self._ways_to_lose())
-        self._post()
+        self.post()
         next_loss: float | None = None
         while not stop.wait(1 + 2 * self.random.random()):
-            self.random.choice((self._post, self._comment, self._comment, self._edit))()
+            self.random.choice((self.post, self._comment, self._comment, self._edit))()
             if not loses.is_set():
                 continue
             if next_loss is not None and time.monotonic() >= next_loss:
@@ -62,9 +62,9 @@ class LiveApp:
         """Writes for so long; about every sixth write is lost on its way to Postgres."""
         losses = self._ways_to_lose()
         ends = time.monotonic() + seconds
-        self._post()
+        self.post()
         while time.monotonic() < ends:
-            self.random.choice((self._post, self._comment, self._comment, self._edit))()
+            self.random.choice((self.post, self._comment, self._comment, self._edit))()
             if losses and self.random.random() < 0.2:
                 losses.pop(0)()
             time.sleep(self.random.random() * 0.6)
@@ -95,7 +95,7 @@ class LiveApp:
     def _id(self) -> str:
         return "".join(self.random.choices("abcdefghijkmnopqrstuvwxyz23456789", k=20))
 
-    def _post(self, *, row: bool = True) -> str:
+    def post(self, *, row: bool = True) -> str:
         path = f"boards/{self.random.choice(self.boards)}/posts/{self._id()}"
         self._write(path, None, self._fields(), row=row)
         if row:
@@ -129,12 +129,12 @@ class LiveApp:
 
     # --- lost writes ---------------------------------------------------------------------------------------------------
 
-    def _lose_a_create(self) -> None:
-        self._post(row=False)
+    def lose_a_create(self) -> None:
+        self.post(row=False)
         self.losses["create, never attempted"] += 1
 
     def _lose_a_create_after_its_lock(self) -> None:
-        path = self._post(row=False)
+        path = self.post(row=False)
 
         def fails(_: object) -> None:
             raise ConnectionError

@@ -45,7 +45,7 @@ def unprivileged() -> pwd.struct_passwd | None:
     raise Missing("Postgres doesn't run as root, and there is no user postgres or nobody. Run as another user.")
 
 
-def _reachable(binaries: Path, user: pwd.struct_passwd, folder: Path) -> Path:
+def reachable(binaries: Path, user: pwd.struct_passwd, folder: Path) -> Path:
     """The binaries, copied if they lie below a folder that the user can't enter (root's home)."""
     probe = (
         subprocess.run(
@@ -90,7 +90,7 @@ def server(
         identity: dict[str, Any] = {}
         if user is not None:
             os.chown(folder, user.pw_uid, user.pw_gid)
-            binaries = _reachable(binaries, user, folder)
+            binaries = reachable(binaries, user, folder)
             identity = {"user": user.pw_uid, "group": user.pw_gid}
         cluster = folder / "cluster"
         if not (cluster / "PG_VERSION").exists():

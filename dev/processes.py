@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
-_MEMORY = Path("/dev/shm")
-_MEMORY_NEEDED = 4 << 30
+MEMORY = Path("/dev/shm")
+MEMORY_NEEDED = 4 << 30
 """Bytes that must be free there: each of three servers takes 100 MB, and may keep 1 GB of its log."""
 
 
@@ -34,10 +34,10 @@ def keep_temporary_files_in_memory() -> None:
 
     A container's is often mounted noexec: Postgres's binaries and a test's virtual environment could not run there.
     """
-    if "TMPDIR" in os.environ or not _MEMORY.is_dir() or os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC:
+    if "TMPDIR" in os.environ or not MEMORY.is_dir() or os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
         return
-    if shutil.disk_usage(_MEMORY).free > _MEMORY_NEEDED:
-        os.environ["TMPDIR"] = str(_MEMORY)
+    if shutil.disk_usage(MEMORY).free > MEMORY_NEEDED:
+        os.environ["TMPDIR"] = str(MEMORY)
         tempfile.tempdir = None  # it remembers its first answer
 
 

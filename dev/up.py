@@ -48,7 +48,7 @@ def _state() -> dict[str, Any]:
     return {}
 
 
-def _keep(state: dict[str, Any]) -> None:
+def keep(state: dict[str, Any]) -> None:
     """Writes the state file, for other commands of the same user only: the connections hold a password."""
     STATE.touch(mode=0o600)
     STATE.chmod(0o600)
@@ -106,7 +106,7 @@ def up(port: int) -> None:
     logging.getLogger("dualwrite").addHandler(logging.NullHandler())  # the app's lost writes look like a crash
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     os.environ[MARK] = secrets.token_hex(8)
-    _keep({"pid": os.getpid(), "started": _started(os.getpid()), "mark": os.environ[MARK]})
+    keep({"pid": os.getpid(), "started": _started(os.getpid()), "mark": os.environ[MARK]})
     passwords = {user: secrets.token_urlsafe(9) for user in airflow_home.USERS}
     with contextlib.ExitStack() as parts:
         parts.callback(STATE.unlink, missing_ok=True)
@@ -117,7 +117,7 @@ def up(port: int) -> None:
         components = parts.enter_context(stack.airflow_components(running, port, passwords))
         connections = {k: v for k, v in running.environment.items() if k.startswith("AIRFLOW_CONN_")}
         connections["FIRESTORE_EMULATOR_HOST"] = running.emulator
-        _keep({**json.loads(STATE.read_text()), "connections": connections})  # for make doctor
+        keep({**json.loads(STATE.read_text()), "connections": connections})  # for make doctor
         print(_welcome(running, port, passwords), flush=True)
         loses = parts.enter_context(_live_app(running))
         threading.Thread(target=_prepare, args=(port, passwords["admin"], loses), daemon=True).start()

@@ -99,7 +99,7 @@ def _checked(module: ModuleType, named: str | None) -> ModuleType:
             code="catalog-not-defined",
         )
     try:
-        instant(_export_time(module), "EXPORT_TIME")
+        instant(export_time_of(module), "EXPORT_TIME")
     except (AttributeError, ParameterError):
         problem = (
             "A catalog says EXPORT_TIME, when the export was taken from which the target was first filled: a text with date, time "
@@ -111,13 +111,14 @@ def _checked(module: ModuleType, named: str | None) -> ModuleType:
     raise CatalogError(problem, code="export-time-missing")
 
 
-def _export_time(module: ModuleType) -> str:
+def export_time_of(module: ModuleType) -> str:
     """As the form shows it. A time without an offset stays one, and is refused."""
     said = module.EXPORT_TIME
     return said.isoformat() if isinstance(said, datetime) else said
 
 
-def _load() -> ModuleType:
+def load() -> ModuleType:
+    """The module of the catalog that the environment names; the shipped one if it names none. Raises CatalogError."""
     try:
         named = settings.named_catalog()
         settings.prefix()  # its names are made at import everywhere
@@ -130,9 +131,9 @@ def _load() -> ModuleType:
     return _checked(_own(named), named)
 
 
-_module = _load()
+_module = load()
 CATALOG: Catalog = _module.CATALOG
-EXPORT_TIME: str = _export_time(_module)
+EXPORT_TIME: str = export_time_of(_module)
 """The time of the export that first filled the target: a backfill's window begins there by default."""
 FILE = Path(str(_module.__file__))
 """The file that the catalog was loaded from."""

@@ -119,7 +119,7 @@ class _Live:
     asked_at: float
 
 
-_TYPES_HOLD = 60.0
+TYPES_HOLD = 60.0
 """Seconds after which a value that can't become a cell makes us ask for the columns again."""
 _OF_TYPES = ("22", "42")
 """Classes of SQLSTATE for a value or a statement that doesn't fit a column's type."""
@@ -233,7 +233,7 @@ class DualWriter:
         """Plans with the tables' live types, and writes. If Postgres, or the plan, refuses a value, they may have changed."""
         deadline = time.monotonic() + self.timeout
         change, known = plan(self._known), self._own.live
-        stale = known is None or (change.kept and time.monotonic() - known.asked_at > _TYPES_HOLD)
+        stale = known is None or (change.kept and time.monotonic() - known.asked_at > TYPES_HOLD)
         if stale and (change.operations or change.kept):
             try:
                 known = self._ask_within(deadline)

@@ -103,13 +103,13 @@ def pool(side: str) -> str:
 
 
 def _given(name: str) -> str | None:
-    found = _from_file(ROOT)
+    found = from_file(ROOT)
     value = os.environ.get(f"DUALWRITE_{name.upper()}", "") if found is None else found.get(name, "")
     return value.strip() or None
 
 
 @cache
-def _from_file(root: Path) -> dict[str, str] | None:
+def from_file(root: Path) -> dict[str, str] | None:
     """The settings of the file; None if there is none."""
     path = next((path for path in (root / FILE, root / "dags" / FILE) if path.is_file()), None)
     if path is None:

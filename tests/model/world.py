@@ -64,7 +64,7 @@ class World(NamedTuple):
 
     def others(self) -> Iterator[World]:
         if self.pending is not None:
-            yield self._row_half(self.pending)._replace(pending=None)
+            yield self.row_half(self.pending)._replace(pending=None)
             return
         if not self.left:
             return
@@ -80,10 +80,10 @@ class World(NamedTuple):
             yield written._replace(pending=Pending(operation, content))
             yield written._replace(lost=True)
             # Only the second half arrives: Firestore refused the first, and the client didn't look.
-            alone = self._replace(left=self.left - 1)._row_half(Pending(operation, -content))
+            alone = self._replace(left=self.left - 1).row_half(Pending(operation, -content))
             yield alone._replace(alone=True, lost=self.lost)
 
-    def _row_half(self, half: Pending) -> World:
+    def row_half(self, half: Pending) -> World:
         if half.operation == "delete":
             return self._replace(row=None, newer=False)
         if half.operation == "create" and self.row is not None:
@@ -119,12 +119,12 @@ class World(NamedTuple):
         """
         here = self._replace(alone=False, newer=False)
         if self.row is None:
-            return here._write("missing", content, inserted=True) if insert else ("missing", here)
+            return here.write_ours("missing", content, inserted=True) if insert else ("missing", here)
         if self.row.content == content:
             return "matching", here
         if not update or self.row.xmin != xmin:
             return "stale", here
-        return here._write("stale", content, inserted=False)
+        return here.write_ours("stale", content, inserted=False)
 
     def _compare(self, content: int) -> tuple[tuple[bool, int] | None, World]:
         """The comparison alone, as a statement of its own: whether the row equals, and its xmin; None where it is absent."""
@@ -135,15 +135,15 @@ class World(NamedTuple):
         """INSERT ... ON CONFLICT DO NOTHING with its journal row, whose number it answers."""
         if self.row is not None:
             return None, self
-        return len(self.journal), self._write("", content, inserted=True)[1]
+        return len(self.journal), self.write_ours("", content, inserted=True)[1]
 
     def _update(self, content: int, xmin: int) -> tuple[int | None, World]:
         """UPDATE ... WHERE xmin with its journal row, whose number it answers."""
         if self.row is None or self.row.xmin != xmin:
             return None, self
-        return len(self.journal), self._write("", content, inserted=False)[1]
+        return len(self.journal), self.write_ours("", content, inserted=False)[1]
 
-    def _write(self, verdict: str, content: int, *, inserted: bool) -> tuple[str, World]:
+    def write_ours(self, verdict: str, content: int, *, inserted: bool) -> tuple[str, World]:
         row = Row(content, self.writes + 1, inserted)
         older = self.row is not None and content < self.row.content
         return f"{verdict} {len(self.journal)}", self._replace(

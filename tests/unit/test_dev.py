@@ -187,8 +187,8 @@ def test_a_catalog_without_credentials_says_how_to_get_some(monkeypatch, tmp_pat
 def test_temporary_files_go_to_memory_only_if_they_fit_and_run(
     chosen, mounted_noexec, needed, in_memory, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(processes, "_MEMORY", tmp_path)
-    monkeypatch.setattr(processes, "_MEMORY_NEEDED", needed)
+    monkeypatch.setattr(processes, "MEMORY", tmp_path)
+    monkeypatch.setattr(processes, "MEMORY_NEEDED", needed)
     flags = os.ST_NOEXEC if mounted_noexec else 0
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=flags))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 40))
@@ -215,7 +215,7 @@ def test_postgres_starts_below_a_folder_its_user_can_not_enter(tmp_path):
     user = postgres_server.unprivileged()
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        copied = postgres_server._reachable(binaries, user, Path(folder))
+        copied = postgres_server.reachable(binaries, user, Path(folder))
         done = subprocess.run(
             [copied / "postgres"], user=user.pw_uid, group=user.pw_gid, capture_output=True, check=False
         )
@@ -260,7 +260,7 @@ def test_what_a_running_stack_remembers_is_its_users_alone(tmp_path, monkeypatch
     """Its connections hold the password of Postgres's superuser."""
     monkeypatch.setattr(up, "STATE", tmp_path / "state.json")
     (tmp_path / "state.json").touch(mode=0o644)
-    up._keep({"pid": 1})
+    up.keep({"pid": 1})
     assert (tmp_path / "state.json").stat().st_mode & 0o077 == 0
 
 

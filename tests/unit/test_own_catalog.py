@@ -39,7 +39,7 @@ def load(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "path", [str(tmp_path / "on_the_path"), *sys.path])
         for module in [m for m in sys.modules if m.startswith("own_app")]:
             del sys.modules[module]
-        return catalog._load()
+        return catalog.load()
 
     yield loaded
     for module in [m for m in sys.modules if m.startswith("own_app")]:
@@ -50,9 +50,9 @@ def load(monkeypatch, tmp_path):
 def test_unset_or_empty_means_the_shipped_catalog(monkeypatch):
     for value in ("", "  "):
         monkeypatch.setenv(settings.CATALOG, value)
-        assert catalog._load() is shipped_catalog
+        assert catalog.load() is shipped_catalog
     monkeypatch.delenv(settings.CATALOG)
-    assert catalog._load() is shipped_catalog
+    assert catalog.load() is shipped_catalog
 
 
 def test_a_file_whose_folder_is_not_on_the_path_is_loaded(load):
@@ -63,7 +63,7 @@ def test_a_file_whose_folder_is_not_on_the_path_is_loaded(load):
 
 def test_an_export_time_may_be_a_datetime_with_its_offset(load):
     written = "\nfrom datetime import UTC, datetime\nEXPORT_TIME = datetime(2026, 2, 1, tzinfo=UTC)\n"
-    assert catalog._export_time(load(GOOD + written)) == "2026-02-01T00:00:00+00:00"
+    assert catalog.export_time_of(load(GOOD + written)) == "2026-02-01T00:00:00+00:00"
 
 
 def test_a_module_is_loaded_by_its_name(load):

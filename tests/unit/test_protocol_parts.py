@@ -98,8 +98,8 @@ def slept(monkeypatch) -> list[float]:
 
 
 @pytest.fixture
-def posts() -> Iterator[WritingProtocol]:
-    """The protocol for posts that reaches neither database."""
+def job() -> Iterator[Job]:
+    """For posts; it reaches neither database."""
 
     def nowhere() -> Connection:
         raise AssertionError("nothing here asks a database")
@@ -107,14 +107,14 @@ def posts() -> Iterator[WritingProtocol]:
     with (
         Source("nowhere", emulator_host="127.0.0.1:1") as source,
         Target(nowhere, CATALOG) as target,
-        closing(_protocol(source, target)) as protocol,
     ):
+        yield Job(source, target, CATALOG, CATALOG["posts"], "run", CollectionReport("posts", "gap"))
+
+
+@pytest.fixture
+def posts(job) -> Iterator[WritingProtocol]:
+    with closing(WritingProtocol(job, Policy(), Parents(job))) as protocol:
         yield protocol
-
-
-def _protocol(source: Source, target: Target) -> WritingProtocol:
-    job = Job(source, target, CATALOG, CATALOG["posts"], "run", CollectionReport("posts", "gap"))
-    return WritingProtocol(job, Policy(), Parents(job))
 
 
 def test_what_no_retry_helps_is_raised_at_once(slept):
@@ -123,19 +123,19 @@ def test_what_no_retry_helps_is_raised_at_once(slept):
     assert slept == []
 
 
-def test_a_page_that_no_retry_helps_ends_with_postgres_error(slept, posts, monkeypatch):
+def test_a_page_that_no_retry_helps_ends_with_postgres_error(slept, posts, job, monkeypatch):
     @contextmanager
     def refused():
         raise psycopg.errors.UndefinedTable
         yield
 
-    monkeypatch.setattr(posts._job.target, "transaction", refused)
+    monkeypatch.setattr(job.target, "transaction", refused)
     with pytest.raises(psycopg.errors.UndefinedTable):
         posts.judge(posts.page(), Policy())
     assert slept == []
 
 
-def _nothing_differs(posts, monkeypatch, *, faults: list[Exception], unknown: bool) -> None:
+def _nothing_differs(posts, job, monkeypatch, *, faults: list[Exception], unknown: bool) -> None:
     """Postgres answers that nothing of a page differs, after these faults; or something is always still to be learned."""
 
     @contextmanager
@@ -145,27 +145,27 @@ def _nothing_differs(posts, monkeypatch, *, faults: list[Exception], unknown: bo
         yield None
 
     same = Comparison([], [], 0)
-    monkeypatch.setattr(posts._job.target, "transaction", transaction)
-    monkeypatch.setattr(posts._job.target, "compare_staged", lambda *_: same)
+    monkeypatch.setattr(job.target, "transaction", transaction)
+    monkeypatch.setattr(job.target, "compare_staged", lambda *_: same)
     monkeypatch.setattr(posts.whereabouts, "unknown", lambda *_: Unknown([], frozenset(), []) if unknown else None)
 
 
-def test_a_page_that_met_a_deadlock_is_judged_at_the_next_try(slept, posts, monkeypatch):
-    _nothing_differs(posts, monkeypatch, faults=[psycopg.errors.DeadlockDetected()], unknown=False)
+def test_a_page_that_met_a_deadlock_is_judged_at_the_next_try(slept, posts, job, monkeypatch):
+    _nothing_differs(posts, job, monkeypatch, faults=[psycopg.errors.DeadlockDetected()], unknown=False)
     assert posts.judge(posts.page(), Policy()) == Judged({}, {})
     assert len(slept) == 1
 
 
-def test_a_page_whose_rows_keep_changing_is_given_up_and_says_so(slept, posts, monkeypatch):
-    _nothing_differs(posts, monkeypatch, faults=[], unknown=True)
+def test_a_page_whose_rows_keep_changing_is_given_up_and_says_so(slept, posts, job, monkeypatch):
+    _nothing_differs(posts, job, monkeypatch, faults=[], unknown=True)
     with pytest.raises(TargetError, match="Rows of posts kept changing through 10 looks"):
         posts.judge(posts.page(), Policy())
 
 
-def test_a_pages_inserts_are_read_again_beside_the_next_page(posts, monkeypatch):
+def test_a_pages_inserts_are_read_again_beside_the_next_page(posts, job, monkeypatch):
     """Each document is read once."""
     asked: list[list[str]] = []
-    monkeypatch.setattr(posts._job.source, "get", lambda paths: asked.append(paths) or {})
+    monkeypatch.setattr(job.source, "get", lambda paths: asked.append(paths) or {})
     posts.confirm_later([_row("u1"), _row("u2")], [1, 2])
     posts.confirm_later([], [])
     posts.close()

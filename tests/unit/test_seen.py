@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualwrite.engine import seen
 from dualwrite.engine.seen import Seen
 
 
@@ -45,27 +49,40 @@ def test_hashes_differing_in_first_or_last_bits_are_told_apart():
             assert (Hashed(other) in seen) == (number == other)
 
 
-def test_keys_are_spread_over_buckets_by_their_hashs_first_byte():
+@pytest.fixture
+def sizes(monkeypatch) -> list[int]:
+    """How many numbers were sorted, each time."""
+    found: list[int] = []
+    monkeypatch.setattr(seen, "sorted", lambda numbers: found.append(len(numbers)) or sorted(numbers), raising=False)
+    return found
+
+
+def test_keys_are_spread_over_buckets_by_their_hashs_first_byte(sizes):
     """So that sorting one bucket is a 256th of the work: a page's look-ups beside a scan that still adds."""
-    seen = Seen()
-    seen.update(
-        Hashed((n << 56) - (2**64 if n > 127 else 0))
-        for n in range(256)
-        if n not in (0x1F, 0x20) and not 0x20 <= n <= 0xDF
-    )
-    sizes = {len(bucket) for bucket in seen._buckets}
-    assert len(seen._buckets) == 256
-    assert sizes == {0, 1}
-    assert all(bucket.itemsize == 8 for bucket in seen._buckets)
+    keys = [Hashed((n << 56) - (2**64 if n > 127 else 0)) for n in range(256)]
+    known = Seen()
+    known.update(keys[:0x1F])
+    known.update(keys[0xE0:])
+    assert [n for n, key in enumerate(keys) if key in known] == [*range(0x1F), *range(0xE0, 256)]
+    assert sizes == [1] * (0x1F + 0x20), "a bucket without a key is never sorted"
 
 
-def test_a_bucket_is_sorted_again_only_where_keys_were_added():
-    seen = Seen()
-    seen.update([Hashed(2), Hashed(1)])
-    assert Hashed(1) in seen
-    sorted_once = seen._buckets[0]
-    assert Hashed(2) in seen
-    assert seen._buckets[0] is sorted_once
-    seen.update([Hashed(0)])
-    assert Hashed(0) in seen
-    assert Hashed(2) in seen
+def test_a_key_takes_eight_bytes():
+    known = Seen()
+    tracemalloc.start()
+    known.update(Hashed(n << 40) for n in range(20_000))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 20_000 * 8 * 1.2
+
+
+def test_a_bucket_is_sorted_again_only_where_keys_were_added(sizes):
+    known = Seen()
+    known.update([Hashed(2), Hashed(1)])
+    assert Hashed(1) in known
+    assert Hashed(2) in known
+    assert sizes == [2]
+    known.update([Hashed(0)])
+    assert Hashed(0) in known
+    assert Hashed(2) in known
+    assert sizes == [2, 3]

@@ -92,14 +92,14 @@ def test_files_of_a_prefixed_bundle_name_its_schema_and_roles(monkeypatch, tmp_p
 def file(monkeypatch, tmp_path):
     """Writes the file of an installation."""
     monkeypatch.setattr(settings, "ROOT", tmp_path)
-    settings._from_file.cache_clear()
+    settings.from_file.cache_clear()
 
     def write(text: str | bytes, at: str = settings.FILE) -> None:
         (tmp_path / at).parent.mkdir(exist_ok=True)
         (tmp_path / at).write_bytes(text if isinstance(text, bytes) else text.encode())
 
     yield write
-    settings._from_file.cache_clear()
+    settings.from_file.cache_clear()
 
 
 def test_without_a_prefix_all_is_called_as_ever(monkeypatch, file):
@@ -155,4 +155,4 @@ def test_the_file_alone_counts_where_there_is_one(monkeypatch, file, tmp_path, p
 def test_a_setting_that_cannot_be_used_is_the_import_error(file, text, said):
     file(text)
     with pytest.raises(CatalogError, match=said):
-        catalog._load()
+        catalog.load()

@@ -36,14 +36,14 @@ from dualwrite.postgres.bad_rows import Refused
 
 log = logging.getLogger(__name__)
 
-_ROWS_AT_FIRST = 2_000
-_MOST_ROWS = 50_000
+ROWS_AT_FIRST = 2_000
+MOST_ROWS = 50_000
 """Rows held in memory at a time. A document of 1 MiB may have forty thousand entries."""
-_FURTHER_PAGE = 1_000
+FURTHER_PAGE = 1_000
 _KEYS_AT_ONCE = 5_000
 _LOOKS = 4
 """How often a difference is looked at again before it is left in flight."""
-_LOCKED_SECONDS = 0.4
+LOCKED_SECONDS = 0.4
 """How long a transaction that inserts should last, in seconds: it holds locks on keys and on parents' rows, and a client's
 statement times out after 3 s. A page is cut into parts that take this long."""
 
@@ -100,7 +100,7 @@ class Examiner:
         self.parents = Parents(job, trusted)
         self.protocol = WritingProtocol(job, policy, self.parents)
         self._policy = policy
-        self._rows_at_once = _ROWS_AT_FIRST
+        self._rows_at_once = ROWS_AT_FIRST
         self._stage_shows_others = job.collection.may_have_others
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class Examiner:
         on the rows."""
         left = _Left()
         try:
-            for page in self.job.source.pages(scan, _FURTHER_PAGE):
+            for page in self.job.source.pages(scan, FURTHER_PAGE):
                 self.job.report.documents_read += len(page.messages)
                 self._page(self.look.unread(page.messages), left)
         finally:  # keys that were taken up get their verdict even if the scan fails
@@ -266,7 +266,7 @@ class Examiner:
         inserted, stale = self._judge_page(page, beside, left)
         took = self.job.target.busy_seconds - busy
         if inserted:
-            ideal = len(page) * _LOCKED_SECONDS / max(time.monotonic() - began, 0.001)
+            ideal = len(page) * LOCKED_SECONDS / max(time.monotonic() - began, 0.001)
             self._rows_at_once = int(max(50, min(2 * self._rows_at_once, ideal)))
         self.job.target.pressure.after(self.job.collection.name, len(page), took)
         return stale
@@ -275,7 +275,7 @@ class Examiner:
     def _most_rows(self) -> int:
         """How many rows are judged at a time: fewer if the run inserts, because inserts hold locks, or if the target is
         slow."""
-        usual = self._rows_at_once if self._policy.insert else _MOST_ROWS
+        usual = self._rows_at_once if self._policy.insert else MOST_ROWS
         slow = self.job.target.pressure.most_rows
         return usual if slow is None else min(usual, slow)
 

@@ -17,7 +17,7 @@ from dualwrite.model.mapping import LeftOut, Rejection, Row, key_left_out, left_
 from dualwrite.model.question import question_of
 from dualwrite.postgres.target import Difference
 
-_REMEMBERED = 200_000
+REMEMBERED = 200_000
 """Owners remembered in one run; if there are more, all are forgotten."""
 
 
@@ -63,7 +63,7 @@ class Owners:
 
     def forget(self) -> None:
         """Keeps what is remembered within bounds; called between pages."""
-        if len(self._known) > _REMEMBERED:
+        if len(self._known) > REMEMBERED:
             self._known.clear()
 
     def uniques(self, row: Row) -> tuple[tuple[Cell, ...], ...]:

@@ -18,7 +18,7 @@ from dualwrite.model.parent_paths import parent_path
 from dualwrite.postgres.remembered import gone
 from dualwrite.postgres.target import Difference
 
-_REMEMBERED = 200_000
+REMEMBERED = 200_000
 """Documents remembered in one run; if there are more, all are forgotten."""
 
 Required = tuple[str, str]
@@ -54,10 +54,10 @@ class Parents:
 
     def forget(self) -> None:
         """Keeps what is remembered within bounds; called between pages."""
-        if len(self._known) > _REMEMBERED:
+        if len(self._known) > REMEMBERED:
             self._known.clear()
             self._left_out.clear()
-        if len(self._documents) > _REMEMBERED:
+        if len(self._documents) > REMEMBERED:
             self._documents.clear()
 
     def read(self, required: Iterable[Required], rowless: Container[Required]) -> Iterator[tuple[str, list[Row]]]:

@@ -20,7 +20,7 @@ _RETRIED = {
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.ABORTED,
 }
-_PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 30.0
 """How long a read is tried again without progress, before it gives up."""
 
 
@@ -40,10 +40,10 @@ class Retries:
         self._failures = 0
 
     def give_up_or_wait(self, error: grpc.RpcError) -> None:
-        """Sleeps, or raises SourceError if no retry helps, or none has helped for _PATIENCE_SECONDS."""
+        """Sleeps, or raises SourceError if no retry helps, or none has helped for PATIENCE_SECONDS."""
         now = time.monotonic()
         self._first = self._first if self._failures else now
-        if error.code() not in _RETRIED or now - self._first >= _PATIENCE_SECONDS:
+        if error.code() not in _RETRIED or now - self._first >= PATIENCE_SECONDS:
             raise explained(error, self._purpose) from None
         time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.2 * 2**self._failures))
         self._failures += 1

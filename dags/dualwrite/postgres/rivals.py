@@ -25,7 +25,7 @@ from dualwrite.postgres.statements import TRIAL, TRIAL_N, Statements
 log = logging.getLogger(__name__)
 
 RIVALS = sql.Identifier("pg_temp", "dualwrite_rivals")
-_MOST_HOLDERS = 20
+MOST_HOLDERS = 20
 """How many rows in one row's way are asked for, as long as one of them stays there: a wide range has thousands."""
 
 
@@ -184,7 +184,7 @@ class Rivals:
                 for n, _, first, second in answer:
                     if n in holders:
                         keys = holders[n]
-                        more = len(keys) == _MOST_HOLDERS
+                        more = len(keys) == MOST_HOLDERS
                         wants[n].held.append(Held(index.name, index.sqlstate, index.immediate, keys, more=more))
                     if index.exclusion or not hashed:
                         wants[n].buckets.append((index.name, first, second))
@@ -248,8 +248,8 @@ class Rivals:
     def _holders(self, index: Index, ns: list[int], moved: set[Key]) -> dict[int, tuple[Key, ...]]:
         """The keys of the other rows of the table that stand in a constraint where some rows want to: all, or as many as show that
         not all of them have moved. Without parts, if a row is in another's share of the table."""
-        found = self._some_holders(index, ns, _MOST_HOLDERS) if ns else {}
-        unclear = [n for n, keys in found.items() if len(keys) == _MOST_HOLDERS and moved.issuperset(keys)]
+        found = self._some_holders(index, ns, MOST_HOLDERS) if ns else {}
+        unclear = [n for n, keys in found.items() if len(keys) == MOST_HOLDERS and moved.issuperset(keys)]
         return found | self._some_holders(index, unclear, None) if unclear else found
 
     def _some_holders(self, index: Index, ns: list[int], most: int | None) -> dict[int, tuple[Key, ...]]:

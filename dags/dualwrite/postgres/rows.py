@@ -18,7 +18,7 @@ from dualwrite.postgres.connection import Connection
 from dualwrite.postgres.lookups import Lookups
 from dualwrite.postgres.session import Session
 
-_KEYS_AT_ONCE = 10_000
+KEYS_AT_ONCE = 10_000
 
 
 def key_json(key: Key) -> str:
@@ -85,12 +85,12 @@ class Rows(Session):
         lookups = self.lookups(collection)
         statement, after = lookups.keys_after(first=True), list[Cell]()
         while True:
-            parameters = {"after": after, "limit": _KEYS_AT_ONCE}
+            parameters = {"after": after, "limit": KEYS_AT_ONCE}
             page = self.fetch(statement, parameters)
             number = len(collection.key)
             if page:
                 yield [tuple(line[:number]) for line in page]
-            if len(page) < _KEYS_AT_ONCE:
+            if len(page) < KEYS_AT_ONCE:
                 return
             statement, after = lookups.keys_after(first=False), list(page[-1][-number:])
 

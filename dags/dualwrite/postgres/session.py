@@ -23,7 +23,7 @@ _LOCK_TIMEOUT = "2s"
 """The app's own statements end after 3 s: we give way before we cost a client its write."""
 
 _STATEMENT_TIMEOUT = "120s"
-_RECONNECT_SECONDS = 30.0
+RECONNECT_SECONDS = 30.0
 """How long a call tries to reopen a lost connection."""
 
 
@@ -117,7 +117,7 @@ class Session:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda e: isinstance(e, postgres.Error) and postgres.is_disconnect(e)),
             wait=tenacity.wait_exponential_jitter(initial=0.2, max=5, jitter=0.3),
-            stop=tenacity.stop_after_delay(_RECONNECT_SECONDS),
+            stop=tenacity.stop_after_delay(RECONNECT_SECONDS),
             before_sleep=lost,
             reraise=True,
         )

@@ -287,8 +287,8 @@ def test_the_constraint_of_a_held_column_is_known(filled, emulator, target_dsn):
 
 def test_held_keys_are_paged_and_sliced_by_their_own_values(filled, emulator, target_dsn, monkeypatch):
     """Pages follow the index of generated ids, and each key comes once, as documents name it."""
-    monkeypatch.setattr(rows, "_KEYS_AT_ONCE", 2)
-    monkeypatch.setattr(seen_keys, "_KEYS_AT_ONCE", 2)
+    monkeypatch.setattr(rows, "KEYS_AT_ONCE", 2)
+    monkeypatch.setattr(seen_keys, "KEYS_AT_ONCE", 2)
     wanted = {("p1", "u1"), ("p1", "u2"), ("p2", "u3")}
     with Target(lambda: postgres.connect(target_dsn), HELD) as target:
         members = target.catalog["members"]

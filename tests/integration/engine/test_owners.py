@@ -209,7 +209,7 @@ def test_a_document_that_has_no_row_owns_none(firestore, rows, owners_of):
 
 
 def test_what_is_remembered_of_owners_stays_within_bounds(firestore, rows, owners_of, monkeypatch):
-    monkeypatch.setattr(owners_module, "_REMEMBERED", 2)
+    monkeypatch.setattr(owners_module, "REMEMBERED", 2)
     put(firestore, {f"{POST}/likes/l1": like()})
     with_likes(rows, "l1")
     row = row_of("likes", f"{POST}/likes/new", like())

@@ -126,7 +126,7 @@ def test_what_was_gone_lately_without_a_row_is_not_asked_again(target_dsn, paren
 
 def test_what_is_remembered_of_parents_stays_within_bounds(parents_of, monkeypatch):
     """Each kind for itself; what is known is kept as long as there is room."""
-    monkeypatch.setattr(parents_module, "_REMEMBERED", 2)
+    monkeypatch.setattr(parents_module, "REMEMBERED", 2)
     with parents_of() as (parents, _):
         for number, left in ((2, {"p0": "gone", "p1": "gone"}), (3, {"p0": None, "p1": None})):
             read(parents, posts(*(f"p{n}" for n in range(number))))
@@ -143,7 +143,7 @@ def test_what_is_remembered_of_parents_stays_within_bounds(parents_of, monkeypat
 
 def test_what_was_hidden_is_asked_again_after_all_is_forgotten(firestore, parents_of, monkeypatch):
     """It is deleted meanwhile, so now it is gone for good."""
-    monkeypatch.setattr(parents_module, "_REMEMBERED", 0)
+    monkeypatch.setattr(parents_module, "REMEMBERED", 0)
     put(firestore, {"boards/b1/posts/hidden": post(title="x")})
     with parents_of(catalog=SHOWN) as (parents, _):
         read(parents, posts("hidden"), posts("hidden"))

@@ -412,8 +412,8 @@ def test_a_window_finds_what_an_edit_left_behind(by_time):
 @pytest.mark.parametrize("rows_at_once", [1, 2, 5000])
 def test_a_left_row_is_told_once_whoever_shares_its_id(by_time, monkeypatch, rows_at_once):
     """Beside documents of the same id, that match, are missing or can't become a row, on one page or in parts of it."""
-    monkeypatch.setattr(compare, "_ROWS_AT_FIRST", rows_at_once)
-    monkeypatch.setattr(compare, "_MOST_ROWS", rows_at_once)
+    monkeypatch.setattr(compare, "ROWS_AT_FIRST", rows_at_once)
+    monkeypatch.setattr(compare, "MOST_ROWS", rows_at_once)
     world = by_time
     world.put(a=JAN, b=JAN, c=JAN, d=JAN)
     world.apply()
@@ -533,7 +533,7 @@ def test_pages_of_keys_go_on_after_a_time_with_microseconds(by_time, monkeypatch
     """The last key of a page is told to the millisecond, and the next begins after the row itself."""
     from dualwrite.postgres import rows
 
-    monkeypatch.setattr(rows, "_KEYS_AT_ONCE", 2)
+    monkeypatch.setattr(rows, "KEYS_AT_ONCE", 2)
     world = by_time
     for n in range(7):
         at = JAN + timedelta(microseconds=n)

@@ -10,8 +10,8 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from dualwrite.catalog import CATALOG
-from dualwrite.engine.deletes import Deletes
 from dualwrite.engine.units import Policy, unit_of
+from dualwrite.engine.whereabouts import Whereabouts
 from dualwrite.model.report import CollectionReport
 from dualwrite.model.verdicts import Verdict
 from dualwrite.runs import backfill
@@ -141,18 +141,16 @@ def test_a_row_that_came_back_is_not_deleted_twice_by_one_run(at_work, emulator,
     document = at_work.document("boards/b1/posts/p2")
     row = one(target_dsn, "SELECT to_jsonb(p) FROM posts p WHERE id = 'p2'")
     document.delete()
-    original = Deletes.confirm
+    original = Whereabouts.back
 
-    def confirm(deletes):
-        if not deletes._deleted:
-            return []
+    def back(whereabouts, units):
         document.set(post())
-        alive = original(deletes)
+        there = original(whereabouts, units)
         _execute(target_dsn, "INSERT INTO posts SELECT * FROM jsonb_populate_record(NULL::posts, %s)", Jsonb(row))
         document.delete()
-        return alive
+        return there
 
-    monkeypatch.setattr(Deletes, "confirm", confirm)
+    monkeypatch.setattr(Whereabouts, "back", back)
     report = CollectionReport("posts", "delete")
     with examiner_of(at_work, emulator, target_dsn, report, Policy(delete=True)) as examiner:
         examiner.examine_units(examiner.units_of([("p2",)]))

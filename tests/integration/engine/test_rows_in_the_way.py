@@ -140,7 +140,7 @@ def test_hundreds_of_new_rows_exclude_each_other_across_pages(world):
 
 
 def test_many_rows_in_the_way_are_not_all_asked_for(world, monkeypatch):
-    monkeypatch.setattr(rivals, "_MOST_HOLDERS", 2)
+    monkeypatch.setattr(rivals, "MOST_HOLDERS", 2)
     world.sql(*KINDS["ranges"])
     world.sql("INSERT INTO app.people (id, email, team) SELECT 'p' || n, n::text, n::text FROM generate_series(1, 5) n")
     moved = {f"p{n}": {"email": str(n + 10), "team": str(n + 10)} for n in range(1, 6)}

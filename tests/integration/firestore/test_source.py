@@ -304,7 +304,7 @@ def test_a_failed_precondition_is_told_as_what_it_is_at_once(case, source, monke
 
 
 def test_a_server_that_never_answers_ends_in_a_clear_error(monkeypatch):
-    monkeypatch.setattr(failures, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(failures, "PATIENCE_SECONDS", 0.5)
     with Source("p", emulator_host="127.0.0.1:1") as nobody, pytest.raises(SourceError, match="UNAVAILABLE.*emulator"):
         nobody.count(SCANS[1])
 

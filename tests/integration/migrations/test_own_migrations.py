@@ -10,7 +10,7 @@ import pytest
 
 from dev import schema_snapshot
 from dev.airflow_home import ROOT
-from dualwrite import migrations, settings
+from dualwrite import migrations, postgres, settings
 from dualwrite.migrations.files import folders, list_folders
 from dualwrite.model.errors import MigrationError
 from tests.migrating import NUMBER, execute, migrator, states
@@ -102,7 +102,7 @@ def test_a_new_bundle_file_may_be_older_than_the_apps_newest(own, another_app, e
     (bundle / "20260101000000_a.sql").write_text("CREATE SCHEMA ours;\n")
     among = [bundle, own]
     one = migrations.Migrator(
-        migrator(empty_dsn)._connect, migrations.MigrationParams(mode="apply"), "run", among=among
+        lambda: postgres.connect(empty_dsn), migrations.MigrationParams(mode="apply"), "run", among=among
     )
     one.run()
     (bundle / "20260102000000_b.sql").write_text("CREATE TABLE ours.b (a INT);\n")

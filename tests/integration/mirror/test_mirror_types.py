@@ -140,7 +140,7 @@ def test_a_type_that_changes_is_asked_for_again(target_dsn, writer_of, monkeypat
     writer = writer_of(catalog)
     assert writer.mirror("things/a", None, {"v": None}) is Outcome.WRITTEN
     _execute(target_dsn, f"ALTER TABLE things ALTER value TYPE {new} USING NULL")
-    monkeypatch.setattr(dual_write, "_TYPES_HOLD", 0.0)
+    monkeypatch.setattr(dual_write, "TYPES_HOLD", 0.0)
     assert writer.mirror("things/b", None, {"v": values[old]}) is Outcome.WRITTEN
     assert one(target_dsn, "SELECT value IS NOT NULL FROM things WHERE id = 'b'")
 

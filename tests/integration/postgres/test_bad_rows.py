@@ -226,8 +226,8 @@ def test_an_insert_of_a_large_page_holds_its_locks_briefly(firestore, emulator, 
     """A client's statement ends after 3 s. Whatever the page, each transaction that inserts is a short one."""
     from dualwrite.engine import compare
 
-    monkeypatch.setattr(compare, "_LOCKED_SECONDS", 0.02)
-    monkeypatch.setattr(compare, "_ROWS_AT_FIRST", 100)
+    monkeypatch.setattr(compare, "LOCKED_SECONDS", 0.02)
+    monkeypatch.setattr(compare, "ROWS_AT_FIRST", 100)
     club(firestore, emulator, target_dsn, {"boards/b1/posts/p1": post()})
     for start in range(0, 3000, 500):
         put(firestore, {f"boards/b1/posts/p1/comments/c{i}": comment() for i in range(start, start + 500)})

@@ -227,7 +227,7 @@ def _refused_for_good(broken: Broken, kind: str, after: dict[str, list[str]], at
     with broken.target() as dsn:
         before = faults.rows(dsn)
         with _crowded(dsn) as (crowded, refuse, _), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(session, "_RECONNECT_SECONDS", 0.3)
+            patch.setattr(session, "RECONNECT_SECONDS", 0.3)
             refused = _Messages(at, refuse)
             with wire(crowded, before=refused) as wired:
                 text = _what_it_says(broken, kind, wired)
@@ -260,7 +260,7 @@ def test_connections_refused_from_any_message_on(broken, right, sent, kind):
 @pytest.mark.parametrize("kind", KINDS[:1])
 def test_no_connection_left_of_max_connections_is_said(broken, right, kind, monkeypatch):
     """The limit of the whole server: others have taken all that is left for roles that are no superuser."""
-    monkeypatch.setattr(session, "_RECONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(session, "RECONNECT_SECONDS", 0.3)
     with broken.target() as dsn, _crowded(dsn) as (crowded, _, _):
         with ExitStack() as others:
             with suppress(psycopg.OperationalError):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from dualwrite.engine import compare
+from dualwrite.engine.compare_and_set import WritingProtocol
 from dualwrite.model.pace import BURST_SECONDS
 from dualwrite.postgres.pressure import SLOW_SECONDS
 from dualwrite.runs import backfill
@@ -45,13 +45,13 @@ def test_a_slow_target_gets_smaller_pages_and_every_row(world, emulator, target_
     """A client holds a lock on the table for longer than a page may take, and less than a run gives up after."""
     caplog.set_level("INFO")
     pages: list[int] = []
-    judged = compare.Examiner._judge_page
+    judged = WritingProtocol.judge
 
-    def noted(self, page, beside, left):
+    def noted(self, page, policy, expected=None):
         pages.append(len(page))
-        return judged(self, page, beside, left)
+        return judged(self, page, policy, expected)
 
-    monkeypatch.setattr(compare.Examiner, "_judge_page", noted)
+    monkeypatch.setattr(WritingProtocol, "judge", noted)
     locked = threading.Event()
 
     def hold() -> None:

@@ -183,7 +183,7 @@ def test_the_kernel_notices_a_network_that_swallows_packets(connection):
 
 def test_a_backfill_fails_behind_a_pooler_that_falls_silent(hole, firestore, emulator, target_dsn, people, monkeypatch):
     """It doesn't hang."""
-    monkeypatch.setattr(session_module, "_RECONNECT_SECONDS", 3.0)
+    monkeypatch.setattr(session_module, "RECONNECT_SECONDS", 3.0)
     firestore.document("users/u1").set({"createdAt": T, "updatedAt": T})
     dsn = _through(hole, target_dsn)
     with (
@@ -347,7 +347,7 @@ def test_a_server_that_is_down_for_a_moment_is_waited_for(target_dsn, people):
 
 
 def test_a_server_that_stays_down_is_given_up(monkeypatch):
-    monkeypatch.setattr(session_module, "_RECONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(session_module, "RECONNECT_SECONDS", 1.0)
     target = Target(lambda: postgres.connect(f"postgresql://u@127.0.0.1:{processes.free_port()}/d"), CATALOG)
     began = time.monotonic()
     with pytest.raises(postgres.ConnectError, match="refused"):
@@ -400,7 +400,7 @@ def test_a_silent_stream_ends_and_goes_on_where_it_was(stream, firestore, monkey
 
 def test_a_stream_that_stays_silent_becomes_an_error(stream, firestore, monkeypatch):
     monkeypatch.setattr(wire, "CALL_SECONDS", 1.0)
-    monkeypatch.setattr(failures, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(failures, "PATIENCE_SECONDS", 1.0)
     stream.mute_after(200_000)
     began = time.monotonic()
     with (

@@ -40,7 +40,7 @@ def _lacking(report) -> set[str]:
 def test_reads_may_be_switched_after_fourteen_clean_days(world, firestore, emulator, phase1_dsn):
     """They also take a sweep, and an excuse for what is rejected."""
     app = LiveApp(firestore, phase1_dsn)
-    app._post()  # so that write_ops shows life
+    app.post()  # so that write_ops shows life
     app.close()
     first = reconciled(firestore.project, emulator, phase1_dsn, scope="sweep").report
     assert {"rejected", "clean"} <= _lacking(first)
@@ -71,7 +71,7 @@ def test_reads_may_be_switched_after_fourteen_clean_days(world, firestore, emula
 def test_drift_of_today_starts_the_count_of_clean_days_again(world, firestore, emulator, phase1_dsn):
     reconciled(firestore.project, emulator, phase1_dsn, scope="sweep", **EVERYTHING)
     app = LiveApp(firestore, phase1_dsn)
-    app._lose_a_create()
+    app.lose_a_create()
     app.close()
     found = reconciled(firestore.project, emulator, phase1_dsn).report
     assert found["clean_days"] == 0

@@ -243,7 +243,7 @@ def test_pages_of_unseen_rows_neither_overlap_nor_leave_gaps(target_dsn, monkeyp
         look = seen_keys.Attempt(target, name, "a_dag", "one")
         look.update([every[2]])
         look.flush()
-        monkeypatch.setattr(seen_keys, "_KEYS_AT_ONCE", size)
+        monkeypatch.setattr(seen_keys, "KEYS_AT_ONCE", size)
         pages = list(seen_keys.unseen(target, collection, [look.number]))
     assert [key for page in pages for key in page] == [key for key in every if key != every[2]]
     assert all(len(page) <= size for page in pages)
@@ -252,7 +252,7 @@ def test_pages_of_unseen_rows_neither_overlap_nor_leave_gaps(target_dsn, monkeyp
 @pytest.mark.parametrize("number", [5, 2**62 - 1])
 def test_keys_go_to_the_target_a_page_at_a_time(target_dsn, monkeypatch, number):
     """What a slice holds of them is bounded; the number of its look is drawn, and may be small."""
-    monkeypatch.setattr(seen_keys, "_KEYS_AT_ONCE", 3)
+    monkeypatch.setattr(seen_keys, "KEYS_AT_ONCE", 3)
     monkeypatch.setattr("secrets.randbits", lambda _: number)
     there = "SELECT count(*) FROM dualwrite.seen_keys"
     with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
@@ -357,7 +357,7 @@ def test_postgres_and_python_agree_on_a_keys_digest(unparented_dsn, keys):
         with connection.cursor() as cursor:
             cursor.executemany("INSERT INTO t VALUES (%s, %s)", keys)
         statement = postgres.sql.SQL("SELECT {}, blocker_id, blocked_id FROM t").format(
-            seen_keys._digest_of(CATALOG["blocks"])
+            seen_keys.digest_of(CATALOG["blocks"])
         )
         for found, *key in connection.execute(statement):
             assert found == seen_keys.digest(key)
@@ -429,7 +429,7 @@ def test_what_a_killed_run_of_another_dag_saw_is_forgotten(target_dsn):
 
 
 def test_beside_another_runs_looks_only_its_keys_are_kept(target_dsn, monkeypatch):
-    monkeypatch.setattr(seen_keys, "_DELETED_AT_ONCE", 2)
+    monkeypatch.setattr(seen_keys, "DELETED_AT_ONCE", 2)
     with Target(lambda: postgres.connect(target_dsn), CATALOG) as target:
         beside = _looked(target, "backfill", "beside", 4)
         _looked(target, "sweeps", "one", 5)

@@ -155,8 +155,8 @@ def test_names_are_the_rows_own_where_these_are_half_of_all(rows, cutter):
     with_comments(rows, *(f"c{n}" for n in range(5)))
     own = [f"{POST}/comments/c{n}" for n in range(5)]
     parents = [f"boards/b1/posts/{p}/comments/!" for p in ("p1", "p2")]
-    assert cutter(2)._names(CATALOG["comments"], 10, 2) == own
-    assert cutter(2)._names(CATALOG["comments"], 11, 2) == [parents[0], *own, parents[1]]
+    assert cutter(2).names_of(CATALOG["comments"], 10, 2) == own
+    assert cutter(2).names_of(CATALOG["comments"], 11, 2) == [parents[0], *own, parents[1]]
 
 
 def test_a_collection_with_few_rows_is_cut_between_its_parents(firestore, rows, cutter):
@@ -202,7 +202,7 @@ def test_a_row_that_tells_two_paths_gives_the_likelier_name(rows, cutter):
     with_comments(rows, "c1")
     with_posts(rows, "p2")
     rows.execute("INSERT INTO replies (id, comment_id, post_id, user_id, content) VALUES ('r1', 'c1', 'p2', 'u', 'c')")
-    assert list(cutter(2)._paths(CATALOG["replies"], 5, 1)) == [f"{POST}/comments/c1/replies/r1"]
+    assert list(cutter(2).paths_of(CATALOG["replies"], 5, 1)) == [f"{POST}/comments/c1/replies/r1"]
 
 
 def test_some_twenty_names_a_slice_come_from_all_over_the_table(rows, cutter, monkeypatch):
@@ -215,10 +215,10 @@ def test_some_twenty_names_a_slice_come_from_all_over_the_table(rows, cutter, mo
     with_posts(rows, "p1")
     paths = [f"{POST}/comments/{i}" for i in ids]
     cut, collection = cutter(2), CATALOG["comments"]
-    names = cut._names(collection, 199, 2)
+    names = cut.names_of(collection, 199, 2)
     assert 1750 < len(names) < 2250, "a hundred slices, the last one not full"
     assert set(names) < set(paths)
     assert max(map(len, (set(names) & set(paths[n : n + 500]) for n in range(0, 8000, 500)))) < 220
-    assert sorted(cut._paths(collection, 8_000, 8_000)) == paths, "each row once, however many pages they are"
-    monkeypatch.setattr(slicing, "_MOST_NAMES", 400)
-    assert 280 < len(cut._names(collection, 199, 2)) < 520
+    assert sorted(cut.paths_of(collection, 8_000, 8_000)) == paths, "each row once, however many pages they are"
+    monkeypatch.setattr(slicing, "MOST_NAMES", 400)
+    assert 280 < len(cut.names_of(collection, 199, 2)) < 520

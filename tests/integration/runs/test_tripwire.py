@@ -226,7 +226,7 @@ def test_a_bucket_that_breaks_off_leaves_the_window_examined(world, target_dsn, 
 
     def breaking(self, scan, page_size):
         yield from pages(self, scan, page_size)
-        if page_size == compare._FURTHER_PAGE:
+        if page_size == compare.FURTHER_PAGE:
             raise IncompleteRead("comments delivered 39 of the 40 documents.")
 
     monkeypatch.setattr(Source, "pages", breaking)
@@ -320,7 +320,7 @@ def test_a_baseline_holds_the_difference_of_each_bucket(world, target_dsn, wire)
 @pytest.mark.parametrize("moves", [1, 2, 9])
 def test_a_bucket_whose_rows_move_meanwhile_is_measured_again(world, target_dsn, wire, monkeypatch, moves):
     """A row that goes between the two counts would be taken for a difference that had been there."""
-    counted, gone = wire._rows, [f"c{n}" for n in range(moves)]  # of one bucket
+    counted, gone = wire.count_rows, [f"c{n}" for n in range(moves)]  # of one bucket
     asked = []
 
     def rows(edges):
@@ -330,7 +330,7 @@ def test_a_bucket_whose_rows_move_meanwhile_is_measured_again(world, target_dsn,
             execute(target_dsn, "DELETE FROM comments WHERE id = %s", gone.pop())
         return found
 
-    monkeypatch.setattr(wire, "_rows", rows)
+    monkeypatch.setattr(wire, "count_rows", rows)
     found = wire.measure(END)
     assert len(asked) == 2 * min(moves + 1, 3)
     if moves < 3:

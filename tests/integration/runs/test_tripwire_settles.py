@@ -321,7 +321,7 @@ def test_what_was_lost_is_found_at_once_or_calls_a_sweep(both):
 
 def test_many_young_rows_account_for_untimed_documents_by_number(both, monkeypatch):
     """They aren't looked at one by one then; up to the limit they are."""
-    monkeypatch.setattr(tripwire, "_MOST_YOUNG", 2)
+    monkeypatch.setattr(tripwire, "MOST_YOUNG", 2)
     for number, deviation, sweep in ((2, 2, False), (3, 0, False)):
         kept = both.measured()
         for n in range(number):

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _COUNTS_AT_ONCE = 8
 _NAMES_A_SLICE = 20
-_MOST_NAMES = 20_000
+MOST_NAMES = 20_000
 _FIRST_ID = "!"
 """Sorts before ids in use, so all documents below one parent stay together."""
 
@@ -102,7 +102,7 @@ class Cutter:
         else:
             [whole] = scans(collection, None)
             number = count([[whole]])[0]
-            names = self._names(collection, number, most)
+            names = self.names_of(collection, number, most)
 
             def split(interval: Interval[str], number: int) -> list[str]:
                 return _spread([n for n in names if _inside(n, interval)], number)
@@ -121,19 +121,19 @@ class Cutter:
         log.info("%s: %s documents in %d slices", collection.name, f"{number:,}", len(cut_up))
         return cut_up
 
-    def _names(self, collection: Collection, documents: int, most: int) -> list[str]:
+    def names_of(self, collection: Collection, documents: int, most: int) -> list[str]:
         """Names at which the collection may be cut, in Firestore's order."""
-        wanted = min(_MOST_NAMES, _NAMES_A_SLICE * -(-documents // most))
-        names = set(self._paths(collection, wanted, self.target.count(collection)))
+        wanted = min(MOST_NAMES, _NAMES_A_SLICE * -(-documents // most))
+        names = set(self.paths_of(collection, wanted, self.target.count(collection)))
         if 2 * len(names) < min(wanted, documents):  # few rows, or rows that don't contain their documents' ids
             for parent in self._above(collection):
-                above = self._paths(parent, wanted, self.target.count(parent))
+                above = self.paths_of(parent, wanted, self.target.count(parent))
                 names |= {f"{path}/{collection.collection_id}/{_FIRST_ID}" for path in above}
             if collection.top_level:
                 names |= {f"{collection.collection_id}/{c}" for c in string.digits + string.ascii_letters}
         return sorted(names, key=name_order)
 
-    def _paths(self, collection: Collection, wanted: int, rows: int) -> Iterable[str]:
+    def paths_of(self, collection: Collection, wanted: int, rows: int) -> Iterable[str]:
         keys = sample_keys(self.target, collection, wanted, rows)
         for start in range(0, len(keys), 5000):
             for paths in self.target.paths(collection, keys[start : start + 5000]).values():

@@ -45,11 +45,11 @@ _ANY_KEY = _SQL["any_key"]
 _FORGET_ALL_KEYS = _SQL["forget_all_keys"]
 _FORGET_KEYS = _SQL["forget_keys"]
 
-_KEYS_AT_ONCE = 10_000
+KEYS_AT_ONCE = 10_000
 
 
 def digest(key: Iterable[object]) -> UUID:
-    """16 bytes that stand for a key: the MD5 of its parts, each after its length in bytes. `_digest_of` says the same."""
+    """16 bytes that stand for a key: the MD5 of its parts, each after its length in bytes. `digest_of` says the same."""
     parts = [str(part).encode() for part in key]
     text = b"".join(b"%d:%s" % (len(part), part) for part in parts)
     return UUID(bytes=hashlib.md5(text, usedforsecurity=False).digest())
@@ -60,7 +60,7 @@ def label_digest(label: str) -> UUID:
     return UUID(bytes=hashlib.md5(b"label:" + label.encode(), usedforsecurity=False).digest())
 
 
-def _digest_of(collection: Collection) -> sql.Composed:
+def digest_of(collection: Collection) -> sql.Composed:
     """SQL for the digest of a row `t`."""
     parts = [
         sql.SQL("octet_length({column}::text) || ':' || {column}::text").format(column=as_text(c, "t"))
@@ -90,7 +90,7 @@ class Attempt:
 
     def _add(self, digests: Iterable[UUID]) -> None:
         self._waiting.update(digests)
-        if len(self._waiting) >= _KEYS_AT_ONCE:
+        if len(self._waiting) >= KEYS_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
@@ -128,19 +128,19 @@ def unseen(target: Target, collection: Collection, attempts: Sequence[int]) -> I
             names=names,
             texts=texts,
             seen=sql.Identifier(SCHEMA, "seen_keys"),
-            digest=_digest_of(collection),
+            digest=digest_of(collection),
             table=table_of(collection),
             where=where,
         )
         with target.transaction() as connection:
             _require(connection, attempts)
             rows = connection.execute(
-                statement, {"after": after, "looks": list(attempts), "limit": _KEYS_AT_ONCE}
+                statement, {"after": after, "looks": list(attempts), "limit": KEYS_AT_ONCE}
             ).fetchall()
         page = [tuple(key[:number]) for *key, is_unseen in rows if is_unseen]
         if page:
             yield page
-        if len(rows) < _KEYS_AT_ONCE:
+        if len(rows) < KEYS_AT_ONCE:
             return
         after = list(rows[-1][number:-1])
 
@@ -161,8 +161,8 @@ def _seen(target: Target, digests: Sequence[UUID], attempts: Sequence[int]) -> s
     seen: set[UUID] = set()
     with target.transaction() as connection:
         _require(connection, attempts)
-        for start in range(0, len(digests), _KEYS_AT_ONCE):
-            given = {"keys": digests[start : start + _KEYS_AT_ONCE], "looks": list(attempts)}
+        for start in range(0, len(digests), KEYS_AT_ONCE):
+            given = {"keys": digests[start : start + KEYS_AT_ONCE], "looks": list(attempts)}
             rows = connection.execute(_SEEN, given).fetchall()
             seen.update(key for (key,) in rows)
     return seen
@@ -181,7 +181,7 @@ def _require(connection: Connection, attempts: Sequence[int]) -> None:
 _LONGEST_RUN = timedelta(days=2)
 """No run lives longer (see the DAGs' dagrun_timeout), so an older attempt is a killed run's, of any DAG."""
 
-_DELETED_AT_ONCE = 500_000
+DELETED_AT_ONCE = 500_000
 """Keys that one statement deletes, because a statement may take two minutes."""
 
 
@@ -204,8 +204,8 @@ def forget(target: Target, dag_id: str, *, but: str | None = None) -> None:
                 connection.execute(_FORGET_ALL_KEYS)
         while others is not None:
             with target.transaction() as connection:
-                deleted = connection.execute(_FORGET_KEYS, {"limit": _DELETED_AT_ONCE}).rowcount
-            if deleted < _DELETED_AT_ONCE:
+                deleted = connection.execute(_FORGET_KEYS, {"limit": DELETED_AT_ONCE}).rowcount
+            if deleted < DELETED_AT_ONCE:
                 break
     except Error as error:
         if not is_transient(error):

@@ -67,7 +67,7 @@ SWEEP_CALLED_EVERY = timedelta(hours=6)
 """The shortest time between two sweeps that deviations request early, because a sweep reads every document."""
 
 _COUNTS_AT_ONCE = 8
-_MOST_YOUNG = 1_000
+MOST_YOUNG = 1_000
 _MEASUREMENTS = 3
 
 
@@ -162,13 +162,13 @@ class Tripwire:
         untimed = stray = 0
         todo: Sequence[int] = range(len(edges))
         for _ in range(_MEASUREMENTS):
-            before = self._rows(edges)
+            before = self.count_rows(edges)
             total, read_time = self._source.count(self._all)
             untimed = total - self._count(Window(LONG_AGO, END_OF_TIME), read_time)
             stray = self._stray(total, read_time)
             for n, documents in self._count_buckets(baseline, todo, read_time):
                 differences[n] = documents - before[n]
-            after = self._rows(edges)
+            after = self.count_rows(edges)
             todo = [n for n in todo if before[n] != after[n]]
             if not todo:
                 break
@@ -220,7 +220,7 @@ class Tripwire:
         old = look.documents - look.rows_before - sum(baseline.differences)
         new = look.new - look.rows_new
         untimed = look.untimed - baseline.untimed
-        if untimed > 0 and look.rows[-1] > _MOST_YOUNG:
+        if untimed > 0 and look.rows[-1] > MOST_YOUNG:
             untimed = max(0, untimed - max(0, look.rows[-1] - look.recent))
         stray = 0 if baseline.stray is None else look.stray - baseline.stray
         if stray > 0:
@@ -301,7 +301,7 @@ class Tripwire:
         keys = counts.keys_within(self._target, self._collection, self._at.column, Window(end, END_OF_TIME))
         # The baseline was counted before it was kept: documents that arrived in between aren't part of it.
         since = baseline.counted_at or baseline.kept_at
-        if len(keys) > _MOST_YOUNG or since is None:
+        if len(keys) > MOST_YOUNG or since is None:
             return 0
         units = examiner.look.fresh(examiner.units_of(keys))
         findings = examiner.examine_units(units)
@@ -331,7 +331,7 @@ class Tripwire:
         new = self._count(Window(baseline.end, extended.end), read_time) if is_longer else 0
         recent = self._count(Window(extended.end, END_OF_TIME), read_time)
         stray = self._stray(total, read_time)
-        rows = self._rows(extended.edges if whole else extended.edges[-3:])
+        rows = self.count_rows(extended.edges if whole else extended.edges[-3:])
         return _Counts(read_time, documents, new, recent, total - documents - new - recent, stray, int(is_longer), rows)
 
     def _stray(self, total: int, read_time: datetime) -> int:
@@ -355,7 +355,7 @@ class Tripwire:
             window=window,
         )
 
-    def _rows(self, edges: Sequence[datetime]) -> list[int]:
+    def count_rows(self, edges: Sequence[datetime]) -> list[int]:
         return counts.rows_between(self._target, self._collection, self._at.column, edges)
 
     @property
