@@ -212,12 +212,12 @@ def test_absent_must_be_a_value_that_the_column_could_have(kind, value):
             "and the mapping takes it (that one in a bigint)"
         )
         return
-    with pytest.raises(CatalogError, match="has absent=|column has no absent"):
+    with pytest.raises(CatalogError, check=coded("absent-does-not-fit")):
         _collection(columns=(KEY, column))
 
 
 def test_absent_of_a_reference_must_be_an_id():
-    with pytest.raises(CatalogError, match="has absent=''"):
+    with pytest.raises(CatalogError, check=coded("absent-does-not-fit")):
         _collection(columns=(KEY, Column("a", "compared", Field("a"), absent="", references="others")))
 
 

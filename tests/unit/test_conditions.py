@@ -31,6 +31,7 @@ from dualwrite.model.documents import Document
 from dualwrite.model.errors import CatalogError
 from dualwrite.model.mapping import Rejection, Row, map_document
 from tests.arbitrary import message_of
+from tests.refusals import coded
 
 AT = datetime(2026, 2, 1, tzinfo=UTC)
 ID = Column("id", "key", DocumentId())
@@ -96,24 +97,24 @@ def test_a_condition_holds_fails_or_can_not_be_judged(where, fields, expected):
 
 
 @pytest.mark.parametrize(
-    ("where", "words"),
+    ("where", "words", "code"),
     [
-        ("deletedAt", "str is no condition"),
-        (Is("a"), "names one or more"),
-        (Is("a", None), "names one or more"),
-        (Is("a", float("nan")), "NaN"),
-        (AllOf(), "names no condition"),
-        (Not(AnyOf(Absent("a"), 3)), "int is no condition"),
-        (Absent(""), "field path"),
-        (Absent("a`b"), "field path"),
-        (Absent(Constant(1)), "looks at"),
-        (Absent(7), "looks at"),
-        (Absent(EntryKey()), "entry origins"),
-        (Is(Segment("nobody"), "x"), "variable of every path"),
+        ("deletedAt", "str", "condition-malformed"),
+        (Is("a"), "one or more", "condition-malformed"),
+        (Is("a", None), "one or more", "condition-malformed"),
+        (Is("a", float("nan")), "NaN", "condition-malformed"),
+        (AllOf(), None, "condition-malformed"),
+        (Not(AnyOf(Absent("a"), 3)), "int", "condition-malformed"),
+        (Absent(""), None, "field-path-malformed"),
+        (Absent("a`b"), None, "field-path-malformed"),
+        (Absent(Constant(1)), None, "condition-looks-elsewhere"),
+        (Absent(7), None, "condition-looks-elsewhere"),
+        (Absent(EntryKey()), None, "entry-origin-without-entries"),
+        (Is(Segment("nobody"), "x"), "nobody", "segment-unknown"),
     ],
 )
-def test_a_condition_that_says_nothing_is_refused_at_import(where, words):
-    with pytest.raises(CatalogError, match=words):
+def test_a_condition_that_says_nothing_is_refused_at_import(where, words, code):
+    with pytest.raises(CatalogError, match=words, check=coded(code)):
         things(where)
 
 

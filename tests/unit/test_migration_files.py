@@ -47,14 +47,16 @@ def test_a_bad_file_is_refused_by_name_and_rule(tmp_path, name):
 
 def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path):
     (tmp_path / "20260101000000_latin.sql").write_bytes(b"SELECT 1;\nSELECT '\xe9';\n")
-    with pytest.raises(MigrationError, match=r"latin\.sql, line 2"):
+    with pytest.raises(MigrationError, match=r"latin\.sql, line 2", check=coded("migration-not-utf8")):
         read_folders([tmp_path])
 
 
 def test_two_files_of_one_version_are_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"20260101000000_{name}.sql").write_text("SELECT 1;")
-    with pytest.raises(MigrationError, match=r"_a\.sql and \S+/20260101000000_b\.sql"):
+    with pytest.raises(
+        MigrationError, match=r"_a\.sql and \S+/20260101000000_b\.sql", check=coded("migration-version-twice")
+    ):
         read_folders([tmp_path])
 
 
@@ -136,7 +138,7 @@ def test_what_other_programs_leave_in_the_folder_blocks_nothing(tmp_path):
     (tmp_path / "README.md").write_text("what these are")
     assert [f.path.name for f in read_folders([tmp_path])] == ["20260101000000_a.sql"]
     (tmp_path / "20260101000001_b.SQL").write_text("SELECT 1;")
-    with pytest.raises(MigrationError, match=r"b\.SQL is not named"):
+    with pytest.raises(MigrationError, match=r"b\.SQL", check=coded("migration-misnamed")):
         read_folders([tmp_path])
 
 
@@ -156,7 +158,7 @@ def test_the_sql_folder_is_found_beside_the_dags_or_inside_them(tmp_path):
     """If it is at neither place, it is said to be missing."""
     package = tmp_path / "dags" / "dualwrite" / "migrations" / "files.py"
     package.parent.mkdir(parents=True)
-    with pytest.raises(MigrationError, match="sql/migrations is missing.*/sql nor in .*/dags/sql"):
+    with pytest.raises(MigrationError, match="/sql nor in .*/dags/sql", check=coded("migrations-folder-missing")):
         sql_folder(package)
     inside = tmp_path / "dags" / "sql"
     (inside / "migrations").mkdir(parents=True)

@@ -14,6 +14,7 @@ from dualwrite.model.errors import ParameterError
 from dualwrite.model.gap_params import GapParams
 from dualwrite.model.migration_params import MigrationParams
 from dualwrite.model.reconcile_params import BY_A_PERSON, ReconcileParams
+from tests.refusals import coded
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 GIVEN = {"collections": ["posts", "boards"], "since": "2026-01-15T21:52:00+09:00"}
@@ -56,7 +57,7 @@ def test_parameters_survive_the_way_to_another_task(params):
 
 def test_what_is_settled_when_a_run_begins_is_not_in_the_form():
     assert "added" not in GapParams.form()
-    with pytest.raises(ParameterError, match="Unknown parameter: added"):
+    with pytest.raises(ParameterError, match="added", check=coded("parameter-unknown")):
         GapParams.checked({**GIVEN, "added": ["users"]}, CATALOG)
 
 

@@ -15,6 +15,7 @@ from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId
 from dualwrite.model.errors import CatalogError, ParameterError, PreflightError, TargetError
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
+from tests.refusals import coded
 from tests.support import DEFAULTS, gap_run, params
 
 T = datetime(2026, 2, 1, tzinfo=UTC)
@@ -176,12 +177,10 @@ def test_a_further_unique_key_may_leave_out_only_its_own_nulls(both, emulator, t
 
 
 def test_an_empty_side_is_the_wrong_side(firestore, emulator, target_dsn):
-    with pytest.raises(
-        PreflightError, match="users is empty in Firestore.*project and database of connection firestore_default"
-    ):
+    with pytest.raises(PreflightError, match="users .* Firestore .*firestore_default", check=coded("sentinel-empty")):
         _preflight(firestore.project, emulator, target_dsn)
     firestore.document("users/u1").set({"updatedAt": T})
-    with pytest.raises(PreflightError, match="users is empty in table users.*connection supabase_default"):
+    with pytest.raises(PreflightError, match="table users .*supabase_default", check=coded("sentinel-empty")):
         _preflight(firestore.project, emulator, target_dsn)
 
 
@@ -204,32 +203,36 @@ def test_a_read_only_server_is_refused_before_an_apply(both, emulator, target_ds
 
 
 BAD_PARAMETERS = {
-    "naive since": ({"since": "2026-01-15T21:52:00"}, "since needs an offset from UTC"),
-    "no instant": ({"since": "yesterday"}, "since must be an instant"),
-    "since in the future": ({"since": "2999-01-01T00:00:00+00:00"}, "since is in the future"),
-    "until before since": ({"until": "2026-01-01T00:00:00+00:00"}, "since is after until"),
-    "page_size 0": ({"page_size": 0}, "page_size must be a whole number from 1"),
-    "page_size true": ({"page_size": True}, "page_size must be a whole number"),
-    "no collections": ({"collections": []}, "list of names"),
-    "unknown mode": ({"mode": "write"}, "mode must be one of dry_run, review, apply"),
-    "unknown scope": ({"scope": "some"}, "scope must be one of"),
-    "negative margin": ({"margin_hours": -1}, "margin_hours must be a number"),
-    "an excuse without reason": ({"excuse": ["posts:x"]}, "excuse_reason is required"),
-    "an excuse of nothing": ({"excuse": ["posts"], "excuse_reason": "r"}, "must be collection:key"),
-    "an excuse of no collection": ({"excuse": ["pages:x"], "excuse_reason": "r"}, "Unknown collection: 'pages'"),
-    "a misspelt parameter": ({"dryrun": True}, "Unknown parameter: dryrun"),
+    "naive since": ({"since": "2026-01-15T21:52:00"}, "since", "instant-without-offset"),
+    "no instant": ({"since": "yesterday"}, "since", "instant-malformed"),
+    "since in the future": ({"since": "2999-01-01T00:00:00+00:00"}, "since", "since-in-the-future"),
+    "until before since": ({"until": "2026-01-01T00:00:00+00:00"}, "since", "since-after-until"),
+    "page_size 0": ({"page_size": 0}, "page_size .* from 1 ", "parameter-out-of-range"),
+    "page_size true": ({"page_size": True}, "page_size", "parameter-out-of-range"),
+    "no collections": ({"collections": []}, "boards, users", "collections-malformed"),
+    "unknown mode": ({"mode": "write"}, "mode .* dry_run, review, apply", "parameter-out-of-range"),
+    "unknown scope": ({"scope": "some"}, "scope", "parameter-out-of-range"),
+    "negative margin": ({"margin_hours": -1}, "margin_hours", "parameter-out-of-range"),
+    "an excuse without reason": ({"excuse": ["posts:x"]}, "excuse_reason", "excuse-without-reason"),
+    "an excuse of nothing": ({"excuse": ["posts"], "excuse_reason": "r"}, "collection:key", "parameter-out-of-range"),
+    "an excuse of no collection": (
+        {"excuse": ["pages:x"], "excuse_reason": "r"},
+        "'pages'",
+        "difference-of-unknown-collection",
+    ),
+    "a misspelt parameter": ({"dryrun": True}, "dryrun", "parameter-unknown"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_PARAMETERS)
 def test_bad_parameters_are_refused_with_the_rule_and_the_remedy(case):
-    changes, message = BAD_PARAMETERS[case]
-    with pytest.raises(ParameterError, match=message):
+    changes, named, code = BAD_PARAMETERS[case]
+    with pytest.raises(ParameterError, match=named, check=coded(code)):
         params(**changes)
 
 
 def test_an_unknown_collection_is_refused_with_the_known_ones():
-    with pytest.raises(CatalogError, match="'pages' is not. Choose from: boards, users"):
+    with pytest.raises(CatalogError, match="'pages'.*: boards, users", check=coded("collection-not-declared")):
         params(collections=["pages"])
 
 

@@ -30,6 +30,7 @@ from dualwrite.model.errors import CatalogError, PreflightError
 from dualwrite.postgres.sample import sample_keys
 from dualwrite.runs.slices import seen_keys
 from tests.conftest import clone
+from tests.refusals import coded
 from tests.support import apply, dry_run, gap_run, nonzero, one, reconciled, verify_all
 from tests.worlds import LONG_AGO, put
 
@@ -257,18 +258,19 @@ def test_each_statement_over_a_table_names_the_share(shop, emulator, dsn, monkey
 def test_two_shares_that_could_hold_one_row_are_refused():
     for one_, other in (({}, {}), ({}, {"channel": "a"}), ({"channel": "a"}, {"channel": "a"}), ({"channel": "a"}, {"region": 1}),
                         ({"test": True}, {"test": "true"}), ({"region": 1}, {"region": "1"})):  # fmt: skip
-        with pytest.raises(CatalogError, match="A row belongs to one collection"):
+        with pytest.raises(CatalogError, check=coded("table-shared")):
             Catalog((sales("a", rows=one_), sales("b", rows=other)))
     Catalog((sales("a", rows={"x": None}), sales("b", rows={"x": "", "y": 1}), sales("c", rows={"x": "", "y": 2})))
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"),
-    [("channel", "no dict"), ({"channel": 1.5}, "no text"), ({"channel": "\x00"}, "no text"), ({"": "a"}, "no column"),
-     ({"total": 3}, "declared as something else"), ({"id": "x"}, "declared as something else")],
+    ("rows", "words", "code"),
+    [("channel", "no dict", "share-malformed"), ({"channel": 1.5}, "no text", "share-malformed"),
+     ({"channel": "\x00"}, "no text", "share-malformed"), ({"": "a"}, "no column", "share-malformed"),
+     ({"total": 3}, "total", "share-column-redeclared"), ({"id": "x"}, "id", "share-column-redeclared")],
 )  # fmt: skip
-def test_a_share_that_says_nothing_is_refused_at_import(rows, words):
-    with pytest.raises(CatalogError, match=words):
+def test_a_share_that_says_nothing_is_refused_at_import(rows, words, code):
+    with pytest.raises(CatalogError, match=words, check=coded(code)):
         sales("a", rows=rows)
 
 

@@ -16,6 +16,7 @@ from dualwrite.migrations.parser import Statement, split
 from dualwrite.model.errors import MigrationError
 from tests.conftest import clone
 from tests.migrating import NO_TRANSACTION, execute, migrator, role, states, transaction_pooler, write
+from tests.refusals import coded
 from tests.support import one
 
 SECRET = "010-1234-5678"
@@ -46,7 +47,10 @@ def test_each_statement_must_leave_the_same_transaction(dsn, ending):
     after each."""
     statements = [Statement(1, "CREATE TABLE one ()"), Statement(2, ending), Statement(3, "CREATE TABLE two ()")]
     with postgres.connect(dsn) as connection:
-        with pytest.raises(MigrationError, match="f.sql, line 2 ended the transaction"), connection.transaction():
+        with (
+            pytest.raises(MigrationError, match=r"f\.sql, line 2", check=coded("migration-ended-transaction")),
+            connection.transaction(),
+        ):
             FileTransaction(connection, lock_timeout=1, statement_timeout=10).execute_file("f.sql", statements)
         assert connection.execute("SELECT to_regclass('two') IS NULL").fetchone() == (True,)
 
@@ -115,7 +119,7 @@ def test_a_file_cannot_switch_giving_way_off(phase1_dsn, tmp_path, mode):
     with psycopg.connect(phase1_dsn) as holder:
         holder.execute("SELECT * FROM posts")
         began = time.monotonic()
-        with pytest.raises(MigrationError, match="didn't get its locks within 1 s"):
+        with pytest.raises(MigrationError, match="within 1 s", check=coded("locks-not-got")):
             migrator(phase1_dsn, tmp_path, mode, lock_timeout=0.3, wait_for_lock=1).run()
     assert time.monotonic() - began < 15
 

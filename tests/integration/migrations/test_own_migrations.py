@@ -115,13 +115,19 @@ def test_a_new_bundle_file_may_be_older_than_the_apps_newest(own, another_app, e
 def test_a_version_in_two_folders_is_refused_with_both_places(own, another_app, empty_dsn):
     taken = next((ROOT / "sql/migrations").glob("*.sql")).name[:14]
     (own / f"{taken}_x.sql").write_text("SELECT 1;\n")
-    with pytest.raises(MigrationError, match=f"same version: (own|migrations)/{taken}.* and (own|migrations)/{taken}"):
+    with pytest.raises(
+        MigrationError,
+        check=coded("migration-version-twice"),
+        match=f"(own|migrations)/{taken}.* and (own|migrations)/{taken}",
+    ):
         migrator(empty_dsn).run()
 
 
 def test_a_missing_folder_of_ones_own_is_named_with_its_setting(own, another_app, empty_dsn, monkeypatch):
     monkeypatch.setenv(settings.MIGRATIONS, str(own / "gone"))
-    with pytest.raises(MigrationError, match=r"own/gone is missing.*if DUALWRITE_MIGRATIONS names it, correct"):
+    with pytest.raises(
+        MigrationError, match="own/gone.*DUALWRITE_MIGRATIONS", check=coded("own-migrations-folder-missing")
+    ):
         migrator(empty_dsn).run()
 
 

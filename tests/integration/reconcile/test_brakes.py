@@ -28,7 +28,9 @@ def test_a_repair_of_one_row_more_than_it_may_write_is_refused(world, emulator, 
     with reconcile_run(world.project, emulator, target_dsn, repair="all") as run:
         planned = {"posts": Planned(insert=3, inserted=4), "comments": Planned(update=1, delete=1, updated=1)}
         repair.brake(_with(run, max_repairs=10), planned)
-        with pytest.raises(BrakeError, match=r"max_repairs = 9 rows: 10 would be written \(posts 7, comments 3\)"):
+        with pytest.raises(
+            BrakeError, match=r"9 rows: 10 .*\(posts 7, comments 3\)", check=coded("repair-above-max-repairs")
+        ):
             repair.brake(_with(run, max_repairs=9), planned)
 
 
@@ -149,9 +151,8 @@ def test_a_gate_with_a_problem_still_tells_what_it_would_plan(world, emulator, t
         gate = repair.gate(asked)
         assert gate["problem"].startswith("dual-write seems off"), "the first problem is told, and not the brake's"
         assert gate["planned"]["posts"]["insert"] == 6
-        with pytest.raises(BrakeError, match="dual-write seems off") as refused:
+        with pytest.raises(BrakeError, check=coded("dual-write-seems-off")):
             repair.write(asked, "posts")
-        assert refused.value.code == "dual-write-seems-off"
 
 
 @pytest.mark.parametrize(("params", "code"), [({"max_repairs": 1}, "repair-above-max-repairs"), ({}, None)])

@@ -10,6 +10,7 @@ from dualwrite.engine.compare import Examiner
 from dualwrite.model.errors import PreflightError, SourceError
 from dualwrite.runs import first_look
 from tests.integration.reconcile.world import execute, now
+from tests.refusals import coded
 from tests.support import one, reconcile_run
 from tests.worlds import post
 
@@ -140,7 +141,7 @@ def test_each_collection_has_the_window_that_its_marks_leave(world, emulator, ta
 
 
 def test_a_worker_whose_clock_is_far_ahead_is_refused(run):
-    with pytest.raises(PreflightError, match="The worker's clock and the target's are 300 minutes apart"):
+    with pytest.raises(PreflightError, match="target's are 300 minutes", check=coded("clocks-apart")):
         run(clock=lambda: now() + timedelta(hours=5))
 
 
