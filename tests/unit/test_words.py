@@ -64,7 +64,7 @@ from dualwrite.model.declaration import (
 )
 from dualwrite.model.documents import Document, GeoPoint, Reference, Vector
 from dualwrite.model.keys import key_of_path
-from dualwrite.model.mapping import Rejection, Row, map_document, staged
+from dualwrite.model.mapping import Rejection, Row, is_odd, map_document, staged
 from tests.arbitrary import CREATED, document_at, fields_of, five_ids, message_of, values
 
 AT = datetime(2026, 1, 15, 12, 52, 0, 123000, tzinfo=UTC)
@@ -131,7 +131,7 @@ def _short(collection: Collection, document: Document) -> bool:
     short = Stager(collection).stage(7, message)
     [unit] = map_document(collection, document_of(message)) or []
     if short is None:
-        assert isinstance(unit, Rejection)
+        assert isinstance(unit, Rejection) or is_odd(document.path), "or it looked like an id that can't be asked for"
         return False
     assert isinstance(unit, Row)
     assert [(type(cell), repr(cell)) for cell in short] == [(type(cell), repr(cell)) for cell in staged(7, unit)]
