@@ -4,8 +4,13 @@
     make mutants module=classify                   one of them
     make mutants module=judge sample=50            fifty of its mutants, always the same ones
 
-A mutant that no test notices survives: either a test is missing, or the change changes nothing. It is a program of our own,
-because a mutant must cost a fork, not a start of pytest.
+A mutant that no test notices survives: either a test is missing, or the change changes nothing. A mutant under
+which no test ends counts as noticed, so a busy machine flatters. When each module was asked last, 92 percent or more were noticed.
+
+It is a program of our own. mutmut 3.8 forks too, and costs a quarter of the CPU where tests need no server (0.26 s a mutant of
+classify, ours 1.0), but it names modules by their path, and stops unless the package lies at the root or in src/: a bundle has
+it in dags/. Where tests need databases it starts them for each mutant (4.5 s of one of owners, ours 2.6), and it changes
+functions only.
 
 The tests run once unchanged, to learn the lines that each reaches. For a mutant, the tests that reach its statement run: first
 those that have noticed most others, then the fastest. Each runs in a fork of this process, which has imported slow libraries
