@@ -24,7 +24,7 @@ _DOCUMENTS = 1_000
 
 
 class Absence:
-    """Where complete reads of names found some keys. Make a new one for each check; answers go stale."""
+    """The places at which complete reads of names found some keys. Make a new one for each check; answers go stale."""
 
     def __init__(self, source: Source, max_reads: int) -> None:
         self._source = source

@@ -85,7 +85,7 @@ class _Beside:
     labels: dict[str, set[str]] = field(default_factory=dict)
     """By path, the labels of the entries of documents whose rows must be looked up by their id."""
     pages: list[Page] = field(default_factory=list)
-    """What was judged of documents that have one row each: the comparison with the stage finds rows beside these."""
+    """The judged pages of documents that have one row each: the comparison with the stage finds rows beside these."""
     found: dict[str, Unit] = field(default_factory=dict)
     """Those rows, by label."""
 
@@ -380,7 +380,7 @@ class Examiner:
     # --- rows without documents -----------------------------------------------------------------------------------------
 
     def _look_beside(self, page: Page, judged: Judged, beside: _Beside) -> None:
-        """Adds to `beside` the rows that the stage's documents have besides. What was refused isn't on the stage."""
+        """Adds to `beside` the rows that the stage's documents have besides. Refused rows aren't on the stage."""
         beside.pages.append(page)
         for n, key in judged.others:
             unit, path = unit_of(self.job.collection, key, None), page[n].path

@@ -40,7 +40,7 @@ _ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a run of the protocol ended with: one finding a unit."""
+    """The result of a run of the protocol: one finding a unit."""
 
     findings: list[Finding]
     waiting: Mapping[str, Unit]
@@ -75,12 +75,12 @@ class WritingProtocol:
         return Page.of(self._stager, rows)
 
     def release(self, unit: Unit) -> None:
-        """Gives up what a look that wrote nothing had reserved for a row: another document turned out to own one of its keys, or
-        it is looked at again."""
+        """Gives up the places that a look which writes nothing had reserved for a row: another document turned out to own one of its
+        keys, or it is looked at again."""
         self._judge.release(unit)
 
     def may_be_freed(self, unit: Unit) -> bool:
-        """Whether what refused a row, in a look that writes nothing, would have left its place by now."""
+        """Whether the rows that refused a row, in a look that writes nothing, would have left their places by now."""
         return self._judge.promises.may_be_freed(unit)
 
     def waits(self, unit: Unit) -> bool:
@@ -177,7 +177,9 @@ class WritingProtocol:
             outcome = before | self._round(outcome.again, outcome.findings, policy, deletes)
         findings = dict(outcome.findings)
         for label, unit in outcome.again.items():
-            if label in outcome.refused:  # nobody changes it: the same constraint refuses it each time
+            if (
+                label in outcome.refused
+            ):  # no race that another look would settle: the same constraint refuses it each time
                 findings[label] = unit.finding(Verdict.REJECTED, reason=Refusal(outcome.refused[label].text))
             else:
                 findings[label] = unit.finding(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
@@ -387,8 +389,8 @@ class _ParentProtocols:
             protocol.close()
 
     def learn(self, unknown: Unknown) -> None:
-        """Asks the source for what is unknown of required documents. Those without a row are inserted where the run inserts, with
-        their own parents first."""
+        """Asks the source for the unknown required documents. Those without a row are inserted, if the run inserts, with their own
+        parents first."""
         for name, rows in self._parents.read(unknown.required, unknown.rowless):
             self._parents.learn(name, self._top.states(name, rows), unknown.rowless)
         if unknown.awaited:
@@ -417,7 +419,7 @@ class _ParentProtocols:
 
 def _takes_proof(finding: Finding, collection: Collection) -> bool:
     """Whether an extra row's document may be at another path, which only a complete read of names rules out, or may not hang on
-    the one that it required. Not of one that is kept anyway, because nobody can look."""
+    the one that it required. Not if the row is kept anyway, because its document can't be asked for."""
     if finding.verdict is not Verdict.EXTRA or finding.reason in (Reason.CANT_BE_ASKED, Reason.PATH_UNKNOWN):
         return False
     return finding.path is not None or not collection.key_leads_back or finding.requires is not None

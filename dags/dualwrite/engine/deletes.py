@@ -141,7 +141,7 @@ class Deletes:
         return Deleted()
 
     def _elsewhere(self, unit: Unit) -> Unit | Unasked | None:
-        """See Whereabouts.elsewhere; what it takes is read once, before the first delete."""
+        """See Whereabouts.elsewhere; its evidence is gathered once, before the first delete."""
         if self._before is None:
             self._before = self._whereabouts.gather(self._units, self._policy.max_proof_reads)
         return self._whereabouts.elsewhere(unit, self._before)
@@ -150,7 +150,7 @@ class Deletes:
 
     def confirm(self) -> list[tuple[Unit, int]]:
         """Looks once more, everywhere, for documents of deleted rows; confirms the journal rows of those still gone. Returns
-        the units whose document is back, with their journal ids. What can't be proved any more stays unconfirmed, so that a later
+        the units whose document is back, with their journal ids. A delete that can't be proved any more stays unconfirmed, so that a later
         run looks again (WritingProtocol.finish_journal)."""
         if not self._deleted:
             return []

@@ -1,4 +1,4 @@
-"""Which documents hang on one that is gone, though they live themselves: their rows name it, or name what hangs on it.
+"""Which documents hang on one that is gone, though they live themselves: their rows name it, or name a document that hangs on it.
 
 Such a document can't have a row. That it lies below the one that is gone says nothing, unless a column names that by the path: a like
 lies below somebody else's post, and names in a field the person who is gone.
@@ -31,8 +31,8 @@ class Hanging:
 
 def hanging(job: Job, starts: Mapping[Start, str], most: int) -> Hanging | None:
     """Whether these documents of the job's collection hang on the document that is named beside each. All that they name is read,
-    up to the root: once each, in parts. Of a document that is there and can't be mapped, or read, only its path is known; what
-    its fields name is told by the look at its own key. None if that would read more than `most` documents.
+    up to the root: once each, in parts. Of a document that is there and can't be mapped, or read, only its path is known; the look
+    at its own key reports the documents that its fields name. None if that would read more than `most` documents.
     """
     ways = _Ways(job, most)
     try:
@@ -84,7 +84,7 @@ class _TooMany(Exception):
 
 
 class _Ways:
-    """Reads up to `most` documents, and tells what their rows name."""
+    """Reads up to `most` documents, and gives the documents that their rows name."""
 
     def __init__(self, job: Job, most: int) -> None:
         self._job = job
@@ -94,8 +94,8 @@ class _Ways:
         self.reads = 0
 
     def units(self, name: str, paths: Sequence[str]) -> Iterator[tuple[str, list[Row | Rejection] | None]]:
-        """What the documents at these paths mean: nothing if one is gone, None if it can't be mapped, or Firestore can't be asked
-        for it. No transaction is open meanwhile. Raises _TooMany, before it reads."""
+        """The rows and rejections of the documents at these paths: none if one is gone, None if it can't be mapped, or Firestore can't
+        be asked for it. No transaction is open meanwhile. Raises _TooMany, before it reads."""
         if self.reads + len(paths) > self._most:
             raise _TooMany
         self.reads += len(paths)

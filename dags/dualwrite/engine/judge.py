@@ -103,7 +103,7 @@ class Judge:
                 return Unsettled(unknown, {})
             if nulled := self._nulled(differences, nulling):
                 return Unsettled(None, nulled)
-            for difference in differences:  # what an earlier look promised them, they may want no longer
+            for difference in differences:  # they may no longer want the places that an earlier look promised them
                 self.release(difference.row)
             judged = self._settle(connection, page, comparison, required, policy, expected, left)
             for difference in differences if not policy.writes else ():
@@ -275,8 +275,8 @@ class Judge:
         )
 
     def _update_in_turn(self, connection: postgres.Connection, stale: Sequence[Difference]) -> Write:
-        """As `_try`, of rows that may want one unique key. An update takes them one by one where it can't take all: who gets a
-        turn because the first was refused may come before others there."""
+        """As `_try`, of rows that may want one unique key. An update takes them one by one if it can't take all: a row that gets a turn
+        because the first was refused may come before others there."""
         first = True
 
         def turn(part: list[Difference]) -> Write:

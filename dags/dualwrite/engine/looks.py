@@ -1,4 +1,4 @@
-"""Looks: what they count and remember. Each kind keeps the labels, keys and differences that it needs.
+"""Looks: their counts and their memory. Each kind keeps the labels, keys and differences that it needs.
 
 A look reads nothing and writes nothing: `Examiner` reports to it. A `Look` counts each finding at once; it is for runs that
 write, and for keys that are looked at by themselves. A first look holds back the differences that a second one must settle.

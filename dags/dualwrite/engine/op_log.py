@@ -144,7 +144,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look has examined by now: labels of keys, and paths of documents with all their entries."""
+    """The labels of the keys that a look has examined by now, and the paths of documents whose entries it has examined all."""
 
     labels: Container[str]
     last_ids: Container[str]
@@ -253,10 +253,10 @@ def locate(target: Target, collection: Collection, entities: Sequence[tuple[str,
         unlocatable += sum(v not in told and v not in seen.labels and v not in seen.last_ids for v in named_values)
     at = target.paths(collection, [key for key, path in keys.items() if not path])
     for key, path in keys.items():
-        where = path or next(iter(at.get(key, ())), None)
+        likeliest = path or next(iter(at.get(key, ())), None)
         label = label_of_key(collection, key)
-        if where:
-            units[label] = unit_of(collection, key, where)
+        if likeliest:
+            units[label] = unit_of(collection, key, likeliest)
         elif label not in seen.labels and label not in seen.last_ids:
             unlocatable += 1
     return Located(tuple(paths), tuple(units.values()), unlocatable)

@@ -62,7 +62,7 @@ class Owners:
         self._unique_indexes = [tuple(names.index(n) for n in unique) for unique in collection.unique]
 
     def forget(self) -> None:
-        """Keeps what is remembered within bounds; called between pages."""
+        """Keeps its memory within bounds; called between pages."""
         if len(self._known) > REMEMBERED:
             self._known.clear()
 
@@ -91,7 +91,7 @@ class Owners:
         )
 
     def learn(self, keys: Iterable[Key]) -> None:
-        """Reads the documents of contested rows: the owner is at the first of a row's paths where a document exists."""
+        """Reads the documents of contested rows: the owner is at the first of a row's paths at which a document exists."""
         wanted = list(dict.fromkeys(keys))
         if not wanted:
             return

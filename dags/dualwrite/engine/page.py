@@ -60,7 +60,7 @@ class Page(Sequence[Row]):
             if not 0 <= n < len(self):
                 raise IndexError(n)
             row = next(iter(map_document(self._stager.collection, document_of(self._messages[n])) or []), None)
-            assert isinstance(row, Row), "the short way takes only what becomes a row"
+            assert isinstance(row, Row), "the short way takes only documents that become rows"
             self._rows[n] = row
         return self._rows[n]
 

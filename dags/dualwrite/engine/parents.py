@@ -53,7 +53,7 @@ class Parents:
         return [required for required, state in known.items() if state == "insertable"]
 
     def forget(self) -> None:
-        """Keeps what is remembered within bounds; called between pages."""
+        """Keeps its memory within bounds; called between pages."""
         if len(self._known) > REMEMBERED:
             self._known.clear()
             self._left_out.clear()

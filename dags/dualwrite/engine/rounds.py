@@ -1,4 +1,4 @@
-"""A round of the writing protocol: which keys it takes, what is decided of them without a comparison, and what comes of them.
+"""A round of the writing protocol: the keys that it takes, those that are decided without a comparison, and the outcome of all.
 
 Pure: `compare_and_set.py` reads, compares and writes.
 """
@@ -43,8 +43,8 @@ def batches(units: Sequence[Unit]) -> Iterator[dict[str, Unit]]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of some keys in a step or a round, by label. A key that is looked at again may have a finding from before the
-    write that it follows."""
+    """The outcome of some keys in a step or a round, by label. A key that is looked at again may have a finding from before its
+    write."""
 
     findings: Mapping[str, Finding] = field(default_factory=dict)
     again: Mapping[str, Unit] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Outcome:
     """Keys that wait for other rows of their table: these come later, or never."""
 
     def __or__(self, later: Outcome) -> Outcome:
-        """What came of these keys and of those of a later step."""
+        """The outcome of these keys and of those of a later step."""
         return Outcome(
             {**self.findings, **later.findings},
             {**self.again, **later.again},
@@ -66,8 +66,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What step 3 makes of a part of a round: the keys that are settled, the rows to judge, and the units whose document is
-    gone."""
+    """The result of step 3 for a part of a round: the settled keys, the rows to judge, and the units whose document is gone."""
 
     settled: Outcome
     rows: Sequence[Row]

@@ -51,7 +51,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was read to prove that rows may go. Answers go stale: gather it anew for each check.
+    """The reads that prove that rows may go. Answers go stale: gather it anew for each check.
 
     `shared`: paths of documents by natural key, of units that go with another document; None: Firestore can't be asked.
     `hanging`: None if it would have read too many documents.
@@ -63,7 +63,7 @@ class Evidence:
 
 
 class Whereabouts:
-    """Where the documents of one collection live, in one run. Owners of contested rows are remembered; natural keys and proofs
+    """The places at which the documents of one collection live, in one run. Owners of contested rows are remembered; natural keys and proofs
     are read anew each time."""
 
     def __init__(self, job: Job, parents: Parents) -> None:
@@ -74,7 +74,7 @@ class Whereabouts:
         self._references = References(job.catalog, job.collection)
 
     def forget(self) -> None:
-        """Keeps what is remembered within bounds; called between pages."""
+        """Keeps its memory within bounds; called between pages."""
         self._parents.forget()
         self._owners.forget()
 
@@ -217,7 +217,7 @@ class Whereabouts:
         return answers.get((unit.key, path), self._collection.keyed_by_whole_path)
 
     def proof(self, units: Sequence[Unit], most: int) -> dict[str, Unit | Unasked | None]:
-        """By label, where documents are that left their units' paths; see `elsewhere`. Empty if nothing needs to be read."""
+        """By label, the places of documents that left their units' paths; see `elsewhere`. Empty if nothing needs to be read."""
         if not any(takes_names(self._collection) or u.requires for u in units):
             return {}
         evidence = self.gather(units, most)

@@ -1,1 +1,1 @@
-"""What the DAGs do: the gap backfill and the reconciliation, each a window and a policy around the engine."""
+"""The DAGs' work: the gap backfill and the reconciliation, each a window and a policy around the engine."""

@@ -33,7 +33,7 @@ DAG_ID = settings.named("backfill_gap")
 
 @dataclass(frozen=True, slots=True)
 class Run(BaseRun):
-    """What the tasks of one run share."""
+    """The objects that the tasks of one run share."""
 
     dag_id = DAG_ID
     params: GapParams

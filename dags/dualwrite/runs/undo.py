@@ -163,7 +163,7 @@ def undone_run(plan_: Plan, collections: Sequence[CollectionResult]) -> UndoneRu
         return None
     left: Counter[str] = Counter()
     keys: dict[str, str] = {}
-    parts = cast("Sequence[UndoResult]", collections)  # what repair_all returns of an undo
+    parts = cast("Sequence[UndoResult]", collections)  # repair_all's result for an undo
     for part in parts:
         left.update(part["undone"]["left"])
         keys |= {f"{part['collection']}:{label}": why for label, why in part["undone"]["keys"].items()}

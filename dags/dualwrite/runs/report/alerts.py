@@ -272,7 +272,7 @@ def _difference(facts: RunFacts, name: str, verdict: Verdict, lines: Sequence[Op
 def _remedy(
     name: str, verdict: Verdict, reasons: Mapping[str | None, int], declared: Sequence[str]
 ) -> tuple[list[str], Press | None]:
-    """What to do by hand, and the button to press then."""
+    """The work to do by hand, and the button to press then."""
     if name not in declared:
         every = f"{name}:*"
         then = press(DAG_ID, {"excuse": [every], "excuse_reason": ""}, "Excuse…")
@@ -295,7 +295,7 @@ def _remedy(
     return parts, _repair(most(levels), [name]) if levels else None
 
 
-# --- what no difference shows -------------------------------------------------------------------------------------------
+# --- alerts without a difference ----------------------------------------------------------------------------------------
 
 _REPAIRED = {
     Why.NEVER_ATTEMPTED: (

@@ -28,7 +28,7 @@ VERIFIES = ("verify_counts", "finish")
 """The tasks that verify all collections, small and large."""
 
 _WRITTEN = ("missing", "stale")
-"""What an apply writes."""
+"""The verdicts of rows that an apply writes."""
 
 _ASKED = 5
 """Samples of a verdict that stand in a question: Airflow puts its buttons below all of them."""

@@ -80,7 +80,7 @@ def _undone(undone: UndoneRun) -> str:
 
 
 def _compared(whole: RunReport) -> list[Block]:
-    """What the run compared whole, and what it left out although it matters to what was compared."""
+    """The collections that the run compared whole, and those that it left out although compared ones depend on them."""
     blocks: list[Block] = []
     swept = [c["collection"] for c in whole["collections"] if c["scope"] == "sweep"]
     if swept:

@@ -1,5 +1,5 @@
 -- dualwrite.looks, a line for each attempt of a slice, and dualwrite.seen_keys, the digests that it saw. An attempt's line is
--- there before its keys are. The statement that finds rows nobody saw is composed.
+-- there before its keys are. The statement that finds the rows which no slice saw is composed.
 
 -- name: begin
 -- Begins an attempt. Its number is ours, not the column's: that would begin again after a crash of the server.
@@ -44,7 +44,7 @@ SELECT 1 FROM dualwrite.looks LIMIT 1;
 SELECT 1 FROM dualwrite.seen_keys LIMIT 1;
 
 -- name: forget_all_keys
--- Where no attempt is left.
+-- Deletes all keys, if no attempt is left.
 TRUNCATE dualwrite.seen_keys;
 
 -- name: forget_keys

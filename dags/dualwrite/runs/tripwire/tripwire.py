@@ -265,9 +265,9 @@ class Tripwire:
             stray=None if tripped.baseline.stray is None else tripped.baseline.stray + explained,
         )
         left = {f"without {self._at.field}": untimed - settled, "below another top-level collection": stray - explained}
-        for where, number in left.items():
+        for place, number in left.items():
             if number:
-                log.warning("%s: %+d documents %s, so a sweep is requested", self._name, number, where)
+                log.warning("%s: %+d documents %s, so a sweep is requested", self._name, number, place)
         if any(left.values()):
             self._call_sweep(tripped, now)
 
