@@ -163,7 +163,7 @@ def report_of(*collections: CollectionReport, runs: int = 3, **changes: Any) -> 
         **facts,
         "rules": rules(),
         "ready": checklist(facts, names, []),
-        "verdict": text.verdict(facts),
+        "verdict": text.summary(facts),
         "alerts": found,
         "press": alerts.together(found),
         "parity": {"equal": False, "why_not": ["a test"], "oldest_sweep": None},

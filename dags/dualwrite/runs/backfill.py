@@ -151,7 +151,7 @@ def verify(run: Run, name: str, *, counts_only: bool, record: bool = True) -> Co
                 examiner.scan(None, params.page_size)
                 examiner.examine_rows()
                 examiner.look_again(look.ended(), params.grace_seconds)
-            report.verification = verdict_of(report)
+            report.verification = verification_of(report)
             with line.kept() as connection:
                 # A person can then excuse them all at once, and reconciliation knows them. Keys excused before anything
                 # differed there are kept too, or the next run would call them equal.
@@ -174,7 +174,7 @@ def count_both(run: Run, report: CollectionReport) -> int:
     return max(documents, report.target_count)
 
 
-def verdict_of(report: CollectionReport) -> str:
+def verification_of(report: CollectionReport) -> str:
     """The verification that a comparison of all keys, or of a slice's, proves: a key in flight may be a loss, so it is
     "not_verified"."""
     return "not_verified" if report.drift or report.counts[Verdict.IN_FLIGHT] else "verified"

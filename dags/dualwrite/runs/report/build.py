@@ -77,7 +77,7 @@ def build_report(connection: Connection, catalog: Catalog, run_id: str, plan: Pl
         **facts,
         "rules": repairs.rules(),
         "ready": checklist(facts, catalog.names, derived),
-        "verdict": text.verdict(facts),
+        "verdict": text.summary(facts),
         "alerts": raised,
         "press": alerts.together(raised),
         "parity": parity(facts, catalog.names, fails=bool(raised)),

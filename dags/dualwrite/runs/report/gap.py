@@ -74,7 +74,7 @@ def build_report(  # noqa: PLR0913 - the parts of a report, each by its name
         "collections": [*gap, *checked],
         "coverage": dict(covered or {}),
         "rules": repairs.rules(),
-        "verdict": _verdict(mode, gap, checked, approval, answer),
+        "verdict": _summary(mode, gap, checked, approval, answer),
         "alerts": _alerts(params, mode, gap, checked, approval, errors),
         "samples_shown": report.SAMPLES,
     }
@@ -101,7 +101,7 @@ def _to_write(collection: CollectionResult) -> int:
     return sum(collection["counts"][v] for v in _WRITTEN) - collection["left_alone"]
 
 
-def _verdict(
+def _summary(
     mode: str,
     gap: Sequence[CollectionResult],
     checked: Sequence[CollectionResult],

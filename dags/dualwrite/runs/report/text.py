@@ -40,7 +40,7 @@ def _ages(ages: Mapping[str, Age]) -> str:
     return f"Oldest complete comparison: {moment(age['examined_until'])} ({name}); {last}."
 
 
-def verdict(whole: RunFacts) -> str:
+def summary(whole: RunFacts) -> str:
     """The run in one sentence."""
     lost = [c["collection"] for c in whole["collections"] if c["not_examined"]]
     counts: Counter[str] = Counter()
@@ -100,7 +100,7 @@ def described(whole: RunReport) -> list[Block]:
     """The report as a person reads it: the verdict, the counts, open differences, samples."""
     blocks: list[Block] = [
         Heading(f"Reconciliation of {moment(whole['at'])}, repair {whole['repair']}"),
-        Paragraph(verdict(whole), strong=True),
+        Paragraph(summary(whole), strong=True),
         report.table(whole["collections"]),
     ]
     if whole["open"]:

@@ -18,7 +18,7 @@ from dualwrite.model.run_report import CollectionResult, SliceResult
 from dualwrite.model.verdicts import Finding
 from dualwrite.postgres.remembered import differences, watermarks
 from dualwrite.postgres.target import Target
-from dualwrite.runs.backfill import DAG_ID, Run, count_both, examiner_of, excused_in, policy_of, verdict_of
+from dualwrite.runs.backfill import DAG_ID, Run, count_both, examiner_of, excused_in, policy_of, verification_of
 from dualwrite.runs.record import count_earlier_reads, phase
 from dualwrite.runs.slices import reports, seen_keys
 from dualwrite.runs.slices.cutter import Cutter
@@ -98,7 +98,7 @@ def verify(run: Run, part: Slice) -> SliceResult:
         with Examiner(run.job(report), Policy(), look) as examiner:
             examine_slice(examiner, part, params.page_size, look)
             examiner.look_again(look.ended(), params.grace_seconds)
-        report.verification = verdict_of(report)
+        report.verification = verification_of(report)
         with line.kept() as connection:
             differences.remember(connection, part.collection, [*look.rejected, *look.accepted], run.run_id)
     return {**report.as_json(), "look": keys.number}
@@ -125,7 +125,7 @@ def finish_verification(
             with Examiner(run.job(report), Policy(), look) as examiner:
                 examine_rest(examiner, looks)
                 examiner.look_again(look.ended(), params.grace_seconds)
-            verdicts = {verdict_of(report), *(m["verification"] for m in made if m is not None)}
+            verdicts = {verification_of(report), *(m["verification"] for m in made if m is not None)}
             report.verification = "verified" if verdicts == {"verified"} else "not_verified"
             accepted = look.accepted
         with line.kept() as connection:
