@@ -27,8 +27,8 @@ T = datetime(2026, 2, 1, tzinfo=UTC)
 ROW = Row("k", ("k",), ("k", "text"), frozenset(), "things/k", "e", T, T.replace(month=3), (1,))
 
 
-def difference(*, found: bool, columns: tuple[str, ...] = (), digest: str | None = "d") -> Difference:
-    return Difference(0, ROW, found, "7" if found else None, columns, (), (), digest)
+def difference(*, exists: bool, columns: tuple[str, ...] = (), digest: str | None = "d") -> Difference:
+    return Difference(0, ROW, exists, "7" if exists else None, columns, (), (), digest)
 
 
 FOUND, ABSENT = True, False
@@ -65,21 +65,21 @@ CASES = [
 
 @pytest.mark.parametrize(("found", "parents", "holders", "elsewhere", "verdict", "reason"), CASES)
 def test_what_stage_parents_and_owners_say_is_one_verdict(found, parents, holders, elsewhere, verdict, reason):
-    said = classify(difference(found=found), Circumstances(parents, holders, elsewhere))
+    said = classify(difference(exists=found), Circumstances(parents, holders, elsewhere))
     assert (said.verdict, said.reason) == (verdict, reason)
 
 
 def test_a_row_belongs_to_its_document_unless_told_otherwise():
-    assert classify(difference(found=True), Circumstances()).verdict is Verdict.STALE
+    assert classify(difference(exists=True), Circumstances()).verdict is Verdict.STALE
 
 
 def test_a_finding_tells_key_columns_and_both_sides_fingerprints():
-    found = finding_of(Verdict.STALE, ROW, difference(found=True, columns=("title",)), reason=Refusal("why"))
+    found = finding_of(Verdict.STALE, ROW, difference(exists=True, columns=("title",)), reason=Refusal("why"))
     assert found == Finding(
         Verdict.STALE, "k", "things/k", "e", ROW.key, columns=("title",), reason=Refusal("why"), fingerprint=f"{ROW.fingerprint}:d",
         document_time=T.replace(month=3),
     )  # fmt: skip
-    without_row = finding_of(Verdict.MISSING, ROW, difference(found=False, digest=None))
+    without_row = finding_of(Verdict.MISSING, ROW, difference(exists=False, digest=None))
     assert without_row.fingerprint == f"{ROW.fingerprint}:"
     compared_with_nothing = duplicate(ROW)
     assert (compared_with_nothing.verdict, compared_with_nothing.columns, compared_with_nothing.fingerprint) == (
@@ -102,7 +102,7 @@ def test_a_finding_tells_key_columns_and_both_sides_fingerprints():
 )
 def test_a_column_of_the_path_tells_that_a_document_is_elsewhere(name, columns, elsewhere):
     """A row says so if such a column differs, whatever else does."""
-    assert says_elsewhere(CATALOG[name], difference(found=True, columns=columns)) is elsewhere
+    assert says_elsewhere(CATALOG[name], difference(exists=True, columns=columns)) is elsewhere
 
 
 WRITABLE = (None, Reason.PARENT_MISSING)
@@ -154,7 +154,7 @@ def test_an_accepted_parent_without_a_row_is_not_to_be_inserted():
 @pytest.mark.parametrize("found", [FOUND, ABSENT])
 @pytest.mark.parametrize("holders", [(), ("extra",), ("stale",)])
 def test_what_depends_on_a_row_nobody_can_ask_for_is_not_written(found, holders):
-    told = classify(difference(found=found), Circumstances(holders=holders, unasked=True))
+    told = classify(difference(exists=found), Circumstances(holders=holders, unasked=True))
     assert (told.verdict, told.reason) == (Verdict.STALE if found else Verdict.MISSING, Reason.CANT_BE_ASKED)
     assert not is_insertable(told)
     assert not is_updatable(told)

@@ -36,7 +36,7 @@ class Circumstances:
 def classify(difference: Difference, known: Circumstances) -> Finding:
     """The verdict on a row that does not match."""
     row = difference.row
-    if difference.found:
+    if difference.exists:
         if known.belongs_elsewhere:
             return duplicate(row)
         if "gone" in known.parents:  # it can't have a row, and has one

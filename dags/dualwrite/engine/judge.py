@@ -167,7 +167,7 @@ class Judge:
         insertable: list[Difference] = []
         updatable: list[Difference] = []
         for difference in comparison.differences:
-            if difference.found and not self._job.collection.keyed_by_path and expected is None:
+            if difference.exists and not self._job.collection.keyed_by_path and expected is None:
                 findings[difference.n] = None
                 continue
             finding = classify(difference, self._whereabouts.circumstances(difference, required[difference.n]))
@@ -207,7 +207,7 @@ class Judge:
     def _left_with_parents(self, connection: postgres.Connection, differences: Iterable[Difference]) -> frozenset[int]:
         """Numbers of missing rows that were excused while rows that they need were missing too. These needed rows aren't
         inserted for them: that would change the reason, and end the excuse."""
-        waiting = {d.n: d.row.label for d in differences if not d.found and not self._late.issuperset(d.lacks)}
+        waiting = {d.n: d.row.label for d in differences if not d.exists and not self._late.issuperset(d.lacks)}
         if not waiting:
             return frozenset()
         accepted = excuses.excuses_among(connection, self._job.collection.name, list(waiting.values()))

@@ -84,7 +84,7 @@ class Owners:
 
     def _may_belong_elsewhere(self, difference: Difference) -> bool:
         return (
-            difference.found
+            difference.exists
             and self._collection.keyed_by_path
             and not self._collection.keyed_by_whole_path
             and says_elsewhere(self._collection, difference)

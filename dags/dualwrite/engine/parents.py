@@ -201,7 +201,7 @@ class References:
             for name, _, required in self._named(difference.row)
             if (
                 name not in self.late
-                if not difference.found
+                if not difference.exists
                 else name in difference.lacks or (name in nulling and name in difference.columns)
             )
         ]
@@ -216,7 +216,7 @@ class References:
 
     def rowless(self, difference: Difference) -> list[Required]:
         """The documents that a row to be inserted needs and that have no row."""
-        if difference.found:
+        if difference.exists:
             return []
         lacks = set(difference.lacks) - self.late
         return [required for name, _, required in self._named(difference.row) if name in lacks]

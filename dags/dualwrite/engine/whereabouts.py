@@ -96,12 +96,12 @@ class Whereabouts:
         if not asked and not contested and not awaited:
             return None
         rowless = frozenset(r for d in differences for r in self._references.rowless(d))
-        here = {(self._collection.name, d.row.path): d.row for d in differences if awaited and not d.found}
+        here = {(self._collection.name, d.row.path): d.row for d in differences if awaited and not d.exists}
         return Unknown(list(asked), rowless, list(contested), list(awaited), here)
 
     def _awaited(self, difference: Difference) -> Iterable[Required]:
         """The documents that a row to be inserted refers to and whose rows may come later."""
-        return self._references.awaited(difference.row) if self._references.late and not difference.found else ()
+        return self._references.awaited(difference.row) if self._references.late and not difference.exists else ()
 
     def learn(self, contested: Iterable[Key]) -> None:
         """Reads the documents of contested rows."""

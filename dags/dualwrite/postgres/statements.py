@@ -126,7 +126,7 @@ class Statements(Fragments):
     def _differing(self) -> sql.Composed:
         """One line for each staged row that is not matching.
 
-        Columns: n, found, xmin, differs (column names), parents (names of columns whose referenced row isn't
+        Columns: n, exists, xmin, differs (column names), parents (names of columns whose referenced row isn't
         there), holders (for each further unique key: the key of another row that holds it, as JSON, or null),
         digest (changes whenever a compared column of the row does), twins (whether several rows have the key, within one
         millisecond; then there may be a line for each).

@@ -37,7 +37,8 @@ class Difference:
 
     n: int
     row: Row
-    found: bool
+    exists: bool
+    """Whether the target has a row at its key."""
     xmin: str | None
     columns: tuple[str, ...]
     lacks: tuple[str, ...]
@@ -146,12 +147,12 @@ class Target(Rows):
         results.nextset()
         differences = []
         twins: set[int] = set()
-        for n, found, xmin, columns, lacks, holders, digest, has_twins in results.fetchall():
+        for n, exists, xmin, columns, lacks, holders, digest, has_twins in results.fetchall():
             if has_twins:
                 twins.add(n)
                 continue
             others = tuple(None if h is None else tuple(h) for h in holders)
-            differences.append(Difference(n, row(n), found, xmin, tuple(columns), tuple(lacks), others, digest))
+            differences.append(Difference(n, row(n), exists, xmin, tuple(columns), tuple(lacks), others, digest))
         refused += [(n, _TWINS) for n in sorted(twins)]
         results.nextset()
         [[lag]] = results.fetchall()

@@ -63,8 +63,8 @@ def row_of(name: str, path: str, fields: dict[str, Any]) -> Row:
     return unit
 
 
-def difference(row: Row, *, found: bool = False, columns: tuple[str, ...] = (), holders=()) -> Difference:
-    return Difference(0, row, found, "1" if found else None, columns, (), tuple(holders), None)
+def difference(row: Row, *, exists: bool = False, columns: tuple[str, ...] = (), holders=()) -> Difference:
+    return Difference(0, row, exists, "1" if exists else None, columns, (), tuple(holders), None)
 
 
 def with_likes(rows: psycopg.Connection, *ids: str) -> None:
@@ -143,7 +143,7 @@ def test_a_row_belongs_to_the_document_on_the_path_that_it_tells(firestore, rows
     put(firestore, {POST: post(), "boards/b2/posts/p1": post(), "boards/b2/posts/p2": post()})
     rows.execute("INSERT INTO posts (id, board_id, author_id, author_name, title) VALUES ('p2', 'b1', 'u', 'n', 't')")
     of = {path: row_of("posts", path, post()) for path in (POST, "boards/b2/posts/p1", "boards/b2/posts/p2")}
-    other_board = {"found": True, "columns": ("title", "board_id")}
+    other_board = {"exists": True, "columns": ("title", "board_id")}
     with owners_of("posts") as owners:
         differing = {path: difference(row, **other_board) for path, row in of.items()}
         assert [owners.unknown(d) for d in differing.values()] == [[("p1",)], [("p1",)], [("p2",)]]
@@ -154,10 +154,10 @@ def test_a_row_belongs_to_the_document_on_the_path_that_it_tells(firestore, rows
             "boards/b2/posts/p2": False,  # nobody else's: the row is just stale
         }
         moved = of["boards/b2/posts/p1"]
-        assert not owners.belongs_elsewhere(difference(moved, found=True, columns=("title",)))
-        assert not owners.belongs_elsewhere(difference(moved, found=False, columns=("board_id",)))
+        assert not owners.belongs_elsewhere(difference(moved, exists=True, columns=("title",)))
+        assert not owners.belongs_elsewhere(difference(moved, exists=False, columns=("board_id",)))
     with owners_of("posts") as owners:
-        asks_nobody = [difference(moved, found=True, columns=("title",)), difference(moved, columns=("board_id",))]
+        asks_nobody = [difference(moved, exists=True, columns=("title",)), difference(moved, columns=("board_id",))]
         assert [owners.unknown(d) for d in asks_nobody] == [[], []]
         assert not any(owners.belongs_elsewhere(d) or owners.is_unasked(d) for d in asks_nobody)
 
@@ -169,7 +169,7 @@ def test_a_row_belongs_to_the_document_on_the_path_that_it_tells(firestore, rows
 def test_a_key_that_gives_its_path_or_none_belongs_nowhere_else(owners_of, name, path, fields):
     """Its key is the path, or several documents may share it: that is settled elsewhere."""
     row = row_of(name, path, fields)
-    differing = difference(row, found=True, columns=tuple(c.name for c in CATALOG[name].columns))
+    differing = difference(row, exists=True, columns=tuple(c.name for c in CATALOG[name].columns))
     with owners_of(name) as owners:
         assert owners.unknown(differing) == []
         assert not owners.belongs_elsewhere(differing)

@@ -236,9 +236,9 @@ def test_what_hangs_on_one_that_was_known_to_be_gone_is_gone(firestore, parents_
 
 
 def difference(
-    row: Row, *, found: bool = False, columns: tuple[str, ...] = (), lacks: tuple[str, ...] = ()
+    row: Row, *, exists: bool = False, columns: tuple[str, ...] = (), lacks: tuple[str, ...] = ()
 ) -> Difference:
-    return Difference(0, row, found, "1" if found else None, columns, lacks, (), None)
+    return Difference(0, row, exists, "1" if exists else None, columns, lacks, (), None)
 
 
 def test_a_new_row_requires_all_and_an_old_one_what_it_lacks():
@@ -249,12 +249,12 @@ def test_a_new_row_requires_all_and_an_old_one_what_it_lacks():
     references = References(CATALOG, CATALOG["comments"])
     every = frozenset({"post_id", "user_id"})
     assert references.required(difference(row), frozenset()) == both
-    assert references.required(difference(row, found=True), every) == []
-    assert references.required(difference(row, found=True, lacks=("user_id",)), frozenset()) == both[1:]
-    assert references.required(difference(row, found=True, columns=("post_id", "content")), every) == both[:1]
-    assert references.required(difference(row, found=True, columns=("post_id",)), frozenset({"user_id"})) == []
+    assert references.required(difference(row, exists=True), every) == []
+    assert references.required(difference(row, exists=True, lacks=("user_id",)), frozenset()) == both[1:]
+    assert references.required(difference(row, exists=True, columns=("post_id", "content")), every) == both[:1]
+    assert references.required(difference(row, exists=True, columns=("post_id",)), frozenset({"user_id"})) == []
     assert references.rowless(difference(row, lacks=("user_id",))) == both[1:]
-    assert references.rowless(difference(row, found=True, lacks=("user_id",))) == []
+    assert references.rowless(difference(row, exists=True, lacks=("user_id",))) == []
     assert list(references.awaited(row)) == []
     indexes = [c.name for c in CATALOG["comments"].columns]
     assert list(references.nullable(row, frozenset({"user_id"}))) == [(indexes.index("user_id"), both[1])]
@@ -276,4 +276,4 @@ def test_a_trees_row_awaits_what_is_above_and_requires_nothing():
     assert list(references.awaited(root)) == []
     assert references.required(difference(row), frozenset()) == []
     assert references.rowless(difference(row, lacks=("parent_id",))) == []
-    assert references.required(difference(row, found=True, lacks=("parent_id",)), frozenset()) == categories("root")
+    assert references.required(difference(row, exists=True, lacks=("parent_id",)), frozenset()) == categories("root")

@@ -291,7 +291,7 @@ def test_a_page_is_compared_in_seven_waits(target, waits, name, path, fields):
     rows = map_document(CATALOG[name], Document(path, {**fields, "createdAt": T, "updatedAt": T}, T, T))
     with target.transaction() as connection:
         compared = target.compare(connection, CATALOG[name], rows)
-    assert [difference.found for difference in compared.differences] == ([] if name == "users" else [False])
+    assert [difference.exists for difference in compared.differences] == ([] if name == "users" else [False])
     assert len(waits) == 7
 
 
