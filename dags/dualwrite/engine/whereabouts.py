@@ -143,9 +143,9 @@ class Whereabouts:
     # --- of a document that is gone from its path -----------------------------------------------------------------------
 
     def gather(self, units: Iterable[Unit], most: int) -> Evidence:
-        """Reads what a proof for these units needs: all names of each collection whose keys don't give a whole path; not of one
-        with more than `most`. If units go with a document that they require, also the documents that have their keys by now, and
-        what these name, if that is up to `most` documents: do they hang on it too?"""
+        """Reads the evidence that a proof for these units needs: all names of each collection whose keys don't give a whole path; not
+        of one with more than `most`. If units go with a document that they require, also the documents that have their keys by now,
+        and those that these name, if they are up to `most` documents: do they hang on it too?"""
         units = list(units)
         names = Absence(self._job.source, most)
         if takes_names(self._collection):
@@ -192,7 +192,7 @@ class Whereabouts:
 
     def elsewhere(self, unit: Unit, evidence: Evidence) -> Unit | Unasked | None:
         """The unit as it is to be looked at again, if its document (or the one that it requires) lives elsewhere, or doesn't
-        hang on the one that it required; None if it is proved gone; UNASKED if what that takes wasn't read."""
+        hang on the one that it required; None if it is proved gone; UNASKED if the evidence for that wasn't read."""
         for collection, key in self._required_of(unit):
             paths = evidence.names.paths(collection, key)
             if paths is None:

@@ -120,7 +120,7 @@ class NoEntry:
 
 
 def is_itself(collection: Collection) -> bool:
-    """Whether entries are the key themselves, or what parts of it are converted from: equal ones are one row."""
+    """Whether entries are the key themselves, or parts of it are converted from them: equal ones are one row."""
     return all(isinstance(column.source, EntryKey) for column in collection.entry_columns)
 
 

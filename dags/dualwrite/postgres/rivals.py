@@ -31,8 +31,8 @@ MOST_HOLDERS = 20
 
 @dataclass(slots=True)
 class _Wants:
-    """What a row wants in the constraints that the catalog doesn't know: places in unique keys, and `buckets`, places that other
-    rows may have too if they don't exclude it. `held`: where rows of the table stand."""
+    """The places that a row wants in the constraints that the catalog doesn't know: those in unique keys, and `buckets`, which other
+    rows may have too if they don't exclude it. `held`: places that rows of the table hold."""
 
     places: list[Place] = field(default_factory=list)
     buckets: list[Place] = field(default_factory=list)
@@ -40,7 +40,7 @@ class _Wants:
 
 
 class Rivals:
-    """The rows of one look that took a place. Lives as long as the trial's transaction. `indexes`: where rows exclude each other."""
+    """The rows of one look that took a place. Lives as long as the trial's transaction. `indexes`: those in which rows exclude each other."""
 
     def __init__(
         self, connection: Connection, collection: Collection, statements: Statements, indexes: Sequence[Index]
@@ -81,7 +81,7 @@ class Rivals:
             except postgres.Error as error:  # an index on the row as a whole can't be made again
                 if not may_be_a_rows(error):
                     raise
-                if index.exclusion:  # a unique key's rivals are known by the hashes of what they want
+                if index.exclusion:  # a unique key's rivals are known by the hashes of their places
                     log.warning(
                         "%s: a dry run can't copy constraint %s (%s), so it counts rows as missing that an apply may refuse",
                         self._collection.name,
@@ -90,9 +90,9 @@ class Rivals:
                     )
 
     def take_places(self, rows: Mapping[int, Row], promises: Promises, found: Tried, *, keeps: bool) -> None:
-        """Refuses the rows that would stand where others do, in unique keys and exclusion constraints that the catalog doesn't
-        know: where rows of the table do that stay, where rows of other pages were promised to, and where rows of this page come
-        first. Promises the others if it `keeps`."""
+        """Refuses the rows whose places in unique keys and exclusion constraints that the catalog doesn't know are held by others:
+        rows of the table that stay, promised rows of other pages, and earlier rows of this page. Promises the others theirs if it
+        `keeps`."""
         firsts: dict[str, int] = {}
         for n, row in rows.items():  # a page of keys may have one row under two labels
             firsts.setdefault(claimant(row), n)
@@ -166,7 +166,7 @@ class Rivals:
             promises.contest(row)
 
     def _wants(self, rows: Mapping[int, Row], moved: set[Key]) -> dict[int, _Wants]:
-        """What each row wants in the constraints that the catalog doesn't know."""
+        """The places that each row wants in the constraints that the catalog doesn't know."""
         wants = {n: _Wants() for n in rows}
         for index in self._indexes:
             for hashed in (True, False):
@@ -194,7 +194,7 @@ class Rivals:
         return wants
 
     def _itself(self, keys: Sequence[sql.Composable]) -> sql.Composed:
-        """Whether a row of the table, `h`, has the key of a row of the trial, `r`. `keys`: what their columns are called."""
+        """Whether a row of the table, `h`, has the key of a row of the trial, `r`. `keys`: the names of its columns."""
         return AND.join(
             has_key_part(c, sql.SQL("h.{}").format(alias), sql.SQL("r.{}").format(alias))
             for c, alias in zip(self._collection.key, keys, strict=True)
@@ -202,7 +202,7 @@ class Rivals:
 
     def _asked_of(self, index: Index, *, hashed: bool) -> sql.Composed:
         """Of some rows (parameter: n), those that have a place in a constraint: n, whether another row of the table stands there,
-        and two hashes of what must be equal in both."""
+        and two hashes of the values that must be equal in both."""
         keys = [sql.Identifier(f"dualwrite_k{i}") for i in range(len(self._collection.key))]
         key = COMMA.join(
             sql.SQL("{} AS {}").format(column_name(c.name), alias)
@@ -246,8 +246,8 @@ class Rivals:
         )
 
     def _holders(self, index: Index, ns: list[int], moved: set[Key]) -> dict[int, tuple[Key, ...]]:
-        """The keys of the other rows of the table that stand in a constraint where some rows want to: all, or as many as show that
-        not all of them have moved. Without parts, if a row is in another's share of the table."""
+        """The keys of the other rows of the table that hold the places which some rows want in a constraint: all, or as many as show
+        that not all of them have moved. Without parts, if a row is in another's share of the table."""
         found = self._some_holders(index, ns, MOST_HOLDERS) if ns else {}
         unclear = [n for n, keys in found.items() if len(keys) == MOST_HOLDERS and moved.issuperset(keys)]
         return found | self._some_holders(index, unclear, None) if unclear else found
@@ -288,8 +288,8 @@ class Rivals:
         return {n: tuple(holders) for n, holders in found.items()}
 
     def _collide(self, index: Index, ns: list[int], slow: Iterable[int]) -> list[tuple[int, bool]]:
-        """Of some rows, those that would stand where rows that were promised do, in one constraint; and whether one of these is
-        among `slow`."""
+        """The rows, of some, whose place in one constraint is promised to another row; and whether one of these others is among
+        `slow`."""
         statement = sql.SQL(
             """
             SELECT r.{n}, bool_or(h.{n} = ANY(%(slow)s))

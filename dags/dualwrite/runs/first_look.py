@@ -175,7 +175,7 @@ def _to_keep(finding: Finding, before: OpenDifference | None) -> Finding | None:
 
 
 class Left(NamedTuple):
-    """The part of a first look's result that says what it leaves to the second one; see FirstLook."""
+    """The part of a first look's result that is left to the second one; see FirstLook."""
 
     pending: int
     to_wait_for: int

@@ -52,7 +52,7 @@ def units_of(examiner: Examiner, known: Sequence[OpenDifference]) -> tuple[list[
 
 @dataclass(frozen=True, slots=True)
 class _Mapped:
-    """Findings that had no key, sorted by what their documents map to now."""
+    """Findings that had no key, sorted by the rows to which their documents map now."""
 
     units: dict[str, Unit] = field(default_factory=dict)
     """Units of findings that can become a row now, by label."""

@@ -121,7 +121,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Run(BaseRun):
-    """What the tasks of one reconciliation share: connections, catalog, plan."""
+    """The objects that the tasks of one reconciliation share: connections, catalog, plan."""
 
     dag_id = DAG_ID
     plan: Plan
@@ -268,8 +268,8 @@ def _check_clocks(worker: datetime, others: Mapping[str, datetime]) -> None:
 
 
 def _believed(mark: Watermark | None, moment: datetime) -> Watermark | None:
-    """A watermark as far as it can be true. One in the future was set by a wrong clock, so it doesn't say what was examined:
-    None, and the collection is swept."""
+    """A watermark, unless it can't be true. One in the future was set by a wrong clock, so it proves nothing: None, and the collection
+    is swept."""
     if mark is None or mark.examined_until > moment + target_clock.MAX_CLOCK_SKEW:
         return None
     if mark.swept_at is not None and mark.swept_at > moment + target_clock.MAX_CLOCK_SKEW:

@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class BaseRun:
-    """What the tasks of one run share, whichever DAG it is of."""
+    """The objects that the tasks of one run share, of either DAG."""
 
     dag_id: ClassVar[str]
     source: Source
@@ -153,7 +153,7 @@ def phase(
 
 
 def count_earlier_reads(run: BaseRun) -> None:
-    """Counts what this run's earlier tasks have billed against its cap, if it has one."""
+    """Counts the reads that this run's earlier tasks have billed against its cap, if it has one."""
 
     def ask() -> int:
         with run.target.transaction() as connection:
