@@ -187,10 +187,17 @@ def test_of_the_paths_that_a_row_tells_the_first_existing_is_its(firestore, rows
         )
     first, second = f"{POST}/comments/c1/replies", "boards/b1/posts/p2/comments/c1/replies"
     put(firestore, {f"{first}/both": comment(), f"{second}/both": comment(), f"{second}/second": comment()})
+    told = {
+        (path, name): difference(row_of("replies", f"{path}/{name}", comment()), exists=True, columns=("post_id",))
+        for path in (first, second)
+        for name in ids[:3]
+    }
     with owners_of("replies") as owners:
         owners.learn([(name,) for name in ids])
-        known = {key[0]: getattr(owner, "path", owner) for key, owner in owners._known.items()}
-    assert known == {"both": f"{first}/both", "second": f"{second}/second", "none": None, "__x__": UNASKED}
+        elsewhere = {at for at, of in told.items() if owners.belongs_elsewhere(of)}
+        assert elsewhere == {(second, "both"), (first, "second")}, "where 'none' is, nobody has it"
+        unasked = difference(told[first, "none"].row, holders=[("__x__",)])
+        assert [owners.is_unasked(of) for of in (unasked, *told.values())] == [True] + [False] * len(told)
 
 
 def test_a_document_that_has_no_row_owns_none(firestore, rows, owners_of):

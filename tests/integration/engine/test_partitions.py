@@ -277,13 +277,14 @@ def test_while_a_row_moves_its_document_is_never_without_one(by_time, monkeypatc
     world.put(a=JAN, b=FEB)
     world.apply()
     world.put(a=(FEB, "moved"), b=None)
-    original = Target._delete  # noqa: SLF001 - between the proof and the delete
+    original = Target.delete
 
-    def _delete(self, *given, **named):
+    def delete(self, *given, **named):
+        """Between the proof and the delete."""
         seen.append(world.rows())
         return original(self, *given, **named)
 
-    monkeypatch.setattr(Target, "_delete", _delete)
+    monkeypatch.setattr(Target, "delete", delete)
     kept, moved = KINDS["by time"].kept
     found = world.reconciled(repair="missing_and_stale")
     assert (told(found), seen) == ({"missing": 1, "extra": 2}, [])

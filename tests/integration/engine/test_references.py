@@ -13,6 +13,8 @@ from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.engine import preflight
 from dualwrite.model.errors import PreflightError
+from dualwrite.postgres import target as target_module
+from dualwrite.postgres.references import references_to
 from dualwrite.postgres.target import Candidate, Target
 from dualwrite.runs import backfill
 from tests.conftest import administrated, prepare
@@ -198,17 +200,17 @@ def test_a_row_that_a_trigger_keeps_waits_alone(referenced, how):
 def test_rows_that_are_hidden_during_a_delete_undo_it(referenced, monkeypatch):
     """1. The foreign keys are read; 2. somebody switches row-level security on; 3. we see no reference, and delete."""
     _make(referenced, f"{KEYS['one column']} ON DELETE CASCADE", "seen")
-    original, calls = Target._references, []
+    calls: list[object] = []
 
-    def read(self, connection, collection):
-        found = original(self, connection, collection)
+    def read(connection, tables):
+        known = references_to(connection, tables)
         if not calls:
             with psycopg.connect(referenced.superuser, autocommit=True) as other:
                 other.execute("ALTER TABLE bookmarks ENABLE ROW LEVEL SECURITY")
-        calls.append(found)
-        return found
+        calls.append(known)
+        return known
 
-    monkeypatch.setattr(Target, "_references", read)
+    monkeypatch.setattr(target_module, "references_to", read)
     assert _delete(referenced).kept == dict.fromkeys(("held", "free"), "references_unseen")
     assert len(_bookmarks(referenced)) == 1
     assert len(calls) == 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dualwrite.engine.compare import Examiner
+from dualwrite.firestore.source import Source
 from dualwrite.model.errors import ParameterError
-from dualwrite.runs import liveness
 from tests.integration.reconcile.world import create, delete_of_a_recent_document, edit_that_moves_none, execute, now
 from tests.refusals import coded
 from tests.support import one
@@ -130,7 +130,7 @@ def test_an_excuse_alone_takes_effect_without_a_comparison(world, target_dsn, ru
     def asked(*_: object, **__: object) -> None:
         raise AssertionError("nothing is to be asked of Firestore")
 
-    monkeypatch.setattr(liveness, "_alive", asked)
+    monkeypatch.setattr(Source, "count", asked)
     monkeypatch.setattr(Examiner, "scan", asked)
     made = run(scope="none", excuse=["posts:new"], excuse_reason="a test account", grace_seconds=3600)
     assert (made.alerts, made.report["billed_reads"], made.report["collections"]) == ([], 0, [])
