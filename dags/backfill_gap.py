@@ -3,7 +3,7 @@
 Finds documents written to Firestore after the export whose rows are missing or stale in Supabase, reports them, writes the
 rows, and verifies the result.
 
-**When:** once dual-write is on, after [apply_migrations](/dags/apply_migrations) and before
+**When:** after [apply_migrations](/dags/apply_migrations), and once more when dual-write is on, before
 [reconcile_dual_writes](/dags/reconcile_dual_writes) is unpaused. First as it is, a dry run, whose counts are what an apply
 would do; then with mode `apply`, or `review`, which asks a person before it writes. A second apply writes 0 rows.
 

@@ -1,5 +1,5 @@
 """Faults of the server below us: no connections left, a full disk, a pooler that restarts, a second Airflow by mistake.
-docs/protocol.md says what an operator sees of each."""
+docs/runbook.md says what an operator sees of each."""
 
 from __future__ import annotations
 
