@@ -8,8 +8,8 @@ import os
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 
 import psycopg
@@ -25,7 +25,7 @@ from dev import postgres_server as server_module
 from dev import processes
 from dualwrite.firestore.source import Source
 from dualwrite.migrations.files import folders, list_folders
-from tests.kept import forget, kept_open
+from tests.databases import administrated, clone, database
 
 ROOT = Path(__file__).resolve().parents[1]
 _numbers = itertools.count(1)
@@ -141,33 +141,9 @@ def firestore(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[firest
 def _template(uri: str, name: str, *files: Path) -> None:
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    with psycopg.connect(_database(uri, name)) as connection:
+    with psycopg.connect(database(uri, name)) as connection:
         for file in files:
             connection.execute(file.read_text())
-
-
-def _database(uri: str, name: str) -> str:
-    return uri.rsplit("/", 1)[0] + "/" + name
-
-
-_administrators: dict[str, psycopg.Connection] = {}
-"""A connection to each server that stays open: two for each test's database took a third of what making it takes."""
-
-
-def _administrator(uri: str) -> psycopg.Connection:
-    if uri not in _administrators or _administrators[uri].closed:
-        _administrators[uri] = psycopg.connect(uri, autocommit=True)
-    return _administrators[uri]
-
-
-@contextmanager
-def administrated(uri: str) -> Iterator[str]:
-    """Closes the connection that administers a server before that ends: it would wait for it, for ten seconds."""
-    try:
-        yield uri
-    finally:
-        if uri in _administrators:
-            _administrators.pop(uri).close()
 
 
 def prepare(uri: str) -> str:
@@ -194,21 +170,6 @@ def postgres15_server() -> Iterator[str]:
         pytest.skip("no Postgres 15 on this machine: apt-get install postgresql-15")
     with server_module.server(binaries=server_module.DEBIAN_15) as uri, administrated(prepare(uri)):
         yield uri
-
-
-def clone(uri: str, template: str) -> Generator[str, None, None]:
-    name = f"t{next(_numbers)}_{os.getpid()}"
-    connection = _administrator(uri)
-    forget(_database(uri, template))  # Postgres copies no database that anyone is connected to
-    # Copying files is quicker than logging pages where nothing is synced; quicker yet where the kernel does it.
-    if connection.info.server_version >= 18_00_00:
-        connection.execute("SET file_copy_method = clone")
-    connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-    try:
-        with kept_open(_database(uri, name)):
-            yield _database(uri, name)
-    finally:
-        _administrator(uri).execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from google.cloud import firestore
 
 from dualwrite import migrations, postgres
 from tests import faults, in_slices
-from tests.conftest import clone
+from tests.databases import clone
 from tests.faults import COLLECTIONS
 from tests.killing import PROCESSES
 from tests.migrating import execute

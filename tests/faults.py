@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from google.cloud import firestore
 
-from tests.conftest import clone
+from tests.databases import clone
 from tests.kept import forget
 from tests.support import apply, examine_all, gap_run, one, reconciled, verify_all
 from tests.worlds import comment, discussion, like, post, put

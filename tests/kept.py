@@ -28,15 +28,15 @@ _looking: dict[str, dict[int, psycopg.Connection[Any]]] = {}
 waits, another's goes on."""
 
 
-@contextmanager
-def kept_open(uri: str) -> Iterator[None]:
-    """Within this block, connections to this database stay open. They are closed when it ends."""
+def keep_open(uri: str) -> None:
+    """From now on, connections to this database stay open until `let_go`."""
     _idle[uri] = []
-    try:
-        yield
-    finally:
-        forget(uri)
-        del _idle[uri]
+
+
+def let_go(uri: str) -> None:
+    """Closes the connections to a database, and keeps no other open."""
+    forget(uri)
+    _idle.pop(uri, None)
 
 
 def forget(uri: str) -> None:
@@ -45,6 +45,25 @@ def forget(uri: str) -> None:
         _idle[uri].pop().close()
     for connection in _looking.pop(uri, {}).values():
         connection.close()
+
+
+def kept(uri: str) -> list[int]:
+    """Postgres's processes of the connections that the next test finds open. Closed are those of other threads, and those that a
+    test led to another place than `uri` (it changed how we connect)."""
+    asked = psycopg.conninfo.conninfo_to_dict(uri)
+    idle, mine, me = _idle.get(uri, []), _looking.get(uri, {}), threading.get_ident()
+    for connection in [c for c in idle if not _is_at(c, asked)]:
+        idle.remove(connection)
+        connection.close()
+    for thread in [thread for thread in mine if thread != me]:
+        mine.pop(thread).close()
+    return [c.info.backend_pid for c in (*idle, *mine.values())]
+
+
+def _is_at(connection: postgres.Connection, asked: dict[str, Any]) -> bool:
+    info = connection.info
+    there = (info.dbname, info.user, info.host, str(info.port))
+    return not _hung_up(connection) and there == tuple(str(asked.get(k)) for k in ("dbname", "user", "host", "port"))
 
 
 @contextmanager
@@ -56,7 +75,9 @@ def looking(uri: str) -> Iterator[psycopg.Connection[Any]]:
             yield connection
         return
     mine, thread = _looking.setdefault(uri, {}), threading.get_ident()
-    if thread not in mine or _hung_up(mine[thread]):
+    if thread in mine and _hung_up(mine[thread]):
+        mine.pop(thread).close()
+    if thread not in mine:
         mine[thread] = psycopg.connect(uri, autocommit=True)
     yield mine[thread]
 

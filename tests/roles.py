@@ -12,7 +12,7 @@ import psycopg
 from dev.airflow_home import ROOT
 from dualwrite import postgres
 from dualwrite.migrations import MigrationParams, Migrator
-from tests.conftest import clone
+from tests.databases import clone
 
 ROLES = ROOT / "sql/roles"
 ADMINS = ("superuser", "supabase")

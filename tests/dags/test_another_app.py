@@ -17,7 +17,7 @@ from dev.draft_catalog import draft
 from dev.run_dag import run_dag
 from dualwrite import settings
 from tests import world2
-from tests.conftest import clone
+from tests.databases import clone
 from tests.support import one
 
 WISHES = "CREATE TABLE shop.wishes (id TEXT PRIMARY KEY, said TEXT NOT NULL DEFAULT '');\n"

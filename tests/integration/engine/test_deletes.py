@@ -81,7 +81,7 @@ def full_world(emulator, postgres_server):
 
     from google.cloud import firestore as library
 
-    from tests.conftest import clone
+    from tests.databases import clone
 
     client = library.Client(project=f"t{uuid.uuid4().hex[:12]}")
     for dsn in clone(postgres_server, "migrated"):

@@ -16,7 +16,7 @@ from dualwrite import postgres
 from dualwrite.engine import preflight
 from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime, DocumentId, Field
 from dualwrite.model.run_report import CollectionResult
-from tests.conftest import clone
+from tests.databases import clone
 from tests.kept import looking
 from tests.support import apply, dry_run, gap_run, nonzero, reconciled, verify_all
 

@@ -23,7 +23,7 @@ from dualwrite.model.report import CollectionReport
 from dualwrite.model.run_report import CollectionResult
 from dualwrite.postgres.target import Target
 from tests import in_slices
-from tests.conftest import clone
+from tests.databases import clone
 from tests.support import apply, dry_run, gap_run, nonzero, one, reconciled, verify_all
 
 JAN, FEB, MAR = (datetime(2026, month, 10, 12, 30, 15, 123_456, tzinfo=UTC) for month in (1, 2, 3))

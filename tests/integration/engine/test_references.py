@@ -17,7 +17,8 @@ from dualwrite.postgres import target as target_module
 from dualwrite.postgres.references import references_to
 from dualwrite.postgres.target import Candidate, Target
 from dualwrite.runs import backfill
-from tests.conftest import administrated, prepare
+from tests.conftest import prepare
+from tests.databases import administrated
 from tests.roles import Secured, secured
 from tests.support import gap_run, one, reconciled
 from tests.worlds import discussion

@@ -17,7 +17,7 @@ import pytest
 from dualwrite.engine.compare import Examiner
 from dualwrite.model.declaration import Catalog, Column, Field
 from dualwrite.postgres import rivals
-from tests.conftest import clone
+from tests.databases import clone
 from tests.integration.engine.test_other_tables import PEOPLE, TABLES, World
 from tests.soak import sized
 from tests.support import nonzero

@@ -29,7 +29,7 @@ from dualwrite.model.declaration import (
 from dualwrite.model.errors import CatalogError, PreflightError
 from dualwrite.postgres.sample import sample_keys
 from dualwrite.runs.slices import seen_keys
-from tests.conftest import clone
+from tests.databases import clone
 from tests.refusals import coded
 from tests.support import apply, dry_run, gap_run, nonzero, one, reconciled, verify_all
 from tests.worlds import LONG_AGO, put

@@ -15,7 +15,7 @@ from dualwrite.migrations.outside import limits, require_session
 from dualwrite.migrations.picture import invalid_indexes
 from dualwrite.model.errors import MigrationError
 from tests.child_migrate import killed_at
-from tests.conftest import clone
+from tests.databases import clone
 from tests.migrating import NO_TRANSACTION, execute, migrator, states, transaction_pooler, write
 from tests.refusals import coded
 from tests.support import one

@@ -9,7 +9,7 @@ from dev import schema_snapshot as snapshot_maker
 from dualwrite import migrations
 from dualwrite.migrations import Step
 from dualwrite.migrations.promise import Snapshot
-from tests.conftest import clone
+from tests.databases import clone
 from tests.migrating import execute, migrator, role, write
 
 

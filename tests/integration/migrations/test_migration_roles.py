@@ -9,7 +9,7 @@ from dualwrite import migrations, postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.model.errors import MigrationError, PreflightError
 from dualwrite.runs import backfill
-from tests.conftest import clone
+from tests.databases import clone
 from tests.migrating import NUMBER, execute, migrator, role, states, write
 from tests.refusals import coded
 from tests.support import examine_all, gap_run, one, verify_all

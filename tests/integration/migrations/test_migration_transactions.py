@@ -14,7 +14,7 @@ from dualwrite.migrations.locks import tried_again
 from dualwrite.migrations.migrator import _DRY_RUN_SECONDS
 from dualwrite.migrations.parser import Statement, split
 from dualwrite.model.errors import MigrationError
-from tests.conftest import clone
+from tests.databases import clone
 from tests.migrating import NO_TRANSACTION, execute, migrator, role, states, transaction_pooler, write
 from tests.refusals import coded
 from tests.support import one

@@ -18,7 +18,7 @@ from dualwrite.model.declaration import Catalog, Collection, Column, CreateTime,
 from dualwrite.model.documents import UNASKED, Document
 from dualwrite.model.mapping import Rejection, Row, map_document
 from dualwrite.postgres.target import Target
-from tests.conftest import clone
+from tests.databases import clone
 from tests.integration.mirror.test_round_trip import documents
 from tests.integration.mirrored import insert_ancestors
 from tests.proxy import proxy

@@ -15,7 +15,7 @@ import pytest
 from dualwrite import alerts, postgres
 from dualwrite.dual_write import Changed, DualWriter, Outcome
 from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, Field, Operations, Parent
-from tests.conftest import clone
+from tests.databases import clone
 from tests.support import reconciled
 
 T = datetime(2026, 2, 1, tzinfo=UTC)

@@ -21,7 +21,7 @@ from dualwrite.engine.preflight import target_faults
 from dualwrite.firestore.source import Source
 from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId, Field
 from dualwrite.runs import backfill, doctor
-from tests.conftest import clone
+from tests.databases import clone
 from tests.integration.postgres.test_roles import server  # noqa: F401 - a fixture
 from tests.roles import ADMINS, ROLES, Secured, secured
 from tests.support import examine_all, gap_run, verify_all

@@ -10,7 +10,7 @@ import pytest
 
 from dev import seed
 from dualwrite.catalog import CATALOG
-from tests.conftest import clone
+from tests.databases import clone
 from tests.migrating import transaction_pooler
 from tests.support import apply, examine_all, gap_run, nonzero, verify_all
 

@@ -15,7 +15,8 @@ from dualwrite.migrations.files import folders, list_folders
 from dualwrite.migrations.verify import web_client_state
 from dualwrite.model.errors import PreflightError
 from dualwrite.runs import backfill
-from tests.conftest import administrated, prepare
+from tests.conftest import prepare
+from tests.databases import administrated
 from tests.roles import ADMINS, Secured, secured
 from tests.support import apply, examine_all, gap_run, nonzero, one, reconciled, table_bytes, verify_all
 

@@ -19,7 +19,7 @@ from dualwrite.postgres.target import Target
 from dualwrite.postgres.transactions import STATED
 from dualwrite.runs import backfill
 from dualwrite.runs.tripwire import counts
-from tests.conftest import clone
+from tests.databases import clone
 from tests.migrating import execute, migrator, transaction_pooler
 from tests.roles import secured
 from tests.support import apply, examine_all, gap_run, nonzero, one, reconciled, verify_all

@@ -19,7 +19,8 @@ from dualwrite import postgres
 from dualwrite.catalog import CATALOG
 from dualwrite.model.errors import PreflightError
 from dualwrite.runs import doctor
-from tests.conftest import administrated, clone, prepare
+from tests.conftest import prepare
+from tests.databases import administrated, clone
 from tests.migrating import transaction_pooler
 from tests.support import apply, nonzero
 

@@ -10,7 +10,7 @@ import pytest
 from google.cloud import firestore as firestore_library
 
 from dualwrite.runs import reconciliation
-from tests.conftest import clone
+from tests.databases import clone
 from tests.integration.reconcile.world import execute
 from tests.kept import forget
 from tests.support import apply, reconciled
