@@ -18,12 +18,12 @@ from dualwrite.engine.compare_and_set import WritingProtocol
 from dualwrite.engine.job import Job
 from dualwrite.engine.judge import Judged
 from dualwrite.engine.looks import Look
-from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
 from dualwrite.engine.progress import ProgressLog
 from dualwrite.engine.scans import scans
 from dualwrite.engine.second_look import seen_twice
 from dualwrite.engine.seen import Seen
+from dualwrite.engine.staged_rows import StagedRows
 from dualwrite.engine.units import Policy, Unit, unit_of, unit_of_finding, unit_of_row
 from dualwrite.firestore.source import Scan
 from dualwrite.firestore.values import document_of, path_of
@@ -84,7 +84,7 @@ class _Beside:
 
     labels: dict[str, set[str]] = field(default_factory=dict)
     """By path, the labels of the entries of documents whose rows must be looked up by their id."""
-    pages: list[Page] = field(default_factory=list)
+    pages: list[StagedRows] = field(default_factory=list)
     """The judged pages of documents that have one row each: the comparison with the stage finds rows beside these."""
     found: dict[str, Unit] = field(default_factory=dict)
     """Those rows, by label."""
@@ -197,7 +197,7 @@ class Examiner:
 
     def _page(self, messages: Iterable[Any], left: _Left) -> None:
         """Examines documents as Firestore's messages. Most match and take the short way, without becoming objects."""
-        page = self.protocol.page()
+        page = self.protocol.staged()
         beside = _Beside()
         stale: list[Unit] = []
         has_entries = self.job.collection.entries is not None
@@ -211,7 +211,7 @@ class Examiner:
                     beside.labels[path] = {page.label(len(page) - 1)}
             if len(page) >= self._most_rows:
                 stale += self._judge_part(page, beside, left)
-                page = self.protocol.page()
+                page = self.protocol.staged()
         self._finish_page([*stale, *self._judge_part(page, beside, left)], beside, left)
 
     def _finish_page(self, stale: list[Unit], beside: _Beside, left: _Left) -> None:
@@ -232,7 +232,7 @@ class Examiner:
                 self.look.add(finding)
         self.protocol.finish_late()
 
-    def _map(self, document: Document, page: Page, beside: _Beside, left: _Left) -> None:
+    def _map(self, document: Document, page: StagedRows, beside: _Beside, left: _Left) -> None:
         """Maps a document with `map_document`, the exact way: its rows go to the page, its rejections to the look, the labels of
         its entries to `beside`."""
         units = map_document(self.job.collection, document)
@@ -257,7 +257,7 @@ class Examiner:
             self.look.take(unit.label)
             self.look.add(rejected(unit))
 
-    def _judge_part(self, page: Page, beside: _Beside, left: _Left) -> list[Unit]:
+    def _judge_part(self, page: StagedRows, beside: _Beside, left: _Left) -> list[Unit]:
         """Judges a page, and returns the stale rows that still need an update. If it inserted, the next page is sized by the
         time that this one took."""
         if not len(page):
@@ -279,7 +279,7 @@ class Examiner:
         slow = self.job.target.pressure.most_rows
         return usual if slow is None else min(usual, slow)
 
-    def _judge_page(self, page: Page, beside: _Beside, left: _Left) -> tuple[int, list[Unit]]:
+    def _judge_page(self, page: StagedRows, beside: _Beside, left: _Left) -> tuple[int, list[Unit]]:
         """Judges rows and, if the policy allows, inserts the missing ones. Returns how many it inserted, and the stale rows
         that still need an update."""
         collection, look = self.job.collection, self.look
@@ -379,7 +379,7 @@ class Examiner:
 
     # --- rows without documents -----------------------------------------------------------------------------------------
 
-    def _look_beside(self, page: Page, judged: Judged, beside: _Beside) -> None:
+    def _look_beside(self, page: StagedRows, judged: Judged, beside: _Beside) -> None:
         """Adds to `beside` the rows that the stage's documents have besides. Refused rows aren't on the stage."""
         beside.pages.append(page)
         for n, key in judged.others:
@@ -440,7 +440,7 @@ class Examiner:
         document is gone, which the caller must examine by key."""
         gone: list[str] = []
         for documents in self.job.source.get_in_parts(paths, self.job.collection.fields):
-            page, beside, left = self.protocol.page(), _Beside(), _Left()
+            page, beside, left = self.protocol.staged(), _Beside(), _Left()
             for document in documents.values():
                 if isinstance(document, Document) and not self.look.has_entries(document.path):
                     self._map(document, page, beside, left)

@@ -17,10 +17,10 @@ from dualwrite.engine.confirmations import Confirmations
 from dualwrite.engine.deletes import Deletes
 from dualwrite.engine.job import Job
 from dualwrite.engine.judge import ATTEMPTS, Judge, Judged, wait_or_raise
-from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Parents
 from dualwrite.engine.reading import Read, Reading
 from dualwrite.engine.rounds import Outcome, Versions, batches, decide
+from dualwrite.engine.staged_rows import StagedRows
 from dualwrite.engine.units import Policy, Unit, is_of_another_key, unit_of, unit_of_finding, unit_of_row
 from dualwrite.engine.whereabouts import Unknown, Whereabouts
 from dualwrite.firestore.staging import Stager
@@ -70,9 +70,9 @@ class WritingProtocol:
 
     # --- judging a page -----------------------------------------------------------------------------------------------
 
-    def page(self, rows: Iterable[Row] = ()) -> Page:
+    def staged(self, rows: Iterable[Row] = ()) -> StagedRows:
         """A page of rows to be judged."""
-        return Page.of(self._stager, rows)
+        return StagedRows.of(self._stager, rows)
 
     def release(self, unit: Unit) -> None:
         """Gives up the places that a look which writes nothing had reserved for a row: another document turned out to own one of its
@@ -92,7 +92,7 @@ class WritingProtocol:
         """See Promises.order_decides."""
         return self._judge.promises.order_decides()
 
-    def judge(self, page: Page, policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged:
+    def judge(self, page: StagedRows, policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged:
         """The verdicts of a page, and the writes, which are counted; see Judge.judge. Unknown facts are read from the source
         between two attempts, and rows that the page's rows require are inserted first if the run inserts. Raises TargetError
         if the rows keep changing, or if writing keeps failing."""
@@ -214,7 +214,7 @@ class WritingProtocol:
         waiting: dict[str, Unit] = {}
         written: dict[str, int] = {}
         expected: dict[Key, str | None] = {row.key: versions.get(row.key, (None, ""))[0] for row in rows}
-        judged = self.judge(self.page(rows), policy, expected)
+        judged = self.judge(self.staged(rows), policy, expected)
         for n, row in enumerate(rows):
             unit = read.units[row.label]
             finding = judged.findings.get(n) or finding_of(Verdict.MATCHING, row, None)
@@ -401,7 +401,7 @@ class _ParentProtocols:
         if name not in self._protocols:
             self._protocols[name] = WritingProtocol(self._job.of(name), self._policy, self._parents, self)
         protocol = self._protocols[name]
-        judged = protocol.judge(protocol.page(rows), self._policy)
+        judged = protocol.judge(protocol.staged(rows), self._policy)
         inserted = [rows[n] for n in judged.journal]
         self._job.report.parents_inserted += len(inserted)
         protocol.confirm_later(inserted, list(judged.journal.values()), [n in judged.late for n in judged.journal])

@@ -17,8 +17,8 @@ from dualwrite import postgres
 from dualwrite.engine.classify import classify, finding_of, is_insertable, is_updatable
 from dualwrite.engine.inserts import Claims, write_in_turn
 from dualwrite.engine.job import Job
-from dualwrite.engine.page import Page
 from dualwrite.engine.parents import Required
+from dualwrite.engine.staged_rows import StagedRows
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.engine.whereabouts import Unknown, Whereabouts
 from dualwrite.model.errors import TargetError
@@ -83,7 +83,9 @@ class Judge:
         self._claims = Claims(whereabouts.uniques)
         self.promises = Promises()
 
-    def judge(self, page: Page, policy: Policy, expected: Mapping[Key, str | None] | None = None) -> Judged | Unsettled:
+    def judge(
+        self, page: StagedRows, policy: Policy, expected: Mapping[Key, str | None] | None = None
+    ) -> Judged | Unsettled:
         """The verdicts of a page and its writes, in one transaction.
 
         `expected`: the rows' versions (xmin), read before the documents. With it, stale rows are updated too, if their
@@ -153,7 +155,7 @@ class Judge:
     def _settle(
         self,
         connection: postgres.Connection,
-        rows: Page,
+        rows: StagedRows,
         comparison: Comparison,
         required: Mapping[int, Sequence[Required]],
         policy: Policy,

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-from dualwrite.engine.page import Page
 from dualwrite.engine.seen import Seen
+from dualwrite.engine.staged_rows import StagedRows
 from dualwrite.engine.units import Unit
 from dualwrite.model.errors import IdentityError
 from dualwrite.model.keys import Key
@@ -55,7 +55,7 @@ class Look:
         """Called with a key that is on no page; its finding follows."""
         self.report.taken += 1
 
-    def take_page(self, page: Page) -> None:
+    def take_page(self, page: StagedRows) -> None:
         """Called after a page was judged, not before: if it can't be judged it isn't taken up, and a caller may go on."""
         self.report.taken += len(page)
 
@@ -76,7 +76,7 @@ class Look:
 
     # --- findings ---------------------------------------------------------------------------------------------------------
 
-    def match(self, page: Page, numbers: Collection[int]) -> None:
+    def match(self, page: StagedRows, numbers: Collection[int]) -> None:
         """Called with the numbers of a page's rows that equal their documents."""
         if self.watched:
             self.settled |= {page.label(n) for n in numbers} & self.watched
@@ -193,7 +193,7 @@ class _Keyed(PendingLook):
 
     _keys: Seen = field(default_factory=Seen, init=False)
 
-    def take_page(self, page: Page) -> None:
+    def take_page(self, page: StagedRows) -> None:
         super().take_page(page)
         self._keys.update(page.key(n) for n in range(len(page)))
 
@@ -222,7 +222,7 @@ class WindowLook(_Keyed):
     def read_entries(self, path: str) -> None:
         self.paths.update((path,))
 
-    def take_page(self, page: Page) -> None:
+    def take_page(self, page: StagedRows) -> None:
         super().take_page(page)
         self.labels.update(page.label(n) for n in range(len(page)))
 
@@ -233,11 +233,11 @@ class SweepLook(_Keyed):
 
     comes_to_all_rows = True
 
-    def take_page(self, page: Page) -> None:
+    def take_page(self, page: StagedRows) -> None:
         super().take_page(page)
         self.labels |= told_of(page, self.told)
 
 
-def told_of(page: Page, labels: frozenset[str]) -> set[str]:
+def told_of(page: StagedRows, labels: frozenset[str]) -> set[str]:
     """The labels that belong to the page's rows."""
     return {page.label(n) for n in range(len(page))} & labels if labels else set()

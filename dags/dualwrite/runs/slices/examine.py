@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from dualwrite.engine.compare import Examiner
 from dualwrite.engine.looks import PendingLook, told_of
-from dualwrite.engine.page import Page
+from dualwrite.engine.staged_rows import StagedRows
 from dualwrite.model.keys import Key
 from dualwrite.runs.slices import seen_keys
 from dualwrite.runs.slices.scans import scans_of
@@ -24,7 +24,7 @@ class SliceLook(PendingLook):
     comes_to_all_rows = True
     keys: seen_keys.Attempt = field(kw_only=True)
 
-    def take_page(self, page: Page) -> None:
+    def take_page(self, page: StagedRows) -> None:
         super().take_page(page)
         self.keys.update(page.key(n) for n in range(len(page)))
         self.labels |= told_of(page, self.told)

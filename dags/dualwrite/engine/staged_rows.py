@@ -11,7 +11,7 @@ from dualwrite.model.keys import Key, label_of_key
 from dualwrite.model.mapping import Row, Staged, map_document, staged
 
 
-class Page(Sequence[Row]):
+class StagedRows(Sequence[Row]):
     """Rows numbered by their place. A row that was staged from its document's message is mapped on access."""
 
     def __init__(self, stager: Stager) -> None:
@@ -21,11 +21,11 @@ class Page(Sequence[Row]):
         self._rows: dict[int, Row] = {}
 
     @classmethod
-    def of(cls, stager: Stager, rows: Iterable[Row]) -> Page:
-        page = cls(stager)
+    def of(cls, stager: Stager, rows: Iterable[Row]) -> StagedRows:
+        staged_rows = cls(stager)
         for row in rows:
-            page.add(row)
-        return page
+            staged_rows.add(row)
+        return staged_rows
 
     def add_message(self, message: Any) -> bool:
         """Stages a document's message the short way; False if `map_document` must map it."""
