@@ -131,7 +131,7 @@ def test_a_page_that_no_retry_helps_ends_with_postgres_error(slept, posts, job, 
 
     monkeypatch.setattr(job.target, "transaction", refused)
     with pytest.raises(psycopg.errors.UndefinedTable):
-        posts.judge(posts.page(), Policy())
+        posts.judge(posts.staged(), Policy())
     assert slept == []
 
 
@@ -152,14 +152,14 @@ def _nothing_differs(posts, job, monkeypatch, *, faults: list[Exception], unknow
 
 def test_a_page_that_met_a_deadlock_is_judged_at_the_next_try(slept, posts, job, monkeypatch):
     _nothing_differs(posts, job, monkeypatch, faults=[psycopg.errors.DeadlockDetected()], unknown=False)
-    assert posts.judge(posts.page(), Policy()) == Judged({}, {})
+    assert posts.judge(posts.staged(), Policy()) == Judged({}, {})
     assert len(slept) == 1
 
 
 def test_a_page_whose_rows_keep_changing_is_given_up_and_says_so(slept, posts, job, monkeypatch):
     _nothing_differs(posts, job, monkeypatch, faults=[], unknown=True)
     with pytest.raises(TargetError, match="Rows of posts kept changing through 10 looks"):
-        posts.judge(posts.page(), Policy())
+        posts.judge(posts.staged(), Policy())
 
 
 def test_a_pages_inserts_are_read_again_beside_the_next_page(posts, job, monkeypatch):
