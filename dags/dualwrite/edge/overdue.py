@@ -54,7 +54,7 @@ def tell_of_timeout(context: Mapping[str, Any]) -> None:
     dag_id, run_id = str(getattr(run, "dag_id", None)), str(getattr(run, "run_id", None))
     text = (
         f"{dag_id}: run {run_id} hit its dagrun_timeout and was stopped without a report; until then it blocked every other "
-        "run. Its examined collections are kept, and the next run resumes from there. Find the task that hung and what it waited for."
+        "run. The parts that it had examined are kept, and the next run resumes from there. Find the task that hung and what it waited for."
     )
     log.error("%s", text)
     alerts.begin(dag_id=dag_id, run_id=run_id)

@@ -1,6 +1,6 @@
 """The writing protocol: keys one by one, beside live clients that write to both sides, killed at any line.
 
-docs/protocol.md argues it with numbered interleavings; the methods are named after its five steps.
+docs/protocol.md argues it with numbered interleavings; `WritingProtocol._round` takes its five steps.
 """
 
 from __future__ import annotations
@@ -177,9 +177,8 @@ class WritingProtocol:
             outcome = before | self._round(outcome.again, outcome.findings, policy, deletes)
         findings = dict(outcome.findings)
         for label, unit in outcome.again.items():
-            if (
-                label in outcome.refused
-            ):  # no race that another look would settle: the same constraint refuses it each time
+            if label in outcome.refused:
+                # No race that another look would settle: the same constraint refuses it each time.
                 findings[label] = unit.finding(Verdict.REJECTED, reason=Refusal(outcome.refused[label].text))
             else:
                 findings[label] = unit.finding(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
@@ -231,9 +230,8 @@ class WritingProtocol:
             if still_to_write(finding, policy) and n not in judged.journal:
                 again[row.label] = unit
             elif not (row.label in known and finding.verdict is Verdict.MATCHING):
-                findings[row.label] = (
-                    finding  # keep the verdict from before our write: it matches only because we wrote it
-                )
+                # The verdict from before our write is kept: it matches only because we wrote it.
+                findings[row.label] = finding
         refused = {rows[n].label: why for n, why in judged.obstacles.items()}
         return Outcome(findings, again, refused, waiting), written
 

@@ -48,7 +48,7 @@ class Deletes:
         known: Container[str] = (),
         left_out: Container[str] = (),
     ) -> Outcome:
-        """A finding for each unit: extra if it has a row, absent if not. Deletes rows if that is allowed and proved.
+        """Findings of these units: extra if it has a row, absent if not. Deletes rows if that is allowed and proved.
 
         `known`: labels with a finding from before; one that has no row any more keeps it. `left_out`: labels of units whose
         document is there and doesn't meet the condition."""

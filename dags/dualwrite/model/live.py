@@ -127,7 +127,7 @@ def _date(text: str) -> bool:
 
 
 def _time(text: str) -> bool:
-    """Whether a text is a time as it is a part of a key (`cells.key_part`)."""
+    """Whether a text is a time as it is a part of a key (`cell_types.key_part`)."""
     try:
         return datetime.fromisoformat(text).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z" == text
     except ValueError:

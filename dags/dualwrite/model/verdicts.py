@@ -137,7 +137,7 @@ class Cause:
 class Finding:
     """One examined key and its verdict: all that is known of a difference, from the comparison to repair and report.
 
-    `label` names the key within its collection (see mapping.label_of); `key` is None if the document couldn't become a row;
+    `label` names the key within its collection (see keys.label_of); `key` is None if the document couldn't become a row;
     `path`: the document's, or where it would be; `columns`: those that differ. `fingerprint` changes with the compared values:
     two looks with the same fingerprint saw the same difference.
     """

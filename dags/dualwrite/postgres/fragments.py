@@ -9,7 +9,7 @@ All composed statements call a row by the same name:
     t     of the target table; old: its version in the statement's snapshot; was: its before-image from the journal
     h     another row of that table, which holds the key that `t` should
     p     that a column refers to; t_p and t_0 too, where `t` is the row that refers
-    r     that refers to `t`; in trial.py, one that is tried
+    r     that refers to `t`; in trial.py and rivals.py, one that is tried
     s     of the staged page
     c     of the candidates of one write or look; k and u are these before they have the columns' types
     x     of further values, sent as arrays
@@ -65,7 +65,7 @@ def table_of(collection: Collection) -> sql.Composable:
 
 
 def as_text(column: Column, alias: str | None = None) -> sql.Composable:
-    """A key column's value as text (left alone if it is text already, so that an index serves), a time as `cells.key_part` writes
+    """A key column's value as text (left alone if it is text already, so that an index serves), a time as `cell_types.key_part` writes
     it. If the column gets its value through another row: the value that names that row, whatever share of its table the row is in,
     so that it is never null."""
     if column.via is not None:

@@ -354,9 +354,8 @@ class Rivals:
     ) -> None:
         """Promises rows their places."""
         for n, row in rows.items():
-            if (
-                taken := promises.taken_by(wants[n].places, row)
-            ) is not None:  # in an index that couldn't be made again
+            taken = promises.taken_by(wants[n].places, row)
+            if taken is not None:  # in an index that couldn't be made again
                 found.refuse(n, by_constraint(taken[0][0], "23505"))
                 found.lost.add(n)
                 continue

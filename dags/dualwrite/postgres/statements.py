@@ -28,7 +28,7 @@ from dualwrite.postgres.own_schema import JOURNAL
 STAGE = sql.Identifier("pg_temp", "dualwrite_stage")
 TRIAL = sql.Identifier("pg_temp", "dualwrite_trial")
 TRIAL_N = sql.Identifier("dualwrite_n")
-"""A row's number in both."""
+"""A row's number in the stage, the trial and the rivals."""
 
 
 class Statements(Fragments):

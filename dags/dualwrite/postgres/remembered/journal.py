@@ -58,7 +58,7 @@ def confirm(connection: Connection, ids: Sequence[int]) -> None:
     if gone := len(set(ids)) - row[0]:
         raise TargetError(
             f"The target lost {gone:,} writes that this run had committed, with their rows in {SCHEMA}.repair_journal: it failed "
-            "over to a server that lagged, or was restored. Run again: the rows that it lost are found missing and written."
+            "over to a server that lagged, or was restored. Run again: it finds these rows differing, and writes them."
         )
 
 
