@@ -99,7 +99,7 @@ def test_a_run_looks_at_some_and_counts_the_others(target_dsn):
     assert (due.waiting, due.undecided) == ({"comments": 30}, {"comments": 0})
 
 
-@pytest.mark.parametrize("number", [3_000, pytest.param(100_000, marks=(pytest.mark.soak, pytest.mark.timeout(3600)))])
+@pytest.mark.parametrize("number", [1_200, pytest.param(100_000, marks=(pytest.mark.soak, pytest.mark.timeout(3600)))])
 def test_what_an_outage_left_is_found_shown_repaired_and_closed(firestore, emulator, target_dsn, monkeypatch, number):
     """The repair goes in pages: none holds more than a page of differences."""
     monkeypatch.setattr(differences, "AT_ONCE", 500)
