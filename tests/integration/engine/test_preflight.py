@@ -15,6 +15,7 @@ from dualwrite.model.declaration import Catalog, Collection, Column, DocumentId
 from dualwrite.model.errors import CatalogError, ParameterError, PreflightError, TargetError
 from dualwrite.postgres.target import Target
 from dualwrite.runs import backfill
+from tests.kept import forget
 from tests.refusals import coded
 from tests.support import DEFAULTS, gap_run, params
 
@@ -198,6 +199,7 @@ def test_a_read_only_server_is_refused_before_an_apply(both, emulator, target_ds
     name = target_dsn.rsplit("/", 1)[1]
     with psycopg.connect(target_dsn, autocommit=True) as connection:
         connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    forget(target_dsn)  # which only a new connection learns
     with pytest.raises(PreflightError, match="read-only"):
         _preflight(both.project, emulator, target_dsn)
 
