@@ -17,7 +17,7 @@ from dev import processes
 from dualwrite import postgres
 from dualwrite.migrations import MigrationParams, Migrator, Step
 from dualwrite.migrations.files import folders, list_folders
-from tests.kept import looking
+from tests.kept import forget, looking
 
 NUMBER = len(list_folders(folders()))
 """Migrations of the bundle and of the shipped app."""
@@ -40,10 +40,12 @@ def write(folder: Path, *files: str) -> None:
 
 
 def execute(dsn: str, *statements: str) -> None:
-    """Each statement as a superuser, committed."""
+    """Each statement as a superuser, committed. After a change of what only a new connection learns, each run connects anew."""
     with looking(dsn) as connection:
         for statement in statements:
             connection.execute(statement)
+    if any(statement.startswith(("ALTER DATABASE", "ALTER ROLE")) for statement in statements):
+        forget(dsn)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from dualwrite.postgres.transactions import STATED
 from dualwrite.runs import backfill
 from dualwrite.runs.tripwire import counts
 from tests.databases import clone
+from tests.kept import forget
 from tests.migrating import execute, migrator, transaction_pooler
 from tests.roles import secured
 from tests.support import apply, examine_all, gap_run, nonzero, one, reconciled, verify_all
@@ -52,6 +53,7 @@ def _set(dsn: str, whose: str, settings: dict[str, str] = HOSTILE) -> None:
         for name, value in settings.items():
             value = value if name == "search_path" else f"'{value}'"
             connection.execute(f"ALTER {whose} SET {name} = {value}")
+    forget(dsn)
 
 
 @pytest.fixture
