@@ -34,7 +34,7 @@ from dualwrite.model.alert import line
 from dualwrite.model.errors import DualWriteError, ParameterError
 from dualwrite.model.reconcile_params import BY_A_PERSON, SCHEDULED_MAX_BILLED_READS, ReconcileParams
 from dualwrite.model.render import as_text, wrapped
-from dualwrite.model.run_report import CollectionResult, FirstLook, Gate, R, RunReport, SliceResult, StageResult
+from dualwrite.model.run_report import CollectionResult, FirstLook, Gate, R, RunReport, SliceResult, TaskResult
 from dualwrite.postgres.target import Target
 from dualwrite.runs import history, open_list, reconcile_plan, reconciliation
 from dualwrite.runs import repair as repairs
@@ -170,16 +170,16 @@ def _finished(context: Mapping[str, Any], plan: Plan) -> Iterator[reconciliation
     store.delete("kept")
 
 
-def _result_or_retry(context: Mapping[str, Any], stage: reconciliation.Stage[R]) -> StageResult[R]:
-    """A stage as JSON. Raises if a retry may still succeed; the retry repeats only what failed."""
-    errors = {name: without_content(error) for name, error in stage.errors.items()}
+def _result_or_retry(context: Mapping[str, Any], ended: reconciliation.TaskReports[R]) -> TaskResult[R]:
+    """A task's reports as JSON. Raises if a retry may still succeed; the retry repeats only what failed."""
+    errors = {name: without_content(error) for name, error in ended.errors.items()}
     text = "; ".join(f"{name}: {error}" for name, error in errors.items())
     again = next((error for error in errors.values() if worth_a_retry(error)), None)
     if again is not None and has_tries_left(context):
         raise type(again)(text, code=again.code) if isinstance(again, DualWriteError) else type(again)(text)
     if errors:
         log.error("%s", text)
-    return reconciliation.stage_json(stage, lambda error: str(without_content(error)))
+    return reconciliation.task_result(ended, lambda error: str(without_content(error)))
 
 
 # --- the tasks ----------------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def _sweeps(context: Mapping[str, Any]) -> Sweeps:
     return Sweeps(parts, pull(task_ids="preflight", key="baselines") or {}, made)
 
 
-def compare(context: Mapping[str, Any]) -> StageResult[FirstLook]:
+def compare(context: Mapping[str, Any]) -> TaskResult[FirstLook]:
     """The first look at every collection. If one fails at the last try, it is reported as not examined."""
     plan = plan_of(context)
     finished: reconciliation.Finished[FirstLook]
@@ -262,7 +262,7 @@ def look_again(context: Mapping[str, Any]) -> bool:
     return reconciliation.is_due(gate)
 
 
-def repair(context: Mapping[str, Any]) -> StageResult[CollectionResult]:
+def repair(context: Mapping[str, Any]) -> TaskResult[CollectionResult]:
     """Makes the repair that the gate planned, or the undo, and looks at the written rows once more."""
     plan = plan_of(context)
     finished: reconciliation.Finished[CollectionResult]

@@ -156,8 +156,8 @@ class ReconciledCollection(CollectionResult):
 R = TypeVar("R", bound=CollectionResult)
 
 
-class StageResult(TypedDict, Generic[R]):
-    """The result of a reconciliation's stage: reports by collection (for a repair, by step: `write.posts`), and the errors of
+class TaskResult(TypedDict, Generic[R]):
+    """The result of a task of a reconciliation: reports by collection (for a repair, by step: `write.posts`), and the errors of
     the others. `billed_reads`: those for no collection."""
 
     reports: dict[str, R]

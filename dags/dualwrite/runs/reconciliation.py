@@ -1,5 +1,5 @@
-"""A whole reconciliation, stage by stage. Each stage is one task of the DAG; `whole` runs them all in one process, for tests
-and benchmarks. Only this module knows the stages and their order.
+"""A whole reconciliation, task by task; `whole` runs them all in one process, for tests and benchmarks. Only this module knows
+the tasks and their order.
 
 If one collection fails, the others go on: its error is kept beside their reports.
 """
@@ -26,7 +26,7 @@ from dualwrite.model.run_report import (
     R,
     RunReport,
     SecondLook,
-    StageResult,
+    TaskResult,
 )
 from dualwrite.postgres.remembered import interventions
 from dualwrite.runs import first_look, repair, second_look, undo
@@ -49,8 +49,8 @@ Opened = Callable[[], AbstractContextManager[Run]]
 
 
 @dataclass
-class Stage(Generic[R]):
-    """The result of a stage: by collection, a report or the error that ended it."""
+class TaskReports(Generic[R]):
+    """The reports that a task ended with: by collection, a report or the error that ended it."""
 
     reports: dict[str, R] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def compare(
     finished: Finished[FirstLook] | None = None,
     seconds: float = COMPARE_SECONDS,
     sweeps: Sweeps | None = None,
-) -> Stage[FirstLook]:
+) -> TaskReports[FirstLook]:
     """The first look at every selected collection, SIDE_BY_SIDE at a time, within `seconds`.
 
     `finished`: a collection with a report from an earlier try is not looked at again.
@@ -85,8 +85,8 @@ def compare(
     """
     finished = finished or Finished()
     sweeps = sweeps or Sweeps()
-    stage = Stage[FirstLook]({name: finished.before[name] for name in plan.windows if name in finished.before})
-    waiting = [name for name in plan.windows if name not in stage.reports]
+    ended = TaskReports[FirstLook]({name: finished.before[name] for name in plan.windows if name in finished.before})
+    waiting = [name for name in plan.windows if name not in ended.reports]
     looks = _Looks(opened, sweeps)
     for name in waiting:
         looks.todo.put(name)
@@ -95,23 +95,23 @@ def compare(
         threading.Thread(target=looks.work, name=f"compare-{n}", daemon=True).start()
     deadline = time.monotonic() + seconds
     try:
-        while len(stage.reports) + len(stage.errors) < len(plan.windows):
+        while len(ended.reports) + len(ended.errors) < len(plan.windows):
             name, result = looks.done.get(timeout=max(0.001, deadline - time.monotonic()))
             if isinstance(result, Exception):
                 log.warning("%s: its look failed with %s", name, type(result).__name__)
-                stage.errors[name] = result
+                ended.errors[name] = result
             else:
-                stage.reports[name] = result
+                ended.reports[name] = result
                 finished.keep(name, result)
     except queue.Empty:
         for name in plan.windows:
-            if name not in stage.reports and name not in stage.errors:
-                stage.errors[name] = TargetError(
+            if name not in ended.reports and name not in ended.errors:
+                ended.errors[name] = TargetError(
                     f"It did not end within {seconds / 60:g} minutes. Find out what it waits for."
                 )
     finally:
         looks.stop.set()
-    return stage
+    return ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +162,12 @@ def look_again_at(plan: Plan, compared: Mapping[str, FirstLook]) -> datetime | N
 # --- look again, gate, repair -------------------------------------------------------------------------------------------
 
 
-def look_again(run: Run) -> Stage[SecondLook]:
+def look_again(run: Run) -> TaskReports[SecondLook]:
     """The second look, by key, at the open differences."""
     if not run.plan.names:
-        return Stage[SecondLook]()
+        return TaskReports[SecondLook]()
     sweep.forget_looks(run)
-    return Stage[SecondLook](*second_look.look_again(run))
+    return TaskReports[SecondLook](*second_look.look_again(run))
 
 
 def is_due(gate: Gate | None) -> bool:
@@ -175,7 +175,9 @@ def is_due(gate: Gate | None) -> bool:
     return bool(gate and not gate["problem"] and (gate["planned"] or gate["undo"]))
 
 
-def repair_all(run: Run, gate: Gate, finished: Finished[CollectionResult] | None = None) -> Stage[CollectionResult]:
+def repair_all(
+    run: Run, gate: Gate, finished: Finished[CollectionResult] | None = None
+) -> TaskReports[CollectionResult]:
     """Writes the rows that the gate planned: deletes first, children before parents, then inserts and updates, parents
     before children; then looks once more at the repaired keys (`re_examine.<collection>`). Or undoes a run, if asked to.
 
@@ -183,39 +185,39 @@ def repair_all(run: Run, gate: Gate, finished: Finished[CollectionResult] | None
     Raises BrakeError if the repair may not begin.
     """
     finished = finished or Finished()
-    stage = Stage[CollectionResult]()
+    ended = TaskReports[CollectionResult]()
     before = run.source.billed_reads
     if run.params.undo is not None:
         undo.check_age(run)
         repair.check_gate(repair.gate(run))
         _intervenes(run, "undo")
-        stage.reports = {f"undo.{name}": part for name, part in undo.undo_all(run).items()}
-        stage.billed_reads = run.source.billed_reads - before
-        return stage
+        ended.reports = {f"undo.{name}": part for name, part in undo.undo_all(run).items()}
+        ended.billed_reads = run.source.billed_reads - before
+        return ended
     repair.may_write(run)
     _intervenes(run, "repair")
-    stage.billed_reads = run.source.billed_reads - before
+    ended.billed_reads = run.source.billed_reads - before
     steps = repair_order(run.catalog.names, gate["planned"])
     for number, (step, name) in enumerate(steps, start=1):
         label = f"{step}.{name}"
         if label in finished.before:
-            stage.reports[label] = finished.before[label]
+            ended.reports[label] = finished.before[label]
             continue
         try:
             part = repair.delete(run, name) if step == "delete" else repair.write(run, name)
         except Exception as error:  # noqa: BLE001 - reported by its name; its neighbours may still be repaired
             log.warning("repair %d of %d, %s: failed with %s", number, len(steps), label, type(error).__name__)
-            stage.errors[label] = error
+            ended.errors[label] = error
             continue
         log.info(
             "repair %d of %d, %s: %d inserted, %d updated, %d deleted",
             number, len(steps), label, part["inserted"], part["updated"], part["deleted"],
         )  # fmt: skip
-        stage.reports[label] = part
+        ended.reports[label] = part
         finished.keep(label, part)
     for name, part in repair.re_examine(run, gate["planned"]).items():
-        stage.reports[f"re_examine.{name}"] = part
-    return stage
+        ended.reports[f"re_examine.{name}"] = part
+    return ended
 
 
 def _intervenes(run: Run, kind: interventions.Kind) -> None:
@@ -236,21 +238,21 @@ def repair_order(names: Sequence[str], planned: Mapping[str, PlannedRows]) -> li
 # --- the whole ----------------------------------------------------------------------------------------------------------
 
 
-def stage_json(stage: Stage[R], clear: Callable[[Exception], str] | None = None) -> StageResult[R]:
-    """A stage as JSON. Errors that aren't ours may quote a row, so only their class is given."""
+def task_result(ended: TaskReports[R], clear: Callable[[Exception], str] | None = None) -> TaskResult[R]:
+    """A task's reports as JSON. Errors that aren't ours may quote a row, so only their class is given."""
     clear = clear or (lambda e: str(e) if isinstance(e, DualWriteError) else type(e).__name__)
-    errors = {name: clear(error) for name, error in stage.errors.items()}
-    return {"reports": stage.reports, "errors": errors, "billed_reads": stage.billed_reads}
+    errors = {name: clear(error) for name, error in ended.errors.items()}
+    return {"reports": ended.reports, "errors": errors, "billed_reads": ended.billed_reads}
 
 
 def parts_of(
-    compared: StageResult[FirstLook] | None,
-    looked: StageResult[SecondLook] | None,
+    compared: TaskResult[FirstLook] | None,
+    looked: TaskResult[SecondLook] | None,
     gate: Gate | None,
-    repaired: StageResult[CollectionResult] | None,
+    repaired: TaskResult[CollectionResult] | None,
     errors: Mapping[str, str] | None = None,
 ) -> Parts:
-    """The parts of the report, from the stages' results; None for a stage that failed or never ran. `errors`: of whole
+    """The parts of the report, from the tasks' results; None for one that failed or never ran. `errors`: of whole
     tasks, by task id."""
     by_name = {
         **{f"compare.{name}": text for name, text in (compared["errors"] if compared else {}).items()},
@@ -279,21 +281,21 @@ class Ended:
 
 
 def whole(plan: Plan, opened: Opened, *, between: Callable[[], object] = lambda: None) -> Ended:
-    """All stages after preflight, in one process. `between` happens between the two looks."""
+    """All tasks after preflight, in one process. `between` happens between the two looks."""
     with opened() as run:
         sweeps = sweep.prepare(run)
         plan = replace(plan, billed_reads=plan.billed_reads + run.source.billed_reads)  # of the cutting
         sweeps.made.extend(sweep.look_at_slice(run, part) for part in sweeps.parts)
-    compared = stage_json(compare(plan, opened, sweeps=sweeps))
+    compared = task_result(compare(plan, opened, sweeps=sweeps))
     between()
     if (moment := look_again_at(plan, compared["reports"])) is not None:
         time.sleep(max(0.0, (moment - datetime.now(UTC)).total_seconds()))
     repaired = None
     with opened() as run:
-        looked = stage_json(look_again(run))
+        looked = task_result(look_again(run))
         gate = repair.gate(run)
         if is_due(gate):
-            repaired = stage_json(repair_all(run, gate))
+            repaired = task_result(repair_all(run, gate))
         parts = parts_of(compared, looked, gate, repaired)
         with run.target.transaction() as connection:
             return Ended(build_report(connection, run.catalog, run.run_id, plan, parts), gate)

@@ -1,4 +1,4 @@
-"""A reconciliation's report, made of its stages' results and of the differences open in the target now.
+"""A reconciliation's report, made of its tasks' results and of the differences open in the target now.
 
 Every open difference counts, whichever run saw it first: last week's fails today's run too, until it is repaired or excused.
 """
@@ -54,8 +54,8 @@ LOST = (
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The results of a run's stages; empty or None for one that failed or never ran. `errors`: the errors that ended them,
-    by task id (`look_again`), by stage and collection (`compare.posts`), or by step of the repair (`write.posts`)."""
+    """The results of a run's tasks; empty or None for one that failed or never ran. `errors`: the errors that ended them,
+    by task id (`look_again`), by task and collection (`compare.posts`), or by step of the repair (`write.posts`)."""
 
     compared: Mapping[str, FirstLook]
     looked: Mapping[str, SecondLook] | None
