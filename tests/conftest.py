@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 import tempfile
 import uuid
@@ -28,7 +27,6 @@ from dualwrite.migrations.files import folders, list_folders
 from tests.databases import administrated, clone, database
 
 ROOT = Path(__file__).resolve().parents[1]
-_numbers = itertools.count(1)
 
 # Two shared cores: time per example says nothing here. A run that must be complete tries the same examples each time, so that what
 # fails there is of the change; all others go on looking.

@@ -16,7 +16,7 @@ from dualwrite.engine.job import Job
 from dualwrite.engine.judge import ATTEMPTS, Judged, wait_or_raise
 from dualwrite.engine.parents import Parents
 from dualwrite.engine.reading import _mapped_of
-from dualwrite.engine.rounds import UNITS_AT_ONCE, Outcome, batches, untold
+from dualwrite.engine.rounds import UNITS_AT_ONCE, StepResult, batches, untold
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.engine.whereabouts import Unknown
 from dualwrite.firestore.source import Source
@@ -81,9 +81,9 @@ def test_what_a_later_step_says_of_a_key_counts():
     """Of a key that it doesn't name, the earlier word stays."""
     a, b = _unit("a"), _unit("b")
     matching, stale, missing = (Finding(v, "k") for v in (Verdict.MATCHING, Verdict.STALE, Verdict.MISSING))
-    earlier = Outcome({"a": stale, "b": missing}, {"a": a}, waiting={"a": a})
-    later = Outcome({"a": matching}, {"b": b}, waiting={"b": b})
-    assert earlier | later == Outcome({"a": matching, "b": missing}, {"a": a, "b": b}, waiting={"a": a, "b": b})
+    earlier = StepResult({"a": stale, "b": missing}, {"a": a}, waiting={"a": a})
+    later = StepResult({"a": matching}, {"b": b}, waiting={"b": b})
+    assert earlier | later == StepResult({"a": matching, "b": missing}, {"a": a, "b": b}, waiting={"a": a, "b": b})
     assert earlier.findings == {"a": stale, "b": missing}, "the earlier one is as it was"
 
 

@@ -19,7 +19,7 @@ from dualwrite.engine.job import Job
 from dualwrite.engine.judge import ATTEMPTS, Judge, Judged, wait_or_raise
 from dualwrite.engine.parents import Parents
 from dualwrite.engine.reading import Read, Reading
-from dualwrite.engine.rounds import Outcome, Versions, batches, decide
+from dualwrite.engine.rounds import StepResult, Versions, batches, decide
 from dualwrite.engine.staged_rows import StagedRows
 from dualwrite.engine.units import Policy, Unit, is_of_another_key, unit_of, unit_of_finding, unit_of_row
 from dualwrite.engine.whereabouts import Unknown, Whereabouts
@@ -39,7 +39,7 @@ _ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class ProtocolResult:
     """The result of a run of the protocol: one finding a unit."""
 
     findings: list[Finding]
@@ -130,65 +130,67 @@ class WritingProtocol:
         """
         return self.run_in_turn(units, policy, own_inserts=own_inserts).findings
 
-    def run_in_turn(self, units: Sequence[Unit], policy: Policy, *, own_inserts: frozenset[str] = frozenset()) -> Ran:
+    def run_in_turn(
+        self, units: Sequence[Unit], policy: Policy, *, own_inserts: frozenset[str] = frozenset()
+    ) -> ProtocolResult:
         """As `run`, with the keys that still wait."""
         deletes = Deletes(self._job, self.whereabouts, units, policy, own_inserts)
-        ran = self._after_others(self._batched(units, policy, deletes), policy, deletes)
+        result = self._after_others(self._batched(units, policy, deletes), policy, deletes)
         alive = deletes.confirm()
         if not alive:
-            return ran
+            return result
         # These documents were created or moved while their rows were deleted: they get them back.
         restored = self.run_in_turn([unit for unit, _ in alive], replace(self._bring_into_line, delete=False))
         back = {f.label: f for f in restored.findings}
         settled = [i for unit, i in alive if back[unit.label].verdict is not Verdict.IN_FLIGHT]
         with self._job.target.transaction() as connection:
             journal.confirm(connection, settled)
-        waiting = {label: unit for label, unit in ran.waiting.items() if label not in back}
-        return Ran([back.get(f.label, f) for f in ran.findings], {**waiting, **restored.waiting})
+        waiting = {label: unit for label, unit in result.waiting.items() if label not in back}
+        return ProtocolResult([back.get(f.label, f) for f in result.findings], {**waiting, **restored.waiting})
 
-    def _batched(self, units: Sequence[Unit], policy: Policy, deletes: Deletes) -> Ran:
+    def _batched(self, units: Sequence[Unit], policy: Policy, deletes: Deletes) -> ProtocolResult:
         findings: list[Finding] = []
         waiting: dict[str, Unit] = {}
         for batch in batches(units):
-            outcome = self._run_batch(batch, policy, deletes)
-            findings += outcome.findings.values()
-            waiting.update(outcome.waiting)
-        return Ran(findings, waiting)
+            result = self._run_batch(batch, policy, deletes)
+            findings += result.findings.values()
+            waiting.update(result.waiting)
+        return ProtocolResult(findings, waiting)
 
-    def _after_others(self, ran: Ran, policy: Policy, deletes: Deletes) -> Ran:
+    def _after_others(self, result: ProtocolResult, policy: Policy, deletes: Deletes) -> ProtocolResult:
         """The same after keys that wait for other rows of their table (which must come first, or make room) have had another
         turn, again and again as long as fewer of them wait."""
-        while before := ran.waiting:
+        while before := result.waiting:
             turn = self._batched(list(before.values()), policy, deletes)
             again = {f.label: f for f in turn.findings}
-            ran = Ran([again.get(f.label, f) for f in ran.findings], turn.waiting)
-            if len(ran.waiting) >= len(before):
+            result = ProtocolResult([again.get(f.label, f) for f in result.findings], turn.waiting)
+            if len(result.waiting) >= len(before):
                 break
-        return ran
+        return result
 
-    def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> Outcome:
-        outcome = Outcome(again=batch)
+    def _run_batch(self, batch: dict[str, Unit], policy: Policy, deletes: Deletes) -> StepResult:
+        result = StepResult(again=batch)
         for attempt in range(_ROUNDS):
-            if not outcome.again:
+            if not result.again:
                 break
             if attempt:
                 time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)
-            before = replace(outcome, again={}, refused={})
-            outcome = before | self._round(outcome.again, outcome.findings, policy, deletes)
-        findings = dict(outcome.findings)
-        for label, unit in outcome.again.items():
-            if label in outcome.refused:
+            before = replace(result, again={}, refused={})
+            result = before | self._round(result.again, result.findings, policy, deletes)
+        findings = dict(result.findings)
+        for label, unit in result.again.items():
+            if label in result.refused:
                 # No race that another look would settle: the same constraint refuses it each time.
-                findings[label] = unit.finding(Verdict.REJECTED, reason=Refusal(outcome.refused[label].text))
+                findings[label] = unit.finding(Verdict.REJECTED, reason=Refusal(result.refused[label].text))
             else:
                 findings[label] = unit.finding(Verdict.IN_FLIGHT, reason=Reason.KEPT_CHANGING)
-        return replace(outcome, findings=findings)
+        return replace(result, findings=findings)
 
     def _round(
         self, units: Mapping[str, Unit], known: Mapping[str, Finding], policy: Policy, deletes: Deletes
-    ) -> Outcome:
+    ) -> StepResult:
         """One round over some keys. `known`: findings of the rounds before."""
-        outcome = Outcome()
+        result = StepResult()
         # Step 1: the rows' versions, without a lock. Absence counts as a version.
         versions = self._job.target.versions(self._job.collection, [u.key for u in units.values()])
         for read in self._reading.read(units, versions):  # only then the documents
@@ -196,18 +198,18 @@ class WritingProtocol:
             rows = [self._judge.without_gone(row, read.gone_path(row.label)) for row in decided.rows]
             compared, written = self._write(read, rows, versions, known, policy)
             deleted = deletes.write(decided.gone, versions, known, read.left_out)
-            outcome |= decided.settled | compared | deleted | self._confirm(read, rows, written)
-        return outcome
+            result |= decided.settled | compared | deleted | self._confirm(read, rows, written)
+        return result
 
     # --- step 4 -------------------------------------------------------------------------------------------------------
 
     def _write(
         self, read: Read, rows: Sequence[Row], versions: Versions, known: Mapping[str, Finding], policy: Policy
-    ) -> tuple[Outcome, dict[str, int]]:
+    ) -> tuple[StepResult, dict[str, int]]:
         """Writes in one short transaction, each row only if it still has the version of step 1. Returns also the journal ids
         of the written rows, by label."""
         if not rows:
-            return Outcome(), {}
+            return StepResult(), {}
         findings: dict[str, Finding] = {}
         again: dict[str, Unit] = {}
         waiting: dict[str, Unit] = {}
@@ -233,15 +235,15 @@ class WritingProtocol:
                 # The verdict from before our write is kept: it matches only because we wrote it.
                 findings[row.label] = finding
         refused = {rows[n].label: why for n, why in judged.obstacles.items()}
-        return Outcome(findings, again, refused, waiting), written
+        return StepResult(findings, again, refused, waiting), written
 
     # --- step 5 -------------------------------------------------------------------------------------------------------
 
-    def _confirm(self, read: Read, rows: Sequence[Row], written: Mapping[str, int]) -> Outcome:
+    def _confirm(self, read: Read, rows: Sequence[Row], written: Mapping[str, int]) -> StepResult:
         """Reads the documents once more; keys whose document changed or vanished meanwhile are looked at again. (Deletes are
         confirmed at the end of the run: see deletes.py.)"""
         if not written:
-            return Outcome()
+            return StepResult()
         by_label = {row.label: row for row in rows}
         now = self._job.source.get([by_label[label].path for label in written])
         settled: list[int] = []
@@ -254,7 +256,7 @@ class WritingProtocol:
                 again[label] = read.units[label]
         with self._job.target.transaction() as connection:
             journal.confirm(connection, settled)
-        return Outcome(again=again)
+        return StepResult(again=again)
 
     # --- confirming a page's inserts --------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from dualwrite import postgres
 from dualwrite.engine.job import Job
 from dualwrite.engine.judge import ATTEMPTS, wait_or_raise
-from dualwrite.engine.rounds import Outcome, Versions
+from dualwrite.engine.rounds import StepResult, Versions
 from dualwrite.engine.units import Policy, Unit
 from dualwrite.engine.whereabouts import Evidence, Whereabouts
 from dualwrite.model.documents import UNASKED, Document, Unasked
@@ -47,7 +47,7 @@ class Deletes:
         versions: Versions,
         known: Container[str] = (),
         left_out: Container[str] = (),
-    ) -> Outcome:
+    ) -> StepResult:
         """Findings of these units: extra if it has a row, absent if not. Deletes rows if that is allowed and proved.
 
         `known`: labels with a finding from before; one that has no row any more keeps it. `left_out`: labels of units whose
@@ -79,12 +79,12 @@ class Deletes:
                 findings[unit.label] = replace(finding, reason=Reason.ABSENCE_NOT_PROVED)
             else:
                 proved.append((unit, xmin, finding))
-        return Outcome(findings, again) | self._remove(proved)
+        return StepResult(findings, again) | self._remove(proved)
 
-    def _remove(self, proved: Sequence[tuple[Unit, str, Finding]]) -> Outcome:
+    def _remove(self, proved: Sequence[tuple[Unit, str, Finding]]) -> StepResult:
         """Deletes rows without a document; a row of another version than given is looked at again."""
         if not proved:
-            return Outcome()
+            return StepResult()
         findings: dict[str, Finding] = {}
         again: dict[str, Unit] = {}
         deleted = self._delete([Candidate(u.key, u.label, u.path, xmin) for u, xmin, _ in proved])
@@ -99,7 +99,7 @@ class Deletes:
                     again[unit.label] = unit  # rows that referenced it may have gone in this round
             else:
                 again[unit.label] = unit  # a client has just changed it
-        return Outcome(findings, again)
+        return StepResult(findings, again)
 
     def _kept(self, extra: Sequence[tuple[Unit, Finding]]) -> dict[str, Finding]:
         """The findings on extra rows that aren't deleted whatever is proved of their documents, by label."""

@@ -1,4 +1,4 @@
-"""A round of the writing protocol: the keys that it takes, those that are decided without a comparison, and the outcome of all.
+"""A round of the writing protocol: the keys that it takes, those that are decided without a comparison, and the result for all.
 
 Pure: `compare_and_set.py` reads, compares and writes.
 """
@@ -42,8 +42,8 @@ def batches(units: Sequence[Unit]) -> Iterator[dict[str, Unit]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """The outcome of some keys in a step or a round, by label. A key that is looked at again may have a finding from before its
+class StepResult:
+    """The result for some keys of a step or a round, by label. A key that is looked at again may have a finding from before its
     write."""
 
     findings: Mapping[str, Finding] = field(default_factory=dict)
@@ -54,9 +54,9 @@ class Outcome:
     waiting: Mapping[str, Unit] = field(default_factory=dict)
     """Keys that wait for other rows of their table: these come later, or never."""
 
-    def __or__(self, later: Outcome) -> Outcome:
-        """The outcome of these keys and of those of a later step."""
-        return Outcome(
+    def __or__(self, later: StepResult) -> StepResult:
+        """The result for these keys and for those of a later step."""
+        return StepResult(
             {**self.findings, **later.findings},
             {**self.again, **later.again},
             {**self.refused, **later.refused},
@@ -68,7 +68,7 @@ class Outcome:
 class Decided:
     """The result of step 3 for a part of a round: the settled keys, the rows to judge, and the units whose document is gone."""
 
-    settled: Outcome
+    settled: StepResult
     rows: Sequence[Row]
     gone: Sequence[Unit]
 
@@ -101,7 +101,7 @@ def decide(collection: Collection, read: Read, versions: Versions) -> Decided:
             again[label] = replace(unit, key=mapped.key)
         else:
             rows.append(replace(mapped, label=label))
-    return Decided(Outcome(findings, again), rows, gone)
+    return Decided(StepResult(findings, again), rows, gone)
 
 
 def untold(unit: Unit, versions: Versions, reason: Reason) -> Finding:
